@@ -1,0 +1,28 @@
+"""Find pictures by words, by another picture or by a piece of one, on Elasticsearch 8.
+
+from es_imgsearch import ImageSearch
+
+search = ImageSearch("http://127.0.0.1:9200")
+for hit in search.search_text("a cat on a sofa"):
+    print(hit.score, hit.relative_path)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from es_imgsearch.search import Hit, Hits, ImageSearch
+
+__version__ = "0.1.0"
+__all__ = ["Hit", "Hits", "ImageSearch", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # The Elasticsearch client costs 0.3 s to import; who asks only for the version or an
+    # encoder does not pay it.
+    if name in {"Hit", "Hits", "ImageSearch"}:
+        from es_imgsearch import search
+
+        return getattr(search, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,361 @@
+"""The command line: thin.  Data on standard output, everything else on standard error.
+
+Nothing heavy is imported before a command needs it: `--help` loads no torch, no NumPy and no
+Elasticsearch client.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE, ImgSearchError, UsageError
+
+if TYPE_CHECKING:
+    from es_imgsearch.indexer import Indexer
+    from es_imgsearch.search import Hits, Query
+    from es_imgsearch.settings import Settings
+    from es_imgsearch.store import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SETTINGS_OPTIONS = (
+    click.option("--index", metavar="NAME", help="Alias of the index.  [default: images]"),
+    click.option("--es-url", metavar="URL", help="Address of Elasticsearch.  [ES_URL]"),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        help="Settings file.  [default: es-imgsearch.toml here, if there is one]",
+    ),
+)
+
+
+class _Group(click.Group):
+    """Ends with the exit code of an error of ours, and one line instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ImgSearchError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            # `es-imgsearch search … | head`; the interpreter would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(EXIT_DONE)
+
+
+def _command(function: F) -> F:
+    """Add the options every command has and hand the settings over as the first argument."""
+
+    @functools.wraps(function)
+    def with_settings(
+        *, index: str | None, es_url: str | None, config: Path | None, **given: Any
+    ) -> Any:
+        from es_imgsearch.settings import load_settings
+
+        settings = load_settings(
+            {
+                "index": index,
+                "es_url": es_url,
+                **{name: given.pop(name) for name in ("encoder", "exclude") if name in given},
+            },
+            config=config,
+        )
+        return function(settings, **given)
+
+    for option in reversed(_SETTINGS_OPTIONS):
+        with_settings = option(with_settings)
+    return with_settings  # type: ignore[return-value]
+
+
+_exclude = click.option(
+    "--exclude",
+    metavar="GLOB",
+    multiple=True,
+    callback=lambda ctx, parameter, value: value or None,
+    help="Leave out files or folders, besides the usual ones; may be repeated.",
+)
+_allow_deletes = click.option(
+    "--allow-deletes", is_flag=True, help="Carry out deletions that would otherwise pause."
+)
+_roots = click.argument("roots", metavar="[NAME=]DIR...", nargs=-1, required=True)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
+
+
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="es-imgsearch")
+@click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")
+def main(verbose: bool) -> None:
+    """Find pictures by words, by another picture or by a piece of one, on Elasticsearch 8."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(message)s",
+        level=logging.DEBUG if verbose else logging.WARNING,
+    )
+    for foreign in ("elastic_transport", "urllib3", "PIL", "asyncio", "sentence_transformers"):
+        logging.getLogger(foreign).setLevel(logging.ERROR)
+
+
+@main.command()
+@_command
+@click.option("--encoder", metavar="NAME", help="Encoder of the index.  [default: clip]")
+@click.option("--profile", metavar="NAME", default=None, help="Vector profile: exact, balanced,"
+              " compact or binary.  [default: balanced]")  # fmt: skip
+@click.option("--similarity", metavar="NAME", default=None, help="cosine, dot_product or l2_norm."
+              "  [default: cosine]")  # fmt: skip
+def init(settings: Settings, profile: str | None, similarity: str | None) -> None:
+    """Make the index, its alias and its templates.
+
+    Safe to repeat: an index that is there already is checked and left as it is.
+    """
+    from es_imgsearch.creation import create_index
+
+    store = _store(settings)
+    outcome = create_index(store, settings, profile=profile, similarity=similarity)
+    click.echo(outcome, err=True)
+
+
+@main.command()
+@_command
+@_roots
+@_exclude
+@_allow_deletes
+def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
+    """The daemon: keep the index like the folders until it is stopped (Ctrl-C, SIGTERM)."""
+    from es_imgsearch.daemon import Daemon
+
+    logging.getLogger("es_imgsearch").setLevel(
+        min(logging.INFO, logging.getLogger().getEffectiveLevel())
+    )
+    with _indexer(settings, roots, allow_deletes) as indexer:
+
+        def ready() -> None:
+            names = ", ".join(f"{root.name}={root.path}" for root in indexer.roots)
+            logging.getLogger("es_imgsearch").info("Watching %s.", names)
+
+        daemon = Daemon(indexer, settings, on_ready=ready)
+        _stop_on_signals(daemon.stop)
+        drained = daemon.run()
+        left = "" if drained else "; some files were left for the next start"
+        click.echo(f"Stopped: {indexer.summary()}{left}.", err=True)
+
+
+@main.command()
+@_command
+@_roots
+@_exclude
+@_allow_deletes
+def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
+    """Bring the index up to date with the folders once, then end.
+
+    Ends with 1 if a file failed or deletions are paused.
+    """
+    from es_imgsearch.indexer import sync as run_sync
+    from es_imgsearch.progress import progress
+
+    with _indexer(settings, roots, allow_deletes) as indexer:
+        with progress(indexer):
+            passes = run_sync(indexer)
+        indexer.pipeline.close()
+        click.echo(
+            f"{indexer.summary()} in {sum(each.seconds for each in passes):.1f} s.", err=True
+        )
+        for root in indexer.roots:
+            if (pause := indexer.paused.get(root.name)) is not None:
+                click.echo(pause.words(root), err=True)
+        if indexer.counts.failed or indexer.paused:
+            sys.exit(EXIT_DIFFERENCE)
+
+
+@main.command()
+@_command
+@click.argument("text", nargs=-1)
+@click.option("--image", type=click.Path(path_type=Path), help="Search with this picture.")
+@click.option("--box", metavar="X,Y,W,H", help="Only this part of it, in pixels.")
+@click.option("--not", "unwanted", metavar="TEXT", multiple=True, help="Away from these words.")
+@click.option("-k", default=10, show_default=True, help="How many hits.")
+@click.option("--num-candidates", type=int, help="Neighbours weighed a shard.  [default: as tuned]")
+@click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
+              help="Only pictures with this value; may be repeated.")  # fmt: skip
+@click.option("--since", metavar="DATE", help="Taken on this day or later.")
+@click.option("--until", metavar="DATE", help="Taken on this day or earlier.")
+@click.option("--exact", is_flag=True, help="Compare every picture, walk no graph.")
+@_json
+@click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG).")
+def search(
+    settings: Settings,
+    text: tuple[str, ...],
+    image: Path | None,
+    box: str | None,
+    unwanted: tuple[str, ...],
+    k: int,
+    num_candidates: int | None,
+    filters: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    exact: bool,
+    as_json: bool,
+    sheet: Path | None,
+) -> None:
+    """Find pictures by words, by a picture, or by both."""
+    from es_imgsearch.queries import parse_filters
+    from es_imgsearch.search import ImageSearch
+
+    wanted: list[Query] = []
+    if text:
+        wanted.append(" ".join(text))
+    if image is not None:
+        wanted.append(image)
+    if not wanted:
+        raise UsageError("Give words to search for, or a picture with --image FILE.")
+    if box is not None and image is None:
+        raise UsageError("--box is a part of the picture given with --image.")
+    hits = ImageSearch(settings=settings).search(
+        wanted,
+        list(unwanted),
+        k,
+        box=None if box is None else _parse_box(box),
+        num_candidates=num_candidates,
+        filters=parse_filters(filters),
+        since=since,
+        until=until,
+        exact=exact,
+    )
+    _show(hits, as_json, sheet)
+
+
+@main.command()
+@_command
+@click.argument("image_id")
+@click.option("-k", default=10, show_default=True, help="How many hits.")
+@click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
+              help="Only pictures with this value; may be repeated.")  # fmt: skip
+@_json
+@click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG).")
+def similar(
+    settings: Settings,
+    image_id: str,
+    k: int,
+    filters: tuple[str, ...],
+    as_json: bool,
+    sheet: Path | None,
+) -> None:
+    """Find pictures like a stored one; loads no model."""
+    from es_imgsearch.queries import parse_filters
+    from es_imgsearch.search import ImageSearch
+
+    hits = ImageSearch(settings=settings).similar(image_id, k, filters=parse_filters(filters))
+    _show(hits, as_json, sheet)
+
+
+@main.command()
+@_command
+@_json
+def status(settings: Settings, as_json: bool) -> None:
+    """What the index holds, for whom, and whether deletions wait."""
+    from es_imgsearch.status import index_status
+
+    found = index_status(_store(settings))
+    if as_json:
+        _print_json(found)
+        return
+    click.echo(
+        f"{found['index']} ({found['generation']}): {found['pictures']} pictures,"
+        f" {found['failures']} failures\n"
+        f"encoder {found['encoder']['name']}, {found['encoder']['dims']} dims, profile"
+        f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
+    )
+    for name, root in found["roots"].items():
+        click.echo(
+            f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"
+            f" on {root['host']}"
+        )
+        if root["deletions_paused"]:
+            pause = root["deletions_paused"]
+            click.echo(f"    deletions paused since {pause['since']}: {pause['reason']}")
+
+
+# -- what the commands share ---------------------------------------------------------------
+
+
+def _store(settings: Settings) -> Store:
+    from es_imgsearch.store import Store, connect
+
+    return Store(connect(settings), settings.index)
+
+
+@contextmanager
+def _indexer(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Iterator[Indexer]:
+    from es_imgsearch.indexer import Indexer
+    from es_imgsearch.roots import parse_roots, register_roots
+    from es_imgsearch.sealing import sealed_encoder
+
+    parsed = parse_roots(roots)
+    store = _store(settings)
+    encoder = sealed_encoder(store.info(), settings.index, settings)
+    register_roots(store, parsed, settings.host)
+    indexer = Indexer(store, encoder, parsed, settings, allow_deletes=allow_deletes)
+    try:
+        yield indexer
+    finally:
+        indexer.pipeline.close()
+
+
+def _stop_on_signals(stop: Callable[[], None]) -> None:
+    """The first signal stops in order, the second at once."""
+
+    def handle(number: int, frame: object) -> None:
+        _ = frame
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, lambda again, _: os._exit(128 + again))
+        _ = number
+        stop()
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, handle)
+
+
+def _parse_box(text: str) -> tuple[float, float, float, float]:
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--box is four numbers X,Y,W,H in pixels, not {text!r}.") from None
+    return x, y, width, height
+
+
+def _show(hits: Hits, as_json: bool, sheet: Path | None) -> None:
+    if sheet is not None:
+        try:
+            hits.sheet().save(sheet)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {error}.") from error
+        click.echo(f"Wrote {sheet}.", err=True)
+    if as_json:
+        _print_json([hit.to_dict() for hit in hits])
+        return
+    for hit in hits:
+        click.echo(f"{hit.score:6.3f}  {hit.root}/{hit.relative_path}")
+    if not hits:
+        click.echo("Nothing found.", err=True)
+
+
+def _print_json(value: Any) -> None:
+    import orjson
+
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+if __name__ == "__main__":
+    main()

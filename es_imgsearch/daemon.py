@@ -1,0 +1,183 @@
+"""The daemon: events make it fast, reconciling makes it right.
+
+Three threads besides the pipeline's: the watcher's (reads events), this one's `run` (settled
+files and deletions), and one that reconciles.  Order of stopping: no more events, no more
+comparisons, what is in flight is finished within `shutdown_seconds`, then the pipeline ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from es_imgsearch.backoff import Stopped, waits
+from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.indexer import Indexer
+from es_imgsearch.records import Root
+from es_imgsearch.settings import Settings
+from es_imgsearch.watch import Hint, HintKind, Watcher
+
+logger = logging.getLogger(__name__)
+
+# How long the loop sleeps when nothing is due; deletions ripen in these steps.
+_TICK_SECONDS = 0.1
+_IDLE_SECONDS = 1.0
+
+
+class Daemon:
+    """Watches the indexer's roots until `stop` is called."""
+
+    def __init__(
+        self, indexer: Indexer, settings: Settings, on_ready: Callable[[], None] = lambda: None
+    ) -> None:
+        self._indexer = indexer
+        self._settings = settings
+        self._on_ready = on_ready
+        self._watcher = Watcher(indexer.roots, indexer.excludes, self._hint)
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._requests: OrderedDict[tuple[Root, str], None] = OrderedDict()
+        self._requested = threading.Condition()
+        self._error: BaseException | None = None
+        self._gone_roots: set[Root] = set()
+
+    def stop(self) -> None:
+        """Begin to stop; `run` returns when everything has ended.  Safe in a signal handler."""
+        self._stop.set()
+        self._wake.set()
+
+    def run(self) -> bool:
+        """Watch until stopped; False if something in flight was left for the next start.
+
+        Raises what ended the daemon if it was not `stop`.
+        """
+        comparer = threading.Thread(target=self._compare_loop, name="reconcile", daemon=True)
+        # Armed first, then scanned: what changes in between is seen by one or by both.
+        self._watcher.start()
+        comparer.start()
+        for root in self._indexer.roots:
+            self._request(root)
+        try:
+            self._loop()
+        except Stopped:
+            logger.debug("The pipeline has ended.")
+        finally:
+            self._stop.set()
+            with self._requested:
+                self._requested.notify_all()
+            self._watcher.stop()
+            drained = self._indexer.pipeline.close(drain_seconds=self._settings.shutdown_seconds)
+            comparer.join(timeout=5.0)
+        if self._error is not None:
+            raise self._error
+        return drained
+
+    def _loop(self) -> None:
+        next_full = time.monotonic() + self._settings.reconcile_minutes * 60
+        next_poll = time.monotonic() + self._settings.poll_seconds
+        while not self._stop.is_set():
+            self._wake.clear()
+            if self._indexer.pipeline.fatal is not None:
+                raise self._indexer.pipeline.fatal
+            self._indexer.submit_settled()
+            for root in self._indexer.settler.take_overflowed():
+                self._request(root)
+            all_deleted = self._indexer.delete_gone()
+            now = time.monotonic()
+            if now >= next_full:
+                next_full = now + self._settings.reconcile_minutes * 60
+                for root in self._indexer.roots:
+                    self._request(root)
+            if now >= next_poll:
+                next_poll = now + self._settings.poll_seconds
+                self._poll()
+            due_at = self._indexer.settler.next_due_at()
+            sleep = _IDLE_SECONDS if all_deleted else _TICK_SECONDS
+            if due_at is not None:
+                sleep = max(0.0, min(sleep, due_at - time.time()))
+            self._wake.wait(sleep)
+
+    def _poll(self) -> None:
+        """Compare what gets no events, and look whether a vanished root is back."""
+        for root in self._indexer.roots:
+            if root in self._gone_roots:
+                if root.path.is_dir() and self._watcher.rearm(root):
+                    self._gone_roots.discard(root)
+                    logger.warning("The folder of %r is back.", root.name)
+                    self._request(root)
+                continue
+            for folder in sorted(self._watcher.refused(root)):
+                self._request(root, folder)
+
+    def _hint(self, hint: Hint) -> None:
+        if hint.kind is HintKind.SUBTREE:
+            self._request(hint.root, hint.relative_path)
+        elif hint.kind is HintKind.OVERFLOW:
+            self._request(hint.root)
+        elif hint.kind is HintKind.ROOT_GONE:
+            self._indexer.settler.offer(hint, time.time())
+            if hint.root not in self._gone_roots:
+                self._gone_roots.add(hint.root)
+                logger.warning(
+                    "The folder of %r is gone; what the index holds of it stays.", hint.root.name
+                )
+        else:
+            self._indexer.settler.offer(hint, time.time())
+        self._wake.set()
+
+    def _request(self, root: Root, folder: str = "") -> None:
+        """Have a folder compared; one request covers those for the folders below it."""
+        with self._requested:
+            for other_root, other in list(self._requests):
+                if other_root == root and (not other or folder.startswith(f"{other}/")):
+                    return
+                if other_root == root and (not folder or other.startswith(f"{folder}/")):
+                    del self._requests[other_root, other]
+            self._requests[root, folder] = None
+            self._requested.notify_all()
+
+    def _compare_loop(self) -> None:
+        first = set(self._indexer.roots)
+        pauses = waits()
+        while True:
+            with self._requested:
+                while not self._requests and not self._stop.is_set():
+                    self._requested.wait()
+                if self._stop.is_set():
+                    return
+                (root, folder), _ = self._requests.popitem(last=False)
+            try:
+                found = self._indexer.reconcile(root, folder)
+            except Stopped:
+                return
+            except ImgSearchError as error:
+                if not error.transient:
+                    self._fail(error)
+                    return
+                self._indexer.outage.begins(error)
+                self._request(root, folder)
+                if self._stop.wait(next(pauses)):
+                    return
+                continue
+            except BaseException as error:  # noqa: BLE001 - ends the daemon, which tells it
+                self._fail(error)
+                return
+            self._indexer.outage.ends()
+            pauses = waits()
+            if not folder:
+                logger.info(
+                    "Compared %r in %.1f s: %d new, %d changed, %d gone.",
+                    root.name, found.seconds, found.new, found.changed, found.lost,
+                )  # fmt: skip
+                first.discard(root)
+                if not first:
+                    self._on_ready()
+                    self._on_ready = lambda: None
+            self._wake.set()
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = error
+        self.stop()

@@ -1,0 +1,184 @@
+"""The guard before deletions: what looks like a dropped mount deletes nothing.
+
+A root's deletions pause when the root is missing, cannot be listed, or is empty while the
+index holds documents of it; when its device changed while the process runs; or when the share
+of its documents whose content is found nowhere else exceeds `max_delete_share`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from es_imgsearch.reconcile import Prunes
+from es_imgsearch.records import FileState, Root, image_id
+from es_imgsearch.store import Store, Write
+
+logger = logging.getLogger(__name__)
+
+# A share says nothing of a folder of five pictures.
+SHARE_COUNTS_FROM = 20
+
+# A slow `rm -r` arrives as many small deletions; they are judged together for this long.
+_WINDOW_SECONDS = 600.0
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why a root's deletions wait for somebody to say that they are meant."""
+
+    reason: str
+    pictures: int
+
+    def words(self, root: Root) -> str:
+        return (
+            f"Deletions in {root.name!r} are paused: {self.reason}. Nothing was deleted; if it is"
+            f" meant, run `es-imgsearch sync {root.name}={root.path} --allow-deletes`."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """How many documents went, or why none did."""
+
+    pictures: int = 0
+    pause: Pause | None = None
+
+
+class Deletions:
+    """Judges and carries out the deletions of one root at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        prunes: Prunes,
+        *,
+        max_delete_share: float,
+        allow: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._prunes = prunes
+        self._max_delete_share = max_delete_share
+        self._allow = allow
+        self._clock = clock
+        self._devices: dict[str, int] = {}
+        self._recent: dict[str, deque[tuple[float, int]]] = {}
+
+    def remember_device(self, root: Root) -> None:
+        """Note which file system the root is on; another one later is not the same folder."""
+        self._devices.setdefault(root.name, os.stat(root.path).st_dev)
+
+    def run(
+        self, root: Root, relative_paths: Sequence[str], no_pictures: Mapping[str, FileState]
+    ) -> Deleted:
+        """Delete what is really gone, unless the guard says otherwise.
+
+        `no_pictures` are ids whose file is there but is no picture (any more), in which state.
+        Every path is looked at once more; additions must have been acknowledged before.
+        """
+        # A folder that cannot be looked at says nothing, whatever is allowed.
+        if (pause := self._unlistable(root)) is not None:
+            return Deleted(pause=pause)
+        if not self._allow and (pause := self._another_folder(root)) is not None:
+            return Deleted(pause=pause)
+        gone = {
+            image_id(root.name, path): path
+            for path in relative_paths
+            if _is_gone(root.absolute(path), no_pictures.get(image_id(root.name, path)))
+        }
+        if not gone:
+            return Deleted()
+        self._store.refresh()
+        contents: dict[str, str] = {}
+        stored: list[str] = []
+        for chunk in _chunks(gone):
+            found = self._store.content_ids(chunk)
+            contents |= found
+            # Deleting what is not there would cost the index a tombstone each.
+            stored += found.keys() | self._store.attempts(chunk).keys()
+        if not self._allow and (pause := self._share_pause(root, contents)) is not None:
+            return Deleted(pause=pause)
+        for chunk in _chunks(stored):
+            for result in self._store.write([Write(each) for each in chunk]).values():
+                if result is not None:
+                    raise result
+        return Deleted(len(contents))
+
+    def _unlistable(self, root: Root) -> Pause | None:
+        try:
+            os.scandir(root.path).close()
+        except OSError as error:
+            return Pause(f"its folder cannot be listed ({error.strerror})", self._held(root))
+        return None
+
+    def _another_folder(self, root: Root) -> Pause | None:
+        device = os.stat(root.path).st_dev
+        if self._devices.setdefault(root.name, device) != device:
+            return Pause("another file system is mounted there now", self._held(root))
+        with os.scandir(root.path) as entries:
+            is_empty = all(
+                self._prunes(entry.name, "", entry.is_dir(follow_symlinks=False))
+                for entry in entries
+            )
+        if is_empty and (held := self._held(root)):
+            return Pause(f"its folder is empty while the index holds {held} of it", held)
+        return None
+
+    def _share_pause(self, root: Root, contents: Mapping[str, str]) -> Pause | None:
+        lost = self._lost(contents)
+        total = self._held(root)
+        recent = self._recent.setdefault(root.name, deque())
+        now = self._clock()
+        while recent and now - recent[0][0] > _WINDOW_SECONDS:
+            recent.popleft()
+        lately = sum(number for _, number in recent)
+        share = (lost + lately) / max(1, total + lately)
+        if total + lately >= SHARE_COUNTS_FROM and lost and share > self._max_delete_share:
+            return Pause(
+                f"{lost} of its {total} pictures are gone ({share:.0%}, more than"
+                f" max_delete_share, {self._max_delete_share:.0%})",
+                lost,
+            )
+        if lost:
+            recent.append((now, lost))
+        return None
+
+    def _lost(self, contents: Mapping[str, str]) -> int:
+        """How many of these documents have a content that no other document has."""
+        kept: set[str] = set()
+        wanted = sorted(set(contents.values()))
+        for start in range(0, len(wanted), _CHUNK):
+            for content_id, holder in self._store.ids_by_content(wanted[start : start + _CHUNK]):
+                if holder not in contents:
+                    kept.add(content_id)
+        return sum(content_id not in kept for content_id in contents.values())
+
+    def _held(self, root: Root) -> int:
+        return self._store.count(root.name)
+
+
+def _is_gone(path: str, no_picture: FileState | None) -> bool:
+    """Only a clear "no such file" counts; an error is not an absence."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+    if not stat.S_ISREG(status.st_mode):
+        return True
+    return no_picture is not None and FileState.of(status) == no_picture
+
+
+def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(ids)
+    while chunk := list(islice(remaining, _CHUNK)):
+        yield chunk

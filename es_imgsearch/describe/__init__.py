@@ -1,0 +1,60 @@
+"""Describers: plug-ins that add fields to a picture's document.
+
+A describer is found through the entry-point group `es_imgsearch.describers`, runs in the
+reading workers, and names its fields and their mapping beside its code.  It must not import
+torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from PIL import Image
+
+from es_imgsearch.errors import SettingsError
+
+GROUP = "es_imgsearch.describers"
+
+
+class Describer(Protocol):
+    """One noun's worth of fields, from one picture."""
+
+    name: str
+    """What it is switched on and off by."""
+
+    mapping: Mapping[str, Mapping[str, Any]]
+    """Its fields, as Elasticsearch maps them."""
+
+    def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
+        """The fields that can be told of an upright RGB `image`; those that cannot are absent.
+
+        An exception costs these fields only, and is noted in `describe_errors`.
+        """
+
+
+@cache
+def describer_names() -> tuple[str, ...]:
+    return tuple(sorted(entry.name for entry in entry_points(group=GROUP)))
+
+
+def load_describers(names: Sequence[str] | None = None) -> list[Describer]:
+    """The describers of these names, or all that are installed, in the order of their names."""
+    wanted = describer_names() if names is None else names
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    describers: list[Describer] = []
+    for name in wanted:
+        if name not in found:
+            raise SettingsError(
+                f"There is no describer {name!r}; installed are {', '.join(sorted(found))}."
+            )
+        try:
+            describers.append(found[name].load()())
+        except Exception as error:
+            raise SettingsError(
+                f"The describer {name!r} ({found[name].value}) cannot be loaded:"
+                f" {type(error).__name__}: {error}."
+            ) from error
+    return describers

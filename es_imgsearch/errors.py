@@ -1,0 +1,150 @@
+"""Every error es_imgsearch raises on purpose.
+
+    ImgSearchError
+     ├── UsageError                what was asked for cannot be done as asked (exit code 2)
+     │    ├── SettingsError
+     │    ├── RootError
+     │    ├── ProfileUnknown
+     │    ├── EncoderUnknown
+     │    ├── EncoderMismatch
+     │    ├── ModelUnavailable
+     │    ├── TextUnsupported
+     │    ├── QueryPictureInvalid
+     │    ├── FilterInvalid
+     │    ├── IndexMissing
+     │    ├── IndexConflict
+     │    ├── ImageMissing
+     │    └── RenderingUnavailable
+     ├── ReadError                 one file could not become a picture (a failure document)
+     └── StoreError                Elasticsearch said no, or nothing
+          ├── StoreUnreachable     transient (exit code 3)
+          ├── StoreBusy            transient
+          ├── StoreDenied
+          ├── StoreRejected
+          └── StoreTooLarge
+
+`transient` decides whether the same call may be tried again; `exit_code` is what the
+command line ends with.  Messages are one sentence or two: what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+EXIT_DONE: Final = 0
+EXIT_DIFFERENCE: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNREACHABLE: Final = 3
+
+
+class ImgSearchError(Exception):
+    """Base of the tree."""
+
+    transient: ClassVar[bool] = False
+    exit_code: ClassVar[int] = EXIT_DIFFERENCE
+
+
+class UsageError(ImgSearchError):
+    """The request itself has to change before it can work."""
+
+    exit_code = EXIT_USAGE
+
+
+class SettingsError(UsageError):
+    """A setting has a value that cannot be used, or a settings file cannot be read."""
+
+
+class RootError(UsageError):
+    """A watched folder does not exist, overlaps another, or its name is taken."""
+
+
+class ProfileUnknown(UsageError):
+    """No vector profile has that name."""
+
+
+class EncoderUnknown(UsageError):
+    """No encoder plug-in answers to that name."""
+
+
+class EncoderMismatch(UsageError):
+    """The index is sealed to another encoder."""
+
+
+class ModelUnavailable(UsageError):
+    """The encoder's weights or libraries are not on this machine and cannot be fetched."""
+
+
+class TextUnsupported(UsageError):
+    """The encoder embeds pictures only."""
+
+
+class QueryPictureInvalid(UsageError):
+    """What was given as a query picture is not one."""
+
+
+class FilterInvalid(UsageError):
+    """A filter names a field that cannot be filtered, or a value of the wrong kind."""
+
+
+class IndexMissing(UsageError):
+    """There is no index behind that alias."""
+
+
+class IndexConflict(UsageError):
+    """An index, alias or schema of that name exists and is not what was asked for."""
+
+
+class ImageMissing(UsageError):
+    """No stored picture has that image_id."""
+
+
+class RenderingUnavailable(UsageError):
+    """An optional library for showing results is not installed."""
+
+
+class ReadError(ImgSearchError):
+    """A file could not become a picture.
+
+    `error_class` is one of a small, stable set of names (see `es_imgsearch.read`), stored in
+    the failure document and counted in Kibana.
+    """
+
+    def __init__(self, error_class: str, message: str) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[ReadError], tuple[str, str]]:
+        return type(self), (self.error_class, self.message)
+
+
+class StoreError(ImgSearchError):
+    """Elasticsearch could not do what was asked."""
+
+
+class StoreUnreachable(StoreError):
+    """No answer: refused, timed out, or the name does not resolve."""
+
+    transient = True
+    exit_code = EXIT_UNREACHABLE
+
+
+class StoreBusy(StoreError):
+    """Elasticsearch answered that it cannot now (429, 503, a read-only block)."""
+
+    transient = True
+    exit_code = EXIT_UNREACHABLE
+
+
+class StoreDenied(StoreError):
+    """Wrong or missing credentials, or too few privileges."""
+
+    exit_code = EXIT_USAGE
+
+
+class StoreRejected(StoreError):
+    """Elasticsearch refused this very request or document; trying again cannot help."""
+
+
+class StoreTooLarge(StoreError):
+    """The request as a whole is larger than the server or a proxy takes; halves may pass."""

@@ -1,0 +1,503 @@
+"""From a change to an acknowledged document: read, embed, write, each with its own queue.
+
+    submit ──▶ reading workers ──▶ embed thread ──▶ write thread ──▶ acknowledged
+                (processes)         look-up, model     bulk, retries
+
+`queue_size` files are on their way at most; `submit` waits for a place.  One change a path is
+in flight; a change that comes meanwhile is looked at when the first is done.  Order of
+shutdown: no more submissions, what is in flight is finished as long as `shutdown_seconds`
+allow, then workers, then threads.  What was not finished is found by the next reconcile.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import stat
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from es_imgsearch.backoff import Outage, Stopped, persist, waits
+from es_imgsearch.documents import failure_document, picture_document
+from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.errors import ImgSearchError, ReadError, StoreRejected, StoreTooLarge
+from es_imgsearch.read import Skipped
+from es_imgsearch.records import Change, FileState, Picture
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import Store, Write
+from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
+
+logger = logging.getLogger(__name__)
+
+_WRITE_BATCH = 200
+
+# Vectors written in the last seconds cannot be searched yet, so they are kept here; 4,096 of
+# 512 dims are 8 MB and outlast a refresh (1 s) at any speed an encoder reaches.
+_RECENT_VECTORS = 4096
+_RECENT_FILES = 50_000
+_PLACE_WAIT_SECONDS = 0.2
+
+_Vector = npt.NDArray[np.float32]
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the files so far."""
+
+    embedded: int = 0
+    reused: int = 0
+    failed: int = 0
+    deleted: int = 0
+    not_pictures: int = 0
+
+    @property
+    def stored(self) -> int:
+        return self.embedded + self.reused
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """A file's identity and state; tells a replaced file of the same size and time too."""
+
+    state: FileState
+    inode: int
+    ctime_ns: int
+
+
+# A path whose state cannot be told (its folder may not be entered): left as it is.
+_UNKNOWN = _Signature(FileState(-1, -1), -1, -1)
+
+
+@dataclass(slots=True)
+class _Job:
+    change: Change
+    signature: _Signature
+    ticket: int
+    again: Change | None = None
+
+
+@dataclass(slots=True)
+class _Ready:
+    """A job whose write is known."""
+
+    job: _Job
+    write: Write
+    counts_as: str
+    picture: Picture | None = None
+
+
+class _Recent(Generic[T]):
+    """The latest entries, oldest dropped first."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: OrderedDict[str, T] = OrderedDict()
+
+    def get(self, key: str) -> T | None:
+        return self._entries.get(key)
+
+    def keep(self, key: str, value: T) -> None:
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+
+    def forget(self, key: str) -> None:
+        self._entries.pop(key, None)
+
+    def snapshot(self) -> dict[str, T]:
+        return dict(self._entries)
+
+
+class Pipeline:
+    """Runs the stages; `submit` feeds them, `wait_idle` and `close` end them."""
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder,
+        settings: Settings,
+        *,
+        on_gone: Callable[[Change], None],
+        on_unsettled: Callable[[Change], None],
+        outage: Outage | None = None,
+    ) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._settings = settings
+        self._on_gone = on_gone
+        self._on_unsettled = on_unsettled
+        self.outage = outage or Outage()
+        self.counts = Counts()
+        self.fatal: BaseException | None = None
+        self.stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._places = threading.BoundedSemaphore(settings.queue_size)
+        self._jobs: dict[str, _Job] = {}
+        self._next_ticket = 0
+        self._files: _Recent[_Signature] = _Recent(_RECENT_FILES)
+        self._no_pictures: _Recent[FileState] = _Recent(_RECENT_FILES)
+        self._vectors: _Recent[_Vector] = _Recent(_RECENT_VECTORS)
+        self._to_embed: queue.SimpleQueue[tuple[_Job, Picture] | None] = queue.SimpleQueue()
+        self._to_write: queue.SimpleQueue[_Ready | None] = queue.SimpleQueue()
+        self._workers = ReadWorkers(
+            ReadPlan(
+                preparation=encoder.preparation,
+                max_pixels=settings.max_pixels,
+                memory_mb=settings.read_memory_mb,
+                timeout_seconds=settings.read_timeout_seconds,
+            ),
+            settings.read_workers,
+        )
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(loop,), name=name, daemon=True)
+            for name, loop in (("embed", self._embed_loop), ("write", self._write_loop))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # -- from outside ----------------------------------------------------------------------
+
+    def submit(self, change: Change) -> None:
+        """Look at a path and do what its state asks for; waits while `queue_size` are under way.
+
+        Raises Stopped when the pipeline is closing, or what ended it.
+        """
+        while not self._places.acquire(timeout=_PLACE_WAIT_SECONDS):
+            self._check()
+        signature = _look(change)
+        job: _Job | None = None
+        with self._lock:
+            waiting = self._jobs.get(change.image_id)
+            if waiting is not None:
+                waiting.again = change
+            elif signature is not None and not self._is_done(change.image_id, signature):
+                job = self._jobs[change.image_id] = _Job(change, signature, self._next_ticket)
+                self._next_ticket += 1
+        if job is not None:
+            self._read(job)
+            return
+        self._places.release()
+        self._check()
+        if waiting is None and signature is None:
+            self._on_gone(change)
+
+    def no_pictures(self) -> dict[str, FileState]:
+        """Ids of files that were looked at and are no pictures, in the state they had."""
+        with self._lock:
+            return self._no_pictures.snapshot()
+
+    @property
+    def ticket(self) -> int:
+        """A mark in time: `settled_until` reaches it when all before it is acknowledged."""
+        with self._lock:
+            return self._next_ticket
+
+    @property
+    def settled_until(self) -> int:
+        with self._lock:
+            return min((job.ticket for job in self._jobs.values()), default=self._next_ticket)
+
+    @property
+    def in_flight(self) -> int:
+        with self._lock:
+            return len(self._jobs)
+
+    def wait_idle(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until nothing is in flight; False when the time ran out.
+
+        Raises what ended the pipeline, if something did.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        with self._idle:
+            while self._jobs and self.fatal is None:
+                left = 0.5 if deadline is None else min(0.5, deadline - time.monotonic())
+                if left <= 0:
+                    return False
+                self._idle.wait(left)
+        if self.fatal is not None:
+            raise self.fatal
+        return True
+
+    def forget(self, image_id: str) -> None:
+        """The document of this id was deleted; the same file back again is new."""
+        with self._lock:
+            self._files.forget(image_id)
+
+    def close(self, *, drain_seconds: float = 0.0) -> bool:
+        """Finish what is in flight within `drain_seconds`, then end; False if some was left."""
+        drained = self.fatal is None and self.wait_idle(drain_seconds)
+        self.stopping.set()
+        self._workers.close()
+        self._to_embed.put(None)
+        self._to_write.put(None)
+        for thread in self._threads:
+            thread.join(timeout=max(5.0, self._settings.request_timeout_seconds))
+        return drained
+
+    # -- stages ----------------------------------------------------------------------------
+
+    def _is_done(self, image_id: str, signature: _Signature) -> bool:
+        return (
+            signature is _UNKNOWN
+            or self._files.get(image_id) == signature
+            or self._no_pictures.get(image_id) == signature.state
+        )
+
+    def _read(self, job: _Job) -> None:
+        path = job.change.root.absolute(job.change.relative_path)
+        self._workers.read(path, lambda outcome: self._was_read(job, outcome))
+
+    def _was_read(self, job: _Job, outcome: Outcome) -> None:
+        image_id = job.change.image_id
+        if isinstance(outcome, Picture):
+            self._to_embed.put((job, outcome))
+        elif isinstance(outcome, ReadError):
+            self._fail(job, outcome)
+        else:
+            if outcome is Skipped.NOT_A_PICTURE:
+                with self._lock:
+                    self._no_pictures.keep(image_id, job.signature.state)
+                    self.counts.not_pictures += 1
+            self._finish(job)
+            if self.stopping.is_set():
+                return
+            if outcome is Skipped.CHANGING:
+                self._on_unsettled(job.change)
+            else:
+                self._on_gone(job.change)
+
+    def _fail(self, job: _Job, error: ReadError) -> None:
+        failure = failure_document(job.change, error, job.signature.state)
+        write = Write(job.change.image_id, failure=failure)
+        self._to_write.put(_Ready(job, write, "failed"))
+
+    def _embed_loop(self) -> None:
+        for batch in _batches(
+            self._to_embed, self._settings.batch_size, self._settings.batch_wait_ms / 1000
+        ):
+            try:
+                self._embed(batch)
+            except Stopped:
+                return
+
+    def _embed(self, batch: Sequence[tuple[_Job, Picture]]) -> None:
+        known = self._known_vectors({picture.content_id for _, picture in batch})
+        fresh = {p.content_id: p for _, p in batch if p.content_id not in known}
+        started = time.perf_counter()
+        errors: dict[str, ReadError] = {}
+        if fresh:
+            embedded = self._vectors_of(list(fresh.values()), errors)
+            known |= embedded
+            with self._lock:
+                for content_id, vector in embedded.items():
+                    self._vectors.keep(content_id, vector)
+        embed_ms = (time.perf_counter() - started) * 1000 / max(1, len(fresh))
+        paid: set[str] = set()
+        for job, picture in batch:
+            content_id = picture.content_id
+            if content_id in errors:
+                self._fail(job, errors[content_id])
+                continue
+            is_fresh = content_id in fresh and content_id not in paid
+            paid.add(content_id)
+            document = picture_document(
+                job.change, picture, known[content_id], embed_ms if is_fresh else None
+            )
+            write = Write(job.change.image_id, document=document)
+            counts_as = "embedded" if is_fresh else "reused"
+            self._to_write.put(_Ready(job, write, counts_as, picture))
+
+    def _known_vectors(self, content_ids: set[str]) -> dict[str, _Vector]:
+        with self._lock:
+            known = {
+                content_id: vector
+                for content_id in content_ids
+                if (vector := self._vectors.get(content_id)) is not None
+            }
+        unknown = sorted(content_ids - known.keys())
+        if unknown:
+            known |= persist(
+                lambda: self._store.vectors_by_content(unknown), self.stopping, self.outage
+            )
+        return known
+
+    def _vectors_of(
+        self, pictures: Sequence[Picture], errors: dict[str, ReadError]
+    ) -> dict[str, _Vector]:
+        """Vectors by content; a batch that fails is halved until the culprit stands alone."""
+        try:
+            vectors = self._encoder.embed_images(np.stack([each.pixels for each in pictures]))
+        except ImgSearchError:
+            raise
+        except Exception as error:
+            if len(pictures) > 1:
+                middle = len(pictures) // 2
+                return self._vectors_of(pictures[:middle], errors) | self._vectors_of(
+                    pictures[middle:], errors
+                )
+            logger.exception("The encoder cannot embed a picture.")
+            errors[pictures[0].content_id] = ReadError(
+                "embed_failed", f"{type(error).__name__}: {error}"[:400]
+            )
+            return {}
+        found: dict[str, _Vector] = {}
+        for picture, vector in zip(pictures, vectors, strict=True):
+            if np.isfinite(vector).all() and np.any(vector):
+                found[picture.content_id] = vector
+            else:
+                errors[picture.content_id] = ReadError(
+                    "embed_failed", "The encoder gave a vector that is zero or not finite."
+                )
+        return found
+
+    def _write_loop(self) -> None:
+        for batch in _batches(self._to_write, _WRITE_BATCH, 0.0):
+            try:
+                self._write(batch)
+            except Stopped:
+                return
+
+    def _write(self, batch: Sequence[_Ready]) -> None:
+        pauses = waits()
+        while batch:
+            results = self._bulk(batch)
+            retry: list[_Ready] = []
+            for ready in batch:
+                error = results[ready.write.image_id]
+                if error is None:
+                    self._acknowledged(ready)
+                elif error.transient:
+                    retry.append(ready)
+                elif ready.write.failure is None:
+                    self._fail(ready.job, ReadError("rejected", str(error)))
+                else:
+                    logger.error("A failure could not be stored: %s", error)
+                    self._finish(ready.job)
+            batch = retry
+            if batch:
+                transient = next(r for r in results.values() if r is not None and r.transient)
+                self.outage.begins(transient)
+                if self.stopping.wait(next(pauses)):
+                    raise Stopped
+            else:
+                self.outage.ends()
+
+    def _bulk(self, batch: Sequence[_Ready]) -> dict[str, ImgSearchError | None]:
+        """One result an id; a request refused as a whole is halved until the culprit is alone."""
+        writes = [ready.write for ready in batch]
+        try:
+            return dict(persist(lambda: self._store.write(writes), self.stopping, self.outage))
+        except (StoreTooLarge, StoreRejected) as error:
+            if len(batch) == 1:
+                return {writes[0].image_id: error}
+            middle = len(batch) // 2
+            return self._bulk(batch[:middle]) | self._bulk(batch[middle:])
+
+    def _acknowledged(self, ready: _Ready) -> None:
+        job = ready.job
+        with self._lock:
+            setattr(self.counts, ready.counts_as, getattr(self.counts, ready.counts_as) + 1)
+        now = _look(job.change)
+        written = job.signature.state if ready.picture is None else ready.picture.state
+        with self._lock:
+            if now is not None and now.state == written:
+                self._files.keep(job.change.image_id, now)
+                self._no_pictures.forget(job.change.image_id)
+            elif job.again is None:
+                # It changed while it was on its way: once more, in the place it already has.
+                job.again = Change(job.change.root, job.change.relative_path, time.time())
+        self._finish(job)
+
+    def _finish(self, job: _Job) -> None:
+        """Give the place back, or go on with the change that came meanwhile."""
+        while True:
+            again = job.again
+            now = None if again is None else _look(again)
+            with self._idle:
+                if job.again is not again:
+                    continue
+                job.again = None
+                repeat = (
+                    again is not None
+                    and now is not None
+                    and not self.stopping.is_set()
+                    and not self._is_done(again.image_id, now)
+                )
+                if repeat and again is not None and now is not None:
+                    job.change, job.signature = again, now
+                else:
+                    self._jobs.pop(job.change.image_id, None)
+                    self._idle.notify_all()
+                break
+        if repeat:
+            self._read(job)
+            return
+        self._places.release()
+        if again is not None and now is None and not self.stopping.is_set():
+            self._on_gone(again)
+
+    # -- running ---------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self.fatal is not None:
+            raise self.fatal
+        if self.stopping.is_set():
+            raise Stopped
+
+    def _guarded(self, loop: Callable[[], None]) -> None:
+        try:
+            loop()
+        except BaseException as error:  # noqa: BLE001 - told to whoever waits, and ends the process
+            with self._idle:
+                self.fatal = error
+                self._idle.notify_all()
+
+
+def _look(change: Change) -> _Signature | None:
+    """The file's signature; None where there is none, `_UNKNOWN` where that cannot be told."""
+    try:
+        status = os.stat(change.root.absolute(change.relative_path))
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            return None
+        return _UNKNOWN
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return _Signature(FileState.of(status), status.st_ino, status.st_ctime_ns)
+
+
+def _batches(
+    source: queue.SimpleQueue[T | None], size: int, wait_seconds: float
+) -> Iterator[list[T]]:
+    """Batches of at most `size`; an incomplete one goes out `wait_seconds` after its first.
+
+    Ends at None.
+    """
+    while (first := source.get()) is not None:
+        batch = [first]
+        deadline = time.monotonic() + wait_seconds
+        ended = False
+        while len(batch) < size:
+            try:
+                item = source.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if item is None:
+                ended = True
+                break
+            batch.append(item)
+        yield batch
+        if ended:
+            return

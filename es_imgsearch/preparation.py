@@ -1,0 +1,87 @@
+"""From a decoded picture to the fixed-size array an encoder expects.
+
+Runs in the reading workers, so nothing here may import torch.  An encoder states its
+preparation as data; scaling to floats and normalising stay with the encoder, so that what
+crosses the process boundary is small (150 kB for 224x224).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+type_pixels = npt.NDArray[np.uint8]
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How an encoder wants its pictures, as data.
+
+    `mode`
+        ``crop``: the shorter side becomes `resize`, then the middle `width` x `height`;
+        ``squash``: both sides become `width` x `height`, whatever the aspect ratio.
+    """
+
+    width: int = 224
+    height: int = 224
+    mode: Literal["crop", "squash"] = "crop"
+    resize: int = 224
+    resampling: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+
+    def apply(self, image: Image.Image) -> type_pixels:
+        """The array of shape (height, width, 3), uint8, of an upright RGB `image`."""
+        if image.mode != "RGB":
+            raise ValueError(f"a picture to prepare must be RGB, not {image.mode}")
+        resampling = _RESAMPLING[self.resampling]
+        if self.mode == "squash":
+            prepared = image.resize((self.width, self.height), resampling)
+        else:
+            prepared = self._crop(image, resampling)
+        return np.asarray(prepared, dtype=np.uint8)
+
+    def _crop(self, image: Image.Image, resampling: Image.Resampling) -> Image.Image:
+        width, height = image.size
+        # torchvision's Resize(int): the longer side is truncated, not rounded; CenterCrop
+        # rounds half to even (torchvision/transforms/functional.py).  A panorama would make
+        # a huge intermediate, so only the part that survives the crop is resized.
+        if width <= height:
+            scaled_width, scaled_height = self.resize, int(self.resize * height / width)
+        else:
+            scaled_width, scaled_height = int(self.resize * width / height), self.resize
+        left = round((scaled_width - self.width) / 2)
+        top = round((scaled_height - self.height) / 2)
+        box = (
+            left * width / scaled_width,
+            top * height / scaled_height,
+            (left + self.width) * width / scaled_width,
+            (top + self.height) * height / scaled_height,
+        )
+        return image.resize((self.width, self.height), resampling, box=box)
+
+
+def fingerprint(parameters: Mapping[str, Any]) -> str:
+    """A short, stable hash of preprocessing parameters (never of library versions)."""
+    text = json.dumps(parameters, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Preparation):
+        return asdict(value)
+    if isinstance(value, (np.floating, np.integer)):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint")

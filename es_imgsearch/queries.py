@@ -1,0 +1,250 @@
+"""Bodies for searches: pure functions, values in and dictionaries out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from es_imgsearch.errors import FilterInvalid, UsageError
+from es_imgsearch.mapping import VECTOR_FIELD, Tuning
+
+# The server's own ceiling; a k above it cannot be asked for either.
+MAX_NUM_CANDIDATES = 10_000
+
+# Candidates below twice k lose recall whatever the vectors (docs/explanation/tuning.md).
+_CANDIDATES_PER_HIT = 2
+
+_NUMBERS = {"long", "integer", "short", "byte", "float", "double", "half_float"}
+_RANGE = re.compile(r"^(?P<low>[^.]*(?:\.[^.]+)*)\.\.(?P<high>.*)$")
+
+FilterValue = str | int | float | bool | date | datetime | None
+Filters = Mapping[str, FilterValue | Sequence[FilterValue] | tuple[FilterValue, FilterValue]]
+
+
+def knn_body(
+    vector: Sequence[float] | Any,
+    k: int,
+    tuning: Tuning,
+    *,
+    num_candidates: int | None = None,
+    filters: Sequence[Mapping[str, Any]] = (),
+    source: bool | Sequence[str] = True,
+) -> dict[str, Any]:
+    """Approximate search: the k nearest among `num_candidates` a shard.
+
+    Filters run inside the graph search, so a filtered search still finds k if k exist.
+    """
+    check_k(k)
+    if num_candidates is None:
+        num_candidates = max(tuning.num_candidates, _CANDIDATES_PER_HIT * k)
+    elif num_candidates < k:
+        raise UsageError(
+            f"num_candidates is {num_candidates} but must be at least k, which is {k}."
+        )
+    knn: dict[str, Any] = {
+        "field": VECTOR_FIELD,
+        "query_vector": vector,
+        "k": k,
+        "num_candidates": min(num_candidates, MAX_NUM_CANDIDATES),
+    }
+    if tuning.oversample is not None:
+        knn["rescore_vector"] = {"oversample": tuning.oversample}
+    if filters:
+        knn["filter"] = list(filters)
+    return {"knn": knn, "size": k, "_source": _source(source)}
+
+
+def exact_body(
+    vector: Sequence[float] | Any,
+    k: int,
+    similarity: str,
+    *,
+    filters: Sequence[Mapping[str, Any]] = (),
+    source: bool | Sequence[str] = True,
+) -> dict[str, Any]:
+    """Every picture compared with the full vectors: what approximate search is measured by.
+
+    The score of a hit is that of the approximate search of the same index, so `cosine_of`
+    reads both.
+    """
+    check_k(k)
+    scripts = {
+        "cosine": f"(1.0 + cosineSimilarity(params.query, '{VECTOR_FIELD}')) / 2.0",
+        "dot_product": f"(1.0 + dotProduct(params.query, '{VECTOR_FIELD}')) / 2.0",
+        "l2_norm": f"double d = l2norm(params.query, '{VECTOR_FIELD}'); return 1.0 / (1.0 + d * d)",
+    }
+    having_vector = {"exists": {"field": VECTOR_FIELD}}
+    return {
+        "query": {
+            "script_score": {
+                "query": {"bool": {"filter": [having_vector, *filters]}},
+                "script": {"source": scripts[similarity], "params": {"query": vector}},
+            }
+        },
+        "size": k,
+        "_source": _source(source),
+    }
+
+
+def cosine_of(score: float, similarity: str) -> float:
+    """The cosine behind a `_score`, for unit vectors.
+
+    Elasticsearch scores (1 + cos) / 2 for cosine and dot_product and 1 / (1 + d²) for
+    l2_norm; for unit vectors d² = 2 - 2 cos (reference of the dense_vector field type).
+    """
+    if similarity == "l2_norm":
+        return 1.0 - (1.0 / score - 1.0) / 2.0
+    return 2.0 * score - 1.0
+
+
+def check_k(k: int) -> None:
+    if not 1 <= k <= MAX_NUM_CANDIDATES:
+        raise UsageError(f"k must be between 1 and {MAX_NUM_CANDIDATES}, not {k}.")
+
+
+def _source(source: bool | Sequence[str]) -> bool | list[str]:
+    return source if isinstance(source, bool) else list(source)
+
+
+def filter_clauses(
+    filters: Filters | None,
+    properties: Mapping[str, Mapping[str, Any]],
+    *,
+    since: str | date | None = None,
+    until: str | date | None = None,
+) -> list[dict[str, Any]]:
+    """Filter clauses for {field: value}, all of which a hit must meet.
+
+    A list means any of its values; a pair (low, high) with None for an open end, or the
+    string ``low..high``, is a range over numbers, dates and keywords; `folder` matches the
+    whole subtree.  `since` and `until` compare the day a picture was taken, or last
+    modified where the camera wrote no date.  `properties` is the index's mapping.
+    """
+    clauses = [_clause(field, value, properties) for field, value in (filters or {}).items()]
+    if since is not None or until is not None:
+        clauses.append(_dated(since, until))
+    return clauses
+
+
+def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
+    """`FIELD=VALUE` of the command line; a field given twice means either value."""
+    filters: dict[str, list[str]] = {}
+    for text in texts:
+        field, equals, value = text.partition("=")
+        if not equals or not field.strip():
+            raise FilterInvalid(f"A filter is written FIELD=VALUE, not {text!r}.")
+        filters.setdefault(field.strip(), []).append(value)
+    return filters
+
+
+def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    name, _, key = field.partition(".")
+    mapping = properties.get(name)
+    if mapping is None or (key and mapping["type"] != "flattened"):
+        raise FilterInvalid(
+            f"There is no field {field!r} to filter by; there are {_filterable(properties)}."
+        )
+    kind = mapping["type"]
+    if isinstance(value, tuple):
+        if len(value) != 2:
+            raise FilterInvalid(f"A range of {field!r} is a pair (low, high).")
+        return _range(field, value[0], value[1], kind)
+    values = list(value) if isinstance(value, (list, set, frozenset)) else [value]
+    if not values:
+        return {"match_none": {}}
+    clauses = [_single(field, one, mapping) for one in values]
+    if len(clauses) == 1:
+        return clauses[0]
+    return {"bool": {"should": clauses, "minimum_should_match": 1}}
+
+
+def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    kind = mapping["type"]
+    if value is None:
+        return {"bool": {"must_not": [{"exists": {"field": field}}]}}
+    if field == "folder":
+        return {"term": {"folder.tree": str(value).strip("/") or "."}}
+    if isinstance(value, str) and kind in {*_NUMBERS, "date"} and (found := _RANGE.match(value)):
+        return _range(field, found["low"] or None, found["high"] or None, kind)
+    if kind == "date":
+        return _range(field, value, value, kind)
+    if kind in _NUMBERS:
+        return {"term": {field: _number(field, value)}}
+    if kind in {"keyword", "flattened"}:
+        return {"term": {field: str(value)}}
+    if kind == "boolean":
+        return {"term": {field: value}}
+    if kind == "text":
+        if "keyword" in mapping.get("fields", {}):
+            return {"term": {f"{field}.keyword": str(value)}}
+        return {"match": {field: {"query": str(value), "operator": "and"}}}
+    raise FilterInvalid(f"Field {field!r} is a {kind} and cannot be compared with a value.")
+
+
+def _range(field: str, low: Any, high: Any, kind: str) -> dict[str, Any]:
+    if kind in _NUMBERS:
+        low, high = (None if end is None else _number(field, end) for end in (low, high))
+    elif kind == "date":
+        low, high = (None if end is None else _moment(field, end) for end in (low, high))
+        # 2024 or 2024-05 as an upper end means all of it: the server rounds `lte` up.
+        high = f"{high}||/{_unit(high)}" if high and _unit(high) else high
+        low = f"{low}||/{_unit(low)}" if low and _unit(low) else low
+    elif kind != "keyword":
+        raise FilterInvalid(f"Field {field!r} is a {kind} and has no ranges.")
+    bounds = {"gte": low, "lte": high}
+    return {"range": {field: {name: end for name, end in bounds.items() if end is not None}}}
+
+
+def _dated(since: str | date | None, until: str | date | None) -> dict[str, Any]:
+    untaken = {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}
+    return {
+        "bool": {
+            "should": [
+                _range("taken_at", since, until, "date"),
+                {"bool": {"filter": [untaken, _range("modified_at", since, until, "date")]}},
+            ],
+            "minimum_should_match": 1,
+        }
+    }
+
+
+def _number(field: str, value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise FilterInvalid(f"Field {field!r} holds numbers, not {value!r}.")
+    try:
+        number = float(value)
+    except ValueError:
+        raise FilterInvalid(f"Field {field!r} holds numbers, not {value!r}.") from None
+    return int(number) if number.is_integer() else number
+
+
+def _moment(field: str, value: Any) -> str:
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    text = str(value).strip()
+    if re.fullmatch(r"\d{4}(-\d{2}){0,2}", text):
+        candidate = text + "-01-01"[len(text) - 4 :]
+    else:
+        candidate = text
+    try:
+        datetime.fromisoformat(candidate)
+    except ValueError:
+        raise FilterInvalid(
+            f"Field {field!r} holds dates such as 2024, 2024-05-31 or 2024-05-31T18:00, not"
+            f" {text!r}."
+        ) from None
+    return text
+
+
+def _unit(moment: str) -> str | None:
+    return {4: "y", 7: "M", 10: "d"}.get(len(moment))
+
+
+def _filterable(properties: Mapping[str, Mapping[str, Any]]) -> str:
+    return ", ".join(
+        sorted(
+            name for name, m in properties.items() if m["type"] not in {"dense_vector", "nested"}
+        )
+    )

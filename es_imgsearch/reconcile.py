@@ -1,0 +1,173 @@
+"""What differs between a folder and the index: two sorted streams, merged.
+
+Memory is one folder's names and one page of the index, however many files there are.  Both
+streams are in the order of the stored path, which is that of its UTF-8 bytes and of Python's
+strings alike.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from es_imgsearch.records import FileState, Root, disk_path, stored_path
+
+Prunes = Callable[[str, str, bool], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A file on the disk."""
+
+    stored_path: str
+    state: FileState
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A folder that cannot be listed, or a file that cannot be stat'ed.
+
+    What the index holds below it is left alone: unknown is not empty.
+    """
+
+    stored_path: str
+    reason: str
+
+
+class Kind(Enum):
+    NEW = auto()
+    CHANGED = auto()
+    LOST = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    kind: Kind
+    relative_path: str
+    state: FileState | None = None
+
+
+def walk(root: Root, prunes: Prunes, folder: str = "") -> Iterator[Seen | Unknown]:
+    """Every regular file below a folder of a root, in the order of its stored path.
+
+    `prunes(name, relative_folder, is_folder)` says what is left out.  Links to files are
+    files; links to folders are not followed, so there are no loops.
+    """
+    base = os.fspath(root.path)
+    # A stack of iterators, one a level: a list of (sort key, name) each.
+    try:
+        stack = [(folder, stored_path(folder), iter(_entries(base, folder, prunes)))]
+    except OSError as error:
+        yield from _unlisted(stored_path(folder), error)
+        return
+    while stack:
+        relative, stored, entries = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
+            continue
+        key, name = entry
+        path = f"{relative}/{name}" if relative else name
+        where = f"{stored}/{key}" if stored else key
+        if key.endswith("/"):
+            try:
+                below = _entries(base, path, prunes)
+            except OSError as error:
+                yield from _unlisted(where[:-1], error)
+                continue
+            stack.append((path, where[:-1], iter(below)))
+            continue
+        try:
+            status = os.stat(f"{base}/{path}")
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                yield Unknown(where, error.strerror or str(error))
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield Seen(where, FileState.of(status))
+
+
+def _unlisted(stored: str, error: OSError) -> Iterator[Unknown]:
+    # A folder that vanished between its parent's listing and its own is no longer there.
+    if error.errno not in {errno.ENOENT, errno.ENOTDIR} or not stored:
+        yield Unknown(stored, error.strerror or str(error))
+
+
+def _entries(base: str, folder: str, prunes: Prunes) -> list[tuple[str, str]]:
+    """(sort key, name) of a folder's entries, sorted; a sub-folder's key ends in a slash."""
+    found = []
+    with os.scandir(f"{base}/{folder}" if folder else base) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if prunes(entry.name, folder, is_folder):
+                continue
+            if not is_folder and entry.is_symlink() and entry.is_dir():
+                continue
+            key = stored_path(entry.name)
+            found.append((f"{key}/" if is_folder else key, entry.name))
+    found.sort()
+    return found
+
+
+def differences(
+    disk: Iterable[Seen | Unknown],
+    documents: Iterable[tuple[str, FileState]],
+    failures: Iterable[tuple[str, FileState]],
+    on_unknown: Callable[[Unknown], None] = lambda unknown: None,
+) -> Iterator[Difference]:
+    """What has to happen so that the index holds what the disk holds.
+
+    A file is accounted for by a document or a failure of the same size and modification time.
+    """
+    known = _grouped(heapq.merge(documents, failures))
+    stored = next(known, None)
+    unknown_below: str | None = None
+
+    def lost_before(limit: str | None) -> Iterator[Difference]:
+        nonlocal stored
+        while stored is not None and (limit is None or stored[0] < limit):
+            path = stored[0]
+            stored = next(known, None)
+            if unknown_below is not None and _is_below(path, unknown_below):
+                continue
+            yield Difference(Kind.LOST, disk_path(path))
+
+    for seen in disk:
+        yield from lost_before(seen.stored_path)
+        if isinstance(seen, Unknown):
+            on_unknown(seen)
+            unknown_below = seen.stored_path
+            continue
+        if stored is not None and stored[0] == seen.stored_path:
+            states = stored[1]
+            stored = next(known, None)
+            if seen.state not in states:
+                yield Difference(Kind.CHANGED, disk_path(seen.stored_path), seen.state)
+        else:
+            yield Difference(Kind.NEW, disk_path(seen.stored_path), seen.state)
+    yield from lost_before(None)
+
+
+def _grouped(
+    merged: Iterable[tuple[str, FileState]],
+) -> Iterator[tuple[str, list[FileState]]]:
+    """One item a path; a path that stands in the index and in the failures has two states."""
+    current: tuple[str, list[FileState]] | None = None
+    for path, state in merged:
+        if current is not None and current[0] == path:
+            current[1].append(state)
+            continue
+        if current is not None:
+            yield current
+        current = (path, [state])
+    if current is not None:
+        yield current
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return not folder or path == folder or path.startswith(f"{folder}/")

@@ -1,0 +1,93 @@
+"""The records that travel through the house, and the names they go by.
+
+    Change ──read──▶ Picture ──embed──▶ Embedded ──write──▶ Elasticsearch
+
+A path inside a root is kept as `os.fsdecode` gives it (undecodable bytes are lone
+surrogates); `stored_path` is the form Elasticsearch can hold and sort.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+_ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+_LOOKS_ESCAPED = re.compile(rb"\\(?=x[0-9a-f]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A watched folder: the `name` its documents carry, and where it is on this host."""
+
+    name: str
+    path: Path
+
+    def absolute(self, relative_path: str) -> str:
+        """The path to open, as `str`, of a file of this root."""
+        return os.path.join(self.path, relative_path) if relative_path else str(self.path)
+
+
+class FileState(NamedTuple):
+    """What tells one version of a file from another without reading it."""
+
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileState:
+        return cls(status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something may be different at this path; the disk says what.
+
+    `detected_at` is `time.time()` of the event or comparison, from which `ingest_lag_ms` counts.
+    """
+
+    root: Root
+    relative_path: str
+    detected_at: float
+
+    @property
+    def image_id(self) -> str:
+        return image_id(self.root.name, self.relative_path)
+
+
+@dataclass(slots=True)
+class Picture:
+    """A file read: the array for the encoder and every field that needs no vector."""
+
+    content_id: str
+    state: FileState
+    pixels: npt.NDArray[np.uint8]
+    fields: dict[str, Any] = field(default_factory=dict)
+    read_ms: float = 0.0
+
+
+def image_id(root_name: str, relative_path: str) -> str:
+    """`_id` of the file's document: 32 hex digits of BLAKE2b over root name and path bytes."""
+    key = root_name.encode() + b"\0" + os.fsencode(relative_path)
+    return hashlib.blake2b(key, digest_size=16).hexdigest()
+
+
+def stored_path(relative_path: str) -> str:
+    r"""A path as the index holds it: UTF-8, any other byte written `\xHH`.
+
+    Reversible: a backslash that would read as such an escape is itself written `\x5c`.
+    """
+    raw = _LOOKS_ESCAPED.sub(rb"\\x5c", os.fsencode(relative_path))
+    return raw.decode("utf-8", errors="backslashreplace")
+
+
+def disk_path(stored: str) -> str:
+    """The inverse of `stored_path`, as `os.fsdecode` would give it."""
+    raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), stored.encode())
+    return os.fsdecode(raw)

@@ -1,0 +1,198 @@
+"""Settings: the command line, then the environment, then es-imgsearch.toml, then defaults."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from es_imgsearch.errors import SettingsError
+
+CONFIG_NAME = "es-imgsearch.toml"
+ENVIRONMENT_PREFIX = "ES_IMGSEARCH_"
+
+# Names other Elasticsearch tools use too; they win over our own prefix.
+SHARED_VARIABLES = {"es_url": "ES_URL", "es_api_key": "ES_API_KEY", "es_ca_certs": "ES_CA_CERTS"}
+
+
+def available_cores() -> int:
+    """Cores this process may use, which in a container is fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Settings(BaseModel):
+    """Every setting, one word each, unit in the name.
+
+    In the environment a setting is `ES_IMGSEARCH_` and its name in capitals; `ES_URL`,
+    `ES_API_KEY` and `ES_CA_CERTS` are shared with other Elasticsearch tools.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    es_url: str = Field(
+        "http://127.0.0.1:9200",
+        description="Address of Elasticsearch; may carry user:password@.",
+    )
+    es_api_key: SecretStr | None = Field(
+        None,
+        description="API key, as Kibana shows it (base64 of id:key).",
+    )
+    es_ca_certs: Path | None = Field(
+        None,
+        description="PEM file of the authority that signed Elasticsearch's certificate.",
+    )
+    request_timeout_seconds: float = Field(
+        30.0, gt=0, description="How long one request to Elasticsearch may take."
+    )
+    index: str = Field(
+        "images",
+        description="Alias of the pictures' index; `<index>-failures` stands beside it.",
+    )
+    encoder: str | None = Field(
+        None, description="Encoder for `init`; elsewhere the index says which one it needs."
+    )
+    host: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        description="Name of this machine in the index; set it where a container's changes.",
+    )
+    models_dir: Path | None = Field(
+        None, description="Folder that holds downloaded models, one folder each."
+    )
+    device: str = Field("auto", description="Where models run: auto, cpu, cuda or mps.")
+    exclude: tuple[str, ...] = Field(
+        (), description="Globs of files and folders to leave out, besides the usual ones."
+    )
+    settle_seconds: float = Field(
+        1.0, ge=0, description="A file still open elsewhere is read when unchanged this long."
+    )
+    poll_seconds: float = Field(
+        30.0, gt=0, description="How often folders without events are compared with the index."
+    )
+    reconcile_minutes: float = Field(
+        10.0, gt=0, description="How often every folder is compared with the index."
+    )
+    max_delete_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Deletions pause when more than this share of a folder's pictures is gone.",
+    )
+    read_workers: int = Field(
+        default_factory=lambda: min(8, available_cores()),
+        ge=1,
+        description="Processes that read pictures.",
+    )
+    read_timeout_seconds: float = Field(
+        30.0, gt=0, description="A file that takes longer to read becomes a failure."
+    )
+    read_memory_mb: int = Field(
+        3072, ge=512, description="Address space one reading process may use."
+    )
+    max_pixels: int = Field(
+        250_000_000, ge=1, description="Larger pictures become failures instead of being decoded."
+    )
+    batch_size: int = Field(16, ge=1, le=1024, description="Pictures embedded at once.")
+    batch_wait_ms: float = Field(
+        50.0, ge=0, description="How long an incomplete batch waits for more pictures."
+    )
+    queue_size: int = Field(
+        256, ge=1, description="Files on their way at once; bounds memory (150 kB each)."
+    )
+    shutdown_seconds: float = Field(
+        20.0, gt=0, description="How long work in hand may take to finish after SIGTERM."
+    )
+
+    @field_validator("index")
+    @classmethod
+    def _index_name(cls, value: str) -> str:
+        forbidden = set(' "*+\\/|<>?,#:')
+        if (
+            not value
+            or value != value.lower()
+            or value[0] in "_-+."
+            or forbidden & set(value)
+            or len(value.encode()) > 200
+        ):
+            raise ValueError(
+                f"{value!r} cannot name an index: use lower-case letters, digits, '-' and '_',"
+                " and begin with a letter or digit"
+            )
+        return value
+
+    @field_validator("es_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            # The value itself may hold a password.
+            raise ValueError("the address of Elasticsearch must begin with http:// or https://")
+        return value
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _globs(cls, value: Any) -> Any:
+        # In the environment a list is written with the separator of PATH.
+        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+
+def load_settings(
+    given: Mapping[str, Any] | None = None,
+    *,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge the four sources, the first that names a setting winning.
+
+    `given` is the command line (None values are as good as absent), `config` a file that
+    must exist; without it `es-imgsearch.toml` of the working folder is read if it is there.
+    Raises SettingsError in one line that names the source of the bad value, never the value
+    of a secret.
+    """
+    sources: list[tuple[str, dict[str, Any]]] = [
+        ("the settings file", _from_file(config)),
+        ("the environment", _from_environment(os.environ if environment is None else environment)),
+        ("the command line", {k: v for k, v in (given or {}).items() if v is not None}),
+    ]
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name, values in sources:
+        merged.update(values)
+        origin.update(dict.fromkeys(values, name))
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        setting = str(first["loc"][0]) if first["loc"] else "settings"
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(sorted(Settings.model_fields))
+            message = f"no setting has that name; there are {known}"
+        raise SettingsError(
+            f"{setting} (from {origin.get(setting, 'the defaults')}): {message}."
+        ) from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for setting in Settings.model_fields:
+        for variable in (ENVIRONMENT_PREFIX + setting.upper(), SHARED_VARIABLES.get(setting)):
+            if variable and environment.get(variable):
+                found[setting] = environment[variable]
+    return found
+
+
+def _from_file(config: Path | None) -> dict[str, Any]:
+    path = config or Path(CONFIG_NAME)
+    if config is None and not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"The settings file {path} cannot be read: {error}.") from error

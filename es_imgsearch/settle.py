@@ -1,0 +1,162 @@
+"""Waits until a file is finished before it is looked at.
+
+A file closed after writing is due at once.  One that was created or modified may still be
+written to (a slow copy, a program that keeps it open), so it is due when its size and
+modification time have stayed the same for `settle_seconds`.  Both are compared with what they
+were, never with the clock: a modification time in the future, or a clock that is set back,
+delays nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from es_imgsearch.records import FileState, Root
+from es_imgsearch.watch import Hint, HintKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Key = tuple[Root, str]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    state: FileState | None  # None: there is no such file
+    check_at: float
+    detected_at: float
+
+
+class Settler:
+    """From hints about files to paths that are due. Thread-safe.
+
+    `now` is a clock in seconds (`time.time()`, as it becomes `Change.detected_at`).  `stat`
+    takes an absolute path and raises OSError for a file that is not there; it is called by
+    `due` only, so `offer` is quick enough for the thread that reads the events.
+
+    At most `max_waiting` paths are held (about 350 bytes each); for a root whose hint was
+    dropped, `take_overflowed` asks for a comparison.
+    """
+
+    def __init__(
+        self,
+        settle_seconds: float,
+        max_waiting: int = 100_000,
+        stat: Callable[[str], os.stat_result] = os.stat,
+    ) -> None:
+        self._settle_seconds = settle_seconds
+        self._max_waiting = max_waiting
+        self._stat = stat
+        self._lock = threading.Lock()
+        # A path is in one of the three. All values are times; dictionaries keep the order in
+        # which paths came in, and every wait is equally long, so the first is due first.
+        self._ready: dict[_Key, float] = {}
+        self._unseen: dict[_Key, float] = {}
+        self._waiting: dict[_Key, _Waiting] = {}
+        self._overflowed: set[Root] = set()
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._unseen) + len(self._waiting)
+
+    def offer(self, hint: Hint, now: float) -> None:
+        """Take a hint; those about folders (SUBTREE, OVERFLOW) change nothing here.
+
+        ROOT_GONE forgets the paths of that root.
+        """
+        key = (hint.root, hint.relative_path)
+        with self._lock:
+            if hint.kind is HintKind.ROOT_GONE:
+                self._forget(hint.root)
+            elif hint.kind in (HintKind.WRITTEN, HintKind.GONE):
+                self._unseen.pop(key, None)
+                self._waiting.pop(key, None)
+                if key in self._ready or self._has_room(hint.root):
+                    self._ready[key] = now
+            elif hint.kind is HintKind.TOUCHED and key not in self._ready:
+                if (waiting := self._waiting.get(key)) is not None:
+                    # Only a difference found by stat starts the wait anew: a program that
+                    # keeps changing attributes must not keep the picture out.
+                    waiting.detected_at = now
+                elif key in self._unseen or self._has_room(hint.root):
+                    self._unseen[key] = now
+
+    def due(self, now: float) -> list[tuple[Root, str, float]]:
+        """Paths to look at, with the time of the last hint; each is given once.
+
+        A path that has vanished is given as well: whoever looks finds that out.
+        """
+        with self._lock:
+            given = list(self._ready.items())
+            self._ready.clear()
+            unseen = list(self._unseen)
+            self._set_back(now)
+            checked = list(takewhile(lambda item: item[1].check_at <= now, self._waiting.items()))
+        # Without the lock: a network folder may take its time to answer, and the thread that
+        # offers must not wait for it. Until then the paths stay where they are.
+        unseen_states = [self._state(key) for key in unseen]
+        checked_states = [self._state(key) for key, _ in checked]
+        check_at = now + self._settle_seconds
+        with self._lock:
+            for key, state in zip(unseen, unseen_states, strict=True):
+                detected_at = self._unseen.pop(key, None)
+                if detected_at is not None:
+                    self._waiting[key] = _Waiting(state, check_at, detected_at)
+            for (key, waiting), state in zip(checked, checked_states, strict=True):
+                if self._waiting.get(key) is not waiting:
+                    continue  # written or gone meanwhile
+                del self._waiting[key]
+                if state == waiting.state:
+                    given.append((key, waiting.detected_at))
+                else:
+                    self._waiting[key] = _Waiting(state, check_at, detected_at=now)
+        return [(root, path, detected_at) for (root, path), detected_at in given]
+
+    def next_due_at(self) -> float | None:
+        """When to call `due` again: past if there is something to do, None if nothing waits.
+
+        Sleep no longer than `settle_seconds` on it: the clock may be set back meanwhile.
+        """
+        with self._lock:
+            for times in (self._ready, self._unseen):
+                if times:
+                    return next(iter(times.values()))
+            return next((waiting.check_at for waiting in self._waiting.values()), None)
+
+    def take_overflowed(self) -> frozenset[Root]:
+        """The roots of which hints were dropped since the last call: compare them whole."""
+        with self._lock:
+            taken = frozenset(self._overflowed)
+            self._overflowed.clear()
+            return taken
+
+    # -- under the lock, but for _state -------------------------------------------------------
+
+    def _has_room(self, root: Root) -> bool:
+        if len(self) < self._max_waiting:
+            return True
+        self._overflowed.add(root)
+        return False
+
+    def _forget(self, root: Root) -> None:
+        self._ready = {key: at for key, at in self._ready.items() if key[0] != root}
+        self._unseen = {key: at for key, at in self._unseen.items() if key[0] != root}
+        self._waiting = {key: wait for key, wait in self._waiting.items() if key[0] != root}
+
+    def _set_back(self, now: float) -> None:
+        # A clock set back by an hour would make the wait an hour longer.
+        latest = now + self._settle_seconds
+        last = next(reversed(self._waiting.values()), None)
+        if last is not None and last.check_at > latest:
+            for waiting in self._waiting.values():
+                waiting.check_at = min(waiting.check_at, latest)
+
+    def _state(self, key: _Key) -> FileState | None:
+        root, relative_path = key
+        try:
+            return FileState.of(self._stat(root.absolute(relative_path)))
+        except OSError:
+            return None

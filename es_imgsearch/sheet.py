@@ -1,0 +1,128 @@
+"""Contact sheets: the query on the left, the best hits with their scores on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.query_picture import open_query_picture
+
+if TYPE_CHECKING:
+    from es_imgsearch.search import Hits, Query
+
+_CELL = 180
+_CAPTION = 40
+_GAP = 12
+_QUERY_WIDTH = 220
+_PAPER = (250, 250, 248)
+_INK = (28, 28, 30)
+_FAINT = (120, 120, 124)
+_FRAME = (214, 214, 210)
+_MAX_PIXELS = 250_000_000
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def draw_sheet(rows: Sequence[Hits], columns: int = 5) -> Image.Image:
+    """One band a search; hits that need more than `columns` go on below it."""
+    bands = [max(1, -(-len(hits) // columns)) for hits in rows]
+    line = _CELL + _CAPTION + _GAP
+    width = _GAP + _QUERY_WIDTH + _GAP + columns * (_CELL + _GAP)
+    sheet = Image.new("RGB", (width, _GAP + sum(bands) * line), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    top = _GAP
+    for number, (hits, lines) in enumerate(zip(rows, bands, strict=True)):
+        if number:
+            draw.line((_GAP, top - _GAP // 2, width - _GAP, top - _GAP // 2), fill=_FRAME)
+        _draw_query(sheet, draw, hits.queries, top)
+        for position, hit in enumerate(hits):
+            row, column = divmod(position, columns)
+            left = _GAP + _QUERY_WIDTH + _GAP + column * (_CELL + _GAP)
+            _draw_hit(sheet, draw, hit, (left, top + row * line))
+        if not hits:
+            left = _GAP + _QUERY_WIDTH + _GAP
+            draw.text((left, top + _CELL // 2), "nothing found", fill=_FAINT, font=_font(16))
+        top += lines * line
+    return sheet
+
+
+def _draw_query(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, asked: Sequence[Query], top: int
+) -> None:
+    query = asked[0] if asked else "similar pictures"
+    if isinstance(query, str):
+        font = _font(20)
+        lines = _wrapped(draw, query, font, _QUERY_WIDTH, most=6)
+        height = 26 * len(lines)
+        for number, text in enumerate(lines):
+            y = top + (_CELL - height) // 2 + 26 * number
+            draw.text((_GAP, y), text, fill=_INK, font=font)
+        return
+    picture = open_query_picture(query, max_pixels=_MAX_PIXELS)
+    _paste(sheet, draw, picture, (_GAP, top), (_QUERY_WIDTH, _CELL))
+    draw.text((_GAP, top + _CELL + 4), "query picture", fill=_FAINT, font=_font(13))
+
+
+def _draw_hit(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, hit: object, at: tuple[int, int]
+) -> None:
+    from es_imgsearch.search import Hit
+
+    assert isinstance(hit, Hit)
+    left, top = at
+    try:
+        if hit.path is None:
+            raise ImgSearchError("on another host")
+        _paste(
+            sheet, draw, open_query_picture(hit.path, max_pixels=_MAX_PIXELS), at, (_CELL, _CELL)
+        )
+    except ImgSearchError:
+        draw.rectangle((left, top, left + _CELL, top + _CELL), outline=_FRAME)
+        draw.text((left + 8, top + _CELL // 2), "original not here", fill=_FAINT, font=_font(13))
+    name = _shortened(draw, hit.image_name, _font(13), _CELL)
+    draw.text((left, top + _CELL + 4), name, fill=_INK, font=_font(13))
+    draw.text((left, top + _CELL + 20), f"{hit.score:.3f}", fill=_FAINT, font=_font(13))
+
+
+def _paste(
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    picture: Image.Image,
+    at: tuple[int, int],
+    room: tuple[int, int],
+) -> None:
+    small = ImageOps.contain(picture, room)
+    left = at[0] + (room[0] - small.width) // 2
+    top = at[1] + (room[1] - small.height) // 2
+    sheet.paste(small, (left, top))
+    draw.rectangle((left, top, left + small.width - 1, top + small.height - 1), outline=_FRAME)
+
+
+def _font(size: int) -> _Font:
+    return ImageFont.load_default(size)
+
+
+def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int, most: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and draw.textlength(longer, font=font) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    if len(lines) > most:
+        lines = [*lines[: most - 1], f"{lines[most - 1]} …"]
+    return [_shortened(draw, line, font, width) for line in lines]
+
+
+def _shortened(draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int) -> str:
+    # Lone surrogates (names that are not UTF-8) cannot be drawn.
+    text = text.encode("utf-8", errors="replace").decode()
+    if draw.textlength(text, font=font) <= width:
+        return text
+    while text and draw.textlength(f"{text}…", font=font) > width:
+        text = text[:-1]
+    return f"{text}…"

@@ -1,0 +1,541 @@
+"""The only module that talks to Elasticsearch.
+
+Foreign errors become ours in `translated`, one place; bodies come from `mapping` and
+`queries`, or are a line long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import elastic_transport
+import elasticsearch
+import numpy as np
+import numpy.typing as npt
+import orjson
+from elasticsearch.serializer import OrjsonSerializer
+
+from es_imgsearch.errors import (
+    ImageMissing,
+    ImgSearchError,
+    IndexConflict,
+    IndexMissing,
+    SettingsError,
+    StoreBusy,
+    StoreDenied,
+    StoreError,
+    StoreRejected,
+    StoreTooLarge,
+    StoreUnreachable,
+)
+from es_imgsearch.mapping import (
+    VECTOR_FIELD,
+    Meta,
+    failures_alias,
+    failures_body,
+    first_generation,
+    index_body,
+    template_body,
+)
+from es_imgsearch.records import FileState
+from es_imgsearch.settings import Settings
+
+_JSON = {"accept": "application/json", "content-type": "application/json"}
+_NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
+_BUSY = {408, 429, 502, 503, 504}
+_META_TRIES = 5
+
+# 10,000 is the most one page may hold; larger pages listed 71,000 to 95,000 documents/s from
+# an index sorted by root and path, pages of 1,000 half of that (docs/explanation/reconcile.md).
+_SCAN_PAGE = 10_000
+
+_SEARCH_ANSWER = "took,hits.total,hits.hits._id,hits.hits._score,hits.hits._source,aggregations"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What shall stand under one id: a picture's document, a failure, or (neither) nothing."""
+
+    image_id: str
+    document: Mapping[str, Any] | None = None
+    failure: Mapping[str, Any] | None = None
+
+
+class Stored(NamedTuple):
+    """One line of a listing: where a document says its file is, and in what state."""
+
+    stored_path: str
+    state: FileState
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """The concrete index behind the alias."""
+
+    name: str
+    meta: Meta
+    properties: Mapping[str, Mapping[str, Any]]
+
+
+def connect(settings: Settings) -> elasticsearch.Elasticsearch:
+    """A client for these settings; no request is sent yet."""
+    options: dict[str, Any] = {
+        "request_timeout": settings.request_timeout_seconds,
+        "serializer": OrjsonSerializer(),
+        "max_retries": 1,
+    }
+    if settings.es_api_key is not None:
+        options["api_key"] = settings.es_api_key.get_secret_value()
+    if settings.es_ca_certs is not None:
+        options["ca_certs"] = str(settings.es_ca_certs)
+    return new_client(settings.es_url, **options)
+
+
+def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
+    """A client for an address as people write it: port and credentials in the URL or not."""
+    options.setdefault("serializer", OrjsonSerializer())
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("it needs http:// or https:// and a host")
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        bare = urlunsplit((parts.scheme, f"{host}:{port}", parts.path, "", ""))
+        if parts.username is not None and "api_key" not in options:
+            from urllib.parse import unquote
+
+            options["basic_auth"] = (unquote(parts.username), unquote(parts.password or ""))
+        return elasticsearch.Elasticsearch(bare, **options)
+    except (ValueError, TypeError, OSError) as error:
+        # The address may hold a password, so it is not repeated.
+        raise SettingsError(
+            f"es_url cannot be used: {error if 'password' not in str(error) else 'malformed'}."
+        ) from None
+
+
+class Store:
+    """One alias of pictures, the failures beside it, and what may be done with them.
+
+    Every method raises errors of our tree only; `transient` ones may be tried again.
+    """
+
+    def __init__(self, client: elasticsearch.Elasticsearch, index: str) -> None:
+        self.client = client
+        self.index = index
+        self.failures = failures_alias(index)
+
+    @property
+    def address(self) -> str:
+        """Where Elasticsearch is, without credentials."""
+        return ", ".join(str(node.base_url) for node in self.client.transport.node_pool.all())
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """The parsed answer to one request."""
+        with translated(self.address, self.index):
+            answer = self.client.perform_request(
+                method, path, params=params, headers=headers or _JSON, body=body
+            )
+            return answer.body
+
+    # -- the index itself ------------------------------------------------------------------
+
+    def version(self) -> str:
+        return str(self.request("GET", "/")["version"]["number"])
+
+    def info(self) -> IndexInfo:
+        """The index behind the alias.
+
+        Raises IndexMissing, or IndexConflict where the name is not an alias of ours.
+        """
+        answer = self.request("GET", f"/{self.index}")
+        if self.index in answer:
+            raise IndexConflict(
+                f"{self.index!r} is an index, not an alias made by `es-imgsearch init`:"
+                " choose another --index, or remove it."
+            )
+        if len(answer) != 1:
+            raise IndexConflict(
+                f"Alias {self.index!r} points to {len(answer)} indices ({', '.join(answer)});"
+                " it must point to one."
+            )
+        ((name, body),) = answer.items()
+        mappings = body["mappings"]
+        return IndexInfo(
+            name=name,
+            meta=Meta.from_body(mappings.get("_meta", {}), self.index),
+            properties=mappings["properties"],
+        )
+
+    def create(self, meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Templates, the first generation of both indices, and their aliases.
+
+        What an interrupted `create` left behind is completed, never replaced.
+        """
+        bodies = {self.index: index_body(meta, described), self.failures: failures_body()}
+        for alias, body in bodies.items():
+            self.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
+        # The pictures' alias comes last: where it exists, everything does.
+        for alias in (self.failures, self.index):
+            try:
+                self.request(
+                    "PUT",
+                    f"/{first_generation(alias)}",
+                    {**bodies[alias], "aliases": {alias: {"is_write_index": True}}},
+                )
+            except StoreRejected as error:
+                if "resource_already_exists" not in str(error):
+                    raise
+
+    def update_meta(self, change: Callable[[Meta], Meta]) -> Meta:
+        """Read, change, write `_meta`, since the server replaces it whole.
+
+        There is no compare-and-set for mappings, so the result is read back and the change
+        applied again if another writer came between.
+        """
+        for _ in range(_META_TRIES):
+            info = self.info()
+            wanted = change(info.meta)
+            if wanted == info.meta:
+                return wanted
+            self.request("PUT", f"/{info.name}/_mapping", {"_meta": wanted.to_body()})
+            if change(read_back := self.info().meta) == read_back:
+                return read_back
+        raise StoreBusy(f"The _meta of {self.index!r} is being rewritten by others.")
+
+    def refresh(self) -> None:
+        self.request("POST", f"/{self.index},{self.failures}/_refresh")
+
+    # -- documents -------------------------------------------------------------------------
+
+    def write(self, writes: Sequence[Write]) -> dict[str, StoreError | None]:
+        """One bulk; for every id None where it was acknowledged, else what went wrong.
+
+        An id stands in the index or in the failures, never in both: what one gains the other
+        loses in the same bulk.
+        """
+        failed_before = self.attempts([write.image_id for write in writes])
+        body = b"".join(line for write in writes for line in self._lines(write, failed_before))
+        answer = self.request(
+            "POST",
+            "/_bulk",
+            body,
+            params={
+                "require_alias": "true",
+                "filter_path": "items.*._id,items.*.status,items.*.error",
+            },
+            headers=_NDJSON,
+        )
+        outcome: dict[str, StoreError | None] = {}
+        for item in answer["items"]:
+            ((action, result),) = item.items()
+            error = None
+            if result["status"] >= 300 and not (action == "delete" and result["status"] == 404):
+                error = _item_error(result)
+            if outcome.get(result["_id"]) is None:
+                outcome[result["_id"]] = error
+        return outcome
+
+    def _lines(self, write: Write, failed_before: Mapping[str, int]) -> Iterator[bytes]:
+        image_id = write.image_id
+        if write.document is not None:
+            yield _action("index", self.index, image_id)
+            yield _line(write.document)
+            if image_id in failed_before:
+                yield _action("delete", self.failures, image_id)
+        elif write.failure is not None:
+            attempts = failed_before.get(image_id, 0) + 1
+            yield _action("index", self.failures, image_id)
+            yield _line({**write.failure, "attempts": attempts})
+            yield _action("delete", self.index, image_id)
+        else:
+            yield _action("delete", self.index, image_id)
+            if image_id in failed_before:
+                yield _action("delete", self.failures, image_id)
+
+    def attempts(self, image_ids: Sequence[str]) -> dict[str, int]:
+        """How often reading was tried, of those of these ids that are failures."""
+        answer = self.request(
+            "POST",
+            f"/{self.failures}/_mget",
+            {"ids": list(image_ids)},
+            params={"_source_includes": "attempts", "filter_path": "docs._id,docs._source"},
+        )
+        return {
+            doc["_id"]: doc["_source"].get("attempts", 1)
+            for doc in answer.get("docs", ())
+            if "_source" in doc
+        }
+
+    def vectors_by_content(self, content_ids: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+        """Stored vectors of these contents, exactly as they were written (float32)."""
+        if not content_ids:
+            return {}
+        answer = self.request(
+            "POST",
+            f"/{self.index}/_search",
+            {
+                "size": len(content_ids),
+                "_source": False,
+                "track_total_hits": False,
+                "query": {
+                    "bool": {
+                        "filter": [
+                            {"terms": {"content_id": list(content_ids)}},
+                            {"exists": {"field": VECTOR_FIELD}},
+                        ]
+                    }
+                },
+                "collapse": {"field": "content_id"},
+                "docvalue_fields": ["content_id", VECTOR_FIELD],
+            },
+            params={"filter_path": "hits.hits.fields"},
+        )
+        hits = answer.get("hits", {}).get("hits", ())
+        return {
+            hit["fields"]["content_id"][0]: _vector(hit["fields"][VECTOR_FIELD]) for hit in hits
+        }
+
+    def content_ids(self, image_ids: Sequence[str]) -> dict[str, str]:
+        """content_id of those of these ids that have a document."""
+        answer = self.request(
+            "POST",
+            f"/{self.index}/_mget",
+            {"ids": list(image_ids)},
+            params={"_source_includes": "content_id", "filter_path": "docs._id,docs._source"},
+        )
+        return {
+            doc["_id"]: doc["_source"]["content_id"]
+            for doc in answer.get("docs", ())
+            if "_source" in doc
+        }
+
+    def ids_by_content(self, content_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """(content_id, image_id) of every document with one of these contents."""
+        body = {
+            "query": {"terms": {"content_id": list(content_ids)}},
+            "docvalue_fields": ["content_id"],
+        }
+        for hit in self._pages(self.index, body):
+            yield hit["fields"]["content_id"][0], hit["_id"]
+
+    def count(self, root_name: str | None = None, *, failures: bool = False) -> int:
+        """Documents (or failures), of one root or of all, as far as they are searchable."""
+        query = {"match_all": {}} if root_name is None else {"term": {"root": root_name}}
+        name = self.failures if failures else self.index
+        return int(self.request("POST", f"/{name}/_count", {"query": query})["count"])
+
+    def counts_by_root(self, *, failures: bool = False) -> dict[str, int]:
+        name = self.failures if failures else self.index
+        answer = self.request(
+            "POST",
+            f"/{name}/_search",
+            {"size": 0, "aggs": {"roots": {"terms": {"field": "root", "size": 10_000}}}},
+        )
+        return {b["key"]: b["doc_count"] for b in answer["aggregations"]["roots"]["buckets"]}
+
+    def listing(
+        self, root_name: str, folder: str = "", *, failures: bool = False
+    ) -> Iterator[Stored]:
+        """Every document of a root, or of one of its folders, in the order of its path's bytes.
+
+        Sees what was refreshed before each page was asked for.  Memory is one page of 10,000.
+        """
+        filters: list[dict[str, Any]] = [{"term": {"root": root_name}}]
+        if folder:
+            filters.append({"prefix": {"relative_path": f"{folder}/"}})
+        body = {
+            "query": {"bool": {"filter": filters}},
+            "docvalue_fields": ["size_bytes", "mtime_ns"],
+        }
+        name = self.failures if failures else self.index
+        for hit in self._pages(name, body):
+            fields = hit["fields"]
+            state = FileState(fields["size_bytes"][0], fields["mtime_ns"][0])
+            yield Stored(hit["sort"][1], state)
+
+    def _pages(self, name: str, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Every hit, in the order in which the index itself is sorted.
+
+        No point-in-time is held: root and path never change under one id, so a page that
+        follows the last path of the page before misses nothing, and a listing that waits for
+        hours on a full queue does not expire.
+        """
+        page = {
+            **body,
+            "size": _SCAN_PAGE,
+            "track_total_hits": False,
+            "_source": False,
+            "sort": [{"root": "asc"}, {"relative_path": "asc"}],
+        }
+        while True:
+            answer = self.request(
+                "POST",
+                f"/{name}/_search",
+                page,
+                params={
+                    "filter_path": "hits.hits._id,hits.hits.fields,hits.hits.sort",
+                    "allow_partial_search_results": "false",
+                },
+            )
+            hits = answer.get("hits", {}).get("hits", [])
+            yield from hits
+            if len(hits) < _SCAN_PAGE:
+                return
+            page["search_after"] = hits[-1]["sort"]
+
+    # -- searching -------------------------------------------------------------------------
+
+    def search(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The answer, reduced to what hits are made of; never a partial one."""
+        answer: Mapping[str, Any] = self.request(
+            "POST",
+            f"/{self.index}/_search",
+            body,
+            params={"filter_path": _SEARCH_ANSWER, "allow_partial_search_results": "false"},
+        )
+        return answer
+
+    def get(self, image_id: str) -> Mapping[str, Any]:
+        """Stored fields of one picture, without its vector."""
+        try:
+            answer = self.request("GET", f"/{self.index}/_doc/{image_id}")
+        except ImageMissing:
+            raise ImageMissing(f"No picture has the image_id {image_id!r}.") from None
+        source: Mapping[str, Any] = answer["_source"]
+        return source
+
+    def vector(self, image_id: str) -> npt.NDArray[np.float32]:
+        """One picture's vector, exactly as it was written.  Raises ImageMissing."""
+        answer = self.request(
+            "POST",
+            f"/{self.index}/_search",
+            {
+                "query": {"ids": {"values": [image_id]}},
+                "_source": False,
+                "docvalue_fields": [VECTOR_FIELD],
+            },
+            params={"filter_path": "hits.hits.fields"},
+        )
+        hits = answer.get("hits", {}).get("hits", ())
+        if not hits or VECTOR_FIELD not in hits[0].get("fields", {}):
+            raise ImageMissing(f"No picture has the image_id {image_id!r}.")
+        return _vector(hits[0]["fields"][VECTOR_FIELD])
+
+
+def _action(action: str, index: str, image_id: str) -> bytes:
+    return orjson.dumps({action: {"_index": index, "_id": image_id}}) + b"\n"
+
+
+def _line(document: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(dict(document), option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+
+
+def _vector(value: Any) -> npt.NDArray[np.float32]:
+    # docvalue_fields wraps the vector in a list of one.
+    if len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
+    return np.asarray(value, dtype=np.float32)
+
+
+def _item_error(result: Mapping[str, Any]) -> StoreError:
+    error = result.get("error", {})
+    kind, reason = str(error.get("type", "unknown")), str(error.get("reason", ""))
+    cause = error.get("caused_by") or {}
+    if cause.get("reason"):
+        reason = f"{reason} ({cause['reason']})"
+    status = int(result["status"])
+    message = f"{kind}: {reason}"
+    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
+        return StoreBusy(f"Elasticsearch cannot write now ({message}).")
+    if status in {401, 403}:
+        return StoreDenied(f"Elasticsearch does not allow writing ({message}).")
+    return StoreRejected(f"Elasticsearch rejected the document ({message}).")
+
+
+@contextmanager
+def translated(address: str, index: str) -> Iterator[None]:
+    """Turn every error of the client libraries into one of ours."""
+    try:
+        yield
+    except elasticsearch.ApiError as error:
+        raise _api_error(error, address, index) from error
+    except elasticsearch.UnsupportedProductError as error:
+        raise StoreRejected(
+            f"What answers at {address} is not Elasticsearch 8: {error}."
+        ) from error
+    except elastic_transport.TlsError as error:
+        raise StoreDenied(
+            f"Elasticsearch at {address} cannot be trusted ({_reason(error)}): set ES_CA_CERTS to"
+            " the file of its certificate authority."
+        ) from error
+    except elastic_transport.ConnectionTimeout as error:
+        raise StoreUnreachable(
+            f"Elasticsearch at {address} did not answer in time ({_reason(error)})."
+        ) from error
+    except elastic_transport.SerializationError as error:
+        raise StoreRejected(
+            f"What was sent to or came from {address} is not valid JSON: {_reason(error)}."
+        ) from error
+    except elastic_transport.TransportError as error:
+        raise StoreUnreachable(
+            f"Elasticsearch at {address} does not answer ({_reason(error)}): start it, or say"
+            " where it is with ES_URL or --es-url."
+        ) from error
+
+
+def _api_error(error: elasticsearch.ApiError, address: str, index: str) -> ImgSearchError:
+    status = error.meta.status
+    kind, reason = _kind_and_reason(error)
+    detail = f"{kind}: {reason}" if reason else kind
+    if status in {401, 403} and kind != "cluster_block_exception":
+        hint = (
+            "set ES_API_KEY, or user:password@ in ES_URL"
+            if status == 401
+            else "its key or user needs more privileges"
+        )
+        return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
+    if status == 404 and kind == "index_not_found_exception":
+        return IndexMissing(
+            f"There is no index {index!r} at {address}: make it with"
+            f" `es-imgsearch init --index {index}`."
+        )
+    if status == 404:
+        return ImageMissing(f"Elasticsearch does not have it ({detail}).")
+    if status == 413:
+        return StoreTooLarge(f"The request is too large for Elasticsearch ({detail}).")
+    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
+        return StoreBusy(f"Elasticsearch at {address} cannot do this now ({detail}).")
+    return StoreRejected(f"Elasticsearch rejected the request ({detail}).")
+
+
+def _kind_and_reason(error: elasticsearch.ApiError) -> tuple[str, str]:
+    body = error.body
+    details = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(details, Mapping):
+        return f"HTTP {error.meta.status}", str(details or "")
+    kind, reason = str(details.get("type", error.message)), str(details.get("reason", ""))
+    causes = details.get("root_cause") or ()
+    if kind == "search_phase_execution_exception" and causes:
+        kind, reason = str(causes[0].get("type")), str(causes[0].get("reason"))
+    deeper = details.get("caused_by")
+    if isinstance(deeper, Mapping) and deeper.get("reason") and deeper["reason"] != reason:
+        reason = f"{reason} ({deeper['reason']})"
+    return kind, reason
+
+
+def _reason(error: Exception) -> str:
+    """The innermost words, without object addresses."""
+    text = str(error.args[0] if error.args else error)
+    return text.split("): ", 1)[-1].split(">: ", 1)[-1].strip(" .")
