@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +83,7 @@ _exclude = click.option(
     "--exclude",
     metavar="GLOB",
     multiple=True,
-    callback=lambda ctx, parameter, value: value or None,
+    callback=lambda _context, _parameter, value: value or None,
     help="Leave out files or folders, besides the usual ones; may be repeated.",
 )
 _allow_deletes = click.option(
@@ -139,7 +140,7 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
     logging.getLogger("es_imgsearch").setLevel(
         min(logging.INFO, logging.getLogger().getEffectiveLevel())
     )
-    with _indexer(settings, roots, allow_deletes) as indexer:
+    with _indexer(settings, roots, allow_deletes, warm_up=True) as indexer:
 
         def ready() -> None:
             names = ", ".join(f"{root.name}={root.path}" for root in indexer.roots)
@@ -165,13 +166,12 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Non
     from es_imgsearch.indexer import sync as run_sync
     from es_imgsearch.progress import progress
 
+    started = time.monotonic()
     with _indexer(settings, roots, allow_deletes) as indexer:
         with progress(indexer):
-            passes = run_sync(indexer)
+            run_sync(indexer)
         indexer.pipeline.close()
-        click.echo(
-            f"{indexer.summary()} in {sum(each.seconds for each in passes):.1f} s.", err=True
-        )
+        click.echo(f"{indexer.summary()} in {time.monotonic() - started:.1f} s.", err=True)
         for root in indexer.roots:
             if (pause := indexer.paused.get(root.name)) is not None:
                 click.echo(pause.words(root), err=True)
@@ -297,7 +297,9 @@ def _store(settings: Settings) -> Store:
 
 
 @contextmanager
-def _indexer(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Iterator[Indexer]:
+def _indexer(
+    settings: Settings, roots: tuple[str, ...], allow_deletes: bool, *, warm_up: bool = False
+) -> Iterator[Indexer]:
     from es_imgsearch.indexer import Indexer
     from es_imgsearch.roots import parse_roots, register_roots
     from es_imgsearch.sealing import sealed_encoder
@@ -306,7 +308,9 @@ def _indexer(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) ->
     store = _store(settings)
     encoder = sealed_encoder(store.info(), settings.index, settings)
     register_roots(store, parsed, settings.host)
-    indexer = Indexer(store, encoder, parsed, settings, allow_deletes=allow_deletes)
+    indexer = Indexer(
+        store, encoder, parsed, settings, allow_deletes=allow_deletes, warm_up=warm_up
+    )
     try:
         yield indexer
     finally:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from es_imgsearch.backoff import Stopped, waits
 from es_imgsearch.errors import ImgSearchError
-from es_imgsearch.indexer import Indexer
+from es_imgsearch.indexer import Indexer, Pass
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch import Hint, HintKind, Watcher
@@ -43,6 +43,7 @@ class Daemon:
         self._requested = threading.Condition()
         self._error: BaseException | None = None
         self._gone_roots: set[Root] = set()
+        self._pauses = waits()
 
     def stop(self) -> None:
         """Begin to stop; `run` returns when everything has ended.  Safe in a signal handler."""
@@ -140,44 +141,46 @@ class Daemon:
             self._requested.notify_all()
 
     def _compare_loop(self) -> None:
-        first = set(self._indexer.roots)
-        pauses = waits()
-        while True:
-            with self._requested:
-                while not self._requests and not self._stop.is_set():
-                    self._requested.wait()
-                if self._stop.is_set():
-                    return
-                (root, folder), _ = self._requests.popitem(last=False)
-            try:
-                found = self._indexer.reconcile(root, folder)
-            except Stopped:
-                return
-            except ImgSearchError as error:
-                if not error.transient:
-                    self._fail(error)
-                    return
-                self._indexer.outage.begins(error)
-                self._request(root, folder)
-                if self._stop.wait(next(pauses)):
-                    return
-                continue
-            except BaseException as error:  # noqa: BLE001 - ends the daemon, which tells it
-                self._fail(error)
-                return
-            self._indexer.outage.ends()
-            pauses = waits()
-            if not folder:
+        waiting_for = set(self._indexer.roots)
+        try:
+            while (request := self._next_request()) is not None:
+                root, folder = request
+                found = self._compare(root, folder)
+                if found is None or folder:
+                    continue
                 logger.info(
                     "Compared %r in %.1f s: %d new, %d changed, %d gone.",
                     root.name, found.seconds, found.new, found.changed, found.lost,
                 )  # fmt: skip
-                first.discard(root)
-                if not first:
+                if waiting_for and not (waiting_for := waiting_for - {root}):
                     self._on_ready()
-                    self._on_ready = lambda: None
-            self._wake.set()
+        except Stopped:
+            return
+        except BaseException as error:  # noqa: BLE001 - ends the daemon, which tells it
+            self._error = error
+            self.stop()
 
-    def _fail(self, error: BaseException) -> None:
-        self._error = error
-        self.stop()
+    def _next_request(self) -> tuple[Root, str] | None:
+        with self._requested:
+            while not self._requests and not self._stop.is_set():
+                self._requested.wait()
+            if self._stop.is_set():
+                return None
+            request, _ = self._requests.popitem(last=False)
+            return request
+
+    def _compare(self, root: Root, folder: str) -> Pass | None:
+        """One comparison; None if it has to be made again later."""
+        try:
+            found = self._indexer.reconcile(root, folder)
+        except ImgSearchError as error:
+            if not error.transient:
+                raise
+            self._indexer.outage.begins(error)
+            self._request(root, folder)
+            self._stop.wait(next(self._pauses))
+            return None
+        self._indexer.outage.ends()
+        self._pauses = waits()
+        self._wake.set()
+        return found

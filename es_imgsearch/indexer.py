@@ -53,7 +53,9 @@ class Indexer:
         settings: Settings,
         *,
         allow_deletes: bool = False,
+        warm_up: bool = False,
     ) -> None:
+        """`warm_up` loads the model at once, so that the first picture does not wait for it."""
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
         self.settler = Settler(settings.settle_seconds)
@@ -72,7 +74,12 @@ class Indexer:
         for root in roots:
             self._deletions.remember_device(root)
         self.pipeline = Pipeline(
-            store, encoder, settings, on_gone=self._note_gone, on_unsettled=self._note_unsettled
+            store,
+            encoder,
+            settings,
+            on_gone=self._note_gone,
+            on_unsettled=self._note_unsettled,
+            warm_up=warm_up,
         )
 
     @property

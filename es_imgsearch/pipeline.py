@@ -131,12 +131,14 @@ class Pipeline:
         on_gone: Callable[[Change], None],
         on_unsettled: Callable[[Change], None],
         outage: Outage | None = None,
+        warm_up: bool = False,
     ) -> None:
         self._store = store
         self._encoder = encoder
         self._settings = settings
         self._on_gone = on_gone
         self._on_unsettled = on_unsettled
+        self._warm_up = warm_up
         self.outage = outage or Outage()
         self.counts = Counts()
         self.fatal: BaseException | None = None
@@ -284,6 +286,9 @@ class Pipeline:
         self._to_write.put(_Ready(job, write, "failed"))
 
     def _embed_loop(self) -> None:
+        if self._warm_up:
+            wanted = self._encoder.preparation
+            self._encoder.embed_images(np.zeros((1, wanted.height, wanted.width, 3), np.uint8))
         for batch in _batches(
             self._to_embed, self._settings.batch_size, self._settings.batch_wait_ms / 1000
         ):

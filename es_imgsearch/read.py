@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cache
+from io import BufferedReader
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -51,9 +52,12 @@ _FORMATS = [
 ]  # fmt: skip
 # Formats whose first bytes fit half of all text files too: believed only with their suffix.
 _WEAK_FORMATS = {".pcx": "PCX", ".tga": "TGA"}
-PICTURE_SUFFIXES = frozenset(
-    [".apng", ".avif", ".avifs", ".bmp", ".dds", ".dib", ".gif", ".heic", ".heics", ".heif", ".heifs", ".hif", ".icns", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm", ".xpm"]
-)
+PICTURE_SUFFIXES = frozenset({
+    ".apng", ".avif", ".avifs", ".bmp", ".dds", ".dib", ".gif", ".heic", ".heics", ".heif",
+    ".heifs", ".hif", ".icns", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf",
+    ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi",
+    ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm", ".xpm",
+})  # fmt: skip
 
 # Transparent parts are shown on white, as browsers and viewers do.
 _GROUND = (255, 255, 255)
@@ -140,7 +144,7 @@ def _not_opened(error: OSError) -> Skipped:
 
 
 def _read_open(
-    file: IO[bytes],
+    file: BufferedReader,
     path: str,
     suffix: str,
     state: FileState,

@@ -118,7 +118,7 @@ def differences(
     disk: Iterable[Seen | Unknown],
     documents: Iterable[tuple[str, FileState]],
     failures: Iterable[tuple[str, FileState]],
-    on_unknown: Callable[[Unknown], None] = lambda unknown: None,
+    on_unknown: Callable[[Unknown], None] = lambda _unknown: None,
 ) -> Iterator[Difference]:
     """What has to happen so that the index holds what the disk holds.
 

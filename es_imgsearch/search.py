@@ -289,19 +289,19 @@ class ImageSearch:
         """Shape (n, dims): every text and every picture in one batch each."""
         encoder = self.encoder
         vectors = np.empty((len(wanted), encoder.dims), dtype=np.float32)
-        texts = [n for n, query in enumerate(wanted) if isinstance(query, str)]
-        pictures = [n for n, query in enumerate(wanted) if not isinstance(query, str)]
+        texts = {n: query.strip() for n, query in enumerate(wanted) if isinstance(query, str)}
+        pictures = {n: query for n, query in enumerate(wanted) if not isinstance(query, str)}
         if texts:
-            vectors[texts] = self._text_vectors(encoder, [str(wanted[n]).strip() for n in texts])
+            vectors[list(texts)] = self._text_vectors(encoder, list(texts.values()))
         if pictures:
-            pixels = []
-            for n in pictures:
-                query = wanted[n]
-                assert not isinstance(query, str)
-                opened = open_query_picture(query, box, max_pixels=self._settings.max_pixels)
-                pixels.append(encoder.preparation.apply(opened))
+            pixels = [
+                encoder.preparation.apply(
+                    open_query_picture(picture, box, max_pixels=self._settings.max_pixels)
+                )
+                for picture in pictures.values()
+            ]
             with self._lock:
-                vectors[pictures] = encoder.embed_images(np.stack(pixels))
+                vectors[list(pictures)] = encoder.embed_images(np.stack(pixels))
         return vectors
 
     def _text_vectors(self, encoder: Encoder, texts: Sequence[str]) -> Vector:

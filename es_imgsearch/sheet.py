@@ -11,7 +11,7 @@ from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.query_picture import open_query_picture
 
 if TYPE_CHECKING:
-    from es_imgsearch.search import Hits, Query
+    from es_imgsearch.search import Hit, Hits, Query
 
 _CELL = 180
 _CAPTION = 40
@@ -66,12 +66,7 @@ def _draw_query(
     draw.text((_GAP, top + _CELL + 4), "query picture", fill=_FAINT, font=_font(13))
 
 
-def _draw_hit(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, hit: object, at: tuple[int, int]
-) -> None:
-    from es_imgsearch.search import Hit
-
-    assert isinstance(hit, Hit)
+def _draw_hit(sheet: Image.Image, draw: ImageDraw.ImageDraw, hit: Hit, at: tuple[int, int]) -> None:
     left, top = at
     try:
         if hit.path is None:

@@ -222,8 +222,9 @@ class Watcher:
                 self._subfolder(table, folder, mask, os.fsdecode(event.name))
             else:
                 self._file(folder, mask, os.fsdecode(event.name))
-        # The kernel puts the two halves of a rename side by side. Only if the second is not
-        # the next thing heard are the watches of what was moved given up.
+        # The kernel puts the two halves of a rename side by side, then tells the folder that
+        # it moved. If the next thing heard is not the second half, the watches of what was
+        # moved are given up.
         if not mask & inotify.IN_MOVED_FROM:
             table.release()
 

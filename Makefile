@@ -1,0 +1,35 @@
+# Everything a person or a machine does with this checkout; CI calls the same targets.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint docs bench es-up es-down
+
+PYTHON_SOURCES := es_imgsearch tests dev benchmarks
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## make .venv with everything needed, at the versions of constraints.txt
+	@dev/setup
+
+demo: setup  ## start Elasticsearch, index real photographs as they are dropped, search them
+	@.venv/bin/python dev/demo.py
+
+test: setup  ## the whole test suite, on a real Elasticsearch that it starts itself
+	@.venv/bin/pytest
+
+lint: setup  ## style, types and the order of imports
+	@.venv/bin/ruff check $(PYTHON_SOURCES)
+	@.venv/bin/ruff format --check $(PYTHON_SOURCES)
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+docs: setup  ## write docs/reference from the code
+	@.venv/bin/python dev/reference.py
+
+bench: setup  ## run the benchmarks; each prints a table and writes JSON to benchmarks/results
+	@.venv/bin/python benchmarks/run.py
+
+es-up:  ## start Elasticsearch 8.19 on 127.0.0.1:9200 (data in .elasticsearch)
+	@dev/es-up
+
+es-down:  ## stop the Elasticsearch that es-up started
+	@dev/es-down

@@ -1,0 +1,207 @@
+"""Fakes for tests, ours and yours: an encoder without a model, a store without a server.
+
+`FakeEncoder` embeds colours, so that what it finds can be worked out by hand; `MemoryStore`
+keeps documents in a dictionary and can be told to fail.  The tests in `tests/contract` run on
+`MemoryStore` and on a real Elasticsearch alike.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import ImageColor
+
+from es_imgsearch.embed.protocol import Pixels, Vectors
+from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
+from es_imgsearch.mapping import VECTOR_FIELD, Meta, index_body
+from es_imgsearch.preparation import Preparation, fingerprint
+from es_imgsearch.records import FileState
+from es_imgsearch.store import IndexInfo, Stored, Write
+
+_GRID = 4
+
+
+class FakeEncoder:
+    """A picture's vector is the mean colours of a 4 x 4 grid; a text is the name of a colour.
+
+    `batches` lists how many pictures each call embedded; `before_batch` is called with the
+    pixels first and may raise.
+    """
+
+    name = "fake"
+    dims = _GRID * _GRID * 3
+    similarity = "cosine"
+
+    def __init__(self, *, revision: str = "1", supports_text: bool = True) -> None:
+        self.revision = revision
+        self.supports_text = supports_text
+        self.preparation = Preparation(width=32, height=32, mode="squash")
+        self.batches: list[int] = []
+        self.before_batch: Callable[[Pixels], None] = lambda _pixels: None
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint({"preparation": self.preparation, "grid": _GRID})
+
+    @property
+    def pictures_embedded(self) -> int:
+        return sum(self.batches)
+
+    def embed_images(self, pictures: Pixels) -> Vectors:
+        self.before_batch(pictures)
+        self.batches.append(len(pictures))
+        return self._vectors(pictures)
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of pictures wholly of the named colours; an unknown name is grey."""
+        if not self.supports_text:
+            raise TextUnsupported(f"Encoder {self.name!r} knows pictures only.")
+        pictures = np.zeros((len(texts), 32, 32, 3), np.uint8)
+        for picture, text in zip(pictures, texts, strict=True):
+            try:
+                picture[:] = ImageColor.getrgb(text)[:3]
+            except ValueError:
+                picture[:] = 128
+        return self._vectors(pictures)
+
+    def _vectors(self, pictures: Pixels) -> Vectors:
+        count, height, width, _ = pictures.shape
+        if not count:
+            return np.zeros((0, self.dims), np.float32)
+        cells = pictures.reshape(count, _GRID, height // _GRID, _GRID, width // _GRID, 3)
+        # Mid-grey at the origin would have no direction, so it is moved a little.
+        vectors = (cells.mean(axis=(2, 4)) - 126.7).reshape(count, self.dims)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Vectors = (vectors / lengths).astype(np.float32)
+        return unit
+
+
+class MemoryStore:
+    """The writing side of a `Store`, in memory.
+
+    What was written is seen by listings and look-ups only after `refresh`, as on the server.
+    `fail_next` holds errors that the next requests raise, one each; `reject` may name a reason
+    to refuse a document.
+    """
+
+    def __init__(self, index: str = "images") -> None:
+        self.index = index
+        self.fail_next: list[StoreError] = []
+        self.reject: Callable[[Mapping[str, Any]], str | None] = lambda _document: None
+        self.bulks: list[list[Write]] = []
+        self._meta: Meta | None = None
+        self._properties: Mapping[str, Any] = {}
+        self._lock = threading.RLock()
+        self._documents: dict[str, dict[str, Any]] = {}
+        self._failures: dict[str, dict[str, Any]] = {}
+        self._seen: tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]] = ({}, {})
+
+    def create(self, meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> None:
+        if self._meta is None:
+            self._meta = meta
+            self._properties = index_body(meta, described)["mappings"]["properties"]
+
+    def info(self) -> IndexInfo:
+        self._request()
+        if self._meta is None:
+            raise IndexMissing(f"There is no index {self.index!r}.")
+        return IndexInfo(f"{self.index}-000001", self._meta, self._properties)
+
+    def update_meta(self, change: Callable[[Meta], Meta]) -> Meta:
+        with self._lock:
+            self._meta = change(self.info().meta)
+            return self._meta
+
+    def refresh(self) -> None:
+        self._request()
+        with self._lock:
+            self._seen = (dict(self._documents), dict(self._failures))
+
+    def write(self, writes: Sequence[Write]) -> dict[str, StoreError | None]:
+        self._request()
+        with self._lock:
+            self.bulks.append(list(writes))
+            return {write.image_id: self._write(write) for write in writes}
+
+    def _write(self, write: Write) -> StoreError | None:
+        image_id = write.image_id
+        if write.document is not None:
+            if (reason := self.reject(write.document)) is not None:
+                return StoreRejected(reason)
+            self._documents[image_id] = dict(write.document)
+            self._failures.pop(image_id, None)
+        elif write.failure is not None:
+            attempts = self._failures.get(image_id, {}).get("attempts", 0) + 1
+            self._failures[image_id] = {**write.failure, "attempts": attempts}
+            self._documents.pop(image_id, None)
+        else:
+            self._documents.pop(image_id, None)
+            self._failures.pop(image_id, None)
+        return None
+
+    def attempts(self, image_ids: Sequence[str]) -> dict[str, int]:
+        self._request()
+        with self._lock:
+            known = self._failures
+            return {each: known[each]["attempts"] for each in image_ids if each in known}
+
+    def vectors_by_content(self, content_ids: Sequence[str]) -> dict[str, Any]:
+        self._request()
+        wanted = set(content_ids)
+        return {
+            document["content_id"]: document[VECTOR_FIELD]
+            for document in self._seen[0].values()
+            if document["content_id"] in wanted
+        }
+
+    def content_ids(self, image_ids: Sequence[str]) -> dict[str, str]:
+        self._request()
+        with self._lock:
+            known = self._documents
+            return {each: known[each]["content_id"] for each in image_ids if each in known}
+
+    def ids_by_content(self, content_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+        self._request()
+        wanted = set(content_ids)
+        for image_id, document in self._seen[0].items():
+            if document["content_id"] in wanted:
+                yield document["content_id"], image_id
+
+    def count(self, root_name: str | None = None, *, failures: bool = False) -> int:
+        counts = self.counts_by_root(failures=failures)
+        return sum(counts.values()) if root_name is None else counts.get(root_name, 0)
+
+    def counts_by_root(self, *, failures: bool = False) -> dict[str, int]:
+        self._request()
+        counts: dict[str, int] = {}
+        for document in self._seen[failures].values():
+            counts[document["root"]] = counts.get(document["root"], 0) + 1
+        return counts
+
+    def listing(
+        self, root_name: str, folder: str = "", *, failures: bool = False
+    ) -> Iterator[Stored]:
+        self._request()
+        found = [
+            Stored(each["relative_path"], FileState(each["size_bytes"], each["mtime_ns"]))
+            for each in self._seen[failures].values()
+            if each["root"] == root_name
+            and (not folder or each["relative_path"].startswith(f"{folder}/"))
+        ]
+        yield from sorted(found)
+
+    def get(self, image_id: str) -> Mapping[str, Any]:
+        """Stored fields without the vector, as the server gives them."""
+        self._request()
+        document = self._documents[image_id]
+        return {name: value for name, value in document.items() if name != VECTOR_FIELD}
+
+    def failure(self, image_id: str) -> Mapping[str, Any]:
+        return self._failures[image_id]
+
+    def _request(self) -> None:
+        if self.fail_next:
+            raise self.fail_next.pop(0)

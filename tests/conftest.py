@@ -1,0 +1,105 @@
+"""Fixtures: a real Elasticsearch once a session, a fresh index name a test, real photographs."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import skimage
+from pytest_elasticsearch import factories
+
+from es_imgsearch.embed import load_encoder
+from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.mapping import new_meta
+from es_imgsearch.sealing import seal_of
+from es_imgsearch.settings import Settings, load_settings
+from es_imgsearch.store import Store, connect
+from es_imgsearch.testing import FakeEncoder, MemoryStore
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+os.environ.setdefault("ES_JAVA_OPTS", "-Xms1g -Xmx1g")
+# Tests say themselves where Elasticsearch is and what is set.
+for variable in [name for name in os.environ if name.startswith("ES_IMGSEARCH_")]:
+    if variable != "ES_IMGSEARCH_ES_HOME":
+        del os.environ[variable]
+for variable in ("ES_URL", "ES_API_KEY", "ES_CA_CERTS"):
+    os.environ.pop(variable, None)
+
+elasticsearch_process = factories.elasticsearch_proc(
+    executable=CHECKOUT / "dev" / "elasticsearch",
+    host="127.0.0.1",
+    port=None,
+    network_publish_host="127.0.0.1",
+    index_store_type="fs",
+)
+
+
+@pytest.fixture(scope="session")
+def es_url(elasticsearch_process: object) -> str:
+    """Address of the session's Elasticsearch."""
+    return f"http://127.0.0.1:{elasticsearch_process.port}"  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def index_name() -> str:
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def settings(es_url: str, index_name: str) -> Settings:
+    """Settings of a test against the real server: its own index, one reading process."""
+    return load_settings(
+        {
+            "es_url": es_url,
+            "index": index_name,
+            "read_workers": 1,
+            "settle_seconds": 0.1,
+            "batch_wait_ms": 5.0,
+        },
+        environment={},
+    )
+
+
+@pytest.fixture
+def real_store(settings: Settings) -> Iterator[Store]:
+    """A store on the real server, its index not made yet; everything is removed afterwards."""
+    store = Store(connect(settings), settings.index)
+    yield store
+    client = store.client
+    names = [store.index, store.failures]
+    client.indices.delete(index=[f"{name}-000001" for name in names], ignore_unavailable=True)
+    for name in names:
+        client.options(ignore_status=404).indices.delete_index_template(name=name)
+    client.close()
+
+
+@pytest.fixture
+def fake_encoder() -> FakeEncoder:
+    return FakeEncoder()
+
+
+@pytest.fixture(params=["memory", "elasticsearch"])
+def any_store(request: pytest.FixtureRequest, fake_encoder: FakeEncoder) -> MemoryStore | Store:
+    """An empty index of the fake encoder, once in memory and once on the real server."""
+    store: MemoryStore | Store
+    if request.param == "memory":
+        store = MemoryStore()
+    else:
+        store = request.getfixturevalue("real_store")
+    store.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
+    return store
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """The folder of scikit-image's photographs: chelsea.png is a cat, coffee.png a cup."""
+    return Path(skimage.__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def starter() -> Encoder:
+    return load_encoder("starter")
