@@ -110,8 +110,11 @@ class Daemon:
                     logger.warning("The folder of %r is back.", root.name)
                     self._request(root)
                 continue
-            for folder in sorted(self._watcher.refused(root)):
-                self._request(root, folder)
+            if refused := self._watcher.refused(root):
+                # Perhaps the quota was raised; what has a watch keeps it.
+                self._watcher.rearm(root)
+                for folder in sorted(refused):
+                    self._request(root, folder)
 
     def _hint(self, hint: Hint) -> None:
         if hint.kind is HintKind.SUBTREE:

@@ -106,8 +106,6 @@ def _entries(base: str, folder: str, prunes: Prunes) -> list[tuple[str, str]]:
             is_folder = entry.is_dir(follow_symlinks=False)
             if prunes(entry.name, folder, is_folder):
                 continue
-            if not is_folder and entry.is_symlink() and entry.is_dir():
-                continue
             key = stored_path(entry.name)
             found.append((f"{key}/" if is_folder else key, entry.name))
     found.sort()

@@ -79,7 +79,7 @@ class Watcher:
         self._told: set[tuple[str, int]] = set()  # root name and errno already in the log
 
     def start(self) -> None:
-        """Arm every watch and return when that is done; a folder costs about 20 µs.
+        """Arm every watch and return when that is done; a folder costs about 25 µs.
 
         A root that does not exist is unwatched until `rearm`. No hints come from arming
         itself: compare the roots after it.

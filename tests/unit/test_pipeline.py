@@ -1,0 +1,338 @@
+"""The pipeline on the store in memory: what is written, once, and what becomes of trouble."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from es_imgsearch.errors import (
+    IndexMissing,
+    StoreBusy,
+    StoreRejected,
+    StoreTooLarge,
+    StoreUnreachable,
+)
+from es_imgsearch.mapping import new_meta
+from es_imgsearch.pipeline import Pipeline
+from es_imgsearch.records import Change, Root, image_id
+from es_imgsearch.sealing import seal_of
+from es_imgsearch.settings import load_settings
+from es_imgsearch.testing import FakeEncoder, MemoryStore
+
+PATIENCE_SECONDS = 30.0
+
+
+class Bench:
+    """A pipeline on one folder, with everything it reports."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.root = Root("r", folder)
+        self.store = MemoryStore()
+        self.encoder = FakeEncoder()
+        self.store.create(new_meta(seal_of(self.encoder), "exact", "cosine"))
+        self.gone: list[str] = []
+        self.unsettled: list[str] = []
+        given = {"read_workers": 1, "batch_wait_ms": 20.0, "read_timeout_seconds": 20.0}
+        self.pipeline = Pipeline(
+            self.store,  # type: ignore[arg-type]
+            self.encoder,
+            load_settings({**given, **settings}, environment={}),
+            on_gone=lambda change: self.gone.append(change.relative_path),
+            on_unsettled=lambda change: self.unsettled.append(change.relative_path),
+        )
+
+    def picture(self, name: str, colour: str = "red", size: int = 40) -> Path:
+        path = self.root.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (size, size), colour).save(path)
+        return path
+
+    def submit(self, *names: str) -> None:
+        for name in names:
+            self.pipeline.submit(Change(self.root, name, time.time()))
+
+    def run(self, *names: str) -> None:
+        self.submit(*names)
+        assert self.pipeline.wait_idle(PATIENCE_SECONDS)
+
+    def document(self, name: str):
+        return self.store.get(image_id("r", name))
+
+    def failure(self, name: str):
+        return self.store.failure(image_id("r", name))
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(**settings: object) -> Bench:
+        folder = tmp_path / f"root{len(made)}"
+        folder.mkdir()
+        made.append(Bench(folder, **settings))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.pipeline.close()
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()
+
+
+def test_a_picture_becomes_a_document_with_every_field(bench: Bench):
+    bench.picture("2024/italy/sea.png", "blue", 48)
+    bench.run("2024/italy/sea.png")
+    document = bench.document("2024/italy/sea.png")
+    status = (bench.root.path / "2024/italy/sea.png").stat()
+    assert document["image_id"] == image_id("r", "2024/italy/sea.png")
+    assert document["image_name"] == "sea.png"
+    assert document["folder"] == "2024/italy"
+    assert (document["width"], document["height"]) == (48, 48)
+    assert document["orientation"] == "square"
+    assert document["format"] == "png"
+    assert document["size_bytes"] == status.st_size
+    assert document["mtime_ns"] == status.st_mtime_ns
+    assert document["ingest_lag_ms"] >= 0
+    assert document["embed_ms"] > 0
+    assert bench.pipeline.counts.embedded == 1
+
+
+def test_a_file_in_the_root_itself_has_a_folder_too(bench: Bench):
+    bench.picture("a.png")
+    bench.run("a.png")
+    assert bench.document("a.png")["folder"] == "."
+
+
+def test_copies_are_embedded_once_and_a_known_content_never_again(bench: Bench):
+    first = bench.picture("0.png")
+    names = [f"{n}.png" for n in range(100)]
+    for name in names[1:]:
+        shutil.copyfile(first, bench.root.path / name)
+    bench.run(*names)
+    assert bench.encoder.pictures_embedded == 1
+    assert (bench.pipeline.counts.embedded, bench.pipeline.counts.reused) == (1, 99)
+    assert len({bench.document(name)["content_id"] for name in names}) == 1
+
+
+def test_a_vector_is_taken_from_the_index_after_a_restart(make_bench: Callable[..., Bench]):
+    before = make_bench()
+    path = before.picture("old.png")
+    before.run("old.png")
+    before.store.refresh()
+    after = make_bench()
+    after.pipeline._store = before.store  # type: ignore[assignment]
+    shutil.copyfile(path, after.root.path / "new.png")
+    after.run("new.png")
+    assert after.encoder.pictures_embedded == 0
+    assert after.pipeline.counts.reused == 1
+
+
+def test_the_same_state_is_not_read_twice_and_a_new_one_is(bench: Bench):
+    bench.picture("a.png", "red")
+    bench.run("a.png")
+    bench.run("a.png")
+    assert len(bench.store.bulks) == 1
+    bench.picture("a.png", "green")
+    bench.run("a.png")
+    assert bench.encoder.pictures_embedded == 2
+
+
+def test_a_replaced_file_of_the_same_size_and_time_is_seen(bench: Bench):
+    old = bench.picture("a.bmp", "red")
+    bench.run("a.bmp")
+    before = bench.document("a.bmp")
+    new = bench.picture("b.bmp", "blue")
+    os.utime(new, ns=(old.stat().st_atime_ns, old.stat().st_mtime_ns))
+    assert new.stat().st_size == old.stat().st_size
+    new.rename(old)
+    bench.run("a.bmp")
+    assert bench.document("a.bmp")["content_id"] != before["content_id"]
+
+
+def test_a_broken_picture_becomes_a_failure_and_a_repaired_one_a_document(bench: Bench):
+    path = bench.picture("a.png")
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    bench.run("a.png")
+    failure = bench.failure("a.png")
+    assert failure["error_class"] in {"truncated", "corrupt"}
+    assert failure["attempts"] == 1
+    assert failure["size_bytes"] == len(good) // 2
+    path.write_bytes(good)
+    bench.run("a.png")
+    assert bench.document("a.png")["format"] == "png"
+    with pytest.raises(KeyError):
+        bench.failure("a.png")
+
+
+def test_a_good_file_overwritten_by_a_broken_one_moves_to_the_failures(bench: Bench):
+    path = bench.picture("a.png")
+    bench.run("a.png")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n but no more")
+    bench.run("a.png")
+    assert bench.failure("a.png")["error_class"] in {"truncated", "corrupt", "unidentified"}
+    with pytest.raises(KeyError):
+        bench.document("a.png")
+
+
+def test_what_is_no_picture_is_counted_and_not_read_again(bench: Bench):
+    (bench.root.path / "notes.txt").write_text("words")
+    bench.run("notes.txt")
+    bench.run("notes.txt")
+    assert bench.pipeline.counts.not_pictures == 1
+    assert bench.store.bulks == []
+    # Somebody may have put words over a picture: its document has to go.
+    assert bench.gone == ["notes.txt"]
+    assert image_id("r", "notes.txt") in bench.pipeline.no_pictures()
+
+
+def test_a_path_that_is_not_there_is_reported_gone(bench: Bench):
+    bench.run("never.png")
+    assert bench.gone == ["never.png"]
+
+
+def test_an_outage_delays_and_drops_nothing(bench: Bench):
+    names = [f"{n}.png" for n in range(5)]
+    for n, name in enumerate(names):
+        bench.picture(name, f"rgb({n * 40},0,0)")
+    bench.store.fail_next = [StoreUnreachable("away"), StoreBusy("429"), StoreUnreachable("away")]
+    bench.run(*names)
+    assert bench.pipeline.counts.embedded == 5
+    assert bench.pipeline.outage.seconds == 0
+
+
+def test_a_document_rejected_for_good_becomes_a_failure_and_harms_no_other(bench: Bench):
+    bench.store.reject = lambda d: "mapper_parsing" if d["image_name"] == "bad.png" else None
+    bench.picture("bad.png", "red")
+    bench.picture("good.png", "blue")
+    bench.run("bad.png", "good.png")
+    assert bench.failure("bad.png")["error_class"] == "rejected"
+    assert bench.document("good.png")
+
+
+@pytest.mark.parametrize("error", [StoreTooLarge("413"), StoreRejected("400")])
+def test_a_bulk_refused_as_a_whole_is_halved_until_the_culprit_is_alone(
+    bench: Bench, error: Exception
+):
+    culprit = image_id("r", "3.png")
+    write = bench.store.write
+
+    def picky(writes):
+        if any(each.image_id == culprit and each.document is not None for each in writes):
+            raise error
+        return write(writes)
+
+    bench.store.write = picky  # type: ignore[method-assign]
+    names = [f"{n}.png" for n in range(8)]
+    for n, name in enumerate(names):
+        bench.picture(name, f"rgb({n * 30},0,0)")
+    bench.run(*names)
+    assert bench.failure("3.png")["error_class"] == "rejected"
+    assert all(bench.document(name) for name in names if name != "3.png")
+
+
+def test_a_batch_the_encoder_cannot_take_is_halved_too(bench: Bench):
+    def refuse_green(pixels: np.ndarray) -> None:
+        if (pixels.reshape(len(pixels), -1, 3).mean(axis=1)[:, 1] > 100).any():
+            raise RuntimeError("green")
+
+    bench.encoder.before_batch = refuse_green
+    for name, colour in (("a.png", "red"), ("b.png", "green"), ("c.png", "blue")):
+        bench.picture(name, colour)
+    bench.run("a.png", "b.png", "c.png")
+    assert bench.failure("b.png")["error_class"] == "embed_failed"
+    assert bench.document("a.png")
+    assert bench.document("c.png")
+
+
+def test_a_change_while_a_file_is_on_its_way_is_not_lost(bench: Bench):
+    path = bench.picture("a.png", "red")
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(_pixels: object) -> None:
+        entered.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    bench.encoder.before_batch = hold
+    bench.submit("a.png")
+    assert entered.wait(PATIENCE_SECONDS)
+    bench.picture("a.png", "blue")
+    state = path.stat()
+    bench.submit("a.png")
+    go_on.set()
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    assert bench.document("a.png")["mtime_ns"] == state.st_mtime_ns
+    assert bench.encoder.pictures_embedded == 2
+
+
+def test_a_file_deleted_while_on_its_way_is_reported_gone(bench: Bench):
+    path = bench.picture("a.png")
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(_pixels: object) -> None:
+        entered.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    bench.encoder.before_batch = hold
+    bench.submit("a.png")
+    assert entered.wait(PATIENCE_SECONDS)
+    path.unlink()
+    go_on.set()
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    assert bench.gone == ["a.png"]
+
+
+def test_a_missing_index_ends_the_pipeline_with_its_own_words(bench: Bench):
+    bench.picture("a.png")
+    bench.store.fail_next = [IndexMissing("There is no index.")]
+    bench.submit("a.png")
+    with pytest.raises(IndexMissing):
+        bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    with pytest.raises(IndexMissing):
+        bench.submit("a.png")
+
+
+def test_only_so_many_files_are_on_their_way_at_once(make_bench: Callable[..., Bench]):
+    bench = make_bench(queue_size=3, batch_size=1)
+    most = 0
+
+    def note(_pixels: object) -> None:
+        nonlocal most
+        most = max(most, bench.pipeline.in_flight)
+
+    bench.encoder.before_batch = note
+    names = [f"{n}.png" for n in range(12)]
+    for n, name in enumerate(names):
+        bench.picture(name, f"rgb(0,0,{n * 20})")
+    bench.run(*names)
+    assert 1 <= most <= 3
+    assert bench.pipeline.counts.embedded == 12
+
+
+def test_closing_finishes_what_is_in_flight(bench: Bench):
+    for n in range(6):
+        bench.picture(f"{n}.png", f"rgb(0,{n * 40},0)")
+    bench.submit(*(f"{n}.png" for n in range(6)))
+    assert bench.pipeline.close(drain_seconds=PATIENCE_SECONDS)
+    assert bench.pipeline.counts.embedded == 6
+
+
+def test_closing_in_an_outage_ends_and_says_that_something_was_left(
+    make_bench: Callable[..., Bench],
+):
+    bench = make_bench()
+    bench.picture("a.png")
+    bench.store.fail_next = [StoreUnreachable("away") for _ in range(1000)]
+    bench.submit("a.png")
+    assert not bench.pipeline.close(drain_seconds=0.5)

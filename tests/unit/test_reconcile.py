@@ -1,0 +1,147 @@
+"""Two sorted streams and what differs between them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from es_imgsearch.excludes import Excludes
+from es_imgsearch.reconcile import Difference, Kind, Seen, Unknown, differences, walk
+from es_imgsearch.records import FileState, Root, stored_path
+
+prunes = Excludes().prunes
+
+
+def tree(folder: Path, *paths: str) -> Root:
+    for path in paths:
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.encode())
+    return Root("r", folder)
+
+
+def walked(root: Root, folder: str = "") -> list[str]:
+    return [each.stored_path for each in walk(root, prunes, folder)]
+
+
+def test_a_walk_is_in_the_order_of_the_whole_paths_bytes(tmp_path: Path):
+    paths = ["a b.jpg", "a/b.jpg", "a.jpg", "a/b/c.jpg", "B.jpg", "é/1.jpg", "z", "a0"]
+    assert walked(tree(tmp_path, *paths)) == sorted(paths, key=str.encode)
+
+
+# No dots in front: hidden names are left out on purpose.
+_component = st.text(
+    st.characters(codec="utf-8", exclude_characters="/\0.~"), min_size=1, max_size=6
+).filter(lambda name: len(name.encode()) < 250)
+
+
+@given(st.sets(st.lists(_component, min_size=1, max_size=3).map("/".join), max_size=12))
+def test_any_tree_is_walked_in_order(tmp_path_factory: pytest.TempPathFactory, paths: set[str]):
+    folder = tmp_path_factory.mktemp("tree")
+    # A name cannot be a file and a folder at once.
+    files = {p for p in paths if not any(other.startswith(f"{p}/") for other in paths)}
+    assert walked(tree(folder, *files)) == sorted(map(stored_path, files))
+
+
+def test_names_that_are_not_utf8_are_walked_escaped(tmp_path: Path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).write_bytes(b"x")
+    assert walked(Root("r", tmp_path)) == [r"caf\xe9.jpg"]
+
+
+def test_links_to_files_are_files_and_links_to_folders_are_not_followed(tmp_path: Path):
+    root = tree(tmp_path / "root", "a.jpg")
+    outside = tree(tmp_path / "outside", "b.jpg").path
+    (root.path / "file-link.jpg").symlink_to(outside / "b.jpg")
+    (root.path / "folder-link").symlink_to(outside)
+    (root.path / "loop").symlink_to(root.path)
+    (root.path / "broken.jpg").symlink_to(outside / "nothing")
+    (root.path / "own-loop.jpg").symlink_to(root.path / "own-loop.jpg")
+    assert walked(root) == ["a.jpg", "file-link.jpg"]
+
+
+def test_what_is_neither_file_nor_folder_is_left_out(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert walked(tree(tmp_path, "a.jpg")) == ["a.jpg"]
+
+
+def test_excluded_folders_are_not_entered(tmp_path: Path):
+    root = tree(tmp_path, "a.jpg", ".git/b.jpg", "@eaDir/c.jpg", "d/.hidden.jpg", "e.jpg.part")
+    assert walked(root) == ["a.jpg"]
+
+
+def test_a_part_of_the_tree_can_be_walked(tmp_path: Path):
+    root = tree(tmp_path, "a/1.jpg", "a/b/2.jpg", "c/3.jpg")
+    assert walked(root, "a") == ["a/1.jpg", "a/b/2.jpg"]
+    assert walked(root, "gone") == []
+
+
+def test_a_missing_root_is_unknown_not_empty(tmp_path: Path):
+    (unknown,) = walk(Root("r", tmp_path / "gone"), prunes)
+    assert isinstance(unknown, Unknown)
+
+
+STATE = FileState(1, 1)
+OTHER = FileState(2, 2)
+
+
+def found(disk: dict[str, FileState | None], stored: dict, failures: dict | None = None):
+    """`None` as a state on the disk stands for a folder that cannot be listed."""
+    seen = [
+        Unknown(path, "no") if state is None else Seen(path, state)
+        for path, state in sorted(disk.items(), key=lambda item: item[0])
+    ]
+    found = differences(seen, sorted(stored.items()), sorted((failures or {}).items()))
+    return {each.relative_path: each.kind for each in found}
+
+
+def test_new_changed_and_lost():
+    disk = {"same": STATE, "new": STATE, "changed": OTHER}
+    stored = {"same": STATE, "changed": STATE, "lost": STATE}
+    assert found(disk, stored) == {
+        "new": Kind.NEW,
+        "changed": Kind.CHANGED,
+        "lost": Kind.LOST,
+    }
+
+
+def test_a_failure_accounts_for_its_file_until_that_changes():
+    assert found({"bad": STATE}, {}, {"bad": STATE}) == {}
+    assert found({"bad": OTHER}, {}, {"bad": STATE}) == {"bad": Kind.CHANGED}
+    assert found({}, {}, {"bad": STATE}) == {"bad": Kind.LOST}
+
+
+def test_what_lies_below_an_unlistable_folder_is_not_lost():
+    stored = {"a/1": STATE, "b/1": STATE, "b/c/2": STATE, "b2": STATE, "z": STATE}
+    assert found({"b": None}, stored) == {
+        "a/1": Kind.LOST,
+        "b2": Kind.LOST,
+        "z": Kind.LOST,
+    }
+
+
+def test_nothing_is_lost_where_the_root_itself_is_unknown():
+    assert found({"": None}, {"a": STATE, "b/c": STATE}, {"d": STATE}) == {}
+
+
+_paths = st.text("ab/ .é\U0001f600", min_size=1, max_size=4)
+_states = st.sampled_from([FileState(1, 1), FileState(1, 2), FileState(2, 1)])
+
+
+@given(st.dictionaries(_paths, _states), st.dictionaries(_paths, _states))
+def test_any_two_listings_differ_by_what_sets_say(disk: dict, stored: dict):
+    expected = {path: Kind.NEW for path in disk.keys() - stored.keys()}
+    expected |= {path: Kind.LOST for path in stored.keys() - disk.keys()}
+    expected |= {
+        path: Kind.CHANGED for path in disk.keys() & stored.keys() if disk[path] != stored[path]
+    }
+    assert found(disk, stored) == expected
+
+
+def test_a_difference_names_the_path_as_it_is_on_the_disk():
+    name = os.fsdecode(b"caf\xe9")
+    (difference,) = differences([Seen(stored_path(name), STATE)], [], [])
+    assert difference == Difference(Kind.NEW, name, STATE)
