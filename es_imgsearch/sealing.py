@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from es_imgsearch.embed import Encoder, load_encoder
-from es_imgsearch.errors import EncoderMismatch
+from es_imgsearch.errors import EncoderMismatch, ModelUnavailable
 from es_imgsearch.mapping import Seal
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import IndexInfo
@@ -24,22 +22,24 @@ def seal_of(encoder: Encoder) -> Seal:
 def sealed_encoder(
     info: IndexInfo, index: str, settings: Settings, given: Encoder | None = None
 ) -> Encoder:
-    """The index's encoder, proven to be it.
+    """The index's encoder, proven to be it by revision, dims and fingerprint.
 
-    A configured encoder of another name is refused before anything is loaded, unless it is a
-    folder: models live in different places on different machines.
+    Its name does not count: models live in different places on different machines.
 
     Raises EncoderMismatch, or ModelUnavailable where its weights are not here.
     """
     seal = info.meta.seal
-    name = settings.encoder
-    if given is None and name is not None and name != seal.name and not Path(name).is_dir():
+    name = settings.encoder or seal.name
+    try:
+        encoder = given or load_encoder(
+            name, models_dir=settings.models_dir, device=settings.device
+        )
+        seal.check(seal_of(encoder), index)
+    except ModelUnavailable as error:
+        if name == seal.name:
+            raise
         raise EncoderMismatch(
             f"Index {index!r} is sealed to encoder {seal.name!r}, not {name!r}: leave the encoder"
             " out, or use another --index."
-        )
-    encoder = given or load_encoder(
-        name or seal.name, models_dir=settings.models_dir, device=settings.device
-    )
-    seal.check(seal_of(encoder), index)
+        ) from error
     return encoder

@@ -1,0 +1,10 @@
+"""Encoders: pictures and texts in, unit vectors out.
+
+Importing this package is cheap: torch, timm, transformers and sentence_transformers load
+inside the first `embed_` call of an encoder that needs them.
+"""
+
+from es_imgsearch.embed.protocol import Encoder, Pixels, Vectors
+from es_imgsearch.embed.registry import encoder_names, load_encoder
+
+__all__ = ["Encoder", "Pixels", "Vectors", "encoder_names", "load_encoder"]

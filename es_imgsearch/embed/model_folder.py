@@ -1,0 +1,211 @@
+"""A sentence-transformers model on disk: where it is and what its configuration files say.
+
+Nothing here imports torch.  Layout of such a folder: `modules.json` lists the modules with
+their sub-folders, the first being the transformer with its weights, `config.json` and the image
+processor's settings; a plain transformers checkpoint has them at the top and no `modules.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from es_imgsearch.errors import ModelUnavailable
+from es_imgsearch.preparation import Preparation
+
+logger = logging.getLogger(__name__)
+
+_ORGANISATION: Final = "sentence-transformers"
+# The hub gets this long to answer the first question; huggingface_hub itself waits and retries
+# for a minute on a connection that never answers.
+_HUB_SECONDS: Final = 3.0
+# The same weights for other runtimes.
+_OTHER_FORMATS: Final = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "onnx/*", "openvino/*"]
+
+# Numbers of PIL.Image.Resampling, as stored in an image processor's `resample`.
+_RESAMPLING: Final[dict[int, Literal["nearest", "lanczos", "bilinear", "bicubic"]]] = {
+    0: "nearest",
+    1: "lanczos",
+    2: "bilinear",
+    3: "bicubic",
+}
+
+
+def default_models_dir() -> Path:
+    """Where model folders are looked for unless the settings say otherwise."""
+    from platformdirs import user_data_dir
+
+    return Path(user_data_dir("es_imgsearch")) / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Processing:
+    """What an image processor does: `preparation`, then ``(x * rescale - mean) / deviation``."""
+
+    preparation: Preparation
+    rescale: float
+    mean: list[float]
+    deviation: list[float]
+
+
+class ModelFolder:
+    """The model in the folder `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._modules: list[dict[str, Any]] = _read(path / "modules.json") or []
+        self._transformer = path / (self._modules[0]["path"] if self._modules else "")
+        self._config: dict[str, Any] = _read(self._transformer / "config.json") or {}
+        self._settings: dict[str, Any] = (
+            _read(self._transformer / "sentence_bert_config.json") or {}
+        )
+        self._saved: dict[str, Any] = _read(path / "config_sentence_transformers.json") or {}
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether texts can be embedded with this model."""
+        if "modality_config" in self._settings:
+            return "text" in self._settings["modality_config"]
+        return "text_config" in self._config or "text_config_dict" in self._config
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """Number of dimensions to keep, where the model says so (Matryoshka)."""
+        told = self._saved.get("truncate_dim")
+        return None if told is None else int(told)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Texts put in front of texts, without the empty ones."""
+        told = self._saved.get("prompts") or {}
+        return {name: text for name, text in told.items() if text}
+
+    def dims(self) -> int | None:
+        """Length of a vector; None if the configuration does not tell."""
+        told = self._config.get("projection_dim")
+        for module in self._modules[1:]:
+            if module["type"].endswith("Dense"):
+                dense = _read(self.path / module["path"] / "config.json") or {}
+                told = dense.get("out_features", told)
+        if told is None:
+            return None
+        return min(int(told), self.truncate_dim or int(told))
+
+    def weight_files(self) -> list[Path]:
+        """Files of the weights: in each folder the safetensors, or else the pickles."""
+        files: list[Path] = []
+        folders = dict.fromkeys(self.path / module["path"] for module in self._modules)
+        for folder in folders or [self._transformer]:
+            safe = sorted(folder.glob("*.safetensors"))
+            files += safe or sorted(folder.glob("pytorch_model*.bin"))
+        return files
+
+    def processing(self) -> Processing:
+        """What the model's image processor does to a picture.
+
+        Reads `preprocessor_config.json` or, as transformers 5 writes it, `processor_config.json`.
+
+        Raises ModelUnavailable if there is none, or one that no `Preparation` can express.
+        """
+        told = _read(self._transformer / "preprocessor_config.json")
+        if told is None:
+            told = (_read(self._transformer / "processor_config.json") or {}).get("image_processor")
+        if not told:
+            raise ModelUnavailable(
+                f"The model in {self.path} takes no pictures: it has no preprocessor_config.json."
+            )
+        normalises = told.get("do_normalize", True)
+        return Processing(
+            preparation=self._preparation(told),
+            rescale=told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 1.0,
+            mean=list(told["image_mean"]) if normalises else [0.0, 0.0, 0.0],
+            deviation=list(told["image_std"]) if normalises else [1.0, 1.0, 1.0],
+        )
+
+    def _preparation(self, told: dict[str, Any]) -> Preparation:
+        crops = bool(told.get("do_center_crop", False))
+        size, crop = told.get("size", 224), told.get("crop_size")
+        # A bare number is the shorter side where a crop follows, else a square.
+        if isinstance(size, int):
+            size = {"shortest_edge": size} if crops else {"height": size, "width": size}
+        if isinstance(crop, int):
+            crop = {"height": crop, "width": crop}
+        resampling = _RESAMPLING.get(told.get("resample", 3))
+        if told.get("do_resize", True) and resampling is not None:
+            if crops and "shortest_edge" in size:
+                shorter = int(size["shortest_edge"])
+                crop = crop or {"height": shorter, "width": shorter}
+                return Preparation(
+                    width=int(crop["width"]),
+                    height=int(crop["height"]),
+                    mode="crop",
+                    resize=shorter,
+                    resampling=resampling,
+                )
+            if "height" in size and "width" in size and (not crops or crop in (None, size)):
+                return Preparation(
+                    width=int(size["width"]),
+                    height=int(size["height"]),
+                    mode="squash",
+                    resampling=resampling,
+                )
+        raise ModelUnavailable(
+            f"The image processor of the model in {self.path} prepares pictures in a way that is "
+            f"not supported (size {size}, crop {crop}, resample {told.get('resample')})."
+        )
+
+
+def find_folder(spec: str, models_dir: Path) -> ModelFolder:
+    """The model `spec`: a folder, a folder in `models_dir`, in the hub's cache, or on the hub.
+
+    Raises ModelUnavailable, within seconds, if it is in none of these places.
+    """
+    inside = [models_dir / spec, models_dir / spec.rsplit("/", 1)[-1]]
+    for path in [Path(spec), *inside] if "/" in spec else [*inside, Path(spec)]:
+        if path.is_dir() and any((path / file).is_file() for file in _MARKS):
+            return _complete(ModelFolder(path))
+    if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        raise ModelUnavailable(f"There is no model folder at {spec}.")
+    repository = spec if "/" in spec else f"{_ORGANISATION}/{spec}"
+    return _cached(repository) or _complete(ModelFolder(_downloaded(repository)))
+
+
+_MARKS: Final = ("modules.json", "config.json")
+
+
+def _complete(folder: ModelFolder) -> ModelFolder:
+    if not folder.weight_files():
+        raise ModelUnavailable(f"The model folder {folder.path} has no weights in it.")
+    return folder
+
+
+def _cached(repository: str) -> ModelFolder | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = ModelFolder(Path(snapshot_download(repository, local_files_only=True)))
+    except (OSError, ValueError):
+        return None
+    return folder if folder.weight_files() else None
+
+
+def _downloaded(repository: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        HfApi().model_info(repository, timeout=_HUB_SECONDS)
+        logger.info("fetching the model %s from the hub", repository)
+        return Path(snapshot_download(repository, ignore_patterns=_OTHER_FORMATS))
+    except Exception as error:
+        # The hub's client changed its HTTP library, and with it its exceptions, twice.
+        raise ModelUnavailable(
+            f"The model {repository} is not on this machine and the model hub did not give it "
+            f"({type(error).__name__})."
+        ) from error
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None

@@ -1,0 +1,97 @@
+"""From what `--encoder` says to an `Encoder`.
+
+Encoders are found through the entry-point group `es_imgsearch.encoders`; ours are registered
+there like anybody's.  An entry point is a factory::
+
+    def create(argument: str, *, models_dir: Path | None, device: str) -> Encoder: ...
+
+`argument` is what stands behind the colon in ``NAME:ARGUMENT`` (empty without one), `models_dir`
+a folder of model folders (None: the factory's own default), `device` ``auto`` or a torch device
+such as ``cpu`` or ``cuda:1``.  A factory loads no weights.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from inspect import getattr_static
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.errors import EncoderUnknown, ImgSearchError, ModelUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GROUP: Final = "es_imgsearch.encoders"
+
+# Takes what is not a registered name but a folder or a model's name on the hub.
+_MODELS: Final = "sentence-transformers"
+
+# Looked up without being called: until Python 3.12 isinstance() with a protocol evaluates every
+# property, and `dims` may have to load a model.
+_MEMBERS: Final = [name for name in vars(Encoder) if not name.startswith("_")]
+
+
+def encoder_names() -> list[str]:
+    """Names of the registered encoders, sorted."""
+    return sorted(_registered())
+
+
+def load_encoder(spec: str, *, models_dir: Path | None = None, device: str = "auto") -> Encoder:
+    """The encoder that `spec` names; its weights load with the first `embed_` call.
+
+    `spec`
+        ``NAME`` or ``NAME:ARGUMENT`` of a registered encoder; or an existing folder, or
+        anything with a slash (``ORGANISATION/MODEL``), for a sentence-transformers model.
+
+    Raises EncoderUnknown if nothing answers to `spec` or the plug-in that does is broken,
+    ModelUnavailable if its weights or libraries are missing.
+    """
+    registered = _registered()
+    name, _, argument = spec.partition(":")
+    if name not in registered:
+        if not ("/" in spec or (spec and Path(spec).is_dir())):
+            raise EncoderUnknown(
+                f"No encoder is called {spec!r}; there are {', '.join(sorted(registered))}, "
+                f"a model folder, or a model of the hub (ORGANISATION/MODEL)."
+            )
+        if _MODELS not in registered:
+            raise EncoderUnknown(f"{spec!r} needs the encoder plug-in {_MODELS!r}; reinstall.")
+        name, argument = _MODELS, spec
+    return _create(registered[name], argument, models_dir, device)
+
+
+def _registered() -> Mapping[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _create(point: EntryPoint, argument: str, models_dir: Path | None, device: str) -> Encoder:
+    package = point.dist.name if point.dist else point.module
+    try:
+        factory = point.load()
+    except ImportError as error:
+        raise ModelUnavailable(
+            f"Encoder {point.name!r} of the package {package} cannot be imported: {error}."
+        ) from error
+    except Exception as error:
+        raise EncoderUnknown(
+            f"Encoder {point.name!r} of the package {package} is broken: "
+            f"{type(error).__name__}: {error}."
+        ) from error
+    try:
+        encoder = factory(argument, models_dir=models_dir, device=device)
+    except ImgSearchError:
+        raise
+    except Exception as error:
+        raise EncoderUnknown(
+            f"Encoder {point.name!r} of the package {package} could not be made from "
+            f"{argument!r}: {type(error).__name__}: {error}."
+        ) from error
+    if any(getattr_static(encoder, member, None) is None for member in _MEMBERS):
+        raise EncoderUnknown(
+            f"Encoder {point.name!r} of the package {package} is not an Encoder: its factory "
+            f"returned a {type(encoder).__name__}."
+        )
+    made: Encoder = encoder
+    return made

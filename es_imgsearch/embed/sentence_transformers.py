@@ -1,0 +1,242 @@
+"""Encoders that run through sentence-transformers: `clip`, and any other picture model.
+
+`clip` is a pair that shares a space: clip-ViT-B-32 for pictures (Radford et al. 2021, arXiv
+2103.00020) and clip-ViT-B-32-multilingual-v1 for text in 50+ languages (trained by multilingual
+distillation, Reimers and Gurevych 2020, arXiv 2004.09813); both on their model cards under
+sentence-transformers/.
+
+The reading workers have already resized and cropped as the model's own image processor would
+(`processor_file`), so pixels go straight to the model; what is left is scaling and normalising.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from es_imgsearch.embed.loading import pick_device, quiet, unit, weights_hash
+from es_imgsearch.embed.model_folder import ModelFolder, default_models_dir, find_folder
+from es_imgsearch.errors import ModelUnavailable, TextUnsupported
+from es_imgsearch.preparation import Preparation, fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from es_imgsearch.embed.protocol import Pixels, Vectors
+
+logger = logging.getLogger(__name__)
+
+CLIP_PICTURES: Final = "clip-ViT-B-32"
+CLIP_TEXTS: Final = "clip-ViT-B-32-multilingual-v1"
+
+# Pictures of one forward pass: more does not pay on a CPU, and 32 x 224 x 224 floats are 19 MB.
+_BATCH: Final = 32
+
+
+def create_clip(
+    argument: str, *, models_dir: Path | None = None, device: str = "auto"
+) -> SentenceTransformersEncoder:
+    """Factory of `clip`; `argument` is empty, or another pair as for `create`.
+
+    Raises ModelUnavailable, with what to do, if a model is neither here nor on a hub in reach.
+    """
+    if argument:
+        return create(argument, models_dir=models_dir, device=device)
+    folder = models_dir or default_models_dir()
+    try:
+        pictures = find_folder(CLIP_PICTURES, folder)
+        texts = find_folder(CLIP_TEXTS, folder)
+    except ModelUnavailable as error:
+        raise ModelUnavailable(
+            f"{error} Put the model folders at {folder / CLIP_PICTURES} and "
+            f"{folder / CLIP_TEXTS}, or use --encoder starter, which works offline."
+        ) from error
+    return SentenceTransformersEncoder("clip", pictures, texts, device=device)
+
+
+def create(
+    argument: str, *, models_dir: Path | None = None, device: str = "auto"
+) -> SentenceTransformersEncoder:
+    """Factory of `sentence-transformers`: MODEL, or PICTURES+TEXTS for two that share a space.
+
+    Each is a folder, the name of a folder in `models_dir`, or a model of the hub.  A folder
+    whose own name has a plus sign is one model.
+
+    Raises ModelUnavailable if a model is not to be had or cannot take pictures.
+    """
+    if not argument:
+        raise ModelUnavailable(
+            "Say which model: sentence-transformers:FOLDER or sentence-transformers:NAME."
+        )
+    folder = models_dir or default_models_dir()
+    single = "+" not in argument or Path(argument).is_dir()
+    specs = [argument] if single else argument.split("+", 1)
+    try:
+        found = [find_folder(spec, folder) for spec in specs]
+    except ModelUnavailable as error:
+        raise ModelUnavailable(
+            f"{error} Give a model folder, put one into {folder}, or use --encoder starter, "
+            f"which works offline."
+        ) from error
+    return SentenceTransformersEncoder(
+        "sentence-transformers:" + "+".join(_portable(spec) for spec in specs),
+        found[0],
+        found[1] if len(found) > 1 else None,
+        device=device,
+    )
+
+
+def _portable(spec: str) -> str:
+    # A path means nothing on another machine; its last part is found there in `models_dir`.
+    return Path(spec).resolve().name if Path(spec).is_dir() else spec
+
+
+class SentenceTransformersEncoder:
+    """A picture model and, for texts, either the same or a second one in the same space.
+
+    Nothing but configuration files is read before the first `embed_` call; only where those do
+    not tell the number of dimensions does `dims` load the picture model.
+    """
+
+    similarity = "cosine"
+
+    def __init__(
+        self, name: str, pictures: ModelFolder, texts: ModelFolder | None, *, device: str = "auto"
+    ) -> None:
+        self.name = name
+        self._pictures = pictures
+        self._texts = texts or pictures
+        self._device = device
+        self._processing = pictures.processing()
+
+    @property
+    def supports_text(self) -> bool:
+        """Whether the model, or the second one, takes texts."""
+        return self._texts is not self._pictures or self._pictures.takes_text
+
+    @property
+    def preparation(self) -> Preparation:
+        """The model's own resizing and cropping."""
+        return self._processing.preparation
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of the weights of the model, or of both."""
+        files = self._pictures.weight_files()
+        if self._texts is not self._pictures:
+            files += self._texts.weight_files()
+        return weights_hash(files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of what is done to pictures and texts around the weights."""
+        return fingerprint(
+            {
+                "preparation": self._processing.preparation,
+                "rescale": self._processing.rescale,
+                "mean": self._processing.mean,
+                "deviation": self._processing.deviation,
+                "truncate_dim": self._pictures.truncate_dim,
+                "prompts": self._texts.prompts,
+            }
+        )
+
+    @cached_property
+    def dims(self) -> int:
+        """Length of a vector."""
+        told = self._pictures.dims()
+        return int(self._picture_model.get_embedding_dimension()) if told is None else told
+
+    def embed_images(self, pictures: Pixels) -> Vectors:
+        """Vectors of shape (n, dims), unit length, of pictures of shape (n, height, width, 3)."""
+        if len(pictures) == 0:
+            return np.zeros((0, self.dims), dtype=np.float32)
+        import torch
+
+        model = self._picture_model
+        processing = self._processing
+        mean = torch.tensor(processing.mean, device=model.device)[:, None, None]
+        deviation = torch.tensor(processing.deviation, device=model.device)[:, None, None]
+        batches = []
+        with torch.inference_mode():
+            for start in range(0, len(pictures), _BATCH):
+                batch = torch.from_numpy(np.ascontiguousarray(pictures[start : start + _BATCH]))
+                floats = batch.to(model.device).permute(0, 3, 1, 2).float()
+                pixels = (floats * processing.rescale - mean) / deviation
+                features = model({"pixel_values": pixels.contiguous(), "modality": "image"})
+                batches.append(features["sentence_embedding"].float().cpu().numpy())
+        return self._checked(np.concatenate(batches))
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of shape (n, dims), unit length; a text over the model's limit is cut.
+
+        Raises TextUnsupported for a model of pictures only.
+        """
+        if not self.supports_text:
+            raise TextUnsupported(
+                f"{self.name} embeds pictures only; search with a picture, or name a text model "
+                f"of the same space: PICTURES+TEXTS."
+            )
+        if len(texts) == 0:
+            return np.zeros((0, self.dims), dtype=np.float32)
+        model = self._text_model
+        self._warn_of_cuts(model, texts)
+        vectors = model.encode_query(list(texts), show_progress_bar=False, convert_to_numpy=True)
+        return self._checked(vectors)
+
+    def _checked(self, vectors: Any) -> Vectors:
+        truncate = self._pictures.truncate_dim
+        cut = vectors[:, :truncate] if truncate else vectors
+        if cut.shape[1] != self.dims:
+            raise ModelUnavailable(
+                f"{self.name} gives pictures {self.dims} dimensions and texts {cut.shape[1]}; "
+                f"the two models do not share a space."
+            )
+        return unit(cut)
+
+    def _warn_of_cuts(self, model: Any, texts: Sequence[str]) -> None:
+        limit = model.max_seq_length
+        if not limit or model.tokenizer is None:
+            return
+        tokens = model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        for text, ids in zip(texts, tokens, strict=True):
+            if len(ids) > limit:
+                logger.warning("a text of %d tokens was cut to %d: %.40s", len(ids), limit, text)
+
+    @cached_property
+    def _picture_model(self) -> Any:
+        model = self._load(self._pictures)
+        if "image" not in model.modalities:
+            raise ModelUnavailable(f"The model in {self._pictures.path} takes no pictures.")
+        return model
+
+    @cached_property
+    def _text_model(self) -> Any:
+        if self._texts is self._pictures:
+            return self._picture_model
+        return self._load(self._texts)
+
+    def _load(self, folder: ModelFolder) -> Any:
+        device = pick_device(self._device)
+        try:
+            with quiet():
+                from sentence_transformers import SentenceTransformer
+
+                model = SentenceTransformer(
+                    str(folder.path), device=str(device), local_files_only=True
+                )
+        except Exception as error:
+            raise ModelUnavailable(
+                f"The model in {folder.path} cannot be loaded: {_first_line(error)}."
+            ) from error
+        # Weights stored in half precision are slow on a CPU and differ between devices.
+        return model.float().eval()
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
