@@ -13,7 +13,8 @@ from es_imgsearch.mapping import VECTOR_FIELD, Tuning
 # The server's own ceiling; a k above it cannot be asked for either.
 MAX_NUM_CANDIDATES = 10_000
 
-# Candidates below twice k lose recall whatever the vectors (docs/explanation/tuning.md).
+# The server's own default is 1.5 k, which on quantised vectors misses a fifth of the true
+# neighbours (`make bench`, knn_settings); the tuned number is for k = 10, larger k need more.
 _CANDIDATES_PER_HIT = 2
 
 _NUMBERS = {"long", "integer", "short", "byte", "float", "double", "half_float"}

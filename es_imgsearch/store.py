@@ -49,8 +49,8 @@ _NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
 _BUSY = {408, 429, 502, 503, 504}
 _META_TRIES = 5
 
-# 10,000 is the most one page may hold; larger pages listed 71,000 to 95,000 documents/s from
-# an index sorted by root and path, pages of 1,000 half of that (docs/explanation/reconcile.md).
+# 10,000 is the most one page may hold (index.max_result_window).  The index is sorted by root and
+# path, so a page ends as soon as it is full; smaller pages only add requests.
 _SCAN_PAGE = 10_000
 
 _SEARCH_ANSWER = "took,hits.total,hits.hits._id,hits.hits._score,hits.hits._source,aggregations"

@@ -1,0 +1,144 @@
+"""Writes docs/reference from the code; `--check` only says whether it is up to date."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from pathlib import Path
+
+import click
+from pydantic_core import PydanticUndefined
+
+from es_imgsearch import ImageSearch, errors, read, search
+from es_imgsearch.cli import main as command_line
+from es_imgsearch.mapping import load_profile, profile_names
+from es_imgsearch.resources import load_json
+from es_imgsearch.settings import ENVIRONMENT_PREFIX, SHARED_VARIABLES, Settings
+
+REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
+NOTE = "<!-- Written by `make docs` from the code; changes here are lost. -->\n\n"
+
+
+def commands() -> str:
+    parts = ["# Commands\n"]
+    for name, command in sorted(command_line.commands.items()):
+        context = click.Context(command, info_name=f"es-imgsearch {name}", max_content_width=95)
+        parts.append(f"## {name}\n\n```text\n{command.get_help(context)}\n```\n")
+    parts.append(
+        "## Exit codes\n\n"
+        "| code | meaning |\n|---|---|\n"
+        f"| {errors.EXIT_DONE} | done |\n"
+        f"| {errors.EXIT_DIFFERENCE} | a difference or a failure was found |\n"
+        f"| {errors.EXIT_USAGE} | wrong use; the one line on standard error says what to do |\n"
+        f"| {errors.EXIT_UNREACHABLE} | Elasticsearch does not answer |\n"
+    )
+    return "\n".join(parts)
+
+
+def settings() -> str:
+    lines = [
+        "# Settings\n",
+        "The command line wins over the environment, the environment over `es-imgsearch.toml` in"
+        " the working folder (or the file given with `--config`), the file over the defaults.\n",
+        "| setting | environment | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is PydanticUndefined else repr(field.default)
+        if field.default is PydanticUndefined:
+            default = {"host": "the machine's name", "read_workers": "the cores, 8 at most"}[name]
+        variable = SHARED_VARIABLES.get(name) or ENVIRONMENT_PREFIX + name.upper()
+        lines.append(f"| `{name}` | `{variable}` | {default} | {field.description} |")
+    lines.append("\nIn the environment a list (`exclude`) is separated by colons, as in `PATH`.\n")
+    return "\n".join(lines)
+
+
+def fields() -> str:
+    parts = [
+        "# Fields and profiles\n",
+        "One document a picture, behind the alias (`images` by default). Mappings are"
+        " `dynamic: strict`; the vector is left out of `_source`.\n",
+        table(load_json("mappings", "common.json")["mappings"]["properties"]),
+        "| `image_embedding` | dense_vector; dims of the encoder, see the profiles below |\n",
+        "## Failures (`<index>-failures`)\n",
+        table(load_json("mappings", "failures.json")["mappings"]["properties"]),
+        "",
+        "## Profiles\n",
+        "`es-imgsearch init --profile NAME`; each file in `mappings/` can be pasted into a"
+        " console as it is.\n",
+        "| profile | index type | oversample | what for |",
+        "|---|---|---|---|",
+    ]
+    for name in profile_names():
+        profile = load_profile(name)
+        kind = profile["properties"]["image_embedding"]["index_options"]["type"]
+        meta = profile["_meta"]
+        parts.append(f"| `{name}` | {kind} | {meta['tuning']['oversample']} | {meta['about']} |")
+    return "\n".join(parts) + "\n"
+
+
+def table(properties: dict) -> str:
+    lines = ["| field | type |", "|---|---|"]
+    for name, mapping in properties.items():
+        subfields = ", ".join(f"`{name}.{sub}`" for sub in mapping.get("fields", {}))
+        also = f"; also {subfields}" if subfields else ""
+        lines.append(f"| `{name}` | {mapping['type']}{also} |")
+    return "\n".join(lines)
+
+
+def errors_page() -> str:
+    tree = inspect.getdoc(errors) or ""
+    classes = (inspect.getdoc(read) or "").split("carry:\n", 1)[1]
+    return (
+        f"# Errors\n\n```text\n{tree}\n```\n\n"
+        "## Classes of failures\n\nThe field `error_class` of the documents in"
+        f" `<index>-failures`:\n\n```text\n{classes.strip(chr(10))}\n```\n"
+    )
+
+
+def client() -> str:
+    parts = ["# The Python client\n", "```text", inspect.getdoc(ImageSearch) or "", "```\n"]
+    for owner, names in (
+        (ImageSearch, ["search_text", "search_image", "search", "similar", "get", "embed"]),
+        (search.Hits, ["to_pandas", "sheet"]),
+        (search.Hit, ["to_dict"]),
+    ):
+        parts.append(f"## {owner.__name__}\n")
+        for name in names:
+            method = getattr(owner, name)
+            signature = str(inspect.signature(method)).replace("'", "")
+            parts.append(f"### {name}\n\n```text\n{name}{signature}\n\n{inspect.getdoc(method)}\n```\n")
+    return "\n".join(parts)
+
+
+PAGES = {
+    "commands.md": commands,
+    "settings.md": settings,
+    "fields.md": fields,
+    "errors.md": errors_page,
+    "client.md": client,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        text = NOTE + "\n".join(line.rstrip() for line in page().rstrip().splitlines()) + "\n"
+        path = REFERENCE / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    if check and stale:
+        print(f"docs/reference is out of date ({', '.join(stale)}): make docs", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
