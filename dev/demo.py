@@ -47,10 +47,10 @@ def main() -> int:
             search_and_show(given.folder, given.output)
     print(
         f"\nThe contact sheet is {given.output}\n\n"
-        "The model is `starter`, which needs no model hub but knows the words of 1,000 classes\n"
-        'only: "an astronaut" is none of them and is not found first. `--encoder clip` knows it.\n\n'
+        "The model is `starter`, which needs no model hub but has the words of 1,000 classes\n"
+        'only: "an astronaut" is none of them and is not found first. CLIP knows it.\n\n'
         "What to try next (Elasticsearch keeps running; make es-down stops it):\n"
-        f"  .venv/bin/es-imgsearch watch {given.folder} --index {INDEX}      # drop pictures into it\n"
+        f"  .venv/bin/es-imgsearch watch photos={given.folder} --index {INDEX}   # and drop more\n"
         f'  .venv/bin/es-imgsearch search "a horse" --index {INDEX} --sheet horse.png\n'
         f"  .venv/bin/es-imgsearch search --image {given.folder}/coffee.png --index {INDEX}\n"
         f"  .venv/bin/es-imgsearch status --index {INDEX}"

@@ -18,6 +18,27 @@ from es_imgsearch.settings import ENVIRONMENT_PREFIX, SHARED_VARIABLES, Settings
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTE = "<!-- Written by `make docs` from the code; changes here are lost. -->\n\n"
+EXIT_CODES = f"""\
+## Exit codes
+
+| code | meaning |
+|---|---|
+| {errors.EXIT_DONE} | done |
+| {errors.EXIT_DIFFERENCE} | a difference or a failure was found |
+| {errors.EXIT_USAGE} | wrong use; the one line on standard error says what to do |
+| {errors.EXIT_UNREACHABLE} | Elasticsearch does not answer |
+"""
+SOURCES = """\
+The command line wins over the environment, the environment over `es-imgsearch.toml` in the working
+folder (or the file given with `--config`), the file over the defaults.
+"""
+FIELDS = """\
+One document a picture, behind the alias (`images` by default). Mappings are `dynamic: strict`; the
+vector is left out of `_source`.
+"""
+PROFILES = """\
+`es-imgsearch init --profile NAME`; each file in `mappings/` can be pasted into a console as it is.
+"""
 
 
 def commands() -> str:
@@ -25,22 +46,14 @@ def commands() -> str:
     for name, command in sorted(command_line.commands.items()):
         context = click.Context(command, info_name=f"es-imgsearch {name}", max_content_width=95)
         parts.append(f"## {name}\n\n```text\n{command.get_help(context)}\n```\n")
-    parts.append(
-        "## Exit codes\n\n"
-        "| code | meaning |\n|---|---|\n"
-        f"| {errors.EXIT_DONE} | done |\n"
-        f"| {errors.EXIT_DIFFERENCE} | a difference or a failure was found |\n"
-        f"| {errors.EXIT_USAGE} | wrong use; the one line on standard error says what to do |\n"
-        f"| {errors.EXIT_UNREACHABLE} | Elasticsearch does not answer |\n"
-    )
+    parts.append(EXIT_CODES)
     return "\n".join(parts)
 
 
 def settings() -> str:
     lines = [
         "# Settings\n",
-        "The command line wins over the environment, the environment over `es-imgsearch.toml` in"
-        " the working folder (or the file given with `--config`), the file over the defaults.\n",
+        SOURCES,
         "| setting | environment | default | meaning |",
         "|---|---|---|---|",
     ]
@@ -57,16 +70,14 @@ def settings() -> str:
 def fields() -> str:
     parts = [
         "# Fields and profiles\n",
-        "One document a picture, behind the alias (`images` by default). Mappings are"
-        " `dynamic: strict`; the vector is left out of `_source`.\n",
+        FIELDS,
         table(load_json("mappings", "common.json")["mappings"]["properties"]),
         "| `image_embedding` | dense_vector; dims of the encoder, see the profiles below |\n",
         "## Failures (`<index>-failures`)\n",
         table(load_json("mappings", "failures.json")["mappings"]["properties"]),
         "",
         "## Profiles\n",
-        "`es-imgsearch init --profile NAME`; each file in `mappings/` can be pasted into a"
-        " console as it is.\n",
+        PROFILES,
         "| profile | index type | oversample | what for |",
         "|---|---|---|---|",
     ]
@@ -108,7 +119,8 @@ def client() -> str:
         for name in names:
             method = getattr(owner, name)
             signature = str(inspect.signature(method)).replace("'", "")
-            parts.append(f"### {name}\n\n```text\n{name}{signature}\n\n{inspect.getdoc(method)}\n```\n")
+            text = f"{name}{signature}\n\n{inspect.getdoc(method)}"
+            parts.append(f"### {name}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
 
 

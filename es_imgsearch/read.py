@@ -25,11 +25,10 @@ import hashlib
 import io
 import os
 import stat
-import struct
+import threading
 import time
-import warnings
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -38,6 +37,7 @@ from io import BufferedReader
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+import orjson
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from es_imgsearch.errors import ReadError
@@ -81,6 +81,13 @@ class Decoded:
     image: Image.Image
     format: str
     exif: Image.Exif
+
+
+class _HeaderInvalid(ReadError):
+    """It begins like a known format and goes on like none.
+
+    `BM` and `P4` begin texts, too: without a picture's name such a file is no picture.
+    """
 
 
 @cache
@@ -134,8 +141,11 @@ def read_file(
 
 
 def _not_opened(error: OSError) -> Skipped:
-    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}:
         return Skipped.GONE
+    if error.errno == errno.EWOULDBLOCK:
+        # Somebody holds a lease on it (Samba does while a client writes); O_NONBLOCK never waits.
+        return Skipped.CHANGING
     if error.errno in {errno.EISDIR, errno.ENXIO, errno.ENODEV}:
         return Skipped.NOT_A_PICTURE
     if error.errno in {errno.EACCES, errno.EPERM}:
@@ -160,7 +170,8 @@ def _read_open(
     try:
         decoded = decode(file, max_pixels=max_pixels, suffix=suffix)
     except ReadError as error:
-        if error.error_class == "unidentified" and not named_like_a_picture:
+        no_picture = isinstance(error, _HeaderInvalid) or error.error_class == "unidentified"
+        if no_picture and not named_like_a_picture:
             return Skipped.NOT_A_PICTURE
         raise
     file.seek(0)
@@ -175,12 +186,16 @@ def _read_open(
     }
     for name, describe in describers:
         try:
-            fields.update(describe(image, decoded.exif, path))
+            described = dict(describe(image, decoded.exif, path))
+            # What JSON cannot hold would fail when it is written, together with everybody else.
+            orjson.dumps(described, option=orjson.OPT_SERIALIZE_NUMPY)
         except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
-            fields.setdefault("describe_errors", []).append(
-                f"{name}: {type(error).__name__}: {error}"[:500]
-            )
-    return Picture(content_id, state, preparation.apply(image), fields)
+            words = f"{name}: {type(error).__name__}: {error}"[:500]
+            fields.setdefault("describe_errors", []).append(_utf8(words))
+        else:
+            fields.update(described)
+    with _told():
+        return Picture(content_id, state, preparation.apply(image), fields)
 
 
 def decode(source: IO[bytes] | bytes, *, max_pixels: int, suffix: str = "") -> Decoded:
@@ -190,51 +205,68 @@ def decode(source: IO[bytes] | bytes, *, max_pixels: int, suffix: str = "") -> D
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     formats = [*_known_formats(), *filter(None, [_WEAK_FORMATS.get(suffix)])]
-    with warnings.catch_warnings():
-        # Our own limit is checked below, before anything is decoded.
-        warnings.simplefilter("ignore")
-        try:
-            Image.MAX_IMAGE_PIXELS = None
-            with Image.open(file, formats=formats) as opened:
-                if opened.width * opened.height > max_pixels:
-                    raise ReadError(
-                        "too_large",
-                        f"{opened.width} x {opened.height} pixels are more than max_pixels"
-                        f" ({max_pixels}).",
-                    )
-                # Phones write several pictures into one JPEG file and call it MPO; people do not.
-                kind = "JPEG" if opened.format == "MPO" else opened.format or "unknown"
-                opened.load()
-                exif = _exif(opened)
-                return Decoded(_upright(to_rgb(opened), kind, exif), kind, exif)
-        except ReadError:
-            raise
-        except UnidentifiedImageError as error:
-            raise ReadError("unidentified", "This is no picture format known here.") from error
-        except MemoryError as error:
+    with _told(_HeaderInvalid):
+        opened = _opened(file, formats)
+    with opened:
+        if opened.width * opened.height > max_pixels:
             raise ReadError(
-                "out_of_memory", "Decoding it needs more memory than read_memory_mb allows."
-            ) from error
-        except _DECODING_ERRORS as error:
-            raise _decoding_error(error) from error
+                "too_large",
+                f"{opened.width} x {opened.height} pixels are more than max_pixels ({max_pixels}).",
+            )
+        # Phones write several pictures into one JPEG file and call it MPO; people do not.
+        kind = "JPEG" if opened.format == "MPO" else opened.format or "unknown"
+        with _told():
+            opened.load()
+            exif = _exif(opened)
+            return Decoded(_upright(to_rgb(opened), kind, exif), kind, exif)
 
 
-# What Pillow and its plug-ins raise on malformed data, found by mutating good files of every
-# format (tests/e2e/test_hostile_files.py).
-_DECODING_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    ArithmeticError, AssertionError, NotImplementedError, EOFError, RuntimeError,
-    struct.error, zlib.error,
-)  # fmt: skip
+_opening = threading.Lock()
 
 
-def _decoding_error(error: Exception) -> ReadError:
-    if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ESTALE}:
-        return ReadError("io_error", _words(error))
-    words = _words(error)
-    if "truncated" in words.lower() or isinstance(error, EOFError):
-        return ReadError("truncated", words)
-    return ReadError("corrupt", words)
+def _opened(file: IO[bytes], formats: Sequence[str]) -> Image.Image:
+    """The picture with its header read and nothing decoded.
+
+    Our own limit of pixels replaces Pillow's, which is a global that the rest of the process
+    keeps: a thin client lives in other people's programs.
+    """
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextmanager
+def _told(unreadable: type[ReadError] = ReadError) -> Iterator[None]:
+    """Turn whatever a decoder raises on malformed data into a ReadError.
+
+    Pillow and its plug-ins raise nearly every class there is (tests/unit/test_hostile.py).
+    """
+    try:
+        yield
+    except ReadError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ReadError("unidentified", "This is no picture format known here.") from error
+    except MemoryError as error:
+        raise ReadError(
+            "out_of_memory", "Decoding it needs more memory than read_memory_mb allows."
+        ) from error
+    except Image.DecompressionBombError as error:
+        # A picture inside the picture (ICO, ICNS) that is larger than the outer one says.
+        raise ReadError("too_large", _words(error)) from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in _OF_THE_DATA:
+            raise ReadError("io_error", _words(error)) from error
+        words = _words(error)
+        is_truncated = "truncated" in words.lower() or isinstance(error, EOFError)
+        raise unreadable("truncated" if is_truncated else "corrupt", words) from error
+
+
+# Pillow's own errors carry no number, and a nonsensical offset in a file gives EINVAL.
+_OF_THE_DATA = {None, errno.EINVAL}
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -278,8 +310,9 @@ def _exif(image: Image.Image) -> Image.Exif:
 
 
 def _upright(image: Image.Image, kind: str, exif: Image.Exif) -> Image.Image:
-    # libheif turns the picture itself; its EXIF orientation is then history.
-    if kind in {"HEIF", "AVIF"}:
+    # libheif turns the picture itself; its EXIF orientation is then history.  (Pillow's AVIF
+    # plug-in turns nothing and gives the container's orientation as if it were of the EXIF.)
+    if kind == "HEIF":
         return image
     methods = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -314,4 +347,9 @@ def _iso(seconds: float) -> str | None:
 
 def _words(error: BaseException) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"{text[:400].strip().rstrip('.')}."
+    return f"{_utf8(text)[:400].strip().rstrip('.')}."
+
+
+def _utf8(text: str) -> str:
+    """Without lone surrogates (of names that are not UTF-8), which JSON cannot hold."""
+    return text.encode(errors="backslashreplace").decode()

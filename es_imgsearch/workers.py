@@ -12,6 +12,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
@@ -61,6 +63,22 @@ class ReadWorkers:
             # fork would copy the parent's threads' locks, and torch with them
             context=multiprocessing.get_context("spawn"),
         )
+        # Linux sends the signal of `_die_with` when the *thread* that made a worker ends, so
+        # the first workers are made by a thread that stays until `close`.
+        self._closed = threading.Event()
+        started = threading.Event()
+        self._keeper = threading.Thread(
+            target=self._keep, args=(started,), name="read-workers", daemon=True
+        )
+        self._keeper.start()
+        started.wait()
+
+    def _keep(self, started: threading.Event) -> None:
+        try:
+            _ = self._pool.active  # makes the workers
+        finally:
+            started.set()
+        self._closed.wait()
 
     def read(self, path: str, done: Callable[[Outcome], None]) -> None:
         """Read a file in some worker, then call `done` with what became of it."""
@@ -71,6 +89,8 @@ class ReadWorkers:
         """End the workers at once; files being read are given up, their `done` not awaited."""
         self._pool.stop()
         self._pool.join()
+        self._closed.set()
+        self._keeper.join()
 
     def _outcome(self, future: Future[Any]) -> Outcome:
         try:
@@ -111,6 +131,8 @@ def _begin_worker(plan: ReadPlan, parent: int) -> None:
     _die_with(parent)
     # Ctrl-C reaches the whole process group; the parent decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Pillow warns of every second malformed file; what matters becomes a failure.
+    warnings.simplefilter("ignore")
     _limit_memory(plan.memory_mb)
     _plan = plan
     _describers[:] = [(each.name, each.describe) for each in load_describers(plan.describers)]

@@ -85,11 +85,8 @@ def fake_encoder() -> FakeEncoder:
 @pytest.fixture(params=["memory", "elasticsearch"])
 def any_store(request: pytest.FixtureRequest, fake_encoder: FakeEncoder) -> MemoryStore | Store:
     """An empty index of the fake encoder, once in memory and once on the real server."""
-    store: MemoryStore | Store
-    if request.param == "memory":
-        store = MemoryStore()
-    else:
-        store = request.getfixturevalue("real_store")
+    in_memory = request.param == "memory"
+    store = MemoryStore() if in_memory else request.getfixturevalue("real_store")
     store.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
     return store
 

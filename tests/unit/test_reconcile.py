@@ -133,8 +133,8 @@ _states = st.sampled_from([FileState(1, 1), FileState(1, 2), FileState(2, 1)])
 
 @given(st.dictionaries(_paths, _states), st.dictionaries(_paths, _states))
 def test_any_two_listings_differ_by_what_sets_say(disk: dict, stored: dict):
-    expected = {path: Kind.NEW for path in disk.keys() - stored.keys()}
-    expected |= {path: Kind.LOST for path in stored.keys() - disk.keys()}
+    expected = dict.fromkeys(disk.keys() - stored.keys(), Kind.NEW)
+    expected |= dict.fromkeys(stored.keys() - disk.keys(), Kind.LOST)
     expected |= {
         path: Kind.CHANGED for path in disk.keys() & stored.keys() if disk[path] != stored[path]
     }

@@ -1,0 +1,38 @@
+"""Runs every benchmark that needs nothing but this checkout: `make bench`.
+
+Each writes JSON to benchmarks/results.  starter_quality needs the pictures of a Debian package
+and runs only where STAMPS names their folder.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BENCHMARKS = ["knn_settings", "encoder_speed", "ingest_lag"]
+
+
+def main() -> int:
+    subprocess.run([HERE.parent / "dev" / "es-up"], check=True)
+    os.environ.setdefault("ES_URL", f"http://127.0.0.1:{os.environ.get('ES_PORT', '9200')}")
+    failed = []
+    for name in BENCHMARKS:
+        failed += [name] * run(name)
+    if stamps := os.environ.get("STAMPS"):
+        failed += ["starter_quality"] * run("starter_quality", stamps)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return len(failed)
+
+
+def run(name: str, *arguments: str) -> bool:
+    result = HERE / "results" / f"{name}.json"
+    command = [sys.executable, HERE / f"{name}.py", *arguments, "--json", result]
+    return subprocess.run(command, check=False).returncode != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
