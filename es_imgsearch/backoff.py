@@ -1,4 +1,4 @@
-"""Trying again: exponential waits with full jitter, told once and not a thousand times."""
+"""Trying again: exponential waits with jitter, told once and not a thousand times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Full jitter after Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+# "Equal jitter" after Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 FIRST_WAIT_SECONDS = 0.2
 LONGEST_WAIT_SECONDS = 15.0
 

@@ -8,6 +8,7 @@ comparisons, what is in flight is finished within `shutdown_seconds`, then the p
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections import OrderedDict
@@ -39,16 +40,21 @@ class Daemon:
         self._watcher = Watcher(indexer.roots, indexer.excludes, self._hint)
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._requests: OrderedDict[tuple[Root, str], None] = OrderedDict()
+        # A signal handler may interrupt whoever holds an event's lock; this queue has none.
+        self._stop_wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # Folders to compare, each with the number of the earliest request it stands for.
+        self._requests: OrderedDict[tuple[Root, str], int] = OrderedDict()
         self._requested = threading.Condition()
+        self._asked = 0
+        self._comparing: int | None = None
+        indexer.comparisons_asked = lambda: self._asked
         self._error: BaseException | None = None
         self._gone_roots: set[Root] = set()
         self._pauses = waits()
 
     def stop(self) -> None:
         """Begin to stop; `run` returns when everything has ended.  Safe in a signal handler."""
-        self._stop.set()
-        self._wake.set()
+        self._stop_wanted.put(None)
 
     def run(self) -> bool:
         """Watch until stopped; False if something in flight was left for the next start.
@@ -56,6 +62,8 @@ class Daemon:
         Raises what ended the daemon if it was not `stop`.
         """
         comparer = threading.Thread(target=self._compare_loop, name="reconcile", daemon=True)
+        stopper = threading.Thread(target=self._await_stop, name="stop", daemon=True)
+        stopper.start()
         # Armed first, then scanned: what changes in between is seen by one or by both.
         self._watcher.start()
         comparer.start()
@@ -66,15 +74,23 @@ class Daemon:
         except Stopped:
             logger.debug("The pipeline has ended.")
         finally:
-            self._stop.set()
-            with self._requested:
-                self._requested.notify_all()
+            self.stop()
+            stopper.join()
             self._watcher.stop()
             drained = self._indexer.pipeline.close(drain_seconds=self._settings.shutdown_seconds)
             comparer.join(timeout=5.0)
         if self._error is not None:
             raise self._error
         return drained
+
+    def _await_stop(self) -> None:
+        self._stop_wanted.get()
+        self._stop.set()
+        # Whoever waits for a place in the pipeline, or for Elasticsearch, is woken by this.
+        self._indexer.pipeline.closing.set()
+        self._wake.set()
+        with self._requested:
+            self._requested.notify_all()
 
     def _loop(self) -> None:
         next_full = time.monotonic() + self._settings.reconcile_minutes * 60
@@ -83,10 +99,11 @@ class Daemon:
             self._wake.clear()
             if self._indexer.pipeline.fatal is not None:
                 raise self._indexer.pipeline.fatal
+            compared = self._compared
             self._indexer.submit_settled()
             for root in self._indexer.settler.take_overflowed():
                 self._request(root)
-            all_deleted = self._indexer.delete_gone()
+            all_deleted = self._indexer.delete_gone(compared=compared)
             now = time.monotonic()
             if now >= next_full:
                 next_full = now + self._settings.reconcile_minutes * 60
@@ -102,10 +119,18 @@ class Daemon:
             self._wake.wait(sleep)
 
     def _poll(self) -> None:
-        """Compare what gets no events, and look whether a vanished root is back."""
+        """Compare what gets no events; look whether a vanished root or a pause has ended."""
+        try:
+            for root in self._indexer.pauses_ended():
+                self._request(root)
+        except ImgSearchError as error:
+            if not error.transient:
+                raise
+            self._indexer.outage.begins(error)
         for root in self._indexer.roots:
             if root in self._gone_roots:
-                if root.path.is_dir() and self._watcher.rearm(root):
+                if root.path.is_dir():
+                    self._watcher.rearm(root)
                     self._gone_roots.discard(root)
                     logger.warning("The folder of %r is back.", root.name)
                     self._request(root)
@@ -128,20 +153,41 @@ class Daemon:
                 logger.warning(
                     "The folder of %r is gone; what the index holds of it stays.", hint.root.name
                 )
+            self._request(hint.root)
         else:
             self._indexer.settler.offer(hint, time.time())
         self._wake.set()
 
-    def _request(self, root: Root, folder: str = "") -> None:
-        """Have a folder compared; one request covers those for the folders below it."""
+    def _request(self, root: Root, folder: str = "", number: int | None = None) -> None:
+        """Have a folder compared; one request covers those for the folders below it.
+
+        `number` is that of a request that has to be made again.
+        """
         with self._requested:
+            if number is None:
+                self._asked += 1
+                number = self._asked
             for other_root, other in list(self._requests):
-                if other_root == root and (not other or folder.startswith(f"{other}/")):
+                if other_root == root and (
+                    not other or folder == other or folder.startswith(f"{other}/")
+                ):
+                    self._requests[other_root, other] = min(
+                        number, self._requests[other_root, other]
+                    )
                     return
                 if other_root == root and (not folder or other.startswith(f"{folder}/")):
-                    del self._requests[other_root, other]
-            self._requests[root, folder] = None
+                    number = min(number, self._requests.pop((other_root, other)))
+            self._requests[root, folder] = number
             self._requested.notify_all()
+
+    @property
+    def _compared(self) -> int:
+        """All comparisons asked for up to this number have ended."""
+        with self._requested:
+            open_numbers = list(self._requests.values())
+            if self._comparing is not None:
+                open_numbers.append(self._comparing)
+            return min(open_numbers, default=self._asked + 1) - 1
 
     def _compare_loop(self) -> None:
         waiting_for = set(self._indexer.roots)
@@ -149,6 +195,9 @@ class Daemon:
             while (request := self._next_request()) is not None:
                 root, folder = request
                 found = self._compare(root, folder)
+                with self._requested:
+                    self._comparing = None
+                self._wake.set()
                 if found is None or folder:
                     continue
                 logger.info(
@@ -169,7 +218,7 @@ class Daemon:
                 self._requested.wait()
             if self._stop.is_set():
                 return None
-            request, _ = self._requests.popitem(last=False)
+            request, self._comparing = self._requests.popitem(last=False)
             return request
 
     def _compare(self, root: Root, folder: str) -> Pass | None:
@@ -180,10 +229,9 @@ class Daemon:
             if not error.transient:
                 raise
             self._indexer.outage.begins(error)
-            self._request(root, folder)
+            self._request(root, folder, self._comparing)
             self._stop.wait(next(self._pauses))
             return None
         self._indexer.outage.ends()
         self._pauses = waits()
-        self._wake.set()
         return found

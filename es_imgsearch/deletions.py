@@ -15,9 +15,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 
-from es_imgsearch.reconcile import Prunes
+from es_imgsearch.reconcile import Prunes, is_looked_at
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.store import Store, Write
 
@@ -32,10 +33,18 @@ _WINDOW_SECONDS = 600.0
 _CHUNK = 500
 
 
+class PauseKind(StrEnum):
+    UNLISTABLE = "unlistable"
+    OTHER_DEVICE = "other_device"
+    EMPTY = "empty"
+    SHARE = "share"
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """Why a root's deletions wait for somebody to say that they are meant."""
 
+    kind: PauseKind
     reason: str
     pictures: int
 
@@ -48,9 +57,10 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """How many documents went, or why none did."""
+    """How many documents went and from which paths, or why none did."""
 
     pictures: int = 0
+    paths: Sequence[str] = ()
     pause: Pause | None = None
 
 
@@ -73,10 +83,17 @@ class Deletions:
         self._clock = clock
         self._devices: dict[str, int] = {}
         self._recent: dict[str, deque[tuple[float, int]]] = {}
+        self._paused_by_share: set[str] = set()
 
     def remember_device(self, root: Root) -> None:
         """Note which file system the root is on; another one later is not the same folder."""
         self._devices.setdefault(root.name, os.stat(root.path).st_dev)
+
+    def resume(self, root: Root) -> None:
+        """Somebody said that what is missing is meant: what comes next is judged afresh."""
+        self._devices.pop(root.name, None)
+        self._recent.pop(root.name, None)
+        self._paused_by_share.discard(root.name)
 
     def run(
         self, root: Root, relative_paths: Sequence[str], no_pictures: Mapping[str, FileState]
@@ -86,19 +103,16 @@ class Deletions:
         `no_pictures` are ids whose file is there but is no picture (any more), in which state.
         Every path is looked at once more; additions must have been acknowledged before.
         """
-        # A folder that cannot be looked at says nothing, whatever is allowed.
-        if (pause := self._unlistable(root)) is not None:
-            return Deleted(pause=pause)
-        if not self._allow and (pause := self._another_folder(root)) is not None:
-            return Deleted(pause=pause)
         gone = {
             image_id(root.name, path): path
             for path in relative_paths
-            if _is_gone(root.absolute(path), no_pictures.get(image_id(root.name, path)))
+            if self._is_gone(root, path, no_pictures.get(image_id(root.name, path)))
         }
+        # After the paths: a folder that vanished while they were looked at is seen here.
+        if (pause := self._folder_pause(root, gone)) is not None:
+            return Deleted(pause=pause)
         if not gone:
             return Deleted()
-        self._store.refresh()
         contents: dict[str, str] = {}
         stored: list[str] = []
         for chunk in _chunks(gone):
@@ -106,51 +120,73 @@ class Deletions:
             contents |= found
             # Deleting what is not there would cost the index a tombstone each.
             stored += found.keys() | self._store.attempts(chunk).keys()
-        if not self._allow and (pause := self._share_pause(root, contents)) is not None:
+        lost = self._lost(contents)
+        if not self._allow and (pause := self._share_pause(root, lost)) is not None:
             return Deleted(pause=pause)
         for chunk in _chunks(stored):
             for result in self._store.write([Write(each) for each in chunk]).values():
                 if result is not None:
                     raise result
-        return Deleted(len(contents))
+        if lost:
+            self._recent.setdefault(root.name, deque()).append((self._clock(), lost))
+        return Deleted(len(contents), [gone[each] for each in stored])
 
-    def _unlistable(self, root: Root) -> Pause | None:
+    def _is_gone(self, root: Root, path: str, no_picture: FileState | None) -> bool:
+        return not is_looked_at(root, self._prunes, path) or _is_gone(
+            root.absolute(path), no_picture
+        )
+
+    def _folder_pause(self, root: Root, gone: Mapping[str, str]) -> Pause | None:
+        # A folder that cannot be looked at says nothing, whatever is allowed.
         try:
             os.scandir(root.path).close()
+            if not gone:
+                return None
+            # Counts and look-ups see what was acknowledged until now.
+            self._store.refresh()
+            return None if self._allow else self._another_folder(root)
         except OSError as error:
-            return Pause(f"its folder cannot be listed ({error.strerror})", self._held(root))
-        return None
+            reason = f"its folder cannot be listed ({error.strerror})"
+            return Pause(PauseKind.UNLISTABLE, reason, self._held(root))
 
     def _another_folder(self, root: Root) -> Pause | None:
         device = os.stat(root.path).st_dev
         if self._devices.setdefault(root.name, device) != device:
-            return Pause("another file system is mounted there now", self._held(root))
+            return Pause(
+                PauseKind.OTHER_DEVICE,
+                "another file system is mounted there now",
+                self._held(root),
+            )
         with os.scandir(root.path) as entries:
             is_empty = all(
                 self._prunes(entry.name, "", entry.is_dir(follow_symlinks=False))
                 for entry in entries
             )
         if is_empty and (held := self._held(root)):
-            return Pause(f"its folder is empty while the index holds {held} of it", held)
+            return Pause(
+                PauseKind.EMPTY, f"its folder is empty while the index holds {held} of it", held
+            )
         return None
 
-    def _share_pause(self, root: Root, contents: Mapping[str, str]) -> Pause | None:
-        lost = self._lost(contents)
+    def _share_pause(self, root: Root, lost: int) -> Pause | None:
         total = self._held(root)
         recent = self._recent.setdefault(root.name, deque())
         now = self._clock()
-        while recent and now - recent[0][0] > _WINDOW_SECONDS:
-            recent.popleft()
+        # Waiting must not turn a deletion that was paused into one that is not.
+        if root.name not in self._paused_by_share:
+            while recent and now - recent[0][0] > _WINDOW_SECONDS:
+                recent.popleft()
         lately = sum(number for _, number in recent)
         share = (lost + lately) / max(1, total + lately)
         if total + lately >= SHARE_COUNTS_FROM and lost and share > self._max_delete_share:
+            self._paused_by_share.add(root.name)
             return Pause(
+                PauseKind.SHARE,
                 f"{lost} of its {total} pictures are gone ({share:.0%}, more than"
                 f" max_delete_share, {self._max_delete_share:.0%})",
                 lost,
             )
-        if lost:
-            recent.append((now, lost))
+        self._paused_by_share.discard(root.name)
         return None
 
     def _lost(self, contents: Mapping[str, str]) -> int:

@@ -6,20 +6,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from es_imgsearch.backoff import Outage, persist
+from es_imgsearch.backoff import Outage, Stopped, persist
 from es_imgsearch.deletions import Deletions, Pause
 from es_imgsearch.embed import Encoder
 from es_imgsearch.excludes import Excludes
+from es_imgsearch.gone import Gone
 from es_imgsearch.mapping import Meta
 from es_imgsearch.pipeline import Counts, Pipeline
-from es_imgsearch.reconcile import Kind, Unknown, differences, walk
-from es_imgsearch.records import Change, Root
+from es_imgsearch.reconcile import Kind, Seen, Unknown, differences, is_looked_at, walk
+from es_imgsearch.records import Change, Root, disk_path, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.settle import Settler
 from es_imgsearch.store import Store
@@ -56,6 +58,7 @@ class Indexer:
         warm_up: bool = False,
     ) -> None:
         """`warm_up` loads the model at once, so that the first picture does not wait for it."""
+        self.comparisons_asked: Callable[[], int] = lambda: 0
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
         self.settler = Settler(settings.settle_seconds)
@@ -63,8 +66,12 @@ class Indexer:
         self.found = 0
         self._store = store
         self._settings = settings
-        self._gone: dict[str, dict[str, tuple[int, float]]] = {root.name: {} for root in roots}
-        self._gone_lock = threading.Lock()
+        # Pauses that this process has not told of may stand in `_meta` from one before.
+        self._pause_told: set[str] = set()
+        self._gone = {
+            root.name: Gone(settings.settle_seconds, lambda: self.comparisons_asked())
+            for root in roots
+        }
         self._deletions = Deletions(
             store,
             self.excludes.prunes,
@@ -103,14 +110,15 @@ class Indexer:
             found.unknown += 1
             logger.warning(
                 "%s cannot be looked at (%s); what the index holds of it stays.",
-                root.absolute(what.stored_path),
+                root.absolute(disk_path(what.stored_path)),
                 what.reason,
             )
 
         self._store.refresh()
-        disk = walk(root, self.excludes.prunes, folder)
-        documents = self._store.listing(root.name, folder)
-        failures = self._store.listing(root.name, folder, failures=True)
+        disk = self._until_closing(walk(root, self.excludes.prunes, folder))
+        stored_folder = stored_path(folder)
+        documents = self._store.listing(root.name, stored_folder)
+        failures = self._store.listing(root.name, stored_folder, failures=True)
         for difference in differences(disk, documents, failures, unknown):
             if difference.kind is Kind.LOST:
                 found.lost += 1
@@ -126,6 +134,8 @@ class Indexer:
                 self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
             else:
                 self.pipeline.submit(Change(root, difference.relative_path, now))
+        if not folder:
+            self._gone[root.name].note_complete()
         found.seconds = time.monotonic() - started
         return found
 
@@ -134,28 +144,52 @@ class Indexer:
         for root, relative_path, detected_at in self.settler.due(time.time()):
             self.pipeline.submit(Change(root, relative_path, detected_at))
 
-    def delete_gone(self, *, patience_seconds: float | None = None) -> bool:
+    def _until_closing(self, disk: Iterator[Seen | Unknown]) -> Iterator[Seen | Unknown]:
+        for each in disk:
+            if self.pipeline.closing.is_set():
+                raise Stopped
+            yield each
+
+    def delete_gone(self, *, compared: int = 0, at_once: bool = False) -> bool:
         """Delete what has been gone for a moment and whose additions are acknowledged.
 
-        A file moved is first seen as gone, then as new: `patience_seconds` (by default
-        `settle_seconds`) give the new one time to take over the vector.  False while
+        `compared`: how many of `comparisons_asked` had ended before `submit_settled` was last
+        called.  `at_once`: everything, since nothing else is under way.  False while
         something is still waiting.
         """
-        patience = self._settings.settle_seconds if patience_seconds is None else patience_seconds
-        settled = self.pipeline.settled_until
-        now = time.monotonic()
-        waiting = False
         for root in self.roots:
-            with self._gone_lock:
-                gone = self._gone[root.name]
-                ripe = [p for p, (ticket, at) in gone.items()
-                        if ticket <= settled and at + patience <= now]  # fmt: skip
-                waiting = waiting or len(ripe) < len(gone)
-                for path in ripe:
-                    del gone[path]
-            if ripe:
-                self._delete(root, ripe)
-        return not waiting
+            gone = self._gone[root.name]
+            if at_once:
+                taken = gone.take_all()
+            elif gone:
+                found = gone.take(compared, self.pipeline.ticket, self.pipeline.settled_until)
+                if found is None:
+                    continue
+                taken = found
+            else:
+                continue
+            paths, is_complete = taken
+            # A pause is judged again by a comparison of the whole root only: one more file
+            # that goes says nothing of those that are missing.
+            if is_complete or root.name not in self.paused:
+                self._delete(root, paths, is_complete)
+        return not any(self._gone.values())
+
+    def pauses_ended(self) -> list[Root]:
+        """Paused roots of which `_meta` says so no more: `sync --allow-deletes` ran.
+
+        What they lack is judged afresh; the caller compares them.
+        """
+        paused = [root for root in self.roots if root.name in self.paused]
+        if not paused:
+            return []
+        entries = self._store.info().meta.roots
+        ended = [each for each in paused if "deletions_paused" not in entries.get(each.name, {})]
+        for root in ended:
+            self._deletions.resume(root)
+            del self.paused[root.name]
+            logger.warning("Deletions in %r go on.", root.name)
+        return ended
 
     def summary(self) -> str:
         counts = self.counts
@@ -169,44 +203,44 @@ class Indexer:
                 words.append(f"{number} {what}")
         return ", ".join(words)
 
-    def _delete(self, root: Root, relative_paths: Sequence[str]) -> None:
+    def _delete(self, root: Root, relative_paths: Sequence[str], is_complete: bool) -> None:
         result = persist(
             lambda: self._deletions.run(root, relative_paths, self.pipeline.no_pictures()),
-            self.pipeline.stopping,
+            self.pipeline.closing,
             self.outage,
         )
-        self._tell_pause(root, result.pause)
-        if result.pause is not None:
-            return
+        self._tell_pause(root, result.pause, is_complete)
         self.counts.deleted += result.pictures
-        for path in relative_paths:
+        for path in result.paths:
             change = Change(root, path, time.time())
-            self.pipeline.forget(change.image_id)
+            self.pipeline.forget(change)
             # Back again while its document was being deleted?
-            self.settler.offer(Hint(root, path, HintKind.TOUCHED), change.detected_at)
+            if is_looked_at(root, self.excludes.prunes, path) and os.path.exists(
+                root.absolute(path)
+            ):
+                self.settler.offer(Hint(root, path, HintKind.TOUCHED), change.detected_at)
 
-    def _tell_pause(self, root: Root, pause: Pause | None) -> None:
+    def _tell_pause(self, root: Root, pause: Pause | None, is_complete: bool) -> None:
         before = self.paused.get(root.name)
-        if pause == before:
+        is_known = root.name in self._pause_told or not (pause or is_complete)
+        if pause == before and is_known:
             return
         if pause is not None:
             self.paused[root.name] = pause
-            if before is None or before.reason != pause.reason:
+            if before is None or before.kind != pause.kind:
                 logger.warning("%s", pause.words(root))
-        else:
-            self.paused.pop(root.name, None)
+        elif before is not None:
+            del self.paused[root.name]
             logger.warning("Deletions in %r go on.", root.name)
         persist(
             lambda: self._store.update_meta(lambda meta: _with_pause(meta, root.name, pause)),
-            self.pipeline.stopping,
+            self.pipeline.closing,
             self.outage,
         )
+        self._pause_told.add(root.name)
 
     def _note_gone(self, change: Change) -> None:
-        with self._gone_lock:
-            self._gone[change.root.name].setdefault(
-                change.relative_path, (self.pipeline.ticket, time.monotonic())
-            )
+        self._gone[change.root.name].note(change.relative_path)
 
     def _note_unsettled(self, change: Change) -> None:
         hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
@@ -233,16 +267,26 @@ def sync(indexer: Indexer) -> list[Pass]:
     """
     passes = [indexer.reconcile(root) for root in indexer.roots]
     deadline = time.monotonic() + _UNSETTLED_SECONDS
-    pause = threading.Event()
-    while len(indexer.settler) and time.monotonic() < deadline:
-        indexer.submit_settled()
-        due_at = indexer.settler.next_due_at()
-        if due_at is not None:
-            pause.wait(max(0.0, min(1.0, due_at - time.time())))
+    _work_off(indexer, deadline)
     if len(indexer.settler):
         logger.warning(
             "%d files are still being written; run sync again later.", len(indexer.settler)
         )
-    indexer.pipeline.wait_idle()
-    indexer.delete_gone(patience_seconds=0.0)
+    indexer.delete_gone(at_once=True)
+    # Files that came back while their documents were being deleted.
+    _work_off(indexer, deadline)
     return passes
+
+
+def _work_off(indexer: Indexer, deadline: float) -> None:
+    """Wait until nothing is in flight and nothing settles, the latter until the deadline."""
+    pause = threading.Event()
+    while True:
+        indexer.submit_settled()
+        indexer.pipeline.wait_idle()
+        # A file that changed while it was read settles once more.
+        if not len(indexer.settler) or time.monotonic() >= deadline:
+            return
+        due_at = indexer.settler.next_due_at()
+        if due_at is not None:
+            pause.wait(max(0.0, min(1.0, due_at - time.time())))

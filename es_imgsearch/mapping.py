@@ -13,6 +13,7 @@ from es_imgsearch.errors import EncoderMismatch, IndexConflict, ProfileUnknown, 
 from es_imgsearch.resources import folder, load_json
 
 SCHEMA_VERSION = 1
+_CREATED_BY = "es_imgsearch"
 VECTOR_FIELD = "image_embedding"
 SIMILARITIES = ("cosine", "dot_product", "l2_norm")
 DEFAULT_PROFILE = "balanced"
@@ -74,7 +75,7 @@ class Meta:
 
     def to_body(self) -> dict[str, Any]:
         return {
-            "created_by": "es_imgsearch",
+            "created_by": _CREATED_BY,
             "schema_version": self.schema_version,
             "encoder": asdict(self.seal),
             "profile": self.profile,
@@ -85,26 +86,30 @@ class Meta:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any], index: str) -> Meta:
+        version = body.get("schema_version")
+        if body.get("created_by") != _CREATED_BY or not isinstance(version, int):
+            raise IndexConflict(
+                f"Index {index!r} was not made by es_imgsearch: choose another --index."
+            )
+        # Looked at first: what a newer schema adds must not look like a foreign index.
+        if version > SCHEMA_VERSION:
+            raise IndexConflict(
+                f"Index {index!r} has schema {version}, newer than this program's"
+                f" {SCHEMA_VERSION}: update es_imgsearch."
+            )
         try:
-            meta = cls(
+            return cls(
                 seal=Seal(**body["encoder"]),
                 profile=body["profile"],
                 similarity=body["similarity"],
                 tuning=Tuning(**body["tuning"]),
                 roots=body.get("roots", {}),
-                schema_version=body["schema_version"],
+                schema_version=version,
             )
         except (KeyError, TypeError) as error:
             raise IndexConflict(
-                f"Index {index!r} was not made by es_imgsearch (its _meta lacks {error}):"
-                " choose another --index."
+                f"The _meta of index {index!r} is damaged ({error}): make another --index."
             ) from error
-        if meta.schema_version > SCHEMA_VERSION:
-            raise IndexConflict(
-                f"Index {index!r} has schema {meta.schema_version}, newer than this program's"
-                f" {SCHEMA_VERSION}: update es_imgsearch."
-            )
-        return meta
 
     def with_root(self, name: str, root: Mapping[str, Any]) -> Meta:
         return replace(self, roots={**self.roots, name: root})
@@ -137,6 +142,11 @@ def new_meta(seal: Seal, profile: str, similarity: str) -> Meta:
             f"Profile 'binary' needs vectors of at least {_BINARY_MIN_DIMS} dims, encoder"
             f" {seal.name!r} has {seal.dims}: use --profile compact."
         )
+    if profile == "compact" and seal.dims % 2:
+        raise UsageError(
+            f"Profile 'compact' needs an even number of dims, encoder {seal.name!r} has"
+            f" {seal.dims}: use --profile balanced."
+        )
     return Meta(seal=seal, profile=profile, similarity=similarity, tuning=Tuning(**tuning))
 
 
@@ -147,21 +157,24 @@ def index_body(meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> dict[
     """
     body: dict[str, Any] = load_json("mappings", "common.json")
     properties = body["mappings"]["properties"]
-    for fields in described:
-        for name, mapping in fields.items():
-            if properties.get(name, mapping) != mapping:
-                raise IndexConflict(f"Two describers map the field {name!r} differently.")
-            properties[name] = mapping
     vector = load_profile(meta.profile)["properties"][VECTOR_FIELD]
     vector |= {"dims": meta.seal.dims, "similarity": meta.similarity}
     properties[VECTOR_FIELD] = vector
+    for fields in described:
+        for name, mapping in fields.items():
+            if properties.get(name, mapping) != mapping:
+                raise IndexConflict(
+                    f"A describer maps the field {name!r} differently from another describer or"
+                    " from mappings/: one of them has to give its field another name."
+                )
+            properties[name] = mapping
     body["mappings"]["_meta"] = meta.to_body()
     return body
 
 
 def failures_body() -> dict[str, Any]:
     body: dict[str, Any] = load_json("mappings", "failures.json")
-    body["mappings"]["_meta"] = {"created_by": "es_imgsearch", "schema_version": SCHEMA_VERSION}
+    body["mappings"]["_meta"] = {"created_by": _CREATED_BY, "schema_version": SCHEMA_VERSION}
     return body
 
 
@@ -171,7 +184,7 @@ def template_body(alias: str, body: Mapping[str, Any]) -> dict[str, Any]:
         "index_patterns": [alias, f"{alias}-0*"],
         "priority": 200,
         "template": dict(body),
-        "_meta": {"created_by": "es_imgsearch"},
+        "_meta": {"created_by": _CREATED_BY},
     }
 
 

@@ -45,6 +45,7 @@ _WRITE_BATCH = 200
 _RECENT_VECTORS = 4096
 _RECENT_FILES = 50_000
 _PLACE_WAIT_SECONDS = 0.2
+_END_SECONDS = 5.0
 
 _Vector = npt.NDArray[np.float32]
 T = TypeVar("T")
@@ -84,6 +85,8 @@ class _Job:
     signature: _Signature
     ticket: int
     again: Change | None = None
+    # Its document was deleted while it was on its way: what is acknowledged may be gone.
+    in_doubt: bool = False
 
 
 @dataclass(slots=True)
@@ -142,10 +145,13 @@ class Pipeline:
         self.outage = outage or Outage()
         self.counts = Counts()
         self.fatal: BaseException | None = None
+        # Nothing more is taken in; then (when `stopping`) nothing more is done.
+        self.closing = threading.Event()
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._places = threading.BoundedSemaphore(settings.queue_size)
+        self._drained: bool | None = None
         self._jobs: dict[str, _Job] = {}
         self._next_ticket = 0
         self._files: _Recent[_Signature] = _Recent(_RECENT_FILES)
@@ -176,6 +182,7 @@ class Pipeline:
 
         Raises Stopped when the pipeline is closing, or what ended it.
         """
+        self._check()
         while not self._places.acquire(timeout=_PLACE_WAIT_SECONDS):
             self._check()
         signature = _look(change)
@@ -232,21 +239,33 @@ class Pipeline:
             raise self.fatal
         return True
 
-    def forget(self, image_id: str) -> None:
-        """The document of this id was deleted; the same file back again is new."""
+    def forget(self, change: Change) -> None:
+        """The document of this path was deleted; the same file back again is new."""
         with self._lock:
-            self._files.forget(image_id)
+            self._files.forget(change.image_id)
+            if (job := self._jobs.get(change.image_id)) is not None:
+                job.in_doubt = True
 
     def close(self, *, drain_seconds: float = 0.0) -> bool:
-        """Finish what is in flight within `drain_seconds`, then end; False if some was left."""
-        drained = self.fatal is None and self.wait_idle(drain_seconds)
-        self.stopping.set()
-        self._workers.close()
-        self._to_embed.put(None)
-        self._to_write.put(None)
-        for thread in self._threads:
-            thread.join(timeout=max(5.0, self._settings.request_timeout_seconds))
-        return drained
+        """Finish what is in flight within `drain_seconds`, then end; False if some was left.
+
+        May be called again, which changes nothing.
+        """
+        self.closing.set()
+        if self._drained is None:
+            try:
+                self._drained = self.wait_idle(drain_seconds)
+            except BaseException:  # noqa: BLE001 - `fatal`, which whoever waits is told
+                self._drained = False
+            self.stopping.set()
+            self._workers.close()
+            self._to_embed.put(None)
+            self._to_write.put(None)
+            deadline = time.monotonic() + _END_SECONDS
+            for thread in self._threads:
+                # One that waits for an answer that does not come is not waited for.
+                thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        return self._drained
 
     # -- stages ----------------------------------------------------------------------------
 
@@ -259,7 +278,13 @@ class Pipeline:
 
     def _read(self, job: _Job) -> None:
         path = job.change.root.absolute(job.change.relative_path)
-        self._workers.read(path, lambda outcome: self._was_read(job, outcome))
+        try:
+            self._workers.read(path, lambda outcome: self._was_read(job, outcome))
+        except RuntimeError as error:
+            # The workers were ended between the question and the answer.
+            if self.stopping.is_set():
+                raise Stopped from error
+            raise
 
     def _was_read(self, job: _Job, outcome: Outcome) -> None:
         image_id = job.change.image_id
@@ -417,12 +442,13 @@ class Pipeline:
         now = _look(job.change)
         written = job.signature.state if ready.picture is None else ready.picture.state
         with self._lock:
-            if now is not None and now.state == written:
+            if now is not None and now.state == written and not job.in_doubt:
                 self._files.keep(job.change.image_id, now)
                 self._no_pictures.forget(job.change.image_id)
             elif job.again is None:
                 # It changed while it was on its way: once more, in the place it already has.
                 job.again = Change(job.change.root, job.change.relative_path, time.time())
+            job.in_doubt = False
         self._finish(job)
 
     def _finish(self, job: _Job) -> None:
@@ -437,7 +463,7 @@ class Pipeline:
                 repeat = (
                     again is not None
                     and now is not None
-                    and not self.stopping.is_set()
+                    and not self.closing.is_set()
                     and not self._is_done(again.image_id, now)
                 )
                 if repeat and again is not None and now is not None:
@@ -458,7 +484,7 @@ class Pipeline:
     def _check(self) -> None:
         if self.fatal is not None:
             raise self.fatal
-        if self.stopping.is_set():
+        if self.closing.is_set():
             raise Stopped
 
     def _guarded(self, loop: Callable[[], None]) -> None:

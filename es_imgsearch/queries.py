@@ -13,11 +13,17 @@ from es_imgsearch.mapping import VECTOR_FIELD, Tuning
 # The server's own ceiling; a k above it cannot be asked for either.
 MAX_NUM_CANDIDATES = 10_000
 
-# The server's own default is 1.5 k, which on quantised vectors misses a fifth of the true
-# neighbours (`make bench`, knn_settings); the tuned number is for k = 10, larger k need more.
+# The tuned number is for k = 10; a larger k needs more.  The server's own default is 1.5 k, which
+# found .95 (int8) and .87 (int4) of the true ten of 10,000 vectors, the profiles' tuning all of
+# them (benchmarks/knn_settings.py).
 _CANDIDATES_PER_HIT = 2
 
 _NUMBERS = {"long", "integer", "short", "byte", "float", "double", "half_float"}
+_DATE = re.compile(r"[0-9]{4}(-[0-9]{2}){0,2}")
+_DATE_AND_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{3,6})?)?"
+    r"(Z|[+-][0-9]{2}:[0-9]{2})?"
+)
 _RANGE = re.compile(r"^(?P<low>[^.]*(?:\.[^.]+)*)\.\.(?P<high>.*)$")
 
 FilterValue = str | int | float | bool | date | datetime | None
@@ -118,9 +124,9 @@ def filter_clauses(
 ) -> list[dict[str, Any]]:
     """Filter clauses for {field: value}, all of which a hit must meet.
 
-    A list means any of its values; a pair (low, high) with None for an open end, or the
-    string ``low..high``, is a range over numbers, dates and keywords; `folder` matches the
-    whole subtree.  `since` and `until` compare the day a picture was taken, or last
+    A list means any of its values; a pair (low, high) with None for an open end is a range
+    over numbers, dates and keywords, and so is, over numbers and dates, the string
+    ``low..high``; `folder` matches the whole subtree.  `since` and `until` compare the day a picture was taken, or last
     modified where the camera wrote no date.  `properties` is the index's mapping.
     """
     clauses = [_clause(field, value, properties) for field, value in (filters or {}).items()]
@@ -143,11 +149,11 @@ def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
 def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     name, _, key = field.partition(".")
     mapping = properties.get(name)
-    if mapping is None or (key and mapping["type"] != "flattened"):
+    if mapping is None or (key and _kind(mapping) != "flattened"):
         raise FilterInvalid(
             f"There is no field {field!r} to filter by; there are {_filterable(properties)}."
         )
-    kind = mapping["type"]
+    kind = _kind(mapping)
     if isinstance(value, tuple):
         if len(value) != 2:
             raise FilterInvalid(f"A range of {field!r} is a pair (low, high).")
@@ -162,7 +168,7 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
 
 
 def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any]:
-    kind = mapping["type"]
+    kind = _kind(mapping)
     if value is None:
         return {"bool": {"must_not": [{"exists": {"field": field}}]}}
     if field == "folder":
@@ -185,6 +191,8 @@ def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any
 
 
 def _range(field: str, low: Any, high: Any, kind: str) -> dict[str, Any]:
+    if low is None and high is None:
+        raise FilterInvalid(f"A range of {field!r} needs a low or a high end.")
     if kind in _NUMBERS:
         low, high = (None if end is None else _number(field, end) for end in (low, high))
     elif kind == "date":
@@ -215,21 +223,34 @@ def _number(field: str, value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise FilterInvalid(f"Field {field!r} holds numbers, not {value!r}.")
     try:
-        number = float(value)
-    except ValueError:
+        # Not by way of float, which would change an mtime_ns.
+        return int(value) if not isinstance(value, float) else _whole(value)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return _whole(float(value))
+    except (ValueError, OverflowError):
         raise FilterInvalid(f"Field {field!r} holds numbers, not {value!r}.") from None
-    return int(number) if number.is_integer() else number
+
+
+def _whole(number: float) -> int | float:
+    """An int where it is one; raises for what is not finite."""
+    return int(number) if int(number) == number else number
 
 
 def _moment(field: str, value: Any) -> str:
     if isinstance(value, (date, datetime)):
         return value.isoformat()
     text = str(value).strip()
-    if re.fullmatch(r"\d{4}(-\d{2}){0,2}", text):
-        candidate = text + "-01-01"[len(text) - 4 :]
+    if _DATE_AND_TIME.fullmatch(text):
+        # Elasticsearch wants the T.
+        text = candidate = text.replace(" ", "T")
     else:
-        candidate = text
+        candidate = text + "-01-01"[len(text) - 4 :]
     try:
+        # Other forms that Python reads (20240531, 2024-W22) mean something else to Elasticsearch.
+        if not (_DATE.fullmatch(text) or _DATE_AND_TIME.fullmatch(text)):
+            raise ValueError
         datetime.fromisoformat(candidate)
     except ValueError:
         raise FilterInvalid(
@@ -246,6 +267,13 @@ def _unit(moment: str) -> str | None:
 def _filterable(properties: Mapping[str, Mapping[str, Any]]) -> str:
     return ", ".join(
         sorted(
-            name for name, m in properties.items() if m["type"] not in {"dense_vector", "nested"}
+            name
+            for name, mapping in properties.items()
+            if _kind(mapping) not in {"dense_vector", "nested", "object"}
         )
     )
+
+
+def _kind(mapping: Mapping[str, Any]) -> str:
+    # The server leaves the type of an object out.
+    return str(mapping.get("type", "object"))

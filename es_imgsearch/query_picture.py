@@ -29,7 +29,14 @@ def open_query_picture(
     image = _opened(picture, max_pixels)
     if box is None:
         return image
-    x, y, width, height = box
+    try:
+        x, y, width, height = (float(number) for number in box)
+    except (TypeError, ValueError):
+        raise QueryPictureInvalid(
+            f"A box is four numbers (x, y, width, height) in pixels, not {box!r}."
+        ) from None
+    if not np.isfinite([x, y, width, height]).all():
+        raise QueryPictureInvalid(f"The numbers of a box must be finite, not {box!r}.")
     left, top = max(0, round(x)), max(0, round(y))
     right, bottom = min(image.width, round(x + width)), min(image.height, round(y + height))
     if right - left < 1 or bottom - top < 1:
@@ -42,7 +49,7 @@ def open_query_picture(
 
 def _opened(picture: QueryPicture, max_pixels: int) -> Image.Image:
     if isinstance(picture, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(picture))
+        return _from_pil(picture)
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
     if isinstance(picture, (bytes, bytearray, memoryview)):
@@ -53,8 +60,9 @@ def _opened(picture: QueryPicture, max_pixels: int) -> Image.Image:
             content = path.read_bytes()
         except FileNotFoundError:
             raise QueryPictureInvalid(f"There is no file {str(path)!r}.") from None
-        except OSError as error:
-            raise QueryPictureInvalid(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise QueryPictureInvalid(f"{str(path)!r} cannot be read: {why}.") from error
         return _decoded(content, path.suffix.lower(), repr(str(path)), max_pixels)
     raise QueryPictureInvalid(
         f"A query picture is a path, bytes, a PIL image or an array, not {type(picture).__name__}."
@@ -67,6 +75,16 @@ def _decoded(content: bytes, suffix: str, what: str, max_pixels: int) -> Image.I
     except ReadError as error:
         words = error.message[:1].lower() + error.message[1:]
         raise QueryPictureInvalid(f"{what} cannot be searched with: {words}") from error
+
+
+def _from_pil(image: Image.Image) -> Image.Image:
+    """Its pixels may be read only now, so everything that decoding raises may come."""
+    try:
+        return to_rgb(ImageOps.exif_transpose(image))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise QueryPictureInvalid(f"The PIL image cannot be searched with: {error}.") from error
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:

@@ -224,7 +224,7 @@ def decode(source: IO[bytes] | bytes, *, max_pixels: int, suffix: str = "") -> D
 _opening = threading.Lock()
 
 
-def _opened(file: IO[bytes], formats: Sequence[str]) -> Image.Image:
+def _opened(file: IO[bytes], formats: list[str]) -> Image.Image:
     """The picture with its header read and nothing decoded.
 
     Our own limit of pixels replaces Pillow's, which is a global that the rest of the process

@@ -58,6 +58,8 @@ def walk(root: Root, prunes: Prunes, folder: str = "") -> Iterator[Seen | Unknow
     `prunes(name, relative_folder, is_folder)` says what is left out.  Links to files are
     files; links to folders are not followed, so there are no loops.
     """
+    if not is_reached(root, prunes, folder):
+        return
     base = os.fspath(root.path)
     # A stack of iterators, one a level: a list of (sort key, name) each.
     try:
@@ -90,6 +92,31 @@ def walk(root: Root, prunes: Prunes, folder: str = "") -> Iterator[Seen | Unknow
             continue
         if stat.S_ISREG(status.st_mode):
             yield Seen(where, FileState.of(status))
+
+
+def is_reached(root: Root, prunes: Prunes, folder: str) -> bool:
+    """Whether a walk of the root enters this folder: it is there, no link, not left out.
+
+    True where that cannot be told.
+    """
+    path, above = os.fspath(root.path), ""
+    for name in folder.split("/") if folder else ():
+        if prunes(name, above, True):
+            return False
+        path = f"{path}/{name}"
+        above = f"{above}/{name}" if above else name
+        try:
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                return False
+        except OSError as error:
+            return error.errno not in {errno.ENOENT, errno.ENOTDIR}
+    return True
+
+
+def is_looked_at(root: Root, prunes: Prunes, relative_path: str) -> bool:
+    """Whether a walk of the root would give this file, if it is there."""
+    folder, _, name = relative_path.rpartition("/")
+    return not prunes(name, folder, False) and is_reached(root, prunes, folder)
 
 
 def _unlisted(stored: str, error: OSError) -> Iterator[Unknown]:

@@ -33,11 +33,12 @@ def parse_roots(texts: Sequence[str]) -> list[Root]:
 
 def _parse(text: str) -> Root:
     name, equals, folder = text.partition("=")
-    if not equals or Path(text).is_dir():
+    if not equals or os.path.isdir(text):
         name, folder = "", text
-    path = Path(folder).expanduser()
-    if not path.is_dir():
-        why = "is not a folder" if path.exists() else "does not exist"
+    # os.path, unlike Path, answers also where a folder may not be entered or a user is unknown.
+    path = Path(os.path.expanduser(folder))
+    if not os.path.isdir(path):
+        why = "is not a folder" if os.path.exists(path) else "does not exist"
         raise RootError(f"{folder!r} {why}: give the folder that holds the pictures.")
     path = path.resolve()
     name = name or stored_path(path.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,10 @@ class Settings(BaseModel):
         20.0, gt=0, description="How long work in hand may take to finish after SIGTERM."
     )
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, _without_password(value) if name == "es_url" else value
+
     @field_validator("index")
     @classmethod
     def _index_name(cls, value: str) -> str:
@@ -140,6 +144,12 @@ class Settings(BaseModel):
     def _globs(cls, value: Any) -> Any:
         # In the environment a list is written with the separator of PATH.
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+
+def _without_password(url: str) -> str:
+    """The address as it may be shown: what stands before the last @ left out."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def load_settings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.query_picture import open_query_picture
@@ -89,7 +89,11 @@ def _paste(
     at: tuple[int, int],
     room: tuple[int, int],
 ) -> None:
-    small = ImageOps.contain(picture, room)
+    scale = min(room[0] / picture.width, room[1] / picture.height)
+    # A panorama a thousand times as wide as high still has a height.
+    small = picture.resize(
+        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    )
     left = at[0] + (room[0] - small.width) // 2
     top = at[1] + (room[1] - small.height) // 2
     sheet.paste(small, (left, top))
@@ -114,8 +118,9 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int, most
 
 
 def _shortened(draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int) -> str:
-    # Lone surrogates (names that are not UTF-8) cannot be drawn.
+    # Lone surrogates (names that are not UTF-8) cannot be drawn, nor can line breaks.
     text = text.encode("utf-8", errors="replace").decode()
+    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
     if draw.textlength(text, font=font) <= width:
         return text
     while text and draw.textlength(f"{text}…", font=font) > width:

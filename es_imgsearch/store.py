@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import elastic_transport
 import elasticsearch
@@ -106,8 +106,6 @@ def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         bare = urlunsplit((parts.scheme, f"{host}:{port}", parts.path, "", ""))
         if parts.username is not None and "api_key" not in options:
-            from urllib.parse import unquote
-
             options["basic_auth"] = (unquote(parts.username), unquote(parts.password or ""))
         return elasticsearch.Elasticsearch(bare, **options)
     except (ValueError, TypeError, OSError) as error:
@@ -410,7 +408,7 @@ class Store:
     def get(self, image_id: str) -> Mapping[str, Any]:
         """Stored fields of one picture, without its vector."""
         try:
-            answer = self.request("GET", f"/{self.index}/_doc/{image_id}")
+            answer = self.request("GET", f"/{self.index}/_doc/{quote(image_id, safe='')}")
         except ImageMissing:
             raise ImageMissing(f"No picture has the image_id {image_id!r}.") from None
         source: Mapping[str, Any] = answer["_source"]
@@ -469,12 +467,13 @@ def translated(address: str, index: str) -> Iterator[None]:
     """Turn every error of the client libraries into one of ours."""
     try:
         yield
-    except elasticsearch.ApiError as error:
-        raise _api_error(error, address, index) from error
     except elasticsearch.UnsupportedProductError as error:
+        # A kind of ApiError, so it comes first.
         raise StoreRejected(
-            f"What answers at {address} is not Elasticsearch 8: {error}."
+            f"What answers at {address} is not Elasticsearch 8: {error.message}."
         ) from error
+    except elastic_transport.ApiError as error:
+        raise _api_error(error, address, index) from error
     except elastic_transport.TlsError as error:
         raise StoreDenied(
             f"Elasticsearch at {address} cannot be trusted ({_reason(error)}): set ES_CA_CERTS to"
@@ -495,7 +494,7 @@ def translated(address: str, index: str) -> Iterator[None]:
         ) from error
 
 
-def _api_error(error: elasticsearch.ApiError, address: str, index: str) -> ImgSearchError:
+def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> ImgSearchError:
     status = error.meta.status
     kind, reason = _kind_and_reason(error)
     detail = f"{kind}: {reason}" if reason else kind
@@ -520,7 +519,7 @@ def _api_error(error: elasticsearch.ApiError, address: str, index: str) -> ImgSe
     return StoreRejected(f"Elasticsearch rejected the request ({detail}).")
 
 
-def _kind_and_reason(error: elasticsearch.ApiError) -> tuple[str, str]:
+def _kind_and_reason(error: elastic_transport.ApiError) -> tuple[str, str]:
     body = error.body
     details = body.get("error") if isinstance(body, Mapping) else None
     if not isinstance(details, Mapping):

@@ -102,6 +102,9 @@ class ReadWorkers:
                 "timeout", f"Reading it took longer than {self._plan.timeout_seconds:g} s."
             )
         except ProcessExpired as error:
+            if error.exitcode == -signal.SIGTERM:
+                # Nobody but the system, which ends this process too, asks a worker to end.
+                return Skipped.CHANGING
             return _expired(error.exitcode)
         except MemoryError:
             return ReadError(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from PIL import ExifTags, Image
 
 _EARLIEST_YEAR = 1826  # the first photograph that is left
+_LARGEST_OFFSET = timedelta(hours=14)  # of the world's time zones; Elasticsearch takes 18
 
 
 class Exif:
@@ -37,8 +38,8 @@ class Exif:
 
 
 def _taken_at(exif: Image.Exif) -> str | None:
-    """ISO 8601 with milliseconds; without an offset where the camera wrote none."""
-    details = exif.get_ifd(ExifTags.IFD.Exif)
+    """ISO 8601 to the second; without an offset where the camera wrote none."""
+    details = _part(exif, ExifTags.IFD.Exif)
     for moment_tag, offset_tag in (
         (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
         (ExifTags.Base.DateTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
@@ -50,31 +51,46 @@ def _taken_at(exif: Image.Exif) -> str | None:
             continue
         if moment.year < _EARLIEST_YEAR:
             continue
-        offset = _text(details.get(offset_tag))
-        try:
-            return datetime.fromisoformat(f"{moment.isoformat()}{offset}").isoformat()
-        except ValueError:
-            return moment.isoformat()
+        return moment.isoformat() + _offset(_text(details.get(offset_tag)))
     return None
+
+
+def _offset(text: str) -> str:
+    """`+HH:MM` as the camera wrote it, or nothing where that is none."""
+    try:
+        offset = datetime.strptime(text, "%z").utcoffset()
+    except ValueError:
+        return ""
+    if offset is None or abs(offset) > _LARGEST_OFFSET:
+        return ""
+    minutes = round(offset.total_seconds() / 60)
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
 
 
 def _camera(exif: Image.Exif) -> str | None:
     make, model = _text(exif.get(ExifTags.Base.Make)), _text(exif.get(ExifTags.Base.Model))
-    if model.lower().startswith(make.lower()):
+    # "NIKON CORPORATION" makes the "NIKON D90".
+    brand = make.partition(" ")[0].lower()
+    if model.lower().startswith(brand):
         return model[:256] or None
     return f"{make} {model}".strip()[:256] or None
 
 
 def _location(exif: Image.Exif) -> dict[str, float] | None:
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    latitude = _degrees(gps.get(ExifTags.GPS.GPSLatitude), _text(gps.get(1)), "S", 90)
-    longitude = _degrees(gps.get(ExifTags.GPS.GPSLongitude), _text(gps.get(3)), "W", 180)
+    gps = _part(exif, ExifTags.IFD.GPSInfo)
+    tags = ExifTags.GPS
+    latitude = _degrees(gps.get(tags.GPSLatitude), gps.get(tags.GPSLatitudeRef), "NS", 90)
+    longitude = _degrees(gps.get(tags.GPSLongitude), gps.get(tags.GPSLongitudeRef), "EW", 180)
     if latitude is None or longitude is None or (latitude == 0 and longitude == 0):
         return None
     return {"lat": latitude, "lon": longitude}
 
 
-def _degrees(value: Any, reference: str, negative: str, limit: int) -> float | None:
+def _degrees(value: Any, reference: Any, halves: str, limit: int) -> float | None:
+    """Signed degrees; None without the hemisphere, which half of all guesses would miss."""
+    half = _text(reference)[:1].upper()
+    if not half or half not in halves or not isinstance(value, (tuple, list)):
+        return None
     try:
         degrees, minutes, seconds = (float(part) for part in value)
     except (TypeError, ValueError, ZeroDivisionError):
@@ -82,10 +98,18 @@ def _degrees(value: Any, reference: str, negative: str, limit: int) -> float | N
     angle = degrees + minutes / 60 + seconds / 3600
     if not math.isfinite(angle) or abs(angle) > limit:
         return None
-    return round(-angle if reference.upper() == negative else angle, 7)
+    return round(-abs(angle) if half == halves[1] else angle, 7)
+
+
+def _part(exif: Image.Exif, part: ExifTags.IFD) -> Mapping[int, Any]:
+    try:
+        return exif.get_ifd(part)
+    except Exception:  # noqa: BLE001 - malformed EXIF raises anything; the other parts are good
+        return {}
 
 
 def _text(value: Any) -> str:
+    """What stands before the first NUL; what is no text counts as absent."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
-    return str(value).replace("\0", "").strip() if value is not None else ""
+    return value.partition("\0")[0].strip() if isinstance(value, str) else ""
