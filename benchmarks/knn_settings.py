@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from es_imgsearch.connection import connect
 from es_imgsearch.mapping import Meta, Seal, Tuning, new_meta, profile_names
 from es_imgsearch.queries import exact_body, knn_body
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store, Write, connect
+from es_imgsearch.store import Store, Write
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report

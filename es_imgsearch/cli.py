@@ -287,11 +287,65 @@ def status(settings: Settings, as_json: bool) -> None:
             click.echo(f"    deletions paused since {pause['since']}: {pause['reason']}")
 
 
+@main.command()
+@_command
+@_roots
+@_exclude
+@_json
+def verify(settings: Settings, roots: tuple[str, ...], as_json: bool) -> None:
+    """Compare the folders with the index, changing nothing; ends with 1 on any difference."""
+    from es_imgsearch.roots import parse_roots
+    from es_imgsearch.verify import verify as run_verify
+
+    store = _store(settings)
+    store.info()
+    found = list(run_verify(store, parse_roots(roots), settings))
+    if as_json:
+        _print_json([each.to_dict() for each in found])
+    for each in () if as_json else found:
+        click.echo(f"{each.what:14}  {each.root}/{each.relative_path}")
+    click.echo(f"{len(found) or 'No'} difference{'s' * (len(found) != 1)}.", err=True)
+    if found:
+        sys.exit(EXIT_DIFFERENCE)
+
+
+@main.command()
+@_command
+@click.argument("action", type=click.Choice(["list", "retry"]), default="list")
+@_json
+def failures(settings: Settings, action: str, as_json: bool) -> None:
+    """List the files that could not be read or stored, and why; or retry them now.
+
+    A retry reads the files that this machine can see once more, and ends with 1 if any of them
+    failed again.
+    """
+    from es_imgsearch.failures import retried_indexer
+
+    store = _store(settings)
+    info = store.info()
+    if action == "retry":
+        with retried_indexer(store, info, settings) as indexer:
+            click.echo(f"{indexer.summary()}.", err=True)
+            failed = indexer.counts.failed
+        sys.exit(EXIT_DIFFERENCE if failed else EXIT_DONE)
+    store.refresh()
+    found = list(store.failed())
+    if as_json:
+        _print_json(found)
+        return
+    for each in found:
+        place = f"{each['root']}/{each['relative_path']}"
+        click.echo(f"{each['error_class']:18} {place}: {each['message']}")
+    if not found:
+        click.echo("No failures.", err=True)
+
+
 # -- what the commands share ---------------------------------------------------------------
 
 
 def _store(settings: Settings) -> Store:
-    from es_imgsearch.store import Store, connect
+    from es_imgsearch.connection import connect
+    from es_imgsearch.store import Store
 
     return Store(connect(settings), settings.index)
 

@@ -120,6 +120,8 @@ class Deletions:
             contents |= found
             # Deleting what is not there would cost the index a tombstone each.
             stored += found.keys() | self._store.attempts(chunk).keys()
+        if not stored:
+            return Deleted()
         lost = self._lost(contents)
         if not self._allow and (pause := self._share_pause(root, lost)) is not None:
             return Deleted(pause=pause)

@@ -126,8 +126,9 @@ def filter_clauses(
 
     A list means any of its values; a pair (low, high) with None for an open end is a range
     over numbers, dates and keywords, and so is, over numbers and dates, the string
-    ``low..high``; `folder` matches the whole subtree.  `since` and `until` compare the day a picture was taken, or last
-    modified where the camera wrote no date.  `properties` is the index's mapping.
+    ``low..high``; `folder` matches the whole subtree.  `since` and `until` compare the day a
+    picture was taken, or last modified where the camera wrote no date.  `properties` is the
+    index's mapping.
     """
     clauses = [_clause(field, value, properties) for field, value in (filters or {}).items()]
     if since is not None or until is not None:

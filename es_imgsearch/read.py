@@ -206,7 +206,7 @@ def decode(source: IO[bytes] | bytes, *, max_pixels: int, suffix: str = "") -> D
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     formats = [*_known_formats(), *filter(None, [_WEAK_FORMATS.get(suffix)])]
     with _told(_HeaderInvalid):
-        opened = _opened(file, formats)
+        opened = _opened(file, formats, max_pixels)
     with opened:
         if opened.width * opened.height > max_pixels:
             raise ReadError(
@@ -224,18 +224,33 @@ def decode(source: IO[bytes] | bytes, *, max_pixels: int, suffix: str = "") -> D
 _opening = threading.Lock()
 
 
-def _opened(file: IO[bytes], formats: list[str]) -> Image.Image:
-    """The picture with its header read and nothing decoded.
+def _opened(file: IO[bytes], formats: list[str], max_pixels: int) -> Image.Image:
+    """The picture with its header read and nothing decoded (but an icon, which Pillow decodes).
 
-    Our own limit of pixels replaces Pillow's, which is a global that the rest of the process
+    Our limit of pixels stands in for Pillow's, which is a global that the rest of the process
     keeps: a thin client lives in other people's programs.
     """
     with _opening:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
         try:
             return Image.open(file, formats=formats)
+        except UnidentifiedImageError as error:
+            # Some plug-ins say of a damaged file of theirs that it is not theirs.
+            kinds = _kinds_by_first_bytes(file, formats)
+            if not kinds:
+                raise
+            raise _HeaderInvalid(
+                "corrupt", f"It begins like {' or '.join(kinds)} but is damaged, or of a kind that cannot be read."
+            ) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _kinds_by_first_bytes(file: IO[bytes], formats: list[str]) -> list[str]:
+    file.seek(0)
+    prefix = file.read(16)
+    accepts = [(name, Image.OPEN[name][1]) for name in formats]
+    return [name for name, accept in accepts if accept is not None and accept(prefix) is True]
 
 
 @contextmanager
@@ -255,8 +270,9 @@ def _told(unreadable: type[ReadError] = ReadError) -> Iterator[None]:
             "out_of_memory", "Decoding it needs more memory than read_memory_mb allows."
         ) from error
     except Image.DecompressionBombError as error:
-        # A picture inside the picture (ICO, ICNS) that is larger than the outer one says.
-        raise ReadError("too_large", _words(error)) from error
+        raise ReadError(
+            "too_large", "It has, or a picture inside it has, more pixels than max_pixels allows."
+        ) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno not in _OF_THE_DATA:
             raise ReadError("io_error", _words(error)) from error

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from es_imgsearch import queries
+from es_imgsearch.connection import connect
 from es_imgsearch.errors import RenderingUnavailable, TextUnsupported, UsageError
 from es_imgsearch.query_picture import Box, QueryPicture, open_query_picture
 from es_imgsearch.records import disk_path
 from es_imgsearch.sealing import sealed_encoder
 from es_imgsearch.settings import Settings, load_settings
-from es_imgsearch.store import IndexInfo, Store, connect
+from es_imgsearch.store import IndexInfo, Store
 
 if TYPE_CHECKING:
     import elasticsearch

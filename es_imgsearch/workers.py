@@ -51,9 +51,14 @@ Outcome = Picture | Skipped | ReadError
 
 
 class ReadWorkers:
-    """A pool of reading processes; `read` calls back from a thread of the pool."""
+    """A pool of reading processes; `read` calls back from a thread of the pool.
+
+    Raises SettingsError where a describer cannot be loaded.
+    """
 
     def __init__(self, plan: ReadPlan, processes: int) -> None:
+        # A describer that cannot be loaded is told here and not blamed on every file.
+        load_describers(plan.describers)
         self._plan = plan
         self._pool = ProcessPool(
             max_workers=processes,

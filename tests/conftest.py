@@ -11,12 +11,13 @@ import pytest
 import skimage
 from pytest_elasticsearch import factories
 
+from es_imgsearch.connection import connect
 from es_imgsearch.embed import load_encoder
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.mapping import new_meta
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings, load_settings
-from es_imgsearch.store import Store, connect
+from es_imgsearch.store import Store
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -1,0 +1,155 @@
+"""The connection to Elasticsearch: clients, and the one place that translates foreign errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import elastic_transport
+import elasticsearch
+from elasticsearch.serializer import OrjsonSerializer
+
+from es_imgsearch.errors import (
+    ImageMissing,
+    ImgSearchError,
+    IndexMissing,
+    SettingsError,
+    StoreBusy,
+    StoreDenied,
+    StoreError,
+    StoreRejected,
+    StoreTooLarge,
+    StoreUnreachable,
+)
+from es_imgsearch.settings import Settings
+
+_BUSY = {408, 429, 502, 503, 504}
+
+
+def connect(settings: Settings) -> elasticsearch.Elasticsearch:
+    """A client for these settings; no request is sent yet."""
+    options: dict[str, Any] = {
+        "request_timeout": settings.request_timeout_seconds,
+        "serializer": OrjsonSerializer(),
+        "max_retries": 1,
+    }
+    if settings.es_api_key is not None:
+        options["api_key"] = settings.es_api_key.get_secret_value()
+    if settings.es_ca_certs is not None:
+        options["ca_certs"] = str(settings.es_ca_certs)
+    return new_client(settings.es_url, **options)
+
+
+def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
+    """A client for an address as people write it: port and credentials in the URL or not."""
+    options.setdefault("serializer", OrjsonSerializer())
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("it needs http:// or https:// and a host")
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        bare = urlunsplit((parts.scheme, f"{host}:{port}", parts.path, "", ""))
+        if parts.username is not None and "api_key" not in options:
+            options["basic_auth"] = (unquote(parts.username), unquote(parts.password or ""))
+        return elasticsearch.Elasticsearch(bare, **options)
+    except (ValueError, TypeError, OSError) as error:
+        # The address may hold a password, so it is not repeated.
+        raise SettingsError(
+            f"es_url cannot be used: {error if 'password' not in str(error) else 'malformed'}."
+        ) from None
+
+
+def item_error(result: Mapping[str, Any]) -> StoreError:
+    error = result.get("error", {})
+    kind, reason = str(error.get("type", "unknown")), str(error.get("reason", ""))
+    cause = error.get("caused_by") or {}
+    if cause.get("reason"):
+        reason = f"{reason} ({cause['reason']})"
+    status = int(result["status"])
+    message = f"{kind}: {reason}"
+    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
+        return StoreBusy(f"Elasticsearch cannot write now ({message}).")
+    if status in {401, 403}:
+        return StoreDenied(f"Elasticsearch does not allow writing ({message}).")
+    return StoreRejected(f"Elasticsearch rejected the document ({message}).")
+
+
+@contextmanager
+def translated(address: str, index: str) -> Iterator[None]:
+    """Turn every error of the client libraries into one of ours."""
+    try:
+        yield
+    except elasticsearch.UnsupportedProductError as error:
+        # A kind of ApiError, so it comes first.
+        raise StoreRejected(
+            f"What answers at {address} is not Elasticsearch 8: {error.message}."
+        ) from error
+    except elastic_transport.ApiError as error:
+        raise _api_error(error, address, index) from error
+    except elastic_transport.TlsError as error:
+        raise StoreDenied(
+            f"Elasticsearch at {address} cannot be trusted ({_reason(error)}): set ES_CA_CERTS to"
+            " the file of its certificate authority."
+        ) from error
+    except elastic_transport.ConnectionTimeout as error:
+        raise StoreUnreachable(
+            f"Elasticsearch at {address} did not answer in time ({_reason(error)})."
+        ) from error
+    except elastic_transport.SerializationError as error:
+        raise StoreRejected(
+            f"What was sent to or came from {address} is not valid JSON: {_reason(error)}."
+        ) from error
+    except elastic_transport.TransportError as error:
+        raise StoreUnreachable(
+            f"Elasticsearch at {address} does not answer ({_reason(error)}): start it, or say"
+            " where it is with ES_URL or --es-url."
+        ) from error
+
+
+def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> ImgSearchError:
+    status = error.meta.status
+    kind, reason = _kind_and_reason(error)
+    detail = f"{kind}: {reason}" if reason else kind
+    if status in {401, 403} and kind != "cluster_block_exception":
+        hint = (
+            "set ES_API_KEY, or user:password@ in ES_URL"
+            if status == 401
+            else "its key or user needs more privileges"
+        )
+        return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
+    if status == 404 and kind == "index_not_found_exception":
+        return IndexMissing(
+            f"There is no index {index!r} at {address}: make it with"
+            f" `es-imgsearch init --index {index}`."
+        )
+    if status == 404:
+        return ImageMissing(f"Elasticsearch does not have it ({detail}).")
+    if status == 413:
+        return StoreTooLarge(f"The request is too large for Elasticsearch ({detail}).")
+    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
+        return StoreBusy(f"Elasticsearch at {address} cannot do this now ({detail}).")
+    return StoreRejected(f"Elasticsearch rejected the request ({detail}).")
+
+
+def _kind_and_reason(error: elastic_transport.ApiError) -> tuple[str, str]:
+    body = error.body
+    details = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(details, Mapping):
+        return f"HTTP {error.meta.status}", str(details or "")
+    kind, reason = str(details.get("type", error.message)), str(details.get("reason", ""))
+    causes = details.get("root_cause") or ()
+    if kind == "search_phase_execution_exception" and causes:
+        kind, reason = str(causes[0].get("type")), str(causes[0].get("reason"))
+    deeper = details.get("caused_by")
+    if isinstance(deeper, Mapping) and deeper.get("reason") and deeper["reason"] != reason:
+        reason = f"{reason} ({deeper['reason']})"
+    return kind, reason
+
+
+def _reason(error: Exception) -> str:
+    """The innermost words, without object addresses."""
+    text = str(error.args[0] if error.args else error)
+    return text.split("): ", 1)[-1].split(">: ", 1)[-1].strip(" .")

@@ -1,0 +1,195 @@
+"""Mappings as the real Elasticsearch takes them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from es_imgsearch import queries
+from es_imgsearch.describe.exif import Exif
+from es_imgsearch.errors import StoreRejected
+from es_imgsearch.mapping import (
+    SIMILARITIES,
+    VECTOR_FIELD,
+    Seal,
+    failures_body,
+    index_body,
+    new_meta,
+    profile_names,
+)
+from es_imgsearch.resources import load_json
+from es_imgsearch.store import Store, Write
+
+DIMS = 64
+PICTURES = 50
+SEAL = Seal(name="fake", revision="1", dims=DIMS, fingerprint="f")
+
+
+def vectors(count: int, dims: int = DIMS) -> np.ndarray:
+    """Clustered, as those of pictures are."""
+    random = np.random.default_rng(3)
+    found = random.normal(size=(count, dims)) + 1.5 * random.normal(size=(8, dims))[
+        np.arange(count) % 8
+    ]
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+def document(number: int, vector: np.ndarray, **fields: Any) -> dict[str, Any]:
+    return {
+        "image_id": str(number),
+        "root": "photos",
+        "relative_path": f"{number}.jpg",
+        "content_id": f"c{number}",
+        "size_bytes": 1,
+        "mtime_ns": 1,
+        VECTOR_FIELD: vector,
+        **fields,
+    }
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("profile", profile_names())
+def test_each_profile_and_similarity_finds_what_comparing_all_finds(
+    real_store: Store, profile: str, similarity: str
+):
+    meta = new_meta(SEAL, profile, similarity)
+    real_store.create(meta)
+    assert real_store.info().meta == meta
+    stored = vectors(PICTURES)
+    writes = [Write(str(n), document=document(n, each)) for n, each in enumerate(stored)]
+    assert set(real_store.write(writes).values()) == {None}
+    real_store.refresh()
+    for query in stored[::10]:
+        near = real_store.search(queries.knn_body(query, 5, meta.tuning))["hits"]["hits"]
+        exact = real_store.search(queries.exact_body(query, 5, similarity))["hits"]["hits"]
+        ids = [int(hit["_id"]) for hit in exact]
+        cosines = stored @ query
+        assert ids == np.argsort(-cosines)[:5].tolist()
+        assert [int(hit["_id"]) for hit in near] == ids
+        for hit in (*near, *exact):
+            told = queries.cosine_of(hit["_score"], similarity)
+            # 1-bit and 4-bit scores that were not compared again would be far off this.
+            assert told == pytest.approx(float(cosines[int(hit["_id"])]), abs=2e-3)
+
+
+@pytest.fixture
+def new_index(real_store: Store) -> Iterator[str]:
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    yield name
+    real_store.client.indices.delete(index=name, ignore_unavailable=True)
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_the_files_in_mappings_can_be_pasted_as_they_are(
+    real_store: Store, new_index: str, profile: str
+):
+    """PUT my-index with common.json, then PUT my-index/_mapping with a profile."""
+    real_store.request("PUT", f"/{new_index}", load_json("mappings", "common.json"))
+    profile_body = load_json("mappings", f"{profile}.json")
+    real_store.request("PUT", f"/{new_index}/_mapping", profile_body)
+    found = real_store.request("GET", f"/{new_index}")[new_index]["mappings"]
+    kept = found["properties"][VECTOR_FIELD]
+    for name, value in profile_body["properties"][VECTOR_FIELD].items():
+        assert kept[name] == value or (
+            name == "index_options" and value.items() <= kept[name].items()
+        ), name
+    assert found["_meta"] == profile_body["_meta"]
+
+
+def test_the_failures_file_can_be_pasted_as_it_is(real_store: Store, new_index: str):
+    real_store.request("PUT", f"/{new_index}", load_json("mappings", "failures.json"))
+
+
+def test_what_was_asked_for_is_what_the_server_has(real_store: Store):
+    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    answer = real_store.request("GET", f"/{real_store.index}")
+    ((_, body),) = answer.items()
+    wanted = index_body(new_meta(SEAL, "exact", "cosine"))["mappings"]
+    assert body["mappings"]["dynamic"] == "strict"
+    assert body["mappings"]["_source"] == wanted["_source"]
+    assert body["mappings"]["properties"].keys() == wanted["properties"].keys()
+    assert body["mappings"]["_meta"] == wanted["_meta"]
+    assert body["settings"]["index"]["sort"]["field"] == ["root", "relative_path"]
+
+
+def test_a_field_without_a_mapping_is_refused(real_store: Store):
+    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    (vector,) = vectors(1)
+    outcome = real_store.write([Write("0", document=document(0, vector, colour="red"))])
+    assert isinstance(outcome["0"], StoreRejected)
+    assert "colour" in str(outcome["0"])
+
+
+def test_the_vector_is_not_in_the_source(real_store: Store):
+    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    (vector,) = vectors(1)
+    real_store.write([Write("0", document=document(0, vector))])
+    assert VECTOR_FIELD not in real_store.get("0")
+
+
+def test_a_stray_index_of_that_name_gets_our_mapping_and_no_guessed_one(real_store: Store):
+    """As if somebody deleted alias and index while a foreign tool went on writing."""
+    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    client = real_store.client
+    client.indices.delete(index=[f"{real_store.index}-000001", f"{real_store.failures}-000001"])
+    (vector,) = vectors(1)
+    plain = document(0, vector) | {VECTOR_FIELD: [float(part) for part in vector]}
+    try:
+        for name in (real_store.index, real_store.failures):
+            with pytest.raises(StoreRejected, match="strict_dynamic"):
+                real_store.request("PUT", f"/{name}/_doc/1", {"colour": "red"})
+        real_store.request("PUT", f"/{real_store.index}/_doc/0", plain)
+        found = client.indices.get_mapping(index=real_store.index)[real_store.index]["mappings"]
+        assert found["properties"][VECTOR_FIELD]["type"] == "dense_vector"
+        wanted = failures_body()["mappings"]["properties"].keys()
+        failures = client.indices.get_mapping(index=real_store.failures)[real_store.failures]
+        assert failures["mappings"]["properties"].keys() == wanted
+    finally:
+        client.indices.delete(
+            index=[real_store.index, real_store.failures], ignore_unavailable=True
+        )
+
+
+def test_the_neighbour_of_an_alias_is_not_covered_by_its_template(
+    real_store: Store, new_index: str
+):
+    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    neighbour = f"{real_store.index}2"
+    try:
+        real_store.request("PUT", f"/{neighbour}/_doc/1", {"colour": "red"})
+    finally:
+        real_store.client.indices.delete(index=neighbour, ignore_unavailable=True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"taken_at": "1826-01-01T00:00:00"},
+        {"taken_at": "9999-12-31T23:59:59"},
+        {"taken_at": "2024-05-31T18:00:05+14:00"},
+        {"taken_at": "2024-05-31T18:00:05-14:00"},
+        {"taken_at": "2024-05-31T18:00:05+00:00"},
+        {"camera": "x" * 256},
+        {"camera": "\U0010ffff" * 256},
+        {"location": {"lat": -90.0, "lon": -180.0}},
+        {"location": {"lat": 90.0, "lon": 180.0}},
+        {"location": {"lat": -0.0, "lon": 1e-07}},
+        {"modified_at": "0001-01-01T00:00:00.000+00:00"},
+        {"modified_at": "9999-12-31T23:59:59.999+00:00"},
+        {"modified_at": None},
+        {"describe_errors": ["x" * 500] * 3},
+    ],
+    ids=str,
+)
+def test_the_extremes_of_what_is_read_from_a_file_are_accepted(
+    real_store: Store, fields: dict[str, Any]
+):
+    """tests/unit/test_exif.py proves that the describer gives nothing beyond them."""
+    real_store.create(new_meta(SEAL, "exact", "cosine"), [Exif.mapping])
+    (vector,) = vectors(1)
+    outcome = real_store.write([Write("0", document=document(0, vector, **fields))])
+    assert outcome == {"0": None}

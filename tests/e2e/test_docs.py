@@ -1,0 +1,83 @@
+"""What the pages say is so: their code runs, their links lead somewhere, the reference is new."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from es_imgsearch.cli import main
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_reference_is_what_the_code_says():
+    command = [sys.executable, "dev/reference.py", "--check"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_in_the_reference():
+    page = (CHECKOUT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    for name in main.commands:
+        assert f"## {name}\n" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_links_lead_to_files_that_are_there(page: Path):
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    for link in links:
+        if not link.startswith("http"):
+            assert (page.parent / link).exists(), link
+
+
+def test_the_python_of_the_readme_runs(es_url: str, photographs: Path, tmp_path: Path):
+    """As somebody would run it after `make demo`, here on the tests' own server."""
+    (code,) = blocks(CHECKOUT / "README.md", "python")
+    folder = tmp_path / ".demo" / "photos"
+    folder.mkdir(parents=True)
+    for name in ("chelsea.png", "motorcycle_left.png", "coffee.png"):
+        (folder / name).write_bytes((photographs / name).read_bytes())
+    environment = {**os.environ, "ES_URL": es_url}
+    command = Path(sys.executable).with_name("es-imgsearch")
+    for arguments in (["init", "--encoder", "starter"], ["sync", f"photos={folder}"]):
+        run = [command, *arguments, "--index", "demo"]
+        subprocess.run(run, env=environment, check=True, capture_output=True)
+    code = code.replace("http://127.0.0.1:9200", es_url)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1] == "chelsea.png"
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_commands_in_the_pages_exist(page: Path):
+    for block in blocks(page, "sh"):
+        for name in re.findall(r"^(?:\S*/)?es-imgsearch ([a-z-]+)", block, flags=re.MULTILINE):
+            assert name in main.commands, name
+        for target in re.findall(r"^make ([a-z-]+)", block, flags=re.MULTILINE):
+            makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+            assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_the_options_in_the_pages_exist():
+    for page in PAGES:
+        for block in blocks(page, "sh"):
+            for line in block.splitlines():
+                if (found := re.match(r"es-imgsearch ([a-z-]+) (.*)", line)) is None:
+                    continue
+                options = {o for p in main.commands[found[1]].params for o in p.opts}
+                for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", found[2].split("#")[0]):
+                    assert option in options, f"{page.name}: {line}"

@@ -1,0 +1,195 @@
+"""`es-imgsearch watch` and `sync` as a user runs them: processes, signals, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from house import paint, until
+
+from es_imgsearch.records import image_id
+from es_imgsearch.store import Store
+
+COMMAND = str(Path(sys.executable).with_name("es-imgsearch"))
+SHUTDOWN_SECONDS = 15.0
+
+
+class Service:
+    """An index sealed to `starter`, and processes that keep a folder in it."""
+
+    def __init__(self, es_url: str, store: Store, folder: Path) -> None:
+        self.es_url = es_url
+        self.store = store
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "ES_URL": es_url,
+            "ES_IMGSEARCH_INDEX": store.index,
+            "ES_IMGSEARCH_READ_WORKERS": "2",
+            "ES_IMGSEARCH_SHUTDOWN_SECONDS": str(SHUTDOWN_SECONDS),
+        }
+        self.errors = folder.parent / "stderr.txt"
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, *arguments], env=self.environment, capture_output=True, text=True, timeout=120
+        )
+
+    @contextmanager
+    def watch(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+        with self.errors.open("wb") as errors:
+            process = subprocess.Popen(
+                [COMMAND, "watch", str(self.folder), *options], env=self.environment, stderr=errors
+            )
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                process.wait(timeout=30)
+
+    def is_ready(self) -> bool:
+        return "Watching " in self.said()
+
+    def said(self) -> str:
+        return self.errors.read_text()
+
+    def indexed(self) -> list[str]:
+        self.store.refresh()
+        return [each.stored_path for each in self.store.listing("photos")]
+
+    def pictures(self, numbers: Sequence[int]) -> list[str]:
+        for n in numbers:
+            paint(self.folder / f"{n:04}.png", n)
+        return [f"{n:04}.png" for n in numbers]
+
+
+@pytest.fixture
+def service(es_url: str, real_store: Store, tmp_path: Path) -> Service:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    made = Service(es_url, real_store, folder)
+    done = made.run("init", "--encoder", "starter")
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+def children_of(process: subprocess.Popen[bytes]) -> list[int]:
+    tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [int(each) for task in tasks for each in task.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def test_it_follows_the_folder_and_stops_in_order(service: Service):
+    service.pictures([0, 1])
+    with service.watch() as process:
+        until(service.is_ready, 90)
+        (service.folder / "notes.txt").write_text("words")
+        names = service.pictures([2, 3])
+        until(lambda: service.indexed() == ["0000.png", "0001.png", *names])
+        (service.folder / "0003.png").rename(service.folder / "last.png")
+        until(lambda: service.indexed() == ["0000.png", "0001.png", "0002.png", "last.png"])
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=SHUTDOWN_SECONDS) == 0
+    said = service.said()
+    assert said.count(f"Watching photos={service.folder}.") == 1
+    assert "Stopped: 4 embedded, 1 reused, 1 deleted, 1 no pictures." in said
+    assert "Traceback" not in said
+    status = json.loads(service.run("status", "--json").stdout)
+    assert status["pictures"] == 4
+
+
+def test_a_signal_in_the_middle_ends_it_in_time_and_a_second_one_at_once(service: Service):
+    service.pictures(range(400))
+    with service.watch() as process:
+        until(lambda: len(service.indexed()) >= 10, 90)
+        children = children_of(process)
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        assert process.wait(timeout=SHUTDOWN_SECONDS + 5) == 0
+        assert time.monotonic() - started <= SHUTDOWN_SECONDS
+    assert "Traceback" not in service.said()
+    assert "Stopped:" in service.said()
+    until(lambda: not any(map(is_alive, children)), 5)
+    assert 10 <= len(service.indexed()) < 400
+    service.pictures(range(400, 800))
+    with service.watch() as process:
+        before = len(service.indexed())
+        until(lambda: len(service.indexed()) > before, 90)
+        children = children_of(process)
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=5) == 128 + signal.SIGTERM
+        assert time.monotonic() - started < 2
+    assert "Traceback" not in service.said()
+    until(lambda: not any(map(is_alive, children)), 5)
+    assert service.store.count("photos", failures=True) == 0
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("IMGSEARCH_TEST_KILLS", "5"))))
+def test_killed_at_a_random_moment_and_started_again(service: Service, seed: int):
+    """Complete, nothing doubled, and no reading process left behind."""
+    moment = random.Random(seed)
+    names = service.pictures(range(120))
+    with service.watch() as process:
+        wanted = moment.randrange(1, 90)
+        until(lambda: len(service.indexed()) >= wanted, 90)
+        children = children_of(process)
+        assert children
+        time.sleep(moment.random() * 0.2)
+        process.kill()
+        process.wait(timeout=10)
+    until(lambda: not any(map(is_alive, children)), 5)
+    before = service.indexed()
+    assert set(before) < set(names)
+    (service.folder / before[0]).rename(service.folder / "zzzz.png")
+    done = service.run("sync", str(service.folder))
+    assert done.returncode == 0, done.stderr
+    assert service.indexed() == [*(name for name in names if name != before[0]), "zzzz.png"]
+    assert service.store.count("photos") == 120
+    embedded, reused = map(int, re.findall(r"(\d+) (?:embedded|reused)", done.stderr))
+    assert (embedded, reused) == (120 - len(before), 1)
+    service.store.get(image_id("photos", "zzzz.png"))
+
+
+def test_exit_codes_of_sync(service: Service):
+    for path in service.pictures(range(30)):
+        assert (service.folder / path).exists()
+    assert service.run("sync", str(service.folder)).returncode == 0
+    (service.folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    failed = service.run("sync", str(service.folder))
+    assert failed.returncode == 1
+    assert "1 failed" in failed.stderr
+    for n in range(15):
+        (service.folder / f"{n:04}.png").unlink()
+    (service.folder / "broken.png").unlink()
+    paused = service.run("sync", str(service.folder))
+    assert paused.returncode == 1
+    assert "--allow-deletes" in paused.stderr
+    assert len(service.indexed()) == 30
+    status = service.run("status")
+    assert "deletions paused since" in status.stdout
+    allowed = service.run("sync", str(service.folder), "--allow-deletes")
+    assert allowed.returncode == 0, allowed.stderr
+    assert len(service.indexed()) == 15
+    assert "paused" not in service.run("status").stdout
+    assert "Traceback" not in failed.stderr + paused.stderr + allowed.stderr

@@ -1,0 +1,239 @@
+"""Real reading processes: what hangs, crashes or eats memory costs one file only."""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import picture_samples as samples
+import pytest
+from PIL import Image
+
+from es_imgsearch.errors import ReadError, SettingsError
+from es_imgsearch.preparation import Preparation
+from es_imgsearch.read import Skipped
+from es_imgsearch.records import Picture
+from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
+
+HERE = Path(__file__).parent
+TIMEOUT_SECONDS = 30
+
+
+def register(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install the test describers the way a package does."""
+    info = folder / "worker_hooks-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: worker-hooks\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[es_imgsearch.describers]\nhook = worker_hooks:Hook\nbroken = worker_hooks:Broken\n"
+    )
+    # Workers are spawned with the `sys.path` of the process that makes them.
+    monkeypatch.syspath_prepend(folder)
+
+
+def plan(describers: tuple[str, ...] = ("hook",), **changed: float) -> ReadPlan:
+    values = {"max_pixels": 400_000_000, "memory_mb": 1024, "timeout_seconds": 20.0, **changed}
+    return ReadPlan(
+        preparation=Preparation(width=32, height=32, mode="squash"),
+        describers=describers,
+        **values,  # type: ignore[arg-type]
+    )
+
+
+class Reading:
+    """ReadWorkers whose `read` waits for the outcome."""
+
+    def __init__(self, given: ReadPlan, processes: int = 1) -> None:
+        self.workers = ReadWorkers(given, processes)
+
+    def start(self, path: Path) -> queue.SimpleQueue[Outcome]:
+        outcome: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self.workers.read(str(path), outcome.put)
+        return outcome
+
+    def __call__(self, path: Path) -> Outcome:
+        return self.start(path).get(timeout=TIMEOUT_SECONDS)
+
+
+@pytest.fixture
+def readers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[ReadPlan], Reading]]:
+    register(tmp_path, monkeypatch)
+    made: list[Reading] = []
+
+    def make(given: ReadPlan, processes: int = 1) -> Reading:
+        made.append(Reading(given, processes))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.workers.close()
+
+
+def picture(folder: Path, stem: str) -> Path:
+    path = folder / f"{stem}.png"
+    path.write_bytes(samples.sample("png"))
+    return path
+
+
+def assert_reads(read: Reading, folder: Path) -> Picture:
+    outcome = read(picture(folder, "good"))
+    assert isinstance(outcome, Picture), outcome
+    return outcome
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends soon; it need not be our child."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], TIMEOUT_SECONDS)[0])
+    finally:
+        os.close(descriptor)
+
+
+def test_a_worker_reads_pictures_and_loads_no_torch(readers, tmp_path: Path):
+    read = readers(plan())
+    found = assert_reads(read, tmp_path)
+    assert found.pixels.shape == (32, 32, 3)
+    assert found.fields["attributes"]["loaded"] == ""
+    assert int(found.fields["attributes"]["pid"]) != os.getpid()
+    assert read(tmp_path / "none.jpg") is Skipped.GONE
+    (tmp_path / "text.txt").write_text("text")
+    assert read(tmp_path / "text.txt") is Skipped.NOT_A_PICTURE
+
+
+def test_our_own_describers_load_no_torch_either(tmp_path: Path):
+    """All that are installed, as the daemon has them."""
+    workers = Reading(plan(None))  # type: ignore[arg-type]
+    try:
+        assert "describe_errors" not in assert_reads(workers, tmp_path).fields
+    finally:
+        workers.workers.close()
+
+
+def test_a_failure_comes_back_with_its_class(readers, tmp_path: Path):
+    (tmp_path / "cut.jpg").write_bytes(samples.noisy("jpeg")[:2000])
+    outcome = readers(plan())(tmp_path / "cut.jpg")
+    assert isinstance(outcome, ReadError)
+    assert (outcome.error_class, str(outcome)) == ("truncated", outcome.message)
+
+
+def test_a_file_that_takes_for_ever_times_out_and_the_next_is_read(readers, tmp_path: Path):
+    read = readers(plan(timeout_seconds=1.0))
+    assert_reads(read, tmp_path)
+    outcome = read(picture(tmp_path, "hang"))
+    assert isinstance(outcome, ReadError)
+    assert outcome.error_class == "timeout"
+    assert "1 s" in outcome.message
+    assert_reads(read, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stem", "error_class"),
+    [("killed", "out_of_memory"), ("segfault", "crashed"), ("exits", "crashed")],
+)
+def test_a_worker_that_dies_costs_its_file_only(readers, stem: str, error_class: str, tmp_path):
+    read = readers(plan())
+    outcome = read(picture(tmp_path, stem))
+    assert isinstance(outcome, ReadError)
+    assert outcome.error_class == error_class
+    assert_reads(read, tmp_path)
+
+
+def test_a_picture_that_needs_too_much_memory_is_a_failure(readers, tmp_path: Path):
+    # 144 megapixels: 26 kB on the disk, 720 MB as grey and RGB.
+    bomb = tmp_path / "bomb.png"
+    Image.new("1", (12_000, 12_000)).save(bomb)
+    read = readers(plan(memory_mb=600))
+    outcome = read(bomb)
+    assert isinstance(outcome, ReadError)
+    assert outcome.error_class == "out_of_memory"
+    assert_reads(read, tmp_path)
+
+
+def test_files_in_work_outlive_the_thread_that_asked_for_them(readers, tmp_path: Path):
+    """The kernel ends a worker when the thread that made it ends, not only the process."""
+    read = readers(plan())
+    path = picture(tmp_path, "gate")
+    os.mkfifo(f"{path}.gate")
+    asked: list[queue.SimpleQueue[Outcome]] = []
+
+    def ask() -> None:
+        assert_reads(read, tmp_path)
+        asked.append(read.start(path))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    with open(f"{path}.gate", "r+b", buffering=0) as gate:
+        gate.write(b"x")
+        outcome = asked[0].get(timeout=TIMEOUT_SECONDS)
+    assert isinstance(outcome, Picture), outcome
+
+
+def test_closing_ends_every_worker_and_may_be_repeated(readers, tmp_path: Path):
+    read = readers(plan(), 2)
+    pids = {int(assert_reads(read, tmp_path).fields["attributes"]["pid"]) for _ in range(4)}
+    read.start(picture(tmp_path, "hang"))
+    read.workers.close()
+    assert all(gone(pid) for pid in pids)
+    assert not [thread for thread in threading.enumerate() if thread.name == "read-workers"]
+    read.workers.close()
+
+
+def test_a_describer_that_cannot_be_loaded_is_told_before_any_file_is_read(readers):
+    with pytest.raises(SettingsError, match=r"'broken' .* no such model"):
+        readers(plan(("broken",)))
+
+
+def test_workers_that_were_never_used_can_be_closed(readers):
+    readers(plan()).workers.close()
+
+
+PARENT = """
+import sys, threading
+from pathlib import Path
+sys.path[:0] = [{folder!r}, {here!r}]
+import test_workers
+
+if __name__ == "__main__":
+    read = test_workers.Reading(test_workers.plan())
+    print(read(Path({picture!r})).fields["attributes"]["pid"], flush=True)
+    if {busy}:
+        read.start(Path({hang!r}))
+    threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_workers_die_with_a_parent_that_is_killed(
+    busy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    register(tmp_path, monkeypatch)
+    script = tmp_path / "parent.py"
+    script.write_text(
+        PARENT.format(
+            folder=str(tmp_path),
+            here=str(HERE),
+            picture=str(picture(tmp_path, "good")),
+            hang=str(picture(tmp_path, "hang")),
+            busy=busy,
+        )
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        os.kill(pid, 0)
+        parent.send_signal(signal.SIGKILL)
+    assert gone(pid)

@@ -1,0 +1,44 @@
+"""A describer for tests of the reading workers: it does what the name of the file says.
+
+Registered through an entry point in a folder on `sys.path`, as anybody's plug-in is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+
+
+class Hook:
+    name = "hook"
+    mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {"attributes": {"type": "flattened"}}
+
+    def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
+        match Path(path).stem:
+            case "hang":
+                threading.Event().wait()
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "segfault":
+                ctypes.string_at(0)
+            case "exits":
+                os._exit(7)
+            case "gate":
+                # Waits until the test has written to the pipe beside the picture.
+                with open(f"{path}.gate", "rb") as gate:
+                    gate.read(1)
+        torch_like = {"torch", "transformers", "elasticsearch"} & sys.modules.keys()
+        return {"attributes": {"pid": str(os.getpid()), "loaded": " ".join(sorted(torch_like))}}
+
+
+class Broken:
+    def __init__(self) -> None:
+        raise OSError("no such model")
