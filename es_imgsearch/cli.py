@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,6 +55,10 @@ class _Group(click.Group):
             ctx.exit(EXIT_DONE)
 
 
+# Options that only some commands have and that are settings all the same.
+_AS_SETTINGS = ("encoder", "exclude", "metrics_port")
+
+
 def _command(function: F) -> F:
     """Add the options every command has and hand the settings over as the first argument."""
 
@@ -68,7 +72,7 @@ def _command(function: F) -> F:
             {
                 "index": index,
                 "es_url": es_url,
-                **{name: given.pop(name) for name in ("encoder", "exclude") if name in given},
+                **{name: given.pop(name) for name in _AS_SETTINGS if name in given},
             },
             config=config,
         )
@@ -133,19 +137,23 @@ def init(settings: Settings, profile: str | None, similarity: str | None) -> Non
 @_roots
 @_exclude
 @_allow_deletes
+@click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
 def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
     """The daemon: keep the index like the folders until it is stopped (Ctrl-C, SIGTERM)."""
     from es_imgsearch.daemon import Daemon
 
-    logging.getLogger("es_imgsearch").setLevel(
-        min(logging.INFO, logging.getLogger().getEffectiveLevel())
-    )
-    with _indexer(settings, roots, allow_deletes, warm_up=True) as indexer:
+    _log_as_daemon(settings)
+    with ExitStack() as stack:
+        indexer = stack.enter_context(_indexer(settings, roots, allow_deletes, warm_up=True))
 
         def ready() -> None:
             names = ", ".join(f"{root.name}={root.path}" for root in indexer.roots)
             logging.getLogger("es_imgsearch").info("Watching %s.", names)
 
+        if settings.metrics_port is not None:
+            from es_imgsearch.metrics import MetricsServer
+
+            stack.callback(MetricsServer(indexer, settings.metrics_port).close)
         daemon = Daemon(indexer, settings, on_ready=ready)
         _stop_on_signals(daemon.stop)
         drained = daemon.run()
@@ -369,6 +377,17 @@ def _indexer(
         yield indexer
     finally:
         indexer.pipeline.close()
+
+
+def _log_as_daemon(settings: Settings) -> None:
+    logging.getLogger("es_imgsearch").setLevel(
+        min(logging.INFO, logging.getLogger().getEffectiveLevel())
+    )
+    if settings.log_format == "ecs":
+        import ecs_logging
+
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(ecs_logging.StdlibFormatter())
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:

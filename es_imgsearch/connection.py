@@ -49,17 +49,21 @@ def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("it needs http:// or https:// and a host")
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        bare = urlunsplit((parts.scheme, f"{host}:{port}", parts.path, "", ""))
-        if parts.username is not None and "api_key" not in options:
-            options["basic_auth"] = (unquote(parts.username), unquote(parts.password or ""))
+            raise ValueError
+    except ValueError:
+        # The address may hold a password, and so may what is said of it: nothing is repeated.
+        raise SettingsError(
+            "es_url cannot be used: it needs http:// or https:// and a host; in a password,"
+            " characters such as / and # are written %2F and %23."
+        ) from None
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    bare = urlunsplit((parts.scheme, f"{host}:{port}", parts.path, "", ""))
+    if parts.username is not None and "api_key" not in options:
+        options["basic_auth"] = (unquote(parts.username), unquote(parts.password or ""))
+    try:
         return elasticsearch.Elasticsearch(bare, **options)
     except (ValueError, TypeError, OSError) as error:
-        # The address may hold a password, so it is not repeated.
-        raise SettingsError(
-            f"es_url cannot be used: {error if 'password' not in str(error) else 'malformed'}."
-        ) from None
+        raise SettingsError(f"Elasticsearch cannot be reached as set: {error}.") from None
 
 
 def item_error(result: Mapping[str, Any]) -> StoreError:

@@ -315,7 +315,10 @@ class Pipeline:
             wanted = self._encoder.preparation
             self._encoder.embed_images(np.zeros((1, wanted.height, wanted.width, 3), np.uint8))
         for batch in _batches(
-            self._to_embed, self._settings.batch_size, self._settings.batch_wait_ms / 1000
+            self._to_embed,
+            self._settings.batch_size,
+            self._settings.batch_wait_ms / 1000,
+            lambda number: number >= self.in_flight,
         ):
             try:
                 self._embed(batch)
@@ -510,17 +513,21 @@ def _look(change: Change) -> _Signature | None:
 
 
 def _batches(
-    source: queue.SimpleQueue[T | None], size: int, wait_seconds: float
+    source: queue.SimpleQueue[T | None],
+    size: int,
+    wait_seconds: float,
+    is_all: Callable[[int], bool] = lambda _number: False,
 ) -> Iterator[list[T]]:
     """Batches of at most `size`; an incomplete one goes out `wait_seconds` after its first.
 
-    Ends at None.
+    It goes out at once when `is_all` says of its number that nothing else can come.  Ends at
+    None.
     """
     while (first := source.get()) is not None:
         batch = [first]
         deadline = time.monotonic() + wait_seconds
         ended = False
-        while len(batch) < size:
+        while len(batch) < size and not is_all(len(batch)):
             try:
                 item = source.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:

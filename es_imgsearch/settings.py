@@ -7,7 +7,7 @@ import socket
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -105,6 +105,12 @@ class Settings(BaseModel):
     )
     queue_size: int = Field(
         256, ge=1, description="Files on their way at once; bounds memory (150 kB each)."
+    )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Serve /metrics and /healthz here, on 127.0.0.1."
+    )
+    log_format: Literal["text", "ecs"] = Field(
+        "text", description="How `watch` logs: text, or JSON in the Elastic Common Schema."
     )
     shutdown_seconds: float = Field(
         20.0, gt=0, description="How long work in hand may take to finish after SIGTERM."

@@ -1,0 +1,109 @@
+"""Prometheus metrics and /healthz of a running daemon, for those who ask with --metrics-port."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import orjson
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from es_imgsearch.errors import SettingsError
+from es_imgsearch.indexer import Indexer
+
+_PREFIX = "es_imgsearch"
+# An outage shorter than this is nothing a supervisor should restart the daemon for.
+_UNHEALTHY_SECONDS = 60.0
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+
+class _Collector:
+    """Reads the indexer's own counters when somebody asks; nothing is counted twice."""
+
+    def __init__(self, indexer: Indexer) -> None:
+        self._indexer = indexer
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._indexer.counts
+        pictures = CounterMetricFamily(
+            f"{_PREFIX}_pictures", "Files worked off since the start", labels=["outcome"]
+        )
+        for outcome in ("embedded", "reused", "failed", "deleted", "not_pictures"):
+            pictures.add_metric([outcome], getattr(counts, outcome))
+        yield pictures
+        yield GaugeMetricFamily(
+            f"{_PREFIX}_queue_files", "Files on their way", self._indexer.pipeline.in_flight
+        )
+        yield GaugeMetricFamily(
+            f"{_PREFIX}_settling_files", "Files still being written", len(self._indexer.settler)
+        )
+        yield GaugeMetricFamily(
+            f"{_PREFIX}_outage_seconds",
+            "How long Elasticsearch has not worked; 0 when it does",
+            self._indexer.outage.seconds,
+        )
+        paused = GaugeMetricFamily(
+            f"{_PREFIX}_deletions_paused", "1 while a root's deletions wait", labels=["root"]
+        )
+        for root in self._indexer.roots:
+            paused.add_metric([root.name], float(root.name in self._indexer.paused))
+        yield paused
+
+
+def health(indexer: Indexer) -> tuple[bool, Mapping[str, Any]]:
+    """Whether the daemon does its work, and what to say of it."""
+    outage_seconds = indexer.outage.seconds
+    fatal = indexer.pipeline.fatal
+    well = fatal is None and outage_seconds < _UNHEALTHY_SECONDS
+    return well, {
+        "status": "ok" if well else "failing",
+        "queue": indexer.pipeline.in_flight,
+        "outage_seconds": round(outage_seconds, 1),
+        "deletions_paused": sorted(indexer.paused),
+    }
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """A scrape every few seconds is no news."""
+
+
+class MetricsServer:
+    """Serves /metrics and /healthz on 127.0.0.1 from a thread of its own."""
+
+    def __init__(self, indexer: Indexer, port: int, host: str = "127.0.0.1") -> None:
+        registry = CollectorRegistry()
+        registry.register(_Collector(indexer))
+        metrics = make_wsgi_app(registry)
+
+        def answer(environment: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+            if environment["PATH_INFO"] != "/healthz":
+                result: Iterable[bytes] = metrics(environment, start)
+                return result
+            well, body = health(indexer)
+            status = "200 OK" if well else "503 Service Unavailable"
+            start(status, [("Content-Type", "application/json")])
+            return [orjson.dumps(body)]
+
+        try:
+            self._server: WSGIServer = make_server(host, port, answer, handler_class=_Quiet)
+        except OSError as error:
+            raise SettingsError(
+                f"Metrics cannot be served on port {port} ({error.strerror}): choose another"
+                " --metrics-port."
+            ) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return self._server.server_port
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,219 @@
+"""Filters on the real Elasticsearch find what a loop over the documents finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from es_imgsearch.connection import connect
+from es_imgsearch.mapping import Tuning, new_meta
+from es_imgsearch.queries import exact_body, filter_clauses, knn_body
+from es_imgsearch.sealing import seal_of
+from es_imgsearch.settings import load_settings
+from es_imgsearch.store import Store, Write
+from es_imgsearch.testing import FakeEncoder
+
+Document = dict[str, Any]
+
+FOLDERS = [".", "a", "ab", "a/b", "a/b/c", "a b", 'q"uote', "é/ü", "a.b", "*"]
+MOMENTS = [
+    None,
+    "2023-12-31T23:59:59",
+    "2024-01-01T00:00:00",
+    "2024-05-30T23:59:59",
+    "2024-05-31T00:00:00",
+    "2024-05-31T12:30:15",
+    "2024-05-31T23:59:59",
+    "2024-06-01T00:00:00",
+    "2024-06-01T00:30:00+02:00",
+    "2025-01-01T00:00:00",
+]
+CAMERAS = ["Canon EOS", 'He said "cheese"', "Olympus μ[mju:]", None, "*", "a..b"]
+TAGS = [["cat"], ["cat", "dog"], [], ["hot dog"]]
+
+
+def documents() -> Iterator[Document]:
+    for number in range(120):
+        folder = FOLDERS[number % len(FOLDERS)]
+        name = f"{number} ä.jpg"
+        fields = {
+            "image_id": str(number),
+            "image_name": name,
+            "root": "photos" if number % 3 else "scans",
+            "folder": folder,
+            "relative_path": name if folder == "." else f"{folder}/{name}",
+            "content_id": f"c{number}",
+            "size_bytes": number * 1000,
+            "mtime_ns": 1_763_800_000_123_456_700 + number,
+            "width": 100 + number,
+            "embed_ms": number / 8,
+            "modified_at": f"2024-05-{1 + number % 31:02}T10:00:00.000+00:00",
+            "taken_at": MOMENTS[number // 7 % len(MOMENTS)],
+            "camera": CAMERAS[number // 2 % len(CAMERAS)],
+            "tags": TAGS[number // 5 % len(TAGS)],
+            "caption": "a black cat on a mat" if number % 4 else "a dog",
+            "attributes": {"colour": ["red", "dark red"][number % 2], "size": {"eu": f"{number}"}},
+        }
+        yield {key: value for key, value in fields.items() if value is not None}
+
+
+DOCUMENTS = list(documents())
+
+
+@pytest.fixture(scope="module")
+def store(es_url: str) -> Iterator[Store]:
+    settings = load_settings({"es_url": es_url, "index": "t-filters"}, environment={})
+    made = Store(connect(settings), settings.index)
+    made.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    random = np.random.default_rng(0)
+    writes = []
+    for each in DOCUMENTS:
+        vector = random.normal(size=FakeEncoder.dims)
+        vector = (vector / np.linalg.norm(vector)).astype(np.float32)
+        writes.append(Write(each["image_id"], document={**each, "image_embedding": vector}))
+    assert set(made.write(writes).values()) == {None}
+    made.refresh()
+    yield made
+    made.client.indices.delete(index=["t-filters-000001", "t-filters-failures-000001"])
+    for name in (made.index, made.failures):
+        made.client.indices.delete_index_template(name=name)
+    made.client.close()
+
+
+def found(store: Store, clauses: list[dict[str, Any]]) -> set[str]:
+    """By approximate and by exact search, which must agree."""
+    vector = np.ones(FakeEncoder.dims, dtype=np.float32) / FakeEncoder.dims**0.5
+    bodies = [
+        knn_body(vector, 1000, Tuning(), filters=clauses, source=False),
+        exact_body(vector, 1000, "cosine", filters=clauses, source=False),
+    ]
+    near, exact = (
+        {hit["_id"] for hit in store.search(body).get("hits", {}).get("hits", ())}
+        for body in bodies
+    )
+    assert near == exact
+    return near
+
+
+def moment(text: str) -> datetime:
+    """As the index reads it: without an offset it is UTC."""
+    read = datetime.fromisoformat(text)
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def taken(low: str | None, high: str | None) -> Callable[[Document], bool]:
+    """low <= taken_at < high"""
+
+    def holds(each: Document) -> bool:
+        if "taken_at" not in each:
+            return False
+        at = moment(each["taken_at"])
+        return (low is None or at >= moment(low)) and (high is None or at < moment(high))
+
+    return holds
+
+
+def below(folder: str) -> Callable[[Document], bool]:
+    return lambda each: each["folder"] == folder or each["folder"].startswith(f"{folder}/")
+
+
+DAY = taken("2024-05-31", "2024-06-01")
+
+CASES: list[tuple[dict[str, Any], Callable[[Document], bool]]] = [
+    ({"root": "scans"}, lambda d: d["root"] == "scans"),
+    ({"root": ["scans", "photos"]}, lambda d: True),
+    ({"root": []}, lambda d: False),
+    ({"camera": 'He said "cheese"'}, lambda d: d.get("camera") == 'He said "cheese"'),
+    ({"camera": "Olympus μ[mju:]"}, lambda d: d.get("camera") == "Olympus μ[mju:]"),
+    ({"camera": "*"}, lambda d: d.get("camera") == "*"),
+    ({"camera": "a..b"}, lambda d: d.get("camera") == "a..b"),
+    ({"camera": None}, lambda d: "camera" not in d),
+    ({"camera": ["*", None]}, lambda d: d.get("camera") in {"*", None}),
+    ({"camera": ("A", "D")}, lambda d: "A" <= d.get("camera", "") <= "D"),
+    ({"tags": "dog"}, lambda d: "dog" in d["tags"]),
+    ({"tags": "hot dog"}, lambda d: "hot dog" in d["tags"]),
+    ({"tags": None}, lambda d: not d["tags"]),
+    ({"tags": ["dog", "hot dog"]}, lambda d: bool({"dog", "hot dog"} & set(d["tags"]))),
+    *(({"folder": folder}, below(folder)) for folder in FOLDERS),
+    ({"folder": "a/"}, below("a")),
+    ({"folder": "nowhere"}, lambda d: False),
+    ({"folder": ["ab", "a/b"]}, lambda d: below("ab")(d) or below("a/b")(d)),
+    ({"image_name": "5 ä.jpg"}, lambda d: d["image_name"] == "5 ä.jpg"),
+    ({"image_name": "5"}, lambda d: False),
+    ({"relative_path": "a/b/23 ä.jpg"}, lambda d: d["relative_path"] == "a/b/23 ä.jpg"),
+    ({"caption": "cat black"}, lambda d: "cat" in d["caption"]),
+    ({"caption": "cat dog"}, lambda d: False),
+    ({"attributes.colour": "red"}, lambda d: d["attributes"]["colour"] == "red"),
+    ({"attributes.colour": "dark red"}, lambda d: d["attributes"]["colour"] == "dark red"),
+    ({"attributes.size.eu": "7"}, lambda d: d["image_id"] == "7"),
+    ({"attributes.none": None}, lambda d: True),
+    ({"attributes": "dark red"}, lambda d: d["attributes"]["colour"] == "dark red"),
+    ({"width": 117}, lambda d: d["width"] == 117),
+    ({"width": "110..120"}, lambda d: 110 <= d["width"] <= 120),
+    ({"width": (None, 120)}, lambda d: d["width"] <= 120),
+    ({"width": "200.."}, lambda d: d["width"] >= 200),
+    ({"width": (110.5, 119.5)}, lambda d: 110.5 <= d["width"] <= 119.5),
+    ({"width": 117.5}, lambda d: False),
+    ({"width": 10**15}, lambda d: False),
+    ({"embed_ms": "1.5..2.25"}, lambda d: 1.5 <= d["embed_ms"] <= 2.25),
+    ({"embed_ms": 1.625}, lambda d: d["embed_ms"] == 1.625),
+    ({"mtime_ns": 1763800000123456789}, lambda d: d["mtime_ns"] == 1763800000123456789),
+    (
+        {"mtime_ns": "1763800000123456789.."},
+        lambda d: d["mtime_ns"] >= 1763800000123456789,
+    ),
+    ({"taken_at": "2024"}, taken("2024-01-01", "2025-01-01")),
+    ({"taken_at": "2024-05"}, taken("2024-05-01", "2024-06-01")),
+    ({"taken_at": "2024-05-31"}, DAY),
+    ({"taken_at": "2024-05-31..2024-05-31"}, DAY),
+    ({"taken_at": ("2024-05-31", None)}, taken("2024-05-31", None)),
+    ({"taken_at": (None, "2023")}, taken(None, "2024-01-01")),
+    ({"taken_at": "2024-05-31 12:30"}, taken("2024-05-31T12:30", "2024-05-31T12:31")),
+    ({"taken_at": "2024-05-31T12:30:15"}, taken("2024-05-31T12:30:15", "2024-05-31T12:30:16")),
+    (
+        {"taken_at": "2024-05-31T14:30:15+02:00"},
+        taken("2024-05-31T12:30:15", "2024-05-31T12:30:16"),
+    ),
+    ({"taken_at": "2024-05-31T12:30:15Z.."}, taken("2024-05-31T12:30:15", None)),
+    (
+        {"taken_at": ("2024-05-31T12:30:15.000", "2024-05-31T12:30:15.500")},
+        taken("2024-05-31T12:30:15", "2024-05-31T12:30:16"),
+    ),
+    ({"taken_at": datetime(2024, 6, 1, tzinfo=UTC)}, taken("2024-06-01", "2024-06-01T00:00:01")),
+    ({"taken_at": None}, lambda d: "taken_at" not in d),
+    ({"taken_at": ["2023", "2025"]}, lambda d: d.get("taken_at", "")[:4] in {"2023", "2025"}),
+    ({"root": "scans", "folder": "a", "width": "..150"},
+     lambda d: d["root"] == "scans" and below("a")(d) and d["width"] <= 150),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("filters", "holds"), CASES, ids=[str(case[0]) for case in CASES])
+def test_a_filter_finds_what_it_says(store: Store, filters: dict[str, Any], holds):
+    clauses = filter_clauses(filters, store.info().properties)
+    assert found(store, clauses) == {each["image_id"] for each in DOCUMENTS if holds(each)}
+
+
+def test_the_cases_find_something_and_not_everything():
+    """Else they would prove little."""
+    counts = [sum(map(holds, DOCUMENTS)) for _, holds in CASES]
+    assert sum(0 < count < len(DOCUMENTS) for count in counts) > 0.75 * len(CASES)
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [("2024-05-31", None), (None, "2024-05-31"), ("2024-05-31", "2024-05-31"), ("2024", "2024"),
+     ("2024-05", "2024-05"), ("2025", None)],
+)  # fmt: skip
+def test_since_and_until_fall_back_to_the_modification(store: Store, since, until):
+    def holds(each: Document) -> bool:
+        day = moment(each.get("taken_at", each["modified_at"])).astimezone(UTC).isoformat()[:10]
+        return (since is None or day >= since) and (until is None or day[: len(until)] <= until)
+
+    clauses = filter_clauses(None, store.info().properties, since=since, until=until)
+    expected = {each["image_id"] for each in DOCUMENTS if holds(each)}
+    assert found(store, clauses) == expected
+    assert expected

@@ -1,0 +1,164 @@
+"""verify, failures, failures retry, metrics and health, on the real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from es_imgsearch.cli import main
+from es_imgsearch.errors import SettingsError, StoreUnreachable
+from es_imgsearch.indexer import Indexer, sync
+from es_imgsearch.mapping import new_meta
+from es_imgsearch.metrics import MetricsServer
+from es_imgsearch.records import Root, image_id
+from es_imgsearch.roots import register_roots
+from es_imgsearch.sealing import seal_of
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import Store, Write
+from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.verify import verify
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for n, name in enumerate(("a.png", "b.png", "sub/c.png")):
+        Image.new("RGB", (40, 40), (80 * n, 10, 10)).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"no picture at all")
+    (folder / "notes.txt").write_text("words")
+    return folder
+
+
+@pytest.fixture
+def indexer(
+    real_store: Store, settings: Settings, fake_encoder: FakeEncoder, folder: Path
+) -> Iterator[Indexer]:
+    real_store.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
+    root = Root("photos", folder)
+    register_roots(real_store, [root], settings.host)
+    indexer = Indexer(real_store, fake_encoder, [root], settings)
+    yield indexer
+    indexer.pipeline.close()
+
+
+def found(store: Store, folder: Path, settings: Settings) -> set[tuple[str, str]]:
+    each = verify(store, [Root("photos", folder)], settings)
+    return {(one.what, one.relative_path) for one in each}
+
+
+def test_verify_names_every_kind_of_difference(
+    indexer: Indexer, real_store: Store, settings: Settings, folder: Path
+):
+    everything = {("missing", name) for name in ("a.png", "b.png", "sub/c.png", "broken.jpg")}
+    assert found(real_store, folder, settings) == everything
+    sync(indexer)
+    # The failure accounts for broken.jpg, nothing is owed to notes.txt.
+    assert found(real_store, folder, settings) == set()
+    (folder / "a.png").unlink()
+    Image.new("RGB", (50, 50), "blue").save(folder / "b.png")
+    Image.new("RGB", (50, 50), "green").save(folder / "new.png")
+    document = dict(real_store.get(image_id("photos", "sub/c.png")))
+    real_store.write([Write(document["image_id"], document=document)])
+    assert found(real_store, folder, settings) == {
+        ("gone", "a.png"),
+        ("changed", "b.png"),
+        ("missing", "new.png"),
+        ("without vector", "sub/c.png"),
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_verify_does_not_take_an_unlistable_folder_for_empty(
+    indexer: Indexer, real_store: Store, settings: Settings, folder: Path
+):
+    sync(indexer)
+    (folder / "sub").chmod(0)
+    try:
+        assert found(real_store, folder, settings) == {("unknown", "sub")}
+    finally:
+        (folder / "sub").chmod(0o755)
+
+
+class Commands:
+    def __init__(self, es_url: str, index: str) -> None:
+        self._es_url, self._index = es_url, index
+
+    def __call__(self, *arguments: str) -> Result:
+        runner = CliRunner(env={"ES_URL": self._es_url})
+        return runner.invoke(main, [*arguments, "--index", self._index])
+
+
+@pytest.fixture
+def commands(es_url: str, real_store: Store) -> Commands:
+    return Commands(es_url, real_store.index)
+
+
+def test_failures_are_listed_and_retried_from_the_command_line(commands: Commands, folder: Path):
+    assert commands("init", "--encoder", "starter").exit_code == 0
+    assert commands("failures").stderr == "No failures.\n"
+    assert commands("sync", str(folder)).exit_code == 1
+    assert commands("verify", str(folder)).exit_code == 0
+    (failure,) = json.loads(commands("failures", "--json").stdout)
+    assert failure["error_class"] == "unidentified"
+    assert failure["relative_path"] == "broken.jpg"
+    assert failure["attempts"] == 1
+    assert "photos/broken.jpg" in commands("failures").stdout
+
+    # An unchanged failure is not tried again by itself, but when asked for.
+    assert commands("sync", str(folder)).exit_code == 0
+    assert json.loads(commands("failures", "--json").stdout)[0]["attempts"] == 1
+    assert commands("failures", "retry").exit_code == 1
+    assert json.loads(commands("failures", "--json").stdout)[0]["attempts"] == 2
+
+    state = (folder / "broken.jpg").stat()
+    Image.new("RGB", (40, 40), "yellow").save(folder / "broken.jpg")
+    os.utime(folder / "broken.jpg", ns=(state.st_atime_ns, state.st_mtime_ns))
+    retried = commands("failures", "retry")
+    assert retried.exit_code == 0, retried.output
+    assert json.loads(commands("failures", "--json").stdout) == []
+    assert commands("verify", str(folder)).exit_code == 0
+
+    (folder / "a.png").unlink()
+    verified = commands("verify", str(folder), "--json")
+    assert verified.exit_code == 1
+    expected = [{"what": "gone", "root": "photos", "relative_path": "a.png"}]
+    assert json.loads(verified.stdout) == expected
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_metrics_and_health_tell_what_the_daemon_does(indexer: Indexer, monkeypatch):
+    sync(indexer)
+    server = MetricsServer(indexer, 0)
+    try:
+        status, text = get(server.port, "/metrics")
+        assert status == 200
+        assert 'es_imgsearch_pictures_total{outcome="embedded"} 3.0' in text
+        assert 'es_imgsearch_pictures_total{outcome="failed"} 1.0' in text
+        assert 'es_imgsearch_deletions_paused{root="photos"} 0.0' in text
+        status, text = get(server.port, "/healthz")
+        assert (status, json.loads(text)["status"]) == (200, "ok")
+        indexer.outage.begins(StoreUnreachable("away"))
+        assert get(server.port, "/healthz")[0] == 200, "a short outage is waited out"
+        monkeypatch.setattr("es_imgsearch.metrics._UNHEALTHY_SECONDS", 0.0)
+        status, text = get(server.port, "/healthz")
+        assert (status, json.loads(text)["status"]) == (503, "failing")
+        with pytest.raises(SettingsError, match="--metrics-port"):
+            MetricsServer(indexer, server.port)
+    finally:
+        server.close()

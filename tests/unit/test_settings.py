@@ -1,0 +1,206 @@
+"""Where settings come from, which of them wins, and that no secret is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from es_imgsearch.connection import connect
+from es_imgsearch.errors import SettingsError
+from es_imgsearch.settings import (
+    CONFIG_NAME,
+    ENVIRONMENT_PREFIX,
+    Settings,
+    available_cores,
+    load_settings,
+)
+
+SECRET = "c2VjcmV0OmtleQ=="
+PASSWORD = "hunter2-äöü"
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def config(folder: Path, text: str, name: str = CONFIG_NAME) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def load(
+    given: dict[str, Any] | None = None, environment: dict[str, str] | None = None, **rest: Any
+) -> Settings:
+    return load_settings(given, environment=environment or {}, **rest)
+
+
+def refused(*given: Any, **options: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(*given, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# -- precedence ----------------------------------------------------------------------------
+
+
+def test_nothing_set_gives_the_defaults():
+    settings = load()
+    assert (settings.index, settings.es_url) == ("images", "http://127.0.0.1:9200")
+    assert settings.es_api_key is None
+    assert settings.read_workers == min(8, available_cores())
+    assert settings.host
+
+
+def test_the_first_source_that_names_a_setting_wins(tmp_path: Path):
+    config(tmp_path, 'index = "from-file"\nbatch_size = 3\nqueue_size = 4\n')
+    environment = {"ES_IMGSEARCH_INDEX": "from-environment", "ES_IMGSEARCH_BATCH_SIZE": "5"}
+    settings = load({"index": "from-command-line"}, environment)
+    assert (settings.index, settings.batch_size, settings.queue_size) == ("from-command-line", 5, 4)
+    assert load({"index": None}, environment).index == "from-environment"
+    assert load().index == "from-file"
+
+
+def test_every_setting_can_come_from_the_environment():
+    values = {
+        "es_url": "https://es:9200", "es_api_key": SECRET, "es_ca_certs": "/ca.pem",
+        "index": "photos", "exclude": "a:*.b", "max_pixels": "17", "settle_seconds": "0",
+        "device": "cpu", "host": "me",
+    }  # fmt: skip
+    found = load(environment={ENVIRONMENT_PREFIX + k.upper(): v for k, v in values.items()})
+    assert found.exclude == ("a", "*.b")
+    assert found.max_pixels == 17
+    assert found.es_ca_certs == Path("/ca.pem")
+    assert found.es_api_key == SecretStr(SECRET)
+
+
+def test_names_shared_with_other_tools_win_over_ours():
+    settings = load(
+        environment={
+            "ES_URL": "https://shared:9200",
+            "ES_IMGSEARCH_ES_URL": "https://ours:9200",
+            "ES_API_KEY": SECRET,
+            "ES_CA_CERTS": "/ca.pem",
+        }
+    )
+    assert settings.es_url == "https://shared:9200"
+    assert settings.es_api_key == SecretStr(SECRET)
+    assert settings.es_ca_certs == Path("/ca.pem")
+
+
+def test_an_empty_variable_is_as_good_as_none():
+    assert load(environment={"ES_API_KEY": "", "ES_IMGSEARCH_INDEX": ""}) == load()
+
+
+def test_a_file_that_is_named_is_read_and_must_be_there(tmp_path: Path):
+    path = config(tmp_path, 'index = "named"\nexclude = ["a", "b"]\n', "other.toml")
+    settings = load(config=path)
+    assert (settings.index, settings.exclude) == ("named", ("a", "b"))
+    assert load().index == "images"
+    assert "none.toml cannot be read" in refused(config=tmp_path / "none.toml")
+
+
+# -- what is refused -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("index", "Images"), ("index", "a b"), ("index", "_a"), ("index", "a,b"), ("index", ".."),
+        ("index", "x" * 201), ("es_url", "127.0.0.1:9200"), ("es_url", "ftp://x"),
+        ("batch_size", "0"), ("batch_size", "many"), ("max_delete_share", "1.5"),
+        ("read_memory_mb", "1"), ("settle_seconds", "-1"), ("request_timeout_seconds", "nan"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_told_with_its_setting_and_its_source(
+    setting: str, value: str, tmp_path: Path
+):
+    told = refused(environment={ENVIRONMENT_PREFIX + setting.upper(): value})
+    assert told.startswith(f"{setting} (from the environment): ")
+    assert refused({setting: value}).startswith(f"{setting} (from the command line): ")
+    config(tmp_path, f'{setting} = "{value}"\n')
+    assert refused().startswith(f"{setting} (from the settings file): ")
+
+
+def test_a_setting_that_does_not_exist_is_told_with_those_that_do(tmp_path: Path):
+    config(tmp_path, "batch = 3\n")
+    told = refused()
+    assert told.startswith("batch (from the settings file): no setting has that name")
+    assert "batch_size" in told
+
+
+@pytest.mark.parametrize("content", [b"index = ", b"\xff\xfe", b"[index\n"])
+def test_a_malformed_file_is_told_with_its_name(content: bytes, tmp_path: Path):
+    (tmp_path / CONFIG_NAME).write_bytes(content)
+    assert f"{CONFIG_NAME} cannot be read" in refused()
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        load().index = "other"
+
+
+# -- secrets -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("show", [repr, str, lambda settings: f"{settings}"], ids=str)
+@pytest.mark.parametrize("password", [PASSWORD, "a@b@c", "%2Fx"])
+def test_settings_show_neither_key_nor_password(show: Any, password: str):
+    settings = load({"es_url": f"https://elastic:{password}@es:9200/x", "es_api_key": SECRET})
+    shown = show(settings)
+    assert SECRET not in shown
+    assert password not in shown
+    assert "elastic" not in shown
+    assert "https://es:9200/x" in shown
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"es_url": f"elastic:{PASSWORD}@es:9200"},
+        {"es_url": ["x", f"https://elastic:{PASSWORD}@es"]},
+        {"es_api_key": [SECRET]},
+        {"es_api_key": {"id": SECRET}},
+        {"es_url": f"https://elastic:{PASSWORD}@es", "es_api_key": SECRET, "index": "_"},
+    ],
+    ids=str,
+)
+def test_no_error_repeats_a_secret(bad: dict[str, Any]):
+    told = refused(bad)
+    assert SECRET not in told
+    assert PASSWORD not in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://elastic:{PASSWORD}/more@es:9200",
+        f"https://elastic:{PASSWORD}#more@es:9200",
+        f"https://elastic:{PASSWORD}@es:port",
+        f"https://elastic:{PASSWORD}@[es",
+        f"https://elastic:{PASSWORD}@",
+    ],
+)
+def test_an_address_that_cannot_be_used_is_not_repeated(url: str):
+    with pytest.raises(SettingsError, match="es_url cannot be used") as caught:
+        connect(load({"es_url": url}))
+    assert PASSWORD not in str(caught.value)
+    # Nor does a traceback show it.
+    assert caught.value.__suppress_context__
+
+
+def test_the_clients_own_words_show_no_password():
+    client = connect(load({"es_url": f"https://elastic:{PASSWORD}@es:9200"}))
+    assert PASSWORD not in repr(client)
+    client.close()
+
+
+def test_a_missing_certificate_file_is_told():
+    with pytest.raises(SettingsError, match="cannot be reached as set"):
+        connect(load({"es_url": "https://es:9200", "es_ca_certs": "/none/ca.pem"}))
