@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -59,7 +60,9 @@ def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     bare = urlunsplit((parts.scheme, f"{host}:{port}", parts.path, "", ""))
     if parts.username is not None and "api_key" not in options:
-        options["basic_auth"] = (unquote(parts.username), unquote(parts.password or ""))
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        # The client would encode them as ASCII; Elasticsearch reads UTF-8.
+        options["basic_auth"] = b64encode(credentials.encode()).decode()
     try:
         return elasticsearch.Elasticsearch(bare, **options)
     except (ValueError, TypeError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from es_imgsearch.connection import connect
-from es_imgsearch.errors import SettingsError
+from es_imgsearch.errors import ImgSearchError, SettingsError
 from es_imgsearch.settings import (
     CONFIG_NAME,
     ENVIRONMENT_PREFIX,
@@ -17,6 +18,7 @@ from es_imgsearch.settings import (
     available_cores,
     load_settings,
 )
+from es_imgsearch.store import Store
 
 SECRET = "c2VjcmV0OmtleQ=="
 PASSWORD = "hunter2-äöü"
@@ -201,6 +203,14 @@ def test_the_clients_own_words_show_no_password():
     client.close()
 
 
+def test_any_letter_may_stand_in_a_password():
+    client = connect(load({"es_url": "https://elastic:h%C3%A4ns%2F@es:9200"}))
+    sent = client._headers["authorization"]
+    client.close()
+    assert b64decode(sent.removeprefix("Basic ")).decode() == "elastic:häns/"
+
+
 def test_a_missing_certificate_file_is_told():
-    with pytest.raises(SettingsError, match="cannot be reached as set"):
-        connect(load({"es_url": "https://es:9200", "es_ca_certs": "/none/ca.pem"}))
+    settings = load({"es_url": "https://127.0.0.1:1", "es_ca_certs": "/none/ca.pem"})
+    with pytest.raises(ImgSearchError, match=r"certificate|ca\.pem|ES_CA_CERTS|No such file"):
+        Store(connect(settings), settings.index).version()

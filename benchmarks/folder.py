@@ -1,0 +1,104 @@
+"""A whole folder from nothing to verified: files/s, memory, and whether `verify` is clean.
+
+    python benchmarks/folder.py [--files N] [--size WxH] [--folders N] [--json FILE]
+
+Makes N different JPEGs (scikit-image's photographs, cropped at random and with noise), then runs
+`init`, `sync`, `verify` and a second `sync` with the encoder `starter`, as a user would.  The set
+the field measures on has 17,125 pictures of 500x375, 2 GB; the default is a tenth of it.  Memory
+is the largest resident set of any of the processes.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import skimage
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from report import arguments, report
+
+from es_imgsearch.connection import connect
+from es_imgsearch.settings import load_settings
+from es_imgsearch.store import Store
+
+INDEX = "bench-folder"
+COMMAND = Path(sys.executable).with_name("es-imgsearch")
+SOURCES = ["chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg", "motorcycle_left.png"]
+
+
+def make_pictures(folder: Path, count: int, size: tuple[int, int], folders: int) -> int:
+    """Bytes written."""
+    random = np.random.default_rng(0)
+    data = Path(skimage.__file__).parent / "data"
+    sources = [Image.open(data / name).convert("RGB") for name in SOURCES]
+    noise = random.integers(-24, 25, size=(64, 64, 3))
+    pattern = np.tile(noise, (-(-size[1] // 64), -(-size[0] // 64), 1))[: size[1], : size[0]]
+    written = 0
+    for n in range(count):
+        source = sources[n % len(sources)]
+        left, top = (int(random.integers(0, side // 3)) for side in source.size)
+        box = (left, top, left + source.width * 2 // 3, top + source.height * 2 // 3)
+        pixels = np.asarray(source.resize(size, box=box), dtype=np.int16)
+        shifted = np.roll(pattern, int(random.integers(64)), axis=0)
+        below = folder / f"{n % folders:03d}"
+        below.mkdir(exist_ok=True)
+        path = below / f"{n:06d}.jpg"
+        Image.fromarray((pixels + shifted).clip(0, 255).astype(np.uint8)).save(path, quality=92)
+        written += path.stat().st_size
+    return written
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--files", type=int, default=1712)
+    parser.add_argument("--size", default="500x375")
+    parser.add_argument("--folders", type=int, default=20)
+    given = parser.parse_args()
+    width, height = (int(side) for side in given.size.split("x"))
+    os.environ["ES_IMGSEARCH_INDEX"] = INDEX
+    store = Store(connect(load_settings()), INDEX)
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "pictures"
+        folder.mkdir()
+        size = make_pictures(folder, given.files, (width, height), given.folders)
+        try:
+            for step, arguments_ in (
+                ("init", ["init", "--encoder", "starter"]),
+                ("sync", ["sync", folder]),
+                ("verify", ["verify", folder]),
+                ("sync again", ["sync", folder]),
+            ):
+                started = time.perf_counter()
+                done = subprocess.run([COMMAND, *arguments_], capture_output=True, text=True)
+                seconds = time.perf_counter() - started
+                peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+                rows.append(
+                    {
+                        "step": step,
+                        "exit": done.returncode,
+                        "seconds": round(seconds, 1),
+                        "files/s": round(given.files / seconds, 1),
+                        "peak MB so far": round(peak),
+                        "said": done.stderr.strip().splitlines()[-1],
+                    }
+                )
+        finally:
+            for index in (store.index, store.failures):
+                client = store.client.options(ignore_status=404)
+                client.indices.delete(index=f"{index}-000001")
+                client.indices.delete_index_template(name=index)
+    title = f"{given.files} pictures of {given.size}, {size / 1e6:.0f} MB, {given.folders} folders"
+    report(title, rows, given.json)
+
+
+if __name__ == "__main__":
+    main()
