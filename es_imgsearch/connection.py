@@ -39,6 +39,8 @@ def connect(settings: Settings) -> elasticsearch.Elasticsearch:
     if settings.es_api_key is not None:
         options["api_key"] = settings.es_api_key.get_secret_value()
     if settings.es_ca_certs is not None:
+        if not settings.es_ca_certs.is_file():
+            raise SettingsError(f"es_ca_certs: there is no file {str(settings.es_ca_certs)!r}.")
         options["ca_certs"] = str(settings.es_ca_certs)
     return new_client(settings.es_url, **options)
 

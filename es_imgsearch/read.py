@@ -240,7 +240,9 @@ def _opened(file: IO[bytes], formats: list[str], max_pixels: int) -> Image.Image
             if not kinds:
                 raise
             raise _HeaderInvalid(
-                "corrupt", f"It begins like {' or '.join(kinds)} but is damaged, or of a kind that cannot be read."
+                "corrupt",
+                f"It begins like {' or '.join(kinds)} but is damaged, or of a kind that cannot be"
+                " read.",
             ) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit

@@ -61,8 +61,12 @@ def _draw_query(
             y = top + (_CELL - height) // 2 + 26 * number
             draw.text((_GAP, y), text, fill=_INK, font=font)
         return
-    picture = open_query_picture(query, max_pixels=_MAX_PIXELS)
-    _paste(sheet, draw, picture, (_GAP, top), (_QUERY_WIDTH, _CELL))
+    try:
+        picture = open_query_picture(query, max_pixels=_MAX_PIXELS)
+        _paste(sheet, draw, picture, (_GAP, top), (_QUERY_WIDTH, _CELL))
+    except ImgSearchError:
+        # It was there when the search was run; the hits are worth showing all the same.
+        draw.rectangle((_GAP, top, _GAP + _QUERY_WIDTH, top + _CELL), outline=_FRAME)
     draw.text((_GAP, top + _CELL + 4), "query picture", fill=_FAINT, font=_font(13))
 
 
@@ -121,8 +125,10 @@ def _shortened(draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int) ->
     # Lone surrogates (names that are not UTF-8) cannot be drawn, nor can line breaks.
     text = text.encode("utf-8", errors="replace").decode()
     text = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
-    if draw.textlength(text, font=font) <= width:
+    if len(text) <= width and draw.textlength(text, font=font) <= width:
         return text
+    # No cell holds more; a name may have thousands of letters, and measuring them takes time.
+    text = text[:width]
     while text and draw.textlength(f"{text}…", font=font) > width:
         text = text[:-1]
     return f"{text}…"

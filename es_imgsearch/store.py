@@ -376,7 +376,8 @@ class Store:
     def get(self, image_id: str) -> Mapping[str, Any]:
         """Stored fields of one picture, without its vector."""
         try:
-            answer = self.request("GET", f"/{self.index}/_doc/{quote(image_id, safe='')}")
+            path = f"/{self.index}/_doc/{quote(image_id, safe='')}"
+            answer = self.request("GET", path)
         except ImageMissing:
             raise ImageMissing(f"No picture has the image_id {image_id!r}.") from None
         source: Mapping[str, Any] = answer["_source"]

@@ -32,9 +32,10 @@ SEAL = Seal(name="fake", revision="1", dims=DIMS, fingerprint="f")
 def vectors(count: int, dims: int = DIMS) -> np.ndarray:
     """Clustered, as those of pictures are."""
     random = np.random.default_rng(3)
-    found = random.normal(size=(count, dims)) + 1.5 * random.normal(size=(8, dims))[
-        np.arange(count) % 8
-    ]
+    found = (
+        random.normal(size=(count, dims))
+        + 1.5 * random.normal(size=(8, dims))[np.arange(count) % 8]
+    )
     return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
 

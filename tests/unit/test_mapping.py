@@ -154,7 +154,8 @@ texts = st.text(st.characters(codec="utf-8"), max_size=20)
 metas = st.builds(
     Meta,
     seal=st.builds(
-        Seal, texts, texts, dims=st.integers(1, 4096), fingerprint=texts, supports_text=st.booleans()
+        Seal, texts, texts, dims=st.integers(1, 4096), fingerprint=texts,
+        supports_text=st.booleans(),
     ),
     profile=texts,
     similarity=st.sampled_from(SIMILARITIES),

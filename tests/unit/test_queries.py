@@ -79,7 +79,7 @@ def test_candidates_are_as_tuned_but_twice_k_and_no_more_than_the_server_takes(
 
 
 def test_fewer_candidates_than_hits_are_refused():
-    with pytest.raises(UsageError, match="num_candidates is 5 .* k, which is 10"):
+    with pytest.raises(UsageError, match=r"num_candidates is 5 .* k, which is 10"):
         knn_body(VECTOR, 10, Tuning(), num_candidates=5)
 
 

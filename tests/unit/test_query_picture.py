@@ -67,9 +67,7 @@ def test_exif_orientation_is_applied(way: str):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "I", "F", "HSV"])
 def test_a_pil_image_of_any_mode_becomes_rgb(mode: str):
-    image = Image.new("RGB", (4, 4), "white").convert(
-        "L" if mode in {"I;16", "I", "F"} else mode
-    )
+    image = Image.new("RGB", (4, 4), "white").convert("L" if mode in {"I;16", "I", "F"} else mode)
     if mode in {"I;16", "I", "F"}:
         image = image.convert(mode)
     assert opened(image).mode == "RGB"

@@ -106,7 +106,10 @@ def test_xbm_and_pbm_of_one_bit_are_black_and_white():
     for kind in ("PPM", "PNG", "TIFF", "BMP"):
         found = decoded(samples.saved(image, kind))
         assert [found.getpixel((2, 2)), found.getpixel((12, 2))] == [(0, 0, 0), (255, 255, 255)]
-    assert {*decoded(samples.saved(image, "XBM")).get_flattened_data()} == {(0, 0, 0), (255, 255, 255)}
+    assert {*decoded(samples.saved(image, "XBM")).get_flattened_data()} == {
+        (0, 0, 0),
+        (255, 255, 255),
+    }
 
 
 # -- orientation ---------------------------------------------------------------------------
@@ -272,12 +275,7 @@ def test_thirty_two_bit_integers_are_read():
 def test_a_tiff_that_pillow_cannot_decode_is_a_failure(photographs: Path):
     """Three pages of three planes each as one picture: not what a TIFF of Pillow's can be."""
     path = photographs / "multipage_rgb.tif"
-    try:
-        picture = read_(path)
-    except ReadError as error:
-        assert error.error_class == "corrupt"
-    else:
-        assert isinstance(picture, Picture)
+    assert failure(path, max_pixels=100_000_000) == "corrupt"
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
@@ -304,7 +302,7 @@ def test_a_jpeg_is_a_jpeg_whatever_its_name(name: str, tmp_path: Path):
 
 
 TEXTS = {
-    "prose": "Dear all,\nplease find enclosed the minutes.\n".encode(),
+    "prose": b"Dear all,\nplease find enclosed the minutes.\n",
     "starts with BM": b"BMW invoice no. 4711, please pay within a fortnight.\n" * 3,
     "starts with P4": b"P4 meeting notes\n1. budget\n2. lunch\n",
     "starts with P6": b"P6 is a ward of the hospital.\n",
@@ -350,11 +348,13 @@ def test_an_empty_file_is_a_failure_if_called_a_picture(tmp_path: Path):
 @given(st.binary(max_size=200), st.sampled_from([".jpg", ".tga", ".pcx", ".txt", ""]))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_random_bytes_are_never_anything_else(content: bytes, suffix: str):
+    told = None
     try:
         decode(content, max_pixels=MAX_PIXELS, suffix=suffix)
     except ReadError as error:
-        assert error.error_class in DOCUMENTED
-        error.message.encode()
+        told = error
+    assert told is None or told.error_class in DOCUMENTED
+    assert told is None or told.message.encode()
 
 
 DOCUMENTED = {

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from es_imgsearch.connection import connect
-from es_imgsearch.errors import ImgSearchError, SettingsError
+from es_imgsearch.errors import SettingsError
 from es_imgsearch.settings import (
     CONFIG_NAME,
     ENVIRONMENT_PREFIX,
@@ -18,7 +18,6 @@ from es_imgsearch.settings import (
     available_cores,
     load_settings,
 )
-from es_imgsearch.store import Store
 
 SECRET = "c2VjcmV0OmtleQ=="
 PASSWORD = "hunter2-äöü"
@@ -210,7 +209,6 @@ def test_any_letter_may_stand_in_a_password():
     assert b64decode(sent.removeprefix("Basic ")).decode() == "elastic:häns/"
 
 
-def test_a_missing_certificate_file_is_told():
-    settings = load({"es_url": "https://127.0.0.1:1", "es_ca_certs": "/none/ca.pem"})
-    with pytest.raises(ImgSearchError, match=r"certificate|ca\.pem|ES_CA_CERTS|No such file"):
-        Store(connect(settings), settings.index).version()
+def test_a_missing_certificate_file_is_told_before_anything_is_sent():
+    with pytest.raises(SettingsError, match=r"es_ca_certs: .* '/none/ca\.pem'"):
+        connect(load({"es_url": "https://es:9200", "es_ca_certs": "/none/ca.pem"}))

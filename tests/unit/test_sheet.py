@@ -82,7 +82,7 @@ def test_an_original_that_is_not_here_leaves_a_frame(original: Path, tmp_path: P
     "name",
     ["x" * 5000 + ".jpg", "日本語" * 200, "two\nlines\r\t.jpg", "\0", " ", "caf\udce9.jpg",
      r"caf\xe9.jpg", "\u202egpj.a", "e\u0301" * 300, "\U0001f600.jpg"],
-    ids=ascii,
+    ids=lambda name: ascii(name)[:20],
 )  # fmt: skip
 def test_any_name_can_be_drawn(name: str, original: Path):
     draw_sheet([Hits([hit(original, name)], 1, [name])])
@@ -103,7 +103,9 @@ def test_pictures_of_any_shape_fit_their_cell(size: tuple[int, int], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "query", ["", "a cat", "word " * 200, "x" * 500, "two\nlines", samples.four_corners()], ids=ascii
+    "query",
+    ["", "a cat", "word " * 200, "x" * 500, "two\nlines", samples.four_corners()],
+    ids=lambda query: ascii(query)[:20],
 )
 def test_any_query_is_drawn_beside_its_hits(query: Any, original: Path):
     draw_sheet([Hits([hit(original)], 1, [query])])

@@ -1,0 +1,128 @@
+"""The wheel works from anywhere, and imports go one way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+NEEDED = ["pyproject.toml", "README.md", "LICENSE", "es_imgsearch", "mappings", "kibana"]
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that the build leaves nothing in the checkout."""
+    folder = tmp_path_factory.mktemp("build")
+    source, output = folder / "source", folder / "wheel"
+    source.mkdir()
+    for name in NEEDED:
+        original = CHECKOUT / name
+        if original.is_dir():
+            shutil.copytree(
+                original, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+            )
+        elif original.exists():
+            shutil.copy(original, source)
+    run(
+        sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", output,
+        cwd=source,
+    )  # fmt: skip
+    (built,) = output.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nothing but the wheel's content."""
+    folder = tmp_path_factory.mktemp("installed")
+    # All that an installer does with a pure wheel, and needs no pip in the environment.
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def python(installed: Path, folder: Path, *arguments: str) -> str:
+    """Run in an unrelated folder; the installed package comes before the checkout's."""
+    return run(sys.executable, *arguments, cwd=folder, PYTHONPATH=str(installed))
+
+
+def test_the_wheel_holds_what_is_loaded_at_run_time(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    mappings = {each.name for each in (CHECKOUT / "mappings").glob("*.json")}
+    assert {"common.json", "failures.json", "balanced.json"} <= mappings
+    assert {f"es_imgsearch/mappings/{name}" for name in mappings} <= names
+    assert {
+        f"es_imgsearch/kibana_objects/{each.relative_to(CHECKOUT / 'kibana')}"
+        for each in (CHECKOUT / "kibana").rglob("*")
+        if each.is_file()
+    } <= names
+    assert "es_imgsearch/py.typed" in names
+    assert not [name for name in names if name.startswith(("tests", "dev", "mappings", "kibana"))]
+    modules = {each.relative_to(CHECKOUT) for each in (CHECKOUT / "es_imgsearch").rglob("*.py")}
+    assert {str(each) for each in modules} <= names
+
+
+def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: Path):
+    where = python(installed, tmp_path, "-c", "import es_imgsearch; print(es_imgsearch.__file__)")
+    assert Path(where.strip()).is_relative_to(installed)
+
+
+def test_the_command_line_answers(installed: Path, tmp_path: Path):
+    told = python(installed, tmp_path, "-m", "es_imgsearch.cli", "--help")
+    for command in ("init", "watch", "sync", "search", "similar", "status"):
+        assert command in told
+
+
+def test_an_index_body_is_composed_from_the_packaged_files(installed: Path, tmp_path: Path):
+    code = """
+import json
+from es_imgsearch.mapping import Seal, index_body, failures_body, new_meta, profile_names
+from es_imgsearch.resources import folder
+seal = Seal(name="fake", revision="1", dims=128, fingerprint="f")
+bodies = {name: index_body(new_meta(seal, name, "cosine")) for name in profile_names()}
+print(json.dumps({"bodies": bodies, "failures": failures_body(),
+                  "folders": [str(folder("mappings")), str(folder("kibana"))]}))
+"""
+    found = json.loads(python(installed, tmp_path, "-c", code))
+    assert {"exact", "balanced", "compact", "binary"} <= found["bodies"].keys()
+    for body in found["bodies"].values():
+        assert body["mappings"]["dynamic"] == "strict"
+        assert body["mappings"]["properties"]["image_embedding"]["dims"] == 128
+    for each in found["folders"]:
+        assert Path(each).is_relative_to(installed)
+
+
+def test_plug_ins_are_registered(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [each for each in archive.namelist() if each.endswith("entry_points.txt")]
+        told = archive.read(name).decode()
+    for line in ("[console_scripts]", "[es_imgsearch.describers]", "[es_imgsearch.encoders]",
+                 "exif = es_imgsearch.describe.exif:Exif"):  # fmt: skip
+        assert line in told
+
+
+def test_imports_keep_to_the_ranks():
+    assert "[tool.importlinter]" in (CHECKOUT / "pyproject.toml").read_text()
+    linter = Path(sys.executable).parent / "lint-imports"
+    assert "0 broken" in run(linter, "--no-cache", cwd=CHECKOUT)
