@@ -77,8 +77,8 @@ class Daemon:
             self.stop()
             stopper.join()
             self._watcher.stop()
-            drained = self._indexer.pipeline.close(drain_seconds=self._settings.shutdown_seconds)
-            comparer.join(timeout=5.0)
+            drained = self._indexer.pipeline.close(within_seconds=self._settings.shutdown_seconds)
+            comparer.join(timeout=1.0)
         if self._error is not None:
             raise self._error
         return drained

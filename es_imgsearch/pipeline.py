@@ -45,7 +45,9 @@ _WRITE_BATCH = 200
 _RECENT_VECTORS = 4096
 _RECENT_FILES = 50_000
 _PLACE_WAIT_SECONDS = 0.2
-_END_SECONDS = 5.0
+
+# What the end itself may take of the seconds that `close` is given.
+_END_SECONDS = 3.0
 
 _Vector = npt.NDArray[np.float32]
 T = TypeVar("T")
@@ -246,22 +248,23 @@ class Pipeline:
             if (job := self._jobs.get(change.image_id)) is not None:
                 job.in_doubt = True
 
-    def close(self, *, drain_seconds: float = 0.0) -> bool:
-        """Finish what is in flight within `drain_seconds`, then end; False if some was left.
+    def close(self, *, within_seconds: float = 0.0) -> bool:
+        """End within so many seconds, most of them for what is in flight; False if some was left.
 
         May be called again, which changes nothing.
         """
         self.closing.set()
         if self._drained is None:
             try:
+                drain_seconds = max(within_seconds / 2, within_seconds - _END_SECONDS)
                 self._drained = self.wait_idle(drain_seconds)
             except BaseException:  # noqa: BLE001 - `fatal`, which whoever waits is told
                 self._drained = False
             self.stopping.set()
-            self._workers.close()
+            deadline = time.monotonic() + _END_SECONDS
             self._to_embed.put(None)
             self._to_write.put(None)
-            deadline = time.monotonic() + _END_SECONDS
+            self._workers.close()
             for thread in self._threads:
                 # One that waits for an answer that does not come is not waited for.
                 thread.join(timeout=max(0.0, deadline - time.monotonic()))
@@ -320,6 +323,8 @@ class Pipeline:
             self._settings.batch_wait_ms / 1000,
             lambda number: number >= self.in_flight,
         ):
+            if self.stopping.is_set():
+                return
             try:
                 self._embed(batch)
             except Stopped:

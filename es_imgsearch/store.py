@@ -351,7 +351,8 @@ class Store:
                 f"/{name}/_search",
                 page,
                 params={
-                    "filter_path": "hits.hits._id,hits.hits._source,hits.hits.fields,hits.hits.sort",
+                    "filter_path": "hits.hits._id,hits.hits._source,hits.hits.fields,"
+                    "hits.hits.sort",
                     "allow_partial_search_results": "false",
                 },
             )

@@ -11,7 +11,7 @@ import pytest
 
 from es_imgsearch import queries
 from es_imgsearch.describe.exif import Exif
-from es_imgsearch.errors import StoreRejected
+from es_imgsearch.errors import ImageMissing, StoreRejected
 from es_imgsearch.mapping import (
     SIMILARITIES,
     VECTOR_FIELD,
@@ -194,3 +194,11 @@ def test_the_extremes_of_what_is_read_from_a_file_are_accepted(
     (vector,) = vectors(1)
     outcome = real_store.write([Write("0", document=document(0, vector, **fields))])
     assert outcome == {"0": None}
+
+
+@pytest.mark.parametrize("image_id", ["a/b", "../_search", "_search", "a?b#c", "é ü", "%2F"])
+def test_an_id_of_any_form_is_just_unknown(real_store: Store, image_id: str):
+    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    for ask in (real_store.get, real_store.vector):
+        with pytest.raises(ImageMissing, match="No picture has"):
+            ask(image_id)

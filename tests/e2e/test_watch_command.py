@@ -75,13 +75,11 @@ class Service:
 
 
 @pytest.fixture
-def service(es_url: str, real_store: Store, tmp_path: Path) -> Service:
+def service(es_url: str, real_store: Store, starter: Encoder, tmp_path: Path) -> Service:
     folder = tmp_path / "photos"
     folder.mkdir()
-    made = Service(es_url, real_store, folder)
-    done = made.run("init", "--encoder", "starter")
-    assert done.returncode == 0, done.stderr
-    return made
+    real_store.create(new_meta(seal_of(starter), "balanced", "cosine"), described_fields())
+    return Service(es_url, real_store, folder)
 
 
 def children_of(process: subprocess.Popen[bytes]) -> list[int]:

@@ -324,7 +324,7 @@ def test_closing_finishes_what_is_in_flight(bench: Bench):
     for n in range(6):
         bench.picture(f"{n}.png", f"rgb(0,{n * 40},0)")
     bench.submit(*(f"{n}.png" for n in range(6)))
-    assert bench.pipeline.close(drain_seconds=PATIENCE_SECONDS)
+    assert bench.pipeline.close(within_seconds=PATIENCE_SECONDS)
     assert bench.pipeline.counts.embedded == 6
 
 
@@ -335,4 +335,4 @@ def test_closing_in_an_outage_ends_and_says_that_something_was_left(
     bench.picture("a.png")
     bench.store.fail_next = [StoreUnreachable("away") for _ in range(1000)]
     bench.submit("a.png")
-    assert not bench.pipeline.close(drain_seconds=0.5)
+    assert not bench.pipeline.close(within_seconds=0.5)

@@ -32,7 +32,10 @@ PREPARATION = Preparation(width=32, height=32, mode="squash")
 MAX_PIXELS = 1_000_000
 UPRIGHT = [samples.RED, samples.GREEN, samples.BLUE, samples.YELLOW]
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
+]
 
 
 def put(folder: Path, name: str, content: bytes) -> str:
