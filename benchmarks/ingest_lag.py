@@ -24,6 +24,7 @@ from PIL import Image
 
 from es_imgsearch.connection import connect
 from es_imgsearch.daemon import Daemon
+from es_imgsearch.describe import load_describers
 from es_imgsearch.embed import load_encoder
 from es_imgsearch.indexer import Indexer
 from es_imgsearch.mapping import new_meta
@@ -83,7 +84,8 @@ def main() -> None:
     settings = load_settings({"index": INDEX})
     store = Store(connect(settings), INDEX)
     encoder = load_encoder(given.encoder)
-    store.create(new_meta(seal_of(encoder), "balanced", "cosine"))
+    described = [describer.mapping for describer in load_describers()]
+    store.create(new_meta(seal_of(encoder), "balanced", "cosine"), described)
     try:
         with tempfile.TemporaryDirectory() as home:
             folder = Path(home) / "photos"

@@ -175,6 +175,10 @@ class Indexer:
                 self._delete(root, paths, is_complete)
         return not any(self._gone.values())
 
+    def make_searchable(self) -> None:
+        """What was acknowledged is found by the next search, not only a second later."""
+        persist(self._store.refresh, self.pipeline.closing, self.outage)
+
     def pauses_ended(self) -> list[Root]:
         """Paused roots of which `_meta` says so no more: `sync --allow-deletes` ran.
 
@@ -261,7 +265,7 @@ def _with_pause(meta: Meta, name: str, pause: Pause | None) -> Meta:
 
 
 def sync(indexer: Indexer) -> list[Pass]:
-    """One pass over every root, until everything found is acknowledged and what is gone deleted.
+    """One pass over every root, until what was found can be searched and what is gone is deleted.
 
     Raises what ended the pipeline; the caller closes it.
     """
@@ -275,6 +279,7 @@ def sync(indexer: Indexer) -> list[Pass]:
     indexer.delete_gone(at_once=True)
     # Files that came back while their documents were being deleted.
     _work_off(indexer, deadline)
+    indexer.make_searchable()
     return passes
 
 

@@ -57,6 +57,9 @@ def _opened(picture: QueryPicture, max_pixels: int) -> Image.Image:
     if isinstance(picture, (str, PathLike)):
         path = Path(picture)
         try:
+            # A device or a pipe might never end.
+            if path.exists() and not path.is_file():
+                raise QueryPictureInvalid(f"{str(path)!r} is not a file.")
             content = path.read_bytes()
         except FileNotFoundError:
             raise QueryPictureInvalid(f"There is no file {str(path)!r}.") from None

@@ -14,14 +14,15 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
+from PIL import Image
 
-from es_imgsearch.describe import load_describers
+from es_imgsearch.describe import Describer, load_describers
 from es_imgsearch.errors import ReadError
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.read import Describe, Skipped, read_file
@@ -143,7 +144,19 @@ def _begin_worker(plan: ReadPlan, parent: int) -> None:
     warnings.simplefilter("ignore")
     _limit_memory(plan.memory_mb)
     _plan = plan
-    _describers[:] = [(each.name, each.describe) for each in load_describers(plan.describers)]
+    _describers[:] = [(each.name, _mapped(each)) for each in load_describers(plan.describers)]
+
+
+def _mapped(describer: Describer) -> Describe:
+    """`describe`, held to the fields it mapped: Elasticsearch would refuse the whole document."""
+
+    def describe(image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
+        fields = describer.describe(image, exif, path)
+        if unmapped := sorted(fields.keys() - describer.mapping.keys()):
+            raise ValueError(f"it gave fields that it did not map: {', '.join(unmapped)}")
+        return fields
+
+    return describe
 
 
 def _read(path: str) -> Picture | Skipped:

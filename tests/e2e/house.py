@@ -8,15 +8,17 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from es_imgsearch.connection import connect
 from es_imgsearch.daemon import Daemon
+from es_imgsearch.describe import load_describers
 from es_imgsearch.indexer import Indexer
 from es_imgsearch.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.records import stored_path
@@ -30,6 +32,11 @@ PATIENCE_SECONDS = 40.0
 
 _HIDDEN = (".", "@eaDir")
 _UNFINISHED = (".part", ".tmp", "~")
+
+
+def described() -> list[Mapping[str, Any]]:
+    """The mappings of the fields that describers bring, as `init` takes them."""
+    return [describer.mapping for describer in load_describers()]
 
 
 def until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
@@ -63,7 +70,7 @@ class House:
         for folder in self.folders:
             folder.mkdir(exist_ok=True)
         self.encoder = FakeEncoder()
-        store.create(new_meta(seal_of(self.encoder), "exact", "cosine"))
+        store.create(new_meta(seal_of(self.encoder), "exact", "cosine"), described())
         self._expected: dict[bytes, tuple[tuple[int, ...], object]] = {}
 
     def picture(self, name: str, seed: int) -> Path:

@@ -122,6 +122,15 @@ def test_our_own_describers_load_no_torch_either(tmp_path: Path):
         workers.workers.close()
 
 
+def test_fields_that_a_describer_did_not_map_cost_its_fields_only(readers, tmp_path: Path):
+    samples.four_corners().save(tmp_path / "unmapped.png")
+    picture = readers(plan())(tmp_path / "unmapped.png")
+    assert isinstance(picture, Picture)
+    (error,) = picture.fields["describe_errors"]
+    assert "nobody_mapped_this" in error
+    assert "nobody_mapped_this" not in picture.fields
+
+
 def test_a_failure_comes_back_with_its_class(readers, tmp_path: Path):
     (tmp_path / "cut.jpg").write_bytes(samples.noisy("jpeg")[:2000])
     outcome = readers(plan())(tmp_path / "cut.jpg")
