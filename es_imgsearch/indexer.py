@@ -18,8 +18,9 @@ from es_imgsearch.deletions import Deletions, Pause
 from es_imgsearch.embed import Encoder
 from es_imgsearch.excludes import Excludes
 from es_imgsearch.gone import Gone
+from es_imgsearch.jobs import Counts
 from es_imgsearch.mapping import Meta
-from es_imgsearch.pipeline import Counts, Pipeline
+from es_imgsearch.pipeline import Pipeline
 from es_imgsearch.reconcile import Kind, Seen, Unknown, differences, is_looked_at, walk
 from es_imgsearch.records import Change, Root, disk_path, stored_path
 from es_imgsearch.settings import Settings

@@ -11,117 +11,34 @@ allow, then workers, then threads.  What was not finished is found by the next r
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import queue
-import stat
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable, Sequence
 
 from es_imgsearch.backoff import Outage, Stopped, persist, waits
 from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import ImgSearchError, ReadError, StoreRejected, StoreTooLarge
+from es_imgsearch.jobs import UNKNOWN, Counts, Job, Ready, Signature, look
 from es_imgsearch.read import Skipped
+from es_imgsearch.recent import Recent, batches
 from es_imgsearch.records import Change, FileState, Picture
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
+from es_imgsearch.vectors import Vector, VectorSource
 from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
 
 logger = logging.getLogger(__name__)
 
 _WRITE_BATCH = 200
 
-# Vectors written in the last seconds cannot be searched yet, so they are kept here; 4,096 of
-# 512 dims are 8 MB and outlast a refresh (1 s) at any speed an encoder reaches.
-_RECENT_VECTORS = 4096
 _RECENT_FILES = 50_000
 _PLACE_WAIT_SECONDS = 0.2
 
 # What the end itself may take of the seconds that `close` is given.
 _END_SECONDS = 3.0
-
-_Vector = npt.NDArray[np.float32]
-T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Counts:
-    """What became of the files so far."""
-
-    embedded: int = 0
-    reused: int = 0
-    failed: int = 0
-    deleted: int = 0
-    not_pictures: int = 0
-
-    @property
-    def stored(self) -> int:
-        return self.embedded + self.reused
-
-
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    """A file's identity and state; tells a replaced file of the same size and time too."""
-
-    state: FileState
-    inode: int
-    ctime_ns: int
-
-
-# A path whose state cannot be told (its folder may not be entered): left as it is.
-_UNKNOWN = _Signature(FileState(-1, -1), -1, -1)
-
-
-@dataclass(slots=True)
-class _Job:
-    change: Change
-    signature: _Signature
-    ticket: int
-    again: Change | None = None
-    # Its document was deleted while it was on its way: what is acknowledged may be gone.
-    in_doubt: bool = False
-
-
-@dataclass(slots=True)
-class _Ready:
-    """A job whose write is known."""
-
-    job: _Job
-    write: Write
-    counts_as: str
-    picture: Picture | None = None
-
-
-class _Recent(Generic[T]):
-    """The latest entries, oldest dropped first."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: OrderedDict[str, T] = OrderedDict()
-
-    def get(self, key: str) -> T | None:
-        return self._entries.get(key)
-
-    def keep(self, key: str, value: T) -> None:
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._size:
-            self._entries.popitem(last=False)
-
-    def forget(self, key: str) -> None:
-        self._entries.pop(key, None)
-
-    def snapshot(self) -> dict[str, T]:
-        return dict(self._entries)
 
 
 class Pipeline:
@@ -139,7 +56,6 @@ class Pipeline:
         warm_up: bool = False,
     ) -> None:
         self._store = store
-        self._encoder = encoder
         self._settings = settings
         self._on_gone = on_gone
         self._on_unsettled = on_unsettled
@@ -154,13 +70,13 @@ class Pipeline:
         self._idle = threading.Condition(self._lock)
         self._places = threading.BoundedSemaphore(settings.queue_size)
         self._drained: bool | None = None
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, Job] = {}
         self._next_ticket = 0
-        self._files: _Recent[_Signature] = _Recent(_RECENT_FILES)
-        self._no_pictures: _Recent[FileState] = _Recent(_RECENT_FILES)
-        self._vectors: _Recent[_Vector] = _Recent(_RECENT_VECTORS)
-        self._to_embed: queue.SimpleQueue[tuple[_Job, Picture] | None] = queue.SimpleQueue()
-        self._to_write: queue.SimpleQueue[_Ready | None] = queue.SimpleQueue()
+        self._files: Recent[Signature] = Recent(_RECENT_FILES)
+        self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
+        self._vectors = VectorSource(encoder, self._stored_vectors)
+        self._to_embed: queue.SimpleQueue[tuple[Job, Picture] | None] = queue.SimpleQueue()
+        self._to_write: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
         self._workers = ReadWorkers(
             ReadPlan(
                 preparation=encoder.preparation,
@@ -187,14 +103,14 @@ class Pipeline:
         self._check()
         while not self._places.acquire(timeout=_PLACE_WAIT_SECONDS):
             self._check()
-        signature = _look(change)
-        job: _Job | None = None
+        signature = look(change)
+        job: Job | None = None
         with self._lock:
             waiting = self._jobs.get(change.image_id)
             if waiting is not None:
                 waiting.again = change
             elif signature is not None and not self._is_done(change.image_id, signature):
-                job = self._jobs[change.image_id] = _Job(change, signature, self._next_ticket)
+                job = self._jobs[change.image_id] = Job(change, signature, self._next_ticket)
                 self._next_ticket += 1
         if job is not None:
             self._read(job)
@@ -272,14 +188,14 @@ class Pipeline:
 
     # -- stages ----------------------------------------------------------------------------
 
-    def _is_done(self, image_id: str, signature: _Signature) -> bool:
+    def _is_done(self, image_id: str, signature: Signature) -> bool:
         return (
-            signature is _UNKNOWN
+            signature is UNKNOWN
             or self._files.get(image_id) == signature
             or self._no_pictures.get(image_id) == signature.state
         )
 
-    def _read(self, job: _Job) -> None:
+    def _read(self, job: Job) -> None:
         path = job.change.root.absolute(job.change.relative_path)
         try:
             self._workers.read(path, lambda outcome: self._was_read(job, outcome))
@@ -289,7 +205,7 @@ class Pipeline:
                 raise Stopped from error
             raise
 
-    def _was_read(self, job: _Job, outcome: Outcome) -> None:
+    def _was_read(self, job: Job, outcome: Outcome) -> None:
         image_id = job.change.image_id
         if isinstance(outcome, Picture):
             self._to_embed.put((job, outcome))
@@ -308,16 +224,15 @@ class Pipeline:
             else:
                 self._on_gone(job.change)
 
-    def _fail(self, job: _Job, error: ReadError) -> None:
+    def _fail(self, job: Job, error: ReadError) -> None:
         failure = failure_document(job.change, error, job.signature.state)
         write = Write(job.change.image_id, failure=failure)
-        self._to_write.put(_Ready(job, write, "failed"))
+        self._to_write.put(Ready(job, write, "failed"))
 
     def _embed_loop(self) -> None:
         if self._warm_up:
-            wanted = self._encoder.preparation
-            self._encoder.embed_images(np.zeros((1, wanted.height, wanted.width, 3), np.uint8))
-        for batch in _batches(
+            self._vectors.warm_up()
+        for batch in batches(
             self._to_embed,
             self._settings.batch_size,
             self._settings.batch_wait_ms / 1000,
@@ -330,17 +245,14 @@ class Pipeline:
             except Stopped:
                 return
 
-    def _embed(self, batch: Sequence[tuple[_Job, Picture]]) -> None:
-        known = self._known_vectors({picture.content_id for _, picture in batch})
+    def _embed(self, batch: Sequence[tuple[Job, Picture]]) -> None:
+        known = self._vectors.known({picture.content_id for _, picture in batch})
         fresh = {p.content_id: p for _, p in batch if p.content_id not in known}
         started = time.perf_counter()
         errors: dict[str, ReadError] = {}
         if fresh:
-            embedded = self._vectors_of(list(fresh.values()), errors)
+            embedded, errors = self._vectors.embedded(list(fresh.values()))
             known |= embedded
-            with self._lock:
-                for content_id, vector in embedded.items():
-                    self._vectors.keep(content_id, vector)
         embed_ms = (time.perf_counter() - started) * 1000 / max(1, len(fresh))
         paid: set[str] = set()
         for job, picture in batch:
@@ -355,63 +267,25 @@ class Pipeline:
             )
             write = Write(job.change.image_id, document=document)
             counts_as = "embedded" if is_fresh else "reused"
-            self._to_write.put(_Ready(job, write, counts_as, picture))
+            self._to_write.put(Ready(job, write, counts_as, picture))
 
-    def _known_vectors(self, content_ids: set[str]) -> dict[str, _Vector]:
-        with self._lock:
-            known = {
-                content_id: vector
-                for content_id in content_ids
-                if (vector := self._vectors.get(content_id)) is not None
-            }
-        unknown = sorted(content_ids - known.keys())
-        if unknown:
-            known |= persist(
-                lambda: self._store.vectors_by_content(unknown), self.stopping, self.outage
-            )
-        return known
-
-    def _vectors_of(
-        self, pictures: Sequence[Picture], errors: dict[str, ReadError]
-    ) -> dict[str, _Vector]:
-        """Vectors by content; a batch that fails is halved until the culprit stands alone."""
-        try:
-            vectors = self._encoder.embed_images(np.stack([each.pixels for each in pictures]))
-        except ImgSearchError:
-            raise
-        except Exception as error:
-            if len(pictures) > 1:
-                middle = len(pictures) // 2
-                return self._vectors_of(pictures[:middle], errors) | self._vectors_of(
-                    pictures[middle:], errors
-                )
-            logger.exception("The encoder cannot embed a picture.")
-            errors[pictures[0].content_id] = ReadError(
-                "embed_failed", f"{type(error).__name__}: {error}"[:400]
-            )
-            return {}
-        found: dict[str, _Vector] = {}
-        for picture, vector in zip(pictures, vectors, strict=True):
-            if np.isfinite(vector).all() and np.any(vector):
-                found[picture.content_id] = vector
-            else:
-                errors[picture.content_id] = ReadError(
-                    "embed_failed", "The encoder gave a vector that is zero or not finite."
-                )
-        return found
+    def _stored_vectors(self, content_ids: Sequence[str]) -> dict[str, Vector]:
+        return persist(
+            lambda: self._store.vectors_by_content(content_ids), self.stopping, self.outage
+        )
 
     def _write_loop(self) -> None:
-        for batch in _batches(self._to_write, _WRITE_BATCH, 0.0):
+        for batch in batches(self._to_write, _WRITE_BATCH, 0.0):
             try:
                 self._write(batch)
             except Stopped:
                 return
 
-    def _write(self, batch: Sequence[_Ready]) -> None:
+    def _write(self, batch: Sequence[Ready]) -> None:
         pauses = waits()
         while batch:
             results = self._bulk(batch)
-            retry: list[_Ready] = []
+            retry: list[Ready] = []
             for ready in batch:
                 error = results[ready.write.image_id]
                 if error is None:
@@ -432,7 +306,7 @@ class Pipeline:
             else:
                 self.outage.ends()
 
-    def _bulk(self, batch: Sequence[_Ready]) -> dict[str, ImgSearchError | None]:
+    def _bulk(self, batch: Sequence[Ready]) -> dict[str, ImgSearchError | None]:
         """One result an id; a request refused as a whole is halved until the culprit is alone."""
         writes = [ready.write for ready in batch]
         try:
@@ -443,11 +317,11 @@ class Pipeline:
             middle = len(batch) // 2
             return self._bulk(batch[:middle]) | self._bulk(batch[middle:])
 
-    def _acknowledged(self, ready: _Ready) -> None:
+    def _acknowledged(self, ready: Ready) -> None:
         job = ready.job
         with self._lock:
             setattr(self.counts, ready.counts_as, getattr(self.counts, ready.counts_as) + 1)
-        now = _look(job.change)
+        now = look(job.change)
         written = job.signature.state if ready.picture is None else ready.picture.state
         with self._lock:
             if now is not None and now.state == written and not job.in_doubt:
@@ -459,11 +333,11 @@ class Pipeline:
             job.in_doubt = False
         self._finish(job)
 
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: Job) -> None:
         """Give the place back, or go on with the change that came meanwhile."""
         while True:
             again = job.again
-            now = None if again is None else _look(again)
+            now = None if again is None else look(again)
             with self._idle:
                 if job.again is not again:
                     continue
@@ -502,45 +376,3 @@ class Pipeline:
             with self._idle:
                 self.fatal = error
                 self._idle.notify_all()
-
-
-def _look(change: Change) -> _Signature | None:
-    """The file's signature; None where there is none, `_UNKNOWN` where that cannot be told."""
-    try:
-        status = os.stat(change.root.absolute(change.relative_path))
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
-            return None
-        return _UNKNOWN
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    return _Signature(FileState.of(status), status.st_ino, status.st_ctime_ns)
-
-
-def _batches(
-    source: queue.SimpleQueue[T | None],
-    size: int,
-    wait_seconds: float,
-    is_all: Callable[[int], bool] = lambda _number: False,
-) -> Iterator[list[T]]:
-    """Batches of at most `size`; an incomplete one goes out `wait_seconds` after its first.
-
-    It goes out at once when `is_all` says of its number that nothing else can come.  Ends at
-    None.
-    """
-    while (first := source.get()) is not None:
-        batch = [first]
-        deadline = time.monotonic() + wait_seconds
-        ended = False
-        while len(batch) < size and not is_all(len(batch)):
-            try:
-                item = source.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
-            if item is None:
-                ended = True
-                break
-            batch.append(item)
-        yield batch
-        if ended:
-            return

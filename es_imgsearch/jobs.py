@@ -1,0 +1,74 @@
+"""A file on its way through the pipeline, and what became of those before it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from es_imgsearch.records import Change, FileState, Picture
+from es_imgsearch.store import Write
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the files so far."""
+
+    embedded: int = 0
+    reused: int = 0
+    failed: int = 0
+    deleted: int = 0
+    not_pictures: int = 0
+
+    @property
+    def stored(self) -> int:
+        return self.embedded + self.reused
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A file's identity and state; tells a replaced file of the same size and time too."""
+
+    state: FileState
+    inode: int
+    ctime_ns: int
+
+
+# A path whose state cannot be told (its folder may not be entered): left as it is.
+UNKNOWN = Signature(FileState(-1, -1), -1, -1)
+
+
+@dataclass(slots=True)
+class Job:
+    """One path that is being worked on, and the change that came meanwhile, if one did."""
+
+    change: Change
+    signature: Signature
+    ticket: int
+    again: Change | None = None
+    # Its document was deleted while it was on its way: what is acknowledged may be gone.
+    in_doubt: bool = False
+
+
+@dataclass(slots=True)
+class Ready:
+    """A job whose write is known."""
+
+    job: Job
+    write: Write
+    counts_as: str
+    picture: Picture | None = None
+
+
+def look(change: Change) -> Signature | None:
+    """The file's signature; None where there is none, `UNKNOWN` where that cannot be told."""
+    try:
+        status = os.stat(change.root.absolute(change.relative_path))
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            return None
+        return UNKNOWN
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return Signature(FileState.of(status), status.st_ino, status.st_ctime_ns)
