@@ -175,6 +175,10 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Non
     from es_imgsearch.progress import progress
 
     started = time.monotonic()
+    if allow_deletes:
+        roots = _release_gone(settings, roots)
+        if not roots:
+            return
     with _indexer(settings, roots, allow_deletes) as indexer:
         with progress(indexer):
             run_sync(indexer)
@@ -182,7 +186,7 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Non
         click.echo(f"{indexer.summary()} in {time.monotonic() - started:.1f} s.", err=True)
         for root in indexer.roots:
             if (pause := indexer.paused.get(root.name)) is not None:
-                click.echo(pause.words(root), err=True)
+                click.echo(pause.words(root, settings.index), err=True)
         if indexer.counts.failed or indexer.paused:
             sys.exit(EXIT_DIFFERENCE)
 
@@ -372,7 +376,7 @@ def _indexer(
     parsed = parse_roots(roots)
     store = _store(settings)
     encoder = sealed_encoder(store.info(), settings.index, settings)
-    register_roots(store, parsed, settings.host)
+    register_roots(store, parsed, settings.host, replace_gone=allow_deletes)
     indexer = Indexer(
         store, encoder, parsed, settings, allow_deletes=allow_deletes, warm_up=warm_up
     )
@@ -380,6 +384,20 @@ def _indexer(
         yield indexer
     finally:
         indexer.pipeline.close()
+
+
+def _release_gone(settings: Settings, roots: tuple[str, ...]) -> tuple[str, ...]:
+    """Let go of the folders that no longer exist; the others are left to be compared."""
+    from es_imgsearch.roots import parse_roots, release_root
+
+    left = []
+    for text, root in zip(roots, parse_roots(roots, may_be_gone=True), strict=True):
+        if root.path.exists():
+            left.append(text)
+            continue
+        pictures = release_root(_store(settings), root, settings.host)
+        click.echo(f"{root.name!r} is released: {pictures} pictures deleted.", err=True)
+    return tuple(left)
 
 
 def _log_as_daemon(settings: Settings) -> None:

@@ -108,8 +108,9 @@ def translated(address: str, index: str) -> Iterator[None]:
             f"Elasticsearch at {address} did not answer in time ({_reason(error)})."
         ) from error
     except elastic_transport.SerializationError as error:
+        # Its own words hold the whole body.
         raise StoreRejected(
-            f"What was sent to or came from {address} is not valid JSON: {_reason(error)}."
+            f"What was sent to or came from {address} cannot be written or read as JSON."
         ) from error
     except elastic_transport.TransportError as error:
         raise StoreUnreachable(

@@ -25,6 +25,9 @@ def create_index(
 ) -> str:
     """Make the index behind the alias, or check the one that is there; says which, in a sentence.
 
+    Fields that the index lacks, since a describer or a version of this program brought them
+    later, are added to its mapping.
+
     Raises IndexConflict where an existing index has another profile or similarity than asked
     for, EncoderMismatch where it belongs to another encoder.
     """
@@ -50,9 +53,12 @@ def create_index(
     if settings.encoder is not None:
         sealed_encoder(info, store.index, settings)
     _check_as_asked(store.index, info.meta, profile, similarity)
+    added = store.add_fields(info, [describer.mapping for describer in load_describers()])
+    plural = "s" * (len(added) != 1)
     return (
         f"Index {store.index!r} is there already: encoder {info.meta.seal.name}, profile"
-        f" {info.meta.profile}, {info.meta.similarity}."
+        f" {info.meta.profile}, {info.meta.similarity}"
+        + (f"; added the field{plural} {', '.join(added)}." if added else ".")
     )
 
 

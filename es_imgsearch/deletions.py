@@ -48,10 +48,13 @@ class Pause:
     reason: str
     pictures: int
 
-    def words(self, root: Root) -> str:
+    def words(self, root: Root, index: str) -> str:
+        told = f"Deletions in {root.name!r} are paused: {self.reason}. Nothing was deleted;"
+        if self.kind is PauseKind.UNLISTABLE and root.path.exists():
+            return f"{told} they go on when the folder can be listed."
         return (
-            f"Deletions in {root.name!r} are paused: {self.reason}. Nothing was deleted; if it is"
-            f" meant, run `es-imgsearch sync {root.name}={root.path} --allow-deletes`."
+            f"{told} if it is meant, run `es-imgsearch sync {root.name}={root.path} --index {index}"
+            " --allow-deletes`, with the same --exclude."
         )
 
 

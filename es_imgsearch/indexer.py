@@ -69,6 +69,7 @@ class Indexer:
         self._settings = settings
         # Pauses that this process has not told of may stand in `_meta` from one before.
         self._pause_told: set[str] = set()
+        self._unknown_told: set[tuple[str, str]] = set()
         self._gone = {
             root.name: Gone(settings.settle_seconds, lambda: self.comparisons_asked())
             for root in roots
@@ -106,15 +107,21 @@ class Indexer:
         """
         started = time.monotonic()
         found = Pass()
+        unknown_now: set[tuple[str, str]] = set()
 
         def unknown(what: Unknown) -> None:
             found.unknown += 1
+            place = (root.name, what.stored_path)
+            unknown_now.add(place)
+            if place in self._unknown_told:
+                return
             logger.warning(
                 "%s cannot be looked at (%s); what the index holds of it stays.",
                 root.absolute(disk_path(what.stored_path)),
                 what.reason,
             )
 
+        listed_at = time.monotonic()
         self._store.refresh()
         disk = self._until_closing(walk(root, self.excludes.prunes, folder))
         stored_folder = stored_path(folder)
@@ -134,8 +141,11 @@ class Indexer:
                 # Perhaps somebody is still writing it.
                 self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
             else:
-                self.pipeline.submit(Change(root, difference.relative_path, now))
+                change = Change(root, difference.relative_path, now)
+                self.pipeline.submit(change, listed_at=listed_at)
         if not folder:
+            others = {place for place in self._unknown_told if place[0] != root.name}
+            self._unknown_told = others | unknown_now
             self._gone[root.name].note_complete()
         found.seconds = time.monotonic() - started
         return found
@@ -233,7 +243,7 @@ class Indexer:
         if pause is not None:
             self.paused[root.name] = pause
             if before is None or before.kind != pause.kind:
-                logger.warning("%s", pause.words(root))
+                logger.warning("%s", pause.words(root, self._store.index))
         elif before is not None:
             del self.paused[root.name]
             logger.warning("Deletions in %r go on.", root.name)

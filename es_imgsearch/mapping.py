@@ -97,6 +97,11 @@ class Meta:
                 f"Index {index!r} has schema {version}, newer than this program's"
                 f" {SCHEMA_VERSION}: update es_imgsearch."
             )
+        if body.keys() == {"created_by", "schema_version"}:
+            raise IndexConflict(
+                f"{index!r} is the index of failures beside an index of pictures: choose that one,"
+                f" --index {index.removesuffix('-failures')}."
+            )
         try:
             return cls(
                 seal=Seal(**body["encoder"]),
@@ -179,9 +184,12 @@ def failures_body() -> dict[str, Any]:
 
 
 def template_body(alias: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Index template that keeps a stray write from making an index with guessed mappings."""
+    """Index template that keeps a stray write from making an index with guessed mappings.
+
+    It names indices and has no wildcard: two patterns that overlap are refused.
+    """
     return {
-        "index_patterns": [alias, f"{alias}-0*"],
+        "index_patterns": [alias, first_generation(alias)],
         "priority": 200,
         "template": dict(body),
         "_meta": {"created_by": _CREATED_BY},

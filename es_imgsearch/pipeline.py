@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from es_imgsearch.backoff import Outage, Stopped, persist, waits
 from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import ImgSearchError, ReadError, StoreRejected, StoreTooLarge
+from es_imgsearch.errors import ImgSearchError, ReadError, StoreDenied, StoreRejected, StoreTooLarge
 from es_imgsearch.jobs import UNKNOWN, Counts, Job, Ready, Signature, look
 from es_imgsearch.read import Skipped
 from es_imgsearch.recent import Recent, batches
@@ -72,7 +72,8 @@ class Pipeline:
         self._drained: bool | None = None
         self._jobs: dict[str, Job] = {}
         self._next_ticket = 0
-        self._files: Recent[Signature] = Recent(_RECENT_FILES)
+        # With the time of the acknowledgement.
+        self._files: Recent[tuple[Signature, float]] = Recent(_RECENT_FILES)
         self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
         self._vectors = VectorSource(encoder, self._stored_vectors)
         self._to_embed: queue.SimpleQueue[tuple[Job, Picture] | None] = queue.SimpleQueue()
@@ -95,8 +96,12 @@ class Pipeline:
 
     # -- from outside ----------------------------------------------------------------------
 
-    def submit(self, change: Change) -> None:
+    def submit(self, change: Change, *, listed_at: float | None = None) -> None:
         """Look at a path and do what its state asks for; waits while `queue_size` are under way.
+
+        A file that was acknowledged in its present state is left alone, unless the index was
+        listed without it at `listed_at` (`time.monotonic()`) or later: then somebody else
+        removed its document.
 
         Raises Stopped when the pipeline is closing, or what ended it.
         """
@@ -109,7 +114,7 @@ class Pipeline:
             waiting = self._jobs.get(change.image_id)
             if waiting is not None:
                 waiting.again = change
-            elif signature is not None and not self._is_done(change.image_id, signature):
+            elif signature is not None and not self._is_done(change, signature, listed_at):
                 job = self._jobs[change.image_id] = Job(change, signature, self._next_ticket)
                 self._next_ticket += 1
         if job is not None:
@@ -188,12 +193,15 @@ class Pipeline:
 
     # -- stages ----------------------------------------------------------------------------
 
-    def _is_done(self, image_id: str, signature: Signature) -> bool:
-        return (
-            signature is UNKNOWN
-            or self._files.get(image_id) == signature
-            or self._no_pictures.get(image_id) == signature.state
-        )
+    def _is_done(
+        self, change: Change, signature: Signature, listed_at: float | None = None
+    ) -> bool:
+        if signature is UNKNOWN or self._no_pictures.get(change.image_id) == signature.state:
+            return True
+        done = self._files.get(change.image_id)
+        if done is None or done[0] != signature:
+            return False
+        return listed_at is None or done[1] >= listed_at
 
     def _read(self, job: Job) -> None:
         path = job.change.root.absolute(job.change.relative_path)
@@ -292,10 +300,14 @@ class Pipeline:
                     self._acknowledged(ready)
                 elif error.transient:
                     retry.append(ready)
+                elif isinstance(error, StoreDenied):
+                    # No other document fares better.
+                    raise error
                 elif ready.write.failure is None:
                     self._fail(ready.job, ReadError("rejected", str(error)))
                 else:
                     logger.error("A failure could not be stored: %s", error)
+                    self.counts.failed += 1
                     self._finish(ready.job)
             batch = retry
             if batch:
@@ -325,7 +337,7 @@ class Pipeline:
         written = job.signature.state if ready.picture is None else ready.picture.state
         with self._lock:
             if now is not None and now.state == written and not job.in_doubt:
-                self._files.keep(job.change.image_id, now)
+                self._files.keep(job.change.image_id, (now, time.monotonic()))
                 self._no_pictures.forget(job.change.image_id)
             elif job.again is None:
                 # It changed while it was on its way: once more, in the place it already has.
@@ -346,7 +358,7 @@ class Pipeline:
                     again is not None
                     and now is not None
                     and not self.closing.is_set()
-                    and not self._is_done(again.image_id, now)
+                    and not self._is_done(again, now)
                 )
                 if repeat and again is not None and now is not None:
                     job.change, job.signature = again, now

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from os import PathLike
 from typing import Any
+
+import numpy as np
 
 from es_imgsearch.errors import FilterInvalid, UsageError
 from es_imgsearch.mapping import VECTOR_FIELD, Tuning
+from es_imgsearch.records import is_text, stored_path
 
 # The server's own ceiling; a k above it cannot be asked for either.
 MAX_NUM_CANDIDATES = 10_000
@@ -19,6 +23,9 @@ MAX_NUM_CANDIDATES = 10_000
 _CANDIDATES_PER_HIT = 2
 
 _NUMBERS = {"long", "integer", "short", "byte", "float", "double", "half_float"}
+_INT64 = range(-(2**63), 2**63)
+_PATHS = {"folder", "relative_path", "image_name"}
+_NOT_FILTERABLE = {"dense_vector", "geo_point", "nested", "object"}
 _DATE = re.compile(r"[0-9]{4}(-[0-9]{2}){0,2}")
 _DATE_AND_TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{3,6})?)?"
@@ -44,6 +51,8 @@ def knn_body(
     Filters run inside the graph search, so a filtered search still finds k if k exist.
     """
     check_k(k)
+    if num_candidates is not None:
+        _check_int("num_candidates", num_candidates)
     if num_candidates is None:
         num_candidates = max(tuning.num_candidates, _CANDIDATES_PER_HIT * k)
     elif num_candidates < k:
@@ -107,8 +116,14 @@ def cosine_of(score: float, similarity: str) -> float:
 
 
 def check_k(k: int) -> None:
+    _check_int("k", k)
     if not 1 <= k <= MAX_NUM_CANDIDATES:
         raise UsageError(f"k must be between 1 and {MAX_NUM_CANDIDATES}, not {k}.")
+
+
+def _check_int(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise UsageError(f"{name} must be a whole number, not a {type(value).__name__}.")
 
 
 def _source(source: bool | Sequence[str]) -> bool | list[str]:
@@ -155,17 +170,35 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
             f"There is no field {field!r} to filter by; there are {_filterable(properties)}."
         )
     kind = _kind(mapping)
+    if not is_text(key):
+        raise FilterInvalid(f"The name {field!r} of a field is not valid Unicode.")
     if isinstance(value, tuple):
         if len(value) != 2:
             raise FilterInvalid(f"A range of {field!r} is a pair (low, high).")
-        return _range(field, value[0], value[1], kind)
+        low, high = (_storable(name, end) for end in value)
+        return _range(field, low, high, kind)
     values = list(value) if isinstance(value, (list, set, frozenset)) else [value]
     if not values:
         return {"match_none": {}}
-    clauses = [_single(field, one, mapping) for one in values]
+    clauses = [_single(field, _storable(name, one), mapping) for one in values]
     if len(clauses) == 1:
         return clauses[0]
     return {"bool": {"should": clauses, "minimum_should_match": 1}}
+
+
+def _storable(field: str, value: Any) -> Any:
+    """The value as the index would hold it; a path as the system gives it may not be Unicode.
+
+    A path that is Unicode is left alone, so that what a hit says can be filtered by.
+    """
+    if not isinstance(value, (str, PathLike)) or is_text(str(value)):
+        return value
+    try:
+        if field in _PATHS:
+            return stored_path(str(value))
+    except UnicodeEncodeError:
+        pass
+    raise FilterInvalid(f"The value {str(value)!r} for field {field!r} is not valid Unicode.")
 
 
 def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,18 +258,23 @@ def _number(field: str, value: Any) -> int | float:
         raise FilterInvalid(f"Field {field!r} holds numbers, not {value!r}.")
     try:
         # Not by way of float, which would change an mtime_ns.
-        return int(value) if not isinstance(value, float) else _whole(value)
+        number = int(value) if not isinstance(value, float) else _whole(value)
     except (ValueError, OverflowError):
-        pass
-    try:
-        return _whole(float(value))
-    except (ValueError, OverflowError):
-        raise FilterInvalid(f"Field {field!r} holds numbers, not {value!r}.") from None
+        try:
+            number = _whole(float(value))
+        except (ValueError, OverflowError):
+            raise FilterInvalid(
+                f"Field {field!r} holds numbers, not {str(value)[:40]!r}."
+            ) from None
+    if isinstance(number, int) and number not in _INT64:
+        # It is not repeated: Python does not even write very long ones.
+        raise FilterInvalid(f"The number for field {field!r} is larger than 64 bits hold.")
+    return number
 
 
 def _whole(number: float) -> int | float:
-    """An int where it is one; raises for what is not finite."""
-    return int(number) if int(number) == number else number
+    """An int where it is one that fits; raises for what is not finite."""
+    return int(number) if int(number) == number and int(number) in _INT64 else number
 
 
 def _moment(field: str, value: Any) -> str:
@@ -268,9 +306,7 @@ def _unit(moment: str) -> str | None:
 def _filterable(properties: Mapping[str, Mapping[str, Any]]) -> str:
     return ", ".join(
         sorted(
-            name
-            for name, mapping in properties.items()
-            if _kind(mapping) not in {"dense_vector", "nested", "object"}
+            name for name, mapping in properties.items() if _kind(mapping) not in _NOT_FILTERABLE
         )
     )
 

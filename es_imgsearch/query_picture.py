@@ -44,7 +44,10 @@ def open_query_picture(
             f"The box {x:g},{y:g},{width:g},{height:g} holds no part of the picture, which is"
             f" {image.width} x {image.height} pixels."
         )
-    return image.crop((left, top, right, bottom))
+    part = image.crop((left, top, right, bottom))
+    # The part may be opened again, and must not be turned upright twice.
+    part.info.clear()
+    return part
 
 
 def _opened(picture: QueryPicture, max_pixels: int) -> Image.Image:

@@ -78,6 +78,11 @@ def image_id(root_name: str, relative_path: str) -> str:
     return hashlib.blake2b(key, digest_size=16).hexdigest()
 
 
+def is_text(text: str) -> bool:
+    """Whether it is valid Unicode: what the system gives may hold lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def stored_path(relative_path: str) -> str:
     r"""A path as the index holds it: UTF-8, any other byte written `\xHH`.
 

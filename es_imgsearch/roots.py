@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from es_imgsearch.errors import RootError
 from es_imgsearch.mapping import Meta
-from es_imgsearch.records import Root, disk_path, stored_path
-from es_imgsearch.store import Store
+from es_imgsearch.records import Root, disk_path, image_id, stored_path
+from es_imgsearch.store import Store, Write
+
+_CHUNK = 500
 
 
-def parse_roots(texts: Sequence[str]) -> list[Root]:
+def parse_roots(texts: Sequence[str], *, may_be_gone: bool = False) -> list[Root]:
     """Roots of the command line, checked against the disk and against each other.
 
-    Raises RootError for what is no folder, a name given twice, or folders inside each other.
+    Raises RootError for what is no folder, a name given twice, or folders inside each other;
+    with `may_be_gone` a folder need not exist.
     """
-    roots = [_parse(text) for text in texts]
+    roots = [_parse(text, may_be_gone) for text in texts]
     for position, root in enumerate(roots):
         for other in roots[:position]:
             if root.name == other.name:
@@ -31,26 +36,32 @@ def parse_roots(texts: Sequence[str]) -> list[Root]:
     return roots
 
 
-def _parse(text: str) -> Root:
+def _parse(text: str, may_be_gone: bool) -> Root:
     name, equals, folder = text.partition("=")
     if not equals or os.path.isdir(text):
         name, folder = "", text
     # os.path, unlike Path, answers also where a folder may not be entered or a user is unknown.
-    path = Path(os.path.expanduser(folder))
-    if not os.path.isdir(path):
+    path = Path(os.path.abspath(os.path.expanduser(folder)))
+    is_gone = may_be_gone and bool(folder) and not os.path.lexists(path)
+    if not os.path.isdir(path) and not is_gone:
         why = "is not a folder" if os.path.exists(path) else "does not exist"
         raise RootError(f"{folder!r} {why}: give the folder that holds the pictures.")
-    path = path.resolve()
+    # The name as it was given, also of a link; the folder it leads to.
     name = name or stored_path(path.name)
+    path = path.resolve()
     if not name or "/" in name or name != name.strip() or not name.isprintable():
         raise RootError(f"{text!r} gives no usable name for the folder: write NAME=DIR.")
-    if not os.access(path, os.R_OK | os.X_OK):
+    if not is_gone and not os.access(path, os.R_OK | os.X_OK):
         raise RootError(f"The folder {folder!r} may not be read by this user.")
     return Root(name, path)
 
 
-def register_roots(store: Store, roots: Sequence[Root], host: str) -> Meta:
+def register_roots(
+    store: Store, roots: Sequence[Root], host: str, *, replace_gone: bool = False
+) -> Meta:
     """Enter the roots in the index's `_meta`.
+
+    With `replace_gone` a name whose folder is no longer there goes over to the one given.
 
     Raises RootError where a name belongs to another folder or host, or where a folder
     overlaps one that is registered under another name.
@@ -58,12 +69,42 @@ def register_roots(store: Store, roots: Sequence[Root], host: str) -> Meta:
 
     def entered(meta: Meta) -> Meta:
         for root in roots:
-            _check_registered(root, host, meta.roots)
-            if root.name not in meta.roots:
+            entry = meta.roots.get(root.name)
+            takes_over = replace_gone and entry is not None and _has_moved(entry, host)
+            others = {name: each for name, each in meta.roots.items() if name != root.name}
+            check_registered(root, host, others if takes_over else meta.roots)
+            if entry is None or takes_over:
                 meta = meta.with_root(root.name, {"path": _text(root.path), "host": host})
         return meta
 
     return store.update_meta(entered)
+
+
+def release_root(store: Store, root: Root, host: str) -> int:
+    """Remove everything the index holds of a folder that is gone, and its name; how many pictures.
+
+    Raises RootError where the index knows no such folder of that name.
+    """
+    meta = store.info().meta
+    if root.name not in meta.roots:
+        raise RootError(f"{root.path} does not exist, and the index knows no {root.name!r}.")
+    check_registered(root, host, meta.roots)
+    store.refresh()
+    pictures = store.count(root.name)
+    for failures in (False, True):
+        listed = store.listing(root.name, failures=failures)
+        while chunk := list(islice(listed, _CHUNK)):
+            ids = [image_id(root.name, disk_path(each.stored_path)) for each in chunk]
+            for error in store.write([Write(each) for each in ids]).values():
+                if error is not None:
+                    raise error
+    store.update_meta(
+        lambda meta: replace(
+            meta, roots={name: each for name, each in meta.roots.items() if name != root.name}
+        )
+    )
+    store.refresh()
+    return pictures
 
 
 def registered_root(name: str, meta: Meta) -> Root | None:
@@ -72,7 +113,8 @@ def registered_root(name: str, meta: Meta) -> Root | None:
     return None if entry is None else Root(name, Path(disk_path(entry["path"])))
 
 
-def _check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str, Any]]) -> None:
+def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise RootError where the root's name or folder belongs to another registered root."""
     for name, entry in registered.items():
         same_host = entry["host"] == host
         if name == root.name:
@@ -80,12 +122,17 @@ def _check_registered(root: Root, host: str, registered: Mapping[str, Mapping[st
                 continue
             raise RootError(
                 f"The name {name!r} belongs to {entry['path']} on host {entry['host']!r}: call"
-                f" this folder something else, as NAME={root.path}."
+                f" this folder something else, as NAME={root.path}, or, if that one has moved here,"
+                " add --allow-deletes."
             )
         if same_host and _overlap(root.path, Path(disk_path(entry["path"]))):
             raise RootError(
                 f"{root.path} overlaps {entry['path']}, which this index knows as {name!r}."
             )
+
+
+def _has_moved(entry: Mapping[str, Any], host: str) -> bool:
+    return bool(entry["host"] == host) and not os.path.lexists(disk_path(entry["path"]))
 
 
 def _overlap(one: Path, other: Path) -> bool:

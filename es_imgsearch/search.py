@@ -6,25 +6,26 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
+from elasticsearch import Elasticsearch
+from PIL import Image
 
 from es_imgsearch import queries
 from es_imgsearch.connection import connect
-from es_imgsearch.errors import RenderingUnavailable, TextUnsupported, UsageError
+from es_imgsearch.errors import ImageMissing, RenderingUnavailable, TextUnsupported, UsageError
 from es_imgsearch.query_picture import Box, QueryPicture, open_query_picture
-from es_imgsearch.records import disk_path
+from es_imgsearch.records import disk_path, is_text
 from es_imgsearch.sealing import sealed_encoder
-from es_imgsearch.settings import Settings, load_settings
+from es_imgsearch.settings import Settings, changed_settings, load_settings
 from es_imgsearch.store import IndexInfo, Store
 
 if TYPE_CHECKING:
-    import elasticsearch
     import pandas
-    from PIL import Image
 
     from es_imgsearch.embed import Encoder
 
@@ -69,7 +70,8 @@ class Hit:
 class Hits(Sequence[Hit]):
     """The hits of one search, best first.
 
-    `took_ms` is Elasticsearch's own time; `queries` are the pictures and texts asked for.
+    `took_ms` is Elasticsearch's own time; `queries` are the pictures and texts asked for, a
+    picture that had a box as the part that was searched for.
     """
 
     def __init__(self, hits: Sequence[Hit], took_ms: int, queries: Sequence[Query] = ()) -> None:
@@ -142,22 +144,26 @@ class ImageSearch:
 
     def __init__(
         self,
-        elasticsearch: str | elasticsearch.Elasticsearch | None = None,
+        elasticsearch: str | Elasticsearch | None = None,
         index: str | None = None,
         *,
         encoder: Encoder | None = None,
         settings: Settings | None = None,
     ) -> None:
+        if elasticsearch is not None and not isinstance(elasticsearch, (str, Elasticsearch)):
+            raise UsageError(
+                "ImageSearch takes one address, a client (elasticsearch.Elasticsearch) or nothing,"
+                f" not a {type(elasticsearch).__name__}."
+            )
         address = elasticsearch if isinstance(elasticsearch, str) else None
         given = {"es_url": address, "index": index}
         if settings is None:
             settings = load_settings(given)
-        elif any(given.values()):
-            update = {key: value for key, value in given.items() if value is not None}
-            settings = settings.model_copy(update=update)
+        else:
+            settings = changed_settings(settings, **given)
         self._settings = settings
-        client = connect(settings) if elasticsearch is None or address else elasticsearch
-        self._store = Store(client, settings.index)  # type: ignore[arg-type]
+        client = elasticsearch if isinstance(elasticsearch, Elasticsearch) else connect(settings)
+        self._store = Store(client, settings.index)
         self._given_encoder = encoder
         self._encoder: Encoder | None = None
         self._info: IndexInfo | None = None
@@ -189,8 +195,8 @@ class ImageSearch:
 
     def search(
         self,
-        positive: Sequence[Query],
-        negative: Sequence[Query] = (),
+        positive: Query | Sequence[Query],
+        negative: Query | Sequence[Query] = (),
         k: int = 10,
         *,
         box: Box | None = None,
@@ -203,16 +209,19 @@ class ImageSearch:
     ) -> Hits:
         """Pictures near every positive query and away from every negative one.
 
-        A string is words; a path has to be a `Path`.  The query vector is the sum of the
+        A string is words; a path has to be a `Path`; one query need not be in a list.  The query vector is the sum of the
         positive unit vectors less the negative ones, brought to unit length.  `box` applies
         to every picture given.
         """
         queries.check_k(k)
-        positive, negative = list(positive), list(negative)
+        positive, negative = _listed(positive), _listed(negative)
         if not positive:
             raise UsageError("There is nothing to search for: give words or a picture.")
         clauses = self._clauses(filters, since, until)
-        vectors = self._vectors([*positive, *negative], box)
+        if box is not None:
+            # Cut before it is asked for, since a sheet shows what was searched with.
+            positive, negative = self._cut(positive, box), self._cut(negative, box)
+        vectors = self._vectors([*positive, *negative])
         signs = np.array([1.0] * len(positive) + [-1.0] * len(negative), dtype=np.float32)
         total = (vectors * signs[:, None]).sum(axis=0)
         length = float(np.linalg.norm(total))
@@ -240,17 +249,19 @@ class ImageSearch:
         """
         queries.check_k(k)
         clauses = self._clauses(filters, since, until)
+        _check_id(image_id)
         clauses.append({"bool": {"must_not": [{"term": {"image_id": image_id}}]}})
         vector = self._store.vector(image_id)
         return self._run(vector, k, num_candidates, clauses, exact, fields, [])
 
     def get(self, image_id: str) -> Mapping[str, Any]:
         """Every stored field of one picture but its vectors.  Raises ImageMissing."""
+        _check_id(image_id)
         return self._store.get(image_id)
 
     def embed(self, query: Query, box: Box | None = None) -> Vector:
         """The query's vector, unit length, of shape (dims,)."""
-        vector: Vector = self._vectors([query], box)[0]
+        vector: Vector = self._vectors([query] if box is None else self._cut([query], box))[0]
         return vector
 
     # -- parts -----------------------------------------------------------------------------
@@ -286,7 +297,15 @@ class ImageSearch:
     ) -> list[dict[str, Any]]:
         return queries.filter_clauses(filters, self.info.properties, since=since, until=until)
 
-    def _vectors(self, wanted: Sequence[Query], box: Box | None) -> Vector:
+    def _cut(self, wanted: Sequence[Query], box: Box) -> list[Query]:
+        return [
+            query
+            if isinstance(query, str)
+            else open_query_picture(query, box, max_pixels=self._settings.max_pixels)
+            for query in wanted
+        ]
+
+    def _vectors(self, wanted: Sequence[Query]) -> Vector:
         """Shape (n, dims): every text and every picture in one batch each."""
         encoder = self.encoder
         vectors = np.empty((len(wanted), encoder.dims), dtype=np.float32)
@@ -297,7 +316,7 @@ class ImageSearch:
         if pictures:
             pixels = [
                 encoder.preparation.apply(
-                    open_query_picture(picture, box, max_pixels=self._settings.max_pixels)
+                    open_query_picture(picture, max_pixels=self._settings.max_pixels)
                 )
                 for picture in pictures.values()
             ]
@@ -313,6 +332,8 @@ class ImageSearch:
             )
         if not all(texts):
             raise UsageError("The text to search for is empty.")
+        if not all(map(is_text, texts)):
+            raise UsageError("The text to search for is not valid Unicode.")
         with self._lock:
             return encoder.embed_texts(texts)
 
@@ -364,3 +385,14 @@ class ImageSearch:
         if entry is None or entry["host"] != self._settings.host:
             return None
         return Path(disk_path(entry["path"])) / disk_path(relative_path)
+
+
+def _listed(asked: Query | Sequence[Query]) -> list[Query]:
+    """One query is a list of one: a string would be a list of letters, an array of rows."""
+    one = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
+    return [asked] if isinstance(asked, one) else list(asked)  # type: ignore[list-item,arg-type]
+
+
+def _check_id(image_id: str) -> None:
+    if not is_text(image_id):
+        raise ImageMissing(f"No picture has the image_id {image_id!r}.")

@@ -34,7 +34,7 @@ class Settings(BaseModel):
     `ES_API_KEY` and `ES_CA_CERTS` are shared with other Elasticsearch tools.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     es_url: str = Field(
         "http://127.0.0.1:9200",
@@ -145,6 +145,19 @@ class Settings(BaseModel):
             raise ValueError("the address of Elasticsearch must begin with http:// or https://")
         return value
 
+    @field_validator("es_api_key", mode="before")
+    @classmethod
+    def _key(cls, value: Any) -> Any:
+        # It becomes a header as it is; what the client says of a bad one would repeat it.
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if not isinstance(value, str):
+            return value
+        value = value.strip()
+        if not all("!" <= letter <= "~" for letter in value):
+            raise ValueError("an API key is of printable ASCII characters, without spaces")
+        return value or None
+
     @field_validator("exclude", mode="before")
     @classmethod
     def _globs(cls, value: Any) -> Any:
@@ -181,8 +194,19 @@ def load_settings(
     for name, values in sources:
         merged.update(values)
         origin.update(dict.fromkeys(values, name))
+    return _checked(merged, origin)
+
+
+def changed_settings(settings: Settings, **update: Any) -> Settings:
+    """The same settings but for these; None leaves one as it is.  Raises SettingsError."""
+    given = {name: value for name, value in update.items() if value is not None}
+    kept = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return _checked({**kept, **given}, dict.fromkeys(given, "the arguments"))
+
+
+def _checked(values: Mapping[str, Any], origin: Mapping[str, str]) -> Settings:
     try:
-        return Settings(**merged)
+        return Settings(**values)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         setting = str(first["loc"][0]) if first["loc"] else "settings"

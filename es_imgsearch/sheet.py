@@ -17,6 +17,8 @@ _CELL = 180
 _CAPTION = 40
 _GAP = 12
 _QUERY_WIDTH = 220
+_QUERY_PICTURES = 3
+_LINE = 26
 _PAPER = (250, 250, 248)
 _INK = (28, 28, 30)
 _FAINT = (120, 120, 124)
@@ -52,21 +54,28 @@ def draw_sheet(rows: Sequence[Hits], columns: int = 5) -> Image.Image:
 def _draw_query(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, asked: Sequence[Query], top: int
 ) -> None:
-    query = asked[0] if asked else "similar pictures"
-    if isinstance(query, str):
-        font = _font(20)
-        lines = _wrapped(draw, query, font, _QUERY_WIDTH, most=6)
-        height = 26 * len(lines)
-        for number, text in enumerate(lines):
-            y = top + (_CELL - height) // 2 + 26 * number
-            draw.text((_GAP, y), text, fill=_INK, font=font)
+    """The words, and below them the pictures side by side."""
+    pictures = [query for query in asked if not isinstance(query, str)][:_QUERY_PICTURES]
+    words = " + ".join(query for query in asked if isinstance(query, str))
+    if not asked:
+        words = "similar pictures"
+    font = _font(20)
+    lines = _wrapped(draw, words, font, _QUERY_WIDTH, most=2 if pictures else 6) if words else []
+    height = _LINE * len(lines)
+    first = top if pictures else top + (_CELL - height) // 2
+    for number, text in enumerate(lines):
+        draw.text((_GAP, first + _LINE * number), text, fill=_INK, font=font)
+    if not pictures:
         return
-    try:
-        picture = open_query_picture(query, max_pixels=_MAX_PIXELS)
-        _paste(sheet, draw, picture, (_GAP, top), (_QUERY_WIDTH, _CELL))
-    except ImgSearchError:
-        # It was there when the search was run; the hits are worth showing all the same.
-        draw.rectangle((_GAP, top, _GAP + _QUERY_WIDTH, top + _CELL), outline=_FRAME)
+    width = (_QUERY_WIDTH - _GAP * (len(pictures) - 1)) // len(pictures)
+    for number, query in enumerate(pictures):
+        left, upper = _GAP + number * (width + _GAP), top + height
+        try:
+            picture = open_query_picture(query, max_pixels=_MAX_PIXELS)
+            _paste(sheet, draw, picture, (left, upper), (width, _CELL - height))
+        except ImgSearchError:
+            # It was there when the search was run; the hits are worth showing all the same.
+            draw.rectangle((left, upper, left + width, top + _CELL), outline=_FRAME)
     draw.text((_GAP, top + _CELL + 4), "query picture", fill=_FAINT, font=_font(13))
 
 

@@ -152,6 +152,20 @@ class Store:
                 if "resource_already_exists" not in str(error):
                     raise
 
+    def add_fields(self, info: IndexInfo, described: Iterable[Mapping[str, Any]] = ()) -> list[str]:
+        """Map the fields that `create` would map today and the index lacks; their names.
+
+        What is mapped already stays as it is.
+        """
+        body = index_body(info.meta, described)
+        wanted = body["mappings"]["properties"]
+        missing = sorted(wanted.keys() - info.properties.keys())
+        if missing:
+            self.request("PUT", f"/_index_template/{self.index}", template_body(self.index, body))
+            added = {"properties": {name: wanted[name] for name in missing}}
+            self.request("PUT", f"/{info.name}/_mapping", added)
+        return missing
+
     def update_meta(self, change: Callable[[Meta], Meta]) -> Meta:
         """Read, change, write `_meta`, since the server replaces it whole.
 
@@ -195,7 +209,9 @@ class Store:
         for item in answer["items"]:
             ((action, result),) = item.items()
             error = None
-            if result["status"] >= 300 and not (action == "delete" and result["status"] == 404):
+            # Deleting a document that is not there is done; an index that is not there is not.
+            was_absent = action == "delete" and result["status"] == 404 and "error" not in result
+            if result["status"] >= 300 and not was_absent:
                 error = item_error(result)
             if outcome.get(result["_id"]) is None:
                 outcome[result["_id"]] = error

@@ -12,6 +12,7 @@ from es_imgsearch.excludes import Excludes
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.reconcile import Difference, Kind, Prunes, Unknown, differences, walk
 from es_imgsearch.records import Picture, Root, stored_path
+from es_imgsearch.roots import check_registered
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
 from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
@@ -42,9 +43,14 @@ _WORDS = {Kind.NEW: "missing", Kind.CHANGED: "changed", Kind.LOST: "gone"}
 def verify(store: Store, roots: Sequence[Root], settings: Settings) -> Iterator[Discrepancy]:
     """Every difference between the roots and the index.
 
+    Raises RootError where the index knows another folder under a root's name.
+
     A file is accounted for by a document or a failure of its size and modification time;
     files that are no pictures need neither, so each file that the index lacks is read.
     """
+    meta = store.info().meta
+    for root in roots:
+        check_registered(root, settings.host, meta.roots)
     store.refresh()
     prunes = Excludes(settings.exclude).prunes
     workers = ReadWorkers(

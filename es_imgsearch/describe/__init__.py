@@ -7,6 +7,7 @@ torch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
@@ -15,6 +16,8 @@ from typing import Any, Protocol
 from PIL import Image
 
 from es_imgsearch.errors import SettingsError
+
+logger = logging.getLogger(__name__)
 
 GROUP = "es_imgsearch.describers"
 
@@ -58,3 +61,23 @@ def load_describers(names: Sequence[str] | None = None) -> list[Describer]:
                 f" {type(error).__name__}: {error}."
             ) from error
     return describers
+
+
+def mapped_describers(properties: Mapping[str, Any], index: str) -> list[str]:
+    """Names of the installed describers all of whose fields the index maps.
+
+    The index refuses whole documents for one field that it does not map, so the others are
+    left out, with a warning.
+    """
+    names = []
+    for name in describer_names():
+        (describer,) = load_describers([name])
+        if lacking := sorted(describer.mapping.keys() - properties.keys()):
+            logger.warning(
+                "The describer %r is left out, since index %r has no field %s: add what is"
+                " missing with `es-imgsearch init --index %s`.",
+                name, index, ", ".join(lacking), index,
+            )  # fmt: skip
+        else:
+            names.append(name)
+    return names

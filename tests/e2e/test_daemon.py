@@ -20,9 +20,10 @@ from house import House, Proxy, Running, paint, pixels, until
 from PIL import Image
 
 from es_imgsearch.indexer import sync
+from es_imgsearch.records import image_id
 from es_imgsearch.settings import Settings
 from es_imgsearch.status import index_status
-from es_imgsearch.store import Store
+from es_imgsearch.store import Store, Write
 
 QUICK = {"poll_seconds": 0.3}
 MakeHouse = Callable[..., House]
@@ -84,6 +85,15 @@ def test_new_changed_and_deleted_files(house: House, daemon: Running):
     house.settle()
     assert daemon.indexer.counts.embedded == 31
     assert daemon.indexer.counts.deleted == 3
+
+
+def test_a_document_that_somebody_else_removed_is_put_back(house: House, daemon: Running):
+    house.pictures(3)
+    house.settle()
+    house.store.write([Write(image_id("r", "001.png"))])
+    daemon.daemon._request(daemon.indexer.roots[0])  # as every reconcile_minutes
+    house.settle()
+    assert house.encoder.pictures_embedded == 3, "the vector was still at hand"
 
 
 def test_a_file_changed_in_place_to_the_same_size(house: House, daemon: Running):
@@ -482,7 +492,7 @@ def test_a_large_move_is_no_deletion(house: House):
         house.settle()
         # Slower than the deletions' patience, and from a model that forgets.
         until(lambda: daemon.indexer.pipeline.in_flight == 0)
-        daemon.indexer.pipeline._vectors._entries.clear()
+        daemon.indexer.pipeline._vectors._recent._entries.clear()
         write = daemon.indexer._store.write
 
         def slow(writes):

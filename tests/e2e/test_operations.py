@@ -14,12 +14,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from es_imgsearch.cli import main
-from es_imgsearch.errors import SettingsError, StoreUnreachable
+from es_imgsearch.errors import RootError, SettingsError, StoreUnreachable
 from es_imgsearch.indexer import Indexer, sync
 from es_imgsearch.mapping import new_meta
 from es_imgsearch.metrics import MetricsServer
 from es_imgsearch.records import Root, image_id
-from es_imgsearch.roots import register_roots
+from es_imgsearch.roots import parse_roots, register_roots, release_root
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
@@ -86,6 +86,55 @@ def test_verify_does_not_take_an_unlistable_folder_for_empty(
         assert found(real_store, folder, settings) == {("unknown", "sub")}
     finally:
         (folder / "sub").chmod(0o755)
+
+
+def test_verify_refuses_another_folder_of_the_same_name(
+    indexer: Indexer, real_store: Store, settings: Settings, tmp_path: Path
+):
+    (tmp_path / "other" / "photos").mkdir(parents=True)
+    with pytest.raises(RootError, match="belongs to"):
+        found(real_store, tmp_path / "other" / "photos", settings)
+
+
+def test_a_folder_that_is_gone_for_good_is_released(
+    indexer: Indexer, real_store: Store, settings: Settings, folder: Path
+):
+    sync(indexer)
+    folder.rename(folder.with_name("elsewhere"))
+    (root,) = parse_roots([f"photos={folder}"], may_be_gone=True)
+    with pytest.raises(RootError, match="does not exist"):
+        parse_roots([f"photos={folder}"])
+    with pytest.raises(RootError, match="knows no"):
+        release_root(real_store, Root("nothing", folder), settings.host)
+    assert release_root(real_store, root, settings.host) == 3
+    assert real_store.count() == real_store.count(failures=True) == 0
+    assert "photos" not in real_store.info().meta.roots
+
+
+def test_a_folder_that_moved_may_keep_its_name_and_its_vectors(
+    indexer: Indexer,
+    real_store: Store,
+    settings: Settings,
+    fake_encoder: FakeEncoder,
+    folder: Path,
+):
+    sync(indexer)
+    moved = folder.with_name("moved")
+    folder.rename(moved)
+    root = Root("photos", moved)
+    with pytest.raises(RootError, match="--allow-deletes"):
+        register_roots(real_store, [root], settings.host)
+    with pytest.raises(RootError, match="belongs to"):
+        register_roots(real_store, [root], "another-host", replace_gone=True)
+    register_roots(real_store, [root], settings.host, replace_gone=True)
+    assert real_store.info().meta.roots["photos"]["path"] == str(moved)
+    again = Indexer(real_store, fake_encoder, [root], settings)
+    try:
+        sync(again)
+        assert again.counts.stored == 0
+    finally:
+        again.pipeline.close()
+    assert found(real_store, moved, settings) == set()
 
 
 class Commands:

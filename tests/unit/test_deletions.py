@@ -194,7 +194,9 @@ def test_an_unlistable_root_pauses_whatever_is_allowed(
     found = photos.run(names(3))
     assert "Permission denied" in assert_paused(found, PauseKind.UNLISTABLE)
     assert found.pause is not None
-    assert "--allow-deletes" in found.pause.words(photos.root)
+    words = found.pause.words(photos.root, "images")
+    assert words.endswith("they go on when the folder can be listed.")
+    assert "--allow-deletes" not in words
     assert photos.held == 3
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from es_imgsearch.errors import (
     IndexMissing,
     StoreBusy,
+    StoreDenied,
     StoreRejected,
     StoreTooLarge,
     StoreUnreachable,
@@ -25,6 +26,7 @@ from es_imgsearch.pipeline import Pipeline
 from es_imgsearch.records import Change, Root, image_id
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import load_settings
+from es_imgsearch.store import Write
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
 PATIENCE_SECONDS = 30.0
@@ -146,6 +148,35 @@ def test_the_same_state_is_not_read_twice_and_a_new_one_is(bench: Bench):
     bench.picture("a.png", "green")
     bench.run("a.png")
     assert bench.encoder.pictures_embedded == 2
+
+
+def test_a_document_that_somebody_else_removed_is_written_again(bench: Bench):
+    bench.picture("a.png")
+    bench.run("a.png")
+    bench.store.write([Write(image_id("r", "a.png"))])
+    listed_at = time.monotonic()
+    bench.run("a.png")
+    with pytest.raises(KeyError):
+        bench.document("a.png")
+    bench.pipeline.submit(Change(bench.root, "a.png", time.time()), listed_at=listed_at)
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    assert bench.document("a.png")
+    assert bench.encoder.pictures_embedded == 1
+    # Listed before that write was acknowledged: it is there.
+    bulks = len(bench.store.bulks)
+    bench.pipeline.submit(Change(bench.root, "a.png", time.time()), listed_at=listed_at)
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    assert len(bench.store.bulks) == bulks
+
+
+def test_credentials_that_may_not_write_end_the_pipeline(bench: Bench):
+    bench.picture("a.png")
+    bench.store.write = lambda writes: {  # type: ignore[method-assign]
+        each.image_id: StoreDenied("Elasticsearch does not allow writing.") for each in writes
+    }
+    bench.submit("a.png")
+    with pytest.raises(StoreDenied):
+        bench.pipeline.wait_idle(PATIENCE_SECONDS)
 
 
 def test_a_replaced_file_of_the_same_size_and_time_is_seen(bench: Bench):
