@@ -1,6 +1,6 @@
 # Everything a person or a machine does with this checkout; CI calls the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench es-up es-down
+.PHONY: help setup demo test lint docs bench soak es-up es-down
 
 PYTHON_SOURCES := es_imgsearch tests dev benchmarks
 
@@ -27,6 +27,12 @@ docs: setup  ## write docs/reference from the code
 
 bench: setup  ## run the benchmarks; each prints a table and writes JSON to benchmarks/results
 	@.venv/bin/python benchmarks/run.py
+
+# SEED, EXAMPLES, STEPS and KILLS make it another, longer or shorter run.
+soak: setup  ## random changes and kills against the daemon, for about ten minutes
+	@IMGSEARCH_TEST_SEED=$(or $(SEED),1) IMGSEARCH_TEST_EXAMPLES=$(or $(EXAMPLES),60) \
+	 IMGSEARCH_TEST_STEPS=$(or $(STEPS),60) IMGSEARCH_TEST_KILLS=$(or $(KILLS),30) \
+	 .venv/bin/pytest tests/e2e/test_random_changes.py tests/e2e/test_watch_command.py -k "random or kill"
 
 es-up:  ## start Elasticsearch 8.19 on 127.0.0.1:9200 (data in .elasticsearch)
 	@dev/es-up
