@@ -32,6 +32,11 @@ SOURCES = """\
 The command line wins over the environment, the environment over `es-imgsearch.toml` in the working
 folder (or the file given with `--config`), the file over the defaults.
 """
+# Mapped and filled by nothing yet.
+RESERVED = {
+    "colours", "tags", "tag_scores", "caption", "text_in_image", "title", "description",
+    "product_id", "creator", "source_url", "attributes", "perceptual_hash",
+}  # fmt: skip
 FIELDS = """\
 One document a picture, behind the alias (`images` by default). Mappings are `dynamic: strict`; the
 vector is left out of `_source`.
@@ -94,7 +99,8 @@ def table(properties: dict) -> str:
     for name, mapping in properties.items():
         subfields = ", ".join(f"`{name}.{sub}`" for sub in mapping.get("fields", {}))
         also = f"; also {subfields}" if subfields else ""
-        lines.append(f"| `{name}` | {mapping['type']}{also} |")
+        reserved = "; reserved for describers to come" if name in RESERVED else ""
+        lines.append(f"| `{name}` | {mapping['type']}{also}{reserved} |")
     return "\n".join(lines)
 
 

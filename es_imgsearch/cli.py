@@ -50,8 +50,8 @@ class _Group(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
         except BrokenPipeError:
-            # `es-imgsearch search … | head`; the interpreter would complain once more at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # `es-imgsearch search … | head`
+            _drop_output()
             ctx.exit(EXIT_DONE)
 
 
@@ -97,6 +97,16 @@ _roots = click.argument("roots", metavar="[NAME=]DIR...", nargs=-1, required=Tru
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
 
 
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let what is under way end in order, its workers with it, when the system asks for that."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @click.group(
     cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
@@ -123,7 +133,8 @@ def main(verbose: bool) -> None:
 def init(settings: Settings, profile: str | None, similarity: str | None) -> None:
     """Make the index, its alias and its templates.
 
-    Safe to repeat: an index that is there already is checked and left as it is.
+    Safe to repeat: an index that is there already is checked, and only fields that it lacks are
+    added.
     """
     from es_imgsearch.creation import create_index
 
@@ -166,6 +177,7 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
 @_roots
 @_exclude
 @_allow_deletes
+@_sigterm_as_ctrl_c()
 def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
     """Bring the index up to date with the folders once, then end.
 
@@ -283,20 +295,20 @@ def status(settings: Settings, as_json: bool) -> None:
     if as_json:
         _print_json(found)
         return
-    click.echo(
+    _print(
         f"{found['index']} ({found['generation']}): {found['pictures']} pictures,"
         f" {found['failures']} failures\n"
         f"encoder {found['encoder']['name']}, {found['encoder']['dims']} dims, profile"
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
     )
     for name, root in found["roots"].items():
-        click.echo(
+        _print(
             f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"
             f" on {root['host']}"
         )
         if root["deletions_paused"]:
             pause = root["deletions_paused"]
-            click.echo(f"    deletions paused since {pause['since']}: {pause['reason']}")
+            _print(f"    deletions paused since {pause['since']}: {pause['reason']}")
 
 
 @main.command()
@@ -315,7 +327,7 @@ def verify(settings: Settings, roots: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         _print_json([each.to_dict() for each in found])
     for each in () if as_json else found:
-        click.echo(f"{each.what:14}  {each.root}/{each.relative_path}")
+        _print(f"{each.what:14}  {each.root}/{each.relative_path}")
     click.echo(f"{len(found) or 'No'} difference{'s' * (len(found) != 1)}.", err=True)
     if found:
         sys.exit(EXIT_DIFFERENCE)
@@ -325,6 +337,7 @@ def verify(settings: Settings, roots: tuple[str, ...], as_json: bool) -> None:
 @_command
 @click.argument("action", type=click.Choice(["list", "retry"]), default="list")
 @_json
+@_sigterm_as_ctrl_c()
 def failures(settings: Settings, action: str, as_json: bool) -> None:
     """List the files that could not be read or stored, and why; or retry them now.
 
@@ -347,7 +360,7 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
         return
     for each in found:
         place = f"{each['root']}/{each['relative_path']}"
-        click.echo(f"{each['error_class']:18} {place}: {each['message']}")
+        _print(f"{each['error_class']:18} {place}: {each['message']}")
     if not found:
         click.echo("No failures.", err=True)
 
@@ -366,6 +379,7 @@ def _store(settings: Settings) -> Store:
 def _indexer(
     settings: Settings, roots: tuple[str, ...], allow_deletes: bool, *, warm_up: bool = False
 ) -> Iterator[Indexer]:
+    from es_imgsearch.describe import mapped_describers
     from es_imgsearch.indexer import Indexer
     from es_imgsearch.roots import parse_roots, register_roots
     from es_imgsearch.sealing import sealed_encoder
@@ -375,10 +389,17 @@ def _indexer(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parsed = parse_roots(roots)
     store = _store(settings)
-    encoder = sealed_encoder(store.info(), settings.index, settings)
+    info = store.info()
+    encoder = sealed_encoder(info, settings.index, settings)
     register_roots(store, parsed, settings.host, replace_gone=allow_deletes)
     indexer = Indexer(
-        store, encoder, parsed, settings, allow_deletes=allow_deletes, warm_up=warm_up
+        store,
+        encoder,
+        parsed,
+        settings,
+        allow_deletes=allow_deletes,
+        warm_up=warm_up,
+        describers=mapped_describers(info.properties, settings.index),
     )
     try:
         yield indexer
@@ -434,25 +455,41 @@ def _parse_box(text: str) -> tuple[float, float, float, float]:
 
 
 def _show(hits: Hits, as_json: bool, sheet: Path | None) -> None:
-    if sheet is not None:
-        try:
-            hits.sheet().save(sheet)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {error}.") from error
-        click.echo(f"Wrote {sheet}.", err=True)
     if as_json:
         _print_json([hit.to_dict() for hit in hits])
-        return
-    for hit in hits:
-        click.echo(f"{hit.score:6.3f}  {hit.root}/{hit.relative_path}")
-    if not hits:
+    for hit in () if as_json else hits:
+        _print(f"{hit.score:6.3f}  {hit.root}/{hit.relative_path}")
+    if not hits and not as_json:
         click.echo("Nothing found.", err=True)
+    if sheet is None:
+        return
+    try:
+        hits.sheet().save(sheet)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {error}.") from error
+    click.echo(f"Wrote {sheet}.", err=True)
+
+
+def _print(text: str) -> None:
+    """Data, to standard output."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise ImgSearchError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+def _drop_output() -> None:
+    """What is still in the buffer would fail once more when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_json(value: Any) -> None:
     import orjson
 
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    _print(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from es_imgsearch.describe import mapped_describers
 from es_imgsearch.indexer import Indexer
 from es_imgsearch.records import Change, disk_path
 from es_imgsearch.roots import registered_root
@@ -28,7 +29,11 @@ def retried_indexer(store: Store, info: IndexInfo, settings: Settings) -> Iterat
         if (root := registered_root(name, info.meta)) is not None and root.path.is_dir()
     }
     indexer = Indexer(
-        store, sealed_encoder(info, store.index, settings), list(roots.values()), settings
+        store,
+        sealed_encoder(info, store.index, settings),
+        list(roots.values()),
+        settings,
+        describers=mapped_describers(info.properties, store.index),
     )
     try:
         store.refresh()

@@ -57,8 +57,12 @@ class Indexer:
         *,
         allow_deletes: bool = False,
         warm_up: bool = False,
+        describers: Sequence[str] | None = None,
     ) -> None:
-        """`warm_up` loads the model at once, so that the first picture does not wait for it."""
+        """`warm_up` loads the model at once, so that the first picture does not wait for it.
+
+        `describers` are the names of those to run; None means all that are installed.
+        """
         self.comparisons_asked: Callable[[], int] = lambda: 0
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
@@ -89,6 +93,7 @@ class Indexer:
             on_gone=self._note_gone,
             on_unsettled=self._note_unsettled,
             warm_up=warm_up,
+            describers=describers,
         )
 
     @property

@@ -54,6 +54,7 @@ class Pipeline:
         on_unsettled: Callable[[Change], None],
         outage: Outage | None = None,
         warm_up: bool = False,
+        describers: Sequence[str] | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -84,6 +85,7 @@ class Pipeline:
                 max_pixels=settings.max_pixels,
                 memory_mb=settings.read_memory_mb,
                 timeout_seconds=settings.read_timeout_seconds,
+                describers=describers,
             ),
             settings.read_workers,
         )

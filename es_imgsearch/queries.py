@@ -263,9 +263,8 @@ def _number(field: str, value: Any) -> int | float:
         try:
             number = _whole(float(value))
         except (ValueError, OverflowError):
-            raise FilterInvalid(
-                f"Field {field!r} holds numbers, not {str(value)[:40]!r}."
-            ) from None
+            shown = value[:40] if isinstance(value, str) else value
+            raise FilterInvalid(f"Field {field!r} holds numbers, not {shown!r}.") from None
     if isinstance(number, int) and number not in _INT64:
         # It is not repeated: Python does not even write very long ones.
         raise FilterInvalid(f"The number for field {field!r} is larger than 64 bits hold.")

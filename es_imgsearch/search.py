@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
-from elasticsearch import Elasticsearch
 from PIL import Image
 
 from es_imgsearch import queries
@@ -25,6 +24,7 @@ from es_imgsearch.settings import Settings, changed_settings, load_settings
 from es_imgsearch.store import IndexInfo, Store
 
 if TYPE_CHECKING:
+    import elasticsearch
     import pandas
 
     from es_imgsearch.embed import Encoder
@@ -144,26 +144,24 @@ class ImageSearch:
 
     def __init__(
         self,
-        elasticsearch: str | Elasticsearch | None = None,
+        elasticsearch: str | elasticsearch.Elasticsearch | None = None,
         index: str | None = None,
         *,
         encoder: Encoder | None = None,
         settings: Settings | None = None,
     ) -> None:
-        if elasticsearch is not None and not isinstance(elasticsearch, (str, Elasticsearch)):
+        client = None if isinstance(elasticsearch, str) else elasticsearch
+        address = elasticsearch if isinstance(elasticsearch, str) else None
+        if client is not None and not hasattr(client, "perform_request"):
             raise UsageError(
                 "ImageSearch takes one address, a client (elasticsearch.Elasticsearch) or nothing,"
-                f" not a {type(elasticsearch).__name__}."
+                f" not a {type(client).__name__}."
             )
-        address = elasticsearch if isinstance(elasticsearch, str) else None
         given = {"es_url": address, "index": index}
-        if settings is None:
-            settings = load_settings(given)
-        else:
-            settings = changed_settings(settings, **given)
-        self._settings = settings
-        client = elasticsearch if isinstance(elasticsearch, Elasticsearch) else connect(settings)
-        self._store = Store(client, settings.index)
+        self._settings = (
+            load_settings(given) if settings is None else changed_settings(settings, **given)
+        )
+        self._store = Store(client or connect(self._settings), self._settings.index)
         self._given_encoder = encoder
         self._encoder: Encoder | None = None
         self._info: IndexInfo | None = None
@@ -209,9 +207,9 @@ class ImageSearch:
     ) -> Hits:
         """Pictures near every positive query and away from every negative one.
 
-        A string is words; a path has to be a `Path`; one query need not be in a list.  The query vector is the sum of the
-        positive unit vectors less the negative ones, brought to unit length.  `box` applies
-        to every picture given.
+        A string is words; a path has to be a `Path`; one query need not be in a list.
+        The query vector is the sum of the positive unit vectors less the negative ones, brought
+        to unit length.  `box` applies to every picture given.
         """
         queries.check_k(k)
         positive, negative = _listed(positive), _listed(negative)
@@ -390,7 +388,7 @@ class ImageSearch:
 def _listed(asked: Query | Sequence[Query]) -> list[Query]:
     """One query is a list of one: a string would be a list of letters, an array of rows."""
     one = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
-    return [asked] if isinstance(asked, one) else list(asked)  # type: ignore[list-item,arg-type]
+    return [asked] if isinstance(asked, one) else list(asked)  # type: ignore[list-item]
 
 
 def _check_id(image_id: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from es_imgsearch import queries
+from es_imgsearch import creation, queries
 from es_imgsearch.describe.exif import Exif
 from es_imgsearch.errors import ImageMissing, StoreRejected
 from es_imgsearch.mapping import (
@@ -22,6 +22,7 @@ from es_imgsearch.mapping import (
     profile_names,
 )
 from es_imgsearch.resources import load_json
+from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
 
 DIMS = 64
@@ -164,6 +165,38 @@ def test_the_neighbour_of_an_alias_is_not_covered_by_its_template(
         real_store.request("PUT", f"/{neighbour}/_doc/1", {"colour": "red"})
     finally:
         real_store.client.indices.delete(index=neighbour, ignore_unavailable=True)
+
+
+def test_names_that_begin_alike_do_not_clash(real_store: Store):
+    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    other = Store(real_store.client, f"{real_store.index}-01")
+    try:
+        other.create(new_meta(SEAL, "exact", "cosine"))
+        assert other.info().name == f"{other.index}-000001"
+    finally:
+        for alias in (other.index, other.failures):
+            client = real_store.client
+            client.indices.delete(index=f"{alias}-000001", ignore_unavailable=True)
+            client.options(ignore_status=404).indices.delete_index_template(name=alias)
+
+
+def test_fields_that_came_later_are_added_in_place(
+    real_store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    (vector,) = vectors(1)
+
+    class Mood:
+        name = "mood"
+        mapping = {"mood": {"type": "keyword"}}  # noqa: RUF012
+
+    monkeypatch.setattr(creation, "load_describers", lambda: [Mood()])
+    assert "added the field mood." in creation.create_index(real_store, settings)
+    assert "added" not in creation.create_index(real_store, settings)
+    real_store.request("PUT", f"/{real_store.index}/_doc/0", document(0, vector, mood="calm"))
+    info = real_store.info()
+    assert info.properties["mood"] == {"type": "keyword"}
+    assert info.meta == new_meta(SEAL, "exact", "cosine")
 
 
 @pytest.mark.parametrize(

@@ -194,3 +194,34 @@ def test_exit_codes_of_sync(service: Service):
     assert len(service.indexed()) == 15
     assert "paused" not in service.run("status").stdout
     assert "Traceback" not in failed.stderr + paused.stderr + allowed.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("command", ["sync", "retry"])
+def test_a_signal_ends_sync_and_retry_in_order(service: Service, command: str, number: int):
+    for n in range(400):
+        if command == "sync":
+            paint(service.folder / f"{n:04}.png", n)
+        else:
+            (service.folder / f"{n:04}.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    if command == "retry":
+        assert service.run("sync", str(service.folder)).returncode == 1
+        for n in range(400):
+            paint(service.folder / f"{n:04}.png", n)
+    arguments = ["sync", str(service.folder)] if command == "sync" else ["failures", "retry"]
+    with service.errors.open("wb") as errors:
+        process = subprocess.Popen([COMMAND, *arguments], env=service.environment, stderr=errors)
+        try:
+            # Some pictures are there, so workers and threads are at work.
+            until(lambda: process.poll() is not None or service.indexed())
+            children = children_of(process)
+            assert children
+            process.send_signal(number)
+            assert process.wait(timeout=SHUTDOWN_SECONDS) == 1
+        finally:
+            process.kill()
+            process.wait()
+    said = service.said()
+    assert said.split() == ["Aborted!"]
+    assert len(service.indexed()) < 400
+    until(lambda: not any(map(is_alive, children)))

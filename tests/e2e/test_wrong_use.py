@@ -187,6 +187,27 @@ def test_every_command_explains_itself():
                 assert parameter.help, f"{name} --{parameter.name} has no help"
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["lines", "json"])
+def test_a_full_disk_behind_standard_output_is_told(es_url: str, index: str, options: list[str]):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [COMMAND, "status", "--index", index, "--es-url", es_url, *options],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line == "Error: Standard output cannot be written: No space left on device."
+
+
+def test_arguments_that_are_not_unicode(es_url: str, real_store: Store):
+    common = ("--index", real_store.index, "--es-url", es_url)
+    assert run("init", "--encoder", "starter", *common).exit_code == 0
+    check(run("search", "caf\udce9", *common), 2, "not valid Unicode")
+    check(run("search", "x", "--filter", "camera=\udce9", *common), 2, "not valid Unicode")
+    check(run("similar", "\udce9", *common), 2, "No picture has the image_id")
+    assert run("search", "x", "--filter", "folder=caf\udce9", *common).exit_code == 0
+
+
 def test_a_closed_pipe_is_no_error(es_url: str):
     command = f"{COMMAND} --help | head -1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=os.environ)

@@ -12,6 +12,7 @@ import elastic_transport
 import elasticsearch
 import pytest
 from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
+from elasticsearch.serializer import OrjsonSerializer
 
 from es_imgsearch import errors
 from es_imgsearch.connection import translated
@@ -104,6 +105,13 @@ def test_every_error_of_the_libraries_becomes_one_of_ours(name: str):
     found = turned(foreign)
     assert type(found) is CONSIDERED[name]
     assert ADDRESS in str(found) or issubclass(kind, elastic_transport.ApiError)
+
+
+def test_what_could_not_be_written_as_json_is_not_repeated():
+    with pytest.raises(elastic_transport.SerializationError) as caught:
+        OrjsonSerializer().dumps({"password": "hunter2", "number": 2**70})
+    assert "hunter2" in str(caught.value)
+    assert "hunter2" not in str(turned(caught.value))
 
 
 def test_what_is_not_elasticsearch_is_said_not_to_be():

@@ -243,6 +243,12 @@ def test_another_encoder_is_refused_with_what_differs(changed: dict[str, Any]):
         assert word in str(caught.value)
 
 
+def test_the_index_of_failures_is_called_so():
+    body = failures_body()["mappings"]["_meta"]
+    with pytest.raises(IndexConflict, match=r"index of failures .* --index photos\."):
+        Meta.from_body(body, "photos-failures")
+
+
 # -- names and templates -------------------------------------------------------------------
 
 
@@ -264,4 +270,6 @@ def test_a_template_covers_the_alias_and_its_generations_and_no_neighbour():
     assert covered(first_generation("images"))
     assert not covered("images-failures")
     assert not covered("images2")
+    # Two templates whose patterns overlap are refused by the server.
+    assert not any("*" in each for each in patterns)
     assert template["template"] == index_body(meta_of())

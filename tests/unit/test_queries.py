@@ -156,6 +156,11 @@ def test_the_cosine_is_found_in_the_score_of_each_similarity(seed: int, dims: in
         ("folder", ".", {"term": {"folder.tree": "."}}),
         ("folder", "", {"term": {"folder.tree": "."}}),
         ("folder", "/", {"term": {"folder.tree": "."}}),
+        # A name that is not UTF-8, as the shell hands it over; and as a hit shows it.
+        ("folder", "caf\udce9", {"term": {"folder.tree": "caf\\xe9"}}),
+        ("folder", "caf\\xe9", {"term": {"folder.tree": "caf\\xe9"}}),
+        ("relative_path", "caf\udce9/a", {"term": {"relative_path": "caf\\xe9/a"}}),
+        ("image_name", "\udce9.jpg", {"term": {"image_name.keyword": "\\xe9.jpg"}}),
         # texts
         ("image_name", "IMG 1.jpg", {"term": {"image_name.keyword": "IMG 1.jpg"}}),
         ("caption", "a cat", {"match": {"caption": {"query": "a cat", "operator": "and"}}}),
@@ -166,6 +171,8 @@ def test_the_cosine_is_found_in_the_score_of_each_similarity(seed: int, dims: in
         ("attributes.colour", None,
          {"bool": {"must_not": [{"exists": {"field": "attributes.colour"}}]}}),
         # numbers
+        ("embed_ms", "1e300", {"term": {"embed_ms": 1e300}}),
+        ("mtime_ns", -(2**63), {"term": {"mtime_ns": -(2**63)}}),
         ("width", 640, {"term": {"width": 640}}),
         ("width", "640", {"term": {"width": 640}}),
         ("width", "640.0", {"term": {"width": 640}}),
@@ -223,6 +230,15 @@ def test_each_kind_of_field_and_value(field: str, value: Any, expected: dict[str
         ("width", "nan", "numbers, not 'nan'"),
         ("width", float("inf"), "numbers, not inf"),
         ("width", "1e999", "numbers"),
+        ("mtime_ns", 2**63, "larger than 64 bits"),
+        ("mtime_ns", f"-{2**63 + 1}", "larger than 64 bits"),
+        ("mtime_ns", (None, 2**64), "larger than 64 bits"),
+        ("width", 10**400, "larger than 64 bits"),
+        ("width", "1" * 5000, "holds numbers"),
+        ("camera", "caf\udce9", "'caf.udce9' .* not valid Unicode"),
+        ("camera", ("a", "\udce9"), "not valid Unicode"),
+        ("attributes.\udce9", "x", "not valid Unicode"),
+        ("folder", "\ud800", "not valid Unicode"),
         ("width", "..", "low or a high end"),
         ("width", (None, None), "low or a high end"),
         ("width", (1, 2, 3), r"pair \(low, high\)"),
@@ -250,7 +266,7 @@ def test_the_message_of_an_unknown_field_lists_those_there_are():
     with pytest.raises(FilterInvalid) as caught:
         clause("colour", "red")
     assert "camera" in str(caught.value)
-    for hidden in ("image_embedding", "perceptual_hash", "regions", "owner"):
+    for hidden in ("image_embedding", "location", "perceptual_hash", "regions", "owner"):
         assert hidden not in str(caught.value)
 
 
@@ -282,6 +298,15 @@ def test_since_and_until_ask_for_the_day_taken_or_else_modified(since, until, bo
             "minimum_should_match": 1,
         }
     }
+
+
+@pytest.mark.parametrize("k", [1.0, "10", None, True])
+def test_a_k_that_is_no_whole_number_is_refused(k: Any):
+    with pytest.raises(UsageError, match="k must be a whole number"):
+        check_k(k)
+    with pytest.raises(UsageError, match="num_candidates must be a whole number"):
+        knn_body(VECTOR, 1, Tuning(), num_candidates="50" if k is None else k)
+    check_k(np.int64(3))  # type: ignore[arg-type]
 
 
 def test_filters_of_the_command_line():

@@ -16,6 +16,7 @@ from es_imgsearch.settings import (
     ENVIRONMENT_PREFIX,
     Settings,
     available_cores,
+    changed_settings,
     load_settings,
 )
 
@@ -176,6 +177,31 @@ def test_no_error_repeats_a_secret(bad: dict[str, Any]):
     told = refused(bad)
     assert SECRET not in told
     assert PASSWORD not in told
+
+
+@pytest.mark.parametrize("inside", ["\n", "\r", " ", "\0", "é", "\udce9", "\x7f"], ids=repr)
+def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated(inside: str):
+    key = f"c2VjcmV0{inside}OmtleQ=="
+    told = refused(environment={"ES_API_KEY": key})
+    assert told.startswith("es_api_key (from the environment): an API key is of printable ASCII")
+    assert "c2VjcmV0" not in told
+    with pytest.raises(ValueError, match="printable ASCII") as caught:
+        Settings(es_api_key=key)
+    assert "c2VjcmV0" not in str(caught.value)
+
+
+def test_white_space_around_a_key_does_not_count():
+    key = load(environment={"ES_API_KEY": f" {SECRET}\r\n"}).es_api_key
+    assert key == SecretStr(SECRET)
+    assert load(environment={"ES_API_KEY": "\n"}).es_api_key is None
+
+
+def test_changed_settings_are_checked_like_new_ones():
+    settings = load({"es_api_key": SECRET, "batch_size": 3})
+    changed = changed_settings(settings, index="other", es_url=None)
+    assert changed == load({"es_api_key": SECRET, "batch_size": 3, "index": "other"})
+    with pytest.raises(SettingsError, match=r"index \(from the arguments\): 'A B'"):
+        changed_settings(settings, index="A B")
 
 
 @pytest.mark.parametrize(

@@ -120,3 +120,19 @@ def test_a_query_picture_is_drawn(original: Path):
 def test_a_query_picture_that_is_gone_costs_itself_only(original: Path, tmp_path: Path):
     sheet = draw_sheet([Hits([hit(original)], 1, [tmp_path / "none.png"])])
     assert shows(sheet, samples.RED) > 1000
+
+
+def test_words_and_pictures_of_one_query_are_all_shown(original: Path):
+    def red(*query: Any) -> int:
+        return shows(draw_sheet([Hits([], 1, query)]), samples.RED)
+
+    picture, words = red(original), red("a cat")
+    assert words == 0
+    assert 0 < red("a cat", original) < picture
+    blue = Image.new("RGB", (40, 30), (0, 0, 255))
+    both = draw_sheet([Hits([], 1, [original, "a cat", blue])])
+    assert shows(both, samples.RED) > 500
+    assert shows(both, (0, 0, 255)) > 500
+    wordless = draw_sheet([Hits([], 1, [original, blue])])
+    assert wordless.size == both.size
+    assert ImageChops.difference(wordless, both).getbbox()

@@ -16,6 +16,7 @@ import picture_samples as samples
 import pytest
 from PIL import Image
 
+from es_imgsearch.describe import load_describers, mapped_describers
 from es_imgsearch.errors import ReadError, SettingsError
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.read import Skipped
@@ -246,3 +247,16 @@ def test_workers_die_with_a_parent_that_is_killed(
         os.kill(pid, 0)
         parent.send_signal(signal.SIGKILL)
     assert gone(pid)
+
+
+def test_a_describer_whose_fields_are_not_mapped_is_left_out(caplog: pytest.LogCaptureFixture):
+    (exif,) = load_describers(["exif"])
+    assert "exif" in mapped_describers(exif.mapping, "photos")
+    assert not caplog.records
+    lacking = dict(exif.mapping)
+    name, _ = lacking.popitem()
+    assert "exif" not in mapped_describers(lacking, "photos")
+    (record,) = caplog.records
+    told = record.getMessage()
+    for word in ("'exif'", name, "es-imgsearch init --index photos"):
+        assert word in told
