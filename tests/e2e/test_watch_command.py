@@ -196,6 +196,11 @@ def test_exit_codes_of_sync(service: Service):
     assert "Traceback" not in failed.stderr + paused.stderr + allowed.stderr
 
 
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores SIGINT, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("command", ["sync", "retry"])
 def test_a_signal_ends_sync_and_retry_in_order(service: Service, command: str, number: int):
