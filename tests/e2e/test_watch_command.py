@@ -215,7 +215,12 @@ def test_a_signal_ends_sync_and_retry_in_order(service: Service, command: str, n
             paint(service.folder / f"{n:04}.png", n)
     arguments = ["sync", str(service.folder)] if command == "sync" else ["failures", "retry"]
     with service.errors.open("wb") as errors:
-        process = subprocess.Popen([COMMAND, *arguments], env=service.environment, stderr=errors)
+        process = subprocess.Popen(
+            [COMMAND, *arguments],
+            env=service.environment,
+            stderr=errors,
+            preexec_fn=heed_interrupts,
+        )
         try:
             # Some pictures are there, so workers and threads are at work.
             until(lambda: process.poll() is not None or service.indexed())
