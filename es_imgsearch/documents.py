@@ -27,8 +27,7 @@ def picture_document(
         **_place(change),
         **picture.fields,
         "content_id": picture.content_id,
-        "size_bytes": picture.state.size_bytes,
-        "mtime_ns": picture.state.mtime_ns,
+        **_state(picture.state),
         "indexed_at": _iso(now),
         # A clock set back between event and write would give a negative lag.
         "ingest_lag_ms": max(0, round((now - change.detected_at) * 1000)),
@@ -48,11 +47,7 @@ def failure_document(change: Change, error: ReadError, state: FileState | None) 
         "message": error.message,
     }
     if state is not None:
-        document |= {
-            "size_bytes": state.size_bytes,
-            "mtime_ns": state.mtime_ns,
-            "modified_at": _iso(state.mtime_ns / 1e9),
-        }
+        document |= _state(state)
     return document
 
 
@@ -65,6 +60,14 @@ def _place(change: Change) -> dict[str, Any]:
         "root": change.root.name,
         "relative_path": path,
         "folder": folder or TOP_FOLDER,
+    }
+
+
+def _state(state: FileState) -> dict[str, Any]:
+    return {
+        "size_bytes": state.size_bytes,
+        "mtime_ns": state.mtime_ns,
+        "modified_at": _iso(state.mtime_ns / 1e9),
     }
 
 

@@ -30,7 +30,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cache
 from io import BufferedReader
@@ -182,7 +181,6 @@ def _read_open(
         "width": image.width,
         "height": image.height,
         "orientation": _orientation(image),
-        "modified_at": _iso(state.mtime_ns / 1e9),
     }
     for name, describe in describers:
         try:
@@ -354,13 +352,6 @@ def _orientation(image: Image.Image) -> str:
 
 def _content_hash() -> Any:
     return hashlib.blake2b(digest_size=16)
-
-
-def _iso(seconds: float) -> str | None:
-    try:
-        return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, ValueError, OSError):
-        return None
 
 
 def _words(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,8 @@ def test_a_picture_becomes_a_document_with_every_field(bench: Bench):
     assert document["format"] == "png"
     assert document["size_bytes"] == status.st_size
     assert document["mtime_ns"] == status.st_mtime_ns
+    modified = datetime.fromisoformat(document["modified_at"]).timestamp()
+    assert modified == pytest.approx(status.st_mtime, abs=0.002)
     assert document["ingest_lag_ms"] >= 0
     assert document["embed_ms"] > 0
     assert bench.pipeline.counts.embedded == 1
