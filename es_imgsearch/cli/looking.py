@@ -1,0 +1,104 @@
+"""`status`, `verify` and `failures`: what is in an index, and whether it is right."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from es_imgsearch.cli.shared import (
+    exclude_option,
+    json_option,
+    open_store,
+    print_json,
+    print_line,
+    roots_argument,
+    sigterm_as_ctrl_c,
+    with_settings_options,
+)
+from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE
+
+if TYPE_CHECKING:
+    from es_imgsearch.settings import Settings
+
+
+@click.command()
+@with_settings_options
+@json_option
+def status(settings: Settings, as_json: bool) -> None:
+    """What the index holds, for whom, and whether deletions wait."""
+    from es_imgsearch.status import index_status
+
+    found = index_status(open_store(settings))
+    if as_json:
+        print_json(found)
+        return
+    print_line(
+        f"{found['index']} ({found['generation']}): {found['pictures']} pictures,"
+        f" {found['failures']} failures\n"
+        f"encoder {found['encoder']['name']}, {found['encoder']['dims']} dims, profile"
+        f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
+    )
+    for name, root in found["roots"].items():
+        print_line(
+            f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"
+            f" on {root['host']}"
+        )
+        if root["deletions_paused"]:
+            pause = root["deletions_paused"]
+            print_line(f"    deletions paused since {pause['since']}: {pause['reason']}")
+
+
+@click.command()
+@with_settings_options
+@roots_argument
+@exclude_option
+@json_option
+def verify(settings: Settings, roots: tuple[str, ...], as_json: bool) -> None:
+    """Compare the folders with the index, changing nothing; ends with 1 on any difference."""
+    from es_imgsearch.roots import parse_roots
+    from es_imgsearch.verify import verify as run_verify
+
+    store = open_store(settings)
+    store.info()
+    found = list(run_verify(store, parse_roots(roots), settings))
+    if as_json:
+        print_json([each.to_dict() for each in found])
+    for each in () if as_json else found:
+        print_line(f"{each.what:14}  {each.root}/{each.relative_path}")
+    click.echo(f"{len(found) or 'No'} difference{'s' * (len(found) != 1)}.", err=True)
+    if found:
+        sys.exit(EXIT_DIFFERENCE)
+
+
+@click.command()
+@with_settings_options
+@click.argument("action", type=click.Choice(["list", "retry"]), default="list")
+@json_option
+@sigterm_as_ctrl_c()
+def failures(settings: Settings, action: str, as_json: bool) -> None:
+    """List the files that could not be read or stored, and why; or retry them now.
+
+    A retry reads the files that this machine can see once more, and ends with 1 if any of them
+    failed again.
+    """
+    from es_imgsearch.failures import retried_indexer
+
+    store = open_store(settings)
+    info = store.info()
+    if action == "retry":
+        with retried_indexer(store, info, settings) as indexer:
+            click.echo(f"{indexer.summary()}.", err=True)
+            failed = indexer.counts.failed
+        sys.exit(EXIT_DIFFERENCE if failed else EXIT_DONE)
+    store.refresh()
+    found = list(store.failed())
+    if as_json:
+        print_json(found)
+        return
+    for each in found:
+        place = f"{each['root']}/{each['relative_path']}"
+        print_line(f"{each['error_class']:18} {place}: {each['message']}")
+    if not found:
+        click.echo("No failures.", err=True)

@@ -1,0 +1,117 @@
+"""What the commands share: options, printing, and how settings reach a command.
+
+Nothing heavy is imported before a command needs it: `--help` loads no torch, no NumPy and no
+Elasticsearch client.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from es_imgsearch.errors import ImgSearchError
+
+if TYPE_CHECKING:
+    from es_imgsearch.settings import Settings
+    from es_imgsearch.store import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SETTINGS_OPTIONS = (
+    click.option("--index", metavar="NAME", help="Alias of the index.  [default: images]"),
+    click.option("--es-url", metavar="URL", help="Address of Elasticsearch.  [ES_URL]"),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        help="Settings file.  [default: es-imgsearch.toml here, if there is one]",
+    ),
+)
+
+
+# Options that only some commands have and that are settings all the same.
+_AS_SETTINGS = ("encoder", "exclude", "metrics_port")
+
+
+def with_settings_options(function: F) -> F:
+    """Add the options every command has and hand the settings over as the first argument."""
+
+    @functools.wraps(function)
+    def with_settings(
+        *, index: str | None, es_url: str | None, config: Path | None, **given: Any
+    ) -> Any:
+        from es_imgsearch.settings import load_settings
+
+        settings = load_settings(
+            {
+                "index": index,
+                "es_url": es_url,
+                **{name: given.pop(name) for name in _AS_SETTINGS if name in given},
+            },
+            config=config,
+        )
+        return function(settings, **given)
+
+    for option in reversed(_SETTINGS_OPTIONS):
+        with_settings = option(with_settings)
+    return with_settings  # type: ignore[return-value]
+
+
+exclude_option = click.option(
+    "--exclude",
+    metavar="GLOB",
+    multiple=True,
+    callback=lambda _context, _parameter, value: value or None,
+    help="Leave out files or folders, besides the usual ones; may be repeated.",
+)
+allow_deletes_option = click.option(
+    "--allow-deletes", is_flag=True, help="Carry out deletions that would otherwise pause."
+)
+roots_argument = click.argument("roots", metavar="[NAME=]DIR...", nargs=-1, required=True)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let what is under way end in order, its workers with it, when the system asks for that."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def open_store(settings: Settings) -> Store:
+    from es_imgsearch.connection import connect
+    from es_imgsearch.store import Store
+
+    return Store(connect(settings), settings.index)
+
+
+def print_line(text: str) -> None:
+    """Data, to standard output."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        raise ImgSearchError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+def drop_output() -> None:
+    """What is still in the buffer would fail once more when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_json(value: Any) -> None:
+    import orjson
+
+    print_line(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
