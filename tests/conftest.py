@@ -40,9 +40,16 @@ elasticsearch_process = factories.elasticsearch_proc(
 
 
 @pytest.fixture(scope="session")
-def es_url(elasticsearch_process: object) -> str:
-    """Address of the session's Elasticsearch."""
-    return f"http://127.0.0.1:{elasticsearch_process.port}"  # type: ignore[attr-defined]
+def es_url(request: pytest.FixtureRequest) -> str:
+    """Address of the session's Elasticsearch.
+
+    IMGSEARCH_TEST_ES_URL names one that runs already, which saves the start while a test is
+    written.
+    """
+    if running := os.environ.get("IMGSEARCH_TEST_ES_URL"):
+        return running
+    process = request.getfixturevalue("elasticsearch_process")
+    return f"http://127.0.0.1:{process.port}"
 
 
 @pytest.fixture
