@@ -1,8 +1,9 @@
 """The daemon: events make it fast, reconciling makes it right.
 
-Three threads besides the pipeline's: the watcher's (reads events), this one's `run` (settled
-files and deletions), and one that reconciles.  Order of stopping: no more events, no more
-comparisons, what is in flight is finished within `shutdown_seconds`, then the pipeline ends.
+Threads besides the pipeline's: the watcher's (reads events), this one's `run` (settled files
+and deletions), one that reconciles, and one that tells `status` of it.  Order of stopping: no
+more events, no more comparisons, what is in flight is finished within `shutdown_seconds`, then
+the pipeline ends.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from collections.abc import Callable
 
 from es_imgsearch.backoff import Stopped, waits
 from es_imgsearch.errors import ImgSearchError
-from es_imgsearch.indexer import Indexer, Pass
+from es_imgsearch.indexer import Indexer
+from es_imgsearch.jobs import Pass
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch import Hint, HintKind, Watcher
@@ -38,6 +40,7 @@ class Daemon:
         self._settings = settings
         self._on_ready = on_ready
         self._watcher = Watcher(indexer.roots, indexer.excludes, self._hint)
+        self._presence = indexer.presence()
         self._wake = threading.Event()
         self._stop = threading.Event()
         # A signal handler may interrupt whoever holds an event's lock; this queue has none.
@@ -67,6 +70,7 @@ class Daemon:
         # Armed first, then scanned: what changes in between is seen by one or by both.
         self._watcher.start()
         comparer.start()
+        self._presence.start()
         for root in self._indexer.roots:
             self._request(root)
         try:
@@ -79,6 +83,7 @@ class Daemon:
             self._watcher.stop()
             drained = self._indexer.pipeline.close(within_seconds=self._settings.shutdown_seconds)
             comparer.join(timeout=1.0)
+            self._presence.close()
         if self._error is not None:
             raise self._error
         return drained
@@ -200,6 +205,7 @@ class Daemon:
                 self._wake.set()
                 if found is None or folder:
                     continue
+                self._presence.tell()
                 logger.info(
                     "Compared %r in %.1f s: %d new, %d changed, %d gone.",
                     root.name, found.seconds, found.new, found.changed, found.lost,

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from es_imgsearch.backoff import Outage, Stopped, persist
@@ -18,9 +18,10 @@ from es_imgsearch.deletions import Deletions, Pause
 from es_imgsearch.embed import Encoder
 from es_imgsearch.excludes import Excludes
 from es_imgsearch.gone import Gone
-from es_imgsearch.jobs import Counts
+from es_imgsearch.jobs import Counts, Pass
 from es_imgsearch.mapping import Meta
 from es_imgsearch.pipeline import Pipeline
+from es_imgsearch.presence import Presence, note_passes
 from es_imgsearch.reconcile import Kind, Seen, Unknown, differences, is_looked_at, walk
 from es_imgsearch.records import Change, Root, disk_path, stored_path
 from es_imgsearch.settings import Settings
@@ -32,17 +33,6 @@ logger = logging.getLogger(__name__)
 
 # A file that never stops growing must not keep `sync` from ending.
 _UNSETTLED_SECONDS = 30.0
-
-
-@dataclass(slots=True)
-class Pass:
-    """What one reconcile found."""
-
-    new: int = 0
-    changed: int = 0
-    lost: int = 0
-    unknown: int = 0
-    seconds: float = 0.0
 
 
 class Indexer:
@@ -68,6 +58,8 @@ class Indexer:
         self.excludes = Excludes(settings.exclude)
         self.settler = Settler(settings.settle_seconds)
         self.paused: dict[str, Pause] = {}
+        # The last comparison of each root as a whole.
+        self.passes: dict[str, Pass] = {}
         self.found = 0
         self._store = store
         self._settings = settings
@@ -153,6 +145,9 @@ class Indexer:
             self._unknown_told = others | unknown_now
             self._gone[root.name].note_complete()
         found.seconds = time.monotonic() - started
+        found.ended_at = datetime.now(tz=UTC).isoformat(timespec="seconds")
+        if not folder:
+            self.passes[root.name] = found
         return found
 
     def submit_settled(self) -> None:
@@ -195,6 +190,10 @@ class Indexer:
         """What was acknowledged is found by the next search, not only a second later."""
         persist(self._store.refresh, self.pipeline.closing, self.outage)
 
+    def note_passes(self) -> None:
+        """Enter what the last comparisons found, for `status`."""
+        persist(lambda: note_passes(self._store, self.passes), self.pipeline.closing, self.outage)
+
     def pauses_ended(self) -> list[Root]:
         """Paused roots of which `_meta` says so no more: `sync --allow-deletes` ran.
 
@@ -210,6 +209,16 @@ class Indexer:
             del self.paused[root.name]
             logger.warning("Deletions in %r go on.", root.name)
         return ended
+
+    def presence(self) -> Presence:
+        """What tells of this indexer's daemon in `_meta`; the caller starts and closes it."""
+        return Presence(
+            self._store,
+            self.roots,
+            self._settings.host,
+            queue=lambda: self.pipeline.in_flight + len(self.settler),
+            passes=self.passes,
+        )
 
     def summary(self) -> str:
         counts = self.counts
@@ -296,6 +305,7 @@ def sync(indexer: Indexer) -> list[Pass]:
     # Files that came back while their documents were being deleted.
     _work_off(indexer, deadline)
     indexer.make_searchable()
+    indexer.note_passes()
     return passes
 
 

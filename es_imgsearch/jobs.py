@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from es_imgsearch.records import Change, FileState, Picture
 from es_imgsearch.store import Write
@@ -24,6 +25,21 @@ class Counts:
     @property
     def stored(self) -> int:
         return self.embedded + self.reused
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one comparison of a root with the index found; `unknown` could not be looked at."""
+
+    new: int = 0
+    changed: int = 0
+    lost: int = 0
+    unknown: int = 0
+    seconds: float = 0.0
+    ended_at: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from es_imgsearch.connection import item_error, translated
+from es_imgsearch.connection import item_error, missed_error, translated
 from es_imgsearch.errors import (
     ImageMissing,
     IndexConflict,
@@ -38,6 +40,12 @@ from es_imgsearch.records import FileState
 _JSON = {"accept": "application/json", "content-type": "application/json"}
 _NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
 _META_TRIES = 5
+
+# How long the server itself waits for a shard.  A bulk that outlasts our own request would be
+# carried out later, over what was written since.
+_BULK_WAIT = "10s"
+
+_DELETED_AT_ONCE = 500
 
 # 10,000 is the most one page may hold (index.max_result_window).  The index is sorted by root and
 # path, so a page ends as soon as it is full; smaller pages only add requests.
@@ -82,7 +90,7 @@ class Store:
         self.index = index
         self.failures = failures_alias(index)
 
-    @property
+    @cached_property
     def address(self) -> str:
         """Where Elasticsearch is, without credentials."""
         return ", ".join(str(node.base_url) for node in self.client.transport.node_pool.all())
@@ -201,6 +209,7 @@ class Store:
             body,
             params={
                 "require_alias": "true",
+                "timeout": _BULK_WAIT,
                 "filter_path": "items.*._id,items.*.status,items.*.error",
             },
             headers=_NDJSON,
@@ -216,6 +225,23 @@ class Store:
             if outcome.get(result["_id"]) is None:
                 outcome[result["_id"]] = error
         return outcome
+
+    def delete(
+        self,
+        image_ids: Iterable[str],
+        deleted: Callable[[Sequence[str]], None] = lambda _ids: None,
+    ) -> None:
+        """Remove everything under these ids, as many at once as a bulk takes well.
+
+        `deleted` is told of what was acknowledged, also where the rest raises.
+        """
+        remaining = iter(image_ids)
+        while chunk := list(islice(remaining, _DELETED_AT_ONCE)):
+            results = self.write([Write(each) for each in chunk])
+            deleted([each for each in chunk if results[each] is None])
+            for error in results.values():
+                if error is not None:
+                    raise error
 
     def _lines(self, write: Write, failed_before: Mapping[str, int]) -> Iterator[bytes]:
         image_id = write.image_id
@@ -236,17 +262,8 @@ class Store:
 
     def attempts(self, image_ids: Sequence[str]) -> dict[str, int]:
         """How often reading was tried, of those of these ids that are failures."""
-        answer = self.request(
-            "POST",
-            f"/{self.failures}/_mget",
-            {"ids": list(image_ids)},
-            params={"_source_includes": "attempts", "filter_path": "docs._id,docs._source"},
-        )
-        return {
-            doc["_id"]: doc["_source"].get("attempts", 1)
-            for doc in answer.get("docs", ())
-            if "_source" in doc
-        }
+        found = self._fetched(self.failures, image_ids, "attempts")
+        return {each: source.get("attempts", 1) for each, source in found}
 
     def vectors_by_content(self, content_ids: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
         """Stored vectors of these contents, exactly as they were written (float32)."""
@@ -270,7 +287,11 @@ class Store:
                 "collapse": {"field": "content_id"},
                 "docvalue_fields": ["content_id", VECTOR_FIELD],
             },
-            params={"filter_path": "hits.hits.fields"},
+            params={
+                "filter_path": "hits.hits.fields",
+                # What is on a shard that does not answer would be embedded again.
+                "allow_partial_search_results": "false",
+            },
         )
         hits = answer.get("hits", {}).get("hits", ())
         return {
@@ -279,17 +300,28 @@ class Store:
 
     def content_ids(self, image_ids: Sequence[str]) -> dict[str, str]:
         """content_id of those of these ids that have a document."""
+        found = self._fetched(self.index, image_ids, "content_id")
+        return {each: source["content_id"] for each, source in found}
+
+    def _fetched(
+        self, name: str, image_ids: Sequence[str], field: str
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Id and source, with one field, of those of these ids that have a document."""
         answer = self.request(
             "POST",
-            f"/{self.index}/_mget",
+            f"/{name}/_mget",
             {"ids": list(image_ids)},
-            params={"_source_includes": "content_id", "filter_path": "docs._id,docs._source"},
+            params={
+                "_source_includes": field,
+                "filter_path": "docs._id,docs._source,docs.error",
+            },
         )
-        return {
-            doc["_id"]: doc["_source"]["content_id"]
-            for doc in answer.get("docs", ())
-            if "_source" in doc
-        }
+        for doc in answer.get("docs", ()):
+            # What could not be looked for is not absent.
+            if "error" in doc and (error := missed_error(doc["error"])) is not None:
+                raise error
+            if "_source" in doc:
+                yield doc["_id"], doc["_source"]
 
     def ids_by_content(self, content_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
         """(content_id, image_id) of every document with one of these contents."""
@@ -314,6 +346,30 @@ class Store:
             {"size": 0, "aggs": {"roots": {"terms": {"field": "root", "size": 10_000}}}},
         )
         return {b["key"]: b["doc_count"] for b in answer["aggregations"]["roots"]["buckets"]}
+
+    def recent_by_root(self) -> dict[str, dict[str, Any]]:
+        """When each root's last picture came, and the lag of the last 24 hours (ms)."""
+        lag = {
+            "filter": {"range": {"indexed_at": {"gte": "now-24h"}}},
+            "aggs": {
+                "lag": {"percentiles": {"field": "ingest_lag_ms", "percents": [50, 95]}},
+            },
+        }
+        aggregations = {"last": {"max": {"field": "indexed_at"}}, "recent": lag}
+        by_root = {"terms": {"field": "root", "size": 10_000}, "aggs": aggregations}
+        body = {"size": 0, "aggs": {"roots": by_root}}
+        answer = self.request("POST", f"/{self.index}/_search", body)
+        found = {}
+        for bucket in answer["aggregations"]["roots"]["buckets"]:
+            values = bucket["recent"]["lag"]["values"]
+            pictures = bucket["recent"]["doc_count"]
+            found[bucket["key"]] = {
+                "last_indexed_at": bucket["last"].get("value_as_string"),
+                "lag_ms": {"pictures": pictures, "p50": values["50.0"], "p95": values["95.0"]}
+                if pictures
+                else None,
+            }
+        return found
 
     def listing(
         self, root_name: str, folder: str = "", *, failures: bool = False

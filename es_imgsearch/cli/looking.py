@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @with_settings_options
 @json_option
 def status(settings: Settings, as_json: bool) -> None:
-    """What the index holds, for whom, and whether deletions wait."""
+    """What the index holds, who watches, how far it is, and whether deletions wait."""
     from es_imgsearch.status import index_status
 
     found = index_status(open_store(settings))
@@ -45,6 +45,22 @@ def status(settings: Settings, as_json: bool) -> None:
             f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"
             f" on {root['host']}"
         )
+        if daemon := root["watched_by"]:
+            print_line(
+                f"    watched by process {daemon['process_id']} on {daemon['host']} since"
+                f" {daemon['since']}; {daemon['queue']} files on their way at {daemon['seen_at']}"
+            )
+        if compared := root["last_reconcile"]:
+            print_line(
+                f"    compared in {compared['seconds']:.1f} s until {compared['ended_at']}:"
+                f" {compared['new']} new, {compared['changed']} changed, {compared['lost']} gone"
+            )
+        if lag := root["lag_ms"]:
+            print_line(
+                f"    searchable after {lag['p50'] / 1000:.1f} s (median) and"
+                f" {lag['p95'] / 1000:.1f} s (95th percentile) of {lag['pictures']} pictures in 24"
+                " hours"
+            )
         if root["deletions_paused"]:
             pause = root["deletions_paused"]
             print_line(f"    deletions paused since {pause['since']}: {pause['reason']}")

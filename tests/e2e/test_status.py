@@ -1,0 +1,115 @@
+"""What `status` knows of a daemon that runs somewhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from house import House, Proxy, until
+
+from es_imgsearch.cli import main
+from es_imgsearch.indexer import sync
+from es_imgsearch.settings import Settings
+from es_imgsearch.status import index_status
+from es_imgsearch.store import Store
+
+
+@pytest.fixture
+def house(real_store: Store, settings: Settings, tmp_path: Path) -> House:
+    return House(real_store, settings, tmp_path)
+
+
+def root(house: House) -> dict:
+    return index_status(house.store)["roots"]["r"]
+
+
+def test_a_daemon_and_its_last_comparison_are_told(house: House):
+    assert index_status(house.store)["roots"] == {}
+    house.pictures(6)
+    with house.watched():
+        until(lambda: root(house)["last_reconcile"])
+        found = root(house)
+        assert found["last_reconcile"] | {"seconds": 0, "ended_at": ""} == {
+            "new": 6, "changed": 0, "lost": 0, "unknown": 0, "seconds": 0, "ended_at": "",
+        }  # fmt: skip
+        assert found["watched_by"]["process_id"] == os.getpid()
+        assert found["watched_by"]["host"] == house.settings.host
+        house.settle()
+        lag = root(house)["lag_ms"]
+        assert lag["pictures"] == 6
+        assert 0 <= lag["p50"] <= lag["p95"] < 60_000
+        assert root(house)["last_indexed_at"] is not None
+    after = root(house)
+    assert after["watched_by"] is None
+    assert after["queue"] is None
+    assert after["last_reconcile"]["new"] == 6
+
+
+def test_files_on_their_way_are_the_queue(house: House):
+    embedding = threading.Event()
+    house.encoder.before_batch = lambda _: embedding.wait()
+    house.pictures(9)
+    try:
+        with house.watched():
+            until(lambda: (root(house)["queue"] or 0) > 0)
+            assert root(house)["queue"] <= 9
+            embedding.set()
+            house.settle()
+    finally:
+        embedding.set()
+
+
+def test_sync_tells_what_it_compared(house: House):
+    house.pictures(3)
+    indexer = house.indexer()
+    try:
+        sync(indexer)
+    finally:
+        indexer.pipeline.close()
+    found = root(house)
+    assert found["last_reconcile"]["new"] == 3
+    assert found["watched_by"] is None
+
+
+def test_a_daemon_that_takes_over_is_not_sent_away(house: House):
+    first = house.indexer().presence()
+    second = house.indexer().presence()
+    second._me["process_id"] = -1
+    for each in (first, second):
+        each._write()
+    first._leave()
+    assert root(house)["watched_by"]["process_id"] == -1
+    second._leave()
+    assert root(house)["watched_by"] is None
+
+
+def test_telling_waits_for_nobody(house: House, es_url: str):
+    proxy = Proxy(int(es_url.rpartition(":")[2]))
+    house.pictures(2)
+    try:
+        with house.watched(url=f"http://127.0.0.1:{proxy.port}", shutdown_seconds=1.0) as daemon:
+            house.settle()
+            proxy.hold()
+            assert daemon.stop(seconds=30.0)
+    finally:
+        proxy.close()
+    # It could not say that it left; the time it was seen last tells.
+    assert root(house)["watched_by"]["seen_at"]
+
+
+def test_status_in_words(house: House):
+    house.pictures(2)
+    with house.watched():
+        house.settle()
+        until(lambda: root(house)["last_reconcile"])
+        given = ["--index", house.settings.index, "--es-url", house.settings.es_url]
+        told = CliRunner().invoke(main, ["status", *given]).stdout
+        as_json = json.loads(CliRunner().invoke(main, ["status", *given, "--json"]).stdout)
+    assert f"watched by process {os.getpid()} on {house.settings.host}" in told
+    assert "2 new, 0 changed, 0 gone" in told
+    assert "(median)" in told
+    assert as_json["roots"]["r"]["last_reconcile"]["new"] == 2
