@@ -81,9 +81,13 @@ class MetricsServer:
         metrics = make_wsgi_app(registry)
 
         def answer(environment: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
-            if environment["PATH_INFO"] != "/healthz":
+            path = environment["PATH_INFO"]
+            if path == "/metrics":
                 result: Iterable[bytes] = metrics(environment, start)
                 return result
+            if path != "/healthz":
+                start("404 Not Found", [("Content-Type", "text/plain")])
+                return [b"There are /metrics and /healthz.\n"]
             well, body = health(indexer)
             status = "200 OK" if well else "503 Service Unavailable"
             start(status, [("Content-Type", "application/json")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import tomllib
@@ -18,6 +19,11 @@ ENVIRONMENT_PREFIX = "ES_IMGSEARCH_"
 
 # Names other Elasticsearch tools use too; they win over our own prefix.
 SHARED_VARIABLES = {"es_url": "ES_URL", "es_api_key": "ES_API_KEY", "es_ca_certs": "ES_CA_CERTS"}
+
+# Read by the launcher of Elasticsearch that comes with the source.
+_NOT_OURS = {f"{ENVIRONMENT_PREFIX}ES_HOME"}
+
+logger = logging.getLogger(__name__)
 
 
 def available_cores() -> int:
@@ -225,6 +231,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         for variable in (ENVIRONMENT_PREFIX + setting.upper(), SHARED_VARIABLES.get(setting)):
             if variable and environment.get(variable):
                 found[setting] = environment[variable]
+    known = {ENVIRONMENT_PREFIX + setting.upper() for setting in Settings.model_fields} | _NOT_OURS
+    for variable in sorted(environment):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:
+            logger.warning("%s is no setting and has no effect.", variable)
     return found
 
 

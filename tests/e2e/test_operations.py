@@ -207,6 +207,7 @@ def test_metrics_and_health_tell_what_the_daemon_does(indexer: Indexer, monkeypa
         monkeypatch.setattr("es_imgsearch.metrics._UNHEALTHY_SECONDS", 0.0)
         status, text = get(server.port, "/healthz")
         assert (status, json.loads(text)["status"]) == (503, "failing")
+        assert get(server.port, "/")[0] == 404
         with pytest.raises(SettingsError, match="--metrics-port"):
             MetricsServer(indexer, server.port)
     finally:

@@ -238,3 +238,10 @@ def test_any_letter_may_stand_in_a_password():
 def test_a_missing_certificate_file_is_told_before_anything_is_sent():
     with pytest.raises(SettingsError, match=r"es_ca_certs: .* '/none/ca\.pem'"):
         connect(load({"es_url": "https://es:9200", "es_ca_certs": "/none/ca.pem"}))
+
+
+def test_a_misspelt_variable_is_told(caplog: pytest.LogCaptureFixture):
+    load(environment={"ES_IMGSEARCH_BATCHSIZE": "5", "ES_IMGSEARCH_ES_HOME": "/opt/es"})
+    assert [record.message for record in caplog.records] == [
+        "ES_IMGSEARCH_BATCHSIZE is no setting and has no effect."
+    ]
