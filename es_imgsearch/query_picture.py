@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from es_imgsearch.decoding import decode
 from es_imgsearch.errors import QueryPictureInvalid, ReadError
-from es_imgsearch.read import decode, to_rgb
+from es_imgsearch.srgb import to_rgb
 
 QueryPicture = PathLike[str] | bytes | Image.Image | npt.NDArray[Any]
 Box = tuple[float, float, float, float]

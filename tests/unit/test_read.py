@@ -275,12 +275,6 @@ def test_thirty_two_bit_integers_are_read():
     assert samples.near(found[8, :, 0], np.linspace(0, 255, 64), 1)
 
 
-def test_a_tiff_that_pillow_cannot_decode_is_a_failure(photographs: Path):
-    """Three pages of three planes each as one picture: not what a TIFF of Pillow's can be."""
-    path = photographs / "multipage_rgb.tif"
-    assert failure(path, max_pixels=100_000_000) == "corrupt"
-
-
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_of_an_animation_the_first_frame_counts(kind: str):
     content = samples.saved(
