@@ -1,7 +1,7 @@
 """Runs every benchmark that needs nothing but this checkout: `make bench`.
 
-Each writes JSON to benchmarks/results.  starter_quality needs the pictures of a Debian package
-and runs only where STAMPS names their folder.
+Each writes JSON to benchmarks/results.  starter_quality and relevance need the pictures of a Debian
+package and run only where STAMPS names their folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ["knn_settings", "encoder_speed", "ingest_lag"]
+BENCHMARKS = [
+    "knn_settings",
+    "profiles",
+    "tuned_against_libraries",
+    "methods",
+    "growth",
+    "client_overhead",
+    "encoder_speed",
+    "ingest_lag",
+    "bulk_import",
+]
 
 
 def main() -> int:
@@ -23,6 +33,8 @@ def main() -> int:
         failed += [name] * run(name)
     if stamps := os.environ.get("STAMPS"):
         failed += ["starter_quality"] * run("starter_quality", stamps)
+        failed += ["same_picture"] * run("same_picture", stamps)
+        failed += ["relevance"] * run("relevance", stamps)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return len(failed)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from pydantic_core import PydanticUndefined
 
-from es_imgsearch import ImageSearch, errors, read, search
+from es_imgsearch import AsyncImageSearch, ImageSearch, errors, read, search
 from es_imgsearch.cli import main as command_line
 from es_imgsearch.mapping import load_profile, profile_names
 from es_imgsearch.resources import load_json
@@ -35,7 +35,7 @@ folder (or the file given with `--config`), the file over the defaults.
 # Mapped and filled by nothing yet.
 RESERVED = {
     "colours", "tags", "tag_scores", "caption", "text_in_image", "title", "description",
-    "product_id", "creator", "source_url", "attributes", "perceptual_hash",
+    "product_id", "creator", "source_url", "attributes",
 }  # fmt: skip
 FIELDS = """\
 One document a picture, behind the alias (`images` by default). Mappings are `dynamic: strict`; the
@@ -81,6 +81,10 @@ def fields() -> str:
         "## Failures (`<index>-failures`)\n",
         table(load_json("mappings", "failures.json")["mappings"]["properties"]),
         "",
+        "## Background (`<index>-background`)\n",
+        "A sample of the index's own pictures, which `relevance` compares with.\n",
+        table(load_json("mappings", "background.json")["mappings"]["properties"]),
+        "",
         "## Profiles\n",
         PROFILES,
         "| profile | index type | oversample | what for |",
@@ -115,9 +119,14 @@ def errors_page() -> str:
 
 
 def client() -> str:
-    parts = ["# The Python client\n", "```text", inspect.getdoc(ImageSearch) or "", "```\n"]
+    parts = ["# The Python client\n"]
+    for described in (ImageSearch, AsyncImageSearch, search.SearchOptions, search.StoredPicture):
+        text = inspect.getdoc(described) or ""
+        parts.append(f"## {described.__name__}\n\n```text\n{text}\n```\n")
+    parts.append("# Methods\n\nThose of `AsyncImageSearch` are the same, awaited.\n")
+    methods = "search_text search_image search similar similarity get embed reload close"
     for owner, names in (
-        (ImageSearch, ["search_text", "search_image", "search", "similar", "get", "embed"]),
+        (ImageSearch, methods.split()),
         (search.Hits, ["to_pandas", "sheet"]),
         (search.Hit, ["to_dict"]),
     ):

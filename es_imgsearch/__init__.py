@@ -12,16 +12,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from es_imgsearch.search import Hit, Hits, ImageSearch
+    from es_imgsearch.search import AsyncImageSearch, Hit, Hits, ImageSearch, StoredPicture
 
 __version__ = "0.1.0"
-__all__ = ["Hit", "Hits", "ImageSearch", "__version__"]
+__all__ = ["AsyncImageSearch", "Hit", "Hits", "ImageSearch", "StoredPicture", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     # The Elasticsearch client costs 0.3 s to import; who asks only for the version or an
     # encoder does not pay it.
-    if name in {"Hit", "Hits", "ImageSearch"}:
+    if name in __all__:
         from es_imgsearch import search
 
         return getattr(search, name)

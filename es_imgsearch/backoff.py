@@ -35,12 +35,14 @@ def waits() -> Iterator[float]:
 class Outage:
     """Tells the log of an outage once, when it begins, and once when it is over.
 
-    Shared by every thread that talks to Elasticsearch.
+    Shared by every thread that talks to Elasticsearch.  It is over when everybody who met it
+    has succeeded: where nothing may be written, searching works all the time.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._since: float | None = None
+        self._waiting: set[str] = set()
 
     @property
     def seconds(self) -> float:
@@ -48,16 +50,20 @@ class Outage:
         with self._lock:
             return 0.0 if self._since is None else time.monotonic() - self._since
 
-    def begins(self, error: ImgSearchError) -> None:
+    def begins(self, error: ImgSearchError, who: str = "") -> None:
+        """`who` met this error, and tries again until it can say that it `ends`."""
         with self._lock:
+            self._waiting.add(who)
             if self._since is not None:
                 return
             self._since = time.monotonic()
         logger.warning("%s Waiting for it; nothing is dropped.", error)
 
-    def ends(self) -> None:
+    def ends(self, who: str = "") -> None:
+        """`who` succeeded, whether it met an error before or not."""
         with self._lock:
-            if self._since is None:
+            self._waiting.discard(who)
+            if self._since is None or self._waiting:
                 return
             seconds = time.monotonic() - self._since
             self._since = None
@@ -69,16 +75,17 @@ def persist(call: Callable[[], T], stop: threading.Event, outage: Outage) -> T:
 
     Raises Stopped when `stop` is set during a wait; any other error as it comes.
     """
+    who = threading.current_thread().name
     for wait_seconds in waits():
         try:
             result = call()
         except ImgSearchError as error:
             if not error.transient:
                 raise
-            outage.begins(error)
+            outage.begins(error, who)
             if stop.wait(wait_seconds):
                 raise Stopped from error
         else:
-            outage.ends()
+            outage.ends(who)
             return result
     raise AssertionError("waits() has no end")

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import elastic_transport
 import elasticsearch
-from elasticsearch.serializer import OrjsonSerializer
+from elasticsearch.serializer import OrjsonSerializer, TextSerializer
 
 from es_imgsearch.errors import (
     ImageMissing,
@@ -24,16 +24,37 @@ from es_imgsearch.errors import (
     StoreTooLarge,
     StoreUnreachable,
 )
+from es_imgsearch.http_node import HttpNode
 from es_imgsearch.settings import Settings
+
+_JSON, _SMILE = "application/json", "application/vnd.elasticsearch+smile"
 
 _BUSY = {408, 429, 502, 503, 504}
 
 
 def connect(settings: Settings) -> elasticsearch.Elasticsearch:
     """A client for these settings; no request is sent yet."""
+    return new_client(settings.es_url, **_options(settings))
+
+
+def connect_async(settings: Settings) -> elasticsearch.AsyncElasticsearch:
+    """The same for asyncio.  Raises SettingsError where aiohttp is not installed."""
+    url, options = _address_and_options(settings.es_url, _options(settings))
+    try:
+        return elasticsearch.AsyncElasticsearch(url, **options)
+    except (ValueError, TypeError, OSError) as error:
+        # Without aiohttp it is a ValueError that names the extra to install.
+        raise SettingsError(f"Elasticsearch cannot be reached as set: {error}.") from None
+
+
+def addresses(client: elasticsearch.Elasticsearch | elasticsearch.AsyncElasticsearch) -> str:
+    """Where a client sends its requests, without credentials."""
+    return ", ".join(str(node.base_url) for node in client.transport.node_pool.all())
+
+
+def _options(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {
         "request_timeout": settings.request_timeout_seconds,
-        "serializer": OrjsonSerializer(),
         "max_retries": 1,
     }
     if settings.es_api_key is not None:
@@ -42,12 +63,22 @@ def connect(settings: Settings) -> elasticsearch.Elasticsearch:
         if not settings.es_ca_certs.is_file():
             raise SettingsError(f"es_ca_certs: there is no file {str(settings.es_ca_certs)!r}.")
         options["ca_certs"] = str(settings.es_ca_certs)
-    return new_client(settings.es_url, **options)
+    return options
 
 
 def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
     """A client for an address as people write it: port and credentials in the URL or not."""
-    options.setdefault("serializer", OrjsonSerializer())
+    bare, options = _address_and_options(url, options)
+    options.setdefault("node_class", HttpNode)
+    try:
+        return elasticsearch.Elasticsearch(bare, **options)
+    except (ValueError, TypeError, OSError) as error:
+        raise SettingsError(f"Elasticsearch cannot be reached as set: {error}.") from None
+
+
+def _address_and_options(url: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    # The second passes on bytes that are SMILE already.
+    options.setdefault("serializers", {_JSON: OrjsonSerializer(), _SMILE: TextSerializer()})
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -65,25 +96,52 @@ def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         # The client would encode them as ASCII; Elasticsearch reads UTF-8.
         options["basic_auth"] = b64encode(credentials.encode()).decode()
-    try:
-        return elasticsearch.Elasticsearch(bare, **options)
-    except (ValueError, TypeError, OSError) as error:
-        raise SettingsError(f"Elasticsearch cannot be reached as set: {error}.") from None
+    return bare, options
 
 
 def item_error(result: Mapping[str, Any]) -> StoreError:
-    error = result.get("error", {})
-    kind, reason = str(error.get("type", "unknown")), str(error.get("reason", ""))
-    cause = error.get("caused_by") or {}
-    if cause.get("reason"):
-        reason = f"{reason} ({cause['reason']})"
+    """What one item of a bulk says went wrong."""
+    kind, message = _of_item(result.get("error") or {})
     status = int(result["status"])
-    message = f"{kind}: {reason}"
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot write now ({message}).")
     if status in {401, 403}:
         return StoreDenied(f"Elasticsearch does not allow writing ({message}).")
     return StoreRejected(f"Elasticsearch rejected the document ({message}).")
+
+
+def search_error(result: Mapping[str, Any]) -> StoreError:
+    """What one search of several in a request says went wrong."""
+    error = result["error"]
+    causes = error.get("root_cause") or [error]
+    kind, message = _of_item(causes[0])
+    status = int(result.get("status", 500))
+    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
+        return StoreBusy(f"Elasticsearch cannot search now ({message}).")
+    if status in {401, 403}:
+        return StoreDenied(f"Elasticsearch does not allow searching ({message}).")
+    return StoreRejected(f"Elasticsearch rejected the search ({message}).")
+
+
+def missed_error(error: Mapping[str, Any]) -> StoreError | None:
+    """Why one document of a multi-get could not be looked for; None if it surely is not there.
+
+    These errors carry no status, and the request as a whole succeeds.
+    """
+    kind, message = _of_item(error)
+    if kind == "index_not_found_exception":
+        return None
+    if kind == "security_exception":
+        return StoreDenied(f"Elasticsearch does not allow reading ({message}).")
+    return StoreBusy(f"Elasticsearch cannot read now ({message}).")
+
+
+def _of_item(error: Mapping[str, Any]) -> tuple[str, str]:
+    kind, reason = str(error.get("type", "unknown")), str(error.get("reason", ""))
+    cause = error.get("caused_by") or {}
+    if cause.get("reason"):
+        reason = f"{reason} ({cause['reason']})"
+    return kind, f"{kind}: {reason}"
 
 
 @contextmanager

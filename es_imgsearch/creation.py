@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from es_imgsearch.describe import load_describers
 from es_imgsearch.embed import load_encoder
-from es_imgsearch.errors import IndexConflict, IndexMissing, StoreRejected
+from es_imgsearch.errors import IndexConflict, IndexMissing, StoreRejected, UsageError
+from es_imgsearch.kept_reduction import keep_reduction
 from es_imgsearch.mapping import (
     DEFAULT_PROFILE,
     DEFAULT_SIMILARITY,
     Meta,
+    Seal,
+    check_reducible,
     load_profile,
     new_meta,
 )
+from es_imgsearch.originals import remember_originals
+from es_imgsearch.reduction import Reduction, fit
 from es_imgsearch.sealing import seal_of, sealed_encoder
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
+from es_imgsearch.vector_sample import VectorSample, sample_of
 
 DEFAULT_ENCODER = "clip"
 _OLDEST_VERSION = (8, 18)
 
 
 def create_index(
-    store: Store, settings: Settings, *, profile: str | None = None, similarity: str | None = None
+    store: Store,
+    settings: Settings,
+    *,
+    profile: str | None = None,
+    similarity: str | None = None,
+    sample: str | None = None,
+    dims_kept: int | None = None,
+    originals: Path | None = None,
 ) -> str:
     """Make the index behind the alias, or check the one that is there; says which, in a sentence.
 
     Fields that the index lacks, since a describer or a version of this program brought them
     later, are added to its mapping.
 
+    `sample` is the name of an index or a file with whole vectors, on which the profile `reduced`
+    fits the `dims_kept` dims that it keeps; `originals` a file with those that its hits are
+    compared with again, see `originals`.  Both are for that profile only.
+
     Raises IndexConflict where an existing index has another profile or similarity than asked
-    for, EncoderMismatch where it belongs to another encoder.
+    for, EncoderMismatch where it, or the sample, belongs to another encoder.
     """
     if profile is not None:
         load_profile(profile)
@@ -37,22 +56,26 @@ def create_index(
     try:
         info = store.info()
     except IndexMissing:
-        encoder = load_encoder(
-            settings.encoder or DEFAULT_ENCODER,
-            models_dir=settings.models_dir,
-            device=settings.device,
-        )
-        meta = new_meta(
-            seal_of(encoder), profile or DEFAULT_PROFILE, similarity or DEFAULT_SIMILARITY
-        )
+        profile, similarity = profile or DEFAULT_PROFILE, similarity or DEFAULT_SIMILARITY
+        has_sample = sample is not None or dims_kept is not None
+        check_reducible(profile, similarity, has_sample=has_sample)
+        seal, reduction = _sealed_and_fitted(store, settings, sample, dims_kept)
+        meta = new_meta(seal, profile, similarity, reduction)
+        if reduction is not None:
+            # Before the alias of the pictures: where that exists, everything does.
+            keep_reduction(store, reduction)
         store.create(meta, [describer.mapping for describer in load_describers()])
+        if originals is not None:
+            remember_originals(store, settings, originals)
         return (
-            f"Made index {store.index!r}: encoder {meta.seal.name}, {meta.seal.dims} dims,"
-            f" profile {meta.profile}, {meta.similarity}."
+            f"Made index {store.index!r}: encoder {seal.name}, {seal.dims} dims, profile"
+            f" {profile}, {similarity}{_fitted_words(reduction)}."
         )
     if settings.encoder is not None:
         sealed_encoder(info, store.index, settings)
-    _check_as_asked(store.index, info.meta, profile, similarity)
+    _check_as_asked(store.index, info.meta, profile, similarity, dims_kept)
+    if originals is not None:
+        remember_originals(store, settings, originals)
     added = store.add_fields(info, [describer.mapping for describer in load_describers()])
     plural = "s" * (len(added) != 1)
     return (
@@ -62,10 +85,51 @@ def create_index(
     )
 
 
-def _check_as_asked(index: str, meta: Meta, profile: str | None, similarity: str | None) -> None:
+def _sealed_and_fitted(
+    store: Store, settings: Settings, origin: str | None, dims_kept: int | None
+) -> tuple[Seal, Reduction | None]:
+    """The encoder's seal, and what is fitted on the sample; a seal needs no model loaded."""
+    sample: VectorSample | None = None
+    if origin is not None:
+        sample = sample_of(origin, store)
+        if sample.seal is not None and settings.encoder is None:
+            return sample.seal, fit(sample.vectors, dims_kept)
+    elif dims_kept is not None:
+        raise UsageError("--dims-kept is for the vectors of --sample FROM: give both.")
+    encoder = load_encoder(
+        settings.encoder or DEFAULT_ENCODER,
+        models_dir=settings.models_dir,
+        device=settings.device,
+    )
+    seal = seal_of(encoder)
+    if sample is None:
+        return seal, None
+    if sample.seal is not None:
+        sample.seal.check(seal, str(origin))
+    elif sample.vectors.shape[1] != seal.dims:
+        raise UsageError(
+            f"The sample {origin!r} has vectors of {sample.vectors.shape[1]} dims, encoder"
+            f" {seal.name!r} makes {seal.dims}: give --encoder the one that made them."
+        )
+    return seal, fit(sample.vectors, dims_kept)
+
+
+def _fitted_words(reduction: Reduction | None) -> str:
+    if reduction is None:
+        return ""
+    return (
+        f", {reduction.dims_kept} dims kept with {reduction.variance_kept:.0%} of the variance of"
+        f" {reduction.sample_size} vectors"
+    )
+
+
+def _check_as_asked(
+    index: str, meta: Meta, profile: str | None, similarity: str | None, dims_kept: int | None
+) -> None:
     for what, asked, has in (
         ("profile", profile, meta.profile),
         ("similarity", similarity, meta.similarity),
+        ("dims-kept", dims_kept, meta.stored_dims),
     ):
         if asked is not None and asked != has:
             raise IndexConflict(

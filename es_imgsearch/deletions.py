@@ -14,13 +14,13 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 
 from es_imgsearch.reconcile import Prunes, is_looked_at
 from es_imgsearch.records import FileState, Root, image_id
-from es_imgsearch.store import Store, Write
+from es_imgsearch.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class Deletions:
         self._devices: dict[str, int] = {}
         self._recent: dict[str, deque[tuple[float, int]]] = {}
         self._paused_by_share: set[str] = set()
+        # What a try deleted before it failed, by root: the next one tells it as well.
+        self._untold: dict[str, Deleted] = {}
 
     def remember_device(self, root: Root) -> None:
         """Note which file system the root is on; another one later is not the same folder."""
@@ -112,10 +114,14 @@ class Deletions:
             if self._is_gone(root, path, no_pictures.get(image_id(root.name, path)))
         }
         # After the paths: a folder that vanished while they were looked at is seen here.
-        if (pause := self._folder_pause(root, gone)) is not None:
-            return Deleted(pause=pause)
-        if not gone:
-            return Deleted()
+        pause = self._folder_pause(root, gone)
+        if pause is None and gone:
+            pause = self._delete(root, gone)
+        done = self._untold.pop(root.name, Deleted())
+        return replace(done, pause=pause)
+
+    def _delete(self, root: Root, gone: Mapping[str, str]) -> Pause | None:
+        """Delete the documents of these ids, or say why not."""
         contents: dict[str, str] = {}
         stored: list[str] = []
         for chunk in _chunks(gone):
@@ -124,17 +130,23 @@ class Deletions:
             # Deleting what is not there would cost the index a tombstone each.
             stored += found.keys() | self._store.attempts(chunk).keys()
         if not stored:
-            return Deleted()
+            return None
         lost = self._lost(contents)
-        if not self._allow and (pause := self._share_pause(root, lost)) is not None:
-            return Deleted(pause=pause)
-        for chunk in _chunks(stored):
-            for result in self._store.write([Write(each) for each in chunk]).values():
-                if result is not None:
-                    raise result
-        if lost:
-            self._recent.setdefault(root.name, deque()).append((self._clock(), lost))
-        return Deleted(len(contents), [gone[each] for each in stored])
+        if not self._allow and (pause := self._share_pause(root, len(lost))) is not None:
+            return pause
+
+        def note(ids: Sequence[str]) -> None:
+            # At once and not when all are through: what went counts, whatever comes after.
+            if number := sum(each in lost for each in ids):
+                self._recent.setdefault(root.name, deque()).append((self._clock(), number))
+            before = self._untold.get(root.name, Deleted())
+            self._untold[root.name] = Deleted(
+                before.pictures + sum(each in contents for each in ids),
+                [*before.paths, *(gone[each] for each in ids)],
+            )
+
+        self._store.delete(stored, note)
+        return None
 
     def _is_gone(self, root: Root, path: str, no_picture: FileState | None) -> bool:
         return not is_looked_at(root, self._prunes, path) or _is_gone(
@@ -194,15 +206,15 @@ class Deletions:
         self._paused_by_share.discard(root.name)
         return None
 
-    def _lost(self, contents: Mapping[str, str]) -> int:
-        """How many of these documents have a content that no other document has."""
+    def _lost(self, contents: Mapping[str, str]) -> set[str]:
+        """Ids of those of these documents that have a content which no other document has."""
         kept: set[str] = set()
         wanted = sorted(set(contents.values()))
         for start in range(0, len(wanted), _CHUNK):
             for content_id, holder in self._store.ids_by_content(wanted[start : start + _CHUNK]):
                 if holder not in contents:
                     kept.add(content_id)
-        return sum(content_id not in kept for content_id in contents.values())
+        return {each for each, content_id in contents.items() if content_id not in kept}
 
     def _held(self, root: Root) -> int:
         return self._store.count(root.name)

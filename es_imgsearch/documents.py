@@ -7,31 +7,29 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from es_imgsearch.errors import ReadError
 from es_imgsearch.mapping import VECTOR_FIELD
-from es_imgsearch.records import Change, FileState, Picture, stored_path
+from es_imgsearch.records import Change, Embedded, FileState, Picture, stored_path
 
 # `folder` of a file that lies in the root itself; an empty keyword cannot be seen in Kibana.
 TOP_FOLDER = "."
 
 
 def picture_document(
-    change: Change, picture: Picture, vector: npt.NDArray[np.float32], embed_ms: float | None
+    change: Change, picture: Picture, embedded: Embedded, embed_ms: float | None
 ) -> dict[str, Any]:
     """Everything stored of one picture; `embed_ms` is None where the vector was reused."""
     now = time.time()
     document: dict[str, Any] = {
         **_place(change),
         **picture.fields,
+        **embedded.fields,
         "content_id": picture.content_id,
         **_state(picture.state),
         "indexed_at": _iso(now),
         # A clock set back between event and write would give a negative lag.
         "ingest_lag_ms": max(0, round((now - change.detected_at) * 1000)),
-        VECTOR_FIELD: vector,
+        VECTOR_FIELD: embedded.vector,
     }
     if embed_ms is not None:
         document["embed_ms"] = round(embed_ms, 3)

@@ -14,8 +14,14 @@
      │    ├── IndexMissing
      │    ├── IndexConflict
      │    ├── ImageMissing
+     │    ├── LabelsInvalid
+     │    ├── NotCalibrated
+     │    ├── ExchangeFileInvalid
+     │    ├── LibraryMissing
      │    └── RenderingUnavailable
+     ├── RowInvalid                one row of an imported file cannot be stored
      ├── ReadError                 one file could not become a picture (a failure document)
+     │    └── ReadersFailed        no file can be read; none of them is at fault
      └── StoreError                Elasticsearch said no, or nothing
           ├── StoreUnreachable     transient (exit code 3)
           ├── StoreBusy            transient
@@ -98,8 +104,28 @@ class ImageMissing(UsageError):
     """No stored picture has that image_id."""
 
 
+class LabelsInvalid(UsageError):
+    """A file of labels or queries cannot be used; the message names the line."""
+
+
+class NotCalibrated(UsageError):
+    """Relevance was asked for of an index, or by a kind of query, that has no curve."""
+
+
+class ExchangeFileInvalid(UsageError):
+    """A file to import is not there, cannot be read, or lacks what every row needs."""
+
+
+class LibraryMissing(UsageError):
+    """What was asked for needs an optional library that is not installed."""
+
+
 class RenderingUnavailable(UsageError):
     """An optional library for showing results is not installed."""
+
+
+class RowInvalid(ImgSearchError):
+    """One row of an imported file cannot be stored, and the import was to stop there."""
 
 
 class ReadError(ImgSearchError):
@@ -116,6 +142,10 @@ class ReadError(ImgSearchError):
 
     def __reduce__(self) -> tuple[type[ReadError], tuple[str, str]]:
         return type(self), (self.error_class, self.message)
+
+
+class ReadersFailed(ReadError):
+    """The processes that read files end again and again, whatever they are given."""
 
 
 class StoreError(ImgSearchError):

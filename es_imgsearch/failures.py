@@ -11,7 +11,7 @@ from es_imgsearch.describe import mapped_describers
 from es_imgsearch.indexer import Indexer
 from es_imgsearch.records import Change, disk_path
 from es_imgsearch.roots import registered_root
-from es_imgsearch.sealing import sealed_encoder
+from es_imgsearch.sealing import writing_encoder
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import IndexInfo, Store
 
@@ -30,7 +30,7 @@ def retried_indexer(store: Store, info: IndexInfo, settings: Settings) -> Iterat
     }
     indexer = Indexer(
         store,
-        sealed_encoder(info, store.index, settings),
+        writing_encoder(store, info, settings),
         list(roots.values()),
         settings,
         describers=mapped_describers(info.properties, store.index),

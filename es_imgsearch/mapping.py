@@ -5,11 +5,14 @@ Pure functions: nothing here talks to Elasticsearch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, ProfileUnknown, UsageError
+from es_imgsearch.reduction import Reduction, ReductionEntry
+from es_imgsearch.relevance import Curve, curves_from_body
 from es_imgsearch.resources import folder, load_json
 
 SCHEMA_VERSION = 1
@@ -19,9 +22,20 @@ SIMILARITIES = ("cosine", "dot_product", "l2_norm")
 DEFAULT_PROFILE = "balanced"
 DEFAULT_SIMILARITY = "cosine"
 
+# For an index that was not tuned: its number is for k = 10, and a larger k needs more.  The
+# server's own default is 1.5 k, which found .95 (int8) and .87 (int4) of the true ten of 10,000
+# vectors, the profiles' tuning all of them (benchmarks/knn_settings.py).
+_CANDIDATES_PER_HIT = 2
+
+# A graph is walked as wide as there are candidates; for a small k that alone decides what is found.
+# Half-way between 3 for k = 1 and 15 for k = 10, 9 candidates found .924 of the true five where .95
+# was the target (2,000 vectors).
+_WIDTH_DECIDES_UP_TO_K = 10
+
 # Fewer dims than this and Elasticsearch refuses 1-bit quantisation.
 _BINARY_MIN_DIMS = 64
-_NOT_PROFILES = {"common", "failures"}
+_NOT_PROFILES = {"background", "common", "failures", "reduction"}
+_REDUCED = "reduced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +65,84 @@ class Seal:
 
 
 @dataclass(frozen=True, slots=True)
+class TunedK:
+    """What `tune` found for one k, and the recall@k of queries that had no part in finding it."""
+
+    k: int
+    num_candidates: int
+    oversample: float | None
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tuning:
     """How a kNN search of this index is run.
 
-    `num_candidates` per shard; `oversample` times k candidates are compared again with the
-    full vectors, None where they were never quantised.
+    `num_candidates` are weighed per shard; `oversample` says how many are compared again with
+    the full vectors, None where they were never quantised.  Both are those of k = 10; `per_k`
+    holds what was measured for other k.  The rest says how it was measured, and is None on an
+    index that was never tuned.
+
+    A top-level kNN search of Elasticsearch 8.19.13 compares num_candidates · oversample vectors
+    a shard again, not k · oversample as its documentation has it: 50 · 2 and 100 · 1 found the
+    same (recall@100 of 1-bit codes: .785 with 100 · 2 and with 200 · 1, .986 with 500 · 2,
+    200 · 5 and 1000 · 1).
     """
 
     num_candidates: int = 50
     oversample: float | None = None
+    per_k: tuple[TunedK, ...] = ()
+    target_recall: float | None = None
+    pictures: int | None = None
+    queries_tuned_on: int | None = None
+    queries_held_back: int | None = None
+    tuned_at: str | None = None
+
+    def for_k(self, k: int) -> tuple[int, float | None]:
+        """num_candidates and oversample of a search for k.
+
+        Up to k = 10 those of the next k that was tuned; from there to the next as many
+        candidates as the straight line or the power law through both has, whichever is more,
+        and the larger oversample.  Above the last, candidates in proportion to k.
+        """
+        if not self.per_k:
+            return max(self.num_candidates, _CANDIDATES_PER_HIT * k), self.oversample
+        tuned = sorted(self.per_k, key=lambda each: each.k)
+        low = max((each for each in tuned if each.k <= k), key=lambda each: each.k, default=None)
+        high = next((each for each in tuned if each.k >= k), None)
+        if high is None:
+            last = tuned[-1]
+            return max(k, math.ceil(last.num_candidates * k / last.k)), last.oversample
+        if low is None or low is high or high.k <= _WIDTH_DECIDES_UP_TO_K:
+            return max(k, high.num_candidates), high.oversample
+        share = (k - low.k) / (high.k - low.k)
+        line = low.num_candidates + share * (high.num_candidates - low.num_candidates)
+        growth = math.log(high.num_candidates / low.num_candidates) / math.log(high.k / low.k)
+        power = low.num_candidates * (k / low.k) ** growth
+        oversamples = [each.oversample for each in (low, high) if each.oversample is not None]
+        return max(k, math.ceil(max(line, power))), max(oversamples, default=None)
+
+    def to_body(self) -> dict[str, Any]:
+        """As it stands in `_meta`: what is not known is left out."""
+        body = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        return body | {
+            "oversample": self.oversample,
+            **({"per_k": [asdict(each) for each in self.per_k]} if self.per_k else {}),
+        }
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Tuning:
+        """Raises TypeError or AttributeError for what is not one."""
+        per_k = tuple(TunedK(**each) for each in body.get("per_k", ()))
+        return cls(**{**body, "per_k": per_k})
 
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """`_meta` of an index, typed."""
+    """`_meta` of an index, typed; `relevance` holds a curve a kind of query once calibrated.
+
+    `reduction` is that of the profile `reduced`, whose vectors are not the encoder's own.
+    """
 
     seal: Seal
     profile: str
@@ -72,16 +150,21 @@ class Meta:
     tuning: Tuning
     roots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+    relevance: Mapping[str, Curve] = field(default_factory=dict)
+    reduction: ReductionEntry | None = None
 
     def to_body(self) -> dict[str, Any]:
+        curves = {kind: asdict(curve) for kind, curve in self.relevance.items()}
         return {
             "created_by": _CREATED_BY,
             "schema_version": self.schema_version,
             "encoder": asdict(self.seal),
             "profile": self.profile,
             "similarity": self.similarity,
-            "tuning": asdict(self.tuning),
+            "tuning": self.tuning.to_body(),
             "roots": {name: dict(root) for name, root in self.roots.items()},
+            **({"relevance": curves} if curves else {}),
+            **({"reduction": self.reduction.to_body()} if self.reduction else {}),
         }
 
     @classmethod
@@ -107,14 +190,21 @@ class Meta:
                 seal=Seal(**body["encoder"]),
                 profile=body["profile"],
                 similarity=body["similarity"],
-                tuning=Tuning(**body["tuning"]),
+                tuning=Tuning.from_body(body["tuning"]),
                 roots=body.get("roots", {}),
                 schema_version=version,
+                relevance=curves_from_body(body.get("relevance", {})),
+                reduction=ReductionEntry.from_body(body.get("reduction")),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexConflict(
                 f"The _meta of index {index!r} is damaged ({error}): make another --index."
             ) from error
+
+    @property
+    def stored_dims(self) -> int:
+        """How long the stored vectors are."""
+        return self.reduction.dims_kept if self.reduction else self.seal.dims
 
     def with_root(self, name: str, root: Mapping[str, Any]) -> Meta:
         return replace(self, roots={**self.roots, name: root})
@@ -135,8 +225,13 @@ def load_profile(name: str) -> dict[str, Any]:
     return body
 
 
-def new_meta(seal: Seal, profile: str, similarity: str) -> Meta:
-    """What `init` seals into a new index; the starting point of `tune` is the profile's."""
+def new_meta(
+    seal: Seal, profile: str, similarity: str, reduction: Reduction | None = None
+) -> Meta:
+    """What `init` seals into a new index; the starting point of `tune` is the profile's.
+
+    The profile `reduced`, and no other, needs the reduction that was fitted for it.
+    """
     if similarity not in SIMILARITIES:
         raise UsageError(
             f"There is no similarity {similarity!r}; choose one of {', '.join(SIMILARITIES)}."
@@ -152,7 +247,49 @@ def new_meta(seal: Seal, profile: str, similarity: str) -> Meta:
             f"Profile 'compact' needs an even number of dims, encoder {seal.name!r} has"
             f" {seal.dims}: use --profile balanced."
         )
-    return Meta(seal=seal, profile=profile, similarity=similarity, tuning=Tuning(**tuning))
+    return Meta(
+        seal=seal,
+        profile=profile,
+        similarity=similarity,
+        tuning=Tuning(**tuning),
+        reduction=_reduction_entry(profile, similarity, reduction),
+    )
+
+
+def check_reducible(profile: str, similarity: str, *, has_sample: bool) -> None:
+    """Raise UsageError unless a profile, a similarity and a sample (or none) go together."""
+    if profile != _REDUCED:
+        if has_sample:
+            raise UsageError(
+                f"Profile {profile!r} keeps every dim and takes no sample: leave --sample and"
+                " --dims-kept out, or use --profile reduced."
+            )
+        return
+    if similarity != DEFAULT_SIMILARITY:
+        raise UsageError(
+            f"Profile 'reduced' compares by cosine only, not by {similarity}: leave --similarity"
+            " out."
+        )
+    if not has_sample:
+        raise UsageError(
+            "Profile 'reduced' is fitted on vectors of your own: give `init --profile reduced"
+            " --sample FROM`, FROM being another index of the same encoder, or a file that"
+            " `es-imgsearch export` wrote."
+        )
+
+
+def _reduction_entry(
+    profile: str, similarity: str, reduction: Reduction | None
+) -> ReductionEntry | None:
+    check_reducible(profile, similarity, has_sample=reduction is not None)
+    if reduction is None:
+        return None
+    return ReductionEntry(
+        hash=reduction.hash,
+        dims_kept=reduction.dims_kept,
+        variance_kept=reduction.variance_kept,
+        oversample=load_profile(profile)["_meta"]["reduction"]["oversample"],
+    )
 
 
 def index_body(meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
@@ -163,7 +300,7 @@ def index_body(meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> dict[
     body: dict[str, Any] = load_json("mappings", "common.json")
     properties = body["mappings"]["properties"]
     vector = load_profile(meta.profile)["properties"][VECTOR_FIELD]
-    vector |= {"dims": meta.seal.dims, "similarity": meta.similarity}
+    vector |= {"dims": meta.stored_dims, "similarity": meta.similarity}
     properties[VECTOR_FIELD] = vector
     for fields in described:
         for name, mapping in fields.items():
@@ -174,6 +311,38 @@ def index_body(meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> dict[
                 )
             properties[name] = mapping
     body["mappings"]["_meta"] = meta.to_body()
+    return body
+
+
+def loading_body(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The same index for a load of many vectors: no graphs, no refreshes, no copies.
+
+    Building the graphs once, when the segments are merged, takes 55 s for 100,000 vectors of
+    512 dims where growing them takes 115 s.  `flat` may become any other type, never the reverse
+    (elasticsearch #106591).
+    """
+    properties = {
+        name: {**each, "index_options": {"type": "flat"}} if "index_options" in each else each
+        for name, each in body["mappings"]["properties"].items()
+    }
+    settings = {
+        **body["settings"],
+        "refresh_interval": "-1",
+        "auto_expand_replicas": False,
+        "number_of_replicas": 0,
+    }
+    return {"settings": settings, "mappings": {**body["mappings"], "properties": properties}}
+
+
+def background_body(seal: Seal) -> dict[str, Any]:
+    """Body of the index of the sample for `relevance`; its `_meta` says of which encoder."""
+    body: dict[str, Any] = load_json("mappings", "background.json")
+    body["mappings"]["properties"][VECTOR_FIELD]["dims"] = seal.dims
+    body["mappings"]["_meta"] = {
+        "created_by": _CREATED_BY,
+        "schema_version": SCHEMA_VERSION,
+        "encoder": asdict(seal),
+    }
     return body
 
 
@@ -198,6 +367,21 @@ def template_body(alias: str, body: Mapping[str, Any]) -> dict[str, Any]:
 
 def failures_alias(index: str) -> str:
     return f"{index}-failures"
+
+
+def reduction_body() -> dict[str, Any]:
+    """Body of the index that holds the matrix of the profile `reduced`."""
+    body: dict[str, Any] = load_json("mappings", "reduction.json")
+    body["mappings"]["_meta"] = {"created_by": _CREATED_BY, "schema_version": SCHEMA_VERSION}
+    return body
+
+
+def reduction_alias(index: str) -> str:
+    return f"{index}-reduction"
+
+
+def background_alias(index: str) -> str:
+    return f"{index}-background"
 
 
 def first_generation(alias: str) -> str:

@@ -20,19 +20,30 @@ from collections.abc import Callable, Sequence
 from es_imgsearch.backoff import Outage, Stopped, persist, waits
 from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import ImgSearchError, ReadError, StoreDenied, StoreRejected, StoreTooLarge
+from es_imgsearch.errors import (
+    ImgSearchError,
+    ReadError,
+    ReadersFailed,
+    StoreDenied,
+    StoreError,
+    StoreRejected,
+    StoreTooLarge,
+)
 from es_imgsearch.jobs import UNKNOWN, Counts, Job, Ready, Signature, look
 from es_imgsearch.read import Skipped
 from es_imgsearch.recent import Recent, batches
-from es_imgsearch.records import Change, FileState, Picture
+from es_imgsearch.records import Change, Embedded, FileState, Picture
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
-from es_imgsearch.vectors import Vector, VectorSource
+from es_imgsearch.vectors import VectorSource
 from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
 
 logger = logging.getLogger(__name__)
 
 _WRITE_BATCH = 200
+
+# Who waits, to the outage.
+_WRITING = "write"
 
 _RECENT_FILES = 50_000
 _PLACE_WAIT_SECONDS = 0.2
@@ -208,7 +219,9 @@ class Pipeline:
     def _read(self, job: Job) -> None:
         path = job.change.root.absolute(job.change.relative_path)
         try:
-            self._workers.read(path, lambda outcome: self._was_read(job, outcome))
+            self._workers.read(
+                path, lambda outcome: self._guarded(lambda: self._was_read(job, outcome))
+            )
         except RuntimeError as error:
             # The workers were ended between the question and the answer.
             if self.stopping.is_set():
@@ -217,6 +230,9 @@ class Pipeline:
 
     def _was_read(self, job: Job, outcome: Outcome) -> None:
         image_id = job.change.image_id
+        if isinstance(outcome, ReadersFailed):
+            # Not this file's fault: nobody shall find it among the failures.
+            raise outcome
         if isinstance(outcome, Picture):
             self._to_embed.put((job, outcome))
         elif isinstance(outcome, ReadError):
@@ -250,10 +266,7 @@ class Pipeline:
         ):
             if self.stopping.is_set():
                 return
-            try:
-                self._embed(batch)
-            except Stopped:
-                return
+            self._embed(batch)
 
     def _embed(self, batch: Sequence[tuple[Job, Picture]]) -> None:
         known = self._vectors.known({picture.content_id for _, picture in batch})
@@ -279,17 +292,18 @@ class Pipeline:
             counts_as = "embedded" if is_fresh else "reused"
             self._to_write.put(Ready(job, write, counts_as, picture))
 
-    def _stored_vectors(self, content_ids: Sequence[str]) -> dict[str, Vector]:
+    def _stored_vectors(
+        self, content_ids: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, Embedded]:
         return persist(
-            lambda: self._store.vectors_by_content(content_ids), self.stopping, self.outage
+            lambda: self._store.embedded_by_content(content_ids, fields),
+            self.stopping,
+            self.outage,
         )
 
     def _write_loop(self) -> None:
         for batch in batches(self._to_write, _WRITE_BATCH, 0.0):
-            try:
-                self._write(batch)
-            except Stopped:
-                return
+            self._write(batch)
 
     def _write(self, batch: Sequence[Ready]) -> None:
         pauses = waits()
@@ -311,25 +325,33 @@ class Pipeline:
                     logger.error("A failure could not be stored: %s", error)
                     self.counts.failed += 1
                     self._finish(ready.job)
-            batch = retry
-            if batch:
-                transient = next(r for r in results.values() if r is not None and r.transient)
-                self.outage.begins(transient)
+            if retry:
+                if len(retry) < len(batch):
+                    # It gets on, only not with all at once.
+                    pauses = waits()
+                else:
+                    transient = next(r for r in results.values() if r is not None and r.transient)
+                    self.outage.begins(transient, _WRITING)
                 if self.stopping.wait(next(pauses)):
                     raise Stopped
             else:
-                self.outage.ends()
+                self.outage.ends(_WRITING)
+            batch = retry
 
     def _bulk(self, batch: Sequence[Ready]) -> dict[str, ImgSearchError | None]:
         """One result an id; a request refused as a whole is halved until the culprit is alone."""
         writes = [ready.write for ready in batch]
         try:
-            return dict(persist(lambda: self._store.write(writes), self.stopping, self.outage))
+            return dict(self._store.write(writes))
         except (StoreTooLarge, StoreRejected) as error:
             if len(batch) == 1:
                 return {writes[0].image_id: error}
             middle = len(batch) // 2
             return self._bulk(batch[:middle]) | self._bulk(batch[middle:])
+        except StoreError as error:
+            if not error.transient:
+                raise
+            return {write.image_id: error for write in writes}
 
     def _acknowledged(self, ready: Ready) -> None:
         job = ready.job
@@ -383,9 +405,12 @@ class Pipeline:
         if self.closing.is_set():
             raise Stopped
 
-    def _guarded(self, loop: Callable[[], None]) -> None:
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do it in a thread that nobody waits for."""
         try:
-            loop()
+            work()
+        except Stopped:
+            return
         except BaseException as error:  # noqa: BLE001 - told to whoever waits, and ends the process
             with self._idle:
                 self.fatal = error

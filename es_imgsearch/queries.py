@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
-from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import orjson
 
-from es_imgsearch.errors import FilterInvalid, UsageError
+from es_imgsearch.errors import UsageError
 from es_imgsearch.mapping import VECTOR_FIELD, Tuning
-from es_imgsearch.records import is_text, stored_path
 
 # The server's own ceiling; a k above it cannot be asked for either.
 MAX_NUM_CANDIDATES = 10_000
 
-# The tuned number is for k = 10; a larger k needs more.  The server's own default is 1.5 k, which
-# found .95 (int8) and .87 (int4) of the true ten of 10,000 vectors, the profiles' tuning all of
-# them (benchmarks/knn_settings.py).
-_CANDIDATES_PER_HIT = 2
-
-_NUMBERS = {"long", "integer", "short", "byte", "float", "double", "half_float"}
-_INT64 = range(-(2**63), 2**63)
-_PATHS = {"folder", "relative_path", "image_name"}
-_NOT_FILTERABLE = {"dense_vector", "geo_point", "nested", "object"}
-_DATE = re.compile(r"[0-9]{4}(-[0-9]{2}){0,2}")
-_DATE_AND_TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{3,6})?)?"
-    r"(Z|[+-][0-9]{2}:[0-9]{2})?"
+# What words are looked for in, and how much more than once a match there says.  Names of files are
+# often numbers, and a folder's name counts for everything in it; captions, descriptions and what
+# is written in a picture are long and say more things than one.
+TEXT_FIELDS = (
+    "title^3",
+    "tags.text^3",
+    "caption^2",
+    "image_name^2",
+    "folder.text",
+    "description",
+    "text_in_image",
 )
-_RANGE = re.compile(r"^(?P<low>[^.]*(?:\.[^.]+)*)\.\.(?P<high>.*)$")
+# Of a text that matches several fields the best one counts, and this much of the others.
+_TIE_BREAKER = 0.3
 
-FilterValue = str | int | float | bool | date | datetime | None
-Filters = Mapping[str, FilterValue | Sequence[FilterValue] | tuple[FilterValue, FilterValue]]
+
+class PartQuery(NamedTuple):
+    """What is asked of one vector field: a unit vector, and its share of the score."""
+
+    field: str
+    vector: Sequence[float] | npt.NDArray[np.float32]
+    weight: float
 
 
 def knn_body(
@@ -53,8 +55,9 @@ def knn_body(
     check_k(k)
     if num_candidates is not None:
         _check_int("num_candidates", num_candidates)
+    tuned_candidates, oversample = tuning.for_k(k)
     if num_candidates is None:
-        num_candidates = max(tuning.num_candidates, _CANDIDATES_PER_HIT * k)
+        num_candidates = tuned_candidates
     elif num_candidates < k:
         raise UsageError(
             f"num_candidates is {num_candidates} but must be at least k, which is {k}."
@@ -65,8 +68,8 @@ def knn_body(
         "k": k,
         "num_candidates": min(num_candidates, MAX_NUM_CANDIDATES),
     }
-    if tuning.oversample is not None:
-        knn["rescore_vector"] = {"oversample": tuning.oversample}
+    if oversample is not None:
+        knn["rescore_vector"] = {"oversample": oversample}
     if filters:
         knn["filter"] = list(filters)
     return {"knn": knn, "size": k, "_source": _source(source)}
@@ -104,6 +107,156 @@ def exact_body(
     }
 
 
+def weighted_body(
+    parts: Sequence[PartQuery],
+    k: int,
+    tuning: Tuning,
+    *,
+    num_candidates: int | None = None,
+    filters: Sequence[Mapping[str, Any]] = (),
+    source: bool | Sequence[str] = True,
+) -> dict[str, Any]:
+    """One boosted kNN search over several vector fields, its candidates compared exactly.
+
+    Every part nominates its `num_candidates` nearest.  Elasticsearch adds up the scores of the
+    clauses that nominated a picture, and counts the others as nothing; so what was nominated by
+    any is given its true score by `rescore`: the mean of the cosines, weighted, as `cosine_of`
+    finds it.  A picture without a vector of a part has the cosine 0 there.
+    """
+    check_k(k)
+    one = knn_body([], k, tuning, num_candidates=num_candidates)["knn"]["num_candidates"]
+    clauses = [
+        {
+            "field": part.field,
+            "query_vector": part.vector,
+            "k": one,
+            "num_candidates": one,
+            "boost": part.weight,
+            **({"filter": list(filters)} if filters else {}),
+        }
+        for part in parts
+    ]
+    return {
+        "knn": clauses,
+        "rescore": {
+            # The most that index.max_rescore_window allows by default.
+            "window_size": min(one * len(parts), MAX_NUM_CANDIDATES),
+            "query": {
+                "query_weight": 0,
+                "rescore_query_weight": 1,
+                "rescore_query": _weighted_score(parts, {"match_all": {}}),
+            },
+        },
+        "size": k,
+        "_source": _source(source),
+    }
+
+
+def exact_weighted_body(
+    parts: Sequence[PartQuery],
+    k: int,
+    *,
+    filters: Sequence[Mapping[str, Any]] = (),
+    source: bool | Sequence[str] = True,
+) -> dict[str, Any]:
+    """`weighted_body` with every picture that has a vector of any part compared."""
+    check_k(k)
+    having = [{"exists": {"field": part.field}} for part in parts]
+    among = {"bool": {"filter": [{"bool": {"should": having}}, *filters]}}
+    return {"query": _weighted_score(parts, among), "size": k, "_source": _source(source)}
+
+
+def _weighted_score(parts: Sequence[PartQuery], among: Mapping[str, Any]) -> dict[str, Any]:
+    # Scores must not be negative, and the cosine of opposite vectors is -1 only to rounding.
+    terms = [
+        f"params.weights[{n}] * (doc['{part.field}'].size() == 0 ? 0.5"
+        f" : Math.max(0.0, 1.0 + cosineSimilarity(params.query{n}, '{part.field}')) / 2.0)"
+        for n, part in enumerate(parts)
+    ]
+    vectors = {f"query{n}": part.vector for n, part in enumerate(parts)}
+    return {
+        "script_score": {
+            "query": among,
+            "script": {
+                "source": " + ".join(terms),
+                "params": {"weights": [part.weight for part in parts], **vectors},
+            },
+        }
+    }
+
+
+def text_body(
+    wanted: Sequence[tuple[str, float]],
+    unwanted: Sequence[str],
+    k: int,
+    *,
+    filters: Sequence[Mapping[str, Any]] = (),
+    source: bool | Sequence[str] = True,
+) -> dict[str, Any]:
+    """Words among the words stored of a picture, by BM25 (Robertson & Zaragoza 2009).
+
+    `wanted` are texts and their weights, of which one has to match and all count; a picture
+    that holds every word of an unwanted text is left out.
+    """
+    check_k(k)
+    bool_query: dict[str, Any] = {
+        "should": [_words(text, "or", weight) for text, weight in wanted],
+        "minimum_should_match": 1,
+    }
+    if unwanted:
+        bool_query["must_not"] = [_words(text, "and", 1.0) for text in unwanted]
+    if filters:
+        bool_query["filter"] = list(filters)
+    return {"query": {"bool": bool_query}, "size": k, "_source": _source(source)}
+
+
+def _words(text: str, operator: str, weight: float) -> dict[str, Any]:
+    return {
+        "multi_match": {
+            "query": text,
+            "fields": list(TEXT_FIELDS),
+            "type": "best_fields",
+            "tie_breaker": _TIE_BREAKER,
+            "operator": operator,
+            "boost": weight,
+        }
+    }
+
+
+def stored_vectors_body(image_ids: Sequence[str], fields: Sequence[str]) -> dict[str, Any]:
+    """The vectors of stored pictures, exactly as they were written."""
+    return {
+        "query": {"ids": {"values": list(image_ids)}},
+        "size": len(image_ids),
+        "_source": False,
+        "docvalue_fields": list(fields),
+    }
+
+
+def paged(body: Mapping[str, Any], offset: int, size: int) -> dict[str, Any]:
+    """`size` hits of a search, from the one at `offset` (0 is the best)."""
+    return {**body, "from": offset, "size": size}
+
+
+def to_json(body: Mapping[str, Any]) -> bytes:
+    """A body as it is sent: vectors straight from NumPy, 12 bytes a dimension."""
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def to_msearch(bodies: Iterable[Mapping[str, Any]]) -> bytes:
+    """Several searches of one index in one request."""
+    # What is on a shard that does not answer would silently be missing.
+    head = b'{"allow_partial_search_results":false}\n'
+    return b"".join(head + to_json(body) + b"\n" for body in bodies)
+
+
+def vector_of(value: Any) -> npt.NDArray[np.float32]:
+    """A stored vector as docvalue_fields give it: in a list of one."""
+    if len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
+    return np.asarray(value, dtype=np.float32)
+
+
 def cosine_of(score: float, similarity: str) -> float:
     """The cosine behind a `_score`, for unit vectors.
 
@@ -128,188 +281,3 @@ def _check_int(name: str, value: Any) -> None:
 
 def _source(source: bool | Sequence[str]) -> bool | list[str]:
     return source if isinstance(source, bool) else list(source)
-
-
-def filter_clauses(
-    filters: Filters | None,
-    properties: Mapping[str, Mapping[str, Any]],
-    *,
-    since: str | date | None = None,
-    until: str | date | None = None,
-) -> list[dict[str, Any]]:
-    """Filter clauses for {field: value}, all of which a hit must meet.
-
-    A list means any of its values; a pair (low, high) with None for an open end is a range
-    over numbers, dates and keywords, and so is, over numbers and dates, the string
-    ``low..high``; `folder` matches the whole subtree.  `since` and `until` compare the day a
-    picture was taken, or last modified where the camera wrote no date.  `properties` is the
-    index's mapping.
-    """
-    clauses = [_clause(field, value, properties) for field, value in (filters or {}).items()]
-    if since is not None or until is not None:
-        clauses.append(_dated(since, until))
-    return clauses
-
-
-def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
-    """`FIELD=VALUE` of the command line; a field given twice means either value."""
-    filters: dict[str, list[str]] = {}
-    for text in texts:
-        field, equals, value = text.partition("=")
-        if not equals or not field.strip():
-            raise FilterInvalid(f"A filter is written FIELD=VALUE, not {text!r}.")
-        filters.setdefault(field.strip(), []).append(value)
-    return filters
-
-
-def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    name, _, key = field.partition(".")
-    mapping = properties.get(name)
-    if mapping is None or (key and _kind(mapping) != "flattened"):
-        raise FilterInvalid(
-            f"There is no field {field!r} to filter by; there are {_filterable(properties)}."
-        )
-    kind = _kind(mapping)
-    if not is_text(key):
-        raise FilterInvalid(f"The name {field!r} of a field is not valid Unicode.")
-    if isinstance(value, tuple):
-        if len(value) != 2:
-            raise FilterInvalid(f"A range of {field!r} is a pair (low, high).")
-        low, high = (_storable(name, end) for end in value)
-        return _range(field, low, high, kind)
-    values = list(value) if isinstance(value, (list, set, frozenset)) else [value]
-    if not values:
-        return {"match_none": {}}
-    clauses = [_single(field, _storable(name, one), mapping) for one in values]
-    if len(clauses) == 1:
-        return clauses[0]
-    return {"bool": {"should": clauses, "minimum_should_match": 1}}
-
-
-def _storable(field: str, value: Any) -> Any:
-    """The value as the index would hold it; a path as the system gives it may not be Unicode.
-
-    A path that is Unicode is left alone, so that what a hit says can be filtered by.
-    """
-    if not isinstance(value, (str, PathLike)) or is_text(str(value)):
-        return value
-    try:
-        if field in _PATHS:
-            return stored_path(str(value))
-    except UnicodeEncodeError:
-        pass
-    raise FilterInvalid(f"The value {str(value)!r} for field {field!r} is not valid Unicode.")
-
-
-def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any]:
-    kind = _kind(mapping)
-    if value is None:
-        return {"bool": {"must_not": [{"exists": {"field": field}}]}}
-    if field == "folder":
-        return {"term": {"folder.tree": str(value).strip("/") or "."}}
-    if isinstance(value, str) and kind in {*_NUMBERS, "date"} and (found := _RANGE.match(value)):
-        return _range(field, found["low"] or None, found["high"] or None, kind)
-    if kind == "date":
-        return _range(field, value, value, kind)
-    if kind in _NUMBERS:
-        return {"term": {field: _number(field, value)}}
-    if kind in {"keyword", "flattened"}:
-        return {"term": {field: str(value)}}
-    if kind == "boolean":
-        return {"term": {field: value}}
-    if kind == "text":
-        if "keyword" in mapping.get("fields", {}):
-            return {"term": {f"{field}.keyword": str(value)}}
-        return {"match": {field: {"query": str(value), "operator": "and"}}}
-    raise FilterInvalid(f"Field {field!r} is a {kind} and cannot be compared with a value.")
-
-
-def _range(field: str, low: Any, high: Any, kind: str) -> dict[str, Any]:
-    if low is None and high is None:
-        raise FilterInvalid(f"A range of {field!r} needs a low or a high end.")
-    if kind in _NUMBERS:
-        low, high = (None if end is None else _number(field, end) for end in (low, high))
-    elif kind == "date":
-        low, high = (None if end is None else _moment(field, end) for end in (low, high))
-        # 2024 or 2024-05 as an upper end means all of it: the server rounds `lte` up.
-        high = f"{high}||/{_unit(high)}" if high and _unit(high) else high
-        low = f"{low}||/{_unit(low)}" if low and _unit(low) else low
-    elif kind != "keyword":
-        raise FilterInvalid(f"Field {field!r} is a {kind} and has no ranges.")
-    bounds = {"gte": low, "lte": high}
-    return {"range": {field: {name: end for name, end in bounds.items() if end is not None}}}
-
-
-def _dated(since: str | date | None, until: str | date | None) -> dict[str, Any]:
-    untaken = {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}
-    return {
-        "bool": {
-            "should": [
-                _range("taken_at", since, until, "date"),
-                {"bool": {"filter": [untaken, _range("modified_at", since, until, "date")]}},
-            ],
-            "minimum_should_match": 1,
-        }
-    }
-
-
-def _number(field: str, value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise FilterInvalid(f"Field {field!r} holds numbers, not {value!r}.")
-    try:
-        # Not by way of float, which would change an mtime_ns.
-        number = int(value) if not isinstance(value, float) else _whole(value)
-    except (ValueError, OverflowError):
-        try:
-            number = _whole(float(value))
-        except (ValueError, OverflowError):
-            shown = value[:40] if isinstance(value, str) else value
-            raise FilterInvalid(f"Field {field!r} holds numbers, not {shown!r}.") from None
-    if isinstance(number, int) and number not in _INT64:
-        # It is not repeated: Python does not even write very long ones.
-        raise FilterInvalid(f"The number for field {field!r} is larger than 64 bits hold.")
-    return number
-
-
-def _whole(number: float) -> int | float:
-    """An int where it is one that fits; raises for what is not finite."""
-    return int(number) if int(number) == number and int(number) in _INT64 else number
-
-
-def _moment(field: str, value: Any) -> str:
-    if isinstance(value, (date, datetime)):
-        return value.isoformat()
-    text = str(value).strip()
-    if _DATE_AND_TIME.fullmatch(text):
-        # Elasticsearch wants the T.
-        text = candidate = text.replace(" ", "T")
-    else:
-        candidate = text + "-01-01"[len(text) - 4 :]
-    try:
-        # Other forms that Python reads (20240531, 2024-W22) mean something else to Elasticsearch.
-        if not (_DATE.fullmatch(text) or _DATE_AND_TIME.fullmatch(text)):
-            raise ValueError
-        datetime.fromisoformat(candidate)
-    except ValueError:
-        raise FilterInvalid(
-            f"Field {field!r} holds dates such as 2024, 2024-05-31 or 2024-05-31T18:00, not"
-            f" {text!r}."
-        ) from None
-    return text
-
-
-def _unit(moment: str) -> str | None:
-    return {4: "y", 7: "M", 10: "d"}.get(len(moment))
-
-
-def _filterable(properties: Mapping[str, Mapping[str, Any]]) -> str:
-    return ", ".join(
-        sorted(
-            name for name, mapping in properties.items() if _kind(mapping) not in _NOT_FILTERABLE
-        )
-    )
-
-
-def _kind(mapping: Mapping[str, Any]) -> str:
-    # The server leaves the type of an object out.
-    return str(mapping.get("type", "object"))

@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,6 +72,13 @@ class Picture:
     pixels: npt.NDArray[np.uint8]
     fields: dict[str, Any] = field(default_factory=dict)
     read_ms: float = 0.0
+
+
+class Embedded(NamedTuple):
+    """What an encoder made of a picture: a vector of shape (dims,), and fields if it gives any."""
+
+    vector: npt.NDArray[np.float32]
+    fields: Mapping[str, Any] = MappingProxyType({})
 
 
 def image_id(root_name: str, relative_path: str) -> str:

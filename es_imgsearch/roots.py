@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from es_imgsearch.errors import RootError
 from es_imgsearch.mapping import Meta
 from es_imgsearch.records import Root, disk_path, image_id, stored_path
-from es_imgsearch.store import Store, Write
-
-_CHUNK = 500
+from es_imgsearch.store import Store
 
 
 def parse_roots(texts: Sequence[str], *, may_be_gone: bool = False) -> list[Root]:
@@ -93,11 +90,7 @@ def release_root(store: Store, root: Root, host: str) -> int:
     pictures = store.count(root.name)
     for failures in (False, True):
         listed = store.listing(root.name, failures=failures)
-        while chunk := list(islice(listed, _CHUNK)):
-            ids = [image_id(root.name, disk_path(each.stored_path)) for each in chunk]
-            for error in store.write([Write(each) for each in ids]).values():
-                if error is not None:
-                    raise error
+        store.delete(image_id(root.name, disk_path(each.stored_path)) for each in listed)
     store.update_meta(
         lambda meta: replace(
             meta, roots={name: each for name, each in meta.roots.items() if name != root.name}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from es_imgsearch.embed import Encoder, load_encoder
+from es_imgsearch.embed.reduced import ReducedEncoder
 from es_imgsearch.errors import EncoderMismatch, ModelUnavailable
+from es_imgsearch.kept_reduction import load_reduction
 from es_imgsearch.mapping import Seal
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import IndexInfo
+from es_imgsearch.store import IndexInfo, Store
 
 
 def seal_of(encoder: Encoder) -> Seal:
@@ -43,3 +45,15 @@ def sealed_encoder(
             " out, or use another --index."
         ) from error
     return encoder
+
+
+def writing_encoder(
+    store: Store, info: IndexInfo, settings: Settings, given: Encoder | None = None
+) -> Encoder:
+    """The index's encoder with vectors as the index stores them.
+
+    Raises what `sealed_encoder` and `load_reduction` do.
+    """
+    encoder = sealed_encoder(info, store.index, settings, given)
+    reduction = load_reduction(store, info.meta)
+    return encoder if reduction is None else ReducedEncoder(encoder, reduction)

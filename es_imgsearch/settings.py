@@ -72,6 +72,11 @@ class Settings(BaseModel):
     models_dir: Path | None = Field(
         None, description="Folder that holds downloaded models, one folder each."
     )
+    originals: Path | None = Field(
+        None,
+        description="File of `export` (.h5) with whole vectors, by which hits of profile `reduced`"
+        " are put in order again; by default what `init` or `import` was given.",
+    )
     device: str = Field("auto", description="Where models run: auto, cpu, cuda or mps.")
     exclude: tuple[str, ...] = Field(
         (), description="Globs of files and folders to leave out, besides the usual ones."

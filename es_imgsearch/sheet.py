@@ -11,7 +11,8 @@ from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.query_picture import open_query_picture
 
 if TYPE_CHECKING:
-    from es_imgsearch.search import Hit, Hits, Query
+    from es_imgsearch.hits import Hit, Hits
+    from es_imgsearch.query_picture import QueryPicture
 
 _CELL = 180
 _CAPTION = 40
@@ -24,13 +25,18 @@ _INK = (28, 28, 30)
 _FAINT = (120, 120, 124)
 _FRAME = (214, 214, 210)
 _MAX_PIXELS = 250_000_000
+# Of one search; they take 30 MB as a picture, and 10,000 would take 1.5 GB.
+_MOST_HITS = 200
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw_sheet(rows: Sequence[Hits], columns: int = 5) -> Image.Image:
-    """One band a search; hits that need more than `columns` go on below it."""
-    bands = [max(1, -(-len(hits) // columns)) for hits in rows]
+    """One band a search; hits that need more than `columns` go on below it.
+
+    Of each search the first 200 are shown, and how many more there are.
+    """
+    bands = [max(1, -(-min(len(hits), _MOST_HITS) // columns)) for hits in rows]
     line = _CELL + _CAPTION + _GAP
     width = _GAP + _QUERY_WIDTH + _GAP + columns * (_CELL + _GAP)
     sheet = Image.new("RGB", (width, _GAP + sum(bands) * line), _PAPER)
@@ -40,19 +46,22 @@ def draw_sheet(rows: Sequence[Hits], columns: int = 5) -> Image.Image:
         if number:
             draw.line((_GAP, top - _GAP // 2, width - _GAP, top - _GAP // 2), fill=_FRAME)
         _draw_query(sheet, draw, hits.queries, top)
-        for position, hit in enumerate(hits):
+        for position, hit in enumerate(hits[:_MOST_HITS]):
             row, column = divmod(position, columns)
             left = _GAP + _QUERY_WIDTH + _GAP + column * (_CELL + _GAP)
             _draw_hit(sheet, draw, hit, (left, top + row * line))
         if not hits:
             left = _GAP + _QUERY_WIDTH + _GAP
             draw.text((left, top + _CELL // 2), "nothing found", fill=_FAINT, font=_font(16))
+        if len(hits) > _MOST_HITS:
+            words = f"and {len(hits) - _MOST_HITS} more"
+            draw.text((_GAP, top + lines * line - _GAP - 16), words, fill=_FAINT, font=_font(13))
         top += lines * line
     return sheet
 
 
 def _draw_query(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, asked: Sequence[Query], top: int
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, asked: Sequence[str | QueryPicture], top: int
 ) -> None:
     """The words, and below them the pictures side by side."""
     pictures = [query for query in asked if not isinstance(query, str)][:_QUERY_PICTURES]

@@ -42,8 +42,9 @@ def index_status(store: Store) -> dict[str, Any]:
         "encoder": asdict(info.meta.seal),
         "profile": info.meta.profile,
         "similarity": info.meta.similarity,
-        "tuning": asdict(info.meta.tuning),
+        "tuning": info.meta.tuning.to_body(),
         "pictures": sum(pictures.values()),
         "failures": sum(failures.values()),
+        "import_unfinished": info.is_loading,
         "roots": roots,
     }

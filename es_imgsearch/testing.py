@@ -18,7 +18,7 @@ from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
 from es_imgsearch.mapping import VECTOR_FIELD, Meta, index_body
 from es_imgsearch.preparation import Preparation, fingerprint
-from es_imgsearch.records import FileState
+from es_imgsearch.records import Embedded, FileState
 from es_imgsearch.store import IndexInfo, Stored, Write
 
 _GRID = 4
@@ -142,17 +142,34 @@ class MemoryStore:
             self._failures.pop(image_id, None)
         return None
 
+    def delete(
+        self,
+        image_ids: Iterable[str],
+        deleted: Callable[[Sequence[str]], None] = lambda _ids: None,
+    ) -> None:
+        ids = list(image_ids)
+        results = self.write([Write(each) for each in ids])
+        deleted([each for each in ids if results[each] is None])
+        for error in results.values():
+            if error is not None:
+                raise error
+
     def attempts(self, image_ids: Sequence[str]) -> dict[str, int]:
         self._request()
         with self._lock:
             known = self._failures
             return {each: known[each]["attempts"] for each in image_ids if each in known}
 
-    def vectors_by_content(self, content_ids: Sequence[str]) -> dict[str, Any]:
+    def embedded_by_content(
+        self, content_ids: Sequence[str], fields: Sequence[str] = ()
+    ) -> dict[str, Embedded]:
         self._request()
         wanted = set(content_ids)
         return {
-            document["content_id"]: document[VECTOR_FIELD]
+            document["content_id"]: Embedded(
+                document[VECTOR_FIELD],
+                {name: value for name, value in document.items() if name in fields},
+            )
             for document in self._seen[0].values()
             if document["content_id"] in wanted
         }
@@ -194,10 +211,11 @@ class MemoryStore:
         yield from sorted(found)
 
     def get(self, image_id: str) -> Mapping[str, Any]:
-        """Stored fields without the vector, as the server gives them."""
+        """Stored fields without the vectors, as the server gives them."""
         self._request()
         document = self._documents[image_id]
-        return {name: value for name, value in document.items() if name != VECTOR_FIELD}
+        left_out = {VECTOR_FIELD, "colour_embedding"}
+        return {name: value for name, value in document.items() if name not in left_out}
 
     def failure(self, image_id: str) -> Mapping[str, Any]:
         return self._failures[image_id]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.errors import ImgSearchError, ReadError
 from es_imgsearch.recent import Recent
-from es_imgsearch.records import Picture
+from es_imgsearch.records import Embedded, Picture
 
 logger = logging.getLogger(__name__)
 
@@ -19,40 +19,37 @@ logger = logging.getLogger(__name__)
 # 512 dims are 8 MB and outlast a refresh (1 s) at any speed an encoder reaches.
 _RECENT_VECTORS = 4096
 
-Vector = npt.NDArray[np.float32]
+# Looks contents up in the index: their vectors, with the fields that are named.
+Stored = Callable[[Sequence[str], Sequence[str]], dict[str, Embedded]]
 
 
 class VectorSource:
-    """Vectors by content id; used by one thread.
+    """Vectors by content id, with the fields that the encoder gives; used by one thread."""
 
-    `stored` looks contents up in the index.
-    """
-
-    def __init__(
-        self, encoder: Encoder, stored: Callable[[Sequence[str]], dict[str, Vector]]
-    ) -> None:
+    def __init__(self, encoder: Encoder, stored: Stored) -> None:
         self._encoder = encoder
+        self._fields = encoder.fields if isinstance(encoder, FieldEncoder) else ()
         self._stored = stored
-        self._recent: Recent[Vector] = Recent(_RECENT_VECTORS)
+        self._recent: Recent[Embedded] = Recent(_RECENT_VECTORS)
 
     def warm_up(self) -> None:
         """Load the model now, so that the first picture does not wait for it."""
         wanted = self._encoder.preparation
         self._encoder.embed_images(np.zeros((1, wanted.height, wanted.width, 3), np.uint8))
 
-    def known(self, content_ids: set[str]) -> dict[str, Vector]:
+    def known(self, content_ids: set[str]) -> dict[str, Embedded]:
         """Those that need no encoder: embedded lately, or stored; one look-up for all."""
         known = {
-            content_id: vector
+            content_id: embedded
             for content_id in content_ids
-            if (vector := self._recent.get(content_id)) is not None
+            if (embedded := self._recent.get(content_id)) is not None
         }
         unknown = sorted(content_ids - known.keys())
-        return known | self._stored(unknown) if unknown else known
+        return known | self._stored(unknown, self._fields) if unknown else known
 
     def embedded(
         self, pictures: Sequence[Picture]
-    ) -> tuple[dict[str, Vector], dict[str, ReadError]]:
+    ) -> tuple[dict[str, Embedded], dict[str, ReadError]]:
         """Vectors of these pictures by content, and the errors of those that have none."""
         errors: dict[str, ReadError] = {}
         vectors = self._embed(pictures, errors)
@@ -62,10 +59,10 @@ class VectorSource:
 
     def _embed(
         self, pictures: Sequence[Picture], errors: dict[str, ReadError]
-    ) -> dict[str, Vector]:
+    ) -> dict[str, Embedded]:
         """Vectors by content; a batch that fails is halved until the culprit stands alone."""
         try:
-            vectors = self._encoder.embed_images(np.stack([each.pixels for each in pictures]))
+            vectors, fields = self._outputs(np.stack([each.pixels for each in pictures]))
         except ImgSearchError:
             raise
         except Exception as error:
@@ -79,12 +76,17 @@ class VectorSource:
                 "embed_failed", f"{type(error).__name__}: {error}"[:400]
             )
             return {}
-        found: dict[str, Vector] = {}
-        for picture, vector in zip(pictures, vectors, strict=True):
+        found: dict[str, Embedded] = {}
+        for picture, vector, given in zip(pictures, vectors, fields, strict=True):
             if np.isfinite(vector).all() and np.any(vector):
-                found[picture.content_id] = vector
+                found[picture.content_id] = Embedded(vector, given)
             else:
                 errors[picture.content_id] = ReadError(
                     "embed_failed", "The encoder gave a vector that is zero or not finite."
                 )
         return found
+
+    def _outputs(self, pixels: Pixels) -> tuple[Vectors, Sequence[Mapping[str, Any]]]:
+        if isinstance(self._encoder, FieldEncoder):
+            return self._encoder.embed_with_fields(pixels)
+        return self._encoder.embed_images(pixels), [{}] * len(pixels)

@@ -7,23 +7,27 @@ crashes or hangs is replaced.  Workers load no torch, and die with the process t
 from __future__ import annotations
 
 import ctypes
+import itertools
 import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 from PIL import Image
 
 from es_imgsearch.describe import Describer, load_describers
-from es_imgsearch.errors import ReadError
+from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.read import Describe, Skipped, read_file
 from es_imgsearch.records import Picture
@@ -35,6 +39,11 @@ _PR_SET_PDEATHSIG = 1
 # A worker's memory grows with the largest picture it met; replaced now and then, it gives it
 # back.  At 0.4 s a start, 2,000 pictures each spread the cost to 0.2 ms a picture.
 _FILES_PER_WORKER = 2000
+
+# A pool whose workers end while they read nothing gives up as a whole; then there is another.
+_POOLS_IN_A_ROW = 3
+_LIVED_SECONDS = 60.0
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,9 @@ Outcome = Picture | Skipped | ReadError
 class ReadWorkers:
     """A pool of reading processes; `read` calls back from a thread of the pool.
 
+    A pool that breaks is replaced and what it left is read again; after three in a row that
+    read nothing, every file's outcome is ReadersFailed.
+
     Raises SettingsError where a describer cannot be loaded.
     """
 
@@ -61,16 +73,18 @@ class ReadWorkers:
         # A describer that cannot be loaded is told here and not blamed on every file.
         load_describers(plan.describers)
         self._plan = plan
-        self._pool = ProcessPool(
-            max_workers=processes,
-            max_tasks=_FILES_PER_WORKER,
-            initializer=_begin_worker,
-            initargs=(plan, os.getpid()),
-            # fork would copy the parent's threads' locks, and torch with them
-            context=multiprocessing.get_context("spawn"),
-        )
+        self._processes = processes
+        self._pool = self._new_pool()
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        # What was asked for and has no outcome yet.
+        self._asked: dict[int, tuple[str, Callable[[Outcome], None]]] = {}
+        self._broken_in_a_row = 0
+        self._pool_since = time.monotonic()
+        self._failed: ReadersFailed | None = None
+        self._closing = False
         # Linux sends the signal of `_die_with` when the *thread* that made a worker ends, so
-        # the first workers are made by a thread that stays until `close`.
+        # the first workers of a pool are made by a thread that stays until `close`.
         self._closed = threading.Event()
         started = threading.Event()
         self._keeper = threading.Thread(
@@ -79,30 +93,111 @@ class ReadWorkers:
         self._keeper.start()
         started.wait()
 
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._processes,
+            max_tasks=_FILES_PER_WORKER,
+            initializer=_begin_worker,
+            initargs=(self._plan, os.getpid()),
+            # fork would copy the parent's threads' locks, and torch with them
+            context=multiprocessing.get_context("spawn"),
+        )
+
     def _keep(self, started: threading.Event) -> None:
         try:
-            _ = self._pool.active  # makes the workers
+            self._is_working()  # makes the workers
         finally:
             started.set()
-        self._closed.wait()
+        while not self._closed.wait(_LOOK_SECONDS):
+            if not self._is_working():
+                self._replace_pool()
+
+    def _is_working(self) -> bool:
+        try:
+            return bool(self._pool.active)
+        except BrokenProcessPool:
+            # It was not started yet and cannot be.
+            return False
+
+    def _replace_pool(self) -> None:
+        with self._lock:
+            if self._closing or self._failed is not None:
+                return
+            if time.monotonic() - self._pool_since > _LIVED_SECONDS:
+                self._broken_in_a_row = 0
+            self._broken_in_a_row += 1
+            broken = self._pool
+            broken.stop()
+            broken.join()
+            if self._broken_in_a_row < _POOLS_IN_A_ROW:
+                self._pool = self._new_pool()
+                self._pool_since = time.monotonic()
+                self._is_working()  # makes the workers
+            else:
+                self._failed = ReadersFailed(
+                    "readers_failed",
+                    "The processes that read pictures end before they read anything:"
+                    " is there memory enough, and may this user start processes?",
+                )
+            left = list(self._asked)
+        if self._failed is None:
+            logger.warning("The processes that read pictures ended; there are new ones.")
+        for number in left:
+            self._schedule(number)
 
     def read(self, path: str, done: Callable[[Outcome], None]) -> None:
         """Read a file in some worker, then call `done` with what became of it."""
-        future = self._pool.schedule(_read, args=(path,), timeout=self._plan.timeout_seconds)
-        future.add_done_callback(lambda finished: done(self._outcome(finished)))
+        number = next(self._numbers)
+        self._asked[number] = (path, done)
+        self._schedule(number)
+
+    def _schedule(self, number: int) -> None:
+        if self._failed is not None:
+            self._end(number, self._failed)
+            return
+        asked = self._asked.get(number)
+        if asked is None:
+            return
+        try:
+            future = self._pool.schedule(
+                _read, args=(asked[0],), timeout=self._plan.timeout_seconds
+            )
+        except RuntimeError:
+            if self._closing:
+                raise
+            # The pool is broken; whoever replaces it finds this among what is left.
+            return
+        future.add_done_callback(partial(self._was_read, number))
+
+    def _was_read(self, number: int, future: Future[Any]) -> None:
+        outcome = self._outcome(future)
+        if outcome is not None:
+            self._broken_in_a_row = 0
+            self._end(number, outcome)
+
+    def _end(self, number: int, outcome: Outcome) -> None:
+        asked = self._asked.pop(number, None)
+        # It may have been scheduled twice, when a pool broke in between.
+        if asked is not None:
+            asked[1](outcome)
 
     def close(self) -> None:
         """End the workers at once; files being read are given up, their `done` not awaited."""
+        with self._lock:
+            self._closing = True
         self._pool.stop()
         self._pool.join()
         self._closed.set()
         self._keeper.join()
 
-    def _outcome(self, future: Future[Any]) -> Outcome:
+    def _outcome(self, future: Future[Any]) -> Outcome | None:
+        """What became of the file; None if it is the pool that broke."""
         try:
             result = future.result()
         except ReadError as error:
             return error
+        except BrokenProcessPool:
+            return None
         except TimeoutError:
             return ReadError(
                 "timeout", f"Reading it took longer than {self._plan.timeout_seconds:g} s."
@@ -118,11 +213,11 @@ class ReadWorkers:
             )
         except CancelledError:
             return Skipped.CHANGING
-        except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's fault
-            return ReadError("corrupt", f"{type(error).__name__}: {error}"[:400])
+        except Exception as error:  # noqa: BLE001 - of our own making, told to whoever waits
+            return ReadersFailed("readers_failed", f"{type(error).__name__}: {error}"[:400])
         if isinstance(result, Picture | Skipped):
             return result
-        raise TypeError(f"a worker returned {type(result).__name__}")
+        return ReadersFailed("readers_failed", f"A worker returned {type(result).__name__}.")
 
 
 def _expired(exit_code: int | None) -> ReadError:
@@ -162,7 +257,14 @@ def _mapped(describer: Describer) -> Describe:
 def _read(path: str) -> Picture | Skipped:
     if _plan is None:
         raise RuntimeError("the worker was not set up")
-    return read_file(path, _plan.preparation, _describers, max_pixels=_plan.max_pixels)
+    try:
+        return read_file(path, _plan.preparation, _describers, max_pixels=_plan.max_pixels)
+    except (ReadError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's fault
+        # As it is, it need not survive the way between processes, and what cannot be unpickled
+        # breaks the pool.
+        raise ReadError("corrupt", f"{type(error).__name__}: {error}"[:400]) from None
 
 
 def _die_with(parent: int) -> None:

@@ -11,11 +11,15 @@ from typing import Any
 
 import click
 
+from es_imgsearch.cli.duplicates import duplicates
+from es_imgsearch.cli.evaluating import calibrate, evaluate
+from es_imgsearch.cli.exchanging import export_command, import_command
 from es_imgsearch.cli.keeping import sync, watch
 from es_imgsearch.cli.looking import failures, status, verify
 from es_imgsearch.cli.making import init
 from es_imgsearch.cli.searching import search, similar
 from es_imgsearch.cli.shared import drop_output
+from es_imgsearch.cli.tuning import tune
 from es_imgsearch.errors import EXIT_DONE, ImgSearchError
 
 
@@ -50,5 +54,20 @@ def main(verbose: bool) -> None:
         logging.getLogger(foreign).setLevel(logging.ERROR)
 
 
-for _each in (init, watch, sync, search, similar, status, verify, failures):
+for _each in (
+    init,
+    watch,
+    sync,
+    search,
+    similar,
+    tune,
+    duplicates,
+    evaluate,
+    calibrate,
+    status,
+    verify,
+    failures,
+    export_command,
+    import_command,
+):
     main.add_command(_each)

@@ -95,7 +95,7 @@ def _indexer(
     from es_imgsearch.describe import mapped_describers
     from es_imgsearch.indexer import Indexer
     from es_imgsearch.roots import parse_roots, register_roots
-    from es_imgsearch.sealing import sealed_encoder
+    from es_imgsearch.sealing import writing_encoder
 
     # torch's threads would spin while they wait and take the cores from the reading workers:
     # 200 pictures took 29 s with the default and 17 s so, on two busy cores.
@@ -103,7 +103,7 @@ def _indexer(
     parsed = parse_roots(roots)
     store = open_store(settings)
     info = store.info()
-    encoder = sealed_encoder(info, settings.index, settings)
+    encoder = writing_encoder(store, info, settings)
     register_roots(store, parsed, settings.host, replace_gone=allow_deletes)
     indexer = Indexer(
         store,

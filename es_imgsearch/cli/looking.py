@@ -40,6 +40,8 @@ def status(settings: Settings, as_json: bool) -> None:
         f"encoder {found['encoder']['name']}, {found['encoder']['dims']} dims, profile"
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
     )
+    if found["import_unfinished"]:
+        print_line("an import is under way or was interrupted; run again, it completes")
     for name, root in found["roots"].items():
         print_line(
             f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,10 +17,24 @@ if TYPE_CHECKING:
 @with_settings_options
 @click.option("--encoder", metavar="NAME", help="Encoder of the index.  [default: clip]")
 @click.option("--profile", metavar="NAME", default=None, help="Vector profile: exact, balanced,"
-              " compact or binary.  [default: balanced]")  # fmt: skip
+              " compact, binary or reduced.  [default: balanced]")  # fmt: skip
 @click.option("--similarity", metavar="NAME", default=None, help="cosine, dot_product or l2_norm."
               "  [default: cosine]")  # fmt: skip
-def init(settings: Settings, profile: str | None, similarity: str | None) -> None:
+@click.option("--sample", metavar="FROM", help="Where `reduced` takes a sample of vectors: another"
+              " index, or a file that `export` wrote.")  # fmt: skip
+@click.option("--dims-kept", metavar="N", type=int, help="How many dims `reduced` keeps."
+              "  [default: 96]")  # fmt: skip
+@click.option("--originals", metavar="FILE", type=click.Path(path_type=Path), help="File of"
+              " `export` (.h5) with whole vectors, by which `reduced` puts its best hits in order"
+              " again.")  # fmt: skip
+def init(
+    settings: Settings,
+    profile: str | None,
+    similarity: str | None,
+    sample: str | None,
+    dims_kept: int | None,
+    originals: Path | None,
+) -> None:
     """Make the index, its alias and its templates.
 
     Safe to repeat: an index that is there already is checked, and only fields that it lacks are
@@ -28,5 +43,13 @@ def init(settings: Settings, profile: str | None, similarity: str | None) -> Non
     from es_imgsearch.creation import create_index
 
     store = open_store(settings)
-    outcome = create_index(store, settings, profile=profile, similarity=similarity)
+    outcome = create_index(
+        store,
+        settings,
+        profile=profile,
+        similarity=similarity,
+        sample=sample,
+        dims_kept=dims_kept,
+        originals=originals,
+    )
     click.echo(outcome, err=True)

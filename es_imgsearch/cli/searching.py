@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,8 +12,40 @@ from es_imgsearch.cli.shared import json_option, print_json, print_line, with_se
 from es_imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from es_imgsearch.search import Hits, Query
+    from es_imgsearch.asked import Query
+    from es_imgsearch.hits import Hits
+    from es_imgsearch.options import SearchOptions
     from es_imgsearch.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("-k", default=10, show_default=True, help="How many hits."),
+    click.option("--offset", default=0, metavar="N", help="Leave out the first N of the k hits."),
+    click.option("--size", type=int, metavar="N", help="Show no more than N of the k hits."),
+    click.option("--min-relevance", type=float, metavar="P",
+                 help="Only hits that are right with this probability, 0 to 1."),
+    click.option("--num-candidates", type=int,
+                 help="Neighbours weighed a shard.  [default: as tuned]"),
+    click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
+                 help="Only pictures with this value; may be repeated."),
+    click.option("--since", metavar="DATE", help="Taken on this day or later."),
+    click.option("--until", metavar="DATE", help="Taken on this day or earlier."),
+    click.option("--weights", metavar="PART=W,...",
+                 help="How much each vector counts, such as content=0.7,colour=0.3."),
+    click.option("--collapse", is_flag=True, help="Of files with the same content only the best."),
+    click.option("--facets", metavar="FIELD,...", help="Count the values of these, or year."),
+    click.option("--explain", is_flag=True, help="Say how each score came about."),
+    click.option("--exact", is_flag=True, help="Compare every picture, walk no graph."),
+    json_option,
+    click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG)."),
+)  # fmt: skip
+
+
+def _with_search_options(function: F) -> F:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
 
 
 @click.command()
@@ -21,32 +54,19 @@ if TYPE_CHECKING:
 @click.option("--image", type=click.Path(path_type=Path), help="Search with this picture.")
 @click.option("--box", metavar="X,Y,W,H", help="Only this part of it, in pixels.")
 @click.option("--not", "unwanted", metavar="TEXT", multiple=True, help="Away from these words.")
-@click.option("-k", default=10, show_default=True, help="How many hits.")
-@click.option("--num-candidates", type=int, help="Neighbours weighed a shard.  [default: as tuned]")
-@click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
-              help="Only pictures with this value; may be repeated.")  # fmt: skip
-@click.option("--since", metavar="DATE", help="Taken on this day or later.")
-@click.option("--until", metavar="DATE", help="Taken on this day or earlier.")
-@click.option("--exact", is_flag=True, help="Compare every picture, walk no graph.")
-@json_option
-@click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG).")
+@click.option("--mode", type=click.Choice(["vector", "text", "hybrid"]), default="vector",
+              show_default=True,
+              help="Compare vectors, look for words in what is stored, or both.")  # fmt: skip
+@_with_search_options
 def search(
     settings: Settings,
     text: tuple[str, ...],
     image: Path | None,
     box: str | None,
     unwanted: tuple[str, ...],
-    k: int,
-    num_candidates: int | None,
-    filters: tuple[str, ...],
-    since: str | None,
-    until: str | None,
-    exact: bool,
-    as_json: bool,
-    sheet: Path | None,
+    **options: Any,
 ) -> None:
     """Find pictures by words, by a picture, or by both."""
-    from es_imgsearch.queries import parse_filters
     from es_imgsearch.search import ImageSearch
 
     wanted: list[Query] = []
@@ -58,42 +78,37 @@ def search(
         raise UsageError("Give words to search for, or a picture with --image FILE.")
     if box is not None and image is None:
         raise UsageError("--box is a part of the picture given with --image.")
-    hits = ImageSearch(settings=settings).search(
-        wanted,
-        list(unwanted),
-        k,
-        box=None if box is None else _parse_box(box),
-        num_candidates=num_candidates,
-        filters=parse_filters(filters),
-        since=since,
-        until=until,
-        exact=exact,
-    )
+    corners = None if box is None else _parse_box(box)
+    k, as_json, sheet, rest = _parsed(options)
+    client = ImageSearch(settings=settings)
+    hits = client.search(wanted, list(unwanted), k, box=corners, **rest)
     show_hits(hits, as_json, sheet)
 
 
 @click.command()
 @with_settings_options
 @click.argument("image_id")
-@click.option("-k", default=10, show_default=True, help="How many hits.")
-@click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
-              help="Only pictures with this value; may be repeated.")  # fmt: skip
-@json_option
-@click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG).")
-def similar(
-    settings: Settings,
-    image_id: str,
-    k: int,
-    filters: tuple[str, ...],
-    as_json: bool,
-    sheet: Path | None,
-) -> None:
+@_with_search_options
+def similar(settings: Settings, image_id: str, **options: Any) -> None:
     """Find pictures like a stored one; loads no model."""
-    from es_imgsearch.queries import parse_filters
     from es_imgsearch.search import ImageSearch
 
-    hits = ImageSearch(settings=settings).similar(image_id, k, filters=parse_filters(filters))
+    k, as_json, sheet, rest = _parsed(options)
+    hits = ImageSearch(settings=settings).similar(image_id, k, **rest)
     show_hits(hits, as_json, sheet)
+
+
+def _parsed(options: dict[str, Any]) -> tuple[int, bool, Path | None, SearchOptions]:
+    """k, --json and --sheet; and what the client takes as it is."""
+    from es_imgsearch.filters import parse_filters
+
+    k, as_json, sheet = (options.pop(name) for name in ("k", "as_json", "sheet"))
+    options["filters"] = parse_filters(options["filters"])
+    options["facets"] = list(filter(None, (options["facets"] or "").split(",")))
+    if options["weights"] is not None:
+        options["weights"] = _parse_weights(options["weights"])
+    rest: SearchOptions = options  # type: ignore[assignment]
+    return k, as_json, sheet, rest
 
 
 def _parse_box(text: str) -> tuple[float, float, float, float]:
@@ -104,11 +119,29 @@ def _parse_box(text: str) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
+def _parse_weights(text: str) -> dict[str, float]:
+    try:
+        pairs = (part.split("=") for part in text.split(","))
+        return {name.strip(): float(weight) for name, weight in pairs}
+    except ValueError:
+        raise UsageError(
+            f"--weights are written like content=0.7,colour=0.3, not {text!r}."
+        ) from None
+
+
 def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
+    """Hits to standard output, and what else there is to say of them to standard error."""
     if as_json:
         print_json([hit.to_dict() for hit in hits])
     for hit in () if as_json else hits:
         print_line(f"{hit.score:6.3f}  {hit.root}/{hit.relative_path}")
+        if hit.explanation is not None:
+            print_line(f"        {_explained(hit.explanation)}")
+    for note in hits.notes:
+        click.echo(note, err=True)
+    for name, counts in hits.facets.items():
+        shown = ", ".join(f"{value} ({count})" for value, count in counts.items())
+        click.echo(f"{name}: {shown or 'none'}", err=True)
     if not hits and not as_json:
         click.echo("Nothing found.", err=True)
     if sheet is None:
@@ -118,3 +151,19 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
     except (OSError, ValueError) as error:
         raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {error}.") from error
     click.echo(f"Wrote {sheet}.", err=True)
+
+
+def _explained(told: Any) -> str:
+    """One line: shares that add up to the score, then the cosine of each query."""
+    words = [
+        f"{name} {part['cosine']:.3f} x {part['weight']:.2f} = {part['share']:.3f}"
+        for name, part in told.get("parts", {}).items()
+    ]
+    words += [
+        f"{name} rank {rank or 'none'}: {told['shares'][name]:.4f}"
+        for name, rank in told.get("ranks", {}).items()
+    ]
+    if told.get("bm25") is not None:
+        words.append(f"BM25 {told['bm25']:.2f}")
+    words += [f"{each['query']!r}: {each['cosine']:.3f}" for each in told.get("queries", ())]
+    return "; ".join(words)

@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+es_url_option = click.option("--es-url", metavar="URL", help="Address of Elasticsearch.  [ES_URL]")
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Settings file.  [default: es-imgsearch.toml here, if there is one]",
+)
 _SETTINGS_OPTIONS = (
     click.option("--index", metavar="NAME", help="Alias of the index.  [default: images]"),
-    click.option("--es-url", metavar="URL", help="Address of Elasticsearch.  [ES_URL]"),
-    click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        help="Settings file.  [default: es-imgsearch.toml here, if there is one]",
-    ),
+    es_url_option,
+    config_option,
 )
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from es_imgsearch.errors import ModelUnavailable, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import torch
 
-    from es_imgsearch.embed.protocol import Vectors
+    from es_imgsearch.embed.protocol import Pixels, Vectors
 
 _SAMPLE: Final = 1 << 20
 
@@ -83,6 +83,19 @@ def unit(vectors: Any) -> Vectors:
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     scaled: Vectors = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
     return scaled
+
+
+def in_batches(pictures: Pixels, size: int, outputs: Callable[[Pixels], Vectors]) -> Vectors:
+    """What `outputs` gives for at least one picture, at most `size` of them a call."""
+    starts = range(0, len(pictures), size)
+    parts = [outputs(np.ascontiguousarray(pictures[at : at + size])) for at in starts]
+    return np.concatenate(parts)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line without a full stop."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
 
 
 @contextmanager

@@ -63,10 +63,14 @@ class MiniLM:
             vectors[chosen] = self._forward([tokens[at] for at in chosen])
         return unit(vectors)
 
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Of each text whether `encode` leaves its end out."""
+        return [len(each.ids) > MAX_TOKENS for each in self._tokenizer.encode_batch(list(texts))]
+
     def _cut(self, ids: list[int]) -> list[int]:
         if len(ids) <= MAX_TOKENS:
             return ids
-        logger.warning("a text of %d tokens was cut to %d", len(ids), MAX_TOKENS)
+        logger.info("a text of %d tokens was cut to %d", len(ids), MAX_TOKENS)
         return [*ids[: MAX_TOKENS - 1], ids[-1]]  # keep the closing [SEP]
 
     def _forward(self, rows: list[list[int]]) -> _Array:

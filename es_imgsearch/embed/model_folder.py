@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from es_imgsearch.errors import ModelUnavailable
 from es_imgsearch.preparation import Preparation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +25,18 @@ _ORGANISATION: Final = "sentence-transformers"
 # The hub gets this long to answer the first question; huggingface_hub itself waits and retries
 # for a minute on a connection that never answers.
 _HUB_SECONDS: Final = 3.0
+_OURS: Final = "sentence_transformers."
 # The same weights for other runtimes.
 _OTHER_FORMATS: Final = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "onnx/*", "openvino/*"]
+
+# The same weights for the library open_clip, in repositories that serve both.
+_OPEN_CLIP: Final = "open_clip_"
+
+# Models of Google's SigLIP (Zhai et al. 2023, arXiv 2303.15343); SigLIP 2 of a fixed resolution
+# (Tschannen et al. 2025, arXiv 2502.14786) is published as one, too.
+_SIGLIP: Final = "siglip"
+_SIGLIP_DIMS: Final = 768
+_SIGLIP_TOKENS: Final = 64
 
 # Numbers of PIL.Image.Resampling, as stored in an image processor's `resample`.
 _RESAMPLING: Final[dict[int, Literal["nearest", "lanczos", "bilinear", "bicubic"]]] = {
@@ -65,11 +78,30 @@ class ModelFolder:
         self._saved: dict[str, Any] = _read(path / "config_sentence_transformers.json") or {}
 
     @property
+    def code_of_its_own(self) -> str:
+        """The first module whose class comes with the model (jina-clip's do); empty if none."""
+        kinds = [str(module["type"]) for module in self._modules]
+        return next((kind for kind in kinds if not kind.startswith(_OURS)), "")
+
+    @property
     def takes_text(self) -> bool:
         """Whether texts can be embedded with this model."""
         if "modality_config" in self._settings:
             return "text" in self._settings["modality_config"]
         return "text_config" in self._config or "text_config_dict" in self._config
+
+    @property
+    def text_length(self) -> int | None:
+        """Number of tokens that every text is padded or cut to; None where each has its own.
+
+        SigLIP takes the state of the last token for the text and has no attention mask, so a
+        text's vector depends on its padding; it was trained with 64 tokens
+        (google-research/big_vision, issue 157).
+        """
+        if self._config.get("model_type") != _SIGLIP:
+            return None
+        told = self._config.get("text_config", {}).get("max_position_embeddings")
+        return int(told or _SIGLIP_TOKENS)
 
     @property
     def truncate_dim(self) -> int | None:
@@ -83,9 +115,17 @@ class ModelFolder:
         told = self._saved.get("prompts") or {}
         return {name: text for name, text in told.items() if text}
 
+    @property
+    def generation(self) -> dict[str, Any]:
+        """How a model that writes goes about it, without the version that saved the file."""
+        told = _read(self._transformer / "generation_config.json") or {}
+        return {name: value for name, value in told.items() if name != "transformers_version"}
+
     def dims(self) -> int | None:
         """Length of a vector; None if the configuration does not tell."""
         told = self._config.get("projection_dim")
+        if self._config.get("model_type") == _SIGLIP:
+            told = self._config.get("vision_config", {}).get("hidden_size", _SIGLIP_DIMS)
         for module in self._modules[1:]:
             if module["type"].endswith("Dense"):
                 dense = _read(self.path / module["path"] / "config.json") or {}
@@ -95,12 +135,16 @@ class ModelFolder:
         return min(int(told), self.truncate_dim or int(told))
 
     def weight_files(self) -> list[Path]:
-        """Files of the weights: in each folder the safetensors, or else the pickles."""
+        """Files of the weights: in each folder the safetensors, or else the pickles.
+
+        What repositories of OpenCLIP models hold for that library beside them is left out.
+        """
         files: list[Path] = []
         folders = dict.fromkeys(self.path / module["path"] for module in self._modules)
         for folder in folders or [self._transformer]:
             safe = sorted(folder.glob("*.safetensors"))
-            files += safe or sorted(folder.glob("pytorch_model*.bin"))
+            ours = [file for file in safe if not file.name.startswith(_OPEN_CLIP)]
+            files += ours or sorted(folder.glob("pytorch_model*.bin"))
         return files
 
     def processing(self) -> Processing:
@@ -118,6 +162,11 @@ class ModelFolder:
                 f"The model in {self.path} takes no pictures: it has no preprocessor_config.json."
             )
         normalises = told.get("do_normalize", True)
+        if normalises and not {"image_mean", "image_std"} <= told.keys():
+            raise ModelUnavailable(
+                f"The image processor of the model in {self.path} is not supported: its settings"
+                " name no image_mean and image_std."
+            )
         return Processing(
             preparation=self._preparation(told),
             rescale=told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 1.0,
@@ -126,7 +175,15 @@ class ModelFolder:
         )
 
     def _preparation(self, told: dict[str, Any]) -> Preparation:
-        crops = bool(told.get("do_center_crop", False))
+        if "max_num_patches" in told:
+            raise ModelUnavailable(
+                f"The model in {self.path} takes pictures of any shape as patches (NaFlex), which"
+                " is not supported; take one of a fixed resolution, such as"
+                " google/siglip2-base-patch16-224."
+            )
+        # CLIP's processor crops unless it is told otherwise, every other only if it is.
+        kind = told.get("image_processor_type") or told.get("feature_extractor_type") or ""
+        crops = bool(told.get("do_center_crop", kind.startswith("CLIP")))
         size, crop = told.get("size", 224), told.get("crop_size")
         # A bare number is the shorter side where a crop follows, else a square.
         if isinstance(size, int):
@@ -177,6 +234,11 @@ _MARKS: Final = ("modules.json", "config.json")
 
 
 def _complete(folder: ModelFolder) -> ModelFolder:
+    if code := folder.code_of_its_own:
+        raise ModelUnavailable(
+            f"The model in {folder.path} brings program code of its own ({code}), which is not"
+            " run; take a model that sentence-transformers loads without trust_remote_code."
+        )
     if not folder.weight_files():
         raise ModelUnavailable(f"The model folder {folder.path} has no weights in it.")
     return folder
@@ -196,15 +258,28 @@ def _downloaded(repository: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        HfApi().model_info(repository, timeout=_HUB_SECONDS)
+        told = HfApi().model_info(repository, timeout=_HUB_SECONDS)
         logger.info("fetching the model %s from the hub", repository)
-        return Path(snapshot_download(repository, ignore_patterns=_OTHER_FORMATS))
+        names = [file.rfilename for file in told.siblings or ()]
+        return Path(snapshot_download(repository, ignore_patterns=_not_needed(names)))
     except Exception as error:
         # The hub's client changed its HTTP library, and with it its exceptions, twice.
         raise ModelUnavailable(
             f"The model {repository} is not on this machine and the model hub did not give it "
             f"({type(error).__name__})."
         ) from error
+
+
+def _not_needed(names: Sequence[str]) -> list[str]:
+    """Of the files of a repository, or as patterns, those that hold the same weights again."""
+    paths = [PurePosixPath(name) for name in names]
+    safe = {path.parent for path in paths if path.suffix == ".safetensors"}
+    pickles = [str(path) for path in paths if path.suffix == ".bin" and path.parent in safe]
+    whole = any(path.name in _WHOLE for path in paths)
+    return [*_OTHER_FORMATS, *pickles, *([f"{_OPEN_CLIP}*"] if whole else [])]
+
+
+_WHOLE: Final = ("model.safetensors", "pytorch_model.bin")
 
 
 def _read(file: Path) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ class Encoder(Protocol):
 
     The properties are cheap: they never load weights.  The first call of an `embed_` method
     may load them.  Both methods may be called from any one thread at a time.
+
+    An encoder may also have ``truncated(texts) -> list[bool]``: of each text whether it is longer
+    than the model reads, which a search then says; and what `FieldEncoder` adds.
     """
 
     @property
@@ -55,3 +58,18 @@ class Encoder(Protocol):
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """Vectors of shape (n, dims), unit length, in the same space as the pictures."""
+
+
+@runtime_checkable
+class FieldEncoder(Protocol):
+    """What an encoder has besides if it gives fields of the document along with the vectors.
+
+    The fields are stored with the vector, and reused with it for copies and renamed files.
+    """
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """Names of the fields it may give; the index must have them (docs/reference/fields.md)."""
+
+    def embed_with_fields(self, pictures: Pixels) -> tuple[Vectors, Sequence[Mapping[str, Any]]]:
+        """What `embed_images` gives, and the fields of each of the n pictures."""

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from es_imgsearch.embed.loading import pick_device, quiet, unit, weights_hash
+from es_imgsearch.embed.loading import (
+    first_line,
+    in_batches,
+    pick_device,
+    quiet,
+    unit,
+    weights_hash,
+)
 from es_imgsearch.embed.model_folder import ModelFolder, default_models_dir, find_folder
 from es_imgsearch.errors import ModelUnavailable, TextUnsupported
 from es_imgsearch.preparation import Preparation, fingerprint
@@ -134,16 +141,17 @@ class SentenceTransformersEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of what is done to pictures and texts around the weights."""
-        return fingerprint(
-            {
-                "preparation": self._processing.preparation,
-                "rescale": self._processing.rescale,
-                "mean": self._processing.mean,
-                "deviation": self._processing.deviation,
-                "truncate_dim": self._pictures.truncate_dim,
-                "prompts": self._texts.prompts,
-            }
-        )
+        parameters = {
+            "preparation": self._processing.preparation,
+            "rescale": self._processing.rescale,
+            "mean": self._processing.mean,
+            "deviation": self._processing.deviation,
+            "truncate_dim": self._pictures.truncate_dim,
+            "prompts": self._texts.prompts,
+        }
+        if self._texts.text_length is not None:
+            parameters["text_length"] = self._texts.text_length
+        return fingerprint(parameters)
 
     @cached_property
     def dims(self) -> int:
@@ -155,21 +163,21 @@ class SentenceTransformersEncoder:
         """Vectors of shape (n, dims), unit length, of pictures of shape (n, height, width, 3)."""
         if len(pictures) == 0:
             return np.zeros((0, self.dims), dtype=np.float32)
+        return self._checked(in_batches(pictures, _BATCH, self._outputs))
+
+    def _outputs(self, pictures: Pixels) -> Vectors:
         import torch
 
         model = self._picture_model
         processing = self._processing
         mean = torch.tensor(processing.mean, device=model.device)[:, None, None]
         deviation = torch.tensor(processing.deviation, device=model.device)[:, None, None]
-        batches = []
         with torch.inference_mode():
-            for start in range(0, len(pictures), _BATCH):
-                batch = torch.from_numpy(np.ascontiguousarray(pictures[start : start + _BATCH]))
-                floats = batch.to(model.device).permute(0, 3, 1, 2).float()
-                pixels = (floats * processing.rescale - mean) / deviation
-                features = model({"pixel_values": pixels.contiguous(), "modality": "image"})
-                batches.append(features["sentence_embedding"].float().cpu().numpy())
-        return self._checked(np.concatenate(batches))
+            floats = torch.from_numpy(pictures).to(model.device).permute(0, 3, 1, 2).float()
+            pixels = (floats * processing.rescale - mean) / deviation
+            features = model({"pixel_values": pixels.contiguous(), "modality": "image"})
+            found: Vectors = features["sentence_embedding"].float().cpu().numpy()
+        return found
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """Vectors of shape (n, dims), unit length; a text over the model's limit is cut.
@@ -184,7 +192,11 @@ class SentenceTransformersEncoder:
         if len(texts) == 0:
             return np.zeros((0, self.dims), dtype=np.float32)
         model = self._text_model
-        self._warn_of_cuts(model, texts)
+        if self._texts.text_length is not None:
+            # SigLIP saw lower-case texts only; not every published tokenizer makes them so
+            # (huggingface/transformers, pull request 43101).
+            texts = [text.lower() for text in texts]
+        self._log_cuts(model, texts)
         vectors = model.encode_query(list(texts), show_progress_bar=False, convert_to_numpy=True)
         return self._checked(vectors)
 
@@ -198,14 +210,16 @@ class SentenceTransformersEncoder:
             )
         return unit(cut)
 
-    def _warn_of_cuts(self, model: Any, texts: Sequence[str]) -> None:
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Of each text whether it is longer than the model reads."""
+        model = self._text_model
+        return [count > (model.max_seq_length or count) for count in _token_counts(model, texts)]
+
+    def _log_cuts(self, model: Any, texts: Sequence[str]) -> None:
         limit = model.max_seq_length
-        if not limit or model.tokenizer is None:
-            return
-        tokens = model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        for text, ids in zip(texts, tokens, strict=True):
-            if len(ids) > limit:
-                logger.warning("a text of %d tokens was cut to %d: %.40s", len(ids), limit, text)
+        for text, count in zip(texts, _token_counts(model, texts), strict=True):
+            if limit and count > limit:
+                logger.info("a text of %d tokens was cut to %d: %.40s", count, limit, text)
 
     @cached_property
     def _picture_model(self) -> Any:
@@ -231,12 +245,23 @@ class SentenceTransformersEncoder:
                 )
         except Exception as error:
             raise ModelUnavailable(
-                f"The model in {folder.path} cannot be loaded: {_first_line(error)}."
+                f"The model in {folder.path} cannot be loaded: {first_line(error)}."
             ) from error
+        if (length := folder.text_length) is not None:
+            model.max_seq_length = length
+            model[0].processing_kwargs["text"] = {
+                "padding": "max_length",
+                "truncation": True,
+                "max_length": length,
+                "return_attention_mask": False,
+            }
         # Weights stored in half precision are slow on a CPU and differ between devices.
         return model.float().eval()
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
+def _token_counts(model: Any, texts: Sequence[str]) -> list[int]:
+    """How many tokens each text has before it is cut; 0 where the model does not tell."""
+    if model.tokenizer is None:
+        return [0] * len(texts)
+    tokens = model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+    return [len(ids) for ids in tokens]

@@ -128,6 +128,10 @@ class Starter:
             return np.zeros((0, DIMS), dtype=np.float32)
         return unit(self._sentences.encode(texts) - self._class_mean)
 
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Of each text whether it is longer than 256 word pieces, so that its end is not read."""
+        return self._sentences.truncated(texts)
+
     def class_logits(self, pictures: Pixels) -> Vectors:
         """The classifier's output of shape (n, 1000), before the softmax."""
         import torch

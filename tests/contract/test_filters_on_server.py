@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from es_imgsearch.connection import connect
+from es_imgsearch.filters import filter_clauses
 from es_imgsearch.mapping import Tuning, new_meta
-from es_imgsearch.queries import exact_body, filter_clauses, knn_body
+from es_imgsearch.queries import exact_body, knn_body
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store, Write
@@ -33,6 +34,14 @@ MOMENTS = [
     "2025-01-01T00:00:00",
 ]
 CAMERAS = ["Canon EOS", 'He said "cheese"', "Olympus μ[mju:]", None, "*", "a..b"]
+# Vienna, 3 km and 55 km from it, on the other side of the world, and nowhere.
+PLACES: list[dict[str, float] | None] = [
+    {"lat": 48.2082, "lon": 16.3738},
+    {"lat": 48.235, "lon": 16.3738},
+    {"lat": 48.1486, "lon": 17.1077},
+    {"lat": -48.2082, "lon": -163.6262},
+    None,
+]
 TAGS = [["cat"], ["cat", "dog"], [], ["hot dog"]]
 
 
@@ -56,6 +65,7 @@ def documents() -> Iterator[Document]:
             "camera": CAMERAS[number // 2 % len(CAMERAS)],
             "tags": TAGS[number // 5 % len(TAGS)],
             "caption": "a black cat on a mat" if number % 4 else "a dog",
+            "location": PLACES[number % len(PLACES)],
             "attributes": {"colour": ["red", "dark red"][number % 2], "size": {"eu": f"{number}"}},
         }
         yield {key: value for key, value in fields.items() if value is not None}
@@ -121,6 +131,20 @@ def below(folder: str) -> Callable[[Document], bool]:
     return lambda each: each["folder"] == folder or each["folder"].startswith(f"{folder}/")
 
 
+def near(latitude: float, longitude: float, km: float) -> Callable[[Document], bool]:
+    """By the haversine on a sphere of 6,371 km."""
+
+    def holds(each: Document) -> bool:
+        if "location" not in each:
+            return False
+        place = np.radians([latitude, longitude, *each["location"].values()])
+        half = np.sin((place[:2] - place[2:]) / 2) ** 2
+        root = half[0] + np.cos(place[0]) * np.cos(place[2]) * half[1]
+        return bool(2 * 6371 * np.arcsin(np.sqrt(root)) <= km)
+
+    return holds
+
+
 DAY = taken("2024-05-31", "2024-06-01")
 
 CASES: list[tuple[dict[str, Any], Callable[[Document], bool]]] = [
@@ -158,6 +182,18 @@ CASES: list[tuple[dict[str, Any], Callable[[Document], bool]]] = [
     ({"width": "200.."}, lambda d: d["width"] >= 200),
     ({"width": (110.5, 119.5)}, lambda d: 110.5 <= d["width"] <= 119.5),
     ({"width": 117.5}, lambda d: False),
+    ({"width": "..1e15"}, lambda d: True),
+    ({"width": (2**31, None)}, lambda d: False),
+    ({"width": (-(2**40), 150)}, lambda d: d["width"] <= 150),
+    ({"mtime_ns": (1e30, None)}, lambda d: False),
+    ({"mtime_ns": (-1e30, 1e30)}, lambda d: True),
+    ({"embed_ms": (-1e300, 5)}, lambda d: d["embed_ms"] <= 5),
+    ({"location": (48.2082, 16.3738, "5km")}, near(48.2082, 16.3738, 5)),
+    ({"location": "48.2082,16.3738,100km"}, near(48.2082, 16.3738, 100)),
+    ({"location": (48.2082, 16.3738, "10m")}, near(48.2082, 16.3738, 0.01)),
+    ({"location": [(48.2082, 16.3738, "1km"), (-48, -163, "100mi")]},
+     lambda d: near(48.2082, 16.3738, 1)(d) or near(-48, -163, 160.9)(d)),
+    ({"location": None}, lambda d: "location" not in d),
     ({"width": 10**15}, lambda d: False),
     ({"embed_ms": "1.5..2.25"}, lambda d: 1.5 <= d["embed_ms"] <= 2.25),
     ({"embed_ms": 1.625}, lambda d: d["embed_ms"] == 1.625),

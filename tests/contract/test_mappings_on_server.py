@@ -54,7 +54,7 @@ def document(number: int, vector: np.ndarray, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-@pytest.mark.parametrize("profile", profile_names())
+@pytest.mark.parametrize("profile", [each for each in profile_names() if each != "reduced"])
 def test_each_profile_and_similarity_finds_what_comparing_all_finds(
     real_store: Store, profile: str, similarity: str
 ):

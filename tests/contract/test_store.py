@@ -112,12 +112,22 @@ def test_vectors_come_back_bit_for_bit_by_content(any_store: AnyStore):
     vector = unit_vector(1)
     written = document("a", content_id="c", image_embedding=vector)
     any_store.write([Write("a", document=written), Write("b", document=document("b"))])
-    assert any_store.vectors_by_content(["c"]) == {}, "not refreshed yet"
+    assert any_store.embedded_by_content(["c"]) == {}, "not refreshed yet"
     any_store.refresh()
-    found = any_store.vectors_by_content(["c", "unknown"])
+    found = any_store.embedded_by_content(["c", "unknown"])
     assert list(found) == ["c"]
-    assert found["c"].dtype == np.float32
-    assert (found["c"] == vector).all()
+    assert found["c"].vector.dtype == np.float32
+    assert (found["c"].vector == vector).all()
+    assert found["c"].fields == {}
+
+
+def test_fields_of_the_encoder_come_back_with_the_vector(any_store: AnyStore):
+    written = document("a", content_id="c", caption=["a cat", "a dog"], title="theirs")
+    any_store.write([Write("a", document=written), Write("b", document=document("b"))])
+    any_store.refresh()
+    found = any_store.embedded_by_content(["c", document("b")["content_id"]], ["caption"])
+    assert found["c"].fields == {"caption": ["a cat", "a dog"]}
+    assert [each.fields for name, each in found.items() if name != "c"] == [{}]
 
 
 def test_contents_and_their_holders(any_store: AnyStore):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from house import House, Proxy, Running, paint, pixels, until
+from house import PATIENCE_SECONDS, House, Proxy, Running, paint, pixels, until
 from PIL import Image
 
 from es_imgsearch.indexer import sync
@@ -190,11 +190,12 @@ def test_nothing_goes_on_when_nothing_happens(house: House, daemon: Running):
         return ask(method, path, *arguments, **named)
 
     store.request = listen  # type: ignore[method-assign]
-    until(lambda: time.monotonic() - last_request > 1.5, seconds=10)
+    until(lambda: time.monotonic() - last_request > 1.5)
 
 
 def test_a_file_written_in_pieces_is_indexed_once_and_complete(house: House):
-    with house.watched(settle_seconds=1.0) as daemon:
+    # Longer than a loaded machine keeps this test from writing; closing ends the wait.
+    with house.watched(settle_seconds=15.0) as daemon:
         raw = _picture_bytes(1)
         pause = threading.Event()
         with (house.folder / "slow.png").open("wb") as file:
@@ -399,12 +400,11 @@ def test_two_daemons_on_one_root_do_no_harm(house: House, daemon: Running):
 
 
 def test_an_emptied_root_deletes_nothing_until_somebody_says_so(
-    house: House, daemon: Running, caplog: pytest.LogCaptureFixture
+    house: House, daemon: Running, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    house.pictures(60)
+    house.pictures(60, "album")
     house.settle()
-    for path in house.folder.iterdir():
-        path.unlink()
+    (house.folder / "album").rename(tmp_path / "out")  # all at once
     until(house.paused)
     assert house.paused()["pictures"] == 60
     assert "empty" in house.paused()["reason"]
@@ -432,21 +432,22 @@ def test_a_part_of_a_root_may_go_but_not_too_much_at_once(
 ):
     paths = house.pictures(30)
     house.settle()
-    for path in paths[:5]:
+    # As many as may: even if the next one is judged alone, it is too many.
+    for path in paths[:6]:
         path.unlink()
     house.settle()
-    for path in paths[5:20]:
+    for path in paths[6:20]:
         path.unlink()
         threading.Event().wait(seconds)
     until(house.paused)
     assert "max_delete_share" in house.paused()["reason"]
-    assert len(house.indexed()) == 25
+    assert len(house.indexed()) == 24
     # One more does not open the door for the rest.
     paths[20].unlink()
     daemon.daemon._request(daemon.indexer.roots[0])
     until(lambda: not daemon.daemon._requests and not any(daemon.indexer._gone.values()))
-    assert len(house.indexed()) == 25
-    for n in range(5, 21):
+    assert len(house.indexed()) == 24
+    for n in range(6, 21):
         house.picture(f"{n:03}.png", n)
     house.settle()
     daemon.daemon._request(daemon.indexer.roots[0])
@@ -528,7 +529,7 @@ def test_nothing_is_lost_while_elasticsearch_is_away(
     caplog.set_level(logging.WARNING, logger="es_imgsearch")
     house.pictures(30, "before")
     with house.watched(
-        url=f"http://127.0.0.1:{proxy.port}", request_timeout_seconds=1.0, queue_size=20
+        url=f"http://127.0.0.1:{proxy.port}", request_timeout_seconds=5.0, queue_size=20
     ) as daemon:
         house.settle()
         house.pictures(15)
@@ -562,16 +563,25 @@ def test_stopping_while_elasticsearch_is_away(house: House, proxy: Proxy, waits_
             (house.folder / f"{n:03}.png").unlink()
         until(lambda: daemon.indexer.outage.seconds > 1)
         # What is in flight is left for the next start; deletions are never in flight.
-        assert daemon.stop(seconds=8.0) == (waits_with == "deletions")
+        assert daemon.stop() == (waits_with == "deletions")
     with house.watched():
         house.settle()
 
 
 def test_stopping_in_the_middle_leaves_the_rest_for_the_next_start(house: House):
     house.pictures(200)
-    house.encoder.before_batch = lambda _: threading.Event().wait(0.05)
+    stopping = threading.Event()
+
+    def hold(_pixels: object) -> None:
+        if house.encoder.pictures_embedded > 20:
+            assert stopping.wait(PATIENCE_SECONDS)
+
+    house.encoder.before_batch = hold
     running = Running(house.indexer(batch_size=4, queue_size=16))
     until(lambda: running.indexer.counts.embedded > 20)
+    running.daemon.stop()
+    until(running.indexer.pipeline.closing.is_set)
+    stopping.set()
     assert running.stop()  # what was in flight was finished
     assert 20 < len(house.indexed()) < 200
     house.encoder.before_batch = lambda _: None

@@ -354,3 +354,49 @@ def test_what_could_not_be_deleted_is_not_counted_twice(folder, monkeypatch: pyt
             photos.run(names(5))
     monkeypatch.setattr(photos.store, "write", write)
     assert photos.run(names(5)).pictures == 5
+
+
+def test_what_was_deleted_before_a_later_chunk_failed_counts_and_is_told(
+    folder, monkeypatch: pytest.MonkeyPatch
+):
+    photos = folder()
+    photos.add(names(100))
+    photos.remove(names(15))
+    write = photos.store.write
+
+    def half(writes: Any) -> Any:
+        passed = writes[:8]
+        return write(passed) | {each.image_id: StoreBusy("not now") for each in writes[8:]}
+
+    monkeypatch.setattr(photos.store, "write", half)
+    with pytest.raises(StoreBusy):
+        photos.run(names(15))
+    monkeypatch.setattr(photos.store, "write", write)
+    assert photos.held == 92
+    found = photos.run(names(15))
+    assert found.pictures == 15
+    assert sorted(found.paths) == sorted(names(15))
+    assert photos.held == 85
+    # 15 of the hundred went, so six more are too many.
+    photos.remove(names(6, 15))
+    assert_paused(photos.run(names(6, 15)), PauseKind.SHARE)
+    assert photos.run([]) == Deleted()
+
+
+def test_what_was_deleted_before_a_pause_is_told_with_it(folder, monkeypatch: pytest.MonkeyPatch):
+    photos = folder()
+    photos.add(names(40))
+    photos.remove(names(5))
+    write = photos.store.write
+
+    def half(writes: Any) -> Any:
+        return write(writes[:2]) | {each.image_id: StoreBusy("not now") for each in writes[2:]}
+
+    monkeypatch.setattr(photos.store, "write", half)
+    with pytest.raises(StoreBusy):
+        photos.run(names(5))
+    monkeypatch.setattr(photos.store, "write", write)
+    shutil.rmtree(photos.root.path)
+    found = photos.run(names(5))
+    assert found.pause is not None
+    assert (found.pictures, len(found.paths)) == (2, 2)

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_models import make_clip, make_open_clip, make_siglip, make_text_model
 
 from es_imgsearch.embed import Encoder, encoder_names, load_encoder, registry, starter
 from es_imgsearch.embed.loading import pick_device, unit, weights_hash
 from es_imgsearch.embed.minilm import MiniLM
-from es_imgsearch.embed.model_folder import ModelFolder
+from es_imgsearch.embed.model_folder import ModelFolder, _not_needed
 from es_imgsearch.errors import (
     EncoderUnknown,
     ModelUnavailable,
@@ -59,12 +60,13 @@ def cosines(left: Any, right: Any) -> Any:
 
 
 def test_ours_are_registered() -> None:
-    assert {"starter", "clip", "sentence-transformers"} <= set(encoder_names())
+    ours = {"starter", "clip", "sentence-transformers", "timm", "caption"}
+    assert ours <= set(encoder_names())
 
 
 @pytest.mark.parametrize("spec", ["nonesuch", "nonesuch:argument", ""])
 def test_an_unknown_name_lists_the_known_ones(spec: str) -> None:
-    with pytest.raises(EncoderUnknown, match=r"clip, sentence-transformers, starter"):
+    with pytest.raises(EncoderUnknown, match=r"caption, clip, sentence-transformers, starter"):
         load_encoder(spec)
 
 
@@ -294,86 +296,6 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_clip(folder: Path) -> None:
-    import torch
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    ends = [f"{letter}</w>" for letter in letters]
-    tokens = [*letters, *ends, "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {token: at for at, token in enumerate(tokens)}
-    sizes = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "projection_dim": 16,
-    }
-    torch.manual_seed(0)
-    model = CLIPModel(
-        CLIPConfig(
-            projection_dim=16,
-            vision_config={**sizes, "image_size": 64, "patch_size": 16},
-            text_config={
-                **sizes,
-                "vocab_size": len(tokens),
-                "max_position_embeddings": 77,
-                "bos_token_id": len(tokens) - 2,
-                "eos_token_id": len(tokens) - 1,
-            },
-        )
-    )
-    inner = folder / "0_CLIPModel"
-    model.save_pretrained(inner)
-    CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77).save_pretrained(inner)
-    # As the published model has it: bare numbers, the old class name.
-    settings = {
-        "crop_size": 64,
-        "do_center_crop": True,
-        "do_normalize": True,
-        "do_resize": True,
-        "feature_extractor_type": "CLIPFeatureExtractor",
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "resample": 3,
-        "size": 64,
-    }
-    (inner / "preprocessor_config.json").write_text(json.dumps(settings))
-    modules = [
-        {
-            "idx": 0,
-            "name": "0",
-            "path": "0_CLIPModel",
-            "type": "sentence_transformers.models.CLIPModel",
-        }
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules))
-
-
-def make_text_model(folder: Path, dims: int = 16) -> None:
-    import torch
-    from sentence_transformers import SentenceTransformer, models
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "ein", "hund"]
-    torch.manual_seed(1)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=40,
-    )
-    plain = folder.parent / "plain-bert"
-    BertModel(config).save_pretrained(plain)
-    BertTokenizer(vocab={word: at for at, word in enumerate(words)}).save_pretrained(plain)
-    transformer = models.Transformer(str(plain))
-    modules = [transformer, models.Pooling(32), models.Dense(32, dims, bias=False)]
-    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
-    shutil.rmtree(plain)
-
-
 @pytest.fixture(scope="module")
 def clip(models_dir: Path) -> Encoder:
     return load_encoder("clip", models_dir=models_dir, device="cpu")
@@ -448,14 +370,24 @@ def test_clip_takes_empty_batches(clip: Encoder) -> None:
         ("sentence-transformers:clip-ViT-B-32", "a text of 362 tokens was cut to 77: cat dog"),
     ],
 )
-def test_a_text_that_is_too_long_is_cut_with_a_warning(
+def test_a_text_that_is_too_long_is_cut_and_that_is_told(
     models_dir: Path, caplog: pytest.LogCaptureFixture, spec: str, message: str
 ) -> None:
     encoder = load_encoder(spec, models_dir=models_dir, device="cpu")
-    with caplog.at_level(logging.WARNING, "es_imgsearch"):
-        assert_unit_vectors(encoder.embed_texts(["a cat", "cat dog " * 60]), (2, 16))
+    texts = ["a cat", "cat dog " * 60]
+    with caplog.at_level(logging.INFO, "es_imgsearch"):
+        assert_unit_vectors(encoder.embed_texts(texts), (2, 16))
     (record,) = caplog.records
     assert record.getMessage().startswith(message)
+    assert encoder.truncated(texts) == [False, True]  # type: ignore[attr-defined]
+
+
+def test_the_starter_tells_of_a_text_of_more_than_256_word_pieces(starter: Encoder) -> None:
+    fits, longer = "cat " * 254, "cat " * 255  # and two that every text begins and ends with
+    assert starter.truncated(["a cat", fits, longer]) == [False, False, True]  # type: ignore[attr-defined]
+    whole, cut, same = starter.embed_texts([fits, longer, longer + "dog"])
+    assert np.array_equal(cut, same)
+    assert cosines(whole[None], cut[None]).min() > 0.999
 
 
 def test_one_model_for_pictures_and_texts(models_dir: Path) -> None:
@@ -500,6 +432,115 @@ def test_a_model_saved_by_this_sentence_transformers(models_dir: Path, tmp_path:
     assert (after.dims, after.supports_text) == (16, True)
     pixels = prepared(after, noise(2, 80, 100))
     assert cosines(after.embed_images(pixels), before.embed_images(pixels)).min() > 0.99999
+
+
+# --- models as they are published -------------------------------------------------------------
+
+LAYOUTS = {
+    "clip": (make_clip, 16, Preparation(width=64, height=64, mode="crop", resize=64)),
+    "open_clip": (make_open_clip, 16, Preparation(width=64, height=64, mode="crop", resize=64)),
+    "siglip": (
+        make_siglip,
+        32,
+        Preparation(width=64, height=64, mode="squash", resampling="bilinear"),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def layout(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, int, Preparation]:
+    make, dims, preparation = LAYOUTS[request.param]
+    folder = tmp_path_factory.mktemp("published") / request.param
+    make(folder)
+    return folder, dims, preparation
+
+
+def test_a_published_layout_gives_the_vectors_of_its_own_processor(
+    layout: tuple[Path, int, Preparation],
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder, dims, preparation = layout
+    encoder = load_encoder(str(folder), device="cpu")
+    assert (encoder.dims, encoder.supports_text) == (dims, True)
+    assert encoder.preparation == preparation
+    reference = SentenceTransformer(str(folder), device="cpu")
+    for size in ((200, 120), (90, 333), (64, 64)):
+        images = noise(4, *size)
+        expected = reference.encode(images, normalize_embeddings=True, show_progress_bar=False)
+        vectors = encoder.embed_images(prepared(encoder, images))
+        assert_unit_vectors(vectors, (4, dims))
+        assert cosines(vectors, expected).min() >= 0.999
+
+
+def test_a_published_layout_embeds_alone_as_in_a_batch(
+    layout: tuple[Path, int, Preparation],
+) -> None:
+    folder, dims, _ = layout
+    encoder = load_encoder(str(folder), device="cpu")
+    pixels = prepared(encoder, noise(34, 64, 64))
+    alone = np.concatenate([encoder.embed_images(one[None]) for one in pixels])
+    assert cosines(alone, encoder.embed_images(pixels)).min() >= 0.99999
+
+    texts = ["a cat", "a very much longer sentence of a motorcycle", "b"]
+    one_by_one = np.concatenate([encoder.embed_texts([text]) for text in texts])
+    together = encoder.embed_texts(texts)
+    assert_unit_vectors(together, (3, dims))
+    assert cosines(one_by_one, together).min() >= 0.99999
+
+
+def test_texts_of_siglip_are_lower_case_and_padded_as_in_training(tmp_path: Path) -> None:
+    """By hand: 64 tokens, no attention mask, the model's own text tower."""
+    import torch
+    from transformers import AutoTokenizer, SiglipModel
+
+    make_siglip(tmp_path / "siglip")
+    encoder = load_encoder(str(tmp_path / "siglip"), device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "siglip")
+    ids = tokenizer("a cat", padding="max_length", max_length=64, return_tensors="pt")["input_ids"]
+    assert ids.shape == (1, 64)
+    with torch.inference_mode():
+        model = SiglipModel.from_pretrained(tmp_path / "siglip").eval()
+        expected = unit(model.get_text_features(input_ids=ids).pooler_output.numpy())
+
+    assert cosines(encoder.embed_texts(["A Cat"]), expected).min() >= 0.99999
+    assert encoder.truncated(["a" * 80, "a"]) == [True, False]  # type: ignore[attr-defined]
+
+
+def test_what_open_clip_keeps_beside_a_model_is_no_part_of_it(tmp_path: Path) -> None:
+    make_open_clip(tmp_path / "laion")
+    before = load_encoder(str(tmp_path / "laion")).revision
+    (tmp_path / "laion" / "open_clip_model.safetensors").unlink()
+    assert load_encoder(str(tmp_path / "laion")).revision == before
+
+
+def test_of_the_hub_only_one_copy_of_the_weights_is_fetched() -> None:
+    laion = ["config.json", "model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors"]
+    assert {"pytorch_model.bin", "open_clip_*"} <= set(_not_needed(laion))
+    mixed = ["0_CLIPModel/model.safetensors", "0_CLIPModel/a.bin", "2_Dense/pytorch_model.bin"]
+    assert "0_CLIPModel/a.bin" in _not_needed(mixed)
+    assert "2_Dense/pytorch_model.bin" not in _not_needed(mixed)
+    assert "open_clip_*" not in _not_needed(["open_clip_model.safetensors"])
+
+
+def test_pictures_of_any_shape_are_refused(tmp_path: Path) -> None:
+    """As google/siglip2-base-patch16-naflex."""
+    make_siglip(tmp_path / "naflex")
+    settings = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "max_num_patches": 256}
+    (tmp_path / "naflex" / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelUnavailable, match=r"NaFlex.*siglip2-base-patch16-224"):
+        load_encoder(str(tmp_path / "naflex"))
+
+
+def test_a_models_own_program_is_not_run(tmp_path: Path) -> None:
+    """As jinaai/jina-clip-v2."""
+    make_clip(tmp_path / "jina")
+    modules = [{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "custom_st.Transformer"}]
+    (tmp_path / "jina" / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ModelUnavailable, match=r"custom_st.Transformer.* is not run"):
+        load_encoder(str(tmp_path / "jina"))
 
 
 def test_a_text_model_alone_takes_no_pictures(models_dir: Path) -> None:

@@ -35,6 +35,10 @@ from es_imgsearch.resources import folder, load_json
 SEAL = Seal(name="fake", revision="r1", dims=128, fingerprint="f00d", supports_text=True)
 
 
+# Those that keep the encoder's own vectors; tests/unit/test_reduction.py is about the other.
+WHOLE = [name for name in profile_names() if name != "reduced"]
+
+
 def meta_of(profile: str = "exact", similarity: str = "cosine", **seal: Any) -> Meta:
     return new_meta(replace(SEAL, **seal), profile, similarity)
 
@@ -47,16 +51,18 @@ def test_the_profiles_are_the_files_that_are_there():
         sorted(
             entry.name.removesuffix(".json")
             for entry in folder("mappings").iterdir()
-            if entry.name.endswith(".json") and entry.name not in {"common.json", "failures.json"}
+            if entry.name.endswith(".json")
+            and entry.name
+            not in {"background.json", "common.json", "failures.json", "reduction.json"}
         )
     )
-    assert {"exact", "balanced", "compact", "binary"} <= set(profile_names())
+    assert {"exact", "balanced", "compact", "binary", "reduced"} <= set(profile_names())
     assert DEFAULT_PROFILE in profile_names()
     assert DEFAULT_SIMILARITY in SIMILARITIES
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-@pytest.mark.parametrize("profile", profile_names())
+@pytest.mark.parametrize("profile", WHOLE)
 def test_each_profile_composes_with_the_common_fields(profile: str, similarity: str):
     body = index_body(meta_of(profile, similarity))
     vector = body["mappings"]["properties"][VECTOR_FIELD]
@@ -80,13 +86,14 @@ def test_each_profile_says_what_it_is_and_how_it_is_searched(profile: str):
     quantised = load_profile(profile)["properties"][VECTOR_FIELD]["index_options"]["type"]
     # What was never quantised has nothing to compare again.
     assert (tuning.oversample is None) == (quantised in {"flat", "hnsw"})
-    assert meta_of(profile).tuning == tuning
+    if profile in WHOLE:
+        assert meta_of(profile).tuning == tuning
 
 
 def test_the_index_is_strict_sorted_and_keeps_the_vector_out_of_the_source():
     body = index_body(meta_of())
     assert body["mappings"]["dynamic"] == "strict"
-    assert body["mappings"]["_source"] == {"excludes": [VECTOR_FIELD]}
+    assert body["mappings"]["_source"] == {"excludes": [VECTOR_FIELD, "colour_embedding"]}
     for each in (body, failures_body()):
         assert each["settings"]["index.sort.field"] == ["root", "relative_path"]
         assert each["settings"]["refresh_interval"] == "1s"

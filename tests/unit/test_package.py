@@ -100,15 +100,21 @@ import json
 from es_imgsearch.mapping import Seal, index_body, failures_body, new_meta, profile_names
 from es_imgsearch.resources import folder
 seal = Seal(name="fake", revision="1", dims=128, fingerprint="f")
-bodies = {name: index_body(new_meta(seal, name, "cosine")) for name in profile_names()}
+import numpy
+from es_imgsearch.reduction import fit
+cut = fit(numpy.random.default_rng(0).normal(size=(300, 128)))
+cuts = {"reduced": cut}
+bodies = {name: index_body(new_meta(seal, name, "cosine", cuts.get(name)))
+          for name in profile_names()}
 print(json.dumps({"bodies": bodies, "failures": failures_body(),
                   "folders": [str(folder("mappings")), str(folder("kibana"))]}))
 """
     found = json.loads(python(installed, tmp_path, "-c", code))
-    assert {"exact", "balanced", "compact", "binary"} <= found["bodies"].keys()
-    for body in found["bodies"].values():
+    assert {"exact", "balanced", "compact", "binary", "reduced"} <= found["bodies"].keys()
+    for name, body in found["bodies"].items():
         assert body["mappings"]["dynamic"] == "strict"
-        assert body["mappings"]["properties"]["image_embedding"]["dims"] == 128
+        dims = body["mappings"]["properties"]["image_embedding"]["dims"]
+        assert dims == (96 if name == "reduced" else 128)
     for each in found["folders"]:
         assert Path(each).is_relative_to(installed)
 

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from es_imgsearch.backoff import Outage
 from es_imgsearch.errors import (
     IndexMissing,
+    ReadersFailed,
     StoreBusy,
     StoreDenied,
     StoreRejected,
@@ -244,6 +246,79 @@ def test_an_outage_delays_and_drops_nothing(bench: Bench):
     bench.run(*names)
     assert bench.pipeline.counts.embedded == 5
     assert bench.pipeline.outage.seconds == 0
+
+
+def test_an_outage_is_over_when_the_last_who_met_it_succeeds(caplog: pytest.LogCaptureFixture):
+    outage = Outage()
+    outage.begins(StoreUnreachable("Away."), "write")
+    outage.begins(StoreUnreachable("Away."), "embed")
+    outage.ends("embed")
+    outage.ends("somebody else")
+    outage.begins(StoreBusy("Busy."), "write")
+    assert outage.seconds > 0
+    assert [record.message for record in caplog.records] == [
+        "Away. Waiting for it; nothing is dropped."
+    ]
+    outage.ends("write")
+    assert outage.seconds == 0
+    assert "works again" in caplog.records[-1].message
+    outage.ends("write")
+    assert len(caplog.records) == 2
+
+
+def test_where_only_writing_is_refused_it_is_told_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+):
+    """Looking up vectors goes on working meanwhile, and says nothing of writing."""
+    write, refused = bench.store.write, 0
+
+    def blocked(writes):
+        nonlocal refused
+        if refused < 3:
+            refused += 1
+            return {each.image_id: StoreBusy("Read-only.") for each in writes}
+        return write(writes)
+
+    bench.store.write = blocked  # type: ignore[method-assign]
+    for n in range(4):
+        bench.picture(f"{n}.png", f"rgb({n * 40},0,0)")
+        bench.submit(f"{n}.png")
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    told = [record.message for record in caplog.records]
+    assert ["Waiting for it" in each for each in told] == [True, False], told
+    assert bench.pipeline.counts.embedded == 4
+
+
+def test_only_what_was_refused_is_written_again(bench: Bench, caplog: pytest.LogCaptureFixture):
+    write, refused = bench.store.write, []
+
+    def pressed(writes):
+        if refused:
+            return write(writes)
+        refused.extend(each.image_id for each in writes[1:])
+        return write(writes[:1]) | {each: StoreBusy("429") for each in refused}
+
+    bench.store.write = pressed  # type: ignore[method-assign]
+    names = [f"{n}.png" for n in range(4)]
+    for n, name in enumerate(names):
+        bench.picture(name, f"rgb({n * 40},0,0)")
+    held = threading.Event()
+    bench.encoder.before_batch = lambda _: held.wait(PATIENCE_SECONDS)
+    bench.submit(*names)
+    held.set()
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    written = [each.image_id for bulk in bench.store.bulks for each in bulk]
+    assert sorted(written) == sorted(image_id("r", name) for name in names)
+    assert not caplog.records, "it goes on, only slower: no outage"
+
+
+def test_readers_that_cannot_work_end_the_pipeline_and_blame_no_file(bench: Bench):
+    bench.picture("a.png")
+    bench.pipeline._workers._failed = ReadersFailed("readers_failed", "They all end.")
+    bench.submit("a.png")
+    with pytest.raises(ReadersFailed):
+        bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    assert not bench.store.bulks
 
 
 def test_a_document_rejected_for_good_becomes_a_failure_and_harms_no_other(bench: Bench):

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import picture_samples as samples
 import pytest
 from PIL import Image
 
 from es_imgsearch.errors import ImageMissing, SettingsError, UsageError
+from es_imgsearch.hits import Hit, Hits, Made
 from es_imgsearch.mapping import new_meta
 from es_imgsearch.sealing import seal_of
-from es_imgsearch.search import ImageSearch
+from es_imgsearch.search import AsyncImageSearch, ImageSearch
 from es_imgsearch.settings import load_settings
+from es_imgsearch.talk import Request
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
 
 class SearchedStore(MemoryStore):
     """Finds nothing and keeps what it was asked."""
 
-    def search(self, body: dict[str, Any]) -> dict[str, Any]:
-        self.asked = body
+    def send(self, request: Request) -> dict[str, Any]:
+        if request.method == "GET":
+            info = self.info()
+            mappings = {"_meta": info.meta.to_body(), "properties": info.properties}
+            return {info.name: {"mappings": mappings, "settings": {"index": {}}}}
+        assert request.body is not None
+        self.asked = orjson.loads(request.body)
         return {}
 
 
@@ -38,8 +47,8 @@ def search() -> ImageSearch:
 
 def asked(search: ImageSearch, *query: Any, **options: Any) -> np.ndarray:
     search.search(*query, **options)
-    vector: np.ndarray = search._store.asked["knn"]["query_vector"]  # type: ignore[attr-defined]
-    return vector
+    vector = search._store.asked["knn"]["query_vector"]  # type: ignore[attr-defined]
+    return np.asarray(vector, dtype=np.float32)
 
 
 @pytest.mark.parametrize("kind", ["text", "path", "bytes", "image", "array"])
@@ -100,3 +109,58 @@ def test_arguments_are_checked_as_settings_are():
         ImageSearch("127.0.0.1:9200", settings=settings)
     with pytest.raises(UsageError, match=r"one address, .* not a list"):
         ImageSearch(["http://127.0.0.1:9200"])  # type: ignore[arg-type]
+
+
+def test_both_clients_have_the_same_methods_with_the_same_arguments():
+    def methods(client: type) -> dict[str, str]:
+        return {
+            name: str(inspect.signature(method))
+            for name, method in vars(client).items()
+            if inspect.isfunction(method) and not name.startswith("_")
+        }
+
+    ours, theirs = methods(ImageSearch), methods(AsyncImageSearch)
+    assert ours.keys() == theirs.keys() >= {"search", "similar", "similarity", "get", "embed"}
+    del ours["close"], theirs["close"]
+    assert ours == theirs
+    for name in ours.keys() - {"reload"}:
+        assert inspect.iscoroutinefunction(getattr(AsyncImageSearch, name))
+        assert inspect.getdoc(getattr(ImageSearch, name))
+
+
+def test_the_vector_is_sent_to_the_last_bit(search: ImageSearch):
+    vector = np.random.default_rng(0).normal(size=FakeEncoder.dims).astype(np.float32)
+    vector /= np.linalg.norm(vector)
+    assert np.array_equal(asked(search, asked(search, vector)), asked(search, vector))
+
+
+def test_hits_are_made_when_they_are_looked_at_and_once():
+    made: list[int] = []
+
+    def make(number: int) -> Hit:
+        made.append(number)
+        return Hit(str(number), "r", f"{number}.jpg", 1.0, None, {})
+
+    hits = Hits(Made(1000, make), 1)
+    assert len(hits) == 1000
+    assert made == []
+    assert hits[-1] is hits[999]
+    assert [hit.image_id for hit in hits[10:12]] == ["10", "11"]
+    assert made == [999, 10, 11]
+    assert repr(hits).splitlines()[-1] == "  and 980 more"
+    with pytest.raises(IndexError):
+        hits[1000]
+
+
+def test_a_notebook_gets_a_bounded_number_of_small_pictures(tmp_path: Path):
+    path = tmp_path / "a.png"
+    path.write_bytes(samples.sample("png"))
+    there = Hit("1", "r", "a&b.png", 0.5, None, {}, path)
+    gone = Hit("2", "r", "\udce9.png", 0.5, None, {}, tmp_path / "none.png")
+    shown = Hits([there, gone] * 100, 1)._repr_html_()
+    assert shown.count("<img") == 12
+    assert shown.count("original not here") == 12
+    assert "a&amp;b.png" in shown
+    assert "and 176 more" in shown
+    assert len(shown.encode()) < 500_000
+    assert "nothing found" in Hits([], 1)._repr_html_()

@@ -136,3 +136,9 @@ def test_words_and_pictures_of_one_query_are_all_shown(original: Path):
     wordless = draw_sheet([Hits([], 1, [original, blue])])
     assert wordless.size == both.size
     assert ImageChops.difference(wordless, both).getbbox()
+
+
+def test_a_sheet_of_very_many_hits_shows_the_first_and_says_so(original: Path):
+    few, many = (draw_sheet([Hits([hit(original)] * n, 1, ["a"])]) for n in (200, 10_000))
+    assert many.size == few.size
+    assert ImageChops.difference(few, many).getbbox()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ import picture_samples as samples
 import pytest
 from PIL import Image
 
+from es_imgsearch import workers
 from es_imgsearch.describe import load_describers, mapped_describers
-from es_imgsearch.errors import ReadError, SettingsError
+from es_imgsearch.errors import ReadError, ReadersFailed, SettingsError
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.read import Skipped
 from es_imgsearch.records import Picture
@@ -205,6 +207,46 @@ def test_closing_ends_every_worker_and_may_be_repeated(readers, tmp_path: Path):
 def test_a_describer_that_cannot_be_loaded_is_told_before_any_file_is_read(readers):
     with pytest.raises(SettingsError, match=r"'broken' .* no such model"):
         readers(plan(("broken",)))
+
+
+def test_a_pool_that_breaks_is_replaced_and_costs_no_file(readers, tmp_path: Path):
+    """A worker that ends while nothing is read takes the pool with it."""
+    read = readers(plan())
+    before = int(assert_reads(read, tmp_path).fields["attributes"]["pid"])
+    os.kill(before, signal.SIGKILL)
+    asked = [read.start(picture(tmp_path, f"{n}")) for n in range(20)]
+    outcomes = [each.get(timeout=TIMEOUT_SECONDS) for each in asked]
+    assert [each for each in outcomes if not isinstance(each, Picture)] == []
+    assert all(each.empty() for each in asked), "each has one outcome"
+    assert int(assert_reads(read, tmp_path).fields["attributes"]["pid"]) != before
+
+
+def test_workers_that_cannot_begin_are_no_pictures_fault(readers, tmp_path: Path):
+    read = readers(plan())
+    pid = int(assert_reads(read, tmp_path).fields["attributes"]["pid"])
+    shutil.rmtree(tmp_path / "worker_hooks-1.0.dist-info")  # somebody uninstalls it
+    os.kill(pid, signal.SIGKILL)
+    for name in ("one", "two"):
+        outcome = read(picture(tmp_path, name))
+        assert isinstance(outcome, ReadersFailed)
+    assert not outcome.transient
+
+
+def test_whatever_reading_raises_can_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An exception that cannot be unpickled would break the pool for all the other files."""
+
+    class Odd(Exception):
+        def __init__(self, first: int, second: int) -> None:
+            super().__init__("odd")
+
+    def raise_it(*_given: object, **_named: object) -> None:
+        raise Odd(1, 2)
+
+    monkeypatch.setattr(workers, "_plan", plan())
+    monkeypatch.setattr(workers, "read_file", raise_it)
+    with pytest.raises(ReadError, match="Odd: odd") as caught:
+        workers._read(str(tmp_path))
+    assert caught.value.error_class == "corrupt"
 
 
 def test_workers_that_were_never_used_can_be_closed(readers):

@@ -1,0 +1,73 @@
+"""An index full of vectors for as long as a benchmark needs it, loaded the fast way."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import orjson
+from vectors import Vectors
+
+from es_imgsearch.connection import connect
+from es_imgsearch.mapping import VECTOR_FIELD, Seal, index_body, new_meta
+from es_imgsearch.settings import load_settings
+from es_imgsearch.store import Store
+
+_CHUNK = 500
+_MERGE_SECONDS = 3600
+
+
+@contextmanager
+def filled_index(profile: str, vectors: Vectors) -> Iterator[Store]:
+    """A store on a fresh index of these vectors, one segment; an id is a position.
+
+    Vectors are loaded without graphs, which are built once, by the merge.  Everything is removed
+    at the end.
+    """
+    name = f"bench-{profile}-{uuid.uuid4().hex[:8]}"
+    store = Store(connect(load_settings({"index": name})), name)
+    meta = new_meta(Seal("bench", "1", vectors.shape[1], "1"), profile, "cosine")
+    try:
+        store.create(meta, for_loading=True)
+        add(store, vectors, 0)
+        field = index_body(meta)["mappings"]["properties"][VECTOR_FIELD]
+        changed = {} if field["index_options"]["type"] == "flat" else {VECTOR_FIELD: field}
+        store.end_loading(changed, {"refresh_interval": "1s"})
+        # A segment that stands alone is never rewritten, and would keep its vectors without graph.
+        add(store, vectors[:10], 0)
+        finish(store)
+        yield store
+    finally:
+        for index in (store.index, store.failures):
+            store.client.options(ignore_status=404).indices.delete(index=f"{index}-000001")
+            store.client.options(ignore_status=404).indices.delete_index_template(name=index)
+        store.client.close()
+
+
+def add(store: Store, vectors: Vectors, first: int) -> None:
+    """Index vectors under the ids from `first` on."""
+    for start in range(0, len(vectors), _CHUNK):
+        lines = []
+        for n in range(start, min(start + _CHUNK, len(vectors))):
+            each = f"{first + n}"
+            lines.append(orjson.dumps({"index": {"_index": store.index, "_id": each}}))
+            fields = {
+                "image_id": each,
+                "root": "b",
+                "relative_path": each,
+                "content_id": each,
+                VECTOR_FIELD: vectors[n],
+            }
+            lines.append(orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY))
+        body = b"\n".join([*lines, b""])
+        failed = [each for each in store.bulk(body, "application/x-ndjson") if each is not None]
+        if failed:
+            raise failed[0]
+
+
+def finish(store: Store) -> None:
+    """Merge into one segment and make it searchable."""
+    store.refresh()
+    store.merge(wait_seconds=_MERGE_SECONDS)
+    store.refresh()

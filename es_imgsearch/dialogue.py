@@ -1,0 +1,287 @@
+"""Every method of the client as a generator, which does no I/O; see `talk`.
+
+`search.ImageSearch` and `search.AsyncImageSearch` carry them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from es_imgsearch.asked import (
+    Queries,
+    Query,
+    StoredPicture,
+    Term,
+    Vector,
+    combined,
+    is_vector,
+    terms_of,
+    texts_of,
+)
+from es_imgsearch.background import relevance_of
+from es_imgsearch.errors import ImageMissing, NotCalibrated, UsageError
+from es_imgsearch.filters import filter_clauses
+from es_imgsearch.found import Asked, hits_of
+from es_imgsearch.fusion import check_facets
+from es_imgsearch.hits import Hits
+from es_imgsearch.kept_reduction import reduction_of
+from es_imgsearch.mapping import Meta
+from es_imgsearch.options import Plan, SearchOptions
+from es_imgsearch.parts import CONTENT, weighted_parts
+from es_imgsearch.query_encoder import QueryEncoder
+from es_imgsearch.query_picture import Box, QueryPicture
+from es_imgsearch.reduced_vectors import Lookup, ReducedVectors, Refinement
+from es_imgsearch.relevance import IMAGE, TEXT, Rating, Relevance
+from es_imgsearch.retrieval import Ranking, Search, found, text_body, vector_body
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import IndexInfo
+from es_imgsearch.talk import Talk, document_request, info_request
+from es_imgsearch.term_vectors import TermVectors
+
+
+class Dialogue:
+    """What the client can do with one index.
+
+    Every search takes the options of `SearchOptions`, and `k`: how many hits, 1 to 10,000.
+    """
+
+    def __init__(
+        self,
+        index: str,
+        settings: Settings,
+        model: QueryEncoder,
+        originals: Callable[[Meta], Lookup | None] = lambda _meta: None,
+    ) -> None:
+        """`originals` opens those of a reduced index, see `originals.originals_of`."""
+        self._index = index
+        self._open_originals = originals
+        self._settings = settings
+        self._model = model
+        self._vectors = TermVectors(index, settings, model)
+        self._info: IndexInfo | None = None
+        # An index that cannot tell relevance is not asked for it again: (None,).
+        self._relevance: tuple[Relevance | None] | None = None
+        self._reduced: ReducedVectors | None = None
+
+    # -- searching -------------------------------------------------------------------------
+
+    def search_text(self, text: str, k: int = 10, **options: Unpack[SearchOptions]) -> Talk[Hits]:
+        """Pictures that fit words.
+
+        Raises TextUnsupported where the index's encoder knows pictures only.
+        """
+        return (yield from self.search([text], k=k, **options))
+
+    def search_image(
+        self,
+        image: QueryPicture | str,
+        box: Box | None = None,
+        k: int = 10,
+        **options: Unpack[SearchOptions],
+    ) -> Talk[Hits]:
+        """Pictures like a picture: a path, the bytes of a file, a PIL image or an array.
+
+        `box` is (x, y, width, height) in pixels of the upright picture: only that part counts.
+        Raises QueryPictureInvalid.
+        """
+        return (yield from self.search([_as_picture(image)], box=box, k=k, **options))
+
+    def similar(self, image_id: str, k: int = 10, **options: Unpack[SearchOptions]) -> Talk[Hits]:
+        """Pictures like a stored one, which is not among them; needs no model.
+
+        Raises ImageMissing.
+        """
+        return (yield from self.search([StoredPicture(image_id)], k=k, **options))
+
+    def search(
+        self,
+        positive: Queries,
+        negative: Queries = (),
+        k: int = 10,
+        *,
+        box: Box | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> Talk[Hits]:
+        """Pictures near every positive query and away from every negative one.
+
+        A string is words; a path has to be a `Path`; an array of one axis is a vector of the
+        index's encoder; a `StoredPicture` stands for the one of its image_id, which is not
+        among the hits.  One query need not be in a list, and each may be a pair (query, weight).
+        The query vector is the weighted sum of the positive unit vectors less the negative
+        ones, brought to unit length.  `box` applies to every picture given.  In mode text,
+        pictures that hold every word of a negative text are left out.
+        """
+        plan = Plan.of(k, options)
+        terms = terms_of(positive, negative)
+        texts = texts_of(terms)
+        info = yield from self.info()
+        check_facets(plan.facets, info.properties)
+        clauses = self._clauses(plan, terms, info)
+        parts = weighted_parts(plan.weights, info.properties, self._index)
+        asked = Asked(plan, info, self._settings.host, terms)
+        if plan.mode != "vector":
+            _check_words(terms, texts, plan)
+        searches: dict[Ranking, Search] = {}
+        refinement: Refinement | None = None
+        if plan.mode != "text":
+            if box is not None:
+                # Cut before it is asked for, since a sheet shows what was searched with.
+                terms = yield from self._vectors.cut(terms, box)
+            reduced = yield from self._reduced_vectors(info)
+            chosen = [part for part, _ in parts]
+            prepared = yield from self._vectors.prepared(terms, chosen, info, reduced)
+            vectors = {
+                part.name: combined(prepared.vectors[part.name], [each.weight for each in terms])
+                for part, _ in parts
+            }
+            asked = asked._replace(
+                terms=terms,
+                notes=prepared.notes,
+                parts=[(part, weight, vectors[part.name]) for part, weight in parts],
+                of_terms=prepared.vectors.get(CONTENT.name, ()),
+            )
+            if plan.weights is None:
+                rating = yield from self._rating(terms, vectors[CONTENT.name], plan, info)
+                asked = asked._replace(rating=rating)
+            if reduced is not None:
+                if plan.weights is None:
+                    refinement = reduced.refinement(
+                        vectors[CONTENT.name], is_whole=prepared.are_whole
+                    )
+                asked = _as_stored(asked, reduced)
+            searches["vector"] = partial(vector_body, asked)
+        if plan.mode != "vector":
+            searches["text"] = partial(text_body, asked, texts)
+        answers = yield from found(self._index, searches, plan, clauses, refinement)
+        return hits_of(answers, asked)
+
+    def similarity(
+        self, one: Query | str, other: Query | str, *, part: str = CONTENT.name
+    ) -> Talk[float]:
+        """The cosine of two queries, from -1 to 1: pictures, texts or stored pictures."""
+        info = yield from self.info()
+        ((chosen, _),) = weighted_parts({part: 1.0}, info.properties, self._index)
+        terms = terms_of([one, other], ())
+        texts_of(terms)
+        reduced = yield from self._reduced_vectors(info)
+        prepared = yield from self._vectors.prepared(terms, [chosen], info, reduced)
+        a, b = prepared.vectors[chosen.name]
+        return float(np.clip(a @ b, -1.0, 1.0))
+
+    def get(self, image_id: str) -> Talk[Mapping[str, Any]]:
+        """Every stored field of one picture but its vectors.  Raises ImageMissing."""
+        StoredPicture(image_id)
+        try:
+            answer = yield document_request(self._index, image_id)
+        except ImageMissing:
+            raise ImageMissing(f"No picture has the image_id {image_id!r}.") from None
+        source: Mapping[str, Any] = answer["_source"]
+        return source
+
+    def embed(self, query: Query, box: Box | None = None) -> Talk[Vector]:
+        """The query's vector, unit length, of shape (dims,)."""
+        info = yield from self.info()
+        terms = terms_of([query], ())
+        texts_of(terms)
+        if box is not None:
+            terms = yield from self._vectors.cut(terms, box)
+        prepared = yield from self._vectors.prepared(terms, [CONTENT], info)
+        return prepared.vectors[CONTENT.name][0]
+
+    def info(self) -> Talk[IndexInfo]:
+        """The index as it was when first asked for; `reload` asks again."""
+        if self._info is None:
+            self._info = IndexInfo.from_answer((yield info_request(self._index)), self._index)
+        return self._info
+
+    def reload(self) -> None:
+        """Forget what is known of the index, after it was tuned, extended or switched."""
+        self._info = self._relevance = self._reduced = None
+        self._model.forget()
+
+    def _reduced_vectors(self, info: IndexInfo) -> Talk[ReducedVectors | None]:
+        """What a reduced index is searched through, loaded once; None for any other."""
+        if self._reduced is None and (entry := info.meta.reduction) is not None:
+            reduction = yield from reduction_of(self._index, info.meta)
+            if reduction is not None:
+                originals = self._open_originals(info.meta)
+                self._reduced = ReducedVectors(reduction, entry.oversample, originals)
+        return self._reduced
+
+    def _rating(
+        self, terms: Sequence[Term], vector: Vector, plan: Plan, info: IndexInfo
+    ) -> Talk[Rating | None]:
+        """What gives the hits of this vector their relevance.
+
+        Raises NotCalibrated where `min_relevance` needs it and it cannot be told.
+        """
+        if info.meta.reduction is not None:
+            if plan.min_relevance is None:
+                return None
+            raise NotCalibrated(
+                f"Index {self._index!r} has reduced vectors, whose cosines are too rough to tell"
+                " relevance: leave min_relevance out, or search an index of whole vectors."
+            )
+        if self._relevance is None:
+            self._relevance = ((yield from relevance_of(self._index, info.meta)),)
+        (known,) = self._relevance
+        kind = _kind(terms)
+        rating = None if known is None or kind is None else known.rating(vector, kind)
+        if rating is None and plan.min_relevance is not None:
+            raise NotCalibrated(
+                f"Index {self._index!r} cannot tell the relevance of hits of"
+                f" {'a vector' if kind is None else f'queries by {kind}'}: label some pictures and"
+                f" run `es-imgsearch calibrate LABELS --index {self._index}`, or leave"
+                " min_relevance out."
+            )
+        return rating
+
+    def _clauses(
+        self, plan: Plan, terms: Sequence[Term], info: IndexInfo
+    ) -> list[Mapping[str, Any]]:
+        clauses: list[Mapping[str, Any]] = list(
+            filter_clauses(plan.filters, info.properties, since=plan.since, until=plan.until)
+        )
+        ids = [each.query.image_id for each in terms if isinstance(each.query, StoredPicture)]
+        if ids:
+            clauses.append({"bool": {"must_not": [{"ids": {"values": ids}}]}})
+        return clauses
+
+
+def _as_picture(image: QueryPicture | str) -> QueryPicture:
+    return Path(image) if isinstance(image, str) else image
+
+
+def _as_stored(asked: Asked, reduced: ReducedVectors) -> Asked:
+    """The content's vectors cut to bytes, as they are sent and compared with what is stored."""
+    return asked._replace(
+        parts=[
+            (part, weight, reduced.asked_for(vector) if part is CONTENT else vector)
+            for part, weight, vector in asked.parts
+        ],
+        of_terms=[reduced.asked_for(vector) for vector in asked.of_terms],
+    )
+
+
+def _kind(terms: Sequence[Term]) -> str | None:
+    """The curve for these queries: that of pictures where one is wanted; none for bare vectors.
+
+    A query of words and pictures was not calibrated on its own: its cosines are nearer to those
+    of pictures.
+    """
+    wanted = [query for query, weight in terms if weight > 0]
+    if any(is_vector(query) for query in wanted):
+        return None
+    return TEXT if all(isinstance(query, str) for query in wanted) else IMAGE
+
+
+def _check_words(terms: Sequence[Term], texts: Sequence[Term], plan: Plan) -> None:
+    if plan.mode == "text" and len(texts) < len(terms):
+        raise UsageError("Mode 'text' looks for words: search for pictures in mode 'vector'.")
+    if not any(weight > 0 for _, weight in texts):
+        raise UsageError(f"Mode {plan.mode!r} needs words to look for.")

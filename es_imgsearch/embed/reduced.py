@@ -1,0 +1,75 @@
+"""An encoder as an index of the profile `reduced` wants it: its vectors are cut to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
+from es_imgsearch.preparation import Preparation
+from es_imgsearch.reduction import Reduction
+
+
+class ReducedEncoder:
+    """Gives vectors of shape (n, dims_kept), whole numbers from -127 to 127.
+
+    That is also what the index gives back of a stored vector, so what is reused is not reduced
+    again.
+    """
+
+    def __init__(self, encoder: Encoder, reduction: Reduction) -> None:
+        self._encoder = encoder
+        self._reduction = reduction
+
+    @property
+    def name(self) -> str:
+        return self._encoder.name
+
+    @property
+    def revision(self) -> str:
+        return self._encoder.revision
+
+    @property
+    def dims(self) -> int:
+        return self._reduction.dims_kept
+
+    @property
+    def similarity(self) -> str:
+        return self._encoder.similarity
+
+    @property
+    def preparation(self) -> Preparation:
+        return self._encoder.preparation
+
+    @property
+    def fingerprint(self) -> str:
+        return self._encoder.fingerprint
+
+    @property
+    def supports_text(self) -> bool:
+        return self._encoder.supports_text
+
+    def embed_images(self, pictures: Pixels) -> Vectors:
+        return self._reduced(self._encoder.embed_images(pictures))
+
+    @property
+    def fields(self) -> Sequence[str]:
+        return self._encoder.fields if isinstance(self._encoder, FieldEncoder) else ()
+
+    def embed_with_fields(self, pictures: Pixels) -> tuple[Vectors, Sequence[Mapping[str, Any]]]:
+        if isinstance(self._encoder, FieldEncoder):
+            vectors, fields = self._encoder.embed_with_fields(pictures)
+            return self._reduced(vectors), fields
+        return self.embed_images(pictures), [{}] * len(pictures)
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        return self._reduced(self._encoder.embed_texts(texts))
+
+    def _reduced(self, vectors: Vectors) -> Vectors:
+        # One that is not finite stays so, and becomes a failure of its picture.
+        is_finite = np.isfinite(vectors).all(axis=1)
+        reduced = np.full((len(vectors), self.dims), np.nan, np.float32)
+        reduced[is_finite] = self._reduction.reduce(vectors[is_finite])
+        return reduced

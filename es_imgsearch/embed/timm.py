@@ -1,0 +1,304 @@
+"""`timm:NAME`: what an image classifier sees in a picture; pictures only, no texts.
+
+    timm:NAME[.TAG][/logits][@FILE]
+
+A picture's vector is the model's last feature map averaged over the picture (global average
+pooling), at unit length: 512 dimensions for VGG16 (its last convolution; the 25,088 values
+before pooling and the 4,096 of its first dense layer are left out) and ResNet18, 2,048 for
+ResNet50 and Inception, 1,024 for DenseNet121, 1,280 for EfficientNet-B0.  With ``/logits`` it is
+the classifier's output before the softmax.  Features of such a layer compared by cosine are the
+neural codes of Babenko et al. 2014 (arXiv 1404.1777).
+
+Weights are those of the library timm (huggingface.co/timm).  A name without a tag takes
+torchvision's weights (``tv_in1k``) where timm has them, since VGG16, ResNet50 and so on without
+more words mean those; another training of the same architecture has its tag, as in
+``resnet50.a1_in1k`` (``timm.list_pretrained()`` lists them).
+
+Preprocessing is what timm states of the weights.  For torchvision's own it is torchvision's
+(`torchvision.transforms._presets.ImageClassification`): Resize 256, CenterCrop 224, bilinear,
+ImageNet mean and deviation; Inception 342 and 299.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from es_imgsearch.embed.loading import first_line, in_batches, pick_device, unit, weights_hash
+from es_imgsearch.embed.model_folder import default_models_dir, find_folder
+from es_imgsearch.errors import EncoderUnknown, ModelUnavailable, TextUnsupported
+from es_imgsearch.preparation import Preparation, fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from es_imgsearch.embed.protocol import Pixels, Vectors
+
+_TORCHVISION: Final = "tv_in1k"
+_LOGITS: Final = "/logits"
+# Elasticsearch's limit of a dense_vector.
+_MAX_DIMS: Final = 4096
+# Pictures of one forward pass, as for `starter`: more no longer fit a CPU's caches.
+_BATCH: Final = 16
+
+
+def create(argument: str, *, models_dir: Path | None = None, device: str = "auto") -> Timm:
+    """Factory of `timm`: ``NAME[.TAG][/logits][@FILE]``.
+
+    FILE is a state dict (safetensors or pickled), a path or a name in `models_dir`; without it
+    the weights are the folder NAME.TAG in `models_dir` or come from the hub.
+
+    Raises EncoderUnknown for a name that timm does not know, ModelUnavailable if the library or
+    the weights are not to be had.
+    """
+    described, at, file = argument.partition("@")
+    name, slash, kind = described.partition("/")
+    if not name or (slash and slash + kind != _LOGITS) or (at and not file):
+        raise EncoderUnknown(
+            f"'timm:{argument}' is not timm:NAME, timm:NAME/logits or timm:NAME@FILE;"
+            " NAME is a model of timm such as vgg16, resnet50 or densenet121."
+        )
+    config = _config(name)
+    full_name = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
+    weights = _weights(full_name, config, file, models_dir or default_models_dir())
+    return Timm(
+        f"timm:{full_name}{slash}{kind}" + (f"@{weights.name}" if file else ""),
+        full_name,
+        weights,
+        config,
+        gives_logits=bool(slash),
+        device=device,
+    )
+
+
+def _config(name: str) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ModelUnavailable(
+            "The encoder 'timm' needs the library timm; pip install 'es-imgsearch[timm]'."
+        ) from error
+    wanted = [name] if "." in name else [f"{name}.{_TORCHVISION}", name]
+    for each in wanted if timm.is_model(name) else ():
+        try:
+            return timm.models.get_pretrained_cfg(each, allow_unregistered=False)
+        except RuntimeError:
+            # There are no weights of that tag.
+            continue
+    base, tag, _ = name.partition(".")
+    is_known = bool(tag) and timm.is_model(base)
+    near = timm.list_pretrained(f"{base}.*") if is_known else timm.list_models(f"*{base}*")
+    hint = f"near it are {', '.join(near[:5])}" if near else "timm.list_models() lists them"
+    raise EncoderUnknown(f"timm has no model {name!r}; {hint}.")
+
+
+def _weights(full_name: str, config: Any, file: str, models_dir: Path) -> Path:
+    if file:
+        for path in (Path(file).expanduser(), models_dir / file):
+            if path.is_file():
+                return path
+        raise ModelUnavailable(f"There is no file of weights at {file}, nor in {models_dir}.")
+    if not config.hf_hub_id:
+        raise ModelUnavailable(
+            f"timm has no weights of {full_name}: give a file, timm:{full_name}@FILE."
+        )
+    try:
+        return find_folder(config.hf_hub_id, models_dir).weight_files()[0]
+    except ModelUnavailable as error:
+        raise ModelUnavailable(
+            f"{error} Give a file of weights, timm:{full_name}@FILE, put the model's folder at"
+            f" {models_dir / full_name}, or use --encoder starter, which works offline."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is done to a picture: `preparation`, then ``(x / 255 - mean) / deviation``."""
+
+    preparation: Preparation
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @classmethod
+    def of(cls, config: Any) -> Recipe:
+        """From timm's `PretrainedCfg`; ModelUnavailable where a `Preparation` cannot say it."""
+        channels, height, width = config.input_size
+        crops = config.crop_mode == "center" and height == width
+        if channels != 3 or not (crops or config.crop_mode == "squash"):
+            raise ModelUnavailable(
+                f"{config.architecture} wants pictures of {config.input_size}, cropped as"
+                f" {config.crop_mode!r}, which is not supported."
+            )
+        is_torchvisions = config.tag == _TORCHVISION
+        resampling: Literal["bilinear", "bicubic"] = "bilinear"
+        if config.interpolation == "bicubic" and not is_torchvisions:
+            resampling = "bicubic"
+        # 299 / 0.875 is 341.7: timm cuts that to 341, torchvision resizes to 342.
+        shorter = config.input_size[1] / config.crop_pct
+        return cls(
+            Preparation(
+                width=width,
+                height=height,
+                mode="crop" if crops else "squash",
+                resize=round(shorter) if is_torchvisions else math.floor(shorter),
+                resampling=resampling,
+            ),
+            tuple(config.mean),
+            tuple(config.std),
+        )
+
+
+class Timm:
+    """Features or logits of one model of timm."""
+
+    similarity = "cosine"
+    supports_text = False
+
+    def __init__(
+        self,
+        name: str,
+        full_name: str,
+        weights: Path,
+        config: Any,
+        *,
+        gives_logits: bool,
+        device: str,
+    ) -> None:
+        self.name = name
+        self._full_name = full_name
+        self._weights = weights
+        self._gives_logits = gives_logits
+        self._device = device
+        self._recipe = Recipe.of(config)
+        self._config = config
+        if self.dims > _MAX_DIMS:
+            raise EncoderUnknown(
+                f"{name} gives {self.dims} dimensions, more than the {_MAX_DIMS} that"
+                " Elasticsearch takes; leave out /logits or take another model."
+            )
+
+    @property
+    def preparation(self) -> Preparation:
+        """The resizing and cropping that the weights were evaluated with."""
+        return self._recipe.preparation
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of the weights."""
+        return weights_hash([self._weights])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the architecture and of what is done around it."""
+        return fingerprint(
+            {
+                "architecture": self._config.architecture,
+                "output": "logits" if self._gives_logits else "pooled",
+                "preparation": self._recipe.preparation,
+                "mean": list(self._recipe.mean),
+                "deviation": list(self._recipe.deviation),
+            }
+        )
+
+    @cached_property
+    def dims(self) -> int:
+        """Length of a vector, from the architecture alone."""
+        if self._gives_logits:
+            return int(self._config.num_classes)
+        import timm
+        import torch
+
+        # On this device tensors have a shape and no content: 20 to 1,000 ms, no memory.
+        with torch.device("meta"):
+            return int(timm.create_model(self._full_name, pretrained=False).num_features)
+
+    def embed_images(self, pictures: Pixels) -> Vectors:
+        """Vectors of shape (n, dims), unit length, of pictures of shape (n, height, width, 3)."""
+        if len(pictures) == 0:
+            return np.zeros((0, self.dims), dtype=np.float32)
+        return unit(in_batches(pictures, _BATCH, self._outputs))
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Raises TextUnsupported: a classifier of pictures reads no texts."""
+        raise TextUnsupported(
+            f"{self.name} embeds pictures only ({len(texts)} texts were given); search with a"
+            " picture."
+        )
+
+    def _outputs(self, pictures: Pixels) -> Vectors:
+        import torch
+
+        model = self._model
+        device = next(model.parameters()).device
+        mean = torch.tensor(self._recipe.mean, device=device)[:, None, None]
+        deviation = torch.tensor(self._recipe.deviation, device=device)[:, None, None]
+        with torch.inference_mode():
+            floats = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float()
+            outputs = model((floats / 255 - mean) / deviation)
+        found: Vectors = outputs.float().cpu().numpy()
+        return found
+
+    @cached_property
+    def _model(self) -> Any:
+        """A torch module from normalised pictures (n, 3, height, width) to (n, dims)."""
+        import torch
+
+        # It warns of Inception's second classifier, which serves training only.
+        timms_logger = logging.getLogger("timm")
+        level = timms_logger.level
+        timms_logger.setLevel(logging.ERROR)
+        try:
+            model = self._loaded()
+        except Exception as error:
+            raise ModelUnavailable(
+                f"The weights in {self._weights} do not fit {self._full_name}: {first_line(error)}."
+            ) from error
+        finally:
+            timms_logger.setLevel(level)
+        if not self._gives_logits:
+            model = _pooled(model)
+        placed = model.eval().to(pick_device(self._device))
+        return placed.to(memory_format=torch.channels_last)
+
+    def _loaded(self) -> Any:
+        import timm
+
+        classes = self._config.num_classes
+        name = self._config.classifier
+        if not self._gives_logits and isinstance(name, str):
+            # A model trained further on other classes still gives features.
+            stored = timm.models.load_state_dict(str(self._weights))
+            if (classifier := stored.get(f"{name}.weight")) is not None:
+                classes = len(classifier)
+        return timm.create_model(
+            self._full_name,
+            pretrained=True,
+            num_classes=classes,
+            pretrained_cfg_overlay={"file": str(self._weights), "num_classes": classes},
+        )
+
+
+def _pooled(model: Any) -> Any:
+    from torch import nn
+
+    class Pooled(nn.Module):
+        """`model` without its classifier."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pictures: Any) -> Any:
+            features = self.model.forward_features(pictures)
+            if getattr(self.model, "head_hidden_size", None) in {None, self.model.num_features}:
+                return self.model.forward_head(features, pre_logits=True)
+            # VGG and MobileNetV3 widen the pooled map before they classify.
+            return features.mean((2, 3))
+
+    return Pooled()

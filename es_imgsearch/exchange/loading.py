@@ -1,0 +1,132 @@
+"""A new index for an import: filled without graphs, which are built once at the end.
+
+What the end takes is told by the index itself: as long as its refresh interval is -1, a load is
+under way or was interrupted, and the next import ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from es_imgsearch.describe import load_describers
+from es_imgsearch.embed import load_encoder
+from es_imgsearch.errors import EncoderMismatch, ImgSearchError, UsageError
+from es_imgsearch.exchange.columns import Origin
+from es_imgsearch.mapping import (
+    DEFAULT_PROFILE,
+    DEFAULT_SIMILARITY,
+    Meta,
+    Seal,
+    index_body,
+    new_meta,
+)
+from es_imgsearch.sealing import seal_of
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import IndexInfo, Store
+
+_RESTORED = ("refresh_interval", "auto_expand_replicas")
+
+# A merge of 100,000 vectors takes a minute on two cores; one of millions goes on by itself.
+_MERGE_WAIT_SECONDS = 1800.0
+
+
+def make_index(
+    store: Store,
+    settings: Settings,
+    origin: Origin | None,
+    profile: str | None,
+    dims: int | None,
+) -> IndexInfo:
+    """An empty index to load, sealed as the file says, or to the encoder of the settings.
+
+    Raises UsageError where neither says who made the vectors, EncoderMismatch where they
+    contradict each other, or the `dims` of the file's vectors.
+    """
+    meta = _meta(settings, origin, profile)
+    _check_dims(meta.seal, dims, store.index)
+    store.create(meta, [each.mapping for each in load_describers()], for_loading=True)
+    return store.info()
+
+
+def _meta(settings: Settings, origin: Origin | None, profile: str | None) -> Meta:
+    if origin is not None:
+        if settings.encoder is not None:
+            _check_encoder(settings, origin.seal, settings.index)
+        return new_meta(origin.seal, profile or origin.profile, origin.similarity)
+    if settings.encoder is None:
+        raise UsageError(
+            f"There is no index {settings.index!r}, and the file does not say which encoder made"
+            " its vectors: add --encoder NAME, or make the index with `es-imgsearch init`."
+        )
+    encoder = load_encoder(settings.encoder, models_dir=settings.models_dir, device=settings.device)
+    return new_meta(seal_of(encoder), profile or DEFAULT_PROFILE, DEFAULT_SIMILARITY)
+
+
+def check_seal(
+    info: IndexInfo, settings: Settings, origin: Origin | None, dims: int | None
+) -> None:
+    """Raise EncoderMismatch unless the file's vectors may live in this index.
+
+    Where the file is silent, the encoder of the settings speaks for it; without either the
+    caller's word is taken.
+    """
+    if origin is not None:
+        info.meta.seal.check(origin.seal, settings.index)
+    elif settings.encoder is not None:
+        _check_encoder(settings, info.meta.seal, settings.index)
+    _check_dims(info.meta.seal, dims, settings.index)
+
+
+def _check_dims(seal: Seal, dims: int | None, index: str) -> None:
+    if dims not in {None, seal.dims}:
+        raise EncoderMismatch(
+            f"The vectors of the file have {dims} dims, those of encoder {seal.name!r} of index"
+            f" {index!r} have {seal.dims}: use another --index."
+        )
+
+
+def _check_encoder(settings: Settings, seal: Seal, index: str) -> None:
+    if settings.encoder is None or settings.encoder == seal.name:
+        return
+    try:
+        encoder = load_encoder(
+            settings.encoder, models_dir=settings.models_dir, device=settings.device
+        )
+        seal.check(seal_of(encoder), index)
+    except EncoderMismatch:
+        raise
+    except ImgSearchError as error:
+        raise EncoderMismatch(
+            f"Index {index!r} is sealed to encoder {seal.name!r}, not {settings.encoder!r}"
+            f" ({error}): leave the encoder out, or use another --index."
+        ) from error
+
+
+def finish(
+    store: Store, info: IndexInfo, resend: Callable[[], None], note: Callable[[str], None]
+) -> None:
+    """Give the vectors their graphs, restore what `make_index` left out, and merge.
+
+    `resend` writes some of the rows once more: one segment alone is never rewritten, and would
+    keep its vectors without a graph.
+    """
+    body = index_body(info.meta, [each.mapping for each in load_describers()])
+    wanted = body["mappings"]["properties"]
+    mapped = store.info().properties
+    changed: dict[str, Mapping[str, Any]] = {
+        name: each
+        for name, each in wanted.items()
+        if _index_type(mapped.get(name, {})) == "flat" != _index_type(each)
+    }
+    store.end_loading(changed, {name: body["settings"][name] for name in _RESTORED})
+    resend()
+    note("Building the graphs: the pictures can be searched already.")
+    store.refresh()
+    if not store.merge(wait_seconds=_MERGE_WAIT_SECONDS):
+        note("Elasticsearch is still merging, and goes on by itself.")
+    store.refresh()
+
+
+def _index_type(mapping: Mapping[str, Any]) -> str:
+    return str(mapping.get("index_options", {}).get("type", ""))

@@ -1,0 +1,277 @@
+"""Filter clauses: pure functions from {field: value} to what runs inside the search."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from os import PathLike
+from typing import Any
+
+from es_imgsearch.errors import FilterInvalid
+from es_imgsearch.records import is_text, stored_path
+
+# The server refuses a range whose ends the field's type cannot hold.
+_INTEGERS = {
+    kind: range(-(2 ** (bits - 1)), 2 ** (bits - 1))
+    for kind, bits in (("long", 64), ("integer", 32), ("short", 16), ("byte", 8))
+}
+_NUMBERS = {*_INTEGERS, "float", "double", "half_float"}
+_INT64 = _INTEGERS["long"]
+_PATHS = {"folder", "relative_path", "image_name"}
+_NOT_FILTERABLE = {"dense_vector", "nested", "object"}
+_DATE = re.compile(r"[0-9]{4}(-[0-9]{2}){0,2}")
+_DATE_AND_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{3,6})?)?"
+    r"(Z|[+-][0-9]{2}:[0-9]{2})?"
+)
+_RANGE = re.compile(r"^(?P<low>[^.]*(?:\.[^.]+)*)\.\.(?P<high>.*)$")
+
+_DISTANCE = re.compile(r"(?P<length>[0-9]+(?:[.][0-9]+)?)\s*(?P<unit>km|m|mi|ft|nmi)")
+
+Place = tuple[float, float, str]
+FilterValue = str | int | float | bool | date | datetime | None
+Filters = Mapping[
+    str,
+    FilterValue | Sequence[FilterValue] | tuple[FilterValue, FilterValue] | Place | Sequence[Place],
+]
+
+
+def filter_clauses(
+    filters: Filters | None,
+    properties: Mapping[str, Mapping[str, Any]],
+    *,
+    since: str | date | None = None,
+    until: str | date | None = None,
+) -> list[dict[str, Any]]:
+    """Filter clauses for {field: value}, all of which a hit must meet.
+
+    A list means any of its values; a pair (low, high) with None for an open end is a range
+    over numbers, dates and keywords, and so is, over numbers and dates, the string
+    ``low..high``; `folder` matches the whole subtree; `location` takes (latitude, longitude,
+    distance) in degrees and with a unit (m, km, mi, ft, nmi), such as (48.2, 16.37, "5km") or
+    ``48.2,16.37,5km``.  `since` and `until` compare the day a
+    picture was taken, or last modified where the camera wrote no date.  `properties` is the
+    index's mapping.
+    """
+    clauses = [_clause(field, value, properties) for field, value in (filters or {}).items()]
+    if since is not None or until is not None:
+        clauses.append(_dated(since, until))
+    return clauses
+
+
+def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
+    """`FIELD=VALUE` of the command line; a field given twice means either value."""
+    filters: dict[str, list[str]] = {}
+    for text in texts:
+        field, equals, value = text.partition("=")
+        if not equals or not field.strip():
+            raise FilterInvalid(f"A filter is written FIELD=VALUE, not {text!r}.")
+        filters.setdefault(field.strip(), []).append(value)
+    return filters
+
+
+def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    name, _, key = field.partition(".")
+    mapping = properties.get(name)
+    if mapping is None or (key and _kind(mapping) != "flattened"):
+        raise FilterInvalid(
+            f"There is no field {field!r} to filter by; there are {_filterable(properties)}."
+        )
+    kind = _kind(mapping)
+    if not is_text(key):
+        raise FilterInvalid(f"The name {field!r} of a field is not valid Unicode.")
+    if kind == "geo_point" and isinstance(value, tuple):
+        value = [value]
+    if isinstance(value, tuple):
+        if len(value) != 2:
+            raise FilterInvalid(f"A range of {field!r} is a pair (low, high).")
+        low, high = (_storable(name, end) for end in value)
+        return _range(field, low, high, kind)
+    values = list(value) if isinstance(value, (list, set, frozenset)) else [value]
+    if not values:
+        return {"match_none": {}}
+    if kind == "keyword" and field != "folder" and len(values) > 1 and None not in values:
+        # One clause takes 65,536 values, where the server allows about 1,000 clauses or more.
+        return {"terms": {field: [str(_storable(name, one)) for one in values]}}
+    clauses = [_single(field, _storable(name, one), mapping) for one in values]
+    if len(clauses) == 1:
+        return clauses[0]
+    return {"bool": {"should": clauses, "minimum_should_match": 1}}
+
+
+def _storable(field: str, value: Any) -> Any:
+    """The value as the index would hold it; a path as the system gives it may not be Unicode.
+
+    A path that is Unicode is left alone, so that what a hit says can be filtered by.
+    """
+    if not isinstance(value, (str, PathLike)) or is_text(str(value)):
+        return value
+    try:
+        if field in _PATHS:
+            return stored_path(str(value))
+    except UnicodeEncodeError:
+        pass
+    raise FilterInvalid(f"The value {str(value)!r} for field {field!r} is not valid Unicode.")
+
+
+def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    kind = _kind(mapping)
+    if value is None:
+        return {"bool": {"must_not": [{"exists": {"field": field}}]}}
+    if field == "folder":
+        return {"term": {"folder.tree": str(value).strip("/") or "."}}
+    if isinstance(value, str) and kind in {*_NUMBERS, "date"} and (found := _RANGE.match(value)):
+        return _range(field, found["low"] or None, found["high"] or None, kind)
+    if kind == "date":
+        return _range(field, value, value, kind)
+    if kind == "geo_point":
+        return _near(field, value)
+    if kind in {*_NUMBERS, "keyword", "flattened", "boolean"}:
+        return {"term": {field: _exactly(field, value, kind)}}
+    if kind == "text":
+        if "keyword" in mapping.get("fields", {}):
+            return {"term": {f"{field}.keyword": str(value)}}
+        return {"match": {field: {"query": str(value), "operator": "and"}}}
+    raise FilterInvalid(f"Field {field!r} is a {kind} and cannot be compared with a value.")
+
+
+def _exactly(field: str, value: Any, kind: str) -> Any:
+    if kind in _NUMBERS:
+        return _number(field, value)
+    if kind != "boolean":
+        return str(value)
+    if not isinstance(value, bool) and value not in ("true", "false"):
+        raise FilterInvalid(f"Field {field!r} holds true or false, not {value!r}.")
+    return value
+
+
+def _range(field: str, low: Any, high: Any, kind: str) -> dict[str, Any]:
+    if low is None and high is None:
+        raise FilterInvalid(f"A range of {field!r} needs a low or a high end.")
+    if kind in _NUMBERS:
+        low, high = (None if end is None else _number(field, end) for end in (low, high))
+        if kind in _INTEGERS:
+            return _integer_range(field, low, high, _INTEGERS[kind])
+    elif kind == "date":
+        low, high = (None if end is None else _moment(field, end) for end in (low, high))
+        # 2024 or 2024-05 as an upper end means all of it: the server rounds `lte` up.
+        high = f"{high}||/{_unit(high)}" if high and _unit(high) else high
+        low = f"{low}||/{_unit(low)}" if low and _unit(low) else low
+    elif kind != "keyword":
+        raise FilterInvalid(f"Field {field!r} is a {kind} and has no ranges.")
+    return _between(field, low, high)
+
+
+def _between(field: str, low: Any, high: Any) -> dict[str, Any]:
+    bounds = {"gte": low, "lte": high}
+    return {"range": {field: {name: end for name, end in bounds.items() if end is not None}}}
+
+
+def _integer_range(
+    field: str, low: float | None, high: float | None, held: range
+) -> dict[str, Any]:
+    """The range, its ends brought to what the type holds: nothing beyond that is stored."""
+    if (low is not None and low > held[-1]) or (high is not None and high < held[0]):
+        return {"match_none": {}}
+    low = None if low is None else max(low, held[0])
+    high = None if high is None else min(high, held[-1])
+    return _between(field, low, high)
+
+
+def _near(field: str, value: Any) -> dict[str, Any]:
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        latitude, longitude, distance = parts
+        latitude, longitude = float(latitude), float(longitude)
+        found = _DISTANCE.fullmatch(str(distance).strip())
+        if found is None or not (abs(latitude) <= 90 and abs(longitude) <= 180):
+            raise ValueError
+        if float(found["length"]) <= 0:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise FilterInvalid(
+            f"Field {field!r} is filtered by latitude, longitude and distance, such as"
+            f" 48.2,16.37,5km, not {value!r}."
+        ) from None
+    return {
+        "geo_distance": {
+            "distance": f"{found['length']}{found['unit']}",
+            field: {"lat": latitude, "lon": longitude},
+        }
+    }
+
+
+def _dated(since: str | date | None, until: str | date | None) -> dict[str, Any]:
+    untaken = {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}
+    return {
+        "bool": {
+            "should": [
+                _range("taken_at", since, until, "date"),
+                {"bool": {"filter": [untaken, _range("modified_at", since, until, "date")]}},
+            ],
+            "minimum_should_match": 1,
+        }
+    }
+
+
+def _number(field: str, value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise FilterInvalid(f"Field {field!r} holds numbers, not {value!r}.")
+    try:
+        # Not by way of float, which would change an mtime_ns.
+        number = int(value) if not isinstance(value, float) else _whole(value)
+    except (ValueError, OverflowError):
+        try:
+            number = _whole(float(value))
+        except (ValueError, OverflowError):
+            shown = value[:40] if isinstance(value, str) else value
+            raise FilterInvalid(f"Field {field!r} holds numbers, not {shown!r}.") from None
+    if isinstance(number, int) and number not in _INT64:
+        # It is not repeated: Python does not even write very long ones.
+        raise FilterInvalid(f"The number for field {field!r} is larger than 64 bits hold.")
+    return number
+
+
+def _whole(number: float) -> int | float:
+    """An int where it is one that fits; raises for what is not finite."""
+    return int(number) if int(number) == number and int(number) in _INT64 else number
+
+
+def _moment(field: str, value: Any) -> str:
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    text = str(value).strip()
+    if _DATE_AND_TIME.fullmatch(text):
+        # Elasticsearch wants the T.
+        text = candidate = text.replace(" ", "T")
+    else:
+        candidate = text + "-01-01"[len(text) - 4 :]
+    try:
+        # Other forms that Python reads (20240531, 2024-W22) mean something else to Elasticsearch.
+        if not (_DATE.fullmatch(text) or _DATE_AND_TIME.fullmatch(text)):
+            raise ValueError
+        datetime.fromisoformat(candidate)
+    except ValueError:
+        raise FilterInvalid(
+            f"Field {field!r} holds dates such as 2024, 2024-05-31 or 2024-05-31T18:00, not"
+            f" {text!r}."
+        ) from None
+    return text
+
+
+def _unit(moment: str) -> str | None:
+    return {4: "y", 7: "M", 10: "d"}.get(len(moment))
+
+
+def _filterable(properties: Mapping[str, Mapping[str, Any]]) -> str:
+    return ", ".join(
+        sorted(
+            name for name, mapping in properties.items() if _kind(mapping) not in _NOT_FILTERABLE
+        )
+    )
+
+
+def _kind(mapping: Mapping[str, Any]) -> str:
+    # The server leaves the type of an object out.
+    return str(mapping.get("type", "object"))

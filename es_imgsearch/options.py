@@ -1,0 +1,132 @@
+"""What every search may be told besides its query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal, TypedDict, get_args
+
+from es_imgsearch.errors import UsageError
+from es_imgsearch.filters import Filters
+from es_imgsearch.queries import check_k
+
+Mode = Literal["vector", "text", "hybrid"]
+_MODES = get_args(Mode)
+
+
+class SearchOptions(TypedDict, total=False):
+    """Options of every search, all of them optional.
+
+    `mode`
+        ``vector`` (default) compares vectors; ``text`` looks for words among the words stored
+        (title, tags, caption, name, folder, description, text in the picture) and needs no
+        model; ``hybrid`` does both and joins the rankings by their reciprocal ranks.
+    `weights`
+        {"content": 0.7, "colour": 0.3}: how much each vector of a picture counts.  `colour` is
+        which colours are where, and needs a picture as the query.  By default the content alone.
+    `filters`
+        {field: value}, all of which a hit meets; see `filters.filter_clauses`.
+    `since`, `until`
+        the days between which a picture was taken (or modified, where no camera said).
+    `offset`, `size`
+        a page of the k hits: leave out the first `offset`, then give `size` (default: all).
+    `collapse`
+        of files with the same content only the best; still k hits where there are so many.
+    `facets`
+        fields to count the values of over all k hits, and ``year``; see `Hits.facets`.
+    `explain`
+        every hit says in `explanation` how its score came about.  `parts`: of each vector its
+        weight, its cosine, and its `share` of the weighted mean; `queries`: the cosine of each
+        query with the picture's content, and its weight; in mode hybrid also `ranks` in both
+        lists and the `shares` of the fused score; `bm25` where words were looked for.
+    `min_relevance`
+        only hits of at least this relevance, 0 to 1, so fewer than k where there are not as
+        many; in mode vector, without weights.
+    `num_candidates`
+        how many neighbours a shard weighs; more is slower and finds more.  By default what
+        the index was tuned to.
+    `exact`
+        compare every picture instead of walking the graph.
+    `fields`
+        the stored fields that hits carry; by default all.
+    """
+
+    mode: Mode
+    weights: Mapping[str, float] | None
+    filters: Filters | None
+    since: str | date | None
+    until: str | date | None
+    offset: int
+    size: int | None
+    collapse: bool
+    facets: Sequence[str]
+    explain: bool
+    min_relevance: float | None
+    num_candidates: int | None
+    exact: bool
+    fields: Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`SearchOptions` with their defaults, checked."""
+
+    k: int
+    mode: Mode = "vector"
+    weights: Mapping[str, float] | None = None
+    filters: Filters | None = None
+    since: str | date | None = None
+    until: str | date | None = None
+    offset: int = 0
+    size: int | None = None
+    collapse: bool = False
+    facets: Sequence[str] = ()
+    explain: bool = False
+    min_relevance: float | None = None
+    num_candidates: int | None = None
+    exact: bool = False
+    fields: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, k: int, options: SearchOptions | Mapping[str, Any]) -> Plan:
+        """Raises UsageError for values that cannot be, TypeError for names that are no option."""
+        check_k(k)
+        if unknown := sorted(options.keys() - SearchOptions.__annotations__.keys()):
+            raise TypeError(
+                f"A search has no option {unknown[0]!r}; there are"
+                f" {', '.join(SearchOptions.__annotations__)}."
+            )
+        plan = cls(k=int(k), **options)
+        if plan.mode not in _MODES:
+            raise UsageError(f"There is no mode {plan.mode!r}; choose one of {', '.join(_MODES)}.")
+        if plan.mode == "text" and plan.weights is not None:
+            raise UsageError("Mode 'text' compares no vectors: leave the weights out.")
+        if plan.min_relevance is not None:
+            _check_relevance(plan.min_relevance, plan)
+        for name, number in (("offset", plan.offset), ("size", plan.size)):
+            if number is not None and (
+                isinstance(number, bool) or not isinstance(number, int) or number < 0
+            ):
+                raise UsageError(f"{name} must be a whole number from 0 on, not {number!r}.")
+        if isinstance(plan.facets, str) or isinstance(plan.fields, str):
+            raise UsageError("facets and fields are lists of names, not one string.")
+        return plan
+
+    @property
+    def page(self) -> slice:
+        """Which of the k hits are asked for."""
+        end = self.k if self.size is None else min(self.k, self.offset + self.size)
+        return slice(min(self.offset, end), end)
+
+
+def _check_relevance(at_least: Any, plan: Plan) -> None:
+    if isinstance(at_least, bool) or not isinstance(at_least, (int, float)):
+        raise UsageError(f"min_relevance must be a number, not a {type(at_least).__name__}.")
+    if not 0 <= at_least <= 1:
+        raise UsageError(f"min_relevance is a probability, from 0 to 1, not {at_least:g}.")
+    if plan.mode != "vector" or plan.weights is not None:
+        raise UsageError(
+            "Relevance is that of the content's cosine: leave mode and weights out, or"
+            " min_relevance."
+        )

@@ -1,0 +1,199 @@
+"""From vectors and words to what Elasticsearch found: in one round trip wherever that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+from es_imgsearch import queries
+from es_imgsearch.answers import answers_of
+from es_imgsearch.asked import Term
+from es_imgsearch.found import Asked, Found, fused
+from es_imgsearch.fusion import LEAST_DEPTH, facet_fields
+from es_imgsearch.options import Plan
+from es_imgsearch.parts import CONTENT
+from es_imgsearch.reduced_vectors import Refinement
+from es_imgsearch.talk import Talk, Work, msearch_request, search_request
+
+Clauses: TypeAlias = Sequence[Mapping[str, Any]]
+Body: TypeAlias = dict[str, Any]
+Ranking: TypeAlias = Literal["vector", "text"]
+# How many hits, under which filters -> the body.
+Search: TypeAlias = Callable[[int, Clauses], Body]
+Raw: TypeAlias = Mapping[str, Any]
+
+
+def vector_body(asked: Asked, k: int, clauses: Clauses) -> Body:
+    """The search by vectors."""
+    plan, meta = asked.plan, asked.info.meta
+    source = _source(asked)
+    if plan.weights is None:
+        vector = asked.parts[0][2]
+        if plan.exact:
+            body = queries.exact_body(vector, k, meta.similarity, filters=clauses, source=source)
+        else:
+            body = queries.knn_body(
+                vector,
+                k,
+                meta.tuning,
+                num_candidates=_candidates(plan, k),
+                filters=clauses,
+                source=source,
+            )
+    else:
+        parts = [
+            queries.PartQuery(part.field, vector, weight) for part, weight, vector in asked.parts
+        ]
+        if plan.exact:
+            body = queries.exact_weighted_body(parts, k, filters=clauses, source=source)
+        else:
+            body = queries.weighted_body(
+                parts,
+                k,
+                meta.tuning,
+                num_candidates=_candidates(plan, k),
+                filters=clauses,
+                source=source,
+            )
+    return _with_vectors(body, asked)
+
+
+def text_body(asked: Asked, texts: Sequence[Term], k: int, clauses: Clauses) -> Body:
+    """The search for words; those of a negative weight are left out."""
+    body = queries.text_body(
+        [(str(text), weight) for text, weight in texts if weight > 0],
+        [str(text) for text, weight in texts if weight < 0],
+        k,
+        filters=clauses,
+        source=_source(asked),
+    )
+    return _with_vectors(body, asked)
+
+
+def found(
+    index: str,
+    searches: Mapping[Ranking, Search],
+    plan: Plan,
+    clauses: Clauses,
+    refinement: Refinement | None = None,
+) -> Talk[Found]:
+    """What the searches found: the page of one of them, or as many hits as fusing needs.
+
+    `refinement` is what the hits of the search by vectors go through, where it has one.
+    """
+    if plan.mode == "hybrid":
+        depth = min(queries.MAX_NUM_CANDIDATES, max(plan.k, LEAST_DEPTH))
+        lists, took = yield from _collected(
+            index, searches, depth, plan.collapse, clauses, refinement
+        )
+        return fused(lists["vector"], lists["text"], plan, took)
+    (name,) = searches
+    # A part of the list is enough where nobody counts the rest.
+    needed = plan.k if plan.facets else plan.page.stop
+    if plan.collapse or plan.facets or refinement is not None:
+        if not needed:
+            return Found([], 0)
+        lists, took = yield from _collected(
+            index, searches, needed, plan.collapse, clauses, refinement
+        )
+        return Found(lists[name], took)
+    body = searches[name](plan.k, clauses)
+    if plan.page != slice(0, plan.k):
+        body = queries.paged(body, plan.page.start, plan.page.stop - plan.page.start)
+    answer = yield search_request(index, queries.to_json(body))
+    hits = answer.get("hits", {}).get("hits", ())
+    return Found(hits, int(answer.get("took", 0)), is_page=True)
+
+
+def _collected(
+    index: str,
+    searches: Mapping[Ranking, Search],
+    needed: int,
+    collapse: bool,
+    clauses: Clauses,
+    refinement: Refinement | None,
+) -> Talk[tuple[dict[Ranking, list[Raw]], int]]:
+    """The first `needed` hits of every search, and Elasticsearch's time in ms.
+
+    Collapsed, a search goes on, without the contents it has, until it has as many or nothing
+    is left: a kNN search that collapses on the server ends with fewer (with five copies of
+    each, k = 10 gave 2 groups).  All searches share every round trip.
+    """
+    lists: dict[Ranking, list[Raw]] = {name: [] for name in searches}
+    contents: dict[Ranking, dict[str, None]] = {name: {} for name in searches}
+    open_searches, took, factor = list(searches), 0, 2 if collapse else 1
+    while open_searches:
+        asked = {
+            name: min(queries.MAX_NUM_CANDIDATES, factor * (needed - len(lists[name])))
+            for name in open_searches
+        }
+        depths = dict(asked)
+        if refinement is not None and "vector" in depths:
+            wanted = refinement.depth(asked["vector"])
+            depths["vector"] = min(queries.MAX_NUM_CANDIDATES, wanted)
+        bodies = [
+            searches[name](depths[name], [*clauses, *_without(lists[name], contents[name])])
+            for name in open_searches
+        ]
+        if len(bodies) == 1:
+            answer = yield search_request(index, queries.to_json(bodies[0]))
+            answers = [answer]
+        else:
+            answer = yield msearch_request(index, queries.to_msearch(bodies))
+            answers = answers_of(answer)
+        took += int(answer.get("took", 0))
+        for name, each in zip(list(open_searches), answers, strict=True):
+            hits = each.get("hits", {}).get("hits", ())
+            is_end = len(hits) < depths[name]
+            if refinement is not None and name == "vector":
+                refined = yield Work(partial(refinement.refine, hits))
+                hits = refined[: asked[name]]
+            for hit in hits:
+                content = hit["_source"].get("content_id") if collapse else None
+                if content is None or content not in contents[name]:
+                    lists[name].append(hit)
+                if content is not None:
+                    contents[name][content] = None
+            if not collapse or len(lists[name]) >= needed or is_end:
+                open_searches.remove(name)
+        factor *= 2
+    return {name: hits[:needed] for name, hits in lists.items()}, took
+
+
+def _candidates(plan: Plan, k: int) -> int | None:
+    # A round of collapsing may ask for more than the k that the caller compared it with.
+    given = plan.num_candidates
+    return given if given is None or given < plan.k else max(given, k)
+
+
+def _source(asked: Asked) -> bool | list[str]:
+    plan = asked.plan
+    # Originals are found by their content.
+    by_content = plan.collapse or asked.info.meta.reduction is not None
+    if plan.fields is None:
+        return True
+    needed = {*plan.fields, *facet_fields(plan.facets), "root", "relative_path"}
+    return sorted(needed | ({"content_id"} if by_content else set()))
+
+
+def _with_vectors(body: Body, asked: Asked) -> Body:
+    """The vectors that `explain` compares with, exactly as they are stored."""
+    fields = {part.field for part, _, _ in asked.parts}
+    if not asked.plan.explain or not fields:
+        return body
+    fields.update({CONTENT.field} if asked.of_terms else ())
+    return {**body, "docvalue_fields": sorted(fields)}
+
+
+def _without(
+    hits: Sequence[Mapping[str, Any]], contents: Mapping[str, None]
+) -> list[dict[str, Any]]:
+    """Leaves out what has been found; pictures without a content_id by their own id."""
+    nameless = [hit["_id"] for hit in hits if "content_id" not in hit["_source"]]
+    clauses: list[dict[str, Any]] = []
+    if contents:
+        clauses.append({"terms": {"content_id": list(contents)}})
+    if nameless:
+        clauses.append({"ids": {"values": nameless}})
+    return [{"bool": {"must_not": clauses}}] if clauses else []

@@ -1,0 +1,110 @@
+"""What a method of the client needs from outside, and the two ways to get it.
+
+A method is a generator: it yields a `Request` or `Work`, is sent what came of it, and returns its
+result.  It does no I/O, so the same method serves threads and asyncio: `converse` carries it out
+and blocks, `converse_async` awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import quote, urlencode
+
+from es_imgsearch.errors import ImgSearchError
+
+R = TypeVar("R")
+
+_JSON = {"accept": "application/json", "content-type": "application/json"}
+_NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
+
+# Hits are made of these; the rest of an answer is not sent.
+_HIT = "hits.hits._id,hits.hits._score,hits.hits._source,hits.hits.fields"
+_SEARCH = urlencode(
+    {
+        "filter_path": f"took,hits.total,{_HIT},aggregations",
+        "allow_partial_search_results": "false",
+    },
+    safe=",.",
+)
+_HITS_OF_EACH = ",".join(f"responses.{each}" for each in _HIT.split(","))
+_MSEARCH = urlencode(
+    {"filter_path": f"took,{_HITS_OF_EACH},responses.error,responses.status"}, safe=",."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to Elasticsearch; `path` carries its parameters, a body is ready bytes."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: _JSON)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Something that takes time and no network: decoding pictures, running a model."""
+
+    run: Callable[[], Any]
+
+
+Talk: TypeAlias = Generator[Request | Work, Any, R]
+
+
+def search_request(index: str, body: bytes) -> Request:
+    """One search; the answer is reduced to what hits are made of and never a partial one."""
+    return Request("POST", f"/{index}/_search?{_SEARCH}", body, _JSON)
+
+
+def msearch_request(index: str, body: bytes) -> Request:
+    """Several searches in one round trip."""
+    return Request("POST", f"/{index}/_msearch?{_MSEARCH}", body, _NDJSON)
+
+
+def info_request(index: str) -> Request:
+    """What stands behind an alias, see `store.IndexInfo.from_answer`."""
+    return Request("GET", f"/{index}")
+
+
+def document_request(index: str, image_id: str) -> Request:
+    """One document by its id."""
+    return Request("GET", f"/{index}/_doc/{quote(image_id, safe='')}")
+
+
+def converse(talk: Talk[R], send: Callable[[Request], Any]) -> R:
+    """The result of a talk; blocks until it is there."""
+    try:
+        need = next(talk)
+        while True:
+            try:
+                got = send(need) if isinstance(need, Request) else need.run()
+            except ImgSearchError as error:
+                need = talk.throw(error)
+            else:
+                need = talk.send(got)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+
+
+async def converse_async(talk: Talk[R], send: Callable[[Request], Awaitable[Any]]) -> R:
+    """The result of a talk; work goes to a thread, so that other tasks go on."""
+    try:
+        need = next(talk)
+        while True:
+            try:
+                if isinstance(need, Request):
+                    got = await send(need)
+                else:
+                    got = await asyncio.to_thread(need.run)
+            except ImgSearchError as error:
+                need = talk.throw(error)
+            else:
+                need = talk.send(got)
+    except StopIteration as end:
+        result: R = end.value
+        return result

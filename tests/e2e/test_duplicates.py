@@ -1,0 +1,436 @@
+"""Duplicates on the real server, against brute force and on real photographs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image, ImageEnhance, ImageOps
+
+from es_imgsearch import duplicates, neighbours
+from es_imgsearch.cli import main
+from es_imgsearch.describe import load_describers
+from es_imgsearch.describe.layout import colour_vector
+from es_imgsearch.documents import picture_document
+from es_imgsearch.duplicates import find_duplicates
+from es_imgsearch.errors import ImageMissing, LibraryMissing
+from es_imgsearch.groups import Group
+from es_imgsearch.mapping import VECTOR_FIELD, Seal, new_meta
+from es_imgsearch.read import read_file
+from es_imgsearch.records import Change, Embedded, Picture, Root
+from es_imgsearch.roots import register_roots
+from es_imgsearch.sealing import seal_of
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import Store, Write
+from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.turned_hashes import ALL_TURNS, hamming, turned_hash
+
+DIMS = 64
+MAX_PIXELS = 10**8
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def fill(store: Store, documents: Iterable[dict[str, Any]]) -> None:
+    """Documents of a made-up picture each; what they lack is filled in."""
+    store.create(new_meta(Seal("fake", "1", DIMS, "f"), "exact", "cosine"))
+    writes = []
+    for n, given in enumerate(documents):
+        document = {
+            "image_id": f"{n:05}",
+            "root": "r",
+            "relative_path": f"{n:05}.jpg",
+            "content_id": f"content {n}",
+            "size_bytes": n,
+            "mtime_ns": n,
+            VECTOR_FIELD: np.eye(1, DIMS, n % DIMS, dtype=np.float32)[0],
+            **given,
+        }
+        writes.append(Write(document["image_id"], document=document))
+    assert set(store.write(writes).values() if writes else [None]) == {None}
+    store.refresh()
+
+
+def ids(groups: Iterable[Group]) -> set[frozenset[str]]:
+    return {frozenset(each.image_id for each in group.pictures) for group in groups}
+
+
+def components(count: int, is_pair: np.ndarray) -> set[frozenset[str]]:
+    """Groups of more than one, by the reachability of a matrix of pairs."""
+    reached = is_pair | is_pair.T | np.eye(count, dtype=bool)
+    while True:
+        further = (reached.astype(int) @ reached.astype(int)) > 0
+        if (further == reached).all():
+            break
+        reached = further
+    sets = {frozenset(f"{m:05}" for m in np.flatnonzero(row)) for row in reached}
+    return {each for each in sets if len(each) > 1}
+
+
+# -- same ----------------------------------------------------------------------------------
+
+
+def test_equal_bytes_are_grouped_over_pages(real_store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(duplicates, "_CONTENTS_PAGE", 7)
+    monkeypatch.setattr(neighbours, "_PAGE", 5)
+    contents = np.random.default_rng(1).integers(0, 40, 60)
+    fill(real_store, ({"content_id": f"c{content}"} for content in contents))
+    wanted = {
+        frozenset(f"{n:05}" for n in np.flatnonzero(contents == content))
+        for content in set(contents)
+        if (contents == content).sum() > 1
+    }
+    found = list(find_duplicates(real_store, "same", host="here"))
+    assert len(found) == len(wanted) > 10
+    assert ids(found) == wanted
+    assert {pair.by for group in found for pair in group.pairs} == {"bytes"}
+
+
+def test_equal_bytes_of_one_picture(real_store: Store):
+    fill(real_store, ({"content_id": f"c{n % 3}"} for n in range(7)))
+    (group,) = find_duplicates(real_store, "same", host="here", image_id="00001")
+    # The larger file first.
+    assert [each.image_id for each in group.pictures] == ["00004", "00001"]
+
+
+@pytest.mark.parametrize("level", ["same", "near", "similar"])
+def test_a_picture_that_is_not_there_is_told(real_store: Store, level: Any):
+    fill(real_store, [{}])
+    with pytest.raises(ImageMissing):
+        list(find_duplicates(real_store, level, host="here", image_id="nobody"))
+
+
+@pytest.mark.parametrize("level", ["same", "near", "similar"])
+def test_an_empty_index_has_no_duplicates(real_store: Store, level: Any):
+    fill(real_store, [])
+    assert list(find_duplicates(real_store, level, host="here")) == []
+
+
+# -- near, by hash and embedding -------------------------------------------------------------
+
+
+def hashes_with_copies(seed: int, families: int, copies: int) -> list[int]:
+    """Random hashes, and copies of each with up to 14 bits changed."""
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(families):
+        original = int(random.integers(0, 2**63)) * 2 + 1
+        found.append(original)
+        for _ in range(copies):
+            changed = original
+            for bit in random.choice(64, random.integers(0, 15), replace=False):
+                changed ^= 1 << int(bit)
+            found.append(changed)
+    return found
+
+
+def test_neighbours_by_hash_are_those_of_comparing_all(real_store: Store):
+    hashes = hashes_with_copies(2, families=300, copies=4)
+    # Sixty equal ones, among which the first ten must not hide the others.
+    hashes += [hashes[0]] * 60
+    fill(real_store, ({"perceptual_hash": f"{each:016x}"} for each in hashes))
+    for radius in (0, 6, 12):
+        asked = [*hashes[:40], *hashes[-2:]]
+        for one, found in zip(
+            asked, neighbours.near_hashes(real_store, asked, radius), strict=True
+        ):
+            distances = {f"{n:05}": hamming(one, other) for n, other in enumerate(hashes)}
+            wanted = {key: value for key, value in distances.items() if value <= radius}
+            assert dict(found) == wanted
+
+
+def test_without_originals_hash_and_embedding_decide(real_store: Store):
+    random = np.random.default_rng(3)
+    hashes, vectors = [], []
+    for n, each in enumerate(hashes_with_copies(4, families=12, copies=4)):
+        hashes.append(turned_hash(each, ALL_TURNS[n % len(ALL_TURNS)]))
+        centre = np.eye(DIMS)[n // 5] if n % 7 else random.normal(size=DIMS)
+        vectors.append(centre + random.normal(0, 0.05, DIMS))
+    stored = unit(np.array(vectors))
+    fill(
+        real_store,
+        (
+            {"perceptual_hash": f"{each:016x}", VECTOR_FIELD: vector}
+            for each, vector in zip(hashes, stored, strict=True)
+        ),
+    )
+    nearest = np.array(
+        [
+            [min(hamming(turned_hash(a, turn), b) for turn in ALL_TURNS) for b in hashes]
+            for a in hashes
+        ]
+    )
+    is_pair = np.vectorize(duplicates.is_sure)(nearest, stored @ stored.T)
+    np.fill_diagonal(is_pair, False)
+    wanted = components(len(hashes), is_pair)
+    found = list(find_duplicates(real_store, "near", host="elsewhere"))
+    assert len(wanted) > 5
+    assert ids(found) == wanted
+    for group in found:
+        for pair in group.pairs:
+            assert pair.by == "cosine"
+            assert pair.corners is None
+            one, other = int(pair.one), int(pair.other)
+            turned = {turn.name: turned_hash(hashes[one], turn) for turn in ALL_TURNS}
+            assert pair.hash_distance == hamming(turned[pair.turn], hashes[other])
+            assert pair.cosine == pytest.approx(stored[one] @ stored[other], abs=1e-3)
+
+
+# -- similar -------------------------------------------------------------------------------
+
+
+def test_similar_ones_are_those_of_comparing_all(real_store: Store):
+    random = np.random.default_rng(5)
+    centres = random.normal(size=(20, DIMS))
+    stored = unit(centres[np.arange(120) % 20] + random.normal(0, 0.4, (120, DIMS)))
+    fill(real_store, ({VECTOR_FIELD: vector} for vector in stored))
+    cosines = stored @ stored.T
+    np.fill_diagonal(cosines, 0)
+    for least in (0.85, 0.9):
+        wanted = components(len(stored), cosines >= least)
+        found = list(find_duplicates(real_store, "similar", host="here", threshold=least))
+        assert wanted
+        assert ids(found) == wanted
+        for pair in (pair for group in found for pair in group.pairs):
+            assert pair.cosine == pytest.approx(cosines[int(pair.one), int(pair.other)], abs=1e-3)
+
+
+def test_more_likes_than_are_asked_for_at_first_are_all_found(real_store: Store):
+    vector = unit(np.ones(DIMS))
+    fill(real_store, ({VECTOR_FIELD: vector} for _ in range(150)))
+    (group,) = find_duplicates(real_store, "similar", host="here", image_id="00007")
+    assert len(group.pictures) == 150
+
+
+# -- real photographs ------------------------------------------------------------------------
+
+
+class Album:
+    """Photographs and copies of them in a folder, indexed with everything that describes."""
+
+    def __init__(self, store: Store, settings: Settings, folder: Path, photographs: Path) -> None:
+        self.store = store
+        self.settings = settings
+        self.folder = folder
+        self.photographs = photographs
+        folder.mkdir()
+
+    def photograph(self, name: str) -> Image.Image:
+        return Image.open(self.photographs / name).convert("RGB")
+
+    def save(self, name: str, image: Image.Image) -> None:
+        image.save(self.folder / name, quality=85)
+
+    def index(self) -> None:
+        encoder = FakeEncoder()
+        described = load_describers()
+        self.store.create(
+            new_meta(seal_of(encoder), "exact", "cosine"), [each.mapping for each in described]
+        )
+        root = Root("album", self.folder)
+        register_roots(self.store, [root], self.settings.host)
+        describers = [(each.name, each.describe) for each in described]
+        writes = []
+        for path in sorted(self.folder.iterdir()):
+            picture = read_file(str(path), encoder.preparation, describers, max_pixels=MAX_PIXELS)
+            assert isinstance(picture, Picture)
+            assert "describe_errors" not in picture.fields
+            (vector,) = encoder.embed_images(picture.pixels[None])
+            change = Change(root, path.name, time.time())
+            document = picture_document(change, picture, Embedded(vector), 1.0)
+            writes.append(Write(change.image_id, document=document))
+        assert set(self.store.write(writes).values()) == {None}
+        self.store.refresh()
+
+    def found(self, level: Any = "near", host: str | None = None, **given: Any) -> list[Group]:
+        host = self.settings.host if host is None else host
+        return list(find_duplicates(self.store, level, host=host, **given))
+
+
+def names(groups: Iterable[Group]) -> set[frozenset[str]]:
+    return {frozenset(each.relative_path for each in group.pictures) for group in groups}
+
+
+@pytest.fixture
+def album(real_store: Store, settings: Settings, tmp_path: Path, photographs: Path) -> Album:
+    """Copies of the cat and the cup; a rocket and coins without any."""
+    album = Album(real_store, settings, tmp_path / "album", photographs)
+    for name in ("rocket.jpg", "coins.png"):
+        album.save(name, album.photograph(name))
+    cat, cup = album.photograph("chelsea.png"), album.photograph("coffee.png")
+    album.save("cat.png", cat)
+    album.save("cat small.jpg", cat.resize((cat.width // 2, cat.height // 2)))
+    album.save("cat mirrored.jpg", ImageOps.mirror(cat))
+    album.save("cat grey.jpg", cat.convert("L"))
+    album.save("cup.png", cup)
+    album.save("cup turned.jpg", cup.transpose(Image.Transpose.ROTATE_90))
+    album.save("cup bright.jpg", ImageEnhance.Brightness(cup).enhance(1.2))
+    (album.folder / "cup again.png").write_bytes((album.folder / "cup.png").read_bytes())
+    return album
+
+
+CATS = frozenset({"cat.png", "cat small.jpg", "cat mirrored.jpg", "cat grey.jpg"})
+CUPS = frozenset({"cup.png", "cup turned.jpg", "cup bright.jpg", "cup again.png"})
+
+
+def test_copies_are_grouped_and_say_why(album: Album):
+    album.index()
+    found = album.found()
+    assert names(found) == {CATS, CUPS}
+    assert names(album.found("same")) == {frozenset({"cup.png", "cup again.png"})}
+    pairs = [pair for group in found for pair in group.pairs]
+    assert {pair.by for pair in pairs} == {"bytes", "corners"}
+    assert all(pair.corners >= duplicates.LEAST_CORNERS for pair in pairs if pair.by == "corners")
+    assert {"mirrored", "upright"} < {pair.turn for pair in pairs}
+    assert {"turned by 90°", "turned by 270°"} & {pair.turn for pair in pairs}
+    for group in found:
+        areas = [each.width * each.height for each in group.pictures]
+        assert areas == sorted(areas, reverse=True)
+
+
+def test_the_copies_of_one_picture(album: Album):
+    album.index()
+    by_name = {each.relative_path: each for group in album.found() for each in group.pictures}
+    for name in ("cup.png", "cup turned.jpg"):
+        (group,) = album.found(image_id=by_name[name].image_id)
+        assert {each.relative_path for each in group.pictures} == CUPS
+
+
+def test_a_crop_is_found_when_it_looks_thoroughly(album: Album):
+    cat = album.photograph("chelsea.png")
+    album.save("ear.jpg", cat.crop((0, 0, cat.width * 6 // 10, cat.height * 7 // 10)))
+    album.index()
+    assert CATS in names(album.found())
+    assert CATS | {"ear.jpg"} in names(album.found(thorough=True))
+
+
+def test_another_host_decides_by_hash_and_embedding(album: Album):
+    album.index()
+    pairs = [pair for group in album.found(host="elsewhere") for pair in group.pairs]
+    assert pairs
+    assert {pair.by for pair in pairs} == {"bytes", "cosine"}
+
+
+def test_without_opencv_it_decides_by_hash_and_embedding_and_says_so(
+    album: Album, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    album.index()
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    pairs = [pair for group in album.found() for pair in group.pairs]
+    assert {pair.by for pair in pairs} == {"bytes", "cosine"}
+    assert [each.message for each in caplog.records if "OpenCV" in each.message] != []
+    with pytest.raises(LibraryMissing, match="pip install"):
+        album.found(thorough=True)
+
+
+def test_an_original_that_changed_since_or_is_gone_is_not_compared(album: Album):
+    album.index()
+    for name in CATS - {"cat.png"}:
+        (album.folder / name).write_bytes(b"changed")
+    (album.folder / "cup turned.jpg").unlink()
+    pairs = {
+        frozenset({pair.one, pair.other}): pair for group in album.found() for pair in group.pairs
+    }
+    by_id = {each.image_id: each for group in album.found() for each in group.pictures}
+    for together, pair in pairs.items():
+        paths = {by_id[each].relative_path for each in together}
+        if paths & CATS or "cup turned.jpg" in paths:
+            assert pair.by == "cosine"
+
+
+def test_the_described_vectors_are_stored_and_the_colours_left_out_of_the_source(album: Album):
+    album.index()
+    answer = album.store.request(
+        "POST",
+        f"/{album.store.index}/_search",
+        {
+            "query": {"term": {"relative_path": "cat.png"}},
+            "docvalue_fields": ["colour_embedding", "perceptual_hash"],
+        },
+    )
+    (hit,) = answer["hits"]["hits"]
+    assert "colour_embedding" not in hit["_source"]
+    stored = np.ravel(hit["fields"]["colour_embedding"])
+    wanted = colour_vector(Image.open(album.folder / "cat.png").convert("RGB"))
+    np.testing.assert_array_equal(stored.astype(np.float32), wanted)
+    (seen,) = neighbours.pictures_by_id(album.store, [hit["_id"]]).values()
+    assert f"{seen.perceptual_hash:016x}" == hit["_source"]["perceptual_hash"]
+
+
+# -- the command -----------------------------------------------------------------------------
+
+
+def run(settings: Settings, *arguments: str) -> Result:
+    options = ["--es-url", settings.es_url, "--index", settings.index]
+    return CliRunner().invoke(main, ["duplicates", *arguments, *options])
+
+
+def test_the_command_lists_groups_largest_first(album: Album):
+    album.index()
+    done = run(album.settings, "--level", "same")
+    assert done.exit_code == 0
+    assert [line.split("album/")[1] for line in done.stdout.splitlines()] == [
+        "cup again.png",
+        "cup.png",
+    ]
+    assert done.stderr == "1 group, 2 pictures.\n"
+    near = run(album.settings)
+    blocks = near.stdout.split("\n\n")
+    assert {
+        frozenset(line.split("album/")[1] for line in block.splitlines()) for block in blocks
+    } == {CATS, CUPS}
+
+
+def test_the_command_prints_one_json_value(album: Album):
+    album.index()
+    done = run(album.settings, "--json")
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert {frozenset(each["relative_path"] for each in group["pictures"]) for group in found} == {
+        CATS,
+        CUPS,
+    }
+    for group in found:
+        assert group["level"] == "near"
+        assert len(group["pairs"]) == len(group["pictures"]) - 1
+
+
+def test_no_duplicates_are_no_error(real_store: Store, settings: Settings):
+    fill(real_store, [{}, {}])
+    for level in ("same", "near", "similar"):
+        done = run(settings, "--level", level, "--json")
+        assert (done.exit_code, json.loads(done.stdout)) == (0, [])
+    assert run(settings).stderr == "No duplicates.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--level", "same", "--threshold", "3"],
+        ["--threshold", "40"],
+        ["--level", "similar", "--thorough"],
+        ["--image-id", "nobody"],
+        ["--level", "alike"],
+    ],
+)
+def test_wrong_use_ends_with_2(real_store: Store, settings: Settings, arguments: list[str]):
+    fill(real_store, [{}])
+    done = run(settings, *arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+
+
+def test_a_missing_index_ends_with_2(real_store: Store, settings: Settings):
+    for level in ("same", "near", "similar"):
+        done = run(settings, "--level", level)
+        assert done.exit_code == 2
+        assert "Traceback" not in done.stderr

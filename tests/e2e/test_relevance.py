@@ -1,0 +1,295 @@
+"""Calibrating a real index, and what `relevance` and `min_relevance` then say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from es_imgsearch import ImageSearch
+from es_imgsearch.asked import StoredPicture
+from es_imgsearch.background import sample
+from es_imgsearch.calibrator import calibrate
+from es_imgsearch.cli import main
+from es_imgsearch.errors import LabelsInvalid, NotCalibrated, UsageError
+from es_imgsearch.labels import Labels, questions_of
+from es_imgsearch.mapping import VECTOR_FIELD, background_alias, new_meta
+from es_imgsearch.relevance import IMAGE, TEXT, Curve
+from es_imgsearch.sealing import seal_of
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import Store, Write
+from es_imgsearch.talk import converse
+from es_imgsearch.testing import FakeEncoder
+
+COLOURS = (
+    "red", "green", "blue", "yellow", "cyan", "magenta", "white", "black", "orange", "purple",
+    "brown", "pink", "navy", "lime", "teal", "olive", "maroon", "gold", "coral", "indigo",
+)  # fmt: skip
+EACH = 6
+
+
+def pictures_of(colours: tuple[str, ...], seed: int = 0) -> tuple[list[str], np.ndarray]:
+    """Paths and vectors of pictures near a colour, some nearer than others."""
+    generator = np.random.default_rng(seed)
+    pure = FakeEncoder().embed_texts(colours)
+    paths, vectors = [], []
+    for colour, vector in zip(colours, pure, strict=True):
+        for number in range(EACH):
+            noisy = vector + generator.normal(0, 0.03 + 0.04 * number, len(vector))
+            vectors.append(noisy / np.linalg.norm(noisy))
+            paths.append(f"{colour}/{number}.png")
+    return paths, np.asarray(vectors, np.float32)
+
+
+def fill(store: Store, paths: list[str], vectors: np.ndarray) -> None:
+    writes = []
+    for path, vector in zip(paths, vectors, strict=True):
+        image_id = path.replace("/", "-")
+        document = {
+            "image_id": image_id, "root": "r", "relative_path": path, "image_name": path,
+            "folder": path.split("/")[0], "content_id": f"content {path}",
+            "tags": [path.split("/")[0]], VECTOR_FIELD: vector,
+        }  # fmt: skip
+        writes.append(Write(image_id, document))
+    assert not any(store.write(writes).values())
+    store.refresh()
+
+
+def labels_of(paths: list[str]) -> Labels:
+    pictures = {path: (path.split("/")[0],) for path in paths}
+    return Labels(questions_of(pictures), pictures)
+
+
+@pytest.fixture
+def store(real_store: Store) -> Iterator[Store]:
+    """An index of 20 colours, 6 pictures each; its background is removed with it."""
+    real_store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    fill(real_store, *pictures_of(COLOURS))
+    yield real_store
+    names = [f"{background_alias(real_store.index)}-{n:06}" for n in (1, 2, 3)]
+    real_store.client.indices.delete(index=names, ignore_unavailable=True)
+
+
+@pytest.fixture
+def search(store: Store, settings: Settings) -> ImageSearch:
+    return ImageSearch(settings=settings, encoder=FakeEncoder())
+
+
+def run(settings: Settings, *arguments: str) -> Result:
+    return CliRunner(env={"ES_URL": settings.es_url}).invoke(
+        main, [*arguments, "--index", settings.index]
+    )
+
+
+def test_an_index_that_was_not_calibrated_says_how(search: ImageSearch):
+    assert [hit.relevance for hit in search.search_text("red", k=3)] == [None] * 3
+    with pytest.raises(NotCalibrated, match=r"es-imgsearch calibrate LABELS --index t-"):
+        search.search_text("red", min_relevance=0.5)
+    with pytest.raises(NotCalibrated, match="No curves are shipped for encoder 'fake'"):
+        calibrate(search)
+
+
+def test_calibrated_hits_carry_the_probability_of_the_formula(search: ImageSearch, store: Store):
+    paths, vectors = pictures_of(COLOURS)
+    found = calibrate(search, labels_of(paths))
+    assert found.background == len(paths)
+    assert found.quality[TEXT].brier < found.quality[TEXT].brier_of_share
+    curves = search.info.meta.relevance
+    assert curves == found.curves
+    encoder = FakeEncoder()
+    by_id = dict(zip([path.replace("/", "-") for path in paths], vectors, strict=True))
+    cases = {TEXT: "red", IMAGE: StoredPicture("blue-0.png")}
+    for kind, query in cases.items():
+        vector = encoder.embed_texts(["red"])[0] if kind == TEXT else by_id["blue-0.png"]
+        foreign = np.array([each @ vector for each in vectors if each @ vector < 0.9999])
+        curve = curves[kind]
+        hits = search.search(query, k=20)
+        assert len(hits) == 20
+        for hit in hits:
+            cosine = by_id[hit.image_id] @ vector
+            z = (cosine - foreign.mean()) / foreign.std()
+            odds = curve.intercept + curve.z_weight * z + curve.cosine_weight * cosine
+            assert hit.relevance == pytest.approx(1 / (1 + np.exp(-odds)), abs=2e-3)
+        assert [hit.relevance for hit in hits] == sorted(
+            (hit.relevance for hit in hits), reverse=True
+        )
+
+
+def test_min_relevance_leaves_out_what_is_below(search: ImageSearch, store: Store):
+    calibrate(search, labels_of(pictures_of(COLOURS)[0]))
+    whole = search.search_text("red", k=40)
+    for at_least in (0.0, 0.1, 0.5, 0.9, 1.0):
+        wanted = [hit.image_id for hit in whole if hit.relevance >= at_least]
+        kept = search.search_text("red", k=40, min_relevance=at_least)
+        assert [hit.image_id for hit in kept] == wanted
+        page = search.search_text("red", k=40, min_relevance=at_least, offset=1, size=2)
+        assert [hit.image_id for hit in page] == wanted[1:3]
+    # Facets and collapsing see what is left.
+    least = whole[5].relevance
+    some = search.search_text("red", k=40, min_relevance=least)
+    assert 6 <= len(some) < 40
+    counted = search.search_text("red", k=40, min_relevance=least, facets=["tags"], collapse=True)
+    assert sum(counted.facets["tags"].values()) == len(some)
+
+
+def test_half_means_the_same_for_every_query_and_absent_things_are_few(
+    search: ImageSearch, store: Store
+):
+    """Fitted on ten colours, asked for ten others, among them five without a picture."""
+    known, others = COLOURS[::2], COLOURS[1::2]
+    calibrate(search, labels_of(pictures_of(known)[0]))
+    gone = others[:5]
+    store.delete([f"{colour}-{n}.png" for colour in gone for n in range(EACH)])
+    store.refresh()
+    right = shown = 0
+    for colour in others[5:]:
+        hits = search.search_text(colour, k=20, min_relevance=0.5)
+        shown += len(hits)
+        right += sum(hit.fields["folder"] == colour for hit in hits)
+    assert right / shown >= 0.5
+    accepted = sum(len(search.search_text(c, k=1, min_relevance=0.9)) for c in gone)
+    assert accepted <= 2
+
+
+def test_the_background_stays_while_the_index_grows(search: ImageSearch, store: Store):
+    calibrate(search, labels_of(pictures_of(COLOURS)[0]))
+    before = [hit.relevance for hit in search.search_text("red", k=3)]
+    generator = np.random.default_rng(9)
+    vectors = FakeEncoder().embed_texts(["red"]) + generator.normal(0, 0.6, (60, 48))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    fill(store, [f"more/{n}.png" for n in range(60)], vectors.astype(np.float32))
+    search.reload()
+    assert [hit.relevance for hit in search.search_text("red", k=3)] == before
+    # Calibrated again, the sample is drawn again; one index stands behind the alias.
+    found = calibrate(search, labels_of(pictures_of(COLOURS)[0]))
+    assert found.background == len(COLOURS) * EACH + 60
+    alias = background_alias(store.index)
+    assert list(store.request("GET", f"/{alias}")) == [f"{alias}-000002"]
+    assert store.request("GET", f"/{alias}/_count")["count"] == found.background
+
+
+def test_the_sample_is_the_same_whoever_draws_it_and_holds_each_content_once(store: Store):
+    paths, vectors = pictures_of(COLOURS)
+    writes = [
+        Write(f"copy {n}", {
+            "image_id": f"copy {n}", "root": "r", "relative_path": f"copy/{n}.png",
+            "content_id": f"content {paths[0]}", VECTOR_FIELD: vectors[0],
+        })
+        for n in range(5)
+    ]  # fmt: skip
+    store.write(writes)
+    store.refresh()
+    whole = converse(sample(store.index), store.send)
+    assert sorted(whole.content_ids) == sorted(f"content {path}" for path in paths)
+    by_content = dict(zip((f"content {path}" for path in paths), vectors, strict=True))
+    for content_id, vector in zip(whole.content_ids, whole.vectors, strict=True):
+        assert np.array_equal(vector, by_content[content_id])
+    part = converse(sample(store.index, 30), store.send)
+    assert part.content_ids == whole.content_ids[:30]
+
+
+def test_a_background_of_another_encoder_is_not_compared_with(search: ImageSearch, store: Store):
+    calibrate(search, labels_of(pictures_of(COLOURS)[0]))
+    before = [hit.relevance for hit in search.search_text("red", k=3)]
+    alias = background_alias(store.index)
+    mapping = store.request("GET", f"/{alias}")[f"{alias}-000001"]["mappings"]["_meta"]
+    mapping["encoder"]["fingerprint"] = "another"
+    store.request("PUT", f"/{alias}/_mapping", {"_meta": mapping})
+    store.delete([f"{colour}-{n}.png" for colour in COLOURS[10:] for n in range(EACH)])
+    store.refresh()
+    search.reload()
+    # The sample is that of what is left in the index.
+    after = [hit.relevance for hit in search.search_text("red", k=3)]
+    assert None not in after
+    assert after != before
+
+
+def test_too_few_pictures_have_no_relevance(search: ImageSearch, store: Store):
+    store.update_meta(_calibrated)
+    search.reload()
+    assert search.search_text("red", k=1)[0].relevance is not None
+    store.delete([f"{colour}-{n}.png" for colour in COLOURS[4:] for n in range(EACH)])
+    store.refresh()
+    search.reload()
+    assert search.search_text("red", k=1)[0].relevance is None
+    with pytest.raises(UsageError, match="24 different pictures, too few"):
+        calibrate(search, labels_of(pictures_of(COLOURS)[0]))
+
+
+def _calibrated(meta):
+    from dataclasses import replace
+
+    return replace(meta, relevance={TEXT: Curve(-3, 1, 1)})
+
+
+def test_a_vector_has_no_kind_and_a_kind_without_curve_no_relevance(
+    search: ImageSearch, store: Store
+):
+    store.update_meta(_calibrated)
+    search.reload()
+    vector = FakeEncoder().embed_texts(["red"])[0]
+    assert search.search(vector, k=1)[0].relevance is None
+    with pytest.raises(NotCalibrated, match="a vector"):
+        search.search(vector, k=1, min_relevance=0.5)
+    assert search.similar("red-0.png", k=1)[0].relevance is None
+    with pytest.raises(NotCalibrated, match="queries by image"):
+        search.similar("red-0.png", k=1, min_relevance=0.5)
+
+
+def test_labels_that_cannot_calibrate_are_told(search: ImageSearch):
+    paths = pictures_of(COLOURS)[0]
+    with pytest.raises(UsageError, match="too few to calibrate"):
+        calibrate(search, labels_of(paths[:2]))
+    with pytest.raises(LabelsInvalid, match="labels of pictures, not queries"):
+        calibrate(search, Labels(questions_of({paths[0]: ("x",)}), {}))
+    with pytest.raises(LabelsInvalid, match="holds none of the 1 pictures named"):
+        calibrate(search, labels_of(["elsewhere/1.png"]))
+    assert search.info.meta.relevance == {}
+
+
+def test_the_command_line_without_labels(store: Store, settings: Settings, tmp_path: Path):
+    done = run(settings, "calibrate")
+    assert done.exit_code == 2
+    assert "No curves are shipped for encoder 'fake'" in done.stderr
+    queries = tmp_path / "q.csv"
+    queries.write_text("query,path\nred,red/0.png\n")
+    done = run(settings, "calibrate", str(queries))
+    assert done.exit_code == 2
+    assert "(path,label), not queries" in done.stderr
+    done = run(settings, "similar", "red-0.png", "--min-relevance", "0.5")
+    assert done.exit_code == 2
+    assert "es-imgsearch calibrate LABELS" in done.stderr
+
+
+def test_an_encoder_of_pictures_only_is_calibrated_and_searched_on_the_command_line(
+    real_store: Store, settings: Settings, tmp_path: Path
+):
+    """The command line has no fake encoder, so this one is known by its pictures only."""
+    encoder = FakeEncoder(supports_text=False)
+    real_store.create(new_meta(seal_of(encoder), "exact", "cosine"))
+    paths, vectors = pictures_of(COLOURS)
+    fill(real_store, paths, vectors)
+    file = tmp_path / "labels.csv"
+    file.write_text("path,label\n" + "".join(f"{p},{p.split('/')[0]}\n" for p in paths))
+    try:
+        done = run(settings, "calibrate", str(file), "--json")
+        assert done.exit_code == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert set(told["curves"]) == {IMAGE}
+        assert told["quality"][IMAGE]["brier"] < told["quality"][IMAGE]["brier_of_share"]
+        plain = run(settings, "calibrate", str(file))
+        assert "false acceptances" in plain.stdout
+        assert f"Calibrated queries by image of index {settings.index!r}" in plain.stderr
+        arguments = ("similar", "red-0.png", "-k", "30", "--json")
+        whole = json.loads(run(settings, *arguments).stdout)
+        least = whole[5]["relevance"]
+        kept = json.loads(run(settings, *arguments, "--min-relevance", str(least)).stdout)
+        assert kept == [hit for hit in whole if hit["relevance"] >= least]
+        assert 0 < len(kept) < len(whole)
+    finally:
+        names = [f"{background_alias(settings.index)}-{n:06}" for n in (1, 2, 3)]
+        real_store.client.indices.delete(index=names, ignore_unavailable=True)

@@ -1,0 +1,238 @@
+"""Filter clauses, word for word."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from es_imgsearch.errors import FilterInvalid
+from es_imgsearch.filters import filter_clauses, parse_filters
+from es_imgsearch.resources import load_json
+
+PROPERTIES: dict[str, Any] = {
+    **load_json("mappings", "common.json")["mappings"]["properties"],
+    "image_embedding": {"type": "dense_vector", "dims": 3},
+    "regions": {"type": "nested", "properties": {"box": {"type": "integer"}}},
+    "checked": {"type": "boolean"},
+    # An object: the server leaves its type out.
+    "owner": {"properties": {"name": {"type": "keyword"}}},
+}
+
+
+def clause(field: str, value: Any) -> dict[str, Any]:
+    (found,) = filter_clauses({field: value}, PROPERTIES)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        # keywords
+        ("format", "jpeg", {"term": {"format": "jpeg"}}),
+        ("camera", 'He said "5 cm" & é', {"term": {"camera": 'He said "5 cm" & é'}}),
+        ("product_id", 17, {"term": {"product_id": "17"}}),
+        ("creator", "a..b", {"term": {"creator": "a..b"}}),
+        ("format", ("a", "c"), {"range": {"format": {"gte": "a", "lte": "c"}}}),
+        ("tags", ["cat", "dog"], {"terms": {"tags": ["cat", "dog"]}}),
+        ("tags", ["cat"], {"term": {"tags": "cat"}}),
+        ("tags", [], {"match_none": {}}),
+        ("camera", None, {"bool": {"must_not": [{"exists": {"field": "camera"}}]}}),
+        ("tags", ["cat", None], {"bool": {
+            "should": [{"term": {"tags": "cat"}},
+                       {"bool": {"must_not": [{"exists": {"field": "tags"}}]}}],
+            "minimum_should_match": 1}}),
+        # folders
+        ("folder", "2024/May", {"term": {"folder.tree": "2024/May"}}),
+        ("folder", "/2024/May/", {"term": {"folder.tree": "2024/May"}}),
+        ("folder", ".", {"term": {"folder.tree": "."}}),
+        ("folder", "", {"term": {"folder.tree": "."}}),
+        ("folder", "/", {"term": {"folder.tree": "."}}),
+        # A name that is not UTF-8, as the shell hands it over; and as a hit shows it.
+        ("folder", "caf\udce9", {"term": {"folder.tree": "caf\\xe9"}}),
+        ("folder", "caf\\xe9", {"term": {"folder.tree": "caf\\xe9"}}),
+        ("relative_path", "caf\udce9/a", {"term": {"relative_path": "caf\\xe9/a"}}),
+        ("image_name", "\udce9.jpg", {"term": {"image_name.keyword": "\\xe9.jpg"}}),
+        # texts
+        ("image_name", "IMG 1.jpg", {"term": {"image_name.keyword": "IMG 1.jpg"}}),
+        ("caption", "a cat", {"match": {"caption": {"query": "a cat", "operator": "and"}}}),
+        # flattened
+        ("attributes.colour", "red", {"term": {"attributes.colour": "red"}}),
+        ("attributes.a.b", "1..2", {"term": {"attributes.a.b": "1..2"}}),
+        ("attributes", "red", {"term": {"attributes": "red"}}),
+        ("attributes.colour", None,
+         {"bool": {"must_not": [{"exists": {"field": "attributes.colour"}}]}}),
+        # numbers
+        ("embed_ms", "1e300", {"term": {"embed_ms": 1e300}}),
+        ("mtime_ns", -(2**63), {"term": {"mtime_ns": -(2**63)}}),
+        ("width", 640, {"term": {"width": 640}}),
+        ("width", "640", {"term": {"width": 640}}),
+        ("width", "640.0", {"term": {"width": 640}}),
+        ("embed_ms", "1.5", {"term": {"embed_ms": 1.5}}),
+        ("width", "100..200", {"range": {"width": {"gte": 100, "lte": 200}}}),
+        ("width", "100..", {"range": {"width": {"gte": 100}}}),
+        ("width", "..200", {"range": {"width": {"lte": 200}}}),
+        ("embed_ms", "-0.5..1.5", {"range": {"embed_ms": {"gte": -0.5, "lte": 1.5}}}),
+        ("width", (100, None), {"range": {"width": {"gte": 100}}}),
+        ("width", (None, 2.5), {"range": {"width": {"lte": 2.5}}}),
+        # A float on the way would change it.
+        ("mtime_ns", 1763800000123456789, {"term": {"mtime_ns": 1763800000123456789}}),
+        ("mtime_ns", "1763800000123456789..",
+         {"range": {"mtime_ns": {"gte": 1763800000123456789}}}),
+        # Ends that the type cannot hold: the server refuses them.
+        ("width", "..1e15", {"range": {"width": {"lte": 2**31 - 1}}}),
+        ("width", (-(10**15), 100), {"range": {"width": {"gte": -(2**31), "lte": 100}}}),
+        ("width", (2**31, None), {"match_none": {}}),
+        ("width", (None, -(2**31) - 1), {"match_none": {}}),
+        ("mtime_ns", (None, 1e30), {"range": {"mtime_ns": {"lte": 2**63 - 1}}}),
+        ("mtime_ns", (1e30, None), {"match_none": {}}),
+        # places
+        *(
+            ("location", place, {"geo_distance": {
+                "distance": "5km", "location": {"lat": 48.2, "lon": 16.37}}})
+            for place in ((48.2, 16.37, "5km"), "48.2,16.37,5km", " 48.2, 16.37, 5 km")
+        ),
+        ("location", None, {"bool": {"must_not": [{"exists": {"field": "location"}}]}}),
+        ("location", [(0, 0, "1mi"), "1,2,0.5nmi"], {"bool": {
+            "should": [{"geo_distance": {"distance": "1mi", "location": {"lat": 0.0, "lon": 0.0}}},
+                       {"geo_distance": {"distance": "0.5nmi",
+                                         "location": {"lat": 1.0, "lon": 2.0}}}],
+            "minimum_should_match": 1}}),
+        # booleans
+        ("checked", True, {"term": {"checked": True}}),
+        ("checked", "true", {"term": {"checked": "true"}}),
+        # dates
+        ("taken_at", "2024", {"range": {"taken_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
+        ("taken_at", 2024, {"range": {"taken_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
+        ("taken_at", "2024-05",
+         {"range": {"taken_at": {"gte": "2024-05||/M", "lte": "2024-05||/M"}}}),
+        ("taken_at", date(2024, 5, 31),
+         {"range": {"taken_at": {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}}}),
+        ("taken_at", "2024..2024-05",
+         {"range": {"taken_at": {"gte": "2024||/y", "lte": "2024-05||/M"}}}),
+        ("taken_at", "2024-05-31 18:00",
+         {"range": {"taken_at": {"gte": "2024-05-31T18:00", "lte": "2024-05-31T18:00"}}}),
+        ("taken_at", ("2024-05-31T18:00:00.500Z", None),
+         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00.500Z"}}}),
+        ("taken_at", "2024-05-31T18:00:00.500..2024-06-01T00:00:00.250",
+         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00.500",
+                                 "lte": "2024-06-01T00:00:00.250"}}}),
+        ("taken_at", (datetime(2024, 5, 31, 18, tzinfo=UTC), None),
+         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00+00:00"}}}),
+        ("taken_at", None, {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}),
+    ],
+)  # fmt: skip
+def test_each_kind_of_field_and_value(field: str, value: Any, expected: dict[str, Any]):
+    assert clause(field, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("colour", "red", "no field 'colour'"),
+        ("camera.keyword", "x", "no field 'camera.keyword'"),
+        ("", "x", "no field ''"),
+        ("image_embedding", "x", "dense_vector"),
+        ("location", "1,2", "latitude, longitude and distance"),
+        ("location", (48.2, 16.37), "latitude, longitude and distance"),
+        ("location", (91, 0, "5km"), "latitude"),
+        ("location", (0, 181, "5km"), "latitude"),
+        ("location", (0, float("nan"), "5km"), "latitude"),
+        ("location", (0, 0, "-5km"), "latitude"),
+        ("location", (0, 0, "0km"), "latitude"),
+        ("location", (0, 0, "5 parsecs"), "latitude"),
+        ("location", 5, "latitude"),
+        ("checked", 1, "true or false"),
+        ("checked", "yes", "true or false"),
+        ("regions", "x", "nested"),
+        ("owner", "x", "object"),
+        ("width", "wide", "numbers, not 'wide'"),
+        ("width", True, "numbers, not True"),
+        ("width", "nan", "numbers, not 'nan'"),
+        ("width", float("inf"), "numbers, not inf"),
+        ("width", "1e999", "numbers"),
+        ("mtime_ns", 2**63, "larger than 64 bits"),
+        ("mtime_ns", f"-{2**63 + 1}", "larger than 64 bits"),
+        ("mtime_ns", (None, 2**64), "larger than 64 bits"),
+        ("width", 10**400, "larger than 64 bits"),
+        ("width", "1" * 5000, "holds numbers"),
+        ("camera", "caf\udce9", "'caf.udce9' .* not valid Unicode"),
+        ("camera", ("a", "\udce9"), "not valid Unicode"),
+        ("attributes.\udce9", "x", "not valid Unicode"),
+        ("folder", "\ud800", "not valid Unicode"),
+        ("width", "..", "low or a high end"),
+        ("width", (None, None), "low or a high end"),
+        ("width", (1, 2, 3), r"pair \(low, high\)"),
+        ("caption", ("a", "b"), "text and has no ranges"),
+        ("attributes.size", ("1", "2"), "flattened and has no ranges"),
+        ("taken_at", "yesterday", "dates such as 2024"),
+        ("taken_at", "2024-13", "dates"),
+        ("taken_at", "2024-02-30", "dates"),
+        # Python reads these, and Elasticsearch would take them for milliseconds since 1970.
+        ("taken_at", "20240531", "dates"),
+        ("taken_at", "2024-W22", "dates"),
+        ("taken_at", "2024-W22-5", "dates"),
+        ("taken_at", "", "dates"),
+        ("taken_at", "٢٠٢٤", "dates"),
+        ("taken_at", 1.5, "dates"),
+        ("taken_at", "2024-05-31T25:00", "dates"),
+    ],
+)
+def test_what_cannot_be_filtered_is_told(field: str, value: Any, words: str):
+    with pytest.raises(FilterInvalid, match=words):
+        clause(field, value)
+
+
+def test_the_message_of_an_unknown_field_lists_those_there_are():
+    with pytest.raises(FilterInvalid) as caught:
+        clause("colour", "red")
+    assert "camera" in str(caught.value)
+    for hidden in ("image_embedding", "perceptual_hash", "regions", "owner"):
+        assert hidden not in str(caught.value)
+
+
+def test_several_filters_are_all_met():
+    assert filter_clauses({"root": "photos", "width": "100.."}, PROPERTIES) == [
+        {"term": {"root": "photos"}},
+        {"range": {"width": {"gte": 100}}},
+    ]
+    assert filter_clauses({}, PROPERTIES) == filter_clauses(None, PROPERTIES) == []
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "bounds"),
+    [
+        ("2024", None, {"gte": "2024||/y"}),
+        (None, date(2024, 5, 31), {"lte": "2024-05-31||/d"}),
+        ("2024-05", "2024-06", {"gte": "2024-05||/M", "lte": "2024-06||/M"}),
+    ],
+)
+def test_since_and_until_ask_for_the_day_taken_or_else_modified(since, until, bounds):
+    (found,) = filter_clauses(None, PROPERTIES, since=since, until=until)
+    untaken = {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}
+    assert found == {
+        "bool": {
+            "should": [
+                {"range": {"taken_at": bounds}},
+                {"bool": {"filter": [untaken, {"range": {"modified_at": bounds}}]}},
+            ],
+            "minimum_should_match": 1,
+        }
+    }
+
+
+def test_filters_of_the_command_line():
+    assert parse_filters(["root=photos", "tags=cat", "tags=dog", "title=a=b", " width = 1..2"]) == {
+        "root": ["photos"],
+        "tags": ["cat", "dog"],
+        "title": ["a=b"],
+        "width": [" 1..2"],
+    }
+    assert parse_filters([]) == {}
+
+
+@pytest.mark.parametrize("text", ["root", "", "=photos", " =x"])
+def test_a_filter_that_is_none_is_told(text: str):
+    with pytest.raises(FilterInvalid, match="FIELD=VALUE"):
+        parse_filters([text])
