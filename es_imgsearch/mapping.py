@@ -225,9 +225,7 @@ def load_profile(name: str) -> dict[str, Any]:
     return body
 
 
-def new_meta(
-    seal: Seal, profile: str, similarity: str, reduction: Reduction | None = None
-) -> Meta:
+def new_meta(seal: Seal, profile: str, similarity: str, reduction: Reduction | None = None) -> Meta:
     """What `init` seals into a new index; the starting point of `tune` is the profile's.
 
     The profile `reduced`, and no other, needs the reduction that was fitted for it.

@@ -45,8 +45,8 @@ OVERSAMPLES = (1.0, 2.0, 3.0, 5.0, 10.0)
 _QUANTISED = ("int8", "int4", "bbq")
 
 # A narrow walk hides from sampled queries what it misses of new ones: as wide as 10 it found .938
-# and .914 of their true ten, as wide as 20 .986 and .984 (`query_sample`; 15,000 synthetic vectors of
-# 512 dims).  The ten more take less than 0.1 ms.
+# and .914 of their true ten, as wide as 20 .986 and .984 (`query_sample`; 15,000 synthetic vectors
+# of 512 dims).  Ten more cost next to nothing: of 100,000 vectors, 10 took 1.8 ms and 50 1.9 ms.
 _LEAST_CANDIDATES = 20
 
 # Steps of num_candidates, as multiples of k: each about 1.5 times the one before.

@@ -172,7 +172,7 @@ def vector_rows(
     """Reads any rows of a column of vectors, as float32 of shape (n, dims), in their order.
 
     Where they lie uncompressed, as we write them, the file is mapped into memory: 50 rows of 512
-    dims take 0.2 ms, where HDF5 would read a chunk of a megabyte for each.  Safe to be called
+    dims take 0.5 ms, where HDF5 would read a chunk of a megabyte for each.  Safe to be called
     from several threads.  Raises ExchangeFileInvalid.
     """
     h5py = load_h5py()
