@@ -15,7 +15,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from es_imgsearch.backoff import Outage, Stopped, persist, waits
 from es_imgsearch.documents import failure_document, picture_document
@@ -51,6 +52,10 @@ _PLACE_WAIT_SECONDS = 0.2
 # What the end itself may take of the seconds that `close` is given.
 _END_SECONDS = 3.0
 
+# What a model may take on top for the batch it is at: a thread that is in the middle of C++
+# when the interpreter ends takes the process down with SIGABRT.
+_MODEL_SECONDS = 30.0
+
 
 class Pipeline:
     """Runs the stages; `submit` feeds them, `wait_idle` and `close` end them."""
@@ -82,6 +87,7 @@ class Pipeline:
         self._idle = threading.Condition(self._lock)
         self._places = threading.BoundedSemaphore(settings.queue_size)
         self._drained: bool | None = None
+        self._in_model = False
         self._jobs: dict[str, Job] = {}
         self._next_ticket = 0
         # With the time of the acknowledgement.
@@ -202,6 +208,8 @@ class Pipeline:
             for thread in self._threads:
                 # One that waits for an answer that does not come is not waited for.
                 thread.join(timeout=max(0.0, deadline - time.monotonic()))
+            if self._in_model:
+                self._threads[0].join(timeout=_MODEL_SECONDS)
         return self._drained
 
     # -- stages ----------------------------------------------------------------------------
@@ -257,7 +265,8 @@ class Pipeline:
 
     def _embed_loop(self) -> None:
         if self._warm_up:
-            self._vectors.warm_up()
+            with self._model():
+                self._vectors.warm_up()
         for batch in batches(
             self._to_embed,
             self._settings.batch_size,
@@ -274,7 +283,8 @@ class Pipeline:
         started = time.perf_counter()
         errors: dict[str, ReadError] = {}
         if fresh:
-            embedded, errors = self._vectors.embedded(list(fresh.values()))
+            with self._model():
+                embedded, errors = self._vectors.embedded(list(fresh.values()))
             known |= embedded
         embed_ms = (time.perf_counter() - started) * 1000 / max(1, len(fresh))
         paid: set[str] = set()
@@ -291,6 +301,17 @@ class Pipeline:
             write = Write(job.change.image_id, document=document)
             counts_as = "embedded" if is_fresh else "reused"
             self._to_write.put(Ready(job, write, counts_as, picture))
+
+    @contextmanager
+    def _model(self) -> Iterator[None]:
+        self._in_model = True
+        try:
+            if self.stopping.is_set():
+                # `close` may have looked before this began.
+                raise Stopped
+            yield
+        finally:
+            self._in_model = False
 
     def _stored_vectors(
         self, content_ids: Sequence[str], fields: Sequence[str]

@@ -157,8 +157,8 @@ def _verdict(outcome: Outcome, index: str) -> list[str]:
     )
     measured = (
         f"Stored in {index!r}: {stored}. Recall is that of {tuning.queries_held_back} queries held"
-        f" back from the {tuning.queries_tuned_on} it was tuned on, among {tuning.pictures}"
-        f" pictures. Exact search takes {outcome.exact_ms:.1f} ms."
+        f" back; {tuning.queries_tuned_on} others chose, among {tuning.pictures} pictures. Exact"
+        f" search takes {outcome.exact_ms:.1f} ms."
     )
     sentences = [measured]
     if outcome.raised_for:

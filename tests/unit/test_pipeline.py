@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from es_imgsearch import pipeline
 from es_imgsearch.backoff import Outage
 from es_imgsearch.errors import (
     IndexMissing,
@@ -435,6 +436,25 @@ def test_closing_finishes_what_is_in_flight(bench: Bench):
     bench.submit(*(f"{n}.png" for n in range(6)))
     assert bench.pipeline.close(within_seconds=PATIENCE_SECONDS)
     assert bench.pipeline.counts.embedded == 6
+
+
+def test_closing_waits_for_the_model_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    """A thread in the middle of a model when the interpreter ends takes the process down."""
+    monkeypatch.setattr(pipeline, "_END_SECONDS", 0.05)
+    entered = threading.Event()
+
+    def embed(_pixels: object) -> None:
+        entered.set()
+        assert bench.pipeline.stopping.wait(PATIENCE_SECONDS)
+        threading.Event().wait(0.5)
+
+    bench.encoder.before_batch = embed
+    bench.picture("a.png")
+    bench.submit("a.png")
+    assert entered.wait(PATIENCE_SECONDS)
+    assert not bench.pipeline.close()
+    assert not bench.pipeline._in_model
+    assert bench.encoder.pictures_embedded == 1
 
 
 def test_closing_in_an_outage_ends_and_says_that_something_was_left(
