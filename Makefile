@@ -26,8 +26,7 @@ docs: setup  ## write docs/reference from the code
 	@.venv/bin/python dev/reference.py
 
 bench: setup  ## run the benchmarks; each prints a table and writes JSON to benchmarks/results
-	@$$(command -v uv || echo .venv/bin/uv) pip install --quiet --python .venv/bin/python \
-	 --constraints constraints.txt --group bench
+	@dev/setup bench
 	@.venv/bin/python benchmarks/run.py
 
 # SEED, EXAMPLES, STEPS and KILLS make it another, longer or shorter run.

@@ -34,7 +34,7 @@ folder (or the file given with `--config`), the file over the defaults.
 """
 # Mapped and filled by nothing yet.
 RESERVED = {
-    "colours", "tags", "tag_scores", "caption", "text_in_image", "title", "description",
+    "colours", "tags", "tag_scores", "text_in_image", "title", "description",
     "product_id", "creator", "source_url", "attributes",
 }  # fmt: skip
 FIELDS = """\

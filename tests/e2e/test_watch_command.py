@@ -230,7 +230,7 @@ def test_a_signal_ends_sync_and_retry_in_order(service: Service, command: str, n
         )
         try:
             # Some pictures are there, so workers and threads are at work.
-            until(lambda: process.poll() is not None or service.indexed())
+            until(lambda: process.poll() is not None or service.indexed(), START_SECONDS)
             children = children_of(process)
             assert children
             process.send_signal(number)
