@@ -20,7 +20,7 @@ from report import arguments, report
 from timing import Timed, climbed, server_exact, server_search, timed
 from vectors import add_vector_options, load_dataset, nearest
 
-from es_imgsearch.mapping import Tuning
+from es_imgsearch.tuned import Tuning
 from es_imgsearch.tuning import tune
 
 K = 10

@@ -131,7 +131,9 @@ class Daemon:
         except ImgSearchError as error:
             if not error.transient:
                 raise
-            self._indexer.outage.begins(error)
+            self._indexer.outage.begins(error, "poll")
+        else:
+            self._indexer.outage.ends("poll")
         for root in self._indexer.roots:
             if root in self._gone_roots:
                 if root.path.is_dir():

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import orjson
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.mapping import VECTOR_FIELD, Tuning
+from es_imgsearch.mapping import VECTOR_FIELD
+from es_imgsearch.tuned import Tuning
 
 # The server's own ceiling; a k above it cannot be asked for either.
 MAX_NUM_CANDIDATES = 10_000
@@ -37,6 +38,11 @@ class PartQuery(NamedTuple):
     field: str
     vector: Sequence[float] | npt.NDArray[np.float32]
     weight: float
+
+
+# `tune` measures searches of one field.  The best of a weighted mean may be far down in each
+# part's own order: with 50 from each, at least 95 % of the true ten of 300 were found.
+_CANDIDATES_PER_PART = 50
 
 
 def knn_body(
@@ -125,6 +131,8 @@ def weighted_body(
     """
     check_k(k)
     one = knn_body([], k, tuning, num_candidates=num_candidates)["knn"]["num_candidates"]
+    if num_candidates is None:
+        one = max(one, _CANDIDATES_PER_PART)
     clauses = [
         {
             "field": part.field,

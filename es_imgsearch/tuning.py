@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from es_imgsearch.errors import TextUnsupported, UsageError
-from es_imgsearch.mapping import VECTOR_FIELD, Meta, TunedK, Tuning
+from es_imgsearch.mapping import VECTOR_FIELD, Meta
 from es_imgsearch.queries import MAX_NUM_CANDIDATES, knn_body
 from es_imgsearch.query_sample import (
     PICTURE,
@@ -30,6 +30,7 @@ from es_imgsearch.query_sample import (
     words_of,
 )
 from es_imgsearch.recall import Point, lower_bound, recall_at
+from es_imgsearch.tuned import TunedK, Tuning
 
 if TYPE_CHECKING:
     from es_imgsearch.embed import Encoder

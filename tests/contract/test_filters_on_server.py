@@ -11,12 +11,13 @@ import pytest
 
 from es_imgsearch.connection import connect
 from es_imgsearch.filters import filter_clauses
-from es_imgsearch.mapping import Tuning, new_meta
+from es_imgsearch.mapping import new_meta
 from es_imgsearch.queries import exact_body, knn_body
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.tuned import Tuning
 
 Document = dict[str, Any]
 

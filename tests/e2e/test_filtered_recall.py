@@ -14,10 +14,11 @@ import pytest
 
 from es_imgsearch.connection import connect
 from es_imgsearch.filters import filter_clauses
-from es_imgsearch.mapping import VECTOR_FIELD, Seal, TunedK, Tuning, index_body, new_meta
+from es_imgsearch.mapping import VECTOR_FIELD, Seal, index_body, new_meta
 from es_imgsearch.queries import knn_body
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store, Write
+from es_imgsearch.tuned import TunedK, Tuning
 
 DIMS = 64
 COUNT = 3000

@@ -20,7 +20,6 @@ from es_imgsearch.mapping import (
     VECTOR_FIELD,
     Meta,
     Seal,
-    Tuning,
     failures_alias,
     failures_body,
     first_generation,
@@ -31,6 +30,7 @@ from es_imgsearch.mapping import (
     template_body,
 )
 from es_imgsearch.resources import folder, load_json
+from es_imgsearch.tuned import Tuning
 
 SEAL = Seal(name="fake", revision="r1", dims=128, fingerprint="f00d", supports_text=True)
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.mapping import Tuning
 from es_imgsearch.queries import (
     MAX_NUM_CANDIDATES,
     TEXT_FIELDS,
@@ -28,6 +27,7 @@ from es_imgsearch.queries import (
     to_msearch,
     weighted_body,
 )
+from es_imgsearch.tuned import Tuning
 
 VECTOR = [0.6, 0.8]
 
@@ -147,13 +147,13 @@ MEAN = {
 
 def test_weighted_parts_are_one_boosted_knn_whose_candidates_are_compared_exactly():
     clauses = [{"term": {"root": "photos"}}]
-    body = weighted_body(PARTS, 5, Tuning(40, 2.0), filters=clauses, source=["root"])
+    body = weighted_body(PARTS, 5, Tuning(60, 2.0), filters=clauses, source=["root"])
     assert body == {
         "knn": [
-            {"field": "image_embedding", "query_vector": VECTOR, "k": 40, "num_candidates": 40,
+            {"field": "image_embedding", "query_vector": VECTOR, "k": 60, "num_candidates": 60,
              "boost": 0.75, "filter": clauses},
-            {"field": "colour_embedding", "query_vector": [1.0, 0.0, 0.0], "k": 40,
-             "num_candidates": 40, "boost": 0.25, "filter": clauses},
+            {"field": "colour_embedding", "query_vector": [1.0, 0.0, 0.0], "k": 60,
+             "num_candidates": 60, "boost": 0.25, "filter": clauses},
         ],
         "rescore": {
             "window_size": 80,
@@ -169,6 +169,9 @@ def test_weighted_parts_are_one_boosted_knn_whose_candidates_are_compared_exactl
     assert "filter" not in weighted_body(PARTS, 5, Tuning())["knn"][0]
     assert weighted_body(PARTS, 5, Tuning(), num_candidates=7)["knn"][1]["k"] == 7
     assert weighted_body(PARTS, 9000, Tuning())["rescore"]["window_size"] == MAX_NUM_CANDIDATES
+    few = weighted_body(PARTS, 5, Tuning(20, 2.0))
+    assert {clause["num_candidates"] for clause in few["knn"]} == {50}
+    assert {c["k"] for c in weighted_body(PARTS, 5, Tuning(20), num_candidates=9)["knn"]} == {9}
 
 
 def test_weighted_parts_exactly():
