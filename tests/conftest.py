@@ -6,10 +6,13 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import skimage
 from pytest_elasticsearch import factories
+from pytest_elasticsearch.executor import ElasticSearchExecutor
+from pytest_elasticsearch.factories import process
 
 from es_imgsearch.connection import connect
 from es_imgsearch.embed import load_encoder
@@ -29,6 +32,16 @@ for variable in [name for name in os.environ if name.startswith("ES_IMGSEARCH_")
         del os.environ[variable]
 for variable in ("ES_URL", "ES_API_KEY", "ES_CA_CERTS"):
     os.environ.pop(variable, None)
+
+
+class PatientExecutor(ElasticSearchExecutor):
+    """Waits longer: on two busy cores the start took 65 s, and the plug-in gives it 60."""
+
+    def __init__(self, *given: Any, timeout: int, **named: Any) -> None:
+        super().__init__(*given, timeout=max(timeout, 240), **named)
+
+
+process.ElasticSearchExecutor = PatientExecutor  # type: ignore[misc]
 
 elasticsearch_process = factories.elasticsearch_proc(
     executable=CHECKOUT / "dev" / "elasticsearch",

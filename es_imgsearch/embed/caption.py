@@ -41,6 +41,8 @@ _BEAMS: Final = 4
 # words in the mean.
 _MAX_TOKENS: Final = 30
 _MAX_CAPTIONS: Final = 10
+# Generates from pixels alone, though its class says that tokens are its main input.
+_PROMPTLESS: Final = ("git",)
 # Each picture is as many sequences as there are beams.
 _BATCH: Final = 8
 
@@ -219,4 +221,9 @@ class Caption:
             raise ModelUnavailable(
                 f"The model in {path} cannot be loaded to write captions: {first_line(error)}."
             ) from error
+        if model.main_input_name != "pixel_values" and model.config.model_type not in _PROMPTLESS:
+            raise ModelUnavailable(
+                f"The model in {path} answers a prompt ({type(model).__name__}); captions need one"
+                " that writes from pixels alone, such as ViT-GPT2, BLIP or GIT."
+            )
         return model.float().eval().to(pick_device(self._device)), tokenizer

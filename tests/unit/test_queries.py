@@ -156,7 +156,7 @@ def test_weighted_parts_are_one_boosted_knn_whose_candidates_are_compared_exactl
              "num_candidates": 60, "boost": 0.25, "filter": clauses},
         ],
         "rescore": {
-            "window_size": 80,
+            "window_size": 120,
             "query": {
                 "query_weight": 0,
                 "rescore_query_weight": 1,
