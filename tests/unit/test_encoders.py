@@ -24,12 +24,14 @@ from es_imgsearch.embed.loading import pick_device, unit, weights_hash
 from es_imgsearch.embed.minilm import MiniLM
 from es_imgsearch.embed.model_folder import ModelFolder, _not_needed
 from es_imgsearch.errors import (
+    EncoderMismatch,
     EncoderUnknown,
     ModelUnavailable,
     SettingsError,
     TextUnsupported,
 )
 from es_imgsearch.preparation import Preparation
+from es_imgsearch.sealing import seal_of
 
 if TYPE_CHECKING:
     from es_imgsearch.embed.protocol import Pixels
@@ -489,6 +491,28 @@ def test_a_published_layout_embeds_alone_as_in_a_batch(
     together = encoder.embed_texts(texts)
     assert_unit_vectors(together, (3, dims))
     assert cosines(one_by_one, together).min() >= 0.99999
+
+
+def test_an_index_refuses_a_published_layout_with_other_weights(
+    layout: tuple[Path, int, Preparation], tmp_path: Path
+) -> None:
+    folder, _, _ = layout
+    seal = seal_of(load_encoder(str(folder)))
+    seal.check(seal_of(load_encoder(str(folder))), "images")
+    shutil.copytree(folder, tmp_path / folder.name)
+    (weights,) = (tmp_path / folder.name).rglob("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(EncoderMismatch):
+        seal.check(seal_of(load_encoder(str(tmp_path / folder.name))), "images")
+
+
+def test_an_index_refuses_another_starter(
+    starter_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal = seal_of(starter_encoder)
+    monkeypatch.setattr(starter, "TEMPERATURE", 3.0)
+    with pytest.raises(EncoderMismatch):
+        seal.check(seal_of(starter.create("")), "images")
 
 
 def test_texts_of_siglip_are_lower_case_and_padded_as_in_training(tmp_path: Path) -> None:
