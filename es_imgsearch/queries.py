@@ -95,9 +95,10 @@ def exact_body(
     reads both.
     """
     check_k(k)
+    # Rounding takes 1 + cos below 0 for an opposite vector, which the server refuses as a score.
     scripts = {
-        "cosine": f"(1.0 + cosineSimilarity(params.query, '{VECTOR_FIELD}')) / 2.0",
-        "dot_product": f"(1.0 + dotProduct(params.query, '{VECTOR_FIELD}')) / 2.0",
+        "cosine": f"Math.max(0.0, 1.0 + cosineSimilarity(params.query, '{VECTOR_FIELD}')) / 2.0",
+        "dot_product": f"Math.max(0.0, 1.0 + dotProduct(params.query, '{VECTOR_FIELD}')) / 2.0",
         "l2_norm": f"double d = l2norm(params.query, '{VECTOR_FIELD}'); return 1.0 / (1.0 + d * d)",
     }
     having_vector = {"exists": {"field": VECTOR_FIELD}}

@@ -54,6 +54,12 @@ def test_a_small_picture_has_the_hash_of_the_reference():
     assert perceptual_hash(image) == str(imagehash.phash(image))
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([32, 40, 64, 200]))
+def test_every_bit_is_that_of_the_reference(seed: int, size: int):
+    image = structured(seed, size)
+    assert perceptual_hash(image) == str(imagehash.phash(image))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_shrinking_first_changes_next_to_nothing(photographs: Path, name: str):
     large = opened(photographs, name).resize((2400, 1800), Image.Resampling.BICUBIC)

@@ -87,8 +87,8 @@ def test_a_k_the_server_refuses_is_refused_before(k: int):
 @pytest.mark.parametrize(
     ("similarity", "script"),
     [
-        ("cosine", "(1.0 + cosineSimilarity(params.query, 'image_embedding')) / 2.0"),
-        ("dot_product", "(1.0 + dotProduct(params.query, 'image_embedding')) / 2.0"),
+        ("cosine", "Math.max(0.0, 1.0 + cosineSimilarity(params.query, 'image_embedding')) / 2.0"),
+        ("dot_product", "Math.max(0.0, 1.0 + dotProduct(params.query, 'image_embedding')) / 2.0"),
         (
             "l2_norm",
             "double d = l2norm(params.query, 'image_embedding'); return 1.0 / (1.0 + d * d)",

@@ -1,0 +1,18 @@
+"""The only package that talks to Elasticsearch.
+
+Foreign errors become ours in `connection.translated`; bodies come from `mapping` and
+`queries`, or are a line long.
+"""
+
+from es_imgsearch.store.documents import Documents, Write
+from es_imgsearch.store.generations import Generations, IndexInfo
+from es_imgsearch.store.listings import Listings, Stored
+
+__all__ = ["IndexInfo", "Store", "Stored", "Write"]
+
+
+class Store(Generations, Documents, Listings):
+    """One alias of pictures, the failures beside it, and what may be done with them.
+
+    Every method raises errors of our tree only; `transient` ones may be tried again.
+    """

@@ -1,0 +1,58 @@
+"""One connection to one alias: requests out, parsed answers and errors of our tree in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import elasticsearch
+import orjson
+
+from es_imgsearch.connection import addresses, translated
+from es_imgsearch.mapping import failures_alias
+from es_imgsearch.talk import Request
+
+JSON = {"accept": "application/json", "content-type": "application/json"}
+NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
+
+
+class Requests:
+    """What every part of the store has: the connection and the two names."""
+
+    def __init__(self, client: elasticsearch.Elasticsearch, index: str) -> None:
+        self.client = client
+        self.index = index
+        self.failures = failures_alias(index)
+
+    @cached_property
+    def address(self) -> str:
+        """Where Elasticsearch is, without credentials."""
+        return addresses(self.client)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """The parsed answer to one request."""
+        with translated(self.address, self.index):
+            answer = self.client.perform_request(
+                method, path, params=params, headers=headers or JSON, body=body
+            )
+            return answer.body
+
+    def send(self, request: Request) -> Any:
+        """The parsed answer to a request whose path and body are ready."""
+        return self.request(request.method, request.path, request.body, headers=request.headers)
+
+    def refresh(self) -> None:
+        self.request("POST", f"/{self.index},{self.failures}/_refresh")
+
+
+def json_line(document: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(dict(document), option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
