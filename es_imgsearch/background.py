@@ -78,7 +78,23 @@ def sample(index: str, size: int = BACKGROUND_SIZE) -> Talk[Sampled]:
         "query": {"bool": {"filter": [{"exists": {"field": VECTOR_FIELD}}]}},
         "collapse": {"field": "content_id"},
     }
-    return _sampled((yield search_request(index, orjson.dumps(body))))
+    found = _sampled((yield search_request(index, orjson.dumps(body))))
+    if len(found.vectors) >= MIN_BACKGROUND:
+        return found
+    # Pictures that were imported may have no content_id: they would be one group.
+    anonymous = {
+        **_BY_CONTENT,
+        "size": size,
+        "query": {
+            "bool": {
+                "filter": [{"exists": {"field": VECTOR_FIELD}}],
+                "must_not": [{"exists": {"field": "content_id"}}],
+            }
+        },
+        "sort": [{"image_id": "asc"}],
+    }
+    others = _sampled((yield search_request(index, orjson.dumps(anonymous))))
+    return others if len(others.vectors) > len(found.vectors) else found
 
 
 def _stored(index: str, seal: Seal) -> Talk[Sampled | None]:
@@ -144,13 +160,21 @@ def _is_of(encoder: Mapping[str, Any], seal: Seal) -> bool:
 def _sampled(answer: Mapping[str, Any]) -> Sampled:
     hits = answer.get("hits", {}).get("hits", ())
     fields = [hit["fields"] for hit in hits]
-    # docvalue_fields may wrap a vector in a list of one.
-    rows = [np.asarray(each[VECTOR_FIELD], dtype=np.float32).ravel() for each in fields]
+    # docvalue_fields may wrap a vector in a list of one; an imported one has any length.
+    rows = [_unit(np.asarray(each[VECTOR_FIELD], dtype=np.float32).ravel()) for each in fields]
     return Sampled(
         image_ids=[hit["_id"] for hit in hits],
-        content_ids=[each["content_id"][0] for each in fields],
+        # Pictures that were imported may have none; their ids are hashes, too.
+        content_ids=[
+            each.get("content_id", [hit["_id"]])[0] for hit, each in zip(hits, fields, strict=True)
+        ],
         vectors=np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32),
     )
+
+
+def _unit(vector: Floats) -> Floats:
+    length = float(np.linalg.norm(vector))
+    return vector if length == 0 else vector / np.float32(length)
 
 
 def _lines(index: str, image_id: str, content_id: str, vector: Floats) -> tuple[bytes, bytes]:

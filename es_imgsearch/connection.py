@@ -30,6 +30,8 @@ from es_imgsearch.settings import Settings
 _JSON, _SMILE = "application/json", "application/vnd.elasticsearch+smile"
 
 _BUSY = {408, 429, 502, 503, 504}
+# An index that was closed may be opened again: its documents are not to blame.
+_ITEM_BUSY = {"cluster_block_exception", "index_closed_exception"}
 
 
 def connect(settings: Settings) -> elasticsearch.Elasticsearch:
@@ -100,10 +102,15 @@ def _address_and_options(url: str, options: dict[str, Any]) -> tuple[str, dict[s
 
 
 def item_error(result: Mapping[str, Any]) -> StoreError:
-    """What one item of a bulk says went wrong."""
+    """What one item of a bulk says went wrong.
+
+    Raises IndexMissing where that is no matter of one document.
+    """
     kind, message = _of_item(result.get("error") or {})
     status = int(result["status"])
-    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
+    if kind == "index_not_found_exception":
+        raise IndexMissing(f"The index was deleted meanwhile ({message}): make it with init.")
+    if status in _BUSY or status >= 500 or kind in _ITEM_BUSY:
         return StoreBusy(f"Elasticsearch cannot write now ({message}).")
     if status in {401, 403}:
         return StoreDenied(f"Elasticsearch does not allow writing ({message}).")

@@ -1,7 +1,7 @@
 """The daemon: events make it fast, reconciling makes it right.
 
-Threads besides the pipeline's: the watcher's (reads events), this one's `run` (settled files
-and deletions), one that reconciles, and one that tells `status` of it.  Order of stopping: no
+Threads besides the pipeline's: the watcher's (reads events), one for settled files and
+deletions, one that reconciles, and one that tells `status` of it.  Order of stopping: no
 more events, no more comparisons, what is in flight is finished within `shutdown_seconds`, then
 the pipeline ends.
 """
@@ -9,6 +9,7 @@ the pipeline ends.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 # How long the loop sleeps when nothing is due; deletions ripen in these steps.
 _TICK_SECONDS = 0.1
 _IDLE_SECONDS = 1.0
+
+# Of `shutdown_seconds`, for the threads that only ask Elasticsearch.
+_LAST_SECONDS = 0.5
 
 
 class Daemon:
@@ -73,17 +77,23 @@ class Daemon:
         self._presence.start()
         for root in self._indexer.roots:
             self._request(root)
+        looper = threading.Thread(target=self._guarded_loop, name="loop", daemon=True)
+        looper.start()
         try:
-            self._loop()
-        except Stopped:
-            logger.debug("The pipeline has ended.")
+            # Waiting here and not in a request that Elasticsearch does not answer.
+            self._stop.wait()
         finally:
             self.stop()
             stopper.join()
             self._watcher.stop()
-            drained = self._indexer.pipeline.close(within_seconds=self._settings.shutdown_seconds)
-            comparer.join(timeout=1.0)
-            self._presence.close()
+            self._presence.leave()
+            drained = self._indexer.pipeline.close(
+                within_seconds=max(0.0, self._settings.shutdown_seconds - _LAST_SECONDS)
+            )
+            deadline = time.monotonic() + _LAST_SECONDS
+            for thread in (looper, comparer):
+                thread.join(timeout=max(0.0, deadline - time.monotonic()))
+            self._presence.join(max(0.0, deadline - time.monotonic()))
         if self._error is not None:
             raise self._error
         return drained
@@ -96,6 +106,16 @@ class Daemon:
         self._wake.set()
         with self._requested:
             self._requested.notify_all()
+
+    def _guarded_loop(self) -> None:
+        try:
+            self._loop()
+        except Stopped:
+            logger.debug("The pipeline has ended.")
+        except BaseException as error:  # noqa: BLE001 - ends the daemon, which tells it
+            self._error = error
+        finally:
+            self.stop()
 
     def _loop(self) -> None:
         next_full = time.monotonic() + self._settings.reconcile_minutes * 60
@@ -136,7 +156,8 @@ class Daemon:
             self._indexer.outage.ends("poll")
         for root in self._indexer.roots:
             if root in self._gone_roots:
-                if root.path.is_dir():
+                # Path.is_dir raises for a mount that is stale.
+                if os.path.isdir(root.path):
                     self._watcher.rearm(root)
                     self._gone_roots.discard(root)
                     logger.warning("The folder of %r is back.", root.name)
@@ -236,10 +257,10 @@ class Daemon:
         except ImgSearchError as error:
             if not error.transient:
                 raise
-            self._indexer.outage.begins(error)
+            self._indexer.outage.begins(error, f"compare {root.name}")
             self._request(root, folder, self._comparing)
             self._stop.wait(next(self._pauses))
             return None
-        self._indexer.outage.ends()
+        self._indexer.outage.ends(f"compare {root.name}")
         self._pauses = waits()
         return found

@@ -47,10 +47,12 @@ class Pause:
     kind: PauseKind
     reason: str
     pictures: int
+    # The folder is surely not there; a mount that answers with an error is not missing.
+    is_missing: bool = False
 
     def words(self, root: Root, index: str) -> str:
         told = f"Deletions in {root.name!r} are paused: {self.reason}. Nothing was deleted;"
-        if self.kind is PauseKind.UNLISTABLE and root.path.exists():
+        if self.kind is PauseKind.UNLISTABLE and not self.is_missing:
             return f"{told} they go on when the folder can be listed."
         return (
             f"{told} if it is meant, run `es-imgsearch sync {root.name}={root.path} --index {index}"
@@ -164,7 +166,8 @@ class Deletions:
             return None if self._allow else self._another_folder(root)
         except OSError as error:
             reason = f"its folder cannot be listed ({error.strerror})"
-            return Pause(PauseKind.UNLISTABLE, reason, self._held(root))
+            is_missing = error.errno in {errno.ENOENT, errno.ENOTDIR}
+            return Pause(PauseKind.UNLISTABLE, reason, self._held(root), is_missing)
 
     def _another_folder(self, root: Root) -> Pause | None:
         device = os.stat(root.path).st_dev

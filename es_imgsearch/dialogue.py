@@ -114,7 +114,7 @@ class Dialogue:
         among the hits.  One query need not be in a list, and each may be a pair (query, weight).
         The query vector is the weighted sum of the positive unit vectors less the negative
         ones, brought to unit length.  `box` applies to every picture given.  In mode text,
-        pictures that hold every word of a negative text are left out.
+        pictures that hold every word of a negative text in one of their fields are left out.
         """
         plan = Plan.of(k, options)
         terms = terms_of(positive, negative)
@@ -190,7 +190,8 @@ class Dialogue:
         texts_of(terms)
         if box is not None:
             terms = yield from self._vectors.cut(terms, box)
-        prepared = yield from self._vectors.prepared(terms, [CONTENT], info)
+        reduced = yield from self._reduced_vectors(info)
+        prepared = yield from self._vectors.prepared(terms, [CONTENT], info, reduced)
         return prepared.vectors[CONTENT.name][0]
 
     def info(self) -> Talk[IndexInfo]:

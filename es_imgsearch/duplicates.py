@@ -5,8 +5,8 @@ same
 near
     saved anew, resized, cropped a little, turned, mirrored, watermarked…: candidates by
     perceptual hash (every turn and mirror image), confirmed by the originals' corners where they
-    are on this host and OpenCV is installed, else by a smaller distance of the hashes together
-    with the embeddings' cosine.
+    are on this host and OpenCV is installed, or by a smaller distance of the hashes together with
+    the embeddings' cosine.
 similar
     embeddings with at least a given cosine: the same subject, not always the same picture.
 
@@ -289,7 +289,8 @@ class _Search:
         by: Literal["bytes", "corners", "cosine"] | None = None
         corners, turn = None, candidate.turn
         distance = candidate.hash_distance
-        if one.picture.content_id == other.picture.content_id:
+        # Imported pictures may have no content_id, which says nothing.
+        if one.picture.content_id and one.picture.content_id == other.picture.content_id:
             by = "bytes"
         elif not by_chance(distance, cosine):
             if self.matches is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ def retried_indexer(store: Store, info: IndexInfo, settings: Settings) -> Iterat
     roots = {
         name: root
         for name in here
-        if (root := registered_root(name, info.meta)) is not None and root.path.is_dir()
+        if (root := registered_root(name, info.meta)) is not None and os.path.isdir(root.path)
     }
     indexer = Indexer(
         store,

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from es_imgsearch.backoff import Outage, Stopped, persist
 from es_imgsearch.deletions import Deletions, Pause
 from es_imgsearch.embed import Encoder
+from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.excludes import Excludes
 from es_imgsearch.gone import Gone
 from es_imgsearch.jobs import Counts, Pass
@@ -65,6 +66,8 @@ class Indexer:
         self._settings = settings
         # Pauses that this process has not told of may stand in `_meta` from one before.
         self._pause_told: set[str] = set()
+        # How often deletions had been allowed when the pause was told.
+        self._allowed: dict[str, int] = {}
         self._unknown_told: set[tuple[str, str]] = set()
         self._gone = {
             root.name: Gone(settings.settle_seconds, lambda: self.comparisons_asked())
@@ -192,7 +195,10 @@ class Indexer:
 
     def note_passes(self) -> None:
         """Enter what the last comparisons found, for `status`."""
-        persist(lambda: note_passes(self._store, self.passes), self.pipeline.closing, self.outage)
+        try:
+            note_passes(self._store, self.passes)
+        except ImgSearchError as error:
+            logger.warning("What was compared is not told to `status`: %s", error)
 
     def pauses_ended(self) -> list[Root]:
         """Paused roots of which `_meta` says so no more: `sync --allow-deletes` ran.
@@ -203,7 +209,16 @@ class Indexer:
         if not paused:
             return []
         entries = self._store.info().meta.roots
-        ended = [each for each in paused if "deletions_paused" not in entries.get(each.name, {})]
+        ended = []
+        for root in paused:
+            entry = entries.get(root.name, {})
+            if "deletions_paused" in entry:
+                continue
+            if entry.get("deletions_allowed", 0) > self._allowed.get(root.name, 0):
+                ended.append(root)
+            else:
+                # Nobody allowed anything: another writer of `_meta` came between.
+                self._enter_pause(root, self.paused[root.name])
         for root in ended:
             self._deletions.resume(root)
             del self.paused[root.name]
@@ -261,12 +276,16 @@ class Indexer:
         elif before is not None:
             del self.paused[root.name]
             logger.warning("Deletions in %r go on.", root.name)
-        persist(
+        self._enter_pause(root, pause)
+        self._pause_told.add(root.name)
+
+    def _enter_pause(self, root: Root, pause: Pause | None) -> None:
+        meta = persist(
             lambda: self._store.update_meta(lambda meta: _with_pause(meta, root.name, pause)),
             self.pipeline.closing,
             self.outage,
         )
-        self._pause_told.add(root.name)
+        self._allowed[root.name] = meta.roots.get(root.name, {}).get("deletions_allowed", 0)
 
     def _note_gone(self, change: Change) -> None:
         self._gone[change.root.name].note(change.relative_path)
@@ -277,7 +296,12 @@ class Indexer:
 
 
 def _with_pause(meta: Meta, name: str, pause: Pause | None) -> Meta:
+    """The end of a pause leaves a mark, since its absence alone may be a lost update."""
+    if name not in meta.roots:
+        return meta  # released meanwhile
     entry = {key: value for key, value in meta.roots[name].items() if key != "deletions_paused"}
+    if pause is None and "deletions_paused" in meta.roots[name]:
+        entry["deletions_allowed"] = entry.get("deletions_allowed", 0) + 1
     if pause is not None:
         before = meta.roots[name].get("deletions_paused", {})
         since = before.get("since") or datetime.now(tz=UTC).isoformat(timespec="seconds")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -13,6 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from es_imgsearch.errors import SettingsError
 from es_imgsearch.indexer import Indexer
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = "es_imgsearch"
 # An outage shorter than this is nothing a supervisor should restart the daemon for.
@@ -67,7 +71,20 @@ def health(indexer: Indexer) -> tuple[bool, Mapping[str, Any]]:
     }
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    """A client that connects and says nothing must not keep the others waiting."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        _ = request
+        logger.debug("A request for metrics from %s failed.", client_address)
+
+
 class _Quiet(WSGIRequestHandler):
+    timeout = 5.0
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """A scrape every few seconds is no news."""
 
@@ -94,7 +111,9 @@ class MetricsServer:
             return [orjson.dumps(body)]
 
         try:
-            self._server: WSGIServer = make_server(host, port, answer, handler_class=_Quiet)
+            self._server: WSGIServer = make_server(
+                host, port, answer, server_class=_Server, handler_class=_Quiet
+            )
         except OSError as error:
             raise SettingsError(
                 f"Metrics cannot be served on port {port} ({error.strerror}): choose another"

@@ -24,8 +24,7 @@ logger = logging.getLogger(__name__)
 # Writing `_meta` changes the cluster's state: at most so often, and only what is new.
 _TELL_SECONDS = 30.0
 # Told again when nothing is new, so that `status` can see that the daemon lives.
-_ALIVE_SECONDS = 300.0
-_LEAVE_SECONDS = 1.0
+ALIVE_SECONDS = 300.0
 
 
 def note_passes(store: Store, passes: Mapping[str, Pass]) -> None:
@@ -67,11 +66,14 @@ class Presence:
         """Something is new that should not wait, such as a comparison that ended."""
         self._news.set()
 
-    def close(self) -> None:
-        """Say that the daemon is gone, unless Elasticsearch does not take it within a second."""
+    def leave(self) -> None:
+        """Begin to say that the daemon is gone."""
         self._closing.set()
         self._news.set()
-        self._thread.join(_LEAVE_SECONDS)
+
+    def join(self, seconds: float) -> None:
+        """Wait until that is said, or cannot be said in time."""
+        self._thread.join(seconds)
 
     def _loop(self) -> None:
         while not self._closing.is_set():
@@ -89,7 +91,7 @@ class Presence:
     def _write(self) -> None:
         now = _now()
         news = {"queue": self._queue(), **_passes(dict(self._passes))}
-        if news == self._told and now - self._told_at < timedelta(seconds=_ALIVE_SECONDS):
+        if news == self._told and now - self._told_at < timedelta(seconds=ALIVE_SECONDS):
             return
         entries = _passes(dict(self._passes))
         mine = {**self._me, "queue": news["queue"], "seen_at": _iso(now)}

@@ -107,8 +107,12 @@ def _preview(raw: rawpy.RawPy, short_side: int) -> Image.Image | bytes | None:
     preview: Image.Image | bytes
     if isinstance(found.data, bytes):
         preview = found.data
-        with Image.open(io.BytesIO(preview), formats=["JPEG"]) as image:
-            shorter = min(image.size)
+        try:
+            with Image.open(io.BytesIO(preview), formats=["JPEG"]) as image:
+                shorter = min(image.size)
+        except (OSError, SyntaxError):
+            # The preview is damaged; what the sensor saw may be whole.
+            return None
     else:
         preview = _turned(Image.fromarray(found.data), raw.sizes.flip)
         shorter = min(preview.size)

@@ -89,8 +89,9 @@ def found(
         )
         return fused(lists["vector"], lists["text"], plan, took)
     (name,) = searches
-    # A part of the list is enough where nobody counts the rest.
-    needed = plan.k if plan.facets else plan.page.stop
+    # A part of the list is enough where nobody counts the rest, and where a longer one would not
+    # be in another order.
+    needed = plan.k if plan.facets or refinement is not None else plan.page.stop
     if plan.collapse or plan.facets or refinement is not None:
         if not needed:
             return Found([], 0)

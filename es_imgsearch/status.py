@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from es_imgsearch.presence import ALIVE_SECONDS
 from es_imgsearch.records import disk_path
 from es_imgsearch.store import Store
 
@@ -12,10 +15,11 @@ from es_imgsearch.store import Store
 def index_status(store: Store) -> dict[str, Any]:
     """The index, its encoder and, of each root, its counts, its daemon and what waits.
 
-    `queue` is the number of files on their way when the daemon last told (`watched_by.seen_at`,
-    at most five minutes ago while it lives; every half a minute while it works), None without
-    a daemon.  `lag_ms` is the time from the finished write of a file until its document was
-    written, over the pictures of the last 24 hours.
+    `watched_by.is_alive` is False when the daemon has not told of itself for ten minutes: it was
+    killed, or lost Elasticsearch.  `queue` is the number of files on their way when it last told
+    (`seen_at`; every half a minute while it works), None without a living daemon.  `lag_ms` is
+    the time from when a file was noticed (by an event or a comparison) until its document was
+    made, over the pictures of the last 24 hours.
     """
     info = store.info()
     store.refresh()
@@ -28,8 +32,7 @@ def index_status(store: Store) -> dict[str, Any]:
             "pictures": pictures.get(name, 0),
             "failures": failures.get(name, 0),
             "deletions_paused": entry.get("deletions_paused"),
-            "queue": entry.get("watched_by", {}).get("queue"),
-            "watched_by": entry.get("watched_by"),
+            **_daemon(entry.get("watched_by")),
             "last_reconcile": entry.get("last_reconcile"),
             **recent.get(name, {"last_indexed_at": None, "lag_ms": None}),
         }
@@ -47,4 +50,15 @@ def index_status(store: Store) -> dict[str, Any]:
         "failures": sum(failures.values()),
         "import_unfinished": info.is_loading,
         "roots": roots,
+    }
+
+
+def _daemon(watched_by: Mapping[str, Any] | None) -> dict[str, Any]:
+    if watched_by is None:
+        return {"queue": None, "watched_by": None}
+    silent_for = datetime.now(tz=UTC) - datetime.fromisoformat(watched_by["seen_at"])
+    is_alive = silent_for <= timedelta(seconds=2 * ALIVE_SECONDS)
+    return {
+        "queue": watched_by["queue"] if is_alive else None,
+        "watched_by": {**watched_by, "is_alive": is_alive},
     }

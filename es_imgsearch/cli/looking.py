@@ -48,10 +48,14 @@ def status(settings: Settings, as_json: bool) -> None:
             f" on {root['host']}"
         )
         if daemon := root["watched_by"]:
-            print_line(
-                f"    watched by process {daemon['process_id']} on {daemon['host']} since"
-                f" {daemon['since']}; {daemon['queue']} files on their way at {daemon['seen_at']}"
-            )
+            place = f"process {daemon['process_id']} on {daemon['host']}"
+            if daemon["is_alive"]:
+                print_line(
+                    f"    watched by {place} since {daemon['since']}; {daemon['queue']} files on"
+                    f" their way at {daemon['seen_at']}"
+                )
+            else:
+                print_line(f"    no longer watched by {place}, last seen at {daemon['seen_at']}")
         if compared := root["last_reconcile"]:
             print_line(
                 f"    compared in {compared['seconds']:.1f} s until {compared['ended_at']}:"

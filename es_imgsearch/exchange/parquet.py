@@ -102,7 +102,7 @@ class ParquetReader:
         try:
             for batch in self._file.iter_batches(batch_size=size, columns=list(names)):
                 yield {name: self._values(batch.column(name)) for name in names}
-        except (self._pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (self._pa.ArrowException, OSError, ValueError) as error:
             raise _invalid(self._path, error) from error
 
     def close(self) -> None:
@@ -115,6 +115,9 @@ class ParquetReader:
             types, array.type.value_type
         ):
             return self._vectors(array)
+        if types.is_timestamp(array.type) and array.type.unit == "ns":
+            # Python's own dates end at microseconds; without pandas this would be refused.
+            array = array.cast(self._pa.timestamp("us", array.type.tz), safe=False)
         values: list[Any] = array.to_pylist()
         return values
 

@@ -94,7 +94,11 @@ class RowPlan:
             if n in reasons:
                 continue
             fields = {name: each[n] for name, each in cells.items() if each[n] is not None}
-            fields |= fields.pop(REST_COLUMN, {})
+            rest, own = fields.pop(REST_COLUMN, {}), fields.get("attributes", {})
+            if not isinstance(rest, dict) or (extra and not isinstance(own, dict)):
+                reasons[n] = f"its {REST_COLUMN} or attributes is no map of names and values"
+                continue
+            fields |= rest
             if extra and (found := {k: v[n] for k, v in extra.items() if v[n] is not None}):
                 fields["attributes"] = {**fields.get("attributes", {}), **found}
             fields.setdefault("indexed_at", now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from es_imgsearch.store.requests import Requests
 from es_imgsearch.talk import info_request
 
 _META_TRIES = 5
+# Within a process nobody comes between; between processes it is read back.
+_meta_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ class Generations(Requests):
         patient = Requests(self.client.options(request_timeout=wait_seconds), self.index)
         try:
             patient.request("POST", f"/{self.index}/_forcemerge", params={"max_num_segments": "1"})
-        except StoreUnreachable:
+        except (StoreUnreachable, StoreBusy):
             return False
         return True
 
@@ -146,14 +149,16 @@ class Generations(Requests):
         """Read, change, write `_meta`, since the server replaces it whole.
 
         There is no compare-and-set for mappings, so the result is read back and the change
-        applied again if another writer came between.
+        applied again if another process came between.  One that read before and writes after
+        that still undoes the change: what must not be lost has to leave a mark that is missed.
         """
-        for _ in range(_META_TRIES):
-            info = self.info()
-            wanted = change(info.meta)
-            if wanted == info.meta:
-                return wanted
-            self.request("PUT", f"/{info.name}/_mapping", {"_meta": wanted.to_body()})
-            if change(read_back := self.info().meta) == read_back:
-                return read_back
+        with _meta_lock:
+            for _ in range(_META_TRIES):
+                info = self.info()
+                wanted = change(info.meta)
+                if wanted == info.meta:
+                    return wanted
+                self.request("PUT", f"/{info.name}/_mapping", {"_meta": wanted.to_body()})
+                if change(read_back := self.info().meta) == read_back:
+                    return read_back
         raise StoreBusy(f"The _meta of {self.index!r} is being rewritten by others.")

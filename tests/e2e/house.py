@@ -232,6 +232,15 @@ class Running:
         return bool(self.drained)
 
 
+def compare_again(running: Running) -> None:
+    """Have every root compared, as after `reconcile_minutes`, and wait until that has ended."""
+    daemon = running.daemon
+    for root in running.indexer.roots:
+        daemon._request(root)
+    asked = daemon._asked
+    until(lambda: daemon._compared >= asked)
+
+
 class Proxy:
     """Stands between a daemon and Elasticsearch: lets through, refuses, or holds."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from house import PATIENCE_SECONDS, House, described, until
+from house import PATIENCE_SECONDS, House, compare_again, described, until
 from port_for import get_port
 
 from es_imgsearch.connection import connect
@@ -249,8 +249,7 @@ def test_nothing_may_be_deleted_for_a_while(house: House, told: list[str], block
         until(lambda: daemon.indexer.outage.seconds > 2)
         # Comparing goes on meanwhile, and what comes back is not deleted.
         house.picture("000.png", 0)
-        daemon.daemon._request(daemon.indexer.roots[0])
-        until(lambda: not daemon.daemon._requests)
+        compare_again(daemon)
         assert len(house.indexed()) == 40
         set_block(house.store, block, None)
         house.settle()

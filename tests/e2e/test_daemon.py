@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from house import PATIENCE_SECONDS, House, Proxy, Running, paint, pixels, until
+from house import PATIENCE_SECONDS, House, Proxy, Running, compare_again, paint, pixels, until
 from PIL import Image
 
 from es_imgsearch.indexer import sync
+from es_imgsearch.mapping import Meta
 from es_imgsearch.records import image_id
+from es_imgsearch.roots import release_root
 from es_imgsearch.settings import Settings
 from es_imgsearch.status import index_status
 from es_imgsearch.store import Store, Write
@@ -411,8 +413,8 @@ def test_an_emptied_root_deletes_nothing_until_somebody_says_so(
     found = index_status(house.store)["roots"]["r"]
     assert found["pictures"] == 60
     assert found["deletions_paused"]["reason"] == house.paused()["reason"]
-    daemon.daemon._request(daemon.indexer.roots[0])  # as every reconcile_minutes
-    until(lambda: not daemon.daemon._requests and not any(daemon.indexer._gone.values()))
+    compare_again(daemon)
+    until(lambda: not any(daemon.indexer._gone.values()))
     assert sum("are paused" in record.message for record in caplog.records) == 1
     _, told = synced(house)
     assert told.paused
@@ -444,8 +446,8 @@ def test_a_part_of_a_root_may_go_but_not_too_much_at_once(
     assert len(house.indexed()) == 24
     # One more does not open the door for the rest.
     paths[20].unlink()
-    daemon.daemon._request(daemon.indexer.roots[0])
-    until(lambda: not daemon.daemon._requests and not any(daemon.indexer._gone.values()))
+    compare_again(daemon)
+    until(lambda: not any(daemon.indexer._gone.values()))
     assert len(house.indexed()) == 24
     for n in range(6, 21):
         house.picture(f"{n:03}.png", n)
@@ -588,6 +590,35 @@ def test_stopping_in_the_middle_leaves_the_rest_for_the_next_start(house: House)
     with house.watched():
         house.settle()
     assert house.encoder.pictures_embedded == 200
+
+
+def test_a_pause_that_another_writer_erased_is_no_permission(house: House, daemon: Running):
+    house.pictures(60)
+    house.settle()
+    for path in house.folder.iterdir():
+        path.unlink()
+    until(house.paused)
+
+    def erased(meta: Meta) -> Meta:
+        entry = {key: each for key, each in meta.roots["r"].items() if key != "deletions_paused"}
+        return meta.with_root("r", entry)
+
+    house.store.update_meta(erased)
+    until(house.paused)
+    compare_again(daemon)
+    assert len(house.indexed()) == 60
+
+
+def test_a_root_that_is_released_under_a_daemon_does_not_end_it(house: House, daemon: Running):
+    house.pictures(30)
+    house.settle()
+    shutil.rmtree(house.folder)
+    until(house.paused)
+    release_root(house.store, daemon.indexer.roots[0], house.settings.host)
+    compare_again(daemon)
+    until(lambda: not any(daemon.indexer._gone.values()))
+    assert daemon.error is None
+    assert house.indexed() == {}
 
 
 # -- sync ------------------------------------------------------------------------------------

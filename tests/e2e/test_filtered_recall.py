@@ -27,7 +27,7 @@ QUERIES = 15
 SELECTED = {"500": 500, "100": 100, "10": 10, "1": 1}
 KS = (1, 10, 100)
 
-# The least that `tune` chooses: as many candidates as hits, at least 10.
+# Narrower than anything `tune` chooses.
 NARROW = Tuning(10, 1.0, tuple(TunedK(k, max(k, 10), 1.0, 0.9) for k in KS))
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,10 +152,12 @@ def test_negative_queries_push_away(search: ImageSearch):
 
 
 def test_similar_needs_no_model_and_leaves_the_picture_itself_out(job: Job):
-    client = ImageSearch(job.es_url, index=INDEX)
+    no_model: Any = object()
+    client = ImageSearch(job.es_url, index=INDEX, encoder=no_model)
     hits = client.similar(image_id("photos", "more/motorcycle_left.png"), k=3)
     assert hits[0].image_name == "motorcycle_right.png"
-    assert client._encoder is None
+    with pytest.raises(AttributeError):
+        client.search_text("a cat")
 
 
 def test_any_client_can_send_a_vector_that_is_not_of_unit_length(job: Job, starter: Encoder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -208,6 +209,8 @@ def test_metrics_and_health_tell_what_the_daemon_does(indexer: Indexer, monkeypa
         status, text = get(server.port, "/healthz")
         assert (status, json.loads(text)["status"]) == (503, "failing")
         assert get(server.port, "/")[0] == 404
+        with socket.create_connection(("127.0.0.1", server.port)):
+            assert get(server.port, "/metrics")[0] == 200, "somebody connects and says nothing"
         with pytest.raises(SettingsError, match="--metrics-port"):
             MetricsServer(indexer, server.port)
     finally:

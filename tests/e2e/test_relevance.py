@@ -187,7 +187,7 @@ def test_the_sample_is_the_same_whoever_draws_it_and_holds_each_content_once(sto
     assert sorted(whole.content_ids) == sorted(f"content {path}" for path in paths)
     by_content = dict(zip((f"content {path}" for path in paths), vectors, strict=True))
     for content_id, vector in zip(whole.content_ids, whole.vectors, strict=True):
-        assert np.array_equal(vector, by_content[content_id])
+        np.testing.assert_allclose(vector, by_content[content_id], atol=1e-6)
     part = converse(sample(store.index, 30), store.send)
     assert part.content_ids == whole.content_ids[:30]
 
@@ -293,3 +293,24 @@ def test_an_encoder_of_pictures_only_is_calibrated_and_searched_on_the_command_l
     finally:
         names = [f"{background_alias(settings.index)}-{n:06}" for n in (1, 2, 3)]
         real_store.client.indices.delete(index=names, ignore_unavailable=True)
+
+
+def test_imported_pictures_without_content_ids_are_a_background(search: ImageSearch, store: Store):
+    paths, vectors = pictures_of(COLOURS[:8])
+    store.delete([path.replace("/", "-") for path in pictures_of(COLOURS)[0]])
+    writes = [
+        Write(f"{n}", {
+            "image_id": f"{n}", "root": "r", "relative_path": path,
+            # Vectors made elsewhere need not be of unit length.
+            VECTOR_FIELD: vector * 30,
+        })
+        for n, (path, vector) in enumerate(zip(paths, vectors, strict=True))
+    ]  # fmt: skip
+    assert not any(store.write(writes).values())
+    store.update_meta(_calibrated)
+    store.refresh()
+    search.reload()
+    assert search.search_text("red", k=1)[0].relevance is not None
+    drawn = converse(sample(store.index), store.send)
+    assert sorted(drawn.image_ids) == sorted(each.image_id for each in writes)
+    np.testing.assert_allclose(np.linalg.norm(drawn.vectors, axis=1), 1, atol=1e-6)

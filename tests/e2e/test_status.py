@@ -13,6 +13,9 @@ from house import House, Proxy, until
 
 from es_imgsearch.cli import main
 from es_imgsearch.indexer import sync
+from es_imgsearch.mapping import Meta
+from es_imgsearch.presence import Presence
+from es_imgsearch.roots import parse_roots, register_roots
 from es_imgsearch.settings import Settings
 from es_imgsearch.status import index_status
 from es_imgsearch.store import Store
@@ -75,9 +78,14 @@ def test_sync_tells_what_it_compared(house: House):
     assert found["watched_by"] is None
 
 
+def presence(house: House) -> Presence:
+    roots = parse_roots([str(house.folder)])
+    register_roots(house.store, roots, house.settings.host)
+    return Presence(house.store, roots, house.settings.host, queue=lambda: 3, passes={})
+
+
 def test_a_daemon_that_takes_over_is_not_sent_away(house: House):
-    first = house.indexer().presence()
-    second = house.indexer().presence()
+    first, second = presence(house), presence(house)
     second._me["process_id"] = -1
     for each in (first, second):
         each._write()
@@ -113,3 +121,40 @@ def test_status_in_words(house: House):
     assert "2 new, 0 changed, 0 gone" in told
     assert "(median)" in told
     assert as_json["roots"]["r"]["last_reconcile"]["new"] == 2
+
+
+def test_a_daemon_that_was_killed_is_not_shown_as_alive(house: House):
+    presence(house)._write()
+    assert root(house)["watched_by"]["is_alive"]
+    assert root(house)["queue"] == 3
+    long_ago = "2020-01-01T00:00:00+00:00"
+
+    def killed(meta: Meta) -> Meta:
+        entry = meta.roots["r"]
+        return meta.with_root(
+            "r", {**entry, "watched_by": {**entry["watched_by"], "seen_at": long_ago}}
+        )
+
+    house.store.update_meta(killed)
+    found = root(house)
+    assert not found["watched_by"]["is_alive"]
+    assert found["queue"] is None
+
+
+def test_sync_does_not_fail_for_what_status_would_show(
+    house: House, caplog: pytest.LogCaptureFixture
+):
+    house.pictures(2)
+    indexer = house.indexer()
+    try:
+        sync(indexer)
+        block = {"index.blocks.metadata": True}
+        house.store.request("PUT", f"/{house.store.index}/_settings", block)
+        try:
+            sync(indexer)
+        finally:
+            block = {"index.blocks.metadata": None}
+            house.store.request("PUT", f"/{house.store.index}/_settings", block)
+    finally:
+        indexer.pipeline.close()
+    assert "not told to `status`" in caplog.text
