@@ -190,7 +190,10 @@ class _Import:
                 except ValueError as error:
                     bad.append(BadRow(row.number, str(error)))
         if self._info.is_loading and not self._resent:
-            self._resent = items[:1] or self._encode(good[:1], index, failures, failed)
+            # One of these is sent again at the end, unless it is refused.
+            self._resent = items
+            if not items and not new and good:
+                self._resent = self._encode(good[:1], index, failures, failed)
         return items, bad
 
     def _asked(self, ask: Callable[[Sequence[str]], T], rows: Sequence[Row]) -> T:
@@ -198,10 +201,12 @@ class _Import:
         return persist(lambda: ask(ids), threading.Event(), Outage())
 
     def _resend(self, sender: Sender) -> None:
-        if self._resent:
-            sender.send(self._resent)
-            sender.finish()
-            self._done.stored -= len(self._resent)
+        if not self._resent:
+            return
+        stored = self._done.stored
+        sender.send(self._resent[:1])
+        sender.finish()
+        self._done.stored = stored
 
     def _note_sent(self, stored: int, refused: Sequence[BadRow]) -> None:
         self._done.stored += stored
@@ -217,6 +222,7 @@ class _Import:
                     " stays."
                 )
             self._done.bad += 1
+            self._resent = [item for item in self._resent if item.number != each.number]
             self.on_bad_row(each)
 
     def _bulk_rows(self) -> int:

@@ -140,14 +140,14 @@ class RowPlan:
         lengths = np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64)
         for n in np.flatnonzero(~np.isfinite(lengths) & ~is_missing):
             reasons.setdefault(int(n), f"its {name} holds a number that is not finite")
-        if similarity != "l2_norm":
-            for n in np.flatnonzero(lengths == 0):
-                reasons.setdefault(int(n), f"its {name} is zero, which has no direction")
-        if similarity == "dot_product":
+        for n in np.flatnonzero(lengths == 0):
+            reasons.setdefault(int(n), f"its {name} is zero, which has no direction")
+        # Queries are of unit length: beside longer vectors l2_norm would find the short ones.
+        if similarity != "cosine":
             for n in np.flatnonzero(np.abs(lengths - 1) > _UNIT_TOLERANCE):
                 reasons.setdefault(
                     int(n),
-                    f"its {name} is {lengths[n] ** 0.5:.4g} long and has to be 1 for dot_product",
+                    f"its {name} is {lengths[n] ** 0.5:.4g} long and has to be 1 for {similarity}",
                 )
         if self.reduction is None or name != VECTOR_FIELD:
             return matrix

@@ -531,6 +531,22 @@ def test_a_new_index_is_loaded_flat_and_ends_as_its_profile_says(
     assert hit["_source"]["relative_path"] == "7.jpg"
 
 
+def test_a_refused_first_row_is_told_once_and_keeps_no_graph_away(
+    full_store: Store, new_index: MakeIndex, tmp_path: Path
+):
+    store, settings = new_index()
+    settings = settings.model_copy(update={"encoder": "starter"})
+    dates = ["the day before", *[None] * 49]
+    path = vector_file(tmp_path / "x.parquet", unit_vectors(50, dims=384), taken_at=dates)
+    bad: list[BadRow] = []
+    options = replace(SHOP, skip_bad_rows=True)
+    done = import_pictures(store, settings, path, options, on_bad_row=bad.append)
+    assert [each.number for each in bad] == [1]
+    assert done == Imported(stored=49, bad=1)
+    assert store.count() == 49
+    assert index_state(store) == ("int8_hnsw", "1s", "0-1", "0")
+
+
 def test_an_interrupted_load_is_seen_and_completed_by_the_next(
     full_store: Store, new_index: MakeIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -248,11 +248,12 @@ def test_vectors_that_cannot_be_stored_are_told_by_their_row(tmp_path: Path):
     assert "finite" in reasons[5]
 
 
-def test_dot_product_wants_vectors_of_unit_length(tmp_path: Path):
+def test_all_but_cosine_want_vectors_of_unit_length(tmp_path: Path):
     vectors = [UNIT, [1.0, 1.0, 0, 0], [0.6, 0.8, 0, 0]]
-    assert "1.414 long" in bad_reasons(tmp_path, "dot_product", vectors)[2]
+    for similarity in ("dot_product", "l2_norm"):
+        (told,) = bad_reasons(tmp_path, similarity, vectors).values()
+        assert told.endswith(f"1.414 long and has to be 1 for {similarity}")
     assert bad_reasons(tmp_path, "cosine", vectors) == {}
-    assert bad_reasons(tmp_path, "l2_norm", [*vectors, [0.0] * 4]) == {}
 
 
 def test_times_maps_and_numbers_take_their_fields_form(tmp_path: Path):
