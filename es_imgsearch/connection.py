@@ -109,7 +109,7 @@ def item_error(result: Mapping[str, Any]) -> StoreError:
     kind, message = _of_item(result.get("error") or {})
     status = int(result["status"])
     if kind == "index_not_found_exception":
-        raise IndexMissing(f"The index was deleted meanwhile ({message}): make it with init.")
+        raise IndexMissing(f"The index is gone ({message}): make it with `es-imgsearch init`.")
     if status in _BUSY or status >= 500 or kind in _ITEM_BUSY:
         return StoreBusy(f"Elasticsearch cannot write now ({message}).")
     if status in {401, 403}:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from es_imgsearch.errors import StoreRejected
+from es_imgsearch.errors import IndexMissing, StoreRejected
 from es_imgsearch.records import FileState
 from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, MemoryStore
@@ -181,5 +181,5 @@ def test_creating_twice_changes_nothing(any_store: AnyStore):
 @pytest.mark.parametrize("real_only", ["elasticsearch"])
 def test_the_server_itself_refuses_a_write_past_the_alias(real_store: Store, real_only: str):
     """A bulk to a missing index would make one with the vectors as plain floats."""
-    outcome = real_store.write([Write("a", document=document("a"))])
-    assert outcome["a"] is not None
+    with pytest.raises(IndexMissing, match="es-imgsearch init"):
+        real_store.write([Write("a", document=document("a"))])
