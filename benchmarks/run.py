@@ -1,7 +1,7 @@
 """Runs every benchmark that needs nothing but this checkout: `make bench`.
 
-Each writes JSON to benchmarks/results.  starter_quality and relevance need the pictures of a Debian
-package and run only where STAMPS names their folder.
+Each writes JSON to benchmarks/results.  starter_quality, relevance and regions are run with the
+pictures of a Debian package, where STAMPS names their folder.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main() -> int:
         failed += ["starter_quality"] * run("starter_quality", stamps)
         failed += ["same_picture"] * run("same_picture", stamps)
         failed += ["relevance"] * run("relevance", stamps)
+        failed += ["regions"] * run("regions", stamps)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return len(failed)

@@ -41,6 +41,10 @@ FIELDS = """\
 One document a picture, behind the alias (`images` by default). Mappings are `dynamic: strict`; the
 vector is left out of `_source`.
 """
+REGIONS = """\
+| `regions` | nested, only of `init --regions`: `box` (x, y, width, height), and `embedding`, \
+mapped like `image_embedding` |
+"""
 PROFILES = """\
 `es-imgsearch init --profile NAME`; each file in `mappings/` can be pasted into a console as it is.
 """
@@ -77,7 +81,8 @@ def fields() -> str:
         "# Fields and profiles\n",
         FIELDS,
         table(load_json("mappings", "common.json")["mappings"]["properties"]),
-        "| `image_embedding` | dense_vector; dims of the encoder, see the profiles below |\n",
+        "| `image_embedding` | dense_vector; dims of the encoder, see the profiles below |",
+        REGIONS,
         "## Failures (`<index>-failures`)\n",
         table(load_json("mappings", "failures.json")["mappings"]["properties"]),
         "",

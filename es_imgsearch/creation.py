@@ -19,6 +19,7 @@ from es_imgsearch.mapping import (
 )
 from es_imgsearch.originals import remember_originals
 from es_imgsearch.reduction import Reduction, fit
+from es_imgsearch.regions import Grid
 from es_imgsearch.sealing import seal_of, sealed_encoder
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
@@ -37,6 +38,7 @@ def create_index(
     sample: str | None = None,
     dims_kept: int | None = None,
     originals: Path | None = None,
+    regions: str | None = None,
 ) -> str:
     """Make the index behind the alias, or check the one that is there; says which, in a sentence.
 
@@ -45,13 +47,15 @@ def create_index(
 
     `sample` is the name of an index or a file with whole vectors, on which the profile `reduced`
     fits the `dims_kept` dims that it keeps; `originals` a file with those that its hits are
-    compared with again, see `originals`.  Both are for that profile only.
+    compared with again, see `originals`.  Both are for that profile only.  `regions` is the grid
+    of tiles, such as 2x2+centre, of which vectors are kept too.
 
-    Raises IndexConflict where an existing index has another profile or similarity than asked
+    Raises IndexConflict where an existing index has another profile, similarity or grid than asked
     for, EncoderMismatch where it, or the sample, belongs to another encoder.
     """
     if profile is not None:
         load_profile(profile)
+    grid = None if regions is None else Grid.parse(regions)
     _check_version(store)
     try:
         info = store.info()
@@ -60,7 +64,7 @@ def create_index(
         has_sample = sample is not None or dims_kept is not None
         check_reducible(profile, similarity, has_sample=has_sample)
         seal, reduction = _sealed_and_fitted(store, settings, sample, dims_kept)
-        meta = new_meta(seal, profile, similarity, reduction)
+        meta = new_meta(seal, profile, similarity, reduction, grid)
         if reduction is not None:
             # Before the alias of the pictures: where that exists, everything does.
             keep_reduction(store, reduction)
@@ -69,11 +73,17 @@ def create_index(
             remember_originals(store, settings, originals)
         return (
             f"Made index {store.index!r}: encoder {seal.name}, {seal.dims} dims, profile"
-            f" {profile}, {similarity}{_fitted_words(reduction)}."
+            f" {profile}, {similarity}{_fitted_words(reduction)}"
+            + (f", {_grid_words(grid)}." if grid else ".")
         )
     if settings.encoder is not None:
         sealed_encoder(info, store.index, settings)
     _check_as_asked(store.index, info.meta, profile, similarity, dims_kept)
+    if grid is not None and grid != info.meta.grid:
+        raise IndexConflict(
+            f"Index {store.index!r} exists with {_grid_words(info.meta.grid)}, not {grid}: leave"
+            " --regions out, or make another --index."
+        )
     if originals is not None:
         remember_originals(store, settings, originals)
     added = store.add_fields(info, [describer.mapping for describer in load_describers()])
@@ -121,6 +131,10 @@ def _fitted_words(reduction: Reduction | None) -> str:
         f", {reduction.dims_kept} dims kept with {reduction.variance_kept:.0%} of the variance of"
         f" {reduction.sample_size} vectors"
     )
+
+
+def _grid_words(grid: Grid | None) -> str:
+    return "no regions" if grid is None else f"regions {grid}"
 
 
 def _check_as_asked(

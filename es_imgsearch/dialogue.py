@@ -36,8 +36,9 @@ from es_imgsearch.parts import CONTENT, weighted_parts
 from es_imgsearch.query_encoder import QueryEncoder
 from es_imgsearch.query_picture import Box, QueryPicture
 from es_imgsearch.reduced_vectors import Lookup, ReducedVectors, Refinement
+from es_imgsearch.regions import REGIONS_FIELD
 from es_imgsearch.relevance import IMAGE, TEXT, Rating, Relevance
-from es_imgsearch.retrieval import Ranking, Search, found, text_body, vector_body
+from es_imgsearch.retrieval import Ranking, Search, found, region_body, text_body, vector_body
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import IndexInfo
 from es_imgsearch.talk import Talk, document_request, info_request
@@ -121,6 +122,11 @@ class Dialogue:
         texts = texts_of(terms)
         info = yield from self.info()
         check_facets(plan.facets, info.properties)
+        if plan.regions and REGIONS_FIELD not in info.properties:
+            raise UsageError(
+                f"Index {self._index!r} keeps no regions: leave regions out, or make another"
+                " --index with `es-imgsearch init --regions`."
+            )
         clauses = self._clauses(plan, terms, info)
         parts = weighted_parts(plan.weights, info.properties, self._index)
         asked = Asked(plan, info, self._settings.host, terms)
@@ -145,7 +151,7 @@ class Dialogue:
                 parts=[(part, weight, vectors[part.name]) for part, weight in parts],
                 of_terms=prepared.vectors.get(CONTENT.name, ()),
             )
-            if plan.weights is None:
+            if plan.weights is None and not plan.regions:
                 rating = yield from self._rating(terms, vectors[CONTENT.name], plan, info)
                 asked = asked._replace(rating=rating)
             if reduced is not None:
@@ -157,7 +163,8 @@ class Dialogue:
             searches["vector"] = partial(vector_body, asked)
         if plan.mode != "vector":
             searches["text"] = partial(text_body, asked, texts)
-        answers = yield from found(self._index, searches, plan, clauses, refinement)
+        by_region = partial(region_body, asked) if plan.regions else None
+        answers = yield from found(self._index, searches, plan, clauses, refinement, by_region)
         return hits_of(answers, asked)
 
     def similarity(

@@ -10,6 +10,7 @@ from typing import Any
 from es_imgsearch.errors import ReadError
 from es_imgsearch.mapping import VECTOR_FIELD
 from es_imgsearch.records import Change, Embedded, FileState, Picture, stored_path
+from es_imgsearch.regions import REGIONS_FIELD
 
 # `folder` of a file that lies in the root itself; an empty keyword cannot be seen in Kibana.
 TOP_FOLDER = "."
@@ -31,6 +32,10 @@ def picture_document(
         "ingest_lag_ms": max(0, round((now - change.detected_at) * 1000)),
         VECTOR_FIELD: embedded.vector,
     }
+    if embedded.regions:
+        document[REGIONS_FIELD] = [
+            {"box": list(each.box), "embedding": each.vector} for each in embedded.regions
+        ]
     if embed_ms is not None:
         document["embed_ms"] = round(embed_ms, 3)
     return document

@@ -16,6 +16,7 @@ from es_imgsearch.parts import CONTENT, VectorPart
 from es_imgsearch.queries import cosine_of, vector_of
 from es_imgsearch.query_picture import QueryPicture
 from es_imgsearch.records import disk_path
+from es_imgsearch.region_queries import matched_box
 from es_imgsearch.relevance import Rating
 from es_imgsearch.store import IndexInfo
 
@@ -162,6 +163,7 @@ def _hit(raw: Mapping[str, Any], ranks: Ranks | None, asked: Asked) -> Hit:
         path=_original(root, relative_path, asked),
         cosine=None if cosine is None else round(cosine, _COSINE_DIGITS),
         explanation=_explanation(raw, ranks, cosines, asked) if plan.explain else None,
+        matched_box=matched_box(raw),
     )
 
 

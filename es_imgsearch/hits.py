@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from es_imgsearch.query_picture import QueryPicture
+    from es_imgsearch.records import Box
 
 # A line each; who wants more asks for them.
 _LINES_SHOWN = 20
@@ -30,7 +31,9 @@ class Hit:
     everything stored of the picture; `path` is the original, None where its root is on another
     host.  `cosine` is that of the content, where it is known: in mode vector without weights, in
     mode hybrid of hits that the vectors found, and always with `explain`.  `explanation` is
-    filled by `explain`, see `SearchOptions`.
+    filled by `explain`, see `SearchOptions`.  `matched_box` is the part (x, y, width, height) in
+    pixels of the upright picture that was nearer than the whole; only in a search with `regions`,
+    where `cosine` is that of this part.
     """
 
     image_id: str
@@ -42,6 +45,7 @@ class Hit:
     path: Path | None = field(default=None, repr=False)
     cosine: float | None = field(default=None, repr=False)
     explanation: Mapping[str, Any] | None = field(default=None, repr=False)
+    matched_box: Box | None = field(default=None, repr=False)
 
     @property
     def image_name(self) -> str:
@@ -49,7 +53,11 @@ class Hit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `search --json` prints them."""
-        told = {} if self.explanation is None else {"explanation": self.explanation}
+        told: dict[str, Any] = {}
+        if self.explanation is not None:
+            told["explanation"] = self.explanation
+        if self.matched_box is not None:
+            told["matched_box"] = list(self.matched_box)
         return {
             **self.fields,
             "image_id": self.image_id,

@@ -25,6 +25,7 @@ from es_imgsearch.pipeline import Pipeline
 from es_imgsearch.presence import Presence, note_passes
 from es_imgsearch.reconcile import Kind, Seen, Unknown, differences, is_looked_at, walk
 from es_imgsearch.records import Change, Root, disk_path, stored_path
+from es_imgsearch.regions import Grid
 from es_imgsearch.settings import Settings
 from es_imgsearch.settle import Settler
 from es_imgsearch.store import Store
@@ -49,10 +50,12 @@ class Indexer:
         allow_deletes: bool = False,
         warm_up: bool = False,
         describers: Sequence[str] | None = None,
+        grid: Grid | None = None,
     ) -> None:
         """`warm_up` loads the model at once, so that the first picture does not wait for it.
 
-        `describers` are the names of those to run; None means all that are installed.
+        `describers` are the names of those to run; None means all that are installed.  `grid` is
+        that of the index's regions, where it keeps any.
         """
         self.comparisons_asked: Callable[[], int] = lambda: 0
         self.roots = tuple(roots)
@@ -89,6 +92,7 @@ class Indexer:
             on_unsettled=self._note_unsettled,
             warm_up=warm_up,
             describers=describers,
+            grid=grid,
         )
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, ProfileUnknown, UsageError
 from es_imgsearch.reduction import Reduction, ReductionEntry
+from es_imgsearch.regions import REGION_VECTOR, REGIONS_FIELD, Grid
 from es_imgsearch.relevance import Curve, curves_from_body
 from es_imgsearch.resources import folder, load_json
 from es_imgsearch.tuned import Tuning
@@ -58,7 +59,8 @@ class Seal:
 class Meta:
     """`_meta` of an index, typed; `relevance` holds a curve a kind of query once calibrated.
 
-    `reduction` is that of the profile `reduced`, whose vectors are not the encoder's own.
+    `reduction` is that of the profile `reduced`, whose vectors are not the encoder's own.  `grid`
+    says of which tiles vectors are kept as well, None where of none.
     """
 
     seal: Seal
@@ -69,6 +71,7 @@ class Meta:
     schema_version: int = SCHEMA_VERSION
     relevance: Mapping[str, Curve] = field(default_factory=dict)
     reduction: ReductionEntry | None = None
+    grid: Grid | None = None
 
     def to_body(self) -> dict[str, Any]:
         curves = {kind: asdict(curve) for kind, curve in self.relevance.items()}
@@ -82,6 +85,7 @@ class Meta:
             "roots": {name: dict(root) for name, root in self.roots.items()},
             **({"relevance": curves} if curves else {}),
             **({"reduction": self.reduction.to_body()} if self.reduction else {}),
+            **({"regions": self.grid.to_body()} if self.grid else {}),
         }
 
     @classmethod
@@ -112,6 +116,7 @@ class Meta:
                 schema_version=version,
                 relevance=curves_from_body(body.get("relevance", {})),
                 reduction=ReductionEntry.from_body(body.get("reduction")),
+                grid=Grid.from_body(body.get("regions")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexConflict(
@@ -142,11 +147,22 @@ def load_profile(name: str) -> dict[str, Any]:
     return body
 
 
-def new_meta(seal: Seal, profile: str, similarity: str, reduction: Reduction | None = None) -> Meta:
+def new_meta(
+    seal: Seal,
+    profile: str,
+    similarity: str,
+    reduction: Reduction | None = None,
+    grid: Grid | None = None,
+) -> Meta:
     """What `init` seals into a new index; the starting point of `tune` is the profile's.
 
     The profile `reduced`, and no other, needs the reduction that was fitted for it.
     """
+    if grid is not None and profile == _REDUCED:
+        raise UsageError(
+            "Profile 'reduced' keeps its vectors small and no regions: leave --regions out, or use"
+            " another --profile."
+        )
     if similarity not in SIMILARITIES:
         raise UsageError(
             f"There is no similarity {similarity!r}; choose one of {', '.join(SIMILARITIES)}."
@@ -168,6 +184,7 @@ def new_meta(seal: Seal, profile: str, similarity: str, reduction: Reduction | N
         similarity=similarity,
         tuning=Tuning(**tuning),
         reduction=_reduction_entry(profile, similarity, reduction),
+        grid=grid,
     )
 
 
@@ -217,6 +234,16 @@ def index_body(meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> dict[
     vector = load_profile(meta.profile)["properties"][VECTOR_FIELD]
     vector |= {"dims": meta.stored_dims, "similarity": meta.similarity}
     properties[VECTOR_FIELD] = vector
+    if meta.grid is not None:
+        properties[REGIONS_FIELD] = {
+            "type": "nested",
+            "properties": {
+                # Only ever read back from `_source`, in its order.
+                "box": {"type": "integer", "index": False, "doc_values": False},
+                "embedding": dict(vector),
+            },
+        }
+        body["mappings"]["_source"]["excludes"].append(REGION_VECTOR)
     for fields in described:
         for name, mapping in fields.items():
             if properties.get(name, mapping) != mapping:

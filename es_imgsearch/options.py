@@ -40,6 +40,11 @@ class SearchOptions(TypedDict, total=False):
         weight, its cosine, and its `share` of the weighted mean; `queries`: the cosine of each
         query with the picture's content, and its weight; in mode hybrid also `ranks` in both
         lists and the `shares` of the fused score; `bm25` where words were looked for.
+    `regions`
+        compare the query with parts of pictures as well, so that a crop finds its original; a
+        hit counts by the best of them, and says in `matched_box` which that is (`explain` tells
+        the cosine of the whole all the same).  For an index made with `init --regions`; without
+        weights and relevance.
     `min_relevance`
         only hits of at least this relevance, 0 to 1, so fewer than k where there are not as
         many; in mode vector, without weights.
@@ -62,6 +67,7 @@ class SearchOptions(TypedDict, total=False):
     collapse: bool
     facets: Sequence[str]
     explain: bool
+    regions: bool
     min_relevance: float | None
     num_candidates: int | None
     exact: bool
@@ -83,6 +89,7 @@ class Plan:
     collapse: bool = False
     facets: Sequence[str] = ()
     explain: bool = False
+    regions: bool = False
     min_relevance: float | None = None
     num_candidates: int | None = None
     exact: bool = False
@@ -102,6 +109,8 @@ class Plan:
             raise UsageError(f"There is no mode {plan.mode!r}; choose one of {', '.join(_MODES)}.")
         if plan.mode == "text" and plan.weights is not None:
             raise UsageError("Mode 'text' compares no vectors: leave the weights out.")
+        if plan.regions:
+            _check_regions(plan)
         if plan.min_relevance is not None:
             _check_relevance(plan.min_relevance, plan)
         for name, number in (("offset", plan.offset), ("size", plan.size)):
@@ -118,6 +127,18 @@ class Plan:
         """Which of the k hits are asked for."""
         end = self.k if self.size is None else min(self.k, self.offset + self.size)
         return slice(min(self.offset, end), end)
+
+
+def _check_regions(plan: Plan) -> None:
+    if plan.mode == "text" or plan.weights is not None:
+        raise UsageError(
+            "Regions are compared by their content: leave mode 'text' and weights out, or regions."
+        )
+    if plan.min_relevance is not None:
+        # The best of several cosines is higher than one, and no curve was fitted on it.
+        raise UsageError(
+            "Relevance was calibrated on whole pictures: leave min_relevance or regions out."
+        )
 
 
 def _check_relevance(at_least: Any, plan: Plan) -> None:

@@ -34,6 +34,7 @@ from es_imgsearch.jobs import UNKNOWN, Counts, Job, Ready, Signature, look
 from es_imgsearch.read import Skipped
 from es_imgsearch.recent import Recent, batches
 from es_imgsearch.records import Change, Embedded, FileState, Picture
+from es_imgsearch.regions import Grid
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
 from es_imgsearch.vectors import VectorSource
@@ -71,8 +72,11 @@ class Pipeline:
         outage: Outage | None = None,
         warm_up: bool = False,
         describers: Sequence[str] | None = None,
+        grid: Grid | None = None,
     ) -> None:
+        """`grid` says of which tiles vectors are kept too; see `regions`."""
         self._store = store
+        self._grid = grid
         self._settings = settings
         self._on_gone = on_gone
         self._on_unsettled = on_unsettled
@@ -93,7 +97,7 @@ class Pipeline:
         # With the time of the acknowledgement.
         self._files: Recent[tuple[Signature, float]] = Recent(_RECENT_FILES)
         self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
-        self._vectors = VectorSource(encoder, self._stored_vectors)
+        self._vectors = VectorSource(encoder, self._stored_vectors, settings.batch_size)
         self._to_embed: queue.SimpleQueue[tuple[Job, Picture] | None] = queue.SimpleQueue()
         self._to_write: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
         self._workers = ReadWorkers(
@@ -103,6 +107,7 @@ class Pipeline:
                 memory_mb=settings.read_memory_mb,
                 timeout_seconds=settings.read_timeout_seconds,
                 describers=describers,
+                grid=grid,
             ),
             settings.read_workers,
         )
@@ -317,7 +322,9 @@ class Pipeline:
         self, content_ids: Sequence[str], fields: Sequence[str]
     ) -> dict[str, Embedded]:
         return persist(
-            lambda: self._store.embedded_by_content(content_ids, fields),
+            lambda: self._store.embedded_by_content(
+                content_ids, fields, with_regions=self._grid is not None
+            ),
             self.stopping,
             self.outage,
         )

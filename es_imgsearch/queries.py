@@ -95,23 +95,31 @@ def exact_body(
     reads both.
     """
     check_k(k)
-    # Rounding takes 1 + cos below 0 for an opposite vector, which the server refuses as a score.
-    scripts = {
-        "cosine": f"Math.max(0.0, 1.0 + cosineSimilarity(params.query, '{VECTOR_FIELD}')) / 2.0",
-        "dot_product": f"Math.max(0.0, 1.0 + dotProduct(params.query, '{VECTOR_FIELD}')) / 2.0",
-        "l2_norm": f"double d = l2norm(params.query, '{VECTOR_FIELD}'); return 1.0 / (1.0 + d * d)",
-    }
     having_vector = {"exists": {"field": VECTOR_FIELD}}
     return {
         "query": {
             "script_score": {
                 "query": {"bool": {"filter": [having_vector, *filters]}},
-                "script": {"source": scripts[similarity], "params": {"query": vector}},
+                "script": {
+                    "source": exact_score(similarity, VECTOR_FIELD),
+                    "params": {"query": vector},
+                },
             }
         },
         "size": k,
         "_source": _source(source),
     }
+
+
+def exact_score(similarity: str, field: str) -> str:
+    """Script that gives a field's vector, compared with `params.query`, the score of a kNN."""
+    # Rounding takes 1 + cos below 0 for an opposite vector, which the server refuses as a score.
+    scripts = {
+        "cosine": f"Math.max(0.0, 1.0 + cosineSimilarity(params.query, '{field}')) / 2.0",
+        "dot_product": f"Math.max(0.0, 1.0 + dotProduct(params.query, '{field}')) / 2.0",
+        "l2_norm": f"double d = l2norm(params.query, '{field}'); return 1.0 / (1.0 + d * d)",
+    }
+    return scripts[similarity]
 
 
 def weighted_body(

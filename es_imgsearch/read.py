@@ -38,7 +38,8 @@ from es_imgsearch.decoding import PICTURE_SUFFIXES, decode, told, utf8, words_of
 from es_imgsearch.errors import ReadError
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.rare_formats import HeaderInvalid
-from es_imgsearch.records import FileState, Picture
+from es_imgsearch.records import FileState, Picture, Tile
+from es_imgsearch.regions import Grid
 
 # A describer gets the upright RGB picture, its EXIF data and its path.
 Describe = Callable[[Image.Image, Image.Exif, str], Mapping[str, Any]]
@@ -58,8 +59,9 @@ def read_file(
     describers: Sequence[tuple[str, Describe]] = (),
     *,
     max_pixels: int,
+    grid: Grid | None = None,
 ) -> Picture | Skipped:
-    """The picture in a file, ready for the encoder.
+    """The picture in a file, ready for the encoder; with its tiles where there is a grid.
 
     Raises ReadError for a file that is (or is named like) a picture and cannot be read.
     A file that changes while it is read, or is not there, is no failure: see Skipped.
@@ -78,7 +80,9 @@ def read_file(
         state = FileState.of(before)
         suffix = PurePosixPath(path).suffix.lower()
         try:
-            picture = _read_open(file, path, suffix, state, preparation, describers, max_pixels)
+            picture = _read_open(
+                file, path, suffix, state, preparation, describers, max_pixels, grid
+            )
         except ReadError:
             if FileState.of(os.fstat(file.fileno())) != state:
                 return Skipped.CHANGING
@@ -113,6 +117,7 @@ def _read_open(
     preparation: Preparation,
     describers: Sequence[tuple[str, Describe]],
     max_pixels: int,
+    grid: Grid | None,
 ) -> Picture | Skipped:
     named_like_a_picture = suffix in PICTURE_SUFFIXES
     if state.size_bytes == 0:
@@ -146,7 +151,17 @@ def _read_open(
         else:
             fields.update(described)
     with told():
-        return Picture(content_id, state, preparation.apply(image), fields)
+        picture = Picture(content_id, state, preparation.apply(image), fields)
+        if grid is not None:
+            picture.tiles = _tiles(image, grid, preparation)
+        return picture
+
+
+def _tiles(image: Image.Image, grid: Grid, preparation: Preparation) -> list[Tile]:
+    return [
+        Tile((x, y, width, height), preparation.apply(image.crop((x, y, x + width, y + height))))
+        for x, y, width, height in grid.boxes(image.width, image.height)
+    ]
 
 
 def _orientation(image: Image.Image) -> str:

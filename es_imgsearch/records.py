@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -63,22 +63,48 @@ class Change:
         return image_id(self.root.name, self.relative_path)
 
 
+# x, y, width, height in pixels of the upright picture.
+Box = tuple[int, int, int, int]
+
+
+class Tile(NamedTuple):
+    """A part of a picture, as an array for the encoder."""
+
+    box: Box
+    pixels: npt.NDArray[np.uint8]
+
+
+class Region(NamedTuple):
+    """A part of a picture, and its vector of shape (dims,)."""
+
+    box: Box
+    vector: npt.NDArray[np.float32]
+
+
 @dataclass(slots=True)
 class Picture:
-    """A file read: the array for the encoder and every field that needs no vector."""
+    """A file read: the arrays for the encoder and every field that needs no vector.
+
+    `tiles` are empty unless the index keeps regions.
+    """
 
     content_id: str
     state: FileState
     pixels: npt.NDArray[np.uint8]
     fields: dict[str, Any] = field(default_factory=dict)
     read_ms: float = 0.0
+    tiles: Sequence[Tile] = ()
 
 
 class Embedded(NamedTuple):
-    """What an encoder made of a picture: a vector of shape (dims,), and fields if it gives any."""
+    """What an encoder made of a picture: a vector of shape (dims,), and fields if it gives any.
+
+    `regions` are those of its tiles, where the index keeps them.
+    """
 
     vector: npt.NDArray[np.float32]
     fields: Mapping[str, Any] = MappingProxyType({})
+    regions: Sequence[Region] = ()
 
 
 def image_id(root_name: str, relative_path: str) -> str:

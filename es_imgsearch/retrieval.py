@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from es_imgsearch import queries
+from es_imgsearch import queries, region_queries
 from es_imgsearch.answers import answers_of
 from es_imgsearch.asked import Term
 from es_imgsearch.found import Asked, Found, fused
@@ -59,6 +59,26 @@ def vector_body(asked: Asked, k: int, clauses: Clauses) -> Body:
     return _with_vectors(body, asked)
 
 
+def region_body(asked: Asked, k: int, clauses: Clauses) -> Body:
+    """The search by the vectors of regions, beside `vector_body`."""
+    plan, meta = asked.plan, asked.info.meta
+    vector, source = asked.parts[0][2], _source(asked)
+    if plan.exact:
+        body = region_queries.exact_region_body(
+            vector, k, meta.similarity, filters=clauses, source=source
+        )
+    else:
+        body = region_queries.region_knn_body(
+            vector,
+            k,
+            meta.tuning,
+            num_candidates=_candidates(plan, k),
+            filters=clauses,
+            source=source,
+        )
+    return _with_vectors(body, asked)
+
+
 def text_body(asked: Asked, texts: Sequence[Term], k: int, clauses: Clauses) -> Body:
     """The search for words; those of a negative weight are left out."""
     body = queries.text_body(
@@ -77,34 +97,40 @@ def found(
     plan: Plan,
     clauses: Clauses,
     refinement: Refinement | None = None,
+    by_region: Search | None = None,
 ) -> Talk[Found]:
     """What the searches found: the page of one of them, or as many hits as fusing needs.
 
-    `refinement` is what the hits of the search by vectors go through, where it has one.
+    `refinement` is what the hits of the search by vectors go through, where it has one;
+    `by_region` finds more of them.
     """
+    collected = partial(
+        _collected,
+        index,
+        searches,
+        collapse=plan.collapse,
+        clauses=clauses,
+        refinement=refinement,
+        by_region=by_region,
+    )
     if plan.mode == "hybrid":
         depth = min(queries.MAX_NUM_CANDIDATES, max(plan.k, LEAST_DEPTH))
-        lists, took = yield from _collected(
-            index, searches, depth, plan.collapse, clauses, refinement
-        )
+        lists, took = yield from collected(depth)
         return fused(lists["vector"], lists["text"], plan, took)
     (name,) = searches
     # A part of the list is enough where nobody counts the rest, and where a longer one would not
     # be in another order.
     needed = plan.k if plan.facets or refinement is not None else plan.page.stop
-    if plan.collapse or plan.facets or refinement is not None:
+    if plan.collapse or plan.facets or refinement is not None or by_region is not None:
         if not needed:
             return Found([], 0)
-        lists, took = yield from _collected(
-            index, searches, needed, plan.collapse, clauses, refinement
-        )
+        lists, took = yield from collected(needed)
         return Found(lists[name], took)
     body = searches[name](plan.k, clauses)
     if plan.page != slice(0, plan.k):
         body = queries.paged(body, plan.page.start, plan.page.stop - plan.page.start)
     answer = yield search_request(index, queries.to_json(body))
-    hits = answer.get("hits", {}).get("hits", ())
-    return Found(hits, int(answer.get("took", 0)), is_page=True)
+    return Found(_hits(answer), int(answer.get("took", 0)), is_page=True)
 
 
 def _collected(
@@ -114,6 +140,7 @@ def _collected(
     collapse: bool,
     clauses: Clauses,
     refinement: Refinement | None,
+    by_region: Search | None,
 ) -> Talk[tuple[dict[Ranking, list[Raw]], int]]:
     """The first `needed` hits of every search, and Elasticsearch's time in ms.
 
@@ -133,23 +160,14 @@ def _collected(
         if refinement is not None and "vector" in depths:
             wanted = refinement.depth(asked["vector"])
             depths["vector"] = min(queries.MAX_NUM_CANDIDATES, wanted)
-        bodies = [
-            searches[name](depths[name], [*clauses, *_without(lists[name], contents[name])])
-            for name in open_searches
-        ]
-        if len(bodies) == 1:
-            answer = yield search_request(index, queries.to_json(bodies[0]))
-            answers = [answer]
-        else:
-            answer = yield msearch_request(index, queries.to_msearch(bodies))
-            answers = answers_of(answer)
-        took += int(answer.get("took", 0))
-        for name, each in zip(list(open_searches), answers, strict=True):
-            hits = each.get("hits", {}).get("hits", ())
-            is_end = len(hits) < depths[name]
+        among = {name: [*clauses, *_without(lists[name], contents[name])] for name in open_searches}
+        answered, took_now = yield from _round(index, searches, depths, among, by_region)
+        took += took_now
+        for name, (found_now, is_end) in answered.items():
+            hits = found_now
             if refinement is not None and name == "vector":
-                refined = yield Work(partial(refinement.refine, hits))
-                hits = refined[: asked[name]]
+                hits = yield Work(partial(refinement.refine, hits))
+            hits = hits[: asked[name]]
             for hit in hits:
                 content = hit["_source"].get("content_id") if collapse else None
                 if content is None or content not in contents[name]:
@@ -160,6 +178,42 @@ def _collected(
                 open_searches.remove(name)
         factor *= 2
     return {name: hits[:needed] for name, hits in lists.items()}, took
+
+
+def _round(
+    index: str,
+    searches: Mapping[Ranking, Search],
+    depths: Mapping[Ranking, int],
+    among: Mapping[Ranking, Clauses],
+    by_region: Search | None,
+) -> Talk[tuple[dict[Ranking, tuple[Sequence[Raw], bool]], int]]:
+    """Of every search its hits and whether there are no more; and Elasticsearch's time in ms."""
+    bodies = [searches[name](depth, among[name]) for name, depth in depths.items()]
+    with_regions = by_region is not None and "vector" in depths
+    if by_region is not None and with_regions:
+        bodies.append(by_region(depths["vector"], among["vector"]))
+    if len(bodies) == 1:
+        answer = yield search_request(index, queries.to_json(bodies[0]))
+        answers = [answer]
+    else:
+        body = queries.to_msearch(bodies)
+        answer = yield msearch_request(index, body, inner_hits=with_regions)
+        answers = answers_of(answer)
+    in_regions = _hits(answers.pop()) if with_regions else ()
+    answered: dict[Ranking, tuple[Sequence[Raw], bool]] = {}
+    for name, each in zip(depths, answers, strict=True):
+        hits = _hits(each)
+        # Every picture has a vector, so where those end no region is left either.
+        is_end = len(hits) < depths[name]
+        if with_regions and name == "vector":
+            hits = region_queries.best_of(hits, in_regions)
+        answered[name] = (hits, is_end)
+    return answered, int(answer.get("took", 0))
+
+
+def _hits(answer: Mapping[str, Any]) -> Sequence[Raw]:
+    hits: Sequence[Raw] = answer.get("hits", {}).get("hits", ())
+    return hits
 
 
 def _candidates(plan: Plan, k: int) -> int | None:

@@ -30,9 +30,9 @@ _SEARCH = urlencode(
     safe=",.",
 )
 _HITS_OF_EACH = ",".join(f"responses.{each}" for each in _HIT.split(","))
-_MSEARCH = urlencode(
-    {"filter_path": f"took,{_HITS_OF_EACH},responses.error,responses.status"}, safe=",."
-)
+_OF_EACH = f"took,{_HITS_OF_EACH},responses.error,responses.status"
+_MSEARCH = urlencode({"filter_path": _OF_EACH}, safe=",.")
+_MSEARCH_INNER = urlencode({"filter_path": f"{_OF_EACH},responses.hits.hits.inner_hits"}, safe=",.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,10 @@ def search_request(index: str, body: bytes) -> Request:
     return Request("POST", f"/{index}/_search?{_SEARCH}", body, _JSON)
 
 
-def msearch_request(index: str, body: bytes) -> Request:
+def msearch_request(index: str, body: bytes, *, inner_hits: bool = False) -> Request:
     """Several searches in one round trip."""
-    return Request("POST", f"/{index}/_msearch?{_MSEARCH}", body, _NDJSON)
+    parameters = _MSEARCH_INNER if inner_hits else _MSEARCH
+    return Request("POST", f"/{index}/_msearch?{parameters}", body, _NDJSON)
 
 
 def info_request(index: str) -> Request:

@@ -18,7 +18,8 @@ from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
 from es_imgsearch.mapping import VECTOR_FIELD, Meta, index_body
 from es_imgsearch.preparation import Preparation, fingerprint
-from es_imgsearch.records import Embedded, FileState
+from es_imgsearch.records import Embedded, FileState, Region
+from es_imgsearch.regions import REGIONS_FIELD
 from es_imgsearch.store import IndexInfo, Stored, Write
 
 _GRID = 4
@@ -161,7 +162,11 @@ class MemoryStore:
             return {each: known[each]["attempts"] for each in image_ids if each in known}
 
     def embedded_by_content(
-        self, content_ids: Sequence[str], fields: Sequence[str] = ()
+        self,
+        content_ids: Sequence[str],
+        fields: Sequence[str] = (),
+        *,
+        with_regions: bool = False,
     ) -> dict[str, Embedded]:
         self._request()
         wanted = set(content_ids)
@@ -169,6 +174,10 @@ class MemoryStore:
             document["content_id"]: Embedded(
                 document[VECTOR_FIELD],
                 {name: value for name, value in document.items() if name in fields},
+                [
+                    Region(tuple(each["box"]), each["embedding"])
+                    for each in (document.get(REGIONS_FIELD, ()) if with_regions else ())
+                ],
             )
             for document in self._seen[0].values()
             if document["content_id"] in wanted
@@ -215,7 +224,10 @@ class MemoryStore:
         self._request()
         document = self._documents[image_id]
         left_out = {VECTOR_FIELD, "colour_embedding"}
-        return {name: value for name, value in document.items() if name not in left_out}
+        source = {name: value for name, value in document.items() if name not in left_out}
+        if REGIONS_FIELD in source:
+            source[REGIONS_FIELD] = [{"box": each["box"]} for each in source[REGIONS_FIELD]]
+        return source
 
     def failure(self, image_id: str) -> Mapping[str, Any]:
         return self._failures[image_id]

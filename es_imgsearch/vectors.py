@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ import numpy as np
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.errors import ImgSearchError, ReadError
 from es_imgsearch.recent import Recent
-from es_imgsearch.records import Embedded, Picture
+from es_imgsearch.records import Embedded, Picture, Region
 
 logger = logging.getLogger(__name__)
 
 # Vectors written in the last seconds cannot be searched yet, so they are kept here; 4,096 of
-# 512 dims are 8 MB and outlast a refresh (1 s) at any speed an encoder reaches.
+# 512 dims are 8 MB (with 5 regions each 48 MB) and outlast a refresh (1 s) at any speed an encoder
+# reaches.
 _RECENT_VECTORS = 4096
 
 # Looks contents up in the index: their vectors, with the fields that are named.
@@ -26,8 +27,10 @@ Stored = Callable[[Sequence[str], Sequence[str]], dict[str, Embedded]]
 class VectorSource:
     """Vectors by content id, with the fields that the encoder gives; used by one thread."""
 
-    def __init__(self, encoder: Encoder, stored: Stored) -> None:
+    def __init__(self, encoder: Encoder, stored: Stored, most_at_once: int) -> None:
+        """`most_at_once` arrays are embedded in one call, unless one picture's tiles are more."""
         self._encoder = encoder
+        self._most_at_once = most_at_once
         self._fields = encoder.fields if isinstance(encoder, FieldEncoder) else ()
         self._stored = stored
         self._recent: Recent[Embedded] = Recent(_RECENT_VECTORS)
@@ -52,17 +55,34 @@ class VectorSource:
     ) -> tuple[dict[str, Embedded], dict[str, ReadError]]:
         """Vectors of these pictures by content, and the errors of those that have none."""
         errors: dict[str, ReadError] = {}
-        vectors = self._embed(pictures, errors)
+        vectors: dict[str, Embedded] = {}
+        for part in self._parts(pictures):
+            vectors |= self._embed(part, errors)
         for content_id, vector in vectors.items():
             self._recent.keep(content_id, vector)
         return vectors, errors
+
+    def _parts(self, pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
+        """The pictures in calls of the encoder; without tiles a batch is one call."""
+        part: list[Picture] = []
+        size = 0
+        for picture in pictures:
+            arrays = 1 + len(picture.tiles)
+            if part and size + arrays > self._most_at_once:
+                yield part
+                part, size = [], 0
+            part.append(picture)
+            size += arrays
+        yield part
 
     def _embed(
         self, pictures: Sequence[Picture], errors: dict[str, ReadError]
     ) -> dict[str, Embedded]:
         """Vectors by content; a batch that fails is halved until the culprit stands alone."""
         try:
-            vectors, fields = self._outputs(np.stack([each.pixels for each in pictures]))
+            tiles = [tile.pixels for each in pictures for tile in each.tiles]
+            stack = np.stack([*(each.pixels for each in pictures), *tiles])
+            vectors, fields = self._outputs(stack)
         except ImgSearchError:
             raise
         except Exception as error:
@@ -77,9 +97,13 @@ class VectorSource:
             )
             return {}
         found: dict[str, Embedded] = {}
-        for picture, vector, given in zip(pictures, vectors, fields, strict=True):
-            if np.isfinite(vector).all() and np.any(vector):
-                found[picture.content_id] = Embedded(vector, given)
+        of_tiles = iter(vectors[len(pictures) :])
+        for picture, vector, given in zip(pictures, vectors, fields, strict=False):
+            regions = [Region(tile.box, next(of_tiles)) for tile in picture.tiles]
+            if _has_direction(vector):
+                # A tile without a vector that can be stored costs that tile only.
+                having = [each for each in regions if _has_direction(each.vector)]
+                found[picture.content_id] = Embedded(vector, given, having)
             else:
                 errors[picture.content_id] = ReadError(
                     "embed_failed", "The encoder gave a vector that is zero or not finite."
@@ -90,3 +114,7 @@ class VectorSource:
         if isinstance(self._encoder, FieldEncoder):
             return self._encoder.embed_with_fields(pixels)
         return self._encoder.embed_images(pixels), [{}] * len(pixels)
+
+
+def _has_direction(vector: Vectors) -> bool:
+    return bool(np.isfinite(vector).all() and np.any(vector))

@@ -31,6 +31,7 @@ from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.read import Describe, Skipped, read_file
 from es_imgsearch.records import Picture
+from es_imgsearch.regions import Grid
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class ReadPlan:
     memory_mb: int
     timeout_seconds: float
     describers: Sequence[str] | None = None
+    grid: Grid | None = None
 
 
 Outcome = Picture | Skipped | ReadError
@@ -258,7 +260,13 @@ def _read(path: str) -> Picture | Skipped:
     if _plan is None:
         raise RuntimeError("the worker was not set up")
     try:
-        return read_file(path, _plan.preparation, _describers, max_pixels=_plan.max_pixels)
+        return read_file(
+            path,
+            _plan.preparation,
+            _describers,
+            max_pixels=_plan.max_pixels,
+            grid=_plan.grid,
+        )
     except (ReadError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's fault

@@ -113,6 +113,7 @@ def _indexer(
         allow_deletes=allow_deletes,
         warm_up=warm_up,
         describers=mapped_describers(info.properties, settings.index),
+        grid=info.meta.grid,
     )
     try:
         yield indexer

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 @click.option("--originals", metavar="FILE", type=click.Path(path_type=Path), help="File of"
               " `export` (.h5) with whole vectors, by which `reduced` puts its best hits in order"
               " again.")  # fmt: skip
+@click.option("--regions", metavar="[GRID]", is_flag=False, flag_value="2x2+centre", help="Keep"
+              " vectors of tiles too, so that a crop finds its original; GRID is 2x2+centre if not"
+              " given.")  # fmt: skip
 def init(
     settings: Settings,
     profile: str | None,
@@ -34,6 +37,7 @@ def init(
     sample: str | None,
     dims_kept: int | None,
     originals: Path | None,
+    regions: str | None,
 ) -> None:
     """Make the index, its alias and its templates.
 
@@ -51,5 +55,6 @@ def init(
         sample=sample,
         dims_kept=dims_kept,
         originals=originals,
+        regions=regions,
     )
     click.echo(outcome, err=True)

@@ -36,6 +36,8 @@ _OPTIONS = (
     click.option("--collapse", is_flag=True, help="Of files with the same content only the best."),
     click.option("--facets", metavar="FIELD,...", help="Count the values of these, or year."),
     click.option("--explain", is_flag=True, help="Say how each score came about."),
+    click.option("--regions", is_flag=True,
+                 help="Compare with parts of pictures, too (of an index with regions)."),
     click.option("--exact", is_flag=True, help="Compare every picture, walk no graph."),
     json_option,
     click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG)."),
@@ -134,7 +136,8 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
     if as_json:
         print_json([hit.to_dict() for hit in hits])
     for hit in () if as_json else hits:
-        print_line(f"{hit.score:6.3f}  {hit.root}/{hit.relative_path}")
+        box = "" if hit.matched_box is None else f"  {list(hit.matched_box)}"
+        print_line(f"{hit.score:6.3f}  {hit.root}/{hit.relative_path}{box}")
         if hit.explanation is not None:
             print_line(f"        {_explained(hit.explanation)}")
     for note in hits.notes:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import orjson
 
 from es_imgsearch.mapping import Seal
+from es_imgsearch.regions import REGIONS_FIELD
 
 # Where a file keeps `Origin`: a key of Parquet's schema metadata, an attribute of HDF5's root.
 METADATA_KEY = "es_imgsearch"
@@ -98,8 +99,11 @@ def _plain(origin: Origin) -> dict[str, Any]:
 
 
 def columns_of(properties: Mapping[str, Mapping[str, Any]]) -> list[Column]:
-    """A column for each field; a bit vector is text, its hexadecimal digits."""
-    return [_column(name, mapping) for name, mapping in properties.items()]
+    """A column for each field; a bit vector is text, its hexadecimal digits.
+
+    Regions are left out: boxes without their vectors would be of no use where they are read.
+    """
+    return [_column(name, mapping) for name, mapping in properties.items() if name != REGIONS_FIELD]
 
 
 def _column(name: str, mapping: Mapping[str, Any]) -> Column:

@@ -15,7 +15,9 @@ from es_imgsearch.connection import item_error, missed_error
 from es_imgsearch.errors import ImageMissing, StoreError
 from es_imgsearch.mapping import VECTOR_FIELD
 from es_imgsearch.queries import vector_of
-from es_imgsearch.records import Embedded
+from es_imgsearch.records import Embedded, Region
+from es_imgsearch.region_queries import box_of, region_hits, stored_regions_clause
+from es_imgsearch.regions import REGION_VECTOR
 from es_imgsearch.store.requests import NDJSON, Requests, json_line
 from es_imgsearch.talk import document_request
 
@@ -135,11 +137,15 @@ class Documents(Requests):
         return {each: source.get("attempts", 1) for each, source in found}
 
     def embedded_by_content(
-        self, content_ids: Sequence[str], fields: Sequence[str] = ()
+        self,
+        content_ids: Sequence[str],
+        fields: Sequence[str] = (),
+        *,
+        with_regions: bool = False,
     ) -> dict[str, Embedded]:
         """Stored vectors of these contents, exactly as they were written (float32).
 
-        With them come those of these fields that the document has.
+        With them come those of these fields that the document has, and its regions if asked for.
         """
         if not content_ids:
             return {}
@@ -155,14 +161,16 @@ class Documents(Requests):
                         "filter": [
                             {"terms": {"content_id": list(content_ids)}},
                             {"exists": {"field": VECTOR_FIELD}},
-                        ]
+                        ],
+                        **({"should": [stored_regions_clause()]} if with_regions else {}),
                     }
                 },
                 "collapse": {"field": "content_id"},
                 "docvalue_fields": ["content_id", VECTOR_FIELD],
             },
             params={
-                "filter_path": "hits.hits.fields,hits.hits._source",
+                "filter_path": "hits.hits.fields,hits.hits._source"
+                + (",hits.hits.inner_hits" if with_regions else ""),
                 # What is on a shard that does not answer would be embedded again.
                 "allow_partial_search_results": "false",
             },
@@ -170,7 +178,12 @@ class Documents(Requests):
         hits = answer.get("hits", {}).get("hits", ())
         return {
             hit["fields"]["content_id"][0]: Embedded(
-                vector_of(hit["fields"][VECTOR_FIELD]), hit.get("_source", {})
+                vector_of(hit["fields"][VECTOR_FIELD]),
+                hit.get("_source", {}),
+                [
+                    Region(box_of(each), vector_of(each["fields"][REGION_VECTOR]))
+                    for each in region_hits(hit)
+                ],
             )
             for hit in hits
         }
