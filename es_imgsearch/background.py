@@ -20,6 +20,7 @@ import orjson
 
 from es_imgsearch.errors import IndexConflict, IndexMissing, StoreDenied
 from es_imgsearch.mapping import VECTOR_FIELD, Meta, Seal, background_alias, background_body
+from es_imgsearch.queries import unit_vector_of
 from es_imgsearch.relevance import (
     BACKGROUND_SIZE,
     MIN_BACKGROUND,
@@ -28,9 +29,8 @@ from es_imgsearch.relevance import (
     shipped_curves,
 )
 from es_imgsearch.store import Store
-from es_imgsearch.talk import Talk, info_request, search_request
+from es_imgsearch.talk import NDJSON, Talk, info_request, search_request
 
-_NDJSON = "application/x-ndjson"
 _BY_CONTENT: Mapping[str, Any] = {
     "_source": False,
     "docvalue_fields": ["content_id", VECTOR_FIELD],
@@ -136,7 +136,7 @@ def store_background(store: Store, seal: Seal, sampled: Sampled) -> None:
         "/_bulk",
         b"".join(lines),
         params={"refresh": "true", "filter_path": "errors"},
-        headers={"accept": "application/json", "content-type": _NDJSON},
+        headers=NDJSON,
     )
     if results["errors"]:
         raise IndexConflict(f"Some of the background was refused by {name!r}: calibrate again.")
@@ -160,8 +160,7 @@ def _is_of(encoder: Mapping[str, Any], seal: Seal) -> bool:
 def _sampled(answer: Mapping[str, Any]) -> Sampled:
     hits = answer.get("hits", {}).get("hits", ())
     fields = [hit["fields"] for hit in hits]
-    # docvalue_fields may wrap a vector in a list of one; an imported one has any length.
-    rows = [_unit(np.asarray(each[VECTOR_FIELD], dtype=np.float32).ravel()) for each in fields]
+    rows = [unit_vector_of(each[VECTOR_FIELD]) for each in fields]
     return Sampled(
         image_ids=[hit["_id"] for hit in hits],
         # Pictures that were imported may have none; their ids are hashes, too.
@@ -170,11 +169,6 @@ def _sampled(answer: Mapping[str, Any]) -> Sampled:
         ],
         vectors=np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32),
     )
-
-
-def _unit(vector: Floats) -> Floats:
-    length = float(np.linalg.norm(vector))
-    return vector if length == 0 else vector / np.float32(length)
 
 
 def _lines(index: str, image_id: str, content_id: str, vector: Floats) -> tuple[bytes, bytes]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from es_imgsearch.groups import Stored, stored_of
 from es_imgsearch.mapping import VECTOR_FIELD, Meta
-from es_imgsearch.queries import cosine_of, knn_body
+from es_imgsearch.queries import cosine_of, knn_body, vector_of
 from es_imgsearch.store import Store
 from es_imgsearch.turned_hashes import BITS
 
@@ -168,7 +168,7 @@ def _seen(hit: Mapping[str, Any]) -> Seen:
     return Seen(
         stored_of(hit["_source"]),
         None if bits is None else _hash_of(bits),
-        None if vector is None else np.asarray(vector, dtype=np.float32).reshape(-1),
+        None if vector is None else vector_of(vector),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from es_imgsearch.errors import LabelsInvalid
 from es_imgsearch.mapping import VECTOR_FIELD
+from es_imgsearch.queries import unit_vector_of
 from es_imgsearch.relevance import Floats
 
 if TYPE_CHECKING:
@@ -78,9 +79,7 @@ def vectors_of(search: ImageSearch, ids: Sequence[str]) -> Floats:
     for start in range(0, len(ids), _PAGE):
         clause = {"terms": {"image_id": list(ids[start : start + _PAGE])}}
         for source, fields in _pages(search, clause, [VECTOR_FIELD]):
-            # docvalue_fields may wrap a vector in a list of one.
-            vector = np.asarray(fields[VECTOR_FIELD], dtype=np.float32).ravel()
-            vectors[source["image_id"]] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+            vectors[source["image_id"]] = unit_vector_of(fields[VECTOR_FIELD])
     return np.stack([vectors[each] for each in ids])
 
 

@@ -78,7 +78,7 @@ def knn_body(
         knn["rescore_vector"] = {"oversample": oversample}
     if filters:
         knn["filter"] = list(filters)
-    return {"knn": knn, "size": k, "_source": _source(source)}
+    return {"knn": knn, "size": k, "_source": source_filter(source)}
 
 
 def exact_body(
@@ -107,7 +107,7 @@ def exact_body(
             }
         },
         "size": k,
-        "_source": _source(source),
+        "_source": source_filter(source),
     }
 
 
@@ -165,7 +165,7 @@ def weighted_body(
             },
         },
         "size": k,
-        "_source": _source(source),
+        "_source": source_filter(source),
     }
 
 
@@ -180,7 +180,7 @@ def exact_weighted_body(
     check_k(k)
     having = [{"exists": {"field": part.field}} for part in parts]
     among = {"bool": {"filter": [{"bool": {"should": having}}, *filters]}}
-    return {"query": _weighted_score(parts, among), "size": k, "_source": _source(source)}
+    return {"query": _weighted_score(parts, among), "size": k, "_source": source_filter(source)}
 
 
 def _weighted_score(parts: Sequence[PartQuery], among: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def text_body(
         bool_query["must_not"] = [_words(text, "and", 1.0) for text in unwanted]
     if filters:
         bool_query["filter"] = list(filters)
-    return {"query": {"bool": bool_query}, "size": k, "_source": _source(source)}
+    return {"query": {"bool": bool_query}, "size": k, "_source": source_filter(source)}
 
 
 def _words(text: str, operator: str, weight: float) -> dict[str, Any]:
@@ -274,6 +274,16 @@ def vector_of(value: Any) -> npt.NDArray[np.float32]:
     return np.asarray(value, dtype=np.float32)
 
 
+def unit_vector_of(value: Any) -> npt.NDArray[np.float32]:
+    """The same, brought to unit length: an imported vector may have any."""
+    return unit(vector_of(value))
+
+
+def unit(vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The vector at length 1; one of length 0 stays as it is."""
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+
 def cosine_of(score: float, similarity: str) -> float:
     """The cosine behind a `_score`, for unit vectors.
 
@@ -296,5 +306,5 @@ def _check_int(name: str, value: Any) -> None:
         raise UsageError(f"{name} must be a whole number, not a {type(value).__name__}.")
 
 
-def _source(source: bool | Sequence[str]) -> bool | list[str]:
+def source_filter(source: bool | Sequence[str]) -> bool | list[str]:
     return source if isinstance(source, bool) else list(source)

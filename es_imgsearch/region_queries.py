@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from es_imgsearch.queries import exact_score, knn_body
+from es_imgsearch.queries import exact_score, knn_body, source_filter
 from es_imgsearch.records import Box
 from es_imgsearch.regions import MOST_REGIONS, REGION_VECTOR, REGIONS_FIELD
 from es_imgsearch.tuned import Tuning
@@ -64,7 +64,7 @@ def exact_region_body(
     return {
         "query": {"bool": {"must": [nearest], "filter": list(filters)}},
         "size": k,
-        "_source": source if isinstance(source, bool) else list(source),
+        "_source": source_filter(source),
     }
 
 

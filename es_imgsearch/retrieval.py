@@ -26,56 +26,37 @@ Raw: TypeAlias = Mapping[str, Any]
 
 def vector_body(asked: Asked, k: int, clauses: Clauses) -> Body:
     """The search by vectors."""
-    plan, meta = asked.plan, asked.info.meta
-    source = _source(asked)
-    if plan.weights is None:
-        vector = asked.parts[0][2]
-        if plan.exact:
-            body = queries.exact_body(vector, k, meta.similarity, filters=clauses, source=source)
-        else:
-            body = queries.knn_body(
-                vector,
-                k,
-                meta.tuning,
-                num_candidates=_candidates(plan, k),
-                filters=clauses,
-                source=source,
-            )
-    else:
-        parts = [
-            queries.PartQuery(part.field, vector, weight) for part, weight, vector in asked.parts
-        ]
-        if plan.exact:
-            body = queries.exact_weighted_body(parts, k, filters=clauses, source=source)
-        else:
-            body = queries.weighted_body(
-                parts,
-                k,
-                meta.tuning,
-                num_candidates=_candidates(plan, k),
-                filters=clauses,
-                source=source,
-            )
-    return _with_vectors(body, asked)
+    if asked.plan.weights is None:
+        similarity = asked.info.meta.similarity
+        exact = partial(queries.exact_body, similarity=similarity)
+        return _compared(asked, asked.parts[0][2], k, clauses, queries.knn_body, exact)
+    parts = [queries.PartQuery(part.field, vector, weight) for part, weight, vector in asked.parts]
+    return _compared(asked, parts, k, clauses, queries.weighted_body, queries.exact_weighted_body)
 
 
 def region_body(asked: Asked, k: int, clauses: Clauses) -> Body:
     """The search by the vectors of regions, beside `vector_body`."""
-    plan, meta = asked.plan, asked.info.meta
-    vector, source = asked.parts[0][2], _source(asked)
+    similarity = asked.info.meta.similarity
+    exact = partial(region_queries.exact_region_body, similarity=similarity)
+    vector = asked.parts[0][2]
+    return _compared(asked, vector, k, clauses, region_queries.region_knn_body, exact)
+
+
+def _compared(
+    asked: Asked,
+    wanted: Any,
+    k: int,
+    clauses: Clauses,
+    graph: Callable[..., Body],
+    exact: Callable[..., Body],
+) -> Body:
+    """A body of what is `wanted`: by walking the graph, or by comparing everything."""
+    plan, source = asked.plan, _source(asked)
     if plan.exact:
-        body = region_queries.exact_region_body(
-            vector, k, meta.similarity, filters=clauses, source=source
-        )
+        body = exact(wanted, k, filters=clauses, source=source)
     else:
-        body = region_queries.region_knn_body(
-            vector,
-            k,
-            meta.tuning,
-            num_candidates=_candidates(plan, k),
-            filters=clauses,
-            source=source,
-        )
+        tuning, candidates = asked.info.meta.tuning, _candidates(plan, k)
+        body = graph(wanted, k, tuning, num_candidates=candidates, filters=clauses, source=source)
     return _with_vectors(body, asked)
 
 

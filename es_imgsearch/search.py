@@ -54,7 +54,30 @@ def _awaiting(
     return carry_out
 
 
-class ImageSearch:
+class _Client:
+    """What both clients have: the dialogue that they carry out, and the model it asks."""
+
+    _store: Store | AsyncStore
+
+    def __init__(self, settings: Settings, encoder: Encoder | None) -> None:
+        self._settings = settings
+        self._model = ModelHere(settings.index, settings, encoder)
+        self._dialogue = Dialogue(
+            settings.index,
+            settings,
+            self._model,
+            partial(originals_of, settings=settings, index=settings.index),
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._store.address!r}, index={self._store.index!r})"
+
+    def reload(self) -> None:
+        """Forget what is known of the index, after it was tuned, extended or switched."""
+        self._dialogue.reload()
+
+
+class ImageSearch(_Client):
     """Searches one index.
 
     `elasticsearch` is an address or a client of your own; without it the settings say where
@@ -64,6 +87,8 @@ class ImageSearch:
     Every search takes `k`, how many hits (1 to 10,000), and the options of `SearchOptions`.
     """
 
+    _store: Store
+
     def __init__(
         self,
         elasticsearch: str | elasticsearch.Elasticsearch | None = None,
@@ -72,18 +97,9 @@ class ImageSearch:
         encoder: Encoder | None = None,
         settings: Settings | None = None,
     ) -> None:
-        client, self._settings = _client_and_settings(elasticsearch, index, settings)
-        self._store = Store(client or connect(self._settings), self._settings.index)
-        self._model = ModelHere(self._settings.index, self._settings, encoder)
-        self._dialogue = Dialogue(
-            self._settings.index,
-            self._settings,
-            self._model,
-            partial(originals_of, settings=self._settings, index=self._settings.index),
-        )
-
-    def __repr__(self) -> str:
-        return f"ImageSearch({self._store.address!r}, index={self._store.index!r})"
+        client, settings = _client_and_settings(elasticsearch, index, settings)
+        super().__init__(settings, encoder)
+        self._store = Store(client or connect(settings), settings.index)
 
     search_text = _blocking(Dialogue.search_text)
     search_image = _blocking(Dialogue.search_image)
@@ -103,10 +119,6 @@ class ImageSearch:
         """The index's encoder, checked against its seal."""
         return self._model.encoder(self.info)
 
-    def reload(self) -> None:
-        """Forget what is known of the index, after it was tuned, extended or switched."""
-        self._dialogue.reload()
-
     def close(self) -> None:
         """Close the connections to Elasticsearch."""
         self._store.client.close()
@@ -118,12 +130,14 @@ class ImageSearch:
         self.close()
 
 
-class AsyncImageSearch:
+class AsyncImageSearch(_Client):
     """`ImageSearch` for asyncio: the same methods, awaited.
 
     `elasticsearch` is an address or an `AsyncElasticsearch` of your own; an address needs
     aiohttp, which `pip install es-imgsearch[async]` brings.  Models run in threads.
     """
+
+    _store: AsyncStore
 
     def __init__(
         self,
@@ -133,18 +147,9 @@ class AsyncImageSearch:
         encoder: Encoder | None = None,
         settings: Settings | None = None,
     ) -> None:
-        client, self._settings = _client_and_settings(elasticsearch, index, settings)
-        self._store = AsyncStore(client or connect_async(self._settings), self._settings.index)
-        self._model = ModelHere(self._settings.index, self._settings, encoder)
-        self._dialogue = Dialogue(
-            self._settings.index,
-            self._settings,
-            self._model,
-            partial(originals_of, settings=self._settings, index=self._settings.index),
-        )
-
-    def __repr__(self) -> str:
-        return f"AsyncImageSearch({self._store.address!r}, index={self._store.index!r})"
+        client, settings = _client_and_settings(elasticsearch, index, settings)
+        super().__init__(settings, encoder)
+        self._store = AsyncStore(client or connect_async(settings), settings.index)
 
     search_text = _awaiting(Dialogue.search_text)
     search_image = _awaiting(Dialogue.search_image)
@@ -153,10 +158,6 @@ class AsyncImageSearch:
     similarity = _awaiting(Dialogue.similarity)
     get = _awaiting(Dialogue.get)
     embed = _awaiting(Dialogue.embed)
-
-    def reload(self) -> None:
-        """Forget what is known of the index, after it was tuned, extended or switched."""
-        self._dialogue.reload()
 
     async def close(self) -> None:
         """Close the connections to Elasticsearch."""

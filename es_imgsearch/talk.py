@@ -17,8 +17,8 @@ from es_imgsearch.errors import ImgSearchError
 
 R = TypeVar("R")
 
-_JSON = {"accept": "application/json", "content-type": "application/json"}
-_NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
+JSON = {"accept": "application/json", "content-type": "application/json"}
+NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
 
 # Hits are made of these; the rest of an answer is not sent.
 _HIT = "hits.hits._id,hits.hits._score,hits.hits._source,hits.hits.fields"
@@ -42,7 +42,7 @@ class Request:
     method: str
     path: str
     body: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: _JSON)
+    headers: Mapping[str, str] = field(default_factory=lambda: JSON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ Talk: TypeAlias = Generator[Request | Work, Any, R]
 
 def search_request(index: str, body: bytes) -> Request:
     """One search; the answer is reduced to what hits are made of and never a partial one."""
-    return Request("POST", f"/{index}/_search?{_SEARCH}", body, _JSON)
+    return Request("POST", f"/{index}/_search?{_SEARCH}", body, JSON)
 
 
 def msearch_request(index: str, body: bytes, *, inner_hits: bool = False) -> Request:
-    """Several searches in one round trip."""
+    """Several searches in one round trip; the status keeps the place of one without hits."""
     parameters = _MSEARCH_INNER if inner_hits else _MSEARCH
-    return Request("POST", f"/{index}/_msearch?{parameters}", body, _NDJSON)
+    return Request("POST", f"/{index}/_msearch?{parameters}", body, NDJSON)
 
 
 def info_request(index: str) -> Request:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from es_imgsearch import queries
 from es_imgsearch.answers import vectors_of
 from es_imgsearch.asked import StoredPicture, Term, Vector, given_vector, is_vector, picture_of
@@ -121,7 +119,7 @@ class TermVectors:
                     key = key_of(image_id, fields[image_id])
                     vector, is_whole = yield Work(partial(reduced.whole, vector, key))
                     are_whole = are_whole and is_whole
-                vectors[part.name][n] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+                vectors[part.name][n] = queries.unit(vector)
         return are_whole
 
     def _computed(

@@ -45,8 +45,6 @@ _LARGEST_BULK = 2000
 # Worked out from root and path; and what pandas adds for an index without a name.
 _NEVER_READ = {"image_id", "__index_level_0__"}
 
-UNKNOWN_COLUMNS = ("error", "attributes", "ignore")
-
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:

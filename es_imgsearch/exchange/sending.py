@@ -20,8 +20,8 @@ from es_imgsearch.backoff import Outage, Stopped, waits
 from es_imgsearch.errors import StoreDenied, StoreError, StoreRejected, StoreTooLarge
 from es_imgsearch.exchange.rows import BadRow, Row
 from es_imgsearch.store import Store
+from es_imgsearch.talk import NDJSON
 
-_NDJSON_TYPE = "application/x-ndjson"
 _THREADS = 2
 
 # How long a server that is away is waited for; run again, the import goes on where it was.
@@ -91,7 +91,7 @@ class Sender:
     ) -> None:
         self._store = store
         self._on_done = on_done
-        self._content_type = _NDJSON_TYPE if as_ndjson else smile.CONTENT_TYPE
+        self._content_type = NDJSON["content-type"] if as_ndjson else smile.CONTENT_TYPE
         self._outage = Outage()
         self._stop = threading.Event()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="import")

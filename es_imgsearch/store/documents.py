@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from es_imgsearch.connection import item_error, missed_error
 from es_imgsearch.errors import ImageMissing, StoreError
 from es_imgsearch.mapping import VECTOR_FIELD
-from es_imgsearch.queries import vector_of
+from es_imgsearch.queries import to_json, vector_of
 from es_imgsearch.records import Embedded, Region
 from es_imgsearch.region_queries import box_of, region_hits, stored_regions_clause
 from es_imgsearch.regions import REGION_VECTOR
-from es_imgsearch.store.requests import NDJSON, Requests, json_line
-from es_imgsearch.talk import document_request
+from es_imgsearch.store.requests import Requests
+from es_imgsearch.talk import JSON, NDJSON, document_request
 
 # How long the server itself waits for a shard.  A bulk that outlasts our own request would be
 # carried out later, over what was written since.
@@ -49,27 +48,20 @@ class Documents(Requests):
         ids = [write.image_id for write in writes]
         failed_before = dict(self._fetched(self.failures, ids, "attempts,failed_at"))
         body = b"".join(line for write in writes for line in self._lines(write, failed_before))
-        answer = self.request(
-            "POST",
-            "/_bulk",
-            body,
-            params={
-                "require_alias": "true",
-                "timeout": _BULK_WAIT,
-                "filter_path": "items.*._id,items.*.status,items.*.error",
-            },
-            headers=NDJSON,
-        )
         outcome: dict[str, StoreError | None] = {}
-        for item in answer["items"]:
-            ((action, result),) = item.items()
-            error = None if _is_done(action, result) else item_error(result)
+        for result, error in self._bulk(body, NDJSON["content-type"], "_id,status,error"):
             if outcome.get(result["_id"]) is None:
                 outcome[result["_id"]] = error
         return outcome
 
     def bulk(self, body: bytes, content_type: str) -> list[StoreError | None]:
         """One bulk of ready bytes, as NDJSON or SMILE; one result an action, in its order."""
+        return [error for _, error in self._bulk(body, content_type, "status,error")]
+
+    def _bulk(
+        self, body: bytes, content_type: str, fields: str
+    ) -> Iterator[tuple[Mapping[str, Any], StoreError | None]]:
+        """These fields of every action's result, in their order, and what went wrong."""
         answer = self.request(
             "POST",
             "/_bulk",
@@ -77,15 +69,13 @@ class Documents(Requests):
             params={
                 "require_alias": "true",
                 "timeout": _BULK_WAIT,
-                "filter_path": "items.*.status,items.*.error",
+                "filter_path": ",".join(f"items.*.{each}" for each in fields.split(",")),
             },
-            headers={"accept": "application/json", "content-type": content_type},
+            headers={**JSON, "content-type": content_type},
         )
-        return [
-            None if _is_done(action, result) else item_error(result)
-            for item in answer["items"]
-            for action, result in item.items()
-        ]
+        for item in answer["items"]:
+            ((action, result),) = item.items()
+            yield result, None if _is_done(action, result) else item_error(result)
 
     def delete(
         self,
@@ -110,7 +100,7 @@ class Documents(Requests):
         image_id = write.image_id
         if write.document is not None:
             yield _action("index", self.index, image_id)
-            yield json_line(write.document)
+            yield _line(write.document)
             if image_id in failed_before:
                 yield _action("delete", self.failures, image_id)
         elif write.failure is not None:
@@ -120,7 +110,7 @@ class Documents(Requests):
             if failed_at is None or failed_at != before.get("failed_at"):
                 attempts = before.get("attempts", 1) + 1 if before else 1
                 yield _action("index", self.failures, image_id)
-                yield json_line({**write.failure, "attempts": attempts})
+                yield _line({**write.failure, "attempts": attempts})
             yield _action("delete", self.index, image_id)
         else:
             yield _action("delete", self.index, image_id)
@@ -247,4 +237,8 @@ def _is_done(action: str, result: Mapping[str, Any]) -> bool:
 
 
 def _action(action: str, index: str, image_id: str) -> bytes:
-    return orjson.dumps({action: {"_index": index, "_id": image_id}}) + b"\n"
+    return _line({action: {"_index": index, "_id": image_id}})
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return to_json(dict(value)) + b"\n"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from es_imgsearch.connection import search_error
+from es_imgsearch.answers import answers_of
 from es_imgsearch.mapping import VECTOR_FIELD
-from es_imgsearch.queries import stored_vectors_body, to_json
+from es_imgsearch.queries import stored_vectors_body, to_json, to_msearch
 from es_imgsearch.records import FileState
-from es_imgsearch.store.requests import NDJSON, Requests, json_line
-from es_imgsearch.talk import search_request
+from es_imgsearch.store.requests import Requests
+from es_imgsearch.talk import msearch_request, search_request
 
 # 10,000 is the most one page may hold (index.max_result_window).  The index is sorted by root and
 # path, so a page ends as soon as it is full; smaller pages only add requests.
@@ -184,22 +184,8 @@ class Listings(Requests):
         """The hits of several searches in one round trip, in the order of `bodies`."""
         if not bodies:
             return []
-        head = b'{"allow_partial_search_results":false}\n'
-        answer = self.request(
-            "POST",
-            f"/{self.index}/_msearch",
-            b"".join(head + json_line(body) for body in bodies),
-            # The status keeps the place of an answer without hits.
-            params={
-                "filter_path": "responses.status,responses.error,responses.hits.hits._id,"
-                "responses.hits.hits._score,responses.hits.hits.fields"
-            },
-            headers=NDJSON,
-        )
-        for each in answer["responses"]:
-            if "error" in each:
-                raise search_error(each)
-        return [each.get("hits", {}).get("hits", []) for each in answer["responses"]]
+        answer = self.send(msearch_request(self.index, to_msearch(bodies)))
+        return [each.get("hits", {}).get("hits", []) for each in answers_of(answer)]
 
     def _pages(self, name: str, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """Every hit, in the order in which the index itself is sorted.

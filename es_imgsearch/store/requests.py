@@ -7,14 +7,10 @@ from functools import cached_property
 from typing import Any
 
 import elasticsearch
-import orjson
 
 from es_imgsearch.connection import addresses, translated
 from es_imgsearch.mapping import failures_alias
-from es_imgsearch.talk import Request
-
-JSON = {"accept": "application/json", "content-type": "application/json"}
-NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
+from es_imgsearch.talk import JSON, Request
 
 
 class Requests:
@@ -52,7 +48,3 @@ class Requests:
 
     def refresh(self) -> None:
         self.request("POST", f"/{self.index},{self.failures}/_refresh")
-
-
-def json_line(document: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(dict(document), option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
