@@ -38,6 +38,7 @@ from es_imgsearch.mapping import VECTOR_FIELD, Seal, index_body, new_meta
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store
+from es_imgsearch.testing import remove_index
 
 CHUNK = 1000
 SHORT = {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "-1"}
@@ -172,10 +173,7 @@ class Contest:
                     time.process_time() - cpu,
                 )
             finally:
-                names = [f"{name}-000001" for name in (store.index, store.failures)]
-                self.client.indices.delete(index=names, ignore_unavailable=True)
-                for name in (store.index, store.failures):
-                    self.client.options(ignore_status=404).indices.delete_index_template(name=name)
+                remove_index(store)
 
     def write_file(self, path: Path, fields: list[dict[str, Any]]) -> None:
         properties = index_body(new_meta(self.seal, "balanced", "cosine"))["mappings"]["properties"]

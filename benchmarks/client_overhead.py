@@ -31,6 +31,7 @@ from es_imgsearch.queries import knn_body, to_json
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store, Write
 from es_imgsearch.talk import search_request
+from es_imgsearch.testing import remove_index
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report
@@ -134,9 +135,7 @@ def main() -> None:
         gc.collect()
         times = measure(ways, queries[100:])
     finally:
-        for index in (store.index, store.failures):
-            store.client.options(ignore_status=404).indices.delete(index=f"{index}-000001")
-            store.client.options(ignore_status=404).indices.delete_index_template(name=index)
+        remove_index(store)
     rows = [
         {
             "way": name,

@@ -13,6 +13,7 @@ from es_imgsearch.connection import connect
 from es_imgsearch.mapping import VECTOR_FIELD, Seal, index_body, new_meta
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store
+from es_imgsearch.testing import remove_index
 
 _CHUNK = 500
 _MERGE_SECONDS = 3600
@@ -39,9 +40,7 @@ def filled_index(profile: str, vectors: Vectors) -> Iterator[Store]:
         finish(store)
         yield store
     finally:
-        for index in (store.index, store.failures):
-            store.client.options(ignore_status=404).indices.delete(index=f"{index}-000001")
-            store.client.options(ignore_status=404).indices.delete_index_template(name=index)
+        remove_index(store)
         store.client.close()
 
 

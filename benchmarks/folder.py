@@ -30,6 +30,7 @@ from report import arguments, report
 from es_imgsearch.connection import connect
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store
+from es_imgsearch.testing import remove_index
 
 INDEX = "bench-folder"
 COMMAND = Path(sys.executable).with_name("es-imgsearch")
@@ -95,10 +96,7 @@ def main() -> None:
                     }
                 )
         finally:
-            for index in (store.index, store.failures):
-                client = store.client.options(ignore_status=404)
-                client.indices.delete(index=f"{index}-000001")
-                client.indices.delete_index_template(name=index)
+            remove_index(store)
     title = (
         f"{given.files} pictures of {given.size}, {size / 1e6:.0f} MB, {given.folders} folders,"
         f" encoder {given.encoder}"

@@ -33,6 +33,7 @@ from es_imgsearch.roots import parse_roots, register_roots
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store
+from es_imgsearch.testing import remove_index
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report
@@ -103,9 +104,7 @@ def main() -> None:
             daemon.stop()
             thread.join()
     finally:
-        for name in (store.index, store.failures):
-            store.client.options(ignore_status=404).indices.delete(index=f"{name}-000001")
-            store.client.options(ignore_status=404).indices.delete_index_template(name=name)
+        remove_index(store)
     rows = [
         {
             "until": what,

@@ -30,6 +30,7 @@ from es_imgsearch.reconcile import differences, walk
 from es_imgsearch.records import Root, image_id
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store
+from es_imgsearch.testing import remove_index
 
 INDEX = "bench-reconcile"
 PER_FOLDER = 1000
@@ -136,10 +137,7 @@ def main() -> None:
             make_documents(store, root)
             rows = [measured(name, folder, given.files) for name in STEPS]
         finally:
-            for index in (store.index, store.failures):
-                client = store.client.options(ignore_status=404)
-                client.indices.delete(index=f"{index}-000001")
-                client.indices.delete_index_template(name=index)
+            remove_index(store)
     parts = rows[0]["seconds"] + rows[1]["seconds"]
     for row in rows:
         row["of walk + scan"] = round(row["seconds"] / parts, 2)

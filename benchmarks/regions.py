@@ -41,6 +41,7 @@ from es_imgsearch.roots import parse_roots, register_roots
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store
+from es_imgsearch.testing import remove_index
 
 INDEX = "bench-regions"
 RANDOM = np.random.default_rng(5)
@@ -137,10 +138,7 @@ def measured(
             "search ms": round(took / number, 2),
         }
     finally:
-        for index in (store.index, store.failures):
-            lenient = store.client.options(ignore_status=404)
-            lenient.indices.delete(index=f"{index}-000001")
-            lenient.indices.delete_index_template(name=index)
+        remove_index(store)
 
 
 def fill(store: Store, settings: Any, folder: Path, encoder: Any, grid: Grid | None) -> None:

@@ -1,8 +1,8 @@
-"""Fakes for tests, ours and yours: an encoder without a model, a store without a server.
+"""For tests, ours and yours: an encoder without a model, a store without a server, a clean end.
 
 `FakeEncoder` embeds colours, so that what it finds can be worked out by hand; `MemoryStore`
 keeps documents in a dictionary and can be told to fail.  The tests in `tests/contract` run on
-`MemoryStore` and on a real Elasticsearch alike.
+`MemoryStore` and on a real Elasticsearch alike; `remove_index` clears up after them there.
 """
 
 from __future__ import annotations
@@ -16,13 +16,21 @@ from PIL import ImageColor
 
 from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
-from es_imgsearch.mapping import VECTOR_FIELD, Meta, index_body
+from es_imgsearch.mapping import VECTOR_FIELD, Meta, first_generation, index_body
 from es_imgsearch.preparation import Preparation, fingerprint
 from es_imgsearch.records import Embedded, FileState, Region
 from es_imgsearch.regions import REGIONS_FIELD
-from es_imgsearch.store import IndexInfo, Stored, Write
+from es_imgsearch.store import IndexInfo, Store, Stored, Write
 
 _GRID = 4
+
+
+def remove_index(store: Store, *beside: str) -> None:
+    """Take away what `Store.create` made, and the aliases named; what is not there is no error."""
+    client = store.client.options(ignore_status=404)
+    for alias in (store.index, store.failures, *beside):
+        client.indices.delete(index=first_generation(alias))
+        client.indices.delete_index_template(name=alias)
 
 
 class FakeEncoder:

@@ -21,7 +21,7 @@ from es_imgsearch.mapping import new_meta
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.store import Store
-from es_imgsearch.testing import FakeEncoder, MemoryStore
+from es_imgsearch.testing import FakeEncoder, MemoryStore, remove_index
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -90,12 +90,8 @@ def real_store(settings: Settings) -> Iterator[Store]:
     """A store on the real server, its index not made yet; everything is removed afterwards."""
     store = Store(connect(settings), settings.index)
     yield store
-    client = store.client
-    names = [store.index, store.failures]
-    client.indices.delete(index=[f"{name}-000001" for name in names], ignore_unavailable=True)
-    for name in names:
-        client.options(ignore_status=404).indices.delete_index_template(name=name)
-    client.close()
+    remove_index(store)
+    store.client.close()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from es_imgsearch.queries import exact_body, knn_body
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store, Write
-from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.tuned import Tuning
 
 Document = dict[str, Any]
@@ -89,9 +89,7 @@ def store(es_url: str) -> Iterator[Store]:
     assert set(made.write(writes).values()) == {None}
     made.refresh()
     yield made
-    made.client.indices.delete(index=["t-filters-000001", "t-filters-failures-000001"])
-    for name in (made.index, made.failures):
-        made.client.indices.delete_index_template(name=name)
+    remove_index(made)
     made.client.close()
 
 

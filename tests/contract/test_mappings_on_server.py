@@ -24,6 +24,7 @@ from es_imgsearch.mapping import (
 from es_imgsearch.resources import load_json
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
+from es_imgsearch.testing import remove_index
 
 DIMS = 64
 PICTURES = 50
@@ -174,10 +175,7 @@ def test_names_that_begin_alike_do_not_clash(real_store: Store):
         other.create(new_meta(SEAL, "exact", "cosine"))
         assert other.info().name == f"{other.index}-000001"
     finally:
-        for alias in (other.index, other.failures):
-            client = real_store.client
-            client.indices.delete(index=f"{alias}-000001", ignore_unavailable=True)
-            client.options(ignore_status=404).indices.delete_index_template(name=alias)
+        remove_index(other)
 
 
 def test_fields_that_came_later_are_added_in_place(

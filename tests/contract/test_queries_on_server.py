@@ -40,7 +40,7 @@ from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.store import Store, Write
 from es_imgsearch.talk import msearch_request
-from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.testing import FakeEncoder, remove_index
 
 COUNT = 300
 RANDOM = np.random.default_rng(7)
@@ -123,10 +123,7 @@ def client(indexed: Settings) -> Iterator[ImageSearch]:
     store.refresh()
     with ImageSearch(settings=indexed, encoder=encoder) as made:
         yield made
-    names = (store.index, store.failures)
-    store.client.indices.delete(index=[f"{name}-000001" for name in names])
-    for name in names:
-        store.client.indices.delete_index_template(name=name)
+    remove_index(store)
     store.client.close()
 
 

@@ -18,7 +18,7 @@ from es_imgsearch.regions import Grid
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.store import Store, Write
-from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.testing import FakeEncoder, remove_index
 
 COUNT, TILES = 200, 5
 RANDOM = np.random.default_rng(11)
@@ -72,10 +72,7 @@ def filled(es_url: str, profile: str) -> Iterator[ImageSearch]:
     store.refresh()
     with ImageSearch(settings=settings, encoder=encoder) as client:
         yield client
-    names = (store.index, store.failures)
-    store.client.indices.delete(index=[f"{name}-000001" for name in names])
-    for name in names:
-        store.client.indices.delete_index_template(name=name)
+    remove_index(store)
     store.client.close()
 
 

@@ -39,7 +39,7 @@ from es_imgsearch.roots import register_roots
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
-from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.testing import FakeEncoder, remove_index
 
 DIMS = FakeEncoder.dims
 SUFFIXES = ["parquet", "h5"]
@@ -124,9 +124,7 @@ def new_index(settings: Settings):
 
     yield make
     for store in made:
-        for name in (store.index, store.failures):
-            store.client.indices.delete(index=f"{name}-000001", ignore_unavailable=True)
-            store.client.options(ignore_status=404).indices.delete_index_template(name=name)
+        remove_index(store)
         store.client.close()
 
 

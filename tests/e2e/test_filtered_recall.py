@@ -18,6 +18,7 @@ from es_imgsearch.mapping import VECTOR_FIELD, Seal, index_body, new_meta
 from es_imgsearch.queries import knn_body
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store, Write
+from es_imgsearch.testing import remove_index
 from es_imgsearch.tuned import TunedK, Tuning
 
 DIMS = 64
@@ -79,9 +80,7 @@ def filled(request: pytest.FixtureRequest, es_url: str) -> Iterator[Filled]:
     store.refresh()
     is_there = np.arange(COUNT) % 5 != 2
     yield Filled(store, profile, vectors, is_there)
-    store.client.indices.delete(index=[f"{name}-000001", f"{name}-failures-000001"])
-    for each in (store.index, store.failures):
-        store.client.indices.delete_index_template(name=each)
+    remove_index(store)
     store.client.close()
 
 

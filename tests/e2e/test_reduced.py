@@ -34,7 +34,7 @@ from es_imgsearch.search import ImageSearch
 from es_imgsearch.settings import Settings
 from es_imgsearch.status import index_status
 from es_imgsearch.store import Store, Write
-from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.verify import verify
 
 DIMS, KEPT, COUNT = FakeEncoder.dims, 12, 400
@@ -72,12 +72,6 @@ def number_of(hit) -> int:
     return int(hit.relative_path.removesuffix(".jpg"))
 
 
-def remove(store: Store, *indices: str) -> None:
-    for name in indices:
-        store.client.indices.delete(index=f"{name}-000001", ignore_unavailable=True)
-        store.client.options(ignore_status=404).indices.delete_index_template(name=name)
-
-
 @pytest.fixture
 def whole(real_store: Store) -> Iterator[Store]:
     """An index of COUNT whole vectors, from which samples and originals come."""
@@ -89,7 +83,7 @@ def whole(real_store: Store) -> Iterator[Store]:
     assert not any(results.values())
     store.refresh()
     yield store
-    remove(store, store.index, store.failures)
+    remove_index(store)
 
 
 @pytest.fixture
@@ -98,7 +92,7 @@ def reduced(whole: Store, real_store: Store, settings: Settings) -> Iterator[Sto
     said = create_index(real_store, settings, profile="reduced", sample=whole.index, dims_kept=KEPT)
     assert f"{KEPT} dims kept" in said
     yield real_store
-    remove(real_store, reduction_alias(real_store.index))
+    remove_index(real_store, reduction_alias(real_store.index))
 
 
 @pytest.fixture
@@ -145,7 +139,7 @@ def test_a_file_serves_as_the_sample(whole, real_store, settings, tmp_path, suff
         assert meta.reduction is not None
         assert reduction_in(real_store).sample_size == COUNT
     finally:
-        remove(real_store, reduction_alias(real_store.index))
+        remove_index(real_store, reduction_alias(real_store.index))
 
 
 def test_made_once_more_it_stays_as_it_is(reduced, whole, settings):
@@ -364,7 +358,7 @@ def test_originals_of_another_encoder_or_for_another_profile_are_refused(
         with pytest.raises(EncoderMismatch):
             remember_originals(filled, settings, path)
     finally:
-        remove(other, other.index, other.failures)
+        remove_index(other)
 
 
 def test_the_command_line_makes_fills_and_searches_it(whole, originals, settings, es_url):
@@ -387,4 +381,4 @@ def test_the_command_line_makes_fills_and_searches_it(whole, originals, settings
         assert "400" in run("status")
         assert "0001.jpg" in run("similar", fields(0)["image_id"], "-k", "399")
     finally:
-        remove(store, index, store.failures, reduction_alias(index))
+        remove_index(store, reduction_alias(index))
