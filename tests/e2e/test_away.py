@@ -54,6 +54,9 @@ class Server:
             "path.logs": self._folder / "logs",
             "thread_pool.write.size": 1,
             "thread_pool.write.queue_size": 2,
+            # With its disk thresholds off (dev/elasticsearch.yml) a server lifts the blocks of a
+            # full disk once by itself: at its first regular look at it, 30 s after the start.
+            "cluster.info.update.interval": "1h",
         }
         arguments = [word for name, value in given.items() for word in ("-E", f"{name}={value}")]
         with (self._folder / "console.txt").open("ab") as console:
