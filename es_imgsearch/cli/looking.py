@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,6 +40,7 @@ def status(settings: Settings, as_json: bool) -> None:
         f"encoder {found['encoder']['name']}, {found['encoder']['dims']} dims, profile"
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
     )
+    print_line(_tuning_line(found))
     if found["import_unfinished"]:
         print_line("an import is under way or was interrupted; run again, it completes")
     for name, root in found["roots"].items():
@@ -70,6 +71,19 @@ def status(settings: Settings, as_json: bool) -> None:
         if root["deletions_paused"]:
             pause = root["deletions_paused"]
             print_line(f"    deletions paused since {pause['since']}: {pause['reason']}")
+
+
+def _tuning_line(found: dict[str, Any]) -> str:
+    tuning = found["tuning"]
+    line = f"searches weigh {tuning['num_candidates']} candidates"
+    if tuning.get("tuned_at") is None:
+        return f"{line}, not tuned to these pictures: `es-imgsearch tune` does it"
+    line += (
+        f", tuned among {tuning['pictures']} pictures for a recall of {tuning['target_recall']:g}"
+    )
+    if found["tune_again"]:
+        line += "; the index has grown several times over, tune again"
+    return line
 
 
 @click.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from es_imgsearch.roots import parse_roots, register_roots
 from es_imgsearch.settings import Settings
 from es_imgsearch.status import index_status
 from es_imgsearch.store import Store
+from es_imgsearch.tuned import Tuning
 
 
 @pytest.fixture
@@ -121,6 +123,23 @@ def test_status_in_words(house: House):
     assert "2 new, 0 changed, 0 gone" in told
     assert "(median)" in told
     assert as_json["roots"]["r"]["last_reconcile"]["new"] == 2
+
+
+@pytest.mark.parametrize(("tuned_among", "again"), [(2, True), (3, False)])
+def test_an_index_that_has_outgrown_its_tuning_says_so(house: House, tuned_among: int, again: bool):
+    house.pictures(10)
+    with house.watched():
+        house.settle()
+    given = ["--index", house.settings.index, "--es-url", house.settings.es_url]
+    assert "not tuned to these pictures" in CliRunner().invoke(main, ["status", *given]).stdout
+    tuning = Tuning(
+        num_candidates=70, pictures=tuned_among, target_recall=0.95, tuned_at="2026-01-01T00:00"
+    )
+    house.store.update_meta(lambda meta: replace(meta, tuning=tuning))
+    assert index_status(house.store)["tune_again"] is again
+    told = CliRunner().invoke(main, ["status", *given]).stdout
+    assert f"weigh 70 candidates, tuned among {tuned_among} pictures for a recall of 0.95" in told
+    assert ("tune again" in told) is again
 
 
 def test_a_daemon_that_was_killed_is_not_shown_as_alive(house: House):
