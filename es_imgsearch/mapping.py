@@ -326,5 +326,24 @@ def background_alias(index: str) -> str:
     return f"{index}-background"
 
 
+def generation_name(alias: str, number: int) -> str:
+    return f"{alias}-{number:06}"
+
+
 def first_generation(alias: str) -> str:
-    return f"{alias}-000001"
+    return generation_name(alias, 1)
+
+
+def generation_number(generation: str) -> int:
+    """Which one an index like `images-000002` is.  Raises ValueError for another name."""
+    return int(generation.rpartition("-")[2])
+
+
+def failures_generation(index: str, generation: str) -> str:
+    """The index of failures that belongs to a generation of pictures; they are switched as one."""
+    return generation_name(failures_alias(index), generation_number(generation))
+
+
+def pinned_alias(generation: str) -> str:
+    """The alias by which one generation is written to; unlike that of the index it never moves."""
+    return f"{generation}-pinned"

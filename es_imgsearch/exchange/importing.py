@@ -177,7 +177,7 @@ class _Import:
             known = self._asked(self._store.existing, good)
             new = [row for row in good if row.image_id not in known]
             self._done.there_already += len(good) - len(new)
-        index, failures = self._store.index, self._store.failures
+        index, failures = self._store.pictures, self._store.failures
         try:
             items = self._encode(new, index, failures, failed)
         except ValueError:

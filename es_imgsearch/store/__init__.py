@@ -4,14 +4,15 @@ Foreign errors become ours in `connection.translated`; bodies come from `mapping
 `queries`, or are a line long.
 """
 
-from es_imgsearch.store.documents import Documents, Write
-from es_imgsearch.store.generations import Generations, IndexInfo
+from es_imgsearch.store.documents import Write
+from es_imgsearch.store.generations import IndexInfo
 from es_imgsearch.store.listings import Listings, Stored
+from es_imgsearch.store.rewrites import Rewrites
 
 __all__ = ["IndexInfo", "Store", "Stored", "Write"]
 
 
-class Store(Generations, Documents, Listings):
+class Store(Rewrites, Listings):
     """One alias of pictures, the failures beside it, and what may be done with them.
 
     Every method raises errors of our tree only; `transient` ones may be tried again.

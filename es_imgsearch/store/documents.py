@@ -99,27 +99,27 @@ class Documents(Requests):
     ) -> Iterator[bytes]:
         image_id = write.image_id
         if write.document is not None:
-            yield _action("index", self.index, image_id)
-            yield _line(write.document)
+            yield action_line("index", self.pictures, image_id)
+            yield json_line(write.document)
             if image_id in failed_before:
-                yield _action("delete", self.failures, image_id)
+                yield action_line("delete", self.failures, image_id)
         elif write.failure is not None:
             before = failed_before.get(image_id, {})
             failed_at = write.failure.get("failed_at")
             # The same failure once more: only the other half of its bulk was refused.
             if failed_at is None or failed_at != before.get("failed_at"):
                 attempts = before.get("attempts", 1) + 1 if before else 1
-                yield _action("index", self.failures, image_id)
-                yield _line({**write.failure, "attempts": attempts})
-            yield _action("delete", self.index, image_id)
+                yield action_line("index", self.failures, image_id)
+                yield json_line({**write.failure, "attempts": attempts})
+            yield action_line("delete", self.pictures, image_id)
         else:
-            yield _action("delete", self.index, image_id)
+            yield action_line("delete", self.pictures, image_id)
             if image_id in failed_before:
-                yield _action("delete", self.failures, image_id)
+                yield action_line("delete", self.failures, image_id)
 
     def existing(self, image_ids: Sequence[str]) -> set[str]:
         """Those of these ids that have a document, refreshed or not."""
-        return {each for each, _ in self._fetched(self.index, image_ids, "image_id")}
+        return {each for each, _ in self._fetched(self.pictures, image_ids, "image_id")}
 
     def attempts(self, image_ids: Sequence[str]) -> dict[str, int]:
         """How often reading was tried, of those of these ids that are failures."""
@@ -141,7 +141,7 @@ class Documents(Requests):
             return {}
         answer = self.request(
             "POST",
-            f"/{self.index}/_search",
+            f"/{self.pictures}/_search",
             {
                 "size": len(content_ids),
                 "_source": list(fields) or False,
@@ -180,13 +180,13 @@ class Documents(Requests):
 
     def content_ids(self, image_ids: Sequence[str]) -> dict[str, str]:
         """content_id of those of these ids that have a document."""
-        found = self._fetched(self.index, image_ids, "content_id")
+        found = self._fetched(self.pictures, image_ids, "content_id")
         return {each: source["content_id"] for each, source in found}
 
     def get(self, image_id: str) -> Mapping[str, Any]:
         """Stored fields of one picture, without its vector."""
         try:
-            answer = self.send(document_request(self.index, image_id))
+            answer = self.send(document_request(self.pictures, image_id))
         except ImageMissing:
             raise ImageMissing(f"No picture has the image_id {image_id!r}.") from None
         source: Mapping[str, Any] = answer["_source"]
@@ -196,7 +196,7 @@ class Documents(Requests):
         """One picture's vector, exactly as it was written.  Raises ImageMissing."""
         answer = self.request(
             "POST",
-            f"/{self.index}/_search",
+            f"/{self.pictures}/_search",
             {
                 "query": {"ids": {"values": [image_id]}},
                 "_source": False,
@@ -236,9 +236,11 @@ def _is_done(action: str, result: Mapping[str, Any]) -> bool:
     return was_absent or result["status"] < 300
 
 
-def _action(action: str, index: str, image_id: str) -> bytes:
-    return _line({action: {"_index": index, "_id": image_id}})
+def action_line(action: str, index: str, image_id: str, **conditions: int) -> bytes:
+    """What a bulk shall do with one document, under what conditions."""
+    return json_line({action: {"_index": index, "_id": image_id, **conditions}})
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
+def json_line(value: Mapping[str, Any]) -> bytes:
+    """One line of a bulk."""
     return to_json(dict(value)) + b"\n"

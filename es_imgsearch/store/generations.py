@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from es_imgsearch.errors import IndexConflict, StoreBusy, StoreRejected, StoreUnreachable
 from es_imgsearch.mapping import (
     Meta,
     failures_body,
+    failures_generation,
     first_generation,
     index_body,
     loading_body,
     template_body,
 )
+from es_imgsearch.rewriting import left_out_of_source
 from es_imgsearch.store.requests import Requests
 from es_imgsearch.talk import info_request
 
@@ -28,13 +30,16 @@ _meta_lock = threading.Lock()
 class IndexInfo:
     """The concrete index behind the alias.
 
-    `is_loading`: it was made for a load that has not ended yet.
+    `is_loading`: it was made for a load that has not ended yet.  `left_out` are the fields that
+    documents have and their `_source` lacks.
     """
 
     name: str
     meta: Meta
     properties: Mapping[str, Mapping[str, Any]]
     is_loading: bool = False
+    left_out: Sequence[str] = ()
+    aliases: Collection[str] = ()
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any], alias: str) -> IndexInfo:
@@ -59,6 +64,8 @@ class IndexInfo:
             meta=Meta.from_body(mappings.get("_meta", {}), alias),
             properties=mappings["properties"],
             is_loading=body["settings"]["index"].get("refresh_interval") == "-1",
+            left_out=left_out_of_source(mappings),
+            aliases=tuple(body.get("aliases", ())),
         )
 
 
@@ -73,7 +80,35 @@ class Generations(Requests):
 
         Raises IndexMissing, or IndexConflict where the name is not an alias of ours.
         """
-        return IndexInfo.from_answer(self.send(info_request(self.index)), self.index)
+        return IndexInfo.from_answer(self.send(info_request(self.pictures)), self.pictures)
+
+    def pinned(self) -> Self:
+        """This store, held to the generation that the alias points to now.
+
+        A writer whose vectors fit one generation must not write into the next by surprise, and
+        names of indices are no protection: a bulk makes an index that is not there.  So each
+        generation has an alias of its own, which is made here where `create` did not yet.
+        """
+        if self.generation is not None:
+            return self
+        info = self.info()
+        pinned = type(self)(self.client, self.index, generation=info.name)
+        if pinned.pictures not in info.aliases:
+            names = {
+                info.name: pinned.pictures,
+                failures_generation(self.index, info.name): pinned.failures,
+            }
+            self.request(
+                "POST",
+                "/_aliases",
+                {
+                    "actions": [
+                        {"add": {"index": name, "alias": alias, "is_write_index": True}}
+                        for name, alias in names.items()
+                    ]
+                },
+            )
+        return pinned
 
     def create(
         self,
@@ -132,15 +167,21 @@ class Generations(Requests):
     ) -> None:
         """Give vectors their graphs from now on, make everything searchable, and say so."""
         if properties:
-            self.request("PUT", f"/{self.index}/_mapping", {"properties": properties})
-        self.request("PUT", f"/{self.index}/_settings", {"index": settings})
+            self.request("PUT", f"/{self.pictures}/_mapping", {"properties": properties})
+        self.request("PUT", f"/{self.pictures}/_settings", {"index": settings})
         self.refresh()
 
     def merge(self, *, wait_seconds: float) -> bool:
         """Rewrite the pictures into one segment; False if it goes on after `wait_seconds`."""
-        patient = Requests(self.client.options(request_timeout=wait_seconds), self.index)
+        patient = Requests(
+            self.client.options(request_timeout=wait_seconds),
+            self.index,
+            generation=self.generation,
+        )
         try:
-            patient.request("POST", f"/{self.index}/_forcemerge", params={"max_num_segments": "1"})
+            patient.request(
+                "POST", f"/{self.pictures}/_forcemerge", params={"max_num_segments": "1"}
+            )
         except (StoreUnreachable, StoreBusy):
             return False
         return True

@@ -55,7 +55,7 @@ class Listings(Requests):
             body["search_after"] = list(after)
         answer = self.request(
             "POST",
-            f"/{self.index}/_search",
+            f"/{self.pictures}/_search",
             body,
             params={
                 "filter_path": "hits.hits._source,hits.hits.fields,hits.hits.sort",
@@ -71,17 +71,17 @@ class Listings(Requests):
             "query": {"terms": {"content_id": list(content_ids)}},
             "docvalue_fields": ["content_id"],
         }
-        for hit in self._pages(self.index, body):
+        for hit in self._pages(self.pictures, body):
             yield hit["fields"]["content_id"][0], hit["_id"]
 
     def count(self, root_name: str | None = None, *, failures: bool = False) -> int:
         """Documents (or failures), of one root or of all, as far as they are searchable."""
         query = {"match_all": {}} if root_name is None else {"term": {"root": root_name}}
-        name = self.failures if failures else self.index
+        name = self.failures if failures else self.pictures
         return int(self.request("POST", f"/{name}/_count", {"query": query})["count"])
 
     def counts_by_root(self, *, failures: bool = False) -> dict[str, int]:
-        name = self.failures if failures else self.index
+        name = self.failures if failures else self.pictures
         answer = self.request(
             "POST",
             f"/{name}/_search",
@@ -104,7 +104,7 @@ class Listings(Requests):
         aggregations = {"last": {"max": {"field": "indexed_at"}}, "recent": lag}
         by_root = {"terms": {"field": "root", "size": 10_000}, "aggs": aggregations}
         body = {"size": 0, "aggs": {"roots": by_root}}
-        answer = self.request("POST", f"/{self.index}/_search", body)
+        answer = self.request("POST", f"/{self.pictures}/_search", body)
         found = {}
         for bucket in answer["aggregations"]["roots"]["buckets"]:
             values = bucket["recent"]["lag"]["values"]
@@ -131,7 +131,7 @@ class Listings(Requests):
             "query": {"bool": {"filter": filters}},
             "docvalue_fields": ["size_bytes", "mtime_ns"],
         }
-        name = self.failures if failures else self.index
+        name = self.failures if failures else self.pictures
         for hit in self._pages(name, body):
             fields = hit.get("fields", {})
             # An imported document need not say; then no file is like it.
@@ -145,7 +145,7 @@ class Listings(Requests):
         """Stored paths of documents that have lost their vector, which nobody can find."""
         missing = {"bool": {"must_not": [{"exists": {"field": VECTOR_FIELD}}]}}
         body = {"query": {"bool": {"filter": [{"term": {"root": root_name}}, missing]}}}
-        for hit in self._pages(self.index, body):
+        for hit in self._pages(self.pictures, body):
             yield hit["sort"][1]
 
     def failed(self) -> Iterator[Mapping[str, Any]]:
@@ -177,14 +177,14 @@ class Listings(Requests):
 
     def search(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """The answer, reduced to what hits are made of; never a partial one."""
-        answer: Mapping[str, Any] = self.send(search_request(self.index, to_json(body)))
+        answer: Mapping[str, Any] = self.send(search_request(self.pictures, to_json(body)))
         return answer
 
     def msearch(self, bodies: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
         """The hits of several searches in one round trip, in the order of `bodies`."""
         if not bodies:
             return []
-        answer = self.send(msearch_request(self.index, to_msearch(bodies)))
+        answer = self.send(msearch_request(self.pictures, to_msearch(bodies)))
         return [each.get("hits", {}).get("hits", []) for each in answers_of(answer)]
 
     def _pages(self, name: str, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

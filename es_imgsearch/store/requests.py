@@ -9,17 +9,28 @@ from typing import Any
 import elasticsearch
 
 from es_imgsearch.connection import addresses, translated
-from es_imgsearch.mapping import failures_alias
+from es_imgsearch.mapping import failures_alias, failures_generation, pinned_alias
 from es_imgsearch.talk import JSON, Request
 
 
 class Requests:
-    """What every part of the store has: the connection and the two names."""
+    """What every part of the store has: the connection, and where its requests go.
 
-    def __init__(self, client: elasticsearch.Elasticsearch, index: str) -> None:
+    `index` is the name that people use, and that names beside it are made of; requests go to
+    `pictures` and `failures`: the aliases of those names, or with a `generation` those that never
+    leave it, see `Generations.pinned`.
+    """
+
+    def __init__(
+        self, client: elasticsearch.Elasticsearch, index: str, *, generation: str | None = None
+    ) -> None:
         self.client = client
         self.index = index
-        self.failures = failures_alias(index)
+        self.generation = generation
+        self.pictures, self.failures = index, failures_alias(index)
+        if generation is not None:
+            self.pictures = pinned_alias(generation)
+            self.failures = pinned_alias(failures_generation(index, generation))
 
     @cached_property
     def address(self) -> str:
@@ -47,4 +58,4 @@ class Requests:
         return self.request(request.method, request.path, request.body, headers=request.headers)
 
     def refresh(self) -> None:
-        self.request("POST", f"/{self.index},{self.failures}/_refresh")
+        self.request("POST", f"/{self.pictures},{self.failures}/_refresh")
