@@ -144,10 +144,14 @@ class Daemon:
             self._wake.wait(sleep)
 
     def _poll(self) -> None:
-        """Compare what gets no events; look whether a vanished root or a pause has ended."""
+        """Compare what gets no events; look whether a vanished root or a pause has ended.
+
+        And whether codes were trained.
+        """
         try:
             for root in self._indexer.pauses_ended():
                 self._request(root)
+            self._indexer.follow_codes()
         except ImgSearchError as error:
             if not error.transient:
                 raise

@@ -24,11 +24,13 @@ from es_imgsearch.asked import (
     texts_of,
 )
 from es_imgsearch.background import relevance_of
+from es_imgsearch.codes import Coder
 from es_imgsearch.errors import ImageMissing, NotCalibrated, UsageError
 from es_imgsearch.filters import filter_clauses
 from es_imgsearch.found import Asked, hits_of
 from es_imgsearch.fusion import check_facets
 from es_imgsearch.hits import Hits
+from es_imgsearch.kept_coder import coder_of
 from es_imgsearch.kept_reduction import reduction_of
 from es_imgsearch.mapping import Meta
 from es_imgsearch.options import Plan, SearchOptions
@@ -68,6 +70,7 @@ class Dialogue:
         # An index that cannot tell relevance is not asked for it again: (None,).
         self._relevance: tuple[Relevance | None] | None = None
         self._reduced: ReducedVectors | None = None
+        self._coder: Coder | None = None
 
     # -- searching -------------------------------------------------------------------------
 
@@ -154,6 +157,9 @@ class Dialogue:
             if plan.weights is None and not plan.regions:
                 rating = yield from self._rating(terms, vectors[CONTENT.name], plan, info)
                 asked = asked._replace(rating=rating)
+            if plan.codes:
+                coder = yield from self._coder_of(info)
+                asked = asked._replace(code=coder.code(vectors[CONTENT.name]))
             if reduced is not None:
                 if plan.weights is None:
                     refinement = reduced.refinement(
@@ -209,7 +215,7 @@ class Dialogue:
 
     def reload(self) -> None:
         """Forget what is known of the index, after it was tuned, extended or switched."""
-        self._info = self._relevance = self._reduced = None
+        self._info = self._relevance = self._reduced = self._coder = None
         self._model.forget()
 
     def _reduced_vectors(self, info: IndexInfo) -> Talk[ReducedVectors | None]:
@@ -220,6 +226,17 @@ class Dialogue:
                 originals = self._open_originals(info.meta)
                 self._reduced = ReducedVectors(reduction, entry.oversample, originals)
         return self._reduced
+
+    def _coder_of(self, info: IndexInfo) -> Talk[Coder]:
+        """What makes codes of queries, loaded once.  Raises UsageError where there is none."""
+        if self._coder is None:
+            self._coder = yield from coder_of(self._index, info.meta)
+        if self._coder is None:
+            raise UsageError(
+                f"Index {self._index!r} has no codes: leave codes out, or make them with"
+                f" `es-imgsearch codes train --index {self._index}`."
+            )
+        return self._coder
 
     def _rating(
         self, terms: Sequence[Term], vector: Vector, plan: Plan, info: IndexInfo

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from es_imgsearch.codes import CODE_FIELD
 from es_imgsearch.errors import ReadError
 from es_imgsearch.mapping import VECTOR_FIELD
 from es_imgsearch.records import Change, Embedded, FileState, Picture, stored_path
@@ -17,9 +18,16 @@ TOP_FOLDER = "."
 
 
 def picture_document(
-    change: Change, picture: Picture, embedded: Embedded, embed_ms: float | None
+    change: Change,
+    picture: Picture,
+    embedded: Embedded,
+    embed_ms: float | None,
+    code: str | None = None,
 ) -> dict[str, Any]:
-    """Everything stored of one picture; `embed_ms` is None where the vector was reused."""
+    """Everything stored of one picture; `embed_ms` is None where the vector was reused.
+
+    `code` is that of the vector, where the index keeps codes.
+    """
     now = time.time()
     document: dict[str, Any] = {
         **_place(change),
@@ -36,6 +44,8 @@ def picture_document(
         document[REGIONS_FIELD] = [
             {"box": list(each.box), "embedding": each.vector} for each in embedded.regions
         ]
+    if code is not None:
+        document[CODE_FIELD] = code
     if embed_ms is not None:
         document["embed_ms"] = round(embed_ms, 3)
     return document

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from es_imgsearch.describe import mapped_describers
 from es_imgsearch.indexer import Indexer
+from es_imgsearch.kept_coder import load_coder
 from es_imgsearch.records import Change, disk_path
 from es_imgsearch.roots import registered_root
 from es_imgsearch.sealing import writing_encoder
@@ -35,6 +36,8 @@ def retried_indexer(store: Store, info: IndexInfo, settings: Settings) -> Iterat
         list(roots.values()),
         settings,
         describers=mapped_describers(info.properties, store.index),
+        grid=info.meta.grid,
+        coder=load_coder(store, info.meta),
     )
     try:
         store.refresh()

@@ -29,7 +29,8 @@ class Asked(NamedTuple):
     """A search, as far as its hits depend on it.
 
     `parts` are the vectors compared, each with its share of the score; `of_terms` is the
-    content's vector of every term, `rating` turns the content's cosines into relevance.
+    content's vector of every term, `rating` turns the content's cosines into relevance.  `code`
+    is that of the content's vector, where candidates are found by codes.
     """
 
     plan: Plan
@@ -40,6 +41,7 @@ class Asked(NamedTuple):
     parts: Sequence[tuple[VectorPart, float, Vector]] = ()
     of_terms: Sequence[Vector] = ()
     rating: Rating | None = None
+    code: str | None = None
 
 
 class Ranks(NamedTuple):

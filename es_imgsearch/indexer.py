@@ -14,12 +14,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from es_imgsearch.backoff import Outage, Stopped, persist
+from es_imgsearch.codes import Coder
+from es_imgsearch.coding import apply_codes, written_meanwhile
 from es_imgsearch.deletions import Deletions, Pause
 from es_imgsearch.embed import Encoder
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.excludes import Excludes
 from es_imgsearch.gone import Gone
 from es_imgsearch.jobs import Counts, Pass
+from es_imgsearch.kept_coder import load_coder
 from es_imgsearch.mapping import Meta
 from es_imgsearch.pipeline import Pipeline
 from es_imgsearch.presence import Presence, note_passes
@@ -51,11 +54,12 @@ class Indexer:
         warm_up: bool = False,
         describers: Sequence[str] | None = None,
         grid: Grid | None = None,
+        coder: Coder | None = None,
     ) -> None:
         """`warm_up` loads the model at once, so that the first picture does not wait for it.
 
         `describers` are the names of those to run; None means all that are installed.  `grid` is
-        that of the index's regions, where it keeps any.
+        that of the index's regions, and `coder` that of its codes, where it keeps any.
         """
         self.comparisons_asked: Callable[[], int] = lambda: 0
         self.roots = tuple(roots)
@@ -93,7 +97,10 @@ class Indexer:
             warm_up=warm_up,
             describers=describers,
             grid=grid,
+            coder=coder,
         )
+        self._coder_hash = None if coder is None else coder.hash
+        self._has_old_codes = False
 
     @property
     def counts(self) -> Counts:
@@ -228,6 +235,20 @@ class Indexer:
             del self.paused[root.name]
             logger.warning("Deletions in %r go on.", root.name)
         return ended
+
+    def follow_codes(self) -> None:
+        """Take up a coder that was trained meanwhile; the next call recodes what came before that.
+
+        By then nothing is on its way with a code of the old one.
+        """
+        meta = self._store.info().meta
+        if self._has_old_codes:
+            apply_codes(self._store, since=written_meanwhile(meta))
+            self._has_old_codes = False
+        wanted = None if meta.codes is None else meta.codes.hash
+        if wanted != self._coder_hash:
+            self.pipeline.coder = load_coder(self._store, meta)
+            self._coder_hash, self._has_old_codes = wanted, wanted is not None
 
     def presence(self) -> Presence:
         """What tells of this indexer's daemon in `_meta`; the caller starts and closes it."""

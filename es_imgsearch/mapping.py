@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from es_imgsearch.codes import CODE_FIELD, CodesEntry, code_mapping
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, ProfileUnknown, UsageError
 from es_imgsearch.reduction import Reduction, ReductionEntry
 from es_imgsearch.regions import REGION_VECTOR, REGIONS_FIELD, Grid
@@ -25,7 +26,7 @@ DEFAULT_SIMILARITY = "cosine"
 
 # Fewer dims than this and Elasticsearch refuses 1-bit quantisation.
 _BINARY_MIN_DIMS = 64
-_NOT_PROFILES = {"background", "common", "failures", "reduction"}
+_NOT_PROFILES = {"background", "codes", "common", "failures", "reduction"}
 _REDUCED = "reduced"
 
 
@@ -60,7 +61,7 @@ class Meta:
     """`_meta` of an index, typed; `relevance` holds a curve a kind of query once calibrated.
 
     `reduction` is that of the profile `reduced`, whose vectors are not the encoder's own.  `grid`
-    says of which tiles vectors are kept as well, None where of none.
+    says of which tiles vectors are kept as well, None where of none; `codes` which binary codes.
     """
 
     seal: Seal
@@ -72,6 +73,7 @@ class Meta:
     relevance: Mapping[str, Curve] = field(default_factory=dict)
     reduction: ReductionEntry | None = None
     grid: Grid | None = None
+    codes: CodesEntry | None = None
 
     def to_body(self) -> dict[str, Any]:
         curves = {kind: asdict(curve) for kind, curve in self.relevance.items()}
@@ -86,6 +88,7 @@ class Meta:
             **({"relevance": curves} if curves else {}),
             **({"reduction": self.reduction.to_body()} if self.reduction else {}),
             **({"regions": self.grid.to_body()} if self.grid else {}),
+            **({"codes": self.codes.to_body()} if self.codes else {}),
         }
 
     @classmethod
@@ -117,6 +120,7 @@ class Meta:
                 relevance=curves_from_body(body.get("relevance", {})),
                 reduction=ReductionEntry.from_body(body.get("reduction")),
                 grid=Grid.from_body(body.get("regions")),
+                codes=CodesEntry.from_body(body.get("codes")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexConflict(
@@ -244,6 +248,8 @@ def index_body(meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> dict[
             },
         }
         body["mappings"]["_source"]["excludes"].append(REGION_VECTOR)
+    if meta.codes is not None:
+        properties[CODE_FIELD] = code_mapping(meta.codes.bits)
     for fields in described:
         for name, mapping in fields.items():
             if properties.get(name, mapping) != mapping:
@@ -289,9 +295,7 @@ def background_body(seal: Seal) -> dict[str, Any]:
 
 
 def failures_body() -> dict[str, Any]:
-    body: dict[str, Any] = load_json("mappings", "failures.json")
-    body["mappings"]["_meta"] = {"created_by": _CREATED_BY, "schema_version": SCHEMA_VERSION}
-    return body
+    return _body_beside("failures")
 
 
 def template_body(alias: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,17 +317,30 @@ def failures_alias(index: str) -> str:
 
 def reduction_body() -> dict[str, Any]:
     """Body of the index that holds the matrix of the profile `reduced`."""
-    body: dict[str, Any] = load_json("mappings", "reduction.json")
-    body["mappings"]["_meta"] = {"created_by": _CREATED_BY, "schema_version": SCHEMA_VERSION}
-    return body
+    return _body_beside("reduction")
 
 
 def reduction_alias(index: str) -> str:
     return f"{index}-reduction"
 
 
+def codes_body() -> dict[str, Any]:
+    """Body of the index that holds the coders of binary codes."""
+    return _body_beside("codes")
+
+
+def codes_alias(index: str) -> str:
+    return f"{index}-codes"
+
+
 def background_alias(index: str) -> str:
     return f"{index}-background"
+
+
+def _body_beside(name: str) -> dict[str, Any]:
+    body: dict[str, Any] = load_json("mappings", f"{name}.json")
+    body["mappings"]["_meta"] = {"created_by": _CREATED_BY, "schema_version": SCHEMA_VERSION}
+    return body
 
 
 def generation_name(alias: str, number: int) -> str:

@@ -45,12 +45,15 @@ class SearchOptions(TypedDict, total=False):
         hit counts by the best of them, and says in `matched_box` which that is (`explain` tells
         the cosine of the whole all the same).  For an index made with `init --regions`; without
         weights and relevance.
+    `codes`
+        find candidates by their binary codes, which `es-imgsearch codes train` made, and put them
+        in order by their vectors; without weights, regions and `exact`.
     `min_relevance`
         only hits of at least this relevance, 0 to 1, so fewer than k where there are not as
         many; in mode vector, without weights.
     `num_candidates`
         how many neighbours a shard weighs; more is slower and finds more.  By default what
-        the index was tuned to.
+        the index was tuned to; with codes 20 k.
     `exact`
         compare every picture instead of walking the graph.
     `fields`
@@ -68,6 +71,7 @@ class SearchOptions(TypedDict, total=False):
     facets: Sequence[str]
     explain: bool
     regions: bool
+    codes: bool
     min_relevance: float | None
     num_candidates: int | None
     exact: bool
@@ -90,6 +94,7 @@ class Plan:
     facets: Sequence[str] = ()
     explain: bool = False
     regions: bool = False
+    codes: bool = False
     min_relevance: float | None = None
     num_candidates: int | None = None
     exact: bool = False
@@ -111,6 +116,8 @@ class Plan:
             raise UsageError("Mode 'text' compares no vectors: leave the weights out.")
         if plan.regions:
             _check_regions(plan)
+        if plan.codes:
+            _check_codes(plan)
         if plan.min_relevance is not None:
             _check_relevance(plan.min_relevance, plan)
         for name, number in (("offset", plan.offset), ("size", plan.size)):
@@ -139,6 +146,17 @@ def _check_regions(plan: Plan) -> None:
         raise UsageError(
             "Relevance was calibrated on whole pictures: leave min_relevance or regions out."
         )
+
+
+def _check_codes(plan: Plan) -> None:
+    if plan.mode == "text" or plan.weights is not None or plan.regions or plan.exact:
+        raise UsageError(
+            "Codes are those of the content's vector: leave mode 'text', weights, regions and"
+            " exact out, or codes."
+        )
+    given = plan.num_candidates
+    if given is not None and given < plan.k:
+        raise UsageError(f"num_candidates is {given} but must be at least k, which is {plan.k}.")
 
 
 def _check_relevance(at_least: Any, plan: Plan) -> None:

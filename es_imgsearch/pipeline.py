@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from es_imgsearch.backoff import Outage, Stopped, persist, waits
+from es_imgsearch.codes import Coder
 from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import (
@@ -73,8 +74,13 @@ class Pipeline:
         warm_up: bool = False,
         describers: Sequence[str] | None = None,
         grid: Grid | None = None,
+        coder: Coder | None = None,
     ) -> None:
-        """`grid` says of which tiles vectors are kept too; see `regions`."""
+        """`grid` says of which tiles vectors are kept too; see `regions`.
+
+        `coder` makes codes of the vectors, where the index keeps them; it may be replaced.
+        """
+        self.coder = coder
         self._store = store
         self._grid = grid
         self._settings = settings
@@ -289,9 +295,10 @@ class Pipeline:
         errors: dict[str, ReadError] = {}
         if fresh:
             with self._model():
-                embedded, errors = self._vectors.embedded(list(fresh.values()))
-            known |= embedded
+                made, errors = self._vectors.embedded(list(fresh.values()))
+            known |= made
         embed_ms = (time.perf_counter() - started) * 1000 / max(1, len(fresh))
+        coder = self.coder
         paid: set[str] = set()
         for job, picture in batch:
             content_id = picture.content_id
@@ -300,8 +307,13 @@ class Pipeline:
                 continue
             is_fresh = content_id in fresh and content_id not in paid
             paid.add(content_id)
+            embedded = known[content_id]
             document = picture_document(
-                job.change, picture, known[content_id], embed_ms if is_fresh else None
+                job.change,
+                picture,
+                embedded,
+                embed_ms if is_fresh else None,
+                None if coder is None else coder.code(embedded.vector),
             )
             write = Write(job.change.image_id, document=document)
             counts_as = "embedded" if is_fresh else "reused"

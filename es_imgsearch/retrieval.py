@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from es_imgsearch import queries, region_queries
+from es_imgsearch import code_queries, queries, region_queries
 from es_imgsearch.answers import answers_of
 from es_imgsearch.asked import Term
 from es_imgsearch.found import Asked, Found, fused
@@ -28,6 +28,17 @@ def vector_body(asked: Asked, k: int, clauses: Clauses) -> Body:
     """The search by vectors."""
     if asked.plan.weights is None:
         similarity = asked.info.meta.similarity
+        if asked.code is not None:
+            body = code_queries.code_body(
+                asked.code,
+                asked.parts[0][2],
+                k,
+                similarity,
+                num_candidates=_candidates(asked.plan, k),
+                filters=clauses,
+                source=_source(asked),
+            )
+            return _with_vectors(body, asked)
         exact = partial(queries.exact_body, similarity=similarity)
         return _compared(asked, asked.parts[0][2], k, clauses, queries.knn_body, exact)
     parts = [queries.PartQuery(part.field, vector, weight) for part, weight, vector in asked.parts]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from es_imgsearch.codes import CODE_FIELD
 from es_imgsearch.presence import ALIVE_SECONDS
 from es_imgsearch.records import disk_path
 from es_imgsearch.store import Store
@@ -25,7 +26,8 @@ def index_status(store: Store) -> dict[str, Any]:
     (`seen_at`; every half a minute while it works), None without a living daemon.  `lag_ms` is
     the time from when a file was noticed (by an event or a comparison) until its document was
     made, over the pictures of the last 24 hours.  `tune_again` is True once the index holds
-    `GROWN_TIMES` as many pictures as when it was tuned.
+    `GROWN_TIMES` as many pictures as when it was tuned.  `codes` is None without binary codes;
+    `missing` says how many pictures have none.
     """
     info = store.info()
     store.refresh()
@@ -55,6 +57,9 @@ def index_status(store: Store) -> dict[str, Any]:
         "tune_again": _has_outgrown(info.meta.tuning, sum(pictures.values())),
         "pictures": sum(pictures.values()),
         "failures": sum(failures.values()),
+        "codes": None
+        if info.meta.codes is None
+        else {**info.meta.codes.to_body(), "missing": _without_code(store)},
         "import_unfinished": info.is_loading,
         "roots": roots,
     }
@@ -62,6 +67,11 @@ def index_status(store: Store) -> dict[str, Any]:
 
 def _has_outgrown(tuning: Tuning, pictures: int) -> bool:
     return tuning.pictures is not None and pictures >= GROWN_TIMES * tuning.pictures
+
+
+def _without_code(store: Store) -> int:
+    query = {"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}}
+    return int(store.request("POST", f"/{store.index}/_count", {"query": query})["count"])
 
 
 def _daemon(watched_by: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from es_imgsearch.cli.coding import codes
 from es_imgsearch.cli.duplicates import duplicates
 from es_imgsearch.cli.evaluating import calibrate, evaluate
 from es_imgsearch.cli.exchanging import export_command, import_command
@@ -64,6 +65,7 @@ for _each in (
     duplicates,
     evaluate,
     calibrate,
+    codes,
     status,
     verify,
     failures,

@@ -94,6 +94,7 @@ def _indexer(
 ) -> Iterator[Indexer]:
     from es_imgsearch.describe import mapped_describers
     from es_imgsearch.indexer import Indexer
+    from es_imgsearch.kept_coder import load_coder
     from es_imgsearch.roots import parse_roots, register_roots
     from es_imgsearch.sealing import writing_encoder
 
@@ -114,6 +115,7 @@ def _indexer(
         warm_up=warm_up,
         describers=mapped_describers(info.properties, settings.index),
         grid=info.meta.grid,
+        coder=load_coder(store, info.meta),
     )
     try:
         yield indexer

@@ -41,6 +41,11 @@ def status(settings: Settings, as_json: bool) -> None:
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
     )
     print_line(_tuning_line(found))
+    if codes := found["codes"]:
+        lacking = f"; {codes['missing']} pictures have none: run `codes apply`"
+        print_line(
+            f"codes {codes['method']}, {codes['bits']} bits{lacking if codes['missing'] else ''}"
+        )
     if found["import_unfinished"]:
         print_line("an import is under way or was interrupted; run again, it completes")
     for name, root in found["roots"].items():

@@ -38,6 +38,8 @@ _OPTIONS = (
     click.option("--explain", is_flag=True, help="Say how each score came about."),
     click.option("--regions", is_flag=True,
                  help="Compare with parts of pictures, too (of an index with regions)."),
+    click.option("--codes", is_flag=True,
+                 help="Find candidates by binary codes (of an index with codes)."),
     click.option("--exact", is_flag=True, help="Compare every picture, walk no graph."),
     json_option,
     click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG)."),

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from es_imgsearch.codes import CODE_FIELD
 from es_imgsearch.mapping import Seal
 from es_imgsearch.regions import REGIONS_FIELD
 
@@ -101,9 +102,14 @@ def _plain(origin: Origin) -> dict[str, Any]:
 def columns_of(properties: Mapping[str, Mapping[str, Any]]) -> list[Column]:
     """A column for each field; a bit vector is text, its hexadecimal digits.
 
-    Regions are left out: boxes without their vectors would be of no use where they are read.
+    Regions are left out: boxes without their vectors would be of no use where they are read.  So
+    are codes, which another index makes with a coder of its own.
     """
-    return [_column(name, mapping) for name, mapping in properties.items() if name != REGIONS_FIELD]
+    return [
+        _column(name, mapping)
+        for name, mapping in properties.items()
+        if name not in {REGIONS_FIELD, CODE_FIELD}
+    ]
 
 
 def _column(name: str, mapping: Mapping[str, Any]) -> Column:

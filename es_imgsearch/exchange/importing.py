@@ -27,10 +27,10 @@ from es_imgsearch.exchange.columns import REST_COLUMN, Kind
 from es_imgsearch.exchange.files import Reader, open_reader
 from es_imgsearch.exchange.rows import STATE_FIELDS, BadRow, Row, RowPlan
 from es_imgsearch.exchange.sending import Item, Sender, ndjson_items, smile_items
+from es_imgsearch.kept_coder import load_coder
 from es_imgsearch.kept_reduction import load_reduction
 from es_imgsearch.mapping import VECTOR_FIELD
 from es_imgsearch.records import stored_path
-from es_imgsearch.reduction import Reduction
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import IndexInfo, Store
 
@@ -100,7 +100,7 @@ def import_pictures(
     try:
         names = _names(path, reader, options)
         info = _opened(store, settings, reader, names, options, note)
-        plan = _plan(path, reader, names, info, options, load_reduction(store, info.meta))
+        plan = _plan(path, reader, names, store, info, options)
         run = _Import(store, path, reader, plan, info, options)
         run.on_bad_row, run.on_progress, run.note = on_bad_row, on_progress, note
         return run()
@@ -290,9 +290,9 @@ def _plan(
     path: Path,
     reader: Reader,
     names: Mapping[str, str],
+    store: Store,
     info: IndexInfo,
     options: ImportOptions,
-    reduction: Reduction | None,
 ) -> RowPlan:
     """Raises UsageError for columns that are no fields, unless they have a place."""
     known = info.properties.keys() | {REST_COLUMN}
@@ -314,7 +314,8 @@ def _plan(
         root=options.root,
         as_attributes=frozenset(strange & kept.keys()),
         paths_are_stored=reader.origin is not None,
-        reduction=reduction,
+        reduction=load_reduction(store, info.meta),
+        coder=load_coder(store, info.meta),
     )
     for name, dims in reader.dims.items():
         column = plan.columns.get(kept.get(name, ""))

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from es_imgsearch.codes import CODE_FIELD, Coder
 from es_imgsearch.documents import TOP_FOLDER
 from es_imgsearch.exchange.columns import REST_COLUMN, Column, Kind, Values, columns_of
 from es_imgsearch.mapping import VECTOR_FIELD
@@ -54,7 +55,8 @@ class RowPlan:
 
     `names` maps its columns to fields; those in `as_attributes` go into `attributes`.  `root` is
     that of rows that name none.  `paths_are_stored`: the file has paths in the index's own form.
-    `reduction` is what the vectors of the file go through where the index stores less of them.
+    `reduction` is what the vectors of the file go through where the index stores less of them,
+    `coder` makes their codes where it keeps such.
     """
 
     properties: Mapping[str, Mapping[str, Any]]
@@ -63,6 +65,7 @@ class RowPlan:
     as_attributes: frozenset[str] = frozenset()
     paths_are_stored: bool = False
     reduction: Reduction | None = None
+    coder: Coder | None = None
     columns: Mapping[str, Column] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,6 +128,8 @@ class RowPlan:
         folder, name = posixpath.split(stored)
         key = image_id(root, disk_path(stored))
         fields |= {"image_id": key, "root": root, "relative_path": stored}
+        if self.coder is not None:
+            fields[CODE_FIELD] = self.coder.code(vectors[VECTOR_FIELD])
         fields.setdefault("image_name", name)
         fields.setdefault("folder", folder or TOP_FOLDER)
         return Row(number, key, root, fields, vectors)

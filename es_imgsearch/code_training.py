@@ -1,0 +1,199 @@
+"""Coders made of what an index holds: its vectors, and for learned codes the labels of some.
+
+A learned code is that of Lin et al. 2015 (Deep Learning of Binary Hash Codes for Fast Image
+Retrieval, CVPR Workshops): between the features and a classifier lies a layer of sigmoids, all
+three trained on the labels alone; a bit says whether its sigmoid is above a half.  There the
+features are those of a network that learns along, here they are the stored vectors, so nothing is
+embedded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from es_imgsearch.codes import (
+    CODE_FIELD,
+    DEFAULT_BITS,
+    SAMPLE_SIZE,
+    Coder,
+    CodesEntry,
+    Floats,
+    Method,
+    check_bits,
+    fit_lsh,
+    fit_sign,
+    unit_rows,
+)
+from es_imgsearch.coding import apply_codes
+from es_imgsearch.describe import load_describers
+from es_imgsearch.errors import IndexConflict, LabelsInvalid, UsageError
+from es_imgsearch.kept_coder import keep_coder
+from es_imgsearch.labels import Labels
+from es_imgsearch.mapping import VECTOR_FIELD
+from es_imgsearch.places import Places, vectors_of
+from es_imgsearch.queries import vector_of
+
+if TYPE_CHECKING:
+    from es_imgsearch.search import ImageSearch
+    from es_imgsearch.store import IndexInfo, Store
+
+_EPOCHS = 200
+_BATCH = 256
+_LEARNING_RATE = 3e-3
+# Of the weights; without it 100 labelled pictures are learnt by heart.
+_WEIGHT_DECAY = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training did: the entry in `_meta`, and how many pictures got another code.
+
+    `sample_size` vectors were learnt from; `missing` are labelled pictures that the index does
+    not hold.
+    """
+
+    entry: CodesEntry
+    sample_size: int
+    changed: int
+    missing: tuple[str, ...] = ()
+
+
+def train_codes(
+    search: ImageSearch,
+    method: Method | None = None,
+    *,
+    bits: int | None = None,
+    labels: Labels | None = None,
+    on_page: Callable[[int, int], None] = lambda _seen, _changed: None,
+) -> Trained:
+    """Make a coder, keep it beside the index and give every stored picture its code.
+
+    `method` is by default ``learned`` with labels and ``lsh`` without; `bits` 128, and the dims
+    for ``sign``.  New pictures get codes from then on.  Training again replaces all codes by those
+    of the new coder; only the number of bits is fixed once there are any.  `on_page` is that of
+    `coding.apply_codes`.
+
+    Raises UsageError where method, bits and labels do not go together, IndexConflict where the
+    index has codes of another length, LabelsInvalid where no two labels are known of its pictures.
+    """
+    method = method or ("lsh" if labels is None else "learned")
+    store = search._store
+    info = store.info()
+    _check(store.index, info, method, bits, labels)
+    mapped = info.properties.get(CODE_FIELD, {}).get("dims")
+    missing: tuple[str, ...] = ()
+    if labels is not None:
+        vectors, targets, missing = _labelled(search, labels)
+        coder = fit_learned(vectors, targets, bits or mapped or DEFAULT_BITS)
+    elif method == "sign":
+        coder = fit_sign(_sample(store))
+    else:
+        coder = fit_lsh(_sample(store), bits or mapped or DEFAULT_BITS)
+    if mapped not in {None, coder.bits}:
+        raise IndexConflict(
+            f"Index {store.index!r} has codes of {mapped} bits, which cannot become {coder.bits}:"
+            f" use a method that makes {mapped}, or another --index."
+        )
+    keep_coder(store, coder)
+    trained_at = datetime.now(tz=UTC).isoformat(timespec="seconds")
+    entry = CodesEntry(coder.hash, coder.method, coder.bits, trained_at)
+    described = [each.mapping for each in load_describers()]
+    store.add_fields(replace(info, meta=replace(info.meta, codes=entry)), described)
+    store.update_meta(lambda meta: replace(meta, codes=entry))
+    search.reload()
+    return Trained(entry, coder.sample_size, apply_codes(store, on_page=on_page), missing)
+
+
+def fit_learned(vectors: Floats, targets: Floats, bits: int = DEFAULT_BITS) -> Coder:
+    """The sigmoid layer between vectors of shape (n, dims) and labels of shape (n, labels).
+
+    A row of `targets` says which share each label has in a picture, and sums to 1; with one label
+    a picture the loss is that of the paper, the cross-entropy of a softmax.  The same input gives
+    the same coder.
+    """
+    import torch
+
+    check_bits(bits)
+    rows = unit_rows(vectors)
+    mean = rows.mean(axis=0)
+    # Near vectors differ little: brought to a deviation of 1, the sigmoids have something to tell.
+    scale = 1.0 / max(float((rows - mean).std()), 1e-6)
+    inputs = torch.from_numpy((rows - mean) * np.float32(scale))
+    wanted = torch.from_numpy(targets.astype(np.float32))
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        latent = torch.nn.Linear(rows.shape[1], bits)
+        classifier = torch.nn.Linear(bits, targets.shape[1])
+        parameters = [*latent.parameters(), *classifier.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+        for _ in range(_EPOCHS):
+            for batch in torch.randperm(len(inputs)).split(_BATCH):
+                logits = classifier(torch.sigmoid(latent(inputs[batch])))
+                loss = torch.nn.functional.cross_entropy(logits, wanted[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    matrix = latent.weight.detach().numpy()
+    offset = latent.bias.detach().numpy()
+    thresholds = (matrix @ mean - offset / np.float32(scale)).astype(np.float32)
+    return Coder("learned", matrix.copy(), thresholds, len(rows))
+
+
+def _check(
+    index: str, info: IndexInfo, method: str, bits: int | None, labels: Labels | None
+) -> None:
+    if info.meta.reduction is not None:
+        raise UsageError(
+            f"Index {index!r} has reduced vectors, by which nothing can be put in order exactly:"
+            " use an index of whole vectors."
+        )
+    if (method == "learned") != (labels is not None):
+        raise UsageError(
+            "Learned codes need LABELS (path,label)."
+            if labels is None
+            else f"Method {method!r} learns nothing from labels: leave LABELS out, or the method."
+        )
+    if labels is not None and not labels.pictures:
+        raise UsageError("Codes are learned from labels of pictures (path,label), not queries.")
+    if bits is None:
+        return
+    check_bits(bits)
+    if method == "sign" and bits != info.meta.seal.dims:
+        raise UsageError(
+            f"Codes by sign have a bit for each of the {info.meta.seal.dims} dims: leave --bits"
+            " out, or use --method lsh."
+        )
+
+
+def _labelled(search: ImageSearch, labels: Labels) -> tuple[Floats, Floats, tuple[str, ...]]:
+    """Vectors and targets of the labelled pictures that the index holds, and which it lacks."""
+    places = Places(search, labels.pictures)
+    paths = list(places.id_of)
+    targets, names = targets_of([labels.pictures[path] for path in paths])
+    if len(names) < 2:
+        raise LabelsInvalid(
+            f"The pictures of index {search._store.index!r} that have labels have one only,"
+            f" {names[0]!r}: codes are learned from what tells two apart."
+        )
+    return vectors_of(search, [places.id_of[path] for path in paths]), targets, places.missing
+
+
+def targets_of(labels: Sequence[Sequence[str]]) -> tuple[Floats, list[str]]:
+    """Of pictures with these labels the targets of `fit_learned`, and what a column stands for."""
+    names = sorted({label for each in labels for label in each})
+    column = {name: n for n, name in enumerate(names)}
+    targets = np.zeros((len(labels), len(names)), np.float32)
+    for row, each in zip(targets, labels, strict=True):
+        row[[column[label] for label in each]] = 1.0 / len(set(each))
+    return targets, names
+
+
+def _sample(store: Store) -> Floats:
+    hits = store.sample(SAMPLE_SIZE, seed=1)
+    vectors = [vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits]
+    return np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)

@@ -1,0 +1,88 @@
+"""Codes of stored pictures, brought up to date with the coder of the index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from es_imgsearch.codes import CODE_FIELD, Coder
+from es_imgsearch.errors import UsageError
+from es_imgsearch.kept_coder import load_coder
+from es_imgsearch.mapping import VECTOR_FIELD, Meta
+from es_imgsearch.queries import vector_of
+from es_imgsearch.store import Store
+
+_PAGE = 1_000
+
+# What was made this long before a coder was taken into use may have been stored after all the
+# others were looked at: it waited for Elasticsearch.
+_SLACK = timedelta(minutes=10)
+
+
+def apply_codes(
+    store: Store,
+    *,
+    since: datetime | None = None,
+    on_page: Callable[[int, int], None] = lambda _seen, _changed: None,
+) -> int:
+    """Give every stored picture the code that the index's coder makes of its vector.
+
+    Only documents whose code is missing or another one are written, so a run that was interrupted
+    is completed by the next.  `since` leaves out what was indexed before.  `on_page` hears how
+    many were seen and how many changed; the latter is returned.
+
+    Raises UsageError for an index without codes, and errors of the store.
+    """
+    coder = load_coder(store, store.info().meta)
+    if coder is None:
+        raise UsageError(
+            f"Index {store.index!r} has no codes: make them with `es-imgsearch codes train`."
+        )
+    filters: list[dict[str, Any]] = [{"exists": {"field": VECTOR_FIELD}}]
+    if since is not None:
+        filters.append({"range": {"indexed_at": {"gte": since.isoformat()}}})
+
+    def recoded(document: Mapping[str, Any]) -> dict[str, Any]:
+        return {**document, CODE_FIELD: coder.code(document[VECTOR_FIELD])}
+
+    store.refresh()
+    seen = changed = 0
+    after = None
+    while True:
+        hits = store.page(
+            filters,
+            fields=("image_id", CODE_FIELD),
+            vectors=[VECTOR_FIELD],
+            size=_PAGE,
+            after=after,
+        )
+        stale = _stale(hits, coder)
+        if stale:
+            store.rewrite(stale, recoded)
+        seen += len(hits)
+        changed += len(stale)
+        on_page(seen, changed)
+        if len(hits) < _PAGE:
+            store.refresh()
+            return changed
+        after = hits[-1]["sort"]
+
+
+def written_meanwhile(meta: Meta) -> datetime | None:
+    """Since when pictures may have been stored with codes of the coder before; None: no codes."""
+    if meta.codes is None:
+        return None
+    return datetime.fromisoformat(meta.codes.trained_at).astimezone(UTC) - _SLACK
+
+
+def _stale(hits: list[Mapping[str, Any]], coder: Coder) -> list[str]:
+    """Ids of those whose code is not what the coder makes of their vector."""
+    if not hits:
+        return []
+    codes = coder.codes([vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits])
+    return [
+        hit["_source"]["image_id"]
+        for hit, code in zip(hits, codes, strict=True)
+        if hit["_source"].get(CODE_FIELD) != code
+    ]

@@ -1,0 +1,40 @@
+"""`<index>-codes`: the coder of an index with binary codes, kept beside it.
+
+Losing it costs a training: the vectors that codes are made of are in the index itself.
+"""
+
+from __future__ import annotations
+
+from es_imgsearch.beside import keep_beside, kept_beside
+from es_imgsearch.codes import Coder
+from es_imgsearch.errors import IndexConflict
+from es_imgsearch.mapping import Meta, codes_alias, codes_body
+from es_imgsearch.store import Store
+from es_imgsearch.talk import Talk, converse
+
+
+def keep_coder(store: Store, coder: Coder) -> None:
+    """Store the coder."""
+    keep_beside(store, codes_alias(store.index), codes_body(), coder.to_document())
+
+
+def load_coder(store: Store, meta: Meta) -> Coder | None:
+    """The coder that `_meta` names by its hash; None for an index without codes.
+
+    Raises IndexConflict where it is missing or is not the one that the codes were made with.
+    """
+    return converse(coder_of(store.index, meta), store.send)
+
+
+def coder_of(index: str, meta: Meta) -> Talk[Coder | None]:
+    """`load_coder` for the client, which does no I/O itself."""
+    if meta.codes is None:
+        return None
+    alias, wanted = codes_alias(index), meta.codes.hash
+    document = yield from kept_beside(alias, wanted)
+    if document is None:
+        raise IndexConflict(
+            f"{alias!r} lacks the coder of index {index!r}: train its codes anew with"
+            " `es-imgsearch codes train`."
+        )
+    return Coder.from_document(document, wanted, index)
