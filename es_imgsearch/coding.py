@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from es_imgsearch.codes import CODE_FIELD, Coder
 from es_imgsearch.errors import UsageError
 from es_imgsearch.kept_coder import load_coder
-from es_imgsearch.mapping import VECTOR_FIELD, Meta
+from es_imgsearch.mapping import VECTOR_FIELD
 from es_imgsearch.queries import vector_of
 from es_imgsearch.store import Store
 
@@ -57,11 +57,12 @@ def apply_codes(
             size=_PAGE,
             after=after,
         )
-        stale = _stale(hits, coder)
-        if stale:
-            store.rewrite(stale, recoded)
+        if stale := _stale(hits, coder):
+            rewritten = store.rewrite(stale, recoded)
+            changed += len(rewritten.written)
+            for error in rewritten.refused.values():
+                raise error
         seen += len(hits)
-        changed += len(stale)
         on_page(seen, changed)
         if len(hits) < _PAGE:
             store.refresh()
@@ -69,11 +70,32 @@ def apply_codes(
         after = hits[-1]["sort"]
 
 
-def written_meanwhile(meta: Meta) -> datetime | None:
-    """Since when pictures may have been stored with codes of the coder before; None: no codes."""
-    if meta.codes is None:
-        return None
-    return datetime.fromisoformat(meta.codes.trained_at).astimezone(UTC) - _SLACK
+class CodeFollower:
+    """Tells a process that writes for long which coder its index has now."""
+
+    def __init__(self, store: Store, coder: Coder | None) -> None:
+        """`coder` is the one that the process writes with."""
+        self._store = store
+        self._coder = coder
+        self._hash = None if coder is None else coder.hash
+        self._has_old_codes = False
+
+    def current(self) -> Coder | None:
+        """The coder to write with from now on.
+
+        The call after one that found another coder recodes what was written with the one before:
+        by then nothing of that is on its way.
+        """
+        meta = self._store.info().meta
+        if meta.codes is not None and self._has_old_codes:
+            trained_at = datetime.fromisoformat(meta.codes.trained_at)
+            apply_codes(self._store, since=trained_at - _SLACK)
+            self._has_old_codes = False
+        wanted = None if meta.codes is None else meta.codes.hash
+        if wanted != self._hash:
+            self._coder = load_coder(self._store, meta)
+            self._hash, self._has_old_codes = wanted, True
+        return self._coder
 
 
 def _stale(hits: list[Mapping[str, Any]], coder: Coder) -> list[str]:

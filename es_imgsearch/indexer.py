@@ -15,14 +15,13 @@ from datetime import UTC, datetime
 
 from es_imgsearch.backoff import Outage, Stopped, persist
 from es_imgsearch.codes import Coder
-from es_imgsearch.coding import apply_codes, written_meanwhile
+from es_imgsearch.coding import CodeFollower
 from es_imgsearch.deletions import Deletions, Pause
 from es_imgsearch.embed import Encoder
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.excludes import Excludes
 from es_imgsearch.gone import Gone
 from es_imgsearch.jobs import Counts, Pass
-from es_imgsearch.kept_coder import load_coder
 from es_imgsearch.mapping import Meta
 from es_imgsearch.pipeline import Pipeline
 from es_imgsearch.presence import Presence, note_passes
@@ -99,8 +98,7 @@ class Indexer:
             grid=grid,
             coder=coder,
         )
-        self._coder_hash = None if coder is None else coder.hash
-        self._has_old_codes = False
+        self._code_follower = CodeFollower(store, coder)
 
     @property
     def counts(self) -> Counts:
@@ -237,18 +235,8 @@ class Indexer:
         return ended
 
     def follow_codes(self) -> None:
-        """Take up a coder that was trained meanwhile; the next call recodes what came before that.
-
-        By then nothing is on its way with a code of the old one.
-        """
-        meta = self._store.info().meta
-        if self._has_old_codes:
-            apply_codes(self._store, since=written_meanwhile(meta))
-            self._has_old_codes = False
-        wanted = None if meta.codes is None else meta.codes.hash
-        if wanted != self._coder_hash:
-            self.pipeline.coder = load_coder(self._store, meta)
-            self._coder_hash, self._has_old_codes = wanted, wanted is not None
+        """Take up a coder that was trained meanwhile."""
+        self.pipeline.coder = self._code_follower.current()
 
     def presence(self) -> Presence:
         """What tells of this indexer's daemon in `_meta`; the caller starts and closes it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from es_imgsearch.backoff import Outage, persist
+from es_imgsearch.codes import CODE_FIELD
 from es_imgsearch.errors import (
     EncoderMismatch,
     ExchangeFileInvalid,
@@ -42,8 +43,9 @@ _FLOAT_BYTES = 6
 _FIELDS_BYTES = 500
 _LARGEST_BULK = 2000
 
-# Worked out from root and path; and what pandas adds for an index without a name.
-_NEVER_READ = {"image_id", "__index_level_0__"}
+# Worked out from root and path, or from the vector; and what pandas adds for an index without a
+# name.
+_NEVER_READ = {"image_id", CODE_FIELD, "__index_level_0__"}
 
 
 @dataclass(frozen=True, slots=True)
