@@ -1,15 +1,8 @@
-"""Coders made of what an index holds: its vectors, and for learned codes the labels of some.
-
-A learned code is that of Lin et al. 2015 (Deep Learning of Binary Hash Codes for Fast Image
-Retrieval, CVPR Workshops): between the features and a classifier lies a layer of sigmoids, all
-three trained on the labels alone; a bit says whether its sigmoid is above a half.  There the
-features are those of a network that learns along, here they are the stored vectors, so nothing is
-embedded again.
-"""
+"""Coders made of what an index holds: its vectors, and the labels of some of its pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -20,20 +13,19 @@ from es_imgsearch.codes import (
     CODE_FIELD,
     DEFAULT_BITS,
     SAMPLE_SIZE,
-    Coder,
     CodesEntry,
     Floats,
     Method,
     check_bits,
     fit_lsh,
     fit_sign,
-    unit_rows,
 )
 from es_imgsearch.coding import apply_codes
 from es_imgsearch.describe import load_describers
 from es_imgsearch.errors import IndexConflict, LabelsInvalid, UsageError
 from es_imgsearch.kept_coder import keep_coder
 from es_imgsearch.labels import Labels
+from es_imgsearch.learned_codes import fit_learned, targets_of
 from es_imgsearch.mapping import VECTOR_FIELD
 from es_imgsearch.places import Places, vectors_of
 from es_imgsearch.queries import vector_of
@@ -41,12 +33,6 @@ from es_imgsearch.queries import vector_of
 if TYPE_CHECKING:
     from es_imgsearch.search import ImageSearch
     from es_imgsearch.store import IndexInfo, Store
-
-_EPOCHS = 200
-_BATCH = 256
-_LEARNING_RATE = 3e-3
-# Of the weights; without it 100 labelled pictures are learnt by heart.
-_WEIGHT_DECAY = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,41 +95,6 @@ def train_codes(
     return Trained(entry, coder.sample_size, apply_codes(store, on_page=on_page), missing)
 
 
-def fit_learned(vectors: Floats, targets: Floats, bits: int = DEFAULT_BITS) -> Coder:
-    """The sigmoid layer between vectors of shape (n, dims) and labels of shape (n, labels).
-
-    A row of `targets` says which share each label has in a picture, and sums to 1; with one label
-    a picture the loss is that of the paper, the cross-entropy of a softmax.  The same input gives
-    the same coder.
-    """
-    import torch
-
-    check_bits(bits)
-    rows = unit_rows(vectors)
-    mean = rows.mean(axis=0)
-    # Near vectors differ little: brought to a deviation of 1, the sigmoids have something to tell.
-    scale = 1.0 / max(float((rows - mean).std()), 1e-6)
-    inputs = torch.from_numpy((rows - mean) * np.float32(scale))
-    wanted = torch.from_numpy(targets.astype(np.float32))
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        latent = torch.nn.Linear(rows.shape[1], bits)
-        classifier = torch.nn.Linear(bits, targets.shape[1])
-        parameters = [*latent.parameters(), *classifier.parameters()]
-        optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-        for _ in range(_EPOCHS):
-            for batch in torch.randperm(len(inputs)).split(_BATCH):
-                logits = classifier(torch.sigmoid(latent(inputs[batch])))
-                loss = torch.nn.functional.cross_entropy(logits, wanted[batch])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-    matrix = latent.weight.detach().numpy()
-    offset = latent.bias.detach().numpy()
-    thresholds = (matrix @ mean - offset / np.float32(scale)).astype(np.float32)
-    return Coder("learned", matrix.copy(), thresholds, len(rows))
-
-
 def _check(
     index: str, info: IndexInfo, method: str, bits: int | None, labels: Labels | None
 ) -> None:
@@ -181,16 +132,6 @@ def _labelled(search: ImageSearch, labels: Labels) -> tuple[Floats, Floats, tupl
             f" {names[0]!r}: codes are learned from what tells two apart."
         )
     return vectors_of(search, [places.id_of[path] for path in paths]), targets, places.missing
-
-
-def targets_of(labels: Sequence[Sequence[str]]) -> tuple[Floats, list[str]]:
-    """Of pictures with these labels the targets of `fit_learned`, and what a column stands for."""
-    names = sorted({label for each in labels for label in each})
-    column = {name: n for n, name in enumerate(names)}
-    targets = np.zeros((len(labels), len(names)), np.float32)
-    for row, each in zip(targets, labels, strict=True):
-        row[[column[label] for label in each]] = 1.0 / len(set(each))
-    return targets, names
 
 
 def _sample(store: Store) -> Floats:

@@ -11,7 +11,7 @@ Three ways to a coder, all for vectors of any encoder:
     on which side of random hyperplanes through the mean (Charikar 2002, STOC): the share of bits
     that differ tends to the angle between two vectors.
 `learned`
-    a sigmoid layer trained on labels (Lin et al. 2015, CVPR Workshops), see `code_training`.
+    a sigmoid layer trained on labels (Lin et al. 2015, CVPR Workshops), see `learned_codes`.
 
 Searched coarse to fine: the nearest codes by Hamming distance, put in order by the whole vectors
 (`code_queries`).  Pure NumPy; `kept_coder` keeps a coder in `<index>-codes`.

@@ -34,6 +34,8 @@ def apply_codes(
 
     Raises UsageError for an index without codes, and errors of the store.
     """
+    # A new generation may come behind the alias, of another encoder.
+    store = store.pinned()
     coder = load_coder(store, store.info().meta)
     if coder is None:
         raise UsageError(

@@ -71,7 +71,7 @@ def _has_outgrown(tuning: Tuning, pictures: int) -> bool:
 
 def _without_code(store: Store) -> int:
     query = {"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}}
-    return int(store.request("POST", f"/{store.index}/_count", {"query": query})["count"])
+    return int(store.request("POST", f"/{store.pictures}/_count", {"query": query})["count"])
 
 
 def _daemon(watched_by: Mapping[str, Any] | None) -> dict[str, Any]:
