@@ -125,10 +125,8 @@ def of_vectors(given: argparse.Namespace) -> tuple[str, list[Body]]:
     numbers = np.arange(len(data.stored))
     collection = Collection(data.stored, numbers, data.queries, -1 - np.arange(len(data.queries)))
     sample = data.stored[:5000]
-    coders = {"sign": fit_sign(sample)}
-    coders |= {f"lsh {bits}": fit_lsh(sample, bits) for bits in (64, 128, 256)}
     rows = plain_rows(collection)
-    for name, coder in coders.items():
+    for name, coder in {"sign": fit_sign(sample), "lsh 128": fit_lsh(sample, 128)}.items():
         rows += [coded_row(collection, name, coder), coded_row(collection, name, coder, flat=True)]
     return f"{len(data.stored)} {data.name} vectors, {len(data.queries)} queries", rows
 
