@@ -45,6 +45,7 @@ REGIONS = """\
 | `regions` | nested, only of `init --regions`: `box` (x, y, width, height), and `embedding`, \
 mapped like `image_embedding` |
 """
+CODES = "| `image_code` | dense_vector of bits, only after `codes train` |"
 PROFILES = """\
 `es-imgsearch init --profile NAME`; each file in `mappings/` can be pasted into a console as it is.
 """
@@ -82,7 +83,9 @@ def fields() -> str:
         FIELDS,
         table(load_json("mappings", "common.json")["mappings"]["properties"]),
         "| `image_embedding` | dense_vector; dims of the encoder, see the profiles below |",
-        REGIONS,
+        REGIONS.rstrip(),
+        CODES,
+        "",
         "## Failures (`<index>-failures`)\n",
         table(load_json("mappings", "failures.json")["mappings"]["properties"]),
         "",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--method", type=click.Choice(["sign", "lsh", "learned"]),
               help="How codes are made.  [default: learned with LABELS, lsh without]")  # fmt: skip
 @click.option("--bits", type=int, metavar="N",
-              help="Length of a code, in eights.  [default: 128; sign: the dims]")  # fmt: skip
+              help="Length of a code, a multiple of 8.  [default: 128; sign: dims]")  # fmt: skip
 @json_option
 def codes(
     settings: Settings,
