@@ -32,6 +32,10 @@ SOURCES = """\
 The command line wins over the environment, the environment over `es-imgsearch.toml` in the working
 folder (or the file given with `--config`), the file over the defaults.
 """
+COMPUTED = {
+    "host": "the machine's name",
+    "read_workers": "the cores up to 8, then a third of them",
+}
 # Mapped and filled by nothing yet.
 RESERVED = {
     "colours", "tags", "tag_scores", "text_in_image", "title", "description",
@@ -70,7 +74,7 @@ def settings() -> str:
     for name, field in Settings.model_fields.items():
         default = "" if field.default is PydanticUndefined else repr(field.default)
         if field.default is PydanticUndefined:
-            default = {"host": "the machine's name", "read_workers": "the cores, 8 at most"}[name]
+            default = COMPUTED[name]
         variable = SHARED_VARIABLES.get(name) or ENVIRONMENT_PREFIX + name.upper()
         lines.append(f"| `{name}` | `{variable}` | {default} | {field.description} |")
     lines.append("\nIn the environment a list (`exclude`) is separated by colons, as in `PATH`.\n")

@@ -7,7 +7,7 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import IO
 
@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from es_imgsearch import rare_formats
 from es_imgsearch.errors import ReadError
 from es_imgsearch.rare_formats import HeaderInvalid
-from es_imgsearch.srgb import to_rgb
+from es_imgsearch.srgb import shrunk, to_rgb
 
 # Formats that say what they are in their first bytes.  Left out on purpose: EPS, PDF and WMF
 # (they start interpreters), video, and documents.
@@ -36,11 +36,15 @@ PICTURE_SUFFIXES = rare_formats.RAW_SUFFIXES | {
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An upright RGB picture and what its file says of it."""
+    """An upright RGB picture and what its file says of it.
+
+    `size` is the width and height of the whole upright picture; `image` may be smaller.
+    """
 
     image: Image.Image
     format: str
     exif: Image.Exif
+    size: tuple[int, int]
 
 
 @cache
@@ -53,9 +57,17 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def decode(source: IO[bytes] | bytes, *, max_pixels: int, suffix: str = "") -> Decoded:
+def decode(
+    source: IO[bytes] | bytes,
+    *,
+    max_pixels: int,
+    suffix: str = "",
+    shorter_side_pixels: int | None = None,
+) -> Decoded:
     """Identify and decode the first frame of a picture, upright, as sRGB.
 
+    With `shorter_side_pixels` it may come out smaller, its shorter side not below that: a JPEG of
+    12 megapixels is decoded at a quarter of its size in half the time.
     Raises ReadError; its class is `unidentified` where no known format fits.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -63,11 +75,11 @@ def decode(source: IO[bytes] | bytes, *, max_pixels: int, suffix: str = "") -> D
         prefix = file.read(16)
         file.seek(0)
     if rare_formats.begins_like_raw(prefix, suffix):
-        return _raw(file, max_pixels)
+        return _raw(file, max_pixels, shorter_side_pixels)
     if rare_formats.begins_like_jxl(prefix, suffix):
         with told():
             image, exif = rare_formats.jxl_picture(file, max_pixels)
-            return Decoded(to_rgb(image), "JPEGXL", exif)
+            return Decoded(to_rgb(image, shorter_side_pixels), "JPEGXL", exif, image.size)
     formats = [*_known_formats(), *filter(None, [_WEAK_FORMATS.get(suffix)])]
     try:
         with told(HeaderInvalid):
@@ -75,7 +87,7 @@ def decode(source: IO[bytes] | bytes, *, max_pixels: int, suffix: str = "") -> D
     except ReadError as error:
         if not prefix.startswith(rare_formats.TIFF_BEGINNINGS) or error.error_class in _FINAL:
             raise
-        return _rare_tiff(file, max_pixels, error)
+        return _rare_tiff(file, max_pixels, shorter_side_pixels, error)
     with opened:
         if opened.width * opened.height > max_pixels:
             raise ReadError(
@@ -87,40 +99,51 @@ def decode(source: IO[bytes] | bytes, *, max_pixels: int, suffix: str = "") -> D
         with told():
             is_misread = rare_formats.is_misread(opened)
         if is_misread:
-            return _rare_tiff(file, max_pixels)
+            return _rare_tiff(file, max_pixels, shorter_side_pixels)
         with told():
+            whole = opened.size
+            # Only plug-ins that can decode at a reduced scale do so: libjpeg at 1/2, 1/4 and 1/8.
+            is_reduced = bool(shorter_side_pixels) and opened.draft(
+                None, (shorter_side_pixels or 1, shorter_side_pixels or 1)
+            )
             opened.load()
-            exif = _exif(opened)
-            return Decoded(_upright(to_rgb(opened), kind, exif), kind, exif)
+            # An icon has the size of its largest picture only once that is loaded.
+            size = whole if is_reduced else opened.size
+            return _upright(opened, kind, _exif(opened), size, shorter_side_pixels)
 
 
 # Reading it in another way would fare no better.
 _FINAL = {"too_large", "out_of_memory", "io_error"}
 
 
-def _raw(file: IO[bytes], max_pixels: int) -> Decoded:
+def _raw(file: IO[bytes], max_pixels: int, shorter_side_pixels: int | None) -> Decoded:
     with told():
         found = rare_formats.raw_picture(file, max_pixels)
     exif = rare_formats.container_exif(file)
     if isinstance(found, Image.Image):
-        return Decoded(found, "RAW", exif)
-    preview = decode(found, max_pixels=max_pixels)
-    return Decoded(preview.image, "RAW", exif or preview.exif)
+        return Decoded(shrunk(found, shorter_side_pixels), "RAW", exif, found.size)
+    preview = decode(found, max_pixels=max_pixels, shorter_side_pixels=shorter_side_pixels)
+    return replace(preview, format="RAW", exif=exif or preview.exif)
 
 
-def _rare_tiff(file: IO[bytes], max_pixels: int, refused: ReadError | None = None) -> Decoded:
+def _rare_tiff(
+    file: IO[bytes],
+    max_pixels: int,
+    shorter_side_pixels: int | None,
+    refused: ReadError | None = None,
+) -> Decoded:
     """A TIFF file that Pillow refused, for the reason given, or would read wrongly."""
     try:
         with told():
             found = rare_formats.tiff_picture(file, max_pixels)
             if found is not None:
                 image, exif = found
-                return Decoded(_upright(to_rgb(image), "TIFF", exif), "TIFF", exif)
+                return _upright(image, "TIFF", exif, image.size, shorter_side_pixels)
     except ReadError as error:
         if refused is None or error.error_class in {*_FINAL, "truncated"}:
             raise
         raise refused from error
-    return _raw(file, max_pixels)
+    return _raw(file, max_pixels, shorter_side_pixels)
 
 
 _opening = threading.Lock()
@@ -196,23 +219,35 @@ def _exif(image: Image.Image) -> Image.Exif:
         return Image.Exif()
 
 
-def _upright(image: Image.Image, kind: str, exif: Image.Exif) -> Image.Image:
+_METHODS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = 5  # and what follows
+
+
+def _upright(
+    image: Image.Image,
+    kind: str,
+    exif: Image.Exif,
+    size: tuple[int, int],
+    shorter_side_pixels: int | None,
+) -> Decoded:
+    """`size` is that of the whole picture as it is stored."""
+    colours = to_rgb(image, shorter_side_pixels)
     # libheif turns the picture itself; its EXIF orientation is then history.  (Pillow's AVIF
     # plug-in turns nothing and gives the container's orientation as if it were of the EXIF.)
-    if kind == "HEIF":
-        return image
-    methods = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    value = exif.get(ExifTags.Base.Orientation)
-    method = methods.get(value) if isinstance(value, int) else None
-    return image if method is None else image.transpose(method)
+    value = None if kind == "HEIF" else exif.get(ExifTags.Base.Orientation)
+    method = _METHODS.get(value) if isinstance(value, int) else None
+    if method is None:
+        return Decoded(colours, kind, exif, size)
+    turned_size = (size[1], size[0]) if value >= _SIDEWAYS else size
+    return Decoded(colours.transpose(method), kind, exif, turned_size)
 
 
 def words_of(error: BaseException) -> str:

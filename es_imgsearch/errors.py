@@ -22,6 +22,7 @@
      ├── RowInvalid                one row of an imported file cannot be stored
      ├── ReadError                 one file could not become a picture (a failure document)
      │    └── ReadersFailed        no file can be read; none of them is at fault
+     ├── EncodersFailed            no picture can be embedded; none of them is at fault
      └── StoreError                Elasticsearch said no, or nothing
           ├── StoreUnreachable     transient (exit code 3)
           ├── StoreBusy            transient
@@ -146,6 +147,10 @@ class ReadError(ImgSearchError):
 
 class ReadersFailed(ReadError):
     """The processes that read files end again and again, whatever they are given."""
+
+
+class EncodersFailed(ImgSearchError):
+    """The processes that embed end again and again, before they have been given anything."""
 
 
 class StoreError(ImgSearchError):

@@ -8,7 +8,7 @@ import stat
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from es_imgsearch.records import Change, FileState, Picture
+from es_imgsearch.records import Change, FileState
 from es_imgsearch.store import Write
 
 
@@ -69,12 +69,12 @@ class Job:
 
 @dataclass(slots=True)
 class Ready:
-    """A job whose write is known."""
+    """A job whose write is known, of the file in that state."""
 
     job: Job
     write: Write
     counts_as: str
-    picture: Picture | None = None
+    state: FileState
 
 
 def look(change: Change) -> Signature | None:

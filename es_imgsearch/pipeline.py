@@ -1,62 +1,49 @@
 """From a change to an acknowledged document: read, embed, write, each with its own queue.
 
-    submit ──▶ reading workers ──▶ embed thread ──▶ write thread ──▶ acknowledged
-                (processes)         look-up, model     bulk, retries
+    submit ──▶ reading workers ──▶ look-up ──▶ encoders ──▶ write ──▶ acknowledged
+                (processes)         thread     thread each   thread
+                                               (processes)
 
-`queue_size` files are on their way at most; `submit` waits for a place.  One change a path is
-in flight; a change that comes meanwhile is looked at when the first is done.  Order of
-shutdown: no more submissions, what is in flight is finished as long as `shutdown_seconds`
-allow, then workers, then threads.  What was not finished is found by the next reconcile.
+Workers decode ahead, an encoder always finds its next batch waiting, and writing overlaps with
+both.  As many files are on their way at most as `queue_size` and `queue_memory_mb` allow; `submit`
+waits for a place.  One change a path is in flight; a change that comes meanwhile is looked at
+when the first is done.  Order of shutdown: no more submissions, what is in flight is finished as
+long as `shutdown_seconds` allow, then workers, then threads, each encoder's process by its own.
+What was not finished is found by the next reconcile.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
-from es_imgsearch.backoff import Outage, Stopped, persist, waits
+from es_imgsearch.backoff import Outage, Stopped, persist
 from es_imgsearch.codes import Coder
 from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import (
-    ImgSearchError,
-    ReadError,
-    ReadersFailed,
-    StoreDenied,
-    StoreError,
-    StoreRejected,
-    StoreTooLarge,
-)
+from es_imgsearch.embedding import EmbedStage, Result
+from es_imgsearch.encoders import encoders_for
+from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.jobs import UNKNOWN, Counts, Job, Ready, Signature, look
 from es_imgsearch.read import Skipped
-from es_imgsearch.recent import Recent, batches
+from es_imgsearch.recent import Recent
 from es_imgsearch.records import Change, Embedded, FileState, Picture
 from es_imgsearch.regions import Grid
-from es_imgsearch.settings import Settings
+from es_imgsearch.settings import Settings, available_cores
 from es_imgsearch.store import Store, Write
 from es_imgsearch.vectors import VectorSource
 from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
+from es_imgsearch.writing import WriteStage
 
 logger = logging.getLogger(__name__)
-
-_WRITE_BATCH = 200
-
-# Who waits, to the outage.
-_WRITING = "write"
 
 _RECENT_FILES = 50_000
 _PLACE_WAIT_SECONDS = 0.2
 
 # What the end itself may take of the seconds that `close` is given.
 _END_SECONDS = 3.0
-
-# What a model may take on top for the batch it is at: a thread that is in the middle of C++
-# when the interpreter ends takes the process down with SIGABRT.
-_MODEL_SECONDS = 30.0
 
 
 class Pipeline:
@@ -95,17 +82,34 @@ class Pipeline:
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        self._places = threading.BoundedSemaphore(settings.queue_size)
+        self._places = threading.BoundedSemaphore(places(settings, encoder, grid))
         self._drained: bool | None = None
-        self._in_model = False
         self._jobs: dict[str, Job] = {}
+        # Jobs whose files the workers have not answered for.
+        self._reading = 0
         self._next_ticket = 0
         # With the time of the acknowledgement.
         self._files: Recent[tuple[Signature, float]] = Recent(_RECENT_FILES)
         self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
-        self._vectors = VectorSource(encoder, self._stored_vectors, settings.batch_size)
-        self._to_embed: queue.SimpleQueue[tuple[Job, Picture] | None] = queue.SimpleQueue()
-        self._to_write: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
+        self._embedding = EmbedStage(
+            VectorSource(encoder, self._stored_vectors, settings.batch_size),
+            encoders_for(encoder, settings.workers, available_cores()),
+            batch_size=settings.batch_size,
+            wait_seconds=settings.batch_wait_ms / 1000,
+            all_read=lambda: not self._reading,
+            on_embedded=self._embedded,
+            on_error=self._fail,
+            stopping=self.stopping,
+            warm_up=warm_up,
+        )
+        self._writing = WriteStage(
+            lambda writes: self._store.write(writes),
+            acknowledged=self._acknowledged,
+            refused=self._fail,
+            unstored=self._unstored,
+            outage=self.outage,
+            stopping=self.stopping,
+        )
         self._workers = ReadWorkers(
             ReadPlan(
                 preparation=encoder.preparation,
@@ -117,9 +121,10 @@ class Pipeline:
             ),
             settings.read_workers,
         )
+        loops = {**self._embedding.loops(), "write": self._writing.run}
         self._threads = [
             threading.Thread(target=self._guarded, args=(loop,), name=name, daemon=True)
-            for name, loop in (("embed", self._embed_loop), ("write", self._write_loop))
+            for name, loop in loops.items()
         ]
         for thread in self._threads:
             thread.start()
@@ -213,14 +218,13 @@ class Pipeline:
                 self._drained = False
             self.stopping.set()
             deadline = time.monotonic() + _END_SECONDS
-            self._to_embed.put(None)
-            self._to_write.put(None)
+            self._embedding.end()
+            self._writing.end()
             self._workers.close()
             for thread in self._threads:
                 # One that waits for an answer that does not come is not waited for.
                 thread.join(timeout=max(0.0, deadline - time.monotonic()))
-            if self._in_model:
-                self._threads[0].join(timeout=_MODEL_SECONDS)
+            self._embedding.abandon()
         return self._drained
 
     # -- stages ----------------------------------------------------------------------------
@@ -237,6 +241,8 @@ class Pipeline:
 
     def _read(self, job: Job) -> None:
         path = job.change.root.absolute(job.change.relative_path)
+        with self._lock:
+            self._reading += 1
         try:
             self._workers.read(
                 path, lambda outcome: self._guarded(lambda: self._was_read(job, outcome))
@@ -249,11 +255,14 @@ class Pipeline:
 
     def _was_read(self, job: Job, outcome: Outcome) -> None:
         image_id = job.change.image_id
+        with self._lock:
+            # Before it is passed on: whoever takes it shall not wait for a file that does not come.
+            self._reading -= 1
         if isinstance(outcome, ReadersFailed):
             # Not this file's fault: nobody shall find it among the failures.
             raise outcome
         if isinstance(outcome, Picture):
-            self._to_embed.put((job, outcome))
+            self._embedding.put(job, outcome)
         elif isinstance(outcome, ReadError):
             self._fail(job, outcome)
         else:
@@ -272,63 +281,20 @@ class Pipeline:
     def _fail(self, job: Job, error: ReadError) -> None:
         failure = failure_document(job.change, error, job.signature.state)
         write = Write(job.change.image_id, failure=failure)
-        self._to_write.put(Ready(job, write, "failed"))
+        self._writing.put(Ready(job, write, "failed", job.signature.state))
 
-    def _embed_loop(self) -> None:
-        if self._warm_up:
-            with self._model():
-                self._vectors.warm_up()
-        for batch in batches(
-            self._to_embed,
-            self._settings.batch_size,
-            self._settings.batch_wait_ms / 1000,
-            lambda number: number >= self.in_flight,
-        ):
-            if self.stopping.is_set():
-                return
-            self._embed(batch)
+    def _unstored(self, job: Job) -> None:
+        self.counts.failed += 1
+        self._finish(job)
 
-    def _embed(self, batch: Sequence[tuple[Job, Picture]]) -> None:
-        known = self._vectors.known({picture.content_id for _, picture in batch})
-        fresh = {p.content_id: p for _, p in batch if p.content_id not in known}
-        started = time.perf_counter()
-        errors: dict[str, ReadError] = {}
-        if fresh:
-            with self._model():
-                made, errors = self._vectors.embedded(list(fresh.values()))
-            known |= made
-        embed_ms = (time.perf_counter() - started) * 1000 / max(1, len(fresh))
+    def _embedded(self, results: Sequence[Result]) -> None:
         coder = self.coder
-        paid: set[str] = set()
-        for job, picture in batch:
-            content_id = picture.content_id
-            if content_id in errors:
-                self._fail(job, errors[content_id])
-                continue
-            is_fresh = content_id in fresh and content_id not in paid
-            paid.add(content_id)
-            embedded = known[content_id]
-            document = picture_document(
-                job.change,
-                picture,
-                embedded,
-                embed_ms if is_fresh else None,
-                None if coder is None else coder.code(embedded.vector),
-            )
+        for job, picture, embedded, embed_ms in results:
+            code = None if coder is None else coder.code(embedded.vector)
+            document = picture_document(job.change, picture, embedded, embed_ms, code)
             write = Write(job.change.image_id, document=document)
-            counts_as = "embedded" if is_fresh else "reused"
-            self._to_write.put(Ready(job, write, counts_as, picture))
-
-    @contextmanager
-    def _model(self) -> Iterator[None]:
-        self._in_model = True
-        try:
-            if self.stopping.is_set():
-                # `close` may have looked before this began.
-                raise Stopped
-            yield
-        finally:
-            self._in_model = False
+            counts_as = "reused" if embed_ms is None else "embedded"
+            self._writing.put(Ready(job, write, counts_as, picture.state))
 
     def _stored_vectors(
         self, content_ids: Sequence[str], fields: Sequence[str]
@@ -341,66 +307,13 @@ class Pipeline:
             self.outage,
         )
 
-    def _write_loop(self) -> None:
-        for batch in batches(self._to_write, _WRITE_BATCH, 0.0):
-            self._write(batch)
-
-    def _write(self, batch: Sequence[Ready]) -> None:
-        pauses = waits()
-        while batch:
-            results = self._bulk(batch)
-            retry: list[Ready] = []
-            for ready in batch:
-                error = results[ready.write.image_id]
-                if error is None:
-                    self._acknowledged(ready)
-                elif error.transient:
-                    retry.append(ready)
-                elif isinstance(error, StoreDenied):
-                    # No other document fares better.
-                    raise error
-                elif ready.write.failure is None:
-                    self._fail(ready.job, ReadError("rejected", str(error)))
-                else:
-                    logger.error("A failure could not be stored: %s", error)
-                    self.counts.failed += 1
-                    self._finish(ready.job)
-            if retry:
-                if len(retry) < len(batch):
-                    # It gets on, only not with all at once.
-                    pauses = waits()
-                else:
-                    transient = next(r for r in results.values() if r is not None and r.transient)
-                    self.outage.begins(transient, _WRITING)
-                if self.stopping.wait(next(pauses)):
-                    raise Stopped
-            else:
-                self.outage.ends(_WRITING)
-            batch = retry
-
-    def _bulk(self, batch: Sequence[Ready]) -> dict[str, ImgSearchError | None]:
-        """One result an id; a request refused as a whole is halved until the culprit is alone."""
-        writes = [ready.write for ready in batch]
-        try:
-            return dict(self._store.write(writes))
-        except (StoreTooLarge, StoreRejected) as error:
-            if len(batch) == 1:
-                return {writes[0].image_id: error}
-            middle = len(batch) // 2
-            return self._bulk(batch[:middle]) | self._bulk(batch[middle:])
-        except StoreError as error:
-            if not error.transient:
-                raise
-            return {write.image_id: error for write in writes}
-
     def _acknowledged(self, ready: Ready) -> None:
         job = ready.job
         with self._lock:
             setattr(self.counts, ready.counts_as, getattr(self.counts, ready.counts_as) + 1)
         now = look(job.change)
-        written = job.signature.state if ready.picture is None else ready.picture.state
         with self._lock:
-            if now is not None and now.state == written and not job.in_doubt:
+            if now is not None and now.state == ready.state and not job.in_doubt:
                 self._files.keep(job.change.image_id, (now, time.monotonic()))
                 self._no_pictures.forget(job.change.image_id)
             elif job.again is None:
@@ -455,3 +368,14 @@ class Pipeline:
             with self._idle:
                 self.fatal = error
                 self._idle.notify_all()
+
+
+def places(settings: Settings, encoder: Encoder, grid: Grid | None) -> int:
+    """How many files may be on their way, so that their arrays fit into `queue_memory_mb`.
+
+    A place is taken before its file is read, and pictures of one index are prepared alike, so
+    the bound holds whatever comes.
+    """
+    arrays = 1 if grid is None else 1 + grid.count
+    picture_bytes = arrays * encoder.preparation.size_bytes
+    return max(1, min(settings.queue_size, settings.queue_memory_mb * 2**20 // picture_bytes))

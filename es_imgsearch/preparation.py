@@ -42,6 +42,21 @@ class Preparation:
     resize: int = 224
     resampling: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the array that `apply` gives."""
+        return self.width * self.height * 3
+
+    @property
+    def shorter_side_pixels(self) -> int:
+        """The shorter side of a picture that loses nothing when it is shrunk to that first.
+
+        Twice what is asked for: Pillow's `reducing_gap` of 2, "indistinguishable from fair
+        resampling" for filters as wide as ours (Pillow's documentation of Image.resize).
+        """
+        wanted = self.resize if self.mode == "crop" else max(self.width, self.height)
+        return 2 * wanted
+
     def apply(self, image: Image.Image) -> type_pixels:
         """The array of shape (height, width, 3), uint8, of an upright RGB `image`."""
         if image.mode != "RGB":

@@ -34,7 +34,7 @@ from typing import Any
 import orjson
 from PIL import Image
 
-from es_imgsearch.decoding import PICTURE_SUFFIXES, decode, told, utf8, words_of
+from es_imgsearch.decoding import PICTURE_SUFFIXES, Decoded, decode, told, utf8, words_of
 from es_imgsearch.errors import ReadError
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.rare_formats import HeaderInvalid
@@ -60,9 +60,12 @@ def read_file(
     *,
     max_pixels: int,
     grid: Grid | None = None,
+    shorter_side_pixels: int | None = None,
 ) -> Picture | Skipped:
     """The picture in a file, ready for the encoder; with its tiles where there is a grid.
 
+    With `shorter_side_pixels` it is decoded as small as that allows: it must be enough for the
+    preparation (of a tile, where there is a grid) and for every describer.
     Raises ReadError for a file that is (or is named like) a picture and cannot be read.
     A file that changes while it is read, or is not there, is no failure: see Skipped.
     """
@@ -80,9 +83,12 @@ def read_file(
         state = FileState.of(before)
         suffix = PurePosixPath(path).suffix.lower()
         try:
-            picture = _read_open(
-                file, path, suffix, state, preparation, describers, max_pixels, grid
-            )
+            decoded = _decoded(file, suffix, state, max_pixels, shorter_side_pixels)
+            if isinstance(decoded, Skipped):
+                picture: Picture | Skipped = decoded
+            else:
+                content_id = _content_id(file)
+                picture = _picture(decoded, path, content_id, state, preparation, describers, grid)
         except ReadError:
             if FileState.of(os.fstat(file.fileno())) != state:
                 return Skipped.CHANGING
@@ -109,40 +115,48 @@ def _not_opened(error: OSError) -> Skipped:
     raise ReadError("io_error", words_of(error)) from error
 
 
-def _read_open(
+def _decoded(
     file: BufferedReader,
-    path: str,
     suffix: str,
     state: FileState,
-    preparation: Preparation,
-    describers: Sequence[tuple[str, Describe]],
     max_pixels: int,
-    grid: Grid | None,
-) -> Picture | Skipped:
+    shorter_side_pixels: int | None,
+) -> Decoded | Skipped:
     named_like_a_picture = suffix in PICTURE_SUFFIXES
     if state.size_bytes == 0:
         if named_like_a_picture:
             raise ReadError("empty", "The file is empty.")
         return Skipped.NOT_A_PICTURE
     try:
-        decoded = decode(file, max_pixels=max_pixels, suffix=suffix)
+        return decode(
+            file, max_pixels=max_pixels, suffix=suffix, shorter_side_pixels=shorter_side_pixels
+        )
     except ReadError as error:
         no_picture = isinstance(error, HeaderInvalid) or error.error_class == "unidentified"
         if no_picture and not named_like_a_picture:
             return Skipped.NOT_A_PICTURE
         raise
-    file.seek(0)
-    content_id = hashlib.file_digest(file, _content_hash).hexdigest()
-    image = decoded.image
+
+
+def _picture(
+    decoded: Decoded,
+    path: str,
+    content_id: str,
+    state: FileState,
+    preparation: Preparation,
+    describers: Sequence[tuple[str, Describe]],
+    grid: Grid | None,
+) -> Picture:
+    width, height = decoded.size
     fields: dict[str, Any] = {
         "format": decoded.format.lower(),
-        "width": image.width,
-        "height": image.height,
-        "orientation": _orientation(image),
+        "width": width,
+        "height": height,
+        "orientation": _orientation(width, height),
     }
     for name, describe in describers:
         try:
-            described = dict(describe(image, decoded.exif, path))
+            described = dict(describe(decoded.image, decoded.exif, path))
             # What JSON cannot hold would fail when it is written, together with everybody else.
             orjson.dumps(described, option=orjson.OPT_SERIALIZE_NUMPY)
         except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
@@ -151,24 +165,30 @@ def _read_open(
         else:
             fields.update(described)
     with told():
-        picture = Picture(content_id, state, preparation.apply(image), fields)
+        picture = Picture(content_id, state, preparation.apply(decoded.image), fields)
         if grid is not None:
-            picture.tiles = _tiles(image, grid, preparation)
+            picture.tiles = _tiles(decoded, grid, preparation)
         return picture
 
 
-def _tiles(image: Image.Image, grid: Grid, preparation: Preparation) -> list[Tile]:
-    return [
-        Tile((x, y, width, height), preparation.apply(image.crop((x, y, x + width, y + height))))
-        for x, y, width, height in grid.boxes(image.width, image.height)
-    ]
+def _tiles(decoded: Decoded, grid: Grid, preparation: Preparation) -> list[Tile]:
+    """Boxes are of the whole picture, wherever they lie in the one that was decoded."""
+    image, (width, height) = decoded.image, decoded.size
+    across, down = image.width / width, image.height / height
+    tiles = []
+    for x, y, wide, high in grid.boxes(width, height):
+        corners = (x * across, y * down, (x + wide) * across, (y + high) * down)
+        part = image.crop(tuple(round(each) for each in corners))
+        tiles.append(Tile((x, y, wide, high), preparation.apply(part)))
+    return tiles
 
 
-def _orientation(image: Image.Image) -> str:
-    if image.width == image.height:
+def _orientation(width: int, height: int) -> str:
+    if width == height:
         return "square"
-    return "landscape" if image.width > image.height else "portrait"
+    return "landscape" if width > height else "portrait"
 
 
-def _content_hash() -> Any:
-    return hashlib.blake2b(digest_size=16)
+def _content_id(file: BufferedReader) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -38,18 +38,17 @@ def batches(
     source: queue.SimpleQueue[T | None],
     size: int,
     wait_seconds: float,
-    is_all: Callable[[int], bool] = lambda _number: False,
+    is_all: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[T]]:
     """Batches of at most `size`; an incomplete one goes out `wait_seconds` after its first.
 
-    It goes out at once when `is_all` says of its number that nothing else can come.  Ends at
-    None.
+    It goes out at once when `is_all` says that nothing else can come.  Ends at None.
     """
     while (first := source.get()) is not None:
         batch = [first]
         deadline = time.monotonic() + wait_seconds
         ended = False
-        while len(batch) < size and not is_all(len(batch)):
+        while len(batch) < size and not is_all():
             try:
                 item = source.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:

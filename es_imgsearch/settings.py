@@ -33,6 +33,15 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def default_read_workers(cores: int) -> int:
+    """Every core up to 8, then a third of them.
+
+    Of a 12-megapixel JPEG and ViT-B/32, reading takes a third of the time of the cores
+    (benchmarks/pipeline_speed.py); on few cores readers and the encoder take turns.
+    """
+    return min(cores, max(8, cores // 3))
+
+
 class Settings(BaseModel):
     """Every setting, one word each, unit in the name.
 
@@ -96,8 +105,15 @@ class Settings(BaseModel):
         le=1,
         description="Deletions pause when more than this share of a folder's pictures is gone.",
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that embed pictures; more than 1 pay on machines of many cores, and"
+        " each loads the model.",
+    )
     read_workers: int = Field(
-        default_factory=lambda: min(8, available_cores()),
+        default_factory=lambda: default_read_workers(available_cores()),
         ge=1,
         description="Processes that read pictures.",
     )
@@ -114,8 +130,12 @@ class Settings(BaseModel):
     batch_wait_ms: float = Field(
         50.0, ge=0, description="How long an incomplete batch waits for more pictures."
     )
-    queue_size: int = Field(
-        256, ge=1, description="Files on their way at once; bounds memory (150 kB each)."
+    queue_size: int = Field(256, ge=1, description="Files on their way at once.")
+    queue_memory_mb: int = Field(
+        64,
+        ge=1,
+        description="Memory for decoded pictures on their way; fewer files are on their way where"
+        " they would need more.",
     )
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Serve /metrics and /healthz here, on 127.0.0.1."

@@ -6,7 +6,6 @@ crashes or hangs is replaced.  Workers load no torch, and die with the process t
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import logging
 import multiprocessing
@@ -26,7 +25,8 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 from PIL import Image
 
-from es_imgsearch.describe import Describer, load_describers
+from es_imgsearch.child_process import begin_child
+from es_imgsearch.describe import Describer, load_describers, shorter_side_pixels
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.read import Describe, Skipped, read_file
@@ -34,8 +34,6 @@ from es_imgsearch.records import Picture
 from es_imgsearch.regions import Grid
 
 logger = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG = 1
 
 # A worker's memory grows with the largest picture it met; replaced now and then, it gives it
 # back.  At 0.4 s a start, 2,000 pictures each spread the cost to 0.2 ms a picture.
@@ -57,6 +55,14 @@ class ReadPlan:
     timeout_seconds: float
     describers: Sequence[str] | None = None
     grid: Grid | None = None
+
+    def shorter_side_pixels(self, describers: Sequence[Describer]) -> int | None:
+        """What is needed of a picture by whoever gets it; None for all there is."""
+        described = shorter_side_pixels(describers)
+        if described is None:
+            return None
+        tiles_a_side = 1 if self.grid is None else max(self.grid.columns, self.grid.rows)
+        return max(described, tiles_a_side * self.preparation.shorter_side_pixels)
 
 
 Outcome = Picture | Skipped | ReadError
@@ -85,7 +91,7 @@ class ReadWorkers:
         self._pool_since = time.monotonic()
         self._failed: ReadersFailed | None = None
         self._closing = False
-        # Linux sends the signal of `_die_with` when the *thread* that made a worker ends, so
+        # Linux sends the signal of `begin_child` when the *thread* that made a worker ends, so
         # the first workers of a pool are made by a thread that stays until `close`.
         self._closed = threading.Event()
         started = threading.Event()
@@ -230,18 +236,19 @@ def _expired(exit_code: int | None) -> ReadError:
 
 _plan: ReadPlan | None = None
 _describers: list[tuple[str, Describe]] = []
+_shorter_side_pixels: int | None = None
 
 
 def _begin_worker(plan: ReadPlan, parent: int) -> None:
-    global _plan
-    _die_with(parent)
-    # Ctrl-C reaches the whole process group; the parent decides when workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    global _plan, _shorter_side_pixels
+    begin_child(parent)
     # Pillow warns of every second malformed file; what matters becomes a failure.
     warnings.simplefilter("ignore")
     _limit_memory(plan.memory_mb)
     _plan = plan
-    _describers[:] = [(each.name, _mapped(each)) for each in load_describers(plan.describers)]
+    describers = load_describers(plan.describers)
+    _describers[:] = [(each.name, _mapped(each)) for each in describers]
+    _shorter_side_pixels = plan.shorter_side_pixels(describers)
 
 
 def _mapped(describer: Describer) -> Describe:
@@ -266,6 +273,7 @@ def _read(path: str) -> Picture | Skipped:
             _describers,
             max_pixels=_plan.max_pixels,
             grid=_plan.grid,
+            shorter_side_pixels=_shorter_side_pixels,
         )
     except (ReadError, MemoryError):
         raise
@@ -273,17 +281,6 @@ def _read(path: str) -> Picture | Skipped:
         # As it is, it need not survive the way between processes, and what cannot be unpickled
         # breaks the pool.
         raise ReadError("corrupt", f"{type(error).__name__}: {error}"[:400]) from None
-
-
-def _die_with(parent: int) -> None:
-    """Ask Linux to end this process when the one that made it ends, however it ends."""
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        # It was gone before the request was made.
-        os._exit(1)
 
 
 def _limit_memory(memory_mb: int) -> None:

@@ -20,6 +20,7 @@ from es_imgsearch.cli.shared import (
     roots_argument,
     sigterm_as_ctrl_c,
     with_settings_options,
+    workers_option,
 )
 from es_imgsearch.errors import EXIT_DIFFERENCE
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @roots_argument
 @exclude_option
 @allow_deletes_option
+@workers_option
 @click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
 def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
     """The daemon: keep the index like the folders until it is stopped (Ctrl-C, SIGTERM)."""
@@ -62,6 +64,7 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
 @roots_argument
 @exclude_option
 @allow_deletes_option
+@workers_option
 @sigterm_as_ctrl_c()
 def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
     """Bring the index up to date with the folders once, then end.

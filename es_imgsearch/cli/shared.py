@@ -39,7 +39,7 @@ _SETTINGS_OPTIONS = (
 
 
 # Options that only some commands have and that are settings all the same.
-_AS_SETTINGS = ("encoder", "exclude", "metrics_port")
+_AS_SETTINGS = ("encoder", "exclude", "metrics_port", "workers")
 
 
 def with_settings_options(function: F) -> F:
@@ -75,6 +75,9 @@ exclude_option = click.option(
 )
 allow_deletes_option = click.option(
     "--allow-deletes", is_flag=True, help="Carry out deletions that would otherwise pause."
+)
+workers_option = click.option(
+    "--workers", metavar="N", type=int, help="Processes that embed pictures.  [default: 1]"
 )
 roots_argument = click.argument("roots", metavar="[NAME=]DIR...", nargs=-1, required=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")

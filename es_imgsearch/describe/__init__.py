@@ -8,7 +8,7 @@ torch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol
@@ -23,7 +23,13 @@ GROUP = "es_imgsearch.describers"
 
 
 class Describer(Protocol):
-    """One noun's worth of fields, from one picture."""
+    """One noun's worth of fields, from one picture.
+
+    Pictures are decoded small, at half the cost for a large JPEG.  A describer says of how much
+    it needs with the attribute ``shorter_side_pixels``: what the shorter side is to have at least,
+    where the file has so many; 0 if it looks at no pixels.  One without it gets whole pictures,
+    and then so does everybody.
+    """
 
     name: str
     """What it is switched on and off by."""
@@ -36,6 +42,13 @@ class Describer(Protocol):
 
         An exception costs these fields only, and is noted in `describe_errors`.
         """
+
+
+def shorter_side_pixels(describers: Iterable[Describer]) -> int | None:
+    """What the shorter side of a picture has to have for all of these; None: it is to be whole."""
+    wanted = [getattr(describer, "shorter_side_pixels", None) for describer in describers]
+    known = [pixels for pixels in wanted if pixels is not None]
+    return max(known, default=0) if len(known) == len(wanted) else None
 
 
 @cache

@@ -21,6 +21,7 @@ class Exif:
     """Fields taken_at, camera and location."""
 
     name = "exif"
+    shorter_side_pixels = 0
     mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "taken_at": {"type": "date"},
         "camera": {"type": "keyword"},

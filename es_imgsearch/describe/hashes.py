@@ -23,6 +23,7 @@ class Hashes:
     """Field perceptual_hash: 16 hex digits; absent where the picture is one flat tone."""
 
     name = "hashes"
+    shorter_side_pixels = 2 * _SHORTER_SIDE_PIXELS
     mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "perceptual_hash": {
             "type": "dense_vector",

@@ -29,6 +29,7 @@ class Layout:
     """Field colour_embedding; see `colour_vector`."""
 
     name = "layout"
+    shorter_side_pixels = 2 * _CELLS * _SIDE_PIXELS
     mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "colour_embedding": {
             "type": "dense_vector",

@@ -17,6 +17,7 @@ from es_imgsearch.settings import (
     Settings,
     available_cores,
     changed_settings,
+    default_read_workers,
     load_settings,
 )
 
