@@ -243,11 +243,10 @@ def _upright(
     # libheif turns the picture itself; its EXIF orientation is then history.  (Pillow's AVIF
     # plug-in turns nothing and gives the container's orientation as if it were of the EXIF.)
     value = None if kind == "HEIF" else exif.get(ExifTags.Base.Orientation)
-    method = _METHODS.get(value) if isinstance(value, int) else None
-    if method is None:
+    if not isinstance(value, int) or (method := _METHODS.get(value)) is None:
         return Decoded(colours, kind, exif, size)
-    turned_size = (size[1], size[0]) if value >= _SIDEWAYS else size
-    return Decoded(colours.transpose(method), kind, exif, turned_size)
+    upright_size = (size[1], size[0]) if value >= _SIDEWAYS else size
+    return Decoded(colours.transpose(method), kind, exif, upright_size)
 
 
 def words_of(error: BaseException) -> str:

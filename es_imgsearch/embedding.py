@@ -83,7 +83,6 @@ class EmbedStage:
         self._in_model = 0
         self._out_of_model = threading.Condition()
 
-    @property
     def loops(self) -> dict[str, Callable[[], None]]:
         """What each thread runs, by its name."""
         embed = {
@@ -109,10 +108,15 @@ class EmbedStage:
             self._out_of_model.wait_for(lambda: not self._in_model, _MODEL_SECONDS)
 
     def _look_up_loop(self) -> None:
-        for batch in self._looked_up:
-            if self._stopping.is_set():
-                return
-            self._look_up(batch)
+        while self._look_up_next():
+            pass
+
+    def _look_up_next(self) -> bool:
+        batch = next(self._looked_up, None)
+        if batch is None or self._stopping.is_set():
+            return False
+        self._look_up(batch)
+        return True
 
     def _look_up(self, batch: Sequence[tuple[Job, Picture]]) -> None:
         with self._lock:
@@ -140,14 +144,18 @@ class EmbedStage:
             if self._warm_up:
                 with self._model():
                     encoder.warm_up()
-            while True:
-                with self._collecting:
-                    batch = next(self._batches, None)
-                if batch is None or self._stopping.is_set():
-                    return
-                self._embed(batch, encoder)
+            while self._embed_next(encoder):
+                pass
         finally:
             encoder.end()
+
+    def _embed_next(self, encoder: PictureEncoder) -> bool:
+        with self._collecting:
+            batch = next(self._batches, None)
+        if batch is None or self._stopping.is_set():
+            return False
+        self._embed(batch, encoder)
+        return True
 
     def _embed(self, pictures: Sequence[Picture], encoder: PictureEncoder) -> None:
         started = time.perf_counter()

@@ -49,27 +49,33 @@ class Preparation:
 
     @property
     def shorter_side_pixels(self) -> int:
-        """The shorter side of a picture that loses nothing when it is shrunk to that first.
+        """The shorter side to which a picture may be shrunk before `apply` at no loss.
 
-        Twice what is asked for: Pillow's `reducing_gap` of 2, "indistinguishable from fair
-        resampling" for filters as wide as ours (Pillow's documentation of Image.resize).
+        Twice what is asked for, as Pillow's `reducing_gap=2.0`.  The cosines of a photograph's
+        vectors stay above .9993 so, and fall to .9956 at 1.5 times (`starter`, 12 megapixels).
         """
         wanted = self.resize if self.mode == "crop" else max(self.width, self.height)
         return 2 * wanted
 
-    def apply(self, image: Image.Image) -> type_pixels:
-        """The array of shape (height, width, 3), uint8, of an upright RGB `image`."""
+    def apply(self, image: Image.Image, size: tuple[int, int] | None = None) -> type_pixels:
+        """The array of shape (height, width, 3), uint8, of an upright RGB `image`.
+
+        `size` is the width and height of the picture before it was shrunk, if it was: its sides
+        were rounded then, and the crop would lie beside by up to half a pixel.
+        """
         if image.mode != "RGB":
             raise ValueError(f"a picture to prepare must be RGB, not {image.mode}")
         resampling = _RESAMPLING[self.resampling]
         if self.mode == "squash":
             prepared = image.resize((self.width, self.height), resampling)
         else:
-            prepared = self._crop(image, resampling)
+            prepared = self._crop(image, size or image.size, resampling)
         return np.asarray(prepared, dtype=np.uint8)
 
-    def _crop(self, image: Image.Image, resampling: Image.Resampling) -> Image.Image:
-        width, height = image.size
+    def _crop(
+        self, image: Image.Image, size: tuple[int, int], resampling: Image.Resampling
+    ) -> Image.Image:
+        width, height = size
         # torchvision's Resize(int): the longer side is truncated, not rounded; CenterCrop
         # rounds half to even (torchvision/transforms/functional.py).  A panorama would make
         # a huge intermediate, so only the part that survives the crop is resized.
@@ -80,10 +86,10 @@ class Preparation:
         left = round((scaled_width - self.width) / 2)
         top = round((scaled_height - self.height) / 2)
         box = (
-            left * width / scaled_width,
-            top * height / scaled_height,
-            (left + self.width) * width / scaled_width,
-            (top + self.height) * height / scaled_height,
+            left * image.width / scaled_width,
+            top * image.height / scaled_height,
+            (left + self.width) * image.width / scaled_width,
+            (top + self.height) * image.height / scaled_height,
         )
         return image.resize((self.width, self.height), resampling, box=box)
 

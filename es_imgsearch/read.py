@@ -165,7 +165,7 @@ def _picture(
         else:
             fields.update(described)
     with told():
-        picture = Picture(content_id, state, preparation.apply(decoded.image), fields)
+        picture = Picture(content_id, state, preparation.apply(decoded.image, decoded.size), fields)
         if grid is not None:
             picture.tiles = _tiles(decoded, grid, preparation)
         return picture
@@ -177,9 +177,10 @@ def _tiles(decoded: Decoded, grid: Grid, preparation: Preparation) -> list[Tile]
     across, down = image.width / width, image.height / height
     tiles = []
     for x, y, wide, high in grid.boxes(width, height):
-        corners = (x * across, y * down, (x + wide) * across, (y + high) * down)
-        part = image.crop(tuple(round(each) for each in corners))
-        tiles.append(Tile((x, y, wide, high), preparation.apply(part)))
+        left, top = round(x * across), round(y * down)
+        right, bottom = round((x + wide) * across), round((y + high) * down)
+        part = image.crop((left, top, right, bottom))
+        tiles.append(Tile((x, y, wide, high), preparation.apply(part, (wide, high))))
     return tiles
 
 

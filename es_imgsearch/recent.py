@@ -44,19 +44,33 @@ def batches(
 
     It goes out at once when `is_all` says that nothing else can come.  Ends at None.
     """
-    while (first := source.get()) is not None:
-        batch = [first]
-        deadline = time.monotonic() + wait_seconds
-        ended = False
-        while len(batch) < size and not is_all():
-            try:
-                item = source.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
-            if item is None:
-                ended = True
-                break
-            batch.append(item)
-        yield batch
-        if ended:
-            return
+    ended = False
+    while not ended:
+        batch, ended = _collected(source, size, wait_seconds, is_all)
+        if batch:
+            yield batch
+        # Nothing of it is kept alive while the next one is waited for.
+        del batch
+
+
+def _collected(
+    source: queue.SimpleQueue[T | None],
+    size: int,
+    wait_seconds: float,
+    is_all: Callable[[], bool],
+) -> tuple[list[T], bool]:
+    """A batch, and whether it is the last."""
+    first = source.get()
+    if first is None:
+        return [], True
+    batch = [first]
+    deadline = time.monotonic() + wait_seconds
+    while len(batch) < size and not is_all():
+        try:
+            item = source.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            break
+        if item is None:
+            return batch, True
+        batch.append(item)
+    return batch, False

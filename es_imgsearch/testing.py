@@ -33,6 +33,10 @@ def remove_index(store: Store, *beside: str) -> None:
         client.indices.delete_index_template(name=alias)
 
 
+def _nothing(_pixels: Pixels) -> None:
+    """Unlike a lambda, it can be sent to another process with its encoder."""
+
+
 class FakeEncoder:
     """A picture's vector is the mean colours of a 4 x 4 grid; a text is the name of a colour.
 
@@ -49,7 +53,7 @@ class FakeEncoder:
         self.supports_text = supports_text
         self.preparation = Preparation(width=32, height=32, mode="squash")
         self.batches: list[int] = []
-        self.before_batch: Callable[[Pixels], None] = lambda _pixels: None
+        self.before_batch: Callable[[Pixels], None] = _nothing
 
     @property
     def fingerprint(self) -> str:

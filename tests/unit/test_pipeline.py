@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import threading
@@ -27,22 +28,35 @@ from es_imgsearch.errors import (
 )
 from es_imgsearch.mapping import new_meta
 from es_imgsearch.pipeline import Pipeline
-from es_imgsearch.records import Change, Root, image_id
+from es_imgsearch.preparation import Preparation
+from es_imgsearch.records import Change, Picture, Root, image_id
+from es_imgsearch.regions import Grid
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Write
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
 PATIENCE_SECONDS = 30.0
+BIG = Preparation(width=512, height=512, mode="squash")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 class Bench:
     """A pipeline on one folder, with everything it reports."""
 
-    def __init__(self, folder: Path, **settings: object) -> None:
+    def __init__(
+        self, folder: Path, preparation: Preparation | None = None, **settings: object
+    ) -> None:
         self.root = Root("r", folder)
         self.store = MemoryStore()
         self.encoder = FakeEncoder()
+        self.encoder.preparation = preparation or self.encoder.preparation
         self.store.create(new_meta(seal_of(self.encoder), "exact", "cosine"))
         self.gone: list[str] = []
         self.unsettled: list[str] = []
@@ -430,6 +444,125 @@ def test_only_so_many_files_are_on_their_way_at_once(make_bench: Callable[..., B
     assert bench.pipeline.counts.embedded == 12
 
 
+def test_decoded_pictures_on_their_way_stay_within_the_memory_given(
+    make_bench: Callable[..., Bench],
+):
+    """Counted is what exists, wherever in the pipeline it is, while the encoder is held."""
+    # 512 x 512 pixels are 768 kB: 40 of them are 30 MB.
+    bench = make_bench(preparation=BIG, queue_memory_mb=6, batch_size=4)
+    names = [f"{n}.png" for n in range(40)]
+    for n, name in enumerate(names):
+        bench.picture(name, f"rgb(0,0,{n * 6})")
+    most_bytes, most_at_once = 0, 0
+
+    def note(_pixels: object) -> None:
+        nonlocal most_bytes, most_at_once
+        # The readers go on until nothing more fits.
+        until(lambda: bench.pipeline.in_flight == 8 or len(bench.store.bulks) > 0)
+        until(lambda: not bench.pipeline._reading)
+        alive = [each for each in gc.get_objects() if type(each) is Picture]
+        most_bytes = max(most_bytes, sum(each.pixels.nbytes for each in alive))
+        most_at_once = max(most_at_once, len(alive))
+
+    bench.encoder.before_batch = note
+    bench.run(*names)
+    assert 4 < most_at_once <= 8
+    assert most_bytes <= 6 * 2**20
+    assert bench.pipeline.counts.embedded == 40
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "queue_size", "grid", "expected"),
+    [
+        (6, 256, None, 8),
+        (6, 5, None, 5),
+        (6, 256, Grid(2, 2, has_centre=True), 1),  # six arrays of 768 kB a picture
+        (60, 256, Grid(2, 2, has_centre=True), 13),
+        (1, 256, Grid(3, 3), 1),  # one picture is always allowed
+    ],
+)
+def test_tiles_count_as_pictures_do(
+    memory_mb: int, queue_size: int, grid: Grid | None, expected: int
+):
+    encoder = FakeEncoder()
+    encoder.preparation = BIG
+    settings = load_settings(
+        {"queue_memory_mb": memory_mb, "queue_size": queue_size}, environment={}
+    )
+    assert pipeline.places(settings, encoder, grid) == expected
+
+
+def test_the_encoder_finds_its_next_batches_waiting_and_writing_holds_nothing_up(
+    make_bench: Callable[..., Bench],
+):
+    """While one batch is embedded the others are read and looked up; while one is written, too."""
+    bench = make_bench(batch_size=4, batch_wait_ms=5_000.0)
+    names = [f"{n:02}.png" for n in range(16)]
+    for n, name in enumerate(names):
+        bench.picture(name, f"rgb(0,0,{n * 15})")
+    looked_up: set[str] = set()
+    look_up, write = bench.store.embedded_by_content, bench.store.write
+
+    def noted(content_ids, *given, **named):
+        looked_up.update(content_ids)
+        return look_up(content_ids, *given, **named)
+
+    embedded_while_writing: list[int] = []
+
+    def slow_write(writes):
+        until(lambda: bench.encoder.pictures_embedded == len(names))
+        embedded_while_writing.append(bench.encoder.pictures_embedded)
+        return write(writes)
+
+    bench.store.embedded_by_content = noted  # type: ignore[method-assign]
+    bench.store.write = slow_write  # type: ignore[method-assign]
+    bench.encoder.before_batch = lambda _: until(lambda: len(looked_up) == len(names))
+    bench.run(*names)
+    assert bench.encoder.batches == [4, 4, 4, 4]
+    assert embedded_while_writing[0] == len(names)
+
+
+def test_an_incomplete_batch_goes_out_when_nothing_more_is_read(make_bench: Callable[..., Bench]):
+    bench = make_bench(batch_wait_ms=1_000 * 2 * PATIENCE_SECONDS)
+    bench.picture("a.png")
+    bench.run("a.png")
+    assert bench.encoder.batches == [1]
+
+
+def test_an_incomplete_batch_does_not_wait_for_a_file_that_takes_long(
+    make_bench: Callable[..., Bench],
+):
+    """Two readers, and a named pipe that one of them waits for."""
+    bench = make_bench(batch_size=8, batch_wait_ms=100.0)
+    bench.picture("a.png")
+    bench.pipeline._reading += 1
+    bench.run("a.png")
+    bench.pipeline._reading -= 1
+    assert bench.encoder.batches == [1]
+
+
+def test_a_content_that_is_being_embedded_is_waited_for(bench: Bench):
+    first = bench.picture("0.png")
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(_pixels: object) -> None:
+        entered.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    bench.encoder.before_batch = hold
+    bench.submit("0.png")
+    assert entered.wait(PATIENCE_SECONDS)
+    names = [f"{n}.png" for n in range(1, 20)]
+    for name in names:
+        shutil.copyfile(first, bench.root.path / name)
+    bench.submit(*names)
+    until(lambda: not bench.pipeline._reading)
+    go_on.set()
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    assert bench.encoder.batches == [1]
+    assert (bench.pipeline.counts.embedded, bench.pipeline.counts.reused) == (1, 19)
+
+
 def test_closing_finishes_what_is_in_flight(bench: Bench):
     for n in range(6):
         bench.picture(f"{n}.png", f"rgb(0,{n * 40},0)")
@@ -453,7 +586,7 @@ def test_closing_waits_for_the_model_itself(bench: Bench, monkeypatch: pytest.Mo
     bench.submit("a.png")
     assert entered.wait(PATIENCE_SECONDS)
     assert not bench.pipeline.close()
-    assert not bench.pipeline._in_model
+    assert not bench.pipeline._embedding._in_model
     assert bench.encoder.pictures_embedded == 1
 
 

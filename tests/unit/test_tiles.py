@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from es_imgsearch.encoders import EncoderHere
 from es_imgsearch.errors import IndexConflict, UsageError
 from es_imgsearch.mapping import Meta, Seal, index_body, new_meta
 from es_imgsearch.options import Plan
@@ -185,7 +186,8 @@ def picture(name: str, *tiles: int) -> Picture:
 def test_calls_of_the_encoder_stay_bounded_and_every_tile_gets_its_vector():
     encoder = FakeEncoder()
     source = VectorSource(encoder, lambda _ids, _fields: {}, 8)
-    found, errors = source.embedded([picture("a", 10, 20), picture("b", 30), picture("c", 1, 2, 3)])
+    pictures = [picture("a", 10, 20), picture("b", 30), picture("c", 1, 2, 3)]
+    found, errors = source.embedded(pictures, EncoderHere(encoder))
     assert not errors
     assert encoder.batches == [5, 4]
     for name, values in (("a", (10, 20)), ("b", (30,)), ("c", (1, 2, 3))):
@@ -194,7 +196,7 @@ def test_calls_of_the_encoder_stay_bounded_and_every_tile_gets_its_vector():
             alone = encoder._vectors(np.full((1, 32, 32, 3), value, np.uint8))[0]
             assert np.array_equal(region.vector, alone)
     # More tiles than a call may have: that picture alone.
-    source.embedded([picture("d"), picture("e", *range(9)), picture("f")])
+    source.embedded([picture("d"), picture("e", *range(9)), picture("f")], EncoderHere(encoder))
     assert encoder.batches[2:] == [1, 10, 1]
     assert source.known({"a"})["a"].regions == found["a"].regions
 
@@ -208,7 +210,7 @@ def test_a_tile_without_a_vector_costs_that_tile_only():
         )
     )
     source = VectorSource(encoder, lambda _ids, _fields: {}, 8)
-    found, errors = source.embedded([picture("a", 7, 20)])
+    found, errors = source.embedded([picture("a", 7, 20)], EncoderHere(encoder))
     assert not errors
     assert [each.box for each in found["a"].regions] == [(1, 0, 1, 1)]
 

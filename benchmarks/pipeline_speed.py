@@ -1,0 +1,300 @@
+"""How near `sync` comes to what the cores allow, and beside what people write themselves.
+
+    python benchmarks/pipeline_speed.py [--only large|small] [--files N] [--small-files N]
+        [--naive N] [--workers N] [--peers PYTHON] [--json FILE]
+
+Two jobs.  large: a ViT-B/32 of random weights (they run at the speed of the real ones) over 500
+JPEGs of 12 megapixels.  small: the encoder `starter` over 3,000 of 500 x 375.
+
+    encoder alone    `embed_images` on arrays that are ready, in batches
+    sync             `es-imgsearch sync` into Elasticsearch, start of the processes included
+    sync, running    the same without the start: the difference to a sync of a few files
+    naive loop       Image.open, encode, es.index, one after the other, model loaded before
+    clip-retrieval, rclip   their own loops over a sample, with the same weights (--peers)
+
+The limit is cores / (encode CPU + read CPU of a picture): all cores busy with nothing else.
+Reading is all that a reading worker does: decode, shrink, hash, describe.  Needs an Elasticsearch
+(`make es-up`, or ES_URL), which takes its share of the cores when it runs on the same machine; the
+indices it makes are removed.  --peers is a Python with clip-retrieval and rclip installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# As the command line has it; and torch's threads that spin while they wait would count as CPU.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+sys.path.insert(0, str(Path(__file__).parent))
+from photographs import write_photographs
+from report import arguments, report
+
+from es_imgsearch.connection import connect
+from es_imgsearch.describe import load_describers
+from es_imgsearch.embed import Encoder, load_encoder
+from es_imgsearch.read import read_file
+from es_imgsearch.settings import available_cores, load_settings
+from es_imgsearch.store import Store
+from es_imgsearch.testing import remove_index
+from es_imgsearch.workers import ReadPlan
+
+COMMAND = Path(sys.executable).with_name("es-imgsearch")
+# A sync of so few files is all start.
+START_FILES = 16
+ENCODE_SECONDS = 12.0
+READ_SAMPLE = 40
+
+# One picture from a file to a vector, as a person would write it.
+Naive = Callable[[Path], Any]
+
+
+class Job(NamedTuple):
+    name: str
+    encoder: str
+    size: tuple[int, int]
+    files: int
+
+
+class Cost(NamedTuple):
+    """Of one picture."""
+
+    cpu_seconds: float
+    wall_seconds: float
+
+
+def measured(work: Callable[[], int]) -> Cost:
+    """CPU of all threads of this process and wall time, by the number of pictures done."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    pictures = work()
+    return Cost((time.process_time() - cpu) / pictures, (time.perf_counter() - wall) / pictures)
+
+
+def save_vit_b_32(folder: Path) -> Path:
+    """A folder as sentence-transformers publishes clip-ViT-B-32, its weights random."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    letters = [chr(number) for number in range(97, 123)]
+    tokens = [*letters, *(f"{each}</w>" for each in letters), "<|startoftext|>", "<|endoftext|>"]
+    torch.manual_seed(0)
+    # The defaults of both halves are those of openai/clip-vit-base-patch32.
+    CLIPModel(CLIPConfig(projection_dim=512)).save_pretrained(folder / "0_CLIPModel")
+    CLIPTokenizer(
+        vocab={token: at for at, token in enumerate(tokens)}, merges=[], model_max_length=77
+    ).save_pretrained(folder / "0_CLIPModel")
+    settings = {
+        "crop_size": 224,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "image_processor_type": "CLIPImageProcessor",
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+        "size": 224,
+    }
+    (folder / "0_CLIPModel" / "preprocessor_config.json").write_text(json.dumps(settings))
+    module = {
+        "idx": 0,
+        "name": "0",
+        "path": "0_CLIPModel",
+        "type": "sentence_transformers.models.CLIPModel",
+    }
+    (folder / "modules.json").write_text(json.dumps([module]))
+    return folder
+
+
+def encode_cost(encoder: Encoder, batch_size: int) -> Cost:
+    wanted = encoder.preparation
+    shape = (batch_size, wanted.height, wanted.width, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    encoder.embed_images(pixels)
+
+    def work() -> int:
+        ends_at = time.perf_counter() + ENCODE_SECONDS
+        done = 0
+        while time.perf_counter() < ends_at:
+            encoder.embed_images(pixels)
+            done += batch_size
+        return done
+
+    return measured(work)
+
+
+def read_cost(encoder: Encoder, files: list[Path]) -> Cost:
+    """What a reading worker does, on one core, with files that were read before."""
+    plan = ReadPlan(encoder.preparation, 250_000_000, 0, 0.0)
+    describers = load_describers()
+    named = [(each.name, each.describe) for each in describers]
+    pixels = plan.shorter_side_pixels(describers)
+
+    def work() -> int:
+        for file in files:
+            read_file(
+                str(file),
+                plan.preparation,
+                named,
+                max_pixels=plan.max_pixels,
+                shorter_side_pixels=pixels,
+            )
+        return len(files)
+
+    work()
+    return measured(work)
+
+
+@contextmanager
+def new_index(encoder: str) -> Iterator[Store]:
+    """An index as `init` makes it; the command line's environment points to it meanwhile."""
+    index = f"bench-pipeline-{uuid.uuid4().hex[:8]}"
+    os.environ["ES_IMGSEARCH_INDEX"] = index
+    store = Store(connect(load_settings()), index)
+    try:
+        subprocess.run([COMMAND, "init", "--encoder", encoder], check=True, capture_output=True)
+        yield store
+    finally:
+        remove_index(store)
+        store.client.close()
+        del os.environ["ES_IMGSEARCH_INDEX"]
+
+
+def sync_seconds(encoder: str, folder: Path, files: int, workers: int) -> float:
+    with new_index(encoder) as store:
+        started = time.perf_counter()
+        done = subprocess.run(
+            [COMMAND, "sync", folder, "--workers", str(workers)], capture_output=True, text=True
+        )
+        seconds = time.perf_counter() - started
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        found = store.request("GET", f"/{store.index}/_count")["count"]
+        if found != files:
+            raise RuntimeError(f"{found} of {files} pictures are in the index")
+    return seconds
+
+
+def naive_loop(job: Job, encoder: Encoder, model: Path | None) -> Naive:
+    from PIL import Image
+
+    if model is None:
+        return lambda file: encoder.embed_images(
+            encoder.preparation.apply(Image.open(file).convert("RGB"))[None]
+        )[0]
+    from sentence_transformers import SentenceTransformer
+
+    loaded = SentenceTransformer(str(model), device="cpu")
+    return lambda file: loaded.encode(Image.open(file), show_progress_bar=False)
+
+
+def naive_cost(job: Job, encoder: Encoder, model: Path | None, files: list[Path]) -> Cost:
+    embed = naive_loop(job, encoder, model)
+    embed(files[0])
+    with new_index(job.encoder) as store:
+
+        def work() -> int:
+            for number, file in enumerate(files):
+                document = {
+                    "image_id": str(number),
+                    "root": "b",
+                    "relative_path": file.name,
+                    "content_id": str(number),
+                    "image_embedding": embed(file).tolist(),
+                }
+                store.client.index(index=store.index, id=str(number), document=document)
+            return len(files)
+
+        return measured(work)
+
+
+def peer_rows(python: str, model: Path, files: list[Path]) -> dict[str, float]:
+    """Pictures a second of the peers' own loops; those that are not installed are left out."""
+    loops = Path(__file__).with_name("peer_loops.py")
+    done = subprocess.run(
+        [python, loops, model / "0_CLIPModel", *files], check=True, capture_output=True, text=True
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def run(job: Job, home: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
+    folder = home / job.name
+    folder.mkdir()
+    written = write_photographs(folder, job.files, job.size)
+    files = sorted(folder.iterdir())
+    beginning = home / f"{job.name}-start"
+    beginning.mkdir()
+    for file in files[:START_FILES]:
+        (beginning / file.name).hardlink_to(file)
+    model = Path(job.encoder) if Path(job.encoder).is_dir() else None
+    encoder = load_encoder(job.encoder)
+    settings = load_settings()
+    encode = encode_cost(encoder, settings.batch_size)
+    read = read_cost(encoder, files[:READ_SAMPLE])
+    cores = available_cores()
+    limit = cores / (encode.cpu_seconds + read.cpu_seconds)
+    start_seconds = sync_seconds(job.encoder, beginning, len(files[:START_FILES]), given.workers)
+    seconds = sync_seconds(job.encoder, folder, job.files, given.workers)
+    speeds = {
+        "encoder alone": 1 / encode.wall_seconds,
+        "limit of the cores": limit,
+        "sync": job.files / seconds,
+        "sync, running": (job.files - START_FILES) / max(1e-9, seconds - start_seconds),
+    }
+    naive = files[: min(given.naive, job.files)]
+    speeds["naive loop"] = 1 / naive_cost(job, encoder, model, naive).wall_seconds
+    if given.peers and model is not None:
+        speeds |= peer_rows(given.peers, model, naive)
+    print(
+        f"\n{job.name}: encode {encode.cpu_seconds * 1000:.1f} ms, read"
+        f" {read.cpu_seconds * 1000:.1f} ms of CPU a picture; {cores} cores; files of"
+        f" {written / job.files / 1e6:.2f} MB"
+    )
+    return [
+        {
+            "job": job.name,
+            "what": what,
+            "pictures/s": round(speed, 2),
+            "of the limit": round(speed / limit, 3),
+            "times naive": round(speed / speeds["naive loop"], 2),
+        }
+        for what, speed in speeds.items()
+    ]
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--only", choices=("large", "small"))
+    parser.add_argument("--files", type=int, default=500, help="of the job large")
+    parser.add_argument("--small-files", type=int, default=3000, help="of the job small")
+    parser.add_argument("--naive", type=int, default=60, help="files of the loops compared with")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--peers", metavar="PYTHON")
+    given = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        home = Path(temporary)
+        if given.only != "small":
+            model = save_vit_b_32(home / "vit-b-32")
+            os.environ["ES_IMGSEARCH_MODELS_DIR"] = str(home)
+            rows += run(Job("large", str(model), (4000, 3000), given.files), home, given)
+        if given.only != "large":
+            rows += run(Job("small", "starter", (500, 375), given.small_files), home, given)
+    report(f"pictures a second, {given.workers} encoder processes", rows, given.json)
+
+
+if __name__ == "__main__":
+    main()
