@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import shutil
 import sys
 import tempfile
 import time
@@ -95,7 +95,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for file in files:
-            os.symlink(file, folder / Path(file).name)
+            # rclip leaves out links
+            shutil.copyfile(file, folder / Path(file).name)
         for name, loop in (("clip-retrieval", clip_retrieval), ("rclip", rclip)):
             # What they say themselves is not the answer.
             with contextlib.redirect_stdout(sys.stderr):

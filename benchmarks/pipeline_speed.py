@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -172,19 +173,26 @@ def new_index(encoder: str) -> Iterator[Store]:
         del os.environ["ES_IMGSEARCH_INDEX"]
 
 
-def sync_seconds(encoder: str, folder: Path, files: int, workers: int) -> float:
+def sync_seconds(encoder: str, folder: Path, files: int, workers: int) -> tuple[float, float]:
+    """Wall time, and CPU of the command and its processes, of a whole `sync`."""
     with new_index(encoder) as store:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), cpu_of_children()
         done = subprocess.run(
             [COMMAND, "sync", folder, "--workers", str(workers)], capture_output=True, text=True
         )
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, cpu_of_children() - cpu
         if done.returncode:
             raise RuntimeError(done.stderr)
         found = store.request("GET", f"/{store.index}/_count")["count"]
         if found != files:
             raise RuntimeError(f"{found} of {files} pictures are in the index")
-    return seconds
+    return seconds, cpu
+
+
+def cpu_of_children() -> float:
+    """Seconds of all that have ended, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def naive_loop(job: Job, encoder: Encoder, model: Path | None) -> Naive:
@@ -246,22 +254,24 @@ def run(job: Job, home: Path, given: argparse.Namespace) -> list[dict[str, Any]]
     read = read_cost(encoder, files[:READ_SAMPLE])
     cores = available_cores()
     limit = cores / (encode.cpu_seconds + read.cpu_seconds)
-    start_seconds = sync_seconds(job.encoder, beginning, len(files[:START_FILES]), given.workers)
-    seconds = sync_seconds(job.encoder, folder, job.files, given.workers)
+    start = sync_seconds(job.encoder, beginning, len(files[:START_FILES]), given.workers)
+    whole = sync_seconds(job.encoder, folder, job.files, given.workers)
+    more = job.files - START_FILES
+    seconds, cpu_seconds = (after - before for after, before in zip(whole, start, strict=True))
     speeds = {
         "encoder alone": 1 / encode.wall_seconds,
         "limit of the cores": limit,
-        "sync": job.files / seconds,
-        "sync, running": (job.files - START_FILES) / max(1e-9, seconds - start_seconds),
+        "sync": job.files / whole[0],
+        "sync, running": more / seconds,
     }
     naive = files[: min(given.naive, job.files)]
     speeds["naive loop"] = 1 / naive_cost(job, encoder, model, naive).wall_seconds
     if given.peers and model is not None:
         speeds |= peer_rows(given.peers, model, naive)
     print(
-        f"\n{job.name}: encode {encode.cpu_seconds * 1000:.1f} ms, read"
-        f" {read.cpu_seconds * 1000:.1f} ms of CPU a picture; {cores} cores; files of"
-        f" {written / job.files / 1e6:.2f} MB"
+        f"\n{job.name}: CPU of a picture: encode {encode.cpu_seconds * 1000:.1f} ms,"
+        f" read {read.cpu_seconds * 1000:.1f} ms, all of sync {cpu_seconds / more * 1000:.1f} ms;"
+        f" {cores} cores; files of {written / job.files / 1e6:.2f} MB"
     )
     return [
         {

@@ -242,3 +242,45 @@ def test_a_signal_ends_sync_and_retry_in_order(service: Service, command: str, n
     assert said.split() == ["Aborted!"]
     assert len(service.indexed()) < 400
     until(lambda: not any(map(is_alive, children)))
+
+
+def test_with_several_workers_every_picture_arrives_and_a_killed_daemon_leaves_no_process(
+    service: Service,
+):
+    names = service.pictures(range(40))
+    with service.watch("--workers", "2") as process:
+        until(lambda: service.has(process, len(names)), START_SECONDS)
+        children = children_of(process)
+        # Two that embed, two that read, and what multiprocessing keeps beside them.
+        assert len(children) >= 4
+        process.kill()
+        process.wait()
+    until(lambda: not any(map(is_alive, children)))
+    assert service.indexed() == names
+    service.pictures(range(40, 44))
+    done = service.run("sync", str(service.folder), "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("4 embedded")
+    assert len(service.indexed()) == 44
+
+
+def test_a_daemon_at_rest_uses_no_cpu(service: Service):
+    service.pictures([0])
+    with service.watch() as process:
+        until(service.is_ready, START_SECONDS)
+        until(lambda: service.has(process, 1), START_SECONDS)
+        pids = [process.pid, *children_of(process)]
+        before, started = cpu_seconds(pids), time.monotonic()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=4.0)
+        share = (cpu_seconds(pids) - before) / (time.monotonic() - started)
+        process.terminate()
+        assert process.wait(timeout=SHUTDOWN_SECONDS + SLACK_SECONDS) == 0
+    # Comparing clocks ten times a second is all that it does: 0.6 % of a core.
+    assert share < 0.03
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Of all their threads so far."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")

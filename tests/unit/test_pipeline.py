@@ -532,12 +532,10 @@ def test_an_incomplete_batch_goes_out_when_nothing_more_is_read(make_bench: Call
 def test_an_incomplete_batch_does_not_wait_for_a_file_that_takes_long(
     make_bench: Callable[..., Bench],
 ):
-    """Two readers, and a named pipe that one of them waits for."""
     bench = make_bench(batch_size=8, batch_wait_ms=100.0)
     bench.picture("a.png")
-    bench.pipeline._reading += 1
+    bench.pipeline._reading += 1  # another one that is still being read
     bench.run("a.png")
-    bench.pipeline._reading -= 1
     assert bench.encoder.batches == [1]
 
 
