@@ -22,6 +22,7 @@ BENCHMARKS = [
     "encoder_speed",
     "ingest_lag",
     "bulk_import",
+    "pipeline_speed",
 ]
 
 

@@ -14,7 +14,6 @@ What was not finished is found by the next reconcile.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -36,8 +35,6 @@ from es_imgsearch.store import Store, Write
 from es_imgsearch.vectors import VectorSource
 from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
 from es_imgsearch.writing import WriteStage
-
-logger = logging.getLogger(__name__)
 
 _RECENT_FILES = 50_000
 _PLACE_WAIT_SECONDS = 0.2
@@ -70,10 +67,8 @@ class Pipeline:
         self.coder = coder
         self._store = store
         self._grid = grid
-        self._settings = settings
         self._on_gone = on_gone
         self._on_unsettled = on_unsettled
-        self._warm_up = warm_up
         self.outage = outage or Outage()
         self.counts = Counts()
         self.fatal: BaseException | None = None
@@ -132,7 +127,7 @@ class Pipeline:
     # -- from outside ----------------------------------------------------------------------
 
     def submit(self, change: Change, *, listed_at: float | None = None) -> None:
-        """Look at a path and do what its state asks for; waits while `queue_size` are under way.
+        """Look at a path and do what its state asks for; waits while there is no place.
 
         A file that was acknowledged in its present state is left alone, unless the index was
         listed without it at `listed_at` (`time.monotonic()`) or later: then somebody else

@@ -276,8 +276,8 @@ def test_a_daemon_at_rest_uses_no_cpu(service: Service):
         share = (cpu_seconds(pids) - before) / (time.monotonic() - started)
         process.terminate()
         assert process.wait(timeout=SHUTDOWN_SECONDS + SLACK_SECONDS) == 0
-    # Comparing clocks ten times a second is all that it does: 0.6 % of a core.
-    assert share < 0.03
+    # Looking after its processes ten times a second is all that it does: 0.25 % of a core.
+    assert share < 0.02
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
