@@ -16,6 +16,7 @@ from es_imgsearch.settings import (
     ENVIRONMENT_PREFIX,
     Settings,
     available_cores,
+    default_read_workers,
     changed_settings,
     default_read_workers,
     load_settings,
@@ -57,7 +58,9 @@ def test_nothing_set_gives_the_defaults():
     settings = load()
     assert (settings.index, settings.es_url) == ("images", "http://127.0.0.1:9200")
     assert settings.es_api_key is None
-    assert settings.read_workers == min(8, available_cores())
+    assert settings.read_workers == default_read_workers(available_cores())
+    assert [default_read_workers(cores) for cores in (1, 2, 8, 16, 24, 64)] == [1, 2, 8, 8, 8, 21]
+    assert settings.workers == 1
     assert settings.host
 
 
