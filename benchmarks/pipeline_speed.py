@@ -232,7 +232,10 @@ def peer_rows(python: str, model: Path, files: list[Path]) -> dict[str, float]:
     """Pictures a second of the peers' own loops; those that are not installed are left out."""
     loops = Path(__file__).with_name("peer_loops.py")
     done = subprocess.run(
-        [python, loops, model / "0_CLIPModel", *files], check=True, capture_output=True, text=True
+        [python, loops, model / "0_CLIPModel", *files],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

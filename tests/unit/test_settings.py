@@ -16,7 +16,6 @@ from es_imgsearch.settings import (
     ENVIRONMENT_PREFIX,
     Settings,
     available_cores,
-    default_read_workers,
     changed_settings,
     default_read_workers,
     load_settings,
