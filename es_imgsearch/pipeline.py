@@ -15,11 +15,16 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
 
 from es_imgsearch.backoff import Outage, Stopped, persist, waits
 from es_imgsearch.codes import Coder
+from es_imgsearch.describe import VectorSpace, vector_describers
+from es_imgsearch.describe.by_vector import VectorDescribers, merge_fields
 from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import (
@@ -104,6 +109,8 @@ class Pipeline:
         self._files: Recent[tuple[Signature, float]] = Recent(_RECENT_FILES)
         self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
         self._vectors = VectorSource(encoder, self._stored_vectors, settings.batch_size)
+        self._encoder = encoder
+        self._by_vector = VectorDescribers(vector_describers(describers))
         self._to_embed: queue.SimpleQueue[tuple[Job, Picture] | None] = queue.SimpleQueue()
         self._to_write: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
         self._workers = ReadWorkers(
@@ -278,6 +285,8 @@ class Pipeline:
         if self._warm_up:
             with self._model():
                 self._vectors.warm_up()
+        if self._by_vector:
+            self._begin_by_vector()
         for batch in batches(
             self._to_embed,
             self._settings.batch_size,
@@ -299,12 +308,14 @@ class Pipeline:
             known |= made
         embed_ms = (time.perf_counter() - started) * 1000 / max(1, len(fresh))
         coder = self.coder
+        described = self._described(known)
         paid: set[str] = set()
         for job, picture in batch:
             content_id = picture.content_id
             if content_id in errors:
                 self._fail(job, errors[content_id])
                 continue
+            merge_fields(picture.fields, described.get(content_id, {}))
             is_fresh = content_id in fresh and content_id not in paid
             paid.add(content_id)
             embedded = known[content_id]
@@ -318,6 +329,21 @@ class Pipeline:
             write = Write(job.change.image_id, document=document)
             counts_as = "embedded" if is_fresh else "reused"
             self._to_write.put(Ready(job, write, counts_as, picture))
+
+    def _begin_by_vector(self) -> None:
+        info = persist(self._store.info, self.stopping, self.outage)
+        space = VectorSpace(self._store.index, info.meta, self._encoder, self._store.send)
+        # A describer may embed texts.
+        with self._model():
+            self._by_vector.begin(space)
+
+    def _described(self, known: Mapping[str, Embedded]) -> dict[str, Mapping[str, Any]]:
+        """By content, the fields that describers tell from these vectors."""
+        if not self._by_vector or not known:
+            return {}
+        with self._model():
+            fields = self._by_vector.fields(np.stack([each.vector for each in known.values()]))
+        return dict(zip(known, fields, strict=True))
 
     @contextmanager
     def _model(self) -> Iterator[None]:

@@ -26,7 +26,8 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 from PIL import Image
 
-from es_imgsearch.describe import Describer, load_describers
+from es_imgsearch.describe import PictureDescriber, load_describers, picture_describers
+from es_imgsearch.describe.by_vector import check_mapped
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.read import Describe, Skipped, read_file
@@ -241,16 +242,15 @@ def _begin_worker(plan: ReadPlan, parent: int) -> None:
     warnings.simplefilter("ignore")
     _limit_memory(plan.memory_mb)
     _plan = plan
-    _describers[:] = [(each.name, _mapped(each)) for each in load_describers(plan.describers)]
+    _describers[:] = [(each.name, _mapped(each)) for each in picture_describers(plan.describers)]
 
 
-def _mapped(describer: Describer) -> Describe:
-    """`describe`, held to the fields it mapped: Elasticsearch would refuse the whole document."""
+def _mapped(describer: PictureDescriber) -> Describe:
+    """`describe`, held to the fields it mapped."""
 
     def describe(image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         fields = describer.describe(image, exif, path)
-        if unmapped := sorted(fields.keys() - describer.mapping.keys()):
-            raise ValueError(f"it gave fields that it did not map: {', '.join(unmapped)}")
+        check_mapped(fields, describer.mapping)
         return fields
 
     return describe
