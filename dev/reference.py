@@ -33,10 +33,7 @@ The command line wins over the environment, the environment over `es-imgsearch.t
 folder (or the file given with `--config`), the file over the defaults.
 """
 # Mapped and filled by nothing yet.
-RESERVED = {
-    "colours", "tags", "tag_scores", "text_in_image", "title", "description",
-    "product_id", "creator", "source_url", "attributes",
-}  # fmt: skip
+RESERVED = {"tags", "tag_scores"}
 FIELDS = """\
 One document a picture, behind the alias (`images` by default). Mappings are `dynamic: strict`; the
 vector is left out of `_source`.

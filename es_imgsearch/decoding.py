@@ -34,9 +34,17 @@ PICTURE_SUFFIXES = rare_formats.RAW_SUFFIXES | {
 }  # fmt: skip
 
 
+# Metadata as they stand in the file, by the names that Pillow gives them.
+_PACKETS = {"xmp", "photoshop"}
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An upright RGB picture and what its file says of it."""
+    """An upright RGB picture and what its file says of it.
+
+    `image.info` holds its XMP packet (`xmp`, bytes) and Photoshop's resources (`photoshop`), where
+    it has any, and whether some of it was transparent (see `srgb`).
+    """
 
     image: Image.Image
     format: str
@@ -91,7 +99,10 @@ def decode(source: IO[bytes] | bytes, *, max_pixels: int, suffix: str = "") -> D
         with told():
             opened.load()
             exif = _exif(opened)
-            return Decoded(_upright(to_rgb(opened), kind, exif), kind, exif)
+            upright = _upright(to_rgb(opened), kind, exif)
+            # A converted picture may have lost what its file said.
+            upright.info |= {key: opened.info[key] for key in _PACKETS & opened.info.keys()}
+            return Decoded(upright, kind, exif)
 
 
 # Reading it in another way would fare no better.

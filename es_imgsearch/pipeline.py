@@ -24,7 +24,8 @@ import numpy as np
 from es_imgsearch.backoff import Outage, Stopped, persist, waits
 from es_imgsearch.codes import Coder
 from es_imgsearch.describe import VectorSpace, vector_describers
-from es_imgsearch.describe.by_vector import VectorDescribers, merge_fields
+from es_imgsearch.describe.by_vector import VectorDescribers
+from es_imgsearch.described import merge
 from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import (
@@ -315,7 +316,7 @@ class Pipeline:
             if content_id in errors:
                 self._fail(job, errors[content_id])
                 continue
-            merge_fields(picture.fields, described.get(content_id, {}))
+            merge(picture.fields, described.get(content_id, {}))
             is_fresh = content_id in fresh and content_id not in paid
             paid.add(content_id)
             embedded = known[content_id]

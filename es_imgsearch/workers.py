@@ -27,7 +27,7 @@ from pebble import ProcessExpired, ProcessPool
 from PIL import Image
 
 from es_imgsearch.describe import PictureDescriber, load_describers, picture_describers
-from es_imgsearch.describe.by_vector import check_mapped
+from es_imgsearch.described import check_mapped
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.read import Describe, Skipped, read_file

@@ -1,0 +1,28 @@
+"""A picture as small as describers need it, made once for all of them."""
+
+from __future__ import annotations
+
+import weakref
+
+from PIL import Image
+
+# Of a 12 megapixel picture this takes 12 ms, and each describer would do it again.
+SHORTER_SIDE_PIXELS = 256
+
+_last: tuple[weakref.ref[Image.Image], Image.Image] | None = None
+
+
+def shrunken(image: Image.Image) -> Image.Image:
+    """The RGB picture, shrunk by a whole factor to a shorter side of 256 pixels or a little more.
+
+    A picture that is smaller comes back as it is.  Not to be changed: others get the same one.
+    """
+    global _last
+    if _last is not None and _last[0]() is image:
+        return _last[1]
+    factor = max(1, min(image.size) // SHORTER_SIDE_PIXELS)
+    small = image.reduce(factor) if factor > 1 else image
+    if small is not image:
+        # (A picture that kept itself alive would never be let go.)
+        _last = weakref.ref(image), small
+    return small
