@@ -197,6 +197,18 @@ class MemoryStore:
             known = self._documents
             return {each: known[each]["content_id"] for each in image_ids if each in known}
 
+    def sidecar_ids(self, image_ids: Sequence[str]) -> dict[str, str | None]:
+        self._request()
+        with self._lock:
+            known = self._documents
+            return {each: known[each].get("sidecar_id") for each in image_ids if each in known}
+
+    def having(self, root_name: str, field: str) -> Iterator[str]:
+        self._request()
+        for document in self._seen[0].values():
+            if document["root"] == root_name and field in document:
+                yield document["relative_path"]
+
     def ids_by_content(self, content_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
         self._request()
         wanted = set(content_ids)

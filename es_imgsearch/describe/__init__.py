@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ GROUP = "es_imgsearch.describers"
 class PictureDescriber(Protocol):
     """One noun's worth of fields, from one picture.
 
+    Describers run in the order of their names; of two that give the same field, the later counts.
     It may also have the attributes `source` ("picture", which is what it is without), and
     `missing`: in words, what has to be installed before it can work, None if it can.  One that
     lacks something is left out unless it is asked for by name.
@@ -130,7 +131,8 @@ def load_describers(names: Sequence[str] | None = None) -> list[Describer]:
 
 def picture_describers(names: Sequence[str] | None = None) -> list[PictureDescriber]:
     """Those of `load_describers` that run in the reading workers."""
-    return [each for each in load_describers(names) if not is_by_vector(each)]
+    loaded = load_describers(names)
+    return [cast("PictureDescriber", each) for each in loaded if not is_by_vector(each)]
 
 
 def vector_describers(names: Sequence[str] | None = None) -> list[VectorDescriber]:
@@ -141,19 +143,20 @@ def vector_describers(names: Sequence[str] | None = None) -> list[VectorDescribe
 def chosen_describers(asked: Iterable[str] = ()) -> list[Describer]:
     """The describers that a setting asks for: all, only those named, or all but those with a dash.
 
-    ``exif,colours`` are these two alone; ``-text`` is every one but that.  Raises SettingsError for
-    a name that is not installed, and for one asked for that lacks something.
+    ``exif``, ``colours`` are these two alone; ``-layout`` is every one but that.  They come in the
+    order of their names: of two that give the same field, the later counts.
+
+    Raises SettingsError for a name that is not installed, and for one asked for that lacks
+    something.
     """
-    asked = list(asked)
+    asked = set(asked)
     off = {name[1:] for name in asked if name.startswith("-")}
-    named = [name for name in asked if not name.startswith("-")]
-    chosen = []
-    for name in named:
-        # Those that are not asked for may be broken.
-        for describer in load_describers([name]):
-            if (missing := missing_of(describer)) is not None:
-                raise SettingsError(f"The describer {name!r} cannot work: {missing}.")
-            chosen.append(describer)
+    named = sorted(name for name in asked if not name.startswith("-"))
+    # (Those that are not asked for may be broken.)
+    chosen = load_describers(named)
+    for describer in chosen:
+        if (missing := missing_of(describer)) is not None:
+            raise SettingsError(f"The describer {describer.name!r} cannot work: {missing}.")
     if unknown := sorted(off - set(describer_names())):
         raise SettingsError(
             f"There is no describer {unknown[0]!r} to switch off; installed are"

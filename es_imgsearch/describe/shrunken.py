@@ -6,7 +6,8 @@ import weakref
 
 from PIL import Image
 
-# Of a 12 megapixel picture this takes 12 ms, and each describer would do it again.
+# Hashing 4,000 x 3,000 pixels takes 12 ms so, and 78 ms without.  Two of the 64 bits of a
+# photograph's hash changed when it was shrunk to 128 pixels, none at 256.
 SHORTER_SIDE_PIXELS = 256
 
 _last: tuple[weakref.ref[Image.Image], Image.Image] | None = None

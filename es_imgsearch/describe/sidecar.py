@@ -156,10 +156,12 @@ def _row(path: str, name: str) -> dict[str, Any]:
     if row is None:
         return {}
     cells = {column: cell.strip() for column, cell in zip(columns, row, strict=False) if column}
-    found = {column: cell for column, cell in cells.items() if cell and column != _FILE_COLUMN}
+    found: dict[str, Any] = {
+        column: cell for column, cell in cells.items() if cell and column != _FILE_COLUMN
+    }
     for column in ("creator", "keywords"):
         if column in found:
-            found[column] = [each.strip() for each in found[column].split(";")]
+            found[column] = [each.strip() for each in cells[column].split(";")]
     return _sorted_out(found)
 
 
