@@ -17,6 +17,7 @@ from es_imgsearch.backoff import Outage, Stopped, persist
 from es_imgsearch.codes import Coder
 from es_imgsearch.coding import CodeFollower
 from es_imgsearch.deletions import Deletions, Pause
+from es_imgsearch.describe import chosen_describers
 from es_imgsearch.embed import Encoder
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.excludes import Excludes
@@ -58,9 +59,11 @@ class Indexer:
     ) -> None:
         """`warm_up` loads the model at once, so that the first picture does not wait for it.
 
-        `describers` are the names of those to run; None means all that are installed.  `grid` is
-        that of the index's regions, and `coder` that of its codes, where it keeps any.
+        `describers` are the names of those to run; None means those that `settings` ask for.
+        `grid` is that of the index's regions, and `coder` that of its codes, where it keeps any.
         """
+        if describers is None:
+            describers = [each.name for each in chosen_describers(settings.describers)]
         self.comparisons_asked: Callable[[], int] = lambda: 0
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)

@@ -32,12 +32,12 @@ class Sidecars:
     """Such files as they are noted; `outdated` says of which pictures the document is so.
 
     Thread-safe, but for `outdated`, which one thread calls.  Where the describer `sidecar` does not
-    run (`describers` names those that do, None means all) every file is somebody else's.
+    run (`describers` names those that do) every file is somebody else's.
     """
 
-    def __init__(self, store: Store, describers: Sequence[str] | None) -> None:
+    def __init__(self, store: Store, describers: Sequence[str]) -> None:
         self._store = store
-        self._runs = describers is None or Sidecar.name in describers
+        self._runs = Sidecar.name in describers
         self._lock = threading.Lock()
         # With the ticket of the pipeline's by which what was read before is acknowledged.
         self._noted: dict[tuple[Root, str], int] = {}

@@ -26,7 +26,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 from PIL import Image
 
-from es_imgsearch.describe import PictureDescriber, load_describers, picture_describers
+from es_imgsearch.describe import PictureDescriber, picture_describers
 from es_imgsearch.described import check_mapped
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.preparation import Preparation
@@ -74,7 +74,7 @@ class ReadWorkers:
 
     def __init__(self, plan: ReadPlan, processes: int) -> None:
         # A describer that cannot be loaded is told here and not blamed on every file.
-        load_describers(plan.describers)
+        picture_describers(plan.describers)
         self._plan = plan
         self._processes = processes
         self._pool = self._new_pool()

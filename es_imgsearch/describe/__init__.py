@@ -130,14 +130,15 @@ def load_describers(names: Sequence[str] | None = None) -> list[Describer]:
 
 
 def picture_describers(names: Sequence[str] | None = None) -> list[PictureDescriber]:
-    """Those of `load_describers` that run in the reading workers."""
-    loaded = load_describers(names)
+    """Those of these names, or of all that can work, that run in the reading workers."""
+    loaded = chosen_describers() if names is None else load_describers(names)
     return [cast("PictureDescriber", each) for each in loaded if not is_by_vector(each)]
 
 
 def vector_describers(names: Sequence[str] | None = None) -> list[VectorDescriber]:
-    """Those of `load_describers` that run where the encoder does."""
-    return [each for each in load_describers(names) if is_by_vector(each)]
+    """Those of these names, or of all that can work, that run where the encoder does."""
+    loaded = chosen_describers() if names is None else load_describers(names)
+    return [each for each in loaded if is_by_vector(each)]
 
 
 def chosen_describers(asked: Iterable[str] = ()) -> list[Describer]:

@@ -25,6 +25,8 @@ _PALETTE_SIZE = 5
 # Chroma (the distance from grey in CIELAB) below which a pixel looks grey; the noise of JPEG's
 # colour planes stays below it.
 _GREY_CHROMA = 6.0
+# That of sepia is at most 20 or so, where it is brightest.
+_TINT_CHROMA = 22.0
 _GREY_SHARE = 0.995
 
 # Shades that people call so: of the names of the xkcd colour survey (Munroe 2010) that end in one
@@ -151,11 +153,13 @@ def _palette(pixels: npt.NDArray[np.uint8], nearest: npt.NDArray[np.intp]) -> li
 
 
 def _is_monochrome(lab: Floats) -> bool:
-    """Whether it is of greys, or of one tint of them, as old photographs are."""
+    """Whether it is of greys, or of one weak tint of them, as old photographs are."""
     opponents = lab[:, 1:]
-    tint = np.median(opponents, axis=0)
-    chroma = np.hypot(*(opponents - tint).T)
-    return bool((chroma < _GREY_CHROMA).mean() >= _GREY_SHARE)
+    tint = opponents.mean(axis=0)
+    tint /= max(float(np.hypot(*tint)), 1e-9)
+    along, across = opponents @ tint, opponents @ np.array([-tint[1], tint[0]])
+    is_grey = (np.abs(across) < _GREY_CHROMA) & (along > -_GREY_CHROMA) & (along < _TINT_CHROMA)
+    return bool(is_grey.mean() >= _GREY_SHARE)
 
 
 # sRGB's matrix, each row divided by what white has there.

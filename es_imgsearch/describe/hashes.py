@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from es_imgsearch.describe.shrunken import shrunken
+from es_imgsearch.describe.shrunken import shrink, shrunken
 
 _SIDE, _LOWEST = 32, 8
 
@@ -34,7 +34,7 @@ class Hashes:
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         _ = exif, path
-        found = perceptual_hash(image)
+        found = perceptual_hash(shrunken(image))
         return {} if found is None else {"perceptual_hash": found}
 
 
@@ -49,7 +49,7 @@ def perceptual_hash(image: Image.Image) -> str | None:
     import numpy as np
     from PIL import ImageStat
 
-    grey = shrunken(image).convert("L")
+    grey = shrink(image).convert("L")
     if ImageStat.Stat(grey.resize((32, 32), Image.Resampling.BOX)).stddev[0] < _LEAST_DEVIATION:
         return None
     pixels = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), dtype=np.float64)

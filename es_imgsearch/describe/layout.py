@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from es_imgsearch.describe.shrunken import shrunken
+from es_imgsearch.describe.shrunken import shrink, shrunken
 
 _CELLS = 3  # a side
 _HUES = 8
@@ -43,7 +43,7 @@ class Layout:
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         _ = exif, path
-        return {"colour_embedding": colour_vector(image)}
+        return {"colour_embedding": colour_vector(shrunken(image))}
 
 
 def colour_vector(image: Image.Image) -> npt.NDArray[np.float32]:
@@ -56,7 +56,7 @@ def colour_vector(image: Image.Image) -> npt.NDArray[np.float32]:
     (Bhattacharyya 1943), 1 for the same colours in the same places and 0 for none in common.
     """
     side = _CELLS * _SIDE_PIXELS
-    small = shrunken(image).resize((side, side), Image.Resampling.BOX)
+    small = shrink(image).resize((side, side), Image.Resampling.BOX)
     hue, saturation, value = np.moveaxis(np.asarray(small.convert("HSV"), np.float32), 2, 0)
     colourfulness = saturation / 255 * np.minimum(value / _DARK, 1)
     # Hues lie on a circle, greys between two ends.

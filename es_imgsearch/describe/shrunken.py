@@ -13,16 +13,21 @@ SHORTER_SIDE_PIXELS = 256
 _last: tuple[weakref.ref[Image.Image], Image.Image] | None = None
 
 
-def shrunken(image: Image.Image) -> Image.Image:
-    """The RGB picture, shrunk by a whole factor to a shorter side of 256 pixels or a little more.
+def shrink(image: Image.Image) -> Image.Image:
+    """The picture, shrunk by a whole factor to a shorter side of 256 to 511 pixels.
 
-    A picture that is smaller comes back as it is.  Not to be changed: others get the same one.
+    One that is as small already comes back as it is.
     """
+    factor = max(1, min(image.size) // SHORTER_SIDE_PIXELS)
+    return image.reduce(factor) if factor > 1 else image
+
+
+def shrunken(image: Image.Image) -> Image.Image:
+    """`shrink` for describers, which all get the same picture; what it gives is not to be changed."""
     global _last
     if _last is not None and _last[0]() is image:
         return _last[1]
-    factor = max(1, min(image.size) // SHORTER_SIDE_PIXELS)
-    small = image.reduce(factor) if factor > 1 else image
+    small = shrink(image)
     if small is not image:
         # (A picture that kept itself alive would never be let go.)
         _last = weakref.ref(image), small
