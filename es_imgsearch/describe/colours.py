@@ -29,8 +29,8 @@ _GREY_CHROMA = 6.0
 _TINT_CHROMA = 22.0
 _GREY_SHARE = 0.995
 
-# Shades that people call so: of the names of the xkcd colour survey (Munroe 2010) that end in one
-# of these words, the nearest of these shades has the same word in 84 % (`benchmarks/colours.py`).
+# Shades that people call so: of the 527 names of the xkcd colour survey (Munroe 2010) that say one
+# of these words and no other, 88 % have it of the nearest shade, too (tests/unit/test_colours.py).
 SHADES: Final[Mapping[str, tuple[str, ...]]] = {
     "black": ("000000", "1b1b1b"),
     "grey": ("3f3f42", "6b6e70", "929591", "b9bcbc", "59656d", "95a3a6"),

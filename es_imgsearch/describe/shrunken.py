@@ -23,7 +23,7 @@ def shrink(image: Image.Image) -> Image.Image:
 
 
 def shrunken(image: Image.Image) -> Image.Image:
-    """`shrink` for describers, which all get the same picture; what it gives is not to be changed."""
+    """`shrink` for describers, which all get the same picture: it is not to be changed."""
     global _last
     if _last is not None and _last[0]() is image:
         return _last[1]

@@ -18,7 +18,7 @@ from PIL import Image
 
 # Shrunk before it is looked for; small print of a page of A4 needs these.
 _LONGER_SIDE_PIXELS = 1600
-_DETECTION_SIDE_PIXELS = 960
+_DETECTION_SIDE_PIXELS = 736
 
 # A page of small print takes minutes: what is largest is read first, until time is up.
 _MOST_SECONDS = 8.0
