@@ -21,6 +21,7 @@ from es_imgsearch.preparation import Preparation, fingerprint
 from es_imgsearch.records import Embedded, FileState, Region
 from es_imgsearch.regions import REGIONS_FIELD
 from es_imgsearch.store import IndexInfo, Store, Stored, Write
+from es_imgsearch.talk import Request
 
 _GRID = 4
 
@@ -123,6 +124,10 @@ class MemoryStore:
         with self._lock:
             self._meta = change(self.info().meta)
             return self._meta
+
+    def send(self, request: Request) -> Any:
+        """What plug-ins ask for: there is no server that could answer."""
+        raise StoreRejected(f"{request.method} {request.path} needs a real Elasticsearch.")
 
     def refresh(self) -> None:
         self._request()

@@ -76,7 +76,8 @@ exclude_option = click.option(
 describers_option = click.option(
     "--describers",
     metavar="NAMES",
-    help="Run only these describers; with a dash before a name, all but that one.  [default: all]",
+    help="Run only these describers, separated by commas; with a dash before a name, all but that."
+    "  [default: all]",
 )
 allow_deletes_option = click.option(
     "--allow-deletes", is_flag=True, help="Carry out deletions that would otherwise pause."
