@@ -37,10 +37,7 @@ COMPUTED = {
     "read_workers": "the cores up to 8, then a third of them",
 }
 # Mapped and filled by nothing yet.
-RESERVED = {
-    "colours", "tags", "tag_scores", "text_in_image", "title", "description",
-    "product_id", "creator", "source_url", "attributes",
-}  # fmt: skip
+RESERVED = {"tags", "tag_scores"}
 FIELDS = """\
 One document a picture, behind the alias (`images` by default). Mappings are `dynamic: strict`; the
 vector is left out of `_source`.

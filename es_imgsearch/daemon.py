@@ -126,6 +126,7 @@ class Daemon:
                 raise self._indexer.pipeline.fatal
             compared = self._compared
             self._indexer.submit_settled()
+            self._indexer.submit_outdated()
             for root in self._indexer.settler.take_overflowed():
                 self._request(root)
             all_deleted = self._indexer.delete_gone(compared=compared)

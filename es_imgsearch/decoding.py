@@ -34,11 +34,17 @@ PICTURE_SUFFIXES = rare_formats.RAW_SUFFIXES | {
 }  # fmt: skip
 
 
+# Metadata as they stand in the file, by the names that Pillow gives them.
+_PACKETS = {"xmp", "photoshop"}
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """An upright RGB picture and what its file says of it.
 
     `size` is the width and height of the whole upright picture; `image` may be smaller.
+    `image.info` holds its XMP packet (`xmp`, bytes) and Photoshop's resources (`photoshop`), where
+    it has any, and whether some of it was transparent (see `srgb`).
     """
 
     image: Image.Image
@@ -109,7 +115,11 @@ def decode(
             opened.load()
             # An icon has the size of its largest picture only once that is loaded.
             size = whole if is_reduced else opened.size
-            return _upright(opened, kind, _exif(opened), size, shorter_side_pixels)
+            decoded = _upright(opened, kind, _exif(opened), size, shorter_side_pixels)
+            # A converted picture may have lost what its file said.
+            for key in _PACKETS & opened.info.keys():
+                decoded.image.info[key] = opened.info[key]
+            return decoded
 
 
 # Reading it in another way would fare no better.

@@ -46,7 +46,8 @@ class EmbedStage:
     """Threads that look up and embed; `loops` are what they run.
 
     `encoders` are called from one thread each.  `all_read` says that no file is being read, so
-    that an incomplete batch need not wait for more.
+    that an incomplete batch need not wait for more.  `begin` is called before the first look-up;
+    it may use the encoder.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class EmbedStage:
         batch_size: int,
         wait_seconds: float,
         all_read: Callable[[], bool],
+        begin: Callable[[], None],
         on_embedded: Callable[[Sequence[Result]], None],
         on_error: Callable[[Job, ReadError], None],
         stopping: threading.Event,
@@ -64,6 +66,9 @@ class EmbedStage:
     ) -> None:
         self._source = source
         self._encoders = encoders
+        self._begin = begin
+        # Warming up and `begin` may load the same model.
+        self._loading = threading.Lock()
         self._on_embedded = on_embedded
         self._on_error = on_error
         self._stopping = stopping
@@ -108,6 +113,8 @@ class EmbedStage:
             self._out_of_model.wait_for(lambda: not self._in_model, _MODEL_SECONDS)
 
     def _look_up_loop(self) -> None:
+        with self._loading, self._model():
+            self._begin()
         while self._look_up_next():
             pass
 
@@ -142,7 +149,7 @@ class EmbedStage:
     def _embed_loop(self, encoder: PictureEncoder) -> None:
         try:
             if self._warm_up:
-                with self._model():
+                with self._loading, self._model():
                     encoder.warm_up()
             while self._embed_next(encoder):
                 pass

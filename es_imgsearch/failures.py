@@ -35,7 +35,7 @@ def retried_indexer(store: Store, info: IndexInfo, settings: Settings) -> Iterat
         writing_encoder(store, info, settings),
         list(roots.values()),
         settings,
-        describers=mapped_describers(info.properties, store.index),
+        describers=mapped_describers(info.properties, store.index, settings.describers),
         grid=info.meta.grid,
         coder=load_coder(store, info.meta),
     )

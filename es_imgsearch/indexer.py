@@ -17,6 +17,7 @@ from es_imgsearch.backoff import Outage, Stopped, persist
 from es_imgsearch.codes import Coder
 from es_imgsearch.coding import CodeFollower
 from es_imgsearch.deletions import Deletions, Pause
+from es_imgsearch.describe import chosen_describers
 from es_imgsearch.embed import Encoder
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.excludes import Excludes
@@ -30,6 +31,7 @@ from es_imgsearch.records import Change, Root, disk_path, stored_path
 from es_imgsearch.regions import Grid
 from es_imgsearch.settings import Settings
 from es_imgsearch.settle import Settler
+from es_imgsearch.sidecars import Sidecars
 from es_imgsearch.store import Store
 from es_imgsearch.watch import Hint, HintKind
 
@@ -57,9 +59,11 @@ class Indexer:
     ) -> None:
         """`warm_up` loads the model at once, so that the first picture does not wait for it.
 
-        `describers` are the names of those to run; None means all that are installed.  `grid` is
-        that of the index's regions, and `coder` that of its codes, where it keeps any.
+        `describers` are the names of those to run; None means those that `settings` ask for.
+        `grid` is that of the index's regions, and `coder` that of its codes, where it keeps any.
         """
+        if describers is None:
+            describers = [each.name for each in chosen_describers(settings.describers)]
         self.comparisons_asked: Callable[[], int] = lambda: 0
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
@@ -87,6 +91,7 @@ class Indexer:
         )
         for root in roots:
             self._deletions.remember_device(root)
+        self._sidecars = Sidecars(store, describers)
         self.pipeline = Pipeline(
             store,
             encoder,
@@ -146,6 +151,9 @@ class Indexer:
             found.changed += difference.kind is Kind.CHANGED
             now = time.time()
             state = difference.state
+            if state is not None:
+                path, ticket = difference.relative_path, self.pipeline.ticket
+                self._sidecars.note_seen(root, path, state, ticket)
             if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
                 # Perhaps somebody is still writing it.
                 self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
@@ -153,6 +161,9 @@ class Indexer:
                 change = Change(root, difference.relative_path, now)
                 self.pipeline.submit(change, listed_at=listed_at)
         if not folder:
+            if root.name not in self.passes:
+                # Of those that went since then a running daemon hears.
+                self._sidecars.note_bereft(root, self.pipeline.ticket)
             others = {place for place in self._unknown_told if place[0] != root.name}
             self._unknown_told = others | unknown_now
             self._gone[root.name].note_complete()
@@ -165,7 +176,23 @@ class Indexer:
     def submit_settled(self) -> None:
         """Give the pipeline every file that has settled."""
         for root, relative_path, detected_at in self.settler.due(time.time()):
+            self._sidecars.note(root, relative_path, self.pipeline.ticket)
             self.pipeline.submit(Change(root, relative_path, detected_at))
+
+    def submit_outdated(self) -> bool:
+        """Have pictures read again whose sidecars say something new; False if there are none."""
+        if not self._sidecars:
+            return False
+        changes = persist(
+            lambda: list(self._sidecars.outdated(self.pipeline.settled_until)),
+            self.pipeline.closing,
+            self.outage,
+        )
+        for change in changes:
+            # The file itself is as it was acknowledged.
+            self.pipeline.forget(change)
+            self.pipeline.submit(change)
+        return bool(changes)
 
     def _until_closing(self, disk: Iterator[Seen | Unknown]) -> Iterator[Seen | Unknown]:
         for each in disk:
@@ -352,6 +379,8 @@ def _work_off(indexer: Indexer, deadline: float) -> None:
     while True:
         indexer.submit_settled()
         indexer.pipeline.wait_idle()
+        if indexer.submit_outdated():
+            continue
         # A file that changed while it was read settles once more.
         if not len(indexer.settler) or time.monotonic() >= deadline:
             return

@@ -18,8 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from es_imgsearch.backoff import Outage, Stopped, persist
 from es_imgsearch.codes import Coder
+from es_imgsearch.describe import VectorSpace, vector_describers
+from es_imgsearch.describe.by_vector import VectorDescribers
+from es_imgsearch.described import merge
 from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embedding import EmbedStage, Result
@@ -86,12 +91,17 @@ class Pipeline:
         # With the time of the acknowledgement.
         self._files: Recent[tuple[Signature, float]] = Recent(_RECENT_FILES)
         self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
+        self._encoder = encoder
+        self._by_vector = VectorDescribers(vector_describers(describers))
+        # Vectors come from the look-up and from every encoder.
+        self._describing = threading.Lock()
         self._embedding = EmbedStage(
             VectorSource(encoder, self._stored_vectors, settings.batch_size),
             encoders_for(encoder, settings.workers, available_cores()),
             batch_size=settings.batch_size,
             wait_seconds=settings.batch_wait_ms / 1000,
             all_read=lambda: not self._reading,
+            begin=self._begin_by_vector,
             on_embedded=self._embedded,
             on_error=self._fail,
             stopping=self.stopping,
@@ -284,12 +294,29 @@ class Pipeline:
 
     def _embedded(self, results: Sequence[Result]) -> None:
         coder = self.coder
-        for job, picture, embedded, embed_ms in results:
+        for job, picture, embedded, embed_ms in self._described(results):
             code = None if coder is None else coder.code(embedded.vector)
             document = picture_document(job.change, picture, embedded, embed_ms, code)
             write = Write(job.change.image_id, document=document)
             counts_as = "reused" if embed_ms is None else "embedded"
             self._writing.put(Ready(job, write, counts_as, picture.state))
+
+    def _begin_by_vector(self) -> None:
+        if not self._by_vector:
+            return
+        info = persist(self._store.info, self.stopping, self.outage)
+        space = VectorSpace(self._store.index, info.meta, self._encoder, self._store.send)
+        self._by_vector.begin(space)
+
+    def _described(self, results: Sequence[Result]) -> Sequence[Result]:
+        """The same, their pictures with the fields that describers tell from the vectors."""
+        if self._by_vector:
+            vectors = np.stack([each.embedded.vector for each in results])
+            with self._describing:
+                found = self._by_vector.fields(vectors)
+            for each, fields in zip(results, found, strict=True):
+                merge(each.picture.fields, fields)
+        return results
 
     def _stored_vectors(
         self, content_ids: Sequence[str], fields: Sequence[str]

@@ -21,12 +21,16 @@ MAX_NUM_CANDIDATES = 10_000
 # is written in a picture are long and say more things than one.
 TEXT_FIELDS = (
     "title^3",
+    "product_id^3",
     "tags.text^3",
+    "keywords.text^3",
     "caption^2",
     "image_name^2",
     "folder.text",
+    "creator.text",
     "description",
     "text_in_image",
+    "attributes",
 )
 # Of a text that matches several fields the best one counts, and this much of the others.
 _TIE_BREAKER = 0.3

@@ -31,10 +31,10 @@ from io import BufferedReader
 from pathlib import PurePosixPath
 from typing import Any
 
-import orjson
 from PIL import Image
 
-from es_imgsearch.decoding import PICTURE_SUFFIXES, Decoded, decode, told, utf8, words_of
+from es_imgsearch.decoding import PICTURE_SUFFIXES, Decoded, decode, told, words_of
+from es_imgsearch.described import checked, failed, merge
 from es_imgsearch.errors import ReadError
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.rare_formats import HeaderInvalid
@@ -156,14 +156,10 @@ def _picture(
     }
     for name, describe in describers:
         try:
-            described = dict(describe(decoded.image, decoded.exif, path))
-            # What JSON cannot hold would fail when it is written, together with everybody else.
-            orjson.dumps(described, option=orjson.OPT_SERIALIZE_NUMPY)
+            described = checked(describe(decoded.image, decoded.exif, path))
         except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
-            words = f"{name}: {type(error).__name__}: {error}"[:500]
-            fields.setdefault("describe_errors", []).append(utf8(words))
-        else:
-            fields.update(described)
+            described = failed(name, error)
+        merge(fields, described)
     with told():
         picture = Picture(content_id, state, preparation.apply(decoded.image, decoded.size), fields)
         if grid is not None:

@@ -91,6 +91,11 @@ class Settings(BaseModel):
     exclude: tuple[str, ...] = Field(
         (), description="Globs of files and folders to leave out, besides the usual ones."
     )
+    describers: tuple[str, ...] = Field(
+        (),
+        description="Describers to run: names (then only these), or names with a dash before them"
+        " to leave out; by default all that are installed.",
+    )
     settle_seconds: float = Field(
         1.0, ge=0, description="A file still open elsewhere is read when unchanged this long."
     )
@@ -195,6 +200,15 @@ class Settings(BaseModel):
     def _globs(cls, value: Any) -> Any:
         # In the environment a list is written with the separator of PATH.
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+    @field_validator("describers", mode="before")
+    @classmethod
+    def _describer_names(cls, value: Any) -> Any:
+        """Of one text with commas, or of several, each name."""
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(one, str) for one in texts):
+            return value
+        return tuple(name for text in texts for one in text.split(",") if (name := one.strip()))
 
 
 def _without_password(url: str) -> str:

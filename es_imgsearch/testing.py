@@ -21,6 +21,7 @@ from es_imgsearch.preparation import Preparation, fingerprint
 from es_imgsearch.records import Embedded, FileState, Region
 from es_imgsearch.regions import REGIONS_FIELD
 from es_imgsearch.store import IndexInfo, Store, Stored, Write
+from es_imgsearch.talk import Request
 
 _GRID = 4
 
@@ -128,6 +129,10 @@ class MemoryStore:
             self._meta = change(self.info().meta)
             return self._meta
 
+    def send(self, request: Request) -> Any:
+        """What plug-ins ask for: there is no server that could answer."""
+        raise StoreRejected(f"{request.method} {request.path} needs a real Elasticsearch.")
+
     def refresh(self) -> None:
         self._request()
         with self._lock:
@@ -200,6 +205,18 @@ class MemoryStore:
         with self._lock:
             known = self._documents
             return {each: known[each]["content_id"] for each in image_ids if each in known}
+
+    def sidecar_ids(self, image_ids: Sequence[str]) -> dict[str, str | None]:
+        self._request()
+        with self._lock:
+            known = self._documents
+            return {each: known[each].get("sidecar_id") for each in image_ids if each in known}
+
+    def having(self, root_name: str, field: str) -> Iterator[str]:
+        self._request()
+        for document in self._seen[0].values():
+            if document["root"] == root_name and field in document:
+                yield document["relative_path"]
 
     def ids_by_content(self, content_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
         self._request()

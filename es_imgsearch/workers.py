@@ -26,7 +26,8 @@ from pebble import ProcessExpired, ProcessPool
 from PIL import Image
 
 from es_imgsearch.child_process import begin_child
-from es_imgsearch.describe import Describer, load_describers, shorter_side_pixels
+from es_imgsearch.describe import PictureDescriber, picture_describers, shorter_side_pixels
+from es_imgsearch.described import check_mapped
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.read import Describe, Skipped, read_file
@@ -56,7 +57,7 @@ class ReadPlan:
     describers: Sequence[str] | None = None
     grid: Grid | None = None
 
-    def shorter_side_pixels(self, describers: Sequence[Describer]) -> int | None:
+    def shorter_side_pixels(self, describers: Sequence[PictureDescriber]) -> int | None:
         """What is needed of a picture by whoever gets it; None for all there is."""
         described = shorter_side_pixels(describers)
         if described is None:
@@ -79,7 +80,7 @@ class ReadWorkers:
 
     def __init__(self, plan: ReadPlan, processes: int) -> None:
         # A describer that cannot be loaded is told here and not blamed on every file.
-        load_describers(plan.describers)
+        picture_describers(plan.describers)
         self._plan = plan
         self._processes = processes
         self._pool = self._new_pool()
@@ -246,18 +247,17 @@ def _begin_worker(plan: ReadPlan, parent: int) -> None:
     warnings.simplefilter("ignore")
     _limit_memory(plan.memory_mb)
     _plan = plan
-    describers = load_describers(plan.describers)
+    describers = picture_describers(plan.describers)
     _describers[:] = [(each.name, _mapped(each)) for each in describers]
     _shorter_side_pixels = plan.shorter_side_pixels(describers)
 
 
-def _mapped(describer: Describer) -> Describe:
-    """`describe`, held to the fields it mapped: Elasticsearch would refuse the whole document."""
+def _mapped(describer: PictureDescriber) -> Describe:
+    """`describe`, held to the fields it mapped."""
 
     def describe(image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         fields = describer.describe(image, exif, path)
-        if unmapped := sorted(fields.keys() - describer.mapping.keys()):
-            raise ValueError(f"it gave fields that it did not map: {', '.join(unmapped)}")
+        check_mapped(fields, describer.mapping)
         return fields
 
     return describe

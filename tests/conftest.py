@@ -30,6 +30,9 @@ os.environ.setdefault("ES_JAVA_OPTS", "-Xms1g -Xmx1g")
 for variable in [name for name in os.environ if name.startswith("ES_IMGSEARCH_")]:
     if variable != "ES_IMGSEARCH_ES_HOME":
         del os.environ[variable]
+# Looking for writing in pictures takes longer than everything else together; the tests that are
+# about it ask for it.
+os.environ["ES_IMGSEARCH_DESCRIBERS"] = "-text_in_image"
 for variable in ("ES_URL", "ES_API_KEY", "ES_CA_CERTS"):
     os.environ.pop(variable, None)
 
@@ -80,6 +83,7 @@ def settings(es_url: str, index_name: str) -> Settings:
             "read_workers": 1,
             "settle_seconds": 0.1,
             "batch_wait_ms": 5.0,
+            "describers": ["-text_in_image"],
         },
         environment={},
     )

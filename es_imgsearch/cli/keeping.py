@@ -15,6 +15,7 @@ import click
 
 from es_imgsearch.cli.shared import (
     allow_deletes_option,
+    describers_option,
     exclude_option,
     open_store,
     roots_argument,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @with_settings_options
 @roots_argument
 @exclude_option
+@describers_option
 @allow_deletes_option
 @workers_option
 @click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
@@ -63,6 +65,7 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
 @with_settings_options
 @roots_argument
 @exclude_option
+@describers_option
 @allow_deletes_option
 @workers_option
 @sigterm_as_ctrl_c()
@@ -116,7 +119,7 @@ def _indexer(
         settings,
         allow_deletes=allow_deletes,
         warm_up=warm_up,
-        describers=mapped_describers(info.properties, settings.index),
+        describers=mapped_describers(info.properties, settings.index, settings.describers),
         grid=info.meta.grid,
         coder=load_coder(store, info.meta),
     )

@@ -39,7 +39,7 @@ _SETTINGS_OPTIONS = (
 
 
 # Options that only some commands have and that are settings all the same.
-_AS_SETTINGS = ("encoder", "exclude", "metrics_port", "workers")
+_AS_SETTINGS = ("encoder", "exclude", "describers", "metrics_port", "workers")
 
 
 def with_settings_options(function: F) -> F:
@@ -72,6 +72,12 @@ exclude_option = click.option(
     multiple=True,
     callback=lambda _context, _parameter, value: value or None,
     help="Leave out files or folders, besides the usual ones; may be repeated.",
+)
+describers_option = click.option(
+    "--describers",
+    metavar="NAMES",
+    help="Run only these describers, separated by commas; with a dash before a name, all but that."
+    "  [default: all]",
 )
 allow_deletes_option = click.option(
     "--allow-deletes", is_flag=True, help="Carry out deletions that would otherwise pause."

@@ -1,29 +1,48 @@
 """Describers: plug-ins that add fields to a picture's document.
 
-A describer is found through the entry-point group `es_imgsearch.describers`, runs in the
-reading workers, and names its fields and their mapping beside its code.  It must not import
-torch.
+A describer is found through the entry-point group `es_imgsearch.describers` and names its fields
+and their mapping beside its code.  There are two kinds, told apart by the attribute `source`:
+
+    "picture"  gets the decoded picture, in the reading workers; must not import torch
+    "vector"   gets the picture's vector, once there is one, where the encoder runs
+
+A describer is switched on and off by its name, in the setting `describers`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard, cast
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from es_imgsearch.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from es_imgsearch.embed.protocol import Encoder
+    from es_imgsearch.mapping import Meta
+    from es_imgsearch.talk import Request
 
 logger = logging.getLogger(__name__)
 
 GROUP = "es_imgsearch.describers"
 
 
-class Describer(Protocol):
+class PictureDescriber(Protocol):
     """One noun's worth of fields, from one picture.
+
+    Describers run in the order of their names; of two that give the same field, the later counts.
+    It may also have the attributes `source` ("picture", which is what it is without), and
+    `missing`: in words, what has to be installed before it can work, None if it can.  One that
+    lacks something is left out unless it is asked for by name.
 
     Pictures are decoded small, at half the cost for a large JPEG.  A describer says of how much
     it needs with the attribute ``shorter_side_pixels``: what the shorter side is to have at least,
@@ -44,11 +63,57 @@ class Describer(Protocol):
         """
 
 
-def shorter_side_pixels(describers: Iterable[Describer]) -> int | None:
+def shorter_side_pixels(describers: Iterable[PictureDescriber]) -> int | None:
     """What the shorter side of a picture has to have for all of these; None: it is to be whole."""
     wanted = [getattr(describer, "shorter_side_pixels", None) for describer in describers]
     known = [pixels for pixels in wanted if pixels is not None]
     return max(known, default=0) if len(known) == len(wanted) else None
+
+
+class VectorDescriber(Protocol):
+    """One noun's worth of fields, from the vectors of pictures.
+
+    What the encoder saw before costs nothing again: copies, renamed files and `describe` come here
+    with stored vectors.  May have `missing`, as a PictureDescriber may.
+    """
+
+    name: str
+    source: Literal["vector"]
+    mapping: Mapping[str, Mapping[str, Any]]
+
+    def begin(self, space: VectorSpace) -> None:
+        """Called once, in the thread of the encoder, before the first vectors come.
+
+        An exception is noted in `describe_errors` of every picture, which lacks these fields.
+        """
+
+    def describe_vectors(self, vectors: npt.NDArray[np.float32]) -> Sequence[Mapping[str, Any]]:
+        """Of each of the n vectors, of shape (n, dims) and unit length, the fields it gives.
+
+        An exception costs the fields of those pictures that raise it when they come alone.
+        """
+
+
+Describer: TypeAlias = PictureDescriber | VectorDescriber
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSpace:
+    """Where the vectors come from, and whom a describer may ask.
+
+    `encoder` gives vectors as the index stores them (of profile `reduced`: the short ones), and
+    is the one whose `embed_texts` they may be compared with, if it `supports_text`.  `send`
+    carries out a request to Elasticsearch, for what is kept beside the index.
+    """
+
+    index: str
+    meta: Meta
+    encoder: Encoder
+    send: Callable[[Request], Any]
+
+
+def is_by_vector(describer: Describer) -> TypeGuard[VectorDescriber]:
+    return getattr(describer, "source", "picture") == "vector"
 
 
 @cache
@@ -76,21 +141,68 @@ def load_describers(names: Sequence[str] | None = None) -> list[Describer]:
     return describers
 
 
-def mapped_describers(properties: Mapping[str, Any], index: str) -> list[str]:
-    """Names of the installed describers all of whose fields the index maps.
+def picture_describers(names: Sequence[str] | None = None) -> list[PictureDescriber]:
+    """Those of these names, or of all that can work, that run in the reading workers."""
+    loaded = chosen_describers() if names is None else load_describers(names)
+    return [cast("PictureDescriber", each) for each in loaded if not is_by_vector(each)]
+
+
+def vector_describers(names: Sequence[str] | None = None) -> list[VectorDescriber]:
+    """Those of these names, or of all that can work, that run where the encoder does."""
+    loaded = chosen_describers() if names is None else load_describers(names)
+    return [each for each in loaded if is_by_vector(each)]
+
+
+def chosen_describers(asked: Iterable[str] = ()) -> list[Describer]:
+    """The describers that a setting asks for: all, only those named, or all but those with a dash.
+
+    ``exif``, ``colours`` are these two alone; ``-layout`` is every one but that.  They come in the
+    order of their names: of two that give the same field, the later counts.
+
+    Raises SettingsError for a name that is not installed, and for one asked for that lacks
+    something.
+    """
+    asked = set(asked)
+    off = {name[1:] for name in asked if name.startswith("-")}
+    named = sorted(name for name in asked if not name.startswith("-"))
+    # (Those that are not asked for may be broken.)
+    chosen = load_describers(named)
+    for describer in chosen:
+        if (missing := missing_of(describer)) is not None:
+            raise SettingsError(f"The describer {describer.name!r} cannot work: {missing}.")
+    if unknown := sorted(off - set(describer_names())):
+        raise SettingsError(
+            f"There is no describer {unknown[0]!r} to switch off; installed are"
+            f" {', '.join(describer_names())}."
+        )
+    if named:
+        return [each for each in chosen if each.name not in off]
+    rest = load_describers([name for name in describer_names() if name not in off])
+    return [each for each in rest if missing_of(each) is None]
+
+
+def missing_of(describer: Describer) -> str | None:
+    """What has to be installed before it can work, in words; None if it can."""
+    missing: str | None = getattr(describer, "missing", None)
+    return missing
+
+
+def mapped_describers(
+    properties: Mapping[str, Any], index: str, asked: Iterable[str] = ()
+) -> list[str]:
+    """Names of the describers asked for (see `chosen_describers`) whose fields the index maps.
 
     The index refuses whole documents for one field that it does not map, so the others are
     left out, with a warning.
     """
     names = []
-    for name in describer_names():
-        (describer,) = load_describers([name])
+    for describer in chosen_describers(asked):
         if lacking := sorted(describer.mapping.keys() - properties.keys()):
             logger.warning(
                 "The describer %r is left out, since index %r has no field %s: add what is"
                 " missing with `es-imgsearch init --index %s`.",
-                name, index, ", ".join(lacking), index,
+                describer.name, index, ", ".join(lacking), index,
             )  # fmt: skip
         else:
-            names.append(name)
+            names.append(describer.name)
     return names

@@ -1,4 +1,4 @@
-"""What the camera wrote: when, with what, where.
+"""What the camera wrote: when, with what, how, where.
 
 Tags as in CIPA DC-008 (Exif 2.32); cameras and editors break every rule of it, so each field
 is read on its own and left out when it makes no sense.
@@ -17,30 +17,49 @@ _EARLIEST_YEAR = 1826  # the first photograph that is left
 _LARGEST_OFFSET = timedelta(hours=14)  # of the world's time zones; Elasticsearch takes 18
 
 
+# What no camera does: seconds, focal ratio, ISO speed, millimetres.
+_MOST_EXPOSURE_SECONDS = 1e5
+_MOST_F_NUMBER = 1e3
+_MOST_ISO = 100_000_000
+_MOST_FOCAL_LENGTH_MM = 1e5
+
+
 class Exif:
-    """Fields taken_at, camera and location."""
+    """Fields taken_at, camera, lens, what the exposure was, and location."""
 
     name = "exif"
     shorter_side_pixels = 0
     mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "taken_at": {"type": "date"},
         "camera": {"type": "keyword"},
+        "lens": {"type": "keyword"},
+        "exposure_seconds": {"type": "float"},
+        "f_number": {"type": "float"},
+        "iso": {"type": "integer"},
+        "focal_length_mm": {"type": "float"},
         "location": {"type": "geo_point"},
     }
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         _ = image, path
+        details = _part(exif, ExifTags.IFD.Exif)
+        tags = ExifTags.Base
+        iso = _number(details.get(tags.ISOSpeedRatings), _MOST_ISO)
         fields = {
-            "taken_at": _taken_at(exif),
-            "camera": _camera(exif),
+            "taken_at": _taken_at(details),
+            "camera": _device(exif.get(tags.Make), exif.get(tags.Model)),
+            "lens": _device(details.get(tags.LensMake), details.get(tags.LensModel)),
+            "exposure_seconds": _number(details.get(tags.ExposureTime), _MOST_EXPOSURE_SECONDS),
+            "f_number": _number(details.get(tags.FNumber), _MOST_F_NUMBER),
+            "iso": None if iso is None else round(iso) or None,
+            "focal_length_mm": _number(details.get(tags.FocalLength), _MOST_FOCAL_LENGTH_MM),
             "location": _location(exif),
         }
         return {name: value for name, value in fields.items() if value is not None}
 
 
-def _taken_at(exif: Image.Exif) -> str | None:
+def _taken_at(details: Mapping[int, Any]) -> str | None:
     """ISO 8601 to the second; without an offset where the camera wrote none."""
-    details = _part(exif, ExifTags.IFD.Exif)
     for moment_tag, offset_tag in (
         (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
         (ExifTags.Base.DateTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
@@ -68,13 +87,25 @@ def _offset(text: str) -> str:
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
 
 
-def _camera(exif: Image.Exif) -> str | None:
-    make, model = _text(exif.get(ExifTags.Base.Make)), _text(exif.get(ExifTags.Base.Model))
+def _device(maker: Any, name: Any) -> str | None:
+    make, model = _text(maker), _text(name)
     # "NIKON CORPORATION" makes the "NIKON D90".
     brand = make.partition(" ")[0].lower()
     if model.lower().startswith(brand):
         return model[:256] or None
     return f"{make} {model}".strip()[:256] or None
+
+
+def _number(value: Any, most: float) -> float | None:
+    """A positive number of at most `most`, to six digits, as a float holds it."""
+    if isinstance(value, (tuple, list)) and value:
+        value = value[0]
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    # (Comparing with NaN is never true.)
+    return float(f"{number:.6g}") if 0 < number <= most else None
 
 
 def _location(exif: Image.Exif) -> dict[str, float] | None:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from es_imgsearch.describe.shrunken import shrink, shrunken
+
 _CELLS = 3  # a side
 _HUES = 8
 _GREYS = 4
@@ -42,7 +44,7 @@ class Layout:
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         _ = exif, path
-        return {"colour_embedding": colour_vector(image)}
+        return {"colour_embedding": colour_vector(shrunken(image))}
 
 
 def colour_vector(image: Image.Image) -> npt.NDArray[np.float32]:
@@ -55,8 +57,7 @@ def colour_vector(image: Image.Image) -> npt.NDArray[np.float32]:
     (Bhattacharyya 1943), 1 for the same colours in the same places and 0 for none in common.
     """
     side = _CELLS * _SIDE_PIXELS
-    # 4,000 x 3,000 pixels take 20 ms so, and 36 ms without reducing_gap.
-    small = image.resize((side, side), Image.Resampling.BOX, reducing_gap=2.0)
+    small = shrink(image).resize((side, side), Image.Resampling.BOX)
     hue, saturation, value = np.moveaxis(np.asarray(small.convert("HSV"), np.float32), 2, 0)
     colourfulness = saturation / 255 * np.minimum(value / _DARK, 1)
     # Hues lie on a circle, greys between two ends.

@@ -24,7 +24,7 @@ REST_COLUMN = "other_values"
 _FORMAT_VERSION = 1
 
 # The mapping does not tell which fields hold lists.
-_LISTS = {"colours", "describe_errors", "tags"}
+_LISTS = {"colours", "describe_errors", "keywords", "palette", "tags"}
 _INTS = {"long", "integer", "short", "byte"}
 _FLOATS = {"float", "double", "half_float"}
 _JSON_TYPES = {"flattened", "geo_point", "nested", "object"}

@@ -148,6 +148,12 @@ class Listings(Requests):
         for hit in self._pages(self.pictures, body):
             yield hit["sort"][1]
 
+    def having(self, root_name: str, field: str) -> Iterator[str]:
+        """Stored paths of a root's documents that have this field."""
+        filters = [{"term": {"root": root_name}}, {"exists": {"field": field}}]
+        for hit in self._pages(self.index, {"query": {"bool": {"filter": filters}}}):
+            yield hit["sort"][1]
+
     def failed(self) -> Iterator[Mapping[str, Any]]:
         """Every failure's document, by root and path."""
         for hit in self._pages(self.failures, {"query": {"match_all": {}}, "_source": True}):

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from es_imgsearch import creation, queries
+from es_imgsearch.describe.colours import Colours
 from es_imgsearch.describe.exif import Exif
+from es_imgsearch.describe.sidecar import Sidecar
 from es_imgsearch.errors import ImageMissing, StoreRejected
 from es_imgsearch.mapping import (
     SIMILARITIES,
@@ -214,14 +216,23 @@ def test_fields_that_came_later_are_added_in_place(
         {"modified_at": "9999-12-31T23:59:59.999+00:00"},
         {"modified_at": None},
         {"describe_errors": ["x" * 500] * 3},
+        {"keywords": [f"{n}".ljust(1024, "\U0010ffff") for n in range(1000)]},
+        {"creator": "\U0010ffff" * 1024, "title": "x" * 100_000, "rating": -1},
+        {"product_id": "\U0010ffff" * 1024, "source_url": "\U0010ffff" * 4096},
+        {
+            "attributes": {"n" * 200: {"n" * 200: ["\U0010ffff" * 1024]}},
+            "colour_shares": {"red": 1},
+        },
+        {"iso": 100_000_000, "exposure_seconds": 1e-30, "f_number": 1e3, "focal_length_mm": 1e5},
     ],
     ids=str,
 )
 def test_the_extremes_of_what_is_read_from_a_file_are_accepted(
     real_store: Store, fields: dict[str, Any]
 ):
-    """tests/unit/test_exif.py proves that the describer gives nothing beyond them."""
-    real_store.create(new_meta(SEAL, "exact", "cosine"), [Exif.mapping])
+    """test_exif.py, test_iptc.py and test_sidecar.py show that describers give nothing beyond."""
+    described = [Exif.mapping, Sidecar.mapping, Colours.mapping]
+    real_store.create(new_meta(SEAL, "exact", "cosine"), described)
     (vector,) = vectors(1)
     outcome = real_store.write([Write("0", document=document(0, vector, **fields))])
     assert outcome == {"0": None}

@@ -7,10 +7,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from es_imgsearch.cli import main
+from es_imgsearch.describe import VectorSpace
+from es_imgsearch.describe.by_vector import VectorDescribers
+from es_imgsearch.mapping import Seal, new_meta
+from es_imgsearch.testing import FakeEncoder
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])
@@ -60,6 +67,27 @@ def test_the_python_of_the_readme_runs(es_url: str, photographs: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1] == "chelsea.png"
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+def test_the_describers_of_the_how_to_work(photographs: Path):
+    code = blocks(CHECKOUT / "docs" / "how-to" / "describe-pictures.md", "python")
+    names: dict[str, Any] = {}
+    for block in code:
+        exec(block, names)
+    with Image.open(photographs / "chelsea.png") as opened:
+        sharp = opened.convert("RGB")
+    describer = names["Sharpness"]()
+    blurred = sharp.filter(ImageFilter.GaussianBlur(3))
+    found = [describer.describe(each, Image.Exif(), "a.png") for each in (sharp, blurred)]
+    assert found[0].keys() == describer.mapping.keys()
+    assert found[0]["sharpness"] > 2 * found[1]["sharpness"]
+    by_vector = VectorDescribers([names["Centre"]()])
+    seal = Seal("fake", "1", 2, "f")
+    meta = new_meta(seal, "exact", "cosine")
+    by_vector.begin(VectorSpace("images", meta, FakeEncoder(), lambda _request: None))
+    assert by_vector.fields(np.array([[3.0, 4.0]], np.float32)) == [
+        {"first_number": pytest.approx(0.6)}
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))

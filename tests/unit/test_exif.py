@@ -235,6 +235,32 @@ def read_block(block: bytes) -> dict[str, Any]:
     return dict(Exif().describe(decoded.image, decoded.exif, "a.jpg"))
 
 
+def test_lens_and_exposure_survive_being_written_and_read():
+    tags = ExifTags.Base
+    details = {
+        tags.LensMake: "NIKON",
+        tags.LensModel: "AF-S 35mm f/1.8",
+        tags.ExposureTime: IFDRational(1, 250),
+        tags.FNumber: IFDRational(18, 10),
+        tags.ISOSpeedRatings: 400,
+        tags.FocalLength: IFDRational(35, 1),
+    }
+    assert Exif().describe(IMAGE, from_file(exif_of(details=details)), "a.jpg") == {
+        "lens": "NIKON AF-S 35mm f/1.8",
+        "exposure_seconds": 0.004,
+        "f_number": 1.8,
+        "iso": 400,
+        "focal_length_mm": 35.0,
+    }
+
+
+@pytest.mark.parametrize("value", [0, -1, IFDRational(1, 0), float("nan"), float("inf"), "x", None])
+def test_an_exposure_that_no_camera_makes_is_left_out(value):
+    tags = ExifTags.Base
+    details = {tags.ExposureTime: value, tags.FNumber: value, tags.ISOSpeedRatings: value}
+    assert described(details=details) == {}
+
+
 def test_a_block_cut_anywhere_gives_what_is_left_of_it():
     block = full_block()
     whole = read_block(block)

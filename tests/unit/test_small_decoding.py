@@ -187,7 +187,9 @@ def ending(content: bytes, pixels: int | None) -> str:
 def test_a_reader_decodes_as_much_as_whoever_needs_most():
     plan = ReadPlan(Preparation(), MAX_PIXELS, 1024, 10.0)
     assert plan.shorter_side_pixels([]) == 448
-    assert plan.shorter_side_pixels(load_describers()) == 512
+    assert plan.shorter_side_pixels(load_describers(["hashes", "layout"])) == 512
+    # Small print needs the most.
+    assert plan.shorter_side_pixels(load_describers(["hashes", "text_in_image"])) == 1200
     with_tiles = ReadPlan(Preparation(), MAX_PIXELS, 1024, 10.0, grid=Grid(3, 2))
     assert with_tiles.shorter_side_pixels([]) == 3 * 448
 

@@ -1,0 +1,126 @@
+"""What people wrote into the file: title, description, creator, keywords and rating.
+
+As IPTC's two forms have it (Photo Metadata Standard 2023.1: XMP, and the older IIM 4.2), or else
+EXIF.  Where they differ, XMP counts first and EXIF last, as programs write XMP in any case
+(Metadata Working Group, Guidelines for Handling Image Metadata 2.0, 2010).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from PIL import ExifTags, Image
+
+from es_imgsearch.describe.written import MAPPING, written_fields
+from es_imgsearch.describe.xmp import xmp_properties
+
+# Where a file keeps IIM: a resource of Photoshop's (in JPEG), a tag of TIFF.
+_IIM_RESOURCE = 0x0404
+_IIM_TAG = 33723
+
+_MARKER = 0x1C
+_HEADER_BYTES = 5
+# Record and number of a dataset.
+_IIM_CHARACTERS = (1, 90)
+_IIM_UTF8 = b"\x1b%G"
+_IIM_NAMES = {(2, 5): "title", (2, 120): "description", (2, 80): "creator", (2, 25): "keywords"}
+_IIM_LISTS = {"creator", "keywords"}
+_EXTENDED_LENGTH = 0x8000
+
+_XP_TITLE, _XP_KEYWORDS, _RATING = 0x9C9B, 0x9C9E, 0x4746
+
+# Cameras write their maker's name here.
+_NO_DESCRIPTION = ("digital camera", "samsung", "dcim", "default", "untitled")
+
+
+class Iptc:
+    """Fields title, description, creator, keywords and rating."""
+
+    name = "iptc"
+    shorter_side_pixels = 0
+    mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = MAPPING
+
+    def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
+        _ = path
+        fields = _of_exif(exif)
+        fields |= written_fields(_iim(image, exif))
+        packet = image.info.get("xmp")
+        if isinstance(packet, str):
+            packet = packet.encode()
+        if isinstance(packet, bytes):
+            try:
+                fields |= written_fields(xmp_properties(packet))
+            except ValueError:
+                # Malformed as half of all EXIF; what stands elsewhere is good.
+                return fields
+        return fields
+
+
+def _of_exif(exif: Image.Exif) -> dict[str, Any]:
+    description = _text(exif.get(ExifTags.Base.ImageDescription))
+    if description.lower().endswith(_NO_DESCRIPTION):
+        description = ""
+    return written_fields(
+        {
+            "title": _windows_text(exif.get(_XP_TITLE)),
+            "description": description,
+            "creator": _text(exif.get(ExifTags.Base.Artist)).split(";"),
+            "keywords": _windows_text(exif.get(_XP_KEYWORDS)).split(";"),
+            "rating": exif.get(_RATING),
+        }
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = _decoded(value)
+    return value.partition("\0")[0].strip() if isinstance(value, str) else ""
+
+
+def _windows_text(value: Any) -> str:
+    """UTF-16, as Windows writes it: bytes, or the same as numbers."""
+    try:
+        return bytes(value).decode("utf-16-le").partition("\0")[0].strip()
+    except (TypeError, ValueError):
+        return ""
+
+
+def _iim(image: Image.Image, exif: Image.Exif) -> dict[str, Any]:
+    resources = image.info.get("photoshop")
+    block = resources.get(_IIM_RESOURCE) if isinstance(resources, Mapping) else None
+    if block is None:
+        block = exif.get(_IIM_TAG)
+    raw: dict[str, Any] = {}
+    is_utf8 = False
+    for dataset, value in _datasets(block if isinstance(block, bytes) else b""):
+        if dataset == _IIM_CHARACTERS:
+            is_utf8 = value == _IIM_UTF8
+        if (name := _IIM_NAMES.get(dataset)) is None:
+            continue
+        text = value.decode("utf-8", "replace") if is_utf8 else _decoded(value)
+        if name in _IIM_LISTS:
+            raw.setdefault(name, []).append(text)
+        else:
+            raw.setdefault(name, text)
+    return raw
+
+
+def _datasets(block: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """Record and number of each dataset, and its bytes, up to the first that is malformed."""
+    at = 0
+    while at + _HEADER_BYTES <= len(block) and block[at] == _MARKER:
+        length = int.from_bytes(block[at + 3 : at + 5])
+        start = at + _HEADER_BYTES
+        if length >= _EXTENDED_LENGTH or start + length > len(block):
+            return
+        yield (block[at + 1], block[at + 2]), block[start : start + length]
+        at = start + length
+
+
+def _decoded(value: bytes) -> str:
+    """Most writers use UTF-8 and do not say so; the others mean the Western code page."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("cp1252", "replace")

@@ -1,0 +1,65 @@
+"""What people wrote of a picture: the same fields, whether it stands in the file or beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+_KEYWORD_AND_TEXT: Final = {"type": "keyword", "fields": {"text": {"type": "text"}}}
+
+MAPPING: Final[Mapping[str, Mapping[str, Any]]] = {
+    "title": {
+        "type": "text",
+        "fields": {"keyword": {"type": "keyword", "ignore_above": 1024}},
+    },
+    "description": {"type": "text"},
+    "creator": _KEYWORD_AND_TEXT,
+    "keywords": _KEYWORD_AND_TEXT,
+    "rating": {"type": "byte"},
+}
+
+# Characters.  Elasticsearch refuses a document with a keyword of more than 32,766 bytes.
+MOST_KEYWORD = 1024
+_MOST_TEXT = 100_000
+_MOST_KEYWORDS = 1000
+
+_RATINGS = range(-1, 6)
+
+
+def written_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of MAPPING, of values as they were found; what makes no sense is left out.
+
+    `creator` and `keywords` may be one text or several; one creator stays one text.
+    """
+    creators = texts_of(raw.get("creator"))
+    fields = {
+        "title": text_of(raw.get("title"), _MOST_TEXT),
+        "description": text_of(raw.get("description"), _MOST_TEXT),
+        "creator": creators[0] if len(creators) == 1 else creators,
+        "keywords": texts_of(raw.get("keywords")),
+        "rating": rating_of(raw.get("rating")),
+    }
+    return {name: value for name, value in fields.items() if value not in (None, "", [])}
+
+
+def text_of(value: Any, most: int) -> str:
+    """A text, or a number as one, cut to so many characters; what stands before the first NUL."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return ""
+    return str(value).partition("\0")[0].strip()[:most]
+
+
+def texts_of(value: Any) -> list[str]:
+    """One text or a list of them as a list, each once."""
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    texts = (text_of(each, MOST_KEYWORD) for each in values)
+    return list(dict.fromkeys(text for text in texts if text))[:_MOST_KEYWORDS]
+
+
+def rating_of(value: Any) -> int | None:
+    """Stars from 0 to 5, or -1 for a picture that was rejected, as XMP has it; None for no such."""
+    try:
+        stars = round(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return stars if stars in _RATINGS else None

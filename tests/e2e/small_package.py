@@ -1,0 +1,71 @@
+"""A package of somebody else's that brings describers; installed by test_describers.py."""
+
+MODULE = '''
+import numpy as np
+
+
+class Mood:
+    name = "mood"
+    mapping = {"mood": {"type": "keyword"}, "brightness": {"type": "float"}}
+
+    def describe(self, image, exif, path):
+        level = float(np.asarray(image.convert("L")).mean())
+        return {"mood": "bright" if level > 127 else "dark", "brightness": level}
+
+
+class Broken:
+    name = "broken"
+    mapping = {"never": {"type": "keyword"}}
+
+    def describe(self, image, exif, path):
+        raise RuntimeError("out of order")
+
+
+class Sign:
+    """Of the vector: whether its first number is positive."""
+
+    name = "sign"
+    source = "vector"
+    mapping = {"sign": {"type": "keyword"}, "dims_seen": {"type": "integer"}}
+
+    def begin(self, space):
+        self.seal = space.meta.seal
+
+    def describe_vectors(self, vectors):
+        assert vectors.shape[1] == self.seal.dims
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+        return [
+            {"sign": "plus" if vector[0] > 0 else "minus", "dims_seen": len(vector)}
+            for vector in vectors
+        ]
+
+
+class Late:
+    name = "late"
+    source = "vector"
+    mapping = {"late": {"type": "keyword"}}
+
+    def begin(self, space):
+        pass
+
+    def describe_vectors(self, vectors):
+        raise RuntimeError("too late")
+'''
+
+PROJECT = """[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "mood-describers"
+version = "1.0"
+
+[tool.hatch.build.targets.wheel]
+include = ["mood_describers.py"]
+
+[project.entry-points."es_imgsearch.describers"]
+mood = "mood_describers:Mood"
+broken = "mood_describers:Broken"
+sign = "mood_describers:Sign"
+late = "mood_describers:Late"
+"""

@@ -1,0 +1,234 @@
+"""Describers as a user meets them: installed, switched, searched by; and files beside pictures."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from house import House, until
+from PIL import Image
+from small_package import MODULE, PROJECT
+from text_samples import chinese, written_on
+
+from es_imgsearch import ImageSearch
+from es_imgsearch.errors import SettingsError
+from es_imgsearch.indexer import Indexer, sync
+from es_imgsearch.records import Change, image_id
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import Store
+
+COMMAND = Path(sys.executable).with_name("es-imgsearch")
+
+
+# -- a package of somebody else's, everything switched on, the command line ----------------------
+
+
+@pytest.fixture(scope="module")
+def small_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built and installed into a folder, as an installer does with a pure wheel."""
+    source = tmp_path_factory.mktemp("mood")
+    (source / "mood_describers.py").write_text(MODULE)
+    (source / "pyproject.toml").write_text(PROJECT)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist"]
+    subprocess.run(build, cwd=source, check=True, capture_output=True)
+    (built,) = (source / "dist").glob("*.whl")
+    installed = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(installed)
+    return installed
+
+
+class Commands:
+    def __init__(self, settings: Settings, packages: Path, folder: Path) -> None:
+        self.folder = folder
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("ES_IMGSEARCH_")},
+            "ES_URL": settings.es_url,
+            "ES_IMGSEARCH_INDEX": settings.index,
+            "PYTHONPATH": str(packages),
+        }
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [COMMAND, *arguments],
+            env=self._environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+
+def test_all_kinds_together(
+    settings: Settings, real_store: Store, small_package: Path, photographs: Path, tmp_path: Path
+):
+    """What two strangers and we ourselves tell of pictures; and one word only in the pixels."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    with Image.open(photographs / "coffee.png") as coffee:
+        written_on(coffee, "Zanzibar 1964").save(folder / "1.png")
+    with Image.open(photographs / "chelsea.png") as cat:
+        cat.save(folder / "2.png")
+    chinese().save(folder / "3.png")
+    (folder / "2.json").write_text('{"title": "Unhurried", "attributes": {"breed": "tabby"}}')
+    run = Commands(settings, small_package, tmp_path)
+    run("init", "--encoder", "starter", "--profile", "exact")
+    run("sync", str(folder))
+    client = ImageSearch(settings=settings)
+    stored = {hit.relative_path: dict(hit.fields) for hit in client.search_text("photo", k=5)}
+    assert stored.keys() == {"1.png", "2.png", "3.png"}
+    for fields in stored.values():
+        assert fields["mood"] in {"bright", "dark"}
+        assert fields["sign"] in {"plus", "minus"}
+        assert fields["dims_seen"] == real_store.info().meta.seal.dims
+        assert fields["describe_errors"] == [
+            "broken: RuntimeError: out of order", "late: RuntimeError: too late",
+        ]  # fmt: skip
+        assert not fields.keys() & {"never", "late"}
+        assert {"colours", "perceptual_hash"} <= fields.keys()
+    assert stored["3.png"]["mood"] == "bright"
+    assert stored["3.png"]["colours"][0] == "white"
+    assert client.search_text("photo", k=5, filters={"mood": "bright", "title": None})
+
+    # The words stand in no name, no tag and no other field.
+    for word, name in (("Zanzibar", "1.png"), ("王中山田", "3.png"), ("unhurried", "2.png")):
+        for mode in ("hybrid", "text"):
+            found = orjson.loads(run("search", word, "--mode", mode, "--json"))
+            assert found[0]["relative_path"] == name, (word, mode)
+        assert len(found) == 1
+    tabby = client.search_text("cat", k=5, filters={"attributes.breed": "tabby"})
+    assert [hit.relative_path for hit in tabby] == ["2.png"]
+
+    (folder / "4.png").write_bytes((folder / "2.png").read_bytes())
+    run("sync", str(folder), "--describers", "mood,layout")
+    client.reload()
+    (hit,) = (hit for hit in client.search_text("cat", k=5) if hit.relative_path == "4.png")
+    assert "mood" in hit.fields
+    assert not hit.fields.keys() & {"colours", "sign", "describe_errors", "perceptual_hash"}
+    assert "mood_of_all" in run("sync", str(folder), "--describers", "mood_of_all", code=2)
+
+
+# -- which of them run ---------------------------------------------------------------------------
+
+
+def test_they_are_switched_by_name(house: House):
+    house.picture("a.png", 1)
+    for asked, present in (
+        (["-text_in_image", "-colours"], {"perceptual_hash", "colour_embedding"}),
+        (["colours"], {"colours", "palette"}),
+    ):
+        indexer = house.indexer(describers=tuple(asked))
+        try:
+            indexer.pipeline.forget(change_of(indexer, "a.png"))
+            indexer.pipeline.submit(change_of(indexer, "a.png"))
+            indexer.pipeline.wait_idle()
+        finally:
+            indexer.pipeline.close()
+        source = document(house, "a.png")
+        ours = {"perceptual_hash", "colours", "palette"}
+        assert source.keys() & ours == present & ours
+    with pytest.raises(SettingsError, match="no describer 'paint'"):
+        house.indexer(describers=("-paint",))
+
+
+# -- files beside pictures -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def house(real_store: Store, settings: Settings, tmp_path: Path) -> House:
+    return House(real_store, settings, tmp_path)
+
+
+def change_of(indexer: Indexer, name: str) -> Change:
+    return Change(indexer.roots[0], name, 0.0)
+
+
+def document(house: House, name: str) -> dict[str, Any]:
+    return dict(house.store.get(image_id("r", name)))
+
+
+def title(house: House, name: str) -> str | None:
+    return document(house, name).get("title")
+
+
+def put(house: House, name: str, content: str) -> None:
+    path = house.folder / name
+    path.with_name(f".{path.name}").write_text(content)
+    path.with_name(f".{path.name}").rename(path)
+
+
+def vectors(house: House) -> np.ndarray:
+    return np.stack([row[-1] for _, row in sorted(house.indexed().items())])
+
+
+def test_a_daemon_notices_what_is_said_beside_a_picture(house: House):
+    house.pictures(3)
+    with house.watched() as running:
+        until(lambda: len(house.indexed()) == 3)
+        before = vectors(house)
+        put(house, "000.json", '{"title": "first", "product_id": "4711"}')
+        until(lambda: title(house, "000.png") == "first")
+        put(house, "000.json", '{"title": "changed"}')
+        until(lambda: title(house, "000.png") == "changed")
+        assert "product_id" not in document(house, "000.png")
+        put(house, "metadata.csv", "file_name,title,shelf\n001.png,second,3\n002.png,third,4\n")
+        until(lambda: title(house, "001.png") == "second" and title(house, "002.png") == "third")
+        assert document(house, "001.png")["attributes"] == {"shelf": "3"}
+        (house.folder / "000.json").unlink()
+        until(lambda: title(house, "000.png") is None)
+        written = running.indexer.counts.stored
+        put(house, "metadata.csv", "file_name,title,shelf\n001.png,second,3\n002.png,other,4\n")
+        until(lambda: title(house, "002.png") == "other")
+        until(lambda: running.indexer.pipeline.in_flight == 0)
+        # Of the table's rows only one is another.
+        assert running.indexer.counts.stored == written + 1
+        assert running.indexer.counts.embedded == 3
+        np.testing.assert_array_equal(vectors(house), before)
+
+
+def test_what_was_said_while_nobody_watched_is_found_by_comparing(house: House):
+    house.pictures(4)
+    put(house, "000.json", '{"title": "stays"}')
+    put(house, "001.json", '{"title": "before"}')
+    put(house, "002.json", '{"title": "goes"}')
+    assert synced(house) == (4, 0)
+    before = vectors(house)
+    assert synced(house) == (0, 0)
+    put(house, "001.json", '{"title": "after"}')
+    (house.folder / "002.json").unlink()
+    put(house, "003.json", '{"title": "new"}')
+    assert synced(house) == (0, 3)
+    titles = [title(house, f"00{n}.png") for n in range(4)]
+    assert titles == ["stays", "after", None, "new"]
+    np.testing.assert_array_equal(vectors(house), before)
+    assert synced(house) == (0, 0)
+
+
+def test_what_cannot_be_understood_is_noted_until_it_is_mended(house: House):
+    house.pictures(1)
+    put(house, "000.json", "{")
+    assert synced(house) == (1, 0)
+    (error,) = document(house, "000.png")["describe_errors"]
+    assert error.startswith("sidecar: ValueError: 000.json is no JSON")
+    put(house, "000.json", '{"title": "mended"}')
+    assert synced(house) == (0, 1)
+    assert title(house, "000.png") == "mended"
+    assert "describe_errors" not in document(house, "000.png")
+
+
+def synced(house: House) -> tuple[int, int]:
+    """Pictures embedded, and those written again, by one `sync`."""
+    indexer = house.indexer()
+    try:
+        sync(indexer)
+        return indexer.counts.embedded, indexer.counts.reused
+    finally:
+        indexer.pipeline.close()
