@@ -38,7 +38,7 @@ from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
 
 # Pictures on their way at once, each with 150 kB of pixels that nobody needs here.
 _PAGE = 256
-_FIELDS = ("image_id", "root", "relative_path")
+_FIELDS = ("image_id", "root", "relative_path", "content_id")
 
 
 @dataclass(slots=True)
@@ -211,14 +211,16 @@ class _Originals:
             path = root.absolute(disk_path(source["relative_path"]))
             self._workers.read(path, partial(_put, answers, source))
             asked += 1
-        found = {}
+        found: dict[str, Mapping[str, Any]] = {}
         for _ in range(asked):
             source, outcome = answers.get()
             if isinstance(outcome, ReadersFailed):
                 raise outcome
             if isinstance(outcome, ReadError):
                 self._done.unreadable += 1
-            elif not isinstance(outcome, Picture):
+            elif not (
+                isinstance(outcome, Picture) and outcome.content_id == source.get("content_id")
+            ):
                 self._done.changed += 1
             else:
                 fields = {n: v for n, v in outcome.fields.items() if n in self._fields}

@@ -81,7 +81,7 @@ class Tagger:
             tags: list[tuple[float, str]] = []
             for facet in facets:
                 kept = facet.holds[row] | (facet.scores[row] >= LEAST_SCORE)
-                for n in np.flatnonzero(kept):
+                for n in np.flatnonzero(kept).tolist():
                     # To sort by text is to sort by number, as long as the digits are fixed.
                     scores[facet.labels[n]] = round(float(facet.scores[row, n]), 4)
                     if facet.holds[row, n]:

@@ -112,9 +112,7 @@ def _facet(name: str, table: Any, file: str) -> Facet:
     if not isinstance(table, dict) or ":" in name:
         raise refused('a facet is a table, such as [object], whose name has no ":"')
     if unknown := sorted(table.keys() - _KEYS):
-        raise refused(
-            f"{unknown[0]!r} is nothing it may have; there are {', '.join(sorted(_KEYS))}"
-        )
+        raise refused(f"it has no {unknown[0]!r}; there are {', '.join(sorted(_KEYS))}")
     answers = table.get("answers", MANY)
     if answers not in get_args(Answers):
         raise refused(f'answers is "one" or "many", not {answers!r}')
