@@ -35,10 +35,10 @@ from es_imgsearch.talk import converse
 from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.vocabulary import default_vocabulary, parse_vocabulary
 
-COLOURS = ("red", "green", "blue", "white")
+COLOURS = ("red", "lime", "blue", "white")
 # Words that mean no colour are grey to the fake encoder.
 WORDS = parse_vocabulary(
-    '[colour]\nanswers = "one"\nlabels = ["red", "green", "blue", "white", "yellow"]\n'
+    '[colour]\nanswers = "one"\nlabels = ["red", "lime", "blue", "white", "yellow"]\n'
     '[object]\nlabels = ["orange", "purple"]\n',
     "words",
 )
@@ -150,9 +150,9 @@ def test_a_trained_head_tags_stored_and_new_pictures_and_embeds_nothing(
     keep_vocabulary(store, WORDS)
     named = {
         "red": "ours:apples",
-        "green": "ours:leaves",
+        "lime": "ours:leaves",
         "blue": "ours:seas",
-        "yellow": "ours:suns",
+        "white": "ours:suns",
     }
     pictures = {f"{colour}/{n}.png": (name,) for colour, name in named.items() for n in range(8)}
     done = train_tags(search, Labels(questions_of(pictures), pictures), one_of=["ours"])
@@ -358,7 +358,7 @@ def test_describers_that_share_a_field_look_together(
 def test_identify_by_neighbours_by_words_and_not_at_all(
     store: Store, settings: Settings, search: ImageSearch
 ):
-    fill(store, ("red", "green"))
+    fill(store, ("red", "lime"))
     keep_vocabulary(store, WORDS)
     store.rewrite(["red-0.png", "red-1.png"], lambda document: {**document, "product_id": "R2"})
     store.rewrite(["red-2.png"], lambda document: {**document, "product_id": "R1"})
@@ -391,8 +391,8 @@ def test_identify_by_neighbours_by_words_and_not_at_all(
     assert (grey.answer, grey.by) == (UNKNOWN, None)
     # Only a part of the picture.
     half = Image.new("RGB", (40, 40), "grey")
-    half.paste("green", (0, 0, 20, 40))
-    assert identify(search, half, box=(0, 0, 20, 40)).answer == "green"
+    half.paste("lime", (0, 0, 20, 40))
+    assert identify(search, half, box=(0, 0, 20, 40)).answer == "lime"
 
 
 def _calibrated(meta, curve: Curve):
