@@ -21,11 +21,13 @@ import orjson
 from es_imgsearch.describe import (
     Describer,
     VectorSpace,
+    chosen_describers,
     is_by_vector,
     load_describers,
     mapped_describers,
 )
-from es_imgsearch.describe.by_vector import ERRORS_FIELD, VectorDescribers, merge_fields
+from es_imgsearch.describe.by_vector import VectorDescribers
+from es_imgsearch.described import ERRORS_FIELD, merge
 from es_imgsearch.embed import Encoder
 from es_imgsearch.errors import ReadError, ReadersFailed, UsageError
 from es_imgsearch.mapping import VECTOR_FIELD
@@ -70,15 +72,16 @@ def refresh_described(
 ) -> Refreshed:
     """Let describers look at every stored picture again, and store what they say now.
 
-    `only` are the names of those that shall, by default all; those that share a field with one of
-    them look as well.  A document whose fields stay the same is not written.  `on_progress` is
-    told how many pictures of how many are done.
+    `only` are the names of those that shall, by default all that `settings` switch on; those that
+    share a field with one of them look as well.  A document whose fields stay the same is not
+    written.  `on_progress` is told how many pictures of how many are done.
 
     Raises SettingsError for a describer that is not installed, UsageError where the index maps
     the fields of none of them, EncoderMismatch, and what a request raises.
     """
     info = store.info()
-    names = _with_sharing(mapped_describers(info.properties, store.index, only))
+    asked = only or settings.describers
+    names = _with_sharing(mapped_describers(info.properties, store.index, asked), settings)
     if not names:
         raise UsageError(
             f"Index {store.index!r} has the fields of none of these describers: add them with"
@@ -111,22 +114,23 @@ def refresh_described(
     return done
 
 
-def _with_sharing(names: Sequence[str]) -> list[str]:
-    """With every describer that maps a field of one of these, and so on.
+def _with_sharing(names: Sequence[str], settings: Settings) -> list[str]:
+    """With every describer switched on that maps a field of one of these, and so on.
 
     What one gave alone would be missing if the field were made without it.
     """
-    if not names:
-        return []
     chosen = {each.name: each for each in load_describers(names)}
-    others = [each for each in load_describers() if each.name not in chosen]
+    others = {each.name: each for each in chosen_describers(settings.describers)}
     while True:
         fields = {name for each in chosen.values() for name in each.mapping}
-        sharing = [each for each in others if fields & each.mapping.keys()]
+        sharing = {
+            name: each
+            for name, each in others.items()
+            if name not in chosen and fields & each.mapping.keys()
+        }
         if not sharing:
             return sorted(chosen)
-        chosen |= {each.name: each for each in sharing}
-        others = [each for each in others if each.name not in chosen]
+        chosen |= sharing
 
 
 def _changed(
@@ -139,13 +143,14 @@ def _changed(
     """The document with what describers say now; None where that is what it says already."""
     told: dict[str, Any] = {}
     looked: list[Describer] = []
-    if VECTOR_FIELD in document and by_vector:
-        looked += [each for each in describers if is_by_vector(each)]
-        merge_fields(told, by_vector.fields(np.asarray(document[VECTOR_FIELD])[None])[0])
+    # In the order in which a new picture is described: of two that give a field the later counts.
     fields = read.get(document["image_id"])
     if fields is not None and fields["content_id"] == document.get("content_id"):
         looked += [each for each in describers if not is_by_vector(each)]
-        merge_fields(told, {name: fields[name] for name in fields.keys() - {"content_id"}})
+        merge(told, {name: fields[name] for name in fields.keys() - {"content_id"}})
+    if VECTOR_FIELD in document and by_vector:
+        looked += [each for each in describers if is_by_vector(each)]
+        merge(told, by_vector.fields(np.asarray(document[VECTOR_FIELD])[None])[0])
     replaced = {name for each in looked for name in each.mapping}
     kept = {
         name: value
@@ -157,7 +162,7 @@ def _changed(
         for note in document.get(ERRORS_FIELD, ())
         if note.partition(":")[0] not in {each.name for each in looked}
     ]
-    merge_fields(kept, {**told, ERRORS_FIELD: [*errors, *told.get(ERRORS_FIELD, ())]})
+    merge(kept, {**told, ERRORS_FIELD: [*errors, *told.get(ERRORS_FIELD, ())]})
     if not kept.get(ERRORS_FIELD):
         kept.pop(ERRORS_FIELD, None)
     return None if _as_written(kept) == _as_written(document) else kept

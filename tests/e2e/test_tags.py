@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from house import House, described
+from house import House, described, pixels
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
@@ -119,12 +119,12 @@ def search(store: Store, settings: Settings) -> ImageSearch:
 def test_stored_pictures_get_the_tags_of_a_new_vocabulary_and_keep_everything_else(
     store: Store, settings: Settings
 ):
-    fill(store, caption="a caption", colour_embedding=[0.1] * 108)
+    fill(store, each=4, caption="a caption", colour_embedding=[0.1] * 108)
     before = documents(store)
     keep_vocabulary(store, WORDS)
     encoder = FakeEncoder()
     done = refresh_described(store, settings, only=["tags"], encoder=encoder)
-    assert (done.describers, done.pictures, done.written, done.refused) == (("tags",), 108, 108, {})
+    assert (done.describers, done.pictures, done.written, done.refused) == (("tags",), 76, 76, {})
     assert encoder.pictures_embedded == 0
     after = documents(store)
     for path, document in after.items():
@@ -135,7 +135,7 @@ def test_stored_pictures_get_the_tags_of_a_new_vocabulary_and_keep_everything_el
         assert document == before[path]
     # What is so already is not written again, and new words are.
     again = refresh_described(store, settings, only=["tags"], encoder=encoder)
-    assert (again.pictures, again.written) == (108, 0)
+    assert (again.pictures, again.written) == (76, 0)
     keep_vocabulary(store, parse_vocabulary('[tint]\nlabels = ["blue", "black"]\n', "words"))
     refresh_described(store, settings, only=["tags"], encoder=encoder)
     tagged = {path: document["tags"] for path, document in documents(store).items()}
@@ -330,7 +330,7 @@ def test_describe_reads_originals_again_and_embeds_nothing(
 
 
 def test_describers_that_share_a_field_look_together(
-    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     from es_imgsearch import describing
 
@@ -344,12 +344,10 @@ def test_describers_that_share_a_field_look_together(
         name, mapping = "other", {"camera": {"type": "keyword"}}
 
     known = {each.name: each for each in (Fruit(), Signed(), Other())}
-    monkeypatch.setattr(
-        describing, "load_describers",
-        lambda names=None: [known[each] for each in (names or sorted(known))],
-    )  # fmt: skip
-    assert describing._with_sharing(["signed"]) == ["fruit", "signed"]
-    assert describing._with_sharing(["other"]) == ["other"]
+    monkeypatch.setattr(describing, "load_describers", lambda names: [known[n] for n in names])
+    monkeypatch.setattr(describing, "chosen_describers", lambda _asked: list(known.values()))
+    assert describing._with_sharing(["signed"], settings) == ["fruit", "signed"]
+    assert describing._with_sharing(["other"], settings) == ["other"]
 
 
 # -- identify ------------------------------------------------------------------------------------
@@ -387,7 +385,7 @@ def test_identify_by_neighbours_by_words_and_not_at_all(
     assert (other.name, other.pictures) == ("R1", ("red-2.png",))
     assert identify(search, picture, min_relevance=1.0).by == "colour"
     # Nothing near, and no word for it.
-    grey = identify(search, Image.new("RGB", (32, 32), "grey"))
+    grey = identify(search, Image.fromarray(pixels(5)))
     assert (grey.answer, grey.by) == (UNKNOWN, None)
     # Only a part of the picture.
     half = Image.new("RGB", (40, 40), "grey")
