@@ -35,6 +35,9 @@ LEAST_SCORE: Final = 0.1
 # looking takes three small requests.
 _FRESH_SECONDS = 60.0
 
+# While Elasticsearch does not answer, the encoder shall not wait for it at every batch.
+_RETRY_SECONDS = 10.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tagger:
@@ -130,6 +133,7 @@ class Tags:
         self._space: VectorSpace | None = None
         self._tagger: Tagger | None = None
         self._loaded_at = 0.0
+        self._failed: tuple[float, ImgSearchError] | None = None
 
     def begin(self, space: VectorSpace) -> None:
         """Only remembers it: the words are embedded when the first vectors come."""
@@ -145,11 +149,14 @@ class Tags:
         now = time.monotonic()
         if self._tagger is not None and now - self._loaded_at < _FRESH_SECONDS:
             return self._tagger
+        if self._failed is not None and now - self._failed[0] < _RETRY_SECONDS:
+            raise self._failed[1]
         space = self._space
         try:
             tagger = tagger_of(space.index, space.meta, space.encoder, space.send)
         except ImgSearchError as error:
             if self._tagger is None:
+                self._failed = time.monotonic(), error
                 raise
             logger.warning("Tags are given by the words of a minute ago: %s", error)
             tagger = self._tagger
