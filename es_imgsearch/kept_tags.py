@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from es_imgsearch.beside import keep_beside, kept_beside
 from es_imgsearch.errors import ImageMissing, IndexMissing, StoreDenied
 from es_imgsearch.heads import Head
-from es_imgsearch.mapping import tags_alias, tags_body, template_body
+from es_imgsearch.mapping import tags_alias, tags_body
 from es_imgsearch.store import Store
-from es_imgsearch.talk import Talk, document_request
+from es_imgsearch.talk import Talk
 from es_imgsearch.vocabulary import Vocabulary, default_vocabulary, parse_vocabulary
 
 _VOCABULARY: Final = "vocabulary"
@@ -86,19 +87,14 @@ def forget_head(store: Store) -> bool:
 
 
 def _keep(store: Store, name: str, body: Mapping[str, Any]) -> None:
-    alias, index_body = tags_alias(store.index), tags_body()
-    store.request("PUT", f"/_index_template/{alias}", template_body(alias, index_body))
-    store.make_generation(alias, index_body)
     document = {"stored_at": datetime.now(tz=UTC).isoformat(timespec="seconds"), "body": body}
-    params = {"refresh": "true", "require_alias": "true"}
-    store.request("PUT", f"/{alias}/_doc/{name}", document, params=params)
+    keep_beside(store, tags_alias(store.index), tags_body(), name, document)
 
 
 def _body(index: str, name: str) -> Talk[Mapping[str, Any] | None]:
     try:
-        answer = yield document_request(tags_alias(index), name)
-    except (IndexMissing, ImageMissing, StoreDenied):
+        document = yield from kept_beside(tags_alias(index), name)
+    except StoreDenied:
         # A key may be good for the pictures' index alone, which has to be enough.
         return None
-    body: Mapping[str, Any] = answer["_source"]["body"]
-    return body
+    return None if document is None else document["body"]

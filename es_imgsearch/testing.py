@@ -120,10 +120,6 @@ class MemoryStore:
             raise IndexMissing(f"There is no index {self.index!r}.")
         return IndexInfo(f"{self.index}-000001", self._meta, self._properties)
 
-    def send(self, request: Request) -> Any:
-        """Nothing is kept beside an index in memory."""
-        raise IndexMissing(f"There is nothing at {request.path} in memory.")
-
     def update_meta(self, change: Callable[[Meta], Meta]) -> Meta:
         with self._lock:
             self._meta = change(self.info().meta)
