@@ -130,11 +130,9 @@ def labelled_facets(
             raise LabelsInvalid(
                 f"A picture has two labels of the facet {name!r}, of which one is right: {several}."
             )
-        found.append(
-            LabelledFacet(
-                name, ONE if is_one else MANY, tuple(sorted(by_label)), targets, targets.any(axis=1)
-            )
-        )
+        known: Bools = targets.any(axis=1)
+        answers: Answers = ONE if is_one else MANY
+        found.append(LabelledFacet(name, answers, tuple(sorted(by_label)), targets, known))
     if unknown := sorted(set(one_of) - placed.keys()):
         raise LabelsInvalid(f"There are no labels of the facet {unknown[0]!r}.")
     return found

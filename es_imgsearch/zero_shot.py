@@ -97,7 +97,10 @@ class ZeroShot:
                 return among_pictures
         spread = np.maximum(cosines.std(axis=1, keepdims=True), _LEAST_DEVIATION)
         among_words: Floats = (cosines - cosines.mean(axis=1, keepdims=True)) / spread
-        return among_words if among_pictures is None else (among_words + among_pictures) / 2
+        if among_pictures is None:
+            return among_words
+        both: Floats = (among_words + among_pictures) / 2
+        return both
 
     def scores(self, vectors: Floats) -> list[FacetScores]:
         """Of n unit vectors, of shape (n, dims), every facet's scores.
