@@ -151,7 +151,9 @@ def _changed(
     if VECTOR_FIELD in document and by_vector:
         looked += [each for each in describers if is_by_vector(each)]
         merge(told, by_vector.fields(np.asarray(document[VECTOR_FIELD])[None])[0])
-    replaced = {name for each in looked for name in each.mapping}
+    failing = {note.partition(":")[0] for note in told.get(ERRORS_FIELD, ())}
+    # What one that fails said before is still the best there is.
+    replaced = {name for each in looked if each.name not in failing for name in each.mapping}
     kept = {
         name: value
         for name, value in document.items()

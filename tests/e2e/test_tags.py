@@ -350,6 +350,22 @@ def test_describers_that_share_a_field_look_together(
     assert describing._with_sharing(["other"], settings) == ["other"]
 
 
+def test_what_a_failing_describer_said_before_stays(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    fill(store, each=4, tags=["mine"])
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("no tagger today")
+
+    monkeypatch.setattr("es_imgsearch.tags.Tags.describe_vectors", fails)
+    done = refresh_described(store, settings, only=["tags"], encoder=FakeEncoder())
+    assert done.with_errors == done.written == 76
+    for document in documents(store).values():
+        assert document["tags"] == ["mine"]
+        assert document["describe_errors"] == ["tags: RuntimeError: no tagger today"]
+
+
 # -- identify ------------------------------------------------------------------------------------
 
 
