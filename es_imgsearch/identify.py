@@ -16,7 +16,7 @@ import numpy as np
 from es_imgsearch.errors import UsageError
 from es_imgsearch.query_picture import Box, QueryPicture, open_query_picture
 from es_imgsearch.sealing import writing_encoder
-from es_imgsearch.tags import Tagger, tagger_of
+from es_imgsearch.tags import LEAST_SCORE, Tagger, tagger_of
 
 if TYPE_CHECKING:
     from es_imgsearch.hits import Hit
@@ -27,9 +27,6 @@ UNKNOWN: Final = "unknown"
 NAMING_FIELDS: Final = ("product_id", "title", "tags")
 DEFAULT_NEIGHBOURS: Final = 10
 DEFAULT_MIN_RELEVANCE: Final = 0.3
-
-# Tags that are not given and yet worth showing.
-_SHOWN_FROM = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +85,9 @@ def identify(
 ) -> Identified:
     """Say what a picture shows.
 
-    The answer is the name with the most votes in the first of `fields` that has one given by a
-    neighbour of at least `min_relevance`; else the label with the best score among those that are
-    tags, of the first facet that has any; else ``unknown``.  Without relevance (see
+    The answer is the name with the most votes, of those given by a neighbour of at least
+    `min_relevance`, in the first of `fields` that has any; else the label with the best score among
+    those that are tags, of the first facet that has any; else ``unknown``.  Without relevance (see
     `es-imgsearch calibrate`) votes are shown and do not answer.
 
     Raises QueryPictureInvalid, and UsageError for `neighbours` or `min_relevance` out of range.
@@ -132,7 +129,7 @@ def _labels(search: ImageSearch, image: Any) -> tuple[Tagger, list[Label]]:
             )
             for n, label in enumerate(facet.labels)
         ]
-        shown = [each for each in scored if each.is_tag or each.score >= _SHOWN_FROM]
+        shown = [each for each in scored if each.is_tag or each.score >= LEAST_SCORE]
         found += sorted(shown, key=lambda each: (not each.is_tag, -each.score))
     return tagger, found
 
