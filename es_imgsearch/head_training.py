@@ -130,7 +130,7 @@ def labelled_facets(
             raise LabelsInvalid(
                 f"A picture has two labels of the facet {name!r}, of which one is right: {several}."
             )
-        known: Bools = targets.any(axis=1)
+        known = np.asarray(targets.any(axis=1), dtype=np.bool_)
         answers: Answers = ONE if is_one else MANY
         found.append(LabelledFacet(name, answers, tuple(sorted(by_label)), targets, known))
     if unknown := sorted(set(one_of) - placed.keys()):

@@ -99,8 +99,7 @@ class ZeroShot:
         among_words: Floats = (cosines - cosines.mean(axis=1, keepdims=True)) / spread
         if among_pictures is None:
             return among_words
-        both: Floats = (among_words + among_pictures) / 2
-        return both
+        return np.asarray((among_words + among_pictures) / 2, np.float32)
 
     def scores(self, vectors: Floats) -> list[FacetScores]:
         """Of n unit vectors, of shape (n, dims), every facet's scores.
