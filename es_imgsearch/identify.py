@@ -114,7 +114,8 @@ def identify(
 def _labels(search: ImageSearch, image: Any) -> tuple[Tagger, list[Label]]:
     info = search.info
     encoder = writing_encoder(search._store, info, search._settings, search.encoder)
-    vectors = encoder.embed_images(encoder.preparation.apply(image)[None]).astype(np.float32)
+    pixels = np.stack([encoder.preparation.apply(image)])
+    vectors = encoder.embed_images(pixels).astype(np.float32)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     tagger = tagger_of(search._store.index, info.meta, encoder, search._store.send)
     found = []
