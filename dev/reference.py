@@ -36,8 +36,6 @@ COMPUTED = {
     "host": "the machine's name",
     "read_workers": "the cores up to 8, then a third of them",
 }
-# Mapped and filled by nothing yet.
-RESERVED = {"tags", "tag_scores"}
 FIELDS = """\
 One document a picture, behind the alias (`images` by default). Mappings are `dynamic: strict`; the
 vector is left out of `_source`.
@@ -55,10 +53,16 @@ PROFILES = """\
 def commands() -> str:
     parts = ["# Commands\n"]
     for name, command in sorted(command_line.commands.items()):
-        context = click.Context(command, info_name=f"es-imgsearch {name}", max_content_width=95)
-        parts.append(f"## {name}\n\n```text\n{command.get_help(context)}\n```\n")
+        parts.append(f"## {name}\n\n{help_of(command, name)}")
+        for part, each in getattr(command, "commands", {}).items():
+            parts.append(f"### {name} {part}\n\n{help_of(each, f'{name} {part}')}")
     parts.append(EXIT_CODES)
     return "\n".join(parts)
+
+
+def help_of(command: click.Command, name: str) -> str:
+    context = click.Context(command, info_name=f"es-imgsearch {name}", max_content_width=95)
+    return f"```text\n{command.get_help(context)}\n```\n"
 
 
 def settings() -> str:
@@ -94,6 +98,10 @@ def fields() -> str:
         "A sample of the index's own pictures, which `relevance` compares with.\n",
         table(load_json("mappings", "background.json")["mappings"]["properties"]),
         "",
+        "## Tags (`<index>-tags`)\n",
+        "The vocabulary, the trained head, and the labels it was trained on; made by `tags`.\n",
+        table(load_json("mappings", "tags.json")["mappings"]["properties"]),
+        "",
         "## Profiles\n",
         PROFILES,
         "| profile | index type | oversample | what for |",
@@ -112,8 +120,7 @@ def table(properties: dict) -> str:
     for name, mapping in properties.items():
         subfields = ", ".join(f"`{name}.{sub}`" for sub in mapping.get("fields", {}))
         also = f"; also {subfields}" if subfields else ""
-        reserved = "; reserved for describers to come" if name in RESERVED else ""
-        lines.append(f"| `{name}` | {mapping['type']}{also}{reserved} |")
+        lines.append(f"| `{name}` | {mapping['type']}{also} |")
     return "\n".join(lines)
 
 

@@ -56,14 +56,19 @@ def relevance_of(index: str, meta: Meta) -> Talk[Relevance | None]:
     curves = meta.relevance or shipped_curves(seal.revision, seal.fingerprint)
     if not curves:
         return None
-    sampled = yield from _stored(index, seal)
-    if sampled is None:
-        sampled = yield from sample(index)
-    vectors = sampled.vectors
+    vectors = yield from background_of(index, meta)
     # Vectors that were cut down for storing cannot be compared with a query's own.
     if len(vectors) < MIN_BACKGROUND or vectors.shape[1] != seal.dims:
         return None
     return Relevance(curves, vectors)
+
+
+def background_of(index: str, meta: Meta) -> Talk[Floats]:
+    """Unit vectors of the sample, of shape (n, dims): the one that was stored, or drawn now."""
+    sampled = yield from _stored(index, meta.seal)
+    if sampled is None:
+        sampled = yield from sample(index)
+    return sampled.vectors
 
 
 def sample(index: str, size: int = BACKGROUND_SIZE) -> Talk[Sampled]:

@@ -1,7 +1,8 @@
-"""Documents kept beside an index, in an index of their own, each under its hash.
+"""Documents kept beside an index, in an index of their own.
 
-What the index is useless without: the matrix of the profile `reduced`, the coder of its codes.
-A later generation of the index may have another one, so none takes the place of another.
+What the index is useless without stands under its hash: the matrix of the profile `reduced`, the
+coder of its codes.  A later generation may have another one, so none takes the place of another.
+What gives tags stands under a name of its own, and is replaced.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from es_imgsearch.talk import Talk, document_request
 
 
 def keep_beside(
-    store: Store, alias: str, body: Mapping[str, Any], document: Mapping[str, Any]
+    store: Store, alias: str, body: Mapping[str, Any], name: str, document: Mapping[str, Any]
 ) -> None:
-    """Store a document under its `hash`; the index for it is made where there is none."""
+    """Store a document under this id; the index for it is made where there is none."""
     store.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
     store.make_generation(alias, body)
     params = {"refresh": "true", "require_alias": "true"}
-    store.request("PUT", f"/{alias}/_doc/{document['hash']}", document, params=params)
+    store.request("PUT", f"/{alias}/_doc/{name}", document, params=params)
 
 
-def kept_beside(alias: str, wanted_hash: str) -> Talk[Mapping[str, Any] | None]:
-    """The document of that hash; None where it is missing."""
+def kept_beside(alias: str, name: str) -> Talk[Mapping[str, Any] | None]:
+    """The document of that id; None where it is missing."""
     try:
-        answer = yield document_request(alias, wanted_hash)
+        answer = yield document_request(alias, name)
     except (IndexMissing, ImageMissing):
         return None
     source: Mapping[str, Any] = answer["_source"]

@@ -16,6 +16,9 @@
      │    ├── ImageMissing
      │    ├── LabelsInvalid
      │    ├── NotCalibrated
+     │    ├── VocabularyInvalid
+     │    ├── HeadMissing
+     │    ├── HeadMismatch
      │    ├── ExchangeFileInvalid
      │    ├── LibraryMissing
      │    └── RenderingUnavailable
@@ -111,6 +114,18 @@ class LabelsInvalid(UsageError):
 
 class NotCalibrated(UsageError):
     """Relevance was asked for of an index, or by a kind of query, that has no curve."""
+
+
+class VocabularyInvalid(UsageError):
+    """A file of words to tag with cannot be used; the message names the facet."""
+
+
+class HeadMissing(UsageError):
+    """No head was trained for the index, and what was asked for needs one."""
+
+
+class HeadMismatch(UsageError):
+    """The trained head belongs to another encoder than the index's."""
 
 
 class ExchangeFileInvalid(UsageError):

@@ -15,7 +15,7 @@ from es_imgsearch.talk import Talk, converse
 
 def keep_coder(store: Store, coder: Coder) -> None:
     """Store the coder."""
-    keep_beside(store, codes_alias(store.index), codes_body(), coder.to_document())
+    keep_beside(store, codes_alias(store.index), codes_body(), coder.hash, coder.to_document())
 
 
 def load_coder(store: Store, meta: Meta) -> Coder | None:

@@ -15,7 +15,8 @@ from es_imgsearch.talk import Talk, converse
 
 def keep_reduction(store: Store, reduction: Reduction) -> None:
     """Store the matrix."""
-    keep_beside(store, reduction_alias(store.index), reduction_body(), reduction.to_document())
+    alias, document = reduction_alias(store.index), reduction.to_document()
+    keep_beside(store, alias, reduction_body(), reduction.hash, document)
 
 
 def load_reduction(store: Store, meta: Meta) -> Reduction | None:

@@ -26,7 +26,7 @@ DEFAULT_SIMILARITY = "cosine"
 
 # Fewer dims than this and Elasticsearch refuses 1-bit quantisation.
 _BINARY_MIN_DIMS = 64
-_NOT_PROFILES = {"background", "codes", "common", "failures", "reduction"}
+_NOT_PROFILES = {"background", "codes", "common", "failures", "reduction", "tags"}
 _REDUCED = "reduced"
 
 
@@ -331,6 +331,15 @@ def codes_body() -> dict[str, Any]:
 
 def codes_alias(index: str) -> str:
     return f"{index}-codes"
+
+
+def tags_body() -> dict[str, Any]:
+    """Body of the index that holds a vocabulary and a trained head."""
+    return _body_beside("tags")
+
+
+def tags_alias(index: str) -> str:
+    return f"{index}-tags"
 
 
 def background_alias(index: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from es_imgsearch.testing import FakeEncoder, MemoryStore, remove_index
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
+# Vectors of labels are kept in the user's cache, which tests leave alone.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="es-imgsearch-cache-")
 os.environ.setdefault("ES_JAVA_OPTS", "-Xms1g -Xmx1g")
 # Tests say themselves where Elasticsearch is and what is set.
 for variable in [name for name in os.environ if name.startswith("ES_IMGSEARCH_")]:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from es_imgsearch.cli.coding import codes
+from es_imgsearch.cli.describing import describe
 from es_imgsearch.cli.duplicates import duplicates
 from es_imgsearch.cli.evaluating import calibrate, evaluate
 from es_imgsearch.cli.exchanging import export_command, import_command
@@ -20,6 +21,7 @@ from es_imgsearch.cli.looking import failures, status, verify
 from es_imgsearch.cli.making import init
 from es_imgsearch.cli.searching import search, similar
 from es_imgsearch.cli.shared import drop_output
+from es_imgsearch.cli.tagging import identify, tags
 from es_imgsearch.cli.tuning import tune
 from es_imgsearch.errors import EXIT_DONE, ImgSearchError
 
@@ -71,5 +73,8 @@ for _each in (
     failures,
     export_command,
     import_command,
+    tags,
+    identify,
+    describe,
 ):
     main.add_command(_each)

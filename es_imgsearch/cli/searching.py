@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from es_imgsearch.cli.shared import json_option, print_json, print_line, with_settings_options
+from es_imgsearch.cli.shared import (
+    json_option,
+    parse_box,
+    print_json,
+    print_line,
+    with_settings_options,
+)
 from es_imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +88,7 @@ def search(
         raise UsageError("Give words to search for, or a picture with --image FILE.")
     if box is not None and image is None:
         raise UsageError("--box is a part of the picture given with --image.")
-    corners = None if box is None else _parse_box(box)
+    corners = None if box is None else parse_box(box)
     k, as_json, sheet, rest = _parsed(options)
     client = ImageSearch(settings=settings)
     hits = client.search(wanted, list(unwanted), k, box=corners, **rest)
@@ -113,14 +119,6 @@ def _parsed(options: dict[str, Any]) -> tuple[int, bool, Path | None, SearchOpti
         options["weights"] = _parse_weights(options["weights"])
     rest: SearchOptions = options  # type: ignore[assignment]
     return k, as_json, sheet, rest
-
-
-def _parse_box(text: str) -> tuple[float, float, float, float]:
-    try:
-        x, y, width, height = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--box is four numbers X,Y,W,H in pixels, not {text!r}.") from None
-    return x, y, width, height
 
 
 def _parse_weights(text: str) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.errors import ImgSearchError, UsageError
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
@@ -115,6 +115,32 @@ def print_line(text: str) -> None:
     except OSError as error:
         drop_output()
         raise ImgSearchError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+@contextmanager
+def progress_bar(unit: str, total: int = 0) -> Iterator[Callable[..., None]]:
+    """Shows how many of how many are done, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=f" {unit}", total=total or None, file=sys.stderr, leave=False) as bar:
+
+        def advance(done: int, of: int | None = None) -> None:
+            bar.total = of or bar.total
+            bar.n = done
+            bar.refresh()
+
+        yield advance
+
+
+def parse_box(text: str) -> tuple[float, float, float, float]:
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--box is four numbers X,Y,W,H in pixels, not {text!r}.") from None
+    return x, y, width, height
 
 
 def drop_output() -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -106,6 +107,9 @@ def test_the_options_in_the_pages_exist():
             for line in block.splitlines():
                 if (found := re.match(r"es-imgsearch ([a-z-]+) (.*)", line)) is None:
                     continue
-                options = {o for p in main.commands[found[1]].params for o in p.opts}
+                command = main.commands[found[1]]
+                if isinstance(command, click.Group):
+                    command = command.commands[found[2].split()[0]]
+                options = {o for p in command.params for o in p.opts}
                 for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", found[2].split("#")[0]):
                     assert option in options, f"{page.name}: {line}"

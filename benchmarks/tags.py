@@ -1,0 +1,174 @@
+"""What tags are worth: zero-shot and trained, on pictures whose labels are known.
+
+    python benchmarks/tags.py STAMPS [--json FILE]
+
+STAMPS is the folder `usr/share/tuxpaint/stamps` of the Debian package tuxpaint-stamps-default (see
+starter_quality.py).  labels/stamps.csv names what is on 212 of its animals and food, 151 different
+words.  The encoder is `starter`, and everything runs in memory, with the code that the index is
+tagged by.
+
+1. How a cosine is standardised before it is compared with a threshold: average precision (mean over
+   the words), and precision and recall of all pairs at the cut of best F1.
+2. Tags by the vocabulary that ships, with the background and without: pictures that get a tag, and
+   how often what they get is right.  A tag that is none of the 151 words is not counted; one that
+   is and that the picture lacks is wrong.
+3. Labels of five pictures and more: zero-shot, and a head in cross-validation, as `tags evaluate`.
+4. `identify`: the vote of the ten nearest other pictures, at several thresholds of relevance.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from relevance import LABELS, arrays
+from report import arguments, report
+from sklearn.metrics import average_precision_score
+from starter_quality import opened
+
+from es_imgsearch.embed import load_encoder
+from es_imgsearch.embed.protocol import Vectors
+from es_imgsearch.head_training import labelled_facets, train
+from es_imgsearch.labels import questions_of, read_labels
+from es_imgsearch.relevance import IMAGE, foreign_moments, shipped_curves
+from es_imgsearch.tag_training import TRAINED, ZERO_SHOT, facet_report, with_labels
+from es_imgsearch.vocabulary import default_vocabulary
+from es_imgsearch.zero_shot import ZeroShot, empirical_null
+
+NEIGHBOURS = 10
+
+
+def at_best_f1(scores: Vectors, right: Any) -> tuple[float, float, float]:
+    """F1, precision and recall at the cut that is best for all pairs together."""
+    order = np.argsort(-scores.ravel(), kind="stable")
+    hits = right.ravel()[order].cumsum()
+    given = np.arange(1, len(order) + 1)
+    best = int((2 * hits / (given + right.sum())).argmax())
+    precision, recall = hits[best] / given[best], hits[best] / right.sum()
+    return 2 * precision * recall / (precision + recall), float(precision), float(recall)
+
+
+def standardised(pictures: Vectors, texts: Vectors, words: Vectors) -> dict[str, Vectors]:
+    cosines = pictures @ texts.T
+    of_all = pictures @ np.vstack([words, texts]).T
+    median, deviation = empirical_null(cosines)
+    among_words = (cosines - of_all.mean(1, keepdims=True)) / of_all.std(1, keepdims=True)
+    among_pictures = (cosines - median) / deviation
+    return {
+        "cosine": cosines,
+        "z-norm, mean and deviation": (cosines - cosines.mean(0)) / cosines.std(0),
+        "z-norm, empirical null": among_pictures,
+        "t-norm, among words": among_words,
+        "both": (among_words + among_pictures) / 2,
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("stamps", type=Path)
+    given = parser.parse_args()
+    json_of = given.json.with_suffix if given.json else lambda _suffix: None
+
+    encoder = load_encoder("starter", device="cpu")
+    labelled = read_labels(LABELS).pictures
+    labels = list(labelled.values())
+    images = [opened(given.stamps / path) for path in labelled]
+    pictures, texts, of_words = arrays(encoder, images, labels)
+    right = of_words.T
+    vocabulary = default_vocabulary()
+    words = encoder.embed_texts(vocabulary.texts)
+
+    rows = []
+    for name, scores in standardised(pictures, texts, words).items():
+        f1, precision, recall = at_best_f1(scores, right)
+        average = [
+            average_precision_score(has, said) for has, said in zip(right.T, scores.T, strict=True)
+        ]
+        rows.append({"cosines": name, "mean AP": float(np.mean(average)), "F1": f1,
+                     "precision": precision, "recall": recall})  # fmt: skip
+    report("1. Cosines of 151 words, standardised", rows, json_of(".standardised.json"))
+
+    asked = {question.name for question in questions_of(labelled)}
+    rows = []
+    for name, background in (("with background", pictures), ("words alone", pictures[:0])):
+        model = ZeroShot.of(vocabulary, words, background)
+        assert model is not None
+        tags = [
+            [
+                facet.labels[n]
+                for facet in model.scores(row[None])
+                for n in facet.holds[0].nonzero()[0]
+            ]
+            for row in pictures
+        ]
+        known = [[tag for tag in each if tag in asked] for each in tags]
+        hits = sum(len(set(each) & set(has)) for each, has in zip(known, labels, strict=True))
+        findable = sum(label in vocabulary.facet_of for has in labels for label in has)
+        rows.append({
+            "tags": name,
+            "a picture": sum(map(len, tags)) / len(tags),
+            "pictures with a tag": sum(map(bool, tags)) / len(tags),
+            "among the 151": sum(map(len, known)),
+            "precision": hits / max(1, sum(map(len, known))),
+            "recall of the words it has": hits / findable,
+        })  # fmt: skip
+    report("2. Tags by the vocabulary that ships", rows, json_of(".vocabulary.json"))
+
+    facets = [each.enough() for each in labelled_facets(labels, vocabulary)]
+    facets = [each for each in facets if each.labels]
+    trained = train(pictures, facets)
+    extended = with_labels(vocabulary, facets)
+    model = ZeroShot.of(extended, encoder.embed_texts(extended.texts), pictures)
+    assert model is not None
+    by_facet = {each.facet: each for each in model.scores(pictures)}
+    rows = []
+    for facet, held_out in zip(facets, trained.held_out, strict=True):
+        said = by_facet[facet.facet]
+        at = [list(said.labels).index(label) for label in facet.labels]
+        both = {
+            ZERO_SHOT: facet_report(facet, ZERO_SHOT, said.scores[:, at], said.holds[:, at]),
+            TRAINED: facet_report(facet, TRAINED, held_out.probabilities, held_out.holds),
+        }
+        for way, found in both.items():
+            rows += [
+                {"way": way, "label": each.label, "pictures": each.pictures,
+                 "AP": each.average_precision,
+                 "precision": "-" if each.precision is None else each.precision,
+                 "recall": each.recall}
+                for each in found.labels
+            ]  # fmt: skip
+            rows.append(
+                {"way": way, "label": f"mean of {facet.facet}", "pictures": found.pictures,
+                 "AP": found.mean_average_precision, "precision": "-", "recall": "-"}
+            )  # fmt: skip
+    report("3. Labels of five pictures and more", rows, json_of(".labels.json"))
+
+    curve = shipped_curves(encoder.revision, encoder.fingerprint)[IMAGE]
+    answers = []
+    for n, vector in enumerate(pictures):
+        cosines = pictures @ vector
+        mean, deviation = foreign_moments(cosines)
+        cosines[n] = -1.0
+        nearest = np.argsort(-cosines)[:NEIGHBOURS]
+        relevance = curve.probability((cosines[nearest] - mean) / deviation, cosines[nearest])
+        votes: dict[str, float] = {}
+        best: dict[str, float] = {}
+        for other, weight in zip(nearest, relevance, strict=True):
+            for label in labels[other]:
+                votes[label] = votes.get(label, 0.0) + weight
+                best[label] = max(best.get(label, 0.0), weight)
+        name = max(votes, key=lambda label: votes[label])
+        answers.append((best[name], name in labels[n]))
+    said = np.array([each[0] for each in answers])
+    hit = np.array([each[1] for each in answers])
+    rows = [
+        {"min_relevance": least, "answered": float((said >= least).mean()),
+         "right of these": float(hit[said >= least].mean()) if (said >= least).any() else "-"}
+        for least in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
+    ]  # fmt: skip
+    report("4. identify: the vote of the ten nearest", rows, json_of(".identify.json"))
+
+
+if __name__ == "__main__":
+    main()

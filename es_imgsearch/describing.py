@@ -1,0 +1,276 @@
+"""`describe`: described fields of stored pictures made anew; nothing is embedded, no vector lost.
+
+What is told from vectors is told from the stored ones.  What is told from pictures needs the
+originals, which are read again where their root is on this machine; a file that has changed since
+it was indexed is left to `watch` or `sync`.  Documents are changed through `Store.rewrite`, so a
+daemon may run at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import orjson
+
+from es_imgsearch.describe import (
+    Describer,
+    VectorSpace,
+    chosen_describers,
+    is_by_vector,
+    load_describers,
+    mapped_describers,
+)
+from es_imgsearch.describe.by_vector import VectorDescribers
+from es_imgsearch.described import ERRORS_FIELD, merge
+from es_imgsearch.embed import Encoder
+from es_imgsearch.errors import ReadError, ReadersFailed, UsageError
+from es_imgsearch.mapping import VECTOR_FIELD
+from es_imgsearch.records import Picture, Root, disk_path
+from es_imgsearch.roots import registered_root
+from es_imgsearch.sealing import writing_encoder
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import IndexInfo, Store
+from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
+
+# Pictures on their way at once, each with 150 kB of pixels that nobody needs here.
+_PAGE = 256
+_FIELDS = ("image_id", "root", "relative_path", "content_id")
+
+
+@dataclass(slots=True)
+class Refreshed:
+    """What `refresh_described` did, in pictures.
+
+    `elsewhere` have no original on this machine, `changed` one that is no longer what was indexed,
+    and `unreadable` one that cannot be read now: what is told of their pictures stayed as it was.
+    `refused` could not be written, by image_id, for the reason that stands there.
+    """
+
+    describers: tuple[str, ...]
+    pictures: int = 0
+    written: int = 0
+    elsewhere: int = 0
+    changed: int = 0
+    unreadable: int = 0
+    with_errors: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def refresh_described(
+    store: Store,
+    settings: Settings,
+    *,
+    only: Sequence[str] = (),
+    encoder: Encoder | None = None,
+    on_progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Refreshed:
+    """Let describers look at every stored picture again, and store what they say now.
+
+    `only` are the names of those that shall, by default all that `settings` switch on; those that
+    share a field with one of them look as well.  A document whose fields stay the same is not
+    written.  `on_progress` is told how many pictures of how many are done.
+
+    Raises SettingsError for a describer that is not installed, UsageError where the index maps
+    the fields of none of them, EncoderMismatch, and what a request raises.
+    """
+    info = store.info()
+    asked = only or settings.describers
+    names = _with_sharing(mapped_describers(info.properties, store.index, asked), settings)
+    if not names:
+        raise UsageError(
+            f"Index {store.index!r} has the fields of none of these describers: add them with"
+            f" `es-imgsearch init --index {store.index}`."
+        )
+    done = Refreshed(tuple(names))
+    describers = load_describers(names)
+    writing = writing_encoder(store, info, settings, encoder)
+    by_vector = VectorDescribers([each for each in describers if is_by_vector(each)])
+    by_vector.begin(VectorSpace(store.index, info.meta, writing, store.send))
+    from_pictures = [each for each in describers if not is_by_vector(each)]
+    store.refresh()
+    total = store.count()
+    originals = _Originals(info, settings, writing, from_pictures, done)
+    try:
+        for hits in _pages(store):
+            read = originals.read(hits)
+            outcome = store.rewrite(
+                [hit["_source"]["image_id"] for hit in hits],
+                partial(_changed, read=read, by_vector=by_vector, describers=describers),
+            )
+            done.pictures += len(hits)
+            done.written += len(outcome.written)
+            done.refused |= {each: str(error) for each, error in outcome.refused.items()}
+            on_progress(done.pictures, max(total, done.pictures))
+    finally:
+        originals.close()
+    store.refresh()
+    done.with_errors = _with_errors(store, names)
+    return done
+
+
+def _with_sharing(names: Sequence[str], settings: Settings) -> list[str]:
+    """With every describer switched on that maps a field of one of these, and so on.
+
+    What one gave alone would be missing if the field were made without it.
+    """
+    chosen = {each.name: each for each in load_describers(names)}
+    others = {each.name: each for each in chosen_describers(settings.describers)}
+    while True:
+        fields = {name for each in chosen.values() for name in each.mapping}
+        sharing = {
+            name: each
+            for name, each in others.items()
+            if name not in chosen and fields & each.mapping.keys()
+        }
+        if not sharing:
+            return sorted(chosen)
+        chosen |= sharing
+
+
+def _changed(
+    document: dict[str, Any],
+    *,
+    read: Mapping[str, Mapping[str, Any]],
+    by_vector: VectorDescribers,
+    describers: Sequence[Describer],
+) -> Mapping[str, Any] | None:
+    """The document with what describers say now; None where that is what it says already."""
+    told: dict[str, Any] = {}
+    looked: list[Describer] = []
+    # In the order in which a new picture is described: of two that give a field the later counts.
+    fields = read.get(document["image_id"])
+    if fields is not None and fields["content_id"] == document.get("content_id"):
+        looked += [each for each in describers if not is_by_vector(each)]
+        merge(told, {name: fields[name] for name in fields.keys() - {"content_id"}})
+    if VECTOR_FIELD in document and by_vector:
+        looked += [each for each in describers if is_by_vector(each)]
+        merge(told, by_vector.fields(np.asarray(document[VECTOR_FIELD])[None])[0])
+    failing = {note.partition(":")[0] for note in told.get(ERRORS_FIELD, ())}
+    # What one that fails said before is still the best there is.
+    replaced = {name for each in looked if each.name not in failing for name in each.mapping}
+    kept = {
+        name: value
+        for name, value in document.items()
+        if name not in replaced and name != ERRORS_FIELD
+    }
+    errors = [
+        note
+        for note in document.get(ERRORS_FIELD, ())
+        if note.partition(":")[0] not in {each.name for each in looked}
+    ]
+    merge(kept, {**told, ERRORS_FIELD: [*errors, *told.get(ERRORS_FIELD, ())]})
+    if not kept.get(ERRORS_FIELD):
+        kept.pop(ERRORS_FIELD, None)
+    return None if _as_written(kept) == _as_written(document) else kept
+
+
+def _as_written(document: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS)
+
+
+class _Originals:
+    """Reads the files of stored pictures again, as far as they are here and the same."""
+
+    def __init__(
+        self,
+        info: IndexInfo,
+        settings: Settings,
+        encoder: Encoder,
+        describers: Sequence[Describer],
+        done: Refreshed,
+    ) -> None:
+        self._done = done
+        self._roots = _roots_here(info, settings.host)
+        self._fields = {name for each in describers for name in each.mapping} | {ERRORS_FIELD}
+        self._workers: ReadWorkers | None = None
+        if describers:
+            plan = ReadPlan(
+                # What describers see may depend on how large the encoder wants a picture.
+                preparation=encoder.preparation,
+                max_pixels=settings.max_pixels,
+                memory_mb=settings.read_memory_mb,
+                timeout_seconds=settings.read_timeout_seconds,
+                describers=[each.name for each in describers],
+            )
+            self._workers = ReadWorkers(plan, settings.read_workers)
+
+    def read(self, hits: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """By image_id the described fields, and the content_id, of originals that were read.
+
+        Raises ReadersFailed where no file can be read at all.
+        """
+        if self._workers is None:
+            return {}
+        answers: queue.SimpleQueue[tuple[Mapping[str, Any], Outcome]] = queue.SimpleQueue()
+        asked = 0
+        for hit in hits:
+            source = hit["_source"]
+            root = self._roots.get(source["root"])
+            if root is None:
+                self._done.elsewhere += 1
+                continue
+            path = root.absolute(disk_path(source["relative_path"]))
+            self._workers.read(path, partial(_put, answers, source))
+            asked += 1
+        found: dict[str, Mapping[str, Any]] = {}
+        for _ in range(asked):
+            source, outcome = answers.get()
+            if isinstance(outcome, ReadersFailed):
+                raise outcome
+            if isinstance(outcome, ReadError):
+                self._done.unreadable += 1
+            elif not (
+                isinstance(outcome, Picture) and outcome.content_id == source.get("content_id")
+            ):
+                self._done.changed += 1
+            else:
+                fields = {n: v for n, v in outcome.fields.items() if n in self._fields}
+                found[source["image_id"]] = {**fields, "content_id": outcome.content_id}
+        return found
+
+    def close(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+
+
+def _put(
+    answers: queue.SimpleQueue[tuple[Mapping[str, Any], Outcome]],
+    source: Mapping[str, Any],
+    outcome: Outcome,
+) -> None:
+    answers.put((source, outcome))
+
+
+def _roots_here(info: IndexInfo, host: str) -> dict[str, Root]:
+    """Roots whose folder this machine can see."""
+    found = {}
+    for name, entry in info.meta.roots.items():
+        root = registered_root(name, info.meta)
+        if root is not None and entry["host"] == host and os.path.isdir(root.path):
+            found[name] = root
+    return found
+
+
+def _pages(store: Store) -> Iterator[list[Mapping[str, Any]]]:
+    """Every stored picture, by root and path."""
+    after = None
+    while True:
+        hits = store.page([], fields=_FIELDS, vectors=(), size=_PAGE, after=after)
+        if hits:
+            yield hits
+        if len(hits) < _PAGE:
+            return
+        after = hits[-1]["sort"]
+
+
+def _with_errors(store: Store, names: Sequence[str]) -> int:
+    """How many pictures have a note that one of these describers failed."""
+    clauses = [{"prefix": {ERRORS_FIELD: f"{name}:"}} for name in names]
+    body = {"query": {"bool": {"should": clauses, "minimum_should_match": 1}}}
+    return int(store.request("POST", f"/{store.index}/_count", body)["count"])

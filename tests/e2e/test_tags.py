@@ -1,0 +1,502 @@
+"""Tags on a real index: by words, by a trained head, for new pictures and for stored ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from house import House, described, pixels
+from PIL import Image
+from sklearn.metrics import average_precision_score
+
+from es_imgsearch import ImageSearch
+from es_imgsearch.cli import main
+from es_imgsearch.describe import load_describers
+from es_imgsearch.describing import refresh_described
+from es_imgsearch.errors import HeadMismatch, HeadMissing, LabelsInvalid
+from es_imgsearch.identify import UNKNOWN, identify
+from es_imgsearch.indexer import sync
+from es_imgsearch.kept_tags import keep_vocabulary, kept_tags
+from es_imgsearch.labels import Labels, questions_of
+from es_imgsearch.mapping import VECTOR_FIELD, background_alias, new_meta, tags_alias
+from es_imgsearch.relevance import IMAGE, Curve
+from es_imgsearch.sealing import seal_of
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import Store, Write
+from es_imgsearch.tag_training import TRAINED, ZERO_SHOT, evaluate_tags, train_tags
+from es_imgsearch.tags import tagger_of
+from es_imgsearch.talk import converse
+from es_imgsearch.testing import FakeEncoder, remove_index
+from es_imgsearch.vocabulary import default_vocabulary, parse_vocabulary
+
+COLOURS = ("red", "lime", "blue", "white")
+# Words that mean no colour are grey to the fake encoder.
+WORDS = parse_vocabulary(
+    '[colour]\nanswers = "one"\nlabels = ["red", "lime", "blue", "white", "yellow"]\n'
+    '[object]\nlabels = ["orange", "purple"]\n',
+    "words",
+)
+OTHERS = 60
+VECTORS = (VECTOR_FIELD, "colour_embedding", "perceptual_hash")
+
+
+def near(colour: str, number: int, noise: float = 0.05) -> np.ndarray:
+    (vector,) = FakeEncoder().embed_texts([colour])
+    # crc of nothing: a seed that is the same in every process
+    seed = sum(colour.encode()) * 1000 + number
+    moved = vector + np.random.default_rng(seed).normal(0, noise, len(vector))
+    return (moved / np.linalg.norm(moved)).astype(np.float32)
+
+
+def fill(store: Store, colours: tuple[str, ...] = COLOURS, each: int = 12, **more: object) -> None:
+    """So many pictures near each colour, and 60 that are of no colour."""
+    vectors = {f"{colour}/{n}.png": near(colour, n) for colour in colours for n in range(each)}
+    random = np.random.default_rng(0).normal(size=(OTHERS, FakeEncoder.dims))
+    vectors |= {
+        f"other/{n}.png": (vector / np.linalg.norm(vector)).astype(np.float32)
+        for n, vector in enumerate(random)
+    }
+    writes = []
+    for path, vector in vectors.items():
+        image_id = path.replace("/", "-")
+        document = {
+            "image_id": image_id, "root": "r", "relative_path": path, "image_name": path,
+            "content_id": f"content {path}", VECTOR_FIELD: vector, **more,
+        }  # fmt: skip
+        writes.append(Write(image_id, document))
+    assert not any(store.write(writes).values())
+    store.refresh()
+
+
+def labels_of(colours: tuple[str, ...] = COLOURS, each: int = 12) -> Labels:
+    pictures = {f"{colour}/{n}.png": (f"colour:{colour}",) for colour in colours
+                for n in range(each)}  # fmt: skip
+    return Labels(questions_of(pictures), pictures)
+
+
+def written(labels: Labels, file: Path) -> Path:
+    with io.StringIO() as text:
+        rows = csv.writer(text)
+        rows.writerow(["path", "label"])
+        rows.writerows([path, *names] for path, names in labels.pictures.items())
+        file.write_text(text.getvalue())
+    return file
+
+
+def documents(store: Store) -> dict[str, dict]:
+    """By path, every stored field, and every vector as the server gives it back."""
+    store.refresh()
+    body = {"size": 1000, "_source": True, "docvalue_fields": list(VECTORS)}
+    hits = store.request("POST", f"/{store.index}/_search", body)["hits"]["hits"]
+    return {
+        hit["_source"]["relative_path"]: {**hit["_source"], **hit.get("fields", {})} for hit in hits
+    }
+
+
+def run(settings: Settings, *arguments: str) -> Result:
+    runner = CliRunner(env={"ES_URL": settings.es_url})
+    return runner.invoke(main, [*arguments, "--index", settings.index])
+
+
+@pytest.fixture
+def store(real_store: Store) -> Iterator[Store]:
+    real_store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"), described())
+    yield real_store
+    remove_index(real_store, tags_alias(real_store.index), background_alias(real_store.index))
+
+
+@pytest.fixture
+def search(store: Store, settings: Settings) -> ImageSearch:
+    return ImageSearch(settings=settings, encoder=FakeEncoder())
+
+
+def test_stored_pictures_get_the_tags_of_a_new_vocabulary_and_keep_everything_else(
+    store: Store, settings: Settings
+):
+    fill(store, each=4, caption="a caption", colour_embedding=[0.1] * 108)
+    before = documents(store)
+    keep_vocabulary(store, WORDS)
+    encoder = FakeEncoder()
+    done = refresh_described(store, settings, only=["tags"], encoder=encoder)
+    assert (done.describers, done.pictures, done.written, done.refused) == (("tags",), 76, 76, {})
+    assert encoder.pictures_embedded == 0
+    after = documents(store)
+    for path, document in after.items():
+        colour = path.split("/")[0]
+        assert document.pop("tags") == ([] if colour == "other" else [colour])
+        scores = document.pop("tag_scores")
+        assert colour == "other" or scores[colour] > 0.5
+        assert document == before[path]
+    # What is so already is not written again, and new words are.
+    again = refresh_described(store, settings, only=["tags"], encoder=encoder)
+    assert (again.pictures, again.written) == (76, 0)
+    keep_vocabulary(store, parse_vocabulary('[tint]\nlabels = ["blue", "black"]\n', "words"))
+    refresh_described(store, settings, only=["tags"], encoder=encoder)
+    tagged = {path: document["tags"] for path, document in documents(store).items()}
+    assert tagged["blue/3.png"] == ["blue"]
+    assert tagged["red/3.png"] == []
+
+
+def test_a_trained_head_tags_stored_and_new_pictures_and_embeds_nothing(
+    store: Store, settings: Settings, search: ImageSearch, tmp_path: Path
+):
+    fill(store, each=8)
+    keep_vocabulary(store, WORDS)
+    named = {
+        "red": "ours:apples",
+        "lime": "ours:leaves",
+        "blue": "ours:seas",
+        "white": "ours:suns",
+    }
+    pictures = {f"{colour}/{n}.png": (name,) for colour, name in named.items() for n in range(8)}
+    done = train_tags(search, Labels(questions_of(pictures), pictures), one_of=["ours"])
+    assert [(each.facet, each.answers) for each in done.head.outputs] == [("ours", "one")]
+    assert done.head.pictures == 32
+    refresh_described(store, settings, only=["tags"], encoder=FakeEncoder())
+    for path, document in documents(store).items():
+        if path.startswith("other/"):
+            continue
+        # The vocabulary's own word stands beside it.
+        assert named[path.split("/")[0]].split(":")[1] in document["tags"], path
+    # A new picture, by way of the folder.
+    house = House(store, settings, tmp_path)
+    Image.new("RGB", (32, 32), "red").save(house.folder / "new.png")
+    indexer = house.indexer()
+    sync(indexer)
+    indexer.pipeline.close()
+    assert documents(store)["new.png"]["tags"][0] == "apples"
+    assert "describe_errors" not in documents(store)["new.png"]
+
+
+def test_evaluation_agrees_with_scikit_learn_and_numpy(store: Store, search: ImageSearch):
+    fill(store)
+    keep_vocabulary(store, WORDS)
+    labels = labels_of()
+    report = evaluate_tags(search, labels)
+    assert [(each.facet, each.way) for each in report.facets] == [
+        ("colour", ZERO_SHOT), ("colour", TRAINED),
+    ]  # fmt: skip
+    paths = list(labels.pictures)
+    vectors = np.stack([near(*_numbered(path)) for path in paths])
+    info = search.info
+    tagger = tagger_of(store.index, info.meta, FakeEncoder(), store.send)
+    (colour,) = [each for each in tagger.scores(vectors) if each.facet == "colour"]
+    zero_shot, trained = report.facets
+    for each in zero_shot.labels:
+        right = np.array([path.startswith(each.label) for path in paths])
+        column = colour.labels.index(each.label)
+        assert each.average_precision == pytest.approx(
+            average_precision_score(right, colour.scores[:, column])
+        )
+        given = colour.holds[:, column]
+        assert each.recall == pytest.approx((given & right).sum() / right.sum())
+        assert each.pictures == 12
+    # Every picture stands in the row of its label, once.
+    assert zero_shot.confusion.sum(axis=1).tolist() == [12] * 4
+    assert trained.confusion.sum() == 48
+    assert trained.mean_average_precision > 0.95
+    assert np.trace(trained.confusion[:, :4]) >= 44
+    assert converse(kept_tags(store.index), store.send).head is None
+
+
+def _numbered(path: str) -> tuple[str, int]:
+    colour, name = path.split("/")
+    return colour, int(name.removesuffix(".png"))
+
+
+def test_train_without_labels_uses_those_of_the_last_time(store: Store, search: ImageSearch):
+    fill(store, each=6)
+    keep_vocabulary(store, WORDS)
+    with pytest.raises(HeadMissing, match="tags train LABELS --index"):
+        train_tags(search)
+    first = train_tags(search, labels_of(each=6)).head
+    again = train_tags(search).head
+    for one, other in zip(first.outputs, again.outputs, strict=True):
+        assert one.labels == other.labels
+        assert np.allclose(one.weights, other.weights, atol=1e-4)
+    # A few labels of pictures that are not there are told, and too few of one are left out.
+    labels = {
+        **labels_of(each=6).pictures,
+        "gone.png": ("colour:red",),
+        "red/0.png": ("colour:pink",),
+    }
+    done = train_tags(search, Labels((), labels))
+    assert done.missing == ("gone.png",)
+    assert done.too_few == {"pink": 1}
+    with pytest.raises(LabelsInvalid, match="No label has 5 pictures"):
+        train_tags(search, labels_of(each=3))
+
+
+def test_the_head_of_another_encoder_is_refused_and_costs_the_words_nothing(
+    store: Store, settings: Settings, search: ImageSearch
+):
+    fill(store, each=8)
+    keep_vocabulary(store, WORDS)
+    train_tags(search, labels_of(each=8))
+    other = FakeEncoder(revision="2")
+    store.update_meta(lambda meta: new_meta(seal_of(other), meta.profile, meta.similarity))
+    info = store.info()
+    tagger = tagger_of(store.index, info.meta, other, store.send)
+    assert tagger.head is None
+    assert "train it again" in tagger.note
+    assert tagger.fields(near("red", 0)[None])[0]["tags"] == ["red"]
+    with pytest.raises(HeadMismatch, match="differs in revision: train it again"):
+        converse(kept_tags(store.index), store.send).head.check(info.meta, store.index)
+    listed = run(settings, "tags", "list")
+    assert listed.exit_code == 2
+    assert "es-imgsearch tags train --index" in listed.stderr
+    # As it says.
+    train_tags(ImageSearch(settings=settings, encoder=other))
+    assert tagger_of(store.index, info.meta, other, store.send).note is None
+
+
+def test_an_encoder_without_texts_is_tagged_by_its_head_alone(
+    real_store: Store, settings: Settings
+):
+    encoder = FakeEncoder(supports_text=False)
+    real_store.create(new_meta(seal_of(encoder), "exact", "cosine"), described())
+    try:
+        fill(real_store, each=8)
+        refresh_described(real_store, settings, only=["tags"], encoder=encoder)
+        assert {tuple(each["tags"]) for each in documents(real_store).values()} == {()}
+        search = ImageSearch(settings=settings, encoder=encoder)
+        report = evaluate_tags(search, labels_of(each=8))
+        assert [each.way for each in report.facets] == [TRAINED]
+        train_tags(search, labels_of(each=8))
+        done = refresh_described(real_store, settings, only=["tags"], encoder=encoder)
+        assert done.written == 32 + OTHERS
+        for path, document in documents(real_store).items():
+            if not path.startswith("other/"):
+                assert document["tags"] == [path.split("/")[0]]
+    finally:
+        remove_index(real_store, tags_alias(real_store.index))
+
+
+# -- describe ------------------------------------------------------------------------------------
+
+
+def test_describe_reads_originals_again_and_embeds_nothing(
+    store: Store, settings: Settings, tmp_path: Path
+):
+    house = House(store, settings, tmp_path)
+    house.pictures(5)
+    indexer = house.indexer()
+    sync(indexer)
+    indexer.pipeline.close()
+    before = documents(store)
+    assert all("perceptual_hash" in each for each in before.values())
+
+    def spoil(document: dict) -> dict:
+        kept = {
+            n: v for n, v in document.items() if n not in {"perceptual_hash", "colour_embedding"}
+        }
+        return {**kept, "describe_errors": ["hashes: ValueError: once", "other: stays"]}
+
+    store.rewrite([each["image_id"] for each in before.values()], spoil)
+    assert not any("perceptual_hash" in each for each in documents(store).values())
+    # One file has changed since, one is gone, one cannot be read.
+    (house.folder / "001.png").unlink()
+    house.picture("002.png", seed=77)
+    (house.folder / "003.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"broken" * 40)
+    embedded = house.encoder.pictures_embedded
+    seen: list[tuple[int, int]] = []
+    done = refresh_described(
+        store, settings, only=["hashes"], encoder=house.encoder,
+        on_progress=lambda *at: seen.append(at),
+    )  # fmt: skip
+    assert house.encoder.pictures_embedded == embedded
+    assert (done.written, done.changed, done.unreadable, done.elsewhere) == (2, 2, 1, 0)
+    assert seen[-1] == (5, 5)
+    after = documents(store)
+    for path in ("000.png", "004.png"):
+        assert after[path]["perceptual_hash"] == before[path]["perceptual_hash"]
+        assert after[path]["describe_errors"] == ["other: stays"]
+        # Only what was asked for was made anew.
+        assert "colour_embedding" not in after[path]
+    for path in ("001.png", "002.png", "003.png"):
+        assert "perceptual_hash" not in after[path]
+    for path, document in after.items():
+        assert document[VECTOR_FIELD] == before[path][VECTOR_FIELD]
+    # All of them, which restores the rest of the two.
+    refresh_described(store, settings, encoder=house.encoder)
+    restored = documents(store)["004.png"]
+    assert restored["colour_embedding"] == before["004.png"]["colour_embedding"]
+
+
+def test_describers_that_share_a_field_look_together(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    from es_imgsearch import describing
+
+    class Fruit:
+        name, mapping = "fruit", {"title": {"type": "text"}, "creator": {"type": "keyword"}}
+
+    class Signed:
+        name, mapping = "signed", {"creator": {"type": "keyword"}}
+
+    class Other:
+        name, mapping = "other", {"camera": {"type": "keyword"}}
+
+    known = {each.name: each for each in (Fruit(), Signed(), Other())}
+    monkeypatch.setattr(describing, "load_describers", lambda names: [known[n] for n in names])
+    monkeypatch.setattr(describing, "chosen_describers", lambda _asked: list(known.values()))
+    assert describing._with_sharing(["signed"], settings) == ["fruit", "signed"]
+    assert describing._with_sharing(["other"], settings) == ["other"]
+
+
+def test_what_a_failing_describer_said_before_stays(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    fill(store, each=4, tags=["mine"])
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("no tagger today")
+
+    monkeypatch.setattr("es_imgsearch.tags.Tags.describe_vectors", fails)
+    done = refresh_described(store, settings, only=["tags"], encoder=FakeEncoder())
+    assert done.with_errors == done.written == 76
+    for document in documents(store).values():
+        assert document["tags"] == ["mine"]
+        assert document["describe_errors"] == ["tags: RuntimeError: no tagger today"]
+
+
+# -- identify ------------------------------------------------------------------------------------
+
+
+def test_identify_by_neighbours_by_words_and_not_at_all(
+    store: Store, settings: Settings, search: ImageSearch
+):
+    fill(store, ("red", "lime"))
+    keep_vocabulary(store, WORDS)
+    store.rewrite(["red-0.png", "red-1.png"], lambda document: {**document, "product_id": "R2"})
+    store.rewrite(["red-2.png"], lambda document: {**document, "product_id": "R1"})
+    store.refresh()
+    picture = Image.new("RGB", (40, 30), "red")
+    # Without relevance neighbours are shown, and words answer.
+    found = identify(search, picture)
+    assert (found.answer, found.by) == ("red", "colour")
+    assert "calibrate" in found.notes[0]
+    assert found.votes[0].relevance is None
+    # Relevance 1/2 at the cosine .9, whatever the background.
+    curve = Curve(intercept=-45.0, z_weight=0.0, cosine_weight=50.0)
+    store.update_meta(lambda meta: _calibrated(meta, curve))
+    search.reload()
+    found = identify(search, picture, neighbours=24)
+    assert (found.answer, found.by) == ("R2", "product_id")
+    one, other = found.votes
+    weights = {
+        n: 1
+        / (1 + np.exp(45.0 - 50.0 * float(near("red", n) @ FakeEncoder().embed_texts(["red"])[0])))
+        for n in range(3)
+    }
+    assert one.share == pytest.approx((weights[0] + weights[1]) / sum(weights.values()), abs=2e-3)
+    assert one.relevance == pytest.approx(max(weights[0], weights[1]), abs=2e-3)
+    assert set(one.pictures) == {"red-0.png", "red-1.png"}
+    assert (other.name, other.pictures) == ("R1", ("red-2.png",))
+    assert identify(search, picture, min_relevance=1.0).by == "colour"
+    # Nothing near, and no word for it.
+    grey = identify(search, Image.fromarray(pixels(5)))
+    assert (grey.answer, grey.by) == (UNKNOWN, None)
+    # Only a part of the picture.
+    half = Image.new("RGB", (40, 40), "grey")
+    half.paste("lime", (0, 0, 20, 40))
+    assert identify(search, half, box=(0, 0, 20, 40)).answer == "lime"
+
+
+def _calibrated(meta, curve: Curve):
+    from dataclasses import replace
+
+    return replace(meta, relevance={IMAGE: curve})
+
+
+# -- the command line ----------------------------------------------------------------------------
+
+
+def test_the_commands_from_vocabulary_to_identify(
+    real_store: Store, settings: Settings, photographs: Path, tmp_path: Path
+):
+    """With `starter` and real photographs, as somebody would do it."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = ("chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png")
+    for name in names:
+        (folder / name).write_bytes((photographs / name).read_bytes())
+    try:
+        assert run(settings, "init", "--encoder", "starter").exit_code == 0
+        synced = run(settings, "sync", f"photos={folder}")
+        assert synced.exit_code == 0, synced.output
+        found = documents(real_store)
+        assert "cat" in found["chelsea.png"]["tags"]
+        assert found["chelsea.png"]["tag_scores"]["cat"] > 0.5
+        assert "cat" not in found["coffee.png"]["tags"]
+        assert "rocket" in found["rocket.jpg"]["tags"]
+        assert "motorcycle" in found["motorcycle_left.png"]["tags"]
+
+        told = run(settings, "tags", "vocabulary")
+        assert told.exit_code == 0
+        assert "chess" in parse_vocabulary(told.stdout, "told").labels
+        words = tmp_path / "words.toml"
+        # Few words, since embedding them takes most of this test's time.
+        few = [*default_vocabulary().labels[::8], "tabby cat"]
+        words.write_text(f"[object]\nlabels = {json.dumps(few)}\n")
+        assert run(settings, "tags", "vocabulary", str(words)).exit_code == 0
+        listed = json.loads(run(settings, "tags", "list", "--json").stdout)
+        assert "tabby cat" in listed["vocabulary"]["object"]["labels"]
+        assert not listed["is_default"]
+        assert listed["trained"] == {}
+        described_again = run(settings, "describe", "--only", "tags")
+        assert described_again.exit_code == 0, described_again.output
+        assert "tags: " in described_again.stderr
+        assert "tabby cat" in documents(real_store)["chelsea.png"]["tags"]
+
+        told = run(settings, "identify", str(photographs / "chelsea.png"), "--json")
+        answer = json.loads(told.stdout)
+        assert "tabby cat" in {each["label"] for each in answer["labels"] if each["is_tag"]}
+        assert answer["answer"] != UNKNOWN
+        assert run(settings, "identify", str(tmp_path / "no.png")).exit_code == 2
+        assert run(settings, "describe", "--only", "nobody").exit_code == 2
+    finally:
+        remove_index(real_store, tags_alias(real_store.index))
+
+
+def test_train_and_evaluate_from_the_command_line(
+    store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fill(store)
+    keep_vocabulary(store, WORDS)
+    # The index is sealed to a fake encoder, which is in no registry.
+    monkeypatch.setattr("es_imgsearch.sealing.load_encoder", lambda *_, **__: FakeEncoder())
+    labels = written(labels_of(), tmp_path / "labels.csv")
+    refused = run(settings, "tags", "evaluate")
+    assert (refused.exit_code, "tags train LABELS" in refused.stderr) == (2, True)
+    trained = run(settings, "tags", "train", str(labels), "--json")
+    assert trained.exit_code == 0, trained.output
+    assert json.loads(trained.stdout)["facets"] == {"colour": sorted(COLOURS)}
+    plot = tmp_path / "confusion.png"
+    told = run(settings, "tags", "evaluate", "--plot", str(plot))
+    assert told.exit_code == 0, told.output
+    assert "colour, zero-shot: 48 pictures, mean average precision" in told.stdout
+    assert "colour, trained: 48 pictures, mean average precision" in told.stdout
+    with Image.open(plot) as drawn:
+        assert drawn.format == "PNG"
+        assert np.asarray(drawn.convert("L")).std() > 10
+    as_json = json.loads(run(settings, "tags", "evaluate", str(labels), "--json").stdout)
+    assert as_json["facets"][0]["confusion"]["given"][-1] == "(none)"
+    described_now = run(settings, "describe", "--only", "tags", "--json")
+    assert json.loads(described_now.stdout)["written"] == 48 + OTHERS
+    assert "trained: colour (one)" in run(settings, "tags", "list").stdout
+    assert "is removed" in run(settings, "tags", "forget").stderr
+    assert "no trained head" in run(settings, "tags", "forget").stderr
+    queries = tmp_path / "queries.csv"
+    queries.write_text("query,path\nred,red/0.png\n")
+    assert "not queries" in run(settings, "tags", "train", str(queries)).stderr
+
+
+def test_tags_is_one_of_the_describers():
+    assert "tags" in {each.name for each in load_describers()}

@@ -1,0 +1,67 @@
+"""The vocabulary that ships, and files of words that people write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from es_imgsearch.errors import VocabularyInvalid
+from es_imgsearch.vocabulary import (
+    MANY,
+    ONE,
+    default_vocabulary,
+    parse_vocabulary,
+    read_vocabulary,
+)
+
+
+def test_the_vocabulary_that_ships_has_several_hundred_words_in_five_facets():
+    vocabulary = default_vocabulary()
+    answers = {facet.name: facet.answers for facet in vocabulary.facets}
+    assert answers == {
+        "object": MANY, "scene": ONE, "colour": ONE, "style": ONE, "occasion": ONE,
+    }  # fmt: skip
+    assert len(vocabulary.labels) == len(set(vocabulary.labels)) > 300
+    assert vocabulary.facet_of["beach"].name == "scene"
+    assert vocabulary.texts[vocabulary.labels.index("bat")] == "a bat, the flying animal"
+    assert vocabulary.texts[vocabulary.labels.index("cat")] == "cat"
+
+
+def test_a_file_is_read_with_its_texts(tmp_path: Path):
+    file = tmp_path / "words.toml"
+    file.write_text(
+        '[part]\nanswers = "one"\nlabels = ["gear", "seal"]\ntexts = {seal = "a rubber seal"}\n'
+        '[state]\nlabels = ["rusty"]\n'
+    )
+    vocabulary = read_vocabulary(file)
+    assert [(each.name, each.answers) for each in vocabulary.facets] == [
+        ("part", ONE), ("state", MANY),
+    ]  # fmt: skip
+    assert vocabulary.texts == ("gear", "a rubber seal", "rusty")
+    assert parse_vocabulary(vocabulary.source, "kept") == vocabulary
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[object", "is not TOML"),
+        ("", "holds no facet"),
+        ("labels = ['a']", "'labels': a facet is a table"),
+        ("['a:b']\nlabels = ['x']", 'whose name has no ":"'),
+        ("[object]\nlabels = []", "labels is a list of words, not empty"),
+        ("[object]\nlabels = ['a', 3]", "a label is a word, not 3"),
+        ("[object]\nlabels = ['a']\nanswers = 'two'", '"one" or "many", not \'two\''),
+        ("[object]\nlabels = ['a']\nprompts = ['b']", "it has no 'prompts'"),
+        ("[object]\nlabels = ['a']\ntexts = {b = 'c'}", "'b', which is none of its labels"),
+        ("[one]\nlabels = ['a']\n[two]\nlabels = ['a']", r"'a' stands in \[one\] and in \[two\]"),
+    ],
+)
+def test_what_is_no_vocabulary_says_why(text: str, says: str):
+    with pytest.raises(VocabularyInvalid, match=says):
+        parse_vocabulary(text, "words.toml")
+
+
+def test_a_file_that_is_not_there_says_so(tmp_path: Path):
+    with pytest.raises(VocabularyInvalid, match="cannot be read: No such file"):
+        read_vocabulary(tmp_path / "words.toml")
