@@ -35,6 +35,7 @@ def retried_indexer(store: Store, info: IndexInfo, settings: Settings) -> Iterat
         list(roots.values()),
         settings,
         describers=mapped_describers(info.properties, store.index),
+        grid=info.meta.grid,
     )
     try:
         store.refresh()

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, ProfileUnknown, UsageError
+from es_imgsearch.generations import Carried, first_generation
 from es_imgsearch.reduction import Reduction, ReductionEntry
 from es_imgsearch.regions import REGION_VECTOR, REGIONS_FIELD, Grid
 from es_imgsearch.relevance import Curve, curves_from_body
@@ -27,6 +28,7 @@ DEFAULT_SIMILARITY = "cosine"
 _BINARY_MIN_DIMS = 64
 _NOT_PROFILES = {"background", "common", "failures", "reduction"}
 _REDUCED = "reduced"
+_SEALED = ("dims", "revision", "fingerprint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,17 @@ class Seal:
     fingerprint: str
     supports_text: bool = True
 
-    def check(self, other: Seal, index: str) -> None:
-        """Raise EncoderMismatch unless vectors of `other` may live beside ours.
+    def fits(self, other: Seal) -> bool:
+        """Whether vectors of `other` may live beside ours.
 
         The name is only how the encoder is found: the same weights in another folder are
         the same encoder.
         """
-        for part in ("dims", "revision", "fingerprint"):
+        return all(getattr(self, part) == getattr(other, part) for part in _SEALED)
+
+    def check(self, other: Seal, index: str) -> None:
+        """Raise EncoderMismatch unless `other` fits."""
+        for part in _SEALED:
             mine, theirs = getattr(self, part), getattr(other, part)
             if mine != theirs:
                 raise EncoderMismatch(
@@ -60,7 +66,8 @@ class Meta:
     """`_meta` of an index, typed; `relevance` holds a curve a kind of query once calibrated.
 
     `reduction` is that of the profile `reduced`, whose vectors are not the encoder's own.  `grid`
-    says of which tiles vectors are kept as well, None where of none.
+    says of which tiles vectors are kept as well, None where of none.  `carried` is there where
+    `reindex` brought the pictures, see `generations`.
     """
 
     seal: Seal
@@ -72,6 +79,7 @@ class Meta:
     relevance: Mapping[str, Curve] = field(default_factory=dict)
     reduction: ReductionEntry | None = None
     grid: Grid | None = None
+    carried: Carried | None = None
 
     def to_body(self) -> dict[str, Any]:
         curves = {kind: asdict(curve) for kind, curve in self.relevance.items()}
@@ -86,6 +94,7 @@ class Meta:
             **({"relevance": curves} if curves else {}),
             **({"reduction": self.reduction.to_body()} if self.reduction else {}),
             **({"regions": self.grid.to_body()} if self.grid else {}),
+            **({"carried": self.carried.to_body()} if self.carried else {}),
         }
 
     @classmethod
@@ -117,6 +126,7 @@ class Meta:
                 relevance=curves_from_body(body.get("relevance", {})),
                 reduction=ReductionEntry.from_body(body.get("reduction")),
                 grid=Grid.from_body(body.get("regions")),
+                carried=Carried.from_body(body.get("carried")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexConflict(
@@ -294,21 +304,20 @@ def failures_body() -> dict[str, Any]:
     return body
 
 
-def template_body(alias: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def template_body(
+    alias: str, body: Mapping[str, Any], generation: str | None = None
+) -> dict[str, Any]:
     """Index template that keeps a stray write from making an index with guessed mappings.
 
-    It names indices and has no wildcard: two patterns that overlap are refused.
+    It names the alias and the `generation` behind it, the first if none is given; it has no
+    wildcard, since two patterns that overlap are refused.
     """
     return {
-        "index_patterns": [alias, first_generation(alias)],
+        "index_patterns": [alias, generation or first_generation(alias)],
         "priority": 200,
         "template": dict(body),
         "_meta": {"created_by": _CREATED_BY},
     }
-
-
-def failures_alias(index: str) -> str:
-    return f"{index}-failures"
 
 
 def reduction_body() -> dict[str, Any]:
@@ -324,26 +333,3 @@ def reduction_alias(index: str) -> str:
 
 def background_alias(index: str) -> str:
     return f"{index}-background"
-
-
-def generation_name(alias: str, number: int) -> str:
-    return f"{alias}-{number:06}"
-
-
-def first_generation(alias: str) -> str:
-    return generation_name(alias, 1)
-
-
-def generation_number(generation: str) -> int:
-    """Which one an index like `images-000002` is.  Raises ValueError for another name."""
-    return int(generation.rpartition("-")[2])
-
-
-def failures_generation(index: str, generation: str) -> str:
-    """The index of failures that belongs to a generation of pictures; they are switched as one."""
-    return generation_name(failures_alias(index), generation_number(generation))
-
-
-def pinned_alias(generation: str) -> str:
-    """The alias by which one generation is written to; unlike that of the index it never moves."""
-    return f"{generation}-pinned"

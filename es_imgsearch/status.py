@@ -25,9 +25,11 @@ def index_status(store: Store) -> dict[str, Any]:
     (`seen_at`; every half a minute while it works), None without a living daemon.  `lag_ms` is
     the time from when a file was noticed (by an event or a comparison) until its document was
     made, over the pictures of the last 24 hours.  `tune_again` is True once the index holds
-    `GROWN_TIMES` as many pictures as when it was tuned.
+    `GROWN_TIMES` as many pictures as when it was tuned.  `next` and `before` are the generations that
+    `reindex` builds and keeps, None where there is none; everything else is told of the one that
+    serves.
     """
-    info = store.info()
+    info, generations = store.info(), store.roles()
     store.refresh()
     pictures, failures = store.counts_by_root(), store.counts_by_root(failures=True)
     recent = store.recent_by_root()
@@ -56,12 +58,28 @@ def index_status(store: Store) -> dict[str, Any]:
         "pictures": sum(pictures.values()),
         "failures": sum(failures.values()),
         "import_unfinished": info.is_loading,
+        "next": _generation(store, generations.next),
+        "before": _generation(store, generations.before),
+        "writes_held_back": store.is_blocked(),
         "roots": roots,
     }
 
 
 def _has_outgrown(tuning: Tuning, pictures: int) -> bool:
     return tuning.pictures is not None and pictures >= GROWN_TIMES * tuning.pictures
+
+
+def _generation(store: Store, name: str | None) -> dict[str, Any] | None:
+    if name is None:
+        return None
+    one = store.at(name)
+    meta = one.info().meta
+    return {
+        "generation": name,
+        "encoder": meta.seal.name,
+        "profile": meta.profile,
+        "pictures": one.count(),
+    }
 
 
 def _daemon(watched_by: Mapping[str, Any] | None) -> dict[str, Any]:

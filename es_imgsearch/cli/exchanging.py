@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.shared import open_store, sigterm_as_ctrl_c, with_settings_options
+from es_imgsearch.cli.shared import (
+    open_store,
+    progress_bar,
+    sigterm_as_ctrl_c,
+    with_settings_options,
+)
 from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def export_command(
     clauses = filter_clauses(parse_filters(filters), info.properties)
     names = [name for each in fields for name in each.split(",") if name]
     total = 0 if clauses else store.count()
-    with _bar(total) as advance:
+    with progress_bar(" rows", total) as advance:
         rows = export_pictures(store, file, fields=names, filters=clauses, on_page=advance)
     click.echo(f"{rows} pictures to {file} in {time.monotonic() - started:.1f} s.", err=True)
 
@@ -107,7 +110,7 @@ def import_command(
         if shown <= _SHOWN_ROWS:
             click.echo(f"Row {bad.number}: {bad.reason}.", err=True)
 
-    with _bar(0) as advance:
+    with progress_bar(" rows") as advance:
         done = import_pictures(
             open_store(settings),
             settings,
@@ -132,21 +135,3 @@ def _renamed(text: str) -> tuple[str, str]:
     if not (column and equals and name):
         raise UsageError(f"--rename needs COLUMN=FIELD, not {text!r}.")
     return column, name
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[..., None]]:
-    """Shows how many rows of how many are done, where standard error is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(unit=" rows", total=total or None, file=sys.stderr, leave=False) as bar:
-
-        def advance(done: int, of: int | None = None) -> None:
-            bar.total = of or bar.total
-            bar.n = done
-            bar.refresh()
-
-        yield advance

@@ -90,6 +90,24 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def progress_bar(unit: str, total: int = 0) -> Iterator[Callable[..., None]]:
+    """Shows how many of how many are done, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, total=total or None, file=sys.stderr, leave=False) as bar:
+
+        def advance(done: int, of: int | None = None) -> None:
+            bar.total = of or bar.total
+            bar.n = done
+            bar.refresh()
+
+        yield advance
+
+
 def open_store(settings: Settings) -> Store:
     from es_imgsearch.connection import connect
     from es_imgsearch.store import Store

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from es_imgsearch.errors import IndexConflict, StoreBusy, StoreRejected, StoreUnreachable
+from es_imgsearch.generations import failures_generation, first_generation
 from es_imgsearch.mapping import (
     Meta,
     failures_body,
-    failures_generation,
-    first_generation,
     index_body,
     loading_body,
     template_body,
@@ -157,7 +156,9 @@ class Generations(Requests):
             or name not in info.properties
         )
         if missing:
-            self.request("PUT", f"/_index_template/{self.index}", template_body(self.index, body))
+            self.request(
+                "PUT", f"/_index_template/{self.index}", template_body(self.index, body, info.name)
+            )
             added = {"properties": {name: wanted[name] for name in missing}}
             self.request("PUT", f"/{info.name}/_mapping", added)
         return missing

@@ -1,0 +1,411 @@
+"""From one generation into another: every field as it is, every vector as the other needs it.
+
+    changed since the checkpoint ─┐            ┌─ same encoder: the stored vector ──────┐
+    lacking in the target ────────┴─▶ fields ──┼─ content is there: the target's vector ┼─▶ target
+                                               └─ original ──read──▶ embed ─────────────┘
+
+A pass may be repeated at any time and does only what is left.  What was done is told by the two
+indices themselves, so one that was killed is simply run again.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import Any, TypeAlias
+
+from es_imgsearch.documents import failure_document, vector_fields
+from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.errors import ReadError, ReadersFailed, StoreDenied, StoreRejected
+from es_imgsearch.generations import Carried
+from es_imgsearch.mapping import VECTOR_FIELD, Meta
+from es_imgsearch.read import Skipped
+from es_imgsearch.reconcile import Kind, Seen, differences
+from es_imgsearch.records import Change, Embedded, FileState, Picture, disk_path, image_id
+from es_imgsearch.reduction import Reduction
+from es_imgsearch.regions import REGIONS_FIELD
+from es_imgsearch.rewriting import (
+    check_readable,
+    documents_at_once,
+    whole_document,
+    whole_documents_body,
+)
+from es_imgsearch.roots import registered_root
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import IndexInfo, Store, Write
+from es_imgsearch.vectors import VectorSource
+from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
+
+# Why a picture of the source is not in the target.
+FAILED = "cannot be read or embedded"
+GONE = "original is not there"
+CHANGED = "original has changed"
+ELSEWHERE = "original is not on this machine"
+NO_VECTOR = "has no vector"
+
+_WRITE_BATCH = 200
+
+Document: TypeAlias = dict[str, Any]
+# What became of a document: its vector, the error of a failure, or why there is nothing to read.
+Made: TypeAlias = Embedded | ReadError | str
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one pass did: how many documents it wrote, and how many it removed.
+
+    `lacking` has the pictures of the source that the target lacks now, by image_id: their root,
+    and why.
+    """
+
+    carried: int = 0
+    removed: int = 0
+    lacking: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> int:
+        return self.carried + self.removed
+
+    @property
+    def lacking_by_reason(self) -> Counter[tuple[str, str]]:
+        """How many, by root and reason."""
+        return Counter(self.lacking.values())
+
+
+def keeps_vectors(source: Meta, target: Meta) -> bool:
+    """Whether vectors of the source are what the target is made of: same encoder, whole, tiled."""
+    return (
+        source.seal.fits(target.seal)
+        and source.reduction is None
+        and target.grid in {None, source.grid}
+    )
+
+
+class Carrier:
+    """Brings `target` up to date with `source`; both are held to their generation."""
+
+    def __init__(
+        self,
+        source: Store,
+        target: Store,
+        settings: Settings,
+        *,
+        encoder: Encoder | None,
+        reduction: Reduction | None = None,
+        on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> None:
+        """`encoder` gives vectors as the target stores them; None where those of the source do.
+
+        `reduction` is that of the target, by which the vectors of the source are cut then.
+        `on_progress` hears how many of how many pictures the target has.
+        """
+        self._source, self._target, self._settings = source, target, settings
+        self._from, self._to = source.info(), target.info()
+        check_readable(self._from.properties, self._from.left_out, source.index)
+        self._reduction = reduction
+        self._on_progress = on_progress
+        self._embedding: _Embedding | None = None
+        if encoder is not None:
+            self._embedding = _Embedding(target, self._to, encoder, settings)
+        # What failed in this run is not read again in each of its passes.
+        self._failed: dict[str, FileState] = {}
+        self._writes: list[Write] = []
+        self._done = Pass()
+        self._there = self._total = 0
+
+    @property
+    def pictures_embedded(self) -> int:
+        """How many pictures went through the encoder so far."""
+        return 0 if self._embedding is None else self._embedding.pictures
+
+    def close(self) -> None:
+        """End the reading processes."""
+        if self._embedding is not None:
+            self._embedding.close()
+
+    def __call__(self) -> Pass:
+        """One pass.  Raises what the store does; a `transient` error lets it be called again."""
+        self._from, self._to = self._source.info(), self._target.info()
+        if self._embedding is not None:
+            self._embedding.meta = self._from.meta
+        self._map_fields()
+        self._done, self._writes = Pass(), []
+        carried = self._to.meta.carried
+        since = carried.until if carried and carried.source == self._source.generation else None
+        until = self._source.checkpoints()
+        if since is None:
+            # What is written from here on is newer than this, whenever the first pass ends.
+            self._note(until)
+        self._target.refresh()
+        self._total, self._there = self._source.count(), self._target.count()
+        self._carry_failures()
+        self._carry(self._pending(since))
+        self._flush()
+        if since is not None:
+            self._note(until)
+        self._target.refresh()
+        return self._done
+
+    # -- what is to be carried ---------------------------------------------------------------
+
+    def _pending(self, since: Mapping[str, int] | None) -> Iterator[Mapping[str, Any]]:
+        """Whole documents, as hits, that are newer than the checkpoint or not in the target."""
+        left_out = self._from.left_out
+        size = documents_at_once(self._from.properties, left_out)
+        if since is not None:
+            for hits in self._source.changed_since(since, left_out, size):
+                yield from hits
+            self._flush()
+            self._target.refresh()
+        lacking = self._lacking()
+        while ids := list(islice(lacking, size)):
+            body = whole_documents_body([{"ids": {"values": ids}}], left_out)
+            yield from self._source.whole_hits({**body, "size": len(ids)})
+
+    def _lacking(self) -> Iterator[str]:
+        """Ids that the target lacks, or has in another state; what only it has is removed."""
+        names = self._source.counts_by_root().keys() | self._target.counts_by_root().keys()
+        for name in sorted(names):
+            stored = (Seen(*each) for each in self._source.listing(name))
+            lost: list[str] = []
+            for each in differences(stored, self._target.listing(name), ()):
+                found = image_id(name, each.relative_path)
+                if each.kind is Kind.LOST:
+                    lost.append(found)
+                else:
+                    yield found
+            self._target.delete(lost)
+            self._done.removed += len(lost)
+
+    # -- carrying ----------------------------------------------------------------------------
+
+    def _carry(self, hits: Iterator[Mapping[str, Any]]) -> None:
+        while page := list(islice(hits, _WRITE_BATCH)):
+            documents = []
+            for hit in page:
+                try:
+                    documents.append(whole_document(hit))
+                except StoreRejected:
+                    self._lacks(hit["_source"], FAILED)
+            if self._embedding is None:
+                for document in documents:
+                    self._copy(document)
+            else:
+                for document, outcome in self._embedding.of(self._readable(documents)):
+                    self._embedded(document, outcome)
+        if self._embedding is not None:
+            for document, outcome in self._embedding.rest():
+                self._embedded(document, outcome)
+
+    def _readable(self, documents: Sequence[Document]) -> Iterator[Document]:
+        for document in documents:
+            if self._failed.get(document["image_id"]) == _state(document):
+                self._lacks(document, FAILED)
+            else:
+                yield document
+
+    def _copy(self, document: Document) -> None:
+        """The same encoder: its vectors as the target stores them."""
+        if VECTOR_FIELD not in document:
+            self._lacks(document, NO_VECTOR)
+            return
+        if self._reduction is not None:
+            document[VECTOR_FIELD] = self._reduction.reduce(document[VECTOR_FIELD][None])[0]
+        if self._to.meta.grid is None:
+            document.pop(REGIONS_FIELD, None)
+        self._write(Write(document["image_id"], document=document))
+
+    def _embedded(self, document: Document, outcome: Made) -> None:
+        if isinstance(outcome, Embedded):
+            left = {VECTOR_FIELD, REGIONS_FIELD, "embed_ms"}
+            kept = {name: value for name, value in document.items() if name not in left}
+            made = {**kept, **outcome.fields, **vector_fields(outcome)}
+            self._write(Write(document["image_id"], document=made))
+            return
+        if isinstance(outcome, ReadError):
+            self._fail(document, outcome)
+            return
+        self._lacks(document, outcome)
+
+    def _fail(self, document: Document, error: ReadError) -> None:
+        self._failed[document["image_id"]] = _state(document)
+        root = registered_root(document["root"], self._from.meta)
+        if root is not None:
+            change = Change(root, disk_path(document["relative_path"]), time.time())
+            failure = failure_document(change, error, _state(document))
+            self._write(Write(document["image_id"], failure=failure), counts=False)
+        self._lacks(document, FAILED)
+
+    def _lacks(self, document: Mapping[str, Any], reason: str) -> None:
+        self._done.lacking[document["image_id"]] = document["root"], reason
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def _write(self, write: Write, *, counts: bool = True) -> None:
+        self._writes.append(write)
+        self._done.carried += counts
+        if len(self._writes) >= _WRITE_BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._writes:
+            writes, self._writes = self._writes, []
+            results = self._target.write(writes)
+            for write in writes:
+                error = results[write.image_id]
+                if error is None:
+                    continue
+                if error.transient or isinstance(error, StoreDenied) or write.document is None:
+                    raise error
+                self._done.carried -= 1
+                self._fail(dict(write.document), ReadError("rejected", str(error)))
+        self._on_progress(min(self._total, self._there + self._done.carried), self._total)
+
+    def _carry_failures(self) -> None:
+        """Have the target's failures be those of the source, and those that are its own."""
+        ours = {each["image_id"]: each for each in self._source.failed()}
+        theirs = {each["image_id"]: each for each in self._target.failed()}
+        self._target.keep_failures(
+            [each for found, each in ours.items() if theirs.get(found) != each]
+        )
+        others = sorted(theirs.keys() - ours.keys())
+        # A picture of the source that could not be embedded for the target stays its failure.
+        there = self._source.existing(others) if others else set()
+        self._target.delete(each for each in others if each not in there)
+
+    def _map_fields(self) -> None:
+        """Fields that the source was given since the target was made."""
+        known = self._to.properties
+        self._target.map_fields(
+            {
+                name: mapping
+                for name, mapping in self._from.properties.items()
+                if name not in known and name not in {VECTOR_FIELD, REGIONS_FIELD}
+            }
+        )
+
+    def _note(self, until: Mapping[str, int]) -> None:
+        carried = Carried(str(self._source.generation), until)
+        self._target.update_meta(lambda meta: replace(meta, carried=carried))
+
+
+class _Embedding:
+    """Vectors of documents: from the target by content, or from their originals on this machine.
+
+    Reading goes ahead of the encoder by as many files as `queue_size` says.
+    """
+
+    def __init__(self, target: Store, to: IndexInfo, encoder: Encoder, settings: Settings) -> None:
+        grid = to.meta.grid
+        self._settings = settings
+        # Roots may be added while the target is filled.
+        self.meta = to.meta
+        self._vectors = VectorSource(
+            encoder,
+            partial(target.embedded_by_content, with_regions=grid is not None),
+            settings.batch_size,
+        )
+        self._workers = ReadWorkers(
+            ReadPlan(
+                preparation=encoder.preparation,
+                max_pixels=settings.max_pixels,
+                memory_mb=settings.read_memory_mb,
+                timeout_seconds=settings.read_timeout_seconds,
+                # Every other field is carried over.
+                describers=(),
+                grid=grid,
+            ),
+            settings.read_workers,
+        )
+        self._read: queue.SimpleQueue[tuple[Document, Outcome]] = queue.SimpleQueue()
+        self._in_flight = 0
+        # Documents of the same content wait for the first of them, by what it is read as.
+        self._waiting: dict[str, list[Document]] = {}
+        self.pictures = 0
+
+    def close(self) -> None:
+        self._workers.close()
+
+    def of(self, documents: Iterator[Document]) -> Iterator[tuple[Document, Made]]:
+        """These documents or earlier ones, with what became of them."""
+        page = list(documents)
+        contents = {each["content_id"] for each in page if "content_id" in each}
+        known = self._vectors.known(contents - self._waiting.keys())
+        for document in page:
+            content = document.get("content_id")
+            if content in known:
+                yield document, known[content]
+            elif (key := _key(document)) in self._waiting:
+                self._waiting[key].append(document)
+            elif self._path(document) is None:
+                yield document, ELSEWHERE
+            else:
+                while self._in_flight >= self._settings.queue_size:
+                    yield from self._embed()
+                self._waiting[key] = [document]
+                self._submit(document)
+
+    def rest(self) -> Iterator[tuple[Document, Made]]:
+        """The same for all that is still on its way."""
+        while self._in_flight:
+            yield from self._embed()
+
+    def _path(self, document: Document) -> str | None:
+        root = registered_root(document["root"], self.meta)
+        if root is None or self.meta.roots[root.name]["host"] != self._settings.host:
+            return None
+        return root.absolute(disk_path(document["relative_path"]))
+
+    def _submit(self, document: Document) -> None:
+        self._in_flight += 1
+        path = self._path(document)
+        self._workers.read(str(path), lambda outcome: self._read.put((document, outcome)))
+
+    def _embed(self) -> Iterator[tuple[Document, Made]]:
+        """Wait for a batch of files that were read, and give what became of them."""
+        batch: dict[str, Picture] = {}
+        while self._in_flight and len(batch) < self._settings.batch_size:
+            document, outcome = self._read.get()
+            self._in_flight -= 1
+            key = _key(document)
+            if isinstance(outcome, ReadersFailed):
+                raise outcome
+            if isinstance(outcome, Picture) and outcome.content_id == document.get(
+                "content_id", outcome.content_id
+            ):
+                batch[key] = outcome
+                continue
+            yield document, _reason(outcome)
+            # Perhaps a copy of it is as it was.
+            others = self._waiting.pop(key)[1:]
+            if others:
+                self._waiting[key] = others
+                self._submit(others[0])
+        if not batch:
+            return
+        embedded, errors = self._vectors.embedded(list(batch.values()))
+        self.pictures += len(embedded)
+        for key, picture in batch.items():
+            found = embedded.get(picture.content_id)
+            for document in self._waiting.pop(key):
+                yield document, errors[picture.content_id] if found is None else found
+
+
+def _key(document: Document) -> str:
+    """What is read once: a content, or a picture whose content nobody noted."""
+    return str(document.get("content_id") or document["image_id"])
+
+
+def _reason(outcome: Outcome) -> ReadError | str:
+    if isinstance(outcome, ReadError):
+        return outcome
+    return GONE if outcome is Skipped.GONE else CHANGED
+
+
+def _state(document: Mapping[str, Any]) -> FileState:
+    return FileState(document.get("size_bytes", -1), document.get("mtime_ns", -1))

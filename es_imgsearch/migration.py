@@ -1,0 +1,359 @@
+"""`reindex`: another encoder or profile for an index, built behind its alias while it serves.
+
+    images ──▶ images-000001    searched, and kept like the folders by the daemon, all the time
+                    │ carrying: fields, and vectors embedded anew or carried, pass after pass
+                    ▼
+    images-next ▶ images-000002 ── compared ── writes held back, the last pass ── images ▶ 000002
+
+Only the carrying process runs the new encoder: a daemon that wrote to both generations would need
+two models in its memory, on every host, and what it missed would have to be reconciled all the
+same.  So it goes on as ever, and each pass carries what it wrote meanwhile.  When little is left,
+writing is held back on the server, which daemons take for a short outage; the last pass then ends
+with two generations that hold the same, and the aliases are exchanged at one moment.  Whoever
+still writes to the old one is refused from then on, looks, and begins again with the new.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from es_imgsearch.agreement import Agreement, agreement
+from es_imgsearch.backoff import Outage, persist
+from es_imgsearch.carrying import Carrier, Pass, keeps_vectors
+from es_imgsearch.describe import load_describers
+from es_imgsearch.embed import load_encoder
+from es_imgsearch.errors import EncoderMismatch, UsageError
+from es_imgsearch.generations import Carried
+from es_imgsearch.kept_reduction import keep_reduction, load_reduction
+from es_imgsearch.mapping import Meta, Seal, check_reducible, load_profile, new_meta
+from es_imgsearch.reduction import Reduction, fit
+from es_imgsearch.sealing import seal_of, writing_encoder
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import Store
+from es_imgsearch.vector_sample import sample_of
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_MISSING_SHARE = 0.01
+
+# Writing is held back when a pass found no more than this to carry: with a slow encoder, a minute.
+_FEW = 50
+# A daemon that writes faster than can be carried would never let it become few.
+_MOST_PASSES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What `reindex` or `go_back` did.
+
+    `serving` is the generation that is searched now, `kept` the other one, which is as yet
+    unfinished if not `switched`.  `carried` documents were written, for which `embedded` pictures
+    went through the encoder.  `missing` are the pictures that could not be carried, by root and
+    reason; those that failed are in the failures of the new generation.
+    """
+
+    switched: bool
+    serving: str
+    kept: str
+    pictures: int
+    carried: int
+    embedded: int
+    removed: int
+    missing: tuple[tuple[str, str, int], ...]
+    agreement: Agreement | None
+    held_back_seconds: float
+    seconds: float
+
+    @property
+    def missing_pictures(self) -> int:
+        return sum(number for _, _, number in self.missing)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `reindex --json` prints them."""
+        names = ("root", "reason", "pictures")
+        return asdict(self) | {
+            "missing": [dict(zip(names, each, strict=True)) for each in self.missing]
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the next generation shall be; None stays as it is.
+
+    `sample` and `dims_kept` are those of the profile `reduced`, see `creation.create_index`.
+    """
+
+    profile: str | None = None
+    sample: str | None = None
+    dims_kept: int | None = None
+
+
+def _quiet(*_: object) -> None:
+    pass
+
+
+def reindex(
+    store: Store,
+    settings: Settings,
+    wanted: Wanted = Wanted(),
+    *,
+    max_missing_share: float = DEFAULT_MAX_MISSING_SHARE,
+    on_progress: Callable[[int, int], None] = _quiet,
+    note: Callable[[str], None] = _quiet,
+) -> Migrated:
+    """Build the next generation with the encoder of the settings, and switch to it.
+
+    One that was begun before is gone on with.  `on_progress` hears how many of how many pictures
+    it has.  It is not switched to when more than `max_missing_share` of the pictures could not be
+    carried; what is there stays, and the same call goes on with it.
+
+    Raises UsageError where there is nothing to change or what is asked for does not fit together,
+    IndexMissing, ModelUnavailable.
+    """
+    source, roles = store.pinned(), store.roles()
+    if source.info().is_loading:
+        raise UsageError(
+            f"An import into {store.index!r} has not ended: run it again, then reindex."
+        )
+    if roles.next is None:
+        target = _begun(store, settings, wanted, note)
+    else:
+        target = store.at(roles.next)
+        _check_same(target, settings, wanted)
+        note(f"Going on with {roles.next}.")
+    return _Migration(store, source, target, settings, max_missing_share, on_progress, note)()
+
+
+def go_back(
+    store: Store,
+    settings: Settings,
+    *,
+    max_missing_share: float = DEFAULT_MAX_MISSING_SHARE,
+    on_progress: Callable[[int, int], None] = _quiet,
+    note: Callable[[str], None] = _quiet,
+) -> Migrated:
+    """Return to the generation that served before, brought up to date with what came since.
+
+    Raises UsageError where there is none.
+    """
+    roles = store.roles()
+    if roles.before is None:
+        raise UsageError(f"Index {store.index!r} has no generation to go back to.")
+    target = store.at(roles.before)
+    target.allow_writes()
+    # It knows its encoder; the settings may name that of the present one.
+    as_sealed = settings.model_copy(update={"encoder": None})
+    source = store.pinned()
+    return _Migration(store, source, target, as_sealed, max_missing_share, on_progress, note)()
+
+
+def drop_before(store: Store) -> str:
+    """Delete the generation that served before; its name.  Raises UsageError where none is kept."""
+    before = store.roles().before
+    if before is None:
+        raise UsageError(f"Index {store.index!r} keeps no generation from before.")
+    store.drop(before)
+    return before
+
+
+def cancel(store: Store) -> str | None:
+    """Give up what an unfinished `reindex` built, and let writing go on; what was deleted."""
+    roles = store.roles()
+    if roles.next is not None:
+        store.drop(roles.next)
+    store.pinned().allow_writes()
+    return roles.next
+
+
+class _Migration:
+    """Source to target until they hold the same, then the switch."""
+
+    def __init__(
+        self,
+        store: Store,
+        source: Store,
+        target: Store,
+        settings: Settings,
+        max_missing_share: float,
+        on_progress: Callable[[int, int], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._store, self._source, self._target = store, source, target
+        self._max_missing_share = max_missing_share
+        self._note = note
+        self._passes: list[Pass] = []
+        self._started = time.monotonic()
+        self._held_back_seconds = 0.0
+        info = target.info()
+        reduction = load_reduction(store, info.meta)
+        encoder = None
+        if not keeps_vectors(source.info().meta, info.meta):
+            encoder = writing_encoder(target, info, settings)
+        self._carrier = Carrier(
+            source,
+            target,
+            settings,
+            encoder=encoder,
+            reduction=reduction,
+            on_progress=on_progress,
+        )
+
+    def __call__(self) -> Migrated:
+        try:
+            return self._migrate()
+        finally:
+            self._carrier.close()
+
+    def _migrate(self) -> Migrated:
+        for _ in range(_MOST_PASSES):
+            if self._pass().changes <= _FEW:
+                break
+        if not self._may_switch():
+            return self._outcome(None, switched=False)
+        compared = agreement(self._source, self._target)
+        self._note(_agreement_words(compared))
+        held_back_since = time.monotonic()
+        try:
+            self._source.block_writes()
+            self._pass()
+            if not self._may_switch():
+                return self._outcome(compared, switched=False)
+            self._exchange()
+        finally:
+            # Also after Ctrl-C; the old generation stays closed only once it is the old one.
+            if self._store.roles().serving == self._source.generation:
+                self._source.allow_writes()
+            self._held_back_seconds = time.monotonic() - held_back_since
+        return self._outcome(compared, switched=True)
+
+    def _pass(self) -> Pass:
+        done = persist(self._carrier, threading.Event(), Outage())
+        self._passes.append(done)
+        logger.debug("A pass carried %d and removed %d.", done.carried, done.removed)
+        return done
+
+    def _exchange(self) -> None:
+        """The switch itself; nothing is written to either generation now."""
+        roots = self._source.info().meta.roots
+        self._target.update_meta(lambda meta: replace(meta, roots=roots))
+        # From here on the old one lacks what is written to the new one.
+        carried = Carried(str(self._target.generation), self._target.checkpoints())
+        self._source.update_meta(lambda meta: replace(meta, carried=carried))
+        self._store.switch_to(str(self._target.generation), _described())
+
+    def _may_switch(self) -> bool:
+        lacking = len(self._passes[-1].lacking)
+        return lacking <= self._max_missing_share * max(1, self._source.count())
+
+    def _outcome(self, compared: Agreement | None, *, switched: bool) -> Migrated:
+        serving, kept = str(self._source.generation), str(self._target.generation)
+        if switched:
+            serving, kept = kept, serving
+        by_reason = self._passes[-1].lacking_by_reason
+        return Migrated(
+            switched=switched,
+            serving=serving,
+            kept=kept,
+            pictures=self._target.count(),
+            carried=sum(each.carried for each in self._passes),
+            embedded=self._carrier.pictures_embedded,
+            removed=sum(each.removed for each in self._passes),
+            missing=tuple((*place, number) for place, number in sorted(by_reason.items())),
+            agreement=compared,
+            held_back_seconds=self._held_back_seconds,
+            seconds=time.monotonic() - self._started,
+        )
+
+
+def _begun(store: Store, settings: Settings, wanted: Wanted, note: Callable[[str], None]) -> Store:
+    """A new generation as wanted.  Raises UsageError where nothing would change."""
+    meta = store.info().meta
+    name = settings.encoder or meta.seal.name
+    encoder = load_encoder(name, models_dir=settings.models_dir, device=settings.device)
+    seal, profile = seal_of(encoder), wanted.profile or meta.profile
+    load_profile(profile)
+    if seal.fits(meta.seal) and profile == meta.profile and wanted.dims_kept is None:
+        raise UsageError(
+            f"Index {store.index!r} has encoder {meta.seal.name!r} and profile {meta.profile}"
+            " already: say what it shall have with --encoder or --profile."
+        )
+    before = store.roles().before
+    if before is not None:
+        kept = store.at(before).info().meta
+        is_it = seal.fits(kept.seal) and profile == kept.profile
+        raise UsageError(
+            f"The generation before, {before} (encoder {kept.seal.name!r}, profile"
+            f" {kept.profile}), is kept"
+            + (
+                " and is what is asked for: return to it with `es-imgsearch reindex --back`."
+                if is_it
+                else ": delete it first with `es-imgsearch reindex --drop-old`."
+            )
+        )
+    reduction = _fitted(store, meta, seal, profile, wanted)
+    grid = None if reduction is not None else meta.grid
+    if meta.grid is not None and grid is None:
+        note("The profile 'reduced' keeps no regions: they are left out.")
+    made = new_meta(seal, profile, meta.similarity, reduction, grid)
+    if seal.fits(meta.seal) and reduction is None and meta.reduction is None:
+        # The same vectors have the same cosines.
+        made = replace(made, relevance=meta.relevance)
+    if reduction is not None:
+        keep_reduction(store, reduction)
+    target = store.begin_next(replace(made, roots=meta.roots), _described())
+    note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")
+    return target
+
+
+def _fitted(store: Store, meta: Meta, seal: Seal, profile: str, wanted: Wanted) -> Reduction | None:
+    """What the profile `reduced` needs: by default fitted on the index's own vectors."""
+    sample = wanted.sample
+    if sample is None and profile == "reduced" and seal.fits(meta.seal):
+        sample = store.index if meta.reduction is None else None
+    has_sample = sample is not None or wanted.dims_kept is not None
+    check_reducible(profile, meta.similarity, has_sample=has_sample)
+    if not has_sample:
+        return None
+    if sample is None:
+        raise UsageError("--dims-kept is for the vectors of --sample FROM: give both.")
+    found = sample_of(sample, store)
+    if found.seal is not None:
+        found.seal.check(seal, sample)
+    return fit(found.vectors, wanted.dims_kept)
+
+
+def _check_same(target: Store, settings: Settings, wanted: Wanted) -> None:
+    """Raise UsageError where the generation that was begun is not what is asked for now."""
+    meta = target.info().meta
+    try:
+        if settings.encoder is not None:
+            name = settings.encoder
+            encoder = load_encoder(name, models_dir=settings.models_dir, device=settings.device)
+            meta.seal.check(seal_of(encoder), str(target.generation))
+        is_same = wanted.profile in {None, meta.profile}
+    except EncoderMismatch:
+        is_same = False
+    if not is_same:
+        raise UsageError(
+            f"{target.generation} is begun and not finished, with encoder {meta.seal.name!r} and"
+            f" profile {meta.profile}: go on with `es-imgsearch reindex --encoder"
+            f" {meta.seal.name}`, or give it up with `es-imgsearch reindex --cancel`."
+        )
+
+
+def _described() -> list[Any]:
+    return [describer.mapping for describer in load_describers()]
+
+
+def _agreement_words(found: Agreement) -> str:
+    if found.overlap is None:
+        return "There are too few pictures to compare what both find."
+    return (
+        f"Of the {found.k} nearest of {found.queries} pictures, both generations name"
+        f" {found.overlap:.0%} (by chance {found.by_chance:.1%})."
+    )
