@@ -115,6 +115,8 @@ class Carrier:
         # What failed in this run is not read again in each of its passes.
         self._failed: dict[str, FileState] = {}
         self._writes: list[Write] = []
+        # What took long to embed is kept at once, or a kill would lose it.
+        self._bulk_size = _WRITE_BATCH if encoder is None else settings.batch_size
         self._done = Pass()
         self._there = self._total = 0
 
@@ -249,7 +251,7 @@ class Carrier:
     def _write(self, write: Write, *, counts: bool = True) -> None:
         self._writes.append(write)
         self._done.carried += counts
-        if len(self._writes) >= _WRITE_BATCH:
+        if len(self._writes) >= self._bulk_size:
             self._flush()
 
     def _flush(self) -> None:
@@ -310,18 +312,17 @@ class _Embedding:
             partial(target.embedded_by_content, with_regions=grid is not None),
             settings.batch_size,
         )
-        self._workers = ReadWorkers(
-            ReadPlan(
-                preparation=encoder.preparation,
-                max_pixels=settings.max_pixels,
-                memory_mb=settings.read_memory_mb,
-                timeout_seconds=settings.read_timeout_seconds,
-                # Every other field is carried over.
-                describers=(),
-                grid=grid,
-            ),
-            settings.read_workers,
+        self._plan = ReadPlan(
+            preparation=encoder.preparation,
+            max_pixels=settings.max_pixels,
+            memory_mb=settings.read_memory_mb,
+            timeout_seconds=settings.read_timeout_seconds,
+            # Every other field is carried over.
+            describers=(),
+            grid=grid,
         )
+        # Made for the first file: the way back often reads none.
+        self._workers: ReadWorkers | None = None
         self._read: queue.SimpleQueue[tuple[Document, Outcome]] = queue.SimpleQueue()
         self._in_flight = 0
         # Documents of the same content wait for the first of them, by what it is read as.
@@ -329,7 +330,8 @@ class _Embedding:
         self.pictures = 0
 
     def close(self) -> None:
-        self._workers.close()
+        if self._workers is not None:
+            self._workers.close()
 
     def of(self, documents: Iterator[Document]) -> Iterator[tuple[Document, Made]]:
         """These documents or earlier ones, with what became of them."""
@@ -362,6 +364,8 @@ class _Embedding:
         return root.absolute(disk_path(document["relative_path"]))
 
     def _submit(self, document: Document) -> None:
+        if self._workers is None:
+            self._workers = ReadWorkers(self._plan, self._settings.read_workers)
         self._in_flight += 1
         path = self._path(document)
         self._workers.read(str(path), lambda outcome: self._read.put((document, outcome)))
