@@ -114,6 +114,8 @@ class Carrier:
             self._embedding = _Embedding(target, self._to, encoder, settings)
         # What failed in this run is not read again in each of its passes.
         self._failed: dict[str, FileState] = {}
+        # Pictures of the target that are failures of the source, in the same state.
+        self._only_there: set[str] = set()
         self._writes: list[Write] = []
         # What took long to embed is kept at once, or a kill would lose it.
         self._bulk_size = _WRITE_BATCH if encoder is None else settings.batch_size
@@ -146,8 +148,10 @@ class Carrier:
         self._target.refresh()
         self._total, self._there = self._source.count(), self._target.count()
         self._carry_failures()
-        self._carry(self._pending(since))
-        self._flush()
+        if since is not None:
+            self._carry(self._changed(since))
+            self._target.refresh()
+        self._carry(self._lacking())
         if since is not None:
             self._note(until)
         self._target.refresh()
@@ -155,21 +159,22 @@ class Carrier:
 
     # -- what is to be carried ---------------------------------------------------------------
 
-    def _pending(self, since: Mapping[str, int] | None) -> Iterator[Mapping[str, Any]]:
-        """Whole documents, as hits, that are newer than the checkpoint or not in the target."""
+    def _changed(self, since: Mapping[str, int]) -> Iterator[Mapping[str, Any]]:
+        """Whole documents, as hits, that are newer than the checkpoint."""
+        size = documents_at_once(self._from.properties, self._from.left_out)
+        for hits in self._source.changed_since(since, self._from.left_out, size):
+            yield from hits
+
+    def _lacking(self) -> Iterator[Mapping[str, Any]]:
+        """Whole documents, as hits, that the target has not or in another state."""
         left_out = self._from.left_out
         size = documents_at_once(self._from.properties, left_out)
-        if since is not None:
-            for hits in self._source.changed_since(since, left_out, size):
-                yield from hits
-            self._flush()
-            self._target.refresh()
-        lacking = self._lacking()
+        lacking = self._lacking_ids()
         while ids := list(islice(lacking, size)):
             body = whole_documents_body([{"ids": {"values": ids}}], left_out)
             yield from self._source.whole_hits({**body, "size": len(ids)})
 
-    def _lacking(self) -> Iterator[str]:
+    def _lacking_ids(self) -> Iterator[str]:
         """Ids that the target lacks, or has in another state; what only it has is removed."""
         names = self._source.counts_by_root().keys() | self._target.counts_by_root().keys()
         for name in sorted(names):
@@ -177,10 +182,10 @@ class Carrier:
             lost: list[str] = []
             for each in differences(stored, self._target.listing(name), ()):
                 found = image_id(name, each.relative_path)
-                if each.kind is Kind.LOST:
-                    lost.append(found)
-                else:
+                if each.kind is not Kind.LOST:
                     yield found
+                elif found not in self._only_there:
+                    lost.append(found)
             self._target.delete(lost)
             self._done.removed += len(lost)
 
@@ -203,6 +208,7 @@ class Carrier:
         if self._embedding is not None:
             for document, outcome in self._embedding.rest():
                 self._embedded(document, outcome)
+        self._flush()
 
     def _readable(self, documents: Sequence[Document]) -> Iterator[Document]:
         for document in documents:
@@ -271,6 +277,10 @@ class Carrier:
     def _carry_failures(self) -> None:
         """Have the target's failures be those of the source, and those that are its own."""
         ours = {each["image_id"]: each for each in self._source.failed()}
+        # What only the encoder of the source refused is a picture in the target all the same.
+        states = self._target.states(list(ours)) if ours else {}
+        self._only_there = {each for each, state in states.items() if state == _state(ours[each])}
+        ours = {found: each for found, each in ours.items() if found not in self._only_there}
         theirs = {each["image_id"]: each for each in self._target.failed()}
         self._target.keep_failures(
             [each for found, each in ours.items() if theirs.get(found) != each]
@@ -327,6 +337,8 @@ class _Embedding:
         self._in_flight = 0
         # Documents of the same content wait for the first of them, by what it is read as.
         self._waiting: dict[str, list[Document]] = {}
+        # What was embedded since the index was last asked what it has.
+        self._made: dict[str, Embedded] = {}
         self.pictures = 0
 
     def close(self) -> None:
@@ -337,11 +349,10 @@ class _Embedding:
         """These documents or earlier ones, with what became of them."""
         page = list(documents)
         contents = {each["content_id"] for each in page if "content_id" in each}
-        known = self._vectors.known(contents - self._waiting.keys())
+        self._made = self._vectors.known(contents - self._waiting.keys())
         for document in page:
-            content = document.get("content_id")
-            if content in known:
-                yield document, known[content]
+            if (found := self._made.get(_key(document))) is not None:
+                yield document, found
             elif (key := _key(document)) in self._waiting:
                 self._waiting[key].append(document)
             elif self._path(document) is None:
@@ -394,6 +405,7 @@ class _Embedding:
             return
         embedded, errors = self._vectors.embedded(list(batch.values()))
         self.pictures += len(embedded)
+        self._made |= embedded
         for key, picture in batch.items():
             found = embedded.get(picture.content_id)
             for document in self._waiting.pop(key):
