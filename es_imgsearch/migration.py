@@ -216,7 +216,10 @@ class _Migration:
         if not self._may_switch():
             return self._outcome(None, switched=False)
         compared = agreement(self._source, self._target)
-        self._note(_agreement_words(compared))
+        self._note(
+            f"{self._target.count()} of {self._source.count()} pictures are in"
+            f" {self._target.generation}. {_agreement_words(compared)}"
+        )
         held_back_since = time.monotonic()
         try:
             self._source.block_writes()
