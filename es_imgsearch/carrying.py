@@ -10,23 +10,21 @@ indices themselves, so one that was killed is simply run again.
 
 from __future__ import annotations
 
-import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any
 
+from es_imgsearch.carried_vectors import CarriedVectors, Document, Made
 from es_imgsearch.documents import failure_document, vector_fields
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import ReadError, ReadersFailed, StoreDenied, StoreRejected
+from es_imgsearch.errors import ReadError, StoreDenied, StoreRejected
 from es_imgsearch.generations import Carried
 from es_imgsearch.mapping import VECTOR_FIELD, Meta
-from es_imgsearch.read import Skipped
 from es_imgsearch.reconcile import Kind, Seen, differences
-from es_imgsearch.records import Change, Embedded, FileState, Picture, disk_path, image_id
+from es_imgsearch.records import Change, Embedded, FileState, disk_path, image_id
 from es_imgsearch.reduction import Reduction
 from es_imgsearch.regions import REGIONS_FIELD
 from es_imgsearch.rewriting import (
@@ -37,22 +35,13 @@ from es_imgsearch.rewriting import (
 )
 from es_imgsearch.roots import registered_root
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import IndexInfo, Store, Write
-from es_imgsearch.vectors import VectorSource
-from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
+from es_imgsearch.store import Store, Write
 
-# Why a picture of the source is not in the target.
+# Why else a picture of the source is not in the target, see `carried_vectors`.
 FAILED = "cannot be read or embedded"
-GONE = "original is not there"
-CHANGED = "original has changed"
-ELSEWHERE = "original is not on this machine"
 NO_VECTOR = "has no vector"
 
 _WRITE_BATCH = 200
-
-Document: TypeAlias = dict[str, Any]
-# What became of a document: its vector, the error of a failure, or why there is nothing to read.
-Made: TypeAlias = Embedded | ReadError | str
 
 
 @dataclass(slots=True)
@@ -109,9 +98,9 @@ class Carrier:
         check_readable(self._from.properties, self._from.left_out, source.index)
         self._reduction = reduction
         self._on_progress = on_progress
-        self._embedding: _Embedding | None = None
+        self._vectors: CarriedVectors | None = None
         if encoder is not None:
-            self._embedding = _Embedding(target, self._to, encoder, settings)
+            self._vectors = CarriedVectors(target, self._to.meta, encoder, settings)
         # What failed in this run is not read again in each of its passes.
         self._failed: dict[str, FileState] = {}
         # Pictures of the target that are failures of the source, in the same state.
@@ -125,18 +114,18 @@ class Carrier:
     @property
     def pictures_embedded(self) -> int:
         """How many pictures went through the encoder so far."""
-        return 0 if self._embedding is None else self._embedding.pictures
+        return 0 if self._vectors is None else self._vectors.pictures
 
     def close(self) -> None:
         """End the reading processes."""
-        if self._embedding is not None:
-            self._embedding.close()
+        if self._vectors is not None:
+            self._vectors.close()
 
     def __call__(self) -> Pass:
         """One pass.  Raises what the store does; a `transient` error lets it be called again."""
         self._from, self._to = self._source.info(), self._target.info()
-        if self._embedding is not None:
-            self._embedding.meta = self._from.meta
+        if self._vectors is not None:
+            self._vectors.meta = self._from.meta
         self._map_fields()
         self._done, self._writes = Pass(), []
         carried = self._to.meta.carried
@@ -199,20 +188,20 @@ class Carrier:
                     documents.append(whole_document(hit))
                 except StoreRejected:
                     self._lacks(hit["_source"], FAILED)
-            if self._embedding is None:
+            if self._vectors is None:
                 for document in documents:
                     self._copy(document)
             else:
-                for document, outcome in self._embedding.of(self._readable(documents)):
+                for document, outcome in self._vectors.of(self._readable(documents)):
                     self._embedded(document, outcome)
-        if self._embedding is not None:
-            for document, outcome in self._embedding.rest():
+        if self._vectors is not None:
+            for document, outcome in self._vectors.rest():
                 self._embedded(document, outcome)
         self._flush()
 
     def _readable(self, documents: Sequence[Document]) -> Iterator[Document]:
         for document in documents:
-            if self._failed.get(document["image_id"]) == _state(document):
+            if self._failed.get(document["image_id"]) == FileState.stored(document):
                 self._lacks(document, FAILED)
             else:
                 yield document
@@ -241,11 +230,11 @@ class Carrier:
         self._lacks(document, outcome)
 
     def _fail(self, document: Document, error: ReadError) -> None:
-        self._failed[document["image_id"]] = _state(document)
+        self._failed[document["image_id"]] = FileState.stored(document)
         root = registered_root(document["root"], self._from.meta)
         if root is not None:
             change = Change(root, disk_path(document["relative_path"]), time.time())
-            failure = failure_document(change, error, _state(document))
+            failure = failure_document(change, error, FileState.stored(document))
             self._write(Write(document["image_id"], failure=failure), counts=False)
         self._lacks(document, FAILED)
 
@@ -279,7 +268,9 @@ class Carrier:
         ours = {each["image_id"]: each for each in self._source.failed()}
         # What only the encoder of the source refused is a picture in the target all the same.
         states = self._target.states(list(ours)) if ours else {}
-        self._only_there = {each for each, state in states.items() if state == _state(ours[each])}
+        self._only_there = {
+            each for each, state in states.items() if state == FileState.stored(ours[each])
+        }
         ours = {found: each for found, each in ours.items() if found not in self._only_there}
         theirs = {each["image_id"]: each for each in self._target.failed()}
         self._target.keep_failures(
@@ -304,124 +295,3 @@ class Carrier:
     def _note(self, until: Mapping[str, int]) -> None:
         carried = Carried(str(self._source.generation), until)
         self._target.update_meta(lambda meta: replace(meta, carried=carried))
-
-
-class _Embedding:
-    """Vectors of documents: from the target by content, or from their originals on this machine.
-
-    Reading goes ahead of the encoder by as many files as `queue_size` says.
-    """
-
-    def __init__(self, target: Store, to: IndexInfo, encoder: Encoder, settings: Settings) -> None:
-        grid = to.meta.grid
-        self._settings = settings
-        # Roots may be added while the target is filled.
-        self.meta = to.meta
-        self._vectors = VectorSource(
-            encoder,
-            partial(target.embedded_by_content, with_regions=grid is not None),
-            settings.batch_size,
-        )
-        self._plan = ReadPlan(
-            preparation=encoder.preparation,
-            max_pixels=settings.max_pixels,
-            memory_mb=settings.read_memory_mb,
-            timeout_seconds=settings.read_timeout_seconds,
-            # Every other field is carried over.
-            describers=(),
-            grid=grid,
-        )
-        # Made for the first file: the way back often reads none.
-        self._workers: ReadWorkers | None = None
-        self._read: queue.SimpleQueue[tuple[Document, Outcome]] = queue.SimpleQueue()
-        self._in_flight = 0
-        # Documents of the same content wait for the first of them, by what it is read as.
-        self._waiting: dict[str, list[Document]] = {}
-        # What was embedded since the index was last asked what it has.
-        self._made: dict[str, Embedded] = {}
-        self.pictures = 0
-
-    def close(self) -> None:
-        if self._workers is not None:
-            self._workers.close()
-
-    def of(self, documents: Iterator[Document]) -> Iterator[tuple[Document, Made]]:
-        """These documents or earlier ones, with what became of them."""
-        page = list(documents)
-        contents = {each["content_id"] for each in page if "content_id" in each}
-        self._made = self._vectors.known(contents - self._waiting.keys())
-        for document in page:
-            if (found := self._made.get(_key(document))) is not None:
-                yield document, found
-            elif (key := _key(document)) in self._waiting:
-                self._waiting[key].append(document)
-            elif self._path(document) is None:
-                yield document, ELSEWHERE
-            else:
-                while self._in_flight >= self._settings.queue_size:
-                    yield from self._embed()
-                self._waiting[key] = [document]
-                self._submit(document)
-
-    def rest(self) -> Iterator[tuple[Document, Made]]:
-        """The same for all that is still on its way."""
-        while self._in_flight:
-            yield from self._embed()
-
-    def _path(self, document: Document) -> str | None:
-        root = registered_root(document["root"], self.meta)
-        if root is None or self.meta.roots[root.name]["host"] != self._settings.host:
-            return None
-        return root.absolute(disk_path(document["relative_path"]))
-
-    def _submit(self, document: Document) -> None:
-        if self._workers is None:
-            self._workers = ReadWorkers(self._plan, self._settings.read_workers)
-        self._in_flight += 1
-        path = self._path(document)
-        self._workers.read(str(path), lambda outcome: self._read.put((document, outcome)))
-
-    def _embed(self) -> Iterator[tuple[Document, Made]]:
-        """Wait for a batch of files that were read, and give what became of them."""
-        batch: dict[str, Picture] = {}
-        while self._in_flight and len(batch) < self._settings.batch_size:
-            document, outcome = self._read.get()
-            self._in_flight -= 1
-            key = _key(document)
-            if isinstance(outcome, ReadersFailed):
-                raise outcome
-            if isinstance(outcome, Picture) and outcome.content_id == document.get(
-                "content_id", outcome.content_id
-            ):
-                batch[key] = outcome
-                continue
-            yield document, _reason(outcome)
-            # Perhaps a copy of it is as it was.
-            others = self._waiting.pop(key)[1:]
-            if others:
-                self._waiting[key] = others
-                self._submit(others[0])
-        if not batch:
-            return
-        embedded, errors = self._vectors.embedded(list(batch.values()))
-        self.pictures += len(embedded)
-        self._made |= embedded
-        for key, picture in batch.items():
-            found = embedded.get(picture.content_id)
-            for document in self._waiting.pop(key):
-                yield document, errors[picture.content_id] if found is None else found
-
-
-def _key(document: Document) -> str:
-    """What is read once: a content, or a picture whose content nobody noted."""
-    return str(document.get("content_id") or document["image_id"])
-
-
-def _reason(outcome: Outcome) -> ReadError | str:
-    if isinstance(outcome, ReadError):
-        return outcome
-    return GONE if outcome is Skipped.GONE else CHANGED
-
-
-def _state(document: Mapping[str, Any]) -> FileState:
-    return FileState(document.get("size_bytes", -1), document.get("mtime_ns", -1))

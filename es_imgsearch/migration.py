@@ -25,17 +25,13 @@ from typing import Any
 from es_imgsearch.agreement import Agreement, agreement
 from es_imgsearch.backoff import Outage, persist
 from es_imgsearch.carrying import Carrier, Pass, keeps_vectors
-from es_imgsearch.describe import load_describers
-from es_imgsearch.embed import load_encoder
-from es_imgsearch.errors import EncoderMismatch, UsageError
+from es_imgsearch.errors import UsageError
 from es_imgsearch.generations import Carried
-from es_imgsearch.kept_reduction import keep_reduction, load_reduction
-from es_imgsearch.mapping import Meta, Seal, check_reducible, load_profile, new_meta
-from es_imgsearch.reduction import Reduction, fit
-from es_imgsearch.sealing import seal_of, writing_encoder
+from es_imgsearch.kept_reduction import load_reduction
+from es_imgsearch.next_generation import Wanted, begin_next, check_begun, described_fields
+from es_imgsearch.sealing import writing_encoder
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
-from es_imgsearch.vector_sample import sample_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,18 +77,6 @@ class Migrated:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the next generation shall be; None stays as it is.
-
-    `sample` and `dims_kept` are those of the profile `reduced`, see `creation.create_index`.
-    """
-
-    profile: str | None = None
-    sample: str | None = None
-    dims_kept: int | None = None
-
-
 def _quiet(*_: object) -> None:
     pass
 
@@ -100,7 +84,7 @@ def _quiet(*_: object) -> None:
 def reindex(
     store: Store,
     settings: Settings,
-    wanted: Wanted = Wanted(),
+    wanted: Wanted | None = None,
     *,
     max_missing_share: float = DEFAULT_MAX_MISSING_SHARE,
     on_progress: Callable[[int, int], None] = _quiet,
@@ -121,10 +105,10 @@ def reindex(
             f"An import into {store.index!r} has not ended: run it again, then reindex."
         )
     if roles.next is None:
-        target = _begun(store, settings, wanted, note)
+        target = begin_next(store, settings, wanted or Wanted(), note)
     else:
         target = store.at(roles.next)
-        _check_same(target, settings, wanted)
+        check_begun(target, settings, wanted or Wanted())
         note(f"Going on with {roles.next}.")
     return _Migration(store, source, target, settings, max_missing_share, on_progress, note)()
 
@@ -247,7 +231,7 @@ class _Migration:
         # From here on the old one lacks what is written to the new one.
         carried = Carried(str(self._target.generation), self._target.checkpoints())
         self._source.update_meta(lambda meta: replace(meta, carried=carried))
-        self._store.switch_to(str(self._target.generation), _described())
+        self._store.switch_to(str(self._target.generation), described_fields())
 
     def _may_switch(self) -> bool:
         lacking = len(self._passes[-1].lacking)
@@ -271,86 +255,6 @@ class _Migration:
             held_back_seconds=self._held_back_seconds,
             seconds=time.monotonic() - self._started,
         )
-
-
-def _begun(store: Store, settings: Settings, wanted: Wanted, note: Callable[[str], None]) -> Store:
-    """A new generation as wanted.  Raises UsageError where nothing would change."""
-    meta = store.info().meta
-    name = settings.encoder or meta.seal.name
-    encoder = load_encoder(name, models_dir=settings.models_dir, device=settings.device)
-    seal, profile = seal_of(encoder), wanted.profile or meta.profile
-    load_profile(profile)
-    if seal.fits(meta.seal) and profile == meta.profile and wanted.dims_kept is None:
-        raise UsageError(
-            f"Index {store.index!r} has encoder {meta.seal.name!r} and profile {meta.profile}"
-            " already: say what it shall have with --encoder or --profile."
-        )
-    before = store.roles().before
-    if before is not None:
-        kept = store.at(before).info().meta
-        is_it = seal.fits(kept.seal) and profile == kept.profile
-        raise UsageError(
-            f"The generation before, {before} (encoder {kept.seal.name!r}, profile"
-            f" {kept.profile}), is kept"
-            + (
-                " and is what is asked for: return to it with `es-imgsearch reindex --back`."
-                if is_it
-                else ": delete it first with `es-imgsearch reindex --drop-old`."
-            )
-        )
-    reduction = _fitted(store, meta, seal, profile, wanted)
-    grid = None if reduction is not None else meta.grid
-    if meta.grid is not None and grid is None:
-        note("The profile 'reduced' keeps no regions: they are left out.")
-    made = new_meta(seal, profile, meta.similarity, reduction, grid)
-    if seal.fits(meta.seal) and reduction is None and meta.reduction is None:
-        # The same vectors have the same cosines.
-        made = replace(made, relevance=meta.relevance)
-    if reduction is not None:
-        keep_reduction(store, reduction)
-    target = store.begin_next(replace(made, roots=meta.roots), _described())
-    note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")
-    return target
-
-
-def _fitted(store: Store, meta: Meta, seal: Seal, profile: str, wanted: Wanted) -> Reduction | None:
-    """What the profile `reduced` needs: by default fitted on the index's own vectors."""
-    sample = wanted.sample
-    if sample is None and profile == "reduced" and seal.fits(meta.seal):
-        sample = store.index if meta.reduction is None else None
-    has_sample = sample is not None or wanted.dims_kept is not None
-    check_reducible(profile, meta.similarity, has_sample=has_sample)
-    if not has_sample:
-        return None
-    if sample is None:
-        raise UsageError("--dims-kept is for the vectors of --sample FROM: give both.")
-    found = sample_of(sample, store)
-    if found.seal is not None:
-        found.seal.check(seal, sample)
-    return fit(found.vectors, wanted.dims_kept)
-
-
-def _check_same(target: Store, settings: Settings, wanted: Wanted) -> None:
-    """Raise UsageError where the generation that was begun is not what is asked for now."""
-    meta = target.info().meta
-    try:
-        if settings.encoder is not None:
-            name = settings.encoder
-            encoder = load_encoder(name, models_dir=settings.models_dir, device=settings.device)
-            meta.seal.check(seal_of(encoder), str(target.generation))
-        is_same = wanted.profile in {None, meta.profile}
-    except EncoderMismatch:
-        is_same = False
-    if not is_same:
-        raise UsageError(
-            f"{target.generation} is begun and not finished, with encoder {meta.seal.name!r} and"
-            f" profile {meta.profile}: go on with `es-imgsearch reindex --encoder"
-            f" {meta.seal.name}`, or give it up with `es-imgsearch reindex --cancel`."
-        )
-
-
-def _described() -> list[Any]:
-    return [describer.mapping for describer in load_describers()]
 
 
 def _agreement_words(found: Agreement) -> str:

@@ -108,10 +108,10 @@ def _in_each_generation(settings: Settings, keep: Callable[[], T]) -> T:
         serving = open_store(settings).roles().serving
         try:
             return keep()
-        except (GenerationSwitched, IndexMissing):
-            # The one that was kept may have been dropped already.
+        except (GenerationSwitched, IndexMissing) as error:
             now = open_store(settings).roles().serving
-            if now == serving:
+            # The one that was kept may have been dropped already.
+            if isinstance(error, IndexMissing) and now == serving:
                 raise
             logging.getLogger("es_imgsearch").warning(
                 "Index %r was switched to %s: beginning again.", settings.index, now

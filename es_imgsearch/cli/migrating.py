@@ -57,9 +57,10 @@ def reindex(
     with 1 if it did not switch, or if pictures are missing in what it switched to.
     """
     from es_imgsearch import migration
+    from es_imgsearch.next_generation import Wanted
 
     store = open_store(settings)
-    wanted = migration.Wanted(profile=profile, sample=sample, dims_kept=dims_kept)
+    wanted = Wanted(profile=profile, sample=sample, dims_kept=dims_kept)
     is_change = click.get_current_context().params["encoder"] is not None or any(
         each is not None for each in (profile, sample, dims_kept)
     )

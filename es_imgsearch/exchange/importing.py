@@ -16,6 +16,7 @@ from es_imgsearch.backoff import Outage, persist
 from es_imgsearch.errors import (
     EncoderMismatch,
     ExchangeFileInvalid,
+    GenerationSwitched,
     IndexConflict,
     IndexMissing,
     RowInvalid,
@@ -100,6 +101,12 @@ def import_pictures(
     try:
         names = _names(path, reader, options)
         info = _opened(store, settings, reader, names, options, note)
+        # The vectors fit this generation, and perhaps not the one that is switched to meanwhile.
+        store = store.pinned()
+        if store.generation != info.name:
+            raise GenerationSwitched(
+                f"Index {store.index!r} was switched to {store.generation}: import again."
+            )
         plan = _plan(path, reader, names, info, options, load_reduction(store, info.meta))
         run = _Import(store, path, reader, plan, info, options)
         run.on_bad_row, run.on_progress, run.note = on_bad_row, on_progress, note

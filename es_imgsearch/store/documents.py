@@ -124,10 +124,7 @@ class Documents(Requests):
     def states(self, image_ids: Sequence[str]) -> dict[str, FileState]:
         """In what state their files were, of those of these ids that have a document."""
         found = self._fetched(self.pictures, image_ids, "size_bytes,mtime_ns")
-        return {
-            each: FileState(source.get("size_bytes", -1), source.get("mtime_ns", -1))
-            for each, source in found
-        }
+        return {each: FileState.stored(source) for each, source in found}
 
     def attempts(self, image_ids: Sequence[str]) -> dict[str, int]:
         """How often reading was tried, of those of these ids that are failures."""

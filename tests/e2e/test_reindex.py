@@ -24,7 +24,8 @@ from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import GenerationSwitched, StoreBusy, TextUnsupported, UsageError
 from es_imgsearch.indexer import Indexer, sync
 from es_imgsearch.mapping import new_meta, reduction_alias
-from es_imgsearch.migration import Migrated, Wanted, cancel, drop_before, go_back, reindex
+from es_imgsearch.migration import Migrated, cancel, drop_before, go_back, reindex
+from es_imgsearch.next_generation import Wanted
 from es_imgsearch.records import image_id
 from es_imgsearch.regions import Grid
 from es_imgsearch.roots import parse_roots, register_roots
@@ -76,7 +77,7 @@ def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEncoder]:
     def load(name: str, **_given: object) -> FakeEncoder:
         return made[name]
 
-    for module in ("creation", "sealing", "migration"):
+    for module in ("creation", "sealing", "next_generation"):
         monkeypatch.setattr(f"es_imgsearch.{module}.load_encoder", load)
     return made
 
@@ -429,7 +430,7 @@ def test_another_profile_of_the_same_encoder_embeds_nothing(house: House, encode
     (house.folder / "003.png").unlink()  # its original is not needed
     # As the page says it is done.
     page = Path(__file__).parents[2] / "docs" / "how-to" / "change-the-encoder.md"
-    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {"store": house.store, "settings": house.settings}
     exec(code, names)
     done = names["done"]
