@@ -37,8 +37,6 @@ class CarriedVectors:
     def __init__(self, target: Store, meta: Meta, encoder: Encoder, settings: Settings) -> None:
         grid = meta.grid
         self._settings = settings
-        # Roots may be added while the target is filled.
-        self.meta = meta
         self._vectors = VectorSource(
             encoder,
             partial(target.embedded_by_content, with_regions=grid is not None),
@@ -55,13 +53,18 @@ class CarriedVectors:
         )
         # Made for the first file: the way back often reads none.
         self._workers: ReadWorkers | None = None
+        self.pictures = 0
+        self.begin(meta)
+
+    def begin(self, meta: Meta) -> None:
+        """Begin a pass with these roots; what one before it left unfinished is forgotten."""
+        self._meta = meta
         self._read: queue.SimpleQueue[tuple[Document, Outcome]] = queue.SimpleQueue()
         self._in_flight = 0
         # Documents of the same content wait for the first of them, by what it is read as.
         self._waiting: dict[str, list[Document]] = {}
         # What was embedded since the index was last asked what it has.
         self._made: dict[str, Embedded] = {}
-        self.pictures = 0
 
     def close(self) -> None:
         if self._workers is not None:
@@ -91,8 +94,8 @@ class CarriedVectors:
             yield from self._embed()
 
     def _path(self, document: Document) -> str | None:
-        root = registered_root(document["root"], self.meta)
-        if root is None or self.meta.roots[root.name]["host"] != self._settings.host:
+        root = registered_root(document["root"], self._meta)
+        if root is None or self._meta.roots[root.name]["host"] != self._settings.host:
             return None
         return root.absolute(disk_path(document["relative_path"]))
 
@@ -100,8 +103,8 @@ class CarriedVectors:
         if self._workers is None:
             self._workers = ReadWorkers(self._plan, self._settings.read_workers)
         self._in_flight += 1
-        path = self._path(document)
-        self._workers.read(str(path), lambda outcome: self._read.put((document, outcome)))
+        path, read = self._path(document), self._read
+        self._workers.read(str(path), lambda outcome: read.put((document, outcome)))
 
     def _embed(self) -> Iterator[tuple[Document, Made]]:
         """Wait for a batch of files that were read, and give what became of them."""

@@ -125,7 +125,7 @@ class Carrier:
         """One pass.  Raises what the store does; a `transient` error lets it be called again."""
         self._from, self._to = self._source.info(), self._target.info()
         if self._vectors is not None:
-            self._vectors.meta = self._from.meta
+            self._vectors.begin(self._from.meta)
         self._map_fields()
         self._done, self._writes = Pass(), []
         carried = self._to.meta.carried

@@ -25,7 +25,7 @@ from typing import Any
 from es_imgsearch.agreement import Agreement, agreement
 from es_imgsearch.backoff import Outage, persist
 from es_imgsearch.carrying import Carrier, Pass, keeps_vectors
-from es_imgsearch.errors import UsageError
+from es_imgsearch.errors import ImgSearchError, UsageError
 from es_imgsearch.generations import Carried
 from es_imgsearch.kept_reduction import load_reduction
 from es_imgsearch.next_generation import Wanted, begin_next, check_begun, described_fields
@@ -226,6 +226,14 @@ class _Migration:
 
     def _exchange(self) -> None:
         """The switch itself; nothing is written to either generation now."""
+        there = self._target.count()
+        wanted = self._source.count() - len(self._passes[-1].lacking)
+        if there < wanted:
+            # It cannot be; and were it so, nobody would notice later.
+            raise ImgSearchError(
+                f"{self._target.generation} has {there} pictures where it should have {wanted}, and"
+                " is not switched to: run it again."
+            )
         roots = self._source.info().meta.roots
         self._target.update_meta(lambda meta: replace(meta, roots=roots))
         # From here on the old one lacks what is written to the new one.

@@ -8,7 +8,7 @@ from typing import Any
 
 from es_imgsearch.describe import load_describers
 from es_imgsearch.embed import load_encoder
-from es_imgsearch.errors import EncoderMismatch, UsageError
+from es_imgsearch.errors import EncoderMismatch, ModelUnavailable, UsageError
 from es_imgsearch.kept_reduction import keep_reduction
 from es_imgsearch.mapping import Meta, Seal, check_reducible, load_profile, new_meta
 from es_imgsearch.reduction import Reduction, fit
@@ -71,8 +71,23 @@ def begin_next(
     if reduction is not None:
         keep_reduction(store, reduction)
     target = store.begin_next(replace(made, roots=meta.roots), described_fields())
+    _note_name(name, seal, settings, note)
     note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")
     return target
+
+
+def _note_name(name: str, seal: Seal, settings: Settings, note: Callable[[str], None]) -> None:
+    """Daemons and clients will look for the encoder by its sealed name, not by a path given."""
+    if name == seal.name:
+        return
+    try:
+        load_encoder(seal.name, models_dir=settings.models_dir, device=settings.device)
+    except ModelUnavailable:
+        note(
+            f"Daemons and clients will look for encoder {seal.name!r}, which is not found under"
+            " this name here: put it into the folder `models_dir` of the settings, or they end at"
+            " the switch."
+        )
 
 
 def _fitted(store: Store, meta: Meta, seal: Seal, profile: str, wanted: Wanted) -> Reduction | None:

@@ -21,7 +21,13 @@ from es_imgsearch.cli import main
 from es_imgsearch.connection import connect
 from es_imgsearch.daemon import Daemon
 from es_imgsearch.embed.protocol import Pixels, Vectors
-from es_imgsearch.errors import GenerationSwitched, StoreBusy, TextUnsupported, UsageError
+from es_imgsearch.errors import (
+    GenerationSwitched,
+    StoreBusy,
+    StoreUnreachable,
+    TextUnsupported,
+    UsageError,
+)
 from es_imgsearch.indexer import Indexer, sync
 from es_imgsearch.mapping import new_meta, reduction_alias
 from es_imgsearch.migration import Migrated, cancel, drop_before, go_back, reindex
@@ -389,6 +395,29 @@ def test_what_was_killed_goes_on_where_it_was(house: House, encoders: dict):
     assert twin.pictures_embedded == embedded + 30 + 2
     hit = client(house).search_image(house.folder / "001.png", k=1)[0]
     assert (hit.relative_path, hit.score) == ("001.png", pytest.approx(1.0, abs=1e-5))
+
+
+def test_an_outage_costs_no_picture(house: House, encoders: dict, monkeypatch: pytest.MonkeyPatch):
+    """Some answers of Elasticsearch fail, in the middle of batches and between them."""
+    house.pictures(30)
+    synced(house)
+    house.settings = house.settings.model_copy(update={"batch_size": 4, "queue_size": 8})
+    write, calls = Store.write, []
+
+    def failing(store: Store, writes: list[Write]) -> dict:
+        calls.append(len(writes))
+        if len(calls) in {2, 5}:
+            raise StoreUnreachable("gone")
+        results = write(store, writes)
+        if len(calls) == 8:
+            return results | {writes[0].image_id: StoreBusy("full")}
+        return results
+
+    monkeypatch.setattr(Store, "write", failing)
+    done = to(house, "twin")
+    assert len(calls) > 8
+    assert (done.switched, done.pictures, done.missing) == (True, 30, ())
+    assert ids_served(house) == ids_on_disk(house)
 
 
 def test_killed_while_writing_is_held_back(

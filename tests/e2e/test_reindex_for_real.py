@@ -67,7 +67,9 @@ def test_starter_to_timm_and_back(
     real_store.create(new_meta(seal_of(starter), "balanced", "cosine"), described())
     service = Service(es_url, real_store, folder)
     service.environment["ES_IMGSEARCH_POLL_SECONDS"] = "1"
-    timm = f"timm:tf_efficientnet_lite0@{lite0}"
+    service.environment["ES_IMGSEARCH_MODELS_DIR"] = str(lite0.parent)
+    settings = settings.model_copy(update={"models_dir": lite0.parent})
+    timm = f"timm:tf_efficientnet_lite0@{lite0.name}"
     searches = 0
 
     def on_disk() -> list[str]:
