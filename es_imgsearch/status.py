@@ -25,9 +25,9 @@ def index_status(store: Store) -> dict[str, Any]:
     (`seen_at`; every half a minute while it works), None without a living daemon.  `lag_ms` is
     the time from when a file was noticed (by an event or a comparison) until its document was
     made, over the pictures of the last 24 hours.  `tune_again` is True once the index holds
-    `GROWN_TIMES` as many pictures as when it was tuned.  `next` and `before` are the generations that
-    `reindex` builds and keeps, None where there is none; everything else is told of the one that
-    serves.
+    `GROWN_TIMES` as many pictures as when it was tuned.  `next` and `before` are the generations
+    that `reindex` builds and keeps, None where there is none; everything else is told of the one
+    that serves.
     """
     info, generations = store.info(), store.roles()
     store.refresh()

@@ -576,7 +576,7 @@ def test_the_command(house: House, encoders: dict):
     assert status["before"]["encoder"] == "fake"
     said = run("status").stdout
     assert "000001 served before: encoder fake" in said
-    assert "not tuned" in said
+    assert "not tuned to these pictures" in said
     assert "return to it" in run("reindex", "--encoder", "fake", code=2).stderr
     assert "delete it first" in run("reindex", "--encoder", "other", code=2).stderr
     assert run("verify", str(house.folder)).stdout == ""
