@@ -18,11 +18,13 @@ from PIL import Image
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
+from es_imgsearch.cli.keeping import _in_each_generation
 from es_imgsearch.connection import connect
 from es_imgsearch.daemon import Daemon
 from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import (
     GenerationSwitched,
+    IndexMissing,
     StoreBusy,
     StoreUnreachable,
     TextUnsupported,
@@ -124,7 +126,7 @@ def ids_on_disk(house: House) -> set[str]:
 def ids_served(house: House) -> set[str]:
     house.store.refresh()
     hits = house.store.search({"query": {"exists": {"field": "image_embedding"}}, "size": 10_000})
-    return {hit["_id"] for hit in hits["hits"]["hits"]}
+    return {hit["_id"] for hit in hits.get("hits", {}).get("hits", ())}
 
 
 def test_another_encoder_and_back_with_every_field(house: House, encoders: dict):
@@ -350,6 +352,32 @@ def test_whoever_writes_to_the_old_generation_is_refused_and_told(house: House, 
     (error,) = late.write([Write("x", document={"image_id": "x"})]).values()
     assert isinstance(error, StoreBusy)
     assert ids_served(house) == {image_id("r", f"{n:03}.png") for n in range(3)}
+
+
+def test_watch_and_sync_begin_again_with_the_next_generation(house: House, encoders: dict):
+    house.pictures(2)
+    synced(house)
+    begun: list[str] = []
+
+    def keep() -> str:
+        begun.append(house.store.roles().serving)
+        if len(begun) == 1:
+            to(house, "twin")
+            raise GenerationSwitched("it is another one")
+        if len(begun) == 2:
+            go_back(house.store, house.settings)
+            drop_before(house.store)
+            raise IndexMissing("what was kept is deleted")
+        return "kept"
+
+    assert _in_each_generation(house.settings, keep) == "kept"
+    assert [name[-6:] for name in begun] == ["000001", "000002", "000001"]
+
+    def gone() -> None:
+        raise IndexMissing("the index is gone")
+
+    with pytest.raises(IndexMissing):
+        _in_each_generation(house.settings, gone)
 
 
 # -- interrupted ---------------------------------------------------------------------------------

@@ -1,33 +1,30 @@
-"""The acceptance of `reindex`: real encoders and processes, searches and new files all along."""
+"""The acceptance of `reindex`: real encoders, with searches and new files all along."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from house import described, paint, until
-from test_watch_command import COMMAND, START_SECONDS, Service
+from house import House, paint, until
+from test_reindex import Keeper, ids_on_disk, ids_served
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.mapping import new_meta
+from es_imgsearch.migration import go_back, reindex
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
 
-PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "astronaut.png")
+PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png")
 
 
 @contextmanager
-def repeated(step, pause_seconds: float = 0.0) -> Iterator[list[str]]:
+def repeated(step: Callable[[int], None], pause_seconds: float) -> Iterator[list[str]]:
     """Run `step(n)` again and again in a thread; what it raised is in the list."""
     stopping, errors = threading.Event(), []
 
@@ -50,7 +47,6 @@ def repeated(step, pause_seconds: float = 0.0) -> Iterator[list[str]]:
 
 
 def test_starter_to_timm_and_back(
-    es_url: str,
     real_store: Store,
     settings: Settings,
     starter: Encoder,
@@ -58,72 +54,54 @@ def test_starter_to_timm_and_back(
     photographs: Path,
     tmp_path: Path,
 ):
-    folder = tmp_path / "photos"
-    folder.mkdir()
+    settings = settings.model_copy(update={"poll_seconds": 0.5, "models_dir": lite0.parent})
+    real_store.create(new_meta(seal_of(starter), "balanced", "cosine"))
+    house = House(real_store, settings, tmp_path)
     for name in PHOTOGRAPHS:
-        shutil.copy(photographs / name, folder)
-    for n in range(40):
-        paint(folder / f"old-{n:03}.png", n)
-    real_store.create(new_meta(seal_of(starter), "balanced", "cosine"), described())
-    service = Service(es_url, real_store, folder)
-    service.environment["ES_IMGSEARCH_POLL_SECONDS"] = "1"
-    service.environment["ES_IMGSEARCH_MODELS_DIR"] = str(lite0.parent)
-    settings = settings.model_copy(update={"models_dir": lite0.parent})
-    timm = f"timm:tf_efficientnet_lite0@{lite0.name}"
-    searches = 0
-
-    def on_disk() -> list[str]:
-        return sorted(path.name for path in folder.iterdir())
+        shutil.copy(photographs / name, house.folder)
+    house.pictures(12)
+    searches: list[str] = []
 
     def search(n: int) -> None:
-        nonlocal searches
         name = PHOTOGRAPHS[n % len(PHOTOGRAPHS)]
-        hit = client.search_image(folder / name, k=1)[0]
+        hit = client.search_image(house.folder / name, k=1)[0]
         assert hit.relative_path == name
         assert hit.score == pytest.approx(1.0, abs=1e-3)
-        searches += 1
+        searches.append(name)
 
     def change(n: int) -> None:
-        paint(folder / f"new-{n:03}.png", 1000 + n)
+        path = house.folder / f"new-{n:03}.png"
+        paint(path, 1000 + n)
         if n % 4 == 1:
-            (folder / f"new-{n:03}.png").rename(folder / f"moved-{n:03}.png")
-        if n % 4 == 3:
-            (folder / f"new-{n:03}.png").unlink()
+            path.rename(house.folder / f"moved-{n:03}.png")
+        elif n % 4 == 3:
+            path.unlink()
 
-    def built() -> int:
-        unfinished = real_store.roles().next
-        if unfinished is None:
-            return 0
-        one = real_store.at(unfinished)
-        one.refresh()
-        return one.count()
-
-    with service.watch(), ImageSearch(settings=settings) as client:
-        until(lambda: service.indexed() == on_disk(), START_SECONDS)
-        with repeated(search, 0.1) as failed, repeated(change, 1.0) as unwritten:
-            command = [COMMAND, "reindex", "--encoder", timm]
-            killed = subprocess.Popen(
-                command, env=service.environment, stderr=subprocess.PIPE, start_new_session=True
+    keeper = Keeper(house)
+    try:
+        until(lambda: len(ids_served(house)) == 15, 120)
+        with (
+            ImageSearch(settings=settings) as client,
+            repeated(search, 0.05) as failed,
+            repeated(change, 0.3) as unwritten,
+        ):
+            until(lambda: searches, 120)
+            timm = settings.model_copy(
+                update={"encoder": "timm:tf_efficientnet_lite0@efficientnet_lite0.pth"}
             )
-            until(lambda: built() > 0, START_SECONDS)
-            os.killpg(killed.pid, signal.SIGKILL)
-            killed.communicate(timeout=30)
-            done = service.run("reindex", "--json")
-            assert done.returncode == 0, done.stderr
-            there = json.loads(done.stdout)
-            assert (there["switched"], there["missing"]) == (True, [])
-            assert "Going on with" in done.stderr
-            until(lambda: service.said().count("Watching ") == 2, START_SECONDS)
-            until(lambda: any(n.startswith("new-") for n in service.indexed()))
-            done = service.run("reindex", "--back", "--json")
-            assert done.returncode == 0, done.stderr
-            back = json.loads(done.stdout)
-            assert (back["switched"], back["missing"]) == (True, [])
-            until(lambda: service.said().count("Watching ") == 3, START_SECONDS)
-        until(lambda: service.indexed() == on_disk(), START_SECONDS)
-        assert service.run("verify", str(folder)).stdout == ""
+            there = reindex(real_store, timm)
+            until(lambda: len(keeper.generations) == 2 or keeper.error, 120)
+            so_far = len(searches)
+            until(lambda: len(searches) > so_far + 3, 120)
+            back = go_back(real_store, settings)
+            until(lambda: len(keeper.generations) == 3 or keeper.error, 120)
+            so_far = len(searches)
+            until(lambda: len(searches) > so_far + 3, 120)
+        until(lambda: ids_served(house) == ids_on_disk(house), 120)
+    finally:
+        keeper.stop()
     assert (failed, unwritten) == ([], [])
-    assert searches > 20
-    assert service.said().count("beginning again") == 2
-    assert "Traceback" not in service.said()
-    print(f"{searches} searches; {there} {back}")
+    for done in (there, back):
+        assert (done.switched, done.missing) == (True, ())
+    assert real_store.info().meta.seal.fits(seal_of(starter))
+    print(f"{len(searches)} searches, none failed; there: {there}; back: {back}")

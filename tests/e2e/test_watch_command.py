@@ -50,7 +50,7 @@ class Service:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [COMMAND, *arguments], env=self.environment, capture_output=True, text=True, timeout=240
+            [COMMAND, *arguments], env=self.environment, capture_output=True, text=True, timeout=120
         )
 
     @contextmanager
