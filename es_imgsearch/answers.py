@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from es_imgsearch.connection import search_error
+from es_imgsearch.errors import GenerationSwitched
 from es_imgsearch.queries import vector_of
+
+
+def hits_in(answer: Mapping[str, Any], generation: str) -> Sequence[Mapping[str, Any]]:
+    """The hits of a search through the alias, which have to be of this generation.
+
+    Raises GenerationSwitched.
+    """
+    hits: Sequence[Mapping[str, Any]] = answer.get("hits", {}).get("hits", ())
+    for hit in hits:
+        if hit["_index"] != generation:
+            raise GenerationSwitched(
+                f"The index is {hit['_index']} now and was {generation}: begin again."
+            )
+    return hits
 
 
 def vectors_of(answer: Mapping[str, Any]) -> dict[str, dict[str, npt.NDArray[np.float32]]]:

@@ -39,7 +39,9 @@ class Outage:
     has succeeded: where nothing may be written, searching works all the time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, may_go_on: Callable[[ImgSearchError], None] = lambda _error: None) -> None:
+        """`may_go_on` hears of every try that met an error, and raises where no more will help."""
+        self._may_go_on = may_go_on
         self._lock = threading.Lock()
         self._since: float | None = None
         self._waiting: set[str] = set()
@@ -52,6 +54,7 @@ class Outage:
 
     def begins(self, error: ImgSearchError, who: str = "") -> None:
         """`who` met this error, and tries again until it can say that it `ends`."""
+        self._may_go_on(error)
         with self._lock:
             self._waiting.add(who)
             if self._since is not None:

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from es_imgsearch.describe import load_describers
 from es_imgsearch.embed import load_encoder
-from es_imgsearch.errors import IndexConflict, IndexMissing, StoreRejected, UsageError
+from es_imgsearch.errors import (
+    EncoderMismatch,
+    IndexConflict,
+    IndexMissing,
+    StoreRejected,
+    UsageError,
+)
 from es_imgsearch.kept_reduction import keep_reduction
 from es_imgsearch.mapping import (
     DEFAULT_PROFILE,
@@ -77,7 +83,13 @@ def create_index(
             + (f", {_grid_words(grid)}." if grid else ".")
         )
     if settings.encoder is not None:
-        sealed_encoder(info, store.index, settings)
+        try:
+            sealed_encoder(info, store.index, settings)
+        except EncoderMismatch as error:
+            raise EncoderMismatch(
+                f"{error} To change the encoder of this index while it is searched: `es-imgsearch"
+                f" reindex --encoder {settings.encoder} --index {store.index}`."
+            ) from error
     _check_as_asked(store.index, info.meta, profile, similarity, dims_kept)
     if grid is not None and grid != info.meta.grid:
         raise IndexConflict(
@@ -147,8 +159,9 @@ def _check_as_asked(
     ):
         if asked is not None and asked != has:
             raise IndexConflict(
-                f"Index {index!r} exists with {what} {has}, not {asked}: leave --{what} out, or"
-                " make another --index."
+                f"Index {index!r} exists with {what} {has}, not {asked}: leave --{what} out,"
+                + (" change it with `es-imgsearch reindex`," if what == "profile" else "")
+                + " or make another --index."
             )
 
 

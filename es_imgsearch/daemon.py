@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from es_imgsearch.backoff import Stopped, waits
-from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.errors import GenerationSwitched, ImgSearchError
 from es_imgsearch.indexer import Indexer
 from es_imgsearch.jobs import Pass
 from es_imgsearch.records import Root
@@ -35,7 +35,7 @@ _LAST_SECONDS = 0.5
 
 
 class Daemon:
-    """Watches the indexer's roots until `stop` is called."""
+    """Watches the indexer's roots until `stop` is called, or `reindex` switches the index."""
 
     def __init__(
         self, indexer: Indexer, settings: Settings, on_ready: Callable[[], None] = lambda: None
@@ -66,7 +66,8 @@ class Daemon:
     def run(self) -> bool:
         """Watch until stopped; False if something in flight was left for the next start.
 
-        Raises what ended the daemon if it was not `stop`.
+        Raises what ended the daemon if it was not `stop`: GenerationSwitched where one of the
+        index's next generation has to take over.
         """
         comparer = threading.Thread(target=self._compare_loop, name="reconcile", daemon=True)
         stopper = threading.Thread(target=self._await_stop, name="stop", daemon=True)
@@ -87,16 +88,25 @@ class Daemon:
             stopper.join()
             self._watcher.stop()
             self._presence.leave()
-            drained = self._indexer.pipeline.close(
-                within_seconds=max(0.0, self._settings.shutdown_seconds - _LAST_SECONDS)
-            )
+            within_seconds = max(0.0, self._settings.shutdown_seconds - _LAST_SECONDS)
+            if self._is_switched:
+                # What is in flight cannot be written any more; the next daemon finds it.
+                within_seconds = 0.0
+            drained = self._indexer.pipeline.close(within_seconds=within_seconds)
             deadline = time.monotonic() + _LAST_SECONDS
             for thread in (looper, comparer):
                 thread.join(timeout=max(0.0, deadline - time.monotonic()))
             self._presence.join(max(0.0, deadline - time.monotonic()))
+        if self._error is None and self._is_switched:
+            self._error = self._indexer.pipeline.fatal
         if self._error is not None:
             raise self._error
         return drained
+
+    @property
+    def _is_switched(self) -> bool:
+        errors = (self._error, self._indexer.pipeline.fatal)
+        return any(isinstance(each, GenerationSwitched) for each in errors)
 
     def _await_stop(self) -> None:
         self._stop_wanted.get()
@@ -145,11 +155,9 @@ class Daemon:
             self._wake.wait(sleep)
 
     def _poll(self) -> None:
-        """Compare what gets no events; look whether a vanished root or a pause has ended.
-
-        And whether codes were trained.
-        """
+        """Compare what gets no events; look what has changed that no event tells of."""
         try:
+            self._indexer.check_generation()
             for root in self._indexer.pauses_ended():
                 self._request(root)
             self._indexer.follow_codes()

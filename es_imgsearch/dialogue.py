@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 import numpy as np
 
@@ -25,7 +26,13 @@ from es_imgsearch.asked import (
 )
 from es_imgsearch.background import relevance_of
 from es_imgsearch.codes import Coder
-from es_imgsearch.errors import ImageMissing, NotCalibrated, UsageError
+from es_imgsearch.errors import (
+    GenerationSwitched,
+    ImageMissing,
+    ImgSearchError,
+    NotCalibrated,
+    UsageError,
+)
 from es_imgsearch.filters import filter_clauses
 from es_imgsearch.found import Asked, hits_of
 from es_imgsearch.fusion import check_facets
@@ -45,6 +52,45 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.store import IndexInfo
 from es_imgsearch.talk import Talk, document_request, info_request
 from es_imgsearch.term_vectors import TermVectors
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one generation, asked for once.
+
+    A search that is under way keeps what it began with, whatever another thread finds meanwhile.
+    """
+
+    info: IndexInfo
+    # An index that cannot tell relevance is not asked for it again: (None,).
+    relevance: tuple[Relevance | None] | None = None
+    reduced: ReducedVectors | None = None
+    coder: Coder | None = None
+
+
+def _in_one_generation(
+    method: Callable[Concatenate[Dialogue, P], Talk[R]],
+) -> Callable[Concatenate[Dialogue, P], Talk[R]]:
+    """Once more, from the beginning, where `reindex` has switched the index meanwhile.
+
+    Hits tell which generation they are of.  What is known of the one before may also lead to an
+    error: its vectors have another length, its encoder knew no text.
+    """
+
+    @wraps(method)
+    def ask(self: Dialogue, /, *args: P.args, **kwargs: P.kwargs) -> Talk[R]:
+        known = self._known
+        try:
+            return (yield from method(self, *args, **kwargs))
+        except ImgSearchError as error:
+            if error.transient or not (yield from self._is_switched(known, error)):
+                raise
+        return (yield from method(self, *args, **kwargs))
+
+    return ask
 
 
 class Dialogue:
@@ -66,11 +112,7 @@ class Dialogue:
         self._settings = settings
         self._model = model
         self._vectors = TermVectors(index, settings, model)
-        self._info: IndexInfo | None = None
-        # An index that cannot tell relevance is not asked for it again: (None,).
-        self._relevance: tuple[Relevance | None] | None = None
-        self._reduced: ReducedVectors | None = None
-        self._coder: Coder | None = None
+        self._known: _Known | None = None
 
     # -- searching -------------------------------------------------------------------------
 
@@ -102,6 +144,7 @@ class Dialogue:
         """
         return (yield from self.search([StoredPicture(image_id)], k=k, **options))
 
+    @_in_one_generation
     def search(
         self,
         positive: Queries,
@@ -123,7 +166,8 @@ class Dialogue:
         plan = Plan.of(k, options)
         terms = terms_of(positive, negative)
         texts = texts_of(terms)
-        info = yield from self.info()
+        known = yield from self._knowledge()
+        info = known.info
         check_facets(plan.facets, info.properties)
         if plan.regions and REGIONS_FIELD not in info.properties:
             raise UsageError(
@@ -141,7 +185,7 @@ class Dialogue:
             if box is not None:
                 # Cut before it is asked for, since a sheet shows what was searched with.
                 terms = yield from self._vectors.cut(terms, box)
-            reduced = yield from self._reduced_vectors(info)
+            reduced = yield from self._reduced_vectors(known)
             chosen = [part for part, _ in parts]
             prepared = yield from self._vectors.prepared(terms, chosen, info, reduced)
             vectors = {
@@ -155,10 +199,10 @@ class Dialogue:
                 of_terms=prepared.vectors.get(CONTENT.name, ()),
             )
             if plan.weights is None and not plan.regions:
-                rating = yield from self._rating(terms, vectors[CONTENT.name], plan, info)
+                rating = yield from self._rating(terms, vectors[CONTENT.name], plan, known)
                 asked = asked._replace(rating=rating)
             if plan.codes:
-                coder = yield from self._coder_of(info)
+                coder = yield from self._coder_of(known)
                 asked = asked._replace(code=coder.code(vectors[CONTENT.name]))
             if reduced is not None:
                 if plan.weights is None:
@@ -170,18 +214,22 @@ class Dialogue:
         if plan.mode != "vector":
             searches["text"] = partial(text_body, asked, texts)
         by_region = partial(region_body, asked) if plan.regions else None
-        answers = yield from found(self._index, searches, plan, clauses, refinement, by_region)
+        answers = yield from found(
+            self._index, info.name, searches, plan, clauses, refinement, by_region
+        )
         return hits_of(answers, asked)
 
+    @_in_one_generation
     def similarity(
         self, one: Query | str, other: Query | str, *, part: str = CONTENT.name
     ) -> Talk[float]:
         """The cosine of two queries, from -1 to 1: pictures, texts or stored pictures."""
-        info = yield from self.info()
+        known = yield from self._knowledge()
+        info = known.info
         ((chosen, _),) = weighted_parts({part: 1.0}, info.properties, self._index)
         terms = terms_of([one, other], ())
         texts_of(terms)
-        reduced = yield from self._reduced_vectors(info)
+        reduced = yield from self._reduced_vectors(known)
         prepared = yield from self._vectors.prepared(terms, [chosen], info, reduced)
         a, b = prepared.vectors[chosen.name]
         return float(np.clip(a @ b, -1.0, 1.0))
@@ -196,67 +244,90 @@ class Dialogue:
         source: Mapping[str, Any] = answer["_source"]
         return source
 
+    @_in_one_generation
     def embed(self, query: Query, box: Box | None = None) -> Talk[Vector]:
         """The query's vector, unit length, of shape (dims,)."""
-        info = yield from self.info()
+        known = yield from self._knowledge()
+        info = known.info
         terms = terms_of([query], ())
         texts_of(terms)
         if box is not None:
             terms = yield from self._vectors.cut(terms, box)
-        reduced = yield from self._reduced_vectors(info)
+        reduced = yield from self._reduced_vectors(known)
         prepared = yield from self._vectors.prepared(terms, [CONTENT], info, reduced)
         return prepared.vectors[CONTENT.name][0]
 
     def info(self) -> Talk[IndexInfo]:
         """The index as it was when first asked for; `reload` asks again."""
-        if self._info is None:
-            self._info = IndexInfo.from_answer((yield info_request(self._index)), self._index)
-        return self._info
+        return (yield from self._knowledge()).info
 
     def reload(self) -> None:
-        """Forget what is known of the index, after it was tuned, extended or switched."""
-        self._info = self._relevance = self._reduced = self._coder = None
+        """Forget what is known of the index, after it was tuned or extended."""
+        self._known = None
         self._model.forget()
 
-    def _reduced_vectors(self, info: IndexInfo) -> Talk[ReducedVectors | None]:
-        """What a reduced index is searched through, loaded once; None for any other."""
-        if self._reduced is None and (entry := info.meta.reduction) is not None:
-            reduction = yield from reduction_of(self._index, info.meta)
-            if reduction is not None:
-                originals = self._open_originals(info.meta)
-                self._reduced = ReducedVectors(reduction, entry.oversample, originals)
-        return self._reduced
+    def _knowledge(self) -> Talk[_Known]:
+        known = self._known
+        if known is None:
+            answer = yield info_request(self._index)
+            known = self._known = _Known(IndexInfo.from_answer(answer, self._index))
+        return known
 
-    def _coder_of(self, info: IndexInfo) -> Talk[Coder]:
+    def _is_switched(self, known: _Known | None, error: ImgSearchError) -> Talk[bool]:
+        """Whether another generation serves than the one that was known; it is known then."""
+        if known is None and not isinstance(error, GenerationSwitched):
+            return False
+        try:
+            answer = yield info_request(self._index)
+        except ImgSearchError:
+            raise error from None
+        now = IndexInfo.from_answer(answer, self._index)
+        if known is not None and known.info.name == now.name:
+            return False
+        self._known = _Known(now)
+        return True
+
+    def _reduced_vectors(self, known: _Known) -> Talk[ReducedVectors | None]:
+        """What a reduced index is searched through, loaded once; None for any other."""
+        meta = known.info.meta
+        if known.reduced is None and (entry := meta.reduction) is not None:
+            reduction = yield from reduction_of(self._index, meta)
+            if reduction is not None:
+                originals = self._open_originals(meta)
+                known.reduced = ReducedVectors(reduction, entry.oversample, originals)
+        return known.reduced
+
+    def _coder_of(self, known: _Known) -> Talk[Coder]:
         """What makes codes of queries, loaded once.  Raises UsageError where there is none."""
-        if self._coder is None:
-            self._coder = yield from coder_of(self._index, info.meta)
-        if self._coder is None:
+        if known.coder is None:
+            known.coder = yield from coder_of(self._index, known.info.meta)
+        if known.coder is None:
             raise UsageError(
                 f"Index {self._index!r} has no codes: leave codes out, or make them with"
                 f" `es-imgsearch codes train --index {self._index}`."
             )
-        return self._coder
+        return known.coder
 
     def _rating(
-        self, terms: Sequence[Term], vector: Vector, plan: Plan, info: IndexInfo
+        self, terms: Sequence[Term], vector: Vector, plan: Plan, known: _Known
     ) -> Talk[Rating | None]:
         """What gives the hits of this vector their relevance.
 
         Raises NotCalibrated where `min_relevance` needs it and it cannot be told.
         """
-        if info.meta.reduction is not None:
+        meta = known.info.meta
+        if meta.reduction is not None:
             if plan.min_relevance is None:
                 return None
             raise NotCalibrated(
                 f"Index {self._index!r} has reduced vectors, whose cosines are too rough to tell"
                 " relevance: leave min_relevance out, or search an index of whole vectors."
             )
-        if self._relevance is None:
-            self._relevance = ((yield from relevance_of(self._index, info.meta)),)
-        (known,) = self._relevance
+        if known.relevance is None:
+            known.relevance = ((yield from relevance_of(self._index, meta)),)
+        (relevance,) = known.relevance
         kind = _kind(terms)
-        rating = None if known is None or kind is None else known.rating(vector, kind)
+        rating = None if relevance is None or kind is None else relevance.rating(vector, kind)
         if rating is None and plan.min_relevance is not None:
             raise NotCalibrated(
                 f"Index {self._index!r} cannot tell the relevance of hits of"

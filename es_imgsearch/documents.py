@@ -38,17 +38,23 @@ def picture_document(
         "indexed_at": _iso(now),
         # A clock set back between event and write would give a negative lag.
         "ingest_lag_ms": max(0, round((now - change.detected_at) * 1000)),
-        VECTOR_FIELD: embedded.vector,
+        **vector_fields(embedded),
     }
-    if embedded.regions:
-        document[REGIONS_FIELD] = [
-            {"box": list(each.box), "embedding": each.vector} for each in embedded.regions
-        ]
     if code is not None:
         document[CODE_FIELD] = code
     if embed_ms is not None:
         document["embed_ms"] = round(embed_ms, 3)
     return document
+
+
+def vector_fields(embedded: Embedded) -> dict[str, Any]:
+    """The vectors of a picture, as its document holds them."""
+    fields: dict[str, Any] = {VECTOR_FIELD: embedded.vector}
+    if embedded.regions:
+        fields[REGIONS_FIELD] = [
+            {"box": list(each.box), "embedding": each.vector} for each in embedded.regions
+        ]
+    return fields
 
 
 def failure_document(change: Change, error: ReadError, state: FileState | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@
      │    ├── ExchangeFileInvalid
      │    ├── LibraryMissing
      │    └── RenderingUnavailable
+     ├── GenerationSwitched        the index is another one now (begin again with it)
      ├── RowInvalid                one row of an imported file cannot be stored
      ├── ReadError                 one file could not become a picture (a failure document)
      │    └── ReadersFailed        no file can be read; none of them is at fault
@@ -138,6 +139,14 @@ class LibraryMissing(UsageError):
 
 class RenderingUnavailable(UsageError):
     """An optional library for showing results is not installed."""
+
+
+class GenerationSwitched(ImgSearchError):
+    """The index was switched to another generation, perhaps of another encoder, meanwhile.
+
+    What was begun with the one before has to be begun again; clients, `watch` and `sync` do so by
+    themselves.
+    """
 
 
 class RowInvalid(ImgSearchError):

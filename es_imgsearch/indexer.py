@@ -19,7 +19,7 @@ from es_imgsearch.coding import CodeFollower
 from es_imgsearch.deletions import Deletions, Pause
 from es_imgsearch.describe import chosen_describers
 from es_imgsearch.embed import Encoder
-from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.errors import GenerationSwitched, ImgSearchError, StoreBusy
 from es_imgsearch.excludes import Excludes
 from es_imgsearch.gone import Gone
 from es_imgsearch.jobs import Counts, Pass
@@ -57,7 +57,9 @@ class Indexer:
         grid: Grid | None = None,
         coder: Coder | None = None,
     ) -> None:
-        """`warm_up` loads the model at once, so that the first picture does not wait for it.
+        """`store` should be held to the generation whose encoder is given, see `Store.pinned`.
+
+        `warm_up` loads the model at once, so that the first picture does not wait for it.
 
         `describers` are the names of those to run; None means those that `settings` ask for.
         `grid` is that of the index's regions, and `coder` that of its codes, where it keeps any.
@@ -98,6 +100,7 @@ class Indexer:
             settings,
             on_gone=self._note_gone,
             on_unsettled=self._note_unsettled,
+            outage=Outage(self._may_go_on),
             warm_up=warm_up,
             describers=describers,
             grid=grid,
@@ -112,6 +115,24 @@ class Indexer:
     @property
     def outage(self) -> Outage:
         return self.pipeline.outage
+
+    def check_generation(self) -> None:
+        """Raise GenerationSwitched once another generation serves than the one that is kept."""
+        kept = self._store.generation
+        if kept is not None and (serving := self._store.roles().serving) != kept:
+            raise GenerationSwitched(
+                f"Index {self._store.index!r} is {serving} now and was {kept}, perhaps of another"
+                " encoder: begin again."
+            )
+
+    def _may_go_on(self, error: ImgSearchError) -> None:
+        # A generation that was switched away takes no more writes; nothing else tells it.
+        if isinstance(error, StoreBusy):
+            try:
+                self.check_generation()
+            except ImgSearchError as found:
+                if not found.transient:
+                    raise
 
     def reconcile(self, root: Root, folder: str = "") -> Pass:
         """Compare a root, or one of its folders, with the index and work off the difference.

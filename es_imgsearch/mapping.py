@@ -11,6 +11,7 @@ from typing import Any
 
 from es_imgsearch.codes import CODE_FIELD, CodesEntry, code_mapping
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, ProfileUnknown, UsageError
+from es_imgsearch.generations import Carried, first_generation
 from es_imgsearch.reduction import Reduction, ReductionEntry
 from es_imgsearch.regions import REGION_VECTOR, REGIONS_FIELD, Grid
 from es_imgsearch.relevance import Curve, curves_from_body
@@ -28,6 +29,7 @@ DEFAULT_SIMILARITY = "cosine"
 _BINARY_MIN_DIMS = 64
 _NOT_PROFILES = {"background", "codes", "common", "failures", "reduction", "tags"}
 _REDUCED = "reduced"
+_SEALED = ("dims", "revision", "fingerprint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,17 @@ class Seal:
     fingerprint: str
     supports_text: bool = True
 
-    def check(self, other: Seal, index: str) -> None:
-        """Raise EncoderMismatch unless vectors of `other` may live beside ours.
+    def fits(self, other: Seal) -> bool:
+        """Whether vectors of `other` may live beside ours.
 
         The name is only how the encoder is found: the same weights in another folder are
         the same encoder.
         """
-        for part in ("dims", "revision", "fingerprint"):
+        return all(getattr(self, part) == getattr(other, part) for part in _SEALED)
+
+    def check(self, other: Seal, index: str) -> None:
+        """Raise EncoderMismatch unless `other` fits."""
+        for part in _SEALED:
             mine, theirs = getattr(self, part), getattr(other, part)
             if mine != theirs:
                 raise EncoderMismatch(
@@ -62,6 +68,7 @@ class Meta:
 
     `reduction` is that of the profile `reduced`, whose vectors are not the encoder's own.  `grid`
     says of which tiles vectors are kept as well, None where of none; `codes` which binary codes.
+    `carried` is there where `reindex` brought the pictures, see `generations`.
     """
 
     seal: Seal
@@ -74,6 +81,7 @@ class Meta:
     reduction: ReductionEntry | None = None
     grid: Grid | None = None
     codes: CodesEntry | None = None
+    carried: Carried | None = None
 
     def to_body(self) -> dict[str, Any]:
         curves = {kind: asdict(curve) for kind, curve in self.relevance.items()}
@@ -89,6 +97,7 @@ class Meta:
             **({"reduction": self.reduction.to_body()} if self.reduction else {}),
             **({"regions": self.grid.to_body()} if self.grid else {}),
             **({"codes": self.codes.to_body()} if self.codes else {}),
+            **({"carried": self.carried.to_body()} if self.carried else {}),
         }
 
     @classmethod
@@ -121,6 +130,7 @@ class Meta:
                 reduction=ReductionEntry.from_body(body.get("reduction")),
                 grid=Grid.from_body(body.get("regions")),
                 codes=CodesEntry.from_body(body.get("codes")),
+                carried=Carried.from_body(body.get("carried")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexConflict(
@@ -298,21 +308,20 @@ def failures_body() -> dict[str, Any]:
     return _body_beside("failures")
 
 
-def template_body(alias: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def template_body(
+    alias: str, body: Mapping[str, Any], generation: str | None = None
+) -> dict[str, Any]:
     """Index template that keeps a stray write from making an index with guessed mappings.
 
-    It names indices and has no wildcard: two patterns that overlap are refused.
+    It names the alias and the `generation` behind it, the first if none is given; it has no
+    wildcard, since two patterns that overlap are refused.
     """
     return {
-        "index_patterns": [alias, first_generation(alias)],
+        "index_patterns": [alias, generation or first_generation(alias)],
         "priority": 200,
         "template": dict(body),
         "_meta": {"created_by": _CREATED_BY},
     }
-
-
-def failures_alias(index: str) -> str:
-    return f"{index}-failures"
 
 
 def reduction_body() -> dict[str, Any]:
@@ -350,26 +359,3 @@ def _body_beside(name: str) -> dict[str, Any]:
     body: dict[str, Any] = load_json("mappings", f"{name}.json")
     body["mappings"]["_meta"] = {"created_by": _CREATED_BY, "schema_version": SCHEMA_VERSION}
     return body
-
-
-def generation_name(alias: str, number: int) -> str:
-    return f"{alias}-{number:06}"
-
-
-def first_generation(alias: str) -> str:
-    return generation_name(alias, 1)
-
-
-def generation_number(generation: str) -> int:
-    """Which one an index like `images-000002` is.  Raises ValueError for another name."""
-    return int(generation.rpartition("-")[2])
-
-
-def failures_generation(index: str, generation: str) -> str:
-    """The index of failures that belongs to a generation of pictures; they are switched as one."""
-    return generation_name(failures_alias(index), generation_number(generation))
-
-
-def pinned_alias(generation: str) -> str:
-    """The alias by which one generation is written to; unlike that of the index it never moves."""
-    return f"{generation}-pinned"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from es_imgsearch.embed import Encoder
+    from es_imgsearch.mapping import Seal
     from es_imgsearch.settings import Settings
     from es_imgsearch.store import IndexInfo
 
@@ -59,13 +60,16 @@ class ModelHere:
         self._settings = settings
         self._given = given
         self._encoder: Encoder | None = None
+        self._seal: Seal | None = None
         self._lock = threading.RLock()
 
     def encoder(self, info: IndexInfo) -> Encoder:
         """The encoder, checked against the index's seal."""
         with self._lock:
-            if self._encoder is None:
+            # The index may have been switched to a generation of another encoder.
+            if self._encoder is None or self._seal != info.meta.seal:
                 self._encoder = sealed_encoder(info, self._index, self._settings, self._given)
+                self._seal = info.meta.seal
             return self._encoder
 
     def embed(

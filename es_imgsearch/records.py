@@ -46,6 +46,11 @@ class FileState(NamedTuple):
     def of(cls, status: os.stat_result) -> FileState:
         return cls(status.st_size, status.st_mtime_ns)
 
+    @classmethod
+    def stored(cls, fields: Mapping[str, Any]) -> FileState:
+        """As a document has it; one that was imported need not, and then no file is like it."""
+        return cls(fields.get("size_bytes", -1), fields.get("mtime_ns", -1))
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from es_imgsearch import code_queries, queries, region_queries
-from es_imgsearch.answers import answers_of
+from es_imgsearch.answers import answers_of, hits_in
 from es_imgsearch.asked import Term
 from es_imgsearch.found import Asked, Found, fused
 from es_imgsearch.fusion import LEAST_DEPTH, facet_fields
@@ -85,6 +85,7 @@ def text_body(asked: Asked, texts: Sequence[Term], k: int, clauses: Clauses) -> 
 
 def found(
     index: str,
+    generation: str,
     searches: Mapping[Ranking, Search],
     plan: Plan,
     clauses: Clauses,
@@ -94,11 +95,13 @@ def found(
     """What the searches found: the page of one of them, or as many hits as fusing needs.
 
     `refinement` is what the hits of the search by vectors go through, where it has one;
-    `by_region` finds more of them.
+    `by_region` finds more of them.  Raises GenerationSwitched where hits are not of `generation`,
+    whose encoder and settings the searches were made with.
     """
     collected = partial(
         _collected,
         index,
+        generation,
         searches,
         collapse=plan.collapse,
         clauses=clauses,
@@ -122,11 +125,12 @@ def found(
     if plan.page != slice(0, plan.k):
         body = queries.paged(body, plan.page.start, plan.page.stop - plan.page.start)
     answer = yield search_request(index, queries.to_json(body))
-    return Found(_hits(answer), int(answer.get("took", 0)), is_page=True)
+    return Found(hits_in(answer, generation), int(answer.get("took", 0)), is_page=True)
 
 
 def _collected(
     index: str,
+    generation: str,
     searches: Mapping[Ranking, Search],
     needed: int,
     collapse: bool,
@@ -153,7 +157,9 @@ def _collected(
             wanted = refinement.depth(asked["vector"])
             depths["vector"] = min(queries.MAX_NUM_CANDIDATES, wanted)
         among = {name: [*clauses, *_without(lists[name], contents[name])] for name in open_searches}
-        answered, took_now = yield from _round(index, searches, depths, among, by_region)
+        answered, took_now = yield from _round(
+            index, generation, searches, depths, among, by_region
+        )
         took += took_now
         for name, (found_now, is_end) in answered.items():
             hits = found_now
@@ -174,6 +180,7 @@ def _collected(
 
 def _round(
     index: str,
+    generation: str,
     searches: Mapping[Ranking, Search],
     depths: Mapping[Ranking, int],
     among: Mapping[Ranking, Clauses],
@@ -191,21 +198,16 @@ def _round(
         body = queries.to_msearch(bodies)
         answer = yield msearch_request(index, body, inner_hits=with_regions)
         answers = answers_of(answer)
-    in_regions = _hits(answers.pop()) if with_regions else ()
+    in_regions = hits_in(answers.pop(), generation) if with_regions else ()
     answered: dict[Ranking, tuple[Sequence[Raw], bool]] = {}
     for name, each in zip(depths, answers, strict=True):
-        hits = _hits(each)
+        hits = hits_in(each, generation)
         # Every picture has a vector, so where those end no region is left either.
         is_end = len(hits) < depths[name]
         if with_regions and name == "vector":
             hits = region_queries.best_of(hits, in_regions)
         answered[name] = (hits, is_end)
     return answered, int(answer.get("took", 0))
-
-
-def _hits(answer: Mapping[str, Any]) -> Sequence[Raw]:
-    hits: Sequence[Raw] = answer.get("hits", {}).get("hits", ())
-    return hits
 
 
 def _candidates(plan: Plan, k: int) -> int | None:

@@ -64,7 +64,7 @@ def check_readable(
 
 def documents_at_once(properties: Mapping[str, Mapping[str, Any]], left_out: Sequence[str]) -> int:
     """How many documents of these fields to read with one request, so that it stays small."""
-    floats = sum(properties[name]["dims"] for name in left_out if name in properties)
+    floats: int = sum(properties[name]["dims"] for name in left_out if name in properties)
     if REGION_VECTOR in left_out:
         floats += MOST_REGIONS * properties[REGIONS_FIELD]["properties"]["embedding"]["dims"]
     return max(1, min(_MOST_DOCUMENTS, _MOST_FLOATS // max(1, floats)))

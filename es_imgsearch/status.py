@@ -27,9 +27,11 @@ def index_status(store: Store) -> dict[str, Any]:
     the time from when a file was noticed (by an event or a comparison) until its document was
     made, over the pictures of the last 24 hours.  `tune_again` is True once the index holds
     `GROWN_TIMES` as many pictures as when it was tuned.  `codes` is None without binary codes;
-    `missing` says how many pictures have none.
+    `missing` says how many pictures have none.  `next` and `before` are the generations that
+    `reindex` builds and keeps, None where there is none; everything else is told of the one that
+    serves.
     """
-    info = store.info()
+    info, generations = store.info(), store.roles()
     store.refresh()
     pictures, failures = store.counts_by_root(), store.counts_by_root(failures=True)
     recent = store.recent_by_root()
@@ -61,6 +63,9 @@ def index_status(store: Store) -> dict[str, Any]:
         if info.meta.codes is None
         else {**info.meta.codes.to_body(), "missing": _without_code(store)},
         "import_unfinished": info.is_loading,
+        "next": _generation(store, generations.next),
+        "before": _generation(store, generations.before),
+        "writes_held_back": store.is_blocked(),
         "roots": roots,
     }
 
@@ -72,6 +77,19 @@ def _has_outgrown(tuning: Tuning, pictures: int) -> bool:
 def _without_code(store: Store) -> int:
     query = {"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}}
     return int(store.request("POST", f"/{store.pictures}/_count", {"query": query})["count"])
+
+
+def _generation(store: Store, name: str | None) -> dict[str, Any] | None:
+    if name is None:
+        return None
+    one = store.at(name)
+    meta = one.info().meta
+    return {
+        "generation": name,
+        "encoder": meta.seal.name,
+        "profile": meta.profile,
+        "pictures": one.count(),
+    }
 
 
 def _daemon(watched_by: Mapping[str, Any] | None) -> dict[str, Any]:

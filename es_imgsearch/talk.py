@@ -20,8 +20,9 @@ R = TypeVar("R")
 JSON = {"accept": "application/json", "content-type": "application/json"}
 NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
 
-# Hits are made of these; the rest of an answer is not sent.
-_HIT = "hits.hits._id,hits.hits._score,hits.hits._source,hits.hits.fields"
+# Hits are made of these, and `_index` tells which generation they are of; the rest of an answer is
+# not sent.
+_HIT = "hits.hits._index,hits.hits._id,hits.hits._score,hits.hits._source,hits.hits.fields"
 _SEARCH = urlencode(
     {
         "filter_path": f"took,hits.total,{_HIT},aggregations",

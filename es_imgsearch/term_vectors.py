@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from es_imgsearch import queries
-from es_imgsearch.answers import vectors_of
+from es_imgsearch.answers import hits_in, vectors_of
 from es_imgsearch.asked import StoredPicture, Term, Vector, given_vector, is_vector, picture_of
 from es_imgsearch.errors import ImageMissing, UsageError
 from es_imgsearch.parts import CONTENT, VectorPart
@@ -74,7 +74,7 @@ class TermVectors:
                         f" {part.name!r} out."
                     )
         vectors: dict[str, list[Vector]] = {part.name: [None] * len(terms) for part in parts}  # type: ignore[list-item]
-        are_whole = yield from self._from_index(terms, parts, vectors, reduced)
+        are_whole = yield from self._from_index(terms, parts, info, vectors, reduced)
         notes: list[str] = []
         computed = [n for n, (query, _) in enumerate(terms) if not isinstance(query, StoredPicture)]
         if computed:
@@ -85,6 +85,7 @@ class TermVectors:
         self,
         terms: Sequence[Term],
         parts: Sequence[VectorPart],
+        info: IndexInfo,
         vectors: Mapping[str, list[Vector]],
         reduced: ReducedVectors | None,
     ) -> Talk[bool]:
@@ -103,7 +104,7 @@ class TermVectors:
             body["_source"] = ["content_id"]
         answer = yield search_request(self._index, queries.to_json(body))
         stored = vectors_of(answer)
-        fields = {hit["_id"]: hit.get("_source", {}) for hit in _hits_of(answer)}
+        fields = {hit["_id"]: hit.get("_source", {}) for hit in hits_in(answer, info.name)}
         are_whole = True
         for n, image_id in wanted.items():
             if image_id not in stored:
@@ -160,8 +161,3 @@ class TermVectors:
                 if cut
             ]
         return notes
-
-
-def _hits_of(answer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    hits: Sequence[Mapping[str, Any]] = answer.get("hits", {}).get("hits", ())
-    return hits

@@ -16,7 +16,8 @@ from PIL import ImageColor
 
 from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
-from es_imgsearch.mapping import VECTOR_FIELD, Meta, first_generation, index_body
+from es_imgsearch.generations import failures_alias, first_generation
+from es_imgsearch.mapping import VECTOR_FIELD, Meta, index_body
 from es_imgsearch.preparation import Preparation, fingerprint
 from es_imgsearch.records import Embedded, FileState, Region
 from es_imgsearch.regions import REGIONS_FIELD
@@ -29,8 +30,9 @@ _GRID = 4
 def remove_index(store: Store, *beside: str) -> None:
     """Take away what `Store.create` made, and the aliases named; what is not there is no error."""
     client = store.client.options(ignore_status=404)
-    for alias in (store.index, store.failures, *beside):
-        client.indices.delete(index=first_generation(alias))
+    for alias in (store.index, failures_alias(store.index), *beside):
+        for generation in client.indices.get(index=f"{alias}-0*", filter_path="*.aliases"):
+            client.indices.delete(index=generation)
         client.indices.delete_index_template(name=alias)
 
 
@@ -103,6 +105,7 @@ class MemoryStore:
 
     def __init__(self, index: str = "images") -> None:
         self.index = index
+        self.generation = None
         self.fail_next: list[StoreError] = []
         self.reject: Callable[[Mapping[str, Any]], str | None] = lambda _document: None
         self.bulks: list[list[Write]] = []
@@ -122,7 +125,7 @@ class MemoryStore:
         self._request()
         if self._meta is None:
             raise IndexMissing(f"There is no index {self.index!r}.")
-        return IndexInfo(f"{self.index}-000001", self._meta, self._properties)
+        return IndexInfo(first_generation(self.index), self._meta, self._properties)
 
     def update_meta(self, change: Callable[[Meta], Meta]) -> Meta:
         with self._lock:

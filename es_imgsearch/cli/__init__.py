@@ -19,6 +19,7 @@ from es_imgsearch.cli.exchanging import export_command, import_command
 from es_imgsearch.cli.keeping import sync, watch
 from es_imgsearch.cli.looking import failures, status, verify
 from es_imgsearch.cli.making import init
+from es_imgsearch.cli.migrating import reindex
 from es_imgsearch.cli.searching import search, similar
 from es_imgsearch.cli.shared import drop_output
 from es_imgsearch.cli.tagging import identify, tags
@@ -71,6 +72,7 @@ for _each in (
     status,
     verify,
     failures,
+    reindex,
     export_command,
     import_command,
     tags,

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -23,11 +23,14 @@ from es_imgsearch.cli.shared import (
     with_settings_options,
     workers_option,
 )
-from es_imgsearch.errors import EXIT_DIFFERENCE
+from es_imgsearch.errors import EXIT_DIFFERENCE, GenerationSwitched, IndexMissing
 
 if TYPE_CHECKING:
+    from es_imgsearch.daemon import Daemon
     from es_imgsearch.indexer import Indexer
     from es_imgsearch.settings import Settings
+
+T = TypeVar("T")
 
 
 @click.command()
@@ -40,9 +43,16 @@ if TYPE_CHECKING:
 @click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
 def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
     """The daemon: keep the index like the folders until it is stopped (Ctrl-C, SIGTERM)."""
+    _log_as_daemon(settings)
+    stopping = _Stopping()
+    _in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, stopping))
+
+
+def _watch(
+    settings: Settings, roots: tuple[str, ...], allow_deletes: bool, stopping: _Stopping
+) -> None:
     from es_imgsearch.daemon import Daemon
 
-    _log_as_daemon(settings)
     with ExitStack() as stack:
         indexer = stack.enter_context(_indexer(settings, roots, allow_deletes, warm_up=True))
 
@@ -55,7 +65,7 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
 
             stack.callback(MetricsServer(indexer, settings.metrics_port).close)
         daemon = Daemon(indexer, settings, on_ready=ready)
-        _stop_on_signals(daemon.stop)
+        stopping.of(daemon)
         drained = daemon.run()
         left = "" if drained else "; some files were left for the next start"
         click.echo(f"Stopped: {indexer.summary()}{left}.", err=True)
@@ -82,16 +92,36 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Non
         roots = _release_gone(settings, roots)
         if not roots:
             return
-    with _indexer(settings, roots, allow_deletes) as indexer:
-        with progress(indexer):
-            run_sync(indexer)
-        indexer.pipeline.close()
-        click.echo(f"{indexer.summary()} in {time.monotonic() - started:.1f} s.", err=True)
-        for root in indexer.roots:
-            if (pause := indexer.paused.get(root.name)) is not None:
-                click.echo(pause.words(root, settings.index), err=True)
-        if indexer.counts.failed or indexer.paused:
-            sys.exit(EXIT_DIFFERENCE)
+
+    def one_pass() -> bool:
+        with _indexer(settings, roots, allow_deletes) as indexer:
+            with progress(indexer):
+                run_sync(indexer)
+            indexer.pipeline.close()
+            click.echo(f"{indexer.summary()} in {time.monotonic() - started:.1f} s.", err=True)
+            for root in indexer.roots:
+                if (pause := indexer.paused.get(root.name)) is not None:
+                    click.echo(pause.words(root, settings.index), err=True)
+            return not (indexer.counts.failed or indexer.paused)
+
+    if not _in_each_generation(settings, one_pass):
+        sys.exit(EXIT_DIFFERENCE)
+
+
+def _in_each_generation(settings: Settings, keep: Callable[[], T]) -> T:
+    """Keep the index; begin again whenever `reindex` has switched it, with the new encoder."""
+    while True:
+        serving = open_store(settings).roles().serving
+        try:
+            return keep()
+        except (GenerationSwitched, IndexMissing) as error:
+            now = open_store(settings).roles().serving
+            # The one that was kept may have been dropped already.
+            if isinstance(error, IndexMissing) and now == serving:
+                raise
+            logging.getLogger("es_imgsearch").warning(
+                "Index %r was switched to %s: beginning again.", settings.index, now
+            )
 
 
 @contextmanager
@@ -108,7 +138,7 @@ def _indexer(
     # 200 pictures took 29 s with the default and 17 s so, on two busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parsed = parse_roots(roots)
-    store = open_store(settings)
+    store = open_store(settings).pinned()
     info = store.info()
     encoder = writing_encoder(store, info, settings)
     register_roots(store, parsed, settings.host, replace_gone=allow_deletes)
@@ -154,15 +184,24 @@ def _log_as_daemon(settings: Settings) -> None:
             handler.setFormatter(ecs_logging.StdlibFormatter())
 
 
-def _stop_on_signals(stop: Callable[[], None]) -> None:
-    """The first signal stops in order, the second at once."""
+class _Stopping:
+    """The first signal stops in order, the second at once; made before there is a daemon."""
 
-    def handle(number: int, frame: object) -> None:
-        _ = frame
+    def __init__(self) -> None:
+        self._daemon: Daemon | None = None
+        self._is_wanted = False
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, self._handle)
+
+    def of(self, daemon: Daemon) -> None:
+        """Stop this one from now on, at once if it was wanted before."""
+        self._daemon = daemon
+        if self._is_wanted:
+            daemon.stop()
+
+    def _handle(self, _number: int, _frame: object) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, lambda again, _: os._exit(128 + again))
-        _ = number
-        stop()
-
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, handle)
+        self._is_wanted = True
+        if self._daemon is not None:
+            self._daemon.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,39 +47,14 @@ def status(settings: Settings, as_json: bool) -> None:
         print_line(
             f"codes {codes['method']}, {codes['bits']} bits{lacking if codes['missing'] else ''}"
         )
+    _print_generations(found)
     if found["import_unfinished"]:
         print_line("an import is under way or was interrupted; run again, it completes")
     for name, root in found["roots"].items():
-        print_line(
-            f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"
-            f" on {root['host']}"
-        )
-        if daemon := root["watched_by"]:
-            place = f"process {daemon['process_id']} on {daemon['host']}"
-            if daemon["is_alive"]:
-                print_line(
-                    f"    watched by {place} since {daemon['since']}; {daemon['queue']} files on"
-                    f" their way at {daemon['seen_at']}"
-                )
-            else:
-                print_line(f"    no longer watched by {place}, last seen at {daemon['seen_at']}")
-        if compared := root["last_reconcile"]:
-            print_line(
-                f"    compared in {compared['seconds']:.1f} s until {compared['ended_at']}:"
-                f" {compared['new']} new, {compared['changed']} changed, {compared['lost']} gone"
-            )
-        if lag := root["lag_ms"]:
-            print_line(
-                f"    searchable after {lag['p50'] / 1000:.1f} s (median) and"
-                f" {lag['p95'] / 1000:.1f} s (95th percentile) of {lag['pictures']} pictures in 24"
-                " hours"
-            )
-        if root["deletions_paused"]:
-            pause = root["deletions_paused"]
-            print_line(f"    deletions paused since {pause['since']}: {pause['reason']}")
+        _print_root(name, root)
 
 
-def _tuning_line(found: dict[str, Any]) -> str:
+def _tuning_line(found: Mapping[str, Any]) -> str:
     tuning = found["tuning"]
     line = f"searches weigh {tuning['num_candidates']} candidates"
     if tuning.get("tuned_at") is None:
@@ -89,6 +65,55 @@ def _tuning_line(found: dict[str, Any]) -> str:
     if found["tune_again"]:
         line += "; the index has grown several times over, tune again"
     return line
+
+
+def _print_generations(found: Mapping[str, Any]) -> None:
+    if unfinished := found["next"]:
+        print_line(
+            f"{unfinished['generation']} is being built: encoder {unfinished['encoder']}, profile"
+            f" {unfinished['profile']}, {unfinished['pictures']} pictures so far; `es-imgsearch"
+            f" reindex --index {found['index']}` goes on"
+        )
+    if before := found["before"]:
+        print_line(
+            f"{before['generation']} served before: encoder {before['encoder']}, profile"
+            f" {before['profile']}, {before['pictures']} pictures; reindex --back or --drop-old"
+        )
+    if found["writes_held_back"]:
+        print_line(
+            "writing is held back: a reindex is about to switch, or was killed then; running it"
+            " again, or reindex --cancel, ends that"
+        )
+
+
+def _print_root(name: str, root: Mapping[str, Any]) -> None:
+    print_line(
+        f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"
+        f" on {root['host']}"
+    )
+    if daemon := root["watched_by"]:
+        place = f"process {daemon['process_id']} on {daemon['host']}"
+        if daemon["is_alive"]:
+            print_line(
+                f"    watched by {place} since {daemon['since']}; {daemon['queue']} files on"
+                f" their way at {daemon['seen_at']}"
+            )
+        else:
+            print_line(f"    no longer watched by {place}, last seen at {daemon['seen_at']}")
+    if compared := root["last_reconcile"]:
+        print_line(
+            f"    compared in {compared['seconds']:.1f} s until {compared['ended_at']}:"
+            f" {compared['new']} new, {compared['changed']} changed, {compared['lost']} gone"
+        )
+    if lag := root["lag_ms"]:
+        print_line(
+            f"    searchable after {lag['p50'] / 1000:.1f} s (median) and"
+            f" {lag['p95'] / 1000:.1f} s (95th percentile) of {lag['pictures']} pictures in 24"
+            " hours"
+        )
+    if root["deletions_paused"]:
+        pause = root["deletions_paused"]
+        print_line(f"    deletions paused since {pause['since']}: {pause['reason']}")
 
 
 @click.command()
@@ -127,6 +152,8 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
     from es_imgsearch.failures import retried_indexer
 
     store = open_store(settings)
+    if action == "retry":
+        store = store.pinned()
     info = store.info()
     if action == "retry":
         with retried_indexer(store, info, settings) as indexer:

@@ -65,7 +65,7 @@ def tune(
     if plot is not None:
         check_can_plot()
     own_texts = None if texts is None else _texts_of(texts)
-    store = open_store(settings)
+    store = open_store(settings).pinned()
     outcome = run_tune(
         store,
         target_recall=target_recall,

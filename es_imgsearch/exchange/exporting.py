@@ -41,6 +41,8 @@ def export_pictures(
     where the file cannot be written.
     """
     check_writable(path)
+    # A file of vectors of two encoders would be of no use.
+    store = store.pinned()
     info = store.info()
     columns = _chosen(info, fields)
     partial = path.with_name(f"{path.name}.part")

@@ -17,6 +17,7 @@ from es_imgsearch.codes import CODE_FIELD
 from es_imgsearch.errors import (
     EncoderMismatch,
     ExchangeFileInvalid,
+    GenerationSwitched,
     IndexConflict,
     IndexMissing,
     RowInvalid,
@@ -102,6 +103,12 @@ def import_pictures(
     try:
         names = _names(path, reader, options)
         info = _opened(store, settings, reader, names, options, note)
+        # The vectors fit this generation, and perhaps not the one that is switched to meanwhile.
+        store = store.pinned()
+        if store.generation != info.name:
+            raise GenerationSwitched(
+                f"Index {store.index!r} was switched to {store.generation}: import again."
+            )
         plan = _plan(path, reader, names, store, info, options)
         run = _Import(store, path, reader, plan, info, options)
         run.on_bad_row, run.on_progress, run.note = on_bad_row, on_progress, note

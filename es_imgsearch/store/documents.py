@@ -14,7 +14,7 @@ from es_imgsearch.connection import item_error, missed_error
 from es_imgsearch.errors import ImageMissing, StoreError
 from es_imgsearch.mapping import VECTOR_FIELD
 from es_imgsearch.queries import to_json, vector_of
-from es_imgsearch.records import Embedded, Region
+from es_imgsearch.records import Embedded, FileState, Region
 from es_imgsearch.region_queries import box_of, region_hits, stored_regions_clause
 from es_imgsearch.regions import REGION_VECTOR
 from es_imgsearch.store.requests import Requests
@@ -120,6 +120,11 @@ class Documents(Requests):
     def existing(self, image_ids: Sequence[str]) -> set[str]:
         """Those of these ids that have a document, refreshed or not."""
         return {each for each, _ in self._fetched(self.pictures, image_ids, "image_id")}
+
+    def states(self, image_ids: Sequence[str]) -> dict[str, FileState]:
+        """In what state their files were, of those of these ids that have a document."""
+        found = self._fetched(self.pictures, image_ids, "size_bytes,mtime_ns")
+        return {each: FileState.stored(source) for each, source in found}
 
     def attempts(self, image_ids: Sequence[str]) -> dict[str, int]:
         """How often reading was tried, of those of these ids that are failures."""

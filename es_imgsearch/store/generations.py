@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from es_imgsearch.errors import IndexConflict, StoreBusy, StoreRejected, StoreUnreachable
+from es_imgsearch.generations import failures_generation, first_generation, pinned_alias
 from es_imgsearch.mapping import (
     Meta,
     failures_body,
-    failures_generation,
-    first_generation,
     index_body,
     loading_body,
     template_body,
@@ -87,7 +86,8 @@ class Generations(Requests):
 
         A writer whose vectors fit one generation must not write into the next by surprise, and
         names of indices are no protection: a bulk makes an index that is not there.  So each
-        generation has an alias of its own, which is made here where `create` did not yet.
+        generation has an alias of its own, which is made here for an index from before there was
+        one.
         """
         if self.generation is not None:
             return self
@@ -137,7 +137,13 @@ class Generations(Requests):
             self.request(
                 "PUT",
                 f"/{first_generation(alias)}",
-                {**body, "aliases": {alias: {"is_write_index": True}}},
+                {
+                    **body,
+                    "aliases": {
+                        each: {"is_write_index": True}
+                        for each in (alias, pinned_alias(first_generation(alias)))
+                    },
+                },
             )
         except StoreRejected as error:
             if "resource_already_exists" not in str(error):
@@ -157,7 +163,9 @@ class Generations(Requests):
             or name not in info.properties
         )
         if missing:
-            self.request("PUT", f"/_index_template/{self.index}", template_body(self.index, body))
+            self.request(
+                "PUT", f"/_index_template/{self.index}", template_body(self.index, body, info.name)
+            )
             added = {"properties": {name: wanted[name] for name in missing}}
             self.request("PUT", f"/{info.name}/_mapping", added)
         return missing

@@ -9,7 +9,7 @@ from typing import Any
 import elasticsearch
 
 from es_imgsearch.connection import addresses, translated
-from es_imgsearch.mapping import failures_alias, failures_generation, pinned_alias
+from es_imgsearch.generations import failures_alias, failures_generation, pinned_alias
 from es_imgsearch.talk import JSON, Request
 
 

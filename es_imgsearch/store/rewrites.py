@@ -77,14 +77,14 @@ class Rewrites(Generations, Documents):
         for image_id, hit in hits.items():
             try:
                 document = changed_document(whole_document(hit), change)
-            except StoreRejected as error:
-                done.refused[image_id] = error
+            except StoreRejected as unreadable:
+                done.refused[image_id] = unreadable
                 continue
             if document is None:
                 done.unchanged.append(image_id)
             else:
                 changed[image_id] = document
-        again = []
+        again: list[str] = []
         for image_id, error in self._written_if_same(hits, changed):
             if error is None:
                 done.written.append(image_id)
@@ -94,13 +94,19 @@ class Rewrites(Generations, Documents):
                 done.refused[image_id] = error
         return again
 
-    def whole_hits(self, body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        """Hits of a search of `whole_documents_body`, never of a part of the index."""
+    def whole_hits(
+        self, body: Mapping[str, Any], *, preference: str | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Hits of a search of `whole_documents_body`, never of a part of what was asked."""
         answer = self.request(
             "POST",
             f"/{self.pictures}/_search",
             dict(body),
-            params={"filter_path": WHOLE_HIT, "allow_partial_search_results": "false"},
+            params={
+                "filter_path": WHOLE_HIT,
+                "allow_partial_search_results": "false",
+                **({"preference": preference} if preference else {}),
+            },
         )
         hits: Sequence[Mapping[str, Any]] = answer.get("hits", {}).get("hits", ())
         return hits

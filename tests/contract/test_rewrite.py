@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from es_imgsearch.errors import IndexConflict, StoreBusy
+from es_imgsearch.generations import pinned_alias
 from es_imgsearch.kept_reduction import keep_reduction
 from es_imgsearch.mapping import (
     SIMILARITIES,
@@ -17,7 +18,6 @@ from es_imgsearch.mapping import (
     failures_body,
     index_body,
     new_meta,
-    pinned_alias,
     profile_names,
     reduction_alias,
 )

@@ -89,7 +89,7 @@ class House:
         if url is not None:
             settings = settings.model_copy(update={"es_url": url})
         roots = parse_roots([str(folder) for folder in self.folders])
-        store = Store(connect(settings), settings.index)
+        store = Store(connect(settings), settings.index).pinned()
         register_roots(self.store, roots, settings.host)
         return Indexer(store, self.encoder, roots, settings, allow_deletes=allow_deletes)
 

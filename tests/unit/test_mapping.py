@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from es_imgsearch.describe.exif import Exif
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, ProfileUnknown, UsageError
+from es_imgsearch.generations import failures_alias
 from es_imgsearch.mapping import (
     DEFAULT_PROFILE,
     DEFAULT_SIMILARITY,
@@ -20,7 +21,6 @@ from es_imgsearch.mapping import (
     VECTOR_FIELD,
     Meta,
     Seal,
-    failures_alias,
     failures_body,
     first_generation,
     index_body,

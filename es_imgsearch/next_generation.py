@@ -1,0 +1,130 @@
+"""What the next generation shall be, and its beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from es_imgsearch.describe import load_describers
+from es_imgsearch.embed import load_encoder
+from es_imgsearch.errors import EncoderMismatch, ModelUnavailable, UsageError
+from es_imgsearch.kept_reduction import keep_reduction
+from es_imgsearch.mapping import Meta, Seal, check_reducible, load_profile, new_meta
+from es_imgsearch.reduction import Reduction, fit
+from es_imgsearch.sealing import seal_of
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import Store
+from es_imgsearch.vector_sample import sample_of
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the next generation shall be; None stays as it is.
+
+    `sample` and `dims_kept` are those of the profile `reduced`, see `creation.create_index`.
+    """
+
+    profile: str | None = None
+    sample: str | None = None
+    dims_kept: int | None = None
+
+
+def begin_next(
+    store: Store, settings: Settings, wanted: Wanted, note: Callable[[str], None]
+) -> Store:
+    """A new, empty generation as wanted, and the store that fills it.
+
+    Raises UsageError where nothing would change, or where a generation before is kept.
+    """
+    meta = store.info().meta
+    name = settings.encoder or meta.seal.name
+    encoder = load_encoder(name, models_dir=settings.models_dir, device=settings.device)
+    seal, profile = seal_of(encoder), wanted.profile or meta.profile
+    load_profile(profile)
+    if seal.fits(meta.seal) and profile == meta.profile and wanted.dims_kept is None:
+        raise UsageError(
+            f"Index {store.index!r} has encoder {meta.seal.name!r} and profile {meta.profile}"
+            " already: say what it shall have with --encoder or --profile."
+        )
+    before = store.roles().before
+    if before is not None:
+        kept = store.at(before).info().meta
+        is_it = seal.fits(kept.seal) and profile == kept.profile
+        raise UsageError(
+            f"The generation before, {before} (encoder {kept.seal.name!r}, profile"
+            f" {kept.profile}), is kept"
+            + (
+                " and is what is asked for: return to it with `es-imgsearch reindex --back`."
+                if is_it
+                else ": delete it first with `es-imgsearch reindex --drop-old`."
+            )
+        )
+    reduction = _fitted(store, meta, seal, profile, wanted)
+    grid = None if reduction is not None else meta.grid
+    if meta.grid is not None and grid is None:
+        note("The profile 'reduced' keeps no regions: they are left out.")
+    made = new_meta(seal, profile, meta.similarity, reduction, grid)
+    if seal.fits(meta.seal) and reduction is None and meta.reduction is None:
+        # The same vectors have the same cosines and codes.
+        made = replace(made, relevance=meta.relevance, codes=meta.codes)
+    if reduction is not None:
+        keep_reduction(store, reduction)
+    target = store.begin_next(replace(made, roots=meta.roots), described_fields())
+    _note_name(name, seal, settings, note)
+    note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")
+    return target
+
+
+def _note_name(name: str, seal: Seal, settings: Settings, note: Callable[[str], None]) -> None:
+    """Daemons and clients will look for the encoder by its sealed name, not by a path given."""
+    if name == seal.name:
+        return
+    try:
+        load_encoder(seal.name, models_dir=settings.models_dir, device=settings.device)
+    except ModelUnavailable:
+        note(
+            f"Daemons and clients will look for encoder {seal.name!r}, which is not found under"
+            " this name here: put it into the folder `models_dir` of the settings, or they end at"
+            " the switch."
+        )
+
+
+def _fitted(store: Store, meta: Meta, seal: Seal, profile: str, wanted: Wanted) -> Reduction | None:
+    """What the profile `reduced` needs: by default fitted on the index's own vectors."""
+    sample = wanted.sample
+    if sample is None and profile == "reduced" and seal.fits(meta.seal):
+        sample = store.index if meta.reduction is None else None
+    has_sample = sample is not None or wanted.dims_kept is not None
+    check_reducible(profile, meta.similarity, has_sample=has_sample)
+    if not has_sample:
+        return None
+    if sample is None:
+        raise UsageError("--dims-kept is for the vectors of --sample FROM: give both.")
+    found = sample_of(sample, store)
+    if found.seal is not None:
+        found.seal.check(seal, sample)
+    return fit(found.vectors, wanted.dims_kept)
+
+
+def check_begun(target: Store, settings: Settings, wanted: Wanted) -> None:
+    """Raise UsageError where the generation that was begun is not what is asked for now."""
+    meta = target.info().meta
+    try:
+        if settings.encoder is not None:
+            name = settings.encoder
+            encoder = load_encoder(name, models_dir=settings.models_dir, device=settings.device)
+            meta.seal.check(seal_of(encoder), str(target.generation))
+        is_same = wanted.profile in {None, meta.profile}
+    except EncoderMismatch:
+        is_same = False
+    if not is_same:
+        raise UsageError(
+            f"{target.generation} is begun and not finished, with encoder {meta.seal.name!r} and"
+            f" profile {meta.profile}: go on with `es-imgsearch reindex --encoder"
+            f" {meta.seal.name}`, or give it up with `es-imgsearch reindex --cancel`."
+        )
+
+
+def described_fields() -> list[Any]:
+    return [describer.mapping for describer in load_describers()]

@@ -1,0 +1,618 @@
+"""`reindex` on the real Elasticsearch: another encoder or profile while the index is used."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from house import House, described, paint, pixels, until
+from PIL import Image
+
+from es_imgsearch import ImageSearch
+from es_imgsearch.cli import main
+from es_imgsearch.cli.keeping import _in_each_generation
+from es_imgsearch.connection import connect
+from es_imgsearch.daemon import Daemon
+from es_imgsearch.embed.protocol import Pixels, Vectors
+from es_imgsearch.errors import (
+    GenerationSwitched,
+    IndexMissing,
+    StoreBusy,
+    StoreUnreachable,
+    TextUnsupported,
+    UsageError,
+)
+from es_imgsearch.indexer import Indexer, sync
+from es_imgsearch.mapping import new_meta, reduction_alias
+from es_imgsearch.migration import Migrated, cancel, drop_before, go_back, reindex
+from es_imgsearch.next_generation import Wanted
+from es_imgsearch.records import image_id
+from es_imgsearch.regions import Grid
+from es_imgsearch.roots import parse_roots, register_roots
+from es_imgsearch.sealing import seal_of, writing_encoder
+from es_imgsearch.settings import Settings
+from es_imgsearch.status import index_status
+from es_imgsearch.store import Store, Write
+from es_imgsearch.testing import FakeEncoder, remove_index
+
+
+class OtherEncoder(FakeEncoder):
+    """The same grid, its cells in another order and less of them: what it makes fits nothing else.
+
+    It knows no texts.
+    """
+
+    name = "other"
+    dims = 24
+
+    def __init__(self) -> None:
+        super().__init__(revision="other", supports_text=False)
+
+    def _vectors(self, pictures: Pixels) -> Vectors:
+        vectors = FakeEncoder()._vectors(pictures)[:, ::-2] + 0.01
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+class TwinEncoder(FakeEncoder):
+    """As many dims as the first: only the seal tells its vectors from the other's."""
+
+    name = "twin"
+
+    def __init__(self) -> None:
+        super().__init__(revision="twin")
+
+    def _vectors(self, pictures: Pixels) -> Vectors:
+        return np.ascontiguousarray(super()._vectors(pictures)[:, ::-1])
+
+
+@pytest.fixture(autouse=True)
+def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEncoder]:
+    """Found by name as installed ones are; one of each, so that tests can count."""
+    made: dict[str, FakeEncoder] = {
+        "fake": FakeEncoder(),
+        "other": OtherEncoder(),
+        "twin": TwinEncoder(),
+    }
+
+    def load(name: str, **_given: object) -> FakeEncoder:
+        return made[name]
+
+    for module in ("creation", "sealing", "next_generation"):
+        monkeypatch.setattr(f"es_imgsearch.{module}.load_encoder", load)
+    return made
+
+
+@pytest.fixture
+def house(
+    real_store: Store, settings: Settings, tmp_path: Path, encoders: dict[str, FakeEncoder]
+) -> House:
+    given = settings.model_copy(update={"poll_seconds": 0.3, "queue_size": 32})
+    made = House(real_store, given, tmp_path)
+    made.encoder = encoders["fake"]
+    return made
+
+
+def synced(house: House) -> None:
+    indexer = house.indexer()
+    try:
+        sync(indexer)
+    finally:
+        indexer.pipeline.close()
+
+
+def to(house: House, encoder: str | None = None, **wanted: Any) -> Migrated:
+    given = house.settings.model_copy(update={"encoder": encoder})
+    return reindex(house.store, given, Wanted(**wanted))
+
+
+def client(house: House) -> ImageSearch:
+    return ImageSearch(settings=house.settings)
+
+
+def ids_on_disk(house: House) -> set[str]:
+    return {
+        image_id("r", str(path.relative_to(house.folder))) for path in house.folder.rglob("*.png")
+    }
+
+
+def ids_served(house: House) -> set[str]:
+    house.store.refresh()
+    hits = house.store.search({"query": {"exists": {"field": "image_embedding"}}, "size": 10_000})
+    return {hit["_id"] for hit in hits.get("hits", {}).get("hits", ())}
+
+
+def test_another_encoder_and_back_with_every_field(house: House, encoders: dict):
+    house.pictures(30)
+    synced(house)
+    ids = sorted(ids_on_disk(house))
+    house.store.rewrite(ids[:5], lambda each: {**each, "title": "theirs", "tags": ["kept"]})
+    house.store.refresh()
+    before = {each: house.store.get(each) for each in ids}
+    done = to(house, "other")
+    assert done.switched
+    assert (done.pictures, done.missing, done.embedded) == (30, (), 30)
+    assert done.serving == f"{house.store.index}-000002"
+    info = house.store.info()
+    assert (info.name, info.meta.seal) == (done.serving, seal_of(encoders["other"]))
+    assert "r" in info.meta.roots
+    after = {each: house.store.get(each) for each in ids}
+    for each in ids:
+        assert after[each].keys() == before[each].keys() - {"embed_ms"}
+        assert all(after[each][name] == before[each][name] for name in after[each])
+    vector = house.store.vector(ids[3])
+    assert vector.shape == (24,)
+    # The colours of the picture are those that it was copied with.
+    assert client(house).search_image(house.folder / "007.png", k=1)[0].relative_path == "007.png"
+    assert encoders["fake"].pictures_embedded == 30
+
+    back = go_back(house.store, house.settings)
+    assert back.switched
+    assert (back.serving, back.embedded) == (f"{house.store.index}-000001", 0)
+    assert {each: house.store.get(each) for each in ids} == before
+    house.encoder = encoders["fake"]
+    assert house.differing() == []
+    assert drop_before(house.store) == done.serving
+    with pytest.raises(UsageError, match="no generation"):
+        go_back(house.store, house.settings)
+
+
+# -- under use ---------------------------------------------------------------------------------
+
+
+class Keeper:
+    """A daemon that begins again with the next generation, as `watch` does."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self.generations: list[str] = []
+        self.error: BaseException | None = None
+        self._stopping = threading.Event()
+        self._daemon: Daemon | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        until(lambda: self.generations or self.error)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                with suppress(GenerationSwitched):
+                    self._keep()
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def _keep(self) -> None:
+        house = self._house
+        store = Store(connect(house.settings), house.settings.index).pinned()
+        roots = parse_roots([str(house.folder)])
+        register_roots(store, roots, house.settings.host)
+        encoder = writing_encoder(store, store.info(), house.settings)
+        indexer = Indexer(store, encoder, roots, house.settings)
+        self._daemon = Daemon(
+            indexer,
+            house.settings,
+            on_ready=lambda: self.generations.append(str(store.generation)),
+        )
+        try:
+            self._daemon.run()
+        finally:
+            indexer.pipeline.close()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._daemon is not None:
+            self._daemon.stop()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+
+
+class Searchers:
+    """Threads that search without a pause; every picture has to find itself."""
+
+    def __init__(self, house: House, names: list[str], threads: int = 2) -> None:
+        self.searches = 0
+        self.wrong: list[str] = []
+        self._house, self._names = house, names
+        self._stopping = threading.Event()
+        shared = client(house)
+        self._threads = [
+            threading.Thread(target=self._run, args=(shared, n), daemon=True)
+            for n in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, search: ImageSearch, n: int) -> None:
+        while not self._stopping.is_set():
+            n += 1
+            name = self._names[n % len(self._names)]
+            try:
+                hit = search.search_image(self._house.folder / name, k=1)[0]
+                if len(search.search_text("red", k=3)) < 3:
+                    self.wrong.append("too few are red")
+                if len(search.similar(image_id("r", name), k=3)) < 3:
+                    self.wrong.append(f"nothing is similar to {name}")
+            except Exception as error:  # noqa: BLE001 - that is what is counted
+                self.wrong.append(f"{type(error).__name__}: {error}")
+                continue
+            if (hit.relative_path, round(float(hit.score), 3)) != (name, 1.0):
+                self.wrong.append(f"{name} found {hit.relative_path} by {hit.score}")
+            self.searches += 1
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(30)
+
+
+class Changes:
+    """A thread that adds, repaints, renames and deletes files as long as it runs."""
+
+    def __init__(self, house: House) -> None:
+        self.made = 0
+        self._house = house
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.1):
+            n = self.made
+            path = self._house.picture(f"new-{n:03}.png", 1000 + n)
+            if n % 5 == 2:
+                path.rename(path.with_name(f"renamed-{n:03}.png"))
+            elif n % 5 == 3:
+                paint(path, 2000 + n)
+            elif n % 5 == 4:
+                path.unlink()
+            self.made += 1
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(30)
+
+
+def test_no_search_fails_and_no_picture_is_lost(house: House, encoders: dict):
+    names = [path.name for path in house.pictures(40)]
+    synced(house)
+    # Slow enough that files come while it is built.
+    encoders["twin"].before_batch = lambda _pixels: time.sleep(0.15)
+    keeper, searchers, changes = Keeper(house), Searchers(house, names), Changes(house)
+    try:
+        done = to(house, "twin")
+        until(lambda: len(keeper.generations) == 2 or keeper.error)
+        made_by_then = changes.made
+        until(lambda: changes.made >= made_by_then + 5)
+        back = go_back(house.store, house.settings)
+        until(lambda: len(keeper.generations) == 3 or keeper.error)
+    finally:
+        changes.stop()
+        searchers.stop()
+    try:
+        until(lambda: ids_served(house) == ids_on_disk(house))
+        house.settle()
+    finally:
+        keeper.stop()
+    assert (done.switched, back.switched) == (True, True)
+    index = house.store.index
+    assert keeper.generations == [f"{index}-000001", f"{index}-000002", f"{index}-000001"]
+    assert searchers.wrong == []
+    assert searchers.searches > 20
+    assert changes.made > 10
+
+
+def test_a_search_in_another_space_is_noticed_at_once(house: House, encoders: dict):
+    """A client that knows the old generation asks the new one, of as many dims, of fewer, without
+    text, and with it again."""
+    house.pictures(12)
+    synced(house)
+    search = client(house)
+    name, picture = "007.png", house.folder / "007.png"
+    assert search.search_image(picture, k=1)[0].relative_path == name
+    for encoder in ("twin", None, "other", None):
+        if encoder is None:
+            go_back(house.store, house.settings)
+            drop_before(house.store)
+        else:
+            to(house, encoder)
+        hit = search.search_image(picture, k=1)[0]
+        assert (hit.relative_path, hit.score) == (name, pytest.approx(1.0, abs=1e-5))
+        if encoder == "other":
+            with pytest.raises(TextUnsupported):
+                search.search_text("red")
+        else:
+            # The first question after the way back is one that the other encoder refuses.
+            assert len(search.search_text("red", k=3)) == 3
+        assert len(search.similar(image_id("r", name), k=3)) == 3
+        assert search.similarity(picture, picture) == pytest.approx(1.0)
+
+
+def test_whoever_writes_to_the_old_generation_is_refused_and_told(house: House, encoders: dict):
+    house.pictures(3)
+    indexer = house.indexer()
+    sync(indexer)
+    late = house.store.pinned()
+    assert to(house, "twin").switched
+    house.picture("late.png", 99)
+    try:
+        with pytest.raises(GenerationSwitched, match=r"000002 now and was .*000001"):
+            sync(indexer)
+    finally:
+        indexer.pipeline.close()
+    (error,) = late.write([Write("x", document={"image_id": "x"})]).values()
+    assert isinstance(error, StoreBusy)
+    assert ids_served(house) == {image_id("r", f"{n:03}.png") for n in range(3)}
+
+
+def test_watch_and_sync_begin_again_with_the_next_generation(house: House, encoders: dict):
+    house.pictures(2)
+    synced(house)
+    begun: list[str] = []
+
+    def keep() -> str:
+        begun.append(house.store.roles().serving)
+        if len(begun) == 1:
+            to(house, "twin")
+            raise GenerationSwitched("it is another one")
+        if len(begun) == 2:
+            go_back(house.store, house.settings)
+            drop_before(house.store)
+            raise IndexMissing("what was kept is deleted")
+        return "kept"
+
+    assert _in_each_generation(house.settings, keep) == "kept"
+    assert [name[-6:] for name in begun] == ["000001", "000002", "000001"]
+
+    def gone() -> None:
+        raise IndexMissing("the index is gone")
+
+    with pytest.raises(IndexMissing):
+        _in_each_generation(house.settings, gone)
+
+
+# -- interrupted ---------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """As if the process ended here."""
+
+
+def test_what_was_killed_goes_on_where_it_was(house: House, encoders: dict):
+    house.pictures(40)
+    synced(house)
+    twin = encoders["twin"]
+
+    def kill(_pixels: object) -> None:
+        if len(twin.batches) == 2:
+            raise Killed
+
+    twin.before_batch = kill
+    house.settings = house.settings.model_copy(update={"batch_size": 5, "queue_size": 5})
+    with pytest.raises(Killed):
+        to(house, "twin")
+    assert house.store.info().name.endswith("-000001")
+    told = index_status(house.store)
+    assert (told["next"]["encoder"], told["pictures"], told["before"]) == ("twin", 40, None)
+    embedded = twin.pictures_embedded
+    assert embedded == 10
+    twin.before_batch = lambda _pixels: None
+    # Meanwhile: a picture is gone, one is new, one has another title, one another content.
+    (house.folder / "000.png").unlink()
+    house.picture("new.png", 500)
+    house.picture("001.png", 501)
+    synced(house)
+    house.store.rewrite([image_id("r", "002.png")], lambda each: {**each, "title": "later"})
+    with pytest.raises(UsageError, match="begun and not finished, with encoder 'twin'"):
+        to(house, "other")
+    # Without a name it is the one that was begun.
+    done = to(house)
+    assert done.switched
+    assert ids_served(house) == ids_on_disk(house)
+    assert house.store.get(image_id("r", "002.png"))["title"] == "later"
+    # 000.png and 001.png were among the ten; nothing else was embedded twice.
+    assert twin.pictures_embedded == embedded + 30 + 2
+    hit = client(house).search_image(house.folder / "001.png", k=1)[0]
+    assert (hit.relative_path, hit.score) == ("001.png", pytest.approx(1.0, abs=1e-5))
+
+
+def test_an_outage_costs_no_picture(house: House, encoders: dict, monkeypatch: pytest.MonkeyPatch):
+    """Some answers of Elasticsearch fail, in the middle of batches and between them."""
+    house.pictures(30)
+    synced(house)
+    house.settings = house.settings.model_copy(update={"batch_size": 4, "queue_size": 8})
+    write, calls = Store.write, []
+
+    def failing(store: Store, writes: list[Write]) -> dict:
+        calls.append(len(writes))
+        if len(calls) in {2, 5}:
+            raise StoreUnreachable("gone")
+        results = write(store, writes)
+        if len(calls) == 8:
+            return results | {writes[0].image_id: StoreBusy("full")}
+        return results
+
+    monkeypatch.setattr(Store, "write", failing)
+    done = to(house, "twin")
+    assert len(calls) > 8
+    assert (done.switched, done.pictures, done.missing) == (True, 30, ())
+    assert ids_served(house) == ids_on_disk(house)
+
+
+def test_killed_while_writing_is_held_back(
+    house: House, encoders: dict, monkeypatch: pytest.MonkeyPatch
+):
+    house.pictures(5)
+    synced(house)
+    allow = Store.allow_writes
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(Store, "switch_to", kill)
+    monkeypatch.setattr(Store, "allow_writes", kill)
+    with pytest.raises(Killed):
+        to(house, "twin")
+    monkeypatch.setattr(Store, "allow_writes", allow)
+    assert index_status(house.store)["writes_held_back"]
+    house.picture("late.png", 99)
+    keeper = Keeper(house)
+    try:
+        monkeypatch.undo()
+        assert cancel(house.store).endswith("-000002")
+        until(lambda: ids_served(house) == ids_on_disk(house))
+    finally:
+        keeper.stop()
+    told = index_status(house.store)
+    assert (told["writes_held_back"], told["next"]) == (False, None)
+
+
+# -- what can and cannot be carried --------------------------------------------------------------
+
+
+def test_another_profile_of_the_same_encoder_embeds_nothing(house: House, encoders: dict):
+    house.pictures(30)
+    synced(house)
+    ids = sorted(ids_on_disk(house))
+    vectors = {each: house.store.vector(each) for each in ids}
+    (house.folder / "003.png").unlink()  # its original is not needed
+    # As the page says it is done.
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "change-the-encoder.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"store": house.store, "settings": house.settings}
+    exec(code, names)
+    done = names["done"]
+    assert (done.switched, done.embedded, done.pictures) == (True, 0, 30)
+    assert encoders["fake"].pictures_embedded == 30
+    assert house.store.info().meta.profile == "compact"
+    assert all(np.array_equal(house.store.vector(each), vectors[each]) for each in ids)
+    assert done.agreement.overlap > 0.95
+    drop_before(house.store)
+    with pytest.raises(UsageError, match="already"):
+        to(house, profile="compact")
+    # The reduction is fitted on the index's own vectors.
+    assert to(house, profile="reduced", dims_kept=12).switched
+    assert house.store.info().meta.stored_dims == 12
+    hit = client(house).search_image(house.folder / "007.png", k=1)[0]
+    assert hit.relative_path == "007.png"
+    remove_index(house.store, reduction_alias(house.store.index))
+
+
+def test_regions_are_made_anew_or_carried(real_store: Store, settings: Settings, tmp_path: Path):
+    encoder = FakeEncoder()
+    grid = Grid.parse("2x2+centre")
+    real_store.create(new_meta(seal_of(encoder), "exact", "cosine", grid=grid), described())
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    colours = np.random.default_rng(1).integers(0, 256, (6, 16, 16, 3), np.uint8)
+    for n, each in enumerate(colours):
+        Image.fromarray(each.repeat(8, axis=0).repeat(8, axis=1)).save(folder / f"{n}.png")
+    roots = parse_roots([str(folder)])
+    store = real_store.pinned()
+    register_roots(store, roots, settings.host)
+    indexer = Indexer(store, encoder, roots, settings, grid=grid)
+    sync(indexer)
+    indexer.pipeline.close()
+    crop = Image.open(folder / "4.png").crop((0, 0, 64, 64))
+    search = ImageSearch(settings=settings)
+    for wanted in ({"profile": "balanced"}, {"encoder": "twin"}):
+        given = settings.model_copy(update={"encoder": wanted.pop("encoder", None)})
+        assert reindex(real_store, given, Wanted(**wanted)).switched
+        hit = search.search_image(crop, k=1, regions=True)[0]
+        assert (hit.relative_path, hit.matched_box) == ("4.png", (0, 0, 64, 64))
+        assert hit.score == pytest.approx(1.0, abs=1e-2)
+        drop_before(real_store)
+
+
+def test_pictures_that_cannot_be_embedded_are_failures_of_the_new_generation(
+    house: House, encoders: dict
+):
+    house.pictures(20)
+    (house.folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    synced(house)
+    bad = pixels(7).mean()
+
+    def refuse(pictures: np.ndarray) -> None:
+        if any(abs(each.mean() - bad) < 1e-6 for each in pictures):
+            raise ValueError("too dark")
+
+    encoders["twin"].before_batch = refuse
+    done = to(house, "twin")
+    assert not done.switched
+    assert done.missing == (("r", "cannot be read or embedded", 1),)
+    assert ids_served(house) == ids_on_disk(house) - {image_id("r", "broken.png")}
+    given = house.settings.model_copy(update={"encoder": "twin"})
+    done = reindex(house.store, given, max_missing_share=0.06)
+    assert (done.switched, done.missing_pictures) == (True, 1)
+    failed = {each["relative_path"]: each for each in house.store.failed()}
+    assert set(failed) == {"broken.png", "007.png"}
+    assert failed["007.png"]["error_class"] == "embed_failed"
+    assert image_id("r", "007.png") not in ids_served(house)
+    # The way back has it again, and its failure is gone.
+    assert go_back(house.store, house.settings).switched
+    assert {each["relative_path"] for each in house.store.failed()} == {"broken.png"}
+    assert house.differing() == []
+
+
+def test_originals_that_are_not_here_stop_the_switch(house: House, encoders: dict):
+    house.pictures(4)
+    synced(house)
+    moved = house.folder.rename(house.folder.with_name("unmounted"))
+    done = to(house, "twin")
+    assert not done.switched
+    assert done.missing == (("r", "original is not there", 4),)
+    moved.rename(house.folder)
+    house.settings = house.settings.model_copy(update={"host": "another"})
+    done = to(house, "twin")
+    assert done.missing == (("r", "original is not on this machine", 4),)
+    assert len(ids_served(house)) == 4
+    assert cancel(house.store).endswith("-000002")
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+def test_the_command(house: House, encoders: dict):
+    def run(*arguments: str, code: int = 0) -> Any:
+        where = ["--index", house.settings.index, "--es-url", str(house.settings.es_url)]
+        result = CliRunner().invoke(main, [arguments[0], *where, *arguments[1:]])
+        assert result.exit_code == code, (result.output, result.stderr, result.exception)
+        return result
+
+    house.pictures(6)
+    synced(house)
+    assert "reindex --encoder twin" in run("init", "--encoder", "twin", code=2).stderr
+    assert "already" in run("reindex", code=2).stderr
+    assert "go alone" in run("reindex", "--back", "--drop-old", code=2).stderr
+    assert "go alone" in run("reindex", "--encoder", "twin", "--cancel", code=2).stderr
+    assert "no generation" in run("reindex", "--back", code=2).stderr
+    assert "keeps no generation" in run("reindex", "--drop-old", code=2).stderr
+    told = json.loads(run("reindex", "--encoder", "twin", "--json").stdout)
+    assert (told["switched"], told["pictures"], told["missing"]) == (True, 6, [])
+    assert told["agreement"]["k"] == 10
+    status = json.loads(run("status", "--json").stdout)
+    assert status["encoder"]["name"] == "twin"
+    assert status["before"]["encoder"] == "fake"
+    said = run("status").stdout
+    assert "000001 served before: encoder fake" in said
+    assert "not tuned to these pictures" in said
+    assert "return to it" in run("reindex", "--encoder", "fake", code=2).stderr
+    assert "delete it first" in run("reindex", "--encoder", "other", code=2).stderr
+    assert run("verify", str(house.folder)).stdout == ""
+    assert "Switched to" in run("reindex", "--back").stderr
+    assert "-000002 is deleted" in run("reindex", "--drop-old").stderr
+    # Numbers are not used twice while one of them is left.
+    (house.folder / "000.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    told = run("reindex", "--encoder", "twin", "--json", code=1)
+    assert json.loads(told.stdout)["switched"] is False
+    assert "Not switched: 1 pictures" in told.stderr
+    assert "-000002 is deleted" in run("reindex", "--cancel").stderr
