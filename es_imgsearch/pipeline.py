@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from es_imgsearch.backoff import Outage, Stopped, persist, waits
 from es_imgsearch.codes import Coder
 from es_imgsearch.documents import failure_document, picture_document
-from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.embed import Encoder, batch_size
 from es_imgsearch.errors import (
     ImgSearchError,
     ReadError,
@@ -103,7 +103,8 @@ class Pipeline:
         # With the time of the acknowledgement.
         self._files: Recent[tuple[Signature, float]] = Recent(_RECENT_FILES)
         self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
-        self._vectors = VectorSource(encoder, self._stored_vectors, settings.batch_size)
+        self._batch_size = settings.batch_size or batch_size(encoder)
+        self._vectors = VectorSource(encoder, self._stored_vectors, self._batch_size)
         self._to_embed: queue.SimpleQueue[tuple[Job, Picture] | None] = queue.SimpleQueue()
         self._to_write: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
         self._workers = ReadWorkers(
@@ -280,7 +281,7 @@ class Pipeline:
                 self._vectors.warm_up()
         for batch in batches(
             self._to_embed,
-            self._settings.batch_size,
+            self._batch_size,
             self._settings.batch_wait_ms / 1000,
             lambda number: number >= self.in_flight,
         ):
