@@ -64,6 +64,8 @@ def run_for_pictures(encoder: Encoder, settings: Settings, *, again: bool = Fals
     wanted = Wanted.of(settings)
     if not isinstance(encoder, Movable):
         return None
+    if "pictures" not in {network.part for network in encoder.networks}:
+        logger.info("%s embeds pictures in torch.", encoder.name)
     choices = Choices(settings)
     exports = _exported(encoder.name, encoder.networks, wanted, choices.cache)
     choice: Choice | None = None
