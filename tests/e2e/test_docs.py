@@ -62,6 +62,12 @@ def test_the_python_of_the_readme_runs(es_url: str, photographs: Path, tmp_path:
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
 
 
+def test_the_python_of_the_page_on_encoders_runs(capsys: pytest.CaptureFixture[str]):
+    (code,) = blocks(CHECKOUT / "docs" / "how-to" / "choose-an-encoder.md", "python")
+    exec(code, {})
+    assert "pictures/s" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
 def test_commands_in_the_pages_exist(page: Path):
     for block in blocks(page, "sh"):

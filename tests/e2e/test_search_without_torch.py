@@ -66,9 +66,9 @@ def test_a_search_loads_no_torch(
     assert json.loads(run(by_onnx, "status", "--json"))["runs_here"] is None or encoder == "starter"
     run(by_onnx, "sync", str(folder))
 
-    query = ["a cat", "--image", str(folder / "chelsea.png")]
+    search = ["search", "a cat", "--image", str(folder / "chelsea.png"), "--json"]
     done = subprocess.run(
-        [sys.executable, "-c", SEARCH, "search", *query, "--json"],
+        [sys.executable, "-c", SEARCH, *search],
         env={**os.environ, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -76,8 +76,10 @@ def test_a_search_loads_no_torch(
     assert {"es_imgsearch", "onnxruntime"} <= loaded
     assert not loaded & LARGE
     hits = json.loads(done.stdout)
-    assert len(hits) == 3
-    assert hits[0]["relative_path"] == "chelsea.png"
+    by_torch = json.loads(run({**environment, "ES_IMGSEARCH_BACKEND": "torch"}, *search))
+    assert [hit["image_id"] for hit in hits] == [hit["image_id"] for hit in by_torch]
+    for hit, other in zip(hits, by_torch, strict=True):
+        assert hit["score"] == pytest.approx(other["score"], abs=1e-3)
 
     told = json.loads(run(by_onnx, "status", "--json"))["runs_here"]
     assert (told["plan"]["backend"], told["plan"]["device"]) == ("onnx", "cpu")
