@@ -93,7 +93,7 @@ class FolderSentences:
             lambda: self._model,
             identity=folder.identity,
             device=device,
-            unload=lambda: self.__dict__.pop("_model", None) and None,
+            unload=self._unload,
         )
 
     @cached_property
@@ -125,6 +125,9 @@ class FolderSentences:
     def networks(self) -> Sequence[Network]:
         """The one."""
         return [self._text.network]
+
+    def _unload(self) -> None:
+        self.__dict__.pop("_model", None)
 
     @cached_property
     def _model(self) -> Any:

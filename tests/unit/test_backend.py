@@ -380,6 +380,7 @@ def test_settings_override_what_is_measured(models_dir: Path, cache: Path) -> No
     choice = run_for_pictures(encoder, settings)
     assert choice is not None
     assert choice.plan == Plan("torch", "cpu", "bfloat16", 1, 3)
+    assert 0.99 < choice.cosine < 1
     before = torch.get_num_threads()
     vectors = encoder.embed_images(sample_pictures(4, 64, 64))
     assert torch.get_num_threads() == 1
