@@ -51,7 +51,7 @@ def with_settings_options(function: F) -> F:
     ) -> Any:
         from es_imgsearch.settings import load_settings
 
-        _import_elasticsearch()
+        _import_client()
         settings = load_settings(
             {
                 "index": index,
@@ -67,18 +67,18 @@ def with_settings_options(function: F) -> F:
     return with_settings  # type: ignore[return-value]
 
 
-def _import_elasticsearch() -> None:
-    """The client, without what it imports besides where that is installed and no command uses.
+def _import_client() -> None:
+    """Elasticsearch's client, without what it imports besides, if installed, and no command uses.
 
     A quarter of the time until the first request is theirs.
     """
-    if "elasticsearch" in sys.modules:
+    if "es_imgsearch.connection" in sys.modules:
         return
     left_out = {"aiohttp", "pyarrow"} - sys.modules.keys()
     # None says to the import system that there is no such module.
     sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]
     try:
-        import elasticsearch  # noqa: F401
+        import es_imgsearch.connection  # noqa: F401
     finally:
         for name in left_out:
             del sys.modules[name]
