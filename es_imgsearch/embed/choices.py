@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
@@ -18,6 +19,8 @@ from es_imgsearch.settings import available_cores
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _FORMAT: Final = 1
 _LIBRARIES: Final = ("torch", "onnxruntime", "transformers", "timm")
@@ -65,12 +68,18 @@ class Choices:
             return None
 
     def keep(self, revision: str, fingerprint: str, choice: Choice) -> None:
-        """Write it for the next time."""
+        """Write it for the next time; where that cannot be, the log says so."""
         file = self._file(revision, fingerprint)
-        file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(choice.to_dict(), indent=2), "utf-8")
-        unfinished.replace(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(choice.to_dict(), indent=2), "utf-8")
+            unfinished.replace(file)
+        except OSError as error:
+            logger.warning(
+                "How the encoder runs is measured again at every start, since %s cannot be written"
+                " (%s): set cache_dir.", file.parent, error.strerror,
+            )  # fmt: skip
 
     def _file(self, revision: str, fingerprint: str) -> Path:
         told = [

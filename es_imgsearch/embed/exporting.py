@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.embed.exports import NETWORK, OPSET, REPORT, Export, Exports, OnnxRunner
 from es_imgsearch.embed.loading import LEAST_COSINE, first_line, least_cosine
+from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.settings import available_cores
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ _PLAIN: Final = "float32.onnx"
 def exported(exports: Exports, network: Network, dtype: Dtype, name: str) -> Export | None:
     """The export of a network, made if need be; None, with one line in the log, if it cannot be.
 
-    What could not be exported with these versions of the libraries is not tried again.
+    What could not be exported with these versions of the libraries is not tried again.  Raises
+    ModelUnavailable for a network that torch cannot load either.
     """
     if (found := exports.find(network, dtype)) is not None:
         return found
@@ -44,20 +46,23 @@ def exported(exports: Exports, network: Network, dtype: Dtype, name: str) -> Exp
     if note.is_file() and note.read_text("utf-8") == versions:
         return None
     logger.info("Exporting the %s of %s for ONNX Runtime (%s), once.", network.part, name, dtype)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".unfinished-{folder.name}-{os.getpid()}")
     try:
-        unfinished.mkdir(exist_ok=True)
+        unfinished.mkdir(parents=True, exist_ok=True)
         report = _export(network, dtype, unfinished, exports)
         told = {"encoder": name, "part": network.part, "dtype": dtype, **report}
         (unfinished / REPORT).write_text(json.dumps(told, indent=2), "utf-8")
         _put(unfinished, folder)
+    except ImgSearchError:
+        raise
     except Exception as error:  # noqa: BLE001 - libraries raise anything; torch runs it all the same
         logger.warning(
             "The %s of %s cannot be exported for ONNX Runtime (%s): torch runs them.",
             network.part, name, first_line(error),
         )  # fmt: skip
-        note.write_text(versions, "utf-8")
+        if not isinstance(error, OSError):
+            # A disk that is full will not be so for ever.
+            note.write_text(versions, "utf-8")
         return None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,13 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from es_imgsearch.embed.loading import LEAST_COSINE, least_cosine
+from es_imgsearch.embed.loading import LEAST_COSINE, first_line, least_cosine
 from es_imgsearch.embed.plan import Dtype, Plan, Wanted
+from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.settings import available_cores
 
 if TYPE_CHECKING:
     from es_imgsearch.embed.network import Inputs, Runner
     from es_imgsearch.embed.protocol import Vectors
+
+logger = logging.getLogger(__name__)
 
 # What is slower by less than this is not slower: one run to the next differs as much.
 _TIE: Final = 0.95
@@ -136,22 +140,32 @@ def measure(
     """
     examples = pictures(_FIRST_BATCH)
     timings: list[Timing] = []
+    failure: Exception | None = None
     reference: Vectors | None = None
     chosen: tuple[Timing, Runner] | None = None
     for plan in plans:
-        ready = runner(plan)
-        rows = ready(examples)
-        if reference is None and plan.dtype == "float32":
-            reference = rows
-        elif reference is None and plan.backend == "torch":
-            # Half precision alone was asked for; what it costs is told all the same.
-            reference = runner(replace(plan, dtype="float32"))(examples)
+        try:
+            ready = runner(plan)
+            rows = ready(examples)
+            if reference is None and plan.dtype == "float32":
+                reference = rows
+            elif reference is None and plan.backend == "torch":
+                # Half precision alone was asked for; what it costs is told all the same.
+                reference = runner(replace(plan, dtype="float32"))(examples)
+            speed = _pictures_per_second(ready, pictures(plan.batch_size))
+        except ImgSearchError:
+            raise
+        except Exception as error:  # noqa: BLE001 - out of a GPU's memory, no such operation on it
+            logger.warning("The model does not run in %s (%s).", plan, first_line(error))
+            failure = error
+            continue
         near = 1.0 if reference is None else least_cosine(reference, rows)
-        speed = _pictures_per_second(ready, pictures(plan.batch_size))
         timings.append(Timing(plan, speed, near))
         if choose(timings) is timings[-1]:
             # One at a time is kept: each holds all its weights.
             chosen = (timings[-1], ready)
+    if not timings and failure is not None:
+        raise failure
     if chosen is None or choose(timings) is not chosen[0]:
         best = choose(timings)
         chosen = (best, runner(best.plan))

@@ -390,6 +390,34 @@ def test_settings_override_what_is_measured(models_dir: Path, cache: Path) -> No
     assert 0.99 < least_cosine(vectors, expected) < 0.9999999
 
 
+def test_a_cache_that_cannot_be_written_is_told(
+    models_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    encoder = load_encoder("clip", models_dir=models_dir, device="cpu")
+    choice = run_for_pictures(encoder, settings_with(tmp_path / "file" / "cache"))
+    assert choice is not None
+    assert choice.plan.backend == "torch"
+    assert "measured again at every start" in caplog.text
+    assert encoder.embed_images(sample_pictures(1, 64, 64)).shape == (1, 16)
+
+
+def test_a_way_that_does_not_work_here_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    def runner(plan: Plan) -> Any:
+        if plan.backend == "onnx":
+            raise RuntimeError("no such operation")
+        return lambda inputs: inputs["pictures"].reshape(len(inputs["pictures"]), -1)[:, :8] + 1.0
+
+    def pictures(count: int) -> Any:
+        return {"pictures": sample_pictures(count, 8, 8)}
+
+    chosen, _ = measurement.measure(Wanted(batch_size=4), [ONNX, TORCH], pictures, runner)
+    assert chosen.plan == TORCH
+    assert "does not run in ONNX Runtime (float32, cpu" in caplog.text
+    with pytest.raises(RuntimeError, match="no such operation"):
+        measurement.measure(Wanted(), [ONNX], pictures, runner)
+
+
 def test_encoders_of_others_run_as_they_like(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     assert run_for_pictures(encoder, settings_with(tmp_path)) is None
