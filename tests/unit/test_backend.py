@@ -442,11 +442,17 @@ def test_threads_of_a_network_at_rest_use_no_cpu(cache: Path) -> None:
     run_for_pictures(encoder, settings)
     pixels = sample_pictures(4, 224, 224)
     encoder.embed_images(pixels)
-    used = []
-    for _ in range(3):
-        encoder.embed_images(pixels)
+
+    def used_at_rest() -> float:
         started = time.process_time()
         threading.Event().wait(0.05)
-        used.append(time.process_time() - started)
+        return time.process_time() - started
+
+    # Threads that others left in this process are in both.
+    before = min(used_at_rest() for _ in range(4))
+    after = []
+    for _ in range(4):
+        encoder.embed_images(pixels)
+        after.append(used_at_rest())
     # 0.2 ms; with threads that spin for the next batch it is 13 ms.
-    assert min(used) < 0.004
+    assert min(after) - before < 0.004
