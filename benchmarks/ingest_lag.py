@@ -26,6 +26,7 @@ from es_imgsearch.connection import connect
 from es_imgsearch.daemon import Daemon
 from es_imgsearch.describe import load_describers
 from es_imgsearch.embed import load_encoder
+from es_imgsearch.embed.backend import run_for_pictures
 from es_imgsearch.indexer import Indexer
 from es_imgsearch.mapping import new_meta
 from es_imgsearch.records import image_id
@@ -85,6 +86,7 @@ def main() -> None:
     settings = load_settings({"index": INDEX})
     store = Store(connect(settings), INDEX)
     encoder = load_encoder(given.encoder)
+    run_for_pictures(encoder, settings)
     described = [describer.mapping for describer in load_describers()]
     store.create(new_meta(seal_of(encoder), "balanced", "cosine"), described)
     try:

@@ -20,6 +20,7 @@ BENCHMARKS = [
     "growth",
     "client_overhead",
     "encoder_speed",
+    "start_time",
     "ingest_lag",
     "bulk_import",
     "pipeline_speed",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, TypeAlias
 
-from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.embed import Encoder, batch_size
 from es_imgsearch.encoders import EncoderHere
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.mapping import Meta
@@ -39,10 +39,11 @@ class CarriedVectors:
         grid = meta.grid
         self._settings = settings
         self._encoder = EncoderHere(encoder)
+        self._batch_size = settings.batch_size or batch_size(encoder)
         self._vectors = VectorSource(
             encoder,
             partial(target.embedded_by_content, with_regions=grid is not None),
-            settings.batch_size,
+            self._batch_size,
         )
         self._plan = ReadPlan(
             preparation=encoder.preparation,
@@ -111,7 +112,7 @@ class CarriedVectors:
     def _embed(self) -> Iterator[tuple[Document, Made]]:
         """Wait for a batch of files that were read, and give what became of them."""
         batch: dict[str, Picture] = {}
-        while self._in_flight and len(batch) < self._settings.batch_size:
+        while self._in_flight and len(batch) < self._batch_size:
             document, outcome = self._read.get()
             self._in_flight -= 1
             key = _key(document)

@@ -20,7 +20,7 @@ from typing import Any
 from es_imgsearch.carried_vectors import CarriedVectors, Document, Made
 from es_imgsearch.codes import CODE_FIELD
 from es_imgsearch.documents import failure_document, vector_fields
-from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.embed import Encoder, batch_size
 from es_imgsearch.errors import ReadError, StoreDenied, StoreRejected
 from es_imgsearch.generations import Carried
 from es_imgsearch.mapping import VECTOR_FIELD, Meta
@@ -110,7 +110,9 @@ class Carrier:
         self._only_there: set[str] = set()
         self._writes: list[Write] = []
         # What took long to embed is kept at once, or a kill would lose it.
-        self._bulk_size = _WRITE_BATCH if encoder is None else settings.batch_size
+        self._bulk_size = _WRITE_BATCH
+        if encoder is not None:
+            self._bulk_size = settings.batch_size or batch_size(encoder)
         self._done = Pass()
         self._there = self._total = 0
 

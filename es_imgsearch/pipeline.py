@@ -26,7 +26,7 @@ from es_imgsearch.describe import VectorSpace, vector_describers
 from es_imgsearch.describe.by_vector import VectorDescribers
 from es_imgsearch.described import merge
 from es_imgsearch.documents import failure_document, picture_document
-from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.embed import Encoder, batch_size
 from es_imgsearch.embedding import EmbedStage, Result
 from es_imgsearch.encoders import encoders_for
 from es_imgsearch.errors import ReadError, ReadersFailed
@@ -95,10 +95,11 @@ class Pipeline:
         self._by_vector = VectorDescribers(vector_describers(describers))
         # Vectors come from the look-up and from every encoder.
         self._describing = threading.Lock()
+        at_once = settings.batch_size or batch_size(encoder)
         self._embedding = EmbedStage(
-            VectorSource(encoder, self._stored_vectors, settings.batch_size),
+            VectorSource(encoder, self._stored_vectors, at_once),
             encoders_for(encoder, settings.workers, available_cores()),
-            batch_size=settings.batch_size,
+            batch_size=at_once,
             wait_seconds=settings.batch_wait_ms / 1000,
             all_read=lambda: not self._reading,
             begin=self._begin_by_vector,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from es_imgsearch.embed import Encoder, load_encoder
+from es_imgsearch.embed.backend import run_for_pictures, run_for_queries
 from es_imgsearch.embed.reduced import ReducedEncoder
 from es_imgsearch.errors import EncoderMismatch, ModelUnavailable
 from es_imgsearch.kept_reduction import load_reduction
@@ -24,7 +25,7 @@ def seal_of(encoder: Encoder) -> Seal:
 def sealed_encoder(
     info: IndexInfo, index: str, settings: Settings, given: Encoder | None = None
 ) -> Encoder:
-    """The index's encoder, proven to be it by revision, dims and fingerprint.
+    """The index's encoder, proven to be it by revision, dims and fingerprint; ready for queries.
 
     Its name does not count: models live in different places on different machines.
 
@@ -44,16 +45,20 @@ def sealed_encoder(
             f"Index {index!r} is sealed to encoder {seal.name!r}, not {name!r}: leave the encoder"
             " out, or use another --index."
         ) from error
+    if given is None:
+        run_for_queries(encoder, settings)
     return encoder
 
 
 def writing_encoder(
     store: Store, info: IndexInfo, settings: Settings, given: Encoder | None = None
 ) -> Encoder:
-    """The index's encoder with vectors as the index stores them.
+    """The index's encoder with vectors as the index stores them; runs as is the fastest here.
 
     Raises what `sealed_encoder` and `load_reduction` do.
     """
     encoder = sealed_encoder(info, store.index, settings, given)
+    if given is None:
+        run_for_pictures(encoder, settings)
     reduction = load_reduction(store, info.meta)
     return encoder if reduction is None else ReducedEncoder(encoder, reduction)

@@ -87,7 +87,23 @@ class Settings(BaseModel):
         description="File of `export` (.h5) with whole vectors, by which hits of profile `reduced`"
         " are put in order again; by default what `init` or `import` was given.",
     )
+    cache_dir: Path | None = Field(
+        None,
+        description="Folder for what can be made again: models exported for ONNX Runtime, and which"
+        " way of running them was measured to be the fastest.",
+    )
     device: str = Field("auto", description="Where models run: auto, cpu, cuda or mps.")
+    backend: Literal["auto", "torch", "onnx"] = Field(
+        "auto", description="What runs models: torch or ONNX Runtime; auto is as measured."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        "auto",
+        description="What models calculate in; int8 (quantised, ONNX Runtime only) is never chosen"
+        " by itself.",
+    )
+    threads: int | None = Field(
+        None, ge=1, description="Threads a model runs on; by default as measured."
+    )
     exclude: tuple[str, ...] = Field(
         (), description="Globs of files and folders to leave out, besides the usual ones."
     )
@@ -132,7 +148,9 @@ class Settings(BaseModel):
     max_pixels: int = Field(
         250_000_000, ge=1, description="Larger pictures become failures instead of being decoded."
     )
-    batch_size: int = Field(16, ge=1, le=1024, description="Pictures embedded at once.")
+    batch_size: int | None = Field(
+        None, ge=1, le=1024, description="Pictures embedded at once; by default as measured."
+    )
     batch_wait_ms: float = Field(
         50.0, ge=0, description="How long an incomplete batch waits for more pictures."
     )

@@ -39,6 +39,9 @@ for variable in [name for name in os.environ if name.startswith("ES_IMGSEARCH_")
 os.environ["ES_IMGSEARCH_DESCRIBERS"] = "-text_in_image"
 for variable in ("ES_URL", "ES_API_KEY", "ES_CA_CERTS"):
     os.environ.pop(variable, None)
+# Exports and measurements are made once a session, and what the user's own are does not matter.
+_CACHE = tempfile.TemporaryDirectory(prefix="es-imgsearch-cache-")
+os.environ["ES_IMGSEARCH_CACHE_DIR"] = _CACHE.name
 
 
 class PatientExecutor(ElasticSearchExecutor):

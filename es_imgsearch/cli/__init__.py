@@ -14,6 +14,7 @@ import click
 from es_imgsearch.cli.coding import codes
 from es_imgsearch.cli.describing import describe
 from es_imgsearch.cli.duplicates import duplicates
+from es_imgsearch.cli.encoding import encoder
 from es_imgsearch.cli.evaluating import calibrate, evaluate
 from es_imgsearch.cli.exchanging import export_command, import_command
 from es_imgsearch.cli.keeping import sync, watch
@@ -60,6 +61,7 @@ def main(verbose: bool) -> None:
 
 for _each in (
     init,
+    encoder,
     watch,
     sync,
     search,

@@ -28,10 +28,17 @@ if TYPE_CHECKING:
 @with_settings_options
 @json_option
 def status(settings: Settings, as_json: bool) -> None:
-    """What the index holds, who watches, how far it is, and whether deletions wait."""
+    """What the index holds, who watches, how far it is, and whether deletions wait.
+
+    Also how this machine runs the encoder, if that was measured here.
+    """
+    from es_imgsearch.embed.choices import Choices
     from es_imgsearch.status import index_status
 
     found = index_status(open_store(settings))
+    seal = found["encoder"]
+    choice = Choices(settings).find(seal["revision"], seal["fingerprint"])
+    found["runs_here"] = None if choice is None else choice.to_dict()
     if as_json:
         print_json(found)
         return
@@ -40,6 +47,7 @@ def status(settings: Settings, as_json: bool) -> None:
         f" {found['failures']} failures\n"
         f"encoder {found['encoder']['name']}, {found['encoder']['dims']} dims, profile"
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
+        + ("" if choice is None else f"\non this machine the encoder runs in {choice.why}")
     )
     print_line(_tuning_line(found))
     if codes := found["codes"]:

@@ -4,7 +4,16 @@ Importing this package is cheap: torch, timm, transformers and sentence_transfor
 inside the first `embed_` call of an encoder that needs them.
 """
 
+from es_imgsearch.embed.network import batch_size
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.embed.registry import encoder_names, load_encoder
 
-__all__ = ["Encoder", "FieldEncoder", "Pixels", "Vectors", "encoder_names", "load_encoder"]
+__all__ = [
+    "Encoder",
+    "FieldEncoder",
+    "Pixels",
+    "Vectors",
+    "batch_size",
+    "encoder_names",
+    "load_encoder",
+]

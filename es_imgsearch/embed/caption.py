@@ -30,6 +30,7 @@ from es_imgsearch.preparation import Preparation, fingerprint
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from es_imgsearch.embed.network import Network
     from es_imgsearch.embed.protocol import Pixels, Vectors
 
 CAPTIONER: Final = "nlpconnect/vit-gpt2-image-captioning"
@@ -92,6 +93,7 @@ class Caption:
     similarity = "cosine"
     supports_text = True
     fields = (FIELD,)
+    batch_size = _BATCH
 
     def __init__(
         self,
@@ -178,6 +180,11 @@ class Caption:
                 stripped = (" ".join(each.split()) for each in texts[at : at + self._captions])
                 found.append(list(dict.fromkeys(each for each in stripped if each)))
         return found
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """Those of the sentences; a captioner writes word by word, in torch."""
+        return self._sentences.networks
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """Vectors of shape (n, dims), unit length."""

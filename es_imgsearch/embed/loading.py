@@ -15,11 +15,15 @@ import numpy as np
 from es_imgsearch.errors import ModelUnavailable, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     import torch
 
-    from es_imgsearch.embed.protocol import Pixels, Vectors
+    from es_imgsearch.embed.protocol import Vectors
+
+# The vectors of an index may be made in torch and in ONNX Runtime, in float32 and in half
+# precision by turns, as long as those of one picture are as near as this.
+LEAST_COSINE: Final = 0.999
 
 _SAMPLE: Final = 1 << 20
 
@@ -60,15 +64,23 @@ def _sample(file: Path) -> bytes:
     return size.to_bytes(8, "big") + digest.digest()
 
 
+def devices() -> list[str]:
+    """The kinds of devices that torch sees here, the likely fastest first; the last is ``cpu``."""
+    import torch
+
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [*(name for name, is_here in found.items() if is_here), "cpu"]
+
+
 def pick_device(device: str) -> torch.device:
-    """The torch device for `device`; ``auto`` is the first GPU torch sees, else the CPU.
+    """The torch device for `device`; ``auto`` is the first GPU that torch sees, else the CPU.
 
     Raises SettingsError for a device that torch does not know or does not have here.
     """
     import torch
 
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(devices()[0])
     try:
         picked = torch.device(device)
         torch.empty(1, device=picked)
@@ -85,11 +97,9 @@ def unit(vectors: Any) -> Vectors:
     return scaled
 
 
-def in_batches(pictures: Pixels, size: int, outputs: Callable[[Pixels], Vectors]) -> Vectors:
-    """What `outputs` gives for at least one picture, at most `size` of them a call."""
-    starts = range(0, len(pictures), size)
-    parts = [outputs(np.ascontiguousarray(pictures[at : at + size])) for at in starts]
-    return np.concatenate(parts)
+def least_cosine(left: Vectors, right: Vectors) -> float:
+    """The least cosine between rows of the same number."""
+    return float(np.sum(unit(left) * unit(right), axis=1).min())
 
 
 def first_line(error: Exception) -> str:

@@ -7,12 +7,14 @@ processor's settings; a plain transformers checkpoint has them at the top and no
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from es_imgsearch.embed.loading import weights_hash
 from es_imgsearch.errors import ModelUnavailable
 from es_imgsearch.preparation import Preparation
 
@@ -146,6 +148,17 @@ class ModelFolder:
             ours = [file for file in safe if not file.name.startswith(_OPEN_CLIP)]
             files += ours or sorted(folder.glob("pytorch_model*.bin"))
         return files
+
+    def identity(self) -> str:
+        """16 hexadecimal digits that change with anything that makes a vector, wherever it lies.
+
+        That is the weights, and every file of settings and of words.
+        """
+        digest = hashlib.sha256(weights_hash(self.weight_files()).encode())
+        for file in sorted(self.path.rglob("*")):
+            if file.suffix in {".json", ".txt", ".model"} and file.is_file():
+                digest.update(str(file.relative_to(self.path)).encode() + file.read_bytes())
+        return digest.hexdigest()[:16]
 
     def processing(self) -> Processing:
         """What the model's image processor does to a picture.

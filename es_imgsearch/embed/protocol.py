@@ -22,7 +22,8 @@ class Encoder(Protocol):
     may load them.  Both methods may be called from any one thread at a time.
 
     An encoder may also have ``truncated(texts) -> list[bool]``: of each text whether it is longer
-    than the model reads, which a search then says; and what `FieldEncoder` adds.
+    than the model reads, which a search then says; ``batch_size``, how many pictures `embed_images`
+    wants at once (16 if it does not say); and what `FieldEncoder` adds.
     """
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from es_imgsearch.embed.network import batch_size
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.reduction import Reduction
@@ -50,6 +51,10 @@ class ReducedEncoder:
     @property
     def supports_text(self) -> bool:
         return self._encoder.supports_text
+
+    @property
+    def batch_size(self) -> int:
+        return batch_size(self._encoder)
 
     def embed_images(self, pictures: Pixels) -> Vectors:
         return self._reduced(self._encoder.embed_images(pictures))

@@ -11,37 +11,29 @@ The reading workers have already resized and cropped as the model's own image pr
 
 from __future__ import annotations
 
-import logging
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from es_imgsearch.embed.loading import (
-    first_line,
-    in_batches,
-    pick_device,
-    quiet,
-    unit,
-    weights_hash,
-)
+from es_imgsearch.embed.loading import first_line, pick_device, quiet, unit, weights_hash
 from es_imgsearch.embed.model_folder import ModelFolder, default_models_dir, find_folder
+from es_imgsearch.embed.network import PICTURES, Network
+from es_imgsearch.embed.samples import picture_examples
+from es_imgsearch.embed.text_model import TextModel
 from es_imgsearch.errors import ModelUnavailable, TextUnsupported
 from es_imgsearch.preparation import Preparation, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from es_imgsearch.embed.protocol import Pixels, Vectors
+    import torch
 
-logger = logging.getLogger(__name__)
+    from es_imgsearch.embed.protocol import Pixels, Vectors
 
 CLIP_PICTURES: Final = "clip-ViT-B-32"
 CLIP_TEXTS: Final = "clip-ViT-B-32-multilingual-v1"
-
-# Pictures of one forward pass: more does not pay on a CPU, and 32 x 224 x 224 floats are 19 MB.
-_BATCH: Final = 32
 
 
 def create_clip(
@@ -119,6 +111,20 @@ class SentenceTransformersEncoder:
         self._texts = texts or pictures
         self._device = device
         self._processing = pictures.processing()
+        self._picture_network = Network(
+            "pictures",
+            identity=lambda: f"{pictures.identity()} {self.fingerprint}",
+            load=self._picture_module,
+            examples=lambda: picture_examples(self.preparation),
+            device=device,
+            unload=self._unload,
+        )
+        self._text = TextModel(
+            lambda: self._text_model,
+            identity=self._texts.identity,
+            device=device,
+            unload=self._unload,
+        )
 
     @property
     def supports_text(self) -> bool:
@@ -163,21 +169,30 @@ class SentenceTransformersEncoder:
         """Vectors of shape (n, dims), unit length, of pictures of shape (n, height, width, 3)."""
         if len(pictures) == 0:
             return np.zeros((0, self.dims), dtype=np.float32)
-        return self._checked(in_batches(pictures, _BATCH, self._outputs))
+        return self._checked(self._picture_network.rows({PICTURES: pictures}))
 
-    def _outputs(self, pictures: Pixels) -> Vectors:
-        import torch
+    @property
+    def networks(self) -> Sequence[Network]:
+        """That of the pictures, and that of the texts if there is one."""
+        return [self._picture_network, *([self._text.network] if self.supports_text else [])]
 
-        model = self._picture_model
-        processing = self._processing
-        mean = torch.tensor(processing.mean, device=model.device)[:, None, None]
-        deviation = torch.tensor(processing.deviation, device=model.device)[:, None, None]
-        with torch.inference_mode():
-            floats = torch.from_numpy(pictures).to(model.device).permute(0, 3, 1, 2).float()
-            pixels = (floats * processing.rescale - mean) / deviation
-            features = model({"pixel_values": pixels.contiguous(), "modality": "image"})
-            found: Vectors = features["sentence_embedding"].float().cpu().numpy()
-        return found
+    @property
+    def batch_size(self) -> int:
+        """Pictures of one forward pass."""
+        return self._picture_network.batch_size
+
+    def _picture_module(self) -> torch.nn.Module:
+        from es_imgsearch.embed.torch_network import PictureNetwork
+
+        return PictureNetwork(
+            self._picture_model,
+            rescale=self._processing.rescale,
+            mean=self._processing.mean,
+            deviation=self._processing.deviation,
+            outputs=lambda model, pixels: model({"pixel_values": pixels, "modality": "image"})[
+                "sentence_embedding"
+            ],
+        )
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """Vectors of shape (n, dims), unit length; a text over the model's limit is cut.
@@ -191,14 +206,11 @@ class SentenceTransformersEncoder:
             )
         if len(texts) == 0:
             return np.zeros((0, self.dims), dtype=np.float32)
-        model = self._text_model
         if self._texts.text_length is not None:
             # SigLIP saw lower-case texts only; not every published tokenizer makes them so
             # (huggingface/transformers, pull request 43101).
             texts = [text.lower() for text in texts]
-        self._log_cuts(model, texts)
-        vectors = model.encode_query(list(texts), show_progress_bar=False, convert_to_numpy=True)
-        return self._checked(vectors)
+        return self._checked(self._text.rows(texts, "query"))
 
     def _checked(self, vectors: Any) -> Vectors:
         truncate = self._pictures.truncate_dim
@@ -212,14 +224,11 @@ class SentenceTransformersEncoder:
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
         """Of each text whether it is longer than the model reads."""
-        model = self._text_model
-        return [count > (model.max_seq_length or count) for count in _token_counts(model, texts)]
+        return self._text.truncated(texts)
 
-    def _log_cuts(self, model: Any, texts: Sequence[str]) -> None:
-        limit = model.max_seq_length
-        for text, count in zip(texts, _token_counts(model, texts), strict=True):
-            if limit and count > limit:
-                logger.info("a text of %d tokens was cut to %d: %.40s", count, limit, text)
+    def _unload(self) -> None:
+        for name in ("_picture_model", "_text_model"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def _picture_model(self) -> Any:
@@ -257,11 +266,3 @@ class SentenceTransformersEncoder:
             }
         # Weights stored in half precision are slow on a CPU and differ between devices.
         return model.float().eval()
-
-
-def _token_counts(model: Any, texts: Sequence[str]) -> list[int]:
-    """How many tokens each text has before it is cut; 0 where the model does not tell."""
-    if model.tokenizer is None:
-        return [0] * len(texts)
-    tokens = model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-    return [len(ids) for ids in tokens]

@@ -10,6 +10,7 @@ import numpy as np
 from es_imgsearch.embed.loading import first_line, pick_device, quiet, unit
 from es_imgsearch.embed.minilm import DIMS, MiniLM
 from es_imgsearch.embed.starter import sentences_folder
+from es_imgsearch.embed.text_model import TextModel
 from es_imgsearch.errors import ModelUnavailable
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from es_imgsearch.embed.model_folder import ModelFolder
+    from es_imgsearch.embed.network import Network
     from es_imgsearch.embed.protocol import Vectors
 
 
@@ -30,6 +32,10 @@ class Sentences(Protocol):
     @property
     def prompts(self) -> dict[str, str]:
         """Texts put in front of texts: part of what makes a vector."""
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """What `backend` may run elsewhere than in torch."""
 
     def weight_files(self) -> list[Path]:
         """Files of the weights."""
@@ -53,6 +59,11 @@ class PackageSentences:
     def prompts(self) -> dict[str, str]:
         """None."""
         return {}
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """None: it runs in numpy."""
+        return []
 
     def weight_files(self) -> list[Path]:
         """The one file."""
@@ -78,6 +89,12 @@ class FolderSentences:
     def __init__(self, folder: ModelFolder, device: str) -> None:
         self._folder = folder
         self._device = device
+        self._text = TextModel(
+            lambda: self._model,
+            identity=folder.identity,
+            device=device,
+            unload=self._unload,
+        )
 
     @cached_property
     def dims(self) -> int:
@@ -98,16 +115,19 @@ class FolderSentences:
         """Vectors of shape (n, dims), unit length, with the model's prompt for what they are."""
         if len(texts) == 0:
             return np.zeros((0, self.dims), np.float32)
-        encode = self._model.encode_query if are_queries else self._model.encode_document
-        return unit(encode(list(texts), show_progress_bar=False, convert_to_numpy=True))
+        return unit(self._text.rows(texts, "query" if are_queries else "document"))
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
         """Of each text whether it has more tokens than the model reads."""
-        limit = self._model.max_seq_length
-        if not limit or self._model.tokenizer is None:
-            return [False] * len(texts)
-        tokens = self._model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        return [len(ids) > limit for ids in tokens]
+        return self._text.truncated(texts)
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """The one."""
+        return [self._text.network]
+
+    def _unload(self) -> None:
+        self.__dict__.pop("_model", None)
 
     @cached_property
     def _model(self) -> Any:

@@ -30,8 +30,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from es_imgsearch.embed.loading import first_line, in_batches, pick_device, unit, weights_hash
+from es_imgsearch.embed.loading import first_line, unit, weights_hash
 from es_imgsearch.embed.model_folder import default_models_dir, find_folder
+from es_imgsearch.embed.network import PICTURES, Network
+from es_imgsearch.embed.samples import picture_examples
 from es_imgsearch.errors import EncoderUnknown, ModelUnavailable, TextUnsupported
 from es_imgsearch.preparation import Preparation, fingerprint
 
@@ -44,8 +46,6 @@ _TORCHVISION: Final = "tv_in1k"
 _LOGITS: Final = "/logits"
 # Elasticsearch's limit of a dense_vector.
 _MAX_DIMS: Final = 4096
-# Pictures of one forward pass, as for `starter`: more no longer fit a CPU's caches.
-_BATCH: Final = 16
 
 
 def create(argument: str, *, models_dir: Path | None = None, device: str = "auto") -> Timm:
@@ -174,8 +174,14 @@ class Timm:
         self._full_name = full_name
         self._weights = weights
         self._gives_logits = gives_logits
-        self._device = device
         self._recipe = Recipe.of(config)
+        self._network = Network(
+            "pictures",
+            identity=lambda: f"{self.revision} {self.fingerprint}",
+            load=self._load,
+            examples=lambda: picture_examples(self.preparation),
+            device=device,
+        )
         self._config = config
         if self.dims > _MAX_DIMS:
             raise EncoderUnknown(
@@ -222,7 +228,7 @@ class Timm:
         """Vectors of shape (n, dims), unit length, of pictures of shape (n, height, width, 3)."""
         if len(pictures) == 0:
             return np.zeros((0, self.dims), dtype=np.float32)
-        return unit(in_batches(pictures, _BATCH, self._outputs))
+        return unit(self._network.rows({PICTURES: pictures}))
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """Raises TextUnsupported: a classifier of pictures reads no texts."""
@@ -231,23 +237,19 @@ class Timm:
             " picture."
         )
 
-    def _outputs(self, pictures: Pixels) -> Vectors:
-        import torch
+    @property
+    def networks(self) -> Sequence[Network]:
+        """The one."""
+        return [self._network]
 
-        model = self._model
-        device = next(model.parameters()).device
-        mean = torch.tensor(self._recipe.mean, device=device)[:, None, None]
-        deviation = torch.tensor(self._recipe.deviation, device=device)[:, None, None]
-        with torch.inference_mode():
-            floats = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float()
-            outputs = model((floats / 255 - mean) / deviation)
-        found: Vectors = outputs.float().cpu().numpy()
-        return found
+    @property
+    def batch_size(self) -> int:
+        """Pictures of one forward pass."""
+        return self._network.batch_size
 
-    @cached_property
-    def _model(self) -> Any:
-        """A torch module from normalised pictures (n, 3, height, width) to (n, dims)."""
-        import torch
+    def _load(self) -> Any:
+        """A torch module from pictures (n, height, width, 3) to (n, dims)."""
+        from es_imgsearch.embed.torch_network import PictureNetwork
 
         # It warns of Inception's second classifier, which serves training only.
         timms_logger = logging.getLogger("timm")
@@ -261,10 +263,13 @@ class Timm:
             ) from error
         finally:
             timms_logger.setLevel(level)
-        if not self._gives_logits:
-            model = _pooled(model)
-        placed = model.eval().to(pick_device(self._device))
-        return placed.to(memory_format=torch.channels_last)
+        return PictureNetwork(
+            (model if self._gives_logits else _pooled(model)).eval(),
+            rescale=1 / 255,
+            mean=self._recipe.mean,
+            deviation=self._recipe.deviation,
+            channels_last=True,
+        )
 
     def _loaded(self) -> Any:
         import timm

@@ -91,6 +91,12 @@ def test_the_describers_of_the_how_to_work(photographs: Path):
     ]
 
 
+def test_the_python_of_the_page_on_encoders_runs(capsys: pytest.CaptureFixture[str]):
+    (code,) = blocks(CHECKOUT / "docs" / "how-to" / "choose-an-encoder.md", "python")
+    exec(code, {})
+    assert "pictures/s" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
 def test_commands_in_the_pages_exist(page: Path):
     for block in blocks(page, "sh"):

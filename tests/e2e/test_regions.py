@@ -14,7 +14,7 @@ from PIL import Image
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
 from es_imgsearch.creation import create_index
-from es_imgsearch.embed import registry
+from es_imgsearch.embed import batch_size, registry
 from es_imgsearch.errors import IndexConflict, UsageError
 from es_imgsearch.indexer import Indexer, sync
 from es_imgsearch.mapping import Meta, index_body, new_meta
@@ -65,7 +65,7 @@ def test_a_crop_finds_its_original_and_a_rename_embeds_nothing(
     images = [paint(folder / f"{n}.png", n) for n in range(6)]
     pass_over(real_store, settings, folder, encoder)
     assert encoder.pictures_embedded == 6 * (1 + GRID.count)
-    assert max(encoder.batches) <= settings.batch_size
+    assert max(encoder.batches) <= batch_size(encoder)
 
     crops = {}
     client = ImageSearch(settings=settings, encoder=FakeEncoder())

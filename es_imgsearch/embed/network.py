@@ -1,0 +1,143 @@
+"""One network of an encoder: arrays in, rows of floats out, whatever runs it.
+
+An encoder says how its networks are made in torch; in what they run on this machine is decided
+outside (`backend`).  Without a decision they run in torch, on the encoder's device.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from es_imgsearch.embed.plan import Plan
+    from es_imgsearch.embed.protocol import Encoder, Vectors
+
+logger = logging.getLogger(__name__)
+
+Inputs = Mapping[str, npt.NDArray[Any]]
+Part = Literal["pictures", "texts"]
+
+# The name of the one input of a network of pictures.
+PICTURES: Final = "pictures"
+
+# Pictures of one forward pass where nothing was measured: of 1, 8, 16, 32 and 64, 16 was the
+# fastest for `starter` on 2 cores; ViT-B/32 does not care.
+BATCH_SIZE: Final = 16
+
+
+class Runner(Protocol):
+    """A network that is ready to run."""
+
+    def __call__(self, inputs: Inputs) -> Vectors:
+        """Rows of shape (n, width), float32, for inputs whose first axes are n."""
+
+
+class Network:
+    """Runs in batches of `batch_size`; loads with the first call of `rows`."""
+
+    def __init__(
+        self,
+        part: Part,
+        *,
+        identity: Callable[[], str],
+        load: Callable[[], torch.nn.Module],
+        examples: Callable[[], Sequence[Inputs]],
+        device: str,
+        files: Callable[[], Mapping[str, bytes]] = dict,
+        unload: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`load` makes the network in torch.
+
+        `identity`
+            changes whenever the network does.
+        `load`
+            the torch module, float32, on the CPU or where it already is; it takes the arrays of
+            the inputs as positional tensors and gives rows.
+        `examples`
+            inputs by which an export is made (the first) and checked.
+        `files`
+            what an export needs beside the network, such as a tokenizer.
+        `unload`
+            lets go of what `load` keeps.
+        """
+        self.part = part
+        self.identity = identity
+        self.load = load
+        self.examples = examples
+        self.files = files
+        self.unload = unload
+        self.plan: Plan | None = None
+        self._device = device
+        self._runner: Runner | None = None
+        self._make_runner: Callable[[], Runner] | None = None
+        # Of the export that runs, where one does.
+        self.folder: Path | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one forward pass at most."""
+        return BATCH_SIZE if self.plan is None else self.plan.batch_size
+
+    def use(
+        self, plan: Plan, make_runner: Callable[[], Runner], folder: Path | None = None
+    ) -> None:
+        """Run so from now on; `make_runner` is called with the first inputs.
+
+        Where it fails, the network runs in torch after all.  `folder` is that of an export.
+        """
+        self.plan = plan
+        self.folder = folder
+        self._make_runner = make_runner
+        self._runner = None
+
+    def rows(self, inputs: Inputs) -> Vectors:
+        """Rows of shape (n, width), float32; n is at least 1."""
+        if self._runner is None:
+            self._runner = self._made()
+        count = len(next(iter(inputs.values())))
+        size = self.batch_size
+        return np.concatenate(
+            [
+                self._runner(
+                    {
+                        name: np.ascontiguousarray(array[at : at + size])
+                        for name, array in inputs.items()
+                    }
+                )
+                for at in range(0, count, size)
+            ]
+        )
+
+    def _made(self) -> Runner:
+        if self._make_runner is not None:
+            try:
+                return self._make_runner()
+            except Exception as error:  # noqa: BLE001 - whatever a damaged file makes a library raise
+                logger.warning("%s cannot be used (%s); torch runs instead.", self.plan, error)
+        from es_imgsearch.embed.torch_network import TorchRunner
+
+        return TorchRunner(self.load(), self._device)
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """What an encoder has besides if `backend` may decide how it runs."""
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """Its networks, each once; none is loaded by asking."""
+
+
+def batch_size(encoder: Encoder) -> int:
+    """How many pictures the encoder wants at once, or a middling number if it does not say."""
+    told = getattr(encoder, "batch_size", None)
+    return BATCH_SIZE if told is None else int(told)

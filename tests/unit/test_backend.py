@@ -1,0 +1,453 @@
+"""How networks run: what is chosen on given timings; and ONNX Runtime gives torch's vectors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage
+import torch
+from PIL import Image
+from tiny_models import make_clip, make_siglip, make_text_model
+
+from es_imgsearch.embed import Encoder, batch_size, exporting, load_encoder, measurement
+from es_imgsearch.embed.backend import run_for_pictures, run_for_queries
+from es_imgsearch.embed.choices import Choices
+from es_imgsearch.embed.exports import NETWORK, REPORT, Exports
+from es_imgsearch.embed.loading import least_cosine
+from es_imgsearch.embed.measurement import Machine, Timing, batch_sizes, candidates, choose
+from es_imgsearch.embed.network import Network
+from es_imgsearch.embed.plan import Plan, Wanted
+from es_imgsearch.embed.samples import sample_pictures
+from es_imgsearch.embed.torch_network import PictureNetwork, TorchRunner
+from es_imgsearch.errors import SettingsError
+from es_imgsearch.settings import Settings, load_settings
+from es_imgsearch.testing import FakeEncoder
+
+PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
+TEXTS = ["a cat", "Ein Hund läuft über die Straße.", "", "Cat Dog", "a cat " * 100]
+
+ONNX = Plan("onnx", "cpu", "float32", 2, 4)
+TORCH = Plan("torch", "cpu", "float32", 2, 4)
+HALF = Plan("torch", "cpu", "bfloat16", 2, 4)
+LAPTOP = Machine(cores=2)
+
+
+# --- what is chosen ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("timings", "chosen"),
+    [
+        # Measured for ViT-B/32 on 2 cores.
+        ([Timing(ONNX, 18.0), Timing(TORCH, 11.6)], ONNX),
+        ([Timing(ONNX, 11.6), Timing(TORCH, 18.0)], TORCH),
+        # A tie goes to what is preferred, whichever is a little ahead.
+        ([Timing(ONNX, 10.0), Timing(TORCH, 10.4)], ONNX),
+        ([Timing(ONNX, 10.0), Timing(TORCH, 10.6)], TORCH),
+        # Faster, but the vectors are others.
+        ([Timing(ONNX, 10.0), Timing(HALF, 90.0, cosine=0.998)], ONNX),
+        ([Timing(ONNX, 10.0), Timing(HALF, 90.0, cosine=0.9995)], HALF),
+        ([Timing(ONNX, 10.0), Timing(HALF, 90.0, cosine=float("nan"))], ONNX),
+        # Nothing else was allowed.
+        ([Timing(HALF, 90.0, cosine=0.99)], HALF),
+    ],
+)
+def test_the_fastest_is_chosen_of_those_with_the_same_vectors(
+    timings: list[Timing], chosen: Plan
+) -> None:
+    assert choose(timings).plan == chosen
+
+
+def test_of_equally_fast_batches_the_smallest_is_chosen() -> None:
+    speeds = {4: 80.0, 8: 99.0, 16: 100.0, 32: 96.0}
+    timings = [Timing(replace(ONNX, batch_size=size), speed) for size, speed in speeds.items()]
+    assert choose(timings).plan.batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("machine", "wanted", "has_export", "expected"),
+    [
+        (LAPTOP, Wanted(), True, ["onnx cpu float32 2", "torch cpu float32 2"]),
+        (LAPTOP, Wanted(), False, ["torch cpu float32 2"]),
+        (LAPTOP, Wanted(backend="torch"), True, ["torch cpu float32 2"]),
+        (LAPTOP, Wanted(backend="onnx"), True, ["onnx cpu float32 2"]),
+        # Not to be had: torch does it.
+        (LAPTOP, Wanted(backend="onnx"), False, ["torch cpu float32 2"]),
+        (LAPTOP, Wanted(dtype="int8"), True, ["onnx cpu int8 2"]),
+        (LAPTOP, Wanted(dtype="int8"), False, ["torch cpu float32 2"]),
+        (LAPTOP, Wanted(dtype="bfloat16"), True, ["torch cpu bfloat16 2"]),
+        (LAPTOP, Wanted(threads=1), True, ["onnx cpu float32 1", "torch cpu float32 1"]),
+        (
+            Machine(cores=8, has_fast_bfloat16=True),
+            Wanted(),
+            True,
+            ["onnx cpu float32 4", "onnx cpu float32 8", "torch cpu float32 4",
+             "torch cpu float32 8", "torch cpu bfloat16 4", "torch cpu bfloat16 8"],
+        ),
+        (
+            Machine(cores=2, devices=("cuda", "cpu")),
+            Wanted(),
+            True,
+            ["onnx cpu float32 2", "torch cuda float32 1", "torch cuda float16 1",
+             "torch cpu float32 2"],
+        ),
+        (
+            Machine(cores=2, devices=("cuda", "cpu")),
+            Wanted(device="cuda"),
+            True,
+            ["torch cuda float32 1", "torch cuda float16 1"],
+        ),
+        (Machine(cores=2, devices=("mps", "cpu")), Wanted(device="cpu", backend="torch"), True,
+         ["torch cpu float32 2"]),
+    ],
+)  # fmt: skip
+def test_what_is_worth_measuring(
+    machine: Machine, wanted: Wanted, has_export: bool, expected: list[str]
+) -> None:
+    plans = candidates(wanted, machine, has_export=has_export)
+    told = [f"{each.backend} {each.device} {each.dtype} {each.threads}" for each in plans]
+    assert told == expected
+
+
+def test_batches_that_take_long_are_not_tried() -> None:
+    assert batch_sizes(Wanted(), Timing(ONNX, 18.0)) == [4, 8]
+    assert batch_sizes(Wanted(), Timing(ONNX, 1.0)) == [4]
+    assert batch_sizes(Wanted(), Timing(ONNX, 500.0)) == [4, 8, 16, 32]
+    on_gpu = Timing(replace(TORCH, device="cuda"), 2000.0)
+    assert batch_sizes(Wanted(), on_gpu) == [16, 32, 64, 128]
+    assert batch_sizes(Wanted(batch_size=5), on_gpu) == [5]
+
+
+def test_what_was_chosen_is_told_with_what_was_slower() -> None:
+    timings = [Timing(ONNX, 17.9), Timing(TORCH, 11.6), Timing(replace(ONNX, batch_size=8), 18.0)]
+    assert measurement.describe(timings[2], timings) == (
+        "ONNX Runtime (float32, cpu, 2 threads, batches of 8): 18 pictures/s (also measured: torch"
+        " float32 on cpu 11.6)"
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"backend": "onnx", "device": "cuda"},
+        {"backend": "onnx", "dtype": "bfloat16"},
+        {"backend": "torch", "dtype": "int8"},
+        {"device": "mps", "dtype": "int8"},
+    ],
+)
+def test_settings_that_contradict_each_other(given: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="leave one of the two out") as told:
+        Wanted.of(load_settings(given, environment={}))
+    assert all(value in str(told.value) for value in given.values())
+
+
+# --- the same vectors -------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    make_clip(folder / "clip-ViT-B-32")
+    make_text_model(folder / "clip-ViT-B-32-multilingual-v1")
+    make_siglip(folder / "siglip")
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(4)
+    torch.save(torchvision.models.resnet18().state_dict(), folder / "resnet18.pth")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def settings_with(cache: Path, **given: Any) -> Settings:
+    return load_settings({"cache_dir": cache, **given}, environment={})
+
+
+def prepared(encoder: Encoder) -> Any:
+    names = ("chelsea.png", "coffee.png", "rocket.jpg", "coins.png", "motorcycle_left.png")
+    images = [Image.open(PHOTOGRAPHS / name).convert("RGB") for name in names]
+    return np.stack([encoder.preparation.apply(image) for image in images])
+
+
+def runs_in(encoder: Any) -> list[str]:
+    return [type(network._runner).__name__ for network in encoder.networks]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["starter", "clip", "sentence-transformers:siglip", "timm:resnet18@resnet18.pth"],
+)
+def test_onnx_runtime_gives_torchs_vectors(spec: str, models_dir: Path, cache: Path) -> None:
+    def made() -> Any:
+        return load_encoder(spec, models_dir=models_dir, device="cpu")
+
+    in_torch, daemon, search = made(), made(), made()
+    settings = settings_with(cache, backend="onnx")
+    choice = run_for_pictures(daemon, settings)
+    run_for_queries(search, settings)
+
+    assert choice is not None
+    assert choice.plan.backend == "onnx"
+    assert choice.cosine >= 0.999
+    assert batch_size(daemon) == choice.plan.batch_size
+    assert (daemon.revision, daemon.fingerprint) == (in_torch.revision, in_torch.fingerprint)
+    pixels = prepared(in_torch)
+    expected = in_torch.embed_images(pixels)
+    for encoder in (daemon, search):
+        assert least_cosine(encoder.embed_images(pixels), expected) >= 0.999
+        alone = np.concatenate([encoder.embed_images(each[None]) for each in pixels])
+        assert least_cosine(alone, expected) >= 0.999
+    if in_torch.supports_text:
+        expected = in_torch.embed_texts(TEXTS)
+        for encoder in (daemon, search):
+            assert least_cosine(encoder.embed_texts(TEXTS), expected) >= 0.999
+            assert encoder.truncated(TEXTS) == in_torch.truncated(TEXTS)
+    assert set(runs_in(daemon)) == set(runs_in(search)) == {"OnnxRunner"}
+    assert set(runs_in(in_torch)) <= {"TorchRunner", "NoneType"}
+
+
+def test_int8_is_told_what_it_costs(models_dir: Path, cache: Path) -> None:
+    def made() -> Any:
+        return load_encoder("clip", models_dir=models_dir, device="cpu")
+
+    in_torch, quantised = made(), made()
+    choice = run_for_pictures(quantised, settings_with(cache, dtype="int8"))
+
+    assert choice is not None
+    assert (choice.plan.backend, choice.plan.dtype) == ("onnx", "int8")
+    pixels = sample_pictures(7, 64, 64)
+    vectors, expected = quantised.embed_images(pixels), in_torch.embed_images(pixels)
+    # The very pictures by which it was measured.
+    assert choice.cosine == pytest.approx(least_cosine(vectors, expected), abs=1e-3)
+    assert choice.cosine > 0.99
+    assert not np.allclose(vectors, expected, atol=1e-4)
+    # A search has the same, and never chooses it by itself.
+    search = made()
+    run_for_queries(search, settings_with(cache))
+    assert search.networks[0].plan is None or search.networks[0].plan.dtype == "float32"
+
+
+def test_a_change_of_the_model_is_another_export(models_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(models_dir / "clip-ViT-B-32", tmp_path / "one")
+    exports = Exports(tmp_path)
+
+    def paths() -> list[Path]:
+        networks = load_encoder(str(tmp_path / "one")).networks  # type: ignore[attr-defined]
+        return [exports.path(network, "float32") for network in networks]
+
+    seen = {*paths()}
+    assert len(seen) == 2
+    for name, change in {
+        "model.safetensors": lambda content: content[:-1] + b"\1",
+        "tokenizer_config.json": lambda content: content + b" ",
+    }.items():
+        file = tmp_path / "one" / "0_CLIPModel" / name
+        file.write_bytes(change(file.read_bytes()))
+        assert not seen & {*paths()}
+        seen |= {*paths()}
+    networks = load_encoder(str(tmp_path / "one")).networks  # type: ignore[attr-defined]
+    assert exports.path(networks[0], "int8") not in seen
+
+
+# --- exports that are not to be had -----------------------------------------------------------
+
+
+class TwoWays(torch.nn.Module):
+    """Does something else for more than three pictures, which no exporter follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        means = pixels.mean(dim=(2, 3)) * self.factor
+        return means if len(pixels) < 3 else means.flip(1)
+
+
+def network_of(tower: torch.nn.Module, identity: str = "1") -> Network:
+    pictures = sample_pictures(7, 16, 16)
+    return Network(
+        "pictures",
+        identity=lambda: identity,
+        load=lambda: PictureNetwork(tower, rescale=1 / 255, mean=[0.4] * 3, deviation=[0.3] * 3),
+        examples=lambda: [{"pictures": pictures[:2]}, {"pictures": pictures[2:]}],
+        device="cpu",
+    )
+
+
+def test_what_cannot_be_exported_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports, network = Exports(tmp_path), network_of(TwoWays().eval())
+    assert exporting.exported(exports, network, "float32", "theirs") is None
+    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "The pictures of theirs cannot be exported" in record.getMessage()
+    assert exports.find(network, "float32") is None
+    assert not [each for each in (tmp_path / "onnx").iterdir() if each.is_dir()]
+
+    caplog.clear()
+    monkeypatch.setattr(exporting, "_export", lambda *_: pytest.fail("tried again"))
+    assert exporting.exported(exports, network, "float32", "theirs") is None
+    assert not caplog.records
+
+
+def test_the_second_exporter_has_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4, 4), torch.nn.ReLU(), torch.nn.Flatten())
+    network = network_of(tower.eval())
+
+    def refuses(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(exporting, "_by_torchscript", refuses)
+    export = exporting.exported(Exports(tmp_path), network, "float32", "theirs")
+    assert export is not None
+    inputs = {"pictures": sample_pictures(11, 16, 16)}
+    assert least_cosine(export.runner(1)(inputs), network.rows(inputs)) >= 0.999
+
+
+def test_a_damaged_export_is_told_and_torch_runs(
+    models_dir: Path, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def made() -> Any:
+        return load_encoder("clip", models_dir=models_dir, device="cpu")
+
+    run_for_pictures(made(), settings_with(cache, backend="onnx"))
+    shutil.copytree(cache / "onnx", tmp_path / "onnx")
+    for file in (tmp_path / "onnx").glob(f"*/{NETWORK}"):
+        file.write_bytes(b"half a file")
+    encoder = made()
+    run_for_queries(encoder, settings_with(tmp_path))
+    pixels = sample_pictures(2, 64, 64)
+    assert least_cosine(encoder.embed_images(pixels), made().embed_images(pixels)) > 0.99999
+    assert "torch runs instead" in caplog.text
+
+    for file in (tmp_path / "onnx").glob(f"*/{REPORT}"):
+        file.unlink()
+    assert Exports(tmp_path).find(encoder.networks[0], "float32") is None
+
+
+# --- what was chosen is kept ------------------------------------------------------------------
+
+
+def test_a_choice_is_measured_once(
+    models_dir: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "es_imgsearch")
+    encoder = load_encoder("clip", models_dir=models_dir)
+    settings = settings_with(cache)
+    first = run_for_pictures(encoder, settings)
+    assert first is not None
+    assert f"clip runs in {first.why}" in caplog.text
+    assert "torch float32 on cpu" in first.why
+    assert Choices(settings).find(encoder.revision, encoder.fingerprint) == first
+    assert Choices(settings).find("another", encoder.fingerprint) is None
+
+    def measured(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(measurement, "measure", measured)
+    assert run_for_pictures(encoder, settings) == first
+    for given in ({"batch_size": 3}, {"threads": 1}, {"backend": "torch"}):
+        with pytest.raises(ZeroDivisionError):
+            run_for_pictures(encoder, settings_with(cache, **given))
+    with pytest.raises(ZeroDivisionError):
+        run_for_pictures(encoder, settings, again=True)
+    for file in (cache / "choices").iterdir():
+        file.write_text(json.dumps({"plan": {}}))
+    with pytest.raises(ZeroDivisionError):
+        run_for_pictures(encoder, settings)
+
+
+def test_settings_override_what_is_measured(models_dir: Path, cache: Path) -> None:
+    encoder = load_encoder("clip", models_dir=models_dir)
+    settings = settings_with(cache, backend="torch", threads=1, batch_size=3, dtype="bfloat16")
+    choice = run_for_pictures(encoder, settings)
+    assert choice is not None
+    assert choice.plan == Plan("torch", "cpu", "bfloat16", 1, 3)
+    assert 0.99 < choice.cosine < 1
+    before = torch.get_num_threads()
+    vectors = encoder.embed_images(sample_pictures(4, 64, 64))
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
+    in_torch = load_encoder("clip", models_dir=models_dir, device="cpu")
+    expected = in_torch.embed_images(sample_pictures(4, 64, 64))
+    assert 0.99 < least_cosine(vectors, expected) < 0.9999999
+
+
+def test_a_cache_that_cannot_be_written_is_told(
+    models_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    encoder = load_encoder("clip", models_dir=models_dir, device="cpu")
+    choice = run_for_pictures(encoder, settings_with(tmp_path / "file" / "cache"))
+    assert choice is not None
+    assert choice.plan.backend == "torch"
+    assert "measured again at every start" in caplog.text
+    assert encoder.embed_images(sample_pictures(1, 64, 64)).shape == (1, 16)
+
+
+def test_a_way_that_does_not_work_here_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    def runner(plan: Plan) -> Any:
+        if plan.backend == "onnx":
+            raise RuntimeError("no such operation")
+        return lambda inputs: inputs["pictures"].reshape(len(inputs["pictures"]), -1)[:, :8] + 1.0
+
+    def pictures(count: int) -> Any:
+        return {"pictures": sample_pictures(count, 8, 8)}
+
+    chosen, _ = measurement.measure(Wanted(batch_size=4), [ONNX, TORCH], pictures, runner)
+    assert chosen.plan == TORCH
+    assert "does not run in ONNX Runtime (float32, cpu" in caplog.text
+    with pytest.raises(RuntimeError, match="no such operation"):
+        measurement.measure(Wanted(), [ONNX], pictures, runner)
+
+
+def test_encoders_of_others_run_as_they_like(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    assert run_for_pictures(encoder, settings_with(tmp_path)) is None
+    run_for_queries(encoder, settings_with(tmp_path))
+    assert batch_size(encoder) == 16
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_precision_leaves_the_module_as_it_is() -> None:
+    module = network_of(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4, 4), torch.nn.Flatten())).load()
+    inputs = {"pictures": sample_pictures(3, 16, 16)}
+    whole = TorchRunner(module, "cpu")(inputs)
+    half = TorchRunner(module, "cpu", "bfloat16")(inputs)
+    assert whole.dtype == half.dtype == np.float32
+    assert 0.999 < least_cosine(whole, half) < 1
+    assert np.array_equal(TorchRunner(module, "cpu")(inputs), whole)
+
+
+def test_threads_of_a_network_at_rest_use_no_cpu(cache: Path) -> None:
+    encoder: Any = load_encoder("starter")
+    run_for_pictures(encoder, settings_with(cache, backend="onnx", threads=2))
+    # The network alone: what NumPy does afterwards has threads of its own.
+    (network,) = encoder.networks
+    inputs = {"pictures": sample_pictures(4, 224, 224)}
+    network.rows(inputs)
+    used = []
+    for _ in range(5):
+        network.rows(inputs)
+        started = time.process_time()
+        threading.Event().wait(0.05)
+        used.append(time.process_time() - started)
+    # 0.2 ms; with threads that spin for the next batch it is 13 ms.
+    assert min(used) < 0.004
