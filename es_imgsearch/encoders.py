@@ -14,6 +14,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, Protocol
@@ -22,8 +23,14 @@ import numpy as np
 
 from es_imgsearch.backoff import Stopped
 from es_imgsearch.child_process import begin_child
+from es_imgsearch.embed import load_encoder
+from es_imgsearch.embed.backend import run_for_pictures
+from es_imgsearch.embed.network import Movable
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
-from es_imgsearch.errors import EncodersFailed, SettingsError
+from es_imgsearch.embed.reduced import ReducedEncoder
+from es_imgsearch.errors import EncoderMismatch, EncodersFailed, SettingsError
+from es_imgsearch.reduction import Reduction
+from es_imgsearch.settings import Settings, available_cores
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +95,7 @@ class EncoderProcess:
     The thread that calls `outputs` has to stay until `end`; see `child_process`.
     """
 
-    def __init__(self, encoder: Encoder, threads: int) -> None:
+    def __init__(self, encoder: Encoder | Recipe, threads: int) -> None:
         """`threads` is how many cores its libraries may use at once.
 
         Raises SettingsError for an encoder that cannot be pickled.
@@ -196,11 +203,46 @@ class EncoderProcess:
         return outputs
 
 
-def encoders_for(encoder: Encoder, workers: int, cores: int) -> list[PictureEncoder]:
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How another process makes an encoder whose networks cannot be sent there."""
+
+    name: str
+    revision: str
+    settings: Settings
+    reduction: Reduction | None = None
+
+    @classmethod
+    def of(cls, encoder: Encoder, settings: Settings) -> Recipe | None:
+        """None for an encoder that is sent as it is."""
+        reduction = None
+        if isinstance(encoder, ReducedEncoder):
+            reduction = encoder.reduction
+            encoder = encoder.whole
+        if not isinstance(encoder, Movable):
+            return None
+        return cls(settings.encoder or encoder.name, encoder.revision, settings, reduction)
+
+    def encoder(self) -> Encoder:
+        """Raises EncoderMismatch where that name stands for another model by now."""
+        made = load_encoder(
+            self.name, models_dir=self.settings.models_dir, device=self.settings.device
+        )
+        if made.revision != self.revision:
+            raise EncoderMismatch(
+                f"The model of encoder {self.name!r} was exchanged while it is used: start again."
+            )
+        run_for_pictures(made, self.settings)
+        return made if self.reduction is None else ReducedEncoder(made, self.reduction)
+
+
+def encoders_for(encoder: Encoder, settings: Settings) -> list[PictureEncoder]:
     """The encoder in this process, or in as many as `workers`, which share the cores."""
-    if workers == 1:
+    if settings.workers == 1:
         return [EncoderHere(encoder)]
-    return [EncoderProcess(encoder, max(1, cores // workers)) for _ in range(workers)]
+    threads = max(1, available_cores() // settings.workers)
+    sent = Recipe.of(encoder, settings) or encoder
+    return [EncoderProcess(sent, threads) for _ in range(settings.workers)]
 
 
 def _serve(connection: Connection, pickled: bytes, threads: int, parent: int) -> None:
@@ -212,7 +254,8 @@ def _serve(connection: Connection, pickled: bytes, threads: int, parent: int) ->
     os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
         try:
-            encoder = EncoderHere(pickle.loads(pickled))  # noqa: S301 - made by our parent
+            sent = pickle.loads(pickled)  # noqa: S301 - made by our parent
+            encoder = EncoderHere(sent.encoder() if isinstance(sent, Recipe) else sent)
             encoder.warm_up()
         except Exception as error:  # noqa: BLE001 - told to whoever asked
             connection.send(_sendable(error))

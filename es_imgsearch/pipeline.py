@@ -35,7 +35,7 @@ from es_imgsearch.read import Skipped
 from es_imgsearch.recent import Recent
 from es_imgsearch.records import Change, Embedded, FileState, Picture
 from es_imgsearch.regions import Grid
-from es_imgsearch.settings import Settings, available_cores
+from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
 from es_imgsearch.vectors import VectorSource
 from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
@@ -98,7 +98,7 @@ class Pipeline:
         at_once = settings.batch_size or batch_size(encoder)
         self._embedding = EmbedStage(
             VectorSource(encoder, self._stored_vectors, at_once),
-            encoders_for(encoder, settings.workers, available_cores()),
+            encoders_for(encoder, settings),
             batch_size=at_once,
             wait_seconds=settings.batch_wait_ms / 1000,
             all_read=lambda: not self._reading,

@@ -23,7 +23,7 @@ from es_imgsearch.embed.loading import devices
 from es_imgsearch.embed.network import BATCH_SIZE, PICTURES, Movable, Network, Part, Runner
 from es_imgsearch.embed.plan import Plan, Wanted
 from es_imgsearch.embed.samples import sample_pictures
-from es_imgsearch.settings import available_cores
+from es_imgsearch.settings import available_cores, changed_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +61,7 @@ def run_for_pictures(encoder: Encoder, settings: Settings, *, again: bool = Fals
     more.  Raises SettingsError for settings that contradict each other or name a device that is
     not here.
     """
+    settings = _for_each_worker(settings)
     wanted = Wanted.of(settings)
     if not isinstance(encoder, Movable):
         return None
@@ -81,6 +82,13 @@ def run_for_pictures(encoder: Encoder, settings: Settings, *, again: bool = Fals
         elif export is not None:
             _use(network, _query_plan(wanted), export)
     return choice
+
+
+def _for_each_worker(settings: Settings) -> Settings:
+    """Several processes that embed share the cores; one alone would seem faster with them all."""
+    if settings.workers == 1 or settings.threads is not None:
+        return settings
+    return changed_settings(settings, threads=max(1, available_cores() // settings.workers))
 
 
 def _query_plan(wanted: Wanted) -> Plan:

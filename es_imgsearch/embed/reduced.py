@@ -25,6 +25,15 @@ class ReducedEncoder:
         self._reduction = reduction
 
     @property
+    def whole(self) -> Encoder:
+        """The encoder whose vectors are cut."""
+        return self._encoder
+
+    @property
+    def reduction(self) -> Reduction:
+        return self._reduction
+
+    @property
     def name(self) -> str:
         return self._encoder.name
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import select
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +20,16 @@ from PIL import Image
 
 from es_imgsearch.backoff import Stopped
 from es_imgsearch.embed import Encoder, load_encoder
+from es_imgsearch.embed.backend import run_for_pictures
 from es_imgsearch.embed.reduced import ReducedEncoder
-from es_imgsearch.encoders import EncoderEnded, EncoderHere, EncoderProcess
-from es_imgsearch.errors import EncodersFailed, ModelUnavailable, SettingsError
+from es_imgsearch.encoders import EncoderEnded, EncoderHere, EncoderProcess, Recipe, encoders_for
+from es_imgsearch.errors import EncoderMismatch, EncodersFailed, ModelUnavailable, SettingsError
 from es_imgsearch.mapping import new_meta
 from es_imgsearch.pipeline import Pipeline
 from es_imgsearch.records import Change, Root, image_id
 from es_imgsearch.reduction import fit
 from es_imgsearch.sealing import seal_of
-from es_imgsearch.settings import load_settings
+from es_imgsearch.settings import available_cores, load_settings
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
 HERE = Path(__file__).parent
@@ -151,16 +152,6 @@ def test_one_that_hangs_can_be_abandoned(started, tmp_path: Path):
     assert gone(process.process_id)
 
 
-@pytest.mark.parametrize("name", ["starter"])
-def test_our_encoders_can_be_sent(name: str):
-    encoder = load_encoder(name)
-    vectors = np.random.default_rng(0).normal(size=(200, encoder.dims)).astype(np.float32)
-    reduced = ReducedEncoder(encoder, fit(vectors, 8))
-    for each in (encoder, reduced):
-        sent = pickle.loads(pickle.dumps(each))
-        assert (sent.revision, sent.fingerprint) == (each.revision, each.fingerprint)
-
-
 # -- in a pipeline -------------------------------------------------------------------------
 
 
@@ -270,3 +261,35 @@ def test_it_dies_with_a_parent_that_is_killed(busy: bool, tmp_path: Path):
         os.kill(pid, 0)
         parent.send_signal(signal.SIGKILL)
     assert gone(pid)
+
+
+@pytest.mark.parametrize("is_reduced", [False, True])
+def test_an_encoder_that_is_loaded_already_is_made_anew_in_its_process(
+    tmp_path: Path, is_reduced: bool
+):
+    """What runs a network cannot be sent; the process finds what was chosen for it."""
+    starter = load_encoder("starter")
+    settings = load_settings({"workers": 2, "cache_dir": str(tmp_path), "backend": "torch"})
+    assert run_for_pictures(starter, settings).plan.threads == max(1, available_cores() // 2)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
+    here = starter.embed_images(pictures)
+    encoder = starter
+    if is_reduced:
+        sample = np.random.default_rng(1).normal(size=(500, starter.dims)).astype(np.float32)
+        encoder = ReducedEncoder(starter, fit(sample, 32))
+        here = encoder.embed_images(pictures)
+    first, second = encoders_for(encoder, settings)
+    try:
+        there = first.outputs(pictures).vectors
+    finally:
+        for each in (first, second):
+            each.end()
+    cosines = (here * there).sum(1) / np.linalg.norm(here, axis=1) / np.linalg.norm(there, axis=1)
+    assert cosines.min() > 0.999
+    assert len(list((tmp_path / "choices").iterdir())) == 1
+
+
+def test_a_model_exchanged_meanwhile_is_not_mixed_in(starter: Encoder):
+    recipe = Recipe.of(starter, load_settings({"workers": 2}))
+    with pytest.raises(EncoderMismatch, match="exchanged while"):
+        replace(recipe, revision="another").encoder()
