@@ -36,7 +36,8 @@ from es_imgsearch.vocabulary import ONE, Facet, Vocabulary
 Bools = npt.NDArray[np.bool_]
 
 # A score is .5 at the cut, which is where about half of the tags given are right; the slope is that
-# of the logistic regression of being right on the deviations (`benchmarks/tags.py`, the stamps).
+# of the logistic regression of being right on the deviations, fitted once on the 212 stamps (the
+# same on which `benchmarks/tags.py` counts).
 _BOTH = Curve(intercept=-1.1 * 4.0, z_weight=1.1, cosine_weight=0.0)
 _BY_WORDS = Curve(intercept=-1.4 * 3.5, z_weight=1.4, cosine_weight=0.0)
 

@@ -141,6 +141,12 @@ def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "efficientnet_lite0.pth"
 
 
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture(scope="session")
 def starter() -> Encoder:
     return load_encoder("starter")

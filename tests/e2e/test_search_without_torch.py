@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_models import make_clip, make_text_model
+from tiny_models import make_clip_pair
 
 from es_imgsearch.cli import main
 from es_imgsearch.store import Store
@@ -32,10 +32,7 @@ LARGE = {
 
 @pytest.fixture(scope="module")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    make_clip(folder / "clip-ViT-B-32")
-    make_text_model(folder / "clip-ViT-B-32-multilingual-v1")
-    return folder
+    return make_clip_pair(tmp_path_factory.mktemp("models"))
 
 
 def run(environment: dict[str, str], *arguments: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 import skimage
 import torch
 from PIL import Image
-from tiny_models import make_clip, make_siglip, make_text_model
+from tiny_models import make_clip_pair, make_siglip
 
 from es_imgsearch.embed import Encoder, batch_size, exporting, load_encoder, measurement
 from es_imgsearch.embed.backend import run_for_pictures, run_for_queries
@@ -39,6 +39,8 @@ ONNX = Plan("onnx", "cpu", "float32", 2, 4)
 TORCH = Plan("torch", "cpu", "float32", 2, 4)
 HALF = Plan("torch", "cpu", "bfloat16", 2, 4)
 LAPTOP = Machine(cores=2)
+
+pytestmark = pytest.mark.usefixtures("no_hub")
 
 
 # --- what is chosen ---------------------------------------------------------------------------
@@ -153,16 +155,10 @@ def test_settings_that_contradict_each_other(given: dict[str, str]) -> None:
 # --- the same vectors -------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
 @pytest.fixture(scope="module")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    make_clip(folder / "clip-ViT-B-32")
-    make_text_model(folder / "clip-ViT-B-32-multilingual-v1")
+    make_clip_pair(folder)
     make_siglip(folder / "siglip")
     torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(4)

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
     from es_imgsearch.store import Store
 
-
-@pytest.fixture(autouse=True)
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+pytestmark = pytest.mark.usefixtures("no_hub")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from encoder_hooks import HANGS, KILLS, RAISES, Colours, Dying, HookEncoder, Unloadable
 from PIL import Image
+from processes import gone
 
 from es_imgsearch.backoff import Stopped
 from es_imgsearch.embed import Encoder, load_encoder
@@ -42,18 +42,6 @@ def plain(*colours: tuple[int, int, int]) -> np.ndarray:
     for picture, colour in zip(pictures, colours, strict=True):
         picture[:] = colour
     return pictures
-
-
-def gone(pid: int) -> bool:
-    """Whether a process ends soon; it need not be our child."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([descriptor], [], [], PATIENCE_SECONDS)[0])
-    finally:
-        os.close(descriptor)
 
 
 @pytest.fixture

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import make_clip, make_open_clip, make_siglip, make_text_model
+from tiny_models import (
+    make_clip,
+    make_clip_pair,
+    make_open_clip,
+    make_siglip,
+    make_text_model,
+)
 
 from es_imgsearch.embed import Encoder, encoder_names, load_encoder, registry, starter
 from es_imgsearch.embed.loading import pick_device, unit, weights_hash
@@ -46,6 +52,8 @@ QUERIES = {
     "motorcycle": {"motorcycle_left.png", "motorcycle_right.png"},
     "coins": {"coins.png"},
 }
+
+pytestmark = pytest.mark.usefixtures("no_hub")
 
 
 def assert_unit_vectors(vectors: Any, shape: tuple[int, int]) -> None:
@@ -284,18 +292,9 @@ def test_a_device_that_is_not_there() -> None:
 # --- sentence-transformers ------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
 @pytest.fixture(scope="module")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pair laid out like the real `clip`: tiny, with random weights, in 16 dimensions."""
-    folder = tmp_path_factory.mktemp("models")
-    make_clip(folder / "clip-ViT-B-32")
-    make_text_model(folder / "clip-ViT-B-32-multilingual-v1")
-    return folder
+    return make_clip_pair(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

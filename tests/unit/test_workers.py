@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import select
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 import picture_samples as samples
 import pytest
 from PIL import Image
+from processes import gone
 
 from es_imgsearch import workers
 from es_imgsearch.describe import load_describers, mapped_describers
@@ -91,18 +91,6 @@ def assert_reads(read: Reading, folder: Path) -> Picture:
     outcome = read(picture(folder, "good"))
     assert isinstance(outcome, Picture), outcome
     return outcome
-
-
-def gone(pid: int) -> bool:
-    """Whether a process ends soon; it need not be our child."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([descriptor], [], [], TIMEOUT_SECONDS)[0])
-    finally:
-        os.close(descriptor)
 
 
 def test_a_worker_reads_pictures_and_loads_no_torch(readers, tmp_path: Path):

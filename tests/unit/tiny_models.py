@@ -91,6 +91,13 @@ def make_text_model(folder: Path, dims: int = 16) -> None:
     shutil.rmtree(plain)
 
 
+def make_clip_pair(folder: Path) -> Path:
+    """Laid out like the real `clip`: tiny, with random weights, in 16 dimensions; the folder."""
+    make_clip(folder / "clip-ViT-B-32")
+    make_text_model(folder / "clip-ViT-B-32-multilingual-v1")
+    return folder
+
+
 def make_open_clip(folder: Path) -> None:
     """As LAION publishes its models: a plain transformers checkpoint, and open_clip's beside it."""
     make_clip(folder)
