@@ -44,7 +44,7 @@ from photographs import write_photographs
 from report import arguments, report
 
 from es_imgsearch.connection import connect
-from es_imgsearch.describe import load_describers
+from es_imgsearch.describe import picture_describers
 from es_imgsearch.embed import Encoder, load_encoder
 from es_imgsearch.read import read_file
 from es_imgsearch.settings import available_cores, load_settings
@@ -139,7 +139,7 @@ def encode_cost(encoder: Encoder, batch_size: int) -> Cost:
 def read_cost(encoder: Encoder, files: list[Path]) -> Cost:
     """What a reading worker does, on one core, with files that were read before."""
     plan = ReadPlan(encoder.preparation, 250_000_000, 0, 0.0)
-    describers = load_describers()
+    describers = picture_describers()
     named = [(each.name, each.describe) for each in describers]
     pixels = plan.shorter_side_pixels(describers)
 

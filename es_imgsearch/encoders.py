@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -61,6 +61,28 @@ class PictureEncoder(Protocol):
 
     def abandon(self) -> None:
         """Whatever it is at is not wanted any more; from any thread."""
+
+
+class OneAtATime:
+    """An encoder in this process that several threads ask in turn: describers ask it for texts.
+
+    Everything else is as the encoder has it.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self._lock = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in {"embed_images", "embed_texts", "embed_with_fields", "truncated"}:
+            return getattr(self.encoder, name)
+        method = getattr(self.encoder, name)
+
+        def alone(*given: Any) -> Any:
+            with self._lock:
+                return method(*given)
+
+        return alone
 
 
 class EncoderHere:
@@ -236,12 +258,12 @@ class Recipe:
         return made if self.reduction is None else ReducedEncoder(made, self.reduction)
 
 
-def encoders_for(encoder: Encoder, settings: Settings) -> list[PictureEncoder]:
+def encoders_for(shared: OneAtATime, settings: Settings) -> list[PictureEncoder]:
     """The encoder in this process, or in as many as `workers`, which share the cores."""
     if settings.workers == 1:
-        return [EncoderHere(encoder)]
+        return [EncoderHere(cast("Encoder", shared))]
     threads = max(1, available_cores() // settings.workers)
-    sent = Recipe.of(encoder, settings) or encoder
+    sent = Recipe.of(shared.encoder, settings) or shared.encoder
     return [EncoderProcess(sent, threads) for _ in range(settings.workers)]
 
 

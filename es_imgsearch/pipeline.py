@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from es_imgsearch.described import merge
 from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed import Encoder, batch_size
 from es_imgsearch.embedding import EmbedStage, Result
-from es_imgsearch.encoders import encoders_for
+from es_imgsearch.encoders import OneAtATime, encoders_for
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.jobs import UNKNOWN, Counts, Job, Ready, Signature, look
 from es_imgsearch.read import Skipped
@@ -91,14 +92,14 @@ class Pipeline:
         # With the time of the acknowledgement.
         self._files: Recent[tuple[Signature, float]] = Recent(_RECENT_FILES)
         self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
-        self._encoder = encoder
+        self._encoder = OneAtATime(encoder)
         self._by_vector = VectorDescribers(vector_describers(describers))
         # Vectors come from the look-up and from every encoder.
         self._describing = threading.Lock()
         at_once = settings.batch_size or batch_size(encoder)
         self._embedding = EmbedStage(
             VectorSource(encoder, self._stored_vectors, at_once),
-            encoders_for(encoder, settings),
+            encoders_for(self._encoder, settings),
             batch_size=at_once,
             wait_seconds=settings.batch_wait_ms / 1000,
             all_read=lambda: not self._reading,
@@ -306,7 +307,9 @@ class Pipeline:
         if not self._by_vector:
             return
         info = persist(self._store.info, self.stopping, self.outage)
-        space = VectorSpace(self._store.index, info.meta, self._encoder, self._store.send)
+        space = VectorSpace(
+            self._store.index, info.meta, cast("Encoder", self._encoder), self._store.send
+        )
         self._by_vector.begin(space)
 
     def _described(self, results: Sequence[Result]) -> Sequence[Result]:

@@ -133,7 +133,8 @@ class Tags:
         self._space: VectorSpace | None = None
         self._tagger: Tagger | None = None
         self._loaded_at = 0.0
-        self._failed: tuple[float, ImgSearchError] | None = None
+        # When, and why: the error itself would keep whoever asked alive, pictures and all.
+        self._failed: tuple[float, str] | None = None
 
     def begin(self, space: VectorSpace) -> None:
         """Only remembers it: the words are embedded when the first vectors come."""
@@ -150,13 +151,13 @@ class Tags:
         if self._tagger is not None and now - self._loaded_at < _FRESH_SECONDS:
             return self._tagger
         if self._failed is not None and now - self._failed[0] < _RETRY_SECONDS:
-            raise self._failed[1]
+            raise ImgSearchError(self._failed[1])
         space = self._space
         try:
             tagger = tagger_of(space.index, space.meta, space.encoder, space.send)
         except ImgSearchError as error:
             if self._tagger is None:
-                self._failed = time.monotonic(), error
+                self._failed = time.monotonic(), str(error)
                 raise
             logger.warning("Tags are given by the words of a minute ago: %s", error)
             tagger = self._tagger

@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from es_imgsearch import duplicates, neighbours
 from es_imgsearch.cli import main
-from es_imgsearch.describe import load_describers
+from es_imgsearch.describe import picture_describers
 from es_imgsearch.describe.layout import colour_vector
 from es_imgsearch.documents import picture_document
 from es_imgsearch.duplicates import find_duplicates
@@ -232,7 +232,7 @@ class Album:
 
     def index(self) -> None:
         encoder = FakeEncoder()
-        described = load_describers()
+        described = picture_describers(["hashes", "layout", "colours", "exif"])
         self.store.create(
             new_meta(seal_of(encoder), "exact", "cosine"), [each.mapping for each in described]
         )

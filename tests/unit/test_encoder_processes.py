@@ -22,7 +22,14 @@ from es_imgsearch.backoff import Stopped
 from es_imgsearch.embed import Encoder, load_encoder
 from es_imgsearch.embed.backend import run_for_pictures
 from es_imgsearch.embed.reduced import ReducedEncoder
-from es_imgsearch.encoders import EncoderEnded, EncoderHere, EncoderProcess, Recipe, encoders_for
+from es_imgsearch.encoders import (
+    EncoderEnded,
+    EncoderHere,
+    EncoderProcess,
+    OneAtATime,
+    Recipe,
+    encoders_for,
+)
 from es_imgsearch.errors import EncoderMismatch, EncodersFailed, ModelUnavailable, SettingsError
 from es_imgsearch.mapping import new_meta
 from es_imgsearch.pipeline import Pipeline
@@ -266,7 +273,7 @@ def test_an_encoder_that_is_loaded_already_is_made_anew_in_its_process(
         sample = np.random.default_rng(1).normal(size=(500, starter.dims)).astype(np.float32)
         encoder = ReducedEncoder(starter, fit(sample, 32))
         here = encoder.embed_images(pictures)
-    first, second = encoders_for(encoder, settings)
+    first, second = encoders_for(OneAtATime(encoder), settings)
     try:
         there = first.outputs(pictures).vectors
     finally:
@@ -281,3 +288,32 @@ def test_a_model_exchanged_meanwhile_is_not_mixed_in(starter: Encoder):
     recipe = Recipe.of(starter, load_settings({"workers": 2}))
     with pytest.raises(EncoderMismatch, match="exchanged while"):
         replace(recipe, revision="another").encoder()
+
+
+def test_threads_ask_an_encoder_in_turn():
+    """A describer asks for texts while pictures are embedded."""
+    encoder = FakeEncoder()
+    inside, overlaps = threading.Lock(), []
+
+    def alone(_pixels: object = None) -> None:
+        if not inside.acquire(blocking=False):
+            overlaps.append(1)
+            return
+        time.sleep(0.002)
+        inside.release()
+
+    encoder.before_batch = alone
+    texts = encoder.embed_texts
+    encoder.embed_texts = lambda each: (alone(), texts(each))[1]  # type: ignore[method-assign]
+    shared = OneAtATime(encoder)
+    picture = np.zeros((1, 32, 32, 3), np.uint8)
+    asked = [lambda: shared.embed_images(picture), lambda: shared.embed_texts(["red"])]
+    threads = [
+        threading.Thread(target=lambda ask=ask: [ask() for _ in range(20)]) for ask in asked * 2
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert not overlaps
+    assert (shared.dims, shared.batches) == (encoder.dims, [1] * 40)
