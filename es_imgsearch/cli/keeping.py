@@ -45,7 +45,7 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
     """The daemon: keep the index like the folders until it is stopped (Ctrl-C, SIGTERM)."""
     _log_as_daemon(settings)
     stopping = _Stopping()
-    _in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, stopping))
+    _in_each_generation(settings, roots, lambda: _watch(settings, roots, allow_deletes, stopping))
 
 
 def _watch(
@@ -104,12 +104,16 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Non
                     click.echo(pause.words(root, settings.index), err=True)
             return not (indexer.counts.failed or indexer.paused)
 
-    if not _in_each_generation(settings, one_pass):
+    if not _in_each_generation(settings, roots, one_pass):
         sys.exit(EXIT_DIFFERENCE)
 
 
-def _in_each_generation(settings: Settings, keep: Callable[[], T]) -> T:
+def _in_each_generation(settings: Settings, roots: tuple[str, ...], keep: Callable[[], T]) -> T:
     """Keep the index; begin again whenever `reindex` has switched it, with the new encoder."""
+    from es_imgsearch.roots import parse_roots
+
+    # Folders that cannot be watched are told before Elasticsearch is asked anything.
+    parse_roots(roots)
     while True:
         serving = open_store(settings).roles().serving
         try:

@@ -205,7 +205,7 @@ def test_an_export_waits_while_elasticsearch_is_away(
     full_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("es_imgsearch.exchange.exporting._PAGE_FLOATS", 7 * (DIMS + 108))
-    answers = full_store.page
+    answers = Store.page
     asked = 0
 
     def sometimes(*arguments: Any, **options: Any):
@@ -215,8 +215,9 @@ def test_an_export_waits_while_elasticsearch_is_away(
             raise StoreUnreachable("away")
         return answers(*arguments, **options)
 
-    monkeypatch.setattr(full_store, "page", sometimes)
+    monkeypatch.setattr(Store, "page", sometimes)
     assert export_pictures(full_store, tmp_path / "x.parquet") == 30
+    assert asked > 3
 
 
 def test_an_export_that_fails_leaves_the_file_of_before(
@@ -228,7 +229,7 @@ def test_an_export_that_fails_leaves_the_file_of_before(
     def never(*_: Any, **__: Any):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(full_store, "page", never)
+    monkeypatch.setattr(Store, "page", never)
     with pytest.raises(KeyboardInterrupt):
         export_pictures(full_store, path)
     assert path.read_bytes() == b"before"
@@ -580,20 +581,20 @@ def test_only_what_was_refused_for_the_moment_is_sent_again(
     fake_store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The first bulk is answered 429 as a whole, the second for every other item."""
-    real, sent, lock = fake_store.bulk, [], threading.Lock()
+    real, sent, lock = Store.bulk, [], threading.Lock()
 
-    def busy(body: bytes, content_type: str):
+    def busy(store: Store, body: bytes, content_type: str):
         with lock:
             sent.append(body.count(b"shop"))
             number = len(sent)
         if number == 1:
             raise StoreBusy("429")
-        results = real(body, content_type)
+        results = real(store, body, content_type)
         if number == 2:
             return [StoreBusy("429") if n % 2 else each for n, each in enumerate(results)]
         return results
 
-    monkeypatch.setattr(fake_store, "bulk", busy)
+    monkeypatch.setattr(Store, "bulk", busy)
     path = vector_file(tmp_path / "x.parquet", unit_vectors(10))
     assert import_pictures(fake_store, settings, path, SHOP) == Imported(stored=10)
     assert sent == [10, 10, 5]
