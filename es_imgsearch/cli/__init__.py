@@ -25,6 +25,7 @@ from es_imgsearch.cli.searching import search, similar
 from es_imgsearch.cli.shared import drop_output
 from es_imgsearch.cli.tagging import identify, tags
 from es_imgsearch.cli.tuning import tune
+from es_imgsearch.cli.visualising import kibana
 from es_imgsearch.errors import EXIT_DONE, ImgSearchError
 
 
@@ -80,5 +81,6 @@ for _each in (
     tags,
     identify,
     describe,
+    kibana,
 ):
     main.add_command(_each)
