@@ -22,6 +22,7 @@ from es_imgsearch.cli.looking import failures, status, verify
 from es_imgsearch.cli.making import init
 from es_imgsearch.cli.migrating import reindex
 from es_imgsearch.cli.searching import search, similar
+from es_imgsearch.cli.serving import serve
 from es_imgsearch.cli.shared import drop_output
 from es_imgsearch.cli.tagging import identify, tags
 from es_imgsearch.cli.tuning import tune
@@ -82,5 +83,6 @@ for _each in (
     identify,
     describe,
     kibana,
+    serve,
 ):
     main.add_command(_each)
