@@ -1,6 +1,6 @@
 # Everything a person or a machine does with this checkout; CI calls the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench soak es-up es-down
+.PHONY: help setup demo test lint docs bench soak kibana es-up es-down
 
 PYTHON_SOURCES := es_imgsearch tests dev benchmarks
 
@@ -34,6 +34,13 @@ soak: setup  ## random changes and kills against the daemon, for about ten minut
 	@IMGSEARCH_TEST_SEED=$(or $(SEED),1) IMGSEARCH_TEST_EXAMPLES=$(or $(EXAMPLES),60) \
 	 IMGSEARCH_TEST_STEPS=$(or $(STEPS),60) IMGSEARCH_TEST_KILLS=$(or $(KILLS),30) \
 	 .venv/bin/pytest tests/e2e/test_random_changes.py tests/e2e/test_watch_command.py -k "random or kill"
+
+# INDEX, SPACE and OVERWRITE=1 say more; where Elasticsearch and Kibana are say the settings.
+kibana: setup  ## build the saved objects, check them, and import them into KIBANA_URL
+	@.venv/bin/es-imgsearch kibana build --index $(or $(INDEX),images) --output .kibana.ndjson
+	@.venv/bin/es-imgsearch kibana check .kibana.ndjson --index $(or $(INDEX),images)
+	@.venv/bin/es-imgsearch kibana import .kibana.ndjson $(if $(SPACE),--space $(SPACE)) \
+	 $(if $(OVERWRITE),--overwrite)
 
 es-up:  ## start Elasticsearch 8.19 on 127.0.0.1:9200 (data in .elasticsearch)
 	@dev/es-up

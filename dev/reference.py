@@ -102,6 +102,10 @@ def fields() -> str:
         "The vocabulary, the trained head, and the labels it was trained on; made by `tags`.\n",
         table(load_json("mappings", "tags.json")["mappings"]["properties"]),
         "",
+        "## Searches (`<index>-searches`)\n",
+        "What was searched for and how it went, where `log_searches` is on.\n",
+        table(load_json("mappings", "searches.json")["mappings"]["properties"]),
+        "",
         "## Profiles\n",
         PROFILES,
         "| profile | index type | oversample | what for |",
@@ -140,7 +144,7 @@ def client() -> str:
         text = inspect.getdoc(described) or ""
         parts.append(f"## {described.__name__}\n\n```text\n{text}\n```\n")
     parts.append("# Methods\n\nThose of `AsyncImageSearch` are the same, awaited.\n")
-    methods = "search_text search_image search similar similarity get embed reload close"
+    methods = "search_text search_image search similar similarity get embed knn_query reload close"
     for owner, names in (
         (ImageSearch, methods.split()),
         (search.Hits, ["to_pandas", "sheet"]),

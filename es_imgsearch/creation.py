@@ -27,6 +27,7 @@ from es_imgsearch.originals import remember_originals
 from es_imgsearch.reduction import Reduction, fit
 from es_imgsearch.regions import Grid
 from es_imgsearch.sealing import seal_of, sealed_encoder
+from es_imgsearch.search_log import make_searches
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
 from es_imgsearch.vector_sample import VectorSample, sample_of
@@ -75,8 +76,7 @@ def create_index(
             # Before the alias of the pictures: where that exists, everything does.
             keep_reduction(store, reduction)
         store.create(meta, [describer.mapping for describer in load_describers()])
-        if originals is not None:
-            remember_originals(store, settings, originals)
+        _make_beside(store, settings, originals)
         return (
             f"Made index {store.index!r}: encoder {seal.name}, {seal.dims} dims, profile"
             f" {profile}, {similarity}{_fitted_words(reduction)}"
@@ -96,8 +96,7 @@ def create_index(
             f"Index {store.index!r} exists with {_grid_words(info.meta.grid)}, not {grid}: leave"
             " --regions out, or make another --index."
         )
-    if originals is not None:
-        remember_originals(store, settings, originals)
+    _make_beside(store, settings, originals)
     added = store.add_fields(info, [describer.mapping for describer in load_describers()])
     plural = "s" * (len(added) != 1)
     return (
@@ -105,6 +104,13 @@ def create_index(
         f" {info.meta.profile}, {info.meta.similarity}"
         + (f"; added the field{plural} {', '.join(added)}." if added else ".")
     )
+
+
+def _make_beside(store: Store, settings: Settings, originals: Path | None) -> None:
+    if originals is not None:
+        remember_originals(store, settings, originals)
+    if settings.log_searches:
+        make_searches(store)
 
 
 def _sealed_and_fitted(

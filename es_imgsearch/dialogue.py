@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -42,12 +43,14 @@ from es_imgsearch.kept_reduction import reduction_of
 from es_imgsearch.mapping import Meta
 from es_imgsearch.options import Plan, SearchOptions
 from es_imgsearch.parts import CONTENT, weighted_parts
+from es_imgsearch.queries import knn_body
 from es_imgsearch.query_encoder import QueryEncoder
 from es_imgsearch.query_picture import Box, QueryPicture
 from es_imgsearch.reduced_vectors import Lookup, ReducedVectors, Refinement
 from es_imgsearch.regions import REGIONS_FIELD
 from es_imgsearch.relevance import IMAGE, TEXT, Rating, Relevance
 from es_imgsearch.retrieval import Ranking, Search, found, region_body, text_body, vector_body
+from es_imgsearch.search_log import SearchLog
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import IndexInfo
 from es_imgsearch.talk import Talk, document_request, info_request
@@ -113,6 +116,7 @@ class Dialogue:
         self._model = model
         self._vectors = TermVectors(index, settings, model)
         self._known: _Known | None = None
+        self._log = SearchLog(index, settings.host) if settings.log_searches else None
 
     # -- searching -------------------------------------------------------------------------
 
@@ -144,7 +148,6 @@ class Dialogue:
         """
         return (yield from self.search([StoredPicture(image_id)], k=k, **options))
 
-    @_in_one_generation
     def search(
         self,
         positive: Queries,
@@ -163,8 +166,17 @@ class Dialogue:
         ones, brought to unit length.  `box` applies to every picture given.  In mode text,
         pictures that hold every word of a negative text in one of their fields are left out.
         """
+        started = time.perf_counter()
         plan = Plan.of(k, options)
-        terms = terms_of(positive, negative)
+        asked, hits = yield from self._found(plan, terms_of(positive, negative), box)
+        if self._log is not None:
+            yield from self._log.note(asked, hits, (time.perf_counter() - started) * 1000)
+        return hits
+
+    @_in_one_generation
+    def _found(
+        self, plan: Plan, terms: Sequence[Term], box: Box | None
+    ) -> Talk[tuple[Asked, Hits]]:
         texts = texts_of(terms)
         known = yield from self._knowledge()
         info = known.info
@@ -217,7 +229,7 @@ class Dialogue:
         answers = yield from found(
             self._index, info.name, searches, plan, clauses, refinement, by_region
         )
-        return hits_of(answers, asked)
+        return asked, hits_of(answers, asked)
 
     @_in_one_generation
     def similarity(
@@ -256,6 +268,35 @@ class Dialogue:
         reduced = yield from self._reduced_vectors(known)
         prepared = yield from self._vectors.prepared(terms, [CONTENT], info, reduced)
         return prepared.vectors[CONTENT.name][0]
+
+    @_in_one_generation
+    def knn_query(
+        self,
+        positive: Queries,
+        negative: Queries = (),
+        k: int = 10,
+        *,
+        box: Box | None = None,
+    ) -> Talk[dict[str, Any]]:
+        """The kNN query that a search for these sends, for other programs to send: Kibana, curl.
+
+        Its vector is as the index stores vectors, and it holds the tuned number of candidates.
+        """
+        known = yield from self._knowledge()
+        info = known.info
+        terms = terms_of(positive, negative)
+        texts_of(terms)
+        if box is not None:
+            terms = yield from self._vectors.cut(terms, box)
+        reduced = yield from self._reduced_vectors(known)
+        prepared = yield from self._vectors.prepared(terms, [CONTENT], info, reduced)
+        vector = combined(prepared.vectors[CONTENT.name], [each.weight for each in terms])
+        if reduced is not None:
+            vector = reduced.asked_for(vector)
+        # Six digits are what a float32 of a unit vector holds.
+        numbers = [round(float(each), 6) for each in vector]
+        knn: dict[str, Any] = knn_body(numbers, k, info.meta.tuning)["knn"]
+        return knn
 
     def info(self) -> Talk[IndexInfo]:
         """The index as it was when first asked for; `reload` asks again."""

@@ -21,12 +21,19 @@
      │    ├── HeadMismatch
      │    ├── ExchangeFileInvalid
      │    ├── LibraryMissing
+     │    ├── KibanaSourceInvalid
+     │    ├── KibanaFileInvalid
      │    └── RenderingUnavailable
      ├── GenerationSwitched        the index is another one now (begin again with it)
      ├── RowInvalid                one row of an imported file cannot be stored
      ├── ReadError                 one file could not become a picture (a failure document)
      │    └── ReadersFailed        no file can be read; none of them is at fault
      ├── EncodersFailed            no picture can be embedded; none of them is at fault
+     ├── KibanaError               Kibana said no, or nothing
+     │    ├── KibanaUnreachable    transient (exit code 3)
+     │    ├── KibanaDenied
+     │    ├── KibanaConflict
+     │    └── KibanaRejected
      └── StoreError                Elasticsearch said no, or nothing
           ├── StoreUnreachable     transient (exit code 3)
           ├── StoreBusy            transient
@@ -133,6 +140,14 @@ class ExchangeFileInvalid(UsageError):
     """A file to import is not there, cannot be read, or lacks what every row needs."""
 
 
+class KibanaSourceInvalid(UsageError):
+    """A file that saved objects are built from does not parse, or names what is not there."""
+
+
+class KibanaFileInvalid(UsageError):
+    """A file of saved objects cannot be read."""
+
+
 class LibraryMissing(UsageError):
     """What was asked for needs an optional library that is not installed."""
 
@@ -175,6 +190,31 @@ class ReadersFailed(ReadError):
 
 class EncodersFailed(ImgSearchError):
     """The processes that embed end again and again, before they have been given anything."""
+
+
+class KibanaError(ImgSearchError):
+    """Kibana could not do what was asked."""
+
+
+class KibanaUnreachable(KibanaError):
+    """No answer, or not yet: refused, timed out, still starting."""
+
+    transient = True
+    exit_code = EXIT_UNREACHABLE
+
+
+class KibanaDenied(KibanaError):
+    """Wrong or missing credentials, or too few privileges."""
+
+    exit_code = EXIT_USAGE
+
+
+class KibanaConflict(KibanaError):
+    """Some saved objects are there already; none was replaced."""
+
+
+class KibanaRejected(KibanaError):
+    """Kibana refused the objects; trying again cannot help."""
 
 
 class StoreError(ImgSearchError):

@@ -27,7 +27,7 @@ DEFAULT_SIMILARITY = "cosine"
 
 # Fewer dims than this and Elasticsearch refuses 1-bit quantisation.
 _BINARY_MIN_DIMS = 64
-_NOT_PROFILES = {"background", "codes", "common", "failures", "reduction", "tags"}
+_NOT_PROFILES = {"background", "codes", "common", "failures", "reduction", "searches", "tags"}
 _REDUCED = "reduced"
 _SEALED = ("dims", "revision", "fingerprint")
 
@@ -322,6 +322,15 @@ def template_body(
         "template": dict(body),
         "_meta": {"created_by": _CREATED_BY},
     }
+
+
+def searches_body() -> dict[str, Any]:
+    """Body of the index that searches are noted in."""
+    return _body_beside("searches")
+
+
+def searches_alias(index: str) -> str:
+    return f"{index}-searches"
 
 
 def reduction_body() -> dict[str, Any]:

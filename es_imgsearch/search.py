@@ -108,6 +108,7 @@ class ImageSearch(_Client):
     similarity = _blocking(Dialogue.similarity)
     get = _blocking(Dialogue.get)
     embed = _blocking(Dialogue.embed)
+    knn_query = _blocking(Dialogue.knn_query)
 
     @property
     def info(self) -> IndexInfo:
@@ -158,6 +159,7 @@ class AsyncImageSearch(_Client):
     similarity = _awaiting(Dialogue.similarity)
     get = _awaiting(Dialogue.get)
     embed = _awaiting(Dialogue.embed)
+    knn_query = _awaiting(Dialogue.knn_query)
 
     async def close(self) -> None:
         """Close the connections to Elasticsearch."""

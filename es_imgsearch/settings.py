@@ -10,7 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from es_imgsearch.errors import SettingsError
 
@@ -18,7 +26,13 @@ CONFIG_NAME = "es-imgsearch.toml"
 ENVIRONMENT_PREFIX = "ES_IMGSEARCH_"
 
 # Names other Elasticsearch tools use too; they win over our own prefix.
-SHARED_VARIABLES = {"es_url": "ES_URL", "es_api_key": "ES_API_KEY", "es_ca_certs": "ES_CA_CERTS"}
+SHARED_VARIABLES = {
+    "es_url": "ES_URL",
+    "es_api_key": "ES_API_KEY",
+    "es_ca_certs": "ES_CA_CERTS",
+    "kibana_url": "KIBANA_URL",
+    "kibana_api_key": "KIBANA_API_KEY",
+}
 
 # Read by the launcher of Elasticsearch that comes with the source.
 _NOT_OURS = {f"{ENVIRONMENT_PREFIX}ES_HOME"}
@@ -161,6 +175,34 @@ class Settings(BaseModel):
         description="Memory for decoded pictures on their way; fewer files are on their way where"
         " they would need more.",
     )
+    log_searches: bool = Field(
+        False,
+        description="Note every search in `<index>-searches`: its words, time and hits; `init`"
+        " makes that index.",
+    )
+    kibana_url: str = Field(
+        "http://127.0.0.1:5601",
+        description="Address of Kibana; may carry user:password@.",
+    )
+    kibana_api_key: SecretStr | None = Field(
+        None,
+        description="API key for Kibana (base64 of id:key).  By default es_api_key.",
+    )
+    kibana_ca_certs: Path | None = Field(
+        None,
+        description="PEM file of the authority that signed Kibana's certificate.  By default"
+        " es_ca_certs.",
+    )
+    service_url: str = Field(
+        "http://127.0.0.1:8080",
+        description="Where browsers reach `serve`, which gives Kibana its thumbnails.",
+    )
+    thumbnail_pixels: int = Field(
+        320, ge=16, le=2048, description="Longer side of the thumbnails that `serve` gives."
+    )
+    thumbnail_cache_mb: int = Field(
+        1024, ge=1, description="How much disk `serve` keeps thumbnails on."
+    )
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Serve /metrics and /healthz here, on 127.0.0.1."
     )
@@ -173,7 +215,7 @@ class Settings(BaseModel):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, _without_password(value) if name == "es_url" else value
+            yield name, _without_password(value) if name in {"es_url", "kibana_url"} else value
 
     @field_validator("index")
     @classmethod
@@ -192,15 +234,18 @@ class Settings(BaseModel):
             )
         return value
 
-    @field_validator("es_url")
+    @field_validator("es_url", "kibana_url", "service_url")
     @classmethod
-    def _address(cls, value: str) -> str:
+    def _address(cls, value: str, field: ValidationInfo) -> str:
         if not value.startswith(("http://", "https://")):
             # The value itself may hold a password.
-            raise ValueError("the address of Elasticsearch must begin with http:// or https://")
+            whose = {"es_url": "Elasticsearch", "kibana_url": "Kibana"}.get(
+                field.field_name or "", "the service"
+            )
+            raise ValueError(f"the address of {whose} must begin with http:// or https://")
         return value
 
-    @field_validator("es_api_key", mode="before")
+    @field_validator("es_api_key", "kibana_api_key", mode="before")
     @classmethod
     def _key(cls, value: Any) -> Any:
         # It becomes a header as it is; what the client says of a bad one would repeat it.

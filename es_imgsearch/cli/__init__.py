@@ -22,9 +22,11 @@ from es_imgsearch.cli.looking import failures, status, verify
 from es_imgsearch.cli.making import init
 from es_imgsearch.cli.migrating import reindex
 from es_imgsearch.cli.searching import search, similar
+from es_imgsearch.cli.serving import serve
 from es_imgsearch.cli.shared import drop_output
 from es_imgsearch.cli.tagging import identify, tags
 from es_imgsearch.cli.tuning import tune
+from es_imgsearch.cli.visualising import kibana
 from es_imgsearch.errors import EXIT_DONE, ImgSearchError
 
 
@@ -80,5 +82,7 @@ for _each in (
     tags,
     identify,
     describe,
+    kibana,
+    serve,
 ):
     main.add_command(_each)

@@ -39,7 +39,15 @@ _SETTINGS_OPTIONS = (
 
 
 # Options that only some commands have and that are settings all the same.
-_AS_SETTINGS = ("encoder", "exclude", "describers", "metrics_port", "workers")
+_AS_SETTINGS = (
+    "encoder",
+    "exclude",
+    "describers",
+    "kibana_url",
+    "metrics_port",
+    "service_url",
+    "workers",
+)
 
 
 def with_settings_options(function: F) -> F:

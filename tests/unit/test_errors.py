@@ -210,8 +210,9 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
 
 def test_what_is_transient_and_how_the_command_line_ends():
     for name, each in our_classes().items():
-        assert each.transient == (name in {"StoreUnreachable", "StoreBusy"}), name
-        if issubclass(each, UsageError) or each is StoreDenied:
+        is_transient = name in {"StoreUnreachable", "StoreBusy", "KibanaUnreachable"}
+        assert each.transient == is_transient, name
+        if issubclass(each, UsageError) or name in {"StoreDenied", "KibanaDenied"}:
             expected = errors.EXIT_USAGE
         elif each.transient:
             expected = errors.EXIT_UNREACHABLE

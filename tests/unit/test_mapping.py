@@ -59,6 +59,7 @@ def test_the_profiles_are_the_files_that_are_there():
                 "common.json",
                 "failures.json",
                 "reduction.json",
+                "searches.json",
                 "tags.json",
             }
         )

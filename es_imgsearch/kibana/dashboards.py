@@ -1,0 +1,234 @@
+"""Dashboards: rows of panels by reference, controls above them, links to the other dashboards.
+
+A source gives `rows`, each of a height and panels with their widths, of the grid of 48 columns:
+`{height: 12, panels: [lens/tags: 24, vega/places: 24]}`.  The panel `links` leads to the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from es_imgsearch.errors import KibanaSourceInvalid
+from es_imgsearch.kibana.objects import (
+    SEARCH_SOURCE,
+    TYPES,
+    Object,
+    Reference,
+    json_text,
+    kql,
+    reference,
+    saved_object,
+)
+
+GRID_COLUMNS: Final = 48
+# Kinds of Lens panels on which a click can lead to the pictures behind it.
+_CLICKABLE: Final = {"lnsXY", "lnsPie"}
+_LINKS: Final = "links"
+
+Panel = dict[str, Any]
+
+
+def dashboard(
+    identifier: str,
+    source: Mapping[str, Any],
+    identify: Callable[[str, str], str],
+    *,
+    others: Mapping[str, str],
+    lens_kinds: Mapping[str, str],
+    filters: Sequence[Mapping[str, Any]] = (),
+) -> Object:
+    """`identify` gives the id of a kind and a name; `others` maps names to titles to link to.
+
+    `lens_kinds` are the visualisation types of the Lens panels; `filters` are queries, by their
+    titles, that stand above the dashboard as pills.  Raises KibanaSourceInvalid.
+    """
+    panels, references = _panels(source, identify, others, lens_kinds)
+    view = identify("data_views", source["data_view"])
+    pills = []
+    for number, each in enumerate(filters):
+        name = f"{SEARCH_SOURCE}.filter[{number}].meta.index"
+        pills.append(_pill(each, name))
+        references.append(reference("index-pattern", view, name))
+    controls, of_controls = _controls(source, view)
+    attributes: dict[str, Any] = {
+        "title": source["title"],
+        "description": source.get("description", ""),
+        "panelsJSON": json_text(panels),
+        "optionsJSON": json_text(
+            {
+                "useMargins": True,
+                "syncColors": True,
+                "syncCursor": True,
+                "syncTooltips": False,
+                "hidePanelTitles": False,
+            }
+        ),
+        "timeRestore": True,
+        "timeFrom": source["time"]["from"],
+        "timeTo": source["time"]["to"],
+        "refreshInterval": {
+            "pause": "refresh_seconds" not in source,
+            "value": 1000 * source.get("refresh_seconds", 60),
+        },
+        "controlGroupInput": {
+            "controlStyle": "oneLine",
+            "chainingSystem": "HIERARCHICAL",
+            "panelsJSON": json_text(controls),
+            "ignoreParentSettingsJSON": json_text(
+                {
+                    "ignoreFilters": False,
+                    "ignoreQuery": False,
+                    "ignoreTimerange": False,
+                    "ignoreValidations": False,
+                }
+            ),
+        },
+        "kibanaSavedObjectMeta": {
+            "searchSourceJSON": json_text({"query": kql(""), "filter": pills})
+        },
+        "version": 1,
+    }
+    return saved_object("dashboard", identifier, attributes, references + of_controls)
+
+
+def _panels(
+    source: Mapping[str, Any],
+    identify: Callable[[str, str], str],
+    others: Mapping[str, str],
+    lens_kinds: Mapping[str, str],
+) -> tuple[list[Panel], list[Reference]]:
+    panels: list[Panel] = []
+    references: list[Reference] = []
+    top = 0
+    for row in source["rows"]:
+        left = 0
+        for entry in row["panels"]:
+            ((what, width),) = entry.items()
+            place = f"panel{len(panels)}"
+            grid = {"x": left, "y": top, "w": width, "h": row["height"], "i": place}
+            panel: Panel = {"panelIndex": place, "gridData": grid}
+            if what == _LINKS:
+                panel |= _links(others)
+                references += [
+                    reference("dashboard", identify("dashboards", name), f"{place}:{_link(name)}")
+                    for name in others
+                ]
+            else:
+                kind, _, name = what.partition("/")
+                if TYPES.get(kind) in {None, "dashboard", "index-pattern"}:
+                    raise KibanaSourceInvalid(
+                        f"The dashboard {source['title']!r} has a panel {what!r}; panels are"
+                        " links, lens/NAME, vega/NAME or discover/NAME."
+                    )
+                panel |= {
+                    "type": TYPES[kind],
+                    "panelRefName": f"panel_{place}",
+                    "embeddableConfig": _config(lens_kinds.get(name) if kind == "lens" else None),
+                }
+                references.append(
+                    reference(TYPES[kind], identify(kind, name), f"{place}:panel_{place}")
+                )
+            panels.append(panel)
+            left += width
+        if left > GRID_COLUMNS:
+            raise KibanaSourceInvalid(
+                f"A row of the dashboard {source['title']!r} is {left} columns wide; there are"
+                f" {GRID_COLUMNS}."
+            )
+        top += row["height"]
+    return panels, references
+
+
+def _config(lens_kind: str | None) -> dict[str, Any]:
+    if lens_kind not in _CLICKABLE:
+        return {"enhancements": {}}
+    event = {
+        "eventId": "open-in-discover",
+        "triggers": ["FILTER_TRIGGER"],
+        "action": {
+            "factoryId": "OPEN_IN_DISCOVER_DRILLDOWN",
+            "name": "Open in Discover",
+            "config": {"openInNewTab": False},
+        },
+    }
+    return {"enhancements": {"dynamicActions": {"events": [event]}}}
+
+
+def _link(name: str) -> str:
+    return f"link_{name}_dashboard"
+
+
+def _links(others: Mapping[str, str]) -> Panel:
+    links = [
+        {
+            "type": "dashboardLink",
+            "id": name,
+            "order": order,
+            "label": title,
+            "destinationRefName": _link(name),
+            # Another dashboard has other controls, and a time range that fits it.
+            "options": {
+                "openInNewTab": False,
+                "useCurrentFilters": False,
+                "useCurrentDateRange": False,
+            },
+        }
+        for order, (name, title) in enumerate(others.items())
+    ]
+    attributes = {"layout": "horizontal", "links": links}
+    return {
+        "type": "links",
+        "embeddableConfig": {
+            "attributes": attributes,
+            "enhancements": {},
+            "hidePanelTitles": True,
+        },
+    }
+
+
+def _controls(source: Mapping[str, Any], view: str) -> tuple[dict[str, Any], list[Reference]]:
+    """Lists of values to choose from, and a slider over the time range."""
+    controls: dict[str, Any] = {}
+    references = []
+    for order, name in enumerate(source["controls"]):
+        controls[name] = {
+            "order": order,
+            "type": "optionsListControl",
+            "width": "medium",
+            "grow": True,
+            "explicitInput": {
+                "id": name,
+                "fieldName": name,
+                "title": name.replace("_", " ").capitalize(),
+                "searchTechnique": "prefix",
+                "selectedOptions": [],
+                "sort": {"by": "_count", "direction": "desc"},
+            },
+        }
+        references.append(
+            reference("index-pattern", view, f"controlGroup_{name}:optionsListDataView")
+        )
+    controls["time"] = {
+        "order": len(controls),
+        "type": "timeSlider",
+        "width": "large",
+        "grow": True,
+        "explicitInput": {"id": "time"},
+    }
+    return controls, references
+
+
+def _pill(each: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {
+        "$state": {"store": "appState"},
+        "meta": {
+            "type": "custom",
+            "key": "query",
+            "alias": each["title"],
+            "disabled": False,
+            "negate": False,
+            "indexRefName": name,
+        },
+        "query": each["query"],
+    }

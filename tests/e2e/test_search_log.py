@@ -1,0 +1,133 @@
+"""Searches noted in `<index>-searches`, where that is switched on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from house import House
+
+from es_imgsearch import AsyncImageSearch, ImageSearch
+from es_imgsearch.asked import StoredPicture
+from es_imgsearch.cli import main
+from es_imgsearch.creation import create_index
+from es_imgsearch.indexer import sync
+from es_imgsearch.mapping import searches_alias
+from es_imgsearch.records import image_id
+from es_imgsearch.search_log import make_searches
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import Store
+from es_imgsearch.testing import FakeEncoder, remove_index
+
+
+@pytest.fixture
+def house(real_store: Store, settings: Settings, tmp_path: Path):
+    settings = settings.model_copy(update={"log_searches": True})
+    house = House(real_store, settings, tmp_path)
+    house.pictures(4)
+    indexer = house.indexer()
+    try:
+        sync(indexer)
+    finally:
+        indexer.pipeline.close()
+    make_searches(real_store)
+    yield house
+    remove_index(real_store, searches_alias(real_store.index))
+
+
+def noted(house: House) -> list[dict]:
+    alias = searches_alias(house.store.index)
+    house.store.request("POST", f"/{alias}/_refresh")
+    body = {"size": 100, "sort": ["searched_at", "_doc"]}
+    answer = house.store.request("POST", f"/{alias}/_search", body)
+    return [hit["_source"] for hit in answer["hits"]["hits"]]
+
+
+def stored_name(house: House) -> str:
+    return min(house.folder.iterdir()).name
+
+
+def test_what_is_noted_of_each_kind(house: House):
+    name = stored_name(house)
+    picture = house.folder / name
+    with ImageSearch(settings=house.settings, encoder=FakeEncoder()) as client:
+        hits = client.search_text("red", k=3, filters={"root": "r"})
+        client.search_image(picture, k=2, exact=True)
+        client.similar(image_id("r", name), k=1, num_candidates=77)
+        client.search(["red", picture], k=2)
+        client.search_text("red", k=2, mode="hybrid")
+        client.search([client.embed("red"), StoredPicture(image_id("r", name))])
+    notes = noted(house)
+    assert [each["kind"] for each in notes] == [
+        "text",
+        "picture",
+        "stored",
+        "mixed",
+        "text",
+        "mixed",
+    ]
+    first, second, third = notes[:3]
+    assert (first["text"], first["k"], first["hits"]) == ("red", 3, 3)
+    assert first["filters"] == ["root"]
+    assert first["best_score"] == pytest.approx(hits[0].score)
+    assert first["duration_ms"] > first["took_ms"] >= 0
+    assert first["host"] == house.settings.host
+    assert "text" not in second
+    assert second["exact"] is True
+    assert "num_candidates" not in second
+    assert third["num_candidates"] == 77
+    assert notes[4]["mode"] == "hybrid"
+
+
+def test_asyncio_notes_as_well(house: House):
+    async def search() -> None:
+        async with AsyncImageSearch(settings=house.settings, encoder=FakeEncoder()) as client:
+            await client.search_text("red", k=1)
+
+    asyncio.run(search())
+    assert [each["text"] for each in noted(house)] == ["red"]
+
+
+def test_by_default_nothing_is_noted(house: House):
+    quiet = house.settings.model_copy(update={"log_searches": False})
+    with ImageSearch(settings=quiet, encoder=FakeEncoder()) as client:
+        client.search_text("red")
+    assert noted(house) == []
+
+
+def test_without_the_index_searches_go_on_and_one_warning_tells(
+    house: House, caplog: pytest.LogCaptureFixture
+):
+    alias = searches_alias(house.store.index)
+    house.store.client.indices.delete(index=f"{alias}-000001")
+    with (
+        caplog.at_level(logging.WARNING),
+        ImageSearch(settings=house.settings, encoder=FakeEncoder()) as client,
+    ):
+        client.search_text("red")
+        client.search_text("blue")
+    told = [each for each in caplog.messages if "es-imgsearch init" in each]
+    assert len(told) == 1
+    assert not house.store.client.indices.exists(index=alias)
+
+
+def test_init_makes_the_index(house: House):
+    alias = searches_alias(house.store.index)
+    client = house.store.client
+    client.indices.delete(index=f"{alias}-000001")
+    create_index(house.store, house.settings.model_copy(update={"log_searches": False}))
+    assert not client.indices.exists(index=alias)
+    create_index(house.store, house.settings)
+    assert client.indices.exists_alias(name=alias)
+
+
+def test_the_environment_switches_it_on(house: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ES_IMGSEARCH_LOG_SEARCHES", "true")
+    given = ["--index", house.settings.index, "--es-url", house.settings.es_url]
+    name = stored_name(house)
+    found = CliRunner().invoke(main, ["similar", image_id("r", name), *given])
+    assert found.exit_code == 0, found.stderr
+    assert [each["kind"] for each in noted(house)] == ["stored"]

@@ -1,0 +1,425 @@
+"""Saved objects: what is built is right, and `check` finds what is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from es_imgsearch.errors import KibanaFileInvalid, KibanaSourceInvalid
+from es_imgsearch.kibana.build import Builder, SavedQuery, Target
+from es_imgsearch.kibana.check import check, parse_ndjson
+from es_imgsearch.kibana.index_objects import builder_for, types_of
+from es_imgsearch.kibana.objects import slug, to_ndjson
+from es_imgsearch.kibana.sources import Sources, filled, load_sources
+from es_imgsearch.settings import Settings, load_settings
+
+Object = dict[str, Any]
+KNN = {"field": "image_embedding", "query_vector": [0.1, 0.2], "k": 60, "num_candidates": 90}
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return load_settings({"index": "holidays", "service_url": "https://pictures.example/"})
+
+
+@pytest.fixture(scope="module")
+def built(settings: Settings) -> list[Object]:
+    return builder_for(settings).everything([SavedQuery("A dog, at sea", KNN)])
+
+
+@pytest.fixture
+def objects(built: list[Object]) -> list[Object]:
+    return parse_ndjson(to_ndjson(built))
+
+
+def one(objects: list[Object], kind: str, end: str) -> Object:
+    (found,) = [each for each in objects if each["type"] == kind and each["id"].endswith(end)]
+    return found
+
+
+def test_everything_that_is_built_is_right(built: list[Object], settings: Settings):
+    again = parse_ndjson(to_ndjson(built))
+    assert again == built
+    assert check(again, types_of(settings)) == []
+
+
+def test_ids_stay_and_are_unique(built: list[Object], settings: Settings):
+    keys = [(each["type"], each["id"]) for each in built]
+    assert len(set(keys)) == len(keys)
+    later = builder_for(settings).everything([SavedQuery("A dog, at sea", KNN)])
+    assert to_ndjson(later) == to_ndjson(built)
+
+
+def test_two_indices_live_side_by_side(built: list[Object]):
+    other = builder_for(load_settings({"index": "products"})).everything()
+    assert not {each["id"] for each in built} & {each["id"] for each in other}
+
+
+def test_thumbnails_come_from_the_service(built: list[Object]):
+    formats = json.loads(one(built, "index-pattern", "data-images")["attributes"]["fieldFormatMap"])
+    assert (
+        formats["thumbnail"]["params"]["urlTemplate"]
+        == "https://pictures.example/thumbnails/{{value}}"
+    )
+    assert b"${" not in to_ndjson(built)
+
+
+def test_titles_of_data_views_name_one_index_each(built: list[Object]):
+    titles = {each["attributes"]["title"] for each in built if each["type"] == "index-pattern"}
+    assert titles == {"holidays", "holidays-failures", "holidays-searches"}
+
+
+def test_a_saved_query_is_scored_in_its_session_and_a_pill_on_its_dashboard(built: list[Object]):
+    session = one(built, "search", "-nearest-a-dog-at-sea")
+    source = json.loads(session["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"])
+    assert source["query"] == {"language": "lucene", "query": {"knn": KNN}}
+    board = one(built, "dashboard", "-nearest-a-dog-at-sea")
+    source = json.loads(board["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"])
+    assert source["filter"][0]["query"] == {"knn": KNN}
+
+
+def attributes(change: Callable[[Any], None], name: str) -> Callable[[Object], None]:
+    """A change of a JSON string among the attributes; a dot leads into one of them."""
+
+    def of(each: Object) -> None:
+        holder = each["attributes"]
+        *path, last = name.split(".")
+        for part in path:
+            holder = holder[part]
+        value = json.loads(holder[last])
+        change(value)
+        holder[last] = json.dumps(value)
+
+    return of
+
+
+def layer(each: Object) -> dict[str, Any]:
+    return each["attributes"]["state"]["datasourceStates"]["formBased"]["layers"]["layer"]
+
+
+def vega(change: Callable[[Any], None]) -> Callable[[Object], None]:
+    def of(state: Any) -> None:
+        spec = json.loads(state["params"]["spec"])
+        change(spec)
+        state["params"]["spec"] = json.dumps(spec)
+
+    return attributes(of, "visState")
+
+
+SEARCH_SOURCE = "kibanaSavedObjectMeta.searchSourceJSON"
+DEFECTS: list[tuple[str, str, Callable[[Object], Any], str]] = [
+    ("search", "-gallery", lambda o: o.pop("typeMigrationVersion"), "has no typeMigrationVersion"),
+    ("search", "-gallery", lambda o: o.update(typeMigrationVersion="10.6.0"), "newer than 10.5.0"),
+    ("lens", "-tags", lambda o: o.update(coreMigrationVersion="9.0.0"), "newer than 8.8.0"),
+    ("search", "-gallery", lambda o: o["attributes"].pop("title"), "'title' is a required"),
+    ("search", "-gallery", lambda o: o["attributes"].update(tabs=[]), "'tabs' was unexpected"),
+    ("search", "-gallery", lambda o: o["attributes"]["columns"].append("colour"), "no field 'col"),
+    (
+        "search",
+        "-gallery",
+        lambda o: o["attributes"].update(sort=[["caption", "asc"]]),
+        "'caption' is text, which does not fit to sort by",
+    ),
+    (
+        "search",
+        "-failures",
+        lambda o: o["attributes"].update(breakdownField="attempts"),
+        "does not fit to break down by",
+    ),
+    (
+        "search",
+        "-large-files",
+        attributes(lambda s: s["query"].update(query="size > 1"), SEARCH_SOURCE),
+        "no field 'size'",
+    ),
+    (
+        "search",
+        "-nearest-a-dog-at-sea",
+        attributes(lambda s: s["query"]["query"]["knn"].update(field="vector"), SEARCH_SOURCE),
+        "no field 'vector'",
+    ),
+    ("search", "-newest", lambda o: o["references"].clear(), "uses the reference"),
+    (
+        "search",
+        "-newest",
+        lambda o: o["references"][0].update(id="elsewhere"),
+        "leads to index-pattern/elsewhere, not there",
+    ),
+    (
+        "search",
+        "-newest",
+        lambda o: o["references"].append({"type": "lens", "id": "x", "name": "y"}),
+        "has the reference 'y', which it does not use",
+    ),
+    ("search", "-newest", lambda o: o["references"].append(o["references"][0]), "the same name"),
+    (
+        "index-pattern",
+        "data-images",
+        attributes(lambda f: f.update(nothing={"id": "bytes"}), "fieldFormatMap"),
+        "no field 'nothing'",
+    ),
+    (
+        "index-pattern",
+        "data-images",
+        lambda o: o["attributes"].update(timeFieldName="camera"),
+        "does not fit as the time",
+    ),
+    (
+        "index-pattern",
+        "data-images",
+        lambda o: o["attributes"].update(fieldAttrs="{"),
+        "cannot be read further",
+    ),
+    (
+        "lens",
+        "-tags",
+        lambda o: layer(o)["columns"]["tag"].update(sourceField="caption"),
+        "'caption' is text, which does not fit for terms",
+    ),
+    (
+        "lens",
+        "-lag",
+        lambda o: layer(o)["columns"]["p95"].update(sourceField="camera"),
+        "does not fit for percentile",
+    ),
+    ("lens", "-tags", lambda o: layer(o)["columnOrder"].reverse(), "a metric stands before"),
+    ("lens", "-tags", lambda o: layer(o)["columnOrder"].pop(), "columnOrder names other columns"),
+    (
+        "lens",
+        "-tags",
+        lambda o: layer(o)["columns"]["tag"]["params"]["orderBy"].update(columnId="x"),
+        "ordered by 'x'",
+    ),
+    (
+        "lens",
+        "-tags",
+        lambda o: o["attributes"]["state"]["visualization"]["layers"][0].update(accessors=[]),
+        "the column 'count' is shown and not there, or there and not shown",
+    ),
+    (
+        "visualization",
+        "-gallery",
+        vega(lambda s: s["data"][0]["url"]["body"].update(query={"match_all": {}})),
+        "%context% and a query of its own",
+    ),
+    (
+        "visualization",
+        "-gallery",
+        vega(lambda s: s["data"][0]["url"].update(timeout=1)),
+        "has timeout, which Kibana does not pass on",
+    ),
+    (
+        "visualization",
+        "-gallery",
+        vega(lambda s: s["data"][0]["url"].update(index="holidays*")),
+        "asks the index 'holidays*'",
+    ),
+    (
+        "visualization",
+        "-places",
+        vega(
+            lambda s: s["data"][0]["url"]["body"]["aggs"]["places"]["geotile_grid"].update(
+                field="place"
+            )
+        ),
+        "no field 'place'",
+    ),
+    ("visualization", "-places", vega(lambda s: s.pop("$schema")), "names no Vega schema"),
+    (
+        "dashboard",
+        "-library",
+        attributes(lambda p: p[1]["gridData"].update(y=0), "panelsJSON"),
+        "overlap",
+    ),
+    (
+        "dashboard",
+        "-library",
+        attributes(lambda p: p[-1]["gridData"].update(x=1), "panelsJSON"),
+        "wider than the grid",
+    ),
+    (
+        "dashboard",
+        "-library",
+        attributes(lambda p: p[1]["gridData"].update(i="other"), "panelsJSON"),
+        "stands on the grid as 'other'",
+    ),
+    (
+        "dashboard",
+        "-library",
+        attributes(lambda p: p[1].update(panelRefName="panel_gone"), "panelsJSON"),
+        "uses the reference 'panel1:panel_gone', which it does not have",
+    ),
+    (
+        "dashboard",
+        "-library",
+        attributes(lambda p: p[1].update(type="search"), "panelsJSON"),
+        "is no lens",
+    ),
+    (
+        "dashboard",
+        "-library",
+        attributes(
+            lambda p: p[0]["embeddableConfig"]["attributes"]["links"][0]["options"].pop(
+                "openInNewTab"
+            ),
+            "panelsJSON",
+        ),
+        "links.0",
+    ),
+    (
+        "dashboard",
+        "-library",
+        attributes(
+            lambda c: c["tags"]["explicitInput"].update(fieldName="caption"),
+            "controlGroupInput.panelsJSON",
+        ),
+        "'caption' is text, which does not fit for a control",
+    ),
+    (
+        "dashboard",
+        "-library",
+        attributes(
+            lambda c: c["tags"]["explicitInput"].update(id="other"),
+            "controlGroupInput.panelsJSON",
+        ),
+        "another id within",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "end", "damage", "told"), DEFECTS, ids=[each[3][:40] for each in DEFECTS]
+)
+def test_a_defect_is_found(
+    objects: list[Object],
+    settings: Settings,
+    kind: str,
+    end: str,
+    damage: Callable[[Object], Any],
+    told: str,
+):
+    bad = one(objects, kind, end)
+    damage(bad)
+    problems = [str(each) for each in check(objects, types_of(settings))]
+    assert any(told in each for each in problems), problems
+    assert all(each.startswith(f"{kind}/{bad['id']}: ") for each in problems)
+
+
+def test_an_object_that_is_there_twice(objects: list[Object], settings: Settings):
+    problems = check([*objects, objects[0]], types_of(settings))
+    assert [each.what for each in problems] == ["it is there 2 times"]
+
+
+def test_a_type_of_another_kind(settings: Settings):
+    (problem,) = check([{"type": "map", "id": "m", "attributes": {}, "references": []}])
+    assert "'map' is none of" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "no saved objects"),
+        (b"{", "Line 1 is not JSON"),
+        (b"[]", "Line 1 is not an object"),
+        (b'\n{"type": "lens"}', "Line 2 has no type and id"),
+    ],
+)
+def test_a_file_that_is_none(content: bytes, told: str):
+    with pytest.raises(KibanaFileInvalid, match=told):
+        parse_ndjson(content)
+
+
+def test_objects_have_the_shape_of_exports(built: list[Object]):
+    """What Kibana's own exports have at the top of each object, less what an import replaces."""
+    for each in built:
+        assert each.keys() == {
+            "type",
+            "id",
+            "attributes",
+            "references",
+            "coreMigrationVersion",
+            "typeMigrationVersion",
+        }
+
+
+PROPERTIES = {
+    "images": {"tags": {"type": "keyword"}, "at": {"type": "date"}},
+    "failures": {},
+    "searches": {},
+}
+
+
+def sources(**kinds: dict[str, Any]) -> Sources:
+    view = {"title": "i", "timeFieldName": "at"}
+    views = {"images": view, "failures": view, "searches": view}
+    given = {"data_views": views, "discover": {}, "lens": {}, "vega": {}, "dashboards": {}}
+    return Sources({**given, **kinds})
+
+
+@pytest.mark.parametrize(
+    ("panel", "told"),
+    [
+        ({}, "has to have one of metric, table"),
+        ({"metric": {"x": {"operationType": "mode", "label": "l"}}}, "unknown operation 'mode'"),
+        (
+            {"metric": {"x": {"operationType": "sum", "sourceField": "size", "label": "l"}}},
+            "aggregates 'size'",
+        ),
+    ],
+)
+def test_a_panel_that_cannot_be(panel: dict[str, Any], told: str):
+    bad = {"bad": {"title": "Bad", "data_view": "images", **panel}}
+    with pytest.raises(KibanaSourceInvalid, match=told):
+        Builder(Target("i", "", PROPERTIES), sources(lens=bad)).everything()
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ([{"lens/gone": 10}], "refers to lens/gone"),
+        ([{"lens/tags": 30}, {"lens/tags": 30}], "60 columns wide"),
+        ([{"map/here": 10}], "has a panel 'map/here'"),
+    ],
+)
+def test_a_dashboard_that_cannot_be(row: list[dict[str, int]], told: str):
+    count = {"metric": {"n": {"operationType": "count", "label": "n"}}}
+    panel = {"tags": {"title": "Tags", "data_view": "images", **count}}
+    board = {
+        "title": "i, board",
+        "data_view": "images",
+        "time": {"from": "now-1y", "to": "now"},
+        "controls": [],
+        "rows": [{"height": 5, "panels": row}],
+    }
+    given = sources(lens=panel, dashboards={"board": board})
+    with pytest.raises(KibanaSourceInvalid, match=told):
+        Builder(Target("i", "", PROPERTIES), given).everything()
+
+
+def test_a_placeholder_that_is_unknown():
+    with pytest.raises(KibanaSourceInvalid, match=r"\$\{host\}"):
+        filled({"a": ["${host}"]}, {"index": "i"}, "file.yaml")
+
+
+def test_a_source_that_does_not_parse(tmp_path: Path):
+    for kind in ("data_views", "discover", "lens", "vega", "dashboards"):
+        (tmp_path / kind).mkdir()
+    (tmp_path / "queries.yaml").write_text("[]")
+    (tmp_path / "lens" / "bad.yaml").write_text("a: [")
+    with pytest.raises(KibanaSourceInvalid, match=r"bad\.yaml is not YAML"):
+        load_sources({}, tmp_path)
+    (tmp_path / "lens" / "bad.yaml").write_text("- a")
+    with pytest.raises(KibanaSourceInvalid, match="has to be a mapping"):
+        load_sources({}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("Sunset over the sea!", "sunset-over-the-sea"), ("日の出", "日の出"), ("??", "query")],
+)
+def test_slugs(text: str, name: str):
+    assert slug(text) == name
