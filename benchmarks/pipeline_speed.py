@@ -13,7 +13,8 @@ JPEGs of 12 megapixels.  small: the encoder `starter` over 3,000 of 500 x 375.
     clip-retrieval, rclip   their own loops over a sample, with the same weights (--peers)
 
 The limit is cores / (encode CPU + read CPU of a picture): all cores busy with nothing else.
-Reading is all that a reading worker does: decode, shrink, hash, describe.  Needs an Elasticsearch
+Reading is all that a reading worker does: decode, shrink, hash, describe (but for text_in_image,
+which is left out).  Needs an Elasticsearch
 (`make es-up`, or ES_URL), which takes its share of the cores when it runs on the same machine; the
 indices it makes are removed.  --peers is a Python with clip-retrieval and rclip installed.
 """
@@ -45,7 +46,8 @@ from report import arguments, report
 
 from es_imgsearch.connection import connect
 from es_imgsearch.describe import picture_describers
-from es_imgsearch.embed import Encoder, load_encoder
+from es_imgsearch.embed import Encoder, batch_size, load_encoder
+from es_imgsearch.embed.backend import run_for_pictures
 from es_imgsearch.read import read_file
 from es_imgsearch.settings import available_cores, load_settings
 from es_imgsearch.store import Store
@@ -55,6 +57,8 @@ from es_imgsearch.workers import ReadPlan
 COMMAND = Path(sys.executable).with_name("es-imgsearch")
 # A sync of so few files is all start.
 START_FILES = 16
+# All but the reading of text, which takes longer than everything else together.
+DESCRIBERS = ["colours", "exif", "hashes", "iptc", "layout", "sidecar"]
 ENCODE_SECONDS = 12.0
 READ_SAMPLE = 40
 
@@ -119,9 +123,9 @@ def save_vit_b_32(folder: Path) -> Path:
     return folder
 
 
-def encode_cost(encoder: Encoder, batch_size: int) -> Cost:
+def encode_cost(encoder: Encoder, count: int) -> Cost:
     wanted = encoder.preparation
-    shape = (batch_size, wanted.height, wanted.width, 3)
+    shape = (count, wanted.height, wanted.width, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     encoder.embed_images(pixels)
 
@@ -130,7 +134,7 @@ def encode_cost(encoder: Encoder, batch_size: int) -> Cost:
         done = 0
         while time.perf_counter() < ends_at:
             encoder.embed_images(pixels)
-            done += batch_size
+            done += count
         return done
 
     return measured(work)
@@ -139,7 +143,7 @@ def encode_cost(encoder: Encoder, batch_size: int) -> Cost:
 def read_cost(encoder: Encoder, files: list[Path]) -> Cost:
     """What a reading worker does, on one core, with files that were read before."""
     plan = ReadPlan(encoder.preparation, 250_000_000, 0, 0.0)
-    describers = picture_describers()
+    describers = picture_describers(DESCRIBERS)
     named = [(each.name, each.describe) for each in describers]
     pixels = plan.shorter_side_pixels(describers)
 
@@ -178,7 +182,17 @@ def sync_seconds(encoder: str, folder: Path, files: int, workers: int) -> tuple[
     with new_index(encoder) as store:
         started, cpu = time.perf_counter(), cpu_of_children()
         done = subprocess.run(
-            [COMMAND, "sync", folder, "--workers", str(workers)], capture_output=True, text=True
+            [
+                COMMAND,
+                "sync",
+                folder,
+                "--workers",
+                str(workers),
+                "--describers",
+                ",".join(DESCRIBERS),
+            ],
+            capture_output=True,
+            text=True,
         )
         seconds, cpu = time.perf_counter() - started, cpu_of_children() - cpu
         if done.returncode:
@@ -253,7 +267,8 @@ def run(job: Job, home: Path, given: argparse.Namespace) -> list[dict[str, Any]]
     model = Path(job.encoder) if Path(job.encoder).is_dir() else None
     encoder = load_encoder(job.encoder)
     settings = load_settings()
-    encode = encode_cost(encoder, settings.batch_size)
+    run_for_pictures(encoder, settings)
+    encode = encode_cost(encoder, batch_size(encoder))
     read = read_cost(encoder, files[:READ_SAMPLE])
     cores = available_cores()
     limit = cores / (encode.cpu_seconds + read.cpu_seconds)
@@ -268,7 +283,7 @@ def run(job: Job, home: Path, given: argparse.Namespace) -> list[dict[str, Any]]
         "sync, running": more / seconds,
     }
     naive = files[: min(given.naive, job.files)]
-    speeds["naive loop"] = 1 / naive_cost(job, encoder, model, naive).wall_seconds
+    speeds["naive loop"] = 1 / naive_cost(job, load_encoder(job.encoder), model, naive).wall_seconds
     if given.peers and model is not None:
         speeds |= peer_rows(given.peers, model, naive)
     print(
