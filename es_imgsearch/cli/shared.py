@@ -82,7 +82,7 @@ def _import_client() -> None:
     """
     if "es_imgsearch.connection" in sys.modules:
         return
-    left_out = {"aiohttp", "pyarrow"} - sys.modules.keys()
+    left_out = {"aiohttp", "httpx", "pyarrow"} - sys.modules.keys()
     # None says to the import system that there is no such module.
     sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]
     try:
