@@ -79,6 +79,8 @@ def refresh_described(
     Raises SettingsError for a describer that is not installed, UsageError where the index maps
     the fields of none of them, EncoderMismatch, and what a request raises.
     """
+    # Its vectors and its tags are those of one generation.
+    store = store.pinned()
     info = store.info()
     asked = only or settings.describers
     names = _with_sharing(mapped_describers(info.properties, store.index, asked), settings)

@@ -89,7 +89,9 @@ def _in_one_generation(
         try:
             return (yield from method(self, *args, **kwargs))
         except ImgSearchError as error:
-            if error.transient or not (yield from self._is_switched(known, error)):
+            # A first search learns of the index itself, and may lose it while a model loads.
+            begun_with = self._known if known is None else known
+            if error.transient or not (yield from self._is_switched(begun_with, error)):
                 raise
         return (yield from method(self, *args, **kwargs))
 

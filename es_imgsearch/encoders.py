@@ -90,10 +90,13 @@ class EncoderHere:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
+        whole = encoder.encoder if isinstance(encoder, OneAtATime) else encoder
+        # From Python 3.12 on a protocol is looked up without `__getattr__`.
+        self._gives_fields = isinstance(whole, FieldEncoder)
 
     def outputs(self, pixels: Pixels) -> Outputs:
-        if isinstance(self._encoder, FieldEncoder):
-            return Outputs(*self._encoder.embed_with_fields(pixels))
+        if self._gives_fields:
+            return Outputs(*cast("FieldEncoder", self._encoder).embed_with_fields(pixels))
         return Outputs(self._encoder.embed_images(pixels), [{}] * len(pixels))
 
     def warm_up(self) -> None:

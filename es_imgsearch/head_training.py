@@ -53,9 +53,15 @@ class LabelledFacet:
     known: Bools
 
     def enough(self) -> LabelledFacet:
-        """Only the labels that are there often enough to train."""
+        """Only the labels that are there often enough to train, and lack somewhere.
+
+        What every labelled picture has would be learned as what every picture has.
+        """
         counts = self.targets.sum(axis=0)
-        kept = np.flatnonzero(counts >= LEAST_EXAMPLES)
+        is_lacking = (~self.targets & self.known[:, None]).any(axis=0)
+        kept = np.flatnonzero((counts >= LEAST_EXAMPLES) & is_lacking)
+        if self.answers == ONE and len(kept) < 2:
+            kept = kept[:0]
         targets = self.targets[:, kept]
         labels = tuple(self.labels[n] for n in kept)
         # Where one answer is right, who has another than these has none of them.

@@ -141,7 +141,8 @@ def _votes(hits: Sequence[Hit], name: str) -> list[Vote]:
     given: dict[str, list[Hit]] = {}
     for hit in hits:
         value = hit.fields.get(name)
-        names = [value] if isinstance(value, str) else list(value or ())
+        several = value if isinstance(value, list) else [] if value is None else [value]
+        names = [str(each) for each in several]
         weight = max(0.0, hit.score) if hit.relevance is None else hit.relevance
         for each in dict.fromkeys(names):
             weights[each] = weights.get(each, 0.0) + weight

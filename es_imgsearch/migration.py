@@ -177,7 +177,9 @@ class _Migration:
         reduction = load_reduction(store, info.meta)
         encoder = None
         if not keeps_vectors(source.info().meta, info.meta):
-            encoder = writing_encoder(target, info, settings)
+            # One process embeds here, and gets all cores.
+            alone = settings.model_copy(update={"workers": 1})
+            encoder = writing_encoder(target, info, alone)
         self._carrier = Carrier(
             source,
             target,
@@ -194,6 +196,8 @@ class _Migration:
             self._carrier.close()
 
     def _migrate(self) -> Migrated:
+        # One that was killed while writing was held back left it so.
+        self._source.allow_writes()
         for _ in range(_MOST_PASSES):
             if self._pass().changes <= _FEW:
                 break

@@ -254,7 +254,7 @@ def _given(
     if not enough:
         raise LabelsInvalid(
             f"No label has {LEAST_EXAMPLES} pictures in the index, which is the least to train"
-            f" from: label more of those in {store.index!r}."
+            f" from, and others of its facet without it: label more of those in {store.index!r}."
         )
     written = {
         places.id_of[path]: [f"{each.facet}:{each.labels[n]}" for each in facets

@@ -45,7 +45,8 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
     """The daemon: keep the index like the folders until it is stopped (Ctrl-C, SIGTERM)."""
     _log_as_daemon(settings)
     stopping = _Stopping()
-    _in_each_generation(settings, roots, lambda: _watch(settings, roots, allow_deletes, stopping))
+    _check_folders(roots)
+    _in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, stopping))
 
 
 def _watch(
@@ -104,16 +105,20 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Non
                     click.echo(pause.words(root, settings.index), err=True)
             return not (indexer.counts.failed or indexer.paused)
 
-    if not _in_each_generation(settings, roots, one_pass):
+    _check_folders(roots)
+    if not _in_each_generation(settings, one_pass):
         sys.exit(EXIT_DIFFERENCE)
 
 
-def _in_each_generation(settings: Settings, roots: tuple[str, ...], keep: Callable[[], T]) -> T:
-    """Keep the index; begin again whenever `reindex` has switched it, with the new encoder."""
+def _check_folders(roots: tuple[str, ...]) -> None:
+    """Folders that cannot be watched are told before Elasticsearch is asked anything."""
     from es_imgsearch.roots import parse_roots
 
-    # Folders that cannot be watched are told before Elasticsearch is asked anything.
     parse_roots(roots)
+
+
+def _in_each_generation(settings: Settings, keep: Callable[[], T]) -> T:
+    """Keep the index; begin again whenever `reindex` has switched it, with the new encoder."""
     while True:
         serving = open_store(settings).roles().serving
         try:

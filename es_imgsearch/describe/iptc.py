@@ -8,6 +8,7 @@ EXIF.  Where they differ, XMP counts first and EXIF last, as programs write XMP 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from PIL import ExifTags, Image
@@ -73,6 +74,10 @@ def _of_exif(exif: Image.Exif) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, str):
+        # Pillow takes every text of EXIF for Latin-1; most writers mean UTF-8.
+        with suppress(UnicodeEncodeError):
+            value = value.encode("latin-1")
     if isinstance(value, bytes):
         value = _decoded(value)
     return value.partition("\0")[0].strip() if isinstance(value, str) else ""

@@ -97,7 +97,7 @@ def sidecar_fields(path: str) -> dict[str, Any]:
         *(_object(os.path.join(folder, f"{each}.json")) for each in (stem, name)),
     ):
         attributes |= raw.pop("attributes", {})
-        said |= raw
+        said |= {name: value for name, value in raw.items() if value is not None}
     fields = written_fields(said)
     if product_id := text_of(said.get("product_id"), MOST_KEYWORD):
         fields["product_id"] = product_id

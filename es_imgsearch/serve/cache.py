@@ -54,8 +54,14 @@ class DiskCache:
             file.parent.mkdir(exist_ok=True, mode=0o700)
             # Another process never sees half of it.
             with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as new:
-                new.write(content)
-            Path(new.name).replace(file)
+                unfinished = Path(new.name)
+                try:
+                    new.write(content)
+                    new.flush()
+                    unfinished.replace(file)
+                except OSError:
+                    unfinished.unlink(missing_ok=True)
+                    raise
             with self._lock:
                 self._count(key, len(content))
                 too_many = self._too_many()

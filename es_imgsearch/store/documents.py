@@ -190,7 +190,7 @@ class Documents(Requests):
 
     def sidecar_ids(self, image_ids: Sequence[str]) -> dict[str, str | None]:
         """What was beside the picture (see `sidecars`), of those of these that have a document."""
-        found = self._fetched(self.index, image_ids, "sidecar_id")
+        found = self._fetched(self.pictures, image_ids, "sidecar_id")
         return {each: source.get("sidecar_id") for each, source in found}
 
     def get(self, image_id: str) -> Mapping[str, Any]:

@@ -151,7 +151,7 @@ class Listings(Requests):
     def having(self, root_name: str, field: str) -> Iterator[str]:
         """Stored paths of a root's documents that have this field."""
         filters = [{"term": {"root": root_name}}, {"exists": {"field": field}}]
-        for hit in self._pages(self.index, {"query": {"bool": {"filter": filters}}}):
+        for hit in self._pages(self.pictures, {"query": {"bool": {"filter": filters}}}):
             yield hit["sort"][1]
 
     def failed(self) -> Iterator[Mapping[str, Any]]:

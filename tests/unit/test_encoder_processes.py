@@ -317,3 +317,16 @@ def test_threads_ask_an_encoder_in_turn():
         each.join()
     assert not overlaps
     assert (shared.dims, shared.batches) == (encoder.dims, [1] * 40)
+
+
+def test_an_encoder_that_is_asked_in_turn_gives_its_fields_all_the_same():
+    class Captioner(FakeEncoder):
+        fields = ("caption",)
+
+        def embed_with_fields(self, pictures: np.ndarray) -> tuple[np.ndarray, list[dict]]:
+            return self.embed_images(pictures), [{"caption": "red"}] * len(pictures)
+
+    picture = np.zeros((2, 32, 32, 3), np.uint8)
+    for encoder in (Captioner(), OneAtATime(Captioner())):
+        assert EncoderHere(encoder).outputs(picture).fields == [{"caption": "red"}] * 2
+    assert EncoderHere(OneAtATime(FakeEncoder())).outputs(picture).fields == [{}, {}]

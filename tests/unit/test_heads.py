@@ -285,3 +285,22 @@ def test_what_was_trained_takes_the_place_of_the_same_words():
         scores = [each["tag_scores"][tag] for tag in each["tags"]]
         assert scores == sorted(scores, reverse=True)
         assert min(each["tag_scores"].values()) >= 0.05
+
+
+@pytest.mark.parametrize(
+    ("one_of", "labels"),
+    [
+        # Everything that is labelled shows it: that teaches nothing of what does not.
+        ((), [["dog"]] * 6),
+        # With the rare answer left out there is but one.
+        (("scene",), [["beach"]] * 9 + [["city"]] * 3),
+    ],
+)
+def test_a_label_without_a_counter_example_is_not_trained(one_of, labels):
+    (facet,) = labelled_facets(labels, WORDS, facet="scene" if one_of else "object", one_of=one_of)
+    assert facet.enough().labels == ()
+    other = [["ball"]] * 6 if not one_of else [["forest"]] * 6
+    (facet,) = labelled_facets(
+        [*labels, *other], WORDS, facet="scene" if one_of else "object", one_of=one_of
+    )
+    assert len(facet.enough().labels) == 2

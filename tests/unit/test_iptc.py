@@ -172,3 +172,12 @@ def test_texts_are_cut_to_what_elasticsearch_takes():
     buffer = io.BytesIO(jpeg(exif=exif))
     found = described(buffer.getvalue())
     assert len(found["creator"]) == 1024
+
+
+@pytest.mark.parametrize("written", ["Grüße".encode(), "Grüße".encode("latin-1")])
+def test_texts_of_exif_are_utf_8_or_else_western(written: bytes):
+    exif = Image.Exif()
+    # Pillow itself writes nothing but ASCII.
+    exif[ExifTags.Base.Artist] = "A" * len(written)
+    file = jpeg(exif=exif).replace(b"A" * len(written), written)
+    assert described(file) == {"creator": "Grüße"}

@@ -95,6 +95,17 @@ def test_the_nearer_file_counts_and_attributes_add_up(picture: Path):
     }  # fmt: skip
 
 
+def test_what_one_file_does_not_say_another_may(picture: Path):
+    put(picture, "metadata.csv", b"file_name,product_id,source_url\na.jpg,P-1,https://a.example\n")
+    bare = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF'
+    bare += ' xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
+    bare += ' xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"/></rdf:RDF></x:xmpmeta>'
+    put(picture, "a.xmp", bare.encode())
+    found = said(picture)
+    assert (found["product_id"], found["source_url"]) == ("P-1", "https://a.example")
+    assert found["rating"] == 4
+
+
 def test_the_id_tells_what_was_said_and_nothing_else(picture: Path):
     def now() -> str | None:
         return sidecar_fields(str(picture)).get(SIDECAR_ID)
