@@ -39,17 +39,15 @@ class CarriedVectors:
         grid = meta.grid
         self._settings = settings
         self._encoder = EncoderHere(encoder)
-        self._batch_size = settings.batch_size or batch_size(encoder)
+        self._batch_size = batch_size(encoder, settings.batch_size)
         self._vectors = VectorSource(
             encoder,
             partial(target.embedded_by_content, with_regions=grid is not None),
             self._batch_size,
         )
-        self._plan = ReadPlan(
-            preparation=encoder.preparation,
-            max_pixels=settings.max_pixels,
-            memory_mb=settings.read_memory_mb,
-            timeout_seconds=settings.read_timeout_seconds,
+        self._plan = ReadPlan.of(
+            settings,
+            encoder.preparation,
             # Every other field is carried over.
             describers=(),
             grid=grid,

@@ -112,7 +112,7 @@ class Carrier:
         # What took long to embed is kept at once, or a kill would lose it.
         self._bulk_size = _WRITE_BATCH
         if encoder is not None:
-            self._bulk_size = settings.batch_size or batch_size(encoder)
+            self._bulk_size = batch_size(encoder, settings.batch_size)
         self._done = Pass()
         self._there = self._total = 0
 

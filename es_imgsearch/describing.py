@@ -192,12 +192,10 @@ class _Originals:
         self._fields = {name for each in describers for name in each.mapping} | {ERRORS_FIELD}
         self._workers: ReadWorkers | None = None
         if describers:
-            plan = ReadPlan(
+            plan = ReadPlan.of(
+                settings,
                 # What describers see may depend on how large the encoder wants a picture.
-                preparation=encoder.preparation,
-                max_pixels=settings.max_pixels,
-                memory_mb=settings.read_memory_mb,
-                timeout_seconds=settings.read_timeout_seconds,
+                encoder.preparation,
                 describers=[each.name for each in describers],
             )
             self._workers = ReadWorkers(plan, settings.read_workers)

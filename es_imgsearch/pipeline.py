@@ -96,7 +96,7 @@ class Pipeline:
         self._by_vector = VectorDescribers(vector_describers(describers))
         # Vectors come from the look-up and from every encoder.
         self._describing = threading.Lock()
-        at_once = settings.batch_size or batch_size(encoder)
+        at_once = batch_size(encoder, settings.batch_size)
         self._embedding = EmbedStage(
             VectorSource(encoder, self._stored_vectors, at_once),
             encoders_for(self._encoder, settings),
@@ -118,14 +118,7 @@ class Pipeline:
             stopping=self.stopping,
         )
         self._workers = ReadWorkers(
-            ReadPlan(
-                preparation=encoder.preparation,
-                max_pixels=settings.max_pixels,
-                memory_mb=settings.read_memory_mb,
-                timeout_seconds=settings.read_timeout_seconds,
-                describers=describers,
-                grid=grid,
-            ),
+            ReadPlan.of(settings, encoder.preparation, describers=describers, grid=grid),
             settings.read_workers,
         )
         loops = {**self._embedding.loops(), "write": self._writing.run}

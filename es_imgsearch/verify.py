@@ -54,13 +54,7 @@ def verify(store: Store, roots: Sequence[Root], settings: Settings) -> Iterator[
     store.refresh()
     prunes = Excludes(settings.exclude).prunes
     workers = ReadWorkers(
-        ReadPlan(
-            preparation=Preparation(width=8, height=8, mode="squash"),
-            max_pixels=settings.max_pixels,
-            memory_mb=settings.read_memory_mb,
-            timeout_seconds=settings.read_timeout_seconds,
-            describers=(),
-        ),
+        ReadPlan.of(settings, Preparation(width=8, height=8, mode="squash"), describers=()),
         settings.read_workers,
     )
     try:

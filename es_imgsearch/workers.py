@@ -33,6 +33,7 @@ from es_imgsearch.preparation import Preparation
 from es_imgsearch.read import Describe, Skipped, read_file
 from es_imgsearch.records import Picture
 from es_imgsearch.regions import Grid
+from es_imgsearch.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,24 @@ class ReadPlan:
     timeout_seconds: float
     describers: Sequence[str] | None = None
     grid: Grid | None = None
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        preparation: Preparation,
+        describers: Sequence[str] | None = None,
+        grid: Grid | None = None,
+    ) -> ReadPlan:
+        """With the limits that the settings give."""
+        return cls(
+            preparation=preparation,
+            max_pixels=settings.max_pixels,
+            memory_mb=settings.read_memory_mb,
+            timeout_seconds=settings.read_timeout_seconds,
+            describers=describers,
+            grid=grid,
+        )
 
     def shorter_side_pixels(self, describers: Sequence[PictureDescriber]) -> int | None:
         """What is needed of a picture by whoever gets it; None for all there is."""

@@ -137,7 +137,9 @@ class Movable(Protocol):
         """Its networks, each once; none is loaded by asking."""
 
 
-def batch_size(encoder: Encoder) -> int:
-    """How many pictures the encoder wants at once, or a middling number if it does not say."""
+def batch_size(encoder: Encoder, asked: int | None = None) -> int:
+    """How many pictures to embed at once: as asked for, as the encoder says, or 16."""
+    if asked is not None:
+        return asked
     told = getattr(encoder, "batch_size", None)
     return BATCH_SIZE if told is None else int(told)

@@ -11,7 +11,6 @@ from es_imgsearch.kibana.dashboards import dashboard
 from es_imgsearch.kibana.fields import Types, field_types
 from es_imgsearch.kibana.lens import lens_panel
 from es_imgsearch.kibana.objects import (
-    TYPES,
     Object,
     data_view,
     discover_session,
@@ -48,7 +47,7 @@ class Target:
 
     def identify(self, kind: str, name: str) -> str:
         """The id of the object of a kind of source and a name; unique within its type."""
-        return object_id(self.index, f"{name}" if kind != "data_views" else f"data-{name}")
+        return object_id(self.index, f"data-{name}" if kind == "data_views" else name)
 
 
 class Builder:
@@ -154,6 +153,3 @@ class Builder:
 
 def _lens_kind(source: Mapping[str, Any]) -> str:
     return "lnsXY" if "chart" in source else "lnsPie" if "pie" in source else ""
-
-
-__all__ = ["SAVED_HITS", "TYPES", "Builder", "SavedQuery", "Target"]

@@ -19,12 +19,18 @@ import orjson
 
 from es_imgsearch.errors import KibanaFileInvalid
 from es_imgsearch.kibana.fields import NUMBERS, Types
-from es_imgsearch.kibana.objects import CORE_VERSION, SEARCH_SOURCE, TYPE_VERSIONS, Object
+from es_imgsearch.kibana.objects import (
+    CORE_VERSION,
+    GRID_COLUMNS,
+    RECORDS,
+    SEARCH_SOURCE,
+    TYPE_VERSIONS,
+    Object,
+)
 from es_imgsearch.kibana.references import control_reference, reference_names, search_source
 from es_imgsearch.kibana.used_fields import fields_in, query_problems, unfit, unknown
 from es_imgsearch.resources import load_json
 
-_GRID_COLUMNS: Final = 48
 # Types with values that stand in columns of their own, by which documents are grouped and sorted.
 _VALUES: Final = NUMBERS | frozenset({"keyword", "boolean", "ip", "date"})
 _DATES: Final = frozenset({"date"})
@@ -35,7 +41,6 @@ _FITTING: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("min", "max"), NUMBERS | _DATES),
     **dict.fromkeys(("average", "median", "percentile", "sum"), NUMBERS),
 }
-_RECORDS: Final = "___records___"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +165,7 @@ class _Checker:
                 yield "a metric stands before a bucket"
             for column in columns.values():
                 field, operation = column["sourceField"], column["operationType"]
-                if field != _RECORDS:
+                if field != RECORDS:
                     yield from unfit(field, types, _FITTING[operation], f"for {operation}")
                 ordered_by = column.get("params", {}).get("orderBy", {}).get("columnId")
                 if ordered_by is not None and ordered_by not in columns:
@@ -264,7 +269,7 @@ def _grid_problems(
         grid = panel["gridData"]
         if panel["panelIndex"] != grid["i"]:
             yield f"the panel {panel['panelIndex']!r} stands on the grid as {grid['i']!r}"
-        if grid["x"] + grid["w"] > _GRID_COLUMNS:
+        if grid["x"] + grid["w"] > GRID_COLUMNS:
             yield f"the panel {panel['panelIndex']!r} is wider than the grid"
         if panel["type"] == "links":
             yield from _schema_problems("links", panel["embeddableConfig"]["attributes"])

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from es_imgsearch.errors import KibanaSourceInvalid
 from es_imgsearch.kibana.objects import (
+    GRID_COLUMNS,
     SEARCH_SOURCE,
     TYPES,
     Object,
@@ -21,7 +22,6 @@ from es_imgsearch.kibana.objects import (
     saved_object,
 )
 
-GRID_COLUMNS: Final = 48
 # Kinds of Lens panels on which a click can lead to the pictures behind it.
 _CLICKABLE: Final = {"lnsXY", "lnsPie"}
 _LINKS: Final = "links"

@@ -17,10 +17,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from es_imgsearch.errors import KibanaSourceInvalid
-from es_imgsearch.kibana.objects import Object, kql, reference, saved_object
+from es_imgsearch.kibana.objects import RECORDS, Object, kql, reference, saved_object
 
 _LAYER: Final = "layer"
-_RECORDS: Final = "___records___"
 _BUCKETS: Final = {"terms": "ordinal", "date_histogram": "interval", "range": "interval"}
 _METRICS: Final = {
     "average",
@@ -173,8 +172,8 @@ def _column(
     operation = source["operationType"]
     if operation not in _METRICS and operation not in _BUCKETS:
         raise KibanaSourceInvalid(f"The panel {title!r} has an unknown operation {operation!r}.")
-    field = source.get("sourceField", _RECORDS)
-    if field != _RECORDS and types.get(field) not in _DATA_TYPES:
+    field = source.get("sourceField", RECORDS)
+    if field != RECORDS and types.get(field) not in _DATA_TYPES:
         raise KibanaSourceInvalid(
             f"The panel {title!r} aggregates {field!r}, which the index does not have or cannot"
             " aggregate."

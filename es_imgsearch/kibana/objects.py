@@ -33,6 +33,9 @@ TYPES: Final = {
     "dashboards": "dashboard",
 }
 
+GRID_COLUMNS: Final = 48
+# What a Lens column counts that has no field.
+RECORDS: Final = "___records___"
 SEARCH_SOURCE: Final = "kibanaSavedObjectMeta.searchSourceJSON"
 # These are strings that hold JSON; Kibana parses them when it loads a data view.
 _JSON_OF_DATA_VIEW = (
@@ -43,7 +46,6 @@ _JSON_OF_DATA_VIEW = (
     "sourceFilters",
     "typeMeta",
 )
-# `allowNoIndex`: the index of searches is there only once something was searched for.
 _OF_SEARCH = (
     "description",
     "columns",
@@ -97,6 +99,7 @@ def kql(query: str) -> dict[str, str]:
 
 
 def data_view(identifier: str, source: Mapping[str, Any]) -> Object:
+    # The index of searches is there only where log_searches is on.
     attributes: dict[str, Any] = {"allowNoIndex": True, "fields": "[]", "runtimeFieldMap": "{}"}
     for name, value in source.items():
         if name == "sourceFilters":

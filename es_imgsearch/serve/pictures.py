@@ -54,11 +54,9 @@ class Pictures:
         self._side = settings.thumbnail_pixels
         folder = folder or platformdirs.user_cache_path("es-imgsearch") / "thumbnails"
         self._cache = DiskCache(folder, settings.thumbnail_cache_mb * 1024 * 1024)
-        plan = ReadPlan(
-            preparation=Preparation(self._side, self._side, mode="fit", resampling="lanczos"),
-            max_pixels=settings.max_pixels,
-            memory_mb=settings.read_memory_mb,
-            timeout_seconds=settings.read_timeout_seconds,
+        plan = ReadPlan.of(
+            settings,
+            Preparation(self._side, self._side, mode="fit", resampling="lanczos"),
             describers=(),
         )
         self._workers = ReadWorkers(plan, settings.read_workers)
