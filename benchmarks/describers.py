@@ -26,6 +26,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+# As the command line has it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -57,7 +61,6 @@ def main() -> int:
     parser.add_argument("--encoder", default="starter")
     parser.add_argument("--ocr", action="store_true")
     given = parser.parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     encoder = load_encoder(given.encoder, device="cpu")
     width, height = (int(side) for side in given.size.split("x"))
     names = [each.name for each in chosen_describers() if each.name != OCR]

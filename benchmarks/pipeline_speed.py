@@ -35,10 +35,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 # As the command line has it; and torch's threads that spin while they wait would count as CPU.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from photographs import write_photographs

@@ -143,9 +143,6 @@ def _indexer(
     from es_imgsearch.roots import parse_roots, register_roots
     from es_imgsearch.sealing import writing_encoder
 
-    # torch's threads would spin while they wait and take the cores from the reading workers:
-    # 200 pictures took 29 s with the default and 17 s so, on two busy cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parsed = parse_roots(roots)
     store = open_store(settings).pinned()
     info = store.info()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -60,8 +59,6 @@ def reindex(
     from es_imgsearch import migration
     from es_imgsearch.next_generation import Wanted
 
-    # As `watch` does: torch's threads would take the cores from the reading workers.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     store = open_store(settings)
     wanted = Wanted(profile=profile, sample=sample, dims_kept=dims_kept)
     is_change = click.get_current_context().params["encoder"] is not None or any(

@@ -143,7 +143,7 @@ def _measured(
         made = sample_pictures(min(count, 8), preparation.height, preparation.width)
         return {PICTURES: np.resize(made, (count, *made.shape[1:]))}
 
-    chosen, timings = measurement.measure(wanted, plans, pictures, runner)
+    chosen, timings = measurement.measure(wanted, plans, pictures, runner, cores=machine.cores)
     cosine = chosen.cosine
     if chosen.plan.backend == "onnx" and export is not None:
         cosine = export.cosine

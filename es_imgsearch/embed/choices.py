@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _LIBRARIES: Final = ("torch", "onnxruntime", "transformers", "timm")
 
 
