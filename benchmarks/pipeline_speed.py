@@ -12,7 +12,9 @@ JPEGs of 12 megapixels.  small: the encoder `starter` over 3,000 of 500 x 375.
     naive loop       Image.open, encode, es.index, one after the other, model loaded before
     clip-retrieval, rclip   their own loops over a sample, with the same weights (--peers)
 
-The limit is cores / (encode CPU + read CPU of a picture): all cores busy with nothing else.
+The limit is cores / (encode CPU + read CPU of a picture): all cores busy with nothing else.  Both
+are measured alone, each with the other core idle; a core that shares memory with a busy one is
+slower, so the limit of busy cores has both measured while the other runs beside it.
 Reading is all that a reading worker does: decode, shrink, hash, describe (but for text_in_image,
 which is left out).  Needs an Elasticsearch
 (`make es-up`, or ES_URL), which takes its share of the cores when it runs on the same machine; the
@@ -23,14 +25,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +54,7 @@ from es_imgsearch.connection import connect
 from es_imgsearch.describe import picture_describers
 from es_imgsearch.embed import Encoder, batch_size, load_encoder
 from es_imgsearch.embed.backend import run_for_pictures
+from es_imgsearch.preparation import Preparation
 from es_imgsearch.read import read_file
 from es_imgsearch.settings import available_cores, load_settings
 from es_imgsearch.store import Store
@@ -141,9 +147,9 @@ def encode_cost(encoder: Encoder, count: int) -> Cost:
     return measured(work)
 
 
-def read_cost(encoder: Encoder, files: list[Path]) -> Cost:
+def read_cost(preparation: Preparation, files: list[Path]) -> Cost:
     """What a reading worker does, on one core, with files that were read before."""
-    plan = ReadPlan(encoder.preparation, 250_000_000, 0, 0.0)
+    plan = ReadPlan(preparation, 250_000_000, 0, 0.0)
     describers = picture_describers(DESCRIBERS)
     named = [(each.name, each.describe) for each in describers]
     pixels = plan.shorter_side_pixels(describers)
@@ -161,6 +167,32 @@ def read_cost(encoder: Encoder, files: list[Path]) -> Cost:
 
     work()
     return measured(work)
+
+
+def busy_costs(encoder: Encoder, size: int, files: list[Path]) -> tuple[Cost, Cost]:
+    """Of encoding and of reading, while the other runs beside it on all cores but one."""
+    readers = max(1, available_cores() - 1)
+    with ProcessPoolExecutor(readers, multiprocessing.get_context("spawn")) as pool:
+        # Once to start the processes, which is not measured; then one after the other until
+        # encoding is done.
+        pending = [pool.submit(read_cost, encoder.preparation, files) for _ in range(readers)]
+        for each in pending:
+            each.result()
+        ended = threading.Event()
+        read: list[Cost] = []
+
+        def keep_reading() -> None:
+            while not ended.is_set():
+                read.append(pool.submit(read_cost, encoder.preparation, files).result())
+
+        threads = [threading.Thread(target=keep_reading) for _ in range(readers)]
+        for thread in threads:
+            thread.start()
+        encode = encode_cost(encoder, size)
+        ended.set()
+        for thread in threads:
+            thread.join()
+    return encode, sorted(read)[len(read) // 2]
 
 
 @contextmanager
@@ -270,7 +302,8 @@ def run(job: Job, home: Path, given: argparse.Namespace) -> list[dict[str, Any]]
     settings = load_settings()
     run_for_pictures(encoder, settings)
     encode = encode_cost(encoder, batch_size(encoder))
-    read = read_cost(encoder, files[:READ_SAMPLE])
+    read = read_cost(encoder.preparation, files[:READ_SAMPLE])
+    busy = busy_costs(encoder, batch_size(encoder), files[:READ_SAMPLE])
     cores = available_cores()
     limit = cores / (encode.cpu_seconds + read.cpu_seconds)
     start = sync_seconds(job.encoder, beginning, len(files[:START_FILES]), given.workers)
@@ -280,6 +313,7 @@ def run(job: Job, home: Path, given: argparse.Namespace) -> list[dict[str, Any]]
     speeds = {
         "encoder alone": 1 / encode.wall_seconds,
         "limit of the cores": limit,
+        "limit of busy cores": cores / sum(cost.cpu_seconds for cost in busy),
         "sync": job.files / whole[0],
         "sync, running": more / seconds,
     }
@@ -289,7 +323,8 @@ def run(job: Job, home: Path, given: argparse.Namespace) -> list[dict[str, Any]]
         speeds |= peer_rows(given.peers, model, naive)
     print(
         f"\n{job.name}: CPU of a picture: encode {encode.cpu_seconds * 1000:.1f} ms,"
-        f" read {read.cpu_seconds * 1000:.1f} ms, all of sync {cpu_seconds / more * 1000:.1f} ms;"
+        f" read {read.cpu_seconds * 1000:.1f} ms; on busy cores {busy[0].cpu_seconds * 1000:.1f}"
+        f" and {busy[1].cpu_seconds * 1000:.1f} ms; all of sync {cpu_seconds / more * 1000:.1f} ms;"
         f" {cores} cores; files of {written / job.files / 1e6:.2f} MB"
     )
     return [
