@@ -3,8 +3,8 @@
     PYTHON benchmarks/peer_loops.py MODEL_FOLDER FILE...
 
 Run by pipeline_speed.py, in a Python that has the two, and transformers < 5, which clip-retrieval
-needs without saying so; prints one JSON object, without those that are not installed or fail.  Their
-readers, batches, threads and loops are as they are (rclip 3.3: threads and ONNX Runtime;
+needs without saying so; prints one JSON object, without those that are not installed or fail.
+Their readers, batches, threads and loops are as they are (rclip 3.3: threads and ONNX Runtime;
 clip-retrieval 2.45: torch's DataLoader processes); only the download of a model is replaced by
 MODEL_FOLDER, a CLIP in the transformers format, and clip-retrieval's batch of 256 by 16, since a
 sample of fewer files would be one batch.  Loading is not counted.
