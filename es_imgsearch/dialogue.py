@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
@@ -21,25 +20,19 @@ from es_imgsearch.asked import (
     Term,
     Vector,
     combined,
-    is_vector,
     terms_of,
     texts_of,
 )
-from es_imgsearch.background import relevance_of
-from es_imgsearch.codes import Coder
 from es_imgsearch.errors import (
-    GenerationSwitched,
     ImageMissing,
     ImgSearchError,
-    NotCalibrated,
     UsageError,
 )
 from es_imgsearch.filters import filter_clauses
 from es_imgsearch.found import Asked, hits_of
 from es_imgsearch.fusion import check_facets
 from es_imgsearch.hits import Hits
-from es_imgsearch.kept_coder import coder_of
-from es_imgsearch.kept_reduction import reduction_of
+from es_imgsearch.knowledge import Knowledge
 from es_imgsearch.mapping import Meta
 from es_imgsearch.options import Plan, SearchOptions
 from es_imgsearch.parts import CONTENT, weighted_parts
@@ -48,30 +41,15 @@ from es_imgsearch.query_encoder import QueryEncoder
 from es_imgsearch.query_picture import Box, QueryPicture
 from es_imgsearch.reduced_vectors import Lookup, ReducedVectors, Refinement
 from es_imgsearch.regions import REGIONS_FIELD
-from es_imgsearch.relevance import IMAGE, TEXT, Rating, Relevance
 from es_imgsearch.retrieval import Ranking, Search, found, region_body, text_body, vector_body
 from es_imgsearch.search_log import SearchLog
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import IndexInfo
-from es_imgsearch.talk import Talk, document_request, info_request
+from es_imgsearch.talk import Talk, document_request
 from es_imgsearch.term_vectors import TermVectors
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(slots=True)
-class _Known:
-    """What is known of one generation, asked for once.
-
-    A search that is under way keeps what it began with, whatever another thread finds meanwhile.
-    """
-
-    info: IndexInfo
-    # An index that cannot tell relevance is not asked for it again: (None,).
-    relevance: tuple[Relevance | None] | None = None
-    reduced: ReducedVectors | None = None
-    coder: Coder | None = None
 
 
 def _in_one_generation(
@@ -85,13 +63,13 @@ def _in_one_generation(
 
     @wraps(method)
     def ask(self: Dialogue, /, *args: P.args, **kwargs: P.kwargs) -> Talk[R]:
-        known = self._known
+        known = self._knowledge.latest
         try:
             return (yield from method(self, *args, **kwargs))
         except ImgSearchError as error:
             # A first search learns of the index itself, and may lose it while a model loads.
-            begun_with = self._known if known is None else known
-            if error.transient or not (yield from self._is_switched(begun_with, error)):
+            begun_with = self._knowledge.latest if known is None else known
+            if error.transient or not (yield from self._knowledge.is_switched(begun_with, error)):
                 raise
         return (yield from method(self, *args, **kwargs))
 
@@ -113,11 +91,10 @@ class Dialogue:
     ) -> None:
         """`originals` opens those of a reduced index, see `originals.originals_of`."""
         self._index = index
-        self._open_originals = originals
         self._settings = settings
         self._model = model
         self._vectors = TermVectors(index, settings, model)
-        self._known: _Known | None = None
+        self._knowledge = Knowledge(index, originals)
         self._log = SearchLog(index, settings.host) if settings.log_searches else None
 
     # -- searching -------------------------------------------------------------------------
@@ -180,7 +157,7 @@ class Dialogue:
         self, plan: Plan, terms: Sequence[Term], box: Box | None
     ) -> Talk[tuple[Asked, Hits]]:
         texts = texts_of(terms)
-        known = yield from self._knowledge()
+        known = yield from self._knowledge.get()
         info = known.info
         check_facets(plan.facets, info.properties)
         if plan.regions and REGIONS_FIELD not in info.properties:
@@ -199,7 +176,7 @@ class Dialogue:
             if box is not None:
                 # Cut before it is asked for, since a sheet shows what was searched with.
                 terms = yield from self._vectors.cut(terms, box)
-            reduced = yield from self._reduced_vectors(known)
+            reduced = yield from self._knowledge.reduced_vectors(known)
             chosen = [part for part, _ in parts]
             prepared = yield from self._vectors.prepared(terms, chosen, info, reduced)
             vectors = {
@@ -213,10 +190,12 @@ class Dialogue:
                 of_terms=prepared.vectors.get(CONTENT.name, ()),
             )
             if plan.weights is None and not plan.regions:
-                rating = yield from self._rating(terms, vectors[CONTENT.name], plan, known)
+                rating = yield from self._knowledge.rating(
+                    known, terms, vectors[CONTENT.name], plan
+                )
                 asked = asked._replace(rating=rating)
             if plan.codes:
-                coder = yield from self._coder_of(known)
+                coder = yield from self._knowledge.coder(known)
                 asked = asked._replace(code=coder.code(vectors[CONTENT.name]))
             if reduced is not None:
                 if plan.weights is None:
@@ -238,12 +217,12 @@ class Dialogue:
         self, one: Query | str, other: Query | str, *, part: str = CONTENT.name
     ) -> Talk[float]:
         """The cosine of two queries, from -1 to 1: pictures, texts or stored pictures."""
-        known = yield from self._knowledge()
+        known = yield from self._knowledge.get()
         info = known.info
         ((chosen, _),) = weighted_parts({part: 1.0}, info.properties, self._index)
         terms = terms_of([one, other], ())
         texts_of(terms)
-        reduced = yield from self._reduced_vectors(known)
+        reduced = yield from self._knowledge.reduced_vectors(known)
         prepared = yield from self._vectors.prepared(terms, [chosen], info, reduced)
         a, b = prepared.vectors[chosen.name]
         return float(np.clip(a @ b, -1.0, 1.0))
@@ -261,13 +240,13 @@ class Dialogue:
     @_in_one_generation
     def embed(self, query: Query, box: Box | None = None) -> Talk[Vector]:
         """The query's vector, unit length, of shape (dims,)."""
-        known = yield from self._knowledge()
+        known = yield from self._knowledge.get()
         info = known.info
         terms = terms_of([query], ())
         texts_of(terms)
         if box is not None:
             terms = yield from self._vectors.cut(terms, box)
-        reduced = yield from self._reduced_vectors(known)
+        reduced = yield from self._knowledge.reduced_vectors(known)
         prepared = yield from self._vectors.prepared(terms, [CONTENT], info, reduced)
         return prepared.vectors[CONTENT.name][0]
 
@@ -284,13 +263,13 @@ class Dialogue:
 
         Its vector is as the index stores vectors, and it holds the tuned number of candidates.
         """
-        known = yield from self._knowledge()
+        known = yield from self._knowledge.get()
         info = known.info
         terms = terms_of(positive, negative)
         texts_of(terms)
         if box is not None:
             terms = yield from self._vectors.cut(terms, box)
-        reduced = yield from self._reduced_vectors(known)
+        reduced = yield from self._knowledge.reduced_vectors(known)
         prepared = yield from self._vectors.prepared(terms, [CONTENT], info, reduced)
         vector = combined(prepared.vectors[CONTENT.name], [each.weight for each in terms])
         if reduced is not None:
@@ -302,83 +281,12 @@ class Dialogue:
 
     def info(self) -> Talk[IndexInfo]:
         """The index as it was when first asked for; `reload` asks again."""
-        return (yield from self._knowledge()).info
+        return (yield from self._knowledge.get()).info
 
     def reload(self) -> None:
         """Forget what is known of the index, after it was tuned or extended."""
-        self._known = None
+        self._knowledge.forget()
         self._model.forget()
-
-    def _knowledge(self) -> Talk[_Known]:
-        known = self._known
-        if known is None:
-            answer = yield info_request(self._index)
-            known = self._known = _Known(IndexInfo.from_answer(answer, self._index))
-        return known
-
-    def _is_switched(self, known: _Known | None, error: ImgSearchError) -> Talk[bool]:
-        """Whether another generation serves than the one that was known; it is known then."""
-        if known is None and not isinstance(error, GenerationSwitched):
-            return False
-        try:
-            answer = yield info_request(self._index)
-        except ImgSearchError:
-            raise error from None
-        now = IndexInfo.from_answer(answer, self._index)
-        if known is not None and known.info.name == now.name:
-            return False
-        self._known = _Known(now)
-        return True
-
-    def _reduced_vectors(self, known: _Known) -> Talk[ReducedVectors | None]:
-        """What a reduced index is searched through, loaded once; None for any other."""
-        meta = known.info.meta
-        if known.reduced is None and (entry := meta.reduction) is not None:
-            reduction = yield from reduction_of(self._index, meta)
-            if reduction is not None:
-                originals = self._open_originals(meta)
-                known.reduced = ReducedVectors(reduction, entry.oversample, originals)
-        return known.reduced
-
-    def _coder_of(self, known: _Known) -> Talk[Coder]:
-        """What makes codes of queries, loaded once.  Raises UsageError where there is none."""
-        if known.coder is None:
-            known.coder = yield from coder_of(self._index, known.info.meta)
-        if known.coder is None:
-            raise UsageError(
-                f"Index {self._index!r} has no codes: leave codes out, or make them with"
-                f" `es-imgsearch codes train --index {self._index}`."
-            )
-        return known.coder
-
-    def _rating(
-        self, terms: Sequence[Term], vector: Vector, plan: Plan, known: _Known
-    ) -> Talk[Rating | None]:
-        """What gives the hits of this vector their relevance.
-
-        Raises NotCalibrated where `min_relevance` needs it and it cannot be told.
-        """
-        meta = known.info.meta
-        if meta.reduction is not None:
-            if plan.min_relevance is None:
-                return None
-            raise NotCalibrated(
-                f"Index {self._index!r} has reduced vectors, whose cosines are too rough to tell"
-                " relevance: leave min_relevance out, or search an index of whole vectors."
-            )
-        if known.relevance is None:
-            known.relevance = ((yield from relevance_of(self._index, meta)),)
-        (relevance,) = known.relevance
-        kind = _kind(terms)
-        rating = None if relevance is None or kind is None else relevance.rating(vector, kind)
-        if rating is None and plan.min_relevance is not None:
-            raise NotCalibrated(
-                f"Index {self._index!r} cannot tell the relevance of hits of"
-                f" {'a vector' if kind is None else f'queries by {kind}'}: label some pictures and"
-                f" run `es-imgsearch calibrate LABELS --index {self._index}`, or leave"
-                " min_relevance out."
-            )
-        return rating
 
     def _clauses(
         self, plan: Plan, terms: Sequence[Term], info: IndexInfo
@@ -405,18 +313,6 @@ def _as_stored(asked: Asked, reduced: ReducedVectors) -> Asked:
         ],
         of_terms=[reduced.asked_for(vector) for vector in asked.of_terms],
     )
-
-
-def _kind(terms: Sequence[Term]) -> str | None:
-    """The curve for these queries: that of pictures where one is wanted; none for bare vectors.
-
-    A query of words and pictures was not calibrated on its own: its cosines are nearer to those
-    of pictures.
-    """
-    wanted = [query for query, weight in terms if weight > 0]
-    if any(is_vector(query) for query in wanted):
-        return None
-    return TEXT if all(isinstance(query, str) for query in wanted) else IMAGE
 
 
 def _check_words(terms: Sequence[Term], texts: Sequence[Term], plan: Plan) -> None:

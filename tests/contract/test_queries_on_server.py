@@ -21,7 +21,6 @@ from es_imgsearch.answers import answers_of
 from es_imgsearch.cli import main
 from es_imgsearch.connection import connect
 from es_imgsearch.describe.layout import colour_vector
-from es_imgsearch.dialogue import _Known
 from es_imgsearch.embed.protocol import Vectors
 from es_imgsearch.errors import (
     ImageMissing,
@@ -33,6 +32,7 @@ from es_imgsearch.errors import (
     UsageError,
 )
 from es_imgsearch.hits import Hits
+from es_imgsearch.knowledge import Known
 from es_imgsearch.mapping import index_body, new_meta
 from es_imgsearch.queries import to_msearch
 from es_imgsearch.records import Root
@@ -291,7 +291,7 @@ def test_an_index_without_the_field_is_told(client: ImageSearch, indexed: Settin
     other = ImageSearch(settings=indexed)
     info = client.info
     properties = {k: v for k, v in info.properties.items() if k != "colour_embedding"}
-    other._dialogue._known = _Known(type(info)(info.name, info.meta, properties))
+    other._dialogue._knowledge.latest = Known(type(info)(info.name, info.meta, properties))
     with pytest.raises(UsageError, match=r"no field 'colour_embedding'.* init"):
         other.similar("001", weights={"colour": 1})
 
