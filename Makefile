@@ -1,6 +1,6 @@
 # Everything a person or a machine does with this checkout; CI calls the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench soak kibana es-up es-down
+.PHONY: help setup browser demo test lint docs bench soak kibana es-up es-down
 
 PYTHON_SOURCES := es_imgsearch tests dev benchmarks
 
@@ -9,6 +9,9 @@ help:  ## this list
 
 setup:  ## make .venv with everything needed, at the versions of constraints.txt
 	@dev/setup
+
+browser:  ## the Vega library, for the tests that draw Kibana's panels in Chromium
+	@npm install --prefix tests/browser --no-package-lock --ignore-scripts --silent
 
 demo: setup  ## start Elasticsearch, index real photographs as they are dropped, search them
 	@.venv/bin/python dev/demo.py

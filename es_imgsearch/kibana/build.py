@@ -152,4 +152,5 @@ class Builder:
 
 
 def _lens_kind(source: Mapping[str, Any]) -> str:
-    return "lnsXY" if "chart" in source else "lnsPie" if "pie" in source else ""
+    kinds = {"chart": "lnsXY", "pie": "lnsPie", "table": "lnsDatatable"}
+    return next((kind for layout, kind in kinds.items() if layout in source), "lnsMetric")

@@ -23,7 +23,7 @@ from es_imgsearch.kibana.objects import (
 )
 
 # Kinds of Lens panels on which a click can lead to the pictures behind it.
-_CLICKABLE: Final = {"lnsXY", "lnsPie"}
+_CLICKABLE: Final = {"lnsXY", "lnsPie", "lnsDatatable"}
 _LINKS: Final = "links"
 
 Panel = dict[str, Any]

@@ -47,6 +47,7 @@ _PARAMS: Final[Mapping[str, Mapping[str, Any]]] = {
     "range": {
         "type": "histogram",
         "maxBars": "auto",
+        "includeEmptyRows": True,
         "ranges": [{"from": 0, "to": 1000, "label": ""}],
     },
     "percentile": {"percentile": 95},

@@ -1,10 +1,10 @@
 """The readable files that saved objects are built from: the folder `kibana` of this package.
 
     data_views/NAME.yaml   discover/NAME.yaml   lens/NAME.yaml   vega/NAME.json
-    dashboards/NAME.yaml   queries.yaml
+    dashboards/NAME.yaml   inlined/NAME.json   queries.yaml
 
 `${index}` and `${service}` in them stand for the index's alias and the address of the service that
-gives thumbnails.
+gives thumbnails, `${NAME}` for the text of `inlined/NAME.json`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from es_imgsearch.errors import KibanaSourceInvalid
 from es_imgsearch.resources import folder
 
 KINDS = ("data_views", "discover", "lens", "vega", "dashboards")
+INLINED = "inlined"
 QUERIES_FILE = "queries.yaml"
 
 Source = Mapping[str, Any]
@@ -43,9 +44,10 @@ def load_sources(values: Mapping[str, str], root: Traversable | None = None) -> 
     """All of them, placeholders filled in.
 
     Raises KibanaSourceInvalid for a file that does not parse, is no mapping, or has a placeholder
-    that is not among `values`.
+    that is neither among `values` nor a file's.
     """
     root = folder("kibana") if root is None else root
+    values = {**_inlined(root / INLINED), **values}
     by_kind = {}
     for kind in KINDS:
         files = sorted((root / kind).iterdir(), key=lambda each: each.name)
@@ -58,6 +60,17 @@ def load_sources(values: Mapping[str, str], root: Traversable | None = None) -> 
     if not isinstance(queries, list) or not all(isinstance(each, str) for each in queries):
         raise KibanaSourceInvalid(f"{QUERIES_FILE} has to be a list of texts.")
     return Sources(by_kind, tuple(queries))
+
+
+def _inlined(at: Traversable) -> Mapping[str, str]:
+    """Texts that would drown what people edit, by their files' names without suffix."""
+    if not at.is_dir():
+        return {}
+    return {
+        file.name.removesuffix(".json"): file.read_text(encoding="utf-8").strip()
+        for file in at.iterdir()
+        if file.name.endswith(".json")
+    }
 
 
 def _mapping(file: Traversable, values: Mapping[str, str]) -> Source:

@@ -22,7 +22,7 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
 from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
 
-# JPEG, not WebP: vl-convert, which draws the Vega panels without a browser, reads no WebP.
+# JPEG, which whatever shows pictures can show.
 _JPEG_QUALITY: Final = 85
 _SOURCE: Final = ("image_id", "image_name", "root", "relative_path", "content_id")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fake_kibana import FakeKibana
 from kibana_queries import (
     SavedObjects,
     leaf_buckets,
@@ -21,6 +24,7 @@ from kibana_queries import (
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
+from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.generations import failures_alias
 from es_imgsearch.kibana.check import check, parse_ndjson
 from es_imgsearch.kibana.index_objects import (
@@ -37,6 +41,7 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, remove_index
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 COUNT = 24
 NOW = datetime.now(tz=UTC)
 
@@ -314,3 +319,30 @@ def test_build_and_check_on_the_command_line(shelf: tuple[Store, Settings], tmp_
     assert checked.exit_code == 1
     told = json.loads(checked.stdout)
     assert any("'kamera'" in each["what"] for each in told)
+
+
+def test_make_kibana(settings: Settings, real_store: Store, starter: Encoder):
+    """As somebody runs it in a checkout, with the encoder whose words the ready searches are."""
+    real_store.create(new_meta(seal_of(starter), "balanced", "cosine"))
+    kibana = FakeKibana()
+    try:
+        environment = {**os.environ, "ES_URL": settings.es_url, "KIBANA_URL": kibana.url}
+        command = ["make", "kibana", f"INDEX={settings.index}", "SPACE=photos"]
+        given = {"cwd": CHECKOUT, "env": environment, "capture_output": True, "text": True}
+        first = subprocess.run(command, check=False, **given)
+        assert first.returncode == 0, first.stderr
+        assert {space for space, _, _ in kibana.objects} == {"photos"}
+        written = list(kibana.objects.values())
+        assert "No problems" in first.stderr
+        assert (
+            f"{len(written)} saved objects in Kibana at {kibana.url}, space photos" in first.stderr
+        )
+        assert check(written, types_of(settings, real_store.info().properties)) == []
+        ready = [each["id"] for each in written if "-nearest-" in each["id"]]
+        # A session and a gallery for each of kibana/queries.yaml.
+        assert len(ready) == 2 * 6
+        again = subprocess.run(command, check=False, **given)
+        assert again.returncode != 0
+        assert "--overwrite" in again.stderr
+    finally:
+        kibana.close()

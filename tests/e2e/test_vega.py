@@ -1,24 +1,24 @@
-"""Every Vega panel drawn by the real library, with data of the real server and real thumbnails."""
+"""Every Vega panel in a browser, as Kibana draws it: real answers, thumbnails of the service."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import vl_convert
+from browser import Browser, Mark, Panel, Size, open_browser
 from house import House
-from kibana_queries import SavedObjects, vega_requests
+from kibana_queries import SavedObjects, leaf_buckets, vega_requests
 from PIL import Image
 
 from es_imgsearch.connection import connect
@@ -28,14 +28,10 @@ from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
 
-COLOURS = {
-    "red.png": (200, 30, 30),
-    "copy-of-red.png": (200, 30, 30),
-    "green.png": (30, 160, 60),
-    "blue.png": (40, 60, 190),
-}
-WIDTH, HEIGHT = 800, 500
-
+PANELS = ("gallery", "places", "same-bytes", "same-moment")
+# A dashboard in a window of this width: 48 columns and rows of 20 pixels, 8 between them; a
+# panel's title takes 32.
+DASHBOARD_WIDTH, ROW, GAP, TITLE = 1280, 20, 8, 32
 
 # Where they might have been taken; the photographs themselves do not say.
 PLACES = {
@@ -45,28 +41,58 @@ PLACES = {
     "astronaut.png": (29.6, -95.1), "coins.png": (40.8, 14.5), "chelsea.png": (52.9, 13.9),
     "grass.png": (-33.9, 18.4), "gravel.png": (-37.8, 145.0), "moon.png": (19.8, -155.5),
 }  # fmt: skip
+# Pairs of photographs as of one burst.
+BURSTS = {"chelsea.png": 1, "cat.png": 1, "motorcycle_left.png": 2, "motorcycle_right.png": 2}
+COPIES = {
+    "copy of astronaut.png": "astronaut.png",
+    "copy of rocket.jpg": "rocket.jpg",
+    "copy of coffee.png": "coffee.png",
+    "another copy of coffee.png": "coffee.png",
+}
 
 
-def exif_of(taken_at: str, latitude: float, longitude: float) -> Image.Exif:
+def exif_of(taken_at: str, place: tuple[float, float] | None) -> Image.Exif:
     exif = Image.Exif()
     exif[0x8769] = {0x9003: taken_at}
-    north, east = ("N" if latitude >= 0 else "S"), ("E" if longitude >= 0 else "W")
-    degrees = [(abs(each), 0.0, 0.0) for each in (latitude, longitude)]
-    exif[0x8825] = {1: north, 2: degrees[0], 3: east, 4: degrees[1]}
+    if place is not None:
+        north, east = ("N" if place[0] >= 0 else "S"), ("E" if place[1] >= 0 else "W")
+        degrees = [(abs(each), 0.0, 0.0) for each in place]
+        exif[0x8825] = {1: north, 2: degrees[0], 3: east, 4: degrees[1]}
     return exif
 
 
-@contextmanager
-def filled(
-    es_url: str, home: Path, fill: Callable[[Path], None]
+def fill(folder: Path, photographs: Path) -> None:
+    names = sorted(each.name for each in photographs.iterdir() if each.suffix in {".png", ".jpg"})
+    for number, name in enumerate(names):
+        if name in PLACES or name in BURSTS:
+            day = BURSTS.get(name, number + 3)
+            with Image.open(photographs / name) as picture:
+                exif = exif_of(f"2024:05:{day:02} 12:00:00", PLACES.get(name))
+                picture.convert("RGB").save(folder / name, exif=exif)
+        else:
+            shutil.copy(photographs / name, folder)
+    for name, original in COPIES.items():
+        shutil.copy(folder / original, folder / name)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as each:
+        yield each
+
+
+@pytest.fixture(scope="module")
+def library(
+    browser: Browser, es_url: str, photographs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[House, SavedObjects]]:
-    """What `fill` leaves in a folder, indexed and served, and the saved objects for it."""
+    """scikit-image's photographs, indexed and served, and the saved objects for them."""
+    home = tmp_path_factory.mktemp("vega")
     given = {"es_url": es_url, "index": f"t-{uuid.uuid4().hex[:12]}", "read_workers": 1}
     settings = load_settings(given, environment={})
     store = Store(connect(settings), settings.index)
     house = House(store, settings, home)
     try:
-        fill(house.folder)
+        fill(house.folder, photographs)
         indexer = house.indexer()
         try:
             sync(indexer)
@@ -82,28 +108,9 @@ def filled(
         store.client.close()
 
 
-@pytest.fixture(scope="module")
-def drawn(
-    es_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[House, SavedObjects]]:
-    """Four pictures of one colour each."""
-
-    def fill(folder: Path) -> None:
-        exif = exif_of("2024:05:01 12:00:00", 52.5, 13.4)
-        for name, colour in COLOURS.items():
-            Image.new("RGB", (60, 60), colour).save(folder / name, exif=exif)
-
-    with filled(es_url, tmp_path_factory.mktemp("vega"), fill) as each:
-        yield each
-
-
 @contextmanager
 def served(house: House, home: Path) -> Iterator[str]:
-    """The address of the service, a process of its own.
-
-    The library fetches the thumbnails while it holds this interpreter's lock, so that a thread
-    could not answer.
-    """
+    """The address of `es-imgsearch serve`, as a user starts it."""
     command = [str(Path(sys.executable).parent / "es-imgsearch"), "serve", "--port", "0"]
     command += ["--index", house.settings.index, "--es-url", house.settings.es_url]
     environment = {"XDG_CACHE_HOME": str(home), "ES_IMGSEARCH_HOST": house.settings.host}
@@ -117,91 +124,196 @@ def served(house: House, home: Path) -> Iterator[str]:
         process.communicate(timeout=20)
 
 
-def picture_of(panel: dict[str, Any], house: House) -> Image.Image:
-    """The panel as Kibana would draw it: its query's answer in place of the query."""
-    state = json.loads(panel["attributes"]["visState"])
-    spec = json.loads(state["params"]["spec"])
-    ((index, body),) = vega_requests(panel)
-    answer = house.store.request("POST", f"/{index}/_search", body)
-    (data,) = [each for each in spec["data"] if isinstance(each.get("url"), dict)]
-    for part in data.pop("format")["property"].split("."):
-        answer = answer[part]
-    del data["url"]
-    data["values"] = answer
-    spec |= {"width": WIDTH, "height": HEIGHT, "background": "white"}
-    return Image.open(io.BytesIO(vl_convert.vega_to_png(spec))).convert("RGB")
-
-
-def share_of(picture: Image.Image, colour: tuple[int, int, int]) -> float:
-    near = np.abs(np.asarray(picture, dtype=int) - colour).max(axis=2) < 24
-    return float(near.mean())
-
-
-def panel(saved: SavedObjects, end: str) -> dict[str, Any]:
-    (found,) = [each for each in saved.of("visualization") if each["id"].endswith(end)]
+def saved_panel(saved: SavedObjects, name: str) -> dict[str, Any]:
+    (found,) = [each for each in saved.of("visualization") if each["id"].endswith(f"-{name}")]
     return found
 
 
-def test_the_gallery_shows_every_picture(drawn: tuple[House, SavedObjects]):
-    house, saved = drawn
-    picture = picture_of(panel(saved, "-gallery"), house)
-    cell = 60 * 60 / (picture.width * picture.height)
-    for name, colour in COLOURS.items():
-        # The same bytes twice: two cells.
-        expected = cell * list(COLOURS.values()).count(colour)
-        assert share_of(picture, colour) > expected, name
+def answered(
+    saved: SavedObjects, name: str, house: House, **given: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A panel's specification with the server's answer in place of its query; and that answer."""
+    panel = saved_panel(saved, name)
+    spec = json.loads(json.loads(panel["attributes"]["visState"])["params"]["spec"])
+    ((index, body),) = vega_requests(panel, **given)
+    answer = house.store.request("POST", f"/{index}/_search", body)
+    (data,) = [each for each in spec["data"] if isinstance(each.get("url"), dict)]
+    del data["url"]
+    data["values"] = answer
+    return spec, answer
 
 
-def test_copies_stand_side_by_side(drawn: tuple[House, SavedObjects]):
-    house, saved = drawn
-    picture = picture_of(panel(saved, "-same-bytes"), house)
-    assert share_of(picture, COLOURS["red.png"]) > 0
-    assert share_of(picture, COLOURS["blue.png"]) == 0
+def size_of(saved: SavedObjects, name: str) -> Size:
+    """What a panel has of the dashboard that it stands on."""
+    wanted = saved_panel(saved, name)["id"]
+    for board in saved.of("dashboard"):
+        ids = {each["name"]: each["id"] for each in board["references"]}
+        for panel in json.loads(board["attributes"]["panelsJSON"]):
+            if ids.get(f"{panel['panelIndex']}:{panel.get('panelRefName')}") == wanted:
+                wide, high = panel["gridData"]["w"], panel["gridData"]["h"]
+                column = (DASHBOARD_WIDTH - 47 * GAP) / 48
+                width = wide * column + (wide - 1) * GAP
+                return int(width), high * ROW + (high - 1) * GAP - TITLE
+    raise AssertionError(f"{name} stands on no dashboard")
 
 
-def test_pictures_of_one_moment_stand_side_by_side(drawn: tuple[House, SavedObjects]):
-    house, saved = drawn
-    picture = picture_of(panel(saved, "-same-moment"), house)
-    for colour in COLOURS.values():
-        assert share_of(picture, colour) > 0
+def hits_of(name: str, answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pictures that a panel of pictures has to show."""
+    if name == "gallery":
+        return answer["hits"]["hits"]
+    groups = answer["aggregations"]["groups"]["buckets"]
+    return [hit for group in groups for hit in group["files"]["hits"]["hits"]]
 
 
-def test_places_are_tiles_on_the_map(drawn: tuple[House, SavedObjects]):
-    house, saved = drawn
-    picture = np.asarray(picture_of(panel(saved, "-places"), house), dtype=int)
-    # Berlin is right of the middle and above it; the tile is blue, and so is the legend at the
-    # left.
-    blue = (picture[:, :, 2] - picture[:, :, 0]) > 40
-    blue[:, :100] = False
-    rows, columns = np.nonzero(blue)
-    assert len(rows)
-    assert columns.mean() > picture.shape[1] / 2
-    assert rows.mean() < picture.shape[0] / 2
+def assert_in_order(panel: Panel) -> None:
+    """No picture lies on another or on a name, and all lie within the panel."""
+    shown = panel.marks("image") + [each for each in panel.marks("text") if each.text]
+    for one, other in itertools.combinations(shown, 2):
+        assert not one.overlaps(other), (one, other)
+    for each in shown:
+        assert each.left >= -1, each
+        assert each.top >= -1, each
+        assert each.right <= panel.size[0] + 1, each
+        assert each.bottom <= panel.size[1] + 1, each
 
 
-def test_photographs(es_url: str, photographs: Path, tmp_path: Path):
-    """As in docs/how-to/use-kibana.md: IMGSEARCH_TEST_PICTURES names a folder to keep them in."""
-    names = sorted(each.name for each in photographs.iterdir() if each.suffix in {".png", ".jpg"})
+def keep(panel: Panel, name: str) -> None:
+    """IMGSEARCH_TEST_PICTURES names a folder: how the pictures in docs/images are made."""
+    if folder := os.environ.get("IMGSEARCH_TEST_PICTURES"):
+        with Image.open(io.BytesIO(panel.screenshot())) as picture:
+            small = picture.convert("RGB").quantize(128)
+            small.save(Path(folder) / f"kibana-{name}.png", optimize=True)
 
-    def fill(folder: Path) -> None:
-        for number, name in enumerate(names):
-            if name in PLACES:
-                with Image.open(photographs / name) as picture:
-                    exif = exif_of(f"2024:05:{number + 1:02} 12:00:00", *PLACES[name])
-                    picture.convert("RGB").save(folder / name, exif=exif)
-            else:
-                shutil.copy(photographs / name, folder)
-        for name in ("astronaut.png", "coffee.png", "rocket.jpg"):
-            shutil.copy(folder / name, folder / f"copy of {name}")
-        shutil.copy(folder / "coffee.png", folder / "another copy of coffee.png")
 
-    kept = Path(os.environ.get("IMGSEARCH_TEST_PICTURES", tmp_path))
-    with filled(es_url, tmp_path, fill) as (house, saved):
-        for name in ("gallery", "same-bytes", "places"):
-            picture = picture_of(panel(saved, f"-{name}"), house)
-            # Photographs have colours, more than lines and letters do.
-            assert (
-                name == "places"
-                or len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 5000
-            )
-            picture.quantize(128).save(kept / f"kibana-{name}.png", optimize=True)
+@pytest.mark.parametrize("name", ["gallery", "same-bytes", "same-moment"])
+def test_every_picture_is_shown(browser: Browser, library: tuple[House, SavedObjects], name: str):
+    house, saved = library
+    spec, answer = answered(saved, name, house)
+    panel = browser.draw(spec, size_of(saved, name))
+    assert panel.complaints == []
+    hits = hits_of(name, answer)
+    assert len(hits) >= 4
+    images = panel.marks("image")
+    assert sorted(each.url.rpartition("/")[2] for each in images) == sorted(
+        hit["_id"] for hit in hits
+    )
+    assert all(each.is_loaded for each in images)
+    assert {each.url for each in panel.answers} == {each.url for each in images}
+    assert {(each.status, each.headers["content-type"]) for each in panel.answers} == {
+        (200, "image/jpeg")
+    }
+    names = [each.text for each in panel.marks("text") if each.text]
+    assert sorted(names) == sorted(hit["_source"]["image_name"] for hit in hits)
+    for image, hit in zip(images, hits, strict=True):
+        shape = hit["_source"]["width"] / hit["_source"]["height"]
+        drawn = (image.right - image.left) / (image.bottom - image.top)
+        assert drawn == pytest.approx(shape, rel=0.05)
+    assert_in_order(panel)
+    keep(panel, name)
+    panel.resize((panel.size[0] * 2 // 3, panel.size[1] * 2 // 3))
+    assert panel.complaints == []
+    assert_in_order(panel)
+
+
+def test_files_of_one_group_stand_in_one_line(
+    browser: Browser, library: tuple[House, SavedObjects]
+):
+    house, saved = library
+    spec, answer = answered(saved, "same-bytes", house)
+    panel = browser.draw(spec, size_of(saved, "same-bytes"))
+    lines: dict[float, int] = {}
+    for each in panel.marks("image"):
+        lines[round(each.bottom)] = lines.get(round(each.bottom), 0) + 1
+    groups = answer["aggregations"]["groups"]["buckets"]
+    assert [lines[bottom] for bottom in sorted(lines)] == [each["doc_count"] for each in groups]
+    assert sorted(lines.values()) == [2, 2, 3]
+
+
+def test_a_click_opens_the_original_and_a_tooltip_says_what_it_is(
+    browser: Browser, library: tuple[House, SavedObjects]
+):
+    house, saved = library
+    spec, _ = answered(saved, "gallery", house)
+    panel = browser.draw(spec, size_of(saved, "gallery"))
+    name = "coffee.png"
+    (label,) = [each for each in panel.marks("text") if each.text == name]
+    image = min(
+        panel.marks("image"),
+        key=lambda each: abs(each.middle[0] - label.middle[0]) + abs(each.bottom - label.top),
+    )
+    panel.page.mouse.move(*image.middle)
+    assert panel.told("tooltip") == {"Name": name, "Folder": "r/"}
+    with panel.page.expect_navigation() as navigated:
+        panel.page.mouse.click(*image.middle)
+    opened = navigated.value
+    assert opened.url == image.link
+    assert (opened.status, opened.headers["content-type"]) == (200, "image/png")
+    assert opened.body() == (house.folder / name).read_bytes()
+
+
+def tiles_of(panel: Panel) -> list[Mark]:
+    return [each for each in panel.marks("rect") if each.name == "tile"]
+
+
+def test_places_lie_where_they_are(browser: Browser, library: tuple[House, SavedObjects]):
+    house, saved = library
+    spec, answer = answered(saved, "places", house)
+    panel = browser.draw(spec, size_of(saved, "places"))
+    assert panel.complaints == []
+    tiles = tiles_of(panel)
+    assert len(tiles) == len(leaf_buckets(answer["aggregations"]))
+    assert sum(each.datum["doc_count"] for each in tiles) == len(PLACES) + len(COPIES)
+    # Against the lines of the map, which Vega's own projection places.
+    texts = {each.text: each for each in panel.marks("text") if each.text}
+    line = {name: texts[name].left for name in ("120° W", "0°", "120° E")}
+    for each in tiles:
+        west, east = each.datum["west"], each.datum["east"]
+        degree = (line["120° E"] - line["120° W"]) / 240
+        expected = line["0°"] - 2 + (west + east) / 2 * degree
+        assert each.middle[0] == pytest.approx(expected, abs=1)
+    places = {each.datum["where"]: each for each in tiles}
+    assert texts["60° N"].bottom < places["53° N, 14° E"].middle[1] < texts["30° N"].bottom
+    assert places["36° S, 146° E"].middle[1] > texts["30° S"].bottom
+    (land,) = [each for each in panel.marks("shape") if each.right - each.left > 500][:1]
+    assert land.top < texts["60° N"].bottom
+    with Image.open(io.BytesIO(panel.screenshot())) as picture:
+        # The middle of Africa, and of the Atlantic off it.
+        equator = texts["60° N"].bottom + (texts["60° S"].bottom - texts["60° N"].bottom) / 2
+        of_land = picture.convert("RGB").getpixel((int(line["0°"] + 22 * degree), int(equator)))
+        of_sea = picture.convert("RGB").getpixel((int(line["0°"] - 22 * degree), int(equator)))
+    assert of_land != of_sea
+    keep(panel, "places")
+
+
+def test_a_click_on_a_tile_leaves_its_pictures(
+    browser: Browser, library: tuple[House, SavedObjects]
+):
+    house, saved = library
+    spec, _ = answered(saved, "places", house)
+    panel = browser.draw(spec, size_of(saved, "places"))
+    for tile in tiles_of(panel):
+        panel.page.mouse.click(*tile.middle)
+        added = panel.told("filters").pop()
+        assert added["index"] == house.store.index
+        assert added["alias"] == f"Taken near {tile.datum['where']}"
+        found = house.store.request(
+            "POST", f"/{house.store.index}/_search", {"query": added["query"]}
+        )
+        assert found["hits"]["total"]["value"] == tile.datum["doc_count"]
+    panel.page.mouse.move(*tile.middle)
+    assert panel.told("tooltip") == {
+        "Pictures": tile.datum["doc_count"],
+        "Near": tile.datum["where"],
+    }
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_nothing_found_is_told(browser: Browser, library: tuple[House, SavedObjects], name: str):
+    house, saved = library
+    spec, answer = answered(saved, name, house, since="now-60y", until="now-59y")
+    assert answer["hits"]["total"]["value"] == 0
+    panel = browser.draw(spec, size_of(saved, name))
+    assert panel.complaints == []
+    assert panel.marks("image") == []
+    told = [each.text for each in panel.marks("text") if each.text and each.text.startswith("No")]
+    assert len(told) == 1

@@ -82,6 +82,66 @@ def test_a_saved_query_is_scored_in_its_session_and_a_pill_on_its_dashboard(buil
     assert source["filter"][0]["query"] == {"knn": KNN}
 
 
+def boards(built: list[Object]) -> dict[str, Object]:
+    return {
+        each["id"].removeprefix("es-imgsearch-holidays-"): each
+        for each in built
+        if each["type"] == "dashboard"
+    }
+
+
+def test_each_dashboard_of_pictures_has_every_control(built: list[Object]):
+    for name, board in boards(built).items():
+        controls = json.loads(board["attributes"]["controlGroupInput"]["panelsJSON"])
+        ordered = sorted(controls, key=lambda each: controls[each]["order"])
+        if name == "search-quality":
+            assert ordered == ["kind", "mode", "host", "time"]
+        else:
+            pictures = ["root", "folder", "tags", "colours", "camera", "year_taken", "time"]
+            assert ordered == pictures, name
+
+
+def test_each_dashboard_leads_to_every_other(built: list[Object]):
+    own = boards(built)
+    names = own.keys() - {"nearest-a-dog-at-sea"}
+    for name, board in own.items():
+        (links,) = [
+            each
+            for each in json.loads(board["attributes"]["panelsJSON"])
+            if each["type"] == "links"
+        ]
+        led_to = {each["id"] for each in links["embeddableConfig"]["attributes"]["links"]}
+        assert led_to == names - {name}
+
+
+def test_charts_and_tables_lead_to_discover(built: list[Object]):
+    kinds = {
+        each["id"]: each["attributes"]["visualizationType"]
+        for each in built
+        if each["type"] == "lens"
+    }
+    seen = set()
+    for board in boards(built).values():
+        ids = {each["name"]: each["id"] for each in board["references"]}
+        for panel in json.loads(board["attributes"]["panelsJSON"]):
+            if panel["type"] == "lens":
+                kind = kinds[ids[f"{panel['panelIndex']}:{panel['panelRefName']}"]]
+                enhancements = panel["embeddableConfig"]["enhancements"]
+                assert ("dynamicActions" in enhancements) == (kind != "lnsMetric")
+                seen.add(kind)
+    assert seen == {"lnsXY", "lnsPie", "lnsDatatable", "lnsMetric"}
+
+
+def test_the_land_of_the_map_is_one_short_line(built: list[Object]):
+    state = json.loads(one(built, "visualization", "-places")["attributes"]["visState"])
+    text = state["params"]["spec"]
+    (land,) = [each for each in json.loads(text)["data"] if each["name"] == "land"]
+    assert json.loads(land["values"])["objects"].keys() == {land["format"]["feature"]}
+    assert len(land["values"]) < 60_000
+    # People edit the rest in Kibana.
+    assert sorted(len(line) for line in text.splitlines())[-2] < 400
+
+
 def attributes(change: Callable[[Any], None], name: str) -> Callable[[Object], None]:
     """A change of a JSON string among the attributes; a dot leads into one of them."""
 
