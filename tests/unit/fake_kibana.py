@@ -7,6 +7,7 @@ missing references by the rules of Kibana's importer.
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from base64 import b64encode
 from email.parser import BytesParser
@@ -21,7 +22,7 @@ CHECKED = {"index-pattern", "search"}
 class FakeKibana:
     """`scripted` answers (code, body) the next imports get instead of the real ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.levels = ["available"]
         self.version: str | None = "8.19.4"
@@ -57,7 +58,10 @@ class FakeKibana:
                 self.wfile.write(content)
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:

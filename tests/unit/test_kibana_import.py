@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from click.testing import CliRunner, Result
 from fake_kibana import FakeKibana
 
@@ -163,6 +165,26 @@ def test_a_kibana_that_is_not_there(fake: FakeKibana, settings: Settings, conten
     fake.close()
     with pytest.raises(KibanaUnreachable, match="is it running, and is kibana_url right"):
         Kibana(settings).import_objects(content, overwrite=False)
+
+
+def test_over_tls_with_an_authority_of_ones_own(content: bytes, tmp_path: Path):
+    authority, authority_file = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(authority_file)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    fake = FakeKibana(tls)
+    try:
+        trusting = load_settings({"kibana_url": fake.url, "kibana_ca_certs": str(authority_file)})
+        kibana = Kibana(trusting)
+        assert kibana.wait(0) == "8.19.4"
+        assert kibana.import_objects(content, overwrite=False).written
+        strange = Kibana(load_settings({"kibana_url": fake.url}))
+        with pytest.raises(KibanaUnreachable, match=r"is not trusted .*: set kibana_ca_certs"):
+            strange.import_objects(content, overwrite=False)
+        with pytest.raises(KibanaUnreachable, match="not trusted"):
+            strange.wait(0)
+    finally:
+        fake.close()
 
 
 def test_certificates_that_are_not_there(tmp_path: Path):
