@@ -123,7 +123,9 @@ class Browser:
         return panel
 
     def _console(self, message: Any) -> None:
-        if message.type in {"error", "warning"}:
+        # A picture opened by itself has Chromium look for an icon of the service.
+        is_of_icon = message.location.get("url", "").endswith("/favicon.ico")
+        if message.type in {"error", "warning"} and not is_of_icon:
             self._complain(f"console: {message.text}")
 
     def _response(self, response: Response) -> None:

@@ -35,14 +35,19 @@ DASHBOARD_WIDTH, ROW, GAP, TITLE = 1280, 20, 8, 32
 
 # Where they might have been taken; the photographs themselves do not say.
 PLACES = {
-    "brick.png": (52.5, 13.4), "cat.png": (52.2, 12.8), "coffee.png": (48.2, 16.4),
+    "brick.png": (52.5, 13.4), "color.png": (52.2, 12.8), "coffee.png": (48.2, 16.4),
     "camera.png": (42.4, -71.1), "rocket.jpg": (28.5, -80.6), "horse.png": (47.1, 7.2),
     "hubble_deep_field.jpg": (39.3, -76.6), "motorcycle_left.png": (38.9, -77.0),
     "astronaut.png": (29.6, -95.1), "coins.png": (40.8, 14.5), "chelsea.png": (52.9, 13.9),
     "grass.png": (-33.9, 18.4), "gravel.png": (-37.8, 145.0), "moon.png": (19.8, -155.5),
 }  # fmt: skip
 # Pairs of photographs as of one burst.
-BURSTS = {"chelsea.png": 1, "cat.png": 1, "motorcycle_left.png": 2, "motorcycle_right.png": 2}
+BURSTS = {
+    "chessboard_GRAY.png": 1,
+    "chessboard_RGB.png": 1,
+    "motorcycle_left.png": 2,
+    "motorcycle_right.png": 2,
+}
 COPIES = {
     "copy of astronaut.png": "astronaut.png",
     "copy of rocket.jpg": "rocket.jpg",
@@ -62,15 +67,16 @@ def exif_of(taken_at: str, place: tuple[float, float] | None) -> Image.Exif:
 
 
 def fill(folder: Path, photographs: Path) -> None:
+    """scikit-image's photographs, at a size that is read in no time."""
     names = sorted(each.name for each in photographs.iterdir() if each.suffix in {".png", ".jpg"})
     for number, name in enumerate(names):
+        exif = Image.Exif()
         if name in PLACES or name in BURSTS:
-            day = BURSTS.get(name, number + 3)
-            with Image.open(photographs / name) as picture:
-                exif = exif_of(f"2024:05:{day:02} 12:00:00", PLACES.get(name))
-                picture.convert("RGB").save(folder / name, exif=exif)
-        else:
-            shutil.copy(photographs / name, folder)
+            exif = exif_of(f"2024:05:{BURSTS.get(name, number + 3):02} 12:00:00", PLACES.get(name))
+        with Image.open(photographs / name) as picture:
+            picture.thumbnail((480, 480))
+            small = picture.convert("RGB")
+        small.save(folder / name, exif=exif, compress_level=1, quality=90)
     for name, original in COPIES.items():
         shutil.copy(folder / original, folder / name)
 
@@ -87,7 +93,12 @@ def library(
 ) -> Iterator[tuple[House, SavedObjects]]:
     """scikit-image's photographs, indexed and served, and the saved objects for them."""
     home = tmp_path_factory.mktemp("vega")
-    given = {"es_url": es_url, "index": f"t-{uuid.uuid4().hex[:12]}", "read_workers": 1}
+    given: dict[str, Any] = {
+        "es_url": es_url,
+        "index": f"t-{uuid.uuid4().hex[:12]}",
+        "read_workers": 1,
+    }
+    given["describers"] = ["-text_in_image"]
     settings = load_settings(given, environment={})
     store = Store(connect(settings), settings.index)
     house = House(store, settings, home)
@@ -192,7 +203,7 @@ def test_every_picture_is_shown(browser: Browser, library: tuple[House, SavedObj
     panel = browser.draw(spec, size_of(saved, name))
     assert panel.complaints == []
     hits = hits_of(name, answer)
-    assert len(hits) >= 4
+    assert len(hits) >= 7
     images = panel.marks("image")
     assert sorted(each.url.rpartition("/")[2] for each in images) == sorted(
         hit["_id"] for hit in hits
@@ -226,7 +237,7 @@ def test_files_of_one_group_stand_in_one_line(
         lines[round(each.bottom)] = lines.get(round(each.bottom), 0) + 1
     groups = answer["aggregations"]["groups"]["buckets"]
     assert [lines[bottom] for bottom in sorted(lines)] == [each["doc_count"] for each in groups]
-    assert sorted(lines.values()) == [2, 2, 3]
+    assert len(lines) >= len(set(COPIES.values()))
 
 
 def test_a_click_opens_the_original_and_a_tooltip_says_what_it_is(
@@ -242,7 +253,7 @@ def test_a_click_opens_the_original_and_a_tooltip_says_what_it_is(
         key=lambda each: abs(each.middle[0] - label.middle[0]) + abs(each.bottom - label.top),
     )
     panel.page.mouse.move(*image.middle)
-    assert panel.told("tooltip") == {"Name": name, "Folder": "r/"}
+    assert panel.told("tooltip") == {"Name": name, "Folder": "r"}
     with panel.page.expect_navigation() as navigated:
         panel.page.mouse.click(*image.middle)
     opened = navigated.value
@@ -255,6 +266,16 @@ def tiles_of(panel: Panel) -> list[Mark]:
     return [each for each in panel.marks("rect") if each.name == "tile"]
 
 
+def tile_at(tiles: list[Mark], latitude: float, longitude: float) -> Mark:
+    (found,) = [
+        each
+        for each in tiles
+        if each.datum["south"] <= latitude < each.datum["north"]
+        and each.datum["west"] <= longitude < each.datum["east"]
+    ]
+    return found
+
+
 def test_places_lie_where_they_are(browser: Browser, library: tuple[House, SavedObjects]):
     house, saved = library
     spec, answer = answered(saved, "places", house)
@@ -265,23 +286,21 @@ def test_places_lie_where_they_are(browser: Browser, library: tuple[House, Saved
     assert sum(each.datum["doc_count"] for each in tiles) == len(PLACES) + len(COPIES)
     # Against the lines of the map, which Vega's own projection places.
     texts = {each.text: each for each in panel.marks("text") if each.text}
-    line = {name: texts[name].left for name in ("120° W", "0°", "120° E")}
+    west, east = (texts[name].left - 2 for name in ("120° W", "120° E"))
+    degree, zero = (east - west) / 240, (west + east) / 2
     for each in tiles:
-        west, east = each.datum["west"], each.datum["east"]
-        degree = (line["120° E"] - line["120° W"]) / 240
-        expected = line["0°"] - 2 + (west + east) / 2 * degree
-        assert each.middle[0] == pytest.approx(expected, abs=1)
-    places = {each.datum["where"]: each for each in tiles}
-    assert texts["60° N"].bottom < places["53° N, 14° E"].middle[1] < texts["30° N"].bottom
-    assert places["36° S, 146° E"].middle[1] > texts["30° S"].bottom
-    (land,) = [each for each in panel.marks("shape") if each.right - each.left > 500][:1]
-    assert land.top < texts["60° N"].bottom
-    with Image.open(io.BytesIO(panel.screenshot())) as picture:
-        # The middle of Africa, and of the Atlantic off it.
-        equator = texts["60° N"].bottom + (texts["60° S"].bottom - texts["60° N"].bottom) / 2
-        of_land = picture.convert("RGB").getpixel((int(line["0°"] + 22 * degree), int(equator)))
-        of_sea = picture.convert("RGB").getpixel((int(line["0°"] - 22 * degree), int(equator)))
-    assert of_land != of_sea
+        longitude = (each.datum["west"] + each.datum["east"]) / 2
+        assert each.middle[0] == pytest.approx(zero + longitude * degree, abs=1)
+    assert texts["60° N"].bottom < tile_at(tiles, 52.5, 13.4).middle[1] < texts["30° N"].bottom
+    assert tile_at(tiles, -37.8, 145.0).middle[1] > texts["30° S"].bottom
+    with Image.open(io.BytesIO(panel.screenshot())) as opened:
+        picture = opened.convert("RGB")
+    # On the equator, within Africa and as far out on the Atlantic; off the lines of the map.
+    equator = (texts["60° N"].bottom + texts["60° S"].bottom) / 2 + 4
+    on_land, at_sea = (
+        picture.getpixel((int(zero + longitude * degree), int(equator))) for longitude in (22, -22)
+    )
+    assert (on_land, at_sea) == ((0xDF, 0xE3, 0xE8), (0xF5, 0xF7, 0xFA))
     keep(panel, "places")
 
 
