@@ -180,7 +180,12 @@ def _failure(errors: list[Mapping[str, Any]]) -> KibanaError:
             f"Nothing was written, since some objects are there already: {text}. --overwrite"
             " replaces them."
         )
-    return KibanaRejected(f"Kibana did not write everything: {text or 'it gives no reason'}.")
+    advice = ""
+    if "missing_references" in kinds:
+        advice = " Import everything first: `es-imgsearch kibana import` without a file."
+    return KibanaRejected(
+        f"Kibana did not write everything: {text or 'it gives no reason'}.{advice}"
+    )
 
 
 def _words(failed: Mapping[str, Any]) -> str:
@@ -193,7 +198,9 @@ def _words(failed: Mapping[str, Any]) -> str:
         there = ", ".join(each["id"] for each in error.get("destinations", []))
         return f"{name} exists more than once ({there})"
     if kind == "missing_references":
-        missing = ", ".join(f"{each['type']}/{each['id']}" for each in error["references"])
+        # A dashboard names its data view once for each of its controls.
+        names = dict.fromkeys(f"{each['type']}/{each['id']}" for each in error["references"])
+        missing = ", ".join(names)
         return f"{name} refers to {missing}, which Kibana does not have"
     if kind == "unsupported_type":
         return f"{name} is of a type that this Kibana does not know"

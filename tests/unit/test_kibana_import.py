@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,8 +73,13 @@ def test_a_file_with_parts_missing(fake: FakeKibana, settings: Settings, content
         for line in content.splitlines(keepends=True)
         if json.loads(line).get("type") != "index-pattern"
     ]
-    with pytest.raises(KibanaRejected, match=r"refers to index-pattern/.* does not have"):
+    with pytest.raises(KibanaRejected, match=r"refers to index-pattern/.* does not have") as told:
         Kibana(settings).import_objects(b"".join(lines), overwrite=False)
+    assert "`es-imgsearch kibana import`" in str(told.value)
+    # Each once, however often an object refers to it.
+    for each in str(told.value).split("; "):
+        names = re.findall(r"index-pattern/[\w-]+", each)
+        assert len(names) == len(set(names))
     assert not fake.objects
 
 
