@@ -94,7 +94,7 @@ class Panel:
     def resize(self, size: Size) -> None:
         self.size = size
         self.page.set_viewport_size({"width": size[0], "height": size[1]})
-        self.page.evaluate("size => resize(...size)", list(size))
+        self.page.evaluate("size => byItself(resize, ...size)", list(size))
         self.wait()
 
     def screenshot(self) -> bytes:
@@ -118,7 +118,7 @@ class Browser:
         self._panel = panel = Panel(self._page, size, [])
         self._page.set_viewport_size({"width": size[0], "height": size[1]})
         self._page.goto(self._address)
-        self._page.evaluate("given => draw(...given)", [spec, *size])
+        self._page.evaluate("given => byItself(draw, ...given)", [spec, *size])
         panel.wait()
         return panel
 
