@@ -11,7 +11,8 @@ setup:  ## make .venv with everything needed, at the versions of constraints.txt
 	@dev/setup
 
 browser:  ## the Vega library, for the tests that draw Kibana's panels in Chromium
-	@npm install --prefix tests/browser --no-package-lock --ignore-scripts --silent
+	@npm install --prefix tests/browser --no-package-lock --ignore-scripts \
+	 --no-audit --no-fund --loglevel=error
 
 demo: setup  ## start Elasticsearch, index real photographs as they are dropped, search them
 	@.venv/bin/python dev/demo.py

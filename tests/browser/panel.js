@@ -87,7 +87,6 @@ function marks() {
   return [...items(root, left + padding.left, top + padding.top)].map(({ mark, item, x, y }) => ({
     type: mark.marktype,
     name: mark.name || null,
-    role: mark.role || null,
     left: x + item.bounds.x1,
     top: y + item.bounds.y1,
     right: x + item.bounds.x2,

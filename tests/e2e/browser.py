@@ -1,4 +1,4 @@
-"""Vega panels in headless Chromium, drawn by the libraries and under the rules of Kibana 8.19."""
+"""Vega panels in headless Chromium, drawn by the libraries and under the rules that Kibana has."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ class Mark:
 
     type: str
     name: str | None
-    role: str | None
     left: float
     top: float
     right: float

@@ -93,12 +93,12 @@ def library(
 ) -> Iterator[tuple[House, SavedObjects]]:
     """scikit-image's photographs, indexed and served, and the saved objects for them."""
     home = tmp_path_factory.mktemp("vega")
-    given: dict[str, Any] = {
+    given = {
         "es_url": es_url,
         "index": f"t-{uuid.uuid4().hex[:12]}",
         "read_workers": 1,
+        "describers": ["-text_in_image"],
     }
-    given["describers"] = ["-text_in_image"]
     settings = load_settings(given, environment={})
     store = Store(connect(settings), settings.index)
     house = House(store, settings, home)
