@@ -99,4 +99,11 @@ function marks() {
   }));
 }
 
-const allLoaded = () => marks().every((each) => each.is_loaded !== false);
+/** Until every picture is there, or the time is over; and drawn, two frames later. */
+async function settle(milliseconds) {
+  const end = performance.now() + milliseconds;
+  while (marks().some((each) => each.is_loaded === false) && performance.now() < end) {
+    await new Promise((done) => setTimeout(done, 10));
+  }
+  await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+}

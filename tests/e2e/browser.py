@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Response, sync_playwright
-from playwright.sync_api import TimeoutError as TooLong
 
 _FOLDER = Path(__file__).resolve().parents[1] / "browser"
 _PACKAGES = _FOLDER / "node_modules"
@@ -82,11 +81,7 @@ class Panel:
 
     def wait(self) -> None:
         """Until every picture is there and drawn; those that never come are for `marks` to tell."""
-        with suppress(TooLong):
-            self.page.wait_for_function("allLoaded()", timeout=_LOADED_MS)
-        self.page.evaluate(
-            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-        )
+        self.page.evaluate("milliseconds => settle(milliseconds)", _LOADED_MS)
         self.complaints += self.told("complaints")
         self.page.evaluate("told.complaints.length = 0")
 
