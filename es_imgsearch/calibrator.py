@@ -17,7 +17,9 @@ from es_imgsearch.relevance import IMAGE, MIN_BACKGROUND, TEXT, Curve, Floats, s
 from es_imgsearch.talk import converse
 
 if TYPE_CHECKING:
+    from es_imgsearch.embed import Encoder
     from es_imgsearch.search import ImageSearch
+    from es_imgsearch.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,21 @@ def calibrate(search: ImageSearch, labels: Labels | None = None) -> Calibrated:
     get a curve where the encoder knows texts, picture queries always.
 
     Raises NotCalibrated where there are neither labels nor shipped curves, LabelsInvalid for a
-    file of queries, UsageError where pictures or right hits are too few.
+    file of queries, UsageError where pictures or right hits are too few, GenerationSwitched where
+    the index becomes another generation meanwhile.
     """
-    store, info = search._store, search.info
+    store = search._store.pinned()
+    with store.while_serving("calibrate"):
+        found = _calibrated(search, store, labels)
+    search.reload()
+    return found
+
+
+def _calibrated(search: ImageSearch, store: Store, labels: Labels | None) -> Calibrated:
+    info = store.info()
     seal = info.meta.seal
     store.refresh()
-    sampled = converse(background.sample(store.index), store.send)
+    sampled = converse(background.sample(store.pictures), store.send)
     if len(sampled.vectors) < MIN_BACKGROUND:
         raise UsageError(
             f"Index {store.index!r} holds {len(sampled.vectors)} different pictures, too few to"
@@ -62,19 +73,22 @@ def calibrate(search: ImageSearch, labels: Labels | None = None) -> Calibrated:
             )
         found = Calibrated(curves, background=len(sampled.vectors))
     else:
-        found = _fitted(search, labels, sampled.vectors)
+        encoder = search._model.encoder(info) if seal.supports_text else None
+        found = _fitted(store, encoder, labels, sampled.vectors)
+    # The background belongs to the index, whichever generation serves.
+    store.check_serving()
     background.store_background(store, seal, sampled)
     store.update_meta(lambda meta: replace(meta, relevance=found.curves))
-    search.reload()
     return found
 
 
-def _fitted(search: ImageSearch, labels: Labels, foreign: Floats) -> Calibrated:
+def _fitted(store: Store, encoder: Encoder | None, labels: Labels, foreign: Floats) -> Calibrated:
+    """Curves of these labels; those of texts where there is an encoder for them."""
     if not labels.pictures:
         raise LabelsInvalid("Calibrating takes labels of pictures, not queries.")
-    places = Places(search, labels.pictures)
+    places = Places(store, labels.pictures)
     paths = [path for path in labels.pictures if path in places.id_of]
-    pictures = vectors_of(search, [places.id_of[path] for path in paths])
+    pictures = vectors_of(store, [places.id_of[path] for path in paths])
     questions = questions_of({path: labels.pictures[path] for path in paths})
     row_of = {path: row for row, path in enumerate(paths)}
     has = np.zeros((len(questions), len(paths)), dtype=bool)
@@ -82,8 +96,8 @@ def _fitted(search: ImageSearch, labels: Labels, foreign: Floats) -> Calibrated:
         row[[row_of[path] for path in question.relevant]] = True
     shares = has.T.astype(np.int64) @ has.astype(np.int64) > 0
     asked = {IMAGE: (pictures, shares)}
-    if search.info.meta.seal.supports_text:
-        texts = search.encoder.embed_texts([question.name for question in questions])
+    if encoder is not None:
+        texts = encoder.embed_texts([question.name for question in questions])
         asked = {TEXT: (texts, has), **asked}
     curves, quality = {}, {}
     for kind, (queries, right) in asked.items():

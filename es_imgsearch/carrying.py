@@ -18,12 +18,13 @@ from itertools import islice
 from typing import Any
 
 from es_imgsearch.carried_vectors import CarriedVectors, Document, Made
-from es_imgsearch.codes import CODE_FIELD
+from es_imgsearch.codes import CODE_FIELD, Coder, code_mapping
 from es_imgsearch.documents import failure_document, vector_fields
 from es_imgsearch.embed import Encoder, batch_size
 from es_imgsearch.errors import ReadError, StoreDenied, StoreRejected
 from es_imgsearch.generations import Carried
-from es_imgsearch.mapping import VECTOR_FIELD, Meta
+from es_imgsearch.kept_coder import load_coder
+from es_imgsearch.mapping import VECTOR_FIELD, Meta, with_learned
 from es_imgsearch.reconcile import Kind, Seen, differences
 from es_imgsearch.records import Change, Embedded, FileState, disk_path, image_id
 from es_imgsearch.reduction import Reduction
@@ -100,6 +101,7 @@ class Carrier:
         self._from, self._to = source.info(), target.info()
         check_readable(self._from.properties, self._from.left_out, source.index)
         self._reduction = reduction
+        self._coder: Coder | None = None
         self._on_progress = on_progress
         self._vectors: CarriedVectors | None = None
         if encoder is not None:
@@ -128,14 +130,16 @@ class Carrier:
 
     def __call__(self) -> Pass:
         """One pass.  Raises what the store does; a `transient` error lets it be called again."""
+        # Before it is looked what was learned: what is recoded after that is newer than this.
+        until = self._source.checkpoints()
         self._from, self._to = self._source.info(), self._target.info()
         if self._vectors is not None:
             self._vectors.begin(self._from.meta)
         self._map_fields()
+        self._learn()
         self._done, self._writes = Pass(), []
         carried = self._to.meta.carried
         since = carried.until if carried and carried.source == self._source.generation else None
-        until = self._source.checkpoints()
         if since is None:
             # What is written from here on is newer than this, whenever the first pass ends.
             self._note(until)
@@ -220,16 +224,14 @@ class Carrier:
             document[VECTOR_FIELD] = self._reduction.reduce(document[VECTOR_FIELD][None])[0]
         if self._to.meta.grid is None:
             document.pop(REGIONS_FIELD, None)
-        if self._to.meta.codes != self._from.meta.codes:
-            document.pop(CODE_FIELD, None)
-        self._write(Write(document["image_id"], document=document))
+        document.pop(CODE_FIELD, None)
+        self._write_picture(document)
 
     def _embedded(self, document: Document, outcome: Made) -> None:
         if isinstance(outcome, Embedded):
             left = {*_MADE_BY_THE_ENCODER, "embed_ms"}
             kept = {name: value for name, value in document.items() if name not in left}
-            made = {**kept, **outcome.fields, **vector_fields(outcome)}
-            self._write(Write(document["image_id"], document=made))
+            self._write_picture({**kept, **outcome.fields, **vector_fields(outcome)})
             return
         if isinstance(outcome, ReadError):
             self._fail(document, outcome)
@@ -249,6 +251,11 @@ class Carrier:
         self._done.lacking[document["image_id"]] = document["root"], reason
 
     # -- writing -----------------------------------------------------------------------------
+
+    def _write_picture(self, document: Document) -> None:
+        if self._coder is not None:
+            document[CODE_FIELD] = self._coder.code(document[VECTOR_FIELD])
+        self._write(Write(document["image_id"], document=document))
 
     def _write(self, write: Write, *, counts: bool = True) -> None:
         self._writes.append(write)
@@ -298,6 +305,20 @@ class Carrier:
                 if name not in known and name not in _MADE_BY_THE_ENCODER
             }
         )
+
+    def _learn(self) -> None:
+        """Take over what was learned of the source's vectors since, and load the coder."""
+        source, mapped = self._from.meta, self._to.properties.get(CODE_FIELD)
+        if source.codes and mapped and mapped["dims"] != source.codes.bits:
+            # Its own codes are as good.
+            source = replace(source, codes=None)
+        learned = with_learned(self._to.meta, source)
+        if learned != self._to.meta:
+            if learned.codes and not mapped:
+                self._target.map_fields({CODE_FIELD: code_mapping(learned.codes.bits)})
+            self._target.update_meta(lambda meta: with_learned(meta, source))
+            self._to = self._target.info()
+        self._coder = load_coder(self._target, self._to.meta)
 
     def _note(self, until: Mapping[str, int]) -> None:
         carried = Carried(str(self._source.generation), until)

@@ -65,16 +65,30 @@ def train_codes(
     `coding.apply_codes`.
 
     Raises UsageError where method, bits and labels do not go together, IndexConflict where the
-    index has codes of another length, LabelsInvalid where no two labels are known of its pictures.
+    index has codes of another length, LabelsInvalid where no two labels are known of its pictures,
+    GenerationSwitched where the index becomes another generation meanwhile.
     """
+    store = search._store.pinned()
+    with store.while_serving("codes train"):
+        trained = _trained(store, method, bits, labels, on_page)
+    search.reload()
+    return trained
+
+
+def _trained(
+    store: Store,
+    method: Method | None,
+    bits: int | None,
+    labels: Labels | None,
+    on_page: Callable[[int, int], None],
+) -> Trained:
     method = method or ("lsh" if labels is None else "learned")
-    store = search._store
     info = store.info()
     _check(store.index, info, method, bits, labels)
     mapped = info.properties.get(CODE_FIELD, {}).get("dims")
     missing: tuple[str, ...] = ()
     if labels is not None:
-        vectors, targets, missing = _labelled(search, labels)
+        vectors, targets, missing = _labelled(store, labels)
         coder = fit_learned(vectors, targets, bits or mapped or DEFAULT_BITS)
     elif method == "sign":
         coder = fit_sign(_sample(store))
@@ -85,13 +99,13 @@ def train_codes(
             f"Index {store.index!r} has codes of {mapped} bits, which cannot become {coder.bits}:"
             f" use a method that makes {mapped}, or another --index."
         )
+    store.check_serving()
     keep_coder(store, coder)
     trained_at = datetime.now(tz=UTC).isoformat(timespec="seconds")
     entry = CodesEntry(coder.hash, coder.method, coder.bits, trained_at)
     described = [each.mapping for each in load_describers()]
     store.add_fields(replace(info, meta=replace(info.meta, codes=entry)), described)
     store.update_meta(lambda meta: replace(meta, codes=entry))
-    search.reload()
     return Trained(entry, coder.sample_size, apply_codes(store, on_page=on_page), missing)
 
 
@@ -121,17 +135,17 @@ def _check(
         )
 
 
-def _labelled(search: ImageSearch, labels: Labels) -> tuple[Floats, Floats, tuple[str, ...]]:
+def _labelled(store: Store, labels: Labels) -> tuple[Floats, Floats, tuple[str, ...]]:
     """Vectors and targets of the labelled pictures that the index holds, and which it lacks."""
-    places = Places(search, labels.pictures)
+    places = Places(store, labels.pictures)
     paths = list(places.id_of)
     targets, names = targets_of([labels.pictures[path] for path in paths])
     if len(names) < 2:
         raise LabelsInvalid(
-            f"The pictures of index {search._store.index!r} that have labels have one only,"
+            f"The pictures of index {store.index!r} that have labels have one only,"
             f" {names[0]!r}: codes are learned from what tells two apart."
         )
-    return vectors_of(search, [places.id_of[path] for path in paths]), targets, places.missing
+    return vectors_of(store, [places.id_of[path] for path in paths]), targets, places.missing
 
 
 def _sample(store: Store) -> Floats:

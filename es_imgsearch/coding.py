@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,18 +32,36 @@ def apply_codes(
     is completed by the next.  `since` leaves out what was indexed before.  `on_page` hears how
     many were seen and how many changed; the latter is returned.
 
-    Raises UsageError for an index without codes, and errors of the store.
+    Raises UsageError for an index without codes, GenerationSwitched where the index becomes
+    another generation meanwhile, and errors of the store.
     """
     # A new generation may come behind the alias, of another encoder.
     store = store.pinned()
+    with store.while_serving("codes apply"):
+        coder = load_coder(store, store.info().meta)
+        if coder is None:
+            raise UsageError(
+                f"Index {store.index!r} has no codes: make them with `es-imgsearch codes train`."
+            )
+        after = {"range": {"indexed_at": {"gte": since.isoformat()}}} if since else None
+        return _recode(store, coder, [after] if after else [], on_page)
+
+
+def complete_codes(store: Store) -> int:
+    """Code the pictures that have none, of a generation that has codes; how many those were."""
     coder = load_coder(store, store.info().meta)
     if coder is None:
-        raise UsageError(
-            f"Index {store.index!r} has no codes: make them with `es-imgsearch codes train`."
-        )
-    filters: list[dict[str, Any]] = [{"exists": {"field": VECTOR_FIELD}}]
-    if since is not None:
-        filters.append({"range": {"indexed_at": {"gte": since.isoformat()}}})
+        return 0
+    return _recode(store, coder, [{"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}}])
+
+
+def _recode(
+    store: Store,
+    coder: Coder,
+    among: Sequence[Mapping[str, Any]],
+    on_page: Callable[[int, int], None] = lambda _seen, _changed: None,
+) -> int:
+    filters = [{"exists": {"field": VECTOR_FIELD}}, *among]
 
     def recoded(document: Mapping[str, Any]) -> dict[str, Any]:
         return {**document, CODE_FIELD: coder.code(document[VECTOR_FIELD])}

@@ -273,4 +273,4 @@ def _with_errors(store: Store, names: Sequence[str]) -> int:
     """How many pictures have a note that one of these describers failed."""
     clauses = [{"prefix": {ERRORS_FIELD: f"{name}:"}} for name in names]
     body = {"query": {"bool": {"should": clauses, "minimum_should_match": 1}}}
-    return int(store.request("POST", f"/{store.index}/_count", body)["count"])
+    return int(store.request("POST", f"/{store.pictures}/_count", body)["count"])

@@ -21,16 +21,12 @@ from functools import partial
 from typing import NamedTuple
 
 from es_imgsearch.backoff import Stopped
-from es_imgsearch.encoders import PictureEncoder
+from es_imgsearch.encoders import MODEL_SECONDS, PictureEncoder
 from es_imgsearch.errors import ReadError
 from es_imgsearch.jobs import Job
 from es_imgsearch.recent import batches
 from es_imgsearch.records import Embedded, Picture
 from es_imgsearch.vectors import VectorSource
-
-# What a model may take for the batch it is at: a thread that is in the middle of C++ when the
-# interpreter ends takes the process down with SIGABRT.
-_MODEL_SECONDS = 30.0
 
 
 class Result(NamedTuple):
@@ -46,8 +42,7 @@ class EmbedStage:
     """Threads that look up and embed; `loops` are what they run.
 
     `encoders` are called from one thread each.  `all_read` says that no file is being read, so
-    that an incomplete batch need not wait for more.  `begin` is called before the first look-up;
-    it may use the encoder.
+    that an incomplete batch need not wait for more.  `begin` is called before the first look-up.
     """
 
     def __init__(
@@ -67,8 +62,6 @@ class EmbedStage:
         self._source = source
         self._encoders = encoders
         self._begin = begin
-        # Warming up and `begin` may load the same model.
-        self._loading = threading.Lock()
         self._on_embedded = on_embedded
         self._on_error = on_error
         self._stopping = stopping
@@ -110,11 +103,11 @@ class EmbedStage:
         for encoder in self._encoders:
             encoder.abandon()
         with self._out_of_model:
-            self._out_of_model.wait_for(lambda: not self._in_model, _MODEL_SECONDS)
+            self._out_of_model.wait_for(lambda: not self._in_model, MODEL_SECONDS)
 
     def _look_up_loop(self) -> None:
-        with self._loading, self._model():
-            self._begin()
+        # Not inside the model: it may wait for Elasticsearch, for which no stop waits.
+        self._begin()
         while self._look_up_next():
             pass
 
@@ -149,7 +142,7 @@ class EmbedStage:
     def _embed_loop(self, encoder: PictureEncoder) -> None:
         try:
             if self._warm_up:
-                with self._loading, self._model():
+                with self._model():
                     encoder.warm_up()
             while self._embed_next(encoder):
                 pass

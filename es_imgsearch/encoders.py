@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 # A batch that ended so many processes is halved, until the picture that does it stands alone.
 _PROCESSES_A_BATCH = 2
 _STARTS_IN_A_ROW = 3
+# What a model may take for the batch it is at, which cannot be ended.
+MODEL_SECONDS = 30.0
 # What an idle process may take to end when it is asked to.
 _END_SECONDS = 2.0
 
@@ -72,6 +74,17 @@ class OneAtATime:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self._lock = threading.Lock()
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """Raise Stopped to whoever asks from now on; returns when no thread is inside the model.
+
+        A thread that is in the middle of C++ when the interpreter ends takes the process down with
+        SIGABRT.
+        """
+        self._abandoned = True
+        if self._lock.acquire(timeout=MODEL_SECONDS):
+            self._lock.release()
 
     def __getattr__(self, name: str) -> Any:
         if name not in {"embed_images", "embed_texts", "embed_with_fields", "truncated"}:
@@ -80,6 +93,8 @@ class OneAtATime:
 
         def alone(*given: Any) -> Any:
             with self._lock:
+                if self._abandoned:
+                    raise Stopped
                 return method(*given)
 
         return alone

@@ -12,6 +12,7 @@
      │    ├── QueryPictureInvalid
      │    ├── FilterInvalid
      │    ├── IndexMissing
+     │    ├── AlreadyRunning
      │    ├── IndexConflict
      │    ├── ImageMissing
      │    ├── LabelsInvalid
@@ -106,6 +107,10 @@ class FilterInvalid(UsageError):
 
 class IndexMissing(UsageError):
     """There is no index behind that alias."""
+
+
+class AlreadyRunning(UsageError):
+    """Another process is at the same work, and two of them would undo what the other does."""
 
 
 class IndexConflict(UsageError):

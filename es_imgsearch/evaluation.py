@@ -118,7 +118,7 @@ def evaluate(
         by = IMAGE if no_text and labels.pictures else TEXT
     if by == IMAGE and not (labels.pictures and mode == "vector"):
         raise UsageError("Asking with the pictures themselves needs labels, and mode 'vector'.")
-    places = Places(search, _paths(labels))
+    places = Places(search._store, _paths(labels))
     depth = max(*ks, PRECISION_AT)
     among = places.ids(labels.pictures) if labels.pictures else None
     answers = []

@@ -14,7 +14,7 @@ Pure values: nothing here talks to Elasticsearch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -73,3 +73,29 @@ class Carried:
     def from_body(cls, body: Mapping[str, Any] | None) -> Carried | None:
         """Raises KeyError or TypeError for what is not one."""
         return None if body is None else cls(body["source"], dict(body["until"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """The process that builds a generation, as its `_meta` tells.
+
+    `process_space` says where its number means anything, and `process_start` which process of that
+    number it is, see `process_identity`; `token` is another for every time.  `since` and `seen_at`
+    are ISO 8601, UTC.
+    """
+
+    host: str
+    process_id: int
+    process_space: str | None
+    process_start: int | None
+    token: str
+    since: str
+    seen_at: str
+
+    def to_body(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any] | None) -> Builder | None:
+        """Raises TypeError for what is not one."""
+        return None if body is None else cls(**body)

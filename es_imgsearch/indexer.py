@@ -19,7 +19,7 @@ from es_imgsearch.coding import CodeFollower
 from es_imgsearch.deletions import Deletions, Pause
 from es_imgsearch.describe import chosen_describers
 from es_imgsearch.embed import Encoder
-from es_imgsearch.errors import GenerationSwitched, ImgSearchError, StoreBusy
+from es_imgsearch.errors import ImgSearchError, StoreBusy
 from es_imgsearch.excludes import Excludes
 from es_imgsearch.gone import Gone
 from es_imgsearch.jobs import Counts, Pass
@@ -118,12 +118,8 @@ class Indexer:
 
     def check_generation(self) -> None:
         """Raise GenerationSwitched once another generation serves than the one that is kept."""
-        kept = self._store.generation
-        if kept is not None and (serving := self._store.roles().serving) != kept:
-            raise GenerationSwitched(
-                f"Index {self._store.index!r} is {serving} now and was {kept}, perhaps of another"
-                " encoder: begin again."
-            )
+        if self._store.generation is not None:
+            self._store.check_serving()
 
     def _may_go_on(self, error: ImgSearchError) -> None:
         # A generation that was switched away takes no more writes; nothing else tells it.

@@ -8,7 +8,10 @@ import stat
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from es_imgsearch.embed import Encoder
 from es_imgsearch.records import Change, FileState
+from es_imgsearch.regions import Grid
+from es_imgsearch.settings import Settings
 from es_imgsearch.store import Write
 
 
@@ -75,6 +78,17 @@ class Ready:
     write: Write
     counts_as: str
     state: FileState
+
+
+def places(settings: Settings, encoder: Encoder, grid: Grid | None) -> int:
+    """How many files may be on their way, so that their arrays fit into `queue_memory_mb`.
+
+    A place is taken before its file is read, and pictures of one index are prepared alike, so
+    the bound holds whatever comes.
+    """
+    arrays = 1 if grid is None else 1 + grid.count
+    picture_bytes = arrays * encoder.preparation.size_bytes
+    return max(1, min(settings.queue_size, settings.queue_memory_mb * 2**20 // picture_bytes))
 
 
 def look(change: Change) -> Signature | None:

@@ -21,7 +21,8 @@ def keep_coder(store: Store, coder: Coder) -> None:
 def load_coder(store: Store, meta: Meta) -> Coder | None:
     """The coder that `_meta` names by its hash; None for an index without codes.
 
-    Raises IndexConflict where it is missing or is not the one that the codes were made with.
+    Raises IndexConflict where it is missing, is not the one that the codes were made with, or is
+    for vectors of other dims.
     """
     return converse(coder_of(store.index, meta), store.send)
 
@@ -37,4 +38,10 @@ def coder_of(index: str, meta: Meta) -> Talk[Coder | None]:
             f"{alias!r} lacks the coder of index {index!r}: train its codes anew with"
             " `es-imgsearch codes train`."
         )
-    return Coder.from_document(document, wanted, index)
+    coder = Coder.from_document(document, wanted, index)
+    if coder.dims != meta.stored_dims:
+        raise IndexConflict(
+            f"The coder in {alias!r} is for vectors of {coder.dims} dims, index {index!r} has"
+            f" {meta.stored_dims}: train its codes anew with `es-imgsearch codes train`."
+        )
+    return coder

@@ -11,7 +11,7 @@ from typing import Any
 
 from es_imgsearch.codes import CODE_FIELD, CodesEntry, code_mapping
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, ProfileUnknown, UsageError
-from es_imgsearch.generations import Carried, first_generation
+from es_imgsearch.generations import Builder, Carried, first_generation
 from es_imgsearch.reduction import Reduction, ReductionEntry
 from es_imgsearch.regions import REGION_VECTOR, REGIONS_FIELD, Grid
 from es_imgsearch.relevance import Curve, curves_from_body
@@ -68,7 +68,8 @@ class Meta:
 
     `reduction` is that of the profile `reduced`, whose vectors are not the encoder's own.  `grid`
     says of which tiles vectors are kept as well, None where of none; `codes` which binary codes.
-    `carried` is there where `reindex` brought the pictures, see `generations`.
+    `carried` is there where `reindex` brought the pictures, `builder` while a process does, see
+    `generations`.
     """
 
     seal: Seal
@@ -82,6 +83,7 @@ class Meta:
     grid: Grid | None = None
     codes: CodesEntry | None = None
     carried: Carried | None = None
+    builder: Builder | None = None
 
     def to_body(self) -> dict[str, Any]:
         curves = {kind: asdict(curve) for kind, curve in self.relevance.items()}
@@ -98,6 +100,7 @@ class Meta:
             **({"regions": self.grid.to_body()} if self.grid else {}),
             **({"codes": self.codes.to_body()} if self.codes else {}),
             **({"carried": self.carried.to_body()} if self.carried else {}),
+            **({"builder": self.builder.to_body()} if self.builder else {}),
         }
 
     @classmethod
@@ -131,6 +134,7 @@ class Meta:
                 grid=Grid.from_body(body.get("regions")),
                 codes=CodesEntry.from_body(body.get("codes")),
                 carried=Carried.from_body(body.get("carried")),
+                builder=Builder.from_body(body.get("builder")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexConflict(
@@ -199,6 +203,20 @@ def new_meta(
         tuning=Tuning(**tuning),
         reduction=_reduction_entry(profile, similarity, reduction),
         grid=grid,
+    )
+
+
+def with_learned(target: Meta, source: Meta) -> Meta:
+    """The target with what was learned of the vectors of the source, if it has the same ones.
+
+    The same vectors have the same cosines and codes; what the source lacks, the target keeps.
+    """
+    if not source.seal.fits(target.seal) or source.reduction or target.reduction:
+        return target
+    return replace(
+        target,
+        relevance=source.relevance or target.relevance,
+        codes=source.codes or target.codes,
     )
 
 

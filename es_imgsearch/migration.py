@@ -24,14 +24,16 @@ from typing import Any
 
 from es_imgsearch.agreement import Agreement, agreement
 from es_imgsearch.backoff import Outage, persist
+from es_imgsearch.building import Building, check_not_built
 from es_imgsearch.carrying import Carrier, Pass, keeps_vectors
-from es_imgsearch.errors import ImgSearchError, UsageError
+from es_imgsearch.coding import complete_codes
+from es_imgsearch.errors import AlreadyRunning, ImgSearchError, UsageError
 from es_imgsearch.generations import Carried
 from es_imgsearch.kept_reduction import load_reduction
 from es_imgsearch.next_generation import Wanted, begin_next, check_begun, described_fields
 from es_imgsearch.sealing import writing_encoder
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store
+from es_imgsearch.store import Roles, Store
 
 logger = logging.getLogger(__name__)
 
@@ -97,20 +99,26 @@ def reindex(
     carried; what is there stays, and the same call goes on with it.
 
     Raises UsageError where there is nothing to change or what is asked for does not fit together,
-    IndexMissing, ModelUnavailable.
+    AlreadyRunning where another process does this already, IndexMissing, ModelUnavailable.
     """
     source, roles = store.pinned(), store.roles()
+    check_not_built(store)
     if source.info().is_loading:
         raise UsageError(
             f"An import into {store.index!r} has not ended: run it again, then reindex."
         )
-    if roles.next is None:
-        target = begin_next(store, settings, wanted or Wanted(), note)
-    else:
-        target = store.at(roles.next)
-        check_begun(target, settings, wanted or Wanted())
-        note(f"Going on with {roles.next}.")
-    return _Migration(store, source, target, settings, max_missing_share, on_progress, note)()
+    with Building(settings.host) as building:
+        if roles.next is None:
+            target = begin_next(store, settings, wanted or Wanted(), building.builder, note)
+        else:
+            target = store.at(roles.next)
+            check_begun(target, settings, wanted or Wanted())
+            note(f"Going on with {roles.next}.")
+        building.hold(target)
+        _check_unchanged(store, roles._replace(next=target.generation))
+        return _Migration(
+            store, source, target, settings, building, max_missing_share, on_progress, note
+        )()
 
 
 def go_back(
@@ -123,21 +131,30 @@ def go_back(
 ) -> Migrated:
     """Return to the generation that served before, brought up to date with what came since.
 
-    Raises UsageError where there is none.
+    Raises UsageError where there is none, AlreadyRunning where another process builds one.
     """
-    roles = store.roles()
+    source, roles = store.pinned(), store.roles()
+    check_not_built(store)
     if roles.before is None:
         raise UsageError(f"Index {store.index!r} has no generation to go back to.")
     target = store.at(roles.before)
-    target.allow_writes()
     # It knows its encoder; the settings may name that of the present one.
     as_sealed = settings.model_copy(update={"encoder": None})
-    source = store.pinned()
-    return _Migration(store, source, target, as_sealed, max_missing_share, on_progress, note)()
+    with Building(settings.host) as building:
+        building.hold(target)
+        _check_unchanged(store, roles)
+        target.allow_writes()
+        return _Migration(
+            store, source, target, as_sealed, building, max_missing_share, on_progress, note
+        )()
 
 
 def drop_before(store: Store) -> str:
-    """Delete the generation that served before; its name.  Raises UsageError where none is kept."""
+    """Delete the generation that served before; its name.
+
+    Raises UsageError where none is kept, AlreadyRunning where a process goes back to it.
+    """
+    check_not_built(store)
     before = store.roles().before
     if before is None:
         raise UsageError(f"Index {store.index!r} keeps no generation from before.")
@@ -146,12 +163,25 @@ def drop_before(store: Store) -> str:
 
 
 def cancel(store: Store) -> str | None:
-    """Give up what an unfinished `reindex` built, and let writing go on; what was deleted."""
+    """Give up what an unfinished `reindex` built, and let writing go on; what was deleted.
+
+    Raises AlreadyRunning where it has not ended.
+    """
+    check_not_built(store)
     roles = store.roles()
     if roles.next is not None:
         store.drop(roles.next)
     store.pinned().allow_writes()
     return roles.next
+
+
+def _check_unchanged(store: Store, roles: Roles) -> None:
+    """Raise AlreadyRunning where another process switched before this one held its mark."""
+    if store.roles() != roles:
+        raise AlreadyRunning(
+            f"The generations of index {store.index!r} were changed at this moment: see"
+            f" `es-imgsearch status --index {store.index}`, and run it again if need be."
+        )
 
 
 class _Migration:
@@ -163,11 +193,13 @@ class _Migration:
         source: Store,
         target: Store,
         settings: Settings,
+        building: Building,
         max_missing_share: float,
         on_progress: Callable[[int, int], None],
         note: Callable[[str], None],
     ) -> None:
         self._store, self._source, self._target = store, source, target
+        self._building = building
         self._max_missing_share = max_missing_share
         self._note = note
         self._passes: list[Pass] = []
@@ -177,17 +209,22 @@ class _Migration:
         reduction = load_reduction(store, info.meta)
         encoder = None
         if not keeps_vectors(source.info().meta, info.meta):
-            # One process embeds here, and gets all cores.
-            alone = settings.model_copy(update={"workers": 1})
-            encoder = writing_encoder(target, info, alone)
+            encoder = writing_encoder(target, info, settings)
         self._carrier = Carrier(
             source,
             target,
             settings,
             encoder=encoder,
             reduction=reduction,
-            on_progress=on_progress,
+            on_progress=self._on_progress(on_progress),
         )
+
+    def _on_progress(self, tell: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        def told(done: int, total: int) -> None:
+            self._building.check()
+            tell(done, total)
+
+        return told
 
     def __call__(self) -> Migrated:
         try:
@@ -203,11 +240,13 @@ class _Migration:
                 break
         if not self._may_switch():
             return self._outcome(None, switched=False)
+        complete_codes(self._target)
         compared = agreement(self._source, self._target)
         self._note(
             f"{self._target.count()} of {self._source.count()} pictures are in"
             f" {self._target.generation}. {_agreement_words(compared)}"
         )
+        self._building.confirm()
         held_back_since = time.monotonic()
         try:
             self._source.block_writes()
@@ -238,6 +277,7 @@ class _Migration:
                 f"{self._target.generation} has {there} pictures where it should have {wanted}, and"
                 " is not switched to: run it again."
             )
+        self._building.confirm()
         roots = self._source.info().meta.roots
         self._target.update_meta(lambda meta: replace(meta, roots=roots))
         # From here on the old one lacks what is written to the new one.

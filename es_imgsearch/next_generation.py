@@ -9,8 +9,16 @@ from typing import Any
 from es_imgsearch.describe import load_describers
 from es_imgsearch.embed import load_encoder
 from es_imgsearch.errors import EncoderMismatch, ModelUnavailable, UsageError
+from es_imgsearch.generations import Builder
 from es_imgsearch.kept_reduction import keep_reduction
-from es_imgsearch.mapping import Meta, Seal, check_reducible, load_profile, new_meta
+from es_imgsearch.mapping import (
+    Meta,
+    Seal,
+    check_reducible,
+    load_profile,
+    new_meta,
+    with_learned,
+)
 from es_imgsearch.reduction import Reduction, fit
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings
@@ -31,11 +39,16 @@ class Wanted:
 
 
 def begin_next(
-    store: Store, settings: Settings, wanted: Wanted, note: Callable[[str], None]
+    store: Store,
+    settings: Settings,
+    wanted: Wanted,
+    builder: Builder,
+    note: Callable[[str], None],
 ) -> Store:
-    """A new, empty generation as wanted, and the store that fills it.
+    """A new, empty generation as wanted, marked as built by `builder`, and the store that fills it.
 
-    Raises UsageError where nothing would change, or where a generation before is kept.
+    Raises UsageError where nothing would change, or where a generation before is kept;
+    AlreadyRunning where somebody else begins one at this moment.
     """
     meta = store.info().meta
     name = settings.encoder or meta.seal.name
@@ -65,12 +78,11 @@ def begin_next(
     if meta.grid is not None and grid is None:
         note("The profile 'reduced' keeps no regions: they are left out.")
     made = new_meta(seal, profile, meta.similarity, reduction, grid)
-    if seal.fits(meta.seal) and reduction is None and meta.reduction is None:
-        # The same vectors have the same cosines and codes.
-        made = replace(made, relevance=meta.relevance, codes=meta.codes)
+    made = with_learned(made, meta)
     if reduction is not None:
         keep_reduction(store, reduction)
-    target = store.begin_next(replace(made, roots=meta.roots), described_fields())
+    made = replace(made, roots=meta.roots, builder=builder)
+    target = store.begin_next(made, described_fields())
     _note_name(name, seal, settings, note)
     note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")
     return target

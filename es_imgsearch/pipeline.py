@@ -31,7 +31,7 @@ from es_imgsearch.embed import Encoder, batch_size
 from es_imgsearch.embedding import EmbedStage, Result
 from es_imgsearch.encoders import OneAtATime, encoders_for
 from es_imgsearch.errors import ReadError, ReadersFailed
-from es_imgsearch.jobs import UNKNOWN, Counts, Job, Ready, Signature, look
+from es_imgsearch.jobs import UNKNOWN, Counts, Job, Ready, Signature, look, places
 from es_imgsearch.read import Skipped
 from es_imgsearch.recent import Recent
 from es_imgsearch.records import Change, Embedded, FileState, Picture
@@ -225,6 +225,7 @@ class Pipeline:
                 # One that waits for an answer that does not come is not waited for.
                 thread.join(timeout=max(0.0, deadline - time.monotonic()))
             self._embedding.abandon()
+            self._encoder.abandon()
         return self._drained
 
     # -- stages ----------------------------------------------------------------------------
@@ -387,14 +388,3 @@ class Pipeline:
             with self._idle:
                 self.fatal = error
                 self._idle.notify_all()
-
-
-def places(settings: Settings, encoder: Encoder, grid: Grid | None) -> int:
-    """How many files may be on their way, so that their arrays fit into `queue_memory_mb`.
-
-    A place is taken before its file is read, and pictures of one index are prepared alike, so
-    the bound holds whatever comes.
-    """
-    arrays = 1 if grid is None else 1 + grid.count
-    picture_bytes = arrays * encoder.preparation.size_bytes
-    return max(1, min(settings.queue_size, settings.queue_memory_mb * 2**20 // picture_bytes))

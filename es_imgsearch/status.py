@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from es_imgsearch.building import builder_to_dict
 from es_imgsearch.codes import CODE_FIELD
 from es_imgsearch.presence import ALIVE_SECONDS
 from es_imgsearch.records import disk_path
@@ -28,8 +29,8 @@ def index_status(store: Store) -> dict[str, Any]:
     made, over the pictures of the last 24 hours.  `tune_again` is True once the index holds
     `GROWN_TIMES` as many pictures as when it was tuned.  `codes` is None without binary codes;
     `missing` says how many pictures have none.  `next` and `before` are the generations that
-    `reindex` builds and keeps, None where there is none; everything else is told of the one that
-    serves.
+    `reindex` builds and keeps, None where there is none, and `builder` the process that is at it or
+    was; everything else is told of the one that serves.
     """
     info, generations = store.info(), store.roles()
     store.refresh()
@@ -89,6 +90,7 @@ def _generation(store: Store, name: str | None) -> dict[str, Any] | None:
         "encoder": meta.seal.name,
         "profile": meta.profile,
         "pictures": one.count(),
+        "builder": builder_to_dict(meta.builder),
     }
 
 

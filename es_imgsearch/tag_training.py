@@ -239,7 +239,7 @@ def _given(
         pictures = labels.pictures
     if not pictures:
         raise LabelsInvalid("Tags take labels of pictures (path,label), not queries.")
-    places = Places(search, pictures)
+    places = Places(store, pictures)
     paths = [path for path in pictures if path in places.id_of]
     facets = labelled_facets(
         [pictures[path] for path in paths], vocabulary, facet=facet, one_of=tuple(set(one_of))
@@ -262,7 +262,7 @@ def _given(
         for row, path in enumerate(paths)
     }  # fmt: skip
     return _Given(
-        vectors=vectors_of(search, [places.id_of[path] for path in paths]),
+        vectors=vectors_of(store, [places.id_of[path] for path in paths]),
         facets=enough,
         vocabulary=vocabulary,
         labelled=Labelled(written, tuple(set(one_of))),

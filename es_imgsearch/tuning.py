@@ -118,12 +118,28 @@ def tune(
     for either kind.  `oversamples` are tried in order where vectors are quantised.
 
     Raises UsageError where the index holds too little to tell, TextUnsupported where `texts` are
-    given to an encoder that knows none.
+    given to an encoder that knows none, GenerationSwitched where the index becomes another
+    generation meanwhile.
     """
     if not 0 < target_recall <= 1:
         raise UsageError(f"target_recall must be above 0 and at most 1, not {target_recall:g}.")
     if not 2 <= queries <= MAX_NUM_CANDIDATES:
         raise UsageError(f"queries must be between 2 and {MAX_NUM_CANDIDATES}, not {queries}.")
+    store = store.pinned()
+    with store.while_serving("tune"):
+        return _tuned(store, target_recall, queries, encoder, texts, seed, oversamples, on_point)
+
+
+def _tuned(
+    store: Store,
+    target_recall: float,
+    queries: int,
+    encoder: Encoder | None,
+    texts: Sequence[str] | None,
+    seed: int,
+    oversamples: Sequence[float],
+    on_point: Callable[[Point], None],
+) -> Outcome:
     store.refresh()
     info = store.info()
     pictures = stored_pictures(store, queries, seed)
@@ -164,6 +180,7 @@ def tune(
         queries_held_back=len(halves[1]),
         tuned_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    store.check_serving()
     store.update_meta(lambda meta: _with_tuning(meta, tuning))
     exact_ms = statistics.median(each.exact_ms for each in sampled)
     return Outcome(tuning, tuple(bench.curve), exact_ms, tuple(raised), tuple(missed))

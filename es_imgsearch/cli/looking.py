@@ -77,21 +77,35 @@ def _tuning_line(found: Mapping[str, Any]) -> str:
 
 def _print_generations(found: Mapping[str, Any]) -> None:
     if unfinished := found["next"]:
+        work = _work(unfinished["builder"])
         print_line(
-            f"{unfinished['generation']} is being built: encoder {unfinished['encoder']}, profile"
-            f" {unfinished['profile']}, {unfinished['pictures']} pictures so far; `es-imgsearch"
-            f" reindex --index {found['index']}` goes on"
+            f"{unfinished['generation']} is {work or 'begun and not finished'}: encoder"
+            f" {unfinished['encoder']}, profile {unfinished['profile']}, {unfinished['pictures']}"
+            " pictures so far"
+            + ("" if work else f"; `es-imgsearch reindex --index {found['index']}` goes on")
         )
     if before := found["before"]:
+        work = _work(before["builder"])
         print_line(
             f"{before['generation']} served before: encoder {before['encoder']}, profile"
-            f" {before['profile']}, {before['pictures']} pictures; reindex --back or --drop-old"
+            f" {before['profile']}, {before['pictures']} pictures; "
+            + (f"it is {work}, to return to it" if work else "reindex --back or --drop-old")
         )
     if found["writes_held_back"]:
         print_line(
             "writing is held back: a reindex is about to switch, or was killed then; running it"
             " again, or reindex --cancel, ends that"
         )
+
+
+def _work(builder: Mapping[str, Any] | None) -> str | None:
+    """By whom a generation is being built; None where nobody is at it."""
+    if builder is None or not builder["is_alive"]:
+        return None
+    return (
+        f"being built by process {builder['process_id']} on {builder['host']} since"
+        f" {builder['since']}"
+    )
 
 
 def _print_root(name: str, root: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from es_imgsearch.cli.shared import (
     progress_bar,
     sigterm_as_ctrl_c,
     with_settings_options,
+    workers_option,
 )
 from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--max-missing-share", metavar="SHARE", type=click.FloatRange(0, 1), default=0.01,
               show_default=True, help="Do not switch when more than this share of the pictures"
               " could not be carried over.")  # fmt: skip
+@workers_option
 @click.option("--back", is_flag=True, help="Return to the generation before, brought up to date.")
 @click.option("--drop-old", is_flag=True, help="Delete the generation before.")
 @click.option("--cancel", is_flag=True, help="Give up a reindex that has not ended.")
@@ -53,8 +55,9 @@ def reindex(
     """Change the encoder or the profile while the index is searched and kept.
 
     Builds the next generation behind the alias from the originals, compares the two and switches;
-    the one before is kept until --drop-old. Run again after an interruption, it goes on. Ends
-    with 1 if it did not switch, or if pictures are missing in what it switched to.
+    the one before is kept until --drop-old. Run again after an interruption, it goes on; while one
+    runs, a second is refused. Ends with 1 if it did not switch, or if pictures are missing in what
+    it switched to.
     """
     from es_imgsearch import migration
     from es_imgsearch.next_generation import Wanted

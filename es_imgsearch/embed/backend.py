@@ -23,7 +23,7 @@ from es_imgsearch.embed.loading import devices
 from es_imgsearch.embed.network import BATCH_SIZE, PICTURES, Movable, Network, Part, Runner
 from es_imgsearch.embed.plan import Plan, Wanted
 from es_imgsearch.embed.samples import sample_pictures
-from es_imgsearch.settings import available_cores, changed_settings
+from es_imgsearch.settings import available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,13 +61,12 @@ def run_for_pictures(encoder: Encoder, settings: Settings, *, again: bool = Fals
     more.  Raises SettingsError for settings that contradict each other or name a device that is
     not here.
     """
-    settings = _for_each_worker(settings)
-    wanted = Wanted.of(settings)
+    choices = Choices(settings)
+    wanted = choices.wanted
     if not isinstance(encoder, Movable):
         return None
     if "pictures" not in {network.part for network in encoder.networks}:
         logger.info("%s embeds pictures in torch.", encoder.name)
-    choices = Choices(settings)
     exports = _exported(encoder.name, encoder.networks, wanted, choices.cache)
     choice: Choice | None = None
     for network in encoder.networks:
@@ -82,13 +81,6 @@ def run_for_pictures(encoder: Encoder, settings: Settings, *, again: bool = Fals
         elif export is not None:
             _use(network, _query_plan(wanted), export)
     return choice
-
-
-def _for_each_worker(settings: Settings) -> Settings:
-    """Several processes that embed share the cores; one alone would seem faster with them all."""
-    if settings.workers == 1 or settings.threads is not None:
-        return settings
-    return changed_settings(settings, threads=max(1, available_cores() // settings.workers))
 
 
 def _query_plan(wanted: Wanted) -> Plan:

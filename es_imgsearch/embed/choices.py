@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from es_imgsearch.embed.exports import default_cache_dir
 from es_imgsearch.embed.measurement import cpu
 from es_imgsearch.embed.plan import Plan, Wanted
-from es_imgsearch.settings import available_cores
+from es_imgsearch.settings import available_cores, changed_settings
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
@@ -52,12 +52,13 @@ class Choices:
 
     A choice is for an encoder (its revision and fingerprint), what the settings leave open, the
     libraries' versions, and this machine's processor, cores and GPUs.  Asking loads no library.
+    `wanted` is what the settings leave open to each of the `workers`.
     """
 
     def __init__(self, settings: Settings) -> None:
         """Raises SettingsError for settings that contradict each other."""
         self.cache = settings.cache_dir or default_cache_dir()
-        self._wanted = Wanted.of(settings)
+        self.wanted = Wanted.of(_for_each_worker(settings))
 
     def find(self, revision: str, fingerprint: str) -> Choice | None:
         """What was chosen; None if that is still to be measured."""
@@ -86,7 +87,7 @@ class Choices:
             _FORMAT,
             revision,
             fingerprint,
-            astuple(self._wanted),
+            astuple(self.wanted),
             [_version(name) for name in _LIBRARIES],
             cpu()[0],
             available_cores(),
@@ -94,6 +95,13 @@ class Choices:
         ]
         name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
         return self.cache / "choices" / f"{name}.json"
+
+
+def _for_each_worker(settings: Settings) -> Settings:
+    """Several processes that embed share the cores; one alone would seem faster with them all."""
+    if settings.workers == 1 or settings.threads is not None:
+        return settings
+    return changed_settings(settings, threads=max(1, available_cores() // settings.workers))
 
 
 def _version(library: str) -> str:

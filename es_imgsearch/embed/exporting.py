@@ -62,7 +62,7 @@ def exported(exports: Exports, network: Network, dtype: Dtype, name: str) -> Exp
         )  # fmt: skip
         if not isinstance(error, OSError):
             # A disk that is full will not be so for ever.
-            note.write_text(versions, "utf-8")
+            _note_impossible(note, versions)
         return None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -71,6 +71,16 @@ def exported(exports: Exports, network: Network, dtype: Dtype, name: str) -> Exp
         "Exported the %s of %s: cosine to float32 in torch %.5f.", network.part, name, made.cosine
     )
     return made
+
+
+def _note_impossible(note: Path, versions: str) -> None:
+    try:
+        note.write_text(versions, "utf-8")
+    except OSError as error:
+        logger.warning(
+            "That is tried again at every start, since %s cannot be written (%s): make room there,"
+            " or set cache_dir.", note.parent, error.strerror,
+        )  # fmt: skip
 
 
 class _NotEqual(Exception):

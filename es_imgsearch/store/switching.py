@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
-from es_imgsearch.errors import ImageMissing, IndexMissing
+from es_imgsearch.errors import (
+    AlreadyRunning,
+    GenerationSwitched,
+    ImageMissing,
+    IndexMissing,
+    StoreBusy,
+    StoreRejected,
+)
 from es_imgsearch.generations import (
     before_alias,
     failures_alias,
@@ -62,6 +70,38 @@ class Switching(Rewrites):
         """This store, held to a generation whatever it is for; see `pinned`."""
         return type(self)(self.client, self.index, generation=generation)
 
+    def check_serving(self) -> None:
+        """Raise GenerationSwitched where this is held to a generation that no longer serves."""
+        held = self.generation
+        if held is not None and (serving := self.roles().serving) != held:
+            raise GenerationSwitched(
+                f"Index {self.index!r} is {serving} now and was {held}, perhaps of another encoder:"
+                " begin again."
+            )
+
+    @contextmanager
+    def while_serving(self, what: str) -> Iterator[None]:
+        """For work that is lost on a generation that stops serving meanwhile.
+
+        Raises GenerationSwitched where it did, also in place of what the server says to whoever
+        still writes there.
+        """
+        try:
+            yield
+        except (GenerationSwitched, IndexMissing, StoreBusy):
+            self._check_still_serving(what)
+            raise
+        self._check_still_serving(what)
+
+    def _check_still_serving(self, what: str) -> None:
+        try:
+            self.check_serving()
+        except GenerationSwitched as error:
+            raise GenerationSwitched(
+                f"Index {self.index!r} was switched to another generation while {what} ran: run it"
+                " again."
+            ) from error
+
     def begin_next(self, meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> Self:
         """An empty generation behind the alias `<index>-next`, and the store that fills it."""
         there = self.request(
@@ -80,7 +120,15 @@ class Switching(Rewrites):
             "PUT", f"/{failures}", {**failures_body(), "aliases": _writable(pinned_alias(failures))}
         )
         aliases = _writable(pinned_alias(name), next_alias(self.index))
-        self.request("PUT", f"/{name}", {**index_body(meta, described), "aliases": aliases})
+        try:
+            self.request("PUT", f"/{name}", {**index_body(meta, described), "aliases": aliases})
+        except StoreRejected as error:
+            if "resource_already_exists" not in str(error):
+                raise
+            raise AlreadyRunning(
+                f"Somebody else begins {name} at this moment: see `es-imgsearch status --index"
+                f" {self.index}`."
+            ) from error
         return self.at(name)
 
     def keep_failures(self, failures: Sequence[Mapping[str, Any]]) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from house import House, paint, until
-from test_reindex import Keeper, ids_on_disk, ids_served
+from reindexing import ids_on_disk, ids_served
+from test_reindex import Keeper
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.embed.protocol import Encoder

@@ -29,7 +29,7 @@ from es_imgsearch.embed.plan import Plan, Wanted
 from es_imgsearch.embed.samples import sample_pictures
 from es_imgsearch.embed.torch_network import PictureNetwork, TorchRunner
 from es_imgsearch.errors import SettingsError
-from es_imgsearch.settings import Settings, load_settings
+from es_imgsearch.settings import Settings, available_cores, load_settings
 from es_imgsearch.testing import FakeEncoder
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
@@ -324,6 +324,16 @@ def test_what_cannot_be_exported_is_told_once(
     assert not caplog.records
 
 
+def test_a_cache_without_room_for_that_note_costs_no_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exports, network = Exports(tmp_path), network_of(TwoWays().eval())
+    # Where the note would be is something else, so that writing it fails as on a full disk.
+    exports.path(network, "float32").with_suffix(".impossible").mkdir(parents=True)
+    assert exporting.exported(exports, network, "float32", "theirs") is None
+    assert "tried again at every start" in caplog.text
+
+
 def test_the_second_exporter_has_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tower = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4, 4), torch.nn.ReLU(), torch.nn.Flatten())
     network = network_of(tower.eval())
@@ -385,6 +395,13 @@ def test_a_choice_is_measured_once(
             run_for_pictures(encoder, settings_with(cache, **given))
     with pytest.raises(ZeroDivisionError):
         run_for_pictures(encoder, settings, again=True)
+    # Each of several processes has its share of the cores, wherever that is asked for.
+    shared = settings_with(cache, workers=available_cores() + 1)
+    assert Choices(shared).wanted.threads == 1
+    with pytest.raises(ZeroDivisionError):
+        run_for_pictures(encoder, shared)
+    Choices(shared).keep(encoder.revision, encoder.fingerprint, first)
+    assert run_for_pictures(encoder, shared) == first
     for file in (cache / "choices").iterdir():
         file.write_text(json.dumps({"plan": {}}))
     with pytest.raises(ZeroDivisionError):

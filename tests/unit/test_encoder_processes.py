@@ -319,6 +319,28 @@ def test_threads_ask_an_encoder_in_turn():
     assert (shared.dims, shared.batches) == (encoder.dims, [1] * 40)
 
 
+def test_an_encoder_that_is_given_up_takes_nothing_more_and_is_left_by_every_thread():
+    encoder = FakeEncoder()
+    inside, may_go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def wait(_pixels: object) -> None:
+        inside.set()
+        assert may_go_on.wait(PATIENCE_SECONDS)
+
+    encoder.before_batch = wait
+    shared = OneAtATime(encoder)
+    picture = np.zeros((1, 32, 32, 3), np.uint8)
+    asking = threading.Thread(target=lambda: (shared.embed_images(picture), ended.set()))
+    asking.start()
+    assert inside.wait(PATIENCE_SECONDS)
+    threading.Timer(0.1, may_go_on.set).start()
+    shared.abandon()
+    assert encoder.batches == [1]
+    with pytest.raises(Stopped):
+        shared.embed_texts(["red"])
+    assert ended.wait(PATIENCE_SECONDS)
+
+
 def test_an_encoder_that_is_asked_in_turn_gives_its_fields_all_the_same():
     class Captioner(FakeEncoder):
         fields = ("caption",)

@@ -312,6 +312,12 @@ def noise(count: int, width: int, height: int) -> list[Image.Image]:
     ]
 
 
+def assert_same_scores(scores: Any, expected: Any) -> None:
+    """Cosines of pictures and texts, which have to differ by more than what is allowed."""
+    assert expected.std() > 0.005
+    assert np.allclose(scores, expected, atol=1e-3)
+
+
 def prepared(encoder: Encoder, images: list[Image.Image]) -> Pixels:
     return np.stack([encoder.preparation.apply(image) for image in images])
 
@@ -357,6 +363,40 @@ def test_clip_vectors_do_not_depend_on_the_batch(clip: Encoder) -> None:
     pixels = prepared(clip, noise(40, 64, 64))  # more than one forward pass
     alone = np.concatenate([clip.embed_images(one[None]) for one in pixels])
     assert cosines(alone, clip.embed_images(pixels)).min() >= 0.99999
+
+
+def test_clip_texts_do_not_depend_on_the_batch(clip: Encoder) -> None:
+    texts = ["a cat", "ein hund a dog cat cat", "", *["a dog"] * 40]
+    alone = np.concatenate([clip.embed_texts([text]) for text in texts])
+    assert cosines(alone, clip.embed_texts(texts)).min() >= 0.99999
+
+
+def test_text_and_picture_of_two_models_meet(clip: Encoder, models_dir: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    images, texts = noise(5, 100, 80), ["a cat", "ein hund", "a dog"]
+    expected = [
+        SentenceTransformer(str(models_dir / name), device="cpu").encode(
+            given, normalize_embeddings=True, show_progress_bar=False
+        )
+        for name, given in (("clip-ViT-B-32", images), (CLIP_TEXTS, texts))
+    ]
+    scores = clip.embed_images(prepared(clip, images)) @ clip.embed_texts(texts).T
+    assert_same_scores(scores, expected[0] @ expected[1].T)
+
+
+@pytest.mark.parametrize("changed", ["clip-ViT-B-32", CLIP_TEXTS])
+def test_an_index_refuses_a_pair_of_which_one_model_was_changed(
+    clip: Encoder, models_dir: Path, tmp_path: Path, changed: str
+) -> None:
+    copy = tmp_path / "models"
+    shutil.copytree(models_dir, copy)
+    seal = seal_of(clip)
+    seal.check(seal_of(load_encoder("clip", models_dir=copy)), "images")
+    weights = sorted((copy / changed).rglob("model.safetensors"))[0]
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(EncoderMismatch):
+        seal.check(seal_of(load_encoder("clip", models_dir=copy)), "images")
 
 
 def test_clip_takes_empty_batches(clip: Encoder) -> None:
@@ -490,6 +530,33 @@ def test_a_published_layout_embeds_alone_as_in_a_batch(
     together = encoder.embed_texts(texts)
     assert_unit_vectors(together, (3, dims))
     assert cosines(one_by_one, together).min() >= 0.99999
+
+
+def test_text_and_picture_of_a_published_layout_meet_as_in_the_model_itself(
+    layout: tuple[Path, int, Preparation],
+) -> None:
+    import torch
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    folder, _, _ = layout
+    encoder = load_encoder(str(folder), device="cpu")
+    images, texts = noise(5, 100, 80), ["a cat", "a longer sentence of a motorcycle", "dog"]
+    whole = folder / "0_CLIPModel" if (folder / "0_CLIPModel").is_dir() else folder
+    tokens = AutoTokenizer.from_pretrained(whole)(
+        # SigLIP was trained on texts of 64 tokens without a mask, CLIP on any.
+        texts, padding="max_length", max_length=64, return_tensors="pt",
+    )  # fmt: skip
+    given = {"input_ids": tokens["input_ids"]}
+    if folder.name != "siglip":
+        given["attention_mask"] = tokens["attention_mask"]
+    pixels = AutoImageProcessor.from_pretrained(whole)(images, return_tensors="pt").pixel_values
+    with torch.inference_mode():
+        model = AutoModel.from_pretrained(whole).eval()
+        told = model(pixel_values=pixels, **given)
+
+    scores = encoder.embed_images(prepared(encoder, images)) @ encoder.embed_texts(texts).T
+
+    assert_same_scores(scores, (told.image_embeds @ told.text_embeds.T).numpy())
 
 
 def test_an_index_refuses_a_published_layout_with_other_weights(

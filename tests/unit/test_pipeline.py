@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from es_imgsearch import pipeline
+from es_imgsearch import encoders, pipeline
 from es_imgsearch.backoff import Outage
 from es_imgsearch.errors import (
     IndexMissing,
@@ -588,6 +588,26 @@ def test_closing_waits_for_the_model_itself(bench: Bench, monkeypatch: pytest.Mo
     assert not bench.pipeline.close()
     assert not bench.pipeline._embedding._in_model
     assert bench.encoder.pictures_embedded == 1
+
+
+def test_closing_waits_for_no_answer_that_describers_wait_for(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pipeline, "_END_SECONDS", 0.05)
+    asked, answered = threading.Event(), threading.Event()
+
+    def info(_store: MemoryStore) -> None:
+        asked.set()
+        assert answered.wait(PATIENCE_SECONDS)
+        raise StoreUnreachable("away")
+
+    monkeypatch.setattr(MemoryStore, "info", info)
+    bench = make_bench()
+    assert asked.wait(PATIENCE_SECONDS)
+    started = time.monotonic()
+    bench.pipeline.close()
+    assert time.monotonic() - started < encoders.MODEL_SECONDS / 2
+    answered.set()
 
 
 def test_closing_in_an_outage_ends_and_says_that_something_was_left(

@@ -38,9 +38,7 @@ PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 TORCHVISIONS = Preparation(width=224, height=224, resize=256, resampling="bilinear")
 
 
-@pytest.fixture(autouse=True)
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+pytestmark = pytest.mark.usefixtures("no_hub")
 
 
 @pytest.fixture(scope="module")

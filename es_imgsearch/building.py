@@ -1,0 +1,196 @@
+"""One process at a time builds a generation: a mark in that generation's `_meta` says which.
+
+    reindex, reindex --back ──▶ mark: process, host, since; seen_at every half a minute
+    a second one, --drop-old, --cancel ──▶ refused while the process runs
+    the same after a crash ──▶ at once on the same machine, else when the mark is stale
+
+Elasticsearch changes `_meta` without comparing it, so two processes that take over the same
+left-behind mark within the same milliseconds may both go on for a second; the one whose mark was
+overwritten ends then.  Until then both would write the same documents.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from es_imgsearch.errors import AlreadyRunning, ImgSearchError
+from es_imgsearch.generations import Builder
+from es_imgsearch.mapping import Meta
+from es_imgsearch.process_identity import process_space, process_start
+from es_imgsearch.store import Store
+
+logger = logging.getLogger(__name__)
+
+# The first time soon, to find out who else took over; then as often as changes of the cluster's
+# state are worth.
+_FIRST_BEAT_SECONDS = 1.0
+_BEAT_SECONDS = 30.0
+# Of another machine it is not known whether a process runs; six beats that are missing say so,
+# clocks that differ by a minute or two do not.
+STALE_SECONDS = 180.0
+# What an answer that does not come may hold up the end.
+_LAST_SECONDS = 5.0
+
+# Tokens of what is built by this process.
+_built_here: set[str] = set()
+
+
+def is_alive(builder: Builder) -> bool:
+    """Whether it still builds, as far as this machine can tell."""
+    if builder.process_space is not None and builder.process_space == process_space():
+        if builder.process_id == os.getpid():
+            return builder.token in _built_here
+        return process_start(builder.process_id) == builder.process_start
+    return _now() < _stale_at(builder)
+
+
+def builder_to_dict(builder: Builder | None) -> dict[str, Any] | None:
+    """What `status` tells of it."""
+    if builder is None:
+        return None
+    return {
+        "host": builder.host,
+        "process_id": builder.process_id,
+        "since": builder.since,
+        "seen_at": builder.seen_at,
+        "is_alive": is_alive(builder),
+    }
+
+
+def check_not_built(store: Store) -> None:
+    """Raise AlreadyRunning where a process that runs builds a generation of this index."""
+    roles = store.roles()
+    for name in (roles.next, roles.before):
+        if name is not None:
+            _check(store.at(name).info().meta, store.index, name)
+
+
+class Building:
+    """Holds the mark while it is entered; a thread of its own says that the process runs."""
+
+    def __init__(self, host: str) -> None:
+        now = _iso(_now())
+        process_id = os.getpid()
+        self.builder = Builder(
+            host=host,
+            process_id=process_id,
+            process_space=process_space(),
+            process_start=process_start(process_id),
+            token=uuid.uuid4().hex,
+            since=now,
+            seen_at=now,
+        )
+        self._target: Store | None = None
+        self._taken_over_by: Builder | None = None
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._beat_loop, name="building", daemon=True)
+
+    def __enter__(self) -> Self:
+        _built_here.add(self.builder.token)
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._ending.set()
+        if self._target is not None:
+            self._thread.join(_LAST_SECONDS)
+            try:
+                self._target.update_meta(self._without_mark)
+            except ImgSearchError as error:
+                # The process ends, which the next one sees, or the mark grows stale.
+                logger.debug("The mark of this reindex is left: %s", error)
+        _built_here.discard(self.builder.token)
+
+    def hold(self, target: Store) -> None:
+        """Mark the generation that `target` is held to as built by this process.
+
+        Raises AlreadyRunning where another one builds it.
+        """
+
+        def marked(meta: Meta) -> Meta:
+            if meta.builder is None or meta.builder.token != self.builder.token:
+                _check(meta, target.index, str(target.generation))
+            return replace(meta, builder=self.builder)
+
+        target.update_meta(marked)
+        self._target = target
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise AlreadyRunning once another process has taken over."""
+        if (other := self._taken_over_by) is not None:
+            raise AlreadyRunning(
+                f"This reindex was taken over by process {other.process_id} on {other.host}, which"
+                f" goes on with it since {other.since}."
+            )
+
+    def confirm(self) -> None:
+        """`check`, with a look at what the mark says now."""
+        self._beat()
+        self.check()
+
+    def _beat_loop(self) -> None:
+        wait_seconds = _FIRST_BEAT_SECONDS
+        while not self._ending.wait(wait_seconds):
+            wait_seconds = _BEAT_SECONDS
+            try:
+                self._beat()
+            except ImgSearchError as error:
+                logger.debug("That this reindex goes on was not told: %s", error)
+
+    def _beat(self) -> None:
+        if self._target is None:
+            return
+
+        def beaten(meta: Meta) -> Meta:
+            other = meta.builder
+            if other is not None and other.token != self.builder.token:
+                self._taken_over_by = other
+                return meta
+            return replace(meta, builder=replace(self.builder, seen_at=now))
+
+        now = _iso(_now())
+        self._target.update_meta(beaten)
+
+    def _without_mark(self, meta: Meta) -> Meta:
+        is_ours = meta.builder is not None and meta.builder.token == self.builder.token
+        return replace(meta, builder=None) if is_ours else meta
+
+
+def _check(meta: Meta, index: str, generation: str) -> None:
+    builder = meta.builder
+    if builder is None or not is_alive(builder):
+        return
+    if_killed = (
+        ""
+        if builder.process_space == process_space()
+        else f" If it was killed, this can be run from {_iso(_stale_at(builder))} on."
+    )
+    raise AlreadyRunning(
+        f"Process {builder.process_id} on {builder.host} has built {generation} of index {index!r}"
+        f" since {builder.since}, and said so last at {builder.seen_at}: wait for it, or stop it."
+        f"{if_killed}"
+    )
+
+
+def _stale_at(builder: Builder) -> datetime:
+    return datetime.fromisoformat(builder.seen_at) + timedelta(seconds=STALE_SECONDS)
+
+
+def _now() -> datetime:
+    return datetime.now(tz=UTC)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")

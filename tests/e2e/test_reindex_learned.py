@@ -1,0 +1,156 @@
+"""What is learned of vectors, while the generation that has them is exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from house import House
+from reindexing import client, house_of, named_encoders, synced, to
+
+from es_imgsearch.calibrator import calibrate
+from es_imgsearch.code_training import train_codes
+from es_imgsearch.codes import CODE_FIELD, CodesEntry
+from es_imgsearch.errors import GenerationSwitched, IndexConflict, IndexMissing
+from es_imgsearch.kept_coder import load_coder
+from es_imgsearch.mapping import VECTOR_FIELD, background_alias, codes_alias
+from es_imgsearch.migration import Migrated, go_back, reindex
+from es_imgsearch.next_generation import Wanted
+from es_imgsearch.queries import vector_of
+from es_imgsearch.relevance import IMAGE, Curve
+from es_imgsearch.settings import Settings
+from es_imgsearch.status import index_status
+from es_imgsearch.store import Store
+from es_imgsearch.talk import info_request
+from es_imgsearch.testing import FakeEncoder, remove_index
+from es_imgsearch.tuning import tune
+
+
+@pytest.fixture
+def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEncoder]:
+    return named_encoders(monkeypatch)
+
+
+@pytest.fixture
+def house(
+    real_store: Store, settings: Settings, tmp_path: Path, encoders: dict[str, FakeEncoder]
+) -> House:
+    return house_of(encoders, real_store, settings, tmp_path)
+
+
+# -- codes, and what else is learned of vectors --------------------------------------------------
+
+
+def wrong_codes(store: Store) -> list[str]:
+    """Ids of pictures without the code that the index's coder makes of their vector."""
+    store.refresh()
+    coder = load_coder(store, store.info().meta)
+    assert coder is not None
+    hits = store.page([], fields=["image_id", CODE_FIELD], vectors=[VECTOR_FIELD], size=1000,
+                      after=None)  # fmt: skip
+    return [
+        hit["_source"]["image_id"]
+        for hit in hits
+        if hit["_source"].get(CODE_FIELD) != coder.code(vector_of(hit["fields"][VECTOR_FIELD]))
+    ]
+
+
+@pytest.fixture
+def with_codes(house: House) -> Iterator[House]:
+    house.pictures(24)
+    synced(house)
+    yield house
+    remove_index(house.store, codes_alias(house.store.index))
+
+
+def test_the_way_back_gives_new_pictures_codes(with_codes: House, encoders: dict):
+    house = with_codes
+    trained = train_codes(client(house), "lsh", bits=48).entry
+    to(house, "twin")
+    # Codes of other vectors are of no use.
+    assert house.store.info().meta.codes is None
+    house.encoder = encoders["twin"]
+    house.picture("new.png", 500)
+    synced(house)
+    go_back(house.store, house.settings)
+    assert house.store.info().meta.codes == trained
+    assert wrong_codes(house.store) == []
+    assert index_status(house.store)["codes"]["missing"] == 0
+
+
+def test_codes_trained_meanwhile_are_carried_to_the_same_vectors(with_codes: House):
+    house = with_codes
+    trained: list[CodesEntry] = []
+
+    def train(text: str) -> None:
+        if "pictures are in" in text:
+            trained.append(train_codes(client(house), "lsh", bits=48).entry)
+
+    assert reindex(house.store, house.settings, Wanted(profile="compact"), note=train).switched
+    assert house.store.info().meta.codes == trained[0]
+    assert wrong_codes(house.store) == []
+    # Of the one before it was known that it has none; now they are those.
+    house.picture("new.png", 500)
+    synced(house)
+    again = train_codes(client(house), "lsh", bits=48).entry
+    go_back(house.store, house.settings)
+    assert house.store.info().meta.codes == again
+    assert wrong_codes(house.store) == []
+
+
+def test_a_coder_for_other_vectors_is_refused(with_codes: House):
+    store = with_codes.store
+    train_codes(client(with_codes), "lsh", bits=48)
+    meta = store.info().meta
+    for_others = replace(meta, seal=replace(meta.seal, dims=64))
+    with pytest.raises(IndexConflict, match=r"vectors of 48 dims.* has 64: train"):
+        load_coder(store, for_others)
+
+
+# -- what takes long stays in one generation -----------------------------------------------------
+
+
+def tuned(house: House, switch: Callable[[], None]) -> None:
+    tune(house.store, queries=10, on_point=lambda _point: switch())
+
+
+def calibrated(house: House, switch: Callable[[], None]) -> None:
+    def curves(*_seal: str) -> dict[str, Curve]:
+        switch()
+        return {IMAGE: Curve(0.0, 1.0, 0.0)}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("es_imgsearch.calibrator.shipped_curves", curves)
+        calibrate(client(house))
+
+
+def trained(house: House, switch: Callable[[], None]) -> None:
+    train_codes(client(house), "lsh", on_page=lambda _seen, _changed: switch())
+
+
+@pytest.mark.parametrize("work", [tuned, calibrated, trained])
+def test_a_switch_while_it_runs_is_told_and_writes_nothing_of_it(
+    house: House, encoders: dict, work: Callable[[House, Callable[[], None]], None]
+):
+    house.pictures(32)
+    synced(house)
+    done: list[Migrated] = []
+
+    def switch() -> None:
+        if not done:
+            done.append(to(house, "twin"))
+
+    try:
+        with pytest.raises(GenerationSwitched, match=r"switched to another .* ran: run it again"):
+            work(house, switch)
+        assert done
+        assert done[0].switched
+        meta = house.store.info().meta
+        assert (meta.seal.name, meta.tuning.tuned_at) == ("twin", None)
+        assert (dict(meta.relevance), meta.codes) == ({}, None)
+        with pytest.raises(IndexMissing):
+            house.store.send(info_request(background_alias(house.store.index)))
+    finally:
+        remove_index(house.store, codes_alias(house.store.index))

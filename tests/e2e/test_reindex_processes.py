@@ -1,0 +1,224 @@
+"""`reindex` and its processes: one at a time, killed at any moment, several that embed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from encoder_hooks import Colours, HookEncoder
+from house import House, pixels
+from processes import gone
+from reindexing import (
+    Killed,
+    client,
+    house_of,
+    ids_on_disk,
+    ids_served,
+    named_encoders,
+    run,
+    synced,
+    to,
+)
+
+from es_imgsearch.building import STALE_SECONDS
+from es_imgsearch.errors import AlreadyRunning
+from es_imgsearch.generations import Builder
+from es_imgsearch.migration import cancel, drop_before, go_back, reindex
+from es_imgsearch.preparation import Preparation
+from es_imgsearch.records import image_id
+from es_imgsearch.sealing import seal_of
+from es_imgsearch.settings import Settings
+from es_imgsearch.status import index_status
+from es_imgsearch.store import Store
+from es_imgsearch.testing import FakeEncoder
+
+
+@pytest.fixture
+def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEncoder]:
+    return named_encoders(monkeypatch)
+
+
+@pytest.fixture
+def house(
+    real_store: Store, settings: Settings, tmp_path: Path, encoders: dict[str, FakeEncoder]
+) -> House:
+    return house_of(encoders, real_store, settings, tmp_path)
+
+
+# -- one at a time -------------------------------------------------------------------------------
+
+
+def builder(**given: Any) -> Builder:
+    """A process of another machine that said a moment ago that it runs."""
+    now = datetime.now(tz=UTC).isoformat(timespec="seconds")
+    return Builder("another", 4711, "its boot", 1, "its token", now, **{"seen_at": now, **given})
+
+
+def mark(generation: Store, by: Builder) -> None:
+    generation.update_meta(lambda meta: replace(meta, builder=by))
+
+
+def unfinished(house: House, encoders: dict) -> Store:
+    """A generation that was begun and given up."""
+
+    def kill(_pixels: object) -> None:
+        raise Killed
+
+    encoders["twin"].before_batch = kill
+    with pytest.raises(Killed):
+        to(house, "twin")
+    encoders["twin"].before_batch = lambda _pixels: None
+    generation = house.store.at(str(house.store.roles().next))
+    # One that ends in order, error or not, takes its mark away.
+    assert generation.info().meta.builder is None
+    return generation
+
+
+def test_what_another_machine_builds_is_left_alone_until_its_mark_is_stale(
+    house: House, encoders: dict
+):
+    house.pictures(6)
+    synced(house)
+    generation = unfinished(house, encoders)
+    mark(generation, builder())
+    for refused in (lambda: to(house, "twin"), lambda: cancel(house.store)):
+        with pytest.raises(AlreadyRunning, match=r"Process 4711 on another .* can be run from"):
+            refused()
+    assert index_status(house.store)["next"]["builder"]["is_alive"]
+    silent = datetime.now(tz=UTC) - timedelta(seconds=STALE_SECONDS + 1)
+    mark(generation, builder(seen_at=silent.isoformat()))
+    assert not index_status(house.store)["next"]["builder"]["is_alive"]
+    assert to(house, "twin").switched
+    assert house.store.info().meta.builder is None
+
+    # The same of the generation that is gone back to.
+    before = house.store.at(str(house.store.roles().before))
+    mark(before, builder())
+    for refused in (lambda: go_back(house.store, house.settings), lambda: drop_before(house.store)):
+        with pytest.raises(AlreadyRunning, match="on another"):
+            refused()
+    mark(before, builder(seen_at=silent.isoformat()))
+    assert go_back(house.store, house.settings).switched
+
+
+def test_one_whose_mark_was_taken_over_ends(house: House, encoders: dict):
+    house.pictures(12)
+    synced(house)
+    other = builder()
+
+    def take_over(text: str) -> None:
+        if "pictures are in" in text:
+            mark(house.store.at(str(house.store.roles().next)), other)
+
+    given = house.settings.model_copy(update={"encoder": "twin"})
+    with pytest.raises(AlreadyRunning, match="taken over by process 4711 on another"):
+        reindex(house.store, given, note=take_over)
+    told = index_status(house.store)
+    assert (told["encoder"]["name"], told["writes_held_back"]) == ("fake", False)
+    assert house.store.at(told["next"]["generation"]).info().meta.builder == other
+
+
+@pytest.mark.parametrize("moment", ["embedding", "held-back", "switched"])
+def test_a_process_that_is_killed_loses_and_doubles_nothing(
+    house: House, encoders: dict, moment: str
+):
+    house.pictures(25)
+    synced(house)
+    with stopped_at(moment, house) as process:
+        if moment == "switched":
+            assert house.store.info().meta.seal.name == "twin"
+        else:
+            for refused in (lambda: to(house, "twin"), lambda: cancel(house.store)):
+                with pytest.raises(AlreadyRunning, match=f"Process {process.pid} on"):
+                    refused()
+            said = run(house, "status").stdout
+            assert f"-000002 is being built by process {process.pid} on" in said
+        process.kill()
+        process.wait()
+    told = index_status(house.store)
+    assert told["writes_held_back"] == (moment == "held-back")
+    if moment != "switched":
+        # The process is known to be gone, so nobody waits for its mark to grow stale.
+        assert "-000002 is begun and not finished" in run(house, "status").stdout
+        (house.folder / "000.png").unlink()
+        done = to(house, "twin")
+        assert (done.switched, done.missing) == (True, ())
+        embedded = encoders["twin"].pictures_embedded
+        # Two batches were stored before it was killed in the third.
+        assert embedded == (25 - told["next"]["pictures"] if moment == "embedding" else 0)
+    house.encoder = encoders["twin"]
+    house.picture("late.png", 99)
+    (house.folder / "001.png").rename(house.folder / "moved.png")
+    synced(house)
+    assert ids_served(house) == ids_on_disk(house)
+    assert (house.store.count(), list(house.store.failed())) == (len(ids_on_disk(house)), [])
+    for name in ("late.png", "moved.png", "007.png"):
+        hit = client(house).search_image(house.folder / name, k=1)[0]
+        assert (hit.relative_path, hit.score) == (name, pytest.approx(1.0, abs=1e-5))
+    # And the old one takes all of that.
+    assert go_back(house.store, house.settings).switched
+    house.encoder = encoders["fake"]
+    house.picture("later.png", 100)
+    synced(house)
+    assert house.differing() == []
+
+
+@contextmanager
+def stopped_at(moment: str, house: House) -> Iterator[subprocess.Popen[str]]:
+    """A process that has come to this moment of `reindex --encoder twin`, and waits there."""
+    script = Path(__file__).with_name("reindex_hooks.py")
+    arguments = [house.settings.index, str(house.settings.es_url), moment]
+    process = subprocess.Popen(
+        [sys.executable, script, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == moment
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# -- how it is made ------------------------------------------------------------------------------
+
+
+def test_decoded_pictures_stay_within_the_memory_given(house: House, encoders: dict):
+    house.pictures(8)
+    synced(house)
+    # 768 kB each, so that there is a place for one.
+    encoders["twin"].preparation = Preparation(width=512, height=512, mode="squash")
+    house.settings = house.settings.model_copy(update={"queue_memory_mb": 1, "batch_size": 4})
+    assert to(house, "twin").pictures == 8
+    assert encoders["twin"].batches == [1] * 8
+
+
+def test_several_processes_embed(house: House, encoders: dict, tmp_path: Path):
+    house.pictures(24)
+    synced(house)
+    noted = tmp_path / "noted"
+    noted.mkdir()
+    encoders["colours"] = HookEncoder(noted)
+    house.settings = house.settings.model_copy(update={"workers": 2, "batch_size": 2})
+    done = to(house, "colours")
+    assert (done.switched, done.embedded, done.missing) == (True, 24, ())
+    processes = encoders["colours"].processes()
+    assert len(processes) == 2
+    assert os.getpid() not in processes
+    assert all(gone(each) for each in processes)
+    expected = encoders["colours"]
+    vector = Colours().embed_images(pixels(7)[None])[0]
+    assert np.allclose(house.store.vector(image_id("r", "007.png")), vector, atol=1e-6)
+    assert seal_of(expected).fits(house.store.info().meta.seal)
