@@ -137,7 +137,8 @@ class Building:
 
     def confirm(self) -> None:
         """`check`, with a look at what the mark says now."""
-        self._beat()
+        if self._target is not None:
+            self._look(self._target.info().meta)
         self.check()
 
     def _beat_loop(self) -> None:
@@ -154,14 +155,17 @@ class Building:
             return
 
         def beaten(meta: Meta) -> Meta:
-            other = meta.builder
-            if other is not None and other.token != self.builder.token:
-                self._taken_over_by = other
+            self._look(meta)
+            if self._taken_over_by is not None:
                 return meta
             return replace(meta, builder=replace(self.builder, seen_at=now))
 
         now = _iso(_now())
         self._target.update_meta(beaten)
+
+    def _look(self, meta: Meta) -> None:
+        if meta.builder is not None and meta.builder.token != self.builder.token:
+            self._taken_over_by = meta.builder
 
     def _without_mark(self, meta: Meta) -> Meta:
         is_ours = meta.builder is not None and meta.builder.token == self.builder.token

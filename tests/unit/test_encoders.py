@@ -314,8 +314,9 @@ def noise(count: int, width: int, height: int) -> list[Image.Image]:
 
 def assert_same_scores(scores: Any, expected: Any) -> None:
     """Cosines of pictures and texts, which have to differ by more than what is allowed."""
-    assert expected.std() > 0.005
-    assert np.allclose(scores, expected, atol=1e-3)
+    assert expected.std() > 0.01
+    # The models' own processors shrink pictures a little differently.
+    assert np.allclose(scores, expected, atol=3e-3)
 
 
 def prepared(encoder: Encoder, images: list[Image.Image]) -> Pixels:
