@@ -182,9 +182,9 @@ def _check(meta: Meta, index: str, generation: str) -> None:
         else f" If it was killed, this can be run from {_iso(_stale_at(builder))} on."
     )
     raise AlreadyRunning(
-        f"Process {builder.process_id} on {builder.host} has built {generation} of index {index!r}"
-        f" since {builder.since}, and said so last at {builder.seen_at}: wait for it, or stop it."
-        f"{if_killed}"
+        f"Process {builder.process_id} on {builder.host} has been at work on {generation} of index"
+        f" {index!r} since {builder.since}, and said so last at {builder.seen_at}: wait for it, or"
+        f" stop it.{if_killed}"
     )
 
 

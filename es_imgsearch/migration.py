@@ -144,6 +144,11 @@ def go_back(
         building.hold(target)
         _check_unchanged(store, roles)
         target.allow_writes()
+        kept = target.info().meta
+        note(
+            f"Bringing {roles.before} (encoder {kept.seal.name}, profile {kept.profile}) up to"
+            " date."
+        )
         return _Migration(
             store, source, target, as_sealed, building, max_missing_share, on_progress, note
         )()
@@ -246,6 +251,9 @@ class _Migration:
             f"{self._target.count()} of {self._source.count()} pictures are in"
             f" {self._target.generation}. {_agreement_words(compared)}"
         )
+        # What came meanwhile: the way back may load its model for that, which took 22 s on a busy
+        # machine, while writing would have been held back.
+        self._pass()
         self._building.confirm()
         held_back_since = time.monotonic()
         try:

@@ -77,19 +77,20 @@ def _tuning_line(found: Mapping[str, Any]) -> str:
 
 def _print_generations(found: Mapping[str, Any]) -> None:
     if unfinished := found["next"]:
-        work = _work(unfinished["builder"])
+        who = _builder(unfinished["builder"])
         print_line(
-            f"{unfinished['generation']} is {work or 'begun and not finished'}: encoder"
+            f"{unfinished['generation']} is"
+            f" {f'being built by {who}' if who else 'begun and not finished'}: encoder"
             f" {unfinished['encoder']}, profile {unfinished['profile']}, {unfinished['pictures']}"
             " pictures so far"
-            + ("" if work else f"; `es-imgsearch reindex --index {found['index']}` goes on")
+            + ("" if who else f"; `es-imgsearch reindex --index {found['index']}` goes on")
         )
     if before := found["before"]:
-        work = _work(before["builder"])
+        who = _builder(before["builder"])
         print_line(
             f"{before['generation']} served before: encoder {before['encoder']}, profile"
             f" {before['profile']}, {before['pictures']} pictures; "
-            + (f"it is {work}, to return to it" if work else "reindex --back or --drop-old")
+            + (f"{who} returns to it" if who else "reindex --back or --drop-old")
         )
     if found["writes_held_back"]:
         print_line(
@@ -98,14 +99,11 @@ def _print_generations(found: Mapping[str, Any]) -> None:
         )
 
 
-def _work(builder: Mapping[str, Any] | None) -> str | None:
-    """By whom a generation is being built; None where nobody is at it."""
+def _builder(builder: Mapping[str, Any] | None) -> str | None:
+    """Who is at work on a generation; None where nobody is."""
     if builder is None or not builder["is_alive"]:
         return None
-    return (
-        f"being built by process {builder['process_id']} on {builder['host']} since"
-        f" {builder['since']}"
-    )
+    return f"process {builder['process_id']} on {builder['host']} since {builder['since']}"
 
 
 def _print_root(name: str, root: Mapping[str, Any]) -> None:
