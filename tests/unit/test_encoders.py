@@ -394,7 +394,7 @@ def test_an_index_refuses_a_pair_of_which_one_model_was_changed(
     shutil.copytree(models_dir, copy)
     seal = seal_of(clip)
     seal.check(seal_of(load_encoder("clip", models_dir=copy)), "images")
-    weights = sorted((copy / changed).rglob("model.safetensors"))[0]
+    weights = min((copy / changed).rglob("model.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
     with pytest.raises(EncoderMismatch):
         seal.check(seal_of(load_encoder("clip", models_dir=copy)), "images")
