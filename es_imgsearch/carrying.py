@@ -10,6 +10,7 @@ indices themselves, so one that was killed is simply run again.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from es_imgsearch.carried_vectors import CarriedVectors, Document, Made
 from es_imgsearch.codes import CODE_FIELD, Coder, code_mapping
 from es_imgsearch.documents import failure_document, vector_fields
 from es_imgsearch.embed import Encoder, batch_size
-from es_imgsearch.errors import ReadError, StoreDenied, StoreRejected
+from es_imgsearch.errors import IndexConflict, ReadError, StoreDenied, StoreRejected
 from es_imgsearch.generations import Carried
 from es_imgsearch.kept_coder import load_coder
 from es_imgsearch.mapping import VECTOR_FIELD, Meta, with_learned
@@ -38,6 +39,8 @@ from es_imgsearch.rewriting import (
 from es_imgsearch.roots import registered_root
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
+
+logger = logging.getLogger(__name__)
 
 # Why else a picture of the source is not in the target, see `carried_vectors`.
 FAILED = "cannot be read or embedded"
@@ -95,13 +98,14 @@ class Carrier:
         """`encoder` gives vectors as the target stores them; None where those of the source do.
 
         `reduction` is that of the target, by which the vectors of the source are cut then.
-        `on_progress` hears how many of how many pictures the target has.
+        `on_progress` hears how many of how many pictures the target has.  Pictures are coded by
+        `coder`, which each pass looks for.
         """
         self._source, self._target, self._settings = source, target, settings
         self._from, self._to = source.info(), target.info()
         check_readable(self._from.properties, self._from.left_out, source.index)
         self._reduction = reduction
-        self._coder: Coder | None = None
+        self.coder: Coder | None = None
         self._on_progress = on_progress
         self._vectors: CarriedVectors | None = None
         if encoder is not None:
@@ -253,8 +257,8 @@ class Carrier:
     # -- writing -----------------------------------------------------------------------------
 
     def _write_picture(self, document: Document) -> None:
-        if self._coder is not None:
-            document[CODE_FIELD] = self._coder.code(document[VECTOR_FIELD])
+        if self.coder is not None:
+            document[CODE_FIELD] = self.coder.code(document[VECTOR_FIELD])
         self._write(Write(document["image_id"], document=document))
 
     def _write(self, write: Write, *, counts: bool = True) -> None:
@@ -318,7 +322,12 @@ class Carrier:
                 self._target.map_fields({CODE_FIELD: code_mapping(learned.codes.bits)})
             self._target.update_meta(lambda meta: with_learned(meta, source))
             self._to = self._target.info()
-        self._coder = load_coder(self._target, self._to.meta)
+        try:
+            self.coder = load_coder(self._target, self._to.meta)
+        except IndexConflict as error:
+            # Of a generation that does not serve nobody could train them anew first.
+            logger.warning("%s Pictures are carried without codes.", error)
+            self.coder = None
 
     def _note(self, until: Mapping[str, int]) -> None:
         carried = Carried(str(self._source.generation), until)

@@ -69,10 +69,12 @@ def train_codes(
     GenerationSwitched where the index becomes another generation meanwhile.
     """
     store = search._store.pinned()
-    with store.while_serving("codes train"):
-        trained = _trained(store, method, bits, labels, on_page)
-    search.reload()
-    return trained
+    try:
+        with store.while_serving("codes train"):
+            return _trained(store, method, bits, labels, on_page)
+    finally:
+        # The coder is in use from its training on, whether all pictures have their codes or not.
+        search.reload()
 
 
 def _trained(

@@ -43,15 +43,14 @@ def apply_codes(
             raise UsageError(
                 f"Index {store.index!r} has no codes: make them with `es-imgsearch codes train`."
             )
-        after = {"range": {"indexed_at": {"gte": since.isoformat()}}} if since else None
-        return _recode(store, coder, [after] if after else [], on_page)
+        among: list[dict[str, Any]] = []
+        if since is not None:
+            among.append({"range": {"indexed_at": {"gte": since.isoformat()}}})
+        return _recode(store, coder, among, on_page)
 
 
-def complete_codes(store: Store) -> int:
-    """Code the pictures that have none, of a generation that has codes; how many those were."""
-    coder = load_coder(store, store.info().meta)
-    if coder is None:
-        return 0
+def complete_codes(store: Store, coder: Coder) -> int:
+    """Code the pictures that have none; how many those were."""
     return _recode(store, coder, [{"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}}])
 
 

@@ -245,7 +245,8 @@ class _Migration:
                 break
         if not self._may_switch():
             return self._outcome(None, switched=False)
-        complete_codes(self._target)
+        if self._carrier.coder is not None:
+            complete_codes(self._target, self._carrier.coder)
         compared = agreement(self._source, self._target)
         self._note(
             f"{self._target.count()} of {self._source.count()} pictures are in"

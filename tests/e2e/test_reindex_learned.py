@@ -100,6 +100,16 @@ def test_codes_trained_meanwhile_are_carried_to_the_same_vectors(with_codes: Hou
     assert wrong_codes(house.store) == []
 
 
+def test_a_lost_coder_stops_no_reindex(with_codes: House, caplog: pytest.LogCaptureFixture):
+    store = with_codes.store
+    entry = train_codes(client(with_codes), "lsh", bits=48).entry
+    place = f"/{codes_alias(store.index)}/_doc/{entry.hash}"
+    store.request("DELETE", place, params={"refresh": "true"})
+    assert to(with_codes, profile="compact").switched
+    assert "train its codes anew" in caplog.text
+    assert index_status(store)["codes"]["missing"] == 24
+
+
 def test_a_coder_for_other_vectors_is_refused(with_codes: House):
     store = with_codes.store
     train_codes(client(with_codes), "lsh", bits=48)
