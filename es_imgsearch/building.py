@@ -102,15 +102,16 @@ class Building:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        self._ending.set()
-        if self._target is not None:
-            self._thread.join(_LAST_SECONDS)
-            try:
-                self._target.update_meta(self._without_mark)
-            except ImgSearchError as error:
-                # The process ends, which the next one sees, or the mark grows stale.
-                logger.debug("The mark of this reindex is left: %s", error)
+        # A mark that is left behind is known to be that of nobody from here on.
         _built_here.discard(self.builder.token)
+        self._ending.set()
+        if self._target is None:
+            return
+        self._thread.join(_LAST_SECONDS)
+        try:
+            self._target.update_meta(self._without_mark)
+        except ImgSearchError as error:
+            logger.debug("The mark of this reindex is left: %s", error)
 
     def hold(self, target: Store) -> None:
         """Mark the generation that `target` is held to as built by this process.
