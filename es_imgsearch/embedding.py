@@ -18,28 +18,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
 
 from es_imgsearch.backoff import Stopped
 from es_imgsearch.encoders import PictureEncoder
 from es_imgsearch.errors import ReadError
-from es_imgsearch.jobs import Job
+from es_imgsearch.jobs import Job, Result
 from es_imgsearch.recent import batches
-from es_imgsearch.records import Embedded, Picture
+from es_imgsearch.records import Picture
 from es_imgsearch.vectors import VectorSource
 
 # What a model may take for the batch it is at: a thread that is in the middle of C++ when the
 # interpreter ends takes the process down with SIGABRT.
 _MODEL_SECONDS = 30.0
-
-
-class Result(NamedTuple):
-    """A picture that has its vector; `embed_ms` is None where the vector was there already."""
-
-    job: Job
-    picture: Picture
-    embedded: Embedded
-    embed_ms: float | None = None
 
 
 class EmbedStage:
@@ -113,7 +103,7 @@ class EmbedStage:
             self._out_of_model.wait_for(lambda: not self._in_model, _MODEL_SECONDS)
 
     def _look_up_loop(self) -> None:
-        with self._loading, self._model():
+        with self._loading, self.model():
             self._begin()
         while self._look_up_next():
             pass
@@ -149,7 +139,7 @@ class EmbedStage:
     def _embed_loop(self, encoder: PictureEncoder) -> None:
         try:
             if self._warm_up:
-                with self._loading, self._model():
+                with self._loading, self.model():
                     encoder.warm_up()
             while self._embed_next(encoder):
                 pass
@@ -166,7 +156,7 @@ class EmbedStage:
 
     def _embed(self, pictures: Sequence[Picture], encoder: PictureEncoder) -> None:
         started = time.perf_counter()
-        with self._model():
+        with self.model():
             found, errors = self._source.embedded(pictures, encoder)
         embed_ms = (time.perf_counter() - started) * 1000 / len(pictures)
         results: list[Result] = []
@@ -184,7 +174,8 @@ class EmbedStage:
             self._on_embedded(results)
 
     @contextmanager
-    def _model(self) -> Iterator[None]:
+    def model(self) -> Iterator[None]:
+        """Inside a model, which `abandon` waits for.  Raises Stopped once it is not wanted."""
         with self._out_of_model:
             self._in_model += 1
         try:

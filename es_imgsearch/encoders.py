@@ -13,7 +13,8 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -69,8 +70,14 @@ class OneAtATime:
     Everything else is as the encoder has it.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        inside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """`inside` surrounds every call of the model, whoever makes it."""
         self.encoder = encoder
+        self._inside = inside
         self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
@@ -79,7 +86,7 @@ class OneAtATime:
         method = getattr(self.encoder, name)
 
         def alone(*given: Any) -> Any:
-            with self._lock:
+            with self._lock, self._inside():
                 return method(*given)
 
         return alone

@@ -6,9 +6,9 @@ import errno
 import os
 import stat
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from es_imgsearch.records import Change, FileState
+from es_imgsearch.records import Change, Embedded, FileState, Picture
 from es_imgsearch.store import Write
 
 
@@ -67,14 +67,24 @@ class Job:
     in_doubt: bool = False
 
 
+class Result(NamedTuple):
+    """A picture that has its vector; `embed_ms` is None where the vector was there already."""
+
+    job: Job
+    picture: Picture
+    embedded: Embedded
+    embed_ms: float | None = None
+
+
 @dataclass(slots=True)
 class Ready:
-    """A job whose write is known, of the file in that state."""
+    """A job whose write is known, of the file in that state; `result` where it is a picture's."""
 
     job: Job
     write: Write
     counts_as: str
     state: FileState
+    result: Result | None = None
 
 
 def look(change: Change) -> Signature | None:

@@ -177,9 +177,7 @@ class _Migration:
         reduction = load_reduction(store, info.meta)
         encoder = None
         if not keeps_vectors(source.info().meta, info.meta):
-            # One process embeds here, and gets all cores.
-            alone = settings.model_copy(update={"workers": 1})
-            encoder = writing_encoder(target, info, alone)
+            encoder = writing_encoder(target, info, settings, alone=True)
         self._carrier = Carrier(
             source,
             target,

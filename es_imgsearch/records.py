@@ -90,7 +90,8 @@ class Region(NamedTuple):
 class Picture:
     """A file read: the arrays for the encoder and every field that needs no vector.
 
-    `tiles` are empty unless the index keeps regions.
+    `tiles` are empty unless the index keeps regions.  `told` says which of the fields the file
+    itself gave (under an empty name) and which each describer, by its name.
     """
 
     content_id: str
@@ -99,6 +100,7 @@ class Picture:
     fields: dict[str, Any] = field(default_factory=dict)
     read_ms: float = 0.0
     tiles: Sequence[Tile] = ()
+    told: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Embedded(NamedTuple):

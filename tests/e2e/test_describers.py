@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from house import House, until
+from house import House, compare_again, until
 from PIL import Image
 from small_package import MODULE, PROJECT
+from test_iptc import OF_XMP, XMP
 from text_samples import chinese, written_on
 
 from es_imgsearch import ImageSearch
+from es_imgsearch.daemon import Daemon
 from es_imgsearch.errors import SettingsError
 from es_imgsearch.indexer import Indexer, sync
 from es_imgsearch.records import Change, image_id
@@ -89,10 +91,14 @@ def test_all_kinds_together(
         assert fields["mood"] in {"bright", "dark"}
         assert fields["sign"] in {"plus", "minus"}
         assert fields["dims_seen"] == real_store.info().meta.seal.dims
-        assert fields["describe_errors"] == [
-            "broken: RuntimeError: out of order", "late: RuntimeError: too late",
+        broken, *refused, late = fields["describe_errors"]
+        assert broken == "broken: RuntimeError: out of order"
+        assert late == "late: RuntimeError: too late"
+        assert [each.split(":")[:2] for each in refused] == [
+            ["heavy", " StoreRejected"], ["opened", " StoreRejected"], ["wordy", " StoreRejected"],
         ]  # fmt: skip
-        assert not fields.keys() & {"never", "late"}
+        assert "failed to parse field [weight]" in refused[0]
+        assert not fields.keys() & {"never", "late", "weight", "balance", "opened", "word"}
         assert {"colours", "perceptual_hash"} <= fields.keys()
     assert stored["3.png"]["mood"] == "bright"
     assert stored["3.png"]["colours"][0] == "white"
@@ -222,6 +228,105 @@ def test_what_cannot_be_understood_is_noted_until_it_is_mended(house: House):
     assert synced(house) == (0, 1)
     assert title(house, "000.png") == "mended"
     assert "describe_errors" not in document(house, "000.png")
+
+
+def test_each_comparison_finds_what_no_event_told(house: House, monkeypatch: pytest.MonkeyPatch):
+    """A share without events: files beside pictures come, change and go between comparisons."""
+    monkeypatch.setattr(Daemon, "_hint", lambda *_: None)
+    house.pictures(4)
+    for n in range(3):
+        put(house, f"00{n}.xmp", XMP)
+    with house.watched() as running:
+        until(lambda: title(house, "002.png") == OF_XMP["title"])
+        before = vectors(house)
+        put(house, "metadata.csv", "file_name,title\n000.png,of the table\n")
+        (house.folder / "000.xmp").unlink()
+        put(house, "001.json", "{")
+        compare_again(running)
+        until(lambda: title(house, "000.png") == "of the table")
+        until(lambda: "describe_errors" in document(house, "001.png"))
+        assert title(house, "002.png") == OF_XMP["title"]
+        # One that cannot be read, then can; its size and time stay the same.
+        path = house.folder / "001.json"
+        before_state = path.stat()
+        path.write_bytes(b"7")
+        os.utime(path, ns=(before_state.st_atime_ns, before_state.st_mtime_ns))
+        compare_again(running)
+        until(lambda: "no JSON object" in document(house, "001.png")["describe_errors"][0])
+        path.unlink()
+        (house.folder / "002.xmp").unlink()
+        (house.folder / "metadata.csv").unlink()
+        compare_again(running)
+        until(lambda: "describe_errors" not in document(house, "001.png"))
+        until(lambda: title(house, "000.png") is None and title(house, "002.png") is None)
+        assert title(house, "001.png") == OF_XMP["title"]
+        np.testing.assert_array_equal(vectors(house), before)
+        assert running.indexer.counts.embedded == 4
+    assert synced(house) == (0, 0)
+
+
+def test_one_of_two_files_beside_a_picture_went_while_nobody_watched(house: House):
+    house.pictures(1)
+    put(house, "000.xmp", XMP)
+    put(house, "metadata.csv", "file_name,title,shelf\n000.png,of the table,3\n")
+    assert synced(house) == (1, 0)
+    assert title(house, "000.png") == OF_XMP["title"]
+    (house.folder / "000.xmp").unlink()
+    assert synced(house) == (0, 1)
+    assert title(house, "000.png") == "of the table"
+    assert "keywords" not in document(house, "000.png")
+
+
+def test_the_note_of_a_failure_comes_and_goes(house: House):
+    house.pictures(2)
+    put(house, "000.json", '{"title": "good"}')
+    assert synced(house) == (2, 0)
+    put(house, "000.json", "{")
+    assert synced(house) == (0, 1)
+    (error,) = document(house, "000.png")["describe_errors"]
+    assert error.startswith("sidecar: ValueError: 000.json is no JSON")
+    assert synced(house) == (0, 0)
+    put(house, "000.json", "[]")
+    assert synced(house) == (0, 1)
+    assert document(house, "000.png")["describe_errors"][0].endswith("holds no JSON object")
+    (house.folder / "000.json").unlink()
+    assert synced(house) == (0, 1)
+    assert "describe_errors" not in document(house, "000.png")
+    assert synced(house) == (0, 0)
+
+
+def test_a_table_of_something_else_is_told_once_and_costs_nothing(
+    house: House, caplog: pytest.LogCaptureFixture
+):
+    house.pictures(3)
+    put(house, "000.json", '{"title": "mine"}')
+    put(house, "metadata.csv", "station,depth\nA7,300\n")
+    with house.watched() as running:
+        until(lambda: len(house.indexed()) == 3)
+        compare_again(running)
+        until(lambda: not running.indexer._sidecars)
+    told = [record.getMessage() for record in caplog.records if "file_name" in record.getMessage()]
+    assert len(told) == 1
+    assert str(house.folder / "metadata.csv") in told[0]
+    assert title(house, "000.png") == "mine"
+    assert not any("describe_errors" in document(house, f"00{n}.png") for n in range(3))
+
+
+def test_a_folder_is_listed_once_however_many_files_say_something(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    house.pictures(6)
+    for n in range(6):
+        put(house, f"00{n}.json", f'{{"title": "{n}"}}')
+    assert synced(house) == (6, 0)
+    for n in range(6):
+        put(house, f"00{n}.json", f'{{"title": "again {n}"}}')
+    listed: list[str] = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(str(path)) or listdir(path))
+    assert synced(house) == (0, 6)
+    assert listed.count(str(house.folder)) == 1
+    assert [title(house, f"00{n}.png") for n in range(6)] == [f"again {n}" for n in range(6)]
 
 
 def synced(house: House) -> tuple[int, int]:
