@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -162,12 +162,19 @@ def _with_sharing(
         chosen |= sharing
 
 
+class _Read(NamedTuple):
+    """An original that was read: its content, and what was told of it, by describer."""
+
+    content_id: str
+    told: Mapping[str, Mapping[str, Any]]
+
+
 class _Page:
     """Stored pictures of one page, and what describers say of them now."""
 
     def __init__(
         self,
-        read: Mapping[str, Picture],
+        read: Mapping[str, _Read],
         by_vector: VectorDescribers,
         describers: Sequence[Describer],
     ) -> None:
@@ -205,9 +212,9 @@ class _Page:
     def _now(self, document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         """By describer, in the order in which a new picture is described."""
         told: dict[str, Mapping[str, Any]] = {}
-        picture = self._read.get(document["image_id"])
-        if picture is not None and picture.content_id == document.get("content_id"):
-            told |= {name: fields for name, fields in picture.told.items() if name}
+        original = self._read.get(document["image_id"])
+        if original is not None and original.content_id == document.get("content_id"):
+            told |= {name: fields for name, fields in original.told.items() if name}
         if VECTOR_FIELD in document and self._by_vector:
             told |= self._by_vector.told(np.asarray(document[VECTOR_FIELD])[None])[0]
         return told | self._refused.get(document["image_id"], {})
@@ -252,7 +259,7 @@ class _Originals:
             )
             self._workers = ReadWorkers(plan, settings.read_workers)
 
-    def read(self, hits: Sequence[Mapping[str, Any]]) -> dict[str, Picture]:
+    def read(self, hits: Sequence[Mapping[str, Any]]) -> dict[str, _Read]:
         """Originals that could be read, by image_id.
 
         Raises ReadersFailed where no file can be read at all.
@@ -270,7 +277,7 @@ class _Originals:
             path = root.absolute(disk_path(source["relative_path"]))
             self._workers.read(path, partial(_put, answers, source))
             asked += 1
-        found: dict[str, Picture] = {}
+        found: dict[str, _Read] = {}
         for _ in range(asked):
             source, outcome = answers.get()
             if isinstance(outcome, ReadersFailed):
@@ -278,7 +285,7 @@ class _Originals:
             if isinstance(outcome, ReadError):
                 self._done.unreadable += 1
             elif isinstance(outcome, Picture) and outcome.content_id == source.get("content_id"):
-                found[source["image_id"]] = outcome
+                found[source["image_id"]] = _Read(outcome.content_id, outcome.told)
             else:
                 self._done.changed += 1
         return found

@@ -31,7 +31,7 @@ from es_imgsearch.records import Change, Root, disk_path, stored_path
 from es_imgsearch.regions import Grid
 from es_imgsearch.settings import Settings
 from es_imgsearch.settle import Settler
-from es_imgsearch.sidecars import Met, Sidecars
+from es_imgsearch.sidecars import Sidecars
 from es_imgsearch.store import Store
 from es_imgsearch.watch import Hint, HintKind
 
@@ -142,7 +142,7 @@ class Indexer:
         """
         started = time.monotonic()
         found = Pass()
-        beside = Met()
+        beside = self._sidecars.comparison(root, folder)
         unknown_now: set[tuple[str, str]] = set()
 
         def unknown(what: Unknown) -> None:
@@ -174,14 +174,14 @@ class Indexer:
             now = time.time()
             state = difference.state
             if state is not None:
-                beside.add(difference.relative_path, state)
+                beside.meet(difference.relative_path, state)
             if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
                 # Perhaps somebody is still writing it.
                 self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
             else:
                 change = Change(root, difference.relative_path, now)
                 self.pipeline.submit(change, listed_at=listed_at)
-        self._sidecars.compared(root, folder, beside, self.pipeline.ticket)
+        self._sidecars.compared(beside, self.pipeline.ticket)
         if not folder:
             others = {place for place in self._unknown_told if place[0] != root.name}
             self._unknown_told = others | unknown_now

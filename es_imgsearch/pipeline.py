@@ -299,7 +299,7 @@ class Pipeline:
     def _embedded(self, results: Sequence[Result]) -> None:
         self._describing.describe(results)
         for result in results:
-            self._write(result)
+            self._write(result._replace(picture=result.picture.without_pixels()))
 
     def _write(self, result: Result) -> None:
         job, picture, embedded, embed_ms = result

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -101,6 +101,10 @@ class Picture:
     read_ms: float = 0.0
     tiles: Sequence[Tile] = ()
     told: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def without_pixels(self) -> Picture:
+        """What is written of it: its arrays, which take the memory, are let go."""
+        return replace(self, pixels=np.empty((0, 0, 3), np.uint8), tiles=())
 
 
 class Embedded(NamedTuple):

@@ -3,16 +3,18 @@
 Such a file changes nothing of its picture's size and modification time, by which folders and index
 are compared.  So a document holds a hash of what was beside its picture (`sidecar_id`), or a note
 of why that was not understood, and is held against what is there now whenever such a file comes,
-changes or goes: by an event, or because a comparison meets other files in the folder than the one
-before.
+changes or goes: by an event, or because a comparison of the folder meets other files than the one
+before it.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -28,6 +30,7 @@ from es_imgsearch.describe.sidecar import (
     sidecar_fields,
 )
 from es_imgsearch.described import ERRORS_FIELD, failed, note_of
+from es_imgsearch.recent import Recent
 from es_imgsearch.reconcile import is_below
 from es_imgsearch.records import Change, FileState, Root, disk_path
 from es_imgsearch.store import Store
@@ -35,19 +38,7 @@ from es_imgsearch.store import Store
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 500
-
-
-class Met:
-    """The files beside pictures that one comparison meets; `digests` tell folders' states apart."""
-
-    def __init__(self) -> None:
-        self.digests: dict[str, int] = {}
-
-    def add(self, relative_path: str, state: FileState) -> None:
-        """A file, in the order of the names in its folder; one that is named otherwise is not."""
-        folder, name = os.path.split(relative_path)
-        if is_sidecar(name):
-            self.digests[folder] = hash((self.digests.get(folder), name, state))
+_RECENT_FILES = 200_000
 
 
 class _Place(NamedTuple):
@@ -65,12 +56,67 @@ class _Told(NamedTuple):
     note: str | None
 
 
+class _Memory:
+    """What the comparisons before met."""
+
+    def __init__(self) -> None:
+        # Of every folder that has such files: the number of its last comparison, and how many.
+        self.folders: dict[tuple[Root, str], tuple[int, int]] = {}
+        # States of files by root and path, with the number of the comparison that met them.
+        self.states: Recent[tuple[int, FileState]] = Recent(_RECENT_FILES)
+
+
+class Comparison:
+    """Files beside pictures as one comparison of a root, or of one of its folders, meets them."""
+
+    def __init__(self, root: Root, folder: str, number: int, memory: _Memory) -> None:
+        self.root = root
+        self.folder = folder
+        self._number = number
+        self._memory = memory
+        self._changed: list[_Place] = []
+        # Of each folder, how many files it met, and how many of those the one before met.
+        self._met: Counter[str] = Counter()
+        self._known: Counter[str] = Counter()
+
+    def meet(self, relative_path: str, state: FileState) -> None:
+        """There is a file; one that is named otherwise changes nothing here."""
+        folder, name = os.path.split(relative_path)
+        if not is_sidecar(name):
+            return
+        last, _ = self._memory.folders.get((self.root, folder), (0, 0))
+        key = f"{self.root.name}/{relative_path}"
+        number, before = self._memory.states.get(key) or (-1, None)
+        self._memory.states.keep(key, (self._number, state))
+        self._met[folder] += 1
+        if number == last:
+            self._known[folder] += 1
+        if number != last or before != state:
+            self._changed.append(_Place(self.root, folder, name))
+
+    def end(self) -> list[_Place]:
+        """What changed since the last comparisons of these folders; the next begins with this one.
+
+        A folder of which the memory has forgotten some files is looked at as if they were gone.
+        """
+        folders = self._memory.folders
+        places = self._changed
+        for (root, folder), (_, files) in list(folders.items()):
+            if root == self.root and is_below(folder, self.folder):
+                if self._known[folder] < files:
+                    places.append(_Place(root, folder, ""))
+                del folders[root, folder]
+        for folder, files in self._met.items():
+            folders[self.root, folder] = self._number, files
+        return places
+
+
 class Sidecars:
     """Such files as they are noted; `outdated` says of which pictures the document is so.
 
-    `note` may be called from any thread, `compared` from one and `outdated` from one.  Where the
-    describer `sidecar` does not run (`describers` names those that do) every file is somebody
-    else's.
+    `note` may be called from any thread, comparisons are made one after the other, and `outdated`
+    is called from one thread.  Where the describer `sidecar` does not run (`describers` names those
+    that do) every file is somebody else's.
     """
 
     def __init__(self, store: Store, describers: Sequence[str]) -> None:
@@ -79,8 +125,9 @@ class Sidecars:
         self._lock = threading.Lock()
         # With the ticket of the pipeline's by which what was read before is acknowledged.
         self._noted: dict[_Place, int] = {}
-        # Of every folder that has such files, by root: their digest at the last comparison.
-        self._digests: dict[str, dict[str, int]] = {}
+        self._numbers = itertools.count(1)
+        self._memory = _Memory()
+        self._compared_whole: set[Root] = set()
         self._tables_told: set[str] = set()
 
     def __bool__(self) -> bool:
@@ -92,34 +139,31 @@ class Sidecars:
         if self._runs and is_sidecar(name):
             self._note(_Place(root, folder, name), ticket)
 
-    def compared(self, root: Root, folder: str, met: Met, ticket: int) -> None:
-        """A root, or one of its folders, was compared with the index, which was refreshed before.
+    def comparison(self, root: Root, folder: str) -> Comparison:
+        """Begin to compare a root, or one of its folders; `compared` ends it."""
+        return Comparison(root, folder, next(self._numbers), self._memory)
 
-        Raises what the store does, and then has noted nothing.
+    def compared(self, comparison: Comparison, ticket: int) -> None:
+        """Note what it met that is new or another, and what it did not meet any more.
+
+        The index was refreshed when it began.  Raises what the store does; the next one finds the
+        same then.
         """
         if not self._runs:
             return
+        root = comparison.root
         noted: list[_Place] = []
-        if not folder:
+        if not comparison.folder:
             # What cannot be read now may be so an hour later, with no file changed.
             notes = self._store.having(root.name, ERRORS_FIELD, prefix=f"{Sidecar.name}:")
             noted += [_Place(root, *os.path.split(disk_path(each))) for each in notes]
-            if root.name not in self._digests:
-                # Nobody knows what was there before but the documents.
+            if root not in self._compared_whole:
+                # Only the documents tell what was there before.
                 described = self._store.having(root.name, SIDECAR_ID)
                 folders = dict.fromkeys(os.path.dirname(disk_path(each)) for each in described)
                 noted += [_Place(root, each, "") for each in folders]
-        before = self._digests.get(root.name, {})
-        inside = {each for each in before if is_below(each, folder)}
-        noted += [
-            _Place(root, each, "")
-            for each in inside | met.digests.keys()
-            if before.get(each) != met.digests.get(each)
-        ]
-        outside = {each: digest for each, digest in before.items() if each not in inside}
-        if not folder or root.name in self._digests:
-            self._digests[root.name] = outside | met.digests
-        for place in noted:
+                self._compared_whole.add(root)
+        for place in [*noted, *comparison.end()]:
             self._note(place, ticket)
 
     def _note(self, place: _Place, ticket: int) -> None:
