@@ -180,14 +180,18 @@ def _answer(
 
 
 def _check_fields(fields: Sequence[str], search: ImageSearch) -> None:
-    known = search.info.properties
+    kinds = {
+        name: mapping.get("type", "object")
+        for name, mapping in search.info.properties.items()
+        if mapping.get("type") != "dense_vector"
+    }
     for name in fields:
         top, _, part = name.partition(".")
-        kind = known[top].get("type", "object") if top in known else None
-        if kind is None or (part and kind not in _OBJECTS):
+        if top not in kinds or (part and kinds[top] not in _OBJECTS):
             raise UsageError(
                 f"Index {search._store.index!r} has no field {name!r} by which neighbours could"
-                f" vote; there are {', '.join(sorted(known))}."
+                f" vote (an attribute is written attributes.NAME); there are"
+                f" {', '.join(sorted(kinds))}."
             )
 
 
