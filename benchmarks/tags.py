@@ -1,6 +1,6 @@
 """What tags are worth: zero-shot and trained, on pictures whose labels are known.
 
-    python benchmarks/tags.py STAMPS [--json FILE]
+    python benchmarks/tags.py STAMPS [--plot FILE] [--json FILE]
 
 STAMPS is the folder `usr/share/tuxpaint/stamps` of the Debian package tuxpaint-stamps-default (see
 starter_quality.py).  labels/stamps.csv names what is on 212 of its animals and food, 151 different
@@ -12,7 +12,8 @@ tagged by.
 2. Tags by the vocabulary that ships, with the background and without: pictures that get a tag, and
    how often what they get is right.  A tag that is none of the 151 words is not counted; one that
    is and that the picture lacks is wrong.
-3. Labels of five pictures and more: zero-shot, and a head in cross-validation, as `tags evaluate`.
+3. Labels of five pictures and more: zero-shot, and a head in cross-validation, as `tags evaluate`,
+   with their confusion matrices, which --plot draws (PNG).
 4. `identify`: the vote of the ten nearest other pictures, at several thresholds of relevance.
 """
 
@@ -27,12 +28,19 @@ from report import arguments, report
 from sklearn.metrics import average_precision_score
 from starter_quality import opened
 
+from es_imgsearch.confusion_plot import plot_confusion
 from es_imgsearch.embed import load_encoder
 from es_imgsearch.embed.protocol import Vectors
 from es_imgsearch.head_training import labelled_facets, train
 from es_imgsearch.labels import questions_of, read_labels
 from es_imgsearch.relevance import IMAGE, foreign_moments, shipped_curves
-from es_imgsearch.tag_training import TRAINED, ZERO_SHOT, facet_report, with_labels
+from es_imgsearch.tag_training import (
+    NONE_OF_THEM,
+    TRAINED,
+    ZERO_SHOT,
+    facet_report,
+    with_labels,
+)
 from es_imgsearch.vocabulary import default_vocabulary
 from es_imgsearch.zero_shot import ZeroShot, empirical_null
 
@@ -67,6 +75,7 @@ def standardised(pictures: Vectors, texts: Vectors, words: Vectors) -> dict[str,
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("stamps", type=Path)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the confusion matrices")
     given = parser.parse_args()
     json_of = given.json.with_suffix if given.json else lambda _suffix: None
 
@@ -122,27 +131,38 @@ def main() -> None:
     model = ZeroShot.of(extended, encoder.embed_texts(extended.texts), pictures)
     assert model is not None
     by_facet = {each.facet: each for each in model.scores(pictures)}
-    rows = []
+    reports = []
     for facet, held_out in zip(facets, trained.held_out, strict=True):
         said = by_facet[facet.facet]
         at = [list(said.labels).index(label) for label in facet.labels]
-        both = {
-            ZERO_SHOT: facet_report(facet, ZERO_SHOT, said.scores[:, at], said.holds[:, at]),
-            TRAINED: facet_report(facet, TRAINED, held_out.probabilities, held_out.holds),
-        }
-        for way, found in both.items():
-            rows += [
-                {"way": way, "label": each.label, "pictures": each.pictures,
-                 "AP": each.average_precision,
-                 "precision": "-" if each.precision is None else each.precision,
-                 "recall": each.recall}
-                for each in found.labels
-            ]  # fmt: skip
-            rows.append(
-                {"way": way, "label": f"mean of {facet.facet}", "pictures": found.pictures,
-                 "AP": found.mean_average_precision, "precision": "-", "recall": "-"}
-            )  # fmt: skip
+        reports += [
+            facet_report(facet, ZERO_SHOT, said.scores[:, at], said.holds[:, at]),
+            facet_report(facet, TRAINED, held_out.probabilities, held_out.holds),
+        ]
+    rows = []
+    for found in reports:
+        rows += [
+            {"way": found.way, "label": each.label, "pictures": each.pictures,
+             "AP": each.average_precision,
+             "precision": "-" if each.precision is None else each.precision,
+             "recall": each.recall}
+            for each in found.labels
+        ]  # fmt: skip
+        rows.append(
+            {"way": found.way, "label": f"mean of {found.facet}", "pictures": found.pictures,
+             "AP": found.mean_average_precision, "precision": "-", "recall": "-"}
+        )  # fmt: skip
     report("3. Labels of five pictures and more", rows, json_of(".labels.json"))
+    for found in reports:
+        names = [each.label for each in found.labels]
+        rows = [
+            {"right": name, **dict(zip([*names, NONE_OF_THEM], counts.tolist(), strict=True))}
+            for name, counts in zip(names, found.confusion, strict=True)
+        ]
+        title = f"Given, of the pictures that have a label of {found.facet}: {found.way}"
+        report(title, rows, json_of(f".{found.facet}.{found.way}.json"))
+    if given.plot is not None:
+        plot_confusion(reports, given.plot)
 
     curve = shipped_curves(encoder.revision, encoder.fingerprint)[IMAGE]
     answers = []

@@ -56,18 +56,23 @@ def relevance_of(index: str, meta: Meta) -> Talk[Relevance | None]:
     curves = meta.relevance or shipped_curves(seal.revision, seal.fingerprint)
     if not curves:
         return None
-    vectors = yield from background_of(index, meta)
-    # Vectors that were cut down for storing cannot be compared with a query's own.
-    if len(vectors) < MIN_BACKGROUND or vectors.shape[1] != seal.dims:
+    vectors = yield from background_of(index, meta, seal.dims)
+    if len(vectors) < MIN_BACKGROUND:
         return None
     return Relevance(curves, vectors)
 
 
-def background_of(index: str, meta: Meta) -> Talk[Floats]:
-    """Unit vectors of the sample, of shape (n, dims): the one that was stored, or drawn now."""
+def background_of(index: str, meta: Meta, dims: int) -> Talk[Floats]:
+    """Unit vectors of the sample, of shape (n, dims): the one that was stored, or drawn now.
+
+    Vectors that were cut down for storing cannot be compared with whole ones, so a sample of
+    another width is as good as none: n is 0 where there is no other.
+    """
     sampled = yield from _stored(index, meta.seal)
-    if sampled is None:
+    if sampled is None or sampled.vectors.shape[1] != dims:
         sampled = yield from sample(index)
+    if sampled.vectors.shape[1] != dims:
+        return np.zeros((0, dims), np.float32)
     return sampled.vectors
 
 

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from es_imgsearch.backoff import Outage, Stopped, persist
 from es_imgsearch.embed import Encoder, batch_size
-from es_imgsearch.embedding import EmbedStage, Result
+from es_imgsearch.embedding import EmbedStage
 from es_imgsearch.encoders import OneAtATime, encoders_for
 from es_imgsearch.errors import ReadError, ReadersFailed
-from es_imgsearch.jobs import UNKNOWN, Job, places
+from es_imgsearch.jobs import UNKNOWN, Job, Result, places
 from es_imgsearch.mapping import Meta
 from es_imgsearch.read import Skipped
 from es_imgsearch.records import Change, Embedded, Picture, Root, disk_path

@@ -32,9 +32,25 @@ def check_mapped(fields: Mapping[str, Any], mapping: Mapping[str, Any]) -> None:
         raise ValueError(f"it gave fields that it did not map: {', '.join(unmapped)}")
 
 
+def note_of(name: str, document: Mapping[str, Any]) -> str | None:
+    """What a document notes of this describer's failure; None if it did not fail."""
+    notes = (each for each in document.get(ERRORS_FIELD, ()) if each.startswith(f"{name}: "))
+    return next(notes, None)
+
+
 def failed(name: str, error: Exception) -> dict[str, Any]:
     """The fields of a describer that raised: what is noted of it."""
     return {ERRORS_FIELD: [utf8(f"{name}: {type(error).__name__}: {error}"[:_ERROR_LENGTH])]}
+
+
+def merged(told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Of what several describers gave, by their names in the order in which they were asked, all
+    fields; of two that give the same one the later counts.
+    """
+    fields: dict[str, Any] = {}
+    for each in told.values():
+        merge(fields, each)
+    return fields
 
 
 def merge(fields: dict[str, Any], more: Mapping[str, Any]) -> None:

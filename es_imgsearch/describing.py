@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import os
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
+from es_imgsearch.backoff import Outage, persist
 from es_imgsearch.describe import (
     Describer,
     VectorSpace,
@@ -25,17 +27,27 @@ from es_imgsearch.describe import (
     is_by_vector,
     load_describers,
     mapped_describers,
+    unmapped_fields,
 )
 from es_imgsearch.describe.by_vector import VectorDescribers
-from es_imgsearch.described import ERRORS_FIELD, merge
+from es_imgsearch.describe.refusal import without_refused
+from es_imgsearch.described import ERRORS_FIELD, merge, merged
 from es_imgsearch.embed import Encoder
-from es_imgsearch.errors import ReadError, ReadersFailed, UsageError
+from es_imgsearch.errors import (
+    ReadError,
+    ReadersFailed,
+    StoreError,
+    StoreRejected,
+    StoreTooLarge,
+    UsageError,
+)
 from es_imgsearch.mapping import VECTOR_FIELD
 from es_imgsearch.records import Picture, Root, disk_path
 from es_imgsearch.roots import registered_root
 from es_imgsearch.sealing import writing_encoder
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import IndexInfo, Store
+from es_imgsearch.talk import Request
 from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
 
 # Pictures on their way at once, each with 150 kB of pixels that nobody needs here.
@@ -83,7 +95,9 @@ def refresh_described(
     store = store.pinned()
     info = store.info()
     asked = only or settings.describers
-    names = _with_sharing(mapped_describers(info.properties, store.index, asked), settings)
+    names = _with_sharing(
+        mapped_describers(info.properties, store.index, asked), info.properties, settings
+    )
     if not names:
         raise UsageError(
             f"Index {store.index!r} has the fields of none of these describers: add them with"
@@ -91,23 +105,24 @@ def refresh_described(
         )
     done = Refreshed(tuple(names))
     describers = load_describers(names)
-    writing = writing_encoder(store, info, settings, encoder)
+    writing = writing_encoder(store, info, settings, encoder, alone=True)
     by_vector = VectorDescribers([each for each in describers if is_by_vector(each)])
-    by_vector.begin(VectorSpace(store.index, info.meta, writing, store.send))
+    by_vector.begin(VectorSpace(store.index, info.meta, writing, partial(_send, store)))
     from_pictures = [each for each in describers if not is_by_vector(each)]
     store.refresh()
     total = store.count()
     originals = _Originals(info, settings, writing, from_pictures, done)
     try:
         for hits in _pages(store):
-            read = originals.read(hits)
-            outcome = store.rewrite(
-                [hit["_source"]["image_id"] for hit in hits],
-                partial(_changed, read=read, by_vector=by_vector, describers=describers),
-            )
+            page = _Page(originals.read(hits), by_vector, describers)
+            ids: Sequence[str] = [hit["_source"]["image_id"] for hit in hits]
+            while ids:
+                outcome = store.rewrite(ids, page.changed)
+                done.written += len(outcome.written)
+                ids = [each for each, error in outcome.refused.items() if page.mend(each, error)]
+                left = outcome.refused.keys() - set(ids)
+                done.refused |= {each: str(outcome.refused[each]) for each in left}
             done.pictures += len(hits)
-            done.written += len(outcome.written)
-            done.refused |= {each: str(error) for each, error in outcome.refused.items()}
             on_progress(done.pictures, max(total, done.pictures))
     finally:
         originals.close()
@@ -116,13 +131,25 @@ def refresh_described(
     return done
 
 
-def _with_sharing(names: Sequence[str], settings: Settings) -> list[str]:
+def _send(store: Store, request: Request) -> Any:
+    """Whatever describers ask for waits out an outage: it must not cost pictures their fields."""
+    return persist(lambda: store.send(request), threading.Event(), Outage())
+
+
+def _with_sharing(
+    names: Sequence[str], properties: Mapping[str, Any], settings: Settings
+) -> list[str]:
     """With every describer switched on that maps a field of one of these, and so on.
 
-    What one gave alone would be missing if the field were made without it.
+    What one gave alone would be missing if the field were made without it.  Those whose fields the
+    index does not map (`properties`) never gave anything.
     """
     chosen = {each.name: each for each in load_describers(names)}
-    others = {each.name: each for each in chosen_describers(settings.describers)}
+    others = {
+        each.name: each
+        for each in chosen_describers(settings.describers)
+        if not unmapped_fields(each, properties)
+    }
     while True:
         fields = {name for each in chosen.values() for name in each.mapping}
         sharing = {
@@ -135,41 +162,74 @@ def _with_sharing(names: Sequence[str], settings: Settings) -> list[str]:
         chosen |= sharing
 
 
-def _changed(
-    document: dict[str, Any],
-    *,
-    read: Mapping[str, Mapping[str, Any]],
-    by_vector: VectorDescribers,
-    describers: Sequence[Describer],
-) -> Mapping[str, Any] | None:
-    """The document with what describers say now; None where that is what it says already."""
-    told: dict[str, Any] = {}
-    looked: list[Describer] = []
-    # In the order in which a new picture is described: of two that give a field the later counts.
-    fields = read.get(document["image_id"])
-    if fields is not None and fields["content_id"] == document.get("content_id"):
-        looked += [each for each in describers if not is_by_vector(each)]
-        merge(told, {name: fields[name] for name in fields.keys() - {"content_id"}})
-    if VECTOR_FIELD in document and by_vector:
-        looked += [each for each in describers if is_by_vector(each)]
-        merge(told, by_vector.fields(np.asarray(document[VECTOR_FIELD])[None])[0])
-    failing = {note.partition(":")[0] for note in told.get(ERRORS_FIELD, ())}
-    # What one that fails said before is still the best there is.
-    replaced = {name for each in looked if each.name not in failing for name in each.mapping}
-    kept = {
-        name: value
-        for name, value in document.items()
-        if name not in replaced and name != ERRORS_FIELD
-    }
-    errors = [
-        note
-        for note in document.get(ERRORS_FIELD, ())
-        if note.partition(":")[0] not in {each.name for each in looked}
-    ]
-    merge(kept, {**told, ERRORS_FIELD: [*errors, *told.get(ERRORS_FIELD, ())]})
-    if not kept.get(ERRORS_FIELD):
-        kept.pop(ERRORS_FIELD, None)
-    return None if _as_written(kept) == _as_written(document) else kept
+class _Read(NamedTuple):
+    """An original that was read: its content, and what was told of it, by describer."""
+
+    content_id: str
+    told: Mapping[str, Mapping[str, Any]]
+
+
+class _Page:
+    """Stored pictures of one page, and what describers say of them now."""
+
+    def __init__(
+        self,
+        read: Mapping[str, _Read],
+        by_vector: VectorDescribers,
+        describers: Sequence[Describer],
+    ) -> None:
+        """`read` are the originals that could be, by image_id."""
+        self._read = read
+        self._by_vector = by_vector
+        self._describers = describers
+        # By image_id, what each describer said last, and what is said of those refused.
+        self._told: dict[str, dict[str, Mapping[str, Any]]] = {}
+        self._refused: dict[str, dict[str, Mapping[str, Any]]] = {}
+
+    def changed(self, document: dict[str, Any]) -> Mapping[str, Any] | None:
+        """The document with what describers say now; None where that is what it says already."""
+        told = self._told[document["image_id"]] = self._now(document)
+        notes = {name for name, fields in told.items() if ERRORS_FIELD in fields}
+        spoke = [each for each in self._describers if each.name in told.keys() - notes]
+        silent = [each for each in self._describers if each not in spoke]
+        # What one that fails, or could not look, said before is still the best there is, also of a
+        # field to which others contribute.
+        shielded = {name for each in silent for name in each.mapping} & document.keys()
+        replaced = {name for each in spoke for name in each.mapping} - shielded
+        kept = {
+            name: value
+            for name, value in document.items()
+            if name not in replaced and name != ERRORS_FIELD
+        }
+        stale = tuple(f"{name}: " for name in told)
+        errors = [each for each in document.get(ERRORS_FIELD, ()) if not each.startswith(stale)]
+        fresh = {name: value for name, value in merged(told).items() if name not in shielded}
+        merge(kept, {**fresh, ERRORS_FIELD: [*errors, *fresh.get(ERRORS_FIELD, ())]})
+        if not kept.get(ERRORS_FIELD):
+            kept.pop(ERRORS_FIELD, None)
+        return None if _as_written(kept) == _as_written(document) else kept
+
+    def _now(self, document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """By describer, in the order in which a new picture is described."""
+        told: dict[str, Mapping[str, Any]] = {}
+        original = self._read.get(document["image_id"])
+        if original is not None and original.content_id == document.get("content_id"):
+            told |= {name: fields for name, fields in original.told.items() if name}
+        if VECTOR_FIELD in document and self._by_vector:
+            told |= self._by_vector.told(np.asarray(document[VECTOR_FIELD])[None])[0]
+        return told | self._refused.get(document["image_id"], {})
+
+    def mend(self, image_id: str, error: StoreError) -> bool:
+        """Leave out what was refused of a picture's fields; False where it gets no better."""
+        if not isinstance(error, (StoreRejected, StoreTooLarge)):
+            return False
+        told = self._told.get(image_id, {})
+        left = without_refused(told, error)
+        if left is None:
+            return False
+        refused = {name: fields for name, fields in left.items() if fields is not told[name]}
+        self._refused.setdefault(image_id, {}).update(refused)
+        return True
 
 
 def _as_written(document: Mapping[str, Any]) -> bytes:
@@ -189,7 +249,6 @@ class _Originals:
     ) -> None:
         self._done = done
         self._roots = _roots_here(info, settings.host)
-        self._fields = {name for each in describers for name in each.mapping} | {ERRORS_FIELD}
         self._workers: ReadWorkers | None = None
         if describers:
             plan = ReadPlan.of(
@@ -200,8 +259,8 @@ class _Originals:
             )
             self._workers = ReadWorkers(plan, settings.read_workers)
 
-    def read(self, hits: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-        """By image_id the described fields, and the content_id, of originals that were read.
+    def read(self, hits: Sequence[Mapping[str, Any]]) -> dict[str, _Read]:
+        """Originals that could be read, by image_id.
 
         Raises ReadersFailed where no file can be read at all.
         """
@@ -218,20 +277,17 @@ class _Originals:
             path = root.absolute(disk_path(source["relative_path"]))
             self._workers.read(path, partial(_put, answers, source))
             asked += 1
-        found: dict[str, Mapping[str, Any]] = {}
+        found: dict[str, _Read] = {}
         for _ in range(asked):
             source, outcome = answers.get()
             if isinstance(outcome, ReadersFailed):
                 raise outcome
             if isinstance(outcome, ReadError):
                 self._done.unreadable += 1
-            elif not (
-                isinstance(outcome, Picture) and outcome.content_id == source.get("content_id")
-            ):
-                self._done.changed += 1
+            elif isinstance(outcome, Picture) and outcome.content_id == source.get("content_id"):
+                found[source["image_id"]] = _Read(outcome.content_id, outcome.told)
             else:
-                fields = {n: v for n, v in outcome.fields.items() if n in self._fields}
-                found[source["image_id"]] = {**fields, "content_id": outcome.content_id}
+                self._done.changed += 1
         return found
 
     def close(self) -> None:

@@ -18,24 +18,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
 
 from es_imgsearch.backoff import Stopped
 from es_imgsearch.encoders import MODEL_SECONDS, PictureEncoder
 from es_imgsearch.errors import ReadError
-from es_imgsearch.jobs import Job
+from es_imgsearch.jobs import Job, Result
 from es_imgsearch.recent import batches
-from es_imgsearch.records import Embedded, Picture
+from es_imgsearch.records import Picture
 from es_imgsearch.vectors import VectorSource
-
-
-class Result(NamedTuple):
-    """A picture that has its vector; `embed_ms` is None where the vector was there already."""
-
-    job: Job
-    picture: Picture
-    embedded: Embedded
-    embed_ms: float | None = None
 
 
 class EmbedStage:
@@ -178,6 +168,7 @@ class EmbedStage:
 
     @contextmanager
     def _model(self) -> Iterator[None]:
+        """Inside a model, which `abandon` waits for.  Raises Stopped once it is not wanted."""
         with self._out_of_model:
             self._in_model += 1
         try:

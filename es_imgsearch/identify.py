@@ -7,7 +7,7 @@ counts as much as the hit is relevant, so that ten that hardly fit do not outvot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 UNKNOWN: Final = "unknown"
 # Fields that name what is on a picture, the most specific first.
 NAMING_FIELDS: Final = ("product_id", "title", "tags")
+# Types of fields that have parts, as hits carry them.
+_OBJECTS: Final = {"flattened", "object", "nested"}
 DEFAULT_NEIGHBOURS: Final = 10
 DEFAULT_MIN_RELEVANCE: Final = 0.3
 
@@ -87,15 +89,18 @@ def identify(
 
     The answer is the name with the most votes, of those given by a neighbour of at least
     `min_relevance`, in the first of `fields` that has any; else the label with the best score among
-    those that are tags, of the first facet that has any; else ``unknown``.  Without relevance (see
-    `es-imgsearch calibrate`) votes are shown and do not answer.
+    those that are tags, whatever its facet, which is the first of the `tags` that a document of
+    this picture would have; else ``unknown``.  Without relevance (see `es-imgsearch calibrate`)
+    votes are shown and do not answer.  `fields` may be parts of objects, ``attributes.brand``.
 
-    Raises QueryPictureInvalid, and UsageError for `neighbours` or `min_relevance` out of range.
+    Raises QueryPictureInvalid, and UsageError for `neighbours` or `min_relevance` out of range or
+    a field that the index has not.
     """
     if not 0.0 <= min_relevance <= 1.0:
         raise UsageError(f"min_relevance must be from 0 to 1, not {min_relevance:g}.")
     if not fields:
         raise UsageError("Name a field at least by which neighbours vote, such as title.")
+    _check_fields(fields, search)
     image = open_query_picture(picture, box, max_pixels=search._settings.max_pixels)
     hits = search.search_image(image, k=neighbours, collapse=True, fields=[*fields, "content_id"])
     tagger, labels = _labels(search, image)
@@ -140,9 +145,7 @@ def _votes(hits: Sequence[Hit], name: str) -> list[Vote]:
     weights: dict[str, float] = {}
     given: dict[str, list[Hit]] = {}
     for hit in hits:
-        value = hit.fields.get(name)
-        several = value if isinstance(value, list) else [] if value is None else [value]
-        names = [str(each) for each in several]
+        names = _values(hit.fields, name)
         weight = max(0.0, hit.score) if hit.relevance is None else hit.relevance
         for each in dict.fromkeys(names):
             weights[each] = weights.get(each, 0.0) + weight
@@ -169,7 +172,41 @@ def _answer(
     for vote in votes:
         if vote.relevance is not None and vote.relevance >= min_relevance:
             return vote.name, vote.field
-    for label in labels:
-        if label.is_tag:
-            return label.label, label.facet
+    tags = [label for label in labels if label.is_tag]
+    if tags:
+        best = min(tags, key=lambda label: (-label.score, label.label))
+        return best.label, best.facet
     return UNKNOWN, None
+
+
+def _check_fields(fields: Sequence[str], search: ImageSearch) -> None:
+    kinds = {
+        name: mapping.get("type", "object")
+        for name, mapping in search.info.properties.items()
+        if mapping.get("type") != "dense_vector"
+    }
+    for name in fields:
+        top, _, part = name.partition(".")
+        if top not in kinds or (part and kinds[top] not in _OBJECTS):
+            raise UsageError(
+                f"Index {search._store.index!r} has no field {name!r} by which neighbours could"
+                f" vote (an attribute is written attributes.NAME); there are"
+                f" {', '.join(sorted(kinds))}."
+            )
+
+
+def _values(fields: Any, name: str) -> list[str]:
+    """What stands in a field, as texts; the name may lead into objects, and be one with dots."""
+    if isinstance(fields, list):
+        return [value for each in fields for value in _values(each, name)]
+    if not name:
+        return [] if fields is None or isinstance(fields, Mapping) else [str(fields)]
+    if not isinstance(fields, Mapping):
+        return []
+    found: list[str] = []
+    for key, value in fields.items():
+        if name == key:
+            found += _values(value, "")
+        elif name.startswith(f"{key}."):
+            found += _values(value, name[len(key) + 1 :])
+    return found

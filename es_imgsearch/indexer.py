@@ -138,6 +138,7 @@ class Indexer:
         """
         started = time.monotonic()
         found = Pass()
+        beside = self._sidecars.comparison(root, folder)
         unknown_now: set[tuple[str, str]] = set()
 
         def unknown(what: Unknown) -> None:
@@ -169,18 +170,15 @@ class Indexer:
             now = time.time()
             state = difference.state
             if state is not None:
-                path, ticket = difference.relative_path, self.pipeline.ticket
-                self._sidecars.note_seen(root, path, state, ticket)
+                beside.meet(difference.relative_path, state)
             if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
                 # Perhaps somebody is still writing it.
                 self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
             else:
                 change = Change(root, difference.relative_path, now)
                 self.pipeline.submit(change, listed_at=listed_at)
+        self._sidecars.compared(beside, self.pipeline.ticket)
         if not folder:
-            if root.name not in self.passes:
-                # Of those that went since then a running daemon hears.
-                self._sidecars.note_bereft(root, self.pipeline.ticket)
             others = {place for place in self._unknown_told if place[0] != root.name}
             self._unknown_told = others | unknown_now
             self._gone[root.name].note_complete()

@@ -6,10 +6,10 @@ import errno
 import os
 import stat
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from es_imgsearch.embed import Encoder
-from es_imgsearch.records import Change, FileState
+from es_imgsearch.records import Change, Embedded, FileState, Picture
 from es_imgsearch.regions import Grid
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Write
@@ -70,14 +70,24 @@ class Job:
     in_doubt: bool = False
 
 
+class Result(NamedTuple):
+    """A picture that has its vector; `embed_ms` is None where the vector was there already."""
+
+    job: Job
+    picture: Picture
+    embedded: Embedded
+    embed_ms: float | None = None
+
+
 @dataclass(slots=True)
 class Ready:
-    """A job whose write is known, of the file in that state."""
+    """A job whose write is known, of the file in that state; `result` where it is a picture's."""
 
     job: Job
     write: Write
     counts_as: str
     state: FileState
+    result: Result | None = None
 
 
 def places(settings: Settings, encoder: Encoder, grid: Grid | None) -> int:

@@ -19,19 +19,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
-import numpy as np
-
 from es_imgsearch.backoff import Outage, Stopped, persist
 from es_imgsearch.codes import Coder
-from es_imgsearch.describe import VectorSpace, vector_describers
-from es_imgsearch.describe.by_vector import VectorDescribers
-from es_imgsearch.described import merge
+from es_imgsearch.describe import vector_describers
+from es_imgsearch.describe_stage import DescribeStage
 from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed import Encoder, batch_size
-from es_imgsearch.embedding import EmbedStage, Result
+from es_imgsearch.embedding import EmbedStage
 from es_imgsearch.encoders import OneAtATime, encoders_for
-from es_imgsearch.errors import ReadError, ReadersFailed
-from es_imgsearch.jobs import UNKNOWN, Counts, Job, Ready, Signature, look, places
+from es_imgsearch.errors import ReadError, ReadersFailed, StoreError
+from es_imgsearch.jobs import UNKNOWN, Counts, Job, Ready, Result, Signature, look, places
 from es_imgsearch.read import Skipped
 from es_imgsearch.recent import Recent
 from es_imgsearch.records import Change, Embedded, FileState, Picture
@@ -93,9 +90,13 @@ class Pipeline:
         self._files: Recent[tuple[Signature, float]] = Recent(_RECENT_FILES)
         self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
         self._encoder = OneAtATime(encoder)
-        self._by_vector = VectorDescribers(vector_describers(describers))
-        # Vectors come from the look-up and from every encoder.
-        self._describing = threading.Lock()
+        self._describing = DescribeStage(
+            store,
+            cast("Encoder", self._encoder),
+            vector_describers(describers),
+            outage=self.outage,
+            stopping=self.stopping,
+        )
         at_once = batch_size(encoder, settings.batch_size)
         self._embedding = EmbedStage(
             VectorSource(encoder, self._stored_vectors, at_once),
@@ -103,7 +104,7 @@ class Pipeline:
             batch_size=at_once,
             wait_seconds=settings.batch_wait_ms / 1000,
             all_read=lambda: not self._reading,
-            begin=self._begin_by_vector,
+            begin=self._describing.begin,
             on_embedded=self._embedded,
             on_error=self._fail,
             stopping=self.stopping,
@@ -112,7 +113,7 @@ class Pipeline:
         self._writing = WriteStage(
             lambda writes: self._store.write(writes),
             acknowledged=self._acknowledged,
-            refused=self._fail,
+            refused=self._refused,
             unstored=self._unstored,
             outage=self.outage,
             stopping=self.stopping,
@@ -284,37 +285,30 @@ class Pipeline:
         write = Write(job.change.image_id, failure=failure)
         self._writing.put(Ready(job, write, "failed", job.signature.state))
 
+    def _refused(self, ready: Ready, error: StoreError) -> None:
+        """Once more without what a describer gave, if it was that; else the picture failed."""
+        if ready.result is not None and self._describing.mend(ready.result, error):
+            self._write(ready.result)
+        else:
+            self._fail(ready.job, ReadError("rejected", str(error)))
+
     def _unstored(self, job: Job) -> None:
         self.counts.failed += 1
         self._finish(job)
 
     def _embedded(self, results: Sequence[Result]) -> None:
+        self._describing.describe(results)
+        for result in results:
+            self._write(result._replace(picture=result.picture.without_pixels()))
+
+    def _write(self, result: Result) -> None:
+        job, picture, embedded, embed_ms = result
         coder = self.coder
-        for job, picture, embedded, embed_ms in self._described(results):
-            code = None if coder is None else coder.code(embedded.vector)
-            document = picture_document(job.change, picture, embedded, embed_ms, code)
-            write = Write(job.change.image_id, document=document)
-            counts_as = "reused" if embed_ms is None else "embedded"
-            self._writing.put(Ready(job, write, counts_as, picture.state))
-
-    def _begin_by_vector(self) -> None:
-        if not self._by_vector:
-            return
-        info = persist(self._store.info, self.stopping, self.outage)
-        space = VectorSpace(
-            self._store.index, info.meta, cast("Encoder", self._encoder), self._store.send
-        )
-        self._by_vector.begin(space)
-
-    def _described(self, results: Sequence[Result]) -> Sequence[Result]:
-        """The same, their pictures with the fields that describers tell from the vectors."""
-        if self._by_vector:
-            vectors = np.stack([each.embedded.vector for each in results])
-            with self._describing:
-                found = self._by_vector.fields(vectors)
-            for each, fields in zip(results, found, strict=True):
-                merge(each.picture.fields, fields)
-        return results
+        code = None if coder is None else coder.code(embedded.vector)
+        document = picture_document(job.change, picture, embedded, embed_ms, code)
+        write = Write(job.change.image_id, document=document)
+        counts_as = "reused" if embed_ms is None else "embedded"
+        self._writing.put(Ready(job, write, counts_as, picture.state, result))
 
     def _stored_vectors(
         self, content_ids: Sequence[str], fields: Sequence[str]

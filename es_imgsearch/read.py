@@ -34,7 +34,7 @@ from typing import Any
 from PIL import Image
 
 from es_imgsearch.decoding import PICTURE_SUFFIXES, Decoded, decode, told, words_of
-from es_imgsearch.described import checked, failed, merge
+from es_imgsearch.described import checked, failed, merged
 from es_imgsearch.errors import ReadError
 from es_imgsearch.preparation import Preparation
 from es_imgsearch.rare_formats import HeaderInvalid
@@ -148,20 +148,22 @@ def _picture(
     grid: Grid | None,
 ) -> Picture:
     width, height = decoded.size
-    fields: dict[str, Any] = {
-        "format": decoded.format.lower(),
-        "width": width,
-        "height": height,
-        "orientation": _orientation(width, height),
+    said: dict[str, Mapping[str, Any]] = {
+        "": {
+            "format": decoded.format.lower(),
+            "width": width,
+            "height": height,
+            "orientation": _orientation(width, height),
+        }
     }
     for name, describe in describers:
         try:
-            described = checked(describe(decoded.image, decoded.exif, path))
+            said[name] = checked(describe(decoded.image, decoded.exif, path))
         except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
-            described = failed(name, error)
-        merge(fields, described)
+            said[name] = failed(name, error)
     with told():
-        picture = Picture(content_id, state, preparation.apply(decoded.image, decoded.size), fields)
+        pixels = preparation.apply(decoded.image, decoded.size)
+        picture = Picture(content_id, state, pixels, merged(said), told=said)
         if grid is not None:
             picture.tiles = _tiles(decoded, grid, preparation)
         return picture

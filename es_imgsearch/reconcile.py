@@ -158,7 +158,7 @@ def differences(
         while stored is not None and (limit is None or stored[0] < limit):
             path = stored[0]
             stored = next(known, None)
-            if unknown_below is not None and _is_below(path, unknown_below):
+            if unknown_below is not None and is_below(path, unknown_below):
                 continue
             yield Difference(Kind.LOST, disk_path(path))
 
@@ -194,5 +194,6 @@ def _grouped(
         yield current
 
 
-def _is_below(path: str, folder: str) -> bool:
+def is_below(path: str, folder: str) -> bool:
+    """Whether this is the folder, or in it; the empty one is the root itself."""
     return not folder or path == folder or path.startswith(f"{folder}/")

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -90,7 +90,8 @@ class Region(NamedTuple):
 class Picture:
     """A file read: the arrays for the encoder and every field that needs no vector.
 
-    `tiles` are empty unless the index keeps regions.
+    `tiles` are empty unless the index keeps regions.  `told` says which of the fields the file
+    itself gave (under an empty name) and which each describer, by its name.
     """
 
     content_id: str
@@ -99,6 +100,11 @@ class Picture:
     fields: dict[str, Any] = field(default_factory=dict)
     read_ms: float = 0.0
     tiles: Sequence[Tile] = ()
+    told: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def without_pixels(self) -> Picture:
+        """What is written of it: its arrays, which take the memory, are let go."""
+        return replace(self, pixels=np.empty((0, 0, 3), np.uint8), tiles=())
 
 
 class Embedded(NamedTuple):

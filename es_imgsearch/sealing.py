@@ -51,14 +51,20 @@ def sealed_encoder(
 
 
 def writing_encoder(
-    store: Store, info: IndexInfo, settings: Settings, given: Encoder | None = None
+    store: Store,
+    info: IndexInfo,
+    settings: Settings,
+    given: Encoder | None = None,
+    *,
+    alone: bool = False,
 ) -> Encoder:
     """The index's encoder with vectors as the index stores them; runs as is the fastest here.
 
-    Raises what `sealed_encoder` and `load_reduction` do.
+    It has its share of the cores, as one of `workers` processes, or all of them if it embeds
+    `alone`.  Raises what `sealed_encoder` and `load_reduction` do.
     """
     encoder = sealed_encoder(info, store.index, settings, given)
     if given is None:
-        run_for_pictures(encoder, settings)
+        run_for_pictures(encoder, settings.model_copy(update={"workers": 1}) if alone else settings)
     reduction = load_reduction(store, info.meta)
     return encoder if reduction is None else ReducedEncoder(encoder, reduction)

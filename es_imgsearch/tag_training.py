@@ -279,7 +279,7 @@ def _zero_shot_scores(search: ImageSearch, given: _Given) -> list[tuple[Floats, 
     encoder = writing_encoder(store, info, search._settings, search.encoder)
     vocabulary = with_labels(given.vocabulary, given.facets)
     texts = label_vectors(encoder, info.meta, vocabulary.texts)
-    background = converse(background_of(store.index, info.meta), store.send)
+    background = converse(background_of(store.index, info.meta, encoder.dims), store.send)
     model = ZeroShot.of(vocabulary, texts, background)
     if model is None:
         return None

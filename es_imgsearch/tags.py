@@ -35,7 +35,8 @@ LEAST_SCORE: Final = 0.1
 # looking takes three small requests.
 _FRESH_SECONDS = 60.0
 
-# While Elasticsearch does not answer, the encoder shall not wait for it at every batch.
+# What is damaged shall not be asked for again with every batch.  (An outage is waited out by the
+# `send` of the space.)
 _RETRY_SECONDS = 10.0
 
 
@@ -113,9 +114,7 @@ def tagger_of(index: str, meta: Meta, encoder: Encoder, send: Callable[[Request]
     if not encoder.supports_text:
         return Tagger(kept.vocabulary, None, head, note)
     texts = label_vectors(encoder, meta, kept.vocabulary.texts)
-    background = converse(background_of(index, meta), send)
-    if background.shape[1] != texts.shape[1]:
-        background = np.zeros((0, texts.shape[1]), np.float32)
+    background = converse(background_of(index, meta, encoder.dims), send)
     return Tagger(kept.vocabulary, ZeroShot.of(kept.vocabulary, texts, background), head, note)
 
 

@@ -209,16 +209,26 @@ class MemoryStore:
             known = self._documents
             return {each: known[each]["content_id"] for each in image_ids if each in known}
 
-    def sidecar_ids(self, image_ids: Sequence[str]) -> dict[str, str | None]:
+    def stored_fields(
+        self, image_ids: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, Mapping[str, Any]]:
         self._request()
         with self._lock:
             known = self._documents
-            return {each: known[each].get("sidecar_id") for each in image_ids if each in known}
+            return {
+                each: {name: known[each][name] for name in fields if name in known[each]}
+                for each in image_ids
+                if each in known
+            }
 
-    def having(self, root_name: str, field: str) -> Iterator[str]:
+    def having(self, root_name: str, field: str, *, prefix: str = "") -> Iterator[str]:
         self._request()
         for document in self._seen[0].values():
-            if document["root"] == root_name and field in document:
+            if document["root"] != root_name or field not in document:
+                continue
+            value = document[field]
+            values = value if isinstance(value, list) else [value]
+            if any(str(each).startswith(prefix) for each in values):
                 yield document["relative_path"]
 
     def ids_by_content(self, content_ids: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -11,14 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from es_imgsearch.backoff import Outage, Stopped, waits
-from es_imgsearch.errors import (
-    ImgSearchError,
-    ReadError,
-    StoreDenied,
-    StoreError,
-    StoreRejected,
-    StoreTooLarge,
-)
+from es_imgsearch.errors import StoreDenied, StoreError, StoreRejected, StoreTooLarge
 from es_imgsearch.jobs import Job, Ready
 from es_imgsearch.recent import batches
 from es_imgsearch.store import Write
@@ -32,14 +25,14 @@ _WRITE_BATCH = 200
 _WRITING = "write"
 
 # Items of one bulk, each with its own result.
-Bulk = Callable[[Sequence[Write]], Mapping[str, ImgSearchError | None]]
+Bulk = Callable[[Sequence[Write]], Mapping[str, StoreError | None]]
 
 
 class WriteStage:
     """Bulks, tried again item by item; `run` is the loop of its thread.
 
-    `acknowledged` is told of what is stored, `refused` of a document that never will be, and
-    `unstored` of a failure that cannot even be noted.
+    `acknowledged` is told of what is stored, `refused` of a document that never will be as it is,
+    and why, and `unstored` of a failure that cannot even be noted.
     """
 
     def __init__(
@@ -47,7 +40,7 @@ class WriteStage:
         bulk: Bulk,
         *,
         acknowledged: Callable[[Ready], None],
-        refused: Callable[[Job, ReadError], None],
+        refused: Callable[[Ready, StoreError], None],
         unstored: Callable[[Job], None],
         outage: Outage,
         stopping: threading.Event,
@@ -87,7 +80,7 @@ class WriteStage:
                     # No other document fares better.
                     raise error
                 elif ready.write.failure is None:
-                    self._refused(ready.job, ReadError("rejected", str(error)))
+                    self._refused(ready, error)
                 else:
                     logger.error("A failure could not be stored: %s", error)
                     self._unstored(ready.job)
@@ -104,7 +97,7 @@ class WriteStage:
                 self._outage.ends(_WRITING)
             batch = retry
 
-    def _results(self, batch: Sequence[Ready]) -> dict[str, ImgSearchError | None]:
+    def _results(self, batch: Sequence[Ready]) -> dict[str, StoreError | None]:
         """One result an id; a request refused as a whole is halved until the culprit is alone."""
         writes = [ready.write for ready in batch]
         try:

@@ -218,8 +218,9 @@ def forget_command(settings: Settings) -> None:
 @with_settings_options
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--box", metavar="X,Y,W,H", help="Only this part of it, in pixels.")
-@click.option("--by", metavar="FIELD,...", help="Fields by which neighbours vote, the first that"
-              " answers wins.  [default: product_id,title,tags]")  # fmt: skip
+@click.option("--by", metavar="FIELD,...", help="Fields by which neighbours vote, such as"
+              " attributes.brand; the first that answers wins.  [default:"
+              " product_id,title,tags]")  # fmt: skip
 @click.option("--neighbours", type=click.IntRange(1, 10_000), default=10, show_default=True,
               help="How many stored pictures vote.")  # fmt: skip
 @click.option("--min-relevance", type=click.FloatRange(0, 1), default=0.3, show_default=True,
@@ -234,7 +235,7 @@ def identify(
     min_relevance: float,
     as_json: bool,
 ) -> None:
-    """Say what FILE shows: the name that its nearest stored pictures have, or a tag, or unknown."""
+    """Say what FILE shows: the name its nearest stored pictures have, its best tag, or unknown."""
     from es_imgsearch.identify import NAMING_FIELDS
     from es_imgsearch.identify import identify as run
     from es_imgsearch.search import ImageSearch

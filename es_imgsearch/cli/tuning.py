@@ -112,7 +112,7 @@ def _text_encoder(store: Store, settings: Settings, *, must: bool) -> Encoder | 
     if not info.meta.seal.supports_text and not must:
         return None
     try:
-        encoder = writing_encoder(store, info, settings)
+        encoder = writing_encoder(store, info, settings, alone=True)
         if encoder.supports_text:
             # Weights load with the first text, or turn out to be missing.
             encoder.embed_texts(["a picture"])

@@ -59,7 +59,8 @@ class PictureDescriber(Protocol):
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         """The fields that can be told of an upright RGB `image`; those that cannot are absent.
 
-        An exception costs these fields only, and is noted in `describe_errors`.
+        An exception costs these fields only, and is noted in `describe_errors`; so does a value
+        that Elasticsearch refuses.
         """
 
 
@@ -103,7 +104,8 @@ class VectorSpace:
 
     `encoder` gives vectors as the index stores them (of profile `reduced`: the short ones), and
     is the one whose `embed_texts` they may be compared with, if it `supports_text`.  `send`
-    carries out a request to Elasticsearch, for what is kept beside the index.
+    carries out a request to Elasticsearch, for what is kept beside the index; it waits while there
+    is no answer.
     """
 
     index: str
@@ -119,6 +121,13 @@ def is_by_vector(describer: Describer) -> TypeGuard[VectorDescriber]:
 @cache
 def describer_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in entry_points(group=GROUP)))
+
+
+@cache
+def foreign_describers() -> frozenset[str]:
+    """Names of the describers that other packages bring."""
+    found = entry_points(group=GROUP)
+    return frozenset(entry.name for entry in found if not entry.value.startswith("es_imgsearch."))
 
 
 def load_describers(names: Sequence[str] | None = None) -> list[Describer]:
@@ -187,6 +196,11 @@ def missing_of(describer: Describer) -> str | None:
     return missing
 
 
+def unmapped_fields(describer: Describer, properties: Mapping[str, Any]) -> list[str]:
+    """Fields of a describer that an index of this mapping lacks."""
+    return sorted(describer.mapping.keys() - properties.keys())
+
+
 def mapped_describers(
     properties: Mapping[str, Any], index: str, asked: Iterable[str] = ()
 ) -> list[str]:
@@ -197,7 +211,7 @@ def mapped_describers(
     """
     names = []
     for describer in chosen_describers(asked):
-        if lacking := sorted(describer.mapping.keys() - properties.keys()):
+        if lacking := unmapped_fields(describer, properties):
             logger.warning(
                 "The describer %r is left out, since index %r has no field %s: add what is"
                 " missing with `es-imgsearch init --index %s`.",

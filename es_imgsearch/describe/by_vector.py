@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from es_imgsearch.backoff import Stopped
 from es_imgsearch.describe import VectorDescriber, VectorSpace
-from es_imgsearch.described import check_mapped, checked, failed, merge
+from es_imgsearch.described import check_mapped, checked, failed
+from es_imgsearch.errors import GenerationSwitched
 
 Vectors = npt.NDArray[np.float32]
+
+# Not the describer's doing: its requests wait out an outage until the process has to end.
+_ENDS = (Stopped, GenerationSwitched)
 
 
 class VectorDescribers:
@@ -26,26 +31,28 @@ class VectorDescribers:
         return bool(self._describers)
 
     def begin(self, space: VectorSpace) -> None:
-        """Let each get ready; call it before `fields`, in the same thread."""
+        """Let each get ready; call it before `told`, in the same thread."""
         for describer in self._describers:
             try:
                 describer.begin(space)
+            except _ENDS:
+                raise
             except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
                 self._not_begun[describer.name] = failed(describer.name, error)
 
-    def fields(self, vectors: Vectors) -> list[dict[str, Any]]:
-        """Of each of the n vectors, of shape (n, dims) and any length, its fields.
+    def told(self, vectors: Vectors) -> list[dict[str, Mapping[str, Any]]]:
+        """Of each of the n vectors, of shape (n, dims) and any length, each describer's fields.
 
         What went wrong stands in `describe_errors`.
         """
-        found: list[dict[str, Any]] = [{} for _ in vectors]
+        found: list[dict[str, Mapping[str, Any]]] = [{} for _ in vectors]
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit_vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32, copy=False)
         for describer in self._describers:
             note = self._not_begun.get(describer.name)
             given = _given(describer, unit_vectors) if note is None else [note] * len(vectors)
-            for fields, more in zip(found, given, strict=True):
-                merge(fields, more)
+            for each, fields in zip(found, given, strict=True):
+                each[describer.name] = fields
         return found
 
 
@@ -56,6 +63,8 @@ def _given(describer: VectorDescriber, vectors: Vectors) -> list[Mapping[str, An
             raise ValueError(f"it described {len(given)} of {len(vectors)} vectors")
         for fields in given:
             check_mapped(fields, describer.mapping)
+    except _ENDS:
+        raise
     except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
         if len(vectors) == 1:
             return [failed(describer.name, error)]

@@ -14,10 +14,12 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePath
-from typing import Any, ClassVar, Final
+from typing import Any, BinaryIO, ClassVar, Final
 
 import orjson
 from PIL import Image
@@ -31,11 +33,13 @@ _SUFFIXES: Final = (".xmp", ".json")
 SIDECAR_ID: Final = "sidecar_id"
 
 # The datasets library of Hugging Face calls it so, in a file of the same name.
-_FILE_COLUMN: Final = "file_name"
+FILE_COLUMN: Final = "file_name"
 
 _MOST_FILE_BYTES = 4 * 1024 * 1024
 # 300,000 rows of 200 characters.
 _MOST_TABLE_BYTES = 64 * 1024 * 1024
+# Enough for the names of a table's columns.
+_HEAD_BYTES = 64 * 1024
 _MOST_URL = 4096  # characters; longer ones are not indexed
 _MOST_DEPTH = 8
 _MOST_NAME = 200  # characters
@@ -74,12 +78,25 @@ def is_sidecar(name: str) -> bool:
     return name == TABLE or name.endswith(_SUFFIXES)
 
 
-def pictures_of(sidecar_name: str, names: list[str]) -> list[str]:
-    """Those of a folder's file names that are pictures this file may say something of."""
-    if sidecar_name == TABLE:
-        return [name for name in names if not is_sidecar(name)]
-    stem = sidecar_name[: sidecar_name.rindex(".")]
-    return [name for name in names if not is_sidecar(name) and stem in (name, PurePath(name).stem)]
+class Listing:
+    """A folder's file names: which of them are pictures that a file beside them is about."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.pictures = [name for name in names if not is_sidecar(name)]
+        self._by_stem: dict[str, list[str]] = {}
+        for name in self.pictures:
+            for stem in {name, _stem(name)}:
+                self._by_stem.setdefault(stem, []).append(name)
+
+    def about(self, sidecar_name: str) -> list[str]:
+        """Pictures that this file, there or not, may say something of."""
+        if sidecar_name == TABLE:
+            return self.pictures
+        return self._by_stem.get(sidecar_name[: sidecar_name.rindex(".")], [])
+
+
+def _stem(name: str) -> str:
+    return PurePath(name).stem
 
 
 def sidecar_fields(path: str) -> dict[str, Any]:
@@ -88,7 +105,7 @@ def sidecar_fields(path: str) -> dict[str, Any]:
     Raises ValueError for a file that cannot be understood, OSError for one that cannot be read.
     """
     folder, name = os.path.split(path)
-    stem = PurePath(name).stem
+    stem = _stem(name)
     said: dict[str, Any] = {}
     attributes: dict[str, Any] = {}
     for raw in (
@@ -148,17 +165,18 @@ def _object(path: str) -> dict[str, Any]:
 
 
 def _row(path: str, name: str) -> dict[str, Any]:
-    try:
-        status = os.stat(path)
-    except OSError:
+    table = _table_now(path)
+    if table is None:
         return {}
-    columns, rows = _table(path, status.st_mtime_ns, status.st_size, status.st_ino)
-    row = rows.get(name)
+    if table.error is not None:
+        raise ValueError(table.error)
+    row = table.rows.get(name)
     if row is None:
         return {}
-    cells = {column: cell.strip() for column, cell in zip(columns, row, strict=False) if column}
+    named = zip(table.columns, row, strict=False)
+    cells = {column: cell.strip() for column, cell in named if column}
     found: dict[str, Any] = {
-        column: cell for column, cell in cells.items() if cell and column != _FILE_COLUMN
+        column: cell for column, cell in cells.items() if cell and column != FILE_COLUMN
     }
     for column in ("creator", "keywords"):
         if column in found:
@@ -166,25 +184,69 @@ def _row(path: str, name: str) -> dict[str, Any]:
     return _sorted_out(found)
 
 
+def names_pictures(path: str) -> bool:
+    """Whether a table of that name is one of pictures: by its column `file_name`.
+
+    True where there is none, or none that can be read.
+    """
+    try:
+        return _table_now(path) is not _OF_SOMETHING_ELSE
+    except OSError:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Columns, and rows by file name; or why it cannot be understood."""
+
+    columns: list[str] = field(default_factory=list)
+    rows: dict[str, list[str]] = field(default_factory=dict)
+    error: str | None = None
+
+
+_OF_SOMETHING_ELSE = _Table()
+
+
+def _table_now(path: str) -> _Table | None:
+    """The table in its present state; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return _table(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
 # One folder's pictures come one after the other, and every worker reads some of them.
 @lru_cache(maxsize=2)
-def _table(
-    path: str, mtime_ns: int, size_bytes: int, inode: int
-) -> tuple[list[str], dict[str, list[str]]]:
-    """The columns, and the rows by file name, of a table in this state."""
-    _ = mtime_ns, size_bytes, inode
-    content = _content(path, _MOST_TABLE_BYTES)
-    if content is None:
-        return [], {}
-    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+def _table(path: str, mtime_ns: int, size_bytes: int, inode: int) -> _Table | None:
+    """The table in this state, which is read once, whatever comes of it."""
+    _ = mtime_ns, inode
+    with _opened(path) as file:
+        if file is None:
+            return None
+        head = file.read(_HEAD_BYTES)
+        if FILE_COLUMN not in _columns(head):
+            return _OF_SOMETHING_ELSE
+        if size_bytes > _MOST_TABLE_BYTES:
+            return _Table(error=_too_large(path, _MOST_TABLE_BYTES))
+        content = head + file.read()
     try:
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         columns = [column.strip() for column in next(reader, [])]
-        if _FILE_COLUMN not in columns:
-            raise ValueError(f"{TABLE} has no column {_FILE_COLUMN}")
-        at = columns.index(_FILE_COLUMN)
-        return columns, {row[at].strip(): row for row in reader if len(row) > at}
+        at = columns.index(FILE_COLUMN)
+        return _Table(columns, {row[at].strip(): row for row in reader if len(row) > at})
+    except UnicodeDecodeError as error:
+        return _Table(error=f"{TABLE} is not UTF-8 ({error.reason} at byte {error.start})")
     except csv.Error as error:
-        raise ValueError(f"{TABLE} is no CSV: {error}") from None
+        return _Table(error=f"{TABLE} is no CSV: {error}")
+
+
+def _columns(head: bytes) -> list[str]:
+    try:
+        text = head.decode("utf-8-sig", errors="replace")
+        return [column.strip() for column in next(csv.reader(io.StringIO(text, newline="")), [])]
+    except csv.Error:
+        return []
 
 
 def _sorted_out(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,15 +282,27 @@ def _plain(value: Any, depth: int) -> Any:
 
 def _content(path: str, most_bytes: int) -> bytes | None:
     """A regular file's bytes; None where there is none."""
-    try:
+    with _opened(path) as file:
+        if file is None:
+            return None
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise ValueError(_too_large(path, most_bytes))
+        return file.read()
+
+
+def _too_large(path: str, most_bytes: int) -> str:
+    return f"{os.path.basename(path)} is larger than {most_bytes >> 20} MB"
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO | None]:
+    """A regular file; None where there is none."""
+    descriptor = None
+    with suppress(FileNotFoundError, NotADirectoryError):
         # Without O_NONBLOCK the opening of a named pipe waits for its writer for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    if descriptor is None:
+        yield None
+        return
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        if status.st_size > most_bytes:
-            raise ValueError(f"{os.path.basename(path)} is larger than {most_bytes >> 20} MB")
-        return file.read()
+        yield file if stat.S_ISREG(os.fstat(descriptor).st_mode) else None

@@ -188,10 +188,11 @@ class Documents(Requests):
         found = self._fetched(self.pictures, image_ids, "content_id")
         return {each: source["content_id"] for each, source in found}
 
-    def sidecar_ids(self, image_ids: Sequence[str]) -> dict[str, str | None]:
-        """What was beside the picture (see `sidecars`), of those of these that have a document."""
-        found = self._fetched(self.pictures, image_ids, "sidecar_id")
-        return {each: source.get("sidecar_id") for each, source in found}
+    def stored_fields(
+        self, image_ids: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, Mapping[str, Any]]:
+        """These fields, as far as it has them, of each of these ids that has a document."""
+        return dict(self._fetched(self.pictures, image_ids, ",".join(fields)))
 
     def get(self, image_id: str) -> Mapping[str, Any]:
         """Stored fields of one picture, without its vector."""

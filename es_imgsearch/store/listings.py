@@ -148,9 +148,12 @@ class Listings(Requests):
         for hit in self._pages(self.pictures, body):
             yield hit["sort"][1]
 
-    def having(self, root_name: str, field: str) -> Iterator[str]:
-        """Stored paths of a root's documents that have this field."""
-        filters = [{"term": {"root": root_name}}, {"exists": {"field": field}}]
+    def having(self, root_name: str, field: str, *, prefix: str = "") -> Iterator[str]:
+        """Stored paths of a root's documents that have this field, with a value that begins so."""
+        has: dict[str, Any] = {"exists": {"field": field}}
+        if prefix:
+            has = {"prefix": {field: prefix}}
+        filters = [{"term": {"root": root_name}}, has]
         for hit in self._pages(self.pictures, {"query": {"bool": {"filter": filters}}}):
             yield hit["sort"][1]
 

@@ -21,6 +21,36 @@ class Broken:
         raise RuntimeError("out of order")
 
 
+class Heavy:
+    """A word where its mapping wants a number."""
+
+    name = "heavy"
+    mapping = {"weight": {"type": "integer"}, "balance": {"type": "keyword"}}
+
+    def describe(self, image, exif, path):
+        return {"weight": "heavy", "balance": "[mood]"}
+
+
+class Opened:
+    """A part of an object that is not mapped."""
+
+    name = "opened"
+    mapping = {"opened": {"properties": {"at": {"type": "date"}}}}
+
+    def describe(self, image, exif, path):
+        return {"opened": {"by": "me"}}
+
+
+class Wordy:
+    """More than 32,766 bytes, which no keyword holds."""
+
+    name = "wordy"
+    mapping = {"word": {"type": "keyword"}}
+
+    def describe(self, image, exif, path):
+        return {"word": "w" * 40_000}
+
+
 class Sign:
     """Of the vector: whether its first number is positive."""
 
@@ -66,6 +96,9 @@ include = ["mood_describers.py"]
 [project.entry-points."es_imgsearch.describers"]
 mood = "mood_describers:Mood"
 broken = "mood_describers:Broken"
+heavy = "mood_describers:Heavy"
+opened = "mood_describers:Opened"
+wordy = "mood_describers:Wordy"
 sign = "mood_describers:Sign"
 late = "mood_describers:Late"
 """

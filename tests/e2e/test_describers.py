@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from house import House, until
+from house import House, compare_again, until
 from PIL import Image
 from small_package import MODULE, PROJECT
+from test_iptc import OF_XMP, XMP
 from text_samples import chinese, written_on
 
 from es_imgsearch import ImageSearch
+from es_imgsearch.daemon import Daemon
 from es_imgsearch.errors import SettingsError
 from es_imgsearch.indexer import Indexer, sync
 from es_imgsearch.records import Change, image_id
@@ -89,10 +91,14 @@ def test_all_kinds_together(
         assert fields["mood"] in {"bright", "dark"}
         assert fields["sign"] in {"plus", "minus"}
         assert fields["dims_seen"] == real_store.info().meta.seal.dims
-        assert fields["describe_errors"] == [
-            "broken: RuntimeError: out of order", "late: RuntimeError: too late",
+        broken, *refused, late = fields["describe_errors"]
+        assert broken == "broken: RuntimeError: out of order"
+        assert late == "late: RuntimeError: too late"
+        assert [each.split(":")[:2] for each in refused] == [
+            ["heavy", " StoreRejected"], ["opened", " StoreRejected"], ["wordy", " StoreRejected"],
         ]  # fmt: skip
-        assert not fields.keys() & {"never", "late"}
+        assert "failed to parse field [weight]" in refused[0]
+        assert not fields.keys() & {"never", "late", "weight", "balance", "opened", "word"}
         assert {"colours", "perceptual_hash"} <= fields.keys()
     assert stored["3.png"]["mood"] == "bright"
     assert stored["3.png"]["colours"][0] == "white"
@@ -195,19 +201,25 @@ def test_a_daemon_notices_what_is_said_beside_a_picture(house: House):
 
 
 def test_what_was_said_while_nobody_watched_is_found_by_comparing(house: House):
-    house.pictures(4)
+    house.pictures(5)
     put(house, "000.json", '{"title": "stays"}')
     put(house, "001.json", '{"title": "before"}')
     put(house, "002.json", '{"title": "goes"}')
-    assert synced(house) == (4, 0)
+    put(house, "metadata.csv", "file_name,title,shelf\n004.png,of the table,3\n")
+    put(house, "004.xmp", XMP)
+    assert synced(house) == (5, 0)
+    assert title(house, "004.png") == OF_XMP["title"]
     before = vectors(house)
     assert synced(house) == (0, 0)
     put(house, "001.json", '{"title": "after"}')
     (house.folder / "002.json").unlink()
     put(house, "003.json", '{"title": "new"}')
-    assert synced(house) == (0, 3)
-    titles = [title(house, f"00{n}.png") for n in range(4)]
-    assert titles == ["stays", "after", None, "new"]
+    # The table says something of it still.
+    (house.folder / "004.xmp").unlink()
+    assert synced(house) == (0, 4)
+    titles = [title(house, f"00{n}.png") for n in range(5)]
+    assert titles == ["stays", "after", None, "new", "of the table"]
+    assert "keywords" not in document(house, "004.png")
     np.testing.assert_array_equal(vectors(house), before)
     assert synced(house) == (0, 0)
 
@@ -222,6 +234,85 @@ def test_what_cannot_be_understood_is_noted_until_it_is_mended(house: House):
     assert synced(house) == (0, 1)
     assert title(house, "000.png") == "mended"
     assert "describe_errors" not in document(house, "000.png")
+    # The same of one that comes, and goes, when the picture has long been there.
+    put(house, "000.json", "[]")
+    assert synced(house) == (0, 1)
+    (error,) = document(house, "000.png")["describe_errors"]
+    assert error.endswith("000.json holds no JSON object")
+    assert synced(house) == (0, 0)
+    (house.folder / "000.json").unlink()
+    assert synced(house) == (0, 1)
+    assert "describe_errors" not in document(house, "000.png")
+
+
+def test_each_comparison_finds_what_no_event_told(house: House, monkeypatch: pytest.MonkeyPatch):
+    """A share without events: files beside pictures come, change and go between comparisons."""
+    monkeypatch.setattr(Daemon, "_hint", lambda *_: None)
+    house.pictures(4)
+    for n in range(3):
+        put(house, f"00{n}.xmp", XMP)
+    with house.watched() as running:
+        until(lambda: len(house.indexed()) == 4)
+        before = vectors(house)
+        put(house, "metadata.csv", "file_name,title\n000.png,of the table\n")
+        (house.folder / "000.xmp").unlink()
+        put(house, "001.json", "{")
+        compare_again(running)
+        until(lambda: title(house, "000.png") == "of the table")
+        until(lambda: "describe_errors" in document(house, "001.png"))
+        assert title(house, "002.png") == OF_XMP["title"]
+        # One that cannot be read, then can; its size and time stay the same.
+        path = house.folder / "001.json"
+        before_state = path.stat()
+        path.write_bytes(b"7")
+        os.utime(path, ns=(before_state.st_atime_ns, before_state.st_mtime_ns))
+        compare_again(running)
+        until(lambda: "no JSON object" in document(house, "001.png")["describe_errors"][0])
+        path.unlink()
+        (house.folder / "002.xmp").unlink()
+        (house.folder / "metadata.csv").unlink()
+        compare_again(running)
+        until(lambda: "describe_errors" not in document(house, "001.png"))
+        until(lambda: title(house, "000.png") is None and title(house, "002.png") is None)
+        assert title(house, "001.png") == OF_XMP["title"]
+        np.testing.assert_array_equal(vectors(house), before)
+        assert running.indexer.counts.embedded == 4
+    assert synced(house) == (0, 0)
+
+
+def test_a_table_of_something_else_is_told_once_and_costs_nothing(
+    house: House, caplog: pytest.LogCaptureFixture
+):
+    house.pictures(3)
+    put(house, "000.json", '{"title": "mine"}')
+    put(house, "metadata.csv", "station,depth\nA7,300\n")
+    with house.watched() as running:
+        until(lambda: len(house.indexed()) == 3)
+        compare_again(running)
+        until(lambda: not running.indexer._sidecars)
+    told = [record.getMessage() for record in caplog.records if "file_name" in record.getMessage()]
+    assert len(told) == 1
+    assert str(house.folder / "metadata.csv") in told[0]
+    assert title(house, "000.png") == "mine"
+    assert not any("describe_errors" in document(house, f"00{n}.png") for n in range(3))
+
+
+def test_a_folder_is_listed_once_however_many_files_say_something(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    house.pictures(6)
+    for n in range(6):
+        put(house, f"00{n}.json", f'{{"title": "{n}"}}')
+    assert synced(house) == (6, 0)
+    for n in range(6):
+        put(house, f"00{n}.json", f'{{"title": "again {n}"}}')
+    listed: list[str] = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(str(path)) or listdir(path))
+    assert synced(house) == (0, 6)
+    # Once as they were met, once as they had settled.
+    assert listed.count(str(house.folder)) <= 2
+    assert [title(house, f"00{n}.png") for n in range(6)] == [f"again {n}" for n in range(6)]
 
 
 def synced(house: House) -> tuple[int, int]:

@@ -86,8 +86,8 @@ def test_the_describers_of_the_how_to_work(photographs: Path):
     seal = Seal("fake", "1", 2, "f")
     meta = new_meta(seal, "exact", "cosine")
     by_vector.begin(VectorSpace("images", meta, FakeEncoder(), lambda _request: None))
-    assert by_vector.fields(np.array([[3.0, 4.0]], np.float32)) == [
-        {"first_number": pytest.approx(0.6)}
+    assert by_vector.told(np.array([[3.0, 4.0]], np.float32)) == [
+        {"centre": {"first_number": pytest.approx(0.6)}}
     ]
 
 

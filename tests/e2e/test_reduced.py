@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from house import described, paint, pixels
 
+from es_imgsearch.background import Sampled, background_of, store_background
 from es_imgsearch.cli import main
 from es_imgsearch.creation import create_index
 from es_imgsearch.errors import (
@@ -24,7 +25,8 @@ from es_imgsearch.exchange.exporting import export_pictures
 from es_imgsearch.exchange.importing import ImportOptions, import_pictures
 from es_imgsearch.indexer import Indexer, sync
 from es_imgsearch.kept_reduction import load_reduction
-from es_imgsearch.mapping import VECTOR_FIELD, new_meta, reduction_alias
+from es_imgsearch.labels import Labels
+from es_imgsearch.mapping import VECTOR_FIELD, background_alias, new_meta, reduction_alias
 from es_imgsearch.originals import remember_imported, remember_originals
 from es_imgsearch.records import image_id
 from es_imgsearch.reduction import Reduction
@@ -34,6 +36,8 @@ from es_imgsearch.search import ImageSearch
 from es_imgsearch.settings import Settings
 from es_imgsearch.status import index_status
 from es_imgsearch.store import Store, Write
+from es_imgsearch.tag_training import TRAINED, ZERO_SHOT, evaluate_tags
+from es_imgsearch.talk import converse
 from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.verify import verify
 
@@ -382,3 +386,24 @@ def test_the_command_line_makes_fills_and_searches_it(whole, originals, settings
         assert "0001.jpg" in run("similar", fields(0)["image_id"], "-k", "399")
     finally:
         remove_index(store, reduction_alias(index))
+
+
+def test_tags_are_not_held_against_a_sample_of_whole_vectors(filled: Store, settings: Settings):
+    """As `calibrate` left it, before the index was reduced."""
+    meta = filled.info().meta
+    ids = [f"{n}" for n in range(40)]
+    try:
+        store_background(filled, meta.seal, Sampled(ids, ids, vectors_of_pictures(40)))
+        whole = converse(background_of(filled.index, meta, DIMS), filled.send)
+        np.testing.assert_allclose(
+            np.sort(whole, 0), np.sort(vectors_of_pictures(40), 0), atol=1e-6
+        )
+        drawn = converse(background_of(filled.index, meta, KEPT), filled.send)
+        assert (len(drawn), drawn.shape[1]) == (COUNT, KEPT)
+        assert converse(background_of(filled.index, meta, 5), filled.send).shape == (0, 5)
+        labels = {f"{n:04}.jpg": ("parity:odd" if n % 2 else "parity:even",) for n in range(30)}
+        search = ImageSearch(settings=settings, encoder=FakeEncoder())
+        report = evaluate_tags(search, Labels((), labels), one_of=["parity"])
+        assert [each.way for each in report.facets] == [ZERO_SHOT, TRAINED]
+    finally:
+        remove_index(filled, background_alias(filled.index))

@@ -5,21 +5,30 @@ from __future__ import annotations
 import csv
 import io
 import json
+import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from house import House, described, pixels
+from house import House, described, pixels, until
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from es_imgsearch import ImageSearch
+from es_imgsearch import ImageSearch, describing, pipeline
 from es_imgsearch.cli import main
 from es_imgsearch.describe import load_describers
 from es_imgsearch.describing import refresh_described
-from es_imgsearch.errors import HeadMismatch, HeadMissing, LabelsInvalid
+from es_imgsearch.errors import (
+    HeadMismatch,
+    HeadMissing,
+    LabelsInvalid,
+    StoreUnreachable,
+    UsageError,
+)
 from es_imgsearch.identify import UNKNOWN, identify
 from es_imgsearch.indexer import sync
 from es_imgsearch.kept_tags import keep_vocabulary, kept_tags
@@ -278,6 +287,73 @@ def test_an_encoder_without_texts_is_tagged_by_its_head_alone(
         remove_index(real_store, tags_alias(real_store.index))
 
 
+# -- in the pipeline ----------------------------------------------------------------------------
+
+
+def test_an_outage_costs_no_picture_its_tags(
+    store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fill(store, each=1)
+    keep_vocabulary(store, WORDS)
+    house = House(store, settings, tmp_path)
+    house.pictures(2)
+    Image.new("RGB", (32, 32), "red").save(house.folder / "red.png")
+    indexer = house.indexer(describers=("tags",))
+    send, asked = indexer._store.send, 0
+
+    def away_at_first(request):
+        nonlocal asked
+        asked += 1
+        if asked in {1, 3}:
+            raise StoreUnreachable("Elasticsearch does not answer.")
+        return send(request)
+
+    monkeypatch.setattr(indexer._store, "send", away_at_first)
+    try:
+        sync(indexer)
+    finally:
+        indexer.pipeline.close()
+    assert asked > 3
+    assert documents(store)["red.png"]["tags"] == ["red"]
+    assert not any("describe_errors" in each for each in documents(store).values())
+
+
+def test_a_stop_waits_for_words_that_are_being_embedded(
+    store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A process that ends with a thread inside the model is ended by SIGABRT."""
+    words = [f"nobody embedded {uuid.uuid4()}" for _ in range(40)]
+    keep_vocabulary(store, parse_vocabulary(f"[object]\nlabels = {json.dumps(words)}\n", "words"))
+    monkeypatch.setattr(pipeline, "_END_SECONDS", 0.0)
+    house = House(store, settings, tmp_path)
+    house.pictures(1)
+    began, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    embed_texts = house.encoder.embed_texts
+
+    def slow(texts):
+        began.set()
+        go_on.wait(30)
+        ended.set()
+        return embed_texts(texts)
+
+    monkeypatch.setattr(house.encoder, "embed_texts", slow)
+    indexer = house.indexer(describers=("tags",))
+    try:
+        indexer.reconcile(indexer.roots[0])
+        indexer.submit_settled()
+        until(lambda: indexer.submit_settled() or began.is_set())
+        closing = threading.Thread(target=indexer.pipeline.close)
+        closing.start()
+        until(indexer.pipeline.stopping.is_set)
+        closing.join(0.2)
+        assert closing.is_alive()
+    finally:
+        go_on.set()
+    closing.join(30)
+    assert ended.is_set()
+    assert not closing.is_alive()
+
+
 # -- describe ------------------------------------------------------------------------------------
 
 
@@ -332,8 +408,6 @@ def test_describe_reads_originals_again_and_embeds_nothing(
 def test_describers_that_share_a_field_look_together(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
-    from es_imgsearch import describing
-
     class Fruit:
         name, mapping = "fruit", {"title": {"type": "text"}, "creator": {"type": "keyword"}}
 
@@ -346,8 +420,92 @@ def test_describers_that_share_a_field_look_together(
     known = {each.name: each for each in (Fruit(), Signed(), Other())}
     monkeypatch.setattr(describing, "load_describers", lambda names: [known[n] for n in names])
     monkeypatch.setattr(describing, "chosen_describers", lambda _asked: list(known.values()))
-    assert describing._with_sharing(["signed"], settings) == ["fruit", "signed"]
-    assert describing._with_sharing(["other"], settings) == ["other"]
+    mapped = {"title": {}, "creator": {}, "camera": {}}
+    assert describing._with_sharing(["signed"], mapped, settings) == ["fruit", "signed"]
+    assert describing._with_sharing(["other"], mapped, settings) == ["other"]
+    # One whose fields the index lacks would have the whole document refused.
+    assert describing._with_sharing(["signed"], {"creator": {}}, settings) == ["signed"]
+
+
+@pytest.fixture
+def two_describers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Two that share a field, in place of those installed; what each does is set by the test."""
+    does: dict[str, Any] = {}
+
+    class Describer:
+        source, mapping = "vector", {"title": {"type": "text"}, "rating": {"type": "byte"}}
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def begin(self, _space: object) -> None:
+            pass
+
+        def describe_vectors(self, vectors: np.ndarray) -> list[dict]:
+            return [does[self.name]() for _ in vectors]
+
+    one, other = Describer("one"), Describer("other")
+    other.mapping = {"title": {"type": "text"}}
+    monkeypatch.setattr(describing, "mapped_describers", lambda *_: ["one", "other"])
+    monkeypatch.setattr(describing, "_with_sharing", lambda names, *_: names)
+    monkeypatch.setattr(describing, "load_describers", lambda _names: [one, other])
+    return does
+
+
+def test_what_a_failing_describer_gave_is_not_erased_by_one_that_shares_the_field(
+    store: Store, settings: Settings, two_describers: dict[str, Any]
+):
+    fill(store, ("red",), each=1, title="of the sidecar", rating=3)
+    ids = ["red-0.png"]
+
+    def fails() -> dict:
+        raise RuntimeError("not today")
+
+    two_describers["one"] = lambda: {"rating": 4}
+    two_describers["other"] = fails
+    refresh_described(store, settings, encoder=FakeEncoder())
+    document = documents(store)["red/0.png"]
+    assert (document["title"], document["rating"]) == ("of the sidecar", 4)
+    assert document["describe_errors"] == ["other: RuntimeError: not today"]
+    # Who can tell again, says it; and nobody's failure stays noted.
+    two_describers["other"] = lambda: {"title": "again"}
+    refresh_described(store, settings, encoder=FakeEncoder())
+    document = documents(store)["red/0.png"]
+    assert (document["title"], "describe_errors" in document) == ("again", False)
+    # Of what nothing is stored the other's word is better than none.
+    store.rewrite(ids, lambda now: {name: now[name] for name in now if name != "title"})
+    two_describers |= {"one": lambda: {"title": "of one"}, "other": fails}
+    refresh_described(store, settings, encoder=FakeEncoder())
+    assert documents(store)["red/0.png"]["title"] == "of one"
+
+
+def test_what_elasticsearch_refuses_of_a_describer_costs_the_others_nothing(
+    store: Store, settings: Settings, two_describers: dict[str, Any]
+):
+    fill(store, ("red",), each=1, title="before", rating=3)
+    two_describers["one"] = lambda: {"rating": "five stars"}
+    two_describers["other"] = lambda: {"title": "now"}
+    done = refresh_described(store, settings, encoder=FakeEncoder())
+    assert (done.refused, done.written) == ({}, 1 + OTHERS)
+    document = documents(store)["red/0.png"]
+    assert document["title"] == "before"
+    assert document["rating"] == 3
+    (note,) = document["describe_errors"]
+    assert note.startswith("one: StoreRejected: ")
+    assert "[rating]" in note
+
+
+def test_describe_gives_its_only_process_all_cores(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[int] = []
+    monkeypatch.setattr("es_imgsearch.sealing.load_encoder", lambda *_, **__: FakeEncoder())
+    monkeypatch.setattr("es_imgsearch.sealing.run_for_queries", lambda *_: None)
+    monkeypatch.setattr(
+        "es_imgsearch.sealing.run_for_pictures", lambda _, given: seen.append(given.workers)
+    )
+    refresh_described(store, settings.model_copy(update={"workers": 4}), only=["tags"])
+    assert seen == [1]
 
 
 def test_what_a_failing_describer_said_before_stays(
@@ -407,6 +565,51 @@ def test_identify_by_neighbours_by_words_and_not_at_all(
     half = Image.new("RGB", (40, 40), "grey")
     half.paste("lime", (0, 0, 20, 40))
     assert identify(search, half, box=(0, 0, 20, 40)).answer == "lime"
+
+
+def test_neighbours_vote_by_what_is_within_a_field(
+    store: Store, settings: Settings, search: ImageSearch
+):
+    fill(store, ("red", "lime"), each=4)
+    brands = {"red-0.png": "Acme", "red-1.png": ["Acme", "Zeta"], "red-2.png": "Zeta"}
+    for image_id, brand in brands.items():
+        attributes = {"brand.name": brand, "made": {"in": "Ghent"}}
+        store.rewrite([image_id], lambda now, given=attributes: {**now, "attributes": given})
+    store.refresh()
+    curve = Curve(intercept=-45.0, z_weight=0.0, cosine_weight=50.0)
+    store.update_meta(lambda meta: _calibrated(meta, curve))
+    picture = Image.new("RGB", (40, 30), "red")
+    found = identify(search, picture, fields=["attributes.made.in"])
+    assert (found.answer, found.by) == ("Ghent", "attributes.made.in")
+    assert set(found.votes[0].pictures) == set(brands)
+    named = identify(search, picture, fields=["attributes.brand.name"])
+    assert {each.name: set(each.pictures) for each in named.votes} == {
+        "Acme": {"red-0.png", "red-1.png"}, "Zeta": {"red-1.png", "red-2.png"},
+    }  # fmt: skip
+    for name in ("brand", "title.keyword"):
+        with pytest.raises(UsageError, match=f"no field '{name}'"):
+            identify(search, picture, fields=[name])
+
+
+def test_the_best_tag_answers_whatever_its_facet(store: Store, search: ImageSearch):
+    """As it would be the first of a document's tags."""
+    fill(store, each=8)
+    # Of two words that mean the same, the one in a facet of one answer shares its certainty.
+    keep_vocabulary(store, parse_vocabulary(
+        '[first]\nanswers = "one"\nlabels = ["red", "crimson", "firebrick"]\n'
+        '[second]\nlabels = ["tomato", "#fe0000"]\ntexts = {"#fe0000" = "#fe0000"}\n',
+        "words",
+    ))  # fmt: skip
+    found = identify(search, Image.new("RGB", (40, 30), "red"))
+    tags = [each for each in found.labels if each.is_tag]
+    assert {each.facet for each in tags} == {"first", "second"}
+    best = max(tags, key=lambda each: each.score)
+    assert (found.answer, found.by) == (best.label, best.facet)
+    assert best.facet == "second"
+    info = search.info
+    tagger = tagger_of(store.index, info.meta, FakeEncoder(), store.send)
+    (document,) = tagger.fields(FakeEncoder().embed_texts(["red"]))
+    assert document["tags"][0] == found.answer
 
 
 def _calibrated(meta, curve: Curve):

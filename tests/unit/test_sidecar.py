@@ -13,9 +13,10 @@ from test_iptc import OF_XMP, XMP
 
 from es_imgsearch.describe.sidecar import (
     SIDECAR_ID,
+    Listing,
     Sidecar,
     is_sidecar,
-    pictures_of,
+    names_pictures,
     sidecar_fields,
 )
 
@@ -125,7 +126,8 @@ def test_the_id_tells_what_was_said_and_nothing_else(picture: Path):
         ("a.json", b"{", "a.json is no JSON"),
         ("a.json", b"[1]", "no JSON object"),
         ("a.jpg.xmp", b"<x", "a.jpg.xmp: the XMP is malformed"),
-        ("metadata.csv", b"name,title\na.jpg,x\n", "no column file_name"),
+        ("metadata.csv", "file_name,title\na.jpg,ä\n".encode("latin-1"), "csv is not UTF-8"),
+        ("metadata.csv", b"file_name\n" + b"x" * 200_000 + b"\n", "csv is no CSV"),
     ],
 )
 def test_what_cannot_be_understood_is_told(picture: Path, name: str, content: bytes, words: str):
@@ -166,9 +168,38 @@ def test_the_browser_says_where_a_file_is_from(picture: Path):
     assert fields["source_url"] == "https://example.org/shop"
 
 
+@pytest.mark.parametrize(
+    "table", [b"name,title\na.jpg,x\n", b"file_name,title\nb.jpg,\xe4\n", b"", b'"'],
+    ids=["of something else", "malformed", "empty", "no CSV at all"],
+)  # fmt: skip
+def test_a_table_is_read_once_whatever_is_in_it(
+    picture: Path, table: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    put(picture, "metadata.csv", table)
+    opened: list[str] = []
+    open_file = os.open
+
+    def counting(path: str, *given: Any) -> int:
+        opened.append(os.path.basename(path))
+        return open_file(path, *given)
+
+    monkeypatch.setattr(os, "open", counting)
+    is_ours = table.startswith(b"file_name")
+    for n in range(20):
+        if is_ours:
+            with pytest.raises(ValueError, match="not UTF-8"):
+                sidecar_fields(str(picture.with_name(f"{n}.jpg")))
+        else:
+            assert sidecar_fields(str(picture.with_name(f"{n}.jpg"))) == {}
+    assert names_pictures(str(picture.with_name("metadata.csv"))) is is_ours
+    assert opened.count("metadata.csv") == 1
+
+
 def test_which_pictures_a_file_is_about():
     names = ["a.jpg", "a.png", "a.jpg.xmp", "b.jpg", "a", "metadata.csv", "a.json"]
-    assert pictures_of("a.json", names) == ["a.jpg", "a.png", "a"]
-    assert pictures_of("a.jpg.xmp", names) == ["a.jpg"]
-    assert pictures_of("metadata.csv", names) == ["a.jpg", "a.png", "b.jpg", "a"]
+    listing = Listing(names)
+    assert listing.about("a.json") == ["a.jpg", "a.png", "a"]
+    assert listing.about("a.jpg.xmp") == ["a.jpg"]
+    assert listing.about("nobody.xmp") == []
+    assert listing.about("metadata.csv") == ["a.jpg", "a.png", "b.jpg", "a"]
     assert [name for name in names if is_sidecar(name)] == ["a.jpg.xmp", "metadata.csv", "a.json"]
