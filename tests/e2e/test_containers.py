@@ -11,6 +11,7 @@ import os
 import runpy
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store
 
 DOCKER = CHECKOUT / "docker"
+EXPORTS = Path(os.environ["ES_IMGSEARCH_CACHE_DIR"])
 NAMES = ["chelsea.png", "coffee.png", "motorcycle_left.png"]
 
 # Python runs this first: what an image without torch lacks cannot be imported.
@@ -98,7 +100,7 @@ class Stack:
                     **os.environ,
                     **self._environment,
                     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                    "EXPORTS": str(self.folder / "exports"),
+                    "EXPORTS": str(EXPORTS),
                     "PYTHONPATH": str(blocked),
                 },
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True,
@@ -108,7 +110,11 @@ class Stack:
         return (self.folder / f"{command}.txt").read_text("utf-8")
 
     def is_well(self, port: int) -> bool:
-        """What the health check of the image says."""
+        """What the health check of the image says, once something listens there."""
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            return False
         command = [sys.executable, DOCKER / "healthcheck.py", str(port)]
         return subprocess.run(command, capture_output=True).returncode == 0
 
@@ -143,8 +149,9 @@ def stack(
     made.photos.mkdir()
     for name in NAMES:
         shutil.copy(photographs / name, made.photos)
+    # Where it is already, if another test of this session needed it.
     export = runpy.run_path(str(DOCKER / "export_starter.py"))["main"]
-    export(folder / "exports")
+    export(EXPORTS)
     said = server.give_access(KIBANA_PASSWORD="kibana-password")
     assert "password of kibana_system is set" in said
     secrets = [PASSWORD, "kibana-password", *(server.key(role) for role in ("admin", "watch"))]
@@ -303,10 +310,20 @@ def test_keys_stay_and_a_lost_one_is_made_anew(server: Secured, stack: Stack):
         Store(connect(old), "images").info()
 
 
-def test_init_again_and_with_another_encoder(stack: Stack):
-    assert stack.run("admin", "init", "--encoder", "starter").exit_code == 0
-    assert stack.run("admin", "kibana", "build").exit_code == 0
-    assert stack.run("read", "init").exit_code == 1
+def test_a_later_init_and_what_else_its_container_is_for(stack: Stack):
+    for arguments in (
+        ["init", "--encoder", "starter"],
+        ["kibana", "build"],
+        # `watch` goes on in the next generation, with its key.
+        ["reindex", "--profile", "exact"],
+    ):
+        done = stack.run("admin", *arguments)
+        assert done.exit_code == 0, done.output
+    (stack.photos / "coffee.png").rename(stack.photos / "cup.png")
+    until(lambda: "cup.png" in paths(stack), 60)
+    assert stack.status()["generation"] == "images-000002"
+    (stack.photos / "cup.png").rename(stack.photos / "coffee.png")
+    until(lambda: "coffee.png" in paths(stack), 60)
 
 
 def test_nobody_gets_in_without_a_key(server: Secured):

@@ -75,7 +75,7 @@ def test_compose_keeps_to_the_specification(compose: dict[str, Any]):
 def test_services_keep_to_themselves(compose: dict[str, Any]):
     services = compose["services"]
     for name, service in services.items():
-        image, _, version = service["image"].rpartition(":")
+        image, _, version = service["image"].partition(":")
         assert image in {"elasticsearch", "kibana", "es-imgsearch"}, name
         assert version == "8.19.13" or image == "es-imgsearch", name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
@@ -86,6 +86,7 @@ def test_services_keep_to_themselves(compose: dict[str, Any]):
             assert service["user"] == "${SERVICE_UID:-10001}:${SERVICE_GID:-10001}"
             assert service["read_only"] is True
             assert service["cap_drop"] == ["ALL"]
+            assert service["security_opt"] == ["no-new-privileges:true"]
             (pictures,) = [each for each in service["volumes"] if isinstance(each, dict)]
             assert pictures["read_only"] is True
             assert pictures["bind"] == {"create_host_path": False}
