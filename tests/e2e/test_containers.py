@@ -124,8 +124,14 @@ class Stack:
         hits: list[dict[str, Any]] = json.loads(done.stdout)
         return hits
 
-    def status(self, role: str = "read") -> dict[str, Any]:
-        done = self.run(role, "status", "--json")
+    def paths(self, *, failures: bool = False) -> set[str]:
+        """What the index, or the failures, hold."""
+        store = self.store("read")
+        store.refresh()
+        return {each.stored_path for each in store.listing("photos", failures=failures)}
+
+    def status(self) -> dict[str, Any]:
+        done = self.run("read", "status", "--json")
         assert done.exit_code == 0, done.output
         told: dict[str, Any] = json.loads(done.stdout)
         return told
@@ -162,8 +168,7 @@ def stack(
     try:
         until(lambda: process.poll() is not None or made.is_well(made.port), 120)
         assert process.poll() is None, made.said("watch")
-        until(lambda: made.status()["roots"], 60)
-        until(lambda: len(made.found("a cat")) == len(NAMES), 60)
+        until(lambda: made.paths() == set(NAMES), 60)
         yield made
         # The container is stopped: in order, long before it is killed.
         process.send_signal(signal.SIGTERM)
@@ -196,20 +201,16 @@ def test_the_daemon_does_its_work_with_its_key(stack: Stack):
     assert stack.found("a cat")[0]["relative_path"] == "chelsea.png"
     paint(stack.photos / "new.png", 1)
     (stack.photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
-    until(lambda: "new.png" in paths(stack))
-    until(lambda: stack.status()["failures"] == 1, 60)
+    until(lambda: "new.png" in stack.paths())
+    until(lambda: stack.paths(failures=True) == {"broken.png"})
     (stack.photos / "new.png").rename(stack.photos / "moved.png")
-    until(lambda: {"moved.png"} == paths(stack) - set(NAMES))
+    until(lambda: stack.paths() == {*NAMES, "moved.png"})
     (stack.photos / "moved.png").unlink()
     (stack.photos / "broken.png").unlink()
-    until(lambda: paths(stack) == set(NAMES))
-    until(lambda: stack.status()["failures"] == 0, 60)
+    until(lambda: stack.paths() == set(NAMES))
+    until(lambda: not stack.paths(failures=True))
     # What it tells of itself stands in `_meta`; that it cannot be told is no error.
     assert stack.status()["roots"]["photos"]["watched_by"]["host"] == "compose"
-
-
-def paths(stack: Stack) -> set[str]:
-    return {hit["relative_path"] for hit in stack.found("a picture", "-k", "20")}
 
 
 @pytest.mark.parametrize(
@@ -320,10 +321,10 @@ def test_a_later_init_and_what_else_its_container_is_for(stack: Stack):
         done = stack.run("admin", *arguments)
         assert done.exit_code == 0, done.output
     (stack.photos / "coffee.png").rename(stack.photos / "cup.png")
-    until(lambda: "cup.png" in paths(stack), 60)
+    until(lambda: "cup.png" in stack.paths(), 60)
     assert stack.status()["generation"] == "images-000002"
     (stack.photos / "cup.png").rename(stack.photos / "coffee.png")
-    until(lambda: "coffee.png" in paths(stack), 60)
+    until(lambda: stack.paths() == set(NAMES), 60)
 
 
 def test_nobody_gets_in_without_a_key(server: Secured):
