@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +307,8 @@ def stack(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     shutil.copytree(
         DOCKER, tmp_path / "docker", ignore=shutil.ignore_patterns(".env*", "__pycache__")
     )
-    script(tmp_path / "bin" / "docker", f'echo "$@" >>{tmp_path}/called; [ "$1" != "$REFUSED" ]')
+    note = f'echo "$* ${{IMAGES_DIR-}}" >>{tmp_path}/called; [ "$1" != "$REFUSED" ]'
+    script(tmp_path / "bin" / "docker", note)
     (tmp_path / "my pictures").mkdir()
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -344,9 +344,11 @@ def test_up_makes_the_secrets_once_and_tells_nobody(stack: Any, tmp_path: Path):
         *(f"{name}={value}" for name, value in lines.items()), "SERVE_PORT='8081'"
     ]  # fmt: skip
     called = (tmp_path / "called").read_text()
-    assert "up --build --detach" in called
     said = first.stdout + first.stderr + again.stdout + again.stderr + called
     assert not [name for name, value in secrets.items() if value in said]
+
+    # compose would take a folder's name as it is, below docker/, from the environment.
+    assert called.count("up --build --detach \n") == 2
 
     # What compose.yaml cannot do without is there.
     text = (DOCKER / "compose.yaml").read_text("utf-8")
@@ -357,6 +359,7 @@ def test_up_makes_the_secrets_once_and_tells_nobody(stack: Any, tmp_path: Path):
 def test_up_wants_to_know_where_the_pictures_are(stack: Any):
     assert "make up IMAGES_DIR=/your/pictures" in stack("up").stderr
     assert "no folder nowhere" in stack("up", IMAGES_DIR="nowhere").stderr
+    assert "has started nothing" in stack("down").stderr
 
 
 def test_what_is_missing_is_told(stack: Any, tmp_path: Path):
@@ -379,7 +382,7 @@ def test_down_keeps_the_volumes_and_says_how_to_remove_them(stack: Any, tmp_path
     (tmp_path / "called").unlink()
     done = stack("down")
     assert done.returncode == 0, done.stderr
-    assert not fnmatch((tmp_path / "called").read_text(), "*--volumes*")
+    assert "--volumes" not in (tmp_path / "called").read_text()
     assert "down --volumes" in done.stdout
 
 
@@ -388,4 +391,4 @@ def test_kibana_imports_with_the_key_of_init(stack: Any, tmp_path: Path):
     assert stack("kibana", "--space", "photos").returncode == 0
     last = (tmp_path / "called").read_text().splitlines()[-1]
     assert "run --rm --no-deps init kibana import --kibana-url http://kibana:5601" in last
-    assert last.endswith("--space photos")
+    assert last.rstrip().endswith("--space photos")
