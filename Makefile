@@ -1,8 +1,8 @@
 # Everything a person or a machine does with this checkout; CI calls the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test lint docs bench soak kibana es-up es-down
+.PHONY: help setup browser demo test lint docs bench soak up down kibana kibana-elsewhere es-up es-down
 
-PYTHON_SOURCES := es_imgsearch tests dev benchmarks
+PYTHON_SOURCES := es_imgsearch tests dev benchmarks docker
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +39,23 @@ soak: setup  ## random changes and kills against the daemon, for about ten minut
 	 IMGSEARCH_TEST_STEPS=$(or $(STEPS),60) IMGSEARCH_TEST_KILLS=$(or $(KILLS),30) \
 	 .venv/bin/pytest tests/e2e/test_random_changes.py tests/e2e/test_watch_command.py -k "random or kill"
 
-# INDEX, SPACE and OVERWRITE=1 say more; where Elasticsearch and Kibana are say the settings.
-kibana: setup  ## build the saved objects, check them, and import them into KIBANA_URL
+# IMAGES_DIR says where the pictures are, the first time; docker/.env has what else can be set.
+up:  ## start Elasticsearch, Kibana and the service in containers
+	@docker/stack up
+
+down:  ## stop these containers; index and keys stay
+	@docker/stack down
+
+# SPACE and OVERWRITE=1 say more.
+kibana:  ## import the saved objects into the Kibana of `make up`, or into KIBANA_URL
+	@if [ -z "$$KIBANA_URL" ] && docker/stack runs; then \
+	  docker/stack kibana $(if $(SPACE),--space $(SPACE)) $(if $(OVERWRITE),--overwrite); \
+	else \
+	  $(MAKE) --no-print-directory kibana-elsewhere; \
+	fi
+
+# INDEX says more; where Elasticsearch and Kibana are say the settings.
+kibana-elsewhere: setup
 	@.venv/bin/es-imgsearch kibana build --index $(or $(INDEX),images) --output .kibana.ndjson
 	@.venv/bin/es-imgsearch kibana check .kibana.ndjson --index $(or $(INDEX),images)
 	@.venv/bin/es-imgsearch kibana import .kibana.ndjson $(if $(SPACE),--space $(SPACE)) \

@@ -20,7 +20,15 @@ from es_imgsearch.embed import measurement
 from es_imgsearch.embed.choices import Choice, Choices
 from es_imgsearch.embed.exports import Export, Exports, default_cache_dir
 from es_imgsearch.embed.loading import devices
-from es_imgsearch.embed.network import BATCH_SIZE, PICTURES, Movable, Network, Part, Runner
+from es_imgsearch.embed.network import (
+    BATCH_SIZE,
+    PICTURES,
+    Movable,
+    Network,
+    Part,
+    Runner,
+    torch_missing,
+)
 from es_imgsearch.embed.plan import Plan, Wanted
 from es_imgsearch.embed.samples import sample_pictures
 from es_imgsearch.settings import available_cores
@@ -59,7 +67,7 @@ def run_for_pictures(encoder: Encoder, settings: Settings, *, again: bool = Fals
 
     The first time it exports the networks and takes seconds to a minute.  `again` measures once
     more.  Raises SettingsError for settings that contradict each other or name a device that is
-    not here.
+    not here, ModelUnavailable where there is neither an export nor torch.
     """
     choices = Choices(settings)
     wanted = choices.wanted
@@ -121,6 +129,8 @@ def _measured(
 ) -> Choice:
     machine = measurement.this_machine(devices())
     plans = measurement.candidates(wanted, machine, has_export=export is not None)
+    if not plans:
+        raise torch_missing(network.part)
     loaded: list[torch.nn.Module] = []
 
     def runner(plan: Plan) -> Runner:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.embed.exports import NETWORK, OPSET, REPORT, Export, Exports, OnnxRunner
-from es_imgsearch.embed.loading import LEAST_COSINE, first_line, least_cosine
+from es_imgsearch.embed.loading import LEAST_COSINE, first_line, has_torch, least_cosine
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.settings import available_cores
 
@@ -35,11 +35,13 @@ _PLAIN: Final = "float32.onnx"
 def exported(exports: Exports, network: Network, dtype: Dtype, name: str) -> Export | None:
     """The export of a network, made if need be; None, with one line in the log, if it cannot be.
 
-    What could not be exported with these versions of the libraries is not tried again.  Raises
-    ModelUnavailable for a network that torch cannot load either.
+    Without torch none is made.  What could not be exported with these versions of the libraries is
+    not tried again.  Raises ModelUnavailable for a network that torch cannot load either.
     """
     if (found := exports.find(network, dtype)) is not None:
         return found
+    if not has_torch():
+        return None
     folder = exports.path(network, dtype)
     note = folder.with_suffix(_IMPOSSIBLE)
     versions = " ".join(_versions())

@@ -64,8 +64,18 @@ def _sample(file: Path) -> bytes:
     return size.to_bytes(8, "big") + digest.digest()
 
 
+def has_torch() -> bool:
+    """Whether torch is installed; without it, what was exported runs in ONNX Runtime."""
+    return find_spec("torch") is not None
+
+
 def devices() -> list[str]:
-    """The kinds of devices that torch sees here, the likely fastest first; the last is ``cpu``."""
+    """The kinds of devices that torch sees here, the likely fastest first; the last is ``cpu``.
+
+    None where torch is not installed.
+    """
+    if not has_torch():
+        return []
     import torch
 
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

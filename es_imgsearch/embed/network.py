@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkab
 import numpy as np
 import numpy.typing as npt
 
+from es_imgsearch.embed.loading import has_torch
+from es_imgsearch.errors import ModelUnavailable
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -92,7 +95,8 @@ class Network:
     ) -> None:
         """Run so from now on; `make_runner` is called with the first inputs.
 
-        Where it fails, the network runs in torch after all.  `folder` is that of an export.
+        Where it fails, the network runs in torch after all, if that is installed.  `folder` is
+        that of an export.
         """
         self.plan = plan
         self.folder = folder
@@ -100,7 +104,10 @@ class Network:
         self._runner = None
 
     def rows(self, inputs: Inputs) -> Vectors:
-        """Rows of shape (n, width), float32; n is at least 1."""
+        """Rows of shape (n, width), float32; n is at least 1.
+
+        Raises ModelUnavailable where there is neither an export nor torch.
+        """
         if self._runner is None:
             self._runner = self._made()
         count = len(next(iter(inputs.values())))
@@ -123,9 +130,19 @@ class Network:
                 return self._make_runner()
             except Exception as error:  # noqa: BLE001 - whatever a damaged file makes a library raise
                 logger.warning("%s cannot be used (%s); torch runs instead.", self.plan, error)
+        if not has_torch():
+            raise torch_missing(self.part)
         from es_imgsearch.embed.torch_network import TorchRunner
 
         return TorchRunner(self.load(), self._device)
+
+
+def torch_missing(part: Part) -> ModelUnavailable:
+    """For a network without an export, where torch is not installed."""
+    return ModelUnavailable(
+        f"The encoder's {part} need torch, which is not installed, or an export for ONNX Runtime"
+        " in cache_dir: pip install torch."
+    )
 
 
 @runtime_checkable

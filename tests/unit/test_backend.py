@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -485,3 +488,53 @@ def test_threads_of_a_network_at_rest_use_no_cpu(cache: Path) -> None:
         used.append(time.process_time() - started)
     # 0.2 ms; with threads that spin for the next batch it is 13 ms.
     assert min(used) < 0.004
+
+
+# --- without torch ----------------------------------------------------------------------------
+
+# What is said, and what runs, in a process that cannot import torch.
+WITHOUT_TORCH = """
+import sys
+sys.modules.update(dict.fromkeys(["torch", "onnx", "onnxscript", "sentence_transformers"]))
+from pathlib import Path
+from es_imgsearch.embed import load_encoder
+from es_imgsearch.embed.backend import run_for_pictures, run_for_queries
+from es_imgsearch.embed.samples import sample_pictures
+from es_imgsearch.errors import ModelUnavailable
+from es_imgsearch.settings import Settings
+
+cache, backend = Path(sys.argv[1]), sys.argv[2]
+for prepare in (run_for_pictures, run_for_queries):
+    encoder = load_encoder("starter")
+    try:
+        prepare(encoder, Settings(cache_dir=cache, backend=backend))
+        print(encoder.embed_images(sample_pictures(2, 224, 224)).shape)
+    except ModelUnavailable as error:
+        print(error)
+"""
+
+
+def without_torch(cache: Path, backend: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(cache), backend],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnx"])
+def test_without_torch_an_export_runs(backend: str, tmp_path: Path) -> None:
+    encoder = load_encoder("starter")
+    made = Path(os.environ["ES_IMGSEARCH_CACHE_DIR"])
+    for network in encoder.networks:
+        assert exporting.exported(Exports(made), network, "float32", "starter") is not None
+    # Measurements are made with torch elsewhere in this session.
+    (tmp_path / "onnx").symlink_to(made / "onnx")
+    assert without_torch(tmp_path, backend) == ["(2, 384)"] * 2
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnx", "torch"])
+def test_without_torch_and_an_export_it_is_told_what_to_do(backend: str, tmp_path: Path) -> None:
+    for told in without_torch(tmp_path, backend):
+        assert told.startswith("The encoder's pictures need torch, which is not installed")

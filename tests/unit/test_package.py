@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -94,6 +95,26 @@ def test_the_command_line_answers(installed: Path, tmp_path: Path):
     told = python(installed, tmp_path, "-m", "es_imgsearch.cli", "--help")
     for command in ("init", "watch", "sync", "search", "similar", "status"):
         assert command in told
+
+
+def test_the_wheel_installs_its_command(wheel: Path, tmp_path: Path):
+    """As docker/install does, but for the libraries, which are lent by this environment."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python_there = tmp_path / "venv" / "bin" / "python"
+    run(python_there, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel,
+        cwd=tmp_path)  # fmt: skip
+    show = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    there, here = (
+        Path(run(each, "-c", show, cwd=tmp_path).strip()) for each in (python_there, sys.executable)
+    )
+    (there / "lent.pth").write_text(f"{here}\n")
+    command = tmp_path / "venv" / "bin" / "es-imgsearch"
+    assert run(command, "--version", cwd=tmp_path).startswith("es-imgsearch, version ")
+    assert "--encoder" in run(command, "init", "--help", cwd=tmp_path)
+    where = run(
+        python_there, "-c", "import es_imgsearch; print(es_imgsearch.__file__)", cwd=tmp_path
+    )
+    assert Path(where.strip()).is_relative_to(tmp_path)
 
 
 def test_an_index_body_is_composed_from_the_packaged_files(installed: Path, tmp_path: Path):

@@ -1,0 +1,129 @@
+"""An Elasticsearch with security and TLS, set up by the scripts of docker/ as compose would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from house import until
+from port_for import get_port
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SETUP = CHECKOUT / "docker" / "setup"
+LAUNCHER = CHECKOUT / "dev" / "elasticsearch"
+START_SECONDS = 180.0
+PASSWORD = "elastic-password"
+
+# What Elastic's image has and its distribution for others lacks.
+TOOLS = {
+    "elasticsearch-certutil": f'ES_TOOL=certutil exec "{LAUNCHER}" "$@"',
+    "unzip": f'exec "{sys.executable}" -m zipfile -e "$2" "$4"',
+}
+
+
+class Secured:
+    """As the containers `certificates`, `elasticsearch` and `access` of compose.yaml."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ca = folder / "ca" / "ca.crt"
+        self.keys = folder / "keys"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._configuration = folder / "config"
+        self._environment = {
+            **os.environ,
+            "ES_PATH_CONF": str(self._configuration),
+            # For minutes, compiling well costs more than it saves: 20 instead of 44 s of CPU.
+            "ES_JAVA_OPTS": "-Xms512m -Xmx512m -XX:TieredStopAtLevel=1",
+            "CLI_JAVA_OPTS": "-XX:TieredStopAtLevel=1",
+        }
+        self.port = get_port(None)
+        self.url = f"https://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        bin_folder = self.folder / "bin"
+        bin_folder.mkdir()
+        for name, line in TOOLS.items():
+            (bin_folder / name).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+            (bin_folder / name).chmod(0o755)
+        self._environment["PATH"] = f"{bin_folder}:{os.environ['PATH']}"
+        # As the image's own entry point does with ELASTIC_PASSWORD.
+        self._run(LAUNCHER, "add", "-x", "bootstrap.password", given=PASSWORD, ES_TOOL="keystore")
+        self._run(
+            SETUP / "certificates",
+            CERTS=str(self._configuration / "certs"), CA=str(self.ca.parent),
+        )  # fmt: skip
+        settings = {
+            **self._settings_of_compose(),
+            "http.port": self.port,
+            "transport.port": get_port(None, exclude_ports=[self.port]),
+            "path.data": self.folder / "data",
+            "path.logs": self.folder / "logs",
+        }
+        arguments = [word for name, value in settings.items() for word in ("-E", f"{name}={value}")]
+        with (self.folder / "console.txt").open("ab") as console:
+            self._process = subprocess.Popen(
+                [LAUNCHER, *arguments],
+                env=self._environment, stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+            )  # fmt: skip
+        until(self._listens, START_SECONDS)
+
+    def _settings_of_compose(self) -> dict[str, str]:
+        compose = yaml.safe_load((CHECKOUT / "docker" / "compose.yaml").read_text("utf-8"))
+        given = compose["services"]["elasticsearch"]["environment"]
+        return {name: value for name, value in given.items() if re.fullmatch(r"[a-z_.]+", name)}
+
+    def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.folder / "console.txt").read_text()[-3000:]
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout=60)
+            finally:
+                self._process.kill()
+                self._process = None
+
+    def give_access(self, **given: str) -> str:
+        """Run docker/setup/access; what it says."""
+        for role in ("admin", "read", "watch"):
+            (self.keys / role).mkdir(parents=True, exist_ok=True)
+        return self._run(
+            SETUP / "access",
+            ES_URL=self.url, ES_CA_CERTS=str(self.ca), ELASTIC_PASSWORD=PASSWORD,
+            KEYS=str(self.keys), SERVICE_UID=str(os.getuid()), SERVICE_GID=str(os.getgid()),
+            **given,
+        )  # fmt: skip
+
+    def key(self, role: str) -> str:
+        """The API key in a role's file."""
+        (line,) = (self.keys / role / "es-imgsearch.toml").read_text("utf-8").splitlines()
+        found = re.fullmatch(r'es_api_key = "(\S+)"', line)
+        assert found is not None
+        return found[1]
+
+    def forget_key(self, role: str) -> None:
+        shutil.rmtree(self.keys / role)
+
+    def _run(self, *command: Any, given: str = "", **environment: str) -> str:
+        done = subprocess.run(
+            [str(each) for each in command], env={**self._environment, **environment},
+            input=given, capture_output=True, text=True, check=False, timeout=START_SECONDS,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr

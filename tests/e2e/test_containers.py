@@ -1,0 +1,333 @@
+"""What the containers of docker/ run, in their order, on a real Elasticsearch with security on.
+
+Each command has what its container has: its own key, the authority, its health check; `watch` runs
+without torch, as in the image.  No container is made: see test_docker.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from house import paint, until
+from port_for import get_port
+from secured import CHECKOUT, PASSWORD, Secured
+
+from es_imgsearch.cli import main
+from es_imgsearch.connection import connect
+from es_imgsearch.errors import ImgSearchError, StoreDenied
+from es_imgsearch.settings import load_settings
+from es_imgsearch.store import Store
+
+DOCKER = CHECKOUT / "docker"
+EXPORTS = Path(os.environ["ES_IMGSEARCH_CACHE_DIR"])
+NAMES = ["chelsea.png", "coffee.png", "motorcycle_left.png"]
+
+# Python runs this first: what an image without torch lacks cannot be imported.
+WITHOUT_TORCH = """
+import sys
+sys.modules.update(dict.fromkeys({left_out}))
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    made = Secured(tmp_path_factory.mktemp("secured"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+class Stack:
+    """The service's containers: one command each, with the key of its role."""
+
+    def __init__(self, server: Secured, folder: Path) -> None:
+        self.server = server
+        self.folder = folder
+        self.photos = folder / "photos"
+        self.cache = folder / "cache"
+        self.port = get_port(None)
+        self._environment = {
+            "ES_URL": server.url,
+            "ES_CA_CERTS": str(server.ca),
+            "ES_IMGSEARCH_HOST": "compose",
+            "ES_IMGSEARCH_CACHE_DIR": str(self.cache),
+            "XDG_CACHE_HOME": str(self.cache),
+            "ES_IMGSEARCH_READ_WORKERS": "1",
+            "ES_IMGSEARCH_SETTLE_SECONDS": "0.1",
+            "ES_IMGSEARCH_METRICS_PORT": str(self.port),
+        }
+
+    def run(self, role: str, *arguments: str) -> Result:
+        """A command, in this process; es-imgsearch.toml is read from the working folder."""
+        before = Path.cwd()
+        os.chdir(self.server.keys / role)
+        try:
+            return CliRunner(env=self._environment).invoke(main, arguments)
+        finally:
+            os.chdir(before)
+
+    def begin(self, role: str, *arguments: str) -> subprocess.Popen[str]:
+        """A command in a process of its own, without torch."""
+        left_out = (DOCKER / "without-torch.txt").read_text("utf-8").splitlines()
+        names = [each.replace("-", "_") for each in left_out if not each.startswith("#")]
+        # These are installed only with those.
+        names += ["torchvision", "transformers", "sklearn", "scipy", "onnx_ir"]
+        blocked = self.folder / "blocked"
+        blocked.mkdir(exist_ok=True)
+        (blocked / "sitecustomize.py").write_text(WITHOUT_TORCH.format(left_out=names))
+        with (self.folder / f"{arguments[0]}.txt").open("ab") as log:
+            return subprocess.Popen(
+                [DOCKER / "entrypoint", *arguments],
+                cwd=self.server.keys / role,
+                env={
+                    **os.environ,
+                    **self._environment,
+                    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                    "EXPORTS": str(EXPORTS),
+                    "PYTHONPATH": str(blocked),
+                },
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True,
+            )  # fmt: skip
+
+    def said(self, command: str) -> str:
+        return (self.folder / f"{command}.txt").read_text("utf-8")
+
+    def is_well(self, port: int) -> bool:
+        """What the health check of the image says, once something listens there."""
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            return False
+        command = [sys.executable, DOCKER / "healthcheck.py", str(port)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    def found(self, *arguments: str) -> list[dict[str, Any]]:
+        done = self.run("read", "search", *arguments, "--json")
+        assert done.exit_code == 0, done.output
+        hits: list[dict[str, Any]] = json.loads(done.stdout)
+        return hits
+
+    def paths(self, *, failures: bool = False) -> set[str]:
+        """What the index, or the failures, hold."""
+        store = self.store("read")
+        store.refresh()
+        return {each.stored_path for each in store.listing("photos", failures=failures)}
+
+    def status(self) -> dict[str, Any]:
+        done = self.run("read", "status", "--json")
+        assert done.exit_code == 0, done.output
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
+
+    def store(self, role: str) -> Store:
+        settings = {
+            "es_url": self.server.url,
+            "es_ca_certs": self.server.ca,
+            "es_api_key": self.server.key(role),
+        }
+        return Store(connect(load_settings(settings, environment={})), "images")
+
+
+@pytest.fixture(scope="module")
+def stack(
+    server: Secured, tmp_path_factory: pytest.TempPathFactory, photographs: Path
+) -> Iterator[Stack]:
+    """`access` and `init` have ended, `watch` has indexed what was there."""
+    folder = tmp_path_factory.mktemp("stack")
+    made = Stack(server, folder)
+    made.photos.mkdir()
+    for name in NAMES:
+        shutil.copy(photographs / name, made.photos)
+    # Where it is already, if another test of this session needed it.
+    export = runpy.run_path(str(DOCKER / "export_starter.py"))["main"]
+    export(EXPORTS)
+    said = server.give_access(KIBANA_PASSWORD="kibana-password")
+    assert "password of kibana_system is set" in said
+    secrets = [PASSWORD, "kibana-password", *(server.key(role) for role in ("admin", "watch"))]
+    assert not [each for each in secrets if each in said]
+    done = made.run("admin", "init", "--encoder", "starter")
+    assert done.exit_code == 0, done.output
+    process = made.begin("watch", "watch", f"photos={made.photos}")
+    try:
+        until(lambda: process.poll() is not None or made.is_well(made.port), 120)
+        assert process.poll() is None, made.said("watch")
+        until(lambda: made.paths() == set(NAMES), 60)
+        yield made
+        # The container is stopped: in order, long before it is killed.
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, made.said("watch")
+    finally:
+        process.kill()
+        process.wait()
+    said = made.said("watch")
+    assert "ONNX Runtime" in said
+    for word in ("security_exception", "refuse", "does not allow", "Traceback"):
+        assert word not in said, said
+
+
+def test_keys_are_read_by_their_owner_alone(server: Secured, stack: Stack):
+    for role in ("admin", "read", "watch"):
+        file = server.keys / role / "es-imgsearch.toml"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o400
+        assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_the_password_of_kibana_is_set(server: Secured, stack: Stack):
+    settings = {"es_url": server.url, "es_ca_certs": server.ca}
+    password = "kibana_system:kibana-password@"
+    settings["es_url"] = server.url.replace("https://", f"https://{password}")
+    store = Store(connect(load_settings(settings, environment={})), "images")
+    assert store.request("GET", "/_security/_authenticate")["username"] == "kibana_system"
+
+
+def test_the_daemon_does_its_work_with_its_key(stack: Stack):
+    assert stack.found("a cat")[0]["relative_path"] == "chelsea.png"
+    paint(stack.photos / "new.png", 1)
+    (stack.photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    until(lambda: "new.png" in stack.paths())
+    until(lambda: stack.paths(failures=True) == {"broken.png"})
+    (stack.photos / "new.png").rename(stack.photos / "moved.png")
+    until(lambda: stack.paths() == {*NAMES, "moved.png"})
+    (stack.photos / "moved.png").unlink()
+    (stack.photos / "broken.png").unlink()
+    until(lambda: stack.paths() == set(NAMES))
+    until(lambda: not stack.paths(failures=True))
+    # What it tells of itself stands in `_meta`; that it cannot be told is no error.
+    assert stack.status()["roots"]["photos"]["watched_by"]["host"] == "compose"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["verify"], ["failures"], ["failures", "retry"], ["describe"], ["status"]]
+)
+def test_commands_of_the_daemons_key(stack: Stack, arguments: list[str]):
+    folders = [f"photos={stack.photos}"] if arguments == ["verify"] else []
+    done = stack.run("watch", *arguments, *folders)
+    assert done.exit_code == 0, done.output
+
+
+def test_serve_gives_pictures_with_a_key_that_reads(stack: Stack):
+    (hit, *_) = stack.found("a cat")
+    port = get_port(None)
+    process = stack.begin("read", "serve", "--port", str(port))
+    try:
+        until(lambda: process.poll() is not None or stack.is_well(port), 60)
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/thumbnails/{hit['image_id']}"
+        ) as answer:
+            assert answer.headers["content-type"] == "image/jpeg"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, stack.said("serve")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_key_that_reads_finds_alike_pictures_too(stack: Stack):
+    (hit, *_) = stack.found("a cat")
+    for arguments in (["similar", hit["image_id"]], ["duplicates", "--level", "near"]):
+        done = stack.run("read", *arguments)
+        assert done.exit_code == 0, done.output
+
+
+WRITES: list[tuple[str, str, Any]] = [
+    ("PUT", "/images/_doc/1?require_alias=true", {}),
+    ("POST", "/images/_delete_by_query", {"query": {"match_all": {}}}),
+    ("PUT", "/images-000001/_mapping", {"_meta": {}}),
+]
+MANAGES: list[tuple[str, str, Any]] = [
+    ("DELETE", "/images-000001", None),
+    ("DELETE", "/images-failures-000001", None),
+    ("POST", "/images/_close", None),
+    ("PUT", "/images/_settings", {"index.blocks.write": True}),
+    ("PUT", "/images-000002", {}),
+    ("POST", "/_aliases", {"actions": [{"add": {"index": "images-000001", "alias": "mine"}}]}),
+    ("PUT", "/images-tags/_doc/vocabulary", {}),
+    ("PUT", "/_index_template/images", {"index_patterns": ["images"]}),
+]
+OF_OTHERS: list[tuple[str, str, Any]] = [
+    ("GET", "/images-of-others/_search", None),
+    ("PUT", "/images-of-others/_doc/1", {}),
+    ("DELETE", "/images-of-others", None),
+    ("GET", "/_security/user", None),
+    ("POST", "/_security/api_key", {"name": "another"}),
+]
+
+
+@pytest.mark.parametrize("role", ["watch", "read", "admin"])
+def test_a_key_does_nothing_else(server: Secured, stack: Stack, role: str):
+    forbidden = {
+        "watch": MANAGES + OF_OTHERS,
+        "read": WRITES + MANAGES + OF_OTHERS,
+        "admin": OF_OTHERS,
+    }[role]
+    url = server.url.replace("https://", f"https://elastic:{PASSWORD}@")
+    elastic = load_settings({"es_url": url, "es_ca_certs": server.ca}, environment={})
+    Store(connect(elastic), "images").request("PUT", "/images-of-others/_doc/1", {"a": 1})
+    store = stack.store(role)
+    allowed = []
+    for method, path, body in forbidden:
+        try:
+            store.request(method, path, body)
+        except StoreDenied:
+            continue
+        except ImgSearchError as error:
+            allowed.append((method, path, str(error)))
+        else:
+            allowed.append((method, path, "done"))
+    assert allowed == []
+
+
+def test_keys_stay_and_a_lost_one_is_made_anew(server: Secured, stack: Stack):
+    before = {role: server.key(role) for role in ("admin", "read", "watch")}
+    said = server.give_access()
+    assert said.count("stays") == 3
+    assert before == {role: server.key(role) for role in before}
+    server.forget_key("read")
+    server.give_access()
+    assert server.key("read") != before["read"]
+    assert stack.found("a cat")
+    old = load_settings(
+        {"es_url": server.url, "es_ca_certs": server.ca, "es_api_key": before["read"]},
+        environment={},
+    )
+    with pytest.raises(StoreDenied):
+        Store(connect(old), "images").info()
+
+
+def test_a_later_init_and_what_else_its_container_is_for(stack: Stack):
+    for arguments in (
+        ["init", "--encoder", "starter"],
+        ["kibana", "build"],
+        # `watch` goes on in the next generation, with its key.
+        ["reindex", "--profile", "exact"],
+    ):
+        done = stack.run("admin", *arguments)
+        assert done.exit_code == 0, done.output
+    (stack.photos / "coffee.png").rename(stack.photos / "cup.png")
+    until(lambda: "cup.png" in stack.paths(), 60)
+    assert stack.status()["generation"] == "images-000002"
+    (stack.photos / "cup.png").rename(stack.photos / "coffee.png")
+    until(lambda: stack.paths() == set(NAMES), 60)
+
+
+def test_nobody_gets_in_without_a_key(server: Secured):
+    settings = load_settings({"es_url": server.url, "es_ca_certs": server.ca}, environment={})
+    with pytest.raises(StoreDenied, match="set ES_API_KEY"):
+        Store(connect(settings), "images").version()
