@@ -53,7 +53,7 @@ from es_imgsearch.code_queries import code_body
 from es_imgsearch.codes import CODE_FIELD, Coder, CodesEntry, fit_lsh, fit_sign
 from es_imgsearch.connection import connect
 from es_imgsearch.embed import load_encoder
-from es_imgsearch.labels import read_labels
+from es_imgsearch.evaluation.labels import read_labels
 from es_imgsearch.learned_codes import fit_learned, targets_of
 from es_imgsearch.mapping import VECTOR_FIELD, Seal, new_meta
 from es_imgsearch.queries import exact_body, knn_body

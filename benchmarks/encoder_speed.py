@@ -34,7 +34,7 @@ from es_imgsearch.embed.network import PICTURES, Network, Runner
 from es_imgsearch.embed.protocol import Pixels
 from es_imgsearch.embed.samples import picture_examples, sample_pictures
 from es_imgsearch.embed.torch_network import PictureNetwork, TorchRunner
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.settings import available_cores
 
 SIZE = 224

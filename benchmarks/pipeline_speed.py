@@ -54,12 +54,12 @@ from es_imgsearch.connection import connect
 from es_imgsearch.describe import picture_describers
 from es_imgsearch.embed import Encoder, batch_size, load_encoder
 from es_imgsearch.embed.backend import run_for_pictures
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.read import read_file
 from es_imgsearch.settings import available_cores, load_settings
+from es_imgsearch.stages.workers import ReadPlan
 from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
-from es_imgsearch.workers import ReadPlan
 
 COMMAND = Path(sys.executable).with_name("es-imgsearch")
 # A sync of so few files is all start.

@@ -36,8 +36,8 @@ from es_imgsearch.connection import connect
 from es_imgsearch.mapping import VECTOR_FIELD, Meta, Seal, index_body, new_meta, profile_names
 from es_imgsearch.originals import Originals
 from es_imgsearch.queries import exact_body, knn_body
-from es_imgsearch.reduced_vectors import ReducedVectors
 from es_imgsearch.reduction import SAMPLE_SIZE, Reduction, fit
+from es_imgsearch.search.reduced_vectors import ReducedVectors
 from es_imgsearch.settings import load_settings
 from es_imgsearch.store import Store
 

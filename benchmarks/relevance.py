@@ -33,7 +33,8 @@ from report import arguments, report
 from starter_quality import opened, photographs
 
 import es_imgsearch
-from es_imgsearch.calibration import (
+from es_imgsearch.embed import load_encoder
+from es_imgsearch.evaluation.calibration import (
     Judged,
     Quality,
     cross_validated,
@@ -41,8 +42,7 @@ from es_imgsearch.calibration import (
     judged_hits,
     quality,
 )
-from es_imgsearch.embed import load_encoder
-from es_imgsearch.labels import questions_of, read_labels
+from es_imgsearch.evaluation.labels import questions_of, read_labels
 from es_imgsearch.relevance import IMAGE, TEXT, Curve, encoder_key
 
 LABELS = Path(__file__).parent / "labels" / "stamps.csv"

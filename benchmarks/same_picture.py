@@ -30,9 +30,9 @@ import numpy as np
 
 from es_imgsearch import duplicates
 from es_imgsearch.describe.hashes import perceptual_hash
+from es_imgsearch.duplicates.local_features import agreeing, corners
+from es_imgsearch.duplicates.turned_hashes import ALL_TURNS, BITS, turned_hash
 from es_imgsearch.embed import load_encoder
-from es_imgsearch.local_features import agreeing, corners
-from es_imgsearch.turned_hashes import ALL_TURNS, BITS, turned_hash
 
 sys.path.insert(0, str(Path(__file__).parent))
 from copies import copies, sources

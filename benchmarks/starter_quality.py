@@ -32,7 +32,7 @@ from PIL import Image, ImageOps
 from es_imgsearch.embed import load_encoder, starter
 from es_imgsearch.embed.loading import unit
 from es_imgsearch.embed.minilm import MiniLM
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 
 FOLDERS = ("animals", "food")
 QUERIES = {

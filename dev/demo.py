@@ -112,7 +112,7 @@ def wait_for(folder: Path, process: subprocess.Popen[bytes]) -> int:
 
 def search_and_show(folder: Path, output: Path) -> None:
     from es_imgsearch import ImageSearch
-    from es_imgsearch.sheet import draw_sheet
+    from es_imgsearch.search.sheet import draw_sheet
 
     search = ImageSearch(index=INDEX)
     rows = []

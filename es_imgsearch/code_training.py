@@ -23,11 +23,11 @@ from es_imgsearch.codes import (
 from es_imgsearch.coding import apply_codes
 from es_imgsearch.describe import load_describers
 from es_imgsearch.errors import IndexConflict, LabelsInvalid, UsageError
+from es_imgsearch.evaluation.labels import Labels
+from es_imgsearch.evaluation.places import Places, vectors_of
 from es_imgsearch.kept_coder import keep_coder
-from es_imgsearch.labels import Labels
 from es_imgsearch.learned_codes import fit_learned, targets_of
 from es_imgsearch.mapping import VECTOR_FIELD
-from es_imgsearch.places import Places, vectors_of
 from es_imgsearch.queries import vector_of
 
 if TYPE_CHECKING:

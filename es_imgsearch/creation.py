@@ -27,7 +27,7 @@ from es_imgsearch.originals import remember_originals
 from es_imgsearch.reduction import Reduction, fit
 from es_imgsearch.regions import Grid
 from es_imgsearch.sealing import seal_of, sealed_encoder
-from es_imgsearch.search_log import make_searches
+from es_imgsearch.search.search_log import make_searches
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
 from es_imgsearch.vector_sample import VectorSample, sample_of

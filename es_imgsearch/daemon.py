@@ -19,9 +19,9 @@ from collections.abc import Callable
 from es_imgsearch.backoff import Stopped, waits
 from es_imgsearch.errors import GenerationSwitched, ImgSearchError
 from es_imgsearch.indexer import Indexer
-from es_imgsearch.jobs import Pass
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
+from es_imgsearch.stages.jobs import Pass
 from es_imgsearch.watch import Hint, HintKind, Watcher
 
 logger = logging.getLogger(__name__)

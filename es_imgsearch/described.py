@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from es_imgsearch.decoding import utf8
+from es_imgsearch.pictures.decoding import utf8
 
 ERRORS_FIELD = "describe_errors"
 _ERROR_LENGTH = 500

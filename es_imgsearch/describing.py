@@ -46,9 +46,9 @@ from es_imgsearch.records import Picture, Root, disk_path
 from es_imgsearch.roots import registered_root
 from es_imgsearch.sealing import writing_encoder
 from es_imgsearch.settings import Settings
+from es_imgsearch.stages.workers import Outcome, ReadPlan, ReadWorkers
 from es_imgsearch.store import IndexInfo, Store
 from es_imgsearch.talk import Request
-from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
 
 # Pictures on their way at once, each with 150 kB of pixels that nobody needs here.
 _PAGE = 256

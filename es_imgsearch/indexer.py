@@ -20,9 +20,7 @@ from es_imgsearch.deletions import Deletions, Pause
 from es_imgsearch.describe import chosen_describers
 from es_imgsearch.embed import Encoder
 from es_imgsearch.errors import ImgSearchError, StoreBusy
-from es_imgsearch.excludes import Excludes
 from es_imgsearch.gone import Gone
-from es_imgsearch.jobs import Counts, Pass
 from es_imgsearch.mapping import Meta
 from es_imgsearch.pipeline import Pipeline
 from es_imgsearch.presence import Presence, note_passes
@@ -30,10 +28,12 @@ from es_imgsearch.reconcile import Kind, Seen, Unknown, differences, is_looked_a
 from es_imgsearch.records import Change, Root, disk_path, stored_path
 from es_imgsearch.regions import Grid
 from es_imgsearch.settings import Settings
-from es_imgsearch.settle import Settler
 from es_imgsearch.sidecars import Sidecars
+from es_imgsearch.stages.jobs import Counts, Pass
 from es_imgsearch.store import Store
 from es_imgsearch.watch import Hint, HintKind
+from es_imgsearch.watch.excludes import Excludes
+from es_imgsearch.watch.settle import Settler
 
 logger = logging.getLogger(__name__)
 

@@ -22,22 +22,22 @@ from typing import cast
 from es_imgsearch.backoff import Outage, Stopped, persist
 from es_imgsearch.codes import Coder
 from es_imgsearch.describe import vector_describers
-from es_imgsearch.describe_stage import DescribeStage
 from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed import Encoder, batch_size
-from es_imgsearch.embedding import EmbedStage
-from es_imgsearch.encoders import OneAtATime, encoders_for
 from es_imgsearch.errors import ReadError, ReadersFailed, StoreError
-from es_imgsearch.jobs import UNKNOWN, Counts, Job, Ready, Result, Signature, look, places
 from es_imgsearch.read import Skipped
 from es_imgsearch.recent import Recent
 from es_imgsearch.records import Change, Embedded, FileState, Picture
 from es_imgsearch.regions import Grid
 from es_imgsearch.settings import Settings
+from es_imgsearch.stages.describing import DescribeStage
+from es_imgsearch.stages.embedding import EmbedStage
+from es_imgsearch.stages.encoders import OneAtATime, encoders_for
+from es_imgsearch.stages.jobs import UNKNOWN, Counts, Job, Ready, Result, Signature, look, places
+from es_imgsearch.stages.vectors import VectorSource
+from es_imgsearch.stages.workers import Outcome, ReadPlan, ReadWorkers
+from es_imgsearch.stages.writing import WriteStage
 from es_imgsearch.store import Store, Write
-from es_imgsearch.vectors import VectorSource
-from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
-from es_imgsearch.writing import WriteStage
 
 _RECENT_FILES = 50_000
 _PLACE_WAIT_SECONDS = 0.2

@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from es_imgsearch.errors import ImgSearchError
-from es_imgsearch.jobs import Pass
 from es_imgsearch.mapping import Meta
 from es_imgsearch.records import Root
+from es_imgsearch.stages.jobs import Pass
 from es_imgsearch.store import Store
 
 logger = logging.getLogger(__name__)

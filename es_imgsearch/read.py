@@ -33,11 +33,11 @@ from typing import Any
 
 from PIL import Image
 
-from es_imgsearch.decoding import PICTURE_SUFFIXES, Decoded, decode, told, words_of
 from es_imgsearch.described import checked, failed, merged
 from es_imgsearch.errors import ReadError
-from es_imgsearch.preparation import Preparation
-from es_imgsearch.rare_formats import HeaderInvalid
+from es_imgsearch.pictures.decoding import PICTURE_SUFFIXES, Decoded, decode, told, words_of
+from es_imgsearch.pictures.preparation import Preparation
+from es_imgsearch.pictures.rare_formats import HeaderInvalid
 from es_imgsearch.records import FileState, Picture, Tile
 from es_imgsearch.regions import Grid
 

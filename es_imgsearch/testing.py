@@ -18,7 +18,7 @@ from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
 from es_imgsearch.generations import failures_alias, first_generation
 from es_imgsearch.mapping import VECTOR_FIELD, Meta, index_body
-from es_imgsearch.preparation import Preparation, fingerprint
+from es_imgsearch.pictures.preparation import Preparation, fingerprint
 from es_imgsearch.records import Embedded, FileState, Region
 from es_imgsearch.regions import REGIONS_FIELD
 from es_imgsearch.store import IndexInfo, Store, Stored, Write

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from es_imgsearch.errors import ReadError
-from es_imgsearch.excludes import Excludes
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.reconcile import Difference, Kind, Prunes, Unknown, differences, walk
 from es_imgsearch.records import Picture, Root, stored_path
 from es_imgsearch.roots import check_registered
 from es_imgsearch.settings import Settings
+from es_imgsearch.stages.workers import Outcome, ReadPlan, ReadWorkers
 from es_imgsearch.store import Store
-from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
+from es_imgsearch.watch.excludes import Excludes
 
 _AT_ONCE = 64
 

@@ -57,7 +57,7 @@ def _train(
     settings: Settings, labels: Path | None, method: Method | None, bits: int | None, as_json: bool
 ) -> None:
     from es_imgsearch.code_training import train_codes
-    from es_imgsearch.labels import read_labels
+    from es_imgsearch.evaluation.labels import read_labels
     from es_imgsearch.search import ImageSearch
 
     known = None if labels is None else read_labels(labels)

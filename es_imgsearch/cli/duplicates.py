@@ -15,7 +15,7 @@ from es_imgsearch.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from es_imgsearch.groups import Group
+    from es_imgsearch.duplicates.groups import Group
     from es_imgsearch.settings import Settings
 
 

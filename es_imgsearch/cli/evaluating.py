@@ -20,8 +20,8 @@ from es_imgsearch.cli.shared import (
 from es_imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from es_imgsearch.calibration import Quality
     from es_imgsearch.evaluation import Report
+    from es_imgsearch.evaluation.calibration import Quality
     from es_imgsearch.settings import Settings
 
 _MISSING_SHOWN = 3
@@ -63,7 +63,7 @@ def evaluate(
     """
     from es_imgsearch.evaluation import compare
     from es_imgsearch.evaluation import evaluate as run
-    from es_imgsearch.labels import read_labels
+    from es_imgsearch.evaluation.labels import read_labels
     from es_imgsearch.search import ImageSearch
     from es_imgsearch.settings import load_settings
 
@@ -142,8 +142,8 @@ def calibrate(settings: Settings, labels: Path | None, as_json: bool) -> None:
     LABELS is a .csv file (path,label) or a .jsonl file. Without it, what is known of the index's
     encoder is stored. Also draws the sample that scores are compared with, <index>-background.
     """
-    from es_imgsearch.calibrator import calibrate as run
-    from es_imgsearch.labels import read_labels
+    from es_imgsearch.evaluation.calibrator import calibrate as run
+    from es_imgsearch.evaluation.labels import read_labels
     from es_imgsearch.search import ImageSearch
 
     known = None if labels is None else read_labels(labels)

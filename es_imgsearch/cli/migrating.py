@@ -60,7 +60,7 @@ def reindex(
     it switched to.
     """
     from es_imgsearch import migration
-    from es_imgsearch.next_generation import Wanted
+    from es_imgsearch.migration.next_generation import Wanted
 
     store = open_store(settings)
     wanted = Wanted(profile=profile, sample=sample, dims_kept=dims_kept)

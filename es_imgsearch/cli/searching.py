@@ -18,9 +18,9 @@ from es_imgsearch.cli.shared import (
 from es_imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from es_imgsearch.asked import Query
-    from es_imgsearch.hits import Hits
-    from es_imgsearch.options import SearchOptions
+    from es_imgsearch.search.asked import Query
+    from es_imgsearch.search.hits import Hits
+    from es_imgsearch.search.options import SearchOptions
     from es_imgsearch.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])

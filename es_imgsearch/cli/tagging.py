@@ -19,9 +19,9 @@ from es_imgsearch.cli.shared import (
 from es_imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from es_imgsearch.labels import Labels
+    from es_imgsearch.evaluation.labels import Labels
     from es_imgsearch.settings import Settings
-    from es_imgsearch.tag_training import FacetReport
+    from es_imgsearch.tags.training import FacetReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,7 +65,7 @@ def train_command(
     least. New pictures are tagged by it at once, stored ones with `describe --only tags`.
     """
     from es_imgsearch.search import ImageSearch
-    from es_imgsearch.tag_training import train_tags
+    from es_imgsearch.tags.training import train_tags
 
     with ImageSearch(settings=settings) as search:
         done = train_tags(search, _labels(labels), facet=facet, one_of=one_of)
@@ -109,16 +109,16 @@ def evaluate_command(
     LABELS, those of the last training are used. Nothing is stored.
     """
     from es_imgsearch.search import ImageSearch
-    from es_imgsearch.tag_training import evaluate_tags
+    from es_imgsearch.tags.training import evaluate_tags
 
     if plot is not None:
-        from es_imgsearch.recall_plot import check_can_plot
+        from es_imgsearch.tuning.recall_plot import check_can_plot
 
         check_can_plot()
     with ImageSearch(settings=settings) as search:
         report = evaluate_tags(search, _labels(labels), facet=facet, one_of=one_of)
     if plot is not None:
-        from es_imgsearch.confusion_plot import plot_confusion
+        from es_imgsearch.tags.confusion_plot import plot_confusion
 
         plot_confusion(report.facets, plot)
         click.echo(f"Wrote {plot}.", err=True)
@@ -135,7 +135,7 @@ def evaluate_command(
 @json_option
 def list_command(settings: Settings, as_json: bool) -> None:
     """List the words that tags are chosen from, and which of them were trained."""
-    from es_imgsearch.kept_tags import kept_tags
+    from es_imgsearch.tags.kept_tags import kept_tags
     from es_imgsearch.talk import converse
 
     store = open_store(settings)
@@ -184,9 +184,9 @@ def list_command(settings: Settings, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def vocabulary_command(settings: Settings, file: Path | None) -> None:
     """Print the index's vocabulary as a file to edit (TOML), or use FILE from now on."""
-    from es_imgsearch.kept_tags import keep_vocabulary, kept_tags
+    from es_imgsearch.tags.kept_tags import keep_vocabulary, kept_tags
+    from es_imgsearch.tags.vocabulary import read_vocabulary
     from es_imgsearch.talk import converse
-    from es_imgsearch.vocabulary import read_vocabulary
 
     store = open_store(settings)
     store.info()
@@ -206,7 +206,7 @@ def vocabulary_command(settings: Settings, file: Path | None) -> None:
 @with_settings_options
 def forget_command(settings: Settings) -> None:
     """Remove the trained head; tags are given by the vocabulary alone again."""
-    from es_imgsearch.kept_tags import forget_head
+    from es_imgsearch.tags.kept_tags import forget_head
 
     store = open_store(settings)
     store.info()
@@ -236,9 +236,9 @@ def identify(
     as_json: bool,
 ) -> None:
     """Say what FILE shows: the name its nearest stored pictures have, its best tag, or unknown."""
-    from es_imgsearch.identify import NAMING_FIELDS
-    from es_imgsearch.identify import identify as run
     from es_imgsearch.search import ImageSearch
+    from es_imgsearch.tags.identify import NAMING_FIELDS
+    from es_imgsearch.tags.identify import identify as run
 
     fields = NAMING_FIELDS if by is None else tuple(filter(None, by.split(",")))
     with ImageSearch(settings=settings) as search:
@@ -269,7 +269,7 @@ def identify(
 
 
 def _labels(file: Path | None) -> Labels | None:
-    from es_imgsearch.labels import read_labels
+    from es_imgsearch.evaluation.labels import read_labels
 
     if file is None:
         return None

@@ -25,10 +25,10 @@ from es_imgsearch.errors import (
 
 if TYPE_CHECKING:
     from es_imgsearch.embed import Encoder
-    from es_imgsearch.recall import Point
     from es_imgsearch.settings import Settings
     from es_imgsearch.store import Store
     from es_imgsearch.tuning import Outcome
+    from es_imgsearch.tuning.recall import Point
 
 
 @click.command()
@@ -57,8 +57,8 @@ def tune(
     Clients use what is stored by themselves.  Ends with 1 where no setting reached the target;
     the best there is is stored then.
     """
-    from es_imgsearch.recall_plot import check_can_plot, plot_curve
     from es_imgsearch.tuning import tune as run_tune
+    from es_imgsearch.tuning.recall_plot import check_can_plot, plot_curve
 
     if texts is not None and no_texts:
         raise UsageError("--texts and --no-texts exclude each other.")

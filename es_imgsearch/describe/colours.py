@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from es_imgsearch.describe.shrunken import SHORTER_SIDE_PIXELS, shrunken
-from es_imgsearch.srgb import TRANSPARENT
+from es_imgsearch.pictures.srgb import TRANSPARENT
 
 Floats = npt.NDArray[np.float64]
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from es_imgsearch.embed.network import Inputs
     from es_imgsearch.embed.protocol import Encoder
-    from es_imgsearch.preparation import Preparation
+    from es_imgsearch.pictures.preparation import Preparation
     from es_imgsearch.settings import Settings
 
 logger = logging.getLogger(__name__)

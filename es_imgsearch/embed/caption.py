@@ -25,7 +25,7 @@ from es_imgsearch.embed.loading import first_line, pick_device, quiet, unit, wei
 from es_imgsearch.embed.model_folder import ModelFolder, default_models_dir, find_folder
 from es_imgsearch.embed.sentences import FolderSentences, PackageSentences, Sentences
 from es_imgsearch.errors import EncoderUnknown, ModelUnavailable
-from es_imgsearch.preparation import Preparation, fingerprint
+from es_imgsearch.pictures.preparation import Preparation, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

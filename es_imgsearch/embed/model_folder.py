@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from es_imgsearch.embed.loading import weights_hash
 from es_imgsearch.errors import ModelUnavailable
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

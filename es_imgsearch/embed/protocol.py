@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 
 Vectors = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]

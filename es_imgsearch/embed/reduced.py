@@ -9,7 +9,7 @@ import numpy as np
 
 from es_imgsearch.embed.network import batch_size
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.reduction import Reduction
 
 

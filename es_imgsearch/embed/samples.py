@@ -11,7 +11,7 @@ from es_imgsearch.embed.network import PICTURES
 if TYPE_CHECKING:
     from es_imgsearch.embed.network import Inputs
     from es_imgsearch.embed.protocol import Pixels
-    from es_imgsearch.preparation import Preparation
+    from es_imgsearch.pictures.preparation import Preparation
 
 
 def picture_examples(preparation: Preparation) -> list[Inputs]:

@@ -23,7 +23,7 @@ from es_imgsearch.embed.network import PICTURES, Network
 from es_imgsearch.embed.samples import picture_examples
 from es_imgsearch.embed.text_model import TextModel
 from es_imgsearch.errors import ModelUnavailable, TextUnsupported
-from es_imgsearch.preparation import Preparation, fingerprint
+from es_imgsearch.pictures.preparation import Preparation, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -37,7 +37,7 @@ from es_imgsearch.embed.minilm import DIMS, MiniLM
 from es_imgsearch.embed.network import PICTURES, Network
 from es_imgsearch.embed.samples import picture_examples
 from es_imgsearch.errors import EncoderUnknown
-from es_imgsearch.preparation import Preparation, fingerprint
+from es_imgsearch.pictures.preparation import Preparation, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

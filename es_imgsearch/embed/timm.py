@@ -35,7 +35,7 @@ from es_imgsearch.embed.model_folder import default_models_dir, find_folder
 from es_imgsearch.embed.network import PICTURES, Network
 from es_imgsearch.embed.samples import picture_examples
 from es_imgsearch.errors import EncoderUnknown, ModelUnavailable, TextUnsupported
-from es_imgsearch.preparation import Preparation, fingerprint
+from es_imgsearch.pictures.preparation import Preparation, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

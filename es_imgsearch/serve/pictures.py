@@ -14,13 +14,13 @@ import platformdirs
 from PIL import Image
 
 from es_imgsearch.errors import ImageMissing, ReadError
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.read import Skipped
 from es_imgsearch.records import Picture, disk_path
 from es_imgsearch.serve.cache import DiskCache
 from es_imgsearch.settings import Settings
+from es_imgsearch.stages.workers import Outcome, ReadPlan, ReadWorkers
 from es_imgsearch.store import Store
-from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
 
 # JPEG, which whatever shows pictures can show.
 _JPEG_QUALITY: Final = 85

@@ -31,13 +31,13 @@ from es_imgsearch.errors import (
     TextUnsupported,
     UsageError,
 )
-from es_imgsearch.hits import Hits
-from es_imgsearch.knowledge import Known
 from es_imgsearch.mapping import index_body, new_meta
 from es_imgsearch.queries import to_msearch
 from es_imgsearch.records import Root
 from es_imgsearch.roots import register_roots
 from es_imgsearch.sealing import seal_of
+from es_imgsearch.search.hits import Hits
+from es_imgsearch.search.knowledge import Known
 from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.store import Store, Write
 from es_imgsearch.talk import msearch_request

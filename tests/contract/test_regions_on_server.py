@@ -12,10 +12,10 @@ from elasticsearch import Elasticsearch
 from es_imgsearch import ImageSearch
 from es_imgsearch.connection import connect
 from es_imgsearch.errors import UsageError
-from es_imgsearch.hits import Hits
 from es_imgsearch.mapping import new_meta
 from es_imgsearch.regions import Grid
 from es_imgsearch.sealing import seal_of
+from es_imgsearch.search.hits import Hits
 from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, remove_index

@@ -14,7 +14,7 @@ from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
 from es_imgsearch.indexer import sync
 from es_imgsearch.migration import Migrated, reindex
-from es_imgsearch.next_generation import Wanted
+from es_imgsearch.migration.next_generation import Wanted
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store

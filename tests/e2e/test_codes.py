@@ -19,10 +19,10 @@ from es_imgsearch.code_training import train_codes
 from es_imgsearch.codes import CODE_FIELD, Coder
 from es_imgsearch.coding import CodeFollower, apply_codes
 from es_imgsearch.errors import IndexConflict, LabelsInvalid, UsageError
+from es_imgsearch.evaluation.labels import Labels, questions_of
 from es_imgsearch.exchange.exporting import export_pictures
 from es_imgsearch.exchange.importing import ImportOptions, import_pictures
 from es_imgsearch.kept_coder import load_coder
-from es_imgsearch.labels import Labels, questions_of
 from es_imgsearch.mapping import VECTOR_FIELD, codes_alias, new_meta
 from es_imgsearch.queries import vector_of
 from es_imgsearch.records import image_id

@@ -14,7 +14,7 @@ from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
 from es_imgsearch.errors import LabelsInvalid, TextUnsupported, UsageError
 from es_imgsearch.evaluation import compare, evaluate
-from es_imgsearch.labels import Labels, Question, questions_of
+from es_imgsearch.evaluation.labels import Labels, Question, questions_of
 from es_imgsearch.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings

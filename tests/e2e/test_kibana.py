@@ -36,7 +36,7 @@ from es_imgsearch.kibana.index_objects import (
 from es_imgsearch.kibana.objects import to_ndjson
 from es_imgsearch.mapping import new_meta, searches_alias
 from es_imgsearch.sealing import seal_of
-from es_imgsearch.search_log import make_searches
+from es_imgsearch.search.search_log import make_searches
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, remove_index

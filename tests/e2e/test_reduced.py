@@ -21,11 +21,11 @@ from es_imgsearch.errors import (
     NotCalibrated,
     UsageError,
 )
+from es_imgsearch.evaluation.labels import Labels
 from es_imgsearch.exchange.exporting import export_pictures
 from es_imgsearch.exchange.importing import ImportOptions, import_pictures
 from es_imgsearch.indexer import Indexer, sync
 from es_imgsearch.kept_reduction import load_reduction
-from es_imgsearch.labels import Labels
 from es_imgsearch.mapping import VECTOR_FIELD, background_alias, new_meta, reduction_alias
 from es_imgsearch.originals import remember_imported, remember_originals
 from es_imgsearch.records import image_id
@@ -36,7 +36,7 @@ from es_imgsearch.search import ImageSearch
 from es_imgsearch.settings import Settings
 from es_imgsearch.status import index_status
 from es_imgsearch.store import Store, Write
-from es_imgsearch.tag_training import TRAINED, ZERO_SHOT, evaluate_tags
+from es_imgsearch.tags.training import TRAINED, ZERO_SHOT, evaluate_tags
 from es_imgsearch.talk import converse
 from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.verify import verify

@@ -113,7 +113,11 @@ def fake_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         assert name == "fake"
         return FakeEncoder()
 
-    for module in ("es_imgsearch.creation", "es_imgsearch.sealing", "es_imgsearch.query_encoder"):
+    for module in (
+        "es_imgsearch.creation",
+        "es_imgsearch.sealing",
+        "es_imgsearch.search.query_encoder",
+    ):
         monkeypatch.setattr(f"{module}.load_encoder", load, raising=False)
     monkeypatch.setattr(registry, "load_encoder", load)
 

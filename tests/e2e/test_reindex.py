@@ -45,7 +45,7 @@ from es_imgsearch.mapping import (
     reduction_alias,
 )
 from es_imgsearch.migration import cancel, drop_before, go_back, reindex
-from es_imgsearch.next_generation import Wanted
+from es_imgsearch.migration.next_generation import Wanted
 from es_imgsearch.records import image_id
 from es_imgsearch.regions import Grid
 from es_imgsearch.roots import parse_roots, register_roots

@@ -10,14 +10,14 @@ import pytest
 from house import House
 from reindexing import client, house_of, named_encoders, synced, to
 
-from es_imgsearch.calibrator import calibrate
 from es_imgsearch.code_training import train_codes
 from es_imgsearch.codes import CODE_FIELD, CodesEntry
 from es_imgsearch.errors import GenerationSwitched, IndexConflict, IndexMissing
+from es_imgsearch.evaluation.calibrator import calibrate
 from es_imgsearch.kept_coder import load_coder
 from es_imgsearch.mapping import VECTOR_FIELD, background_alias, codes_alias
 from es_imgsearch.migration import Migrated, go_back, reindex
-from es_imgsearch.next_generation import Wanted
+from es_imgsearch.migration.next_generation import Wanted
 from es_imgsearch.queries import vector_of
 from es_imgsearch.relevance import IMAGE, Curve
 from es_imgsearch.settings import Settings
@@ -132,7 +132,7 @@ def calibrated(house: House, switch: Callable[[], None]) -> None:
         return {IMAGE: Curve(0.0, 1.0, 0.0)}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("es_imgsearch.calibrator.shipped_curves", curves)
+        patch.setattr("es_imgsearch.evaluation.calibrator.shipped_curves", curves)
         calibrate(client(house))
 
 

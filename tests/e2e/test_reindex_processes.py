@@ -34,7 +34,7 @@ from es_imgsearch.building import STALE_SECONDS
 from es_imgsearch.errors import AlreadyRunning
 from es_imgsearch.generations import Builder
 from es_imgsearch.migration import cancel, drop_before, go_back, reindex
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.records import image_id
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings

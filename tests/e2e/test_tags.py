@@ -29,20 +29,20 @@ from es_imgsearch.errors import (
     StoreUnreachable,
     UsageError,
 )
-from es_imgsearch.identify import UNKNOWN, identify
+from es_imgsearch.evaluation.labels import Labels, questions_of
 from es_imgsearch.indexer import sync
-from es_imgsearch.kept_tags import keep_vocabulary, kept_tags
-from es_imgsearch.labels import Labels, questions_of
 from es_imgsearch.mapping import VECTOR_FIELD, background_alias, new_meta, tags_alias
 from es_imgsearch.relevance import IMAGE, Curve
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store, Write
-from es_imgsearch.tag_training import TRAINED, ZERO_SHOT, evaluate_tags, train_tags
 from es_imgsearch.tags import tagger_of
+from es_imgsearch.tags.identify import UNKNOWN, identify
+from es_imgsearch.tags.kept_tags import keep_vocabulary, kept_tags
+from es_imgsearch.tags.training import TRAINED, ZERO_SHOT, evaluate_tags, train_tags
+from es_imgsearch.tags.vocabulary import default_vocabulary, parse_vocabulary
 from es_imgsearch.talk import converse
 from es_imgsearch.testing import FakeEncoder, remove_index
-from es_imgsearch.vocabulary import default_vocabulary, parse_vocabulary
 
 COLOURS = ("red", "lime", "blue", "white")
 # Words that mean no colour are grey to the fake encoder.

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es_imgsearch import calibration
-from es_imgsearch.calibration import Judged, cross_validated, fit, judged_hits, quality
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import IndexConflict, UsageError
+from es_imgsearch.evaluation import calibration
+from es_imgsearch.evaluation.calibration import Judged, cross_validated, fit, judged_hits, quality
 from es_imgsearch.mapping import Meta, new_meta
-from es_imgsearch.options import Plan
 from es_imgsearch.relevance import (
     IMAGE,
     TEXT,
@@ -23,6 +22,7 @@ from es_imgsearch.relevance import (
     z_scores,
 )
 from es_imgsearch.sealing import seal_of
+from es_imgsearch.search.options import Plan
 from es_imgsearch.testing import FakeEncoder
 
 WEIGHTS = st.floats(0, 50)

@@ -19,7 +19,7 @@ from es_imgsearch.embed.starter import sentences_folder
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable
 from es_imgsearch.indexer import Indexer
 from es_imgsearch.mapping import new_meta
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.records import Root, image_id
 from es_imgsearch.sealing import seal_of, sealed_encoder
 

@@ -14,7 +14,7 @@ from es_imgsearch.errors import IndexConflict, UsageError
 from es_imgsearch.exchange.columns import columns_of
 from es_imgsearch.learned_codes import fit_learned, targets_of
 from es_imgsearch.mapping import Meta, Seal, index_body, new_meta
-from es_imgsearch.options import Plan
+from es_imgsearch.search.options import Plan
 
 DIMS = 64
 SEAL = Seal("some", "1", DIMS, "f")

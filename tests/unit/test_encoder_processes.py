@@ -22,14 +22,6 @@ from es_imgsearch.backoff import Stopped
 from es_imgsearch.embed import Encoder, load_encoder
 from es_imgsearch.embed.backend import run_for_pictures
 from es_imgsearch.embed.reduced import ReducedEncoder
-from es_imgsearch.encoders import (
-    EncoderEnded,
-    EncoderHere,
-    EncoderProcess,
-    OneAtATime,
-    Recipe,
-    encoders_for,
-)
 from es_imgsearch.errors import EncoderMismatch, EncodersFailed, ModelUnavailable, SettingsError
 from es_imgsearch.mapping import new_meta
 from es_imgsearch.pipeline import Pipeline
@@ -37,6 +29,14 @@ from es_imgsearch.records import Change, Root, image_id
 from es_imgsearch.reduction import fit
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import available_cores, load_settings
+from es_imgsearch.stages.encoders import (
+    EncoderEnded,
+    EncoderHere,
+    EncoderProcess,
+    OneAtATime,
+    Recipe,
+    encoders_for,
+)
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
 HERE = Path(__file__).parent

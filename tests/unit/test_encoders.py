@@ -36,7 +36,7 @@ from es_imgsearch.errors import (
     SettingsError,
     TextUnsupported,
 )
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.sealing import seal_of
 
 if TYPE_CHECKING:

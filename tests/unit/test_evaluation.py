@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from es_imgsearch import ranking
 from es_imgsearch.errors import LabelsInvalid, UsageError
-from es_imgsearch.evaluation import Answer, Report, compare
-from es_imgsearch.labels import Question, read_labels
+from es_imgsearch.evaluation import Answer, Report, compare, ranking
+from es_imgsearch.evaluation.labels import Question, read_labels
 
 
 def report(*answers: Answer, mode: str = "vector") -> Report:

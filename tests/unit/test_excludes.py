@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_imgsearch.errors import SettingsError
-from es_imgsearch.excludes import Excludes
+from es_imgsearch.watch.excludes import Excludes
 
 NAME = st.binary(min_size=1, max_size=12).map(
     lambda raw: os.fsdecode(raw.replace(b"/", b"_").replace(b"\0", b"_"))

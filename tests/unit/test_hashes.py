@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from es_imgsearch.describe.hashes import Hashes, perceptual_hash
-from es_imgsearch.turned_hashes import (
+from es_imgsearch.duplicates.turned_hashes import (
     ALL_TURNS,
     UPRIGHT,
     Turn,

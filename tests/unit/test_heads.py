@@ -9,7 +9,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from es_imgsearch.errors import HeadMismatch, IndexConflict, LabelsInvalid
-from es_imgsearch.head_training import (
+from es_imgsearch.mapping import Seal, new_meta
+from es_imgsearch.tags import Tagger
+from es_imgsearch.tags.head_training import (
     FOLDS,
     INVERSE_PENALTIES,
     best_threshold,
@@ -17,11 +19,9 @@ from es_imgsearch.head_training import (
     summed_loss,
     train,
 )
-from es_imgsearch.heads import Head
-from es_imgsearch.mapping import Seal, new_meta
-from es_imgsearch.tags import Tagger
-from es_imgsearch.vocabulary import Facet, Vocabulary, default_vocabulary, parse_vocabulary
-from es_imgsearch.zero_shot import ZeroShot
+from es_imgsearch.tags.heads import Head
+from es_imgsearch.tags.vocabulary import Facet, Vocabulary, default_vocabulary, parse_vocabulary
+from es_imgsearch.tags.zero_shot import ZeroShot
 
 DIMS = 24
 WORDS = parse_vocabulary(

@@ -11,7 +11,7 @@ import pytest
 
 from es_imgsearch import read
 from es_imgsearch.errors import ReadError
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.read import Skipped, read_file
 from es_imgsearch.records import Picture
 

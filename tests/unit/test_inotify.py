@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from es_imgsearch import inotify
 from es_imgsearch.records import Root
+from es_imgsearch.watch import inotify
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("unshare") is None,
@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Root:
 PRELUDE = """
 import json, logging, os, sys, threading
 from pathlib import Path
-from es_imgsearch.excludes import Excludes
+from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.records import Root
 from es_imgsearch.watch import HintKind, Watcher
 

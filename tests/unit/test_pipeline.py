@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from es_imgsearch import encoders, pipeline
+from es_imgsearch import pipeline
 from es_imgsearch.backoff import Outage
 from es_imgsearch.errors import (
     IndexMissing,
@@ -27,12 +27,13 @@ from es_imgsearch.errors import (
     StoreUnreachable,
 )
 from es_imgsearch.mapping import new_meta
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.pipeline import Pipeline
-from es_imgsearch.preparation import Preparation
 from es_imgsearch.records import Change, Picture, Root, image_id
 from es_imgsearch.regions import Grid
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import load_settings
+from es_imgsearch.stages import encoders
 from es_imgsearch.store import Write
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 

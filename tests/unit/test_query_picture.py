@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from es_imgsearch.errors import QueryPictureInvalid
-from es_imgsearch.query_picture import open_query_picture
+from es_imgsearch.search.query_picture import open_query_picture
 
 UPRIGHT = [samples.RED, samples.GREEN, samples.BLUE, samples.YELLOW]
 

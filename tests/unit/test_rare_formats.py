@@ -16,13 +16,13 @@ import rawpy
 import tifffile
 from PIL import Image, ImageCms
 
-from es_imgsearch.decoding import Decoded, decode
 from es_imgsearch.describe.exif import Exif
 from es_imgsearch.errors import ReadError
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.decoding import Decoded, decode
+from es_imgsearch.pictures.preparation import Preparation
+from es_imgsearch.pictures.srgb import to_rgb
 from es_imgsearch.read import Skipped, read_file
 from es_imgsearch.records import Picture
-from es_imgsearch.srgb import to_rgb
 
 PREPARATION = Preparation(width=32, height=32, mode="squash")
 MAX_PIXELS = 1_000_000
@@ -445,9 +445,9 @@ def test_the_libraries_for_rare_formats_are_loaded_for_rare_formats_only(tmp_pat
     (tmp_path / "a.png").write_bytes(samples.sample("png"))
     (tmp_path / "a.tif").write_bytes(samples.sample("tiff"))
     code = (
-        "import sys, es_imgsearch.workers\n"
+        "import sys, es_imgsearch.stages.workers\n"
         "from es_imgsearch.read import read_file\n"
-        "from es_imgsearch.preparation import Preparation\n"
+        "from es_imgsearch.pictures.preparation import Preparation\n"
         "for name in ('a.png', 'a.tif'):\n"
         f"    read_file({str(tmp_path)!r} + '/' + name, Preparation(), max_pixels=10**6)\n"
         "print([name for name in ('rawpy', 'tifffile', 'imagecodecs') if name in sys.modules])"

@@ -24,7 +24,7 @@ from PIL import Image, ImageFile
 
 from es_imgsearch import read
 from es_imgsearch.errors import ReadError
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.read import Skipped, decode, read_file
 from es_imgsearch.records import FileState, Picture
 
@@ -595,7 +595,7 @@ def test_exif_can_be_read_by_describers_in_every_format_that_has_it(tmp_path: Pa
 
 def test_reading_loads_neither_torch_nor_the_elasticsearch_client():
     code = (
-        "import sys, es_imgsearch.workers, es_imgsearch.describe.exif;"
+        "import sys, es_imgsearch.stages.workers, es_imgsearch.describe.exif;"
         "print([name for name in ('torch', 'elasticsearch', 'sentence_transformers')"
         " if name in sys.modules])"
     )

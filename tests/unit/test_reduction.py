@@ -18,8 +18,8 @@ from es_imgsearch.exchange.hdf5 import Hdf5Writer
 from es_imgsearch.mapping import Meta, Seal, index_body, new_meta
 from es_imgsearch.originals import Originals
 from es_imgsearch.records import image_id
-from es_imgsearch.reduced_vectors import ReducedVectors
 from es_imgsearch.reduction import Reduction, ReductionEntry, fit
+from es_imgsearch.search.reduced_vectors import ReducedVectors
 from es_imgsearch.testing import FakeEncoder
 
 DIMS, KEPT = 64, 16

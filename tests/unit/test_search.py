@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from es_imgsearch.errors import ImageMissing, SettingsError, UsageError
-from es_imgsearch.hits import Hit, Hits, Made
 from es_imgsearch.mapping import new_meta
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.search import AsyncImageSearch, ImageSearch
+from es_imgsearch.search.hits import Hit, Hits, Made
 from es_imgsearch.settings import load_settings
 from es_imgsearch.talk import Request
 from es_imgsearch.testing import FakeEncoder, MemoryStore

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from es_imgsearch.search import Hit, Hits
-from es_imgsearch.sheet import draw_sheet
+from es_imgsearch.search.sheet import draw_sheet
 
 
 def hit(path: Path | None, name: str | None = None, **fields: Any) -> Hit:

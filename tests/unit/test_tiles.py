@@ -10,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from es_imgsearch.encoders import EncoderHere
 from es_imgsearch.errors import IndexConflict, UsageError
 from es_imgsearch.mapping import Meta, Seal, index_body, new_meta
-from es_imgsearch.options import Plan
 from es_imgsearch.read import read_file
 from es_imgsearch.records import Embedded, Picture, Region, Tile
 from es_imgsearch.region_queries import (
@@ -23,9 +21,11 @@ from es_imgsearch.region_queries import (
     region_knn_body,
 )
 from es_imgsearch.regions import DEFAULT_GRID, LEAST_SIDE_PIXELS, Grid
+from es_imgsearch.search.options import Plan
+from es_imgsearch.stages.encoders import EncoderHere
+from es_imgsearch.stages.vectors import VectorSource
 from es_imgsearch.testing import FakeEncoder
 from es_imgsearch.tuned import Tuning
-from es_imgsearch.vectors import VectorSource
 
 SEAL = Seal("fake", "1", 48, "f")
 GRIDS = ["2x2", "2x2+centre", "3x3", "3x3+centre", "1x4", "4x4", "2x1+centre"]

@@ -21,7 +21,7 @@ from es_imgsearch.errors import (
     TextUnsupported,
 )
 from es_imgsearch.mapping import new_meta
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.sealing import seal_of, sealed_encoder
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from es_imgsearch.errors import RenderingUnavailable, UsageError
 from es_imgsearch.queries import knn_body
-from es_imgsearch.query_sample import embedded_texts, words_of
-from es_imgsearch.recall import Point, ScoredId, lower_bound, recall_at
-from es_imgsearch.recall_plot import plot_curve
 from es_imgsearch.testing import FakeEncoder
 from es_imgsearch.tuned import TunedK, Tuning
 from es_imgsearch.tuning import OVERSAMPLES, Setting, climb, steps
+from es_imgsearch.tuning.query_sample import embedded_texts, words_of
+from es_imgsearch.tuning.recall import Point, ScoredId, lower_bound, recall_at
+from es_imgsearch.tuning.recall_plot import plot_curve
 
 TUNED = Tuning(
     num_candidates=60,

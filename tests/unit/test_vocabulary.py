@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from es_imgsearch.errors import VocabularyInvalid
-from es_imgsearch.vocabulary import (
+from es_imgsearch.tags.vocabulary import (
     MANY,
     ONE,
     default_vocabulary,

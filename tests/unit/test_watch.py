@@ -22,10 +22,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from es_imgsearch import inotify, watchtable
-from es_imgsearch.excludes import Excludes
 from es_imgsearch.records import Root
-from es_imgsearch.watch import Hint, HintKind, Watcher
+from es_imgsearch.watch import Hint, HintKind, Watcher, inotify, watchtable
+from es_imgsearch.watch.excludes import Excludes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 from processes import gone
 
-from es_imgsearch import workers
 from es_imgsearch.describe import load_describers, mapped_describers
 from es_imgsearch.errors import ReadError, ReadersFailed, SettingsError
-from es_imgsearch.preparation import Preparation
+from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.read import Skipped
 from es_imgsearch.records import Picture
-from es_imgsearch.workers import Outcome, ReadPlan, ReadWorkers
+from es_imgsearch.stages import workers
+from es_imgsearch.stages.workers import Outcome, ReadPlan, ReadWorkers
 
 HERE = Path(__file__).parent
 TIMEOUT_SECONDS = 30

@@ -1,0 +1,189 @@
+"""The thin client: a query becomes a vector, the vector a request, the answer hits.
+
+`dialogue.Dialogue` holds every method once, without I/O; the two classes here carry it out, one
+for threads and one for asyncio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+
+from es_imgsearch.async_store import AsyncStore
+from es_imgsearch.connection import connect, connect_async
+from es_imgsearch.errors import UsageError
+from es_imgsearch.originals import originals_of
+from es_imgsearch.search.asked import StoredPicture
+from es_imgsearch.search.dialogue import Dialogue
+from es_imgsearch.search.hits import Hit, Hits
+from es_imgsearch.search.options import SearchOptions
+from es_imgsearch.search.query_encoder import ModelHere
+from es_imgsearch.settings import Settings, changed_settings, load_settings
+from es_imgsearch.store import IndexInfo, Store
+from es_imgsearch.talk import Talk, converse, converse_async
+
+if TYPE_CHECKING:
+    import elasticsearch
+
+    from es_imgsearch.embed import Encoder
+
+__all__ = ["AsyncImageSearch", "Hit", "Hits", "ImageSearch", "SearchOptions", "StoredPicture"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _blocking(
+    method: Callable[Concatenate[Dialogue, P], Talk[R]],
+) -> Callable[Concatenate[ImageSearch, P], R]:
+    @wraps(method)
+    def carry_out(self: ImageSearch, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return converse(method(self._dialogue, *args, **kwargs), self._store.send)
+
+    return carry_out
+
+
+def _awaiting(
+    method: Callable[Concatenate[Dialogue, P], Talk[R]],
+) -> Callable[Concatenate[AsyncImageSearch, P], Coroutine[Any, Any, R]]:
+    @wraps(method)
+    async def carry_out(self: AsyncImageSearch, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await converse_async(method(self._dialogue, *args, **kwargs), self._store.send)
+
+    return carry_out
+
+
+class _Client:
+    """What both clients have: the dialogue that they carry out, and the model it asks."""
+
+    _store: Store | AsyncStore
+
+    def __init__(self, settings: Settings, encoder: Encoder | None) -> None:
+        self._settings = settings
+        self._model = ModelHere(settings.index, settings, encoder)
+        self._dialogue = Dialogue(
+            settings.index,
+            settings,
+            self._model,
+            partial(originals_of, settings=settings, index=settings.index),
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._store.address!r}, index={self._store.index!r})"
+
+    def reload(self) -> None:
+        """Forget what is known of the index, after it was tuned, extended or switched."""
+        self._dialogue.reload()
+
+
+class ImageSearch(_Client):
+    """Searches one index.
+
+    `elasticsearch` is an address or a client of your own; without it the settings say where
+    (`ES_URL`, es-imgsearch.toml).  The model loads with the first query that needs it and
+    stays loaded.  Safe to share between threads.
+
+    Every search takes `k`, how many hits (1 to 10,000), and the options of `SearchOptions`.
+    """
+
+    _store: Store
+
+    def __init__(
+        self,
+        elasticsearch: str | elasticsearch.Elasticsearch | None = None,
+        index: str | None = None,
+        *,
+        encoder: Encoder | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        client, settings = _client_and_settings(elasticsearch, index, settings)
+        super().__init__(settings, encoder)
+        self._store = Store(client or connect(settings), settings.index)
+
+    search_text = _blocking(Dialogue.search_text)
+    search_image = _blocking(Dialogue.search_image)
+    search = _blocking(Dialogue.search)
+    similar = _blocking(Dialogue.similar)
+    similarity = _blocking(Dialogue.similarity)
+    get = _blocking(Dialogue.get)
+    embed = _blocking(Dialogue.embed)
+    knn_query = _blocking(Dialogue.knn_query)
+
+    @property
+    def info(self) -> IndexInfo:
+        """The index as it was when first asked for; `reload` asks again."""
+        return converse(self._dialogue.info(), self._store.send)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The index's encoder, checked against its seal."""
+        return self._model.encoder(self.info)
+
+    def close(self) -> None:
+        """Close the connections to Elasticsearch."""
+        self._store.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncImageSearch(_Client):
+    """`ImageSearch` for asyncio: the same methods, awaited.
+
+    `elasticsearch` is an address or an `AsyncElasticsearch` of your own; an address needs
+    aiohttp, which `pip install es-imgsearch[async]` brings.  Models run in threads.
+    """
+
+    _store: AsyncStore
+
+    def __init__(
+        self,
+        elasticsearch: str | elasticsearch.AsyncElasticsearch | None = None,
+        index: str | None = None,
+        *,
+        encoder: Encoder | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        client, settings = _client_and_settings(elasticsearch, index, settings)
+        super().__init__(settings, encoder)
+        self._store = AsyncStore(client or connect_async(settings), settings.index)
+
+    search_text = _awaiting(Dialogue.search_text)
+    search_image = _awaiting(Dialogue.search_image)
+    search = _awaiting(Dialogue.search)
+    similar = _awaiting(Dialogue.similar)
+    similarity = _awaiting(Dialogue.similarity)
+    get = _awaiting(Dialogue.get)
+    embed = _awaiting(Dialogue.embed)
+    knn_query = _awaiting(Dialogue.knn_query)
+
+    async def close(self) -> None:
+        """Close the connections to Elasticsearch."""
+        await self._store.client.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _client_and_settings(
+    given: Any, index: str | None, settings: Settings | None
+) -> tuple[Any, Settings]:
+    """The client given, None where an address or nothing was; the settings with both of them."""
+    address = given if isinstance(given, str) else None
+    client = None if address is not None else given
+    if client is not None and not hasattr(client, "perform_request"):
+        raise UsageError(
+            "ImageSearch takes one address, a client (elasticsearch.Elasticsearch) or nothing,"
+            f" not a {type(client).__name__}."
+        )
+    changes = {"es_url": address, "index": index}
+    return client, (
+        load_settings(changes) if settings is None else changed_settings(settings, **changes)
+    )

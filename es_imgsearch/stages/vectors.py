@@ -1,0 +1,121 @@
+"""Where vectors come from: what was embedded lately, what is stored, and the encoder."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from es_imgsearch.backoff import Stopped
+from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Vectors
+from es_imgsearch.errors import ImgSearchError, ReadError
+from es_imgsearch.recent import Recent
+from es_imgsearch.records import Embedded, Picture, Region
+from es_imgsearch.stages.encoders import PictureEncoder
+
+logger = logging.getLogger(__name__)
+
+# Vectors written in the last seconds cannot be searched yet, so they are kept here; 4,096 of
+# 512 dims are 8 MB (with 5 regions each 48 MB) and outlast a refresh (1 s) at any speed an encoder
+# reaches.
+_RECENT_VECTORS = 4096
+
+# Looks contents up in the index: their vectors, with the fields that are named.
+Stored = Callable[[Sequence[str], Sequence[str]], dict[str, Embedded]]
+
+
+class VectorSource:
+    """Vectors by content id, with the fields that the encoder gives; for any thread.
+
+    The encoder says what is wanted; what makes the vectors is given with the pictures.
+    """
+
+    def __init__(self, encoder: Encoder, stored: Stored, most_at_once: int) -> None:
+        """`most_at_once` arrays are embedded in one call, unless one picture's tiles are more."""
+        self._most_at_once = most_at_once
+        self._fields = encoder.fields if isinstance(encoder, FieldEncoder) else ()
+        self._stored = stored
+        self._recent: Recent[Embedded] = Recent(_RECENT_VECTORS)
+        self._lock = threading.Lock()
+
+    def recent(self, content_id: str) -> Embedded | None:
+        """What was embedded lately, whether it can be searched yet or not."""
+        with self._lock:
+            return self._recent.get(content_id)
+
+    def known(self, content_ids: set[str]) -> dict[str, Embedded]:
+        """Those that need no encoder: embedded lately, or stored; one look-up for all."""
+        known = {
+            content_id: embedded
+            for content_id in content_ids
+            if (embedded := self.recent(content_id)) is not None
+        }
+        unknown = sorted(content_ids - known.keys())
+        return known | self._stored(unknown, self._fields) if unknown else known
+
+    def embedded(
+        self, pictures: Sequence[Picture], encoder: PictureEncoder
+    ) -> tuple[dict[str, Embedded], dict[str, ReadError]]:
+        """Vectors of these pictures by content, and the errors of those that have none."""
+        errors: dict[str, ReadError] = {}
+        vectors: dict[str, Embedded] = {}
+        for part in self._parts(pictures):
+            vectors |= _embedded(part, encoder, errors)
+        with self._lock:
+            for content_id, vector in vectors.items():
+                self._recent.keep(content_id, vector)
+        return vectors, errors
+
+    def _parts(self, pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
+        """The pictures in calls of the encoder; without tiles a batch is one call."""
+        part: list[Picture] = []
+        size = 0
+        for picture in pictures:
+            arrays = 1 + len(picture.tiles)
+            if part and size + arrays > self._most_at_once:
+                yield part
+                part, size = [], 0
+            part.append(picture)
+            size += arrays
+        yield part
+
+
+def _embedded(
+    pictures: Sequence[Picture], encoder: PictureEncoder, errors: dict[str, ReadError]
+) -> dict[str, Embedded]:
+    """Vectors by content; a batch that fails is halved until the culprit stands alone."""
+    try:
+        tiles = [tile.pixels for each in pictures for tile in each.tiles]
+        vectors, fields = encoder.outputs(np.stack([*(each.pixels for each in pictures), *tiles]))
+    except (ImgSearchError, Stopped):
+        raise
+    except Exception as error:
+        if len(pictures) > 1:
+            middle = len(pictures) // 2
+            return _embedded(pictures[:middle], encoder, errors) | _embedded(
+                pictures[middle:], encoder, errors
+            )
+        logger.exception("The encoder cannot embed a picture.")
+        errors[pictures[0].content_id] = ReadError(
+            "embed_failed", f"{type(error).__name__}: {error}"[:400]
+        )
+        return {}
+    found: dict[str, Embedded] = {}
+    of_tiles = iter(vectors[len(pictures) :])
+    for picture, vector, given in zip(pictures, vectors, fields, strict=False):
+        regions = [Region(tile.box, next(of_tiles)) for tile in picture.tiles]
+        if _has_direction(vector):
+            # A tile without a vector that can be stored costs that tile only.
+            having = [each for each in regions if _has_direction(each.vector)]
+            found[picture.content_id] = Embedded(vector, given, having)
+        else:
+            errors[picture.content_id] = ReadError(
+                "embed_failed", "The encoder gave a vector that is zero or not finite."
+            )
+    return found
+
+
+def _has_direction(vector: Vectors) -> bool:
+    return bool(np.isfinite(vector).all() and np.any(vector))
