@@ -84,6 +84,8 @@ def persist(call: Callable[[], T], stop: threading.Event, outage: Outage) -> T:
             result = call()
         except ImgSearchError as error:
             if not error.transient:
+                # Elasticsearch did answer.
+                outage.ends(who)
                 raise
             outage.begins(error, who)
             if stop.wait(wait_seconds):

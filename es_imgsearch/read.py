@@ -1,6 +1,6 @@
 """A path, or bytes, become a picture: identified by content, upright, RGB, of sane size.
 
-Meant to run in a worker process (`workers.py`), because what it opens may be hostile.
+Meant to run in a worker process (`stages.workers`), because what it opens may be hostile.
 
 Error classes of a ReadError, stable names that failure documents carry:
 

@@ -5,7 +5,7 @@ a rather different one.  The vector of a tile as large as that part is near to t
 is why grids of tiles are an old remedy in instance retrieval (Razavian et al. 2014, *CNN Features
 off-the-shelf*; Tolias, Sicre and Jégou 2016, R-MAC).
 
-Pure functions: boxes are worked out here, cut in `read`, embedded in `vectors`.
+Pure functions: boxes are worked out here, cut in `read`, embedded in `stages`.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+from es_imgsearch.describe.refusal import is_refusal
 from es_imgsearch.describe.sidecar import (
     FILE_COLUMN,
     SIDECAR_ID,
@@ -240,4 +241,6 @@ def _is_outdated(stored: _Told, now: _Told) -> bool:
     if now.note is not None:
         # What was understood before may have been kept beside the note, see `describing`.
         return stored.note != now.note
+    if stored.note is not None and is_refusal(stored.note):
+        return stored.sidecar_id != now.sidecar_id
     return stored != now

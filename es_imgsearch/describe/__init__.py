@@ -83,7 +83,7 @@ class VectorDescriber(Protocol):
     mapping: Mapping[str, Mapping[str, Any]]
 
     def begin(self, space: VectorSpace) -> None:
-        """Called once, in the thread of the encoder, before the first vectors come.
+        """Called once, before the first vectors come, perhaps in another thread than those.
 
         An exception is noted in `describe_errors` of every picture, which lacks these fields.
         """
@@ -91,7 +91,8 @@ class VectorDescriber(Protocol):
     def describe_vectors(self, vectors: npt.NDArray[np.float32]) -> Sequence[Mapping[str, Any]]:
         """Of each of the n vectors, of shape (n, dims) and unit length, the fields it gives.
 
-        An exception costs the fields of those pictures that raise it when they come alone.
+        Called from several threads, never from two at once.  An exception costs the fields of
+        those pictures that raise it when they come alone.
         """
 
 

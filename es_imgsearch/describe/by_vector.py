@@ -31,7 +31,7 @@ class VectorDescribers:
         return bool(self._describers)
 
     def begin(self, space: VectorSpace) -> None:
-        """Let each get ready; call it before `told`, in the same thread."""
+        """Let each get ready; call it before `told`."""
         for describer in self._describers:
             try:
                 describer.begin(space)

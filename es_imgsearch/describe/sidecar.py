@@ -211,7 +211,7 @@ def _table_now(path: str) -> _Table | None:
     """The table in its present state; None where there is none."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return _table(path, status.st_mtime_ns, status.st_size, status.st_ino)
 

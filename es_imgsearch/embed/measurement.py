@@ -84,7 +84,8 @@ def candidates(wanted: Wanted, machine: Machine, *, has_export: bool) -> list[Pl
     if wanted.allows_onnx and has_export:
         dtype = wanted.onnx_dtype
         plans += [Plan("onnx", "cpu", dtype, threads, size) for threads in all_threads]
-    if wanted.allows_torch or not plans:
+    # Without torch there is no device.
+    if machine.devices and (wanted.allows_torch or not plans):
         devices = machine.devices if wanted.device == "auto" else (wanted.device,)
         for device in devices:
             for each in _torch_dtypes(wanted, machine, device):

@@ -257,15 +257,20 @@ class _Migration:
         self._pass()
         self._building.confirm()
         held_back_since = time.monotonic()
+        is_ours = True
         try:
             self._source.block_writes()
             self._pass()
             if not self._may_switch():
                 return self._outcome(compared, switched=False)
             self._exchange()
+        except AlreadyRunning:
+            # Whoever took over may hold writing back by now.
+            is_ours = False
+            raise
         finally:
             # Also after Ctrl-C; the old generation stays closed only once it is the old one.
-            if self._store.roles().serving == self._source.generation:
+            if is_ours and self._store.roles().serving == self._source.generation:
                 self._source.allow_writes()
             self._held_back_seconds = time.monotonic() - held_back_since
         return self._outcome(compared, switched=True)

@@ -114,6 +114,7 @@ class CarriedVectors:
             pass
         self._meta = meta
         self._made = {}
+        self._waiting = {}
 
     def close(self) -> None:
         """End processes and threads; what is on its way is given up."""
@@ -165,12 +166,12 @@ class CarriedVectors:
             for each in self._waiting.pop(key):
                 yield each, made
             return
-        yield document, made
-        # Perhaps a copy of it is as it was.
+        # Perhaps a copy of it is as it was.  Asked for before whoever takes this one may fail.
         others = self._waiting.pop(key)[1:]
         if others:
             self._waiting[key] = others
             self._submit(others[0])
+        yield document, made
 
     # -- on its way ------------------------------------------------------------------------
 

@@ -243,12 +243,13 @@ class Carrier:
         self._lacks(document, outcome)
 
     def _fail(self, document: Document, error: ReadError) -> None:
-        self._failed[document["image_id"]] = FileState.stored(document)
         root = registered_root(document["root"], self._from.meta)
         if root is not None:
             change = Change(root, disk_path(document["relative_path"]), time.time())
             failure = failure_document(change, error, FileState.stored(document))
             self._write(Write(document["image_id"], failure=failure), counts=False)
+        else:
+            self._failed[document["image_id"]] = FileState.stored(document)
         self._lacks(document, FAILED)
 
     def _lacks(self, document: Mapping[str, Any], reason: str) -> None:
@@ -274,6 +275,8 @@ class Carrier:
             for write in writes:
                 error = results[write.image_id]
                 if error is None:
+                    if write.failure is not None:
+                        self._failed[write.image_id] = FileState.stored(write.failure)
                     continue
                 if error.transient or isinstance(error, StoreDenied) or write.document is None:
                     raise error

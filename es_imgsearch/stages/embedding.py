@@ -15,15 +15,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from es_imgsearch.backoff import Stopped
 from es_imgsearch.errors import ReadError
 from es_imgsearch.recent import batches
 from es_imgsearch.records import Picture
-from es_imgsearch.stages.encoders import MODEL_SECONDS, PictureEncoder
+from es_imgsearch.stages.encoders import PictureEncoder
 from es_imgsearch.stages.jobs import Job, Result
 from es_imgsearch.stages.vectors import VectorSource
 
@@ -68,8 +66,6 @@ class EmbedStage:
         self._lock = threading.Lock()
         # Those that want the vector of a content that is being embedded, by content.
         self._waiting: dict[str, list[tuple[Job, Picture]]] = {}
-        self._in_model = 0
-        self._out_of_model = threading.Condition()
 
     def loops(self) -> dict[str, Callable[[], None]]:
         """What each thread runs, by its name."""
@@ -92,11 +88,8 @@ class EmbedStage:
         """Give up what the encoders are at; returns when no thread is inside a model."""
         for encoder in self._encoders:
             encoder.abandon()
-        with self._out_of_model:
-            self._out_of_model.wait_for(lambda: not self._in_model, MODEL_SECONDS)
 
     def _look_up_loop(self) -> None:
-        # Not inside the model: it may wait for Elasticsearch, for which no stop waits.
         self._begin()
         while self._look_up_next():
             pass
@@ -131,9 +124,8 @@ class EmbedStage:
 
     def _embed_loop(self, encoder: PictureEncoder) -> None:
         try:
-            if self._warm_up:
-                with self._model():
-                    encoder.warm_up()
+            if self._warm_up and not self._stopping.is_set():
+                encoder.warm_up()
             while self._embed_next(encoder):
                 pass
         finally:
@@ -149,8 +141,7 @@ class EmbedStage:
 
     def _embed(self, pictures: Sequence[Picture], encoder: PictureEncoder) -> None:
         started = time.perf_counter()
-        with self._model():
-            found, errors = self._source.embedded(pictures, encoder)
+        found, errors = self._source.embedded(pictures, encoder)
         embed_ms = (time.perf_counter() - started) * 1000 / len(pictures)
         results: list[Result] = []
         for picture in pictures:
@@ -165,18 +156,3 @@ class EmbedStage:
                 results += [Result(*copy, found[content_id]) for copy in copies]
         if results:
             self._on_embedded(results)
-
-    @contextmanager
-    def _model(self) -> Iterator[None]:
-        """Inside a model, which `abandon` waits for.  Raises Stopped once it is not wanted."""
-        with self._out_of_model:
-            self._in_model += 1
-        try:
-            if self._stopping.is_set():
-                # `abandon` may have looked before this began.
-                raise Stopped
-            yield
-        finally:
-            with self._out_of_model:
-                self._in_model -= 1
-                self._out_of_model.notify_all()

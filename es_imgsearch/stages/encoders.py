@@ -27,7 +27,7 @@ from es_imgsearch.embed.backend import run_for_pictures
 from es_imgsearch.embed.network import Movable
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.embed.reduced import ReducedEncoder
-from es_imgsearch.errors import EncoderMismatch, EncodersFailed, SettingsError
+from es_imgsearch.errors import EncoderMismatch, EncodersFailed, ImgSearchError, SettingsError
 from es_imgsearch.reduction import Reduction
 from es_imgsearch.settings import Settings, available_cores
 from es_imgsearch.stages.child_process import begin_child
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 _PROCESSES_A_BATCH = 2
 _STARTS_IN_A_ROW = 3
 # What a model may take for the batch it is at, which cannot be ended.
-MODEL_SECONDS = 30.0
+_MODEL_SECONDS = 30.0
 # What an idle process may take to end when it is asked to.
 _END_SECONDS = 2.0
 
@@ -82,8 +82,9 @@ class OneAtATime:
         A thread that is in the middle of C++ when the interpreter ends takes the process down with
         SIGABRT.
         """
+        is_waited_for = self._abandoned
         self._abandoned = True
-        if self._lock.acquire(timeout=MODEL_SECONDS):
+        if not is_waited_for and self._lock.acquire(timeout=_MODEL_SECONDS):
             self._lock.release()
 
     def __getattr__(self, name: str) -> Any:
@@ -103,11 +104,11 @@ class OneAtATime:
 class EncoderHere:
     """An encoder in this process."""
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        whole = encoder.encoder if isinstance(encoder, OneAtATime) else encoder
+    def __init__(self, shared: OneAtATime) -> None:
+        self._shared = shared
+        self._encoder = cast("Encoder", shared)
         # From Python 3.12 on a protocol is looked up without `__getattr__`.
-        self._gives_fields = isinstance(whole, FieldEncoder)
+        self._gives_fields = isinstance(shared.encoder, FieldEncoder)
 
     def outputs(self, pixels: Pixels) -> Outputs:
         if self._gives_fields:
@@ -122,7 +123,7 @@ class EncoderHere:
         """The model goes with the process."""
 
     def abandon(self) -> None:
-        """A thread that runs C++ cannot be ended."""
+        self._shared.abandon()
 
 
 class EncoderEnded(Exception):
@@ -238,6 +239,10 @@ class EncoderProcess:
             )
             return None
         if isinstance(answer, BaseException):
+            if pixels is None:
+                # It ends without a model.
+                self._connection.close()
+                self._connection = None
             raise answer
         outputs: Outputs = answer
         return outputs
@@ -279,7 +284,7 @@ class Recipe:
 def encoders_for(shared: OneAtATime, settings: Settings) -> list[PictureEncoder]:
     """The encoder in this process, or in as many as `workers`, which share the cores."""
     if settings.workers == 1:
-        return [EncoderHere(cast("Encoder", shared))]
+        return [EncoderHere(shared)]
     threads = max(1, available_cores() // settings.workers)
     sent = Recipe.of(shared.encoder, settings) or shared.encoder
     return [EncoderProcess(sent, threads) for _ in range(settings.workers)]
@@ -295,10 +300,14 @@ def _serve(connection: Connection, pickled: bytes, threads: int, parent: int) ->
     try:
         try:
             sent = pickle.loads(pickled)  # noqa: S301 - made by our parent
-            encoder = EncoderHere(sent.encoder() if isinstance(sent, Recipe) else sent)
+            encoder = EncoderHere(OneAtATime(sent.encoder() if isinstance(sent, Recipe) else sent))
             encoder.warm_up()
-        except Exception as error:  # noqa: BLE001 - told to whoever asked
+        except ImgSearchError as error:
             connection.send(_sendable(error))
+            return
+        except Exception as error:  # noqa: BLE001 - told to whoever asked; it is no picture's fault
+            words = f"{type(error).__name__}: {error}"[:400]
+            connection.send(EncodersFailed(f"The model cannot be loaded ({words})."))
             return
         connection.send(Outputs(np.empty((0, 0), np.float32), ()))
         while True:

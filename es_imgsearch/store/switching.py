@@ -113,23 +113,26 @@ class Switching(Rewrites):
         number = 1 + max(generation_number(each) for each in there if is_ours.fullmatch(each))
         name = generation_name(self.index, number)
         failures = failures_generation(self.index, name)
-        # Perhaps one was begun and no more than these came of it.
-        self.request("DELETE", f"/{failures}", params={"ignore_unavailable": "true"})
+        # Perhaps one was begun and no more than these came of it; then they are empty.
+        self._create(failures, {**failures_body(), "aliases": _writable(pinned_alias(failures))})
         # The pictures come last: where the alias exists, everything does.
-        self.request(
-            "PUT", f"/{failures}", {**failures_body(), "aliases": _writable(pinned_alias(failures))}
-        )
         aliases = _writable(pinned_alias(name), next_alias(self.index))
-        try:
-            self.request("PUT", f"/{name}", {**index_body(meta, described), "aliases": aliases})
-        except StoreRejected as error:
-            if "resource_already_exists" not in str(error):
-                raise
+        if not self._create(name, {**index_body(meta, described), "aliases": aliases}):
             raise AlreadyRunning(
                 f"Somebody else begins {name} at this moment: see `es-imgsearch status --index"
                 f" {self.index}`."
-            ) from error
+            )
         return self.at(name)
+
+    def _create(self, name: str, body: Mapping[str, Any]) -> bool:
+        """Make an index of that name; False if there is one."""
+        try:
+            self.request("PUT", f"/{name}", body)
+        except StoreRejected as error:
+            if "resource_already_exists" not in str(error):
+                raise
+            return False
+        return True
 
     def keep_failures(self, failures: Sequence[Mapping[str, Any]]) -> None:
         """Store failures as they are, attempts and all; their pictures are removed."""

@@ -35,6 +35,7 @@ from es_imgsearch.talk import converse
 
 if TYPE_CHECKING:
     from es_imgsearch.search import ImageSearch
+    from es_imgsearch.store import Store
 
 ZERO_SHOT: Final = "zero-shot"
 TRAINED: Final = "trained"
@@ -135,12 +136,23 @@ def train_tags(
     index needs whose encoder has changed.  `facet` and `one_of`: see `labelled_facets`.
 
     Raises LibraryMissing without scikit-learn, LabelsInvalid for labels that cannot be used or are
-    too few, HeadMissing where there are none and none are kept.
+    too few, HeadMissing where there are none and none are kept, GenerationSwitched where the index
+    becomes another generation meanwhile.
     """
     check_can_train()
-    given = _given(search, labels, facet, one_of)
+    store = search._store.pinned()
+    with store.while_serving("tags train"):
+        return _trained_head(store, labels, facet, one_of)
+
+
+def _trained_head(
+    store: Store, labels: Labels | None, facet: str | None, one_of: Sequence[str]
+) -> TrainedHead:
+    meta = store.info().meta
+    given = _given(store, labels, facet, one_of)
     trained = train(given.vectors, given.facets)
-    meta = search.info.meta
+    # The head belongs to the index, whichever generation serves.
+    store.check_serving()
     head = Head(
         seal=meta.seal,
         reduction=meta.reduction.hash if meta.reduction else None,
@@ -149,7 +161,7 @@ def train_tags(
         trained_at=datetime.now(tz=UTC).isoformat(timespec="seconds"),
         inverse_penalty=trained.inverse_penalty,
     )
-    keep_head(search._store, head, given.labelled)
+    keep_head(store, head, given.labelled)
     return TrainedHead(head, given.missing, given.too_few)
 
 
@@ -169,7 +181,7 @@ def evaluate_tags(
     Raises what `train_tags` does.
     """
     check_can_train()
-    given = _given(search, labels, facet, one_of)
+    given = _given(search._store, labels, facet, one_of)
     reports = []
     zero_shot = _zero_shot_scores(search, given)
     trained = train(given.vectors, given.facets)
@@ -220,10 +232,7 @@ class _Given:
     too_few: Mapping[str, int]
 
 
-def _given(
-    search: ImageSearch, labels: Labels | None, facet: str | None, one_of: Sequence[str]
-) -> _Given:
-    store = search._store
+def _given(store: Store, labels: Labels | None, facet: str | None, one_of: Sequence[str]) -> _Given:
     store.refresh()
     vocabulary = converse(kept_tags(store.index), store.send).vocabulary
     if labels is None:

@@ -562,7 +562,8 @@ def test_stopping_while_elasticsearch_is_away(house: House, proxy: Proxy, waits_
         if waits_with == "additions":
             for n in range(30):
                 house.picture(f"new-{n}.png", 100 + n)
-            until(lambda: daemon.indexer.pipeline.in_flight == 5)
+            # On a busy machine the loop may meet the outage before it has filled every place.
+            until(lambda: daemon.indexer.pipeline.in_flight > 0)
         for n in range(3):
             (house.folder / f"{n:03}.png").unlink()
         until(lambda: daemon.indexer.outage.seconds > 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 import time
 from contextlib import suppress
@@ -384,6 +385,29 @@ def test_an_outage_costs_no_picture(house: House, encoders: dict, monkeypatch: p
     assert len(calls) > 8
     assert (done.switched, done.pictures, done.missing) == (True, 30, ())
     assert ids_served(house) == ids_on_disk(house)
+
+
+def test_an_outage_costs_no_failure(house: House, encoders: dict, monkeypatch: pytest.MonkeyPatch):
+    """What cannot be read any more is told, copies of the same content too."""
+    house.pictures(12)
+    shutil.copy(house.folder / "003.png", house.folder / "copy.png")
+    synced(house)
+    for name in ("003.png", "copy.png"):
+        (house.folder / name).write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    house.settings = house.settings.model_copy(update={"batch_size": 1, "encoder": "twin"})
+    write, failed = Store.write, []
+
+    def failing(store: Store, writes: list[Write]) -> dict:
+        failed.append(any(each.failure for each in writes))
+        if failed.count(True) == 1 and failed[-1]:
+            raise StoreUnreachable("gone")
+        return write(store, writes)
+
+    monkeypatch.setattr(Store, "write", failing)
+    done = reindex(house.store, house.settings, max_missing_share=0.5)
+    assert failed.count(True) == 3
+    assert (done.switched, done.missing_pictures) == (True, 2)
+    assert {each["relative_path"] for each in house.store.failed()} == {"003.png", "copy.png"}
 
 
 def test_killed_while_writing_is_held_back(

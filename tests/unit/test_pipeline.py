@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from es_imgsearch import pipeline
-from es_imgsearch.backoff import Outage
+from es_imgsearch.backoff import Outage, persist
 from es_imgsearch.errors import (
+    ImageMissing,
     IndexMissing,
     ReadersFailed,
     StoreBusy,
@@ -587,7 +588,6 @@ def test_closing_waits_for_the_model_itself(bench: Bench, monkeypatch: pytest.Mo
     bench.submit("a.png")
     assert entered.wait(PATIENCE_SECONDS)
     assert not bench.pipeline.close()
-    assert not bench.pipeline._embedding._in_model
     assert bench.encoder.pictures_embedded == 1
 
 
@@ -607,7 +607,7 @@ def test_closing_waits_for_no_answer_that_describers_wait_for(
     assert asked.wait(PATIENCE_SECONDS)
     started = time.monotonic()
     bench.pipeline.close()
-    assert time.monotonic() - started < encoders.MODEL_SECONDS / 2
+    assert time.monotonic() - started < encoders._MODEL_SECONDS / 2
     answered.set()
 
 
@@ -619,3 +619,15 @@ def test_closing_in_an_outage_ends_and_says_that_something_was_left(
     bench.store.fail_next = [StoreUnreachable("away") for _ in range(1000)]
     bench.submit("a.png")
     assert not bench.pipeline.close(within_seconds=0.5)
+
+
+def test_an_answer_that_is_an_error_ends_an_outage():
+    outage = Outage()
+    errors = [StoreUnreachable("away"), ImageMissing("not there")]
+
+    def ask() -> None:
+        raise errors.pop(0)
+
+    with pytest.raises(ImageMissing):
+        persist(ask, threading.Event(), outage)
+    assert outage.seconds == 0

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from es_imgsearch.describe import refusal
-from es_imgsearch.describe.refusal import without_refused
+from es_imgsearch.describe.refusal import is_refusal, without_refused
+from es_imgsearch.describe.sidecar import SIDECAR_ID
 from es_imgsearch.described import ERRORS_FIELD, merged
 from es_imgsearch.errors import StoreRejected, StoreTooLarge
 
@@ -33,6 +34,9 @@ def _foreign(monkeypatch: pytest.MonkeyPatch) -> None:
             "mood",
         ),
         ('Document contains at least one immense term in field="shades.a" (whose', "mood"),
+        # Types are no fields.
+        ("failed to parse field [mood] of type [title] in document with id '4f'", "mood"),
+        ("object mapping for [mood] tried to parse field [null] as object", "mood"),
         # The value was that of the later one.
         ("failed to parse field [title] of type [text] in document with id '4f'", "zeal"),
         ("failed to parse field [mood] of type [x]. Preview of field's value: '[title]'", "mood"),
@@ -64,3 +68,13 @@ def test_where_nobody_is_named_all_from_other_packages_are_left_out():
 
 def test_what_the_file_itself_tells_is_not_left_out():
     assert without_refused({"": {"width": 3}}, StoreRejected("failed to parse [width]")) is None
+
+
+def test_what_a_refused_sidecar_said_is_known_by_its_hash():
+    told = {"sidecar": {"title": "a", SIDECAR_ID: "4f"}}
+    left = without_refused(told, StoreRejected("failed to parse field [title] of type [date]"))
+    assert left is not None
+    assert left["sidecar"][SIDECAR_ID] == "4f"
+    (note,) = left["sidecar"][ERRORS_FIELD]
+    assert is_refusal(note)
+    assert not is_refusal("sidecar: ValueError: a.json is no JSON: StoreRejected")

@@ -22,7 +22,7 @@ from es_imgsearch.region_queries import (
 )
 from es_imgsearch.regions import DEFAULT_GRID, LEAST_SIDE_PIXELS, Grid
 from es_imgsearch.search.options import Plan
-from es_imgsearch.stages.encoders import EncoderHere
+from es_imgsearch.stages.encoders import EncoderHere, OneAtATime
 from es_imgsearch.stages.vectors import VectorSource
 from es_imgsearch.testing import FakeEncoder
 from es_imgsearch.tuned import Tuning
@@ -187,7 +187,7 @@ def test_calls_of_the_encoder_stay_bounded_and_every_tile_gets_its_vector():
     encoder = FakeEncoder()
     source = VectorSource(encoder, lambda _ids, _fields: {}, 8)
     pictures = [picture("a", 10, 20), picture("b", 30), picture("c", 1, 2, 3)]
-    found, errors = source.embedded(pictures, EncoderHere(encoder))
+    found, errors = source.embedded(pictures, EncoderHere(OneAtATime(encoder)))
     assert not errors
     assert encoder.batches == [5, 4]
     for name, values in (("a", (10, 20)), ("b", (30,)), ("c", (1, 2, 3))):
@@ -196,7 +196,9 @@ def test_calls_of_the_encoder_stay_bounded_and_every_tile_gets_its_vector():
             alone = encoder._vectors(np.full((1, 32, 32, 3), value, np.uint8))[0]
             assert np.array_equal(region.vector, alone)
     # More tiles than a call may have: that picture alone.
-    source.embedded([picture("d"), picture("e", *range(9)), picture("f")], EncoderHere(encoder))
+    source.embedded(
+        [picture("d"), picture("e", *range(9)), picture("f")], EncoderHere(OneAtATime(encoder))
+    )
     assert encoder.batches[2:] == [1, 10, 1]
     assert source.known({"a"})["a"].regions == found["a"].regions
 
@@ -210,7 +212,7 @@ def test_a_tile_without_a_vector_costs_that_tile_only():
         )
     )
     source = VectorSource(encoder, lambda _ids, _fields: {}, 8)
-    found, errors = source.embedded([picture("a", 7, 20)], EncoderHere(encoder))
+    found, errors = source.embedded([picture("a", 7, 20)], EncoderHere(OneAtATime(encoder)))
     assert not errors
     assert [each.box for each in found["a"].regions] == [(1, 0, 1, 1)]
 
