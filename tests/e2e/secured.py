@@ -20,7 +20,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SETUP = CHECKOUT / "docker" / "setup"
 LAUNCHER = CHECKOUT / "dev" / "elasticsearch"
 START_SECONDS = 180.0
-PASSWORD = "elastic-password"
+# What JSON and curl's configuration would change, if it was given them as it is.
+PASSWORD = 'elastic "pass\\word'
 
 # What Elastic's image has and its distribution for others lacks.
 TOOLS = {
@@ -107,7 +108,7 @@ class Secured:
             SETUP / "access",
             ES_URL=self.url, ES_CA_CERTS=str(self.ca), ELASTIC_PASSWORD=PASSWORD,
             KEYS=str(self.keys), SERVICE_UID=str(os.getuid()), SERVICE_GID=str(os.getgid()),
-            **given,
+            KIBANA_UID=str(os.getuid()), **given,
         )  # fmt: skip
 
     def key(self, role: str) -> str:

@@ -20,8 +20,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from house import paint, until
 from port_for import get_port
@@ -35,6 +37,9 @@ from es_imgsearch.store import Store
 
 DOCKER = CHECKOUT / "docker"
 EXPORTS = Path(os.environ["ES_IMGSEARCH_CACHE_DIR"])
+# What JSON, YAML and curl's configuration would change, if it was given them as it is.
+KIBANA_PASSWORD = 'kibana "pass\\word\\'
+ENCRYPTION_KEY = "0123456789abcdef" * 3
 NAMES = ["chelsea.png", "coffee.png", "motorcycle_left.png"]
 
 # Python runs this first: what an image without torch lacks cannot be imported.
@@ -158,9 +163,19 @@ def stack(
     # Where it is already, if another test of this session needed it.
     export = runpy.run_path(str(DOCKER / "export_starter.py"))["main"]
     export(EXPORTS)
-    said = server.give_access(KIBANA_PASSWORD="kibana-password")
+    (folder / "kibana").mkdir()
+    said = server.give_access(
+        KIBANA_PASSWORD=KIBANA_PASSWORD,
+        KIBANA_ENCRYPTION_KEY=ENCRYPTION_KEY,
+        KIBANA_CONFIG=str(folder / "kibana"),
+    )
     assert "password of kibana_system is set" in said
-    secrets = [PASSWORD, "kibana-password", *(server.key(role) for role in ("admin", "watch"))]
+    secrets = [
+        PASSWORD,
+        KIBANA_PASSWORD,
+        ENCRYPTION_KEY,
+        *(server.key(role) for role in ("admin", "watch")),
+    ]
     assert not [each for each in secrets if each in said]
     done = made.run("admin", "init", "--encoder", "starter")
     assert done.exit_code == 0, done.output
@@ -191,10 +206,24 @@ def test_keys_are_read_by_their_owner_alone(server: Secured, stack: Stack):
 
 def test_the_password_of_kibana_is_set(server: Secured, stack: Stack):
     settings = {"es_url": server.url, "es_ca_certs": server.ca}
-    password = "kibana_system:kibana-password@"
+    password = f"kibana_system:{quote(KIBANA_PASSWORD, safe='')}@"
     settings["es_url"] = server.url.replace("https://", f"https://{password}")
     store = Store(connect(load_settings(settings, environment={})), "images")
     assert store.request("GET", "/_security/_authenticate")["username"] == "kibana_system"
+
+
+def test_kibana_is_given_its_secrets_in_a_file_of_its_own(stack: Stack):
+    file = stack.folder / "kibana" / "kibana.yml"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o400
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert yaml.safe_load(file.read_text("utf-8")) == {
+        "elasticsearch.username": "kibana_system",
+        "elasticsearch.password": KIBANA_PASSWORD,
+        "xpack.security.encryptionKey": ENCRYPTION_KEY,
+        "xpack.encryptedSavedObjects.encryptionKey": ENCRYPTION_KEY,
+        "xpack.reporting.encryptionKey": ENCRYPTION_KEY,
+    }
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_the_daemon_does_its_work_with_its_key(stack: Stack):
@@ -277,7 +306,7 @@ def test_a_key_does_nothing_else(server: Secured, stack: Stack, role: str):
         "read": WRITES + MANAGES + OF_OTHERS,
         "admin": OF_OTHERS,
     }[role]
-    url = server.url.replace("https://", f"https://elastic:{PASSWORD}@")
+    url = server.url.replace("https://", f"https://elastic:{quote(PASSWORD, safe='')}@")
     elastic = load_settings({"es_url": url, "es_ca_certs": server.ca}, environment={})
     Store(connect(elastic), "images").request("PUT", "/images-of-others/_doc/1", {"a": 1})
     store = stack.store(role)

@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
 import pytest
@@ -83,6 +83,7 @@ def test_services_keep_to_themselves(compose: dict[str, Any]):
             assert "mem_limit" in service, name
         if image == "es-imgsearch":
             assert service["user"] == "${SERVICE_UID:-10001}:${SERVICE_GID:-10001}"
+            assert service["group_add"] == ["${PICTURES_GID:-10001}"]
             assert service["read_only"] is True
             assert service["cap_drop"] == ["ALL"]
             assert service["security_opt"] == ["no-new-privileges:true"]
@@ -101,6 +102,7 @@ def test_a_key_is_seen_by_one_service_and_the_authority_by_elasticsearch(compose
     assert seen["watch-key"] == {"access", "watch"}
     assert seen["read-key"] == {"access", "serve"}
     assert seen["admin-key"] == {"access", "init"}
+    assert seen["kibana-config"] == {"access", "kibana"}
     assert seen["certs"] == {"certificates", "elasticsearch"}
     assert seen.keys() - {"./setup"} == compose["volumes"].keys()
     with_password = {
@@ -109,6 +111,33 @@ def test_a_key_is_seen_by_one_service_and_the_authority_by_elasticsearch(compose
         if "ELASTIC_PASSWORD" in service.get("environment", {})
     }
     assert with_password == {"elasticsearch", "access"}
+
+
+def test_an_image_is_built_once_and_not_pulled(compose: dict[str, Any]):
+    ours = {
+        name: service
+        for name, service in compose["services"].items()
+        if service["image"].startswith("es-imgsearch:")
+    }
+    assert len({service["image"] for service in ours.values()}) == 1
+    assert [name for name, service in compose["services"].items() if "build" in service] == ["init"]
+    for name in ours.keys() - {"init"}:
+        assert ours[name]["pull_policy"] == "never"
+        assert "init" in ours[name]["depends_on"]
+
+
+def test_kibana_has_its_secrets_in_a_file(compose: dict[str, Any]):
+    """Its image makes arguments of the environment, which everybody on the host sees."""
+    services = compose["services"]
+    kibana = services["kibana"]
+    secret = re.compile("PASSWORD|ENCRYPTION")
+    assert not [each for each in kibana["environment"].items() if secret.search(" ".join(each))]
+    own, made = kibana["environment"]["KBN_CONFIG_PATHS"].split(",")
+    assert own == "/usr/share/kibana/config/kibana.yml"
+    assert f"kibana-config:{Path(made).parent}:ro" in kibana["volumes"]
+    access = services["access"]
+    assert f"kibana-config:{access['environment']['KIBANA_CONFIG']}" in access["volumes"]
+    assert Path(made).name == "kibana.yml"
 
 
 def test_services_wait_for_what_they_need(compose: dict[str, Any]):
@@ -160,6 +189,15 @@ def test_the_image_runs_as_nobody_special_and_says_how_it_is():
     assert bases - {"build"} == {"python:3.12-slim"}
 
 
+def test_what_the_image_runs_as_nobody_does_not_depend_on_the_checkout():
+    """With umask 077 a checkout's files are readable by its owner alone."""
+    instructions = dockerfile()
+    last = max(at for at, (word, _) in enumerate(instructions) if word == "FROM")
+    for word, rest in instructions[last:]:
+        if word == "COPY":
+            assert rest.startswith(("--from=", "--chmod=755 "))
+
+
 def copied() -> list[str]:
     """What the Dockerfile takes out of the checkout."""
     return [
@@ -167,6 +205,7 @@ def copied() -> list[str]:
         for word, rest in dockerfile()
         if word == "COPY" and not rest.startswith("--from")
         for source in rest.split()[:-1]
+        if not source.startswith("--")
     ]
 
 
@@ -298,6 +337,67 @@ def test_the_health_check_repeats_what_the_service_says(service: http.server.HTT
         assert ends_with(nothing) == 1
 
 
+class _Starting(http.server.BaseHTTPRequestHandler):
+    """An Elasticsearch where what is written is refused at first."""
+
+    refused: ClassVar[set[str]] = set()
+    written: ClassVar[list[tuple[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        ready = not body or self.path in self.refused
+        self.refused.add(self.path)
+        if body and ready:
+            self.written.append((self.path, json.loads(body)))
+        self.send_response(200 if ready else 503)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_POST = do_PUT = do_GET  # noqa: N815 - http.server calls them so
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_access_insists_and_leaves_a_cache_in_use_alone(tmp_path: Path):
+    for name in ("chown", "sleep"):
+        script(tmp_path / "bin" / name, f'echo "{name} $*" >>{tmp_path}/called')
+    (tmp_path / "cache").mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Starting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def access(owner: int) -> None:
+        done = subprocess.run(
+            [DOCKER / "setup" / "access"],
+            env={
+                "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+                "ES_URL": f"http://127.0.0.1:{server.server_port}",
+                "ELASTIC_PASSWORD": "elastic", "KIBANA_PASSWORD": "kibana",
+                "KEYS": str(tmp_path / "keys"), "CACHE": str(tmp_path / "cache"),
+                "SERVICE_UID": str(owner), "SERVICE_GID": str(os.getgid()),
+            },
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    try:
+        access(os.getuid())
+        roles = {
+            f"/_security/role/es-imgsearch-{file.stem}": json.loads(file.read_text("utf-8"))
+            for file in (DOCKER / "setup" / "roles").iterdir()
+        }
+        written = {"/_security/user/kibana_system/_password": {"password": "kibana"}, **roles}
+        assert dict(_Starting.written) == written
+        assert len(_Starting.written) == len(written)
+        assert (tmp_path / "called").read_text() == "sleep 1\n" * len(written)
+        access(os.getuid() + 1)
+        last = (tmp_path / "called").read_text().splitlines()[-1]
+        assert last == f"chown -R {os.getuid() + 1}:{os.getgid()} {tmp_path / 'cache'}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 # -- make up ---------------------------------------------------------------------------------
 
 
@@ -348,12 +448,38 @@ def test_up_makes_the_secrets_once_and_tells_nobody(stack: Any, tmp_path: Path):
     assert not [name for name, value in secrets.items() if value in said]
 
     # compose would take a folder's name as it is, below docker/, from the environment.
-    assert called.count("up --build --detach \n") == 2
+    assert called.count("build init \n") == called.count("up --detach --no-build \n") == 2
+    assert called.index("build init") < called.index("up --detach")
 
     # What compose.yaml cannot do without is there.
     text = (DOCKER / "compose.yaml").read_text("utf-8")
     assert {name for name, how in VARIABLE.findall(text) if how == ":?"} <= values.keys()
     assert not [name for name, how in VARIABLE.findall(text) if not how]
+
+
+def test_the_group_of_the_pictures_is_given_to_who_is_in_it(stack: Any, tmp_path: Path):
+    script(tmp_path / "bin" / "stat", "case $3 in *shared) echo 2000 ;; *) echo 3000 ;; esac")
+    script(
+        tmp_path / "bin" / "id",
+        "case $1 in -u) echo ${USER_ID-1000} ;; -g) echo 1000 ;; -G) echo 1000 2000 ;; esac",
+    )
+    (tmp_path / "shared").mkdir()
+
+    def group(**environment: str) -> str:
+        done = stack("up", **environment)
+        assert done.returncode == 0, done.stderr
+        (line,) = re.findall(
+            "^PICTURES_GID='(.*)'$", (tmp_path / "docker" / ".env").read_text(), re.MULTILINE
+        )
+        return str(line)
+
+    assert group(IMAGES_DIR="shared") == "2000"
+    assert group(IMAGES_DIR="my pictures") == "1000"
+    assert group(PICTURES_GID="4000") == group(IMAGES_DIR="my pictures") == "4000"
+    assert group(IMAGES_DIR="shared") == "2000"
+    # Root is in no group that it would have to pass on.
+    (tmp_path / "docker" / ".env").unlink()
+    assert group(IMAGES_DIR="shared", USER_ID="0") == "10001"
 
 
 def test_up_wants_to_know_where_the_pictures_are(stack: Any):
