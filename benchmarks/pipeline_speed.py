@@ -8,7 +8,7 @@ JPEGs of 12 megapixels.  small: the encoder `starter` over 3,000 of 500 x 375.
 
     encoder alone    `embed_images` on arrays that are ready, in batches
     sync             `es-imgsearch sync` into Elasticsearch, start of the processes included
-    sync, running    the same without the start: the difference to a sync of a few files
+    sync, running    the same without the start: the difference to a sync of half the files
     naive loop       Image.open, encode, es.index, one after the other, model loaded before
     clip-retrieval, rclip   their own loops over a sample, with the same weights (--peers)
 
@@ -62,8 +62,9 @@ from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
 
 COMMAND = Path(sys.executable).with_name("es-imgsearch")
-# A sync of so few files is all start.
-START_FILES = 16
+# While the model loads, reading goes ahead by as many files as have a place (`queue_size`): what is
+# taken off as the start has to hold most of them, or the rest would seem to be read by nobody.
+START_SHARE = 0.5
 # All but the reading of text, which takes longer than everything else together.
 DESCRIBERS = ["colours", "exif", "hashes", "iptc", "layout", "sidecar"]
 ENCODE_SECONDS = 12.0
@@ -295,7 +296,8 @@ def run(job: Job, home: Path, given: argparse.Namespace) -> list[dict[str, Any]]
     files = sorted(folder.iterdir())
     beginning = home / f"{job.name}-start"
     beginning.mkdir()
-    for file in files[:START_FILES]:
+    start_files = files[: int(len(files) * START_SHARE)]
+    for file in start_files:
         (beginning / file.name).hardlink_to(file)
     model = Path(job.encoder) if Path(job.encoder).is_dir() else None
     encoder = load_encoder(job.encoder)
@@ -306,9 +308,9 @@ def run(job: Job, home: Path, given: argparse.Namespace) -> list[dict[str, Any]]
     busy = busy_costs(encoder, batch_size(encoder), files[:READ_SAMPLE])
     cores = available_cores()
     limit = cores / (encode.cpu_seconds + read.cpu_seconds)
-    start = sync_seconds(job.encoder, beginning, len(files[:START_FILES]), given.workers)
+    start = sync_seconds(job.encoder, beginning, len(start_files), given.workers)
     whole = sync_seconds(job.encoder, folder, job.files, given.workers)
-    more = job.files - START_FILES
+    more = job.files - len(start_files)
     seconds, cpu_seconds = (after - before for after, before in zip(whole, start, strict=True))
     speeds = {
         "encoder alone": 1 / encode.wall_seconds,
