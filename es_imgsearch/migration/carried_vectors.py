@@ -70,10 +70,9 @@ class CarriedVectors:
         self._outage = Outage()
         at_once = batch_size(encoder, settings.batch_size)
         self._vectors = VectorSource(encoder, self._look_up, at_once)
-        self._encoder = OneAtATime(encoder)
         self._stage = EmbedStage(
             self._vectors,
-            encoders_for(self._encoder, settings),
+            encoders_for(OneAtATime(encoder), settings),
             batch_size=at_once,
             wait_seconds=settings.batch_wait_ms / 1000,
             all_read=lambda: not self._reading,
