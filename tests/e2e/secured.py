@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,10 +14,10 @@ from typing import Any
 import yaml
 from house import until
 from port_for import get_port
+from server_process import LAUNCHER, ServerProcess
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SETUP = CHECKOUT / "docker" / "setup"
-LAUNCHER = CHECKOUT / "dev" / "elasticsearch"
 START_SECONDS = 180.0
 # What JSON and curl's configuration would change, if it was given them as it is.
 PASSWORD = 'elastic "pass\\word'
@@ -30,14 +29,13 @@ TOOLS = {
 }
 
 
-class Secured:
+class Secured(ServerProcess):
     """As the containers `certificates`, `elasticsearch` and `access` of compose.yaml."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.ca = folder / "ca" / "ca.crt"
         self.keys = folder / "keys"
-        self._process: subprocess.Popen[bytes] | None = None
         self._configuration = folder / "config"
         self._environment = {
             **os.environ,
@@ -62,19 +60,11 @@ class Secured:
             SETUP / "certificates",
             CERTS=str(self._configuration / "certs"), CA=str(self.ca.parent),
         )  # fmt: skip
-        settings = {
-            **self._settings_of_compose(),
+        ports = {
             "http.port": self.port,
             "transport.port": get_port(None, exclude_ports=[self.port]),
-            "path.data": self.folder / "data",
-            "path.logs": self.folder / "logs",
         }
-        arguments = [word for name, value in settings.items() for word in ("-E", f"{name}={value}")]
-        with (self.folder / "console.txt").open("ab") as console:
-            self._process = subprocess.Popen(
-                [LAUNCHER, *arguments],
-                env=self._environment, stdin=subprocess.DEVNULL, stdout=console, stderr=console,
-            )  # fmt: skip
+        self.launch({**self._settings_of_compose(), **ports}, self._environment)
         until(self._listens, START_SECONDS)
 
     def _settings_of_compose(self) -> dict[str, str]:
@@ -83,22 +73,12 @@ class Secured:
         return {name: value for name, value in given.items() if re.fullmatch(r"[a-z_.]+", name)}
 
     def _listens(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self.folder / "console.txt").read_text()[-3000:]
+        self.check_running()
         try:
             socket.create_connection(("127.0.0.1", self.port), 1).close()
         except OSError:
             return False
         return True
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(timeout=60)
-            finally:
-                self._process.kill()
-                self._process = None
 
     def give_access(self, **given: str) -> str:
         """Run docker/setup/access; what it says."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 import pytest
 from house import PATIENCE_SECONDS, House, compare_again, described, until
 from port_for import get_port
+from server_process import ServerProcess
 
 from es_imgsearch.connection import connect
 from es_imgsearch.errors import ImgSearchError, StoreBusy
@@ -27,8 +26,6 @@ from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.store import Store
 from es_imgsearch.testing import FakeEncoder
 
-LAUNCHER = Path(__file__).resolve().parent.parent.parent / "dev" / "elasticsearch"
-
 START_SECONDS = 180.0
 AWAY_SECONDS = 30.0
 RECOVERY_SECONDS = 120.0
@@ -36,56 +33,35 @@ QUEUE_SIZE = 20
 SHARDS = 6
 
 
-class Server:
+class Server(ServerProcess):
     """An Elasticsearch that can be stopped and comes back with its data, at the same address."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        super().__init__(folder)
         self.port = get_port(None)
         self._transport_port = get_port(None, exclude_ports=[self.port])
         self.url = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         given = {
             "http.port": self.port,
             "transport.port": self._transport_port,
-            "path.data": self._folder / "data",
-            "path.logs": self._folder / "logs",
             "thread_pool.write.size": 1,
             "thread_pool.write.queue_size": 2,
             # With its disk thresholds off (dev/elasticsearch.yml) a server lifts the blocks of a
             # full disk once by itself: at its first regular look at it, 30 s after the start.
             "cluster.info.update.interval": "1h",
         }
-        arguments = [word for name, value in given.items() for word in ("-E", f"{name}={value}")]
-        with (self._folder / "console.txt").open("ab") as console:
-            self._process = subprocess.Popen(
-                [LAUNCHER, *arguments],
-                env={**os.environ, "ES_JAVA_OPTS": "-Xms512m -Xmx512m"},
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-            )
+        self.launch(given, {**os.environ, "ES_JAVA_OPTS": "-Xms512m -Xmx512m"})
         until(self._answers, START_SECONDS)
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self._folder / "console.txt").read_text()[-2000:]
+        self.check_running()
         try:
             Store(connect(load_settings({"es_url": self.url}, environment={})), "none").version()
         except ImgSearchError:
             return False
         return True
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(timeout=60)
-            finally:
-                self._process.kill()
-                self._process = None
 
 
 @pytest.fixture(scope="module")
