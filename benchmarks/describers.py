@@ -17,7 +17,6 @@ Ends with 1 if all describers keep less than 80 % of the files/s of none.
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import tempfile
@@ -26,9 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from es_imgsearch.waiting_threads import let_waiting_threads_sleep
+
 # As the command line has it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+let_waiting_threads_sleep()
 
 from PIL import Image
 

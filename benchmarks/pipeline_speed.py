@@ -40,9 +40,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from es_imgsearch.waiting_threads import let_waiting_threads_sleep
+
 # As the command line has it; and torch's threads that spin while they wait would count as CPU.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+let_waiting_threads_sleep()
 
 import numpy as np
 

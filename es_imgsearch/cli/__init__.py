@@ -6,7 +6,6 @@ One module a group of commands; `shared` holds what they have in common.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import Any
 
@@ -29,6 +28,7 @@ from es_imgsearch.cli.tagging import identify, tags
 from es_imgsearch.cli.tuning import tune
 from es_imgsearch.cli.visualising import kibana
 from es_imgsearch.errors import EXIT_DONE, ImgSearchError
+from es_imgsearch.waiting_threads import let_waiting_threads_sleep
 
 
 class _Group(click.Group):
@@ -53,7 +53,7 @@ class _Group(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")
 def main(verbose: bool) -> None:
     """Find pictures by words, by another picture or by a piece of one, on Elasticsearch 8."""
-    _let_waiting_threads_sleep()
+    let_waiting_threads_sleep()
     logging.basicConfig(
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(message)s",
@@ -61,18 +61,6 @@ def main(verbose: bool) -> None:
     )
     for foreign in ("elastic_transport", "urllib3", "PIL", "asyncio", "sentence_transformers"):
         logging.getLogger(foreign).setLevel(logging.ERROR)
-
-
-def _let_waiting_threads_sleep() -> None:
-    """Those of torch and of NumPy's OpenBLAS would spin and take the cores from reading workers.
-
-    For libraries that are not imported yet; what the environment says already holds.  On two busy
-    cores `sync` of 600 small pictures took 15.0 s with OpenBLAS as it is and 11.7 s so (set
-    OPENBLAS_THREAD_TIMEOUT=26 to compare), and with a model in torch 29 s instead of 17 s for 200.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # The least it takes: 2 to the power of it, in cycles.  The default is 26, some 25 ms.
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
 for _each in (

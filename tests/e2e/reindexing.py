@@ -1,14 +1,11 @@
-"""What tests of `reindex` share: a house whose encoders are found by name."""
+"""What tests of `reindex` share: steps in a house whose encoders are found by name."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import pytest
 from click.testing import CliRunner, Result
 from house import House
-from other_encoders import LOADERS, encoders_by_name
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
@@ -16,34 +13,11 @@ from es_imgsearch.indexer import sync
 from es_imgsearch.migration import Migrated, reindex
 from es_imgsearch.migration.next_generation import Wanted
 from es_imgsearch.records import image_id
-from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
-from es_imgsearch.testing import FakeEncoder
 
 
 class Killed(BaseException):
     """As if the process ended here."""
-
-
-def named_encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEncoder]:
-    """Found by name as installed ones are; one of each, so that tests can count."""
-    made = encoders_by_name()
-
-    def load(name: str, **_given: object) -> FakeEncoder:
-        return made[name]
-
-    for module in LOADERS:
-        monkeypatch.setattr(f"es_imgsearch.{module}.load_encoder", load)
-    return made
-
-
-def house_of(
-    encoders: dict[str, FakeEncoder], store: Store, settings: Settings, folder: Path
-) -> House:
-    given = settings.model_copy(update={"poll_seconds": 0.3, "queue_size": 32})
-    made = House(store, given, folder)
-    made.encoder = encoders["fake"]
-    return made
 
 
 def synced(house: House) -> None:

@@ -18,11 +18,9 @@ from PIL import Image
 from reindexing import (
     Killed,
     client,
-    house_of,
     ids_in,
     ids_on_disk,
     ids_served,
-    named_encoders,
     run,
     synced,
     to,
@@ -56,17 +54,7 @@ from es_imgsearch.status import index_status
 from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, remove_index
 
-
-@pytest.fixture(autouse=True)
-def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEncoder]:
-    return named_encoders(monkeypatch)
-
-
-@pytest.fixture
-def house(
-    real_store: Store, settings: Settings, tmp_path: Path, encoders: dict[str, FakeEncoder]
-) -> House:
-    return house_of(encoders, real_store, settings, tmp_path)
+pytestmark = pytest.mark.usefixtures("encoders")
 
 
 def test_another_encoder_and_back_with_every_field(house: House, encoders: dict):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from house import House
-from reindexing import client, house_of, named_encoders, synced, to
+from reindexing import client, synced, to
 
 from es_imgsearch.code_training import train_codes
 from es_imgsearch.codes import CODE_FIELD, CodesEntry
@@ -20,25 +19,11 @@ from es_imgsearch.migration import Migrated, go_back, reindex
 from es_imgsearch.migration.next_generation import Wanted
 from es_imgsearch.queries import vector_of
 from es_imgsearch.relevance import IMAGE, Curve
-from es_imgsearch.settings import Settings
 from es_imgsearch.status import index_status
 from es_imgsearch.store import Store
 from es_imgsearch.talk import info_request
-from es_imgsearch.testing import FakeEncoder, remove_index
+from es_imgsearch.testing import remove_index
 from es_imgsearch.tuning import tune
-
-
-@pytest.fixture
-def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEncoder]:
-    return named_encoders(monkeypatch)
-
-
-@pytest.fixture
-def house(
-    real_store: Store, settings: Settings, tmp_path: Path, encoders: dict[str, FakeEncoder]
-) -> House:
-    return house_of(encoders, real_store, settings, tmp_path)
-
 
 # -- codes, and what else is learned of vectors --------------------------------------------------
 

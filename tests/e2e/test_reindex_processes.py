@@ -20,11 +20,9 @@ from processes import gone
 from reindexing import (
     Killed,
     client,
-    house_of,
     ids_in,
     ids_on_disk,
     ids_served,
-    named_encoders,
     run,
     synced,
     to,
@@ -37,23 +35,8 @@ from es_imgsearch.migration import cancel, drop_before, go_back, reindex
 from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.records import image_id
 from es_imgsearch.sealing import seal_of
-from es_imgsearch.settings import Settings
 from es_imgsearch.status import index_status
 from es_imgsearch.store import Store
-from es_imgsearch.testing import FakeEncoder
-
-
-@pytest.fixture
-def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEncoder]:
-    return named_encoders(monkeypatch)
-
-
-@pytest.fixture
-def house(
-    real_store: Store, settings: Settings, tmp_path: Path, encoders: dict[str, FakeEncoder]
-) -> House:
-    return house_of(encoders, real_store, settings, tmp_path)
-
 
 # -- one at a time -------------------------------------------------------------------------------
 

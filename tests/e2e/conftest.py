@@ -1,0 +1,37 @@
+"""Fixtures of tests in which an index changes its encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from house import House
+from other_encoders import LOADERS, encoders_by_name
+
+from es_imgsearch.settings import Settings
+from es_imgsearch.store import Store
+from es_imgsearch.testing import FakeEncoder
+
+
+@pytest.fixture
+def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEncoder]:
+    """Found by name as installed ones are; one of each, so that tests can count."""
+    made = encoders_by_name()
+
+    def load(name: str, **_given: object) -> FakeEncoder:
+        return made[name]
+
+    for module in LOADERS:
+        monkeypatch.setattr(f"es_imgsearch.{module}.load_encoder", load)
+    return made
+
+
+@pytest.fixture
+def house(
+    real_store: Store, settings: Settings, tmp_path: Path, encoders: dict[str, FakeEncoder]
+) -> House:
+    """A house whose encoder is found by name, `fake`; some modules have another of their own."""
+    given = settings.model_copy(update={"poll_seconds": 0.3, "queue_size": 32})
+    made = House(real_store, given, tmp_path)
+    made.encoder = encoders["fake"]
+    return made
