@@ -194,7 +194,7 @@ class ReadersFailed(ReadError):
 
 
 class EncodersFailed(ImgSearchError):
-    """The processes that embed end again and again, before they have been given anything."""
+    """The encoder embeds nothing: its model cannot be loaded, or whatever it is given fails."""
 
 
 class KibanaError(ImgSearchError):

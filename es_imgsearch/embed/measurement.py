@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from es_imgsearch.embed.loading import LEAST_COSINE, first_line, least_cosine
 from es_imgsearch.embed.plan import Dtype, Plan, Wanted
-from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.errors import EncodersFailed, ImgSearchError
 from es_imgsearch.settings import available_cores
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def measure(
     """What is chosen of these plans, and the timings of all.
 
     `pictures` gives inputs of so many; `runner` makes a plan ready.  One plan alone is not
-    timed against anything, only its batches are.
+    timed against anything, only its batches are.  Raises EncodersFailed where none of them runs.
     """
     examples = pictures(_FIRST_BATCH)
     timings: list[Timing] = []
@@ -190,7 +190,10 @@ def measure(
             # One at a time is kept: each holds all its weights.
             chosen = (timings[-1], ready)
     if not timings and failure is not None:
-        raise failure
+        raise EncodersFailed(
+            f"The model runs in none of the ways that were tried ({first_line(failure)}): are it and"
+            " its libraries whole, and is there memory enough?"
+        ) from failure
     if chosen is None or choose(timings, cores) is not chosen[0]:
         best = choose(timings, cores)
         chosen = (best, runner(best.plan))

@@ -24,6 +24,7 @@ import numpy as np
 from es_imgsearch.backoff import Stopped
 from es_imgsearch.embed import load_encoder
 from es_imgsearch.embed.backend import run_for_pictures
+from es_imgsearch.embed.loading import first_line
 from es_imgsearch.embed.network import Movable
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.embed.reduced import ReducedEncoder
@@ -56,7 +57,10 @@ class PictureEncoder(Protocol):
     def outputs(self, pixels: Pixels) -> Outputs: ...
 
     def warm_up(self) -> None:
-        """Load the model now, so that the first picture does not wait for it."""
+        """Load the model now, so that the first picture does not wait for it.
+
+        Raises EncodersFailed where it cannot be loaded, or the encoder's own ImgSearchError.
+        """
 
     def end(self) -> None:
         """No more comes; called by the thread that calls `outputs`."""
@@ -117,13 +121,30 @@ class EncoderHere:
 
     def warm_up(self) -> None:
         wanted = self._encoder.preparation
-        self.outputs(np.zeros((1, wanted.height, wanted.width, 3), np.uint8))
+        check_embeds(self, (wanted.height, wanted.width, 3))
 
     def end(self) -> None:
         """The model goes with the process."""
 
     def abandon(self) -> None:
         self._shared.abandon()
+
+
+def check_embeds(encoder: PictureEncoder, shape: tuple[int, ...]) -> None:
+    """Have a black picture of this shape embedded, which no model that works refuses.
+
+    Raises EncodersFailed where it is refused, or the encoder's own ImgSearchError.
+    """
+    try:
+        encoder.outputs(np.zeros((1, *shape), np.uint8))
+    except (ImgSearchError, Stopped):
+        raise
+    except Exception as error:
+        logger.debug("The encoder does not embed a black picture.", exc_info=True)
+        raise EncodersFailed(
+            f"The encoder can embed no picture ({_words(error)}): are its model and its libraries"
+            " whole, and is there memory enough?"
+        ) from error
 
 
 class EncoderEnded(Exception):
@@ -306,8 +327,7 @@ def _serve(connection: Connection, pickled: bytes, threads: int, parent: int) ->
             connection.send(_sendable(error))
             return
         except Exception as error:  # noqa: BLE001 - told to whoever asked; it is no picture's fault
-            words = f"{type(error).__name__}: {error}"[:400]
-            connection.send(EncodersFailed(f"The model cannot be loaded ({words})."))
+            connection.send(EncodersFailed(f"The model cannot be loaded ({_words(error)})."))
             return
         connection.send(Outputs(np.empty((0, 0), np.float32), ()))
         while True:
@@ -328,3 +348,7 @@ def _sendable(error: Exception) -> Exception:
     except Exception:  # noqa: BLE001 - an exception's own __reduce__ may raise anything
         return RuntimeError(f"{type(error).__name__}: {error}"[:400])
     return error
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"[:400]

@@ -13,7 +13,7 @@ from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Vectors
 from es_imgsearch.errors import ImgSearchError, ReadError
 from es_imgsearch.recent import Recent
 from es_imgsearch.records import Embedded, Picture, Region
-from es_imgsearch.stages.encoders import PictureEncoder
+from es_imgsearch.stages.encoders import PictureEncoder, check_embeds
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,10 @@ class VectorSource:
     def embedded(
         self, pictures: Sequence[Picture], encoder: PictureEncoder
     ) -> tuple[dict[str, Embedded], dict[str, ReadError]]:
-        """Vectors of these pictures by content, and the errors of those that have none."""
+        """Vectors of these pictures by content, and the errors of those that have none.
+
+        Raises EncodersFailed where that is not these pictures' fault.
+        """
         errors: dict[str, ReadError] = {}
         vectors: dict[str, Embedded] = {}
         for part in self._parts(pictures):
@@ -85,13 +88,17 @@ class VectorSource:
 def _embedded(
     pictures: Sequence[Picture], encoder: PictureEncoder, errors: dict[str, ReadError]
 ) -> dict[str, Embedded]:
-    """Vectors by content; a batch that fails is halved until the culprit stands alone."""
+    """Vectors by content; a batch that fails is halved until the culprit stands alone.
+
+    Raises EncodersFailed where the encoder embeds nothing: then no picture is the culprit.
+    """
     try:
         tiles = [tile.pixels for each in pictures for tile in each.tiles]
         vectors, fields = encoder.outputs(np.stack([*(each.pixels for each in pictures), *tiles]))
     except (ImgSearchError, Stopped):
         raise
     except Exception as error:
+        check_embeds(encoder, pictures[0].pixels.shape)
         if len(pictures) > 1:
             middle = len(pictures) // 2
             return _embedded(pictures[:middle], encoder, errors) | _embedded(

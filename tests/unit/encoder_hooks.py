@@ -91,5 +91,10 @@ class Dying(Colours):
         raise AssertionError
 
 
+def cannot_load(_pixels: Pixels) -> None:
+    """For `FakeEncoder.before_batch`: as if its weights were damaged."""
+    raise OSError("weights.bin ends too early\nat byte 17")
+
+
 def near(mean: np.ndarray, colour: tuple[int, int, int]) -> bool:
     return bool(abs(mean - colour).max() < 4)

@@ -18,6 +18,7 @@ from PIL import Image
 from es_imgsearch import pipeline
 from es_imgsearch.backoff import Outage, persist
 from es_imgsearch.errors import (
+    EncodersFailed,
     ImageMissing,
     IndexMissing,
     ReadersFailed,
@@ -380,6 +381,24 @@ def test_a_batch_the_encoder_cannot_take_is_halved_too(bench: Bench):
     assert bench.failure("b.png")["error_class"] == "embed_failed"
     assert bench.document("a.png")
     assert bench.document("c.png")
+
+
+def test_an_encoder_that_embeds_nothing_any_more_blames_no_picture(bench: Bench):
+    def short_of_memory(_pixels: np.ndarray) -> None:
+        raise MemoryError
+
+    bench.picture("a.png", "red")
+    bench.run("a.png")
+    bench.encoder.before_batch = short_of_memory
+    for name, colour in (("b.png", "green"), ("c.png", "blue")):
+        bench.picture(name, colour)
+    with pytest.raises(EncodersFailed, match=r"can embed no picture \(MemoryError"):
+        bench.run("b.png", "c.png")
+    assert bench.document("a.png")
+    for name in ("b.png", "c.png"):
+        for stored in (bench.document, bench.failure):
+            with pytest.raises(KeyError):
+                stored(name)
 
 
 def test_a_change_while_a_file_is_on_its_way_is_not_lost(bench: Bench):
