@@ -2,7 +2,8 @@
 
     reindex, reindex --back ──▶ mark: process, host, since; seen_at every half a minute
     a second one, --drop-old, --cancel ──▶ refused while the process runs
-    the same after a crash ──▶ at once on the same machine, else when the mark is stale
+    the same after a crash ──▶ at once where the process is known to be gone, else when the mark
+                               is stale
 
 Elasticsearch changes `_meta` without comparing it, so two processes that take over the same
 left-behind mark within the same milliseconds may both go on for a second; the one whose mark was
@@ -23,7 +24,7 @@ from typing import Any, Self
 from es_imgsearch.errors import AlreadyRunning, ImgSearchError
 from es_imgsearch.generations import Builder
 from es_imgsearch.mapping import Meta
-from es_imgsearch.process_identity import process_space, process_start
+from es_imgsearch.process_identity import process_space, process_start, runs
 from es_imgsearch.store import Store
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ logger = logging.getLogger(__name__)
 # state are worth.
 _FIRST_BEAT_SECONDS = 1.0
 _BEAT_SECONDS = 30.0
-# Of another machine it is not known whether a process runs; six beats that are missing say so,
-# clocks that differ by a minute or two do not.
+# Of a process of another machine, or a hidden one, it is not known whether it runs; six beats that
+# are missing say so, clocks that differ by a minute or two do not.
 STALE_SECONDS = 180.0
 # What an answer that does not come may hold up the end.
 _LAST_SECONDS = 5.0
@@ -44,11 +45,17 @@ _built_here: set[str] = set()
 
 def is_alive(builder: Builder) -> bool:
     """Whether it still builds, as far as this machine can tell."""
-    if builder.process_space is not None and builder.process_space == process_space():
-        if builder.process_id == os.getpid():
-            return builder.token in _built_here
-        return process_start(builder.process_id) == builder.process_start
-    return _now() < _stale_at(builder)
+    seen = _seen_alive(builder)
+    return _now() < _stale_at(builder) if seen is None else seen
+
+
+def _seen_alive(builder: Builder) -> bool | None:
+    """Whether its process is seen to build; None for one that cannot be seen from here."""
+    if builder.process_space is None or builder.process_space != process_space():
+        return None
+    if builder.process_id == os.getpid():
+        return builder.token in _built_here
+    return runs(builder.process_id, builder.process_start)
 
 
 def builder_to_dict(builder: Builder | None) -> dict[str, Any] | None:
@@ -179,7 +186,7 @@ def _check(meta: Meta, index: str, generation: str) -> None:
         return
     if_killed = (
         ""
-        if builder.process_space == process_space()
+        if _seen_alive(builder)
         else f" If it was killed, this can be run from {_iso(_stale_at(builder))} on."
     )
     raise AlreadyRunning(

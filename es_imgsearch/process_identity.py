@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_PROC = Path("/proc")
+
 # Of the fields of /proc/PID/stat behind the name, see proc_pid_stat(5).
 _STATE, _START_TIME = 0, 19
 # Ended; its parent has not asked yet what became of it.
@@ -28,11 +30,33 @@ def process_space() -> str | None:
 
 
 def process_start(process_id: int) -> int | None:
-    """When it began, in clock ticks since the system did; None where there is none that runs."""
+    """When it began, in clock ticks since the system did; None where none is seen that runs."""
+    fields = _told_of(process_id)
+    return None if fields is None or fields[_STATE] in _ENDED else int(fields[_START_TIME])
+
+
+def runs(process_id: int, start: int | None) -> bool | None:
+    """Whether the process that began then still runs.
+
+    None where that is hidden: a /proc mounted with ``hidepid`` shows a user none of another's
+    processes, see proc(5), and a signal tells only whether any process has the number.
+    """
+    if (fields := _told_of(process_id)) is not None:
+        return fields[_STATE] not in _ENDED and int(fields[_START_TIME]) == start
     try:
-        told = Path(f"/proc/{process_id}/stat").read_text("utf-8", "replace")
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return None
+
+
+def _told_of(process_id: int) -> list[str] | None:
+    """The fields of /proc/PID/stat behind the name; None where it cannot be read."""
+    try:
+        told = (_PROC / str(process_id) / "stat").read_text("utf-8", "replace")
     except OSError:
         return None
     # The name in front may hold blanks and parentheses.
-    fields = told.rpartition(")")[2].split()
-    return None if fields[_STATE] in _ENDED else int(fields[_START_TIME])
+    return told.rpartition(")")[2].split()
