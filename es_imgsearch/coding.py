@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,16 +21,13 @@ _SLACK = timedelta(minutes=10)
 
 
 def apply_codes(
-    store: Store,
-    *,
-    since: datetime | None = None,
-    on_page: Callable[[int, int], None] = lambda _seen, _changed: None,
+    store: Store, *, on_page: Callable[[int, int], None] = lambda _seen, _changed: None
 ) -> int:
     """Give every stored picture the code that the index's coder makes of its vector.
 
     Only documents whose code is missing or another one are written, so a run that was interrupted
-    is completed by the next.  `since` leaves out what was indexed before.  `on_page` hears how
-    many were seen and how many changed; the latter is returned.
+    is completed by the next.  `on_page` hears how many were seen and how many changed; the latter
+    is returned.
 
     Raises UsageError for an index without codes, GenerationSwitched where the index becomes
     another generation meanwhile, and errors of the store.
@@ -43,21 +40,18 @@ def apply_codes(
             raise UsageError(
                 f"Index {store.index!r} has no codes: make them with `es-imgsearch codes train`."
             )
-        among: list[dict[str, Any]] = []
-        if since is not None:
-            among.append({"range": {"indexed_at": {"gte": since.isoformat()}}})
-        return _recode(store, coder, among, on_page)
+        return _recode(store, coder, on_page=on_page)
 
 
 def complete_codes(store: Store, coder: Coder) -> int:
     """Code the pictures that have none; how many those were."""
-    return _recode(store, coder, [{"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}}])
+    return _recode(store, coder, {"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}})
 
 
 def _recode(
     store: Store,
     coder: Coder,
-    among: Sequence[Mapping[str, Any]],
+    *among: Mapping[str, Any],
     on_page: Callable[[int, int], None] = lambda _seen, _changed: None,
 ) -> int:
     filters = [{"exists": {"field": VECTOR_FIELD}}, *among]
@@ -93,7 +87,7 @@ class CodeFollower:
     """Tells a process that writes for long which coder its index has now."""
 
     def __init__(self, store: Store, coder: Coder | None) -> None:
-        """`coder` is the one that the process writes with."""
+        """`coder` is the one that the process writes with, `store` where it writes."""
         self._store = store
         self._coder = coder
         self._hash = None if coder is None else coder.hash
@@ -103,12 +97,14 @@ class CodeFollower:
         """The coder to write with from now on.
 
         The call after one that found another coder recodes what was written with the one before:
-        by then nothing of that is on its way.
+        by then nothing of that is on its way.  Whether another generation serves by now is for
+        the process to find out.
         """
         meta = self._store.info().meta
-        if meta.codes is not None and self._has_old_codes:
-            trained_at = datetime.fromisoformat(meta.codes.trained_at)
-            apply_codes(self._store, since=trained_at - _SLACK)
+        now = load_coder(self._store, meta) if self._has_old_codes else None
+        if meta.codes is not None and now is not None:
+            since = datetime.fromisoformat(meta.codes.trained_at) - _SLACK
+            _recode(self._store, now, {"range": {"indexed_at": {"gte": since.isoformat()}}})
             self._has_old_codes = False
         wanted = None if meta.codes is None else meta.codes.hash
         if wanted != self._hash:

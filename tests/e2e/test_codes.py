@@ -18,7 +18,7 @@ from es_imgsearch.cli import main
 from es_imgsearch.code_training import train_codes
 from es_imgsearch.codes import CODE_FIELD, Coder
 from es_imgsearch.coding import CodeFollower, apply_codes
-from es_imgsearch.errors import IndexConflict, LabelsInvalid, UsageError
+from es_imgsearch.errors import GenerationSwitched, IndexConflict, LabelsInvalid, UsageError
 from es_imgsearch.evaluation.labels import Labels, questions_of
 from es_imgsearch.exchange.exporting import export_pictures
 from es_imgsearch.exchange.importing import ImportOptions, import_pictures
@@ -323,6 +323,19 @@ def test_what_was_written_with_the_coder_before_is_recoded(search, filled):
     assert follower.current() is taken_up
     # The other one is too old to have been on its way.
     assert wrong_codes(filled) == ["0002.jpg"]
+
+
+def test_a_daemon_that_recodes_when_its_index_is_switched_tells_of_nobodys_command(search, filled):
+    train_codes(search, "lsh", bits=48)
+    kept = filled.pinned()
+    follower = CodeFollower(kept, coder_in(kept))
+    train_codes(search, labels=labels())
+    taken_up = follower.current()
+    following = filled.begin_next(filled.info().meta)
+    filled.switch_to(str(following.generation))
+    assert follower.current() is taken_up
+    with pytest.raises(GenerationSwitched, match=r"begin again\.$"):
+        kept.check_serving()
 
 
 # -- the command line --------------------------------------------------------------------------
