@@ -32,6 +32,18 @@ def note_passes(store: Store, passes: Mapping[str, Pass]) -> None:
     store.update_meta(lambda meta: _with_entries(meta, _passes(passes)))
 
 
+def is_alive(watched_by: Mapping[str, Any]) -> bool:
+    """Whether this daemon has told of itself in the last ten minutes; it was killed if not."""
+    silent_for = _now() - datetime.fromisoformat(watched_by["seen_at"])
+    return silent_for <= timedelta(seconds=2 * ALIVE_SECONDS)
+
+
+def is_watched(entry: Mapping[str, Any]) -> bool:
+    """Whether a daemon keeps the root that `_meta` has this entry of."""
+    watched_by = entry.get("watched_by")
+    return watched_by is not None and is_alive(watched_by)
+
+
 class Presence:
     """Tells of one daemon, from a thread of its own, until it is closed.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from es_imgsearch.building import builder_to_dict
 from es_imgsearch.codes import CODE_FIELD
-from es_imgsearch.presence import ALIVE_SECONDS
+from es_imgsearch.presence import is_alive
 from es_imgsearch.records import disk_path
 from es_imgsearch.store import Store
 from es_imgsearch.tuned import Tuning
@@ -97,9 +96,8 @@ def _generation(store: Store, name: str | None) -> dict[str, Any] | None:
 def _daemon(watched_by: Mapping[str, Any] | None) -> dict[str, Any]:
     if watched_by is None:
         return {"queue": None, "watched_by": None}
-    silent_for = datetime.now(tz=UTC) - datetime.fromisoformat(watched_by["seen_at"])
-    is_alive = silent_for <= timedelta(seconds=2 * ALIVE_SECONDS)
+    lives = is_alive(watched_by)
     return {
-        "queue": watched_by["queue"] if is_alive else None,
-        "watched_by": {**watched_by, "is_alive": is_alive},
+        "queue": watched_by["queue"] if lives else None,
+        "watched_by": {**watched_by, "is_alive": lives},
     }

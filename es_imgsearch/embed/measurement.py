@@ -191,8 +191,8 @@ def measure(
             chosen = (timings[-1], ready)
     if not timings and failure is not None:
         raise EncodersFailed(
-            f"The model runs in none of the ways that were tried ({first_line(failure)}): are it and"
-            " its libraries whole, and is there memory enough?"
+            f"The model runs in none of the ways that were tried ({first_line(failure)}): are it"
+            " and its libraries whole, and is there memory enough?"
         ) from failure
     if chosen is None or choose(timings, cores) is not chosen[0]:
         best = choose(timings, cores)

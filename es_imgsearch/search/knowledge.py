@@ -63,7 +63,9 @@ class Knowledge:
         except ImgSearchError:
             raise error from None
         now = IndexInfo.from_answer(answer, self._index)
-        if known is not None and known.info.name == now.name:
+        is_as_known = known is not None and known.info.name == now.name
+        # Hits of another one were met: it was switched there and back while this was asked.
+        if is_as_known and not isinstance(error, GenerationSwitched):
             return False
         self.latest = Known(now)
         return True

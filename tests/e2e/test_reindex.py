@@ -239,6 +239,55 @@ def test_no_search_fails_and_no_picture_is_lost(house: House, encoders: dict):
     assert changes.made > 10
 
 
+def test_a_file_that_goes_at_the_end_waits_for_its_daemon(house: House, encoders: dict):
+    """One of 13 pictures lacks, which is too many, until the daemon has deleted it."""
+    house.pictures(12)
+    synced(house)
+    # What is gone is deleted a second later at the earliest: a pass comes before that.
+    house.settings = house.settings.model_copy(update={"settle_seconds": 1.0, "encoder": None})
+    late: list[str] = []
+
+    def come_and_go(text: str) -> None:
+        if "pictures are in" in text:
+            path = house.picture("late.png", 99)
+            until(lambda: image_id("r", path.name) in ids_served(house))
+            path.unlink()
+            late.append(path.name)
+
+    keeper = Keeper(house)
+    try:
+        given = house.settings.model_copy(update={"encoder": "twin"})
+        done = reindex(house.store, given, note=come_and_go)
+    finally:
+        keeper.stop()
+    assert late
+    assert (done.switched, done.missing, done.pictures) == (True, (), 12)
+    assert ids_served(house) == ids_on_disk(house)
+
+
+def test_a_search_that_meets_a_switch_there_and_back(house: House, encoders: dict):
+    house.pictures(12)
+    synced(house)
+    picture = house.folder / "007.png"
+    with client(house) as search:
+        search.search_image(picture, k=1)
+        send, met = search._store.send, []
+
+        def between(request: Any) -> Any:
+            if "_search" not in request.path or met:
+                return send(request)
+            to(house, "twin")
+            answer = send(request)
+            met.append(answer["hits"]["hits"][0]["_index"])
+            go_back(house.store, house.settings)
+            return answer
+
+        search._store.send = between
+        hit = search.search_image(picture, k=1)[0]
+    assert met == [f"{house.store.index}-000002"]
+    assert (hit.relative_path, hit.score) == ("007.png", pytest.approx(1.0, abs=1e-5))
+
+
 def test_a_search_in_another_space_is_noticed_at_once(house: House, encoders: dict):
     """A client that knows the old generation asks the new one, of as many dims, of fewer, without
     text, and with it again."""
