@@ -9,8 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from es_imgsearch.backoff import Outage, Stopped, persist
@@ -21,7 +20,7 @@ from es_imgsearch.describe import chosen_describers
 from es_imgsearch.embed import Encoder
 from es_imgsearch.errors import ImgSearchError, StoreBusy
 from es_imgsearch.gone import Gone
-from es_imgsearch.mapping import Meta
+from es_imgsearch.pauses import Pauses
 from es_imgsearch.pipeline import Pipeline
 from es_imgsearch.presence import Presence, note_passes
 from es_imgsearch.reconcile import Kind, Seen, Unknown, differences, is_looked_at, walk
@@ -70,16 +69,11 @@ class Indexer:
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
         self.settler = Settler(settings.settle_seconds)
-        self.paused: dict[str, Pause] = {}
         # The last comparison of each root as a whole.
         self.passes: dict[str, Pass] = {}
         self.found = 0
         self._store = store
         self._settings = settings
-        # Pauses that this process has not told of may stand in `_meta` from one before.
-        self._pause_told: set[str] = set()
-        # How often deletions had been allowed when the pause was told.
-        self._allowed: dict[str, int] = {}
         self._unknown_told: set[tuple[str, str]] = set()
         self._gone = {
             root.name: Gone(settings.settle_seconds, lambda: self.comparisons_asked())
@@ -106,7 +100,13 @@ class Indexer:
             grid=grid,
             coder=coder,
         )
+        self._pauses = Pauses(store, self.pipeline.closing, self.outage)
         self._code_follower = CodeFollower(store, coder)
+
+    @property
+    def paused(self) -> Mapping[str, Pause]:
+        """Why deletions wait, by the name of their root."""
+        return self._pauses.standing
 
     @property
     def counts(self) -> Counts:
@@ -256,24 +256,9 @@ class Indexer:
 
         What they lack is judged afresh; the caller compares them.
         """
-        paused = [root for root in self.roots if root.name in self.paused]
-        if not paused:
-            return []
-        entries = self._store.info().meta.roots
-        ended = []
-        for root in paused:
-            entry = entries.get(root.name, {})
-            if "deletions_paused" in entry:
-                continue
-            if entry.get("deletions_allowed", 0) > self._allowed.get(root.name, 0):
-                ended.append(root)
-            else:
-                # Nobody allowed anything: another writer of `_meta` came between.
-                self._enter_pause(root, self.paused[root.name])
+        ended = self._pauses.ended(self.roots)
         for root in ended:
             self._deletions.resume(root)
-            del self.paused[root.name]
-            logger.warning("Deletions in %r go on.", root.name)
         return ended
 
     def follow_codes(self) -> None:
@@ -308,7 +293,7 @@ class Indexer:
             self.pipeline.closing,
             self.outage,
         )
-        self._tell_pause(root, result.pause, is_complete)
+        self._pauses.tell(root, result.pause, is_complete=is_complete)
         self.counts.deleted += result.pictures
         for path in result.paths:
             change = Change(root, path, time.time())
@@ -319,53 +304,12 @@ class Indexer:
             ):
                 self.settler.offer(Hint(root, path, HintKind.TOUCHED), change.detected_at)
 
-    def _tell_pause(self, root: Root, pause: Pause | None, is_complete: bool) -> None:
-        before = self.paused.get(root.name)
-        is_known = root.name in self._pause_told or not (pause or is_complete)
-        if pause == before and is_known:
-            return
-        if pause is not None:
-            self.paused[root.name] = pause
-            if before is None or before.kind != pause.kind:
-                logger.warning("%s", pause.words(root, self._store.index))
-        elif before is not None:
-            del self.paused[root.name]
-            logger.warning("Deletions in %r go on.", root.name)
-        self._enter_pause(root, pause)
-        self._pause_told.add(root.name)
-
-    def _enter_pause(self, root: Root, pause: Pause | None) -> None:
-        meta = persist(
-            lambda: self._store.update_meta(lambda meta: _with_pause(meta, root.name, pause)),
-            self.pipeline.closing,
-            self.outage,
-        )
-        self._allowed[root.name] = meta.roots.get(root.name, {}).get("deletions_allowed", 0)
-
     def _note_gone(self, change: Change) -> None:
         self._gone[change.root.name].note(change.relative_path)
 
     def _note_unsettled(self, change: Change) -> None:
         hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
         self.settler.offer(hint, change.detected_at)
-
-
-def _with_pause(meta: Meta, name: str, pause: Pause | None) -> Meta:
-    """The end of a pause leaves a mark, since its absence alone may be a lost update."""
-    if name not in meta.roots:
-        return meta  # released meanwhile
-    entry = {key: value for key, value in meta.roots[name].items() if key != "deletions_paused"}
-    if pause is None and "deletions_paused" in meta.roots[name]:
-        entry["deletions_allowed"] = entry.get("deletions_allowed", 0) + 1
-    if pause is not None:
-        before = meta.roots[name].get("deletions_paused", {})
-        since = before.get("since") or datetime.now(tz=UTC).isoformat(timespec="seconds")
-        entry["deletions_paused"] = {
-            "reason": pause.reason,
-            "pictures": pause.pictures,
-            "since": since,
-        }
-    return replace(meta, roots={**meta.roots, name: entry})
 
 
 def sync(indexer: Indexer) -> list[Pass]:
