@@ -26,20 +26,19 @@ from es_imgsearch.documents import failure_document, picture_document
 from es_imgsearch.embed import Encoder, batch_size
 from es_imgsearch.errors import ReadError, ReadersFailed, StoreError
 from es_imgsearch.read import Skipped
-from es_imgsearch.recent import Recent
 from es_imgsearch.records import Change, Embedded, FileState, Picture
 from es_imgsearch.regions import Grid
 from es_imgsearch.settings import Settings
 from es_imgsearch.stages.describing import DescribeStage
 from es_imgsearch.stages.embedding import EmbedStage
 from es_imgsearch.stages.encoders import OneAtATime, encoders_for
-from es_imgsearch.stages.jobs import UNKNOWN, Counts, Job, Ready, Result, Signature, look, places
+from es_imgsearch.stages.in_flight import InFlight
+from es_imgsearch.stages.jobs import Counts, Job, Ready, Result, look, places
 from es_imgsearch.stages.vectors import VectorSource
 from es_imgsearch.stages.workers import Outcome, ReadPlan, ReadWorkers
 from es_imgsearch.stages.writing import WriteStage
 from es_imgsearch.store import Store, Write
 
-_RECENT_FILES = 50_000
 _PLACE_WAIT_SECONDS = 0.2
 
 # What the end itself may take of the seconds that `close` is given.
@@ -78,17 +77,12 @@ class Pipeline:
         # Nothing more is taken in; then (when `stopping`) nothing more is done.
         self.closing = threading.Event()
         self.stopping = threading.Event()
+        # Of the counts.
         self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
-        self._places = threading.BoundedSemaphore(places(settings, encoder, grid))
+        self._in_flight = InFlight(places(settings, encoder, grid))
         self._drained: bool | None = None
-        self._jobs: dict[str, Job] = {}
         # Jobs whose files the workers have not answered for.
         self._reading = 0
-        self._next_ticket = 0
-        # With the time of the acknowledgement.
-        self._files: Recent[tuple[Signature, float]] = Recent(_RECENT_FILES)
-        self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
         self._encoder = OneAtATime(encoder)
         self._describing = DescribeStage(
             store,
@@ -142,68 +136,47 @@ class Pipeline:
         Raises Stopped when the pipeline is closing, or what ended it.
         """
         self._check()
-        while not self._places.acquire(timeout=_PLACE_WAIT_SECONDS):
+        while not self._in_flight.take_place(_PLACE_WAIT_SECONDS):
             self._check()
         signature = look(change)
-        job: Job | None = None
-        with self._lock:
-            waiting = self._jobs.get(change.image_id)
-            if waiting is not None:
-                waiting.again = change
-            elif signature is not None and not self._is_done(change, signature, listed_at):
-                job = self._jobs[change.image_id] = Job(change, signature, self._next_ticket)
-                self._next_ticket += 1
+        job, joins = self._in_flight.begin(change, signature, listed_at)
         if job is not None:
             self._read(job)
             return
-        self._places.release()
         self._check()
-        if waiting is None and signature is None:
+        if signature is None and not joins:
             self._on_gone(change)
 
     def no_pictures(self) -> dict[str, FileState]:
         """Ids of files that were looked at and are no pictures, in the state they had."""
-        with self._lock:
-            return self._no_pictures.snapshot()
+        return self._in_flight.no_pictures()
 
     @property
     def ticket(self) -> int:
         """A mark in time: `settled_until` reaches it when all before it is acknowledged."""
-        with self._lock:
-            return self._next_ticket
+        return self._in_flight.ticket
 
     @property
     def settled_until(self) -> int:
-        with self._lock:
-            return min((job.ticket for job in self._jobs.values()), default=self._next_ticket)
+        return self._in_flight.settled_until
 
     @property
     def in_flight(self) -> int:
-        with self._lock:
-            return len(self._jobs)
+        return len(self._in_flight)
 
     def wait_idle(self, timeout_seconds: float | None = None) -> bool:
         """Wait until nothing is in flight; False when the time ran out.
 
         Raises what ended the pipeline, if something did.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        with self._idle:
-            while self._jobs and self.fatal is None:
-                left = 0.5 if deadline is None else min(0.5, deadline - time.monotonic())
-                if left <= 0:
-                    return False
-                self._idle.wait(left)
+        is_idle = self._in_flight.wait_idle(timeout_seconds, lambda: self.fatal is not None)
         if self.fatal is not None:
             raise self.fatal
-        return True
+        return is_idle
 
     def forget(self, change: Change) -> None:
         """The document of this path was deleted; the same file back again is new."""
-        with self._lock:
-            self._files.forget(change.image_id)
-            if (job := self._jobs.get(change.image_id)) is not None:
-                job.in_doubt = True
+        self._in_flight.forget(change)
 
     def close(self, *, within_seconds: float = 0.0) -> bool:
         """End within so many seconds, most of them for what is in flight; False if some was left.
@@ -231,16 +204,6 @@ class Pipeline:
 
     # -- stages ----------------------------------------------------------------------------
 
-    def _is_done(
-        self, change: Change, signature: Signature, listed_at: float | None = None
-    ) -> bool:
-        if signature is UNKNOWN or self._no_pictures.get(change.image_id) == signature.state:
-            return True
-        done = self._files.get(change.image_id)
-        if done is None or done[0] != signature:
-            return False
-        return listed_at is None or done[1] >= listed_at
-
     def _read(self, job: Job) -> None:
         path = job.change.root.absolute(job.change.relative_path)
         with self._lock:
@@ -256,7 +219,6 @@ class Pipeline:
             raise
 
     def _was_read(self, job: Job, outcome: Outcome) -> None:
-        image_id = job.change.image_id
         with self._lock:
             # Before it is passed on: whoever takes it shall not wait for a file that does not come.
             self._reading -= 1
@@ -269,8 +231,8 @@ class Pipeline:
             self._fail(job, outcome)
         else:
             if outcome is Skipped.NOT_A_PICTURE:
+                self._in_flight.note_no_picture(job)
                 with self._lock:
-                    self._no_pictures.keep(image_id, job.signature.state)
                     self.counts.not_pictures += 1
             self._finish(job)
             if self.stopping.is_set():
@@ -322,47 +284,18 @@ class Pipeline:
         )
 
     def _acknowledged(self, ready: Ready) -> None:
-        job = ready.job
         with self._lock:
             setattr(self.counts, ready.counts_as, getattr(self.counts, ready.counts_as) + 1)
-        now = look(job.change)
-        with self._lock:
-            if now is not None and now.state == ready.state and not job.in_doubt:
-                self._files.keep(job.change.image_id, (now, time.monotonic()))
-                self._no_pictures.forget(job.change.image_id)
-            elif job.again is None:
-                # It changed while it was on its way: once more, in the place it already has.
-                job.again = Change(job.change.root, job.change.relative_path, time.time())
-            job.in_doubt = False
-        self._finish(job)
+        self._in_flight.note_stored(ready.job, ready.state)
+        self._finish(ready.job)
 
     def _finish(self, job: Job) -> None:
         """Give the place back, or go on with the change that came meanwhile."""
-        while True:
-            again = job.again
-            now = None if again is None else look(again)
-            with self._idle:
-                if job.again is not again:
-                    continue
-                job.again = None
-                repeat = (
-                    again is not None
-                    and now is not None
-                    and not self.closing.is_set()
-                    and not self._is_done(again, now)
-                )
-                if repeat and again is not None and now is not None:
-                    job.change, job.signature = again, now
-                else:
-                    self._jobs.pop(job.change.image_id, None)
-                    self._idle.notify_all()
-                break
-        if repeat:
+        repeats, gone = self._in_flight.end(job, may_repeat=lambda: not self.closing.is_set())
+        if repeats:
             self._read(job)
-            return
-        self._places.release()
-        if again is not None and now is None and not self.stopping.is_set():
-            self._on_gone(again)
+        elif gone is not None and not self.stopping.is_set():
+            self._on_gone(gone)
 
     # -- running ---------------------------------------------------------------------------
 
@@ -379,6 +312,5 @@ class Pipeline:
         except Stopped:
             return
         except BaseException as error:  # noqa: BLE001 - told to whoever waits, and ends the process
-            with self._idle:
-                self.fatal = error
-                self._idle.notify_all()
+            self.fatal = error
+            self._in_flight.wake()

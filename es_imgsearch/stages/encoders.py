@@ -131,12 +131,13 @@ class EncoderHere:
 
 
 def check_embeds(encoder: PictureEncoder, shape: tuple[int, ...]) -> None:
-    """Have a black picture of this shape embedded, which no model that works refuses.
+    """Have a black picture of this shape embedded, which every model does that works.
 
-    Raises EncodersFailed where it is refused, or the encoder's own ImgSearchError.
+    Raises EncodersFailed where it has no vector of finite numbers, or the encoder's own
+    ImgSearchError.
     """
     try:
-        encoder.outputs(np.zeros((1, *shape), np.uint8))
+        vectors, _ = encoder.outputs(np.zeros((1, *shape), np.uint8))
     except (ImgSearchError, Stopped):
         raise
     except Exception as error:
@@ -145,6 +146,11 @@ def check_embeds(encoder: PictureEncoder, shape: tuple[int, ...]) -> None:
             f"The encoder can embed no picture ({_words(error)}): are its model and its libraries"
             " whole, and is there memory enough?"
         ) from error
+    if not np.isfinite(vectors).all():
+        raise EncodersFailed(
+            "The encoder gives even a black picture a vector that is not finite: is its model"
+            " whole, and does it run with the setting dtype = float32?"
+        )
 
 
 class EncoderEnded(Exception):

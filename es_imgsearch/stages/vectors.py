@@ -118,6 +118,8 @@ def _embedded(
             having = [each for each in regions if _has_direction(each.vector)]
             found[picture.content_id] = Embedded(vector, given, having)
         else:
+            if not np.isfinite(vector).all():
+                check_embeds(encoder, picture.pixels.shape)
             errors[picture.content_id] = ReadError(
                 "embed_failed", "The encoder gave a vector that is zero or not finite."
             )

@@ -38,6 +38,7 @@ def test_sync_ends_with_one_line(house: House, encoders: dict[str, FakeEncoder],
     assert house.differing() == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_watch_ends(house: House, encoders: dict[str, FakeEncoder]):
     house.pictures(5)
     encoders["fake"].before_batch = cannot_load

@@ -383,22 +383,32 @@ def test_a_batch_the_encoder_cannot_take_is_halved_too(bench: Bench):
     assert bench.document("c.png")
 
 
-def test_an_encoder_that_embeds_nothing_any_more_blames_no_picture(bench: Bench):
+def test_an_encoder_that_embeds_nothing_any_more_blames_no_picture(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+):
     def short_of_memory(_pixels: np.ndarray) -> None:
         raise MemoryError
 
-    bench.picture("a.png", "red")
-    bench.run("a.png")
-    bench.encoder.before_batch = short_of_memory
-    for name, colour in (("b.png", "green"), ("c.png", "blue")):
-        bench.picture(name, colour)
-    with pytest.raises(EncodersFailed, match=r"can embed no picture \(MemoryError"):
-        bench.run("b.png", "c.png")
-    assert bench.document("a.png")
-    for name in ("b.png", "c.png"):
-        for stored in (bench.document, bench.failure):
-            with pytest.raises(KeyError):
-                stored(name)
+    def overflown(pixels: np.ndarray) -> np.ndarray:
+        return np.full((len(pixels), FakeEncoder.dims), np.nan, np.float32)
+
+    for name, broken, words in (
+        ("before_batch", short_of_memory, r"can embed no picture \(MemoryError"),
+        ("_vectors", overflown, r"even a black picture .* not finite"),
+    ):
+        bench = make_bench()
+        bench.picture("a.png", "red")
+        bench.run("a.png")
+        monkeypatch.setattr(bench.encoder, name, broken)
+        for each, colour in (("b.png", "green"), ("c.png", "blue")):
+            bench.picture(each, colour)
+        with pytest.raises(EncodersFailed, match=words):
+            bench.run("b.png", "c.png")
+        assert bench.document("a.png")
+        for each in ("b.png", "c.png"):
+            for stored in (bench.document, bench.failure):
+                with pytest.raises(KeyError):
+                    stored(each)
 
 
 def test_a_change_while_a_file_is_on_its_way_is_not_lost(bench: Bench):
