@@ -77,7 +77,7 @@ class Pipeline:
         # Nothing more is taken in; then (when `stopping`) nothing more is done.
         self.closing = threading.Event()
         self.stopping = threading.Event()
-        # Of the counts.
+        # Of the counts and of `_reading`.
         self._lock = threading.Lock()
         self._in_flight = InFlight(places(settings, encoder, grid))
         self._drained: bool | None = None

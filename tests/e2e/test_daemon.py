@@ -558,6 +558,8 @@ def test_stopping_while_elasticsearch_is_away(house: House, proxy: Proxy, waits_
         url=f"http://127.0.0.1:{proxy.port}", queue_size=5, shutdown_seconds=1.0
     ) as daemon:
         house.settle()
+        # The first comparison asks what may be deleted; the loop would wait with that.
+        until(lambda: not any(daemon.indexer._gone.values()))
         proxy.refuse()
         if waits_with == "additions":
             for n in range(30):
