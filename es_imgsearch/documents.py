@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from es_imgsearch.codes import CODE_FIELD
 from es_imgsearch.errors import ReadError
 from es_imgsearch.mapping import VECTOR_FIELD
-from es_imgsearch.records import Change, Embedded, FileState, Picture, stored_path
+from es_imgsearch.records import Change, Embedded, FileState, Picture, Region, stored_path
 from es_imgsearch.regions import REGIONS_FIELD
 
 # `folder` of a file that lies in the root itself; an empty keyword cannot be seen in Kibana.
@@ -51,10 +52,13 @@ def vector_fields(embedded: Embedded) -> dict[str, Any]:
     """The vectors of a picture, as its document holds them."""
     fields: dict[str, Any] = {VECTOR_FIELD: embedded.vector}
     if embedded.regions:
-        fields[REGIONS_FIELD] = [
-            {"box": list(each.box), "embedding": each.vector} for each in embedded.regions
-        ]
+        fields[REGIONS_FIELD] = region_fields(embedded.regions)
     return fields
+
+
+def region_fields(regions: Sequence[Region]) -> list[dict[str, Any]]:
+    """The regions of a picture, as its document holds them."""
+    return [{"box": list(each.box), "embedding": each.vector} for each in regions]
 
 
 def failure_document(change: Change, error: ReadError, state: FileState | None) -> dict[str, Any]:

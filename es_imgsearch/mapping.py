@@ -166,10 +166,7 @@ def loading_body(body: Mapping[str, Any]) -> dict[str, Any]:
     512 dims where growing them takes 115 s.  `flat` may become any other type, never the reverse
     (elasticsearch #106591).
     """
-    properties = {
-        name: {**each, "index_options": {"type": "flat"}} if "index_options" in each else each
-        for name, each in body["mappings"]["properties"].items()
-    }
+    properties = _without_graphs(body["mappings"]["properties"])
     settings = {
         **body["settings"],
         "refresh_interval": "-1",
@@ -177,6 +174,17 @@ def loading_body(body: Mapping[str, Any]) -> dict[str, Any]:
         "number_of_replicas": 0,
     }
     return {"settings": settings, "mappings": {**body["mappings"], "properties": properties}}
+
+
+def _without_graphs(properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, each in properties.items():
+        made[name] = dict(each)
+        if "index_options" in each:
+            made[name]["index_options"] = {"type": "flat"}
+        if "properties" in each:
+            made[name]["properties"] = _without_graphs(each["properties"])
+    return made
 
 
 def background_body(seal: Seal) -> dict[str, Any]:

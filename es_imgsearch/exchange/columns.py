@@ -12,8 +12,9 @@ import numpy.typing as npt
 import orjson
 
 from es_imgsearch.codes import CODE_FIELD
+from es_imgsearch.exchange.region_values import EMBEDDING, RegionValues, regions_of
 from es_imgsearch.mapping import Seal
-from es_imgsearch.regions import REGIONS_FIELD
+from es_imgsearch.regions import MOST_REGIONS, REGIONS_FIELD, Grid
 
 # Where a file keeps `Origin`: a key of Parquet's schema metadata, an attribute of HDF5's root.
 METADATA_KEY = "es_imgsearch"
@@ -38,33 +39,46 @@ class Kind(StrEnum):
     BOOL = "bool"
     JSON = "json"
     VECTOR = "vector"
+    REGIONS = "regions"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One field in a file.  `dims` is the length of a vector, 0 for everything else."""
+    """One field in a file.
+
+    `dims` is the length of a vector, 0 for everything else; `vectors` is how many of them a row
+    has at most.
+    """
 
     name: str
     kind: Kind
     dims: int = 0
+    vectors: int = 1
+
+    @property
+    def floats(self) -> int:
+        """How many a row has at most."""
+        return self.dims * self.vectors
 
 
 # A list with None where nothing is; of vectors float32 of shape (n, dims) with rows of NaN there,
 # or a list where the file does not promise that all have one length.
-Values = list[Any] | npt.NDArray[np.float32]
+Values = list[Any] | npt.NDArray[np.float32] | RegionValues
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a file's vectors come from: what makes them comparable with others, or not.
 
-    `roots` maps the roots' names to `path` and `host`, as `_meta` does.
+    `roots` maps the roots' names to `path` and `host`, as `_meta` does.  `grid` says which regions
+    the pictures have, None where the file has no such column.
     """
 
     seal: Seal
     similarity: str
     profile: str
     roots: Mapping[str, Mapping[str, Any]]
+    grid: Grid | None = None
 
     def to_json(self) -> str:
         body = {"format_version": _FORMAT_VERSION, **_plain(self)}
@@ -84,6 +98,7 @@ class Origin:
             similarity=str(body["similarity"]),
             profile=str(body["profile"]),
             roots={name: dict(entry) for name, entry in body["roots"].items()},
+            grid=Grid.from_body(body.get("regions")),
         )
 
 
@@ -96,23 +111,30 @@ def _plain(origin: Origin) -> dict[str, Any]:
             name: {"path": entry["path"], "host": entry["host"]}
             for name, entry in origin.roots.items()
         },
+        **({"regions": origin.grid.to_body()} if origin.grid else {}),
     }
 
 
-def columns_of(properties: Mapping[str, Mapping[str, Any]]) -> list[Column]:
+def columns_of(
+    properties: Mapping[str, Mapping[str, Any]], grid: Grid | None = None
+) -> list[Column]:
     """A column for each field; a bit vector is text, its hexadecimal digits.
 
-    Regions are left out: boxes without their vectors would be of no use where they are read.  So
-    are codes, which another index makes with a coder of its own.
+    Codes are left out: another index makes them with a coder of its own.  `grid` says how many
+    regions a row has at most.
     """
+    most_regions = MOST_REGIONS if grid is None else grid.count
     return [
-        _column(name, mapping)
+        _column(name, mapping, most_regions)
         for name, mapping in properties.items()
-        if name not in {REGIONS_FIELD, CODE_FIELD}
+        if name != CODE_FIELD
     ]
 
 
-def _column(name: str, mapping: Mapping[str, Any]) -> Column:
+def _column(name: str, mapping: Mapping[str, Any], most_regions: int) -> Column:
+    if name == REGIONS_FIELD:
+        dims = int(mapping["properties"][EMBEDDING]["dims"])
+        return Column(name, Kind.REGIONS, dims, most_regions)
     # The server leaves the type of an object out.
     kind = str(mapping.get("type", "object"))
     if kind == "dense_vector":
@@ -140,6 +162,8 @@ def values_of(
     for column in columns:
         if column.kind is Kind.VECTOR:
             values[column.name] = _matrix(column, hits)
+        elif column.kind is Kind.REGIONS:
+            values[column.name] = regions_of(hits, column.dims)
         elif column.name in bit_vectors:
             values[column.name] = [_bits(hit, column.name) for hit in hits]
         else:

@@ -16,12 +16,14 @@ from es_imgsearch.backoff import Outage, persist
 from es_imgsearch.errors import ImgSearchError, UsageError
 from es_imgsearch.exchange.columns import Column, Kind, Origin, columns_of, values_of
 from es_imgsearch.exchange.files import check_writable, open_writer
+from es_imgsearch.regions import REGIONS_FIELD
 from es_imgsearch.store import IndexInfo, Store
 
 # A row without either could not be told from another.
 _ALWAYS = ("root", "relative_path")
 
-# Floats a page: 2,048 rows of 512 dims, about 13 MB of JSON and 40 MB of Python lists.
+# Floats a page: 2,048 rows of 512 dims, about 13 MB of JSON and 40 MB of Python lists; fewer rows
+# where each has vectors of its regions, too.
 _PAGE_FLOATS = 2**20
 _LARGEST_PAGE = 10_000
 
@@ -36,9 +38,9 @@ def export_pictures(
 ) -> int:
     """Write the documents that pass these clauses to `path`; how many there were.
 
-    Without `fields` all of them, the vectors too; `root` and `relative_path` always.  Memory is
-    one page.  Raises UsageError for a field that is not mapped, LibraryMissing, ImgSearchError
-    where the file cannot be written.
+    Without `fields` all of them, vectors and regions too; `root` and `relative_path` always.
+    Memory is one page.  Raises UsageError for a field that is not mapped, LibraryMissing,
+    ImgSearchError where the file cannot be written.
     """
     check_writable(path)
     # A file of vectors of two encoders would be of no use.
@@ -68,10 +70,13 @@ def _write(
     bits = [n for n, mapping in info.properties.items() if mapping.get("element_type") == "bit"]
     names = [each.name for each in columns]
     vectors = [each.name for each in columns if each.kind is Kind.VECTOR or each.name in bits]
-    plain = [name for name in names if name not in vectors]
-    floats = sum(each.dims for each in columns)
+    with_regions = REGIONS_FIELD in names
+    plain = [name for name in names if name not in {*vectors, REGIONS_FIELD}]
+    floats = sum(each.floats for each in columns)
     size = min(_LARGEST_PAGE, max(1, _PAGE_FLOATS // max(1, floats)))
-    origin = Origin(info.meta.seal, info.meta.similarity, info.meta.profile, info.meta.roots)
+    meta = info.meta
+    grid = meta.grid if with_regions else None
+    origin = Origin(meta.seal, meta.similarity, meta.profile, meta.roots, grid)
     never, outage = threading.Event(), Outage()
     store.refresh()
     writer = open_writer(path, columns, origin, at=partial)
@@ -80,7 +85,12 @@ def _write(
         while True:
             hits = persist(
                 lambda after=after: store.page(  # type: ignore[misc]
-                    filters, fields=plain, vectors=vectors, size=size, after=after
+                    filters,
+                    fields=plain,
+                    vectors=vectors,
+                    size=size,
+                    after=after,
+                    with_regions=with_regions,
                 ),
                 never,
                 outage,
@@ -97,7 +107,7 @@ def _write(
 
 
 def _chosen(info: IndexInfo, fields: Sequence[str]) -> list[Column]:
-    every = columns_of(info.properties)
+    every = columns_of(info.properties, info.meta.grid)
     if not fields:
         return every
     if unknown := sorted(set(fields) - info.properties.keys()):

@@ -24,6 +24,9 @@ class Reader(Protocol):
     dims: Mapping[str, int]
     """Lengths of the vectors of columns that hold vectors of one length."""
 
+    regions: frozenset[str]
+    """The columns whose values are `RegionValues`."""
+
     origin: Origin | None
     """None where another program wrote the file."""
 

@@ -1,6 +1,8 @@
 """HDF5: one dataset a field in the group `fields`, beside it in `present` which rows have it.
 
-Lists and maps are JSON text.  A file of another program may have its datasets at the top.
+Lists and maps are JSON text.  Regions are a group of three datasets: `box` and `embedding` have a
+row for each region, and those of row n are offsets[n] to offsets[n + 1].  A file of another program
+may have its datasets at the top.
 Format: https://docs.hdfgroup.org/; written and read by h5py.
 """
 
@@ -23,8 +25,11 @@ from es_imgsearch.exchange.columns import (
     Origin,
     Values,
 )
+from es_imgsearch.exchange.region_values import BOX, EMBEDDING, RegionValues
 
 _FIELDS, _PRESENT = "fields", "present"
+_OFFSETS = "offsets"
+_REGION_PARTS = {BOX, EMBEDDING, _OFFSETS}
 
 # A chunk is the least a dataset takes on disk, and there are about 60 of them.
 _CHUNK_BYTES = 2**18
@@ -46,14 +51,19 @@ class Hdf5Writer:
         self._columns = [*columns, Column(REST_COLUMN, Kind.JSON)]
         self._file = self._h5py.File(path, "w")
         self._file.attrs[METADATA_KEY] = origin.to_json()
-        self._rows = 0
         for column in self._columns:
+            if column.kind is Kind.REGIONS:
+                self._create_regions(column)
+                continue
             self._create(_FIELDS, column, self._type(column))
             self._create(_PRESENT, Column(column.name, Kind.BOOL), np.dtype(bool))
 
     def write(self, values: Mapping[str, Values]) -> None:
         for column in self._columns:
             given = values[column.name]
+            if isinstance(given, RegionValues):
+                self._append_regions(column, given)
+                continue
             if isinstance(given, np.ndarray):
                 present = np.logical_not(np.isnan(given).all(axis=1))
                 filled: Any = np.where(present[:, None], given, np.float32(0))
@@ -65,34 +75,48 @@ class Hdf5Writer:
                         None if each is None else orjson.dumps(each).decode() for each in given
                     ]
                 filled = [empty if each is None else each for each in given]
-            self._append(_FIELDS, column, filled, len(given))
-            self._append(_PRESENT, column, present, len(given))
-        self._rows += len(given)
+            self._extend(self._file[f"{_FIELDS}/{column.name}"], filled)
+            self._extend(self._file[f"{_PRESENT}/{column.name}"], present)
 
     def close(self) -> None:
         self._file.close()
 
     def _create(self, group: str, column: Column, kind: Any) -> None:
-        rows = _CELL_CHUNK_ROWS
-        tail: tuple[int, ...] = ()
-        if column.dims:
-            tail, rows = (column.dims,), max(1, _CHUNK_BYTES // (4 * column.dims))
-        dataset = self._file.create_dataset(
-            f"{group}/{column.name}",
+        dataset = self._dataset(f"{group}/{column.name}", kind, column.dims)
+        dataset.attrs["kind"] = column.kind.value
+
+    def _create_regions(self, column: Column) -> None:
+        place = f"{_FIELDS}/{column.name}"
+        self._dataset(f"{place}/{BOX}", np.int32, 4)
+        self._dataset(f"{place}/{EMBEDDING}", np.float32, column.dims)
+        self._extend(self._dataset(f"{place}/{_OFFSETS}", np.int64), np.zeros(1, np.int64))
+
+    def _append_regions(self, column: Column, given: RegionValues) -> None:
+        place = self._file[f"{_FIELDS}/{column.name}"]
+        offsets = given.offsets[1:] + len(place[BOX])
+        for name, values in ((BOX, given.boxes), (EMBEDDING, given.vectors), (_OFFSETS, offsets)):
+            self._extend(place[name], values)
+
+    def _dataset(self, place: str, kind: Any, dims: int = 0) -> Any:
+        """An empty dataset that may grow, of vectors if they have dims."""
+        tail = (dims,) if dims else ()
+        rows = max(1, _CHUNK_BYTES // (4 * dims)) if dims else _CELL_CHUNK_ROWS
+        return self._file.create_dataset(
+            place,
             shape=(0, *tail),
             maxshape=(None, *tail),
             chunks=(rows, *tail),
             dtype=kind,
             # Floats that never repeat do not shrink.
-            compression=None if column.dims else "lzf",
+            compression=None if dims else "lzf",
         )
-        dataset.attrs["kind"] = column.kind.value
 
-    def _append(self, group: str, column: Column, values: Any, rows: int) -> None:
-        dataset = self._file[f"{group}/{column.name}"]
-        dataset.resize(self._rows + rows, axis=0)
-        if rows:
-            dataset[self._rows :] = values
+    @staticmethod
+    def _extend(dataset: Any, values: Any) -> None:
+        before = len(dataset)
+        dataset.resize(before + len(values), axis=0)
+        if len(values):
+            dataset[before:] = values
 
     def _type(self, column: Column) -> Any:
         if self._is_text(column):
@@ -124,16 +148,24 @@ class Hdf5Reader:
         self._datasets = {
             name: each for name, each in place.items() if isinstance(each, self._h5py.Dataset)
         }
+        self._regions = {
+            name: {part: each[part] for part in _REGION_PARTS}
+            for name, each in place.items()
+            if isinstance(each, self._h5py.Group) and each.keys() >= _REGION_PARTS
+        }
+        self.regions = frozenset(self._regions)
         self._present = self._file.get(_PRESENT, {}) if place is not self._file else {}
         lengths = {
             name: each.shape[0] if each.shape else 0 for name, each in self._datasets.items()
         }
+        lengths |= {name: len(parts[_OFFSETS]) - 1 for name, parts in self._regions.items()}
         if len(set(lengths.values())) > 1:
             raise _invalid(path, ValueError(f"its datasets have different lengths: {lengths}"))
         self.rows: int = max(lengths.values(), default=0)
-        self.names: Sequence[str] = list(self._datasets)
+        self.names: Sequence[str] = [*self._datasets, *self._regions]
+        vectors = self._datasets | {name: parts[EMBEDDING] for name, parts in self._regions.items()}
         self.dims: Mapping[str, int] = {
-            name: each.shape[1] for name, each in self._datasets.items() if len(each.shape) == 2
+            name: each.shape[1] for name, each in vectors.items() if len(each.shape) == 2
         }
 
     def batches(self, names: Sequence[str], size: int) -> Iterator[dict[str, Values]]:
@@ -148,6 +180,8 @@ class Hdf5Reader:
         self._file.close()
 
     def _values(self, name: str, rows: slice) -> Values:
+        if name in self._regions:
+            return self._region_values(self._regions[name], rows)
         dataset = self._datasets[name]
         present = self._present[name][rows] if name in self._present else None
         if len(dataset.shape) == 2 and dataset.dtype.kind in "fiu":
@@ -164,6 +198,15 @@ class Hdf5Reader:
             values = [v if there else None for v, there in zip(values, present, strict=True)]
         listed: Values = values
         return listed
+
+    @staticmethod
+    def _region_values(parts: Mapping[str, Any], rows: slice) -> RegionValues:
+        offsets = parts[_OFFSETS][rows.start : rows.stop + 1].astype(np.int64)
+        first, end = int(offsets[0]), int(offsets[-1])
+        boxes, vectors = parts[BOX][first:end], parts[EMBEDDING][first:end].astype(np.float32)
+        if (np.diff(offsets) < 0).any() or not len(boxes) == len(vectors) == end - first:
+            raise ValueError(f"the offsets of its {parts[_OFFSETS].parent.name} do not fit")
+        return RegionValues(offsets - first, boxes, vectors)
 
 
 def vector_rows(

@@ -25,8 +25,9 @@ from es_imgsearch.errors import (
 )
 from es_imgsearch.exchange import loading
 from es_imgsearch.exchange.claims import claim_root
-from es_imgsearch.exchange.columns import REST_COLUMN, Kind
+from es_imgsearch.exchange.columns import REST_COLUMN
 from es_imgsearch.exchange.files import Reader, open_reader
+from es_imgsearch.exchange.fitting_regions import check_region_columns, without_regions
 from es_imgsearch.exchange.rows import STATE_FIELDS, BadRow, Row, RowPlan
 from es_imgsearch.exchange.sending import Item, Sender, ndjson_items, smile_items
 from es_imgsearch.kept_coder import load_coder
@@ -109,6 +110,9 @@ def import_pictures(
             raise GenerationSwitched(
                 f"Index {store.index!r} was switched to {store.generation}: import again."
             )
+        as_attributes = options.unknown_columns == "attributes"
+        check_region_columns(path, reader, names, info, as_attributes=as_attributes)
+        names = without_regions(path, reader, names, info, store.index, note)
         plan = _plan(path, reader, names, store, info, options)
         run = _Import(store, path, reader, plan, info, options)
         run.on_bad_row, run.on_progress, run.note = on_bad_row, on_progress, note
@@ -234,7 +238,7 @@ class _Import:
 
     def _bulk_rows(self) -> int:
         columns = [self._plan.columns.get(target) for target in self._plan.names.values()]
-        floats = sum(each.dims for each in columns if each is not None)
+        floats = sum(each.floats for each in columns if each is not None)
         return min(_LARGEST_BULK, max(1, _BULK_BYTES // (_FLOAT_BYTES * floats + _FIELDS_BYTES)))
 
 
@@ -325,10 +329,11 @@ def _plan(
         paths_are_stored=reader.origin is not None,
         reduction=load_reduction(store, info.meta),
         coder=load_coder(store, info.meta),
+        grid=info.meta.grid,
     )
     for name, dims in reader.dims.items():
         column = plan.columns.get(kept.get(name, ""))
-        if column is not None and column.kind is Kind.VECTOR and column.dims != dims:
+        if column is not None and column.dims not in {0, dims}:
             raise EncoderMismatch(
                 f"Column {name} of {str(path)!r} has vectors of {dims} dims, the field"
                 f" {column.name} of the index has {column.dims}."

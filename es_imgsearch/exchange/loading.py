@@ -53,7 +53,7 @@ def _meta(settings: Settings, origin: Origin | None, profile: str | None) -> Met
     if origin is not None:
         if settings.encoder is not None:
             _check_encoder(settings, origin.seal, settings.index)
-        return new_meta(origin.seal, profile or origin.profile, origin.similarity)
+        return new_meta(origin.seal, profile or origin.profile, origin.similarity, grid=origin.grid)
     if settings.encoder is None:
         raise UsageError(
             f"There is no index {settings.index!r}, and the file does not say which encoder made"
@@ -115,9 +115,7 @@ def finish(
     wanted = body["mappings"]["properties"]
     mapped = store.info().properties
     changed: dict[str, Mapping[str, Any]] = {
-        name: each
-        for name, each in wanted.items()
-        if _index_type(mapped.get(name, {})) == "flat" != _index_type(each)
+        name: each for name, each in wanted.items() if _lacks_graph(mapped.get(name, {}), each)
     }
     store.end_loading(changed, {name: body["settings"][name] for name in _RESTORED})
     resend()
@@ -126,6 +124,15 @@ def finish(
     if not store.merge(wait_seconds=_MERGE_WAIT_SECONDS):
         note("Elasticsearch is still merging, and goes on by itself.")
     store.refresh()
+
+
+def _lacks_graph(mapped: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a field, or one in it, was loaded flat and is not to stay so."""
+    within = mapped.get("properties", {})
+    return _index_type(mapped) == "flat" != _index_type(wanted) or any(
+        _lacks_graph(within.get(name, {}), each)
+        for name, each in wanted.get("properties", {}).items()
+    )
 
 
 def _index_type(mapping: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Parquet: one row group a page, vectors as lists of fixed length.
+"""Parquet: one row group a page, vectors as lists of fixed length, regions as lists of structs.
 
 Format: https://parquet.apache.org/docs/file-format/; written and read by pyarrow.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from es_imgsearch.errors import ExchangeFileInvalid, LibraryMissing
 from es_imgsearch.exchange.columns import (
@@ -20,6 +21,7 @@ from es_imgsearch.exchange.columns import (
     Origin,
     Values,
 )
+from es_imgsearch.exchange.region_values import BOX, EMBEDDING, RegionValues, offsets_of
 
 
 def load_pyarrow() -> tuple[Any, Any]:
@@ -58,6 +60,9 @@ class ParquetWriter:
         pa = self._pa
         if column.kind is Kind.VECTOR:
             return pa.list_(pa.float32(), column.dims)
+        if column.kind is Kind.REGIONS:
+            parts = {BOX: pa.list_(pa.int32(), 4), EMBEDDING: pa.list_(pa.float32(), column.dims)}
+            return pa.list_(pa.struct(list(parts.items())))
         return {
             Kind.TEXT: pa.string(),
             Kind.TEXTS: pa.list_(pa.string()),
@@ -69,6 +74,8 @@ class ParquetWriter:
 
     def _array(self, column: Column, values: Values) -> Any:
         kind = self._type(column)
+        if isinstance(values, RegionValues):
+            return self._regions(kind, values)
         if not isinstance(values, np.ndarray):
             return self._pa.array(values, kind)
         missing = np.isnan(values).all(axis=1)
@@ -76,6 +83,22 @@ class ParquetWriter:
             self._pa.array(values.reshape(-1)),
             type=kind,
             mask=self._pa.array(missing) if missing.any() else None,
+        )
+
+    def _regions(self, kind: Any, values: RegionValues) -> Any:
+        pa = self._pa
+        parts = [
+            pa.FixedSizeListArray.from_arrays(
+                pa.array(np.ascontiguousarray(each).reshape(-1)), type=part.type
+            )
+            for each, part in zip((values.boxes, values.vectors), kind.value_type, strict=True)
+        ]
+        # A picture too small for tiles has no regions.
+        return pa.ListArray.from_arrays(
+            pa.array(values.offsets.astype(np.int32)),
+            pa.StructArray.from_arrays(parts, fields=list(kind.value_type)),
+            type=kind,
+            mask=pa.array(values.counts == 0),
         )
 
 
@@ -92,10 +115,17 @@ class ParquetReader:
             raise _invalid(path, error) from error
         self.rows: int = self._file.metadata.num_rows
         self.names: Sequence[str] = schema.names
+        self.regions = frozenset(each.name for each in schema if self._is_regions(each.type))
+        vectors = {
+            each.name: each.type.value_type.field(EMBEDDING).type
+            if each.name in self.regions
+            else each.type
+            for each in schema
+        }
         self.dims: Mapping[str, int] = {
-            field.name: field.type.list_size
-            for field in schema
-            if pa.types.is_fixed_size_list(field.type)
+            name: kind.list_size
+            for name, kind in vectors.items()
+            if pa.types.is_fixed_size_list(kind)
         }
 
     def batches(self, names: Sequence[str], size: int) -> Iterator[dict[str, Values]]:
@@ -110,18 +140,36 @@ class ParquetReader:
 
     def _values(self, array: Any) -> Values:
         types = self._pa.types
-        is_list = types.is_fixed_size_list(array.type) or types.is_list(array.type)
-        if (is_list or types.is_large_list(array.type)) and _is_number(
-            types, array.type.value_type
-        ):
-            return self._vectors(array)
+        if self._is_regions(array.type):
+            return self._regions(array)
+        if _is_numbers(types, array.type):
+            return self._vectors(array, np.float32)
         if types.is_timestamp(array.type) and array.type.unit == "ns":
             # Python's own dates end at microseconds; without pandas this would be refused.
             array = array.cast(self._pa.timestamp("us", array.type.tz), safe=False)
         values: list[Any] = array.to_pylist()
         return values
 
-    def _vectors(self, array: Any) -> Values:
+    def _is_regions(self, kind: Any) -> bool:
+        """Whether it is a list of structs, each with the numbers of a box and of a vector."""
+        types = self._pa.types
+        if not _is_list(types, kind) or not types.is_struct(kind.value_type):
+            return False
+        parts = {part.name: part.type for part in kind.value_type}
+        return all(name in parts and _is_numbers(types, parts[name]) for name in (BOX, EMBEDDING))
+
+    def _regions(self, array: Any) -> RegionValues:
+        compute = self._pa.compute
+        counts = compute.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+        # `flatten` leaves out rows that are null.
+        flat = array.flatten()
+        return RegionValues(
+            offsets_of(counts),
+            self._vectors(compute.struct_field(flat, BOX), np.float64),
+            self._vectors(compute.struct_field(flat, EMBEDDING), np.float32),
+        )
+
+    def _vectors(self, array: Any, dtype: type[np.floating]) -> npt.NDArray[Any] | list[Any]:
         if not self._pa.types.is_fixed_size_list(array.type):
             lengths = self._pa.compute.list_value_length(array).drop_null().unique().to_pylist()
             if array.null_count or len(lengths) != 1:
@@ -130,18 +178,25 @@ class ParquetReader:
             dims = int(lengths[0])
         else:
             dims = array.type.list_size
-        flat = array.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        flat = array.flatten().to_numpy(zero_copy_only=False).astype(dtype)
         if not array.null_count:
-            whole: Values = flat.reshape(len(array), dims)
+            whole: npt.NDArray[Any] = flat.reshape(len(array), dims)
             return whole
         # `flatten` leaves out rows that are null.
-        matrix = np.full((len(array), dims), np.nan, np.float32)
+        matrix = np.full((len(array), dims), np.nan, dtype)
         matrix[array.is_valid().to_numpy(zero_copy_only=False)] = flat.reshape(-1, dims)
         return matrix
 
 
-def _is_number(types: Any, kind: Any) -> bool:
-    return bool(types.is_floating(kind) or types.is_integer(kind))
+def _is_list(types: Any, kind: Any) -> bool:
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _is_numbers(types: Any, kind: Any) -> bool:
+    """Whether it is a list of numbers."""
+    return _is_list(types, kind) and bool(
+        types.is_floating(kind.value_type) or types.is_integer(kind.value_type)
+    )
 
 
 def _invalid(path: Path, error: Exception) -> ExchangeFileInvalid:

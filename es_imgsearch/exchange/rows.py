@@ -17,12 +17,12 @@ import orjson
 from es_imgsearch.codes import CODE_FIELD, Coder
 from es_imgsearch.documents import TOP_FOLDER
 from es_imgsearch.exchange.columns import REST_COLUMN, Column, Kind, Values, columns_of
+from es_imgsearch.exchange.region_values import EMBEDDING, RegionValues
+from es_imgsearch.exchange.vector_checks import Rows, checked_regions, checked_vectors
 from es_imgsearch.mapping import VECTOR_FIELD
-from es_imgsearch.records import disk_path, image_id, stored_path
+from es_imgsearch.records import Region, disk_path, image_id, stored_path
 from es_imgsearch.reduction import Reduction
-
-# Elasticsearch's own tolerance for dot_product: |length² - 1| (DenseVectorFieldMapper.EPS).
-_UNIT_TOLERANCE = 1e-3
+from es_imgsearch.regions import REGIONS_FIELD, Grid
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -39,6 +39,7 @@ class Row:
     root: str
     fields: dict[str, Any]
     vectors: dict[str, npt.NDArray[np.float32]]
+    regions: Sequence[Region] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class RowPlan:
     `names` maps its columns to fields; those in `as_attributes` go into `attributes`.  `root` is
     that of rows that name none.  `paths_are_stored`: the file has paths in the index's own form.
     `reduction` is what the vectors of the file go through where the index stores less of them,
-    `coder` makes their codes where it keeps such.
+    `coder` makes their codes where it keeps such, `grid` is that of its regions.
     """
 
     properties: Mapping[str, Mapping[str, Any]]
@@ -66,10 +67,11 @@ class RowPlan:
     paths_are_stored: bool = False
     reduction: Reduction | None = None
     coder: Coder | None = None
+    grid: Grid | None = None
     columns: Mapping[str, Column] = field(init=False)
 
     def __post_init__(self) -> None:
-        columns = {each.name: each for each in columns_of(self.properties)}
+        columns = {each.name: each for each in columns_of(self.properties, self.grid)}
         if self.reduction is not None:
             columns[VECTOR_FIELD] = Column(VECTOR_FIELD, Kind.VECTOR, self.reduction.dims)
         object.__setattr__(self, "columns", columns)
@@ -81,12 +83,15 @@ class RowPlan:
         vectors: dict[str, npt.NDArray[np.float32]] = {}
         cells: dict[str, list[Any]] = {}
         extra: dict[str, list[Any]] = {}
+        regions: Sequence[Sequence[Region]] | RegionValues = [()] * count
         for name, given in values.items():
             target = self.names.get(name, name)
             if name in self.as_attributes:
                 extra[name] = _converted(target, given, _attribute, reasons)
             elif target == REST_COLUMN:
                 cells[target] = _converted(target, given, _map, reasons)
+            elif isinstance(given, RegionValues):
+                regions = self._regions(given, reasons)
             elif self.columns[target].kind is Kind.VECTOR:
                 vectors[target] = self._vectors(target, given, reasons)
             else:
@@ -96,24 +101,20 @@ class RowPlan:
         for n in range(count):
             if n in reasons:
                 continue
-            fields = {name: each[n] for name, each in cells.items() if each[n] is not None}
-            rest, own = fields.pop(REST_COLUMN, {}), fields.get("attributes", {})
-            if not isinstance(rest, dict) or (extra and not isinstance(own, dict)):
-                reasons[n] = f"its {REST_COLUMN} or attributes is no map of names and values"
-                continue
-            fields |= rest
-            if extra and (found := {k: v[n] for k, v in extra.items() if v[n] is not None}):
-                fields["attributes"] = {**fields.get("attributes", {}), **found}
-            fields.setdefault("indexed_at", now)
             having = {k: v[n] for k, v in vectors.items() if not np.isnan(v[n, 0])}
             try:
-                good.append(self._row(first + n, fields, having))
+                fields = {"indexed_at": now} | _fields_of(n, cells, extra)
+                good.append(self._row(first + n, fields, having, regions[n]))
             except (ValueError, UnicodeError) as error:
                 reasons[n] = str(error)
         return good, [BadRow(first + n, reason) for n, reason in sorted(reasons.items())]
 
     def _row(
-        self, number: int, fields: dict[str, Any], vectors: dict[str, npt.NDArray[np.float32]]
+        self,
+        number: int,
+        fields: dict[str, Any],
+        vectors: dict[str, npt.NDArray[np.float32]],
+        regions: Sequence[Region],
     ) -> Row:
         if VECTOR_FIELD not in vectors:
             raise ValueError(f"it has no {VECTOR_FIELD}")
@@ -132,34 +133,23 @@ class RowPlan:
             fields[CODE_FIELD] = self.coder.code(vectors[VECTOR_FIELD])
         fields.setdefault("image_name", name)
         fields.setdefault("folder", folder or TOP_FOLDER)
-        return Row(number, key, root, fields, vectors)
+        return Row(number, key, root, fields, vectors, regions)
 
-    def _vectors(
-        self, name: str, given: Values, reasons: dict[int, str]
-    ) -> npt.NDArray[np.float32]:
-        """Shape (n, dims); rows of NaN where there is none, or none that can be stored."""
-        dims = self.columns[name].dims
-        matrix = _matrix(name, given, dims, reasons)
+    def _vectors(self, name: str, given: Rows, reasons: dict[int, str]) -> npt.NDArray[np.float32]:
+        """Shape (n, stored dims); rows of NaN where there is none."""
         similarity = self.properties[name].get("similarity", "cosine")
-        is_missing = np.isnan(matrix).all(axis=1)
-        lengths = np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64)
-        for n in np.flatnonzero(~np.isfinite(lengths) & ~is_missing):
-            reasons.setdefault(int(n), f"its {name} holds a number that is not finite")
-        for n in np.flatnonzero(lengths == 0):
-            reasons.setdefault(int(n), f"its {name} is zero, which has no direction")
-        # Queries are of unit length: beside longer vectors l2_norm would find the short ones.
-        if similarity != "cosine":
-            for n in np.flatnonzero(np.abs(lengths - 1) > _UNIT_TOLERANCE):
-                reasons.setdefault(
-                    int(n),
-                    f"its {name} is {lengths[n] ** 0.5:.4g} long and has to be 1 for {similarity}",
-                )
+        matrix = checked_vectors(name, given, self.columns[name].dims, similarity, reasons)
         if self.reduction is None or name != VECTOR_FIELD:
             return matrix
         reduced = np.full((len(matrix), self.reduction.dims_kept), np.nan, np.float32)
-        usable = np.isfinite(lengths)
+        usable = np.isfinite(matrix).all(axis=1)
         reduced[usable] = self.reduction.reduce(matrix[usable])
         return reduced
+
+    def _regions(self, given: RegionValues, reasons: dict[int, str]) -> RegionValues:
+        mapping = self.properties[REGIONS_FIELD]["properties"][EMBEDDING]
+        dims = self.columns[REGIONS_FIELD].dims
+        return checked_regions(given, dims, mapping.get("similarity", "cosine"), reasons)
 
     def _converter(self, name: str) -> Callable[[Any], Any]:
         mapping = self.properties[name]
@@ -179,25 +169,18 @@ class RowPlan:
         return _text
 
 
-def _matrix(
-    name: str, given: Values, dims: int, reasons: dict[int, str]
-) -> npt.NDArray[np.float32]:
-    if isinstance(given, np.ndarray) and given.shape[1] == dims:
-        return given
-    matrix = np.full((len(given), dims), np.nan, np.float32)
-    for n, each in enumerate(given):
-        if each is None:
-            continue
-        try:
-            vector = np.asarray(each, dtype=np.float32)
-        except (TypeError, ValueError):
-            reasons.setdefault(n, f"its {name} is no list of numbers")
-            continue
-        if vector.shape == (dims,):
-            matrix[n] = vector
-        elif not np.isnan(vector).all():
-            reasons.setdefault(n, f"its {name} has {vector.size} dims instead of {dims}")
-    return matrix
+def _fields_of(
+    row: int, cells: Mapping[str, Sequence[Any]], extra: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
+    """What its columns say; those in `extra` go into its attributes.  Raises ValueError."""
+    fields = {name: each[row] for name, each in cells.items() if each[row] is not None}
+    rest, own = fields.pop(REST_COLUMN, {}), fields.get("attributes", {})
+    if not isinstance(rest, dict) or (extra and not isinstance(own, dict)):
+        raise ValueError(f"its {REST_COLUMN} or attributes is no map of names and values")
+    fields |= rest
+    if extra and (found := {k: v[row] for k, v in extra.items() if v[row] is not None}):
+        fields["attributes"] = {**fields.get("attributes", {}), **found}
+    return fields
 
 
 def _converted(

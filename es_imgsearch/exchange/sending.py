@@ -17,8 +17,11 @@ import orjson
 
 from es_imgsearch import smile
 from es_imgsearch.backoff import Outage, Stopped, waits
+from es_imgsearch.documents import region_fields
 from es_imgsearch.errors import StoreDenied, StoreError, StoreRejected, StoreTooLarge
+from es_imgsearch.exchange.region_values import EMBEDDING
 from es_imgsearch.exchange.rows import BadRow, Row
+from es_imgsearch.regions import REGIONS_FIELD
 from es_imgsearch.store import Store
 from es_imgsearch.talk import NDJSON
 
@@ -49,6 +52,7 @@ def smile_items(
         matrix = np.stack([rows[n].vectors[name] for n in having])
         for n, each in zip(having, smile.vectors(matrix), strict=True):
             encoded[n][name] = each
+    _encode_regions(rows, encoded)
     items = []
     for row, document in zip(rows, encoded, strict=True):
         parts = [smile.document(_target("index", index, row)), smile.document(document)]
@@ -66,6 +70,8 @@ def ndjson_items(
     items = []
     for row in rows:
         document = {**row.fields, **row.vectors}
+        if row.regions:
+            document[REGIONS_FIELD] = region_fields(row.regions)
         parts = [
             orjson.dumps(_target("index", index, row)),
             orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY),
@@ -74,6 +80,19 @@ def ndjson_items(
             parts.append(orjson.dumps(_target("delete", failures, row)))
         items.append(Item(row.number, b"\n".join([*parts, b""]), len(parts) - 1))
     return items
+
+
+def _encode_regions(rows: Sequence[Row], documents: Sequence[dict[str, Any]]) -> None:
+    """Put the regions of the rows into their documents; the vectors of all in one go."""
+    flat = [region.vector for row in rows for region in row.regions]
+    if not flat:
+        return
+    vectors = iter(smile.vectors(np.stack(flat)))
+    for row, document in zip(rows, documents, strict=True):
+        if row.regions:
+            document[REGIONS_FIELD] = [
+                {**each, EMBEDDING: next(vectors)} for each in region_fields(row.regions)
+            ]
 
 
 def _target(action: str, index: str, row: Row) -> Mapping[str, Any]:

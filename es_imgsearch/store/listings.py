@@ -9,6 +9,7 @@ from es_imgsearch.answers import answers_of
 from es_imgsearch.mapping import VECTOR_FIELD
 from es_imgsearch.queries import stored_vectors_body, to_json, to_msearch
 from es_imgsearch.records import FileState
+from es_imgsearch.region_queries import stored_regions_clause
 from es_imgsearch.store.requests import Requests
 from es_imgsearch.talk import msearch_request, search_request
 
@@ -38,13 +39,20 @@ class Listings(Requests):
         vectors: Sequence[str],
         size: int,
         after: Sequence[Any] | None,
+        with_regions: bool = False,
     ) -> list[Mapping[str, Any]]:
         """The next hits in the order of root and path: these fields and, bit-exact, these vectors.
 
-        `after` is the `sort` of the last hit before, None for the first page.
+        `after` is the `sort` of the last hit before, None for the first page.  `region_hits` reads
+        the regions, if they are asked for.
         """
+        # Without a filter the clause that only brings regions would have to match.
+        query = {
+            "filter": [*filters, {"match_all": {}}],
+            **({"should": [stored_regions_clause()]} if with_regions else {}),
+        }
         body: dict[str, Any] = {
-            "query": {"bool": {"filter": list(filters)}},
+            "query": {"bool": query},
             "_source": list(fields) or False,
             "docvalue_fields": list(vectors),
             "size": size,
@@ -58,7 +66,8 @@ class Listings(Requests):
             f"/{self.pictures}/_search",
             body,
             params={
-                "filter_path": "hits.hits._source,hits.hits.fields,hits.hits.sort",
+                "filter_path": "hits.hits._source,hits.hits.fields,hits.hits.sort"
+                + (",hits.hits.inner_hits" if with_regions else ""),
                 "allow_partial_search_results": "false",
             },
         )
