@@ -35,6 +35,8 @@ from es_imgsearch.exchange.rows import BadRow
 from es_imgsearch.indexer import Indexer, sync
 from es_imgsearch.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.records import FileState, Root, image_id
+from es_imgsearch.region_queries import box_of, exact_region_body, region_hits, region_knn_body
+from es_imgsearch.regions import REGION_VECTOR, Grid
 from es_imgsearch.roots import register_roots
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings
@@ -234,6 +236,194 @@ def test_an_export_that_fails_leaves_the_file_of_before(
         export_pictures(full_store, path)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+# -- regions -------------------------------------------------------------------------------
+
+GRID = Grid.parse("2x2+centre")
+
+
+@pytest.fixture
+def tiled_store(real_store: Store, fake_encoder: FakeEncoder) -> Store:
+    """40 pictures; each fourth is too small for tiles, the others have 3 to 5."""
+    real_store.create(new_meta(seal_of(fake_encoder), "balanced", "cosine", grid=GRID))
+    made, tiles = documents(real_store, 40), iter(unit_vectors(200, seed=2))
+    for n, each in enumerate(made):
+        if n % 4:
+            each["regions"] = [
+                {"box": [place, n, 64, 1 + n], "embedding": next(tiles)}
+                for place in range(2 + n % 4)
+            ]
+    write_all(real_store, made)
+    return real_store
+
+
+def regions_of(store: Store) -> dict[str, list[tuple[list[int], list[float]]]]:
+    """Box and vector of every region of every document, as the server gives them."""
+    store.refresh()
+    hits = store.page([], fields=["image_id"], vectors=[], size=1000, after=None, with_regions=True)
+    return {
+        hit["_source"]["image_id"]: [
+            (each["_source"]["box"], each["fields"][REGION_VECTOR][0]) for each in region_hits(hit)
+        ]
+        for hit in hits
+    }
+
+
+def found_by_crop(store: Store, body: dict[str, Any]) -> list[tuple[str, list[int], float]]:
+    hits = store.client.search(index=store.index, **body)["hits"]["hits"]
+    return [(hit["_id"], list(box_of(region_hits(hit)[0])), hit["_score"]) for hit in hits]
+
+
+@pytest.mark.parametrize(("suffix", "as_ndjson"), [("parquet", False), ("h5", True)])
+def test_an_imported_index_finds_crops_as_the_exported_one_does(
+    tiled_store: Store,
+    new_index: MakeIndex,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    as_ndjson: bool,
+):
+    """In several pages and bulks, loaded flat; document by document, and by a search."""
+    floats = DIMS * (1 + GRID.count) + 108
+    monkeypatch.setattr("es_imgsearch.exchange.exporting._PAGE_FLOATS", 13 * floats)
+    monkeypatch.setattr("es_imgsearch.exchange.importing._LARGEST_BULK", 7)
+    path = tmp_path / f"all.{suffix}"
+    assert export_pictures(tiled_store, path) == 40
+    store, settings = new_index()
+    types: list[str] = []
+    notes: list[str] = []
+    import_pictures(
+        store,
+        settings,
+        path,
+        ImportOptions(as_ndjson=as_ndjson),
+        on_progress=lambda *_: types.append(region_index_type(store)),
+        note=notes.append,
+    )
+    assert types[0] == "flat"
+    assert region_index_type(store) == "int8_hnsw"
+    assert not [each for each in notes if "regions" in each]
+    assert store.info().meta.grid == GRID
+    before = regions_of(tiled_store)
+    assert sorted({len(each) for each in before.values()}) == [0, 3, 4, 5]
+    assert regions_of(store) == before
+    assert contents(store) == contents(tiled_store)
+    for query in unit_vectors(3, seed=3):
+        best = [
+            (max(np.array(vector) @ query for _, vector in regions), image_id)
+            for image_id, regions in before.items()
+            if regions
+        ]
+        exactly = exact_region_body(query.tolist(), 10, "cosine")
+        found = found_by_crop(store, exactly)
+        assert [key for key, _, _ in found] == [key for _, key in sorted(best, reverse=True)[:10]]
+        assert found == found_by_crop(tiled_store, exactly)
+    for key, regions in list(before.items())[:8]:
+        for box, vector in regions[-1:]:
+            body = region_knn_body(vector, 1, store.info().meta.tuning)
+            assert [each[:2] for each in found_by_crop(store, body)] == [(key, box)]
+
+
+def region_index_type(store: Store) -> str:
+    mapping = store.info().properties["regions"]["properties"]["embedding"]
+    return str(mapping["index_options"]["type"])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_index_without_regions_says_that_it_leaves_them_out(
+    tiled_store: Store, new_index: MakeIndex, tmp_path: Path, suffix: str
+):
+    path = tmp_path / f"all.{suffix}"
+    export_pictures(tiled_store, path)
+    store, settings = new_index()
+    store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    result = run(settings, "import", str(path))
+    assert result.exit_code == 0, result.output
+    assert "keeps no regions" in result.stderr
+    assert "init --regions 2x2+centre" in result.stderr
+    store.refresh()
+    assert store.count() == 40
+    assert all("regions" not in source for source, _ in contents(store).values())
+
+
+def test_a_file_without_regions_is_taken_and_told_of(
+    tiled_store: Store, new_index: MakeIndex, tmp_path: Path
+):
+    path = tmp_path / "some.h5"
+    chosen = [VECTOR_FIELD, "content_id", "mtime_ns", "size_bytes"]
+    export_pictures(tiled_store, path, fields=chosen)
+    notes: list[str] = []
+    import_pictures(*new_index(), path, ImportOptions(), note=notes.append)
+    assert not [each for each in notes if "regions" in each], "its index has none either"
+    tiled, settings = new_index()
+    tiled.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine", grid=GRID))
+    import_pictures(tiled, settings, path, ImportOptions(), note=notes.append)
+    assert "has no regions" in notes[-1]
+    assert set(map(len, regions_of(tiled).values())) == {0}
+
+
+def test_regions_of_another_grid_are_refused(
+    tiled_store: Store, new_index: MakeIndex, tmp_path: Path
+):
+    path = tmp_path / "all.parquet"
+    export_pictures(tiled_store, path)
+    store, settings = new_index()
+    store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine", grid=Grid.parse("3x3")))
+    with pytest.raises(IndexConflict, match=r"regions 2x2\+centre, .* have 3x3"):
+        import_pictures(store, settings, path, ImportOptions())
+    assert store.count() == 0
+
+
+def test_regions_made_elsewhere_are_stored_and_bad_ones_told_by_their_row(
+    new_index: MakeIndex, tmp_path: Path
+):
+    """As pandas writes them, lists of dictionaries."""
+    store, settings = new_index()
+    store.create(new_meta(seal_of(FakeEncoder()), "exact", "dot_product", grid=GRID))
+    tile = unit_vectors(1, seed=4)[0].tolist()
+    good = {"box": [0, 0, 20, 30], "embedding": tile}
+    regions = [
+        [good, {"box": [5, 5, 1, 1], "embedding": tile}],
+        None,
+        [],
+        [good, {**good, "box": [0, 0, 20]}],
+        [{**good, "box": [0, 0, 20, 0]}],
+        [{**good, "embedding": tile[:-1]}],
+        [{**good, "embedding": None}],
+        [good, {**good, "embedding": [2 * each for each in tile]}],
+        [good] * 17,
+    ]
+    path = vector_file(tmp_path / "x.parquet", unit_vectors(len(regions)), tiles=regions)
+    bad: list[BadRow] = []
+    options = replace(SHOP, unknown_columns="attributes")
+    with pytest.raises(UsageError, match="--rename tiles=regions"):
+        import_pictures(store, settings, path, options)
+    options = replace(SHOP, names={"tiles": "regions"}, skip_bad_rows=True)
+    done = import_pictures(store, settings, path, options, on_bad_row=bad.append)
+    assert done == Imported(stored=3, bad=6)
+    told = {each.number: each.reason for each in bad}
+    assert "regions.box has 3 dims instead of 4" in told[4]
+    assert "not x, y, width, height" in told[5]
+    assert f"{DIMS - 1} dims instead of {DIMS}" in told[6]
+    assert "no vector" in told[7]
+    assert "2 long and has to be 1" in told[8]
+    assert "17 regions, 16 are the most" in told[9]
+    stored = regions_of(store)
+    (first, vector), (second, _) = stored[image_id("shop", "0.jpg")]
+    assert (first, second) == ([0, 0, 20, 30], [5, 5, 1, 1])
+    assert np.array_equal(np.float32(vector), np.float32(tile))
+    assert stored[image_id("shop", "1.jpg")] == stored[image_id("shop", "2.jpg")] == []
+
+
+def test_a_column_regions_that_holds_none_is_refused_where_the_index_keeps_some(
+    new_index: MakeIndex, tmp_path: Path
+):
+    store, settings = new_index()
+    store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine", grid=GRID))
+    path = vector_file(tmp_path / "x.parquet", unit_vectors(1), regions=["Provence"])
+    with pytest.raises(ExchangeFileInvalid, match="holds no regions"):
+        import_pictures(store, settings, path, SHOP)
 
 
 # -- vectors made elsewhere ----------------------------------------------------------------

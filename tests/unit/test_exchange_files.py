@@ -20,6 +20,7 @@ from es_imgsearch.exchange.files import open_reader, open_writer
 from es_imgsearch.exchange.rows import RowPlan
 from es_imgsearch.mapping import Seal, index_body, new_meta
 from es_imgsearch.records import image_id
+from es_imgsearch.regions import Grid
 
 DIMS = 4
 SEAL = Seal("fake", "1", DIMS, "f" * 8)
@@ -170,6 +171,73 @@ def test_a_missing_library_is_told_with_what_to_install(
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(LibraryMissing, match=r"es-imgsearch\["):
         open_reader(path)
+
+
+# -- regions -------------------------------------------------------------------------------
+
+GRID = Grid.parse("3x3")
+TILED = columns_of(
+    index_body(new_meta(SEAL, "exact", "cosine", grid=GRID))["mappings"]["properties"]
+)
+
+
+def tiled_hit(n: int, count: int) -> dict[str, Any]:
+    regions = [
+        {
+            "_nested": {"offset": place},
+            "_source": {"box": [place, n, 2**24 + 1, 5]},
+            "fields": {"regions.embedding": [[place + 0.1, n, -1e-30, 1 / 3]]},
+        }
+        for place in range(count)
+    ]
+    # The server gives the best first, and there is no best.
+    return hit(n) | {"inner_hits": {"regions": {"hits": {"hits": regions[::-1]}}}}
+
+
+TILES = [9, 0, 1, 0, 4]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_regions_are_read_back_row_by_row(tmp_path: Path, suffix: str, size: int):
+    hits = [tiled_hit(n, count) for n, count in enumerate(TILES)]
+    path = written(tmp_path / f"x.{suffix}", hits, TILED)
+    reader = open_reader(path)
+    assert reader.regions == {"regions"}
+    assert reader.dims["regions"] == DIMS
+    read = [each for batch in reader.batches(["regions"], size) for each in batch["regions"]]
+    assert [len(each) for each in read] == TILES
+    for n, regions in enumerate(read):
+        for place, region in enumerate(regions):
+            assert region.box == (place, n, 2**24 + 1, 5)
+            expected = np.array([place + 0.1, n, -1e-30, 1 / 3], np.float32)
+            assert region.vector.tobytes() == expected.tobytes()
+    reader.close()
+
+
+def test_regions_are_what_other_programs_expect(tmp_path: Path):
+    hits = [tiled_hit(n, count) for n, count in enumerate(TILES)]
+    frame = pq.read_table(written(tmp_path / "x.parquet", hits, TILED)).to_pandas()
+    assert frame["regions"][1] is None
+    assert [len(each) for each in frame["regions"].dropna()] == [9, 1, 4]
+    assert frame["regions"][4][3]["box"].tolist() == [3, 4, 2**24 + 1, 5]
+    with h5py.File(written(tmp_path / "x.h5", hits, TILED)) as file:
+        regions = file["fields/regions"]
+        assert regions["offsets"][:].tolist() == [0, 9, 9, 10, 10, 14]
+        assert regions["box"].shape == (14, 4)
+        assert regions["embedding"][10:14, 0].tolist() == np.arange(0.1, 4, dtype="f4").tolist()
+
+
+@pytest.mark.parametrize("offsets", [[0, 2, 1], [0, 1, 9]])
+def test_offsets_that_do_not_fit_are_told(tmp_path: Path, offsets: list[int]):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["relative_path"] = ["a", "b"]
+        file["regions/box"] = np.ones((2, 4), int)
+        file["regions/embedding"] = np.ones((2, DIMS))
+        file["regions/offsets"] = offsets
+    with pytest.raises(ExchangeFileInvalid, match="offsets of its /regions"):
+        list(open_reader(path).batches(["regions"], 10))
 
 
 # -- files of other programs ---------------------------------------------------------------
