@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from socketserver import ThreadingMixIn
@@ -82,6 +83,12 @@ class _Server(ThreadingMixIn, WSGIServer):
         logger.debug("A request for metrics from %s failed.", client_address)
 
 
+def _server_for(address: str) -> type[_Server]:
+    """One that listens to IPv6 where the address is of it."""
+    family = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][0]
+    return type(_Server.__name__, (_Server,), {"address_family": family})
+
+
 class _Quiet(WSGIRequestHandler):
     timeout = 5.0
 
@@ -90,9 +97,12 @@ class _Quiet(WSGIRequestHandler):
 
 
 class MetricsServer:
-    """Serves /metrics and /healthz on 127.0.0.1 from a thread of its own."""
+    """Serves /metrics and /healthz from a thread of its own; whoever reaches it may read them.
 
-    def __init__(self, indexer: Indexer, port: int, host: str = "127.0.0.1") -> None:
+    Raises SettingsError where it cannot listen.
+    """
+
+    def __init__(self, indexer: Indexer, port: int, address: str = "127.0.0.1") -> None:
         registry = CollectorRegistry()
         registry.register(_Collector(indexer))
         metrics = make_wsgi_app(registry)
@@ -112,12 +122,12 @@ class MetricsServer:
 
         try:
             self._server: WSGIServer = make_server(
-                host, port, answer, server_class=_Server, handler_class=_Quiet
+                address, port, answer, server_class=_server_for(address), handler_class=_Quiet
             )
         except OSError as error:
             raise SettingsError(
-                f"Metrics cannot be served on port {port} ({error.strerror}): choose another"
-                " --metrics-port."
+                f"Metrics cannot be served on {address}, port {port} ({error.strerror}): choose"
+                " another --metrics-port or --metrics-address."
             ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()

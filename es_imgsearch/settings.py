@@ -204,7 +204,12 @@ class Settings(BaseModel):
         1024, ge=1, description="How much disk `serve` keeps thumbnails on."
     )
     metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="Serve /metrics and /healthz here, on 127.0.0.1."
+        None, ge=0, le=65535, description="Serve /metrics and /healthz here."
+    )
+    metrics_address: str = Field(
+        "127.0.0.1",
+        description="Where metrics_port is listened on: 0.0.0.0 for whoever reaches this machine,"
+        " without a password.",
     )
     log_format: Literal["text", "ecs"] = Field(
         "text", description="How `watch` logs: text, or JSON in the Elastic Common Schema."

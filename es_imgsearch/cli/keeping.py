@@ -23,7 +23,7 @@ from es_imgsearch.cli.shared import (
     with_settings_options,
     workers_option,
 )
-from es_imgsearch.errors import EXIT_DIFFERENCE, GenerationSwitched, IndexMissing
+from es_imgsearch.errors import EXIT_DIFFERENCE, GenerationSwitched, IndexMissing, UsageError
 
 if TYPE_CHECKING:
     from es_imgsearch.daemon import Daemon
@@ -41,8 +41,12 @@ T = TypeVar("T")
 @allow_deletes_option
 @workers_option
 @click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
+@click.option("--metrics-address", metavar="ADDRESS",
+              help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
 def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
     """The daemon: keep the index like the folders until it is stopped (Ctrl-C, SIGTERM)."""
+    if settings.metrics_port is None and "metrics_address" in settings.model_fields_set:
+        raise UsageError("Nothing is served without a port: give --metrics-port, such as 9464.")
     _log_as_daemon(settings)
     stopping = _Stopping()
     _check_folders(roots)
@@ -64,7 +68,8 @@ def _watch(
         if settings.metrics_port is not None:
             from es_imgsearch.metrics import MetricsServer
 
-            stack.callback(MetricsServer(indexer, settings.metrics_port).close)
+            server = MetricsServer(indexer, settings.metrics_port, settings.metrics_address)
+            stack.callback(server.close)
         daemon = Daemon(indexer, settings, on_ready=ready)
         stopping.of(daemon)
         drained = daemon.run()

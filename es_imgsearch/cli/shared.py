@@ -44,6 +44,7 @@ _AS_SETTINGS = (
     "exclude",
     "describers",
     "kibana_url",
+    "metrics_address",
     "metrics_port",
     "service_url",
     "workers",

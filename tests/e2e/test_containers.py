@@ -179,7 +179,8 @@ def stack(
     assert not [each for each in secrets if each in said]
     done = made.run("admin", "init", "--encoder", "starter")
     assert done.exit_code == 0, done.output
-    process = made.begin("watch", "watch", f"photos={made.photos}")
+    everywhere = ["--metrics-address", "0.0.0.0"]
+    process = made.begin("watch", "watch", f"photos={made.photos}", *everywhere)
     try:
         until(lambda: process.poll() is not None or made.is_well(made.port), 120)
         assert process.poll() is None, made.said("watch")

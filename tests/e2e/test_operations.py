@@ -184,12 +184,41 @@ def test_failures_are_listed_and_retried_from_the_command_line(commands: Command
     assert json.loads(verified.stdout) == expected
 
 
-def get(port: int, path: str) -> tuple[int, str]:
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+        with urllib.request.urlopen(f"http://{host}:{port}{path}") as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def test_metrics_are_for_this_machine_alone_unless_told_otherwise(indexer: Indexer):
+    """127.0.0.2 is another address of Linux's loopback."""
+    server = MetricsServer(indexer, 0)
+    try:
+        with pytest.raises(urllib.error.URLError, match="refused"):
+            get(server.port, "/metrics", "127.0.0.2")
+    finally:
+        server.close()
+    addresses = [("0.0.0.0", "127.0.0.2"), ("localhost", "localhost")]
+    if socket.has_dualstack_ipv6():
+        addresses.append(("::1", "[::1]"))
+    for bound, asked in addresses:
+        server = MetricsServer(indexer, 0, bound)
+        try:
+            assert get(server.port, "/metrics", asked)[0] == 200
+        finally:
+            server.close()
+    for bad in ("192.0.2.1", "no-such-host.invalid"):
+        with pytest.raises(SettingsError, match="--metrics-address"):
+            MetricsServer(indexer, 0, bad)
+
+
+def test_an_address_for_metrics_wants_a_port(tmp_path: Path):
+    arguments = ["watch", str(tmp_path), "--metrics-address", "0.0.0.0"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "--metrics-port" in result.stderr
 
 
 def test_metrics_and_health_tell_what_the_daemon_does(indexer: Indexer, monkeypatch):

@@ -92,6 +92,14 @@ def test_services_keep_to_themselves(compose: dict[str, Any]):
             assert pictures["bind"] == {"create_host_path": False}
 
 
+def test_metrics_of_the_daemon_are_seen_from_outside_its_container(compose: dict[str, Any]):
+    watch = compose["services"]["watch"]
+    assert watch["command"][-2:] == ["--metrics-address", "0.0.0.0"]
+    (port,) = watch["ports"]
+    dockerfile = (CHECKOUT / "docker" / "Dockerfile").read_text("utf-8")
+    assert f"ES_IMGSEARCH_METRICS_PORT={port.rpartition(':')[2]} " in dockerfile
+
+
 def test_a_key_is_seen_by_one_service_and_the_authority_by_elasticsearch(compose: dict[str, Any]):
     services = compose["services"]
     seen: dict[str, set[str]] = {}
