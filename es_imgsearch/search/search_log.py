@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from es_imgsearch.errors import IndexMissing, StoreError
+from es_imgsearch.errors import IndexMissing, StoreDenied, StoreError
 from es_imgsearch.mapping import searches_alias, searches_body, template_body
 from es_imgsearch.search.asked import StoredPicture, Term, is_vector
 from es_imgsearch.search.found import Asked
@@ -52,6 +52,11 @@ class SearchLog:
             self._warn(
                 f"There is no {searches_alias(self._index)!r} to note searches in: run"
                 " `es-imgsearch init` with log_searches on, which makes it."
+            )
+        except StoreDenied as error:
+            self._warn(
+                f"Searches cannot be noted in {searches_alias(self._index)!r}: {error} It takes"
+                " the right create_doc there; or set log_searches = false."
             )
         except StoreError as error:
             self._warn(f"Searches cannot be noted: {error}")

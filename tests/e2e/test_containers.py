@@ -79,12 +79,12 @@ class Stack:
             "ES_IMGSEARCH_METRICS_PORT": str(self.port),
         }
 
-    def run(self, role: str, *arguments: str) -> Result:
+    def run(self, role: str, *arguments: str, **environment: str) -> Result:
         """A command, in this process; es-imgsearch.toml is read from the working folder."""
         before = Path.cwd()
         os.chdir(self.server.keys / role)
         try:
-            return CliRunner(env=self._environment).invoke(main, arguments)
+            return CliRunner(env={**self._environment, **environment}).invoke(main, arguments)
         finally:
             os.chdir(before)
 
@@ -322,6 +322,42 @@ def test_a_key_does_nothing_else(server: Secured, stack: Stack, role: str):
         else:
             allowed.append((method, path, "done"))
     assert allowed == []
+
+
+def test_a_search_is_noted_by_the_key_that_reads_which_sees_no_notes(
+    stack: Stack, caplog: pytest.LogCaptureFixture
+):
+    switched_on = {"ES_IMGSEARCH_LOG_SEARCHES": "true"}
+    done = stack.run("admin", "init", "--encoder", "starter", **switched_on)
+    assert done.exit_code == 0, done.output
+    done = stack.run("read", "search", "a cat", "-k", "1", **switched_on)
+    assert done.exit_code == 0, done.output
+    assert not [each for each in caplog.messages if "noted" in each]
+    noting, admin = stack.store("read"), stack.store("admin")
+    assert admin.request("POST", "/images-searches/_refresh")["_shards"]["failed"] == 0
+    (note,) = admin.request("GET", "/images-searches/_search")["hits"]["hits"]
+    assert note["_source"]["text"] == "a cat"
+    for method, path, body in (
+        ("GET", "/images-searches/_search", None),
+        ("GET", f"/images-searches/_doc/{note['_id']}", None),
+        ("PUT", f"/images-searches/_doc/{note['_id']}", note["_source"]),
+        ("POST", f"/images-searches/_update/{note['_id']}", {"doc": {"text": "a dog"}}),
+        ("DELETE", f"/images-searches/_doc/{note['_id']}", None),
+        ("POST", "/images-searches/_delete_by_query", {"query": {"match_all": {}}}),
+        ("DELETE", "/images-searches-000001", None),
+    ):
+        with pytest.raises(StoreDenied):
+            noting.request(method, path, body)
+
+
+def test_a_key_that_may_not_note_searches_searches_all_the_same(
+    stack: Stack, caplog: pytest.LogCaptureFixture
+):
+    done = stack.run("watch", "search", "a cat", "-k", "1", ES_IMGSEARCH_LOG_SEARCHES="true")
+    assert done.exit_code == 0, done.output
+    assert "chelsea.png" in done.stdout
+    (told,) = [each for each in caplog.messages if "noted" in each]
+    assert "It takes the right create_doc there" in told
 
 
 def test_keys_stay_and_a_lost_one_is_made_anew(server: Secured, stack: Stack):
