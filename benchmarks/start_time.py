@@ -35,13 +35,13 @@ WITHOUT = "from es_imgsearch.cli import main; main()"
 WITH = f"import elasticsearch; {WITHOUT}"
 
 
-def run(code: str, *command: str, backend: str = "auto") -> tuple[float, float]:
-    """Seconds on the clock and of CPU."""
+def run(code: str, *command: str, **environment: str) -> tuple[float, float]:
+    """Seconds on the clock, and of CPU of the process and those it started."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-c", code, *command],
-        env={**os.environ, "ES_IMGSEARCH_BACKEND": backend},
+        env={**os.environ, **environment},
         check=True,
         capture_output=True,
     )
@@ -67,7 +67,7 @@ def main() -> None:
             (photos / each).write_bytes((PHOTOGRAPHS / each).read_bytes())
         try:
             run(WITHOUT, "init", "--encoder", "starter")
-            run(WITHOUT, "sync", str(photos), backend="onnx")
+            run(WITHOUT, "sync", str(photos), ES_IMGSEARCH_BACKEND="onnx")
             rows = measured(photos / NAMES[0], given.runs)
         finally:
             remove_index(store)
@@ -82,7 +82,7 @@ def measured(picture: Path, runs: int) -> list[dict[str, object]]:
     }.items():
         pairs = []
         for number in range(runs + 1):
-            pair = (run(WITH, *query, backend="torch"), run(WITHOUT, *query))
+            pair = (run(WITH, *query, ES_IMGSEARCH_BACKEND="torch"), run(WITHOUT, *query))
             # The first reads files from the disk.
             pairs += [pair] if number else []
         seconds_with, cpu_with, seconds, cpu = (
