@@ -21,6 +21,8 @@ BENCHMARKS = [
     "client_overhead",
     "encoder_speed",
     "start_time",
+    "bytecode",
+    "sidecars",
     "ingest_lag",
     "bulk_import",
     "pipeline_speed",

@@ -28,6 +28,9 @@ def load_pyarrow() -> tuple[Any, Any]:
     """pyarrow and its module of Parquet.  Raises LibraryMissing."""
     try:
         import pyarrow as pa
+
+        # An attribute of `pa` only once it was imported.
+        import pyarrow.compute
         import pyarrow.parquet as pq
     except ImportError as error:
         raise LibraryMissing(

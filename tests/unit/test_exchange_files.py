@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import subprocess
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -282,6 +283,19 @@ def test_vectors_come_as_any_list_of_floats(tmp_path: Path, kind: pa.DataType):
     assert [each.number for each in bad] == [2]
     assert rows[0].image_id == image_id("r", "a.jpg")
     assert rows[0].fields["folder"] == "."
+
+
+def test_lists_of_any_length_are_read_where_nothing_else_uses_pyarrow(tmp_path: Path):
+    """In a process of its own: others import more of it than the reader does."""
+    path = foreign(tmp_path, relative_path=["a.jpg"], image_embedding=[UNIT])
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from es_imgsearch.exchange.files import open_reader\n"
+        "(batch,) = open_reader(Path(sys.argv[1])).batches(['image_embedding'], 10)\n"
+        "print(batch['image_embedding'].tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.stdout.strip() == str([UNIT]), done.stderr
 
 
 def test_a_path_that_looks_escaped_is_its_own_in_a_foreign_file(tmp_path: Path):
