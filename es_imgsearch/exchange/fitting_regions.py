@@ -16,6 +16,7 @@ def check_region_columns(
     reader: Reader,
     names: Mapping[str, str],
     info: IndexInfo,
+    index: str,
     *,
     as_attributes: bool,
 ) -> None:
@@ -44,7 +45,7 @@ def check_region_columns(
     if REGIONS_FIELD in names.values() and grid and mine and grid != mine:
         raise IndexConflict(
             f"The pictures of {str(path)!r} have regions {grid}, those of index"
-            f" {info.name!r} have {mine}: import into another --index."
+            f" {index!r} have {mine}: import into another --index."
         )
 
 

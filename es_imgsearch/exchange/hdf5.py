@@ -151,7 +151,7 @@ class Hdf5Reader:
         self._regions = {
             name: {part: each[part] for part in _REGION_PARTS}
             for name, each in place.items()
-            if isinstance(each, self._h5py.Group) and each.keys() >= _REGION_PARTS
+            if isinstance(each, self._h5py.Group) and _is_regions(each)
         }
         self.regions = frozenset(self._regions)
         self._present = self._file.get(_PRESENT, {}) if place is not self._file else {}
@@ -207,6 +207,12 @@ class Hdf5Reader:
         if (np.diff(offsets) < 0).any() or not len(boxes) == len(vectors) == end - first:
             raise ValueError(f"the offsets of its {parts[_OFFSETS].parent.name} do not fit")
         return RegionValues(offsets - first, boxes, vectors)
+
+
+def _is_regions(group: Any) -> bool:
+    return group.keys() >= _REGION_PARTS and [
+        len(group[part].shape) for part in (_OFFSETS, BOX, EMBEDDING)
+    ] == [1, 2, 2]
 
 
 def vector_rows(

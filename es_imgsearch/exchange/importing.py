@@ -111,7 +111,7 @@ def import_pictures(
                 f"Index {store.index!r} was switched to {store.generation}: import again."
             )
         as_attributes = options.unknown_columns == "attributes"
-        check_region_columns(path, reader, names, info, as_attributes=as_attributes)
+        check_region_columns(path, reader, names, info, store.index, as_attributes=as_attributes)
         names = without_regions(path, reader, names, info, store.index, note)
         plan = _plan(path, reader, names, store, info, options)
         run = _Import(store, path, reader, plan, info, options)

@@ -229,6 +229,17 @@ def test_regions_are_what_other_programs_expect(tmp_path: Path):
         assert regions["embedding"][10:14, 0].tolist() == np.arange(0.1, 4, dtype="f4").tolist()
 
 
+def test_a_group_of_other_shapes_holds_no_regions(tmp_path: Path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["relative_path"] = ["a"]
+        file["regions/box"] = np.ones(4)
+        file["regions/embedding"] = np.ones(DIMS)
+        file["regions/offsets"] = [0, 1]
+    reader = open_reader(path)
+    assert (reader.regions, list(reader.names)) == (frozenset(), ["relative_path"])
+
+
 @pytest.mark.parametrize("offsets", [[0, 2, 1], [0, 1, 9]])
 def test_offsets_that_do_not_fit_are_told(tmp_path: Path, offsets: list[int]):
     path = tmp_path / "x.h5"
