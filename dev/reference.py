@@ -46,7 +46,9 @@ mapped like `image_embedding` |
 """
 CODES = "| `image_code` | dense_vector of bits, only after `codes train` |"
 PROFILES = """\
-`es-imgsearch init --profile NAME`; each file in `mappings/` can be pasted into a console as it is.
+`es-imgsearch init --profile NAME`; in Kibana's console, `mappings/common.json` as it is
+is the body of `PUT my-index`, and a profile's file, its `dims` and `similarity` made yours, that of
+`PUT my-index/_mapping`.
 """
 
 

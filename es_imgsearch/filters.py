@@ -8,6 +8,8 @@ from datetime import date, datetime
 from os import PathLike
 from typing import Any
 
+import numpy as np
+
 from es_imgsearch.errors import FilterInvalid
 from es_imgsearch.records import is_text, stored_path
 
@@ -72,6 +74,8 @@ def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    if not isinstance(field, str):
+        raise FilterInvalid(f"A field to filter by is named by a string, not {field!r}.")
     name, _, key = field.partition(".")
     mapping = properties.get(name)
     if mapping is None or (key and _kind(mapping) != "flattened"):
@@ -105,6 +109,9 @@ def _storable(field: str, value: Any) -> Any:
 
     A path that is Unicode is left alone, so that what a hit says can be filtered by.
     """
+    if isinstance(value, np.generic):
+        # Such as one of a frame's column.
+        value = value.item()
     if not isinstance(value, (str, PathLike)) or is_text(str(value)):
         return value
     try:
@@ -127,6 +134,11 @@ def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any
         return _range(field, value, value, kind)
     if kind == "geo_point":
         return _near(field, value)
+    if not isinstance(value, (str, int, float, PathLike)):
+        raise FilterInvalid(
+            f"Field {field!r} is filtered by a value, a list of values, or a pair (low, high), not"
+            f" {value!r}."
+        )
     if kind in {*_NUMBERS, "keyword", "flattened", "boolean"}:
         return {"term": {field: _exactly(field, value, kind)}}
     if kind == "text":

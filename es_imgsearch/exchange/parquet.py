@@ -26,6 +26,7 @@ def load_pyarrow() -> tuple[Any, Any]:
     """pyarrow and its module of Parquet.  Raises LibraryMissing."""
     try:
         import pyarrow as pa
+        import pyarrow.compute  # an attribute of `pa` only once somebody has imported it
         import pyarrow.parquet as pq
     except ImportError as error:
         raise LibraryMissing(
