@@ -50,7 +50,10 @@ def sealed_encoder(
         seal.check(seal_of(encoder), index)
     except ModelUnavailable as error:
         if name == seal.name:
-            raise
+            raise ModelUnavailable(
+                f"{error} Index {index!r} is sealed to {name!r}: where that model is here, say with"
+                " ES_IMGSEARCH_ENCODER, or as `encoder` in es-imgsearch.toml."
+            ) from error
         raise EncoderMismatch(
             f"Index {index!r} is sealed to encoder {seal.name!r}, not {name!r}: leave the encoder"
             " out, or use another --index."

@@ -160,8 +160,8 @@ def _check_mapping(describer: Any, entry: EntryPoint) -> None:
         and all(isinstance(each, Mapping) for each in mapping.values())
     ):
         raise SettingsError(
-            f"The describer {entry.name!r} ({entry.value}) is broken: its `mapping` has to be a dict"
-            " of its fields, each with the dict that Elasticsearch is to map it by."
+            f"The describer {entry.name!r} ({entry.value}) is broken: its `mapping` has to be a"
+            " dict of its fields, each with the dict that Elasticsearch is to map it by."
         )
 
 

@@ -87,7 +87,8 @@ def rest_of(file: IO[bytes]) -> bytes:
         if start is not None:
             file.seek(start)
     except (AttributeError, OSError, ValueError) as error:
-        raise QueryPictureInvalid(f"The open file cannot be read: {error}.") from error
+        words = str(error).rstrip(".")
+        raise QueryPictureInvalid(f"The open file cannot be read: {words}.") from error
     if not isinstance(content, bytes):
         raise QueryPictureInvalid(
             f"The open file gives {type(content).__name__}, not bytes: open it with mode 'rb'."
