@@ -46,8 +46,8 @@ mapped like `image_embedding` |
 """
 CODES = "| `image_code` | dense_vector of bits, only after `codes train` |"
 PROFILES = """\
-`es-imgsearch init --profile NAME`; in Kibana's console, `mappings/common.json` as it is
-is the body of `PUT my-index`, and a profile's file, its `dims` and `similarity` made yours, that of
+`es-imgsearch init --profile NAME`. By hand, in a console: `mappings/common.json`, as it is, is the
+body of `PUT my-index`; a profile's file, with your `dims` and `similarity`, that of
 `PUT my-index/_mapping`.
 """
 

@@ -31,6 +31,8 @@ _RANGE = re.compile(r"^(?P<low>[^.]*(?:\.[^.]+)*)\.\.(?P<high>.*)$")
 
 _DISTANCE = re.compile(r"(?P<length>[0-9]+(?:[.][0-9]+)?)\s*(?P<unit>km|m|mi|ft|nmi)")
 
+_VALUES = (str, int, float, date, PathLike)
+
 Place = tuple[float, float, str]
 FilterValue = str | int | float | bool | date | datetime | None
 Filters = Mapping[
@@ -98,7 +100,11 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     if kind == "keyword" and field != "folder" and len(values) > 1 and None not in values:
         # One clause takes 65,536 values, where the server allows about 1,000 clauses or more.
         return {"terms": {field: [str(_storable(name, one)) for one in values]}}
-    clauses = [_single(field, _storable(name, one), mapping) for one in values]
+    clauses = [
+        # A place is three values, and told apart from what is none where it is read.
+        _single(field, one if kind == "geo_point" else _storable(name, one), mapping)
+        for one in values
+    ]
     if len(clauses) == 1:
         return clauses[0]
     return {"bool": {"should": clauses, "minimum_should_match": 1}}
@@ -112,6 +118,11 @@ def _storable(field: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         # Such as one of a frame's column.
         value = value.item()
+    if value is not None and not isinstance(value, _VALUES):
+        raise FilterInvalid(
+            f"Field {field!r} is filtered by a value, a list of values, or a pair (low, high), not"
+            f" {value!r}."
+        )
     if not isinstance(value, (str, PathLike)) or is_text(str(value)):
         return value
     try:
@@ -134,11 +145,6 @@ def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any
         return _range(field, value, value, kind)
     if kind == "geo_point":
         return _near(field, value)
-    if not isinstance(value, (str, int, float, PathLike)):
-        raise FilterInvalid(
-            f"Field {field!r} is filtered by a value, a list of values, or a pair (low, high), not"
-            f" {value!r}."
-        )
     if kind in {*_NUMBERS, "keyword", "flattened", "boolean"}:
         return {"term": {field: _exactly(field, value, kind)}}
     if kind == "text":

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from es_imgsearch.backoff import Stopped
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Vectors
 from es_imgsearch.errors import ReadError
 from es_imgsearch.recent import Recent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import subprocess
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -214,6 +215,19 @@ def test_vectors_come_as_any_list_of_floats(tmp_path: Path, kind: pa.DataType):
     assert [each.number for each in bad] == [2]
     assert rows[0].image_id == image_id("r", "a.jpg")
     assert rows[0].fields["folder"] == "."
+
+
+def test_lists_of_another_program_are_read_in_a_process_of_their_own(tmp_path: Path):
+    """Here pandas and others have imported every part of pyarrow long ago."""
+    values = pa.array([UNIT, UNIT], pa.list_(pa.float32()))
+    path = foreign(tmp_path, relative_path=["a.jpg", "b.jpg"], image_embedding=values)
+    program = (
+        "from pathlib import Path; from es_imgsearch.exchange.files import open_reader;"
+        f"reader = open_reader(Path({str(path)!r}));"
+        "print([each['image_embedding'].shape for each in reader.batches(reader.names[1:], 9)])"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (told.stdout, told.stderr) == ("[(2, 4)]\n", "")
 
 
 def test_a_path_that_looks_escaped_is_its_own_in_a_foreign_file(tmp_path: Path):
