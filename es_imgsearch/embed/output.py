@@ -20,8 +20,22 @@ _ROUNDING: Final = 1e-3
 def vectors_of(given: Any, count: int, encoder: Encoder) -> Vectors:
     """What `encoder` gave for `count` pictures or texts, float32 of shape (count, dims).
 
-    Rows are of unit length, but for those that cannot be: zero or not finite.  Raises EmbedFailed
-    where it is of another shape, or holds no numbers.
+    Rows are of unit length, but for those that cannot be: zero or not finite.  Raises what
+    `rows_of` does.
+    """
+    vectors = rows_of(given, count, encoder)
+    lengths = np.linalg.norm(vectors, axis=1)
+    stray = np.isfinite(lengths) & (lengths > 0) & (abs(lengths - 1) > _ROUNDING)
+    if stray.any():
+        vectors = vectors.copy()
+        vectors[stray] /= lengths[stray, None]
+    return vectors
+
+
+def rows_of(given: Any, count: int, encoder: Encoder) -> Vectors:
+    """The same, but rows are left as long as they are: short vectors of a reduced index are bytes.
+
+    Raises EmbedFailed where it is of another shape, or holds no numbers.
     """
     try:
         vectors: Vectors = np.asarray(given, dtype=np.float32)
@@ -35,10 +49,6 @@ def vectors_of(given: Any, count: int, encoder: Encoder) -> Vectors:
             f"Encoder {encoder.name!r} gave an array of shape {vectors.shape} where"
             f" {(count, encoder.dims)} is wanted: one vector of {encoder.dims} dims for each."
         )
-    lengths = np.linalg.norm(vectors, axis=1)
-    if (stray := np.isfinite(lengths) & (lengths > 0) & (abs(lengths - 1) > _ROUNDING)).any():
-        vectors = vectors.copy()
-        vectors[stray] /= lengths[stray, None]
     return vectors
 
 

@@ -26,7 +26,7 @@ from es_imgsearch.embed import load_encoder
 from es_imgsearch.embed.backend import run_for_pictures
 from es_imgsearch.embed.loading import first_line
 from es_imgsearch.embed.network import Movable
-from es_imgsearch.embed.output import vectors_of
+from es_imgsearch.embed.output import rows_of, vectors_of
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.embed.reduced import ReducedEncoder
 from es_imgsearch.errors import (
@@ -133,7 +133,9 @@ class EncoderHere:
                 f"Encoder {self._encoder.name!r} gave fields of {len(fields)} pictures where"
                 f" {len(pixels)} were asked for."
             )
-        return Outputs(vectors_of(vectors, len(pixels), self._encoder), fields)
+        # A reduced encoder has held the whole vectors to what was promised, before it cut them.
+        checked = rows_of if isinstance(self._shared.encoder, ReducedEncoder) else vectors_of
+        return Outputs(checked(vectors, len(pixels), self._encoder), fields)
 
     def warm_up(self) -> None:
         wanted = self._encoder.preparation
