@@ -352,6 +352,10 @@ def _serve(connection: Connection, pickled: bytes, threads: int, parent: int) ->
             sent = pickle.loads(pickled)  # noqa: S301 - made by our parent
             encoder = EncoderHere(OneAtATime(sent.encoder() if isinstance(sent, Recipe) else sent))
             encoder.warm_up()
+        except EmbedFailed as error:
+            # Before any picture came, so none of them is to become a failure.
+            connection.send(EncodersFailed(str(error)))
+            return
         except ImgSearchError as error:
             connection.send(_sendable(error))
             return
