@@ -46,7 +46,9 @@ mapped like `image_embedding` |
 """
 CODES = "| `image_code` | dense_vector of bits, only after `codes train` |"
 PROFILES = """\
-`es-imgsearch init --profile NAME`; each file in `mappings/` can be pasted into a console as it is.
+`es-imgsearch init --profile NAME`. By hand, in a console: `mappings/common.json`, as it is, is the
+body of `PUT my-index`; a profile's file, with your `dims` and `similarity`, that of
+`PUT my-index/_mapping`.
 """
 
 

@@ -218,9 +218,12 @@ def _kind_and_reason(error: elastic_transport.ApiError) -> tuple[str, str]:
     causes = details.get("root_cause") or ()
     if kind == "search_phase_execution_exception" and causes:
         kind, reason = str(causes[0].get("type")), str(causes[0].get("reason"))
-    deeper = details.get("caused_by")
-    if isinstance(deeper, Mapping) and deeper.get("reason") and deeper["reason"] != reason:
-        reason = f"{reason} ({deeper['reason']})"
+    deepest = details.get("caused_by")
+    while isinstance(deepest, Mapping) and isinstance(deepest.get("caused_by"), Mapping):
+        # What is between says no more than that something beneath it failed.
+        deepest = deepest["caused_by"]
+    if isinstance(deepest, Mapping) and deepest.get("reason") and deepest["reason"] != reason:
+        reason = f"{reason} ({deepest['reason']})"
     return kind, reason
 
 

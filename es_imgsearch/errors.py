@@ -29,6 +29,7 @@
      ├── RowInvalid                one row of an imported file cannot be stored
      ├── ReadError                 one file could not become a picture (a failure document)
      │    └── ReadersFailed        no file can be read; none of them is at fault
+     ├── EmbedFailed               an encoder raised, or gave no vectors of its dims
      ├── EncodersFailed            no picture can be embedded; none of them is at fault
      ├── KibanaError               Kibana said no, or nothing
      │    ├── KibanaUnreachable    transient (exit code 3)
@@ -191,6 +192,10 @@ class ReadError(ImgSearchError):
 
 class ReadersFailed(ReadError):
     """The processes that read files end again and again, whatever they are given."""
+
+
+class EmbedFailed(ImgSearchError):
+    """An encoder raised something, or gave what are no vectors of its dims."""
 
 
 class EncodersFailed(ImgSearchError):

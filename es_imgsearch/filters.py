@@ -8,6 +8,8 @@ from datetime import date, datetime
 from os import PathLike
 from typing import Any
 
+import numpy as np
+
 from es_imgsearch.errors import FilterInvalid
 from es_imgsearch.records import is_text, stored_path
 
@@ -28,6 +30,8 @@ _DATE_AND_TIME = re.compile(
 _RANGE = re.compile(r"^(?P<low>[^.]*(?:\.[^.]+)*)\.\.(?P<high>.*)$")
 
 _DISTANCE = re.compile(r"(?P<length>[0-9]+(?:[.][0-9]+)?)\s*(?P<unit>km|m|mi|ft|nmi)")
+
+_VALUES = (str, int, float, date, PathLike)
 
 Place = tuple[float, float, str]
 FilterValue = str | int | float | bool | date | datetime | None
@@ -72,6 +76,8 @@ def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    if not isinstance(field, str):
+        raise FilterInvalid(f"A field to filter by is named by a string, not {field!r}.")
     name, _, key = field.partition(".")
     mapping = properties.get(name)
     if mapping is None or (key and _kind(mapping) != "flattened"):
@@ -94,7 +100,11 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     if kind == "keyword" and field != "folder" and len(values) > 1 and None not in values:
         # One clause takes 65,536 values, where the server allows about 1,000 clauses or more.
         return {"terms": {field: [str(_storable(name, one)) for one in values]}}
-    clauses = [_single(field, _storable(name, one), mapping) for one in values]
+    clauses = [
+        # A place is three values, and told apart from what is none where it is read.
+        _single(field, one if kind == "geo_point" else _storable(name, one), mapping)
+        for one in values
+    ]
     if len(clauses) == 1:
         return clauses[0]
     return {"bool": {"should": clauses, "minimum_should_match": 1}}
@@ -105,6 +115,14 @@ def _storable(field: str, value: Any) -> Any:
 
     A path that is Unicode is left alone, so that what a hit says can be filtered by.
     """
+    if isinstance(value, np.generic):
+        # Such as one of a frame's column.
+        value = value.item()
+    if value is not None and not isinstance(value, _VALUES):
+        raise FilterInvalid(
+            f"Field {field!r} is filtered by a value, a list of values, or a pair (low, high), not"
+            f" {value!r}."
+        )
     if not isinstance(value, (str, PathLike)) or is_text(str(value)):
         return value
     try:

@@ -64,7 +64,7 @@ def knn_body(
     """
     check_k(k)
     if num_candidates is not None:
-        _check_int("num_candidates", num_candidates)
+        check_whole("num_candidates", num_candidates)
     tuned_candidates, oversample = tuning.for_k(k)
     if num_candidates is None:
         num_candidates = tuned_candidates
@@ -300,12 +300,13 @@ def cosine_of(score: float, similarity: str) -> float:
 
 
 def check_k(k: int) -> None:
-    _check_int("k", k)
+    check_whole("k", k)
     if not 1 <= k <= MAX_NUM_CANDIDATES:
         raise UsageError(f"k must be between 1 and {MAX_NUM_CANDIDATES}, not {k}.")
 
 
-def _check_int(name: str, value: Any) -> None:
+def check_whole(name: str, value: Any) -> None:
+    """Raises UsageError for what is no whole number."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise UsageError(f"{name} must be a whole number, not a {type(value).__name__}.")
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 from es_imgsearch.embed import Encoder, load_encoder
 from es_imgsearch.embed.backend import run_for_pictures, run_for_queries
 from es_imgsearch.embed.reduced import ReducedEncoder
-from es_imgsearch.errors import EncoderMismatch, ModelUnavailable
+from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable
 from es_imgsearch.kept_reduction import load_reduction
 from es_imgsearch.mapping import Seal
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import IndexInfo, Store
 
+# What a dense_vector of Elasticsearch 8.19 may hold.
+_MOST_DIMS = 4096
+
 
 def seal_of(encoder: Encoder) -> Seal:
+    """Raises EncoderUnknown for an encoder whose vectors Elasticsearch cannot hold."""
+    dims: object = encoder.dims
+    if not isinstance(dims, int) or not 1 <= dims <= _MOST_DIMS:
+        raise EncoderUnknown(
+            f"Encoder {encoder.name!r} makes vectors of {dims!r} dims; Elasticsearch takes 1 to"
+            f" {_MOST_DIMS}."
+        )
     return Seal(
         name=encoder.name,
         revision=encoder.revision,
@@ -40,7 +50,10 @@ def sealed_encoder(
         seal.check(seal_of(encoder), index)
     except ModelUnavailable as error:
         if name == seal.name:
-            raise
+            raise ModelUnavailable(
+                f"{error} Index {index!r} is sealed to {name!r}: where that model is here, say with"
+                " ES_IMGSEARCH_ENCODER, or as `encoder` in es-imgsearch.toml."
+            ) from error
         raise EncoderMismatch(
             f"Index {index!r} is sealed to encoder {seal.name!r}, not {name!r}: leave the encoder"
             " out, or use another --index."

@@ -290,10 +290,12 @@ def load_settings(
     *,
     config: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    given_by: str = "the command line",
 ) -> Settings:
     """Merge the four sources, the first that names a setting winning.
 
-    `given` is the command line (None values are as good as absent), `config` a file that
+    `given` is the command line (None values are as good as absent), or what errors are to call it
+    by `given_by`; `config` is a file that
     must exist; without it `es-imgsearch.toml` of the working folder is read if it is there.
     Raises SettingsError in one line that names the source of the bad value, never the value
     of a secret.
@@ -301,7 +303,7 @@ def load_settings(
     sources: list[tuple[str, dict[str, Any]]] = [
         ("the settings file", _from_file(config)),
         ("the environment", _from_environment(os.environ if environment is None else environment)),
-        ("the command line", {k: v for k, v in (given or {}).items() if v is not None}),
+        (given_by, {k: v for k, v in (given or {}).items() if v is not None}),
     ]
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard, cast
 
 import numpy as np
@@ -148,7 +148,21 @@ def load_describers(names: Sequence[str] | None = None) -> list[Describer]:
                 f"The describer {name!r} ({found[name].value}) cannot be loaded:"
                 f" {type(error).__name__}: {error}."
             ) from error
+        _check_mapping(describers[-1], found[name])
     return describers
+
+
+def _check_mapping(describer: Any, entry: EntryPoint) -> None:
+    mapping = getattr(describer, "mapping", None)
+    if not (
+        isinstance(mapping, Mapping)
+        and all(isinstance(field, str) for field in mapping)
+        and all(isinstance(each, Mapping) for each in mapping.values())
+    ):
+        raise SettingsError(
+            f"The describer {entry.name!r} ({entry.value}) is broken: its `mapping` has to be a"
+            " dict of its fields, each with the dict that Elasticsearch is to map it by."
+        )
 
 
 def picture_describers(names: Sequence[str] | None = None) -> list[PictureDescriber]:

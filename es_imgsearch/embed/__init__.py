@@ -6,7 +6,7 @@ inside the first `embed_` call of an encoder that needs them.
 
 from es_imgsearch.embed.network import batch_size
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
-from es_imgsearch.embed.registry import encoder_names, load_encoder
+from es_imgsearch.embed.registry import encoder_names, is_encoder, load_encoder
 
 __all__ = [
     "Encoder",
@@ -15,5 +15,6 @@ __all__ = [
     "Vectors",
     "batch_size",
     "encoder_names",
+    "is_encoder",
     "load_encoder",
 ]

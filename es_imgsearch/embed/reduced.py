@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from es_imgsearch.embed.network import batch_size
+from es_imgsearch.embed.output import vectors_of
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.reduction import Reduction
@@ -66,7 +67,7 @@ class ReducedEncoder:
         return batch_size(self._encoder)
 
     def embed_images(self, pictures: Pixels) -> Vectors:
-        return self._reduced(self._encoder.embed_images(pictures))
+        return self._reduced(self._encoder.embed_images(pictures), len(pictures))
 
     @property
     def fields(self) -> Sequence[str]:
@@ -75,13 +76,14 @@ class ReducedEncoder:
     def embed_with_fields(self, pictures: Pixels) -> tuple[Vectors, Sequence[Mapping[str, Any]]]:
         if isinstance(self._encoder, FieldEncoder):
             vectors, fields = self._encoder.embed_with_fields(pictures)
-            return self._reduced(vectors), fields
+            return self._reduced(vectors, len(pictures)), fields
         return self.embed_images(pictures), [{}] * len(pictures)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        return self._reduced(self._encoder.embed_texts(texts))
+        return self._reduced(self._encoder.embed_texts(texts), len(texts))
 
-    def _reduced(self, vectors: Vectors) -> Vectors:
+    def _reduced(self, given: Vectors, count: int) -> Vectors:
+        vectors = vectors_of(given, count, self._encoder)
         # One that is not finite stays so, and becomes a failure of its picture.
         is_finite = np.isfinite(vectors).all(axis=1)
         reduced = np.full((len(vectors), self.dims), np.nan, np.float32)

@@ -48,6 +48,8 @@ def load_encoder(spec: str, *, models_dir: Path | None = None, device: str = "au
     Raises EncoderUnknown if nothing answers to `spec` or the plug-in that does is broken,
     ModelUnavailable if its weights or libraries are missing.
     """
+    if not isinstance(spec, str):
+        raise EncoderUnknown(f"An encoder is named by a string, not a {type(spec).__name__}.")
     registered = _registered()
     name, _, argument = spec.partition(":")
     if name not in registered:
@@ -60,6 +62,11 @@ def load_encoder(spec: str, *, models_dir: Path | None = None, device: str = "au
             raise EncoderUnknown(f"{spec!r} needs the encoder plug-in {_MODELS!r}; reinstall.")
         name, argument = _MODELS, spec
     return _create(registered[name], argument, models_dir, device)
+
+
+def is_encoder(given: object) -> bool:
+    """Whether it has everything that an `Encoder` has; loads no model."""
+    return all(getattr_static(given, member, None) is not None for member in _MEMBERS)
 
 
 def _registered() -> Mapping[str, EntryPoint]:
@@ -88,7 +95,7 @@ def _create(point: EntryPoint, argument: str, models_dir: Path | None, device: s
             f"Encoder {point.name!r} of the package {package} could not be made from "
             f"{argument!r}: {type(error).__name__}: {error}."
         ) from error
-    if any(getattr_static(encoder, member, None) is None for member in _MEMBERS):
+    if not is_encoder(encoder):
         raise EncoderUnknown(
             f"Encoder {point.name!r} of the package {package} is not an Encoder: its factory "
             f"returned a {type(encoder).__name__}."

@@ -158,6 +158,9 @@ def _rare_tiff(
 
 _opening = threading.Lock()
 
+# Pillow's plug-ins of BMP and others unpack an integer without looking whether there is one.
+_SHORTEST_PREFIX = 4
+
 
 def _opened(file: IO[bytes], formats: list[str], max_pixels: int) -> Image.Image:
     """The picture with its header read and nothing decoded (but an icon, which Pillow decodes).
@@ -186,6 +189,8 @@ def _opened(file: IO[bytes], formats: list[str], max_pixels: int) -> Image.Image
 def _kinds_by_first_bytes(file: IO[bytes], formats: list[str]) -> list[str]:
     file.seek(0)
     prefix = file.read(16)
+    if len(prefix) < _SHORTEST_PREFIX:
+        return []
     accepts = [(name, Image.OPEN[name][1]) for name in formats]
     return [name for name, accept in accepts if accept is not None and accept(prefix) is True]
 

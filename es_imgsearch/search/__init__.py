@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from es_imgsearch.async_store import AsyncStore
 from es_imgsearch.connection import connect, connect_async
+from es_imgsearch.embed import is_encoder
 from es_imgsearch.errors import UsageError
 from es_imgsearch.originals import originals_of
 from es_imgsearch.search.asked import StoredPicture
@@ -21,7 +23,7 @@ from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query_encoder import ModelHere
 from es_imgsearch.settings import Settings, changed_settings, load_settings
 from es_imgsearch.store import IndexInfo, Store
-from es_imgsearch.talk import Talk, converse, converse_async
+from es_imgsearch.talk import Request, Talk, converse, converse_async
 
 if TYPE_CHECKING:
     import elasticsearch
@@ -39,7 +41,7 @@ def _blocking(
 ) -> Callable[Concatenate[ImageSearch, P], R]:
     @wraps(method)
     def carry_out(self: ImageSearch, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return converse(method(self._dialogue, *args, **kwargs), self._store.send)
+        return converse(method(self._dialogue, *args, **kwargs), self._send)
 
     return carry_out
 
@@ -49,7 +51,7 @@ def _awaiting(
 ) -> Callable[Concatenate[AsyncImageSearch, P], Coroutine[Any, Any, R]]:
     @wraps(method)
     async def carry_out(self: AsyncImageSearch, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await converse_async(method(self._dialogue, *args, **kwargs), self._store.send)
+        return await converse_async(method(self._dialogue, *args, **kwargs), self._send)
 
     return carry_out
 
@@ -59,8 +61,16 @@ class _Client:
 
     _store: Store | AsyncStore
 
-    def __init__(self, settings: Settings, encoder: Encoder | None) -> None:
+    def __init__(self, settings: Settings, encoder: Encoder | None, *, is_own: bool) -> None:
+        """`is_own` says that nobody else has the connection, so that it ends with this client."""
+        if encoder is not None and not is_encoder(encoder):
+            raise UsageError(
+                "encoder is an Encoder, such as es_imgsearch.embed.load_encoder gives, not a"
+                f" {type(encoder).__name__}."
+            )
         self._settings = settings
+        self._is_own = is_own
+        self._is_closed = False
         self._model = ModelHere(settings.index, settings, encoder)
         self._dialogue = Dialogue(
             settings.index,
@@ -75,6 +85,10 @@ class _Client:
     def reload(self) -> None:
         """Forget what is known of the index, after it was tuned, extended or switched."""
         self._dialogue.reload()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError(f"This {type(self).__name__} was closed: make another.")
 
 
 class ImageSearch(_Client):
@@ -97,8 +111,8 @@ class ImageSearch(_Client):
         encoder: Encoder | None = None,
         settings: Settings | None = None,
     ) -> None:
-        client, settings = _client_and_settings(elasticsearch, index, settings)
-        super().__init__(settings, encoder)
+        client, settings = _client_and_settings(elasticsearch, index, settings, is_async=False)
+        super().__init__(settings, encoder, is_own=client is None)
         self._store = Store(client or connect(settings), settings.index)
 
     search_text = _blocking(Dialogue.search_text)
@@ -113,7 +127,7 @@ class ImageSearch(_Client):
     @property
     def info(self) -> IndexInfo:
         """The index as it was when first asked for; `reload` asks again."""
-        return converse(self._dialogue.info(), self._store.send)
+        return converse(self._dialogue.info(), self._send)
 
     @property
     def encoder(self) -> Encoder:
@@ -121,8 +135,14 @@ class ImageSearch(_Client):
         return self._model.encoder(self.info)
 
     def close(self) -> None:
-        """Close the connections to Elasticsearch."""
-        self._store.client.close()
+        """Close the connections to Elasticsearch; those of a client of yours stay open."""
+        self._is_closed = True
+        if self._is_own:
+            self._store.client.close()
+
+    def _send(self, request: Request) -> Any:
+        self._check_open()
+        return self._store.send(request)
 
     def __enter__(self) -> Self:
         return self
@@ -148,8 +168,8 @@ class AsyncImageSearch(_Client):
         encoder: Encoder | None = None,
         settings: Settings | None = None,
     ) -> None:
-        client, settings = _client_and_settings(elasticsearch, index, settings)
-        super().__init__(settings, encoder)
+        client, settings = _client_and_settings(elasticsearch, index, settings, is_async=True)
+        super().__init__(settings, encoder, is_own=client is None)
         self._store = AsyncStore(client or connect_async(settings), settings.index)
 
     search_text = _awaiting(Dialogue.search_text)
@@ -162,8 +182,14 @@ class AsyncImageSearch(_Client):
     knn_query = _awaiting(Dialogue.knn_query)
 
     async def close(self) -> None:
-        """Close the connections to Elasticsearch."""
-        await self._store.client.close()
+        """Close the connections to Elasticsearch; those of a client of yours stay open."""
+        self._is_closed = True
+        if self._is_own:
+            await self._store.client.close()
+
+    async def _send(self, request: Request) -> Any:
+        self._check_open()
+        return await self._store.send(request)
 
     async def __aenter__(self) -> Self:
         return self
@@ -173,17 +199,27 @@ class AsyncImageSearch(_Client):
 
 
 def _client_and_settings(
-    given: Any, index: str | None, settings: Settings | None
+    given: Any, index: str | None, settings: Settings | None, *, is_async: bool
 ) -> tuple[Any, Settings]:
     """The client given, None where an address or nothing was; the settings with both of them."""
     address = given if isinstance(given, str) else None
     client = None if address is not None else given
-    if client is not None and not hasattr(client, "perform_request"):
+    perform = getattr(client, "perform_request", None)
+    if client is not None and (perform is None or iscoroutinefunction(perform) != is_async):
+        kinds = ("ImageSearch", "Elasticsearch"), ("AsyncImageSearch", "AsyncElasticsearch")
+        searching, wanted = kinds[is_async]
         raise UsageError(
-            "ImageSearch takes one address, a client (elasticsearch.Elasticsearch) or nothing,"
-            f" not a {type(client).__name__}."
+            f"{searching} takes one address, a client (elasticsearch.{wanted}) or nothing, not a"
+            f" {type(client).__name__}."
+        )
+    if settings is not None and not isinstance(settings, Settings):
+        raise UsageError(
+            "settings are what es_imgsearch.settings.load_settings gives, not a"
+            f" {type(settings).__name__}."
         )
     changes = {"es_url": address, "index": index}
     return client, (
-        load_settings(changes) if settings is None else changed_settings(settings, **changes)
+        load_settings(changes, given_by="the arguments")
+        if settings is None
+        else changed_settings(settings, **changes)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, NamedTuple, TypeAlias
@@ -14,7 +14,7 @@ from PIL import Image
 
 from es_imgsearch.errors import ImageMissing, UsageError
 from es_imgsearch.records import is_text
-from es_imgsearch.search.query_picture import QueryPicture
+from es_imgsearch.search.query_picture import QueryPicture, rest_of
 
 Vector = npt.NDArray[np.float32]
 
@@ -29,7 +29,7 @@ class StoredPicture:
     image_id: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.image_id, str) or not is_text(self.image_id):
+        if not isinstance(self.image_id, str) or not self.image_id or not is_text(self.image_id):
             raise ImageMissing(f"No picture has the image_id {self.image_id!r}.")
 
 
@@ -38,6 +38,11 @@ Weighted: TypeAlias = Query | tuple[Query, float]
 Queries: TypeAlias = Weighted | Sequence[Weighted]
 
 _ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, StoredPicture)
+
+_KINDS = (
+    "words, a picture (path, bytes, open file, PIL image, array), a vector, a StoredPicture, or a"
+    " pair (query, weight) of one of these and a number"
+)
 
 
 class Term(NamedTuple):
@@ -114,14 +119,19 @@ def _unit(vector: Vector, otherwise: str) -> Vector:
 
 def _listed(asked: Any) -> list[Any]:
     """One query is a list of one: a string would be a list of letters, an array of rows."""
-    return [asked] if isinstance(asked, _ONE) or _is_pair(asked) else list(asked)
+    if isinstance(asked, _ONE) or hasattr(asked, "read") or _is_pair(asked):
+        return [asked]
+    # Of a dict the keys would be searched for.
+    if isinstance(asked, Mapping) or not isinstance(asked, Iterable):
+        raise UsageError(f"What is searched for is {_KINDS}, not a {type(asked).__name__}.")
+    return list(asked)
 
 
 def _is_pair(asked: Any) -> bool:
     return (
         isinstance(asked, tuple)
         and len(asked) == 2
-        and isinstance(asked[0], _ONE)
+        and (isinstance(asked[0], _ONE) or hasattr(asked[0], "read"))
         and isinstance(asked[1], (int, float, np.number))
         and not isinstance(asked[1], bool)
     )
@@ -132,4 +142,9 @@ def _term(asked: Any, sign: float) -> Term:
     weight = float(weight)
     if not (math.isfinite(weight) and weight > 0):
         raise UsageError(f"The weight of a query must be above 0, not {weight:g}.")
+    if not (isinstance(query, _ONE) or hasattr(query, "read")):
+        raise UsageError(f"A query is {_KINDS}, not a {type(query).__name__}.")
+    if hasattr(query, "read"):
+        # Now, since hits keep their queries, and a file may be closed when they are shown.
+        query = rest_of(query)
     return Term(query, sign * weight)

@@ -111,6 +111,11 @@ class Dialogue:
 
         Raises TextUnsupported where the index's encoder knows pictures only.
         """
+        if not isinstance(text, str):
+            raise UsageError(
+                f"The text to search for is a string, not a {type(text).__name__};"
+                " pictures are for search_image."
+            )
         return (yield from self.search([text], k=k, **options))
 
     def search_image(
@@ -120,7 +125,7 @@ class Dialogue:
         k: int = 10,
         **options: Unpack[SearchOptions],
     ) -> Talk[Hits]:
-        """Pictures like a picture: a path, the bytes of a file, a PIL image or an array.
+        """Pictures like a picture: a path, an open file, its bytes, a PIL image or an array.
 
         `box` is (x, y, width, height) in pixels of the upright picture: only that part counts.
         Raises QueryPictureInvalid.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # A line each; who wants more asks for them.
 _LINES_SHOWN = 20
+# What a picture has whatever is stored of it.
+_ALWAYS = ["image_id", "root", "relative_path", "score", "relevance", "cosine"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ class Made(Sequence[Hit]):
     def __len__(self) -> int:
         return len(self._made)
 
+    def __reduce__(self) -> tuple[type[tuple[Hit, ...]], tuple[list[Hit]]]:
+        # What makes them holds the answer and the client's settings; the hits are what counts.
+        return tuple, (list(self),)
+
 
 class Hits(Sequence[Hit]):
     """The hits of one search, best first.
@@ -163,7 +169,9 @@ class Hits(Sequence[Hit]):
             raise RenderingUnavailable(
                 "A frame needs pandas, which is not installed: pip install pandas."
             ) from error
-        return pandas.DataFrame([hit.to_dict() for hit in self._hits])
+        frame = pandas.DataFrame([hit.to_dict() for hit in self._hits])
+        # A frame of no hits has the columns that every other has, so that they can be named.
+        return frame if len(self) else frame.reindex(columns=_ALWAYS)
 
     def sheet(self, columns: int = 5) -> Image.Image:
         """A contact sheet: the query on the left, hits with their scores on the right.

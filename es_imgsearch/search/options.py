@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal, TypedDict, get_args
 
+import numpy as np
+
 from es_imgsearch.errors import UsageError
 from es_imgsearch.filters import Filters
-from es_imgsearch.queries import check_k
+from es_imgsearch.queries import check_k, check_whole
 
 Mode = Literal["vector", "text", "hybrid"]
 _MODES = get_args(Mode)
@@ -114,6 +116,7 @@ class Plan:
             raise UsageError(f"There is no mode {plan.mode!r}; choose one of {', '.join(_MODES)}.")
         if plan.mode == "text" and plan.weights is not None:
             raise UsageError("Mode 'text' compares no vectors: leave the weights out.")
+        _check_kinds(plan)
         if plan.regions:
             _check_regions(plan)
         if plan.codes:
@@ -125,8 +128,6 @@ class Plan:
                 isinstance(number, bool) or not isinstance(number, int) or number < 0
             ):
                 raise UsageError(f"{name} must be a whole number from 0 on, not {number!r}.")
-        if isinstance(plan.facets, str) or isinstance(plan.fields, str):
-            raise UsageError("facets and fields are lists of names, not one string.")
         return plan
 
     @property
@@ -134,6 +135,26 @@ class Plan:
         """Which of the k hits are asked for."""
         end = self.k if self.size is None else min(self.k, self.offset + self.size)
         return slice(min(self.offset, end), end)
+
+
+def _check_kinds(plan: Plan) -> None:
+    """What is said once here need not be met, as a bare TypeError, further in."""
+    for name in ("filters", "weights"):
+        given = getattr(plan, name)
+        if given is not None and not isinstance(given, Mapping):
+            raise UsageError(f"{name} is a dict, not a {type(given).__name__}.")
+    for name in ("facets", "fields"):
+        given = getattr(plan, name)
+        if given is not None and (isinstance(given, str) or not isinstance(given, Collection)):
+            raise UsageError(
+                f"facets and fields are lists of names, not one {type(given).__name__}."
+            )
+    for name in ("collapse", "explain", "regions", "codes", "exact"):
+        if not isinstance(given := getattr(plan, name), (bool, np.bool_)):
+            # "no" is as good as True to Python.
+            raise UsageError(f"{name} is True or False, not {given!r}.")
+    if plan.num_candidates is not None:
+        check_whole("num_candidates", plan.num_candidates)
 
 
 def _check_regions(plan: Plan) -> None:

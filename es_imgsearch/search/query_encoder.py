@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from es_imgsearch.embed.output import query_vectors
 from es_imgsearch.errors import TextUnsupported
 from es_imgsearch.sealing import sealed_encoder
 from es_imgsearch.search.asked import Vector
@@ -44,7 +45,7 @@ class QueryEncoder(Protocol):
     ) -> QueryVectors:
         """The vectors, in the space of the index.
 
-        Pictures are upright and RGB.  Raises EncoderMismatch, ModelUnavailable, or
+        Pictures are upright and RGB.  Raises EncoderMismatch, ModelUnavailable, EmbedFailed, or
         TextUnsupported where there are texts and the encoder knows pictures only.
         """
 
@@ -87,8 +88,10 @@ class ModelHere:
         # An encoder need not be safe to use from two threads.
         with self._lock:
             return QueryVectors(
-                encoder.embed_texts(list(texts)) if texts else nothing,
-                encoder.embed_images(np.stack(pixels)) if pixels else nothing,
+                query_vectors(encoder, encoder.embed_texts, list(texts)) if texts else nothing,
+                query_vectors(encoder, encoder.embed_images, np.stack(pixels))
+                if pixels
+                else nothing,
                 _truncated(encoder, texts),
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,14 @@ from es_imgsearch.errors import QueryPictureInvalid, ReadError
 from es_imgsearch.pictures.decoding import decode
 from es_imgsearch.pictures.srgb import to_rgb
 
-QueryPicture = PathLike[str] | bytes | Image.Image | npt.NDArray[Any]
+QueryPicture = PathLike[str] | bytes | IO[bytes] | Image.Image | npt.NDArray[Any]
 Box = tuple[float, float, float, float]
 
 
 def open_query_picture(
     picture: QueryPicture, box: Box | None = None, *, max_pixels: int
 ) -> Image.Image:
-    """An RGB image, upright, of a path, a file's bytes, a PIL image or an array.
+    """An RGB image, upright, of a path, an open file, its bytes, a PIL image or an array.
 
     Arrays have shape (height, width), (height, width, 3) or (height, width, 4), of uint8, or
     of floats from 0 to 1.  `box` is (x, y, width, height) in pixels of the upright picture;
@@ -71,9 +71,29 @@ def _opened(picture: QueryPicture, max_pixels: int) -> Image.Image:
             why = getattr(error, "strerror", None) or error
             raise QueryPictureInvalid(f"{str(path)!r} cannot be read: {why}.") from error
         return _decoded(content, path.suffix.lower(), repr(str(path)), max_pixels)
+    if hasattr(picture, "read"):
+        return _decoded(rest_of(picture), "", "The query picture", max_pixels)
     raise QueryPictureInvalid(
-        f"A query picture is a path, bytes, a PIL image or an array, not {type(picture).__name__}."
+        "A query picture is a path, bytes, an open file, a PIL image or an array, not"
+        f" {type(picture).__name__}."
     )
+
+
+def rest_of(file: IO[bytes]) -> bytes:
+    """What an open file holds from where it stands; it is left there, if it can be."""
+    try:
+        start = file.tell() if file.seekable() else None
+        content = file.read()
+        if start is not None:
+            file.seek(start)
+    except (AttributeError, OSError, ValueError) as error:
+        words = str(error).rstrip(".")
+        raise QueryPictureInvalid(f"The open file cannot be read: {words}.") from error
+    if not isinstance(content, bytes):
+        raise QueryPictureInvalid(
+            f"The open file gives {type(content).__name__}, not bytes: open it with mode 'rb'."
+        )
+    return content
 
 
 def _decoded(content: bytes, suffix: str, what: str, max_pixels: int) -> Image.Image:
@@ -86,6 +106,8 @@ def _decoded(content: bytes, suffix: str, what: str, max_pixels: int) -> Image.I
 
 def _from_pil(image: Image.Image) -> Image.Image:
     """Its pixels may be read only now, so everything that decoding raises may come."""
+    if not (image.width and image.height):
+        raise QueryPictureInvalid("The PIL image has no pixels.")
     try:
         return to_rgb(ImageOps.exif_transpose(image))
     except MemoryError:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.errors import ImgSearchError, UsageError
+from es_imgsearch.queries import check_whole
 from es_imgsearch.search.query_picture import open_query_picture
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def draw_sheet(rows: Sequence[Hits], columns: int = 5) -> Image.Image:
 
     Of each search the first 200 are shown, and how many more there are.
     """
+    check_whole("columns", columns)
+    if columns < 1:
+        raise UsageError(f"A sheet has at least one column, not {columns}.")
     bands = [max(1, -(-min(len(hits), _MOST_HITS) // columns)) for hits in rows]
     line = _CELL + _CAPTION + _GAP
     width = _GAP + _QUERY_WIDTH + _GAP + columns * (_CELL + _GAP)

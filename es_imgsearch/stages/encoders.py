@@ -26,9 +26,16 @@ from es_imgsearch.embed import load_encoder
 from es_imgsearch.embed.backend import run_for_pictures
 from es_imgsearch.embed.loading import first_line
 from es_imgsearch.embed.network import Movable
+from es_imgsearch.embed.output import rows_of, vectors_of
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.embed.reduced import ReducedEncoder
-from es_imgsearch.errors import EncoderMismatch, EncodersFailed, ImgSearchError, SettingsError
+from es_imgsearch.errors import (
+    EmbedFailed,
+    EncoderMismatch,
+    EncodersFailed,
+    ImgSearchError,
+    SettingsError,
+)
 from es_imgsearch.reduction import Reduction
 from es_imgsearch.settings import Settings, available_cores
 from es_imgsearch.stages.child_process import begin_child
@@ -115,9 +122,20 @@ class EncoderHere:
         self._gives_fields = isinstance(shared.encoder, FieldEncoder)
 
     def outputs(self, pixels: Pixels) -> Outputs:
+        """Raises EmbedFailed where the encoder gives anything but a vector a picture."""
+        fields: Sequence[Mapping[str, Any]] = [{}] * len(pixels)
         if self._gives_fields:
-            return Outputs(*cast("FieldEncoder", self._encoder).embed_with_fields(pixels))
-        return Outputs(self._encoder.embed_images(pixels), [{}] * len(pixels))
+            vectors, fields = cast("FieldEncoder", self._encoder).embed_with_fields(pixels)
+        else:
+            vectors = self._encoder.embed_images(pixels)
+        if len(fields) != len(pixels):
+            raise EmbedFailed(
+                f"Encoder {self._encoder.name!r} gave fields of {len(fields)} pictures where"
+                f" {len(pixels)} were asked for."
+            )
+        # A reduced encoder has held the whole vectors to what was promised, before it cut them.
+        checked = rows_of if isinstance(self._shared.encoder, ReducedEncoder) else vectors_of
+        return Outputs(checked(vectors, len(pixels), self._encoder), fields)
 
     def warm_up(self) -> None:
         wanted = self._encoder.preparation
@@ -130,6 +148,11 @@ class EncoderHere:
         self._shared.abandon()
 
 
+def is_no_pictures_fault(error: Exception) -> bool:
+    """Whether what an encoder raised ends the run, whatever was given to it."""
+    return isinstance(error, (ImgSearchError, Stopped)) and not isinstance(error, EmbedFailed)
+
+
 def check_embeds(encoder: PictureEncoder, shape: tuple[int, ...]) -> None:
     """Have a black picture of this shape embedded, which every model does that works.
 
@@ -138,9 +161,9 @@ def check_embeds(encoder: PictureEncoder, shape: tuple[int, ...]) -> None:
     """
     try:
         vectors, _ = encoder.outputs(np.zeros((1, *shape), np.uint8))
-    except (ImgSearchError, Stopped):
-        raise
     except Exception as error:
+        if is_no_pictures_fault(error):
+            raise
         logger.debug("The encoder does not embed a black picture.", exc_info=True)
         raise EncodersFailed(
             f"The encoder can embed no picture ({_words(error)}): are its model and its libraries"
@@ -329,6 +352,10 @@ def _serve(connection: Connection, pickled: bytes, threads: int, parent: int) ->
             sent = pickle.loads(pickled)  # noqa: S301 - made by our parent
             encoder = EncoderHere(OneAtATime(sent.encoder() if isinstance(sent, Recipe) else sent))
             encoder.warm_up()
+        except EmbedFailed as error:
+            # Before any picture came, so none of them is to become a failure.
+            connection.send(EncodersFailed(str(error)))
+            return
         except ImgSearchError as error:
             connection.send(_sendable(error))
             return

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from es_imgsearch.backoff import Stopped
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Vectors
-from es_imgsearch.errors import ImgSearchError, ReadError
+from es_imgsearch.errors import ReadError
 from es_imgsearch.recent import Recent
 from es_imgsearch.records import Embedded, Picture, Region
-from es_imgsearch.stages.encoders import PictureEncoder, check_embeds
+from es_imgsearch.stages.encoders import PictureEncoder, check_embeds, is_no_pictures_fault
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +94,9 @@ def _embedded(
     try:
         tiles = [tile.pixels for each in pictures for tile in each.tiles]
         vectors, fields = encoder.outputs(np.stack([*(each.pixels for each in pictures), *tiles]))
-    except (ImgSearchError, Stopped):
-        raise
     except Exception as error:
+        if is_no_pictures_fault(error):
+            raise
         check_embeds(encoder, pictures[0].pixels.shape)
         if len(pictures) > 1:
             middle = len(pictures) // 2

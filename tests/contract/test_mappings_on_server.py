@@ -129,6 +129,28 @@ def test_a_field_without_a_mapping_is_refused(real_store: Store):
     assert "colour" in str(outcome["0"])
 
 
+def test_a_mapping_that_cannot_be_is_told_with_its_field(real_store: Store):
+    """The server says why in the last of several causes."""
+    with pytest.raises(StoreRejected, match=r"\[nonesuch\] declared on field \[mood\]"):
+        real_store.create(new_meta(SEAL, "exact", "cosine"), [{"mood": {"type": "nonesuch"}}])
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_the_files_can_be_pasted_into_a_console(real_store: Store, profile: str):
+    """As docs/reference/fields.md says: an index of the common fields, then a profile's."""
+    name = f"{real_store.index}-{profile}"
+    try:
+        real_store.request("PUT", f"/{name}", load_json("mappings", "common.json"))
+        told = load_json("mappings", f"{profile}.json")
+        real_store.request("PUT", f"/{name}/_mapping", told)
+        found = real_store.client.indices.get_mapping(index=name)[name]["mappings"]
+        kind = told["properties"][VECTOR_FIELD]["index_options"]["type"]
+        assert found["properties"][VECTOR_FIELD]["index_options"]["type"] == kind
+        assert found["_meta"]["profile"] == profile
+    finally:
+        real_store.client.indices.delete(index=name, ignore_unavailable=True)
+
+
 def test_the_vector_is_not_in_the_source(real_store: Store):
     real_store.create(new_meta(SEAL, "exact", "cosine"))
     (vector,) = vectors(1)

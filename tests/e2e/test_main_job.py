@@ -6,7 +6,6 @@ import json
 import shutil
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +15,15 @@ from PIL import Image
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import FilterInvalid, ImageMissing, QueryPictureInvalid, UsageError
+from es_imgsearch.errors import (
+    EncoderMismatch,
+    FilterInvalid,
+    ImageMissing,
+    QueryPictureInvalid,
+    UsageError,
+)
 from es_imgsearch.records import image_id
+from es_imgsearch.testing import FakeEncoder
 
 QUERIES = {
     "a cat": "chelsea.png",
@@ -152,11 +158,10 @@ def test_negative_queries_push_away(search: ImageSearch):
 
 
 def test_similar_needs_no_model_and_leaves_the_picture_itself_out(job: Job):
-    no_model: Any = object()
-    client = ImageSearch(job.es_url, index=INDEX, encoder=no_model)
+    client = ImageSearch(job.es_url, index=INDEX, encoder=FakeEncoder())
     hits = client.similar(image_id("photos", "more/motorcycle_left.png"), k=3)
     assert hits[0].image_name == "motorcycle_right.png"
-    with pytest.raises(AttributeError):
+    with pytest.raises(EncoderMismatch):
         client.search_text("a cat")
 
 

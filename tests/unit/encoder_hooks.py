@@ -83,6 +83,13 @@ class Unloadable(Colours):
         raise ModelUnavailable("There are no weights: put them there.")
 
 
+class Shapeless(Colours):
+    """Gives nothing, whatever it is given."""
+
+    def embed_images(self, pictures: Pixels) -> Vectors:
+        return None  # type: ignore[return-value]
+
+
 class Dying(Colours):
     """Ends its process when it is loaded, as the system does where memory is short."""
 

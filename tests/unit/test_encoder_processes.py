@@ -14,7 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from encoder_hooks import HANGS, KILLS, RAISES, Colours, Dying, HookEncoder, Unloadable
+from encoder_hooks import (
+    HANGS,
+    KILLS,
+    RAISES,
+    Colours,
+    Dying,
+    HookEncoder,
+    Shapeless,
+    Unloadable,
+)
 from PIL import Image
 from processes import gone
 
@@ -114,6 +123,11 @@ def test_a_model_that_cannot_be_loaded_says_so_itself(started):
 def test_processes_that_die_of_the_model_are_no_pictures_fault(started):
     with pytest.raises(EncodersFailed, match="memory enough"):
         started(Dying()).outputs(plain((9, 9, 9)))
+
+
+def test_an_encoder_that_gives_no_vectors_at_its_start_is_no_pictures_fault(started):
+    with pytest.raises(EncodersFailed, match="'colours' gave an array of shape"):
+        started(Shapeless()).outputs(plain((9, 9, 9)))
 
 
 def test_an_encoder_that_cannot_be_sent_is_told_at_once():

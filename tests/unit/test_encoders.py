@@ -29,15 +29,21 @@ from es_imgsearch.embed import Encoder, encoder_names, load_encoder, registry, s
 from es_imgsearch.embed.loading import pick_device, unit, weights_hash
 from es_imgsearch.embed.minilm import MiniLM
 from es_imgsearch.embed.model_folder import ModelFolder, _not_needed
+from es_imgsearch.embed.output import query_vectors, vectors_of
 from es_imgsearch.errors import (
+    EmbedFailed,
     EncoderMismatch,
     EncoderUnknown,
     ModelUnavailable,
     SettingsError,
     TextUnsupported,
 )
+from es_imgsearch.mapping import new_meta
 from es_imgsearch.pictures.preparation import Preparation
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.sealing import seal_of, sealed_encoder
+from es_imgsearch.settings import load_settings
+from es_imgsearch.store import IndexInfo
+from es_imgsearch.testing import FakeEncoder
 
 if TYPE_CHECKING:
     from es_imgsearch.embed.protocol import Pixels
@@ -107,6 +113,54 @@ def test_a_plug_in_that_makes_something_else_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(EntryPoint, "load", lambda _: lambda *_, **__: "not an encoder")
     with pytest.raises(EncoderUnknown, match="returned a str"):
         load_encoder("starter")
+
+
+def test_what_names_an_encoder_is_a_string() -> None:
+    with pytest.raises(EncoderUnknown, match="not a NoneType"):
+        load_encoder(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dims", [0, 4097, "x", None])
+def test_an_encoder_of_dims_that_elasticsearch_cannot_hold_is_named(dims: Any) -> None:
+    encoder = FakeEncoder()
+    encoder.dims = dims
+    with pytest.raises(EncoderUnknown, match=r"'fake' makes vectors of .*1 to 4096"):
+        seal_of(encoder)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, r"'fake' gave"),
+        ([["a"] * FakeEncoder.dims] * 2, r"'fake' gave list"),
+        (np.ones((1, FakeEncoder.dims)), r"shape \(1, 48\) where \(2, 48\)"),
+        (np.ones((2, 47)), r"shape \(2, 47\)"),
+        (np.ones(2 * FakeEncoder.dims), r"shape \(96,\)"),
+        (np.full((2, FakeEncoder.dims), np.nan), "zero or not finite"),
+        (np.eye(2, FakeEncoder.dims) * [[1], [0]], "zero or not finite"),
+    ],
+    ids=["nothing", "words", "one less", "a dim less", "flat", "not finite", "zero"],
+)
+def test_what_is_no_vector_a_query_is_told(given: Any, words: str) -> None:
+    with pytest.raises(EmbedFailed, match=words):
+        query_vectors(FakeEncoder(), lambda _: given, ["a", "b"])
+
+
+def test_what_an_encoder_raises_is_told_with_its_name() -> None:
+    def fail(_: object) -> Any:
+        raise ValueError("out of order")
+
+    with pytest.raises(EmbedFailed, match="'fake' failed: ValueError: out of order"):
+        query_vectors(FakeEncoder(), fail, ["a"])
+
+
+def test_vectors_are_brought_to_unit_length_and_those_that_have_it_left_alone() -> None:
+    units = FakeEncoder().embed_texts(["red", "lime"])
+    assert vectors_of(units, 2, FakeEncoder()) is units
+    lists = (units * [[1], [7]]).tolist()
+    assert np.allclose(vectors_of(lists, 2, FakeEncoder()), units, atol=1e-6)
+    zero = np.zeros_like(units)
+    assert np.array_equal(vectors_of(zero, 2, FakeEncoder()), zero)
 
 
 def test_loading_an_encoder_evaluates_no_property(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -723,6 +777,20 @@ def test_without_a_hub_and_a_copy_one_sentence_says_what_to_do(tmp_path: Path, s
         load_encoder(spec, models_dir=tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert time.perf_counter() - begin < 5
+
+
+def test_an_index_of_a_model_that_lies_elsewhere_says_how_to_tell_where(
+    clip: Encoder, models_dir: Path, tmp_path: Path
+) -> None:
+    """Made from a folder by its path: the index keeps the folder's name only."""
+    folder = models_dir / "clip-ViT-B-32"
+    meta = new_meta(seal_of(load_encoder(str(folder))), "exact", "cosine")
+    info = IndexInfo("images-000001", meta, {})
+    settings = load_settings({"models_dir": tmp_path}, environment={})
+    with pytest.raises(ModelUnavailable, match=r"'images' is sealed to .* ES_IMGSEARCH_ENCODER"):
+        sealed_encoder(info, "images", settings)
+    told = load_settings({"models_dir": tmp_path, "encoder": str(folder)}, environment={})
+    assert seal_of(sealed_encoder(info, "images", told)).revision == meta.seal.revision
 
 
 def test_a_hub_that_never_answers_is_given_up_soon_and_quietly(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Any
 
+import numpy as np
 import pytest
 
 from es_imgsearch.errors import FilterInvalid
@@ -37,6 +38,10 @@ def clause(field: str, value: Any) -> dict[str, Any]:
         ("format", ("a", "c"), {"range": {"format": {"gte": "a", "lte": "c"}}}),
         ("tags", ["cat", "dog"], {"terms": {"tags": ["cat", "dog"]}}),
         ("tags", ["cat"], {"term": {"tags": "cat"}}),
+        # as a frame's or an array's values come
+        ("width", np.int64(512), {"term": {"width": 512}}),
+        ("width", (np.int16(5), np.float32(7)), {"range": {"width": {"gte": 5, "lte": 7}}}),
+        ("tags", list(np.array(["cat", "dog"])), {"terms": {"tags": ["cat", "dog"]}}),
         ("tags", [], {"match_none": {}}),
         ("camera", None, {"bool": {"must_not": [{"exists": {"field": "camera"}}]}}),
         ("tags", ["cat", None], {"bool": {
@@ -236,3 +241,15 @@ def test_filters_of_the_command_line():
 def test_a_filter_that_is_none_is_told(text: str):
     with pytest.raises(FilterInvalid, match="FIELD=VALUE"):
         parse_filters([text])
+
+
+@pytest.mark.parametrize("value", [{"gte": 4}, object(), b"cat", [{}, "cat"], ({}, "cat")])
+@pytest.mark.parametrize("field", ["tags", "width", "taken_at", "title"])
+def test_what_is_no_value_is_told(field: str, value: Any):
+    with pytest.raises(FilterInvalid, match=rf"'{field}' is filtered by a value"):
+        clause(field, value)
+
+
+def test_a_field_is_named_by_a_string():
+    with pytest.raises(FilterInvalid, match="not 5"):
+        filter_clauses({5: "cat"}, PROPERTIES)  # type: ignore[dict-item]

@@ -411,6 +411,30 @@ def test_an_encoder_that_embeds_nothing_any_more_blames_no_picture(
                     stored(each)
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [lambda vectors: vectors[:-1], lambda vectors: vectors[:, 1:], lambda vectors: None],
+    ids=["one less", "a dim less", "nothing"],
+)
+def test_an_encoder_that_gives_something_else_costs_its_pictures_and_ends_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, spoilt: Callable[[np.ndarray], object]
+):
+    embed = bench.encoder.embed_images
+
+    def spoil(pixels: np.ndarray) -> object:
+        is_green = pixels.reshape(len(pixels), -1, 3).mean(axis=1)[:, 1] > 100
+        return spoilt(embed(pixels)) if is_green.any() else embed(pixels)
+
+    monkeypatch.setattr(bench.encoder, "embed_images", spoil)
+    for name, colour in (("a.png", "red"), ("b.png", "lime"), ("c.png", "blue")):
+        bench.picture(name, colour)
+    bench.run("a.png", "b.png", "c.png")
+    assert bench.failure("b.png")["error_class"] == "embed_failed"
+    assert "Encoder 'fake' gave" in bench.failure("b.png")["message"]
+    assert bench.document("a.png")
+    assert bench.document("c.png")
+
+
 def test_a_change_while_a_file_is_on_its_way_is_not_lost(bench: Bench):
     path = bench.picture("a.png", "red")
     entered, go_on = threading.Event(), threading.Event()

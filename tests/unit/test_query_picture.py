@@ -44,6 +44,26 @@ def test_path_bytes_and_pil_image_are_the_same_picture(tmp_path: Path):
         assert samples.near(samples.corners(image), UPRIGHT, 0)
 
 
+def test_an_open_file_is_read_from_where_it_stands_and_left_there(tmp_path: Path):
+    path = tmp_path / "a.png"
+    path.write_bytes(samples.sample("png"))
+    with path.open("rb") as file:
+        assert samples.near(samples.corners(opened(file)), UPRIGHT, 0)
+        assert file.tell() == 0
+    assert "cannot be read" in refused(file)
+    with path.open(encoding="latin-1") as file:
+        assert "open it with mode 'rb'" in refused(file)
+
+
+def test_what_is_too_short_for_any_format_is_no_picture():
+    for content in (b"", b"B", b"cat"):
+        assert "no picture format" in refused(content)
+
+
+def test_an_image_without_pixels_is_told():
+    assert "no pixels" in refused(Image.new("RGB", (0, 0)))
+
+
 def test_a_tga_is_known_by_its_name_as_in_a_folder(tmp_path: Path):
     path = tmp_path / "a.tga"
     path.write_bytes(samples.sample("tga"))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import io
+import pickle
 from pathlib import Path
 from typing import Any
 
+import elasticsearch
 import numpy as np
 import orjson
 import picture_samples as samples
@@ -150,6 +154,104 @@ def test_hits_are_made_when_they_are_looked_at_and_once():
     assert repr(hits).splitlines()[-1] == "  and 980 more"
     with pytest.raises(IndexError):
         hits[1000]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [None, 5, 0.5, {"a": 1}, [None], ["red", 5], ("red", None), [("red", "blue")], object()],
+)
+def test_what_is_no_query_is_told_and_never_sent(search: ImageSearch, query: Any):
+    for ask in (search.search, search.embed, search.knn_query):
+        with pytest.raises(UsageError, match="a StoredPicture, or a pair"):
+            ask(query)
+    with pytest.raises(UsageError, match="a StoredPicture, or a pair"):
+        search.search("red", [query])
+    assert not hasattr(search._store, "asked")
+
+
+def test_words_are_a_string(search: ImageSearch):
+    for text in (None, 5, b"red", ["red"]):
+        with pytest.raises(UsageError, match="The text to search for is a string"):
+            search.search_text(text)  # type: ignore[arg-type]
+
+
+def test_an_empty_id_is_nobodys(search: ImageSearch):
+    for ask in (search.similar, search.get):
+        with pytest.raises(ImageMissing):
+            ask("")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("filters", "width=5", "filters is a dict, not a str"),
+        ("weights", [("content", 1)], "weights is a dict, not a list"),
+        ("facets", 5, "lists of names, not one int"),
+        ("fields", "title", "lists of names, not one str"),
+        ("exact", "no", "exact is True or False, not 'no'"),
+        ("collapse", 1, "collapse is True or False"),
+        ("num_candidates", "50", "num_candidates must be a whole number"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_told(
+    search: ImageSearch, option: str, value: Any, words: str
+):
+    with pytest.raises(UsageError, match=words):
+        search.search_text("red", **{option: value})
+
+
+def test_an_open_file_is_a_query_and_may_be_closed_when_hits_are_shown(search: ImageSearch):
+    content = samples.sample("png")
+    expected = asked(search, content)
+    file = io.BytesIO(content)
+    for query in (file, [file], (file, 2.0)):
+        hits = search.search(query)
+        vector = search._store.asked["knn"]["query_vector"]  # type: ignore[attr-defined]
+        assert np.array_equal(np.asarray(vector, np.float32), expected)
+    file.close()
+    assert hits.queries == (content,)
+
+
+def test_a_client_is_closed_once_for_all_but_not_one_that_was_given():
+    elastic = elasticsearch.Elasticsearch("http://127.0.0.1:1")
+    closed = []
+    elastic.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    with ImageSearch(elastic) as given:
+        pass
+    assert not closed
+    with pytest.raises(UsageError, match="This ImageSearch was closed"):
+        given.get("a")
+    made = ImageSearch("http://127.0.0.1:1")
+    made._store.client.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    made.close()
+    assert closed == [True]
+
+
+def test_each_client_takes_connections_of_its_kind_and_encoders_and_settings_that_are():
+    with pytest.raises(UsageError, match=r"ImageSearch takes .*Elasticsearch\).* not a Async"):
+        ImageSearch(elasticsearch.AsyncElasticsearch("http://127.0.0.1:1"))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"AsyncImageSearch takes .*AsyncElasticsearch\)"):
+        AsyncImageSearch(elasticsearch.Elasticsearch("http://127.0.0.1:1"))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="load_encoder gives, not a str"):
+        ImageSearch(encoder="starter")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="load_settings gives, not a dict"):
+        ImageSearch(settings={"index": "a"})  # type: ignore[arg-type]
+
+
+def test_hits_can_be_sent_to_another_process():
+    hits = Hits(
+        Made(3, lambda n: Hit(str(n), "r", f"{n}.jpg", 1.0, None, {"width": n})), 1, ["red"]
+    )
+    sent = pickle.loads(pickle.dumps(hits))
+    assert list(sent) == list(hits)
+    assert (sent[:2].queries, sent.took_ms) == (("red",), 1)
+    assert list(copy.deepcopy(hits)) == list(hits)
+
+
+def test_a_frame_of_no_hits_has_columns_all_the_same():
+    some = Hits([Hit("1", "r", "1.jpg", 1.0, None, {})], 1).to_pandas()
+    none = Hits([], 1).to_pandas()
+    assert (len(none), list(none.columns)) == (0, list(some.columns))
 
 
 def test_a_notebook_gets_a_bounded_number_of_small_pictures(tmp_path: Path):

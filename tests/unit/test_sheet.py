@@ -10,6 +10,7 @@ import picture_samples as samples
 import pytest
 from PIL import Image, ImageChops
 
+from es_imgsearch.errors import UsageError
 from es_imgsearch.search import Hit, Hits
 from es_imgsearch.search.sheet import draw_sheet
 
@@ -142,3 +143,9 @@ def test_a_sheet_of_very_many_hits_shows_the_first_and_says_so(original: Path):
     few, many = (draw_sheet([Hits([hit(original)] * n, 1, ["a"])]) for n in (200, 10_000))
     assert many.size == few.size
     assert ImageChops.difference(few, many).getbbox()
+
+
+def test_a_sheet_has_columns():
+    for columns in (0, -1, 2.5, "5"):
+        with pytest.raises(UsageError, match="column"):
+            Hits([], 1).sheet(columns)  # type: ignore[arg-type]

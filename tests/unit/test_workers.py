@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import picture_samples as samples
@@ -294,3 +295,14 @@ def test_a_describer_whose_fields_are_not_mapped_is_left_out(caplog: pytest.LogC
     told = record.getMessage()
     for word in ("'exif'", lacking, "es-imgsearch init --index photos"):
         assert word in told
+
+
+@pytest.mark.parametrize("mapping", [None, ["field"], {"field": "keyword"}, {5: {"type": "float"}}])
+def test_a_describer_without_a_mapping_is_named(monkeypatch: pytest.MonkeyPatch, mapping: object):
+    class Mapless:
+        name = "exif"
+
+    Mapless.mapping = mapping  # type: ignore[attr-defined]
+    monkeypatch.setattr(EntryPoint, "load", lambda _: Mapless)
+    with pytest.raises(SettingsError, match=r"describer 'exif' .* is broken: its `mapping`"):
+        load_describers(["exif"])
