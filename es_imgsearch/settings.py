@@ -230,7 +230,7 @@ class Settings(BaseModel):
         ):
             raise ValueError(
                 f"{value!r} cannot name an index: use lower-case letters, digits, '-' and '_',"
-                " and begin with a letter or digit"
+                " begin with a letter or digit, and use no more than 200 bytes"
             )
         return value
 

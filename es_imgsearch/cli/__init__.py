@@ -34,6 +34,19 @@ from es_imgsearch.waiting_threads import let_waiting_threads_sleep
 class _Group(click.Group):
     """Ends with the exit code of an error of ours, and one line instead of a traceback."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            option = error.option_name
+            if not any(
+                option in each.opts for one in self.commands.values() for each in one.params
+            ):
+                raise
+            raise click.UsageError(
+                f"{option} goes behind the command, as in `es-imgsearch COMMAND {option} ...`.", ctx
+            ) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

@@ -13,6 +13,7 @@ from es_imgsearch.cli.shared import (
     parse_box,
     print_json,
     print_line,
+    shown_path,
     with_settings_options,
 )
 from es_imgsearch.errors import UsageError
@@ -111,8 +112,11 @@ def similar(settings: Settings, image_id: str, **options: Any) -> None:
 def _parsed(options: dict[str, Any]) -> tuple[int, bool, Path | None, SearchOptions]:
     """k, --json and --sheet; and what the client takes as it is."""
     from es_imgsearch.filters import parse_filters
+    from es_imgsearch.output_file import check_output_file
 
     k, as_json, sheet = (options.pop(name) for name in ("k", "as_json", "sheet"))
+    if sheet is not None:
+        check_output_file(sheet)
     options["filters"] = parse_filters(options["filters"])
     options["facets"] = list(filter(None, (options["facets"] or "").split(",")))
     if options["weights"] is not None:
@@ -137,7 +141,7 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
         print_json([hit.to_dict() for hit in hits])
     for hit in () if as_json else hits:
         box = "" if hit.matched_box is None else f"  {list(hit.matched_box)}"
-        print_line(f"{hit.score:6.3f}  {hit.root}/{hit.relative_path}{box}")
+        print_line(f"{hit.score:6.3f}  {shown_path(hit.root, hit.relative_path)}{box}")
         if hit.explanation is not None:
             print_line(f"        {_explained(hit.explanation)}")
     for note in hits.notes:
@@ -152,7 +156,9 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
     try:
         hits.sheet().save(sheet)
     except (OSError, ValueError) as error:
-        raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {error}.") from error
+        raise UsageError(
+            f"The sheet {str(sheet)!r} cannot be written ({error}): end its name in .png."
+        ) from error
     click.echo(f"Wrote {sheet}.", err=True)
 
 

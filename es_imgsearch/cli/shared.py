@@ -143,6 +143,18 @@ def print_line(text: str) -> None:
         raise ImgSearchError(f"Standard output cannot be written: {error.strerror}.") from error
 
 
+def shown_path(root: str, relative_path: str) -> str:
+    """A picture's place on one line, whatever is in its name.
+
+    Line ends and what terminals take for commands are written as Python writes them; bytes that
+    are no UTF-8 are so already.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in f"{root}/{relative_path}"
+    )
+
+
 @contextmanager
 def progress_bar(unit: str, total: int = 0) -> Iterator[Callable[..., None]]:
     """Shows how many of how many are done, where standard error is a terminal."""

@@ -114,7 +114,7 @@ def evaluate_command(
     if plot is not None:
         from es_imgsearch.tuning.recall_plot import check_can_plot
 
-        check_can_plot()
+        check_can_plot(plot)
     with ImageSearch(settings=settings) as search:
         report = evaluate_tags(search, _labels(labels), facet=facet, one_of=one_of)
     if plot is not None:

@@ -16,7 +16,7 @@ from es_imgsearch.cli.shared import (
     print_line,
     with_settings_options,
 )
-from es_imgsearch.errors import EXIT_DIFFERENCE, ImgSearchError, IndexMissing
+from es_imgsearch.errors import EXIT_DIFFERENCE, IndexMissing, UsageError
 
 if TYPE_CHECKING:
     from es_imgsearch.kibana.objects import Object
@@ -195,11 +195,11 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise ImgSearchError(f"{str(file)!r} cannot be read: {error.strerror}.") from error
+        raise UsageError(f"{str(file)!r} cannot be read: {error.strerror}.") from error
 
 
 def _write(file: Path, content: bytes) -> None:
     try:
         file.write_bytes(content)
     except OSError as error:
-        raise ImgSearchError(f"{str(file)!r} cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{str(file)!r} cannot be written: {error.strerror}.") from error

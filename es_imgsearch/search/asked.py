@@ -29,7 +29,7 @@ class StoredPicture:
     image_id: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.image_id, str) or not is_text(self.image_id):
+        if not isinstance(self.image_id, str) or not self.image_id or not is_text(self.image_id):
             raise ImageMissing(f"No picture has the image_id {self.image_id!r}.")
 
 
