@@ -179,7 +179,7 @@ def translated(address: str, index: str) -> Iterator[None]:
         ) from error
     except elastic_transport.SerializationError as error:
         # Its own words hold the whole body.
-        if "deserialize" in error.message:
+        if not error.message.startswith("Unable to serialize"):
             raise _not_elasticsearch(address, "its answer cannot be read") from error
         raise StoreRejected(
             f"What was to be sent to {address} cannot be written as JSON."

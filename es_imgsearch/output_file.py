@@ -15,5 +15,5 @@ def check_output_file(file: Path) -> None:
         raise UsageError(f"There is no folder {str(folder)!r} to write into.")
     if file.is_dir():
         raise UsageError(f"{str(file)!r} is a folder: give a file to write.")
-    if not os.access(file if file.exists() else folder, os.W_OK):
+    if not any(os.access(each, os.W_OK) for each in (folder, file)):
         raise UsageError(f"{str(file)!r} may not be written by this user: give another file.")

@@ -50,6 +50,23 @@ _AS_SETTINGS = (
 )
 
 
+class Group(click.Group):
+    """Says where an option belongs that was given before the command that has it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            option = error.option_name
+            if not any(
+                option in each.opts for one in self.commands.values() for each in one.params
+            ):
+                raise
+            raise click.UsageError(
+                f"{option} goes behind the command: `{ctx.command_path} COMMAND {option} ...`.", ctx
+            ) from None
+
+
 def with_settings_options(function: F) -> F:
     """Add the options every command has and hand the settings over as the first argument."""
 

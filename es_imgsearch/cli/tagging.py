@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from es_imgsearch.cli.shared import (
+    Group,
     json_option,
     open_store,
     parse_box,
@@ -42,7 +43,7 @@ def _with_labels(function: F) -> F:
     return function
 
 
-@click.group()
+@click.group(cls=Group)
 def tags() -> None:
     """Words for what pictures show: list them, train them on labels, say how good they are."""
 

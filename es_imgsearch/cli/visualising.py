@@ -10,6 +10,7 @@ import click
 
 from es_imgsearch.cli.shared import (
     F,
+    Group,
     json_option,
     open_store,
     print_json,
@@ -49,7 +50,7 @@ def _with_kibana_options(function: F) -> F:
     return function
 
 
-@click.group()
+@click.group(cls=Group)
 def kibana() -> None:
     """Dashboards, Discover sessions and saved vector searches for Kibana 8.19."""
 

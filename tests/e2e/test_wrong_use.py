@@ -215,9 +215,10 @@ def test_files_that_cannot_be_read_or_written(es_url: str, index: str, tmp_path:
 
 
 def test_an_option_of_commands_before_the_command():
-    result = run("--index", "photos", "status")
-    assert result.exit_code == 2
-    assert "--index goes behind the command" in result.stderr
+    for group in ([], ["kibana"], ["tags"]):
+        result = run(*group, "--index", "photos", "status")
+        assert result.exit_code == 2
+        assert "--index goes behind the command" in result.stderr
     result = run("--colour", "red", "status")
     assert result.exit_code == 2
     assert "No such option" in result.stderr
