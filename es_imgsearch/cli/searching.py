@@ -112,11 +112,8 @@ def similar(settings: Settings, image_id: str, **options: Any) -> None:
 def _parsed(options: dict[str, Any]) -> tuple[int, bool, Path | None, SearchOptions]:
     """k, --json and --sheet; and what the client takes as it is."""
     from es_imgsearch.filters import parse_filters
-    from es_imgsearch.output_file import check_output_file
 
     k, as_json, sheet = (options.pop(name) for name in ("k", "as_json", "sheet"))
-    if sheet is not None:
-        check_output_file(sheet)
     options["filters"] = parse_filters(options["filters"])
     options["facets"] = list(filter(None, (options["facets"] or "").split(",")))
     if options["weights"] is not None:
@@ -156,9 +153,8 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
     try:
         hits.sheet().save(sheet)
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"The sheet {str(sheet)!r} cannot be written ({error}): end its name in .png."
-        ) from error
+        why = error.strerror if isinstance(error, OSError) else f"{error}; end its name in .png"
+        raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
     click.echo(f"Wrote {sheet}.", err=True)
 
 

@@ -204,12 +204,8 @@ def test_files_that_cannot_be_read_or_written(es_url: str, index: str, tmp_path:
     check(run("kibana", "import", str(tmp_path), *common), 2, str(tmp_path), "cannot be read")
     build = ("kibana", "build", "--no-searches", "--output", nowhere)
     check(run(*build, *common), 2, nowhere, "cannot be written")
-    # Before anything is searched or measured.
-    for arguments in (
-        ["search", "x", "--sheet"],
-        ["tune", "--plot"],
-        ["tags", "evaluate", "--plot"],
-    ):
+    # Before anything is measured.
+    for arguments in (["tune", "--plot"], ["tags", "evaluate", "--plot"]):
         check(run(*arguments, nowhere, *common), 2, "There is no folder")
         check(run(*arguments, str(tmp_path), *common), 2, "is a folder")
 
