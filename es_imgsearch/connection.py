@@ -30,6 +30,8 @@ from es_imgsearch.settings import Settings
 _JSON, _SMILE = "application/json", "application/vnd.elasticsearch+smile"
 
 _BUSY = {408, 429, 502, 503, 504}
+# What proxies say in Elasticsearch's place: who may come in, how much and how often.
+_OF_PROXIES = {401, 403, 407, 408, 413, 429}
 # An index that was closed may be opened again: its documents are not to blame.
 _ITEM_BUSY = {"cluster_block_exception", "index_closed_exception"}
 
@@ -158,12 +160,15 @@ def translated(address: str, index: str) -> Iterator[None]:
         yield
     except elasticsearch.UnsupportedProductError as error:
         # A kind of ApiError, so it comes first.
-        raise StoreRejected(
-            f"What answers at {address} is not Elasticsearch 8: {error.message}."
-        ) from error
+        raise _not_elasticsearch(address, f"HTTP {error.meta.status}") from error
     except elastic_transport.ApiError as error:
         raise _api_error(error, address, index) from error
     except elastic_transport.TlsError as error:
+        if "WRONG_VERSION_NUMBER" in _reason(error):
+            raise StoreUnreachable(
+                f"What answers at {address} does not speak https: write http:// in ES_URL or"
+                " --es-url."
+            ) from error
         raise StoreDenied(
             f"Elasticsearch at {address} cannot be trusted ({_reason(error)}): set ES_CA_CERTS to"
             " the file of its certificate authority."
@@ -174,8 +179,10 @@ def translated(address: str, index: str) -> Iterator[None]:
         ) from error
     except elastic_transport.SerializationError as error:
         # Its own words hold the whole body.
+        if not error.message.startswith("Unable to serialize"):
+            raise _not_elasticsearch(address, "its answer cannot be read") from error
         raise StoreRejected(
-            f"What was sent to or came from {address} cannot be written or read as JSON."
+            f"What was to be sent to {address} cannot be written as JSON."
         ) from error
     except elastic_transport.TransportError as error:
         raise StoreUnreachable(
@@ -184,8 +191,20 @@ def translated(address: str, index: str) -> Iterator[None]:
         ) from error
 
 
+def _not_elasticsearch(address: str, why: str) -> StoreUnreachable:
+    """Transient, as it may be a proxy's page while Elasticsearch is away."""
+    return StoreUnreachable(
+        f"What answers at {address} is not Elasticsearch 8 ({why}): say where that is with ES_URL"
+        " or --es-url."
+    )
+
+
 def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> ImgSearchError:
     status = error.meta.status
+    # Elasticsearch 8 marks all its answers, the client looks at those of success only.
+    is_of_proxy = status in _OF_PROXIES or (status >= 500 and status != 501)
+    if "x-elastic-product" not in error.meta.headers and not is_of_proxy:
+        return _not_elasticsearch(address, f"HTTP {status}")
     kind, reason = _kind_and_reason(error)
     detail = f"{kind}: {reason}" if reason else kind
     if status in {401, 403} and kind != "cluster_block_exception":

@@ -34,17 +34,21 @@ def parse_roots(texts: Sequence[str], *, may_be_gone: bool = False) -> list[Root
 
 
 def _parse(text: str, may_be_gone: bool) -> Root:
+    name: str | None
     name, equals, folder = text.partition("=")
     if not equals or os.path.isdir(text):
-        name, folder = "", text
+        name, folder = None, text
+    if not folder:
+        # Perhaps a variable of a shell that is not set; it would be the working folder.
+        raise RootError(f"{text!r} names no folder: write DIR or NAME=DIR.")
     # os.path, unlike Path, answers also where a folder may not be entered or a user is unknown.
     path = Path(os.path.abspath(os.path.expanduser(folder)))
-    is_gone = may_be_gone and bool(folder) and not os.path.lexists(path)
+    is_gone = may_be_gone and not os.path.lexists(path)
     if not os.path.isdir(path) and not is_gone:
         why = "is not a folder" if os.path.exists(path) else "does not exist"
         raise RootError(f"{folder!r} {why}: give the folder that holds the pictures.")
     # The name as it was given, also of a link; the folder it leads to.
-    name = name or stored_path(path.name)
+    name = stored_path(path.name) if name is None else name
     path = path.resolve()
     if not name or "/" in name or name != name.strip() or not name.isprintable():
         raise RootError(f"{text!r} gives no usable name for the folder: write NAME=DIR.")
@@ -120,7 +124,8 @@ def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str
             )
         if same_host and _overlap(root.path, Path(disk_path(entry["path"]))):
             raise RootError(
-                f"{root.path} overlaps {entry['path']}, which this index knows as {name!r}."
+                f"{root.path} overlaps {entry['path']}, which this index knows as {name!r}: give"
+                f" that one, as {name}={entry['path']}, or use another --index."
             )
 
 

@@ -222,6 +222,15 @@ class Settings(BaseModel):
         for name, value in super().__repr_args__():
             yield name, _without_password(value) if name in {"es_url", "kibana_url"} else value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool(cls, value: Any, field: ValidationInfo) -> Any:
+        # `max_delete_share = true` of a file would be 1, and deletions would never pause.
+        wanted = cls.model_fields[field.field_name or ""].annotation
+        if isinstance(value, bool) and wanted is not bool:
+            raise ValueError("it takes neither true nor false")
+        return value
+
     @field_validator("index")
     @classmethod
     def _index_name(cls, value: str) -> str:
@@ -235,7 +244,7 @@ class Settings(BaseModel):
         ):
             raise ValueError(
                 f"{value!r} cannot name an index: use lower-case letters, digits, '-' and '_',"
-                " and begin with a letter or digit"
+                " begin with a letter or digit, and use no more than 200 bytes"
             )
         return value
 

@@ -23,7 +23,7 @@ from es_imgsearch.cli.making import init
 from es_imgsearch.cli.migrating import reindex
 from es_imgsearch.cli.searching import search, similar
 from es_imgsearch.cli.serving import serve
-from es_imgsearch.cli.shared import drop_output
+from es_imgsearch.cli.shared import Group, drop_output
 from es_imgsearch.cli.tagging import identify, tags
 from es_imgsearch.cli.tuning import tune
 from es_imgsearch.cli.visualising import kibana
@@ -31,7 +31,7 @@ from es_imgsearch.errors import EXIT_DONE, ImgSearchError
 from es_imgsearch.waiting_threads import let_waiting_threads_sleep
 
 
-class _Group(click.Group):
+class _Main(Group):
     """Ends with the exit code of an error of ours, and one line instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -47,7 +47,7 @@ class _Group(click.Group):
 
 
 @click.group(
-    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(package_name="es-imgsearch")
 @click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")

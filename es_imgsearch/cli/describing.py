@@ -16,7 +16,7 @@ from es_imgsearch.cli.shared import (
     sigterm_as_ctrl_c,
     with_settings_options,
 )
-from es_imgsearch.errors import EXIT_DIFFERENCE
+from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
@@ -40,6 +40,10 @@ def describe(settings: Settings, only: tuple[str, ...], as_json: bool) -> None:
 
     started = time.monotonic()
     names = [name for each in only for name in each.split(",") if name]
+    if only and not names:
+        raise UsageError(
+            "--only names no describer: give some, such as tags,exif, or leave it out."
+        )
     with progress_bar("pictures") as advance:
         done = refresh_described(open_store(settings), settings, only=names, on_progress=advance)
     if as_json:

@@ -11,6 +11,7 @@ from es_imgsearch.cli.shared import (
     open_store,
     print_json,
     print_line,
+    shown_path,
     with_settings_options,
 )
 
@@ -73,4 +74,5 @@ def _print_group(group: Group, *, is_first: bool) -> None:
         print_line("")
     for each in group.pictures:
         size = f"{each.width} x {each.height}"
-        print_line(f"{size:>13}  {each.state.size_bytes:>11}  {each.root}/{each.relative_path}")
+        place = shown_path(each.root, each.relative_path)
+        print_line(f"{size:>13}  {each.state.size_bytes:>11}  {place}")

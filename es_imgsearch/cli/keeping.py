@@ -105,9 +105,6 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Non
                 run_sync(indexer)
             indexer.pipeline.close()
             click.echo(f"{indexer.summary()} in {time.monotonic() - started:.1f} s.", err=True)
-            for root in indexer.roots:
-                if (pause := indexer.paused.get(root.name)) is not None:
-                    click.echo(pause.words(root, settings.index), err=True)
             return not (indexer.counts.failed or indexer.paused)
 
     _check_folders(roots)

@@ -15,6 +15,7 @@ from es_imgsearch.cli.shared import (
     print_json,
     print_line,
     roots_argument,
+    shown_path,
     sigterm_as_ctrl_c,
     with_settings_options,
 )
@@ -152,7 +153,7 @@ def verify(settings: Settings, roots: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json([each.to_dict() for each in found])
     for each in () if as_json else found:
-        print_line(f"{each.what:14}  {each.root}/{each.relative_path}")
+        print_line(f"{each.what:14}  {shown_path(each.root, each.relative_path)}")
     click.echo(f"{len(found) or 'No'} difference{'s' * (len(found) != 1)}.", err=True)
     if found:
         sys.exit(EXIT_DIFFERENCE)
@@ -167,7 +168,7 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
     """List the files that could not be read or stored, and why; or retry them now.
 
     A retry reads the files that this machine can see once more, and ends with 1 if any of them
-    failed again.
+    failed again; --json then prints the failures that are left.
     """
     from es_imgsearch.failures import retried_indexer
 
@@ -179,6 +180,9 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
         with retried_indexer(store, info, settings) as indexer:
             click.echo(f"{indexer.summary()}.", err=True)
             failed = indexer.counts.failed
+        if as_json:
+            store.refresh()
+            print_json(list(store.failed()))
         sys.exit(EXIT_DIFFERENCE if failed else EXIT_DONE)
     store.refresh()
     found = list(store.failed())
@@ -186,7 +190,7 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
         print_json(found)
         return
     for each in found:
-        place = f"{each['root']}/{each['relative_path']}"
+        place = shown_path(each["root"], each["relative_path"])
         print_line(f"{each['error_class']:18} {place}: {each['message']}")
     if not found:
         click.echo("No failures.", err=True)

@@ -13,6 +13,7 @@ from es_imgsearch.cli.shared import (
     parse_box,
     print_json,
     print_line,
+    shown_path,
     with_settings_options,
 )
 from es_imgsearch.errors import UsageError
@@ -137,7 +138,7 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
         print_json([hit.to_dict() for hit in hits])
     for hit in () if as_json else hits:
         box = "" if hit.matched_box is None else f"  {list(hit.matched_box)}"
-        print_line(f"{hit.score:6.3f}  {hit.root}/{hit.relative_path}{box}")
+        print_line(f"{hit.score:6.3f}  {shown_path(hit.root, hit.relative_path)}{box}")
         if hit.explanation is not None:
             print_line(f"        {_explained(hit.explanation)}")
     for note in hits.notes:
@@ -152,7 +153,8 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
     try:
         hits.sheet().save(sheet)
     except (OSError, ValueError) as error:
-        raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {error}.") from error
+        why = error.strerror if isinstance(error, OSError) else f"{error}; end its name in .png"
+        raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
     click.echo(f"Wrote {sheet}.", err=True)
 
 

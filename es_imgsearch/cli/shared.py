@@ -51,6 +51,23 @@ _AS_SETTINGS = (
 )
 
 
+class Group(click.Group):
+    """Says where an option belongs that was given before the command that has it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            option = error.option_name
+            if not any(
+                option in each.opts for one in self.commands.values() for each in one.params
+            ):
+                raise
+            raise click.UsageError(
+                f"{option} goes behind the command: `{ctx.command_path} COMMAND {option} ...`.", ctx
+            ) from None
+
+
 def with_settings_options(function: F) -> F:
     """Add the options every command has and hand the settings over as the first argument."""
 
@@ -142,6 +159,18 @@ def print_line(text: str) -> None:
     except OSError as error:
         drop_output()
         raise ImgSearchError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+def shown_path(root: str, relative_path: str) -> str:
+    """A picture's place on one line, whatever is in its name.
+
+    Line ends and what terminals take for commands are written as Python writes them; bytes that
+    are no UTF-8 are so already.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in f"{root}/{relative_path}"
+    )
 
 
 @contextmanager

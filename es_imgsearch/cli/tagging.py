@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from es_imgsearch.cli.shared import (
+    Group,
     json_option,
     open_store,
     parse_box,
@@ -42,7 +43,7 @@ def _with_labels(function: F) -> F:
     return function
 
 
-@click.group()
+@click.group(cls=Group)
 def tags() -> None:
     """Words for what pictures show: list them, train them on labels, say how good they are."""
 
@@ -114,7 +115,7 @@ def evaluate_command(
     if plot is not None:
         from es_imgsearch.tuning.recall_plot import check_can_plot
 
-        check_can_plot()
+        check_can_plot(plot)
     with ImageSearch(settings=settings) as search:
         report = evaluate_tags(search, _labels(labels), facet=facet, one_of=one_of)
     if plot is not None:

@@ -63,7 +63,7 @@ def tune(
     if texts is not None and no_texts:
         raise UsageError("--texts and --no-texts exclude each other.")
     if plot is not None:
-        check_can_plot()
+        check_can_plot(plot)
     own_texts = None if texts is None else _texts_of(texts)
     store = open_store(settings).pinned()
     outcome = run_tune(

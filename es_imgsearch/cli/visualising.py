@@ -10,13 +10,14 @@ import click
 
 from es_imgsearch.cli.shared import (
     F,
+    Group,
     json_option,
     open_store,
     print_json,
     print_line,
     with_settings_options,
 )
-from es_imgsearch.errors import EXIT_DIFFERENCE, ImgSearchError, IndexMissing
+from es_imgsearch.errors import EXIT_DIFFERENCE, IndexMissing, UsageError
 
 if TYPE_CHECKING:
     from es_imgsearch.kibana.objects import Object
@@ -49,7 +50,7 @@ def _with_kibana_options(function: F) -> F:
     return function
 
 
-@click.group()
+@click.group(cls=Group)
 def kibana() -> None:
     """Dashboards, Discover sessions and saved vector searches for Kibana 8.19."""
 
@@ -195,11 +196,11 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise ImgSearchError(f"{str(file)!r} cannot be read: {error.strerror}.") from error
+        raise UsageError(f"{str(file)!r} cannot be read: {error.strerror}.") from error
 
 
 def _write(file: Path, content: bytes) -> None:
     try:
         file.write_bytes(content)
     except OSError as error:
-        raise ImgSearchError(f"{str(file)!r} cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{str(file)!r} cannot be written: {error.strerror}.") from error

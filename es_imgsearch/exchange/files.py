@@ -8,6 +8,7 @@ from typing import Protocol
 
 from es_imgsearch.errors import ExchangeFileInvalid, UsageError
 from es_imgsearch.exchange.columns import Column, Origin, Values
+from es_imgsearch.output_file import check_output_file
 
 _PARQUET = {".parquet", ".pq"}
 _HDF5 = {".h5", ".hdf5"}
@@ -67,10 +68,7 @@ def check_writable(path: Path) -> None:
         from es_imgsearch.exchange.hdf5 import load_h5py
 
         load_h5py()
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"There is no folder {str(path.absolute().parent)!r} to write into.")
-    if path.is_dir():
-        raise UsageError(f"{str(path)!r} is a folder: give a file to write.")
+    check_output_file(path)
 
 
 def open_writer(path: Path, columns: Sequence[Column], origin: Origin, *, at: Path) -> Writer:

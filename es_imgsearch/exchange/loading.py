@@ -68,13 +68,12 @@ def check_seal(
 ) -> None:
     """Raise EncoderMismatch unless the file's vectors may live in this index.
 
-    Where the file is silent, the encoder of the settings speaks for it; without either the
-    caller's word is taken.
+    The encoder of the settings has to be the index's, too; without it, and where the file is
+    silent, the caller's word is taken.
     """
     if origin is not None:
         info.meta.seal.check(origin.seal, settings.index)
-    elif settings.encoder is not None:
-        _check_encoder(settings, info.meta.seal, settings.index)
+    _check_encoder(settings, info.meta.seal, settings.index)
     _check_dims(info.meta.seal, dims, settings.index)
 
 

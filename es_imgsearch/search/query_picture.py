@@ -97,6 +97,8 @@ def rest_of(file: IO[bytes]) -> bytes:
 
 
 def _decoded(content: bytes, suffix: str, what: str, max_pixels: int) -> Image.Image:
+    if not content:
+        raise QueryPictureInvalid(f"{what} cannot be searched with: it is empty.")
     try:
         return decode(content, max_pixels=max_pixels, suffix=suffix).image
     except ReadError as error:

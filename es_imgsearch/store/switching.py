@@ -48,10 +48,12 @@ class Switching(Rewrites):
     def roles(self) -> Roles:
         """Which generation serves, which is being built and which served before.
 
-        Raises IndexMissing where none serves.
+        Raises IndexMissing where none serves, IndexConflict where the name is an index.
         """
         serving = self._behind(self.index)
         if serving is None:
+            # An index of that name has no such alias, and is no index of ours.
+            self.info()
             raise IndexMissing(
                 f"There is no index {self.index!r} at {self.address}: make it with"
                 f" `es-imgsearch init --index {self.index}`."

@@ -21,7 +21,7 @@ def plot_confusion(reports: Sequence[FacetReport], file: Path) -> None:
     Colours are shares of the row.  Raises RenderingUnavailable without matplotlib, UsageError
     where the file cannot be written.
     """
-    check_can_plot()
+    check_can_plot(file)
     from matplotlib.figure import Figure
 
     facets = list(dict.fromkeys(each.facet for each in reports))

@@ -7,15 +7,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from es_imgsearch.errors import RenderingUnavailable, UsageError
+from es_imgsearch.output_file import check_output_file
 from es_imgsearch.tuning.recall import Point
 
 
-def check_can_plot() -> None:
-    """Raises RenderingUnavailable where matplotlib is not installed."""
+def check_can_plot(file: Path) -> None:
+    """Raises RenderingUnavailable without matplotlib, UsageError where no file can be written."""
     if find_spec("matplotlib") is None:
         raise RenderingUnavailable(
             "A plot needs matplotlib, which is not installed: pip install 'es-imgsearch[plot]'."
         )
+    check_output_file(file)
 
 
 def plot_curve(
@@ -31,7 +33,7 @@ def plot_curve(
     `chosen` are the pairs (k, num_candidates) that were stored; `exact_ms` is what comparing every
     vector takes.  Raises RenderingUnavailable, or UsageError where the file cannot be written.
     """
-    check_can_plot()
+    check_can_plot(file)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), layout="constrained")

@@ -549,6 +549,12 @@ def test_an_encoder_that_is_not_the_indexs_is_refused(
         import_pictures(fake_store, named, path, SHOP)
     same = settings.model_copy(update={"encoder": "fake"})
     assert import_pictures(fake_store, same, path, SHOP).stored == 1
+    # Nor is one that the file itself contradicts.
+    sealed = tmp_path / "sealed.parquet"
+    export_pictures(fake_store, sealed)
+    with pytest.raises(EncoderMismatch, match="starter"):
+        import_pictures(fake_store, named, sealed, ImportOptions())
+    assert import_pictures(fake_store, same, sealed, ImportOptions()).stored == 1
 
 
 def test_without_a_seal_an_index_is_made_only_for_a_named_encoder(

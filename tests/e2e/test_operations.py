@@ -166,16 +166,30 @@ def test_failures_are_listed_and_retried_from_the_command_line(commands: Command
     # An unchanged failure is not tried again by itself, but when asked for.
     assert commands("sync", str(folder)).exit_code == 0
     assert json.loads(commands("failures", "--json").stdout)[0]["attempts"] == 1
-    assert commands("failures", "retry").exit_code == 1
+    retried = commands("failures", "retry", "--json")
+    assert retried.exit_code == 1
+    assert json.loads(retried.stdout)[0]["attempts"] == 2
     assert json.loads(commands("failures", "--json").stdout)[0]["attempts"] == 2
 
     state = (folder / "broken.jpg").stat()
     Image.new("RGB", (40, 40), "yellow").save(folder / "broken.jpg")
     os.utime(folder / "broken.jpg", ns=(state.st_atime_ns, state.st_mtime_ns))
-    retried = commands("failures", "retry")
+    retried = commands("failures", "retry", "--json")
     assert retried.exit_code == 0, retried.output
-    assert json.loads(commands("failures", "--json").stdout) == []
+    assert json.loads(retried.stdout) == []
     assert commands("verify", str(folder)).exit_code == 0
+
+    (folder / "b.png").rename(folder / "new\nline \x1b[31m.png")
+    assert commands("sync", str(folder)).exit_code == 0
+    shown = "photos/new\\nline \\x1b[31m.png"
+    for listed in (
+        commands("search", "x"),
+        commands("duplicates", "--level", "similar", "--threshold", "-1"),
+        commands("verify", str(folder), "--exclude", "new*"),
+    ):
+        assert sum(line.endswith(shown) for line in listed.stdout.splitlines()) == 1
+    (folder / "new\nline \x1b[31m.png").rename(folder / "b.png")
+    assert commands("sync", str(folder)).exit_code == 0
 
     (folder / "a.png").unlink()
     verified = commands("verify", str(folder), "--json")

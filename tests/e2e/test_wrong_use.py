@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import click
@@ -46,6 +48,15 @@ def index(real_store: Store, es_url: str) -> str:
 def test_no_such_folder(es_url: str):
     result = run("sync", "/no/such/folder", "--es-url", es_url)
     check(result, 2, "'/no/such/folder'", "does not exist")
+
+
+@pytest.mark.parametrize("text", ["", "photos=", "="])
+def test_a_folder_that_is_not_named(es_url: str, text: str):
+    check(run("sync", text, "--es-url", es_url), 2, "names no folder", "NAME=DIR")
+
+
+def test_a_name_that_is_not_given(es_url: str, tmp_path: Path):
+    check(run("sync", f"={tmp_path}", "--es-url", es_url), 2, "no usable name", "NAME=DIR")
 
 
 def test_a_file_instead_of_a_folder(es_url: str, tmp_path: Path):
@@ -91,6 +102,10 @@ def test_a_text_file_as_query_picture(es_url: str, real_store: Store, tmp_path: 
     path = str(tmp_path / "nothing.png")
     result = run("search", "--image", path, "--index", real_store.index, "--es-url", es_url)
     check(result, 2, "There is no file")
+    (tmp_path / "empty.png").touch()
+    path = str(tmp_path / "empty.png")
+    result = run("search", "--image", path, "--index", real_store.index, "--es-url", es_url)
+    check(result, 2, "empty.png", "is empty")
 
 
 def test_an_unknown_profile_similarity_or_encoder(es_url: str, index_name: str):
@@ -128,10 +143,17 @@ def test_an_index_of_another_encoder(es_url: str, index: str, tmp_path: Path):
     check(result, 2, "not 'clip'")
 
 
-def test_an_index_that_is_not_ours(es_url: str, real_store: Store):
+def test_an_index_that_is_not_ours(es_url: str, real_store: Store, tmp_path: Path):
     name = f"{real_store.index}-000001"
     real_store.client.indices.create(index=name)
-    check(run("status", "--index", name, "--es-url", es_url), 2, "not an alias")
+    for arguments in (
+        ["status"],
+        ["search", "x"],
+        ["sync", str(tmp_path)],
+        ["watch", str(tmp_path)],
+    ):
+        result = run(*arguments, "--index", name, "--es-url", es_url)
+        check(result, 2, "not an alias")
 
 
 def test_settings_that_cannot_be(tmp_path: Path):
@@ -144,6 +166,58 @@ def test_settings_that_cannot_be(tmp_path: Path):
     check(run("status", "--config", str(config)), 2, "colour", "the settings file")
     config.write_text("colour = \n")
     check(run("status", "--config", str(config)), 2, "cannot be read")
+
+
+def test_a_server_that_is_not_elasticsearch():
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        check(run("status", "--es-url", address), 3, address, "is not Elasticsearch 8", "ES_URL")
+        server.shutdown()
+
+
+def test_https_of_a_server_that_speaks_http(es_url: str):
+    address = es_url.replace("http://", "https://")
+    check(run("status", "--es-url", address), 3, "does not speak https", "http://")
+
+
+def test_an_image_id_that_is_not_given(es_url: str, index: str):
+    check(run("similar", "", "--index", index, "--es-url", es_url), 2, "No picture has")
+
+
+def test_describers_that_are_not_named(es_url: str, index: str):
+    result = run("describe", "--only", "", "--index", index, "--es-url", es_url)
+    check(result, 2, "names no describer")
+
+
+def test_files_that_cannot_be_read_or_written(es_url: str, index: str, tmp_path: Path):
+    common = ("--index", index, "--es-url", es_url)
+    nowhere = str(tmp_path / "nowhere" / "file.png")
+    check(run("kibana", "check", nowhere, *common), 2, nowhere, "cannot be read")
+    check(run("kibana", "import", str(tmp_path), *common), 2, str(tmp_path), "cannot be read")
+    build = ("kibana", "build", "--no-searches", "--output", nowhere)
+    check(run(*build, *common), 2, nowhere, "cannot be written")
+    # Before anything is measured.
+    for arguments in (["tune", "--plot"], ["tags", "evaluate", "--plot"]):
+        check(run(*arguments, nowhere, *common), 2, "There is no folder")
+        check(run(*arguments, str(tmp_path), *common), 2, "is a folder")
+
+
+def test_an_option_of_commands_before_the_command():
+    for group in ([], ["kibana"], ["tags"]):
+        result = run(*group, "--index", "photos", "status")
+        assert result.exit_code == 2
+        assert "--index goes behind the command" in result.stderr
+    result = run("--colour", "red", "status")
+    assert result.exit_code == 2
+    assert "No such option" in result.stderr
 
 
 def test_nothing_to_search_for():

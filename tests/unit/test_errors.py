@@ -42,9 +42,13 @@ def turned(foreign: BaseException) -> ImgSearchError:
     return caught.value
 
 
-def meta(status: int) -> ApiResponseMeta:
+# Elasticsearch marks every answer.
+MARK = {"X-Elastic-Product": "Elasticsearch"}
+
+
+def meta(status: int, headers: Mapping[str, str] = MARK) -> ApiResponseMeta:
     node = NodeConfig("https", "es", 9200)
-    return ApiResponseMeta(status, "1.1", HttpHeaders(), 0.1, node)
+    return ApiResponseMeta(status, "1.1", HttpHeaders(headers), 0.1, node)
 
 
 def api_error(status: int, body: Any, kind: type[Any] = elasticsearch.ApiError) -> Any:
@@ -66,10 +70,10 @@ CONSIDERED: dict[str, type[ImgSearchError]] = {
     "elasticsearch.BadRequestError": StoreRejected,
     "elasticsearch.ConflictError": StoreRejected,
     "elasticsearch.NotFoundError": ImageMissing,
-    "elasticsearch.UnsupportedProductError": StoreRejected,
+    "elasticsearch.UnsupportedProductError": StoreUnreachable,
     "elastic_transport.ConnectionError": StoreUnreachable,
     "elastic_transport.ConnectionTimeout": StoreUnreachable,
-    "elastic_transport.SerializationError": StoreRejected,
+    "elastic_transport.SerializationError": StoreUnreachable,
     "elastic_transport.SniffingError": StoreUnreachable,
     "elastic_transport.TlsError": StoreDenied,
     "elastic_transport.TransportError": StoreUnreachable,
@@ -111,12 +115,48 @@ def test_what_could_not_be_written_as_json_is_not_repeated():
     with pytest.raises(elastic_transport.SerializationError) as caught:
         OrjsonSerializer().dumps({"password": "hunter2", "number": 2**70})
     assert "hunter2" in str(caught.value)
-    assert "hunter2" not in str(turned(caught.value))
+    found = turned(caught.value)
+    assert type(found) is StoreRejected
+    assert "hunter2" not in str(found)
 
 
 def test_what_is_not_elasticsearch_is_said_not_to_be():
     foreign = elasticsearch.UnsupportedProductError("not ours", meta(200), {})
     assert "is not Elasticsearch 8" in str(turned(foreign))
+    with pytest.raises(elastic_transport.SerializationError) as caught:
+        OrjsonSerializer().loads(b"<html>")
+    found = turned(caught.value)
+    assert type(found) is StoreUnreachable
+    assert "is not Elasticsearch 8" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (301, StoreUnreachable),
+        (404, StoreUnreachable),
+        (405, StoreUnreachable),
+        (501, StoreUnreachable),
+        (401, StoreDenied),
+        (403, StoreDenied),
+        (413, StoreTooLarge),
+        (429, StoreBusy),
+        (502, StoreBusy),
+        (503, StoreBusy),
+    ],
+)
+def test_what_other_servers_and_proxies_say(status: int, expected: type[ImgSearchError]):
+    foreign = elasticsearch.ApiError("message", meta(status, {}), "<html>")
+    found = turned(foreign)
+    assert type(found) is expected
+    assert ("is not Elasticsearch 8" in str(found)) == (expected is StoreUnreachable)
+
+
+def test_https_where_http_is_spoken():
+    foreign = elastic_transport.TlsError("[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    found = turned(foreign)
+    assert type(found) is StoreUnreachable
+    assert "write http://" in str(found)
 
 
 @pytest.mark.parametrize(

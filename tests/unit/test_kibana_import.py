@@ -212,7 +212,7 @@ def test_the_command(fake: FakeKibana, content: bytes, tmp_path: Path):
     assert run(*given).exit_code == 1
     assert run(*given, "--overwrite", "--space", "default").exit_code == 0
     missing = run(str(tmp_path / "no.ndjson"), "--kibana-url", fake.url)
-    assert missing.exit_code == 1
+    assert missing.exit_code == 2
     assert "cannot be read" in missing.stderr
     fake.close()
     gone = run(*given, "--wait-seconds", "0")

@@ -133,6 +133,14 @@ def test_a_bad_value_is_told_with_its_setting_and_its_source(
     assert refused().startswith(f"{setting} (from the settings file): ")
 
 
+def test_a_number_is_not_taken_for_true(tmp_path: Path):
+    # It would be a share of 1, with which deletions never pause.
+    config(tmp_path, "max_delete_share = true\n")
+    assert refused().startswith("max_delete_share (from the settings file): ")
+    config(tmp_path, "log_searches = true\n")
+    assert load_settings(environment={}).log_searches
+
+
 def test_a_setting_that_does_not_exist_is_told_with_those_that_do(tmp_path: Path):
     config(tmp_path, "batch = 3\n")
     told = refused()

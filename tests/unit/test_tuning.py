@@ -260,7 +260,7 @@ def test_the_curve_is_drawn(tmp_path):
     file = tmp_path / "curve.png"
     plot_curve(points, file, target_recall=0.95, exact_ms=7.0, chosen=[(10, 50)])
     assert file.read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match="There is no folder"):
         plot_curve(points, tmp_path / "no" / "x.png", target_recall=0.95, exact_ms=7.0, chosen=[])
 
 
