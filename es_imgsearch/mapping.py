@@ -6,7 +6,6 @@ Pure functions: nothing here talks to Elasticsearch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from es_imgsearch.codes import CODE_FIELD, code_mapping
@@ -194,7 +193,7 @@ def background_body(seal: Seal) -> dict[str, Any]:
     body["mappings"]["_meta"] = {
         "created_by": CREATED_BY,
         "schema_version": SCHEMA_VERSION,
-        "encoder": asdict(seal),
+        "encoder": seal.to_body(),
     }
     return body
 

@@ -24,21 +24,32 @@ _SEALED = ("dims", "revision", "fingerprint")
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """The encoder an index belongs to."""
+    """The encoder an index belongs to.
+
+    `spec` says where it was when the index was made, if that was no place where every machine looks
+    for encoders: folders and files by their whole paths.
+    """
 
     name: str
     revision: str
     dims: int
     fingerprint: str
     supports_text: bool = True
+    spec: str | None = None
 
     def fits(self, other: Seal) -> bool:
         """Whether vectors of `other` may live beside ours.
 
-        The name is only how the encoder is found: the same weights in another folder are
-        the same encoder.
+        `name` and `spec` are only how the encoder is found: the same weights in another folder
+        are the same encoder.
         """
         return all(getattr(self, part) == getattr(other, part) for part in _SEALED)
+
+    def to_body(self) -> dict[str, Any]:
+        body = asdict(self)
+        if self.spec is None:
+            del body["spec"]
+        return body
 
     def check(self, other: Seal, index: str) -> None:
         """Raise EncoderMismatch unless `other` fits."""
@@ -80,7 +91,7 @@ class Meta:
         return {
             "created_by": CREATED_BY,
             "schema_version": self.schema_version,
-            "encoder": asdict(self.seal),
+            "encoder": self.seal.to_body(),
             "profile": self.profile,
             "similarity": self.similarity,
             "tuning": self.tuning.to_body(),

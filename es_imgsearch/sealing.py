@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from es_imgsearch.embed import Encoder, load_encoder
+import logging
+
+from es_imgsearch.embed import Encoder, load_encoder, spec_of
 from es_imgsearch.embed.backend import run_for_pictures, run_for_queries
 from es_imgsearch.embed.reduced import ReducedEncoder
-from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable
+from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ImgSearchError, ModelUnavailable
 from es_imgsearch.kept_reduction import load_reduction
 from es_imgsearch.mapping import Seal
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import IndexInfo, Store
+
+logger = logging.getLogger(__name__)
 
 # What a dense_vector of Elasticsearch 8.19 may hold.
 _MOST_DIMS = 4096
@@ -23,8 +27,10 @@ def seal_of(encoder: Encoder) -> Seal:
             f"Encoder {encoder.name!r} makes vectors of {dims!r} dims; Elasticsearch takes 1 to"
             f" {_MOST_DIMS}."
         )
+    spec = spec_of(encoder)
     return Seal(
         name=encoder.name,
+        spec=None if spec == encoder.name else spec,
         revision=encoder.revision,
         dims=encoder.dims,
         fingerprint=encoder.fingerprint,
@@ -37,17 +43,30 @@ def sealed_encoder(
 ) -> Encoder:
     """The index's encoder, proven to be it by revision, dims and fingerprint; ready for queries.
 
-    Its name does not count: models live in different places on different machines.
+    It is `given`, or that of the settings, or else looked for where it was when the index was made,
+    and then by its name: models live in different places on different machines.
 
     Raises EncoderMismatch, or ModelUnavailable where its weights are not here.
     """
     seal = info.meta.seal
+    if given is not None:
+        seal.check(seal_of(given), index)
+        return given
+    encoder = found_encoder(seal, index, settings)
+    run_for_queries(encoder, settings)
+    return encoder
+
+
+def found_encoder(seal: Seal, index: str, settings: Settings) -> Encoder:
+    """`sealed_encoder` of an index with this seal, as long as it need not run yet."""
+    if settings.encoder is None and seal.spec is not None:
+        try:
+            return _checked(seal.spec, seal, index, settings)
+        except ImgSearchError as error:
+            logger.debug("The encoder of %s is no longer at %s: %s", index, seal.spec, error)
     name = settings.encoder or seal.name
     try:
-        encoder = given or load_encoder(
-            name, models_dir=settings.models_dir, device=settings.device
-        )
-        seal.check(seal_of(encoder), index)
+        return _checked(name, seal, index, settings)
     except ModelUnavailable as error:
         if name == seal.name:
             raise ModelUnavailable(
@@ -58,8 +77,11 @@ def sealed_encoder(
             f"Index {index!r} is sealed to encoder {seal.name!r}, not {name!r}: leave the encoder"
             " out, or use another --index."
         ) from error
-    if given is None:
-        run_for_queries(encoder, settings)
+
+
+def _checked(spec: str, seal: Seal, index: str, settings: Settings) -> Encoder:
+    encoder = load_encoder(spec, models_dir=settings.models_dir, device=settings.device)
+    seal.check(seal_of(encoder), index)
     return encoder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from es_imgsearch.building import builder_to_dict
@@ -52,7 +51,7 @@ def index_status(store: Store) -> dict[str, Any]:
         "index": store.index,
         "generation": info.name,
         "elasticsearch": store.version(),
-        "encoder": asdict(info.meta.seal),
+        "encoder": info.meta.seal.to_body(),
         "profile": info.meta.profile,
         "similarity": info.meta.similarity,
         "tuning": info.meta.tuning.to_body(),

@@ -6,7 +6,7 @@ inside the first `embed_` call of an encoder that needs them.
 
 from es_imgsearch.embed.network import batch_size
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
-from es_imgsearch.embed.registry import encoder_names, is_encoder, load_encoder
+from es_imgsearch.embed.registry import encoder_names, is_encoder, load_encoder, spec_of
 
 __all__ = [
     "Encoder",
@@ -17,4 +17,5 @@ __all__ = [
     "encoder_names",
     "is_encoder",
     "load_encoder",
+    "spec_of",
 ]

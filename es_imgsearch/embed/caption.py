@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from es_imgsearch.embed.loading import first_line, pick_device, quiet, unit, weights_hash
-from es_imgsearch.embed.model_folder import ModelFolder, default_models_dir, find_folder
+from es_imgsearch.embed.model_folder import (
+    ModelFolder,
+    default_models_dir,
+    find_folder,
+    placed,
+    portable,
+)
 from es_imgsearch.embed.sentences import FolderSentences, PackageSentences, Sentences
 from es_imgsearch.errors import EncoderUnknown, ModelUnavailable
 from es_imgsearch.pictures.preparation import Preparation, fingerprint
@@ -72,19 +78,15 @@ def create(argument: str, *, models_dir: Path | None = None, device: str = "auto
             f"{error} Give a model folder, put one into {folder}, or use --encoder starter,"
             " which works offline."
         ) from error
-    parts = [_portable(each) for each in (spec, sentences) if each]
+    parts = {spec: captioner} | ({sentences: text_model} if text_model else {})
     return Caption(
-        f"caption:{'+'.join(parts)}{hash_sign}{count}",
+        f"caption:{'+'.join(map(portable, parts, parts.values()))}{hash_sign}{count}",
         captioner,
         FolderSentences(text_model, device) if text_model else PackageSentences(),
+        spec=f"caption:{'+'.join(map(placed, parts, parts.values()))}{hash_sign}{count}",
         captions=int(count or 1),
         device=device,
     )
-
-
-def _portable(spec: str) -> str:
-    # A path means nothing on another machine; its last part is found there in `models_dir`.
-    return Path(spec).resolve().name if Path(spec).is_dir() else spec
 
 
 class Caption:
@@ -101,10 +103,12 @@ class Caption:
         captioner: ModelFolder,
         sentences: Sentences,
         *,
+        spec: str,
         captions: int,
         device: str,
     ) -> None:
         self.name = name
+        self.spec = spec
         self._captioner = captioner
         self._sentences = sentences
         self._captions = captions

@@ -228,6 +228,16 @@ class ModelFolder:
         )
 
 
+def portable(spec: str, found: ModelFolder) -> str:
+    """The name of the folder `found` where `spec` is its path; other machines look for that."""
+    return found.path.resolve().name if found.path == Path(spec) else spec
+
+
+def placed(spec: str, found: ModelFolder) -> str:
+    """The whole path of the folder `found` where `spec` is its path."""
+    return str(found.path.resolve()) if found.path == Path(spec) else spec
+
+
 def find_folder(spec: str, models_dir: Path) -> ModelFolder:
     """The model `spec`: a folder, a folder in `models_dir`, in the hub's cache, or on the hub.
 

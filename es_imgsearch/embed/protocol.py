@@ -23,7 +23,8 @@ class Encoder(Protocol):
 
     An encoder may also have ``truncated(texts) -> list[bool]``: of each text whether it is longer
     than the model reads, which a search then says; ``batch_size``, how many pictures `embed_images`
-    wants at once (16 if it does not say); and what `FieldEncoder` adds.
+    wants at once (16 if it does not say); ``spec``, what finds it on this machine where its name
+    alone does not: the name with whole paths; and what `FieldEncoder` adds.
 
     A plug-in's vectors are not taken on trust, see `output`: what has another shape fails, and what
     has another length is brought to unit length.

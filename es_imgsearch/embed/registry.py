@@ -69,6 +69,11 @@ def is_encoder(given: object) -> bool:
     return all(getattr_static(given, member, None) is not None for member in _MEMBERS)
 
 
+def spec_of(encoder: Encoder) -> str:
+    """What `load_encoder` finds this encoder by, on this machine."""
+    return getattr(encoder, "spec", None) or encoder.name
+
+
 def _registered() -> Mapping[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 

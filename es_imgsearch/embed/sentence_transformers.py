@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from es_imgsearch.embed.loading import first_line, pick_device, quiet, unit, weights_hash
-from es_imgsearch.embed.model_folder import ModelFolder, default_models_dir, find_folder
+from es_imgsearch.embed.model_folder import (
+    ModelFolder,
+    default_models_dir,
+    find_folder,
+    placed,
+    portable,
+)
 from es_imgsearch.embed.network import PICTURES, Network
 from es_imgsearch.embed.samples import picture_examples
 from es_imgsearch.embed.text_model import TextModel
@@ -82,16 +88,12 @@ def create(
             f"which works offline."
         ) from error
     return SentenceTransformersEncoder(
-        "sentence-transformers:" + "+".join(_portable(spec) for spec in specs),
+        "sentence-transformers:" + "+".join(map(portable, specs, found)),
         found[0],
         found[1] if len(found) > 1 else None,
+        spec="sentence-transformers:" + "+".join(map(placed, specs, found)),
         device=device,
     )
-
-
-def _portable(spec: str) -> str:
-    # A path means nothing on another machine; its last part is found there in `models_dir`.
-    return Path(spec).resolve().name if Path(spec).is_dir() else spec
 
 
 class SentenceTransformersEncoder:
@@ -104,9 +106,16 @@ class SentenceTransformersEncoder:
     similarity = "cosine"
 
     def __init__(
-        self, name: str, pictures: ModelFolder, texts: ModelFolder | None, *, device: str = "auto"
+        self,
+        name: str,
+        pictures: ModelFolder,
+        texts: ModelFolder | None,
+        *,
+        spec: str | None = None,
+        device: str = "auto",
     ) -> None:
         self.name = name
+        self.spec = spec or name
         self._pictures = pictures
         self._texts = texts or pictures
         self._device = device

@@ -67,8 +67,11 @@ def create(argument: str, *, models_dir: Path | None = None, device: str = "auto
     config = _config(name)
     full_name = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
     weights = _weights(full_name, config, file, models_dir or default_models_dir())
+    model = f"timm:{full_name}{slash}{kind}"
+    place = weights.resolve() if weights == Path(file).expanduser() else file
     return Timm(
-        f"timm:{full_name}{slash}{kind}" + (f"@{weights.name}" if file else ""),
+        model + (f"@{weights.name}" if file else ""),
+        model + (f"@{place}" if file else ""),
         full_name,
         weights,
         config,
@@ -163,6 +166,7 @@ class Timm:
     def __init__(
         self,
         name: str,
+        spec: str,
         full_name: str,
         weights: Path,
         config: Any,
@@ -171,6 +175,7 @@ class Timm:
         device: str,
     ) -> None:
         self.name = name
+        self.spec = spec
         self._full_name = full_name
         self._weights = weights
         self._gives_logits = gives_logits

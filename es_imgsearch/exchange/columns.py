@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -104,7 +104,7 @@ class Origin:
 
 def _plain(origin: Origin) -> dict[str, Any]:
     return {
-        "encoder": asdict(origin.seal),
+        "encoder": origin.seal.to_body(),
         "similarity": origin.similarity,
         "profile": origin.profile,
         "roots": {

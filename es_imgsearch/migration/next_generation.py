@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from es_imgsearch.describe import load_describers
-from es_imgsearch.embed import load_encoder
+from es_imgsearch.embed import Encoder, load_encoder
 from es_imgsearch.errors import EncoderMismatch, ModelUnavailable, UsageError
 from es_imgsearch.generations import Builder
 from es_imgsearch.kept_reduction import keep_reduction
@@ -20,7 +20,7 @@ from es_imgsearch.mapping import (
     with_learned,
 )
 from es_imgsearch.reduction import Reduction, fit
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.sealing import found_encoder, seal_of
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
 from es_imgsearch.vector_sample import sample_of
@@ -51,8 +51,10 @@ def begin_next(
     AlreadyRunning where somebody else begins one at this moment.
     """
     meta = store.info().meta
-    name = settings.encoder or meta.seal.name
-    encoder = load_encoder(name, models_dir=settings.models_dir, device=settings.device)
+    if settings.encoder is None:
+        encoder = found_encoder(meta.seal, store.index, settings)
+    else:
+        encoder = _loaded(settings.encoder, settings)
     seal, profile = seal_of(encoder), wanted.profile or meta.profile
     load_profile(profile)
     if seal.fits(meta.seal) and profile == meta.profile and wanted.dims_kept is None:
@@ -83,22 +85,25 @@ def begin_next(
         keep_reduction(store, reduction)
     made = replace(made, roots=meta.roots, builder=builder)
     target = store.begin_next(made, described_fields())
-    _note_name(name, seal, settings, note)
+    _note_place(seal, settings, note)
     note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")
     return target
 
 
-def _note_name(name: str, seal: Seal, settings: Settings, note: Callable[[str], None]) -> None:
-    """Daemons and clients will look for the encoder by its sealed name, not by a path given."""
-    if name == seal.name:
+def _loaded(spec: str, settings: Settings) -> Encoder:
+    return load_encoder(spec, models_dir=settings.models_dir, device=settings.device)
+
+
+def _note_place(seal: Seal, settings: Settings, note: Callable[[str], None]) -> None:
+    """Other machines will look for the encoder by its name, not where this one has it."""
+    if seal.spec is None:
         return
     try:
-        load_encoder(seal.name, models_dir=settings.models_dir, device=settings.device)
+        _loaded(seal.name, settings)
     except ModelUnavailable:
         note(
-            f"Daemons and clients will look for encoder {seal.name!r}, which is not found under"
-            " this name here: put it into the folder `models_dir` of the settings, or they end at"
-            " the switch."
+            f"Daemons and clients of other machines will look for encoder {seal.name!r}: put it"
+            " into the folder `models_dir` of their settings, or they end at the switch."
         )
 
 
@@ -124,8 +129,7 @@ def check_begun(target: Store, settings: Settings, wanted: Wanted) -> None:
     meta = target.info().meta
     try:
         if settings.encoder is not None:
-            name = settings.encoder
-            encoder = load_encoder(name, models_dir=settings.models_dir, device=settings.device)
+            encoder = _loaded(settings.encoder, settings)
             meta.seal.check(seal_of(encoder), str(target.generation))
         is_same = wanted.profile in {None, meta.profile}
     except EncoderMismatch:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 
 from es_imgsearch.backoff import Stopped
-from es_imgsearch.embed import load_encoder
+from es_imgsearch.embed import load_encoder, spec_of
 from es_imgsearch.embed.backend import run_for_pictures
 from es_imgsearch.embed.loading import first_line
 from es_imgsearch.embed.network import Movable
@@ -303,6 +303,7 @@ class Recipe:
     """How another process makes an encoder whose networks cannot be sent there."""
 
     name: str
+    spec: str
     revision: str
     settings: Settings
     reduction: Reduction | None = None
@@ -316,12 +317,13 @@ class Recipe:
             encoder = encoder.whole
         if not isinstance(encoder, Movable):
             return None
-        return cls(settings.encoder or encoder.name, encoder.revision, settings, reduction)
+        spec = spec_of(encoder)
+        return cls(encoder.name, spec, encoder.revision, settings, reduction)
 
     def encoder(self) -> Encoder:
         """Raises EncoderMismatch where that name stands for another model by now."""
         made = load_encoder(
-            self.name, models_dir=self.settings.models_dir, device=self.settings.device
+            self.spec, models_dir=self.settings.models_dir, device=self.settings.device
         )
         if made.revision != self.revision:
             raise EncoderMismatch(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,7 @@ class Head:
     def to_body(self) -> dict[str, Any]:
         """As it is stored; arrays are float32, little-endian, row by row, in base64."""
         return {
-            "encoder": asdict(self.seal),
+            "encoder": self.seal.to_body(),
             "reduction": self.reduction,
             "pictures": self.pictures,
             "trained_at": self.trained_at,

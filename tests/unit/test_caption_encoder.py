@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tiny_models import make_captioner, make_clip, make_text_model
 
-from es_imgsearch.embed import Encoder, FieldEncoder, load_encoder
+from es_imgsearch.embed import Encoder, FieldEncoder, load_encoder, spec_of
 from es_imgsearch.embed.loading import unit
 from es_imgsearch.embed.minilm import MiniLM
 from es_imgsearch.embed.starter import sentences_folder
@@ -142,6 +142,7 @@ def test_any_sentence_encoder(models_dir: Path, tmp_path: Path) -> None:
     captioner = models_dir / "vit-gpt2-image-captioning"
     encoder = load_encoder(f"caption:{captioner}+{tmp_path / 'sentences'}", device="cpu")
     assert encoder.name == "caption:vit-gpt2-image-captioning+sentences"
+    assert spec_of(encoder) == f"caption:{captioner}+{tmp_path / 'sentences'}"
     assert encoder.dims == 16
     pixels = prepared(encoder, blocks(2))
     vectors, fields = encoder.embed_with_fields(pixels)  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -498,6 +499,8 @@ def test_a_pair_of_folders(models_dir: Path, clip: Encoder) -> None:
     pictures, texts = (models_dir / name for name in ("clip-ViT-B-32", CLIP_TEXTS))
     encoder = load_encoder(f"sentence-transformers:{pictures}+{texts}", device="cpu")
     assert (encoder.revision, encoder.fingerprint) == (clip.revision, clip.fingerprint)
+    assert seal_of(encoder).spec == f"sentence-transformers:{pictures}+{texts}"
+    assert seal_of(clip).spec is None
     assert np.array_equal(encoder.embed_texts(["a dog"]), clip.embed_texts(["a dog"]))
 
 
@@ -782,9 +785,12 @@ def test_without_a_hub_and_a_copy_one_sentence_says_what_to_do(tmp_path: Path, s
 def test_an_index_of_a_model_that_lies_elsewhere_says_how_to_tell_where(
     clip: Encoder, models_dir: Path, tmp_path: Path
 ) -> None:
-    """Made from a folder by its path: the index keeps the folder's name only."""
-    folder = models_dir / "clip-ViT-B-32"
-    meta = new_meta(seal_of(load_encoder(str(folder))), "exact", "cosine")
+    """Made from a folder by its path, which on this machine leads nowhere."""
+    folder, gone = models_dir / "clip-ViT-B-32", tmp_path / "gone" / "clip-ViT-B-32"
+    seal = seal_of(load_encoder(str(folder)))
+    assert seal.spec == f"sentence-transformers:{folder}"
+    elsewhere = replace(seal, spec=f"sentence-transformers:{gone}")
+    meta = new_meta(elsewhere, "exact", "cosine")
     info = IndexInfo("images-000001", meta, {})
     settings = load_settings({"models_dir": tmp_path}, environment={})
     with pytest.raises(ModelUnavailable, match=r"'images' is sealed to .* ES_IMGSEARCH_ENCODER"):

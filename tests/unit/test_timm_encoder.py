@@ -248,6 +248,8 @@ def test_a_model_trained_further_on_other_classes_gives_features(
     pixels = prepared(encoder, images[:1])
     assert np.array_equal(encoder.embed_images(pixels), before.embed_images(pixels))
     assert encoder.revision != before.revision
+    assert seal_of(encoder).spec == f"timm:resnet18.tv_in1k@{tmp_path / 'tuned.pth'}"
+    assert seal_of(before).spec is None
 
     logits = load_encoder(f"timm:resnet18/logits@{tmp_path / 'tuned.pth'}", device="cpu")
     with pytest.raises(ModelUnavailable, match=r"tuned.pth do not fit resnet18"):
