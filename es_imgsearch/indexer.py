@@ -164,18 +164,20 @@ class Indexer:
                 found.lost += 1
                 self._note_gone(Change(root, difference.relative_path, time.time()))
                 continue
-            self.found += 1
-            found.new += difference.kind is Kind.NEW
-            found.changed += difference.kind is Kind.CHANGED
             now = time.time()
+            change = Change(root, difference.relative_path, now)
             state = difference.state
             if state is not None:
                 beside.meet(difference.relative_path, state)
+                if self.pipeline.is_no_picture(change, state):
+                    continue
+            self.found += 1
+            found.new += difference.kind is Kind.NEW
+            found.changed += difference.kind is Kind.CHANGED
             if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
                 # Perhaps somebody is still writing it.
                 self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
             else:
-                change = Change(root, difference.relative_path, now)
                 self.pipeline.submit(change, listed_at=listed_at)
         self._sidecars.compared(beside, self.pipeline.ticket)
         if not folder:

@@ -31,7 +31,8 @@ from es_imgsearch.regions import Grid
 from es_imgsearch.settings import Settings
 from es_imgsearch.stages.describing import DescribeStage
 from es_imgsearch.stages.embedding import EmbedStage
-from es_imgsearch.stages.encoders import OneAtATime, encoders_for
+from es_imgsearch.stages.encoder_process import encoders_for
+from es_imgsearch.stages.encoders import OneAtATime
 from es_imgsearch.stages.in_flight import InFlight
 from es_imgsearch.stages.jobs import Counts, Job, Ready, Result, look, places
 from es_imgsearch.stages.vectors import VectorSource
@@ -150,6 +151,10 @@ class Pipeline:
     def no_pictures(self) -> dict[str, FileState]:
         """Ids of files that were looked at and are no pictures, in the state they had."""
         return self._in_flight.no_pictures()
+
+    def is_no_picture(self, change: Change, state: FileState) -> bool:
+        """Whether that file was looked at in this state, and is no picture."""
+        return self._in_flight.is_no_picture(change.image_id, state)
 
     @property
     def ticket(self) -> int:

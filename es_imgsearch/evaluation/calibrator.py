@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from es_imgsearch import background
+from es_imgsearch.embed.output import query_vectors
 from es_imgsearch.errors import LabelsInvalid, NotCalibrated, UsageError
 from es_imgsearch.evaluation.calibration import Quality, cross_validated, fit, judged_hits
 from es_imgsearch.evaluation.labels import Labels, questions_of
@@ -97,7 +98,8 @@ def _fitted(store: Store, encoder: Encoder | None, labels: Labels, foreign: Floa
     shares = has.T.astype(np.int64) @ has.astype(np.int64) > 0
     asked = {IMAGE: (pictures, shares)}
     if encoder is not None:
-        texts = encoder.embed_texts([question.name for question in questions])
+        names = [question.name for question in questions]
+        texts = query_vectors(encoder, encoder.embed_texts, names)
         asked = {TEXT: (texts, has), **asked}
     curves, quality = {}, {}
     for kind, (queries, right) in asked.items():

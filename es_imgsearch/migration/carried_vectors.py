@@ -26,7 +26,8 @@ from es_imgsearch.records import Change, Embedded, Picture, Root, disk_path
 from es_imgsearch.roots import registered_root
 from es_imgsearch.settings import Settings
 from es_imgsearch.stages.embedding import EmbedStage
-from es_imgsearch.stages.encoders import OneAtATime, encoders_for
+from es_imgsearch.stages.encoder_process import encoders_for
+from es_imgsearch.stages.encoders import OneAtATime
 from es_imgsearch.stages.jobs import UNKNOWN, Job, Result, places
 from es_imgsearch.stages.vectors import VectorSource
 from es_imgsearch.stages.workers import Outcome, ReadPlan, ReadWorkers

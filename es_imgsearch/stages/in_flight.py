@@ -64,6 +64,11 @@ class InFlight:
         with self._lock:
             return self._no_pictures.snapshot()
 
+    def is_no_picture(self, image_id: str, state: FileState) -> bool:
+        """Whether the file was looked at in this state, and is no picture."""
+        with self._lock:
+            return self._no_pictures.get(image_id) == state
+
     def take_place(self, timeout_seconds: float) -> bool:
         """Wait for a place; False where none came free in time."""
         return self._places.acquire(timeout=timeout_seconds)

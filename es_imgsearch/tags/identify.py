@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from es_imgsearch.embed.output import query_vectors
 from es_imgsearch.errors import UsageError
 from es_imgsearch.sealing import writing_encoder
 from es_imgsearch.search.query_picture import Box, QueryPicture, open_query_picture
@@ -120,8 +121,7 @@ def _labels(search: ImageSearch, image: Any) -> tuple[Tagger, list[Label]]:
     info = search.info
     encoder = writing_encoder(search._store, info, search._settings, search.encoder)
     pixels = np.stack([encoder.preparation.apply(image)])
-    vectors = encoder.embed_images(pixels).astype(np.float32)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    vectors = query_vectors(encoder, encoder.embed_images, pixels)
     tagger = tagger_of(search._store.index, info.meta, encoder, search._store.send)
     found = []
     for facet in tagger.scores(vectors):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from es_imgsearch.embed import Encoder
+from es_imgsearch.embed.output import query_vectors
 from es_imgsearch.mapping import Meta
 from es_imgsearch.relevance import Floats
 
@@ -37,11 +38,10 @@ def label_vectors(encoder: Encoder, meta: Meta, texts: Sequence[str]) -> Floats:
     except (OSError, ValueError, EOFError):
         pass
     parts = [
-        encoder.embed_texts(texts[start : start + _AT_ONCE])
+        query_vectors(encoder, encoder.embed_texts, texts[start : start + _AT_ONCE])
         for start in range(0, len(texts), _AT_ONCE)
     ]
-    vectors = np.concatenate(parts).astype(np.float32)
-    found: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    found: Floats = np.concatenate(parts)
     _keep(file, found)
     return found
 

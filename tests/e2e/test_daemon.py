@@ -174,6 +174,9 @@ def test_text_files_leave_no_trace(house: House, daemon: Running):
     house.settle()
     until(lambda: daemon.indexer.counts.not_pictures == 20)
     assert house.encoder.pictures_embedded == 1
+    (root,) = daemon.indexer.roots
+    again = daemon.indexer.reconcile(root)
+    assert (again.new, again.changed) == (0, 0)
 
 
 def test_nothing_goes_on_when_nothing_happens(house: House, daemon: Running):

@@ -18,6 +18,7 @@ from es_imgsearch.cli import main
 from es_imgsearch.describe import VectorSpace
 from es_imgsearch.describe.by_vector import VectorDescribers
 from es_imgsearch.mapping import Seal, new_meta
+from es_imgsearch.store import Store
 from es_imgsearch.testing import FakeEncoder
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -49,8 +50,10 @@ def test_links_lead_to_files_that_are_there(page: Path):
             assert (page.parent / link).exists(), link
 
 
-def test_the_python_of_the_readme_runs(es_url: str, photographs: Path, tmp_path: Path):
-    """As somebody would run it after `make demo`, here on the tests' own server."""
+def test_the_python_of_the_readme_runs(
+    es_url: str, real_store: Store, photographs: Path, tmp_path: Path
+):
+    """As somebody would run it after `make demo`, here on the tests' own server and index."""
     (code,) = blocks(CHECKOUT / "README.md", "python")
     folder = tmp_path / ".demo" / "photos"
     folder.mkdir(parents=True)
@@ -59,9 +62,10 @@ def test_the_python_of_the_readme_runs(es_url: str, photographs: Path, tmp_path:
     environment = {**os.environ, "ES_URL": es_url}
     command = Path(sys.executable).with_name("es-imgsearch")
     for arguments in (["init", "--encoder", "starter"], ["sync", f"photos={folder}"]):
-        run = [command, *arguments, "--index", "demo"]
+        run = [command, *arguments, "--index", real_store.index]
         subprocess.run(run, env=environment, check=True, capture_output=True)
-    code = code.replace("http://127.0.0.1:9200", es_url)
+    assert '"http://127.0.0.1:9200", index="demo"' in code
+    code = code.replace("http://127.0.0.1:9200", es_url).replace('"demo"', f'"{real_store.index}"')
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )

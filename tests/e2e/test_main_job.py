@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
+from es_imgsearch.connection import connect
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import (
     EncoderMismatch,
@@ -23,7 +25,9 @@ from es_imgsearch.errors import (
     UsageError,
 )
 from es_imgsearch.records import image_id
-from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.settings import load_settings
+from es_imgsearch.store import Store
+from es_imgsearch.testing import FakeEncoder, remove_index
 
 QUERIES = {
     "a cat": "chelsea.png",
@@ -57,7 +61,7 @@ class Job:
 
 
 @pytest.fixture(scope="module")
-def job(es_url: str, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(es_url: str, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
     folder = tmp_path_factory.mktemp("main") / "photos"
     folder.mkdir()
     (folder / "more").mkdir()
@@ -71,7 +75,9 @@ def job(es_url: str, photographs: Path, tmp_path_factory: pytest.TempPathFactory
     result = made.run("sync", str(folder))
     assert result.exit_code == 0, result.stderr
     urllib.request.urlopen(urllib.request.Request(f"{es_url}/{INDEX}/_refresh", method="POST"))
-    return made
+    yield made
+    with connect(load_settings({"es_url": es_url})) as client:
+        remove_index(Store(client, INDEX))
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +147,7 @@ def test_filters_act_inside_the_search(search: ImageSearch):
     wide = search.search_text("a cat", k=50, filters={"width": (500, None), "format": ["png"]})
     assert wide
     assert all(hit.fields["width"] >= 500 and hit.fields["format"] == "png" for hit in wide)
-    jpegs = search.search_text("a cat", k=50, filters={"format": "jpeg"})
+    jpegs = search.search_text("a cat", k=50, filters={"format": "JPEG"})
     assert {hit.fields["format"] for hit in jpegs} == {"jpeg"}
     assert not search.search_text("a cat", filters={"format": "heif"})
     assert not search.search_text("a cat", until="1999")

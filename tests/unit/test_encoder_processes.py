@@ -38,14 +38,13 @@ from es_imgsearch.records import Change, Root, image_id
 from es_imgsearch.reduction import fit
 from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import available_cores, load_settings
-from es_imgsearch.stages.encoders import (
+from es_imgsearch.stages.encoder_process import (
     EncoderEnded,
-    EncoderHere,
     EncoderProcess,
-    OneAtATime,
     Recipe,
     encoders_for,
 )
+from es_imgsearch.stages.encoders import EncoderHere, OneAtATime
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
 HERE = Path(__file__).parent
