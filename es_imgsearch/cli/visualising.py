@@ -82,15 +82,19 @@ def build(settings: Settings, output: Path | None, no_searches: bool) -> None:
 def check(settings: Settings, file: Path, as_json: bool) -> None:
     """Say what Kibana would refuse in a file, or could not open; ends with 1 if there is anything.
 
-    Fields are compared with the index's mapping, or where there is none with that of a new index.
+    Fields are compared with the mapping of the index that the file was built for, or where there is
+    none with that of a new index.
     """
     from dataclasses import asdict
 
     from es_imgsearch.kibana.check import check as find_problems
     from es_imgsearch.kibana.check import parse_ndjson
+    from es_imgsearch.kibana.index_objects import index_of
+    from es_imgsearch.settings import changed_settings
 
     objects = parse_ndjson(_read(file))
-    problems = find_problems(objects, _types(settings))
+    index = index_of(objects) or settings.index
+    problems = find_problems(objects, _types(changed_settings(settings, index=index)))
     if as_json:
         print_json([asdict(each) for each in problems])
     else:

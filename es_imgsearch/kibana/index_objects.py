@@ -11,6 +11,7 @@ from es_imgsearch.errors import UsageError
 from es_imgsearch.generations import failures_alias
 from es_imgsearch.kibana.build import SAVED_HITS, Builder, SavedQuery, Target
 from es_imgsearch.kibana.fields import Types, field_types
+from es_imgsearch.kibana.objects import Object
 from es_imgsearch.mapping import VECTOR_FIELD, searches_alias
 from es_imgsearch.resources import load_json
 from es_imgsearch.settings import Settings
@@ -37,6 +38,14 @@ def types_of(settings: Settings, properties: Mapping[str, Any] | None = None) ->
         "searches": searches_alias(settings.index),
     }
     return {aliases[name]: field_types(each) for name, each in by_view.items()}
+
+
+def index_of(objects: Sequence[Object]) -> str | None:
+    """The index of pictures that these objects were built for; None if they do not tell."""
+    views = [each.get("attributes") for each in objects if each["type"] == "index-pattern"]
+    titles = {str(each.get("title")) for each in views if isinstance(each, Mapping)}
+    found = [title for title in titles if failures_alias(title) in titles]
+    return found[0] if len(found) == 1 else None
 
 
 def saved_query(

@@ -314,6 +314,9 @@ def test_build_and_check_on_the_command_line(shelf: tuple[Store, Settings], tmp_
     assert printed.stdout.encode() == file.read_bytes()
     checked = CliRunner().invoke(main, ["kibana", "check", str(file), *given])
     assert (checked.exit_code, checked.stdout) == (0, "")
+    # The file says which index it was built for.
+    unsaid = CliRunner().invoke(main, ["kibana", "check", str(file), *given[2:]])
+    assert (unsaid.exit_code, unsaid.stdout) == (0, "")
     file.write_bytes(file.read_bytes().replace(b'\\"camera\\"', b'\\"kamera\\"'))
     checked = CliRunner().invoke(main, ["kibana", "check", str(file), *given, "--json"])
     assert checked.exit_code == 1
