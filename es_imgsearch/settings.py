@@ -303,11 +303,10 @@ def load_settings(
 ) -> Settings:
     """Merge the four sources, the first that names a setting winning.
 
-    `given` is the command line (None values are as good as absent), or what errors are to call it
-    by `given_by`; `config` is a file that
-    must exist; without it `es-imgsearch.toml` of the working folder is read if it is there.
-    Raises SettingsError in one line that names the source of the bad value, never the value
-    of a secret.
+    `given` is the command line (None values are as good as absent), or what else errors call it by,
+    `given_by`; `config` is a file that must exist; without it `es-imgsearch.toml` of the working
+    folder is read if it is there.  Raises SettingsError in one line that names the source of the
+    bad value, never the value of a secret.
     """
     sources: list[tuple[str, dict[str, Any]]] = [
         ("the settings file", _from_file(config)),
