@@ -30,8 +30,9 @@ from es_imgsearch.settings import Settings
 _JSON, _SMILE = "application/json", "application/vnd.elasticsearch+smile"
 
 _BUSY = {408, 429, 502, 503, 504}
-# What proxies say in Elasticsearch's place: who may come in, how much and how often.
-_OF_PROXIES = {401, 403, 407, 408, 413, 429}
+# What other servers say to paths that only Elasticsearch has. What a proxy says of one request,
+# that its type or its size is not to its liking, is no outage: waiting would not help.
+_OF_OTHERS = {404, 405, 410, 421, 501}
 # An index that was closed may be opened again: its documents are not to blame.
 _ITEM_BUSY = {"cluster_block_exception", "index_closed_exception"}
 
@@ -202,8 +203,8 @@ def _not_elasticsearch(address: str, why: str) -> StoreUnreachable:
 def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> ImgSearchError:
     status = error.meta.status
     # Elasticsearch 8 marks all its answers, the client looks at those of success only.
-    is_of_proxy = status in _OF_PROXIES or (status >= 500 and status != 501)
-    if "x-elastic-product" not in error.meta.headers and not is_of_proxy:
+    is_of_another = status in _OF_OTHERS or status < 400
+    if is_of_another and "x-elastic-product" not in error.meta.headers:
         return _not_elasticsearch(address, f"HTTP {status}")
     kind, reason = _kind_and_reason(error)
     detail = f"{kind}: {reason}" if reason else kind

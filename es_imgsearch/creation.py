@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from es_imgsearch.describe import load_describers
@@ -84,12 +85,14 @@ def create_index(
         )
     if settings.encoder is not None:
         try:
-            sealed_encoder(info, store.index, settings)
+            spec = seal_of(sealed_encoder(info, store.index, settings)).spec
         except EncoderMismatch as error:
             raise EncoderMismatch(
                 f"{error} To change the encoder of this index while it is searched: `es-imgsearch"
                 f" reindex --encoder {settings.encoder} --index {store.index}`."
             ) from error
+        if spec not in {None, info.meta.seal.spec}:
+            store.update_meta(lambda meta: replace(meta, seal=replace(meta.seal, spec=spec)))
     _check_as_asked(store.index, info.meta, profile, similarity, dims_kept)
     if grid is not None and grid != info.meta.grid:
         raise IndexConflict(

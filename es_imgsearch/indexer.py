@@ -160,17 +160,18 @@ class Indexer:
         documents = self._store.listing(root.name, stored_folder)
         failures = self._store.listing(root.name, stored_folder, failures=True)
         for difference in differences(disk, documents, failures, unknown):
-            if difference.kind is Kind.LOST:
-                found.lost += 1
-                self._note_gone(Change(root, difference.relative_path, time.time()))
-                continue
             now = time.time()
             change = Change(root, difference.relative_path, now)
             state = difference.state
             if state is not None:
                 beside.meet(difference.relative_path, state)
-                if self.pipeline.is_no_picture(change, state):
-                    continue
+            is_no_picture = state is not None and self.pipeline.is_no_picture(change, state)
+            if difference.kind is Kind.LOST or (is_no_picture and difference.kind is Kind.CHANGED):
+                found.lost += 1
+                self._note_gone(change)
+                continue
+            if is_no_picture:
+                continue
             self.found += 1
             found.new += difference.kind is Kind.NEW
             found.changed += difference.kind is Kind.CHANGED

@@ -6,7 +6,7 @@ Elasticsearch keeps it in the mapping; nothing here talks to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from es_imgsearch.codes import CodesEntry
@@ -44,6 +44,12 @@ class Seal:
         are the same encoder.
         """
         return all(getattr(self, part) == getattr(other, part) for part in _SEALED)
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Seal:
+        """What a later program notes besides is left alone."""
+        names = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in body.items() if name in names})
 
     def to_body(self) -> dict[str, Any]:
         body = asdict(self)
@@ -124,7 +130,7 @@ class Meta:
             )
         try:
             return cls(
-                seal=Seal(**body["encoder"]),
+                seal=Seal.from_body(body["encoder"]),
                 profile=body["profile"],
                 similarity=body["similarity"],
                 tuning=Tuning.from_body(body["tuning"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 
 from es_imgsearch.embed import Encoder, load_encoder, spec_of
 from es_imgsearch.embed.backend import run_for_pictures, run_for_queries
@@ -22,7 +23,11 @@ _MOST_DIMS = 4096
 def seal_of(encoder: Encoder) -> Seal:
     """Raises EncoderUnknown for an encoder whose vectors Elasticsearch cannot hold."""
     dims: object = encoder.dims
-    if not isinstance(dims, int) or not 1 <= dims <= _MOST_DIMS:
+    try:
+        is_possible = 1 <= operator.index(dims) <= _MOST_DIMS  # type: ignore[arg-type]
+    except TypeError:
+        is_possible = False
+    if not is_possible:
         raise EncoderUnknown(
             f"Encoder {encoder.name!r} makes vectors of {dims!r} dims; Elasticsearch takes 1 to"
             f" {_MOST_DIMS}."
@@ -32,7 +37,7 @@ def seal_of(encoder: Encoder) -> Seal:
         name=encoder.name,
         spec=None if spec == encoder.name else spec,
         revision=encoder.revision,
-        dims=encoder.dims,
+        dims=int(encoder.dims),
         fingerprint=encoder.fingerprint,
         supports_text=encoder.supports_text,
     )
@@ -52,22 +57,36 @@ def sealed_encoder(
     if given is not None:
         seal.check(seal_of(given), index)
         return given
-    encoder = found_encoder(seal, index, settings)
+    encoder = _found(seal, index, settings)
     run_for_queries(encoder, settings)
     return encoder
 
 
-def found_encoder(seal: Seal, index: str, settings: Settings) -> Encoder:
-    """`sealed_encoder` of an index with this seal, as long as it need not run yet."""
+def present_encoder(seal: Seal, settings: Settings) -> Encoder:
+    """What is now where the encoder of this seal was, or has its name: perhaps another model."""
+    if seal.spec is not None:
+        try:
+            return _loaded(seal.spec, settings)
+        except ImgSearchError as error:
+            logger.debug("Nothing is at %s any more: %s", seal.spec, error)
+    return _loaded(seal.name, settings)
+
+
+def _found(seal: Seal, index: str, settings: Settings) -> Encoder:
+    differs: EncoderMismatch | None = None
     if settings.encoder is None and seal.spec is not None:
         try:
             return _checked(seal.spec, seal, index, settings)
+        except EncoderMismatch as error:
+            differs = error
         except ImgSearchError as error:
-            logger.debug("The encoder of %s is no longer at %s: %s", index, seal.spec, error)
+            logger.debug("Nothing is at %s any more: %s", seal.spec, error)
     name = settings.encoder or seal.name
     try:
         return _checked(name, seal, index, settings)
     except ModelUnavailable as error:
+        if differs is not None:
+            raise differs from error
         if name == seal.name:
             raise ModelUnavailable(
                 f"{error} Index {index!r} is sealed to {name!r}: where that model is here, say with"
@@ -79,8 +98,12 @@ def found_encoder(seal: Seal, index: str, settings: Settings) -> Encoder:
         ) from error
 
 
+def _loaded(spec: str, settings: Settings) -> Encoder:
+    return load_encoder(spec, models_dir=settings.models_dir, device=settings.device)
+
+
 def _checked(spec: str, seal: Seal, index: str, settings: Settings) -> Encoder:
-    encoder = load_encoder(spec, models_dir=settings.models_dir, device=settings.device)
+    encoder = _loaded(spec, settings)
     seal.check(seal_of(encoder), index)
     return encoder
 

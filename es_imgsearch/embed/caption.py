@@ -28,6 +28,7 @@ from es_imgsearch.embed.model_folder import (
     find_folder,
     placed,
     portable,
+    split_pair,
 )
 from es_imgsearch.embed.sentences import FolderSentences, PackageSentences, Sentences
 from es_imgsearch.errors import EncoderUnknown, ModelUnavailable
@@ -60,14 +61,15 @@ def create(argument: str, *, models_dir: Path | None = None, device: str = "auto
     Raises EncoderUnknown for a count that is none, ModelUnavailable if a model is not to be had
     or takes no pictures.
     """
-    models, hash_sign, count = argument.partition("#")
+    models, hash_sign, count = argument.rpartition("#")
+    if not hash_sign or Path(argument).is_dir():
+        models, hash_sign, count = argument, "", ""
     if hash_sign and not (count.isdecimal() and 1 <= int(count) <= _MAX_CAPTIONS):
         raise EncoderUnknown(
             f"'caption:{argument}' asks for {count or 'no'} captions; say a number from 1 to"
             f" {_MAX_CAPTIONS} behind the #."
         )
-    is_one = "+" not in models or Path(models).is_dir()
-    spec, _, sentences = (models, "", "") if is_one else models.partition("+")
+    spec, sentences = [*split_pair(models), ""][:2]
     spec = spec or CAPTIONER
     folder = models_dir or default_models_dir()
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -235,7 +236,16 @@ def portable(spec: str, found: ModelFolder) -> str:
 
 def placed(spec: str, found: ModelFolder) -> str:
     """The whole path of the folder `found` where `spec` is its path."""
-    return str(found.path.resolve()) if found.path == Path(spec) else spec
+    return os.path.abspath(found.path) if found.path == Path(spec) else spec
+
+
+def split_pair(spec: str) -> list[str]:
+    """The two of FIRST+SECOND, or MODEL alone; a plus sign may stand in the names of folders."""
+    if "+" not in spec or Path(spec).is_dir():
+        return [spec]
+    pairs = [(spec[:at], spec[at + 1 :]) for at, letter in enumerate(spec) if letter == "+"]
+    both_here = [pair for pair in pairs if all(Path(each).is_dir() for each in pair)]
+    return list((both_here or pairs)[0])
 
 
 def find_folder(spec: str, models_dir: Path) -> ModelFolder:

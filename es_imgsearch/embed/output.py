@@ -24,11 +24,12 @@ def vectors_of(given: Any, count: int, encoder: Encoder) -> Vectors:
     `rows_of` does.
     """
     vectors = rows_of(given, count, encoder)
-    lengths = np.linalg.norm(vectors, axis=1)
+    # float32 has no squares of 1e25 nor of 1e-30.
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     stray = np.isfinite(lengths) & (lengths > 0) & (abs(lengths - 1) > _ROUNDING)
     if stray.any():
         vectors = vectors.copy()
-        vectors[stray] /= lengths[stray, None]
+        vectors[stray] = vectors[stray] / lengths[stray, None]
     return vectors
 
 
@@ -39,7 +40,8 @@ def rows_of(given: Any, count: int, encoder: Encoder) -> Vectors:
     """
     try:
         vectors: Vectors = np.asarray(given, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
+        # Such as a tensor of torch that wants a gradient, or whole numbers without end.
         raise EmbedFailed(
             f"Encoder {encoder.name!r} gave {type(given).__name__} where vectors are wanted:"
             f" {error}."

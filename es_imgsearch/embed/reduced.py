@@ -8,10 +8,19 @@ from typing import Any
 import numpy as np
 
 from es_imgsearch.embed.network import batch_size
-from es_imgsearch.embed.output import vectors_of
+from es_imgsearch.embed.output import rows_of, vectors_of
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.pictures.preparation import Preparation
 from es_imgsearch.reduction import Reduction
+
+
+def checked(given: Any, count: int, encoder: Encoder) -> Vectors:
+    """`vectors_of`, but what a `ReducedEncoder` gave is bytes and stays as long as it is.
+
+    That has held the whole vectors to what was promised before it cut them.
+    """
+    is_reduced = isinstance(encoder, ReducedEncoder)
+    return (rows_of if is_reduced else vectors_of)(given, count, encoder)
 
 
 class ReducedEncoder:

@@ -24,6 +24,7 @@ from es_imgsearch.embed.model_folder import (
     find_folder,
     placed,
     portable,
+    split_pair,
 )
 from es_imgsearch.embed.network import PICTURES, Network
 from es_imgsearch.embed.samples import picture_examples
@@ -78,8 +79,7 @@ def create(
             "Say which model: sentence-transformers:FOLDER or sentence-transformers:NAME."
         )
     folder = models_dir or default_models_dir()
-    single = "+" not in argument or Path(argument).is_dir()
-    specs = [argument] if single else argument.split("+", 1)
+    specs = split_pair(argument)
     try:
         found = [find_folder(spec, folder) for spec in specs]
     except ModelUnavailable as error:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,7 +69,7 @@ def create(argument: str, *, models_dir: Path | None = None, device: str = "auto
     full_name = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
     weights = _weights(full_name, config, file, models_dir or default_models_dir())
     model = f"timm:{full_name}{slash}{kind}"
-    place = weights.resolve() if weights == Path(file).expanduser() else file
+    place = os.path.abspath(weights) if weights == Path(file).expanduser() else file
     return Timm(
         model + (f"@{weights.name}" if file else ""),
         model + (f"@{place}" if file else ""),

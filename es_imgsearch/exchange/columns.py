@@ -94,7 +94,7 @@ class Origin:
                 f" {_FORMAT_VERSION}: update es_imgsearch"
             )
         return cls(
-            seal=Seal(**body["encoder"]),
+            seal=Seal.from_body(body["encoder"]),
             similarity=str(body["similarity"]),
             profile=str(body["profile"]),
             roots={name: dict(entry) for name, entry in body["roots"].items()},

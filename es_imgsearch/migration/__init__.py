@@ -47,7 +47,7 @@ def reindex(
     One that was begun before is gone on with.  `on_progress` hears how many of how many pictures
     it has.  It is not switched to when more than `max_missing_share` of the pictures could not be
     carried; what is there stays, and the same call goes on with it.  For a few whose files went or
-    changed under a daemon it waits until that has noted it, 15 s at most.
+    changed under a daemon it waits until that has noted it, 15 s at most each time.
 
     Raises UsageError where there is nothing to change or what is asked for does not fit together,
     AlreadyRunning where another process does this already, IndexMissing, ModelUnavailable.

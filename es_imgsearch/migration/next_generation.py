@@ -20,7 +20,7 @@ from es_imgsearch.mapping import (
     with_learned,
 )
 from es_imgsearch.reduction import Reduction, fit
-from es_imgsearch.sealing import found_encoder, seal_of
+from es_imgsearch.sealing import present_encoder, seal_of
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
 from es_imgsearch.vector_sample import sample_of
@@ -52,7 +52,7 @@ def begin_next(
     """
     meta = store.info().meta
     if settings.encoder is None:
-        encoder = found_encoder(meta.seal, store.index, settings)
+        encoder = present_encoder(meta.seal, settings)
     else:
         encoder = _loaded(settings.encoder, settings)
     seal, profile = seal_of(encoder), wanted.profile or meta.profile

@@ -181,7 +181,7 @@ class Recipe:
             encoder = encoder.whole
         if not isinstance(encoder, Movable):
             return None
-        spec = spec_of(encoder)
+        spec = settings.encoder or spec_of(encoder)
         return cls(encoder.name, spec, encoder.revision, settings, reduction)
 
     def encoder(self) -> Encoder:

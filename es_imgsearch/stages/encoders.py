@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from es_imgsearch.backoff import Stopped
 from es_imgsearch.embed.loading import first_line
-from es_imgsearch.embed.output import rows_of, vectors_of
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
-from es_imgsearch.embed.reduced import ReducedEncoder
-from es_imgsearch.errors import (
-    EmbedFailed,
-    EncodersFailed,
-    ImgSearchError,
-)
+from es_imgsearch.embed.reduced import checked
+from es_imgsearch.embed.samples import sample_pictures
+from es_imgsearch.errors import EmbedFailed, EncodersFailed, ImgSearchError, ReadError
 
 logger = logging.getLogger(__name__)
 
 # What a model may take for the batch it is at, which cannot be ended.
 _MODEL_SECONDS = 30.0
+_EXAMPLES = 3
 
 
 class Outputs(NamedTuple):
@@ -108,13 +105,11 @@ class EncoderHere:
                 f"Encoder {self._encoder.name!r} gave fields of {len(fields)} pictures where"
                 f" {len(pixels)} were asked for."
             )
-        # A reduced encoder has held the whole vectors to what was promised, before it cut them.
-        checked = rows_of if isinstance(self._shared.encoder, ReducedEncoder) else vectors_of
-        return Outputs(checked(vectors, len(pixels), self._encoder), fields)
+        return Outputs(checked(vectors, len(pixels), self._shared.encoder), fields)
 
     def warm_up(self) -> None:
         wanted = self._encoder.preparation
-        check_embeds(self, (wanted.height, wanted.width, 3))
+        check_embeds(self, examples_of(wanted.height, wanted.width))
 
     def end(self) -> None:
         """The model goes with the process."""
@@ -125,30 +120,46 @@ class EncoderHere:
 
 def is_no_pictures_fault(error: Exception) -> bool:
     """Whether what an encoder raised ends the run, whatever was given to it."""
-    return isinstance(error, (ImgSearchError, Stopped)) and not isinstance(error, EmbedFailed)
+    return isinstance(error, (ImgSearchError, Stopped)) and not isinstance(
+        error, (EmbedFailed, ReadError)
+    )
 
 
-def check_embeds(encoder: PictureEncoder, shape: tuple[int, ...]) -> None:
-    """Have a black picture of this shape embedded, which every model does that works.
+def check_embeds(encoder: PictureEncoder, examples: Iterable[Pixels]) -> Pixels | None:
+    """Have one of these pictures embedded, arrays of shape (height, width, 3).
 
-    Raises EncodersFailed where it has no vector of finite numbers, or the encoder's own
-    ImgSearchError.
+    Returns the first that has a vector of finite numbers; None where the encoder says itself of one
+    that it has none, by a ReadError.  Raises EncodersFailed where it embeds none of them, or the
+    encoder's own ImgSearchError.
     """
-    try:
-        vectors, _ = encoder.outputs(np.zeros((1, *shape), np.uint8))
-    except Exception as error:
-        if is_no_pictures_fault(error):
-            raise
-        logger.debug("The encoder does not embed a black picture.", exc_info=True)
+    failure: Exception | None = None
+    for example in examples:
+        try:
+            (vector,), _ = encoder.outputs(example[np.newaxis])
+        except ReadError:
+            return None
+        except Exception as error:
+            if is_no_pictures_fault(error):
+                raise
+            failure = error
+        else:
+            if np.isfinite(vector).all():
+                return example
+    if failure is None:
         raise EncodersFailed(
-            f"The encoder can embed no picture ({words_of(error)}): are its model and its libraries"
-            " whole, and is there memory enough?"
-        ) from error
-    if not np.isfinite(vectors).all():
-        raise EncodersFailed(
-            "The encoder gives even a black picture a vector that is not finite: is its model"
-            " whole, and does it run with the setting dtype = float32?"
+            "The encoder gives no picture a vector of finite numbers: is its model whole, and does"
+            " it run with the setting dtype = float32?"
         )
+    logger.debug("The encoder embeds nothing.", exc_info=failure)
+    raise EncodersFailed(
+        f"The encoder can embed no picture ({words_of(failure)}): are its model and its libraries"
+        " whole, and is there memory enough?"
+    ) from failure
+
+
+def examples_of(height: int, width: int) -> Pixels:
+    """A few pictures that are no special case for a model: not of one colour, not empty."""
+    return sample_pictures(_EXAMPLES, height, width)
 
 
 def words_of(error: Exception) -> str:

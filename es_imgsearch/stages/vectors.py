@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Vectors
+from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.errors import ReadError
 from es_imgsearch.recent import Recent
 from es_imgsearch.records import Embedded, Picture, Region
-from es_imgsearch.stages.encoders import PictureEncoder, check_embeds, is_no_pictures_fault
+from es_imgsearch.stages.encoders import (
+    PictureEncoder,
+    check_embeds,
+    examples_of,
+    is_no_pictures_fault,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +44,8 @@ class VectorSource:
         self._stored = stored
         self._recent: Recent[Embedded] = Recent(_RECENT_VECTORS)
         self._lock = threading.Lock()
+        # By which an encoder that fails is told from a picture that no model could embed.
+        self._last_embedded: Pixels | None = None
 
     def recent(self, content_id: str) -> Embedded | None:
         """What was embedded lately, whether it can be searched yet or not."""
@@ -64,7 +72,7 @@ class VectorSource:
         errors: dict[str, ReadError] = {}
         vectors: dict[str, Embedded] = {}
         for part in self._parts(pictures):
-            vectors |= _embedded(part, encoder, errors)
+            vectors |= self._embedded(part, encoder, errors)
         with self._lock:
             for content_id, vector in vectors.items():
                 self._recent.keep(content_id, vector)
@@ -83,46 +91,61 @@ class VectorSource:
             size += arrays
         yield part
 
+    def _embedded(
+        self, pictures: Sequence[Picture], encoder: PictureEncoder, errors: dict[str, ReadError]
+    ) -> dict[str, Embedded]:
+        """Vectors by content; a batch that fails is halved until the culprit stands alone.
 
-def _embedded(
-    pictures: Sequence[Picture], encoder: PictureEncoder, errors: dict[str, ReadError]
-) -> dict[str, Embedded]:
-    """Vectors by content; a batch that fails is halved until the culprit stands alone.
-
-    Raises EncodersFailed where the encoder embeds nothing: then no picture is the culprit.
-    """
-    try:
-        tiles = [tile.pixels for each in pictures for tile in each.tiles]
-        vectors, fields = encoder.outputs(np.stack([*(each.pixels for each in pictures), *tiles]))
-    except Exception as error:
-        if is_no_pictures_fault(error):
-            raise
-        check_embeds(encoder, pictures[0].pixels.shape)
-        if len(pictures) > 1:
-            middle = len(pictures) // 2
-            return _embedded(pictures[:middle], encoder, errors) | _embedded(
-                pictures[middle:], encoder, errors
+        Raises EncodersFailed where the encoder embeds nothing: then no picture is the culprit.
+        """
+        try:
+            tiles = [tile.pixels for each in pictures for tile in each.tiles]
+            pixels = np.stack([*(each.pixels for each in pictures), *tiles])
+            vectors, fields = encoder.outputs(pixels)
+        except Exception as error:
+            if is_no_pictures_fault(error):
+                raise
+            if not isinstance(error, ReadError):
+                self._check(encoder, pictures)
+            if len(pictures) > 1:
+                middle = len(pictures) // 2
+                return self._embedded(pictures[:middle], encoder, errors) | self._embedded(
+                    pictures[middle:], encoder, errors
+                )
+            logger.exception("The encoder cannot embed a picture.")
+            errors[pictures[0].content_id] = (
+                error
+                if isinstance(error, ReadError)
+                else ReadError("embed_failed", f"{type(error).__name__}: {error}"[:400])
             )
-        logger.exception("The encoder cannot embed a picture.")
-        errors[pictures[0].content_id] = ReadError(
-            "embed_failed", f"{type(error).__name__}: {error}"[:400]
+            return {}
+        found: dict[str, Embedded] = {}
+        of_tiles = iter(vectors[len(pictures) :])
+        for picture, vector, given in zip(pictures, vectors, fields, strict=False):
+            regions = [Region(tile.box, next(of_tiles)) for tile in picture.tiles]
+            if _has_direction(vector):
+                # A tile without a vector that can be stored costs that tile only.
+                having = [each for each in regions if _has_direction(each.vector)]
+                found[picture.content_id] = Embedded(vector, given, having)
+                self._last_embedded = picture.pixels
+            else:
+                if not np.isfinite(vector).all():
+                    self._check(encoder, pictures)
+                errors[picture.content_id] = ReadError(
+                    "embed_failed", "The encoder gave a vector that is zero or not finite."
+                )
+        return found
+
+    def _check(self, encoder: PictureEncoder, pictures: Sequence[Picture]) -> None:
+        """Raise EncodersFailed unless the encoder embeds what it did, or anything else."""
+        if self._last_embedded is not None:
+            check_embeds(encoder, [self._last_embedded])
+            return
+        height, width = pictures[0].pixels.shape[:2]
+        of_these = (each.pixels for each in pictures if len(pictures) > 1)
+        self._last_embedded = check_embeds(
+            encoder, itertools.chain(examples_of(height, width), of_these)
         )
-        return {}
-    found: dict[str, Embedded] = {}
-    of_tiles = iter(vectors[len(pictures) :])
-    for picture, vector, given in zip(pictures, vectors, fields, strict=False):
-        regions = [Region(tile.box, next(of_tiles)) for tile in picture.tiles]
-        if _has_direction(vector):
-            # A tile without a vector that can be stored costs that tile only.
-            having = [each for each in regions if _has_direction(each.vector)]
-            found[picture.content_id] = Embedded(vector, given, having)
-        else:
-            if not np.isfinite(vector).all():
-                check_embeds(encoder, picture.pixels.shape)
-            errors[picture.content_id] = ReadError(
-                "embed_failed", "The encoder gave a vector that is zero or not finite."
-            )
-    return found
 
 
 def _has_direction(vector: Vectors) -> bool:

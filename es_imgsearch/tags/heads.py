@@ -133,7 +133,7 @@ class Head:
         """Raises IndexConflict for a body that is not one of ours."""
         try:
             return cls(
-                seal=Seal(**body["encoder"]),
+                seal=Seal.from_body(body["encoder"]),
                 reduction=body["reduction"],
                 outputs=tuple(_output(each) for each in body["outputs"]),
                 pictures=int(body["pictures"]),

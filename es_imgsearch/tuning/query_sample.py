@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from es_imgsearch.answers import vectors_of
+from es_imgsearch.embed.reduced import checked
 from es_imgsearch.mapping import VECTOR_FIELD
 from es_imgsearch.queries import (
     MAX_NUM_CANDIDATES,
@@ -235,6 +236,7 @@ def _words_of_one(source: Mapping[str, Any]) -> Iterator[str]:
 
 def embedded_texts(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Vectors of shape (n, dims), each once: texts that mean the same to the encoder count once."""
-    unique: npt.NDArray[np.float32] = np.unique(encoder.embed_texts(texts), axis=0)
+    vectors = checked(encoder.embed_texts(texts), len(texts), encoder)
+    unique: npt.NDArray[np.float32] = np.unique(vectors, axis=0)
     # NumPy sorts them; their order must not decide which are tuned on.
     return np.random.default_rng(0).permutation(unique)

@@ -218,6 +218,12 @@ class Running:
             self.error = error
             raise
 
+    def turn(self) -> None:
+        """Wait until the daemon's loop has gone round once, with all that it does in one."""
+        for _ in range(2):
+            self.daemon._wake.set()
+            until(lambda: not self.daemon._wake.is_set())
+
     def wait_ready(self) -> None:
         until(lambda: self.ready.is_set() or self.error)
         assert self.error is None

@@ -462,6 +462,30 @@ def test_a_part_of_a_root_may_go_but_not_too_much_at_once(
     assert house.encoder.pictures_embedded == 30
 
 
+def test_pictures_overwritten_with_words_are_gone_like_others(house: House, daemon: Running):
+    """Files without a suffix, which only a look tells from pictures."""
+    names = [f"{n:03}" for n in range(30)]
+    for n, name in enumerate(names):
+        house.picture(name, n)
+    house.settle()
+    for name in names:
+        (house.folder / name).write_text(f"words of {name}")
+    until(house.paused)
+    compare_again(daemon)
+    until(lambda: not any(daemon.indexer._gone.values()))
+    daemon.turn()
+    assert house.paused()
+    assert len(house.indexed()) == 30
+
+    # All but one come back; nothing of that one stays.
+    for n, name in enumerate(names[1:], start=1):
+        house.picture(name, n)
+    until(lambda: compare_again(daemon) or house.paused() is None)
+    until(lambda: len(house.indexed()) == 29)
+    assert not house.failed()
+    assert house.encoder.pictures_embedded == 30
+
+
 def test_few_pictures_may_all_go_but_the_last(house: House, daemon: Running):
     paths = house.pictures(5)
     house.settle()
@@ -563,6 +587,7 @@ def test_stopping_while_elasticsearch_is_away(house: House, proxy: Proxy, waits_
         house.settle()
         # The first comparison asks what may be deleted; the loop would wait with that.
         until(lambda: not any(daemon.indexer._gone.values()))
+        daemon.turn()
         proxy.refuse()
         if waits_with == "additions":
             for n in range(30):

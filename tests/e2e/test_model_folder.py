@@ -57,4 +57,8 @@ def test_the_folder_is_said_once(
     assert found(ES_IMGSEARCH_MODELS_DIR=str(elsewhere)) == ["a.png", "b.png"]
     refused = run("search", "a cat")
     assert refused.exit_code == 2
-    assert "my-clip" in refused.stderr
+    assert "differs in revision" in refused.stderr
+
+    # A new place is remembered from then on.
+    assert run("init", "--encoder", str(elsewhere / "my-clip")).exit_code == 0
+    assert found() == ["a.png", "b.png"]

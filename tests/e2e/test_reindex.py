@@ -484,6 +484,14 @@ def test_killed_while_writing_is_held_back(
 # -- what can and cannot be carried --------------------------------------------------------------
 
 
+def test_a_model_that_was_exchanged_is_embedded_with_anew(house: House, encoders: dict):
+    house.pictures(3)
+    synced(house)
+    encoders["fake"] = FakeEncoder(revision="exchanged")
+    done = to(house)
+    assert (done.switched, done.embedded) == (True, 3)
+
+
 def test_another_profile_of_the_same_encoder_embeds_nothing(house: House, encoders: dict):
     house.pictures(30)
     synced(house)

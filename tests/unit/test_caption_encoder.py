@@ -143,6 +143,10 @@ def test_any_sentence_encoder(models_dir: Path, tmp_path: Path) -> None:
     encoder = load_encoder(f"caption:{captioner}+{tmp_path / 'sentences'}", device="cpu")
     assert encoder.name == "caption:vit-gpt2-image-captioning+sentences"
     assert spec_of(encoder) == f"caption:{captioner}+{tmp_path / 'sentences'}"
+    (tmp_path / "#1+").symlink_to(models_dir)
+    placed = f"caption:{tmp_path / '#1+' / captioner.name}"
+    assert spec_of(load_encoder(placed, device="cpu")) == placed
+    assert spec_of(load_encoder(f"{placed}#2", device="cpu")) == f"{placed}#2"
     assert encoder.dims == 16
     pixels = prepared(encoder, blocks(2))
     vectors, fields = encoder.embed_with_fields(pixels)  # type: ignore[attr-defined]

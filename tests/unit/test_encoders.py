@@ -26,7 +26,7 @@ from tiny_models import (
     make_text_model,
 )
 
-from es_imgsearch.embed import Encoder, encoder_names, load_encoder, registry, starter
+from es_imgsearch.embed import Encoder, encoder_names, load_encoder, registry, spec_of, starter
 from es_imgsearch.embed.loading import pick_device, unit, weights_hash
 from es_imgsearch.embed.minilm import MiniLM
 from es_imgsearch.embed.model_folder import ModelFolder, _not_needed
@@ -129,18 +129,43 @@ def test_an_encoder_of_dims_that_elasticsearch_cannot_hold_is_named(dims: Any) -
         seal_of(encoder)
 
 
+def test_dims_may_be_an_integer_of_numpy() -> None:
+    encoder = FakeEncoder()
+    encoder.dims = np.int64(48)  # type: ignore[assignment]
+    assert type(seal_of(encoder).dims) is int
+
+
+class WithGradient:
+    """As a tensor of torch that nobody detached."""
+
+    def __array__(self, *_given: object, **_named: object) -> Any:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         (None, r"'fake' gave"),
         ([["a"] * FakeEncoder.dims] * 2, r"'fake' gave list"),
+        ([[10**400] * FakeEncoder.dims] * 2, r"'fake' gave list"),
+        (WithGradient(), r"'fake' gave WithGradient .* Can't call numpy"),
         (np.ones((1, FakeEncoder.dims)), r"shape \(1, 48\) where \(2, 48\)"),
         (np.ones((2, 47)), r"shape \(2, 47\)"),
         (np.ones(2 * FakeEncoder.dims), r"shape \(96,\)"),
         (np.full((2, FakeEncoder.dims), np.nan), "zero or not finite"),
         (np.eye(2, FakeEncoder.dims) * [[1], [0]], "zero or not finite"),
     ],
-    ids=["nothing", "words", "one less", "a dim less", "flat", "not finite", "zero"],
+    ids=[
+        "nothing",
+        "words",
+        "endless",
+        "wants a gradient",
+        "one less",
+        "a dim less",
+        "flat",
+        "not finite",
+        "zero",
+    ],
 )
 def test_what_is_no_vector_a_query_is_told(given: Any, words: str) -> None:
     with pytest.raises(EmbedFailed, match=words):
@@ -160,6 +185,10 @@ def test_vectors_are_brought_to_unit_length_and_those_that_have_it_left_alone() 
     assert vectors_of(units, 2, FakeEncoder()) is units
     lists = (units * [[1], [7]]).tolist()
     assert np.allclose(vectors_of(lists, 2, FakeEncoder()), units, atol=1e-6)
+    for length in (1e25, 1e-30):
+        assert np.allclose(
+            vectors_of(units * np.float32(length), 2, FakeEncoder()), units, atol=1e-6
+        )
     zero = np.zeros_like(units)
     assert np.array_equal(vectors_of(zero, 2, FakeEncoder()), zero)
 
@@ -502,6 +531,16 @@ def test_a_pair_of_folders(models_dir: Path, clip: Encoder) -> None:
     assert seal_of(encoder).spec == f"sentence-transformers:{pictures}+{texts}"
     assert seal_of(clip).spec is None
     assert np.array_equal(encoder.embed_texts(["a dog"]), clip.embed_texts(["a dog"]))
+
+
+def test_places_with_the_signs_of_a_spec_in_them(models_dir: Path, tmp_path: Path) -> None:
+    parent = tmp_path / "c++ #1"
+    parent.symlink_to(models_dir)
+    pair = f"sentence-transformers:{parent / 'clip-ViT-B-32'}+{parent / CLIP_TEXTS}"
+    encoder = load_encoder(pair, device="cpu")
+    assert spec_of(encoder) == pair
+    assert encoder.name == f"sentence-transformers:clip-ViT-B-32+{CLIP_TEXTS}"
+    assert load_encoder(spec_of(encoder), device="cpu").revision == encoder.revision
 
 
 def test_identity_does_not_depend_on_the_path(models_dir: Path, tmp_path: Path) -> None:

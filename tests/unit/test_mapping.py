@@ -230,6 +230,12 @@ def test_a_damaged_meta_is_told(damage: dict[str, Any]):
         Meta.from_body(meta_of().to_body() | damage, "images")
 
 
+def test_what_a_later_program_notes_of_the_encoder_is_left_alone():
+    body = meta_of().to_body()
+    body["encoder"] = {**body["encoder"], "licence": "Apache-2.0"}
+    assert Meta.from_body(body, "images").seal == SEAL
+
+
 @pytest.mark.parametrize("part", ["encoder", "profile", "similarity", "tuning"])
 def test_a_meta_without_one_of_its_parts_is_damaged(part: str):
     body = meta_of().to_body()

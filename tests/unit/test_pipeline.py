@@ -21,6 +21,7 @@ from es_imgsearch.errors import (
     EncodersFailed,
     ImageMissing,
     IndexMissing,
+    ReadError,
     ReadersFailed,
     StoreBusy,
     StoreDenied,
@@ -394,7 +395,7 @@ def test_an_encoder_that_embeds_nothing_any_more_blames_no_picture(
 
     for name, broken, words in (
         ("before_batch", short_of_memory, r"can embed no picture \(MemoryError"),
-        ("_vectors", overflown, r"even a black picture .* not finite"),
+        ("_vectors", overflown, r"gives no picture a vector of finite numbers"),
     ):
         bench = make_bench()
         bench.picture("a.png", "red")
@@ -409,6 +410,45 @@ def test_an_encoder_that_embeds_nothing_any_more_blames_no_picture(
             for stored in (bench.document, bench.failure):
                 with pytest.raises(KeyError):
                     stored(each)
+
+
+def brightness(pixels: np.ndarray) -> np.ndarray:
+    return pixels.reshape(len(pixels), -1).mean(axis=1)
+
+
+def test_a_picture_without_a_direction_is_blamed_even_if_it_comes_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """Colours divided by their length: black has none."""
+    monkeypatch.setattr(
+        bench.encoder,
+        "embed_images",
+        lambda pixels: (
+            FakeEncoder().embed_images(pixels)
+            * np.where(brightness(pixels) == 0, np.nan, 1)[:, np.newaxis]
+        ),
+    )
+    bench.picture("black.png", "black")
+    bench.run("black.png")
+    assert bench.failure("black.png")["error_class"] == "embed_failed"
+    bench.picture("red.png", "red")
+    bench.run("red.png")
+    assert bench.document("red.png")
+
+
+def test_an_encoder_says_itself_of_which_pictures_it_has_no_vector(bench: Bench):
+    def only_dark(pixels: np.ndarray) -> None:
+        if (brightness(pixels) > 5).any():
+            raise ReadError("no_face", "There is no face.")
+
+    bench.encoder.before_batch = only_dark
+    names = ("red.png", "black.png", "green.png")
+    for name in names:
+        bench.picture(name, name.partition(".")[0])
+        bench.run(name)
+    assert bench.document("black.png")
+    for name in ("red.png", "green.png"):
+        assert bench.failure(name)["error_class"] == "no_face"
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,11 @@ def test_a_model_trained_further_on_other_classes_gives_features(
     assert encoder.revision != before.revision
     assert seal_of(encoder).spec == f"timm:resnet18.tv_in1k@{tmp_path / 'tuned.pth'}"
     assert seal_of(before).spec is None
+    # As in the hub's cache, where the file that a link leads to has no suffix.
+    (tmp_path / "blob").write_bytes((tmp_path / "tuned.pth").read_bytes())
+    (tmp_path / "link.pth").symlink_to(tmp_path / "blob")
+    linked = load_encoder(f"timm:resnet18@{tmp_path / 'link.pth'}", device="cpu")
+    assert seal_of(linked).spec == f"timm:resnet18.tv_in1k@{tmp_path / 'link.pth'}"
 
     logits = load_encoder(f"timm:resnet18/logits@{tmp_path / 'tuned.pth'}", device="cpu")
     with pytest.raises(ModelUnavailable, match=r"tuned.pth do not fit resnet18"):
