@@ -10,6 +10,7 @@ import functools
 import os
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from es_imgsearch.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Not whatever is not `isprintable`: names of macOS hold U+202F, Japanese ones U+3000, and emoji
+# U+200D.
+_NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}
+# Bidi_Control of Unicode: they show a name in another order than it is written.
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 es_url_option = click.option("--es-url", metavar="URL", help="Address of Elasticsearch.  [ES_URL]")
 config_option = click.option(
@@ -164,11 +171,13 @@ def print_line(text: str) -> None:
 def shown_path(root: str, relative_path: str) -> str:
     """A picture's place on one line, whatever is in its name.
 
-    Line ends and what terminals take for commands are written as Python writes them; bytes that
-    are no UTF-8 are so already.
+    Line ends, what terminals take for commands and what turns the direction of writing are written
+    as Python writes them; bytes that are no UTF-8 are so already.
     """
     return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        letter.encode("unicode_escape").decode()
+        if letter in _DIRECTIONS or unicodedata.category(letter) in _NOT_SHOWN
+        else letter
         for letter in f"{root}/{relative_path}"
     )
 

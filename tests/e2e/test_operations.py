@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from es_imgsearch.cli import main
+from es_imgsearch.cli.shared import shown_path
 from es_imgsearch.errors import RootError, SettingsError, StoreUnreachable
 from es_imgsearch.indexer import Indexer, sync
 from es_imgsearch.mapping import new_meta
@@ -196,6 +197,26 @@ def test_failures_are_listed_and_retried_from_the_command_line(commands: Command
     assert verified.exit_code == 1
     expected = [{"what": "gone", "root": "photos", "relative_path": "a.png"}]
     assert json.loads(verified.stdout) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Screenshot 9.41\u202fAM.png",
+        "\u5199\u771f\u3000\uff11.jpg",
+        "👩\u200d💻.png",
+        "a\xadb c.png",
+    ],
+)
+def test_ordinary_names_are_shown_as_they_are(name: str):
+    assert shown_path("photos", name) == f"photos/{name}"
+
+
+@pytest.mark.parametrize("letter", "\x00\x1b\x85\u2028\u2029\ud800\u061c\u200e\u200f\u202e\u2069")
+def test_what_would_change_a_terminal_is_escaped(letter: str):
+    shown = shown_path("photos", f"a{letter}b.png")
+    assert shown == f"photos/a{letter.encode('unicode_escape').decode()}b.png"
+    assert shown.isascii()
 
 
 def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
