@@ -151,7 +151,7 @@ class Hdf5Reader:
         self._regions = {
             name: {part: each[part] for part in _REGION_PARTS}
             for name, each in place.items()
-            if isinstance(each, self._h5py.Group) and _is_regions(each)
+            if isinstance(each, self._h5py.Group) and self._is_regions(each)
         }
         self.regions = frozenset(self._regions)
         self._present = self._file.get(_PRESENT, {}) if place is not self._file else {}
@@ -199,6 +199,18 @@ class Hdf5Reader:
         listed: Values = values
         return listed
 
+    def _is_regions(self, group: Any) -> bool:
+        """A file of another program may have anything under these names."""
+        for part, rank, kinds in ((_OFFSETS, 1, "iu"), (BOX, 2, "fiu"), (EMBEDDING, 2, "fiu")):
+            # None for a link that leads nowhere.
+            found = group.get(part)
+            if not isinstance(found, self._h5py.Dataset) or found.dtype.kind not in kinds:
+                return False
+            # An empty dataspace has no shape.
+            if found.shape is None or len(found.shape) != rank:
+                return False
+        return True
+
     @staticmethod
     def _region_values(parts: Mapping[str, Any], rows: slice) -> RegionValues:
         offsets = parts[_OFFSETS][rows.start : rows.stop + 1].astype(np.int64)
@@ -207,12 +219,6 @@ class Hdf5Reader:
         if (np.diff(offsets) < 0).any() or not len(boxes) == len(vectors) == end - first:
             raise ValueError(f"the offsets of its {parts[_OFFSETS].parent.name} do not fit")
         return RegionValues(offsets - first, boxes, vectors)
-
-
-def _is_regions(group: Any) -> bool:
-    return group.keys() >= _REGION_PARTS and [
-        len(group[part].shape) for part in (_OFFSETS, BOX, EMBEDDING)
-    ] == [1, 2, 2]
 
 
 def vector_rows(

@@ -229,15 +229,40 @@ def test_regions_are_what_other_programs_expect(tmp_path: Path):
         assert regions["embedding"][10:14, 0].tolist() == np.arange(0.1, 4, dtype="f4").tolist()
 
 
-def test_a_group_of_other_shapes_holds_no_regions(tmp_path: Path):
+REGION_PARTS: dict[str, Any] = {
+    "box": np.ones((1, 4), int),
+    "embedding": np.ones((1, DIMS), np.float32),
+    "offsets": [0, 1],
+}
+COMPOUND = np.zeros((1, DIMS), [("real", "f4"), ("imaginary", "f4")])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"box": np.ones(4), "embedding": np.ones(DIMS)},
+        *({part: None} for part in REGION_PARTS),
+        *({part: h5py.Empty("i8")} for part in REGION_PARTS),
+        *({part: h5py.SoftLink("/nowhere")} for part in REGION_PARTS),
+        {"box": np.array([list("abcd")], "S1")},
+        {"embedding": COMPOUND},
+        {"offsets": COMPOUND[0, :2]},
+        {"offsets": [0.0, 1.0]},
+    ],
+    ids=str,
+)
+def test_a_group_of_other_shapes_holds_no_regions(tmp_path: Path, other: dict[str, Any]):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         file["relative_path"] = ["a"]
-        file["regions/box"] = np.ones(4)
-        file["regions/embedding"] = np.ones(DIMS)
-        file["regions/offsets"] = [0, 1]
+        for part, value in (REGION_PARTS | other).items():
+            if value is None:
+                file.create_group(f"regions/{part}")
+            else:
+                file[f"regions/{part}"] = value
     reader = open_reader(path)
     assert (reader.regions, list(reader.names)) == (frozenset(), ["relative_path"])
+    assert [each["relative_path"] for each in reader.batches(reader.names, 10)] == [["a"]]
 
 
 @pytest.mark.parametrize("offsets", [[0, 2, 1], [0, 1, 9]])
