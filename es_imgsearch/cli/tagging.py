@@ -118,17 +118,18 @@ def evaluate_command(
         check_can_plot(plot)
     with ImageSearch(settings=settings) as search:
         report = evaluate_tags(search, _labels(labels), facet=facet, one_of=one_of)
+    _say_left_out(settings.index, report.missing, report.too_few)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        for each in report.facets:
+            _print_facet(each)
+    # Last, since a plot that cannot be written ends the command.
     if plot is not None:
         from es_imgsearch.tags.confusion_plot import plot_confusion
 
         plot_confusion(report.facets, plot)
         click.echo(f"Wrote {plot}.", err=True)
-    _say_left_out(settings.index, report.missing, report.too_few)
-    if as_json:
-        print_json(report.to_dict())
-        return
-    for each in report.facets:
-        _print_facet(each)
 
 
 @tags.command("list")

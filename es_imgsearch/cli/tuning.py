@@ -74,6 +74,13 @@ def tune(
         texts=own_texts,
         on_point=lambda point: click.echo(f"  {_line(point)}", err=True),
     )
+    if as_json:
+        print_json(outcome.to_dict())
+    else:
+        _show(outcome)
+    for sentence in _verdict(outcome, settings.index):
+        click.echo(sentence, err=True)
+    # Last, since a plot that cannot be written ends the command.
     if plot is not None:
         plot_curve(
             outcome.curve,
@@ -83,12 +90,6 @@ def tune(
             chosen=[(each.k, each.num_candidates) for each in outcome.tuning.per_k],
         )
         click.echo(f"Wrote {plot}.", err=True)
-    if as_json:
-        print_json(outcome.to_dict())
-    else:
-        _show(outcome)
-    for sentence in _verdict(outcome, settings.index):
-        click.echo(sentence, err=True)
     if outcome.missed:
         sys.exit(EXIT_DIFFERENCE)
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from es_imgsearch.errors import ExchangeFileInvalid, UsageError
 from es_imgsearch.exchange.columns import Column, Origin, Values
-from es_imgsearch.output_file import check_output_file
+from es_imgsearch.output_file import check_can_replace
 
 _PARQUET = {".parquet", ".pq"}
 _HDF5 = {".h5", ".hdf5"}
@@ -68,7 +68,7 @@ def check_writable(path: Path) -> None:
         from es_imgsearch.exchange.hdf5 import load_h5py
 
         load_h5py()
-    check_output_file(path)
+    check_can_replace(path)
 
 
 def open_writer(path: Path, columns: Sequence[Column], origin: Origin, *, at: Path) -> Writer:

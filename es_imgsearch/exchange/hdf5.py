@@ -165,7 +165,7 @@ class Hdf5Reader:
         self.names: Sequence[str] = [*self._datasets, *self._regions]
         vectors = self._datasets | {name: parts[EMBEDDING] for name, parts in self._regions.items()}
         self.dims: Mapping[str, int] = {
-            name: each.shape[1] for name, each in vectors.items() if len(each.shape) == 2
+            name: each.shape[1] for name, each in vectors.items() if len(each.shape or ()) == 2
         }
 
     def batches(self, names: Sequence[str], size: int) -> Iterator[dict[str, Values]]:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from es_imgsearch.errors import RenderingUnavailable, UsageError
-from es_imgsearch.output_file import check_output_file
+from es_imgsearch.output_file import check_can_write
 from es_imgsearch.tuning.recall import Point
 
 
@@ -17,7 +17,7 @@ def check_can_plot(file: Path) -> None:
         raise RenderingUnavailable(
             "A plot needs matplotlib, which is not installed: pip install 'es-imgsearch[plot]'."
         )
-    check_output_file(file)
+    check_can_write(file)
 
 
 def plot_curve(

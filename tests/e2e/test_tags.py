@@ -689,6 +689,10 @@ def test_train_and_evaluate_from_the_command_line(
     with Image.open(plot) as drawn:
         assert drawn.format == "PNG"
         assert np.asarray(drawn.convert("L")).std() > 10
+    (tmp_path / "full.png").symlink_to("/dev/full")
+    undrawn = run(settings, "tags", "evaluate", "--plot", str(tmp_path / "full.png"))
+    assert (undrawn.exit_code, undrawn.stdout) == (2, told.stdout)
+    assert "cannot be written" in undrawn.stderr
     as_json = json.loads(run(settings, "tags", "evaluate", str(labels), "--json").stdout)
     assert as_json["facets"][0]["confusion"]["given"][-1] == "(none)"
     described_now = run(settings, "describe", "--only", "tags", "--json")

@@ -241,6 +241,19 @@ def test_the_command_prints_the_curve_and_says_what_it_stored(
     assert json.loads(shown.stdout)["tuning"]["target_recall"] == 0.95
 
 
+def test_a_plot_that_cannot_be_written_costs_no_measurement(
+    real_store: Store, settings: Settings, tmp_path: Path
+):
+    fill(real_store, clustered(300, seed=2))
+    (tmp_path / "full.png").symlink_to("/dev/full")
+    plot = ("--plot", str(tmp_path / "full.png"))
+    done = run(settings, "--queries", "20", "--no-texts", "--json", *plot)
+    assert done.exit_code == 2, done.output
+    assert "full.png' cannot be written" in done.stderr.splitlines()[-1]
+    assert "Stored in" in done.stderr
+    assert json.loads(done.stdout)["curve"]
+
+
 def test_the_command_as_json_and_without_the_model(real_store: Store, settings: Settings):
     """No encoder is called `f`: what needs no model goes on without it."""
     fill(real_store, clustered(300, seed=2))

@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from processes import without_root
 
 from es_imgsearch.errors import ExchangeFileInvalid, LibraryMissing, UsageError
 from es_imgsearch.exchange.columns import Column, Kind, Origin, columns_of, values_of
 from es_imgsearch.exchange.files import open_reader, open_writer
 from es_imgsearch.exchange.rows import RowPlan
 from es_imgsearch.mapping import Seal, index_body, new_meta
+from es_imgsearch.output_file import check_can_replace, check_can_write
 from es_imgsearch.records import image_id
 from es_imgsearch.regions import Grid
 
@@ -275,6 +277,44 @@ def test_offsets_that_do_not_fit_are_told(tmp_path: Path, offsets: list[int]):
         file["regions/offsets"] = offsets
     with pytest.raises(ExchangeFileInvalid, match="offsets of its /regions"):
         list(open_reader(path).batches(["regions"], 10))
+
+
+# -- files that may be written ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", [check_can_write, check_can_replace])
+@pytest.mark.parametrize(
+    ("folder_mode", "file_mode", "allowed"),
+    [
+        (0o777, None, {check_can_write, check_can_replace}),
+        (0o555, None, set()),
+        (0o777, 0o444, {check_can_replace}),
+        (0o555, 0o666, {check_can_write}),
+    ],
+)
+def test_a_file_may_be_written_in_its_place_or_replaced(
+    tmp_path: Path, check: Any, folder_mode: int, file_mode: int | None, allowed: set[Any]
+):
+    file = tmp_path / "folder" / "x.png"
+    file.parent.mkdir()
+    if file_mode is not None:
+        file.touch()
+        file.chmod(file_mode)
+    file.parent.chmod(folder_mode)
+
+    def ask() -> str:
+        try:
+            check(file)
+        except UsageError as error:
+            return str(error)
+        return "allowed"
+
+    said = without_root(ask, tmp_path)
+    file.parent.chmod(0o755)
+    if check in allowed:
+        assert said == "allowed"
+    else:
+        assert f"{str(file)!r} may not be written" in said
 
 
 # -- files of other programs ---------------------------------------------------------------

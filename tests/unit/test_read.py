@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
+from processes import without_root
 
 from es_imgsearch import read
 from es_imgsearch.errors import ReadError
@@ -449,28 +450,7 @@ def test_a_link_to_a_picture_is_read(tmp_path: Path):
 def test_a_file_that_may_not_be_read_is_a_failure(tmp_path: Path):
     path = put(tmp_path, "a.png", samples.sample("png"))
     os.chmod(path, 0)
-    if os.geteuid() != 0:
-        assert failure(path) == "permission_denied"
-        return
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            try:
-                os.write(write_end, repr(read_(path)).encode())
-            except ReadError as error:
-                os.write(write_end, error.error_class.encode())
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    with os.fdopen(read_end) as answer:
-        assert answer.read() == "permission_denied"
-    os.waitpid(child, 0)
+    assert without_root(lambda: failure(path), tmp_path) == "permission_denied"
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT])
