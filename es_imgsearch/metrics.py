@@ -124,9 +124,11 @@ class MetricsServer:
             self._server: WSGIServer = make_server(
                 address, port, answer, server_class=_server_for(address), handler_class=_Quiet
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            # A name that cannot be one is refused by the codec that brings it to ASCII.
+            why = getattr(error, "strerror", None) or error
             raise SettingsError(
-                f"Metrics cannot be served on {address}, port {port} ({error.strerror}): choose"
+                f"Metrics cannot be served on {address}, port {port} ({why}): choose"
                 " another --metrics-port or --metrics-address."
             ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)

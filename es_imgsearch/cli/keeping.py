@@ -45,7 +45,9 @@ T = TypeVar("T")
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
 def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
     """The daemon: keep the index like the folders until it is stopped (Ctrl-C, SIGTERM)."""
-    if settings.metrics_port is None and "metrics_address" in settings.model_fields_set:
+    # In a file or the environment the address waits for a port; on the command line it was forgotten.
+    is_address_given = click.get_current_context().params["metrics_address"] is not None
+    if settings.metrics_port is None and is_address_given:
         raise UsageError("Nothing is served without a port: give --metrics-port, such as 9464.")
     _log_as_daemon(settings)
     stopping = _Stopping()

@@ -153,7 +153,7 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
     try:
         hits.sheet().save(sheet)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"{error}; end its name in .png"
+        why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
         raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
     click.echo(f"Wrote {sheet}.", err=True)
 

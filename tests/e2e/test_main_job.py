@@ -206,13 +206,24 @@ def test_search_prints_lines_and_writes_a_sheet(job: Job, tmp_path: Path):
         assert image.width > image.height
 
 
-@pytest.mark.parametrize("sheet", ["no-folder/out.png", "out.unknown"])
-def test_a_sheet_that_cannot_be_written_costs_no_hits(job: Job, tmp_path: Path, sheet: str):
+@pytest.mark.parametrize(
+    ("sheet", "why"),
+    [
+        ("no-folder/out.png", "No such file"),
+        ("out.unknown", "end its name in .png"),
+        ("out.xbm", "end its name in .png"),
+        ("out.h5", "end its name in .png"),
+    ],
+)
+def test_a_sheet_that_cannot_be_written_costs_no_hits(
+    job: Job, tmp_path: Path, sheet: str, why: str
+):
     result = job.run("search", "coffee", "-k", "2", "--sheet", str(tmp_path / sheet))
     assert result.exit_code == 2
     assert len(result.stdout.splitlines()) == 2
     (line,) = result.stderr.splitlines()
     assert "cannot be written" in line
+    assert why in line
 
 
 def test_search_by_picture_from_the_command_line(job: Job, photographs: Path):

@@ -236,7 +236,7 @@ def test_metrics_are_for_this_machine_alone_unless_told_otherwise(indexer: Index
     finally:
         server.close()
     addresses = [("0.0.0.0", "127.0.0.2"), ("localhost", "localhost")]
-    if socket.has_dualstack_ipv6():
+    if _has_ipv6_loopback():
         addresses.append(("::1", "[::1]"))
     for bound, asked in addresses:
         server = MetricsServer(indexer, 0, bound)
@@ -244,9 +244,18 @@ def test_metrics_are_for_this_machine_alone_unless_told_otherwise(indexer: Index
             assert get(server.port, "/metrics", asked)[0] == 200
         finally:
             server.close()
-    for bad in ("192.0.2.1", "no-such-host.invalid"):
-        with pytest.raises(SettingsError, match="--metrics-address"):
+    for bad in ("192.0.2.1", "no-such-host.invalid", "..", "127.0.0..1", "a" * 64):
+        with pytest.raises(SettingsError, match=r"\(.+\): choose .* --metrics-address"):
             MetricsServer(indexer, 0, bad)
+
+
+def _has_ipv6_loopback() -> bool:
+    """Python may know IPv6 where the machine has it switched off, as in many a container."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
 
 
 def test_an_address_for_metrics_wants_a_port(tmp_path: Path):
@@ -254,6 +263,20 @@ def test_an_address_for_metrics_wants_a_port(tmp_path: Path):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert "--metrics-port" in result.stderr
+
+
+@pytest.mark.parametrize("way", ["file", "environment"])
+def test_an_address_for_metrics_that_is_a_setting_waits_for_a_port(tmp_path: Path, way: str):
+    arguments, environment = ["watch", str(tmp_path / "none")], {}
+    if way == "file":
+        file = tmp_path / "es-imgsearch.toml"
+        file.write_text('metrics_address = "0.0.0.0"\n')
+        arguments += ["--config", str(file)]
+    else:
+        environment = {"ES_IMGSEARCH_METRICS_ADDRESS": "0.0.0.0"}
+    result = CliRunner(env=environment).invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "does not exist" in result.stderr, "it comes as far as the folder"
 
 
 def test_metrics_and_health_tell_what_the_daemon_does(indexer: Indexer, monkeypatch):
