@@ -45,9 +45,9 @@ T = TypeVar("T")
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
 def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
     """The daemon: keep the index like the folders until it is stopped (Ctrl-C, SIGTERM)."""
-    # In a file or the environment the address waits for a port; on the command line it was forgotten.
-    is_address_given = click.get_current_context().params["metrics_address"] is not None
-    if settings.metrics_port is None and is_address_given:
+    # As a setting, in a file or the environment, an address may wait for a port.
+    given_here = click.get_current_context().params["metrics_address"]
+    if settings.metrics_port is None and given_here is not None:
         raise UsageError("Nothing is served without a port: give --metrics-port, such as 9464.")
     _log_as_daemon(settings)
     stopping = _Stopping()

@@ -123,18 +123,23 @@ class Plan:
             _check_codes(plan)
         if plan.min_relevance is not None:
             _check_relevance(plan.min_relevance, plan)
-        for name, number in (("offset", plan.offset), ("size", plan.size)):
-            if number is not None and (
-                isinstance(number, bool) or not isinstance(number, int) or number < 0
-            ):
-                raise UsageError(f"{name} must be a whole number from 0 on, not {number!r}.")
+        _check_from_0("offset", plan.offset)
+        if plan.size is not None:
+            _check_from_0("size", plan.size)
         return plan
 
     @property
     def page(self) -> slice:
         """Which of the k hits are asked for."""
-        end = self.k if self.size is None else min(self.k, self.offset + self.size)
-        return slice(min(self.offset, end), end)
+        offset = int(self.offset)
+        end = self.k if self.size is None else min(self.k, offset + int(self.size))
+        return slice(min(offset, end), end)
+
+
+def _check_from_0(name: str, number: Any) -> None:
+    check_whole(name, number)
+    if number < 0:
+        raise UsageError(f"{name} must be a whole number from 0 on, not {number}.")
 
 
 def _check_kinds(plan: Plan) -> None:
@@ -149,6 +154,9 @@ def _check_kinds(plan: Plan) -> None:
             raise UsageError(
                 f"facets and fields are lists of names, not one {type(given).__name__}."
             )
+        for each in given or ():
+            if not isinstance(each, str):
+                raise UsageError(f"{name} are names of fields, not {each!r}.")
     for name in ("collapse", "explain", "regions", "codes", "exact"):
         if not isinstance(given := getattr(plan, name), (bool, np.bool_)):
             # "no" is as good as True to Python.

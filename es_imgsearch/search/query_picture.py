@@ -80,14 +80,20 @@ def _opened(picture: QueryPicture, max_pixels: int) -> Image.Image:
 
 
 def rest_of(file: IO[bytes]) -> bytes:
-    """What an open file holds from where it stands; it is left there, if it can be."""
+    """What an open file holds from where it stands; it is left there, if it can be.
+
+    It may be anything with `read`, and raise what it likes: zlib.error, zipfile.BadZipFile.
+    """
     try:
-        start = file.tell() if file.seekable() else None
+        is_seekable = hasattr(file, "seekable") and file.seekable()
+        start = file.tell() if is_seekable else None
         content = file.read()
         if start is not None:
             file.seek(start)
-    except (AttributeError, OSError, ValueError) as error:
-        words = str(error).rstrip(".")
+    except MemoryError:
+        raise
+    except Exception as error:
+        words = str(error).rstrip(".") or type(error).__name__
         raise QueryPictureInvalid(f"The open file cannot be read: {words}.") from error
     if not isinstance(content, bytes):
         raise QueryPictureInvalid(

@@ -417,6 +417,8 @@ def test_pages_make_up_the_whole(client: ImageSearch, options: dict[str, Any]):
     assert [len(page) for page in pages] == [20, 20, 5]
     assert [each for page in pages for each in ids(page)] == ids(whole)
     assert ids(client.search("red sea", k=45, offset=40, **options)) == ids(whole)[40:]
+    numbers: dict[str, Any] = dict.fromkeys(("offset", "size"), np.int64(20))
+    assert ids(client.search("red sea", k=45, **numbers, **options)) == ids(whole)[20:40]
     assert not client.search("red sea", k=45, offset=45, **options)
     assert not client.search("red sea", k=45, size=0, **options)
 

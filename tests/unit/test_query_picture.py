@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,32 @@ def test_an_open_file_is_read_from_where_it_stands_and_left_there(tmp_path: Path
     assert "cannot be read" in refused(file)
     with path.open(encoding="latin-1") as file:
         assert "open it with mode 'rb'" in refused(file)
+
+
+class Stream:
+    """What some libraries give for an open file: no more than can be read."""
+
+    def read(self) -> bytes:
+        return samples.sample("png")
+
+
+def test_a_stream_that_can_only_be_read_is_a_picture():
+    assert samples.near(samples.corners(opened(Stream())), UPRIGHT, 0)
+
+
+def test_an_open_file_of_an_archive_that_is_broken_is_told():
+    packed = gzip.compress(samples.sample("png"))
+    with gzip.open(io.BytesIO(packed)) as file:
+        assert samples.near(samples.corners(opened(file)), UPRIGHT, 0)
+    broken = [packed[:-20], packed[:20] + b"\xff" * 20 + packed[40:], packed[:-8] + bytes(8)]
+    for each in broken:
+        with gzip.open(io.BytesIO(each)) as file:
+            assert "The open file cannot be read: " in refused(file)
+    with zipfile.ZipFile(content := io.BytesIO(), "w") as archive:
+        archive.writestr("a.png", b"abc" * 100)
+    content.getbuffer()[50] ^= 1
+    with zipfile.ZipFile(content) as archive, archive.open("a.png") as member:
+        assert "Bad CRC-32" in refused(member)
 
 
 def test_what_is_too_short_for_any_format_is_no_picture():
