@@ -115,9 +115,7 @@ def _storable(field: str, value: Any) -> Any:
 
     A path that is Unicode is left alone, so that what a hit says can be filtered by.
     """
-    if isinstance(value, np.generic):
-        # Such as one of a frame's column.
-        value = value.item()
+    value = _of_python(field, value)
     if value is not None and not isinstance(value, _VALUES):
         raise FilterInvalid(
             f"Field {field!r} is filtered by a value, a list of values, or a pair (low, high), not"
@@ -131,6 +129,22 @@ def _storable(field: str, value: Any) -> Any:
     except UnicodeEncodeError:
         pass
     raise FilterInvalid(f"The value {str(value)!r} for field {field!r} is not valid Unicode.")
+
+
+def _of_python(field: str, value: Any) -> Any:
+    """What stands in an array or a frame's column as Python's own; raises for NaN and NaT."""
+    if isinstance(value, (float, date, np.generic)) and value != value:
+        # Else it would be the word nan, or, as None, every picture without a value.
+        raise FilterInvalid(
+            f"Field {field!r} cannot be filtered by {value}: leave it out (dropna), or give None"
+            " for pictures without one."
+        )
+    if not isinstance(value, np.generic):
+        return value
+    if isinstance(value, np.datetime64) and not isinstance(value.item(), date):
+        # Python knows no nanoseconds, the unit of frames, and takes them for an int.
+        value = value.astype("datetime64[us]")
+    return value.item()
 
 
 def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,6 +235,7 @@ def _near(field: str, value: Any) -> dict[str, Any]:
 
 
 def _dated(since: str | date | None, until: str | date | None) -> dict[str, Any]:
+    since, until = (_of_python("taken_at", end) for end in (since, until))
     untaken = {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}
     return {
         "bool": {

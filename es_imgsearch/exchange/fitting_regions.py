@@ -73,9 +73,11 @@ def without_regions(
     }
     if left_out:
         grid = None if reader.origin is None else reader.origin.grid
+        # The import makes an index like the file's, and of regions where it knows the grid.
+        by_import = "the import or by " if grid else ""
         note(
             f"Index {index!r} keeps no regions: those of {str(path)!r} are left out, and a crop"
             " finds its original less often. To keep them, import into an --index that is made by"
-            f" the import or by `es-imgsearch init --regions {grid or DEFAULT_GRID}`."
+            f" {by_import}`es-imgsearch init --regions {grid or DEFAULT_GRID}`."
         )
     return {name: target for name, target in names.items() if name not in left_out}

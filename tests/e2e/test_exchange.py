@@ -341,7 +341,7 @@ def test_an_index_without_regions_says_that_it_leaves_them_out(
     result = run(settings, "import", str(path))
     assert result.exit_code == 0, result.output
     assert "keeps no regions" in result.stderr
-    assert "init --regions 2x2+centre" in result.stderr
+    assert "made by the import or by `es-imgsearch init --regions 2x2+centre`" in result.stderr
     store.refresh()
     assert store.count() == 40
     assert all("regions" not in source for source, _ in contents(store).values())
@@ -414,6 +414,20 @@ def test_regions_made_elsewhere_are_stored_and_bad_ones_told_by_their_row(
     assert (first, second) == ([0, 0, 20, 30], [5, 5, 1, 1])
     assert np.array_equal(np.float32(vector), np.float32(tile))
     assert stored[image_id("shop", "1.jpg")] == stored[image_id("shop", "2.jpg")] == []
+
+
+def test_regions_of_an_unknown_grid_are_kept_only_by_an_index_that_is_made_for_them(
+    new_index: MakeIndex, tmp_path: Path
+):
+    vectors = unit_vectors(1)
+    regions = [[{"box": [0, 0, 20, 30], "embedding": vectors[0].tolist()}]]
+    path = vector_file(tmp_path / "x.parquet", vectors, regions=regions)
+    store, settings = new_index()
+    store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    notes: list[str] = []
+    import_pictures(store, settings, path, SHOP, note=notes.append)
+    (note,) = notes
+    assert "into an --index that is made by `es-imgsearch init --regions" in note
 
 
 def test_a_column_regions_that_holds_none_is_refused_where_the_index_keeps_some(

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from es_imgsearch.errors import FilterInvalid
@@ -125,6 +126,12 @@ def clause(field: str, value: Any) -> dict[str, Any]:
                                  "lte": "2024-06-01T00:00:00.250"}}}),
         ("taken_at", (datetime(2024, 5, 31, 18, tzinfo=UTC), None),
          {"range": {"taken_at": {"gte": "2024-05-31T18:00:00+00:00"}}}),
+        ("taken_at", np.datetime64("2024-05-31"),
+         {"range": {"taken_at": {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}}}),
+        ("taken_at", (pd.Series(["2024-05-31T18:00:00.123456789"], dtype="M8[ns]").values[0], None),
+         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00.123456"}}}),
+        ("taken_at", (pd.Timestamp("2024-05-31T18:00"), None),
+         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00"}}}),
         ("taken_at", None, {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}),
     ],
 )  # fmt: skip
@@ -189,6 +196,17 @@ def test_what_cannot_be_filtered_is_told(field: str, value: Any, words: str):
         clause(field, value)
 
 
+@pytest.mark.parametrize(
+    "missing", [pd.NaT, np.datetime64("NaT", "ns"), float("nan"), np.float32("nan")], ids=repr
+)
+def test_what_stands_for_no_value_in_a_frame_is_told(missing: Any):
+    for field, value in (("camera", missing), ("taken_at", (missing, None)), ("tags", [missing])):
+        with pytest.raises(FilterInvalid, match=r"leave it out .*, or give None"):
+            clause(field, value)
+    with pytest.raises(FilterInvalid, match="leave it out"):
+        filter_clauses(None, PROPERTIES, since=missing)
+
+
 def test_the_message_of_an_unknown_field_lists_those_there_are():
     with pytest.raises(FilterInvalid) as caught:
         clause("colour", "red")
@@ -210,6 +228,7 @@ def test_several_filters_are_all_met():
     [
         ("2024", None, {"gte": "2024||/y"}),
         (None, date(2024, 5, 31), {"lte": "2024-05-31||/d"}),
+        (np.datetime64("2024-05-31T18:00", "ns"), None, {"gte": "2024-05-31T18:00:00"}),
         ("2024-05", "2024-06", {"gte": "2024-05||/M", "lte": "2024-06||/M"}),
     ],
 )
