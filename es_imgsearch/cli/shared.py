@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Not whatever is not `isprintable`: names of macOS hold U+202F, Japanese ones U+3000, and emoji
-# U+200D.
+# Fewer than `isprintable` leaves out: names of macOS hold U+202F, Japanese ones U+3000, emoji U+200D.
 _NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}
 # Bidi_Control of Unicode: they show a name in another order than it is written.
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -154,9 +154,9 @@ def _check_kinds(plan: Plan) -> None:
             raise UsageError(
                 f"facets and fields are lists of names, not one {type(given).__name__}."
             )
-        for each in given or ():
+        for each in () if given is None else given:
             if not isinstance(each, str):
-                raise UsageError(f"{name} are names of fields, not {each!r}.")
+                raise UsageError(f"{name} is a list of names, and {each!r} is none.")
     for name in ("collapse", "explain", "regions", "codes", "exact"):
         if not isinstance(given := getattr(plan, name), (bool, np.bool_)):
             # "no" is as good as True to Python.
