@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Fewer than `isprintable` leaves out: names of macOS hold U+202F, Japanese ones U+3000, emoji U+200D.
+# Fewer than `isprintable` leaves out, which are U+202F of macOS, U+3000 of Japanese and U+200D of
+# emoji, too.
 _NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}
 # Bidi_Control of Unicode: they show a name in another order than it is written.
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
