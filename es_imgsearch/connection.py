@@ -203,8 +203,8 @@ def _not_elasticsearch(address: str, why: str) -> StoreUnreachable:
 def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> ImgSearchError:
     status = error.meta.status
     # Elasticsearch 8 marks all its answers, the client looks at those of success only.
-    is_of_another = status in _OF_OTHERS or status < 400
-    if is_of_another and "x-elastic-product" not in error.meta.headers:
+    is_marked = "x-elastic-product" in error.meta.headers
+    if not is_marked and (status in _OF_OTHERS or status < 400):
         return _not_elasticsearch(address, f"HTTP {status}")
     kind, reason = _kind_and_reason(error)
     detail = f"{kind}: {reason}" if reason else kind
@@ -226,7 +226,12 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         return StoreTooLarge(f"The request is too large for Elasticsearch ({detail}).")
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch at {address} cannot do this now ({detail}).")
-    return StoreRejected(f"Elasticsearch rejected the request ({detail}).")
+    return StoreRejected(
+        f"Elasticsearch rejected the request ({detail})."
+        if is_marked
+        else f"What answers at {address} rejected the request ({detail}), and does not say that it"
+        " is Elasticsearch: is there a proxy, or is it https://?"
+    )
 
 
 def _kind_and_reason(error: elastic_transport.ApiError) -> tuple[str, str]:

@@ -47,7 +47,9 @@ class Seal:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Seal:
-        """What a later program notes besides is left alone."""
+        """What a later program notes besides is passed over."""
+        if not isinstance(body, Mapping):
+            raise TypeError(f"not {body!r}")
         names = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in body.items() if name in names})
 

@@ -105,11 +105,13 @@ def read_file(
 def _not_opened(error: OSError) -> Skipped:
     if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}:
         return Skipped.GONE
+    if error.errno in {errno.EISDIR, errno.ENXIO, errno.ENODEV}:
+        # No regular file any more, or its file system does not answer; of its content it says
+        # nothing.
+        return Skipped.GONE
     if error.errno == errno.EWOULDBLOCK:
         # Somebody holds a lease on it (Samba does while a client writes); O_NONBLOCK never waits.
         return Skipped.CHANGING
-    if error.errno in {errno.EISDIR, errno.ENXIO, errno.ENODEV}:
-        return Skipped.NOT_A_PICTURE
     if error.errno in {errno.EACCES, errno.EPERM}:
         raise ReadError("permission_denied", "This file may not be read.") from error
     raise ReadError("io_error", words_of(error)) from error

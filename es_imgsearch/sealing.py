@@ -62,8 +62,12 @@ def sealed_encoder(
     return encoder
 
 
-def present_encoder(seal: Seal, settings: Settings) -> Encoder:
-    """What is now where the encoder of this seal was, or has its name: perhaps another model."""
+def present_encoder(seal: Seal, index: str, settings: Settings) -> Encoder:
+    """The index's encoder, or if there is only another model in its place by now, that."""
+    try:
+        return _found(seal, index, settings)
+    except EncoderMismatch as error:
+        logger.debug("Another model has the place or the name of the encoder: %s", error)
     if seal.spec is not None:
         try:
             return _loaded(seal.spec, settings)
@@ -84,9 +88,11 @@ def _found(seal: Seal, index: str, settings: Settings) -> Encoder:
     name = settings.encoder or seal.name
     try:
         return _checked(name, seal, index, settings)
-    except ModelUnavailable as error:
+    except (ModelUnavailable, EncoderUnknown) as error:
         if differs is not None:
             raise differs from error
+        if isinstance(error, EncoderUnknown):
+            raise
         if name == seal.name:
             raise ModelUnavailable(
                 f"{error} Index {index!r} is sealed to {name!r}: where that model is here, say with"

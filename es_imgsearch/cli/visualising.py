@@ -93,8 +93,9 @@ def check(settings: Settings, file: Path, as_json: bool) -> None:
     from es_imgsearch.settings import changed_settings
 
     objects = parse_ndjson(_read(file))
-    index = index_of(objects) or settings.index
-    problems = find_problems(objects, _types(changed_settings(settings, index=index)))
+    if "index" not in settings.model_fields_set:
+        settings = changed_settings(settings, index=index_of(objects))
+    problems = find_problems(objects, _types(settings))
     if as_json:
         print_json([asdict(each) for each in problems])
     else:

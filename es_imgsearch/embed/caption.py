@@ -62,7 +62,8 @@ def create(argument: str, *, models_dir: Path | None = None, device: str = "auto
     or takes no pictures.
     """
     models, hash_sign, count = argument.rpartition("#")
-    if not hash_sign or Path(argument).is_dir():
+    if not hash_sign or "/" in count or Path(argument).is_dir():
+        # It stands in the name of a folder.
         models, hash_sign, count = argument, "", ""
     if hash_sign and not (count.isdecimal() and 1 <= int(count) <= _MAX_CAPTIONS):
         raise EncoderUnknown(

@@ -47,9 +47,14 @@ def weights_hash(files: Iterable[Path]) -> str:
 
     Hashes the size and the first and last MiB of each file, in the order of size and content:
     a few milliseconds for a model of gigabytes.  Training moves every tensor, so a sample of
-    2 MiB tells two sets of weights apart.
+    2 MiB tells two sets of weights apart.  Raises ModelUnavailable where one cannot be read.
     """
-    parts = sorted(_sample(file) for file in files)
+    try:
+        parts = sorted(_sample(file) for file in files)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"The weights {error.filename} cannot be read: {error.strerror}."
+        ) from error
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 

@@ -243,9 +243,12 @@ def split_pair(spec: str) -> list[str]:
     """The two of FIRST+SECOND, or MODEL alone; a plus sign may stand in the names of folders."""
     if "+" not in spec or Path(spec).is_dir():
         return [spec]
-    pairs = [(spec[:at], spec[at + 1 :]) for at, letter in enumerate(spec) if letter == "+"]
-    both_here = [pair for pair in pairs if all(Path(each).is_dir() for each in pair)]
-    return list((both_here or pairs)[0])
+    pairs = [[spec[:at], spec[at + 1 :]] for at, letter in enumerate(spec) if letter == "+"]
+
+    def folders(pair: list[str]) -> int:
+        return sum(Path(each).is_dir() for each in pair)
+
+    return max(pairs, key=folders)
 
 
 def find_folder(spec: str, models_dir: Path) -> ModelFolder:

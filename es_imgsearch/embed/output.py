@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from es_imgsearch.backoff import Stopped
 from es_imgsearch.embed.protocol import Encoder, Vectors
 from es_imgsearch.errors import EmbedFailed, ImgSearchError
 
@@ -62,7 +63,7 @@ def query_vectors(encoder: Encoder, embed: Callable[[Q], Any], queries: Q) -> Ve
     """
     try:
         given = embed(queries)
-    except (ImgSearchError, MemoryError):
+    except (ImgSearchError, MemoryError, Stopped):
         raise
     except Exception as error:
         raise EmbedFailed(

@@ -44,7 +44,7 @@ def index_of(objects: Sequence[Object]) -> str | None:
     """The index of pictures that these objects were built for; None if they do not tell."""
     views = [each.get("attributes") for each in objects if each["type"] == "index-pattern"]
     titles = {str(each.get("title")) for each in views if isinstance(each, Mapping)}
-    found = [title for title in titles if failures_alias(title) in titles]
+    found = [title for title in titles if failures_alias(title) in titles and "*" not in title]
     return found[0] if len(found) == 1 else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from es_imgsearch.describe import load_describers
 from es_imgsearch.embed import Encoder, load_encoder
-from es_imgsearch.errors import EncoderMismatch, ModelUnavailable, UsageError
+from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable, UsageError
 from es_imgsearch.generations import Builder
 from es_imgsearch.kept_reduction import keep_reduction
 from es_imgsearch.mapping import (
@@ -52,7 +52,7 @@ def begin_next(
     """
     meta = store.info().meta
     if settings.encoder is None:
-        encoder = present_encoder(meta.seal, settings)
+        encoder = present_encoder(meta.seal, store.index, settings)
     else:
         encoder = _loaded(settings.encoder, settings)
     seal, profile = seal_of(encoder), wanted.profile or meta.profile
@@ -100,7 +100,7 @@ def _note_place(seal: Seal, settings: Settings, note: Callable[[str], None]) -> 
         return
     try:
         _loaded(seal.name, settings)
-    except ModelUnavailable:
+    except (ModelUnavailable, EncoderUnknown):
         note(
             f"Daemons and clients of other machines will look for encoder {seal.name!r}: put it"
             " into the folder `models_dir` of their settings, or they end at the switch."
@@ -138,7 +138,8 @@ def check_begun(target: Store, settings: Settings, wanted: Wanted) -> None:
         raise UsageError(
             f"{target.generation} is begun and not finished, with encoder {meta.seal.name!r} and"
             f" profile {meta.profile}: go on with `es-imgsearch reindex --encoder"
-            f" {meta.seal.name}`, or give it up with `es-imgsearch reindex --cancel`."
+            f" {meta.seal.spec or meta.seal.name}`, or give it up with"
+            " `es-imgsearch reindex --cancel`."
         )
 
 

@@ -111,7 +111,11 @@ class Plan:
                 f"A search has no option {unknown[0]!r}; there are"
                 f" {', '.join(SearchOptions.__annotations__)}."
             )
-        plan = cls(k=int(k), **options)
+        # An array that stands for a list of names is neither true nor false.
+        lists = {
+            name: each.tolist() for name, each in options.items() if isinstance(each, np.ndarray)
+        }
+        plan = cls(k=int(k), **{**options, **lists})
         if plan.mode not in _MODES:
             raise UsageError(f"There is no mode {plan.mode!r}; choose one of {', '.join(_MODES)}.")
         if plan.mode == "text" and plan.weights is not None:

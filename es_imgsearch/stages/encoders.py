@@ -128,16 +128,17 @@ def is_no_pictures_fault(error: Exception) -> bool:
 def check_embeds(encoder: PictureEncoder, examples: Iterable[Pixels]) -> Pixels | None:
     """Have one of these pictures embedded, arrays of shape (height, width, 3).
 
-    Returns the first that has a vector of finite numbers; None where the encoder says itself of one
-    that it has none, by a ReadError.  Raises EncodersFailed where it embeds none of them, or the
+    Returns the first that has a vector of finite numbers; None where the encoder says itself of all
+    that they have none, by a ReadError.  Raises EncodersFailed where it embeds none of them, or the
     encoder's own ImgSearchError.
     """
     failure: Exception | None = None
+    says_so = True
     for example in examples:
         try:
             (vector,), _ = encoder.outputs(example[np.newaxis])
         except ReadError:
-            return None
+            continue
         except Exception as error:
             if is_no_pictures_fault(error):
                 raise
@@ -145,6 +146,9 @@ def check_embeds(encoder: PictureEncoder, examples: Iterable[Pixels]) -> Pixels 
         else:
             if np.isfinite(vector).all():
                 return example
+        says_so = False
+    if says_so:
+        return None
     if failure is None:
         raise EncodersFailed(
             "The encoder gives no picture a vector of finite numbers: is its model whole, and does"

@@ -92,7 +92,12 @@ class InFlight:
         return Begun(None, joins=waiting is not None)
 
     def note_no_picture(self, job: Job) -> None:
-        """The file of this job is no picture, as long as it stays as it is."""
+        """The file of this job is no picture, as long as it stays as it is.
+
+        If it is another one than was looked at, it is not known which of the two was read.
+        """
+        if look(job.change) != job.signature:
+            return
         with self._lock:
             self._no_pictures.keep(job.change.image_id, job.signature.state)
 

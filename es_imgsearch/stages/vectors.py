@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -112,6 +113,8 @@ class VectorSource:
                 return self._embedded(pictures[:middle], encoder, errors) | self._embedded(
                     pictures[middle:], encoder, errors
                 )
+            if pictures[0].tiles:
+                return self._by_parts(pictures[0], encoder, errors)
             logger.exception("The encoder cannot embed a picture.")
             errors[pictures[0].content_id] = (
                 error
@@ -136,13 +139,34 @@ class VectorSource:
                 )
         return found
 
+    def _by_parts(
+        self, picture: Picture, encoder: PictureEncoder, errors: dict[str, ReadError]
+    ) -> dict[str, Embedded]:
+        """The picture without its tiles, then each of them: one that fails costs itself only."""
+        found = self._embedded([replace(picture, tiles=())], encoder, errors)
+        if picture.content_id not in found:
+            return {}
+        regions = []
+        for tile in picture.tiles:
+            try:
+                (vector,), _ = encoder.outputs(tile.pixels[np.newaxis])
+            except Exception as error:
+                if is_no_pictures_fault(error):
+                    raise
+                logger.debug("The encoder cannot embed a tile.", exc_info=True)
+            else:
+                if _has_direction(vector):
+                    regions.append(Region(tile.box, vector))
+        return {picture.content_id: found[picture.content_id]._replace(regions=regions)}
+
     def _check(self, encoder: PictureEncoder, pictures: Sequence[Picture]) -> None:
         """Raise EncodersFailed unless the encoder embeds what it did, or anything else."""
         if self._last_embedded is not None:
             check_embeds(encoder, [self._last_embedded])
             return
         height, width = pictures[0].pixels.shape[:2]
-        of_these = (each.pixels for each in pictures if len(pictures) > 1)
+        is_known_to_fail = len(pictures) == 1 and not pictures[0].tiles
+        of_these = () if is_known_to_fail else (each.pixels for each in pictures)
         self._last_embedded = check_embeds(
             encoder, itertools.chain(examples_of(height, width), of_these)
         )

@@ -55,6 +55,9 @@ def test_the_folder_is_said_once(
     weights = model / "0_CLIPModel" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
     assert found(ES_IMGSEARCH_MODELS_DIR=str(elsewhere)) == ["a.png", "b.png"]
+    # Nor by a reindex, which has nothing to do as long as the right one is found.
+    nothing = run("reindex", ES_IMGSEARCH_MODELS_DIR=str(elsewhere))
+    assert "already" in nothing.stderr
     refused = run("search", "a cat")
     assert refused.exit_code == 2
     assert "differs in revision" in refused.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def without_root(ask: Callable[[], str], folder: Path) -> str:
     if os.geteuid() != 0:
         return ask()
     for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(stat.S_IMODE(each.stat().st_mode) | 0o055)
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:

@@ -533,6 +533,17 @@ def test_a_pair_of_folders(models_dir: Path, clip: Encoder) -> None:
     assert np.array_equal(encoder.embed_texts(["a dog"]), clip.embed_texts(["a dog"]))
 
 
+def test_weights_that_are_no_file_any_more(models_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(models_dir / "clip-ViT-B-32", folder)
+    encoder = load_encoder(str(folder), device="cpu")
+    weights = folder / "0_CLIPModel" / "model.safetensors"
+    weights.unlink()
+    weights.mkdir()
+    with pytest.raises(ModelUnavailable, match=r"model.safetensors cannot be read: Is a directory"):
+        _ = encoder.revision
+
+
 def test_places_with_the_signs_of_a_spec_in_them(models_dir: Path, tmp_path: Path) -> None:
     parent = tmp_path / "c++ #1"
     parent.symlink_to(models_dir)

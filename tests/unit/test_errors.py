@@ -153,6 +153,7 @@ def test_what_other_servers_and_proxies_say(status: int, expected: type[ImgSearc
     found = turned(foreign)
     assert type(found) is expected
     assert ("is not Elasticsearch 8" in str(found)) == (expected is StoreUnreachable)
+    assert ("is there a proxy" in str(found)) == (expected is StoreRejected)
 
 
 def test_https_where_http_is_spoken():

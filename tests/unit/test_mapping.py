@@ -234,6 +234,8 @@ def test_what_a_later_program_notes_of_the_encoder_is_left_alone():
     body = meta_of().to_body()
     body["encoder"] = {**body["encoder"], "licence": "Apache-2.0"}
     assert Meta.from_body(body, "images").seal == SEAL
+    with pytest.raises(TypeError):
+        Seal.from_body("starter")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("part", ["encoder", "profile", "similarity", "tuning"])

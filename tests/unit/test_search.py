@@ -187,6 +187,7 @@ def test_an_empty_id_is_nobodys(search: ImageSearch):
         ("filters", "width=5", "filters is a dict, not a str"),
         ("weights", [("content", 1)], "weights is a dict, not a list"),
         ("facets", 5, "lists of names, not one int"),
+        ("facets", np.array("year"), "lists of names, not one str"),
         ("fields", "title", "lists of names, not one str"),
         ("fields", [1, None], "fields is a list of names, and 1 is none"),
         ("facets", ["year", None], "facets is a list of names, and None is none"),
