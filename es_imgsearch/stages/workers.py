@@ -262,6 +262,9 @@ _shorter_side_pixels: int | None = None
 def _begin_worker(plan: ReadPlan, parent: int) -> None:
     global _plan, _shorter_side_pixels
     begin_child(parent)
+    # The pool's own handler ends with 15 and not by the signal, and where it comes while Python
+    # clears up at the end of the process, Python prints a traceback.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Pillow warns of every second malformed file; what matters becomes a failure.
     warnings.simplefilter("ignore")
     _limit_memory(plan.memory_mb)

@@ -195,6 +195,12 @@ def test_closing_ends_every_worker_and_may_be_repeated(readers, tmp_path: Path):
     read.workers.close()
 
 
+def test_a_worker_that_the_system_asks_to_end_blames_no_file(readers, tmp_path: Path):
+    read = readers(plan())
+    assert read(picture(tmp_path, "ended")) is Skipped.CHANGING
+    assert_reads(read, tmp_path)
+
+
 def test_a_describer_that_cannot_be_loaded_is_told_before_any_file_is_read(readers):
     with pytest.raises(SettingsError, match=r"'broken' .* no such model"):
         readers(plan(("broken",)))

@@ -23,6 +23,8 @@ class Hook:
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         match Path(path).stem:
+            case "ended":
+                os.kill(os.getpid(), signal.SIGTERM)
             case "hang":
                 threading.Event().wait()
             case "killed":
