@@ -70,10 +70,10 @@ def present_encoder(seal: Seal, index: str, settings: Settings) -> Encoder:
         logger.debug("Another model has the place or the name of the encoder: %s", error)
     if seal.spec is not None:
         try:
-            return _loaded(seal.spec, settings)
+            return loaded_encoder(seal.spec, settings)
         except ImgSearchError as error:
             logger.debug("Nothing is at %s any more: %s", seal.spec, error)
-    return _loaded(seal.name, settings)
+    return loaded_encoder(seal.name, settings)
 
 
 def _found(seal: Seal, index: str, settings: Settings) -> Encoder:
@@ -104,12 +104,13 @@ def _found(seal: Seal, index: str, settings: Settings) -> Encoder:
         ) from error
 
 
-def _loaded(spec: str, settings: Settings) -> Encoder:
+def loaded_encoder(spec: str, settings: Settings) -> Encoder:
+    """`load_encoder` with the folder of models and the device of the settings."""
     return load_encoder(spec, models_dir=settings.models_dir, device=settings.device)
 
 
 def _checked(spec: str, seal: Seal, index: str, settings: Settings) -> Encoder:
-    encoder = _loaded(spec, settings)
+    encoder = loaded_encoder(spec, settings)
     seal.check(seal_of(encoder), index)
     return encoder
 

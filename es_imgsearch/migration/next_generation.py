@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from es_imgsearch.describe import load_describers
-from es_imgsearch.embed import Encoder, load_encoder
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable, UsageError
 from es_imgsearch.generations import Builder
 from es_imgsearch.kept_reduction import keep_reduction
@@ -20,7 +19,7 @@ from es_imgsearch.mapping import (
     with_learned,
 )
 from es_imgsearch.reduction import Reduction, fit
-from es_imgsearch.sealing import present_encoder, seal_of
+from es_imgsearch.sealing import loaded_encoder, present_encoder, seal_of
 from es_imgsearch.settings import Settings
 from es_imgsearch.store import Store
 from es_imgsearch.vector_sample import sample_of
@@ -54,7 +53,7 @@ def begin_next(
     if settings.encoder is None:
         encoder = present_encoder(meta.seal, store.index, settings)
     else:
-        encoder = _loaded(settings.encoder, settings)
+        encoder = loaded_encoder(settings.encoder, settings)
     seal, profile = seal_of(encoder), wanted.profile or meta.profile
     load_profile(profile)
     if seal.fits(meta.seal) and profile == meta.profile and wanted.dims_kept is None:
@@ -90,16 +89,12 @@ def begin_next(
     return target
 
 
-def _loaded(spec: str, settings: Settings) -> Encoder:
-    return load_encoder(spec, models_dir=settings.models_dir, device=settings.device)
-
-
 def _note_place(seal: Seal, settings: Settings, note: Callable[[str], None]) -> None:
     """Other machines will look for the encoder by its name, not where this one has it."""
     if seal.spec is None:
         return
     try:
-        _loaded(seal.name, settings)
+        loaded_encoder(seal.name, settings)
     except (ModelUnavailable, EncoderUnknown):
         note(
             f"Daemons and clients of other machines will look for encoder {seal.name!r}: put it"
@@ -129,7 +124,7 @@ def check_begun(target: Store, settings: Settings, wanted: Wanted) -> None:
     meta = target.info().meta
     try:
         if settings.encoder is not None:
-            encoder = _loaded(settings.encoder, settings)
+            encoder = loaded_encoder(settings.encoder, settings)
             meta.seal.check(seal_of(encoder), str(target.generation))
         is_same = wanted.profile in {None, meta.profile}
     except EncoderMismatch:
