@@ -64,7 +64,9 @@ class Built:
         self.profile = profile
         self.reduction = reduction if profile == "reduced" else None
         seal = Seal("benchmark", "1", base.shape[1], "1")
-        self.meta: Meta = new_meta(seal, profile, "cosine", self.reduction)
+        self.meta: Meta = new_meta(
+            seal, profile, "cosine", self.reduction.entry() if self.reduction else None
+        )
         self._store = store
         self._name = f"bench-profiles-{profile}"
         self.remove()

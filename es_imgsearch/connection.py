@@ -27,6 +27,9 @@ from es_imgsearch.errors import (
 from es_imgsearch.http_node import HttpNode
 from es_imgsearch.settings import Settings
 
+SyncClient = elasticsearch.Elasticsearch
+AsyncClient = elasticsearch.AsyncElasticsearch
+
 _JSON, _SMILE = "application/json", "application/vnd.elasticsearch+smile"
 
 _BUSY = {408, 429, 502, 503, 504}

@@ -72,7 +72,7 @@ def create_index(
         has_sample = sample is not None or dims_kept is not None
         check_reducible(profile, similarity, has_sample=has_sample)
         seal, reduction = _sealed_and_fitted(store, settings, sample, dims_kept)
-        meta = new_meta(seal, profile, similarity, reduction, grid)
+        meta = new_meta(seal, profile, similarity, reduction.entry() if reduction else None, grid)
         if reduction is not None:
             # Before the alias of the pictures: where that exists, everything does.
             keep_reduction(store, reduction)

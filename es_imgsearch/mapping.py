@@ -6,6 +6,7 @@ Pure functions: nothing here talks to Elasticsearch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from es_imgsearch.codes import CODE_FIELD, code_mapping
@@ -16,7 +17,7 @@ from es_imgsearch.meta import SCHEMA_VERSION as SCHEMA_VERSION
 from es_imgsearch.meta import Meta as Meta
 from es_imgsearch.meta import Seal as Seal
 from es_imgsearch.meta import with_learned as with_learned
-from es_imgsearch.reduction import Reduction, ReductionEntry
+from es_imgsearch.reduction import ReductionEntry
 from es_imgsearch.regions import REGION_VECTOR, REGIONS_FIELD, Grid
 from es_imgsearch.resources import folder, load_json
 from es_imgsearch.tuned import Tuning
@@ -51,12 +52,13 @@ def new_meta(
     seal: Seal,
     profile: str,
     similarity: str,
-    reduction: Reduction | None = None,
+    reduction: ReductionEntry | None = None,
     grid: Grid | None = None,
 ) -> Meta:
     """What `init` seals into a new index; the starting point of `tune` is the profile's.
 
-    The profile `reduced`, and no other, needs the reduction that was fitted for it.
+    The profile `reduced`, and no other, needs the entry of the reduction that was fitted for it;
+    its `oversample` becomes the profile's.
     """
     if grid is not None and profile == _REDUCED:
         raise UsageError(
@@ -111,17 +113,13 @@ def check_reducible(profile: str, similarity: str, *, has_sample: bool) -> None:
 
 
 def _reduction_entry(
-    profile: str, similarity: str, reduction: Reduction | None
+    profile: str, similarity: str, reduction: ReductionEntry | None
 ) -> ReductionEntry | None:
     check_reducible(profile, similarity, has_sample=reduction is not None)
     if reduction is None:
         return None
-    return ReductionEntry(
-        hash=reduction.hash,
-        dims_kept=reduction.dims_kept,
-        variance_kept=reduction.variance_kept,
-        oversample=load_profile(profile)["_meta"]["reduction"]["oversample"],
-    )
+    oversample = load_profile(profile)["_meta"]["reduction"]["oversample"]
+    return replace(reduction, oversample=oversample)
 
 
 def index_body(meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class ReductionEntry:
     hash: str
     dims_kept: int
     variance_kept: float
-    oversample: float
+    oversample: float = 1.0
     originals: Mapping[str, str] | None = None
 
     def to_body(self) -> dict[str, Any]:
@@ -104,6 +104,10 @@ class Reduction:
         digest.update(f"{self.matrix.shape} {self.stretch!r} {self.least_kept!r}".encode())
         digest.update(_little_endian(self.matrix))
         return digest.hexdigest()
+
+    def entry(self) -> ReductionEntry:
+        """The entry in `_meta` that names this matrix by its hash."""
+        return ReductionEntry(self.hash, self.dims_kept, self.variance_kept)
 
     def reduce(self, vectors: npt.ArrayLike) -> Bytes:
         """Vectors of shape (n, dims), of any length, as bytes of shape (n, dims_kept).

@@ -27,9 +27,7 @@ from es_imgsearch.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from es_imgsearch.embed.protocol import Encoder
     from es_imgsearch.mapping import Meta
-    from es_imgsearch.talk import Request
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +97,22 @@ class VectorDescriber(Protocol):
 Describer: TypeAlias = PictureDescriber | VectorDescriber
 
 
+class TextEncoder(Protocol):
+    """What a describer may use of the index's encoder: its identity, and vectors of texts."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def dims(self) -> int: ...
+    @property
+    def supports_text(self) -> bool: ...
+    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class VectorSpace:
     """Where the vectors come from, and whom a describer may ask.
@@ -111,8 +125,8 @@ class VectorSpace:
 
     index: str
     meta: Meta
-    encoder: Encoder
-    send: Callable[[Request], Any]
+    encoder: TextEncoder
+    send: Callable[[Any], Any]
 
 
 def is_by_vector(describer: Describer) -> TypeGuard[VectorDescriber]:

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from es_imgsearch.backoff import Stopped
+from es_imgsearch.describe import TextEncoder
 from es_imgsearch.embed.protocol import Encoder, Vectors
 from es_imgsearch.errors import EmbedFailed, ImgSearchError
 
@@ -18,7 +19,7 @@ Q = TypeVar("Q", bound=Sized)
 _ROUNDING: Final = 1e-3
 
 
-def vectors_of(given: Any, count: int, encoder: Encoder) -> Vectors:
+def vectors_of(given: Any, count: int, encoder: Encoder | TextEncoder) -> Vectors:
     """What `encoder` gave for `count` pictures or texts, float32 of shape (count, dims).
 
     Rows are of unit length, but for those that cannot be: zero or not finite.  Raises what
@@ -34,7 +35,7 @@ def vectors_of(given: Any, count: int, encoder: Encoder) -> Vectors:
     return vectors
 
 
-def rows_of(given: Any, count: int, encoder: Encoder) -> Vectors:
+def rows_of(given: Any, count: int, encoder: Encoder | TextEncoder) -> Vectors:
     """The same, but rows are left as long as they are: short vectors of a reduced index are bytes.
 
     Raises EmbedFailed where it is of another shape, or holds no numbers.
@@ -55,7 +56,7 @@ def rows_of(given: Any, count: int, encoder: Encoder) -> Vectors:
     return vectors
 
 
-def query_vectors(encoder: Encoder, embed: Callable[[Q], Any], queries: Q) -> Vectors:
+def query_vectors(encoder: Encoder | TextEncoder, embed: Callable[[Q], Any], queries: Q) -> Vectors:
     """`embed(queries)`, where `embed` is a method of `encoder`: vectors that can be searched with.
 
     Whatever it raises that is not of our tree becomes EmbedFailed; so do vectors of another shape,

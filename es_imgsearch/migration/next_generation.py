@@ -78,7 +78,7 @@ def begin_next(
     grid = None if reduction is not None else meta.grid
     if meta.grid is not None and grid is None:
         note("The profile 'reduced' keeps no regions: they are left out.")
-    made = new_meta(seal, profile, meta.similarity, reduction, grid)
+    made = new_meta(seal, profile, meta.similarity, reduction.entry() if reduction else None, grid)
     made = with_learned(made, meta)
     if reduction is not None:
         keep_reduction(store, reduction)

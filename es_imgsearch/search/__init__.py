@@ -26,8 +26,7 @@ from es_imgsearch.store import IndexInfo, Store
 from es_imgsearch.talk import Request, Talk, converse, converse_async
 
 if TYPE_CHECKING:
-    import elasticsearch
-
+    from es_imgsearch.connection import AsyncClient, SyncClient
     from es_imgsearch.embed import Encoder
 
 __all__ = ["AsyncImageSearch", "Hit", "Hits", "ImageSearch", "SearchOptions", "StoredPicture"]
@@ -105,7 +104,7 @@ class ImageSearch(_Client):
 
     def __init__(
         self,
-        elasticsearch: str | elasticsearch.Elasticsearch | None = None,
+        elasticsearch: str | SyncClient | None = None,
         index: str | None = None,
         *,
         encoder: Encoder | None = None,
@@ -162,7 +161,7 @@ class AsyncImageSearch(_Client):
 
     def __init__(
         self,
-        elasticsearch: str | elasticsearch.AsyncElasticsearch | None = None,
+        elasticsearch: str | AsyncClient | None = None,
         index: str | None = None,
         *,
         encoder: Encoder | None = None,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from es_imgsearch.search.hits import Hit
+    from es_imgsearch.search.sheet import ShownHit
 
 # A notebook keeps its outputs: 24 pictures of at most 160 pixels are about 150 kB of HTML, and
 # decoding them takes about a second.
@@ -32,14 +32,14 @@ _FRAME = (
 _NAME = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
 
 
-def hits_html(hits: Sequence[Hit]) -> str:
+def hits_html(hits: Sequence[ShownHit]) -> str:
     """HTML that needs nothing from anywhere: the pictures are JPEGs in data addresses."""
     shown = hits[:_MOST]
     rest = f"<div>and {len(hits) - len(shown)} more</div>" if len(hits) > len(shown) else ""
     return f"<div>{''.join(map(_cell, shown))}{rest}</div>" if shown else "<div>nothing found</div>"
 
 
-def _cell(hit: Hit) -> str:
+def _cell(hit: ShownHit) -> str:
     # Names that are not UTF-8 cannot be written, nor can half a character.
     place = escape(f"{hit.root}/{hit.relative_path}".encode(errors="replace").decode())
     name = escape(hit.image_name.encode(errors="replace").decode())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -12,7 +13,6 @@ from es_imgsearch.queries import check_whole
 from es_imgsearch.search.query_picture import open_query_picture
 
 if TYPE_CHECKING:
-    from es_imgsearch.search.hits import Hit, Hits
     from es_imgsearch.search.query_picture import QueryPicture
 
 _CELL = 180
@@ -32,7 +32,31 @@ _MOST_HITS = 200
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def draw_sheet(rows: Sequence[Hits], columns: int = 5) -> Image.Image:
+class ShownHit(Protocol):
+    """What is drawn of a hit."""
+
+    @property
+    def path(self) -> Path | None: ...
+    @property
+    def image_name(self) -> str: ...
+    @property
+    def root(self) -> str: ...
+    @property
+    def relative_path(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+
+
+class ShownHits(Protocol):
+    """What is drawn of one search: the queries on the left, the hits on the right."""
+
+    @property
+    def queries(self) -> Sequence[str | QueryPicture]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, position: slice, /) -> Sequence[ShownHit]: ...
+
+
+def draw_sheet(rows: Sequence[ShownHits], columns: int = 5) -> Image.Image:
     """One band a search; hits that need more than `columns` go on below it.
 
     Of each search the first 200 are shown, and how many more there are.
@@ -92,7 +116,9 @@ def _draw_query(
     draw.text((_GAP, top + _CELL + 4), "query picture", fill=_FAINT, font=_font(13))
 
 
-def _draw_hit(sheet: Image.Image, draw: ImageDraw.ImageDraw, hit: Hit, at: tuple[int, int]) -> None:
+def _draw_hit(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, hit: ShownHit, at: tuple[int, int]
+) -> None:
     left, top = at
     try:
         if hit.path is None:

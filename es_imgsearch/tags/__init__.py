@@ -20,8 +20,7 @@ from es_imgsearch.tags.vocabulary import ONE, Vocabulary
 from es_imgsearch.tags.zero_shot import FacetScores, ZeroShot
 
 if TYPE_CHECKING:
-    from es_imgsearch.describe import VectorSpace
-    from es_imgsearch.embed import Encoder
+    from es_imgsearch.describe import TextEncoder, VectorSpace
     from es_imgsearch.mapping import Meta
     from es_imgsearch.tags.heads import Head
     from es_imgsearch.talk import Request
@@ -94,7 +93,9 @@ class Tagger:
         return found
 
 
-def tagger_of(index: str, meta: Meta, encoder: Encoder, send: Callable[[Request], Any]) -> Tagger:
+def tagger_of(
+    index: str, meta: Meta, encoder: TextEncoder, send: Callable[[Request], Any]
+) -> Tagger:
     """The tagger of an index; `encoder` writes into it, see `sealing.writing_encoder`.
 
     An encoder that knows pictures only gives tags by a trained head alone.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from es_imgsearch.embed import Encoder
+from es_imgsearch.describe import TextEncoder
 from es_imgsearch.embed.output import query_vectors
 from es_imgsearch.mapping import Meta
 from es_imgsearch.relevance import Floats
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _AT_ONCE = 64
 
 
-def label_vectors(encoder: Encoder, meta: Meta, texts: Sequence[str]) -> Floats:
+def label_vectors(encoder: TextEncoder, meta: Meta, texts: Sequence[str]) -> Floats:
     """Unit vectors of these texts, of shape (n, dims), as the index stores vectors.
 
     `encoder` is the one that writes into the index of this `meta`, see `sealing.writing_encoder`.
@@ -46,7 +46,7 @@ def label_vectors(encoder: Encoder, meta: Meta, texts: Sequence[str]) -> Floats:
     return found
 
 
-def _file(encoder: Encoder, meta: Meta, texts: Sequence[str]) -> Path:
+def _file(encoder: TextEncoder, meta: Meta, texts: Sequence[str]) -> Path:
     from platformdirs import user_cache_dir
 
     reduction = meta.reduction.hash if meta.reduction else ""

@@ -128,7 +128,7 @@ def test_the_bytes_of_a_reduced_index_stay_too(real_store: Store):
     reduction: Reduction = fit(vectors, 16)
     try:
         keep_reduction(real_store, reduction)
-        real_store.create(new_meta(SEAL, "reduced", "cosine", reduction), NEW_FIELDS)
+        real_store.create(new_meta(SEAL, "reduced", "cosine", reduction.entry()), NEW_FIELDS)
         reduced = reduction.reduce(vectors[:COUNT])
         documents = [made(n, vector, regions=False) for n, vector in enumerate(reduced)]
         filled(real_store, documents)

@@ -226,7 +226,7 @@ def test_what_does_not_go_together_is_refused(search, filled):
 
 def test_an_index_of_reduced_vectors_has_none(real_store, settings):
     reduction = fit(pictures(), 12)
-    meta = new_meta(seal_of(FakeEncoder()), "reduced", "cosine", reduction)
+    meta = new_meta(seal_of(FakeEncoder()), "reduced", "cosine", reduction.entry())
     real_store.create(meta)
     search = ImageSearch(real_store.client, real_store.index, settings=settings)
     with pytest.raises(UsageError, match="index of whole vectors"):

@@ -174,7 +174,7 @@ def test_a_matrix_that_is_not_the_index_s_own_is_refused(reduction, harm):
 
 
 def test_meta_remembers_the_reduction_and_maps_the_dims_that_are_kept(reduction):
-    meta = new_meta(SEAL, "reduced", "cosine", reduction)
+    meta = new_meta(SEAL, "reduced", "cosine", reduction.entry())
     entry = meta.reduction
     assert entry is not None
     assert (entry.hash, entry.dims_kept) == (reduction.hash, KEPT)
@@ -192,7 +192,7 @@ def test_meta_of_other_profiles_has_no_reduction():
 
 
 def test_a_damaged_entry_is_told(reduction):
-    body = new_meta(SEAL, "reduced", "cosine", reduction).to_body()
+    body = new_meta(SEAL, "reduced", "cosine", reduction.entry()).to_body()
     body["reduction"] = {"hash": "x"}
     with pytest.raises(IndexConflict, match="damaged"):
         Meta.from_body(body, "i")
@@ -202,9 +202,9 @@ def test_profiles_and_samples_go_together(reduction):
     with pytest.raises(UsageError, match="--sample FROM"):
         new_meta(SEAL, "reduced", "cosine")
     with pytest.raises(UsageError, match="by cosine only"):
-        new_meta(SEAL, "reduced", "l2_norm", reduction)
+        new_meta(SEAL, "reduced", "l2_norm", reduction.entry())
     with pytest.raises(UsageError, match="takes no sample"):
-        new_meta(SEAL, "balanced", "cosine", reduction)
+        new_meta(SEAL, "balanced", "cosine", reduction.entry())
 
 
 def test_a_reduced_encoder_gives_whole_numbers_and_keeps_what_is_not_finite(reduction):
