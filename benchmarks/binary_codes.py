@@ -49,16 +49,18 @@ from report import arguments, report
 from starter_quality import opened
 from vectors import Vectors, add_vector_options, load_dataset, nearest, recall
 
-from es_imgsearch.code_queries import code_body
-from es_imgsearch.codes import CODE_FIELD, Coder, CodesEntry, fit_lsh, fit_sign
-from es_imgsearch.connection import connect
-from es_imgsearch.embed import load_encoder
-from es_imgsearch.evaluation.labels import read_labels
-from es_imgsearch.learned_codes import fit_learned, targets_of
-from es_imgsearch.mapping import VECTOR_FIELD, Seal, new_meta
-from es_imgsearch.queries import exact_body, knn_body
+from es_imgsearch.codes.coder import Coder, fit_learned, fit_lsh, fit_sign, targets_of
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.code_queries import code_body
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
+from es_imgsearch.elastic.queries import exact_body, knn_body
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.quality.labels import read_labels
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import remove_index
 
 LABELS = Path(__file__).parent / "labels" / "stamps.csv"

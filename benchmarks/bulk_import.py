@@ -28,16 +28,17 @@ from elasticsearch import helpers
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report
 
-from es_imgsearch.connection import new_client
-from es_imgsearch.exchange.columns import Origin, columns_of, values_of
-from es_imgsearch.exchange.files import open_writer
-from es_imgsearch.exchange.importing import ImportOptions, import_pictures
-from es_imgsearch.exchange.rows import Row
-from es_imgsearch.exchange.sending import Sender, ndjson_items, smile_items
-from es_imgsearch.mapping import VECTOR_FIELD, Seal, index_body, new_meta
+from es_imgsearch.elastic.client import new_client
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body, new_meta
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.files.columns import Origin, columns_of, values_of
+from es_imgsearch.files.formats import open_writer
+from es_imgsearch.manage.transfer.bulk_load import Sender, ndjson_items, smile_items
+from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
+from es_imgsearch.manage.transfer.rows import Row
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
 
 CHUNK = 1000

@@ -25,12 +25,14 @@ import elasticsearch
 import numpy as np
 
 from es_imgsearch import ImageSearch
-from es_imgsearch.connection import connect
-from es_imgsearch.mapping import Seal, new_meta
-from es_imgsearch.queries import knn_body, to_json
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.queries import knn_body, to_json
+from es_imgsearch.elastic.requests import search_request
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store, Write
-from es_imgsearch.talk import search_request
 from es_imgsearch.testing import remove_index
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -24,7 +24,7 @@ from copies import sources
 from report import arguments
 
 from es_imgsearch.embed.efficientnet_lite import load_efficientnet_lite0
-from es_imgsearch.embed.loading import package_folder
+from es_imgsearch.embed.weights import package_folder
 
 WEIGHTS = Path("models") / "efficientnet-lite0-57934424.pth"
 SIDE = 224

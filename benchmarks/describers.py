@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from es_imgsearch.waiting_threads import let_waiting_threads_sleep
+from es_imgsearch.cli import let_waiting_threads_sleep
 
 # As the command line has it.
 let_waiting_threads_sleep()
@@ -36,16 +36,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 from folder import make_pictures
 from report import arguments, report
 
-from es_imgsearch.connection import connect
-from es_imgsearch.describe import chosen_describers, load_describers, picture_describers
-from es_imgsearch.embed import load_encoder
-from es_imgsearch.indexer import Indexer, sync
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.roots import parse_roots, register_roots
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.describe.registry import chosen_describers, load_describers, picture_describers
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
+from es_imgsearch.watch.roots import parse_roots, register_roots
 
 INDEX = "bench-describers"
 OCR = "text_in_image"

@@ -26,15 +26,14 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report
 
-from es_imgsearch.embed import load_encoder
-from es_imgsearch.embed.exporting import exported
-from es_imgsearch.embed.exports import Exports
-from es_imgsearch.embed.loading import devices, least_cosine
-from es_imgsearch.embed.network import PICTURES, Network, Runner
 from es_imgsearch.embed.protocol import Pixels
-from es_imgsearch.embed.samples import picture_examples, sample_pictures
-from es_imgsearch.embed.torch_network import PictureNetwork, TorchRunner
-from es_imgsearch.pictures.preparation import Preparation
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.embed.runtime.network import Network, picture_examples, sample_pictures
+from es_imgsearch.embed.runtime.onnx import Exports, exported
+from es_imgsearch.embed.runtime.plan import PICTURES, Runner
+from es_imgsearch.embed.runtime.torch import PictureNetwork, TorchRunner
+from es_imgsearch.embed.weights import devices, least_cosine
+from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.settings import available_cores
 
 SIZE = 224

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import orjson
 from vectors import Vectors
 
-from es_imgsearch.connection import connect
-from es_imgsearch.mapping import VECTOR_FIELD, Seal, index_body, new_meta
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body, new_meta
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
 
 _CHUNK = 500

@@ -27,9 +27,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report
 
-from es_imgsearch.connection import connect
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
 
 INDEX = "bench-folder"

@@ -17,7 +17,7 @@ from report import arguments, report
 from timing import server_exact, server_search, timed
 from vectors import add_vector_options, load_dataset, nearest
 
-from es_imgsearch.tuning import tune
+from es_imgsearch.quality.tune import tune
 
 K = 10
 

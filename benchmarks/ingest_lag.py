@@ -22,19 +22,19 @@ import numpy as np
 import skimage
 from PIL import Image
 
-from es_imgsearch.connection import connect
-from es_imgsearch.daemon import Daemon
-from es_imgsearch.describe import load_describers
-from es_imgsearch.embed import load_encoder
-from es_imgsearch.embed.backend import run_for_pictures
-from es_imgsearch.indexer import Indexer
-from es_imgsearch.mapping import new_meta
+from es_imgsearch.describe.registry import load_describers
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.embed.runtime.select import run_for_pictures
+from es_imgsearch.pipeline.daemon import Daemon
+from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.records import image_id
-from es_imgsearch.roots import parse_roots, register_roots
-from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
+from es_imgsearch.watch.roots import parse_roots, register_roots
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report

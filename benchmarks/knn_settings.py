@@ -20,10 +20,10 @@ from filled_index import filled_index
 from report import arguments, report
 from vectors import add_vector_options, load_dataset, nearest
 
-from es_imgsearch.mapping import profile_names
-from es_imgsearch.queries import exact_body, knn_body
-from es_imgsearch.store import Store
-from es_imgsearch.tuned import Tuning
+from es_imgsearch.elastic.mapping import profile_names
+from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.elastic.queries import exact_body, knn_body
+from es_imgsearch.elastic.store import Store
 
 K = 10
 

@@ -20,8 +20,8 @@ from report import arguments, report
 from timing import Timed, climbed, server_exact, server_search, timed
 from vectors import add_vector_options, load_dataset, nearest
 
-from es_imgsearch.tuned import Tuning
-from es_imgsearch.tuning import tune
+from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.quality.tune import tune
 
 K = 10
 FEW, TUTORIAL_CANDIDATES = 5, 10

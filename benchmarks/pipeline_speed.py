@@ -40,7 +40,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from es_imgsearch.waiting_threads import let_waiting_threads_sleep
+from es_imgsearch.cli import let_waiting_threads_sleep
 
 # As the command line has it; and torch's threads that spin while they wait would count as CPU.
 let_waiting_threads_sleep()
@@ -51,15 +51,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 from photographs import write_photographs
 from report import arguments, report
 
-from es_imgsearch.connection import connect
-from es_imgsearch.describe import picture_describers
-from es_imgsearch.embed import Encoder, batch_size, load_encoder
-from es_imgsearch.embed.backend import run_for_pictures
-from es_imgsearch.pictures.preparation import Preparation
-from es_imgsearch.read import read_file
+from es_imgsearch.describe.registry import picture_describers
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.embed.runtime.network import batch_size
+from es_imgsearch.embed.runtime.select import run_for_pictures
+from es_imgsearch.read.file import read_file
+from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.read.workers import ReadPlan
 from es_imgsearch.settings import available_cores, load_settings
-from es_imgsearch.stages.workers import ReadPlan
-from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
 
 COMMAND = Path(sys.executable).with_name("es-imgsearch")

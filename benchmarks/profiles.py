@@ -32,14 +32,14 @@ from typing import Any
 import numpy as np
 import orjson
 
-from es_imgsearch.connection import connect
-from es_imgsearch.mapping import VECTOR_FIELD, Meta, Seal, index_body, new_meta, profile_names
-from es_imgsearch.originals import Originals
-from es_imgsearch.queries import exact_body, knn_body
-from es_imgsearch.reduction import SAMPLE_SIZE, Reduction, fit
-from es_imgsearch.search.reduced_vectors import ReducedVectors
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body, new_meta, profile_names
+from es_imgsearch.elastic.meta import Meta, Seal
+from es_imgsearch.elastic.queries import exact_body, knn_body
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.reduction import SAMPLE_SIZE, Reduction, fit
+from es_imgsearch.search.reduced import Originals, ReducedVectors
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report

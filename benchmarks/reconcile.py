@@ -23,14 +23,15 @@ import orjson
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report
 
-from es_imgsearch.connection import connect
-from es_imgsearch.mapping import Seal, new_meta
-from es_imgsearch.reconcile import differences, walk
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import Root, image_id
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
 from es_imgsearch.watch.excludes import Excludes
+from es_imgsearch.watch.reconcile import differences, walk
 
 INDEX = "bench-reconcile"
 PER_FOLDER = 1000

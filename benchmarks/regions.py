@@ -32,16 +32,17 @@ from copies import sources
 from report import arguments, report
 
 from es_imgsearch import ImageSearch
-from es_imgsearch.describe import load_describers
-from es_imgsearch.embed import load_encoder
-from es_imgsearch.indexer import Indexer, sync
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.regions import Grid
-from es_imgsearch.roots import parse_roots, register_roots
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.describe.registry import load_describers
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.sync import sync
+from es_imgsearch.records import Grid
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
+from es_imgsearch.watch.roots import parse_roots, register_roots
 
 INDEX = "bench-regions"
 RANDOM = np.random.default_rng(5)

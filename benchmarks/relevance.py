@@ -33,8 +33,9 @@ from report import arguments, report
 from starter_quality import opened, photographs
 
 import es_imgsearch
-from es_imgsearch.embed import load_encoder
-from es_imgsearch.evaluation.calibration import (
+from es_imgsearch.elastic.meta_entries import Curve
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.quality.calibrate import (
     Judged,
     Quality,
     cross_validated,
@@ -42,8 +43,8 @@ from es_imgsearch.evaluation.calibration import (
     judged_hits,
     quality,
 )
-from es_imgsearch.evaluation.labels import questions_of, read_labels
-from es_imgsearch.relevance import IMAGE, TEXT, Curve, encoder_key
+from es_imgsearch.quality.labels import questions_of, read_labels
+from es_imgsearch.search.relevance import IMAGE, TEXT, encoder_key
 
 LABELS = Path(__file__).parent / "labels" / "stamps.csv"
 CURVES = Path(es_imgsearch.__file__).parent / "relevance_curves.json"

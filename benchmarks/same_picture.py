@@ -5,7 +5,7 @@
 Makes 17 kinds of copies (copies.py) of scikit-image's photographs and, where STAMPS names the
 folder `usr/share/tuxpaint/stamps` of the Debian package tuxpaint-stamps-default (see
 starter_quality.py), of its animals and food.  Every copy is compared with every original, by the
-same rules as es_imgsearch.duplicates, without Elasticsearch:
+same rules as es_imgsearch.duplicates.find, without Elasticsearch:
 
     hash             pHash within SURE_RADIUS bits, upright
     hash, turned     the same, turned and mirrored as well
@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from es_imgsearch import duplicates
 from es_imgsearch.describe.hashes import perceptual_hash
-from es_imgsearch.duplicates.local_features import agreeing, corners
-from es_imgsearch.duplicates.turned_hashes import ALL_TURNS, BITS, turned_hash
-from es_imgsearch.embed import load_encoder
+from es_imgsearch.duplicates import find as duplicates
+from es_imgsearch.duplicates.corners import agreeing, corners
+from es_imgsearch.duplicates.hashes import ALL_TURNS, BITS, turned_hash
+from es_imgsearch.embed.registry import load_encoder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from copies import copies, sources

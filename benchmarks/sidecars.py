@@ -25,12 +25,14 @@ import orjson
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report
 
-from es_imgsearch.connection import new_client
 from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar, sidecar_fields
-from es_imgsearch.mapping import Seal, new_meta
+from es_imgsearch.elastic.client import new_client
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.pipeline.sidecar_changes import Sidecars
 from es_imgsearch.records import FileState, Root, image_id
-from es_imgsearch.sidecars import Sidecars
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import remove_index
 
 CHUNK = 1000

@@ -25,8 +25,8 @@ import skimage
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report
 
-from es_imgsearch.connection import new_client
-from es_imgsearch.store import Store
+from es_imgsearch.elastic.client import new_client
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.testing import remove_index
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"

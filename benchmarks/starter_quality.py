@@ -29,10 +29,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from es_imgsearch.embed import load_encoder, starter
-from es_imgsearch.embed.loading import unit
+from es_imgsearch.embed import starter
 from es_imgsearch.embed.minilm import MiniLM
-from es_imgsearch.pictures.preparation import Preparation
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.embed.weights import unit
+from es_imgsearch.read.preparation import Preparation
 
 FOLDERS = ("animals", "food")
 QUERIES = {

@@ -28,19 +28,13 @@ from report import arguments, report
 from sklearn.metrics import average_precision_score
 from starter_quality import opened
 
-from es_imgsearch.embed import load_encoder
 from es_imgsearch.embed.protocol import Vectors
-from es_imgsearch.evaluation.labels import questions_of, read_labels
-from es_imgsearch.relevance import IMAGE, foreign_moments, shipped_curves
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.quality.labels import questions_of, read_labels
+from es_imgsearch.search.relevance import IMAGE, foreign_moments, shipped_curves
 from es_imgsearch.tags.confusion_plot import plot_confusion
-from es_imgsearch.tags.head_training import labelled_facets, train
-from es_imgsearch.tags.training import (
-    NONE_OF_THEM,
-    TRAINED,
-    ZERO_SHOT,
-    facet_report,
-    with_labels,
-)
+from es_imgsearch.tags.fitting import labelled_facets, train
+from es_imgsearch.tags.train import NONE_OF_THEM, TRAINED, ZERO_SHOT, facet_report, with_labels
 from es_imgsearch.tags.vocabulary import default_vocabulary
 from es_imgsearch.tags.zero_shot import ZeroShot, empirical_null
 

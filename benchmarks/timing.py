@@ -12,9 +12,9 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 from vectors import Vectors, recall
 
-from es_imgsearch.queries import exact_body, knn_body
-from es_imgsearch.store import Store
-from es_imgsearch.tuned import Tuning
+from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.elastic.queries import exact_body, knn_body
+from es_imgsearch.elastic.store import Store
 
 Search = Callable[[npt.NDArray[np.float32]], Sequence[int]]
 

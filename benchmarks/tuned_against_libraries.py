@@ -22,7 +22,7 @@ from report import arguments, report
 from timing import climbed, server_exact, server_search, timed
 from vectors import add_vector_options, load_dataset, nearest
 
-from es_imgsearch.tuning import TUNED_KS, tune
+from es_imgsearch.quality.tune import TUNED_KS, tune
 
 K = 10
 

@@ -92,10 +92,10 @@ def drop(folder: Path) -> None:
 
 def wait_for(folder: Path, process: subprocess.Popen[bytes]) -> int:
     """Wait until every file of the folder is a picture or a failure of the index."""
-    from es_imgsearch.connection import connect
+    from es_imgsearch.elastic.client import connect
+    from es_imgsearch.elastic.store import Store
+    from es_imgsearch.manage.status import index_status
     from es_imgsearch.settings import load_settings
-    from es_imgsearch.status import index_status
-    from es_imgsearch.store import Store
 
     store = Store(connect(load_settings({"index": INDEX})), INDEX)
     wanted = sum(path.suffix in SUFFIXES for path in folder.iterdir())

@@ -10,10 +10,11 @@ from pathlib import Path
 import click
 from pydantic_core import PydanticUndefined
 
-from es_imgsearch import AsyncImageSearch, ImageSearch, errors, read, search
+from es_imgsearch import AsyncImageSearch, ImageSearch, errors
 from es_imgsearch.cli import main as command_line
-from es_imgsearch.mapping import load_profile, profile_names
-from es_imgsearch.resources import load_json
+from es_imgsearch.elastic.mapping import load_json, load_profile, profile_names
+from es_imgsearch.read import file as read
+from es_imgsearch.search import client as search
 from es_imgsearch.settings import ENVIRONMENT_PREFIX, SHARED_VARIABLES, Settings
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"

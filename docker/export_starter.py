@@ -8,10 +8,9 @@ The folder becomes what `cache_dir` may be.
 import sys
 from pathlib import Path
 
-from es_imgsearch.embed import load_encoder
-from es_imgsearch.embed.exporting import exported
-from es_imgsearch.embed.exports import Exports
-from es_imgsearch.embed.network import Movable
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.embed.runtime.network import Movable
+from es_imgsearch.embed.runtime.onnx import Exports, exported
 
 
 def main(folder: Path) -> None:

@@ -177,7 +177,7 @@ class RowInvalid(ImgSearchError):
 class ReadError(ImgSearchError):
     """A file could not become a picture.
 
-    `error_class` is one of a small, stable set of names (see `es_imgsearch.read`), stored in
+    `error_class` is one of a small, stable set of names (see `es_imgsearch.read.file`), stored in
     the failure document and counted in Kibana.
     """
 

@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 from PIL import ImageColor
 
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.generations import IndexInfo
+from es_imgsearch.elastic.listings import Stored
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body
+from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.naming import failures_alias, first_generation
+from es_imgsearch.elastic.requests import Request
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
-from es_imgsearch.generations import failures_alias, first_generation
-from es_imgsearch.mapping import VECTOR_FIELD, Meta, index_body
-from es_imgsearch.pictures.preparation import Preparation, fingerprint
-from es_imgsearch.records import Embedded, FileState, Region
-from es_imgsearch.regions import REGIONS_FIELD
-from es_imgsearch.store import IndexInfo, Store, Stored, Write
-from es_imgsearch.talk import Request
+from es_imgsearch.read.preparation import Preparation, fingerprint
+from es_imgsearch.records import REGIONS_FIELD, Embedded, FileState, Region
 
 _GRID = 4
 

@@ -15,14 +15,14 @@ from pytest_elasticsearch import factories
 from pytest_elasticsearch.executor import ElasticSearchExecutor
 from pytest_elasticsearch.factories import process
 
-from es_imgsearch.connection import connect
-from es_imgsearch.embed import load_encoder
-from es_imgsearch.embed.loading import package_folder
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.embed.weights import package_folder
 from es_imgsearch.settings import Settings, load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import FakeEncoder, MemoryStore, remove_index
 
 CHECKOUT = Path(__file__).resolve().parent.parent

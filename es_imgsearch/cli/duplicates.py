@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.shared import (
-    json_option,
-    open_store,
-    print_json,
-    print_line,
-    shown_path,
-    with_settings_options,
-)
+from es_imgsearch.cli.options import json_option, open_store, with_settings_options
+from es_imgsearch.cli.output import print_json, print_line, shown_path
 
 if TYPE_CHECKING:
     from es_imgsearch.duplicates.groups import Group
@@ -42,7 +36,7 @@ def duplicates(
 
     The largest of each group comes first.
     """
-    from es_imgsearch.duplicates import find_duplicates
+    from es_imgsearch.duplicates.find import find_duplicates
 
     found = find_duplicates(
         open_store(settings),

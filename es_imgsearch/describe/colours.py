@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from es_imgsearch.describe.shrunken import SHORTER_SIDE_PIXELS, shrunken
-from es_imgsearch.pictures.srgb import TRANSPARENT
+from es_imgsearch.describe.registry import SHORTER_SIDE_PIXELS, shrunken
+from es_imgsearch.records import TRANSPARENT
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from es_imgsearch.describe.shrunken import SHORTER_SIDE_PIXELS, shrink, shrunken
+from es_imgsearch.describe.registry import SHORTER_SIDE_PIXELS, shrink, shrunken
 
 _SIDE, _LOWEST = 32, 8
 

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 from PIL import ExifTags, Image
 
-from es_imgsearch.describe.written import MAPPING, written_fields
-from es_imgsearch.describe.xmp import xmp_properties
+from es_imgsearch.describe.authored_metadata import MAPPING, written_fields, xmp_properties
 
 # Where a file keeps IIM: a resource of Photoshop's (in JPEG), a tag of TIFF.
 _IIM_RESOURCE = 0x0404

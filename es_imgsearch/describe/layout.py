@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from es_imgsearch.describe.shrunken import shrink, shrunken
+from es_imgsearch.describe.registry import shrink, shrunken
 
 _CELLS = 3  # a side
 _HUES = 8

@@ -24,9 +24,14 @@ from typing import Any, BinaryIO, ClassVar, Final
 import orjson
 from PIL import Image
 
-from es_imgsearch.describe.written import MAPPING, MOST_KEYWORD, text_of, written_fields
-from es_imgsearch.describe.xmp import xmp_properties
-from es_imgsearch.pictures.decoding import utf8
+from es_imgsearch.describe.authored_metadata import (
+    MAPPING,
+    MOST_KEYWORD,
+    text_of,
+    written_fields,
+    xmp_properties,
+)
+from es_imgsearch.records import utf8
 
 TABLE: Final = "metadata.csv"
 _SUFFIXES: Final = (".xmp", ".json")

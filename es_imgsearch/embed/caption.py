@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from es_imgsearch.embed.loading import first_line, pick_device, quiet, unit, weights_hash
 from es_imgsearch.embed.model_folder import (
     ModelFolder,
     default_models_dir,
@@ -30,15 +29,17 @@ from es_imgsearch.embed.model_folder import (
     portable,
     split_pair,
 )
-from es_imgsearch.embed.sentences import FolderSentences, PackageSentences, Sentences
+from es_imgsearch.embed.text_encoders import FolderSentences, PackageSentences, Sentences
+from es_imgsearch.embed.weights import first_line, pick_device, quiet, unit, weights_hash
 from es_imgsearch.errors import EncoderUnknown, ModelUnavailable
-from es_imgsearch.pictures.preparation import Preparation, fingerprint
+from es_imgsearch.read.preparation import Preparation, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from es_imgsearch.embed.network import Network
     from es_imgsearch.embed.protocol import Pixels, Vectors
+    from es_imgsearch.embed.runtime.network import Network
+
 
 CAPTIONER: Final = "nlpconnect/vit-gpt2-image-captioning"
 FIELD: Final = "caption"

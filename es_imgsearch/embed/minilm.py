@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.embed.loading import unit
+from es_imgsearch.embed.weights import unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from es_imgsearch.embed.protocol import Vectors
+
 
 logger = logging.getLogger(__name__)
 

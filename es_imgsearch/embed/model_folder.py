@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from es_imgsearch.embed.loading import weights_hash
+from es_imgsearch.embed.weights import weights_hash
 from es_imgsearch.errors import ModelUnavailable
-from es_imgsearch.pictures.preparation import Preparation
+from es_imgsearch.read.preparation import Preparation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
 
 logger = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from es_imgsearch.errors import EncoderUnknown, ImgSearchError, ModelUnavailable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
 GROUP: Final = "es_imgsearch.encoders"
 
 # Takes what is not a registered name but a folder or a model's name on the hub.

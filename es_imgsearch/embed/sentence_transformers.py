@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from es_imgsearch.embed.loading import first_line, pick_device, quiet, unit, weights_hash
 from es_imgsearch.embed.model_folder import (
     ModelFolder,
     default_models_dir,
@@ -26,11 +25,12 @@ from es_imgsearch.embed.model_folder import (
     portable,
     split_pair,
 )
-from es_imgsearch.embed.network import PICTURES, Network
-from es_imgsearch.embed.samples import picture_examples
-from es_imgsearch.embed.text_model import TextModel
+from es_imgsearch.embed.runtime.network import Network, picture_examples
+from es_imgsearch.embed.runtime.plan import PICTURES
+from es_imgsearch.embed.runtime.text_model import TextModel
+from es_imgsearch.embed.weights import first_line, pick_device, quiet, unit, weights_hash
 from es_imgsearch.errors import ModelUnavailable, TextUnsupported
-from es_imgsearch.pictures.preparation import Preparation, fingerprint
+from es_imgsearch.read.preparation import Preparation, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import torch
 
     from es_imgsearch.embed.protocol import Pixels, Vectors
+
 
 CLIP_PICTURES: Final = "clip-ViT-B-32"
 CLIP_TEXTS: Final = "clip-ViT-B-32-multilingual-v1"
@@ -191,7 +192,7 @@ class SentenceTransformersEncoder:
         return self._picture_network.batch_size
 
     def _picture_module(self) -> torch.nn.Module:
-        from es_imgsearch.embed.torch_network import PictureNetwork
+        from es_imgsearch.embed.runtime.torch import PictureNetwork
 
         return PictureNetwork(
             self._picture_model,

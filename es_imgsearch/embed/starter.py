@@ -32,12 +32,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from es_imgsearch.embed.loading import package_folder, unit, weights_hash
 from es_imgsearch.embed.minilm import DIMS, MiniLM
-from es_imgsearch.embed.network import PICTURES, Network
-from es_imgsearch.embed.samples import picture_examples
+from es_imgsearch.embed.runtime.network import Network, picture_examples
+from es_imgsearch.embed.runtime.plan import PICTURES
+from es_imgsearch.embed.weights import package_folder, unit, weights_hash
 from es_imgsearch.errors import EncoderUnknown
-from es_imgsearch.pictures.preparation import Preparation, fingerprint
+from es_imgsearch.read.preparation import Preparation, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import torch
 
     from es_imgsearch.embed.protocol import Pixels, Vectors
+
 
 CLASS_VECTORS: Final = Path(__file__).with_name("starter_classes.npy")
 
@@ -152,7 +153,7 @@ class Starter:
 
     def _load_classifier(self) -> torch.nn.Module:
         from es_imgsearch.embed.efficientnet_lite import load_efficientnet_lite0
-        from es_imgsearch.embed.torch_network import PictureNetwork
+        from es_imgsearch.embed.runtime.torch import PictureNetwork
 
         return PictureNetwork(
             load_efficientnet_lite0(self._classifier_file),

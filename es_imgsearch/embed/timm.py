@@ -31,17 +31,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from es_imgsearch.embed.loading import first_line, unit, weights_hash
 from es_imgsearch.embed.model_folder import default_models_dir, find_folder
-from es_imgsearch.embed.network import PICTURES, Network
-from es_imgsearch.embed.samples import picture_examples
+from es_imgsearch.embed.runtime.network import Network, picture_examples
+from es_imgsearch.embed.runtime.plan import PICTURES
+from es_imgsearch.embed.weights import first_line, unit, weights_hash
 from es_imgsearch.errors import EncoderUnknown, ModelUnavailable, TextUnsupported
-from es_imgsearch.pictures.preparation import Preparation, fingerprint
+from es_imgsearch.read.preparation import Preparation, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from es_imgsearch.embed.protocol import Pixels, Vectors
+
 
 _TORCHVISION: Final = "tv_in1k"
 _LOGITS: Final = "/logits"
@@ -255,7 +256,7 @@ class Timm:
 
     def _load(self) -> Any:
         """A torch module from pictures (n, height, width, 3) to (n, dims)."""
-        from es_imgsearch.embed.torch_network import PictureNetwork
+        from es_imgsearch.embed.runtime.torch import PictureNetwork
 
         # It warns of Inception's second classifier, which serves training only.
         timms_logger = logging.getLogger("timm")

@@ -17,19 +17,25 @@ from typing import Any, Final
 
 import orjson
 
+from es_imgsearch.elastic.mapping import load_json
 from es_imgsearch.errors import KibanaFileInvalid
-from es_imgsearch.kibana.fields import NUMBERS, Types
 from es_imgsearch.kibana.objects import (
     CORE_VERSION,
     GRID_COLUMNS,
+    NUMBERS,
     RECORDS,
     SEARCH_SOURCE,
     TYPE_VERSIONS,
     Object,
+    Types,
+    control_reference,
+    fields_in,
+    query_problems,
+    reference_names,
+    search_source,
+    unfit,
+    unknown,
 )
-from es_imgsearch.kibana.references import control_reference, reference_names, search_source
-from es_imgsearch.kibana.used_fields import fields_in, query_problems, unfit, unknown
-from es_imgsearch.resources import load_json
 
 # Types with values that stand in columns of their own, by which documents are grouped and sorted.
 _VALUES: Final = NUMBERS | frozenset({"keyword", "boolean", "ip", "date"})

@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
+from es_imgsearch.elastic.mapping import folder
 from es_imgsearch.errors import KibanaSourceInvalid
-from es_imgsearch.resources import folder
 
 KINDS = ("data_views", "discover", "lens", "vega", "dashboards")
 INLINED = "inlined"

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from es_imgsearch.records import Box
-    from es_imgsearch.search.query_picture import QueryPicture
+    from es_imgsearch.search.query import QueryPicture
+
 
 # A line each; who wants more asks for them.
 _LINES_SHOWN = 20

@@ -8,13 +8,14 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from es_imgsearch.errors import ImgSearchError
-from es_imgsearch.search.query_picture import open_query_picture
+from es_imgsearch.search.query import open_query_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from es_imgsearch.search.sheet import ShownHit
+
 
 # A notebook keeps its outputs: 24 pictures of at most 160 pixels are about 150 kB of HTML, and
 # decoding them takes about a second.

@@ -9,9 +9,9 @@ from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 
+from es_imgsearch.elastic.queries import check_k, check_whole
 from es_imgsearch.errors import UsageError
-from es_imgsearch.filters import Filters
-from es_imgsearch.queries import check_k, check_whole
+from es_imgsearch.search.filters import Filters
 
 Mode = Literal["vector", "text", "hybrid"]
 _MODES = get_args(Mode)

@@ -14,13 +14,13 @@ from typing import Any
 
 import orjson
 
+from es_imgsearch.elastic.mapping import searches_alias, searches_body, template_body
+from es_imgsearch.elastic.requests import JSON, Request, Talk
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexMissing, StoreDenied, StoreError
-from es_imgsearch.mapping import searches_alias, searches_body, template_body
-from es_imgsearch.search.asked import StoredPicture, Term, is_vector
-from es_imgsearch.search.found import Asked
 from es_imgsearch.search.hits import Hits
-from es_imgsearch.store import Store
-from es_imgsearch.talk import JSON, Request, Talk
+from es_imgsearch.search.query import StoredPicture, Term, is_vector
+from es_imgsearch.search.results import Asked
 
 logger = logging.getLogger(__name__)
 

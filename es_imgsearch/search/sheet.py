@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
 
+from es_imgsearch.elastic.queries import check_whole
 from es_imgsearch.errors import ImgSearchError, UsageError
-from es_imgsearch.queries import check_whole
-from es_imgsearch.search.query_picture import open_query_picture
+from es_imgsearch.search.query import open_query_picture
 
 if TYPE_CHECKING:
-    from es_imgsearch.search.query_picture import QueryPicture
+    from es_imgsearch.search.query import QueryPicture
+
 
 _CELL = 180
 _CAPTION = 40

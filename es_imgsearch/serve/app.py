@@ -11,7 +11,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, JSONResponse
 
 from es_imgsearch.errors import ImageMissing, ImgSearchError, IndexMissing, ReadError
-from es_imgsearch.serve.pictures import Pictures
+from es_imgsearch.serve.thumbnails import Pictures
 
 # What is behind an id changes when its file does; a browser asks again after this and is told
 # in a few bytes that nothing changed.

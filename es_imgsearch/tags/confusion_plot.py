@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.tags.training import NONE_OF_THEM, FacetReport
-from es_imgsearch.tuning.recall_plot import check_can_plot
+from es_imgsearch.quality.plots import check_can_plot
+from es_imgsearch.tags.train import NONE_OF_THEM, FacetReport
 
 # Inches: a label takes this much, and its name what a long word needs.
 _CELL, _NAMES, _LEAST = 0.28, 2.2, 2.0

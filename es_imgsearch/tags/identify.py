@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from es_imgsearch.embed.output import query_vectors
+from es_imgsearch.embed.index_encoder import writing_encoder
+from es_imgsearch.embed.protocol import query_vectors
 from es_imgsearch.errors import UsageError
-from es_imgsearch.sealing import writing_encoder
-from es_imgsearch.search.query_picture import Box, QueryPicture, open_query_picture
-from es_imgsearch.tags import LEAST_SCORE, Tagger, tagger_of
+from es_imgsearch.search.query import Box, QueryPicture, open_query_picture
+from es_imgsearch.tags.describer import LEAST_SCORE, Tagger, tagger_of
 
 if TYPE_CHECKING:
-    from es_imgsearch.search import ImageSearch
+    from es_imgsearch.search.client import ImageSearch
     from es_imgsearch.search.hits import Hit
+
 
 UNKNOWN: Final = "unknown"
 # Fields that name what is on a picture, the most specific first.

@@ -30,7 +30,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.relevance import MIN_BACKGROUND, Curve, Floats
+from es_imgsearch.elastic.meta_entries import Curve
+from es_imgsearch.search.relevance import MIN_BACKGROUND, Floats
 from es_imgsearch.tags.vocabulary import ONE, Facet, Vocabulary
 
 Bools = npt.NDArray[np.bool_]

@@ -24,6 +24,7 @@ from es_imgsearch.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+
 # Hidden names (a leading dot) are excluded as well.  What network storage, desktops and
 # version tools put beside pictures:
 DEFAULT_NAMES: Final = frozenset(

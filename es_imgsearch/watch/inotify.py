@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 logger = logging.getLogger(__name__)
 
 # The kernel's ABI (include/uapi/linux/inotify.h), so that this module imports anywhere.

@@ -16,10 +16,11 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from es_imgsearch.records import FileState, Root
-from es_imgsearch.watch import Hint, HintKind
+from es_imgsearch.watch.watcher import Hint, HintKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
 
 _Key = tuple[Root, str]
 

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from es_imgsearch.connection import connect
-from es_imgsearch.filters import filter_clauses
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.queries import exact_body, knn_body
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.elastic.queries import exact_body, knn_body
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, remove_index
-from es_imgsearch.tuned import Tuning
 
 Document = dict[str, Any]
 

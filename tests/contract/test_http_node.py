@@ -12,11 +12,11 @@ import elastic_transport
 import pytest
 from elastic_transport import NodeConfig
 
-from es_imgsearch.connection import connect
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.http_node import HttpNode
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import StoreUnreachable
-from es_imgsearch.http_node import HttpNode
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store
 
 ANSWER = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nWarning: one\r\nWarning: two\r\n"

@@ -9,23 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from es_imgsearch import creation, queries
 from es_imgsearch.describe.colours import Colours
 from es_imgsearch.describe.exif import Exif
 from es_imgsearch.describe.sidecar import Sidecar
-from es_imgsearch.errors import ImageMissing, StoreRejected
-from es_imgsearch.mapping import (
+from es_imgsearch.elastic import queries
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import (
     SIMILARITIES,
     VECTOR_FIELD,
-    Seal,
     failures_body,
     index_body,
+    load_json,
     new_meta,
     profile_names,
 )
-from es_imgsearch.resources import load_json
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import ImageMissing, StoreRejected
+from es_imgsearch.manage import init as creation
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import remove_index
 
 DIMS = 64

@@ -17,10 +17,15 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from es_imgsearch import AsyncImageSearch, ImageSearch, StoredPicture
-from es_imgsearch.answers import answers_of
 from es_imgsearch.cli import main
-from es_imgsearch.connection import connect
 from es_imgsearch.describe.layout import colour_vector
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import index_body, new_meta
+from es_imgsearch.elastic.queries import to_msearch
+from es_imgsearch.elastic.requests import answers_of, msearch_request
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Vectors
 from es_imgsearch.errors import (
     ImageMissing,
@@ -31,17 +36,12 @@ from es_imgsearch.errors import (
     TextUnsupported,
     UsageError,
 )
-from es_imgsearch.mapping import index_body, new_meta
-from es_imgsearch.queries import to_msearch
 from es_imgsearch.records import Root
-from es_imgsearch.roots import register_roots
-from es_imgsearch.sealing import seal_of
 from es_imgsearch.search.hits import Hits
-from es_imgsearch.search.knowledge import Known
+from es_imgsearch.search.index_state import Known
 from es_imgsearch.settings import Settings, load_settings
-from es_imgsearch.store import Store, Write
-from es_imgsearch.talk import msearch_request
 from es_imgsearch.testing import FakeEncoder, remove_index
+from es_imgsearch.watch.roots import register_roots
 
 COUNT = 300
 RANDOM = np.random.default_rng(7)

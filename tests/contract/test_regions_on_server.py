@@ -10,14 +10,15 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from es_imgsearch import ImageSearch
-from es_imgsearch.connection import connect
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import UsageError
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.regions import Grid
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.records import Grid
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.settings import Settings, load_settings
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, remove_index
 
 COUNT, TILES = 200, 5

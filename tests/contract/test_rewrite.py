@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from es_imgsearch.errors import IndexConflict, StoreBusy
-from es_imgsearch.generations import pinned_alias
-from es_imgsearch.kept_reduction import keep_reduction
-from es_imgsearch.mapping import (
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import (
     SIMILARITIES,
     VECTOR_FIELD,
-    Seal,
     failures_body,
     index_body,
     new_meta,
     profile_names,
     reduction_alias,
 )
-from es_imgsearch.reduction import Reduction, fit
-from es_imgsearch.regions import Grid
-from es_imgsearch.store import Store, Write
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.naming import pinned_alias
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.reduction import Reduction, fit, keep_reduction
+from es_imgsearch.errors import IndexConflict, StoreBusy
+from es_imgsearch.records import Grid
 from es_imgsearch.testing import remove_index
 
 DIMS, COUNT = 64, 40

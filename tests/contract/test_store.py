@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexMissing, StoreRejected
 from es_imgsearch.records import FileState
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
 AnyStore = MemoryStore | Store

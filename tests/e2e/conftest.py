@@ -8,8 +8,8 @@ import pytest
 from house import House
 from other_encoders import LOADERS, encoders_by_name
 
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import FakeEncoder
 
 

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from es_imgsearch.connection import connect
-from es_imgsearch.daemon import Daemon
-from es_imgsearch.describe import load_describers
-from es_imgsearch.indexer import Indexer
-from es_imgsearch.mapping import VECTOR_FIELD, new_meta
+from es_imgsearch.describe.registry import load_describers
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.pipeline.daemon import Daemon
+from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.records import stored_path
-from es_imgsearch.roots import parse_roots, register_roots
-from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.watch.roots import parse_roots, register_roots
 
 PATIENCE_SECONDS = 40.0
 

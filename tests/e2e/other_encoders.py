@@ -8,7 +8,7 @@ from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.testing import FakeEncoder
 
 # Modules that load encoders by name.
-LOADERS = ("creation", "sealing")
+LOADERS = ("manage.init", "embed.index_encoder")
 
 
 class OtherEncoder(FakeEncoder):

@@ -13,10 +13,10 @@ from typing import Any
 
 from other_encoders import LOADERS, encoders_by_name
 
-from es_imgsearch.connection import connect
-from es_imgsearch.migration import reindex
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.manage.reindex import reindex
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 
 BATCHES = 2
 GIVEN = {"read_workers": 1, "batch_size": 5, "queue_size": 10, "encoder": "twin"}

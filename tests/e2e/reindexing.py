@@ -9,11 +9,12 @@ from house import House
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
-from es_imgsearch.indexer import sync
-from es_imgsearch.migration import Migrated, reindex
-from es_imgsearch.migration.next_generation import Wanted
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.manage.reindex import reindex
+from es_imgsearch.manage.reindex.run import Migrated
+from es_imgsearch.manage.reindex.target import Wanted
+from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
-from es_imgsearch.store import Store
 
 
 class Killed(BaseException):

@@ -18,12 +18,12 @@ from house import PATIENCE_SECONDS, House, compare_again, described, until
 from port_for import get_port
 from server_process import ServerProcess
 
-from es_imgsearch.connection import connect
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.mapping import index_body, new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import ImgSearchError, StoreBusy
-from es_imgsearch.mapping import index_body, new_meta
-from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings, load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import FakeEncoder
 
 START_SECONDS = 180.0

@@ -15,23 +15,25 @@ from house import House, until
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
-from es_imgsearch.code_training import train_codes
-from es_imgsearch.codes import CODE_FIELD, Coder
-from es_imgsearch.coding import CodeFollower, apply_codes
+from es_imgsearch.codes.apply import CodeFollower, apply_codes
+from es_imgsearch.codes.coder import Coder
+from es_imgsearch.codes.storage import load_coder
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, codes_alias, new_meta
+from es_imgsearch.elastic.meta_entries import CODE_FIELD
+from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.embed.reduction import fit
 from es_imgsearch.errors import GenerationSwitched, IndexConflict, LabelsInvalid, UsageError
-from es_imgsearch.evaluation.labels import Labels, questions_of
-from es_imgsearch.exchange.exporting import export_pictures
-from es_imgsearch.exchange.importing import ImportOptions, import_pictures
-from es_imgsearch.kept_coder import load_coder
-from es_imgsearch.mapping import VECTOR_FIELD, codes_alias, new_meta
-from es_imgsearch.queries import vector_of
+from es_imgsearch.manage.status import index_status
+from es_imgsearch.manage.transfer.export import export_pictures
+from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
+from es_imgsearch.quality.code_training import train_codes
+from es_imgsearch.quality.labels import Labels, questions_of
 from es_imgsearch.records import image_id
-from es_imgsearch.reduction import fit
-from es_imgsearch.sealing import seal_of
-from es_imgsearch.search import StoredPicture
+from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.settings import Settings
-from es_imgsearch.status import index_status
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, remove_index
 
 DIMS, COUNT, KINDS = FakeEncoder.dims, 300, 6

@@ -30,10 +30,10 @@ from port_for import get_port
 from secured import CHECKOUT, PASSWORD, Secured
 
 from es_imgsearch.cli import main
-from es_imgsearch.connection import connect
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImgSearchError, StoreDenied
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 
 DOCKER = CHECKOUT / "docker"
 EXPORTS = Path(os.environ["ES_IMGSEARCH_CACHE_DIR"])

@@ -19,13 +19,14 @@ import pytest
 from house import PATIENCE_SECONDS, House, Proxy, Running, compare_again, paint, pixels, until
 from PIL import Image
 
-from es_imgsearch.indexer import sync
-from es_imgsearch.mapping import Meta
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.manage.status import index_status
+from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
-from es_imgsearch.roots import release_root
 from es_imgsearch.settings import Settings
-from es_imgsearch.status import index_status
-from es_imgsearch.store import Store, Write
+from es_imgsearch.watch.roots import release_root
 
 QUICK = {"poll_seconds": 0.3}
 MakeHouse = Callable[..., House]

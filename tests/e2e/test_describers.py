@@ -19,12 +19,13 @@ from test_iptc import OF_XMP, XMP
 from text_samples import chinese, written_on
 
 from es_imgsearch import ImageSearch
-from es_imgsearch.daemon import Daemon
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import SettingsError
-from es_imgsearch.indexer import Indexer, sync
+from es_imgsearch.pipeline.daemon import Daemon
+from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import Change, image_id
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store
 
 COMMAND = Path(sys.executable).with_name("es-imgsearch")
 

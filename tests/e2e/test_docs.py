@@ -15,10 +15,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 from es_imgsearch.cli import main
-from es_imgsearch.describe import VectorSpace
-from es_imgsearch.describe.by_vector import VectorDescribers
-from es_imgsearch.mapping import Seal, new_meta
-from es_imgsearch.store import Store
+from es_imgsearch.describe.fields import VectorDescribers
+from es_imgsearch.describe.registry import VectorSpace
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.testing import FakeEncoder
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -14,23 +14,26 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image, ImageEnhance, ImageOps
 
-from es_imgsearch import duplicates
 from es_imgsearch.cli import main
-from es_imgsearch.describe import picture_describers
 from es_imgsearch.describe.layout import colour_vector
-from es_imgsearch.documents import picture_document
-from es_imgsearch.duplicates import find_duplicates, neighbours
+from es_imgsearch.describe.registry import picture_describers
+from es_imgsearch.duplicates import candidates as neighbours
+from es_imgsearch.duplicates import find as duplicates
+from es_imgsearch.duplicates.find import find_duplicates
 from es_imgsearch.duplicates.groups import Group
-from es_imgsearch.duplicates.turned_hashes import ALL_TURNS, hamming, turned_hash
+from es_imgsearch.duplicates.hashes import ALL_TURNS, hamming, turned_hash
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import ImageMissing, LibraryMissing
-from es_imgsearch.mapping import VECTOR_FIELD, Seal, new_meta
-from es_imgsearch.read import read_file
+from es_imgsearch.read.file import read_file
 from es_imgsearch.records import Change, Embedded, Picture, Root
-from es_imgsearch.roots import register_roots
-from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.watch.roots import register_roots
+from es_imgsearch.write.documents import picture_document
 
 DIMS = 64
 MAX_PIXELS = 10**8

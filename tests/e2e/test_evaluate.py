@@ -12,13 +12,14 @@ from PIL import Image
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import LabelsInvalid, TextUnsupported, UsageError
-from es_imgsearch.evaluation import compare, evaluate
-from es_imgsearch.evaluation.labels import Labels, Question, questions_of
-from es_imgsearch.mapping import VECTOR_FIELD, new_meta
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.quality.evaluate import compare, evaluate
+from es_imgsearch.quality.labels import Labels, Question, questions_of
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder
 
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple")

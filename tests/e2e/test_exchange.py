@@ -17,8 +17,17 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from es_imgsearch import smile
 from es_imgsearch.cli import main
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
+from es_imgsearch.elastic.region_queries import (
+    box_of,
+    exact_region_body,
+    region_hits,
+    region_knn_body,
+)
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import (
     EncoderMismatch,
     ExchangeFileInvalid,
@@ -29,19 +38,16 @@ from es_imgsearch.errors import (
     StoreUnreachable,
     UsageError,
 )
-from es_imgsearch.exchange.exporting import export_pictures
-from es_imgsearch.exchange.importing import Imported, ImportOptions, import_pictures
-from es_imgsearch.exchange.rows import BadRow
-from es_imgsearch.indexer import Indexer, sync
-from es_imgsearch.mapping import VECTOR_FIELD, new_meta
-from es_imgsearch.records import FileState, Root, image_id
-from es_imgsearch.region_queries import box_of, exact_region_body, region_hits, region_knn_body
-from es_imgsearch.regions import REGION_VECTOR, Grid
-from es_imgsearch.roots import register_roots
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.manage.transfer.export import export_pictures
+from es_imgsearch.manage.transfer.importing import Imported, ImportOptions, import_pictures
+from es_imgsearch.manage.transfer.rows import BadRow
+from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.sync import sync
+from es_imgsearch.records import REGION_VECTOR, FileState, Grid, Root, image_id
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, remove_index
+from es_imgsearch.watch.roots import register_roots
+from es_imgsearch.write import smile
 
 DIMS = FakeEncoder.dims
 SUFFIXES = ["parquet", "h5"]
@@ -119,7 +125,7 @@ def new_index(settings: Settings):
 
     def make() -> tuple[Store, Settings]:
         given = settings.model_copy(update={"index": f"{settings.index}-{len(made)}"})
-        from es_imgsearch.connection import connect
+        from es_imgsearch.elastic.client import connect
 
         made.append(Store(connect(given), given.index))
         return made[-1], given
@@ -178,7 +184,7 @@ def test_what_is_imported_is_what_was_exported(
 def test_exported_pages_are_the_whole_index_in_its_order(
     full_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("es_imgsearch.exchange.exporting._PAGE_FLOATS", 7 * (DIMS + 108))
+    monkeypatch.setattr("es_imgsearch.manage.transfer.export._PAGE_FLOATS", 7 * (DIMS + 108))
     path = tmp_path / "all.parquet"
     export_pictures(full_store, path)
     assert pq.ParquetFile(path).num_row_groups >= 4
@@ -206,7 +212,7 @@ def test_fields_and_filters_choose_columns_and_rows(full_store: Store, tmp_path:
 def test_an_export_waits_while_elasticsearch_is_away(
     full_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("es_imgsearch.exchange.exporting._PAGE_FLOATS", 7 * (DIMS + 108))
+    monkeypatch.setattr("es_imgsearch.manage.transfer.export._PAGE_FLOATS", 7 * (DIMS + 108))
     answers = Store.page
     asked = 0
 
@@ -286,8 +292,8 @@ def test_an_imported_index_finds_crops_as_the_exported_one_does(
 ):
     """In several pages and bulks, loaded flat; document by document, and by a search."""
     floats = DIMS * (1 + GRID.count) + 108
-    monkeypatch.setattr("es_imgsearch.exchange.exporting._PAGE_FLOATS", 13 * floats)
-    monkeypatch.setattr("es_imgsearch.exchange.importing._LARGEST_BULK", 7)
+    monkeypatch.setattr("es_imgsearch.manage.transfer.export._PAGE_FLOATS", 13 * floats)
+    monkeypatch.setattr("es_imgsearch.manage.transfer.importing._LARGEST_BULK", 7)
     path = tmp_path / f"all.{suffix}"
     assert export_pictures(tiled_store, path) == 40
     store, settings = new_index()
@@ -759,7 +765,7 @@ def test_a_refused_first_row_is_told_once_and_keeps_no_graph_away(
 def test_an_interrupted_load_is_seen_and_completed_by_the_next(
     full_store: Store, new_index: MakeIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("es_imgsearch.exchange.importing._LARGEST_BULK", 5)
+    monkeypatch.setattr("es_imgsearch.manage.transfer.importing._LARGEST_BULK", 5)
     path = tmp_path / "x.parquet"
     export_pictures(full_store, path)
     store, settings = new_index()

@@ -12,8 +12,8 @@ from reindexing import ids_on_disk, ids_served, run, synced, to
 from tiny_models import make_clip
 
 from es_imgsearch.cli import main
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import EncodersFailed
-from es_imgsearch.store import Store
 from es_imgsearch.testing import FakeEncoder
 
 WORDS = "OSError: weights.bin ends too early"

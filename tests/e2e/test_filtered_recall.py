@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from es_imgsearch.connection import connect
-from es_imgsearch.filters import filter_clauses
-from es_imgsearch.mapping import VECTOR_FIELD, Seal, index_body, new_meta
-from es_imgsearch.queries import knn_body
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body, new_meta
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.meta_entries import TunedK, Tuning
+from es_imgsearch.elastic.queries import knn_body
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import remove_index
-from es_imgsearch.tuned import TunedK, Tuning
 
 DIMS = 64
 COUNT = 3000

@@ -24,21 +24,17 @@ from kibana_queries import (
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import new_meta, searches_alias
+from es_imgsearch.elastic.naming import failures_alias
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.generations import failures_alias
+from es_imgsearch.kibana.build import builder_for, ready_queries, saved_query, types_of
 from es_imgsearch.kibana.check import check, parse_ndjson
-from es_imgsearch.kibana.index_objects import (
-    builder_for,
-    ready_queries,
-    saved_query,
-    types_of,
-)
 from es_imgsearch.kibana.objects import to_ndjson
-from es_imgsearch.mapping import new_meta, searches_alias
-from es_imgsearch.sealing import seal_of
 from es_imgsearch.search.search_log import make_searches
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, remove_index
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -49,7 +45,7 @@ NOW = datetime.now(tz=UTC)
 @pytest.fixture(scope="module")
 def shelf(es_url: str) -> Iterator[tuple[Store, Settings]]:
     """An index with every field, failures and searches, which the tests only read."""
-    from es_imgsearch.connection import connect
+    from es_imgsearch.elastic.client import connect
     from es_imgsearch.settings import load_settings
 
     settings = load_settings({"es_url": es_url, "index": "t-kibana-shelf"})

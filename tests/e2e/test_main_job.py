@@ -15,7 +15,8 @@ from PIL import Image
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
-from es_imgsearch.connection import connect
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import (
     EncoderMismatch,
@@ -26,7 +27,6 @@ from es_imgsearch.errors import (
 )
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import FakeEncoder, remove_index
 
 QUERIES = {

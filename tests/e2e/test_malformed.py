@@ -13,10 +13,10 @@ import picture_samples as samples
 import pytest
 from house import House, Running, compare_again, until
 
-from es_imgsearch import read
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.read import file as read
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store
 
 FILES = 500
 SECONDS = 90.0

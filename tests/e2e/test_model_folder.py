@@ -11,7 +11,7 @@ from house import paint
 from tiny_models import make_clip
 
 from es_imgsearch.cli import main
-from es_imgsearch.store import Store
+from es_imgsearch.elastic.store import Store
 
 
 @pytest.mark.usefixtures("no_hub")

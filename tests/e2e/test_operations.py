@@ -15,18 +15,20 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from es_imgsearch.cli import main
-from es_imgsearch.cli.shared import shown_path
+from es_imgsearch.cli.output import shown_path
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import RootError, SettingsError, StoreUnreachable
-from es_imgsearch.indexer import Indexer, sync
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.metrics import MetricsServer
+from es_imgsearch.manage.verify import verify
+from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.metrics import MetricsServer
+from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import Root, image_id
-from es_imgsearch.roots import parse_roots, register_roots, release_root
-from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder
-from es_imgsearch.verify import verify
+from es_imgsearch.watch.roots import parse_roots, register_roots, release_root
 
 
 @pytest.fixture
@@ -292,7 +294,7 @@ def test_metrics_and_health_tell_what_the_daemon_does(indexer: Indexer, monkeypa
         assert (status, json.loads(text)["status"]) == (200, "ok")
         indexer.outage.begins(StoreUnreachable("away"))
         assert get(server.port, "/healthz")[0] == 200, "a short outage is waited out"
-        monkeypatch.setattr("es_imgsearch.metrics._UNHEALTHY_SECONDS", 0.0)
+        monkeypatch.setattr("es_imgsearch.pipeline.metrics._UNHEALTHY_SECONDS", 0.0)
         status, text = get(server.port, "/healthz")
         assert (status, json.loads(text)["status"]) == (503, "failing")
         assert get(server.port, "/")[0] == 404

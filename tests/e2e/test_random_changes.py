@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store
 
 EXAMPLES = int(os.environ.get("IMGSEARCH_TEST_EXAMPLES", "5"))
 STEPS = int(os.environ.get("IMGSEARCH_TEST_STEPS", "20"))

@@ -12,34 +12,30 @@ import pytest
 from click.testing import CliRunner
 from house import described, paint, pixels
 
-from es_imgsearch.background import Sampled, background_of, store_background
 from es_imgsearch.cli import main
-from es_imgsearch.creation import create_index
-from es_imgsearch.errors import (
-    EncoderMismatch,
-    IndexConflict,
-    NotCalibrated,
-    UsageError,
-)
-from es_imgsearch.evaluation.labels import Labels
-from es_imgsearch.exchange.exporting import export_pictures
-from es_imgsearch.exchange.importing import ImportOptions, import_pictures
-from es_imgsearch.indexer import Indexer, sync
-from es_imgsearch.kept_reduction import load_reduction
-from es_imgsearch.mapping import VECTOR_FIELD, background_alias, new_meta, reduction_alias
-from es_imgsearch.originals import remember_imported, remember_originals
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta, reduction_alias
+from es_imgsearch.elastic.requests import converse
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of, writing_encoder
+from es_imgsearch.embed.reduction import Reduction, load_reduction
+from es_imgsearch.errors import EncoderMismatch, IndexConflict, NotCalibrated, UsageError
+from es_imgsearch.manage.init import create_index
+from es_imgsearch.manage.status import index_status
+from es_imgsearch.manage.transfer.export import export_pictures
+from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
+from es_imgsearch.manage.verify import verify
+from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.sync import sync
+from es_imgsearch.quality.labels import Labels
 from es_imgsearch.records import image_id
-from es_imgsearch.reduction import Reduction
-from es_imgsearch.roots import parse_roots, register_roots
-from es_imgsearch.sealing import seal_of, writing_encoder
-from es_imgsearch.search import ImageSearch
+from es_imgsearch.search.client import ImageSearch
+from es_imgsearch.search.reduced import remember_imported, remember_originals
+from es_imgsearch.search.relevance import Sampled, background_of, store_background
 from es_imgsearch.settings import Settings
-from es_imgsearch.status import index_status
-from es_imgsearch.store import Store, Write
-from es_imgsearch.tags.training import TRAINED, ZERO_SHOT, evaluate_tags
-from es_imgsearch.talk import converse
+from es_imgsearch.tags.train import TRAINED, ZERO_SHOT, evaluate_tags
 from es_imgsearch.testing import FakeEncoder, remove_index
-from es_imgsearch.verify import verify
+from es_imgsearch.watch.roots import parse_roots, register_roots
 
 DIMS, KEPT, COUNT = FakeEncoder.dims, 12, 400
 
@@ -280,7 +276,7 @@ def test_every_shape_of_search_works_on_whole_vectors(filled, settings, original
     similar = search.similar(first, k=5)
     assert [number_of(hit) for hit in similar] == best(vectors @ a, 6)[1:]
     assert similar[0].score == pytest.approx(np.sort(vectors @ a)[-2], abs=1e-5)
-    from es_imgsearch.search import StoredPicture
+    from es_imgsearch.search.query import StoredPicture
 
     assert search.similarity(StoredPicture(first), StoredPicture(second)) == pytest.approx(
         float(a @ b), abs=1e-5

@@ -13,17 +13,20 @@ from PIL import Image
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
-from es_imgsearch.creation import create_index
-from es_imgsearch.embed import batch_size, registry
+from es_imgsearch.elastic.mapping import index_body, new_meta
+from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed import registry
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.errors import IndexConflict, UsageError
-from es_imgsearch.indexer import Indexer, sync
-from es_imgsearch.mapping import Meta, index_body, new_meta
-from es_imgsearch.regions import Grid
-from es_imgsearch.roots import parse_roots, register_roots
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.manage.init import create_index
+from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.sync import sync
+from es_imgsearch.records import Grid
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.watch.roots import parse_roots, register_roots
 
 GRID = Grid.parse("2x2+centre")
 SIZE = 128
@@ -114,9 +117,9 @@ def fake_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         return FakeEncoder()
 
     for module in (
-        "es_imgsearch.creation",
-        "es_imgsearch.sealing",
-        "es_imgsearch.search.query_encoder",
+        "es_imgsearch.manage.init",
+        "es_imgsearch.embed.index_encoder",
+        "es_imgsearch.search.query_vectors",
     ):
         monkeypatch.setattr(f"{module}.load_encoder", load, raising=False)
     monkeypatch.setattr(registry, "load_encoder", load)

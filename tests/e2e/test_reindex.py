@@ -27,9 +27,12 @@ from reindexing import (
 )
 
 from es_imgsearch import ImageSearch
-from es_imgsearch.cli.keeping import _in_each_generation
-from es_imgsearch.connection import connect
-from es_imgsearch.daemon import Daemon
+from es_imgsearch.cli.watch import _in_each_generation
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import new_meta, reduction_alias
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of, writing_encoder
 from es_imgsearch.errors import (
     GenerationSwitched,
     IndexMissing,
@@ -38,21 +41,16 @@ from es_imgsearch.errors import (
     TextUnsupported,
     UsageError,
 )
-from es_imgsearch.indexer import Indexer, sync
-from es_imgsearch.mapping import (
-    new_meta,
-    reduction_alias,
-)
-from es_imgsearch.migration import cancel, drop_before, go_back, reindex
-from es_imgsearch.migration.next_generation import Wanted
-from es_imgsearch.records import image_id
-from es_imgsearch.regions import Grid
-from es_imgsearch.roots import parse_roots, register_roots
-from es_imgsearch.sealing import seal_of, writing_encoder
+from es_imgsearch.manage.reindex import cancel, drop_before, go_back, reindex
+from es_imgsearch.manage.reindex.target import Wanted
+from es_imgsearch.manage.status import index_status
+from es_imgsearch.pipeline.daemon import Daemon
+from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.sync import sync
+from es_imgsearch.records import Grid, image_id
 from es_imgsearch.settings import Settings
-from es_imgsearch.status import index_status
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder, remove_index
+from es_imgsearch.watch.roots import parse_roots, register_roots
 
 pytestmark = pytest.mark.usefixtures("encoders")
 

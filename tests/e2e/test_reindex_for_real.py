@@ -14,12 +14,12 @@ from reindexing import ids_on_disk, ids_served
 from test_reindex import Keeper
 
 from es_imgsearch import ImageSearch
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.migration import go_back, reindex
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.manage.reindex import go_back, reindex
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store
 
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png")
 

@@ -9,21 +9,22 @@ import pytest
 from house import House
 from reindexing import client, synced, to
 
-from es_imgsearch.code_training import train_codes
-from es_imgsearch.codes import CODE_FIELD, CodesEntry
+from es_imgsearch.codes.storage import load_coder
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, codes_alias
+from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry, Curve
+from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.requests import info_request
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import GenerationSwitched, IndexConflict, IndexMissing
-from es_imgsearch.evaluation.calibrator import calibrate
-from es_imgsearch.kept_coder import load_coder
-from es_imgsearch.mapping import VECTOR_FIELD, background_alias, codes_alias
-from es_imgsearch.migration import Migrated, go_back, reindex
-from es_imgsearch.migration.next_generation import Wanted
-from es_imgsearch.queries import vector_of
-from es_imgsearch.relevance import IMAGE, Curve
-from es_imgsearch.status import index_status
-from es_imgsearch.store import Store
-from es_imgsearch.talk import info_request
+from es_imgsearch.manage.reindex import go_back, reindex
+from es_imgsearch.manage.reindex.run import Migrated
+from es_imgsearch.manage.reindex.target import Wanted
+from es_imgsearch.manage.status import index_status
+from es_imgsearch.quality.calibrate import calibrate
+from es_imgsearch.quality.code_training import train_codes
+from es_imgsearch.quality.tune import tune
+from es_imgsearch.search.relevance import IMAGE
 from es_imgsearch.testing import remove_index
-from es_imgsearch.tuning import tune
 
 # -- codes, and what else is learned of vectors --------------------------------------------------
 
@@ -117,7 +118,7 @@ def calibrated(house: House, switch: Callable[[], None]) -> None:
         return {IMAGE: Curve(0.0, 1.0, 0.0)}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("es_imgsearch.evaluation.calibrator.shipped_curves", curves)
+        patch.setattr("es_imgsearch.quality.calibrate.shipped_curves", curves)
         calibrate(client(house))
 
 

@@ -28,15 +28,15 @@ from reindexing import (
     to,
 )
 
-from es_imgsearch.building import STALE_SECONDS
+from es_imgsearch.elastic.meta_entries import Builder
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import AlreadyRunning
-from es_imgsearch.generations import Builder
-from es_imgsearch.migration import cancel, drop_before, go_back, reindex
-from es_imgsearch.pictures.preparation import Preparation
+from es_imgsearch.manage.reindex import cancel, drop_before, go_back, reindex
+from es_imgsearch.manage.reindex.lock import STALE_SECONDS
+from es_imgsearch.manage.status import index_status
+from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.records import image_id
-from es_imgsearch.sealing import seal_of
-from es_imgsearch.status import index_status
-from es_imgsearch.store import Store
 
 # -- one at a time -------------------------------------------------------------------------------
 

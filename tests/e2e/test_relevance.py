@@ -11,18 +11,19 @@ import pytest
 from click.testing import CliRunner, Result
 
 from es_imgsearch import ImageSearch
-from es_imgsearch.background import sample
 from es_imgsearch.cli import main
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta
+from es_imgsearch.elastic.meta_entries import Curve
+from es_imgsearch.elastic.requests import converse
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import LabelsInvalid, NotCalibrated, UsageError
-from es_imgsearch.evaluation.calibrator import calibrate
-from es_imgsearch.evaluation.labels import Labels, questions_of
-from es_imgsearch.mapping import VECTOR_FIELD, background_alias, new_meta
-from es_imgsearch.relevance import IMAGE, TEXT, Curve
-from es_imgsearch.sealing import seal_of
-from es_imgsearch.search.asked import StoredPicture
+from es_imgsearch.quality.calibrate import calibrate
+from es_imgsearch.quality.labels import Labels, questions_of
+from es_imgsearch.search.query import StoredPicture
+from es_imgsearch.search.relevance import IMAGE, TEXT, sample
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store, Write
-from es_imgsearch.talk import converse
 from es_imgsearch.testing import FakeEncoder
 
 COLOURS = (

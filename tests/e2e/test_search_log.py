@@ -12,14 +12,14 @@ from house import House
 
 from es_imgsearch import AsyncImageSearch, ImageSearch
 from es_imgsearch.cli import main
-from es_imgsearch.creation import create_index
-from es_imgsearch.indexer import sync
-from es_imgsearch.mapping import searches_alias
+from es_imgsearch.elastic.mapping import searches_alias
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.manage.init import create_index
+from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
-from es_imgsearch.search.asked import StoredPicture
+from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.search.search_log import make_searches
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import FakeEncoder, remove_index
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tiny_models import make_clip_pair
 
 from es_imgsearch.cli import main
-from es_imgsearch.store import Store
+from es_imgsearch.elastic.store import Store
 
 # What `es-imgsearch` does, and then what it loaded.
 SEARCH = """

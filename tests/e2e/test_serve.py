@@ -21,14 +21,13 @@ from house import House
 from PIL import Image
 
 from es_imgsearch.cli import main
-from es_imgsearch.connection import connect
-from es_imgsearch.indexer import sync
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
 from es_imgsearch.serve.app import create_app
-from es_imgsearch.serve.cache import DiskCache
-from es_imgsearch.serve.pictures import Pictures
+from es_imgsearch.serve.thumbnails import DiskCache, Pictures
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
 
 

@@ -13,14 +13,14 @@ from click.testing import CliRunner
 from house import House, Proxy, until
 
 from es_imgsearch.cli import main
-from es_imgsearch.indexer import sync
-from es_imgsearch.mapping import Meta
-from es_imgsearch.presence import Presence
-from es_imgsearch.roots import parse_roots, register_roots
+from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.manage.status import index_status
+from es_imgsearch.pipeline.heartbeat import Presence
+from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import Settings
-from es_imgsearch.status import index_status
-from es_imgsearch.store import Store
-from es_imgsearch.tuned import Tuning
+from es_imgsearch.watch.roots import parse_roots, register_roots
 
 
 @pytest.fixture

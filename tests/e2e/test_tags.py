@@ -18,10 +18,15 @@ from house import House, described, pixels, until
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from es_imgsearch import ImageSearch, describing, pipeline
+from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
-from es_imgsearch.describe import load_describers
-from es_imgsearch.describing import refresh_described
+from es_imgsearch.describe.registry import load_describers
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta, tags_alias
+from es_imgsearch.elastic.meta_entries import Curve
+from es_imgsearch.elastic.requests import converse
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import (
     HeadMismatch,
     HeadMissing,
@@ -29,19 +34,18 @@ from es_imgsearch.errors import (
     StoreUnreachable,
     UsageError,
 )
-from es_imgsearch.evaluation.labels import Labels, questions_of
-from es_imgsearch.indexer import sync
-from es_imgsearch.mapping import VECTOR_FIELD, background_alias, new_meta, tags_alias
-from es_imgsearch.relevance import IMAGE, Curve
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.manage import redescribe as describing
+from es_imgsearch.manage.redescribe import refresh_described
+from es_imgsearch.pipeline import pipeline
+from es_imgsearch.pipeline.sync import sync
+from es_imgsearch.quality.labels import Labels, questions_of
+from es_imgsearch.search.relevance import IMAGE
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store, Write
-from es_imgsearch.tags import tagger_of
+from es_imgsearch.tags.describer import tagger_of
 from es_imgsearch.tags.identify import UNKNOWN, identify
-from es_imgsearch.tags.kept_tags import keep_vocabulary, kept_tags
-from es_imgsearch.tags.training import TRAINED, ZERO_SHOT, evaluate_tags, train_tags
+from es_imgsearch.tags.storage import keep_vocabulary, kept_tags
+from es_imgsearch.tags.train import TRAINED, ZERO_SHOT, evaluate_tags, train_tags
 from es_imgsearch.tags.vocabulary import default_vocabulary, parse_vocabulary
-from es_imgsearch.talk import converse
 from es_imgsearch.testing import FakeEncoder, remove_index
 
 COLOURS = ("red", "lime", "blue", "white")
@@ -499,10 +503,13 @@ def test_describe_gives_its_only_process_all_cores(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[int] = []
-    monkeypatch.setattr("es_imgsearch.sealing.load_encoder", lambda *_, **__: FakeEncoder())
-    monkeypatch.setattr("es_imgsearch.sealing.run_for_queries", lambda *_: None)
     monkeypatch.setattr(
-        "es_imgsearch.sealing.run_for_pictures", lambda _, given: seen.append(given.workers)
+        "es_imgsearch.embed.index_encoder.load_encoder", lambda *_, **__: FakeEncoder()
+    )
+    monkeypatch.setattr("es_imgsearch.embed.index_encoder.run_for_queries", lambda *_: None)
+    monkeypatch.setattr(
+        "es_imgsearch.embed.index_encoder.run_for_pictures",
+        lambda _, given: seen.append(given.workers),
     )
     refresh_described(store, settings.model_copy(update={"workers": 4}), only=["tags"])
     assert seen == [1]
@@ -516,7 +523,7 @@ def test_what_a_failing_describer_said_before_stays(
     def fails(*_: object) -> None:
         raise RuntimeError("no tagger today")
 
-    monkeypatch.setattr("es_imgsearch.tags.Tags.describe_vectors", fails)
+    monkeypatch.setattr("es_imgsearch.tags.describer.Tags.describe_vectors", fails)
     done = refresh_described(store, settings, only=["tags"], encoder=FakeEncoder())
     assert done.with_errors == done.written == 76
     for document in documents(store).values():
@@ -674,7 +681,9 @@ def test_train_and_evaluate_from_the_command_line(
     fill(store)
     keep_vocabulary(store, WORDS)
     # The index is sealed to a fake encoder, which is in no registry.
-    monkeypatch.setattr("es_imgsearch.sealing.load_encoder", lambda *_, **__: FakeEncoder())
+    monkeypatch.setattr(
+        "es_imgsearch.embed.index_encoder.load_encoder", lambda *_, **__: FakeEncoder()
+    )
     labels = written(labels_of(), tmp_path / "labels.csv")
     refused = run(settings, "tags", "evaluate")
     assert (refused.exit_code, "tags train LABELS" in refused.stderr) == (2, True)

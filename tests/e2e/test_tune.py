@@ -14,15 +14,17 @@ from elasticsearch import Elasticsearch
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.meta_entries import TunedK, Tuning
+from es_imgsearch.elastic.queries import knn_body
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import TextUnsupported, UsageError
-from es_imgsearch.mapping import VECTOR_FIELD, Seal, new_meta
-from es_imgsearch.queries import knn_body
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.quality.tune import tune
 from es_imgsearch.settings import Settings
-from es_imgsearch.store import Store, Write
 from es_imgsearch.testing import FakeEncoder
-from es_imgsearch.tuned import TunedK, Tuning
-from es_imgsearch.tuning import tune
 
 DIMS = 96
 TARGET = 0.95

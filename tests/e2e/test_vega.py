@@ -21,11 +21,11 @@ from house import House
 from kibana_queries import SavedObjects, leaf_buckets, vega_requests
 from PIL import Image
 
-from es_imgsearch.connection import connect
-from es_imgsearch.indexer import sync
-from es_imgsearch.kibana.index_objects import builder_for
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.kibana.build import builder_for
+from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import Store
 from es_imgsearch.testing import remove_index
 
 PANELS = ("gallery", "places", "same-bytes", "same-moment")

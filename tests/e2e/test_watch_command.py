@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from house import described, paint, until
 
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.sealing import seal_of
-from es_imgsearch.store import Store
 
 COMMAND = str(Path(sys.executable).with_name("es-imgsearch"))
 SHUTDOWN_SECONDS = 15.0

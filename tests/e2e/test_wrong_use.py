@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from es_imgsearch.cli import main
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.sealing import seal_of
-from es_imgsearch.store import Store
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.testing import FakeEncoder
 
 COMMAND = Path(sys.executable).with_name("es-imgsearch")
@@ -83,7 +83,7 @@ def test_a_name_that_another_folder_holds(
 ):
     real_store.update_meta(lambda m: m.with_root("photos", {"path": "/srv/p", "host": "nas"}))
     from es_imgsearch.errors import RootError
-    from es_imgsearch.roots import parse_roots, register_roots
+    from es_imgsearch.watch.roots import parse_roots, register_roots
 
     (tmp_path / "photos").mkdir()
     with pytest.raises(RootError, match="nas"):

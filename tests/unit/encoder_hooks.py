@@ -15,7 +15,7 @@ import numpy as np
 
 from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import ModelUnavailable
-from es_imgsearch.pictures.preparation import Preparation
+from es_imgsearch.read.preparation import Preparation
 
 KILLS, HANGS, RAISES = (255, 0, 0), (0, 255, 0), (255, 255, 0)
 

@@ -21,16 +21,24 @@ import torch
 from PIL import Image
 from tiny_models import make_clip_pair, make_siglip
 
-from es_imgsearch.embed import Encoder, batch_size, exporting, load_encoder, measurement
-from es_imgsearch.embed.backend import run_for_pictures, run_for_queries
-from es_imgsearch.embed.choices import Choices
-from es_imgsearch.embed.exports import NETWORK, REPORT, Exports
-from es_imgsearch.embed.loading import least_cosine
-from es_imgsearch.embed.measurement import Machine, Timing, batch_sizes, candidates, choose
-from es_imgsearch.embed.network import Network
-from es_imgsearch.embed.plan import Plan, Wanted
-from es_imgsearch.embed.samples import sample_pictures
-from es_imgsearch.embed.torch_network import PictureNetwork, TorchRunner
+from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.embed.runtime import benchmark as measurement
+from es_imgsearch.embed.runtime import onnx as exporting
+from es_imgsearch.embed.runtime.benchmark import (
+    Choices,
+    Machine,
+    Timing,
+    batch_sizes,
+    candidates,
+    choose,
+)
+from es_imgsearch.embed.runtime.network import Network, batch_size, sample_pictures
+from es_imgsearch.embed.runtime.onnx import NETWORK, REPORT, Exports
+from es_imgsearch.embed.runtime.plan import Plan, Wanted
+from es_imgsearch.embed.runtime.select import run_for_pictures, run_for_queries
+from es_imgsearch.embed.runtime.torch import PictureNetwork, TorchRunner
+from es_imgsearch.embed.weights import least_cosine
 from es_imgsearch.errors import EncodersFailed, SettingsError
 from es_imgsearch.settings import Settings, available_cores, load_settings
 from es_imgsearch.testing import FakeEncoder

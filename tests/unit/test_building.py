@@ -11,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from es_imgsearch import process_identity
-from es_imgsearch.building import STALE_SECONDS, is_alive
-from es_imgsearch.generations import Builder
-from es_imgsearch.process_identity import process_space, process_start, runs
+from es_imgsearch.elastic.meta_entries import Builder
+from es_imgsearch.manage.reindex import lock as process_identity
+from es_imgsearch.manage.reindex.lock import (
+    STALE_SECONDS,
+    is_alive,
+    process_space,
+    process_start,
+    runs,
+)
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from es_imgsearch.backoff import Stopped
-from es_imgsearch.describe import VectorSpace
-from es_imgsearch.describe.by_vector import VectorDescribers
+from es_imgsearch.describe.fields import VectorDescribers
+from es_imgsearch.describe.registry import VectorSpace
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.meta import Seal
+from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.errors import GenerationSwitched, StoreRejected
-from es_imgsearch.mapping import Seal, new_meta
 from es_imgsearch.testing import FakeEncoder
 
 SPACE = VectorSpace(

@@ -7,22 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.meta_entries import Curve, curves_from_body
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import IndexConflict, UsageError
-from es_imgsearch.evaluation import calibration
-from es_imgsearch.evaluation.calibration import Judged, cross_validated, fit, judged_hits, quality
-from es_imgsearch.mapping import Meta, new_meta
-from es_imgsearch.relevance import (
-    IMAGE,
-    TEXT,
-    Curve,
-    Relevance,
-    curves_from_body,
-    shipped_curves,
-    z_scores,
-)
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.quality import calibrate as calibration
+from es_imgsearch.quality.calibrate import Judged, cross_validated, fit, judged_hits, quality
 from es_imgsearch.search.options import Plan
+from es_imgsearch.search.relevance import IMAGE, TEXT, Relevance, shipped_curves, z_scores
 from es_imgsearch.testing import FakeEncoder
 
 WEIGHTS = st.floats(0, 50)

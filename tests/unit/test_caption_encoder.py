@@ -12,21 +12,22 @@ import pytest
 from PIL import Image
 from tiny_models import make_captioner, make_clip, make_text_model
 
-from es_imgsearch.embed import Encoder, FieldEncoder, load_encoder, spec_of
-from es_imgsearch.embed.loading import unit
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
 from es_imgsearch.embed.minilm import MiniLM
+from es_imgsearch.embed.protocol import Encoder, FieldEncoder
+from es_imgsearch.embed.registry import load_encoder, spec_of
 from es_imgsearch.embed.starter import sentences_folder
+from es_imgsearch.embed.weights import unit
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable
-from es_imgsearch.indexer import Indexer
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.pictures.preparation import Preparation
+from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.records import Root, image_id
-from es_imgsearch.sealing import seal_of, sealed_encoder
 
 if TYPE_CHECKING:
+    from es_imgsearch.elastic.store import Store
     from es_imgsearch.embed.protocol import Pixels
     from es_imgsearch.settings import Settings
-    from es_imgsearch.store import Store
 
 pytestmark = pytest.mark.usefixtures("no_hub")
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from es_imgsearch.code_queries import code_body
-from es_imgsearch.codes import CODE_FIELD, Coder, CodesEntry, fit_lsh, fit_sign
+from es_imgsearch.codes.coder import Coder, fit_learned, fit_lsh, fit_sign, targets_of
+from es_imgsearch.elastic.code_queries import code_body
+from es_imgsearch.elastic.mapping import index_body, new_meta
+from es_imgsearch.elastic.meta import Meta, Seal
+from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
 from es_imgsearch.errors import IndexConflict, UsageError
-from es_imgsearch.exchange.columns import columns_of
-from es_imgsearch.learned_codes import fit_learned, targets_of
-from es_imgsearch.mapping import Meta, Seal, index_body, new_meta
+from es_imgsearch.files.columns import columns_of
 from es_imgsearch.search.options import Plan
 
 DIMS = 64

@@ -10,7 +10,7 @@ from picture_samples import saved
 from PIL import Image, ImageFilter
 
 from es_imgsearch.describe.colours import SHADES, Colours, lab_of, shade_names
-from es_imgsearch.pictures.decoding import decode
+from es_imgsearch.read.decoding import decode
 
 # Chosen so that nobody would call them otherwise.
 PLAIN = {

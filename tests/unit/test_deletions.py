@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from es_imgsearch.deletions import Deleted, Deletions, PauseKind
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import StoreBusy
-from es_imgsearch.mapping import new_meta
 from es_imgsearch.records import FileState, Root, image_id
-from es_imgsearch.sealing import seal_of
-from es_imgsearch.store import Write
 from es_imgsearch.testing import FakeEncoder, MemoryStore
+from es_imgsearch.write.deletion_guard import Deleted, Deletions, PauseKind
 
 
 class Clock:

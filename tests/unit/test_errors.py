@@ -15,7 +15,7 @@ from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
 from elasticsearch.serializer import OrjsonSerializer
 
 from es_imgsearch import errors
-from es_imgsearch.connection import translated
+from es_imgsearch.elastic.error_mapping import translated
 from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,

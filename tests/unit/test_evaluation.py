@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from es_imgsearch.errors import LabelsInvalid, UsageError
-from es_imgsearch.evaluation import Answer, Report, compare, ranking
-from es_imgsearch.evaluation.labels import Question, read_labels
+from es_imgsearch.quality import ranking
+from es_imgsearch.quality.evaluate import Answer, Report, compare
+from es_imgsearch.quality.labels import Question, read_labels
 
 
 def report(*answers: Answer, mode: str = "vector") -> Report:

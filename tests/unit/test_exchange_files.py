@@ -16,14 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from processes import without_root
 
+from es_imgsearch.elastic.mapping import index_body, new_meta
+from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.errors import ExchangeFileInvalid, LibraryMissing, UsageError
-from es_imgsearch.exchange.columns import Column, Kind, Origin, columns_of, values_of
-from es_imgsearch.exchange.files import open_reader, open_writer
-from es_imgsearch.exchange.rows import RowPlan
-from es_imgsearch.mapping import Seal, index_body, new_meta
-from es_imgsearch.output_file import check_can_replace, check_can_write
-from es_imgsearch.records import image_id
-from es_imgsearch.regions import Grid
+from es_imgsearch.files.columns import Column, Kind, Origin, columns_of, values_of
+from es_imgsearch.files.formats import check_can_replace, check_can_write, open_reader, open_writer
+from es_imgsearch.manage.transfer.rows import RowPlan
+from es_imgsearch.records import Grid, image_id
 
 DIMS = 4
 SEAL = Seal("fake", "1", DIMS, "f" * 8)

@@ -229,7 +229,7 @@ def read_block(block: bytes) -> dict[str, Any]:
     buffer = io.BytesIO()
     samples.four_corners((8, 8)).save(buffer, "JPEG", exif=block)
     buffer.seek(0)
-    from es_imgsearch.read import decode
+    from es_imgsearch.read.decoding import decode
 
     decoded = decode(buffer.getvalue(), max_pixels=1000)
     return dict(Exif().describe(decoded.image, decoded.exif, "a.jpg"))

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from es_imgsearch.elastic.mapping import load_json
 from es_imgsearch.errors import FilterInvalid
-from es_imgsearch.filters import filter_clauses, parse_filters
-from es_imgsearch.resources import load_json
+from es_imgsearch.search.filters import filter_clauses, parse_filters
 
 PROPERTIES: dict[str, Any] = {
     **load_json("mappings", "common.json")["mappings"]["properties"],

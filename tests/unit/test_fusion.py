@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.fusion import check_facets, count_facets, reciprocal_ranks, share_of
+from es_imgsearch.search.results import check_facets, count_facets, reciprocal_ranks, share_of
 
 RANKINGS = st.lists(st.lists(st.integers(0, 30), unique=True, max_size=20), max_size=3)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from es_imgsearch.gone import Gone
+from es_imgsearch.write.pending_deletions import Gone
 
 
 class Bench:

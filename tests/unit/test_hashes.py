@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from es_imgsearch.describe.hashes import Hashes, perceptual_hash
-from es_imgsearch.duplicates.turned_hashes import (
-    ALL_TURNS,
-    UPRIGHT,
-    Turn,
-    hamming,
-    turned_hash,
-)
+from es_imgsearch.duplicates.hashes import ALL_TURNS, UPRIGHT, Turn, hamming, turned_hash
 
 NAMES = ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg"]
 TRANSPOSITIONS = {

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.errors import HeadMismatch, IndexConflict, LabelsInvalid
-from es_imgsearch.mapping import Seal, new_meta
-from es_imgsearch.tags import Tagger
-from es_imgsearch.tags.head_training import (
+from es_imgsearch.tags.classifier import Head
+from es_imgsearch.tags.describer import Tagger
+from es_imgsearch.tags.fitting import (
     FOLDS,
     INVERSE_PENALTIES,
     best_threshold,
@@ -19,7 +21,6 @@ from es_imgsearch.tags.head_training import (
     summed_loss,
     train,
 )
-from es_imgsearch.tags.heads import Head
 from es_imgsearch.tags.vocabulary import Facet, Vocabulary, default_vocabulary, parse_vocabulary
 from es_imgsearch.tags.zero_shot import ZeroShot
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import picture_samples as samples
 import pytest
 
-from es_imgsearch import read
 from es_imgsearch.errors import ReadError
-from es_imgsearch.pictures.preparation import Preparation
-from es_imgsearch.read import Skipped, read_file
+from es_imgsearch.read import file as read
+from es_imgsearch.read.file import Skipped, read_file
+from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.records import Picture
 
 DOCUMENTED = {

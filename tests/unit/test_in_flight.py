@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from es_imgsearch.pipeline.jobs import InFlight, look
 from es_imgsearch.records import Change, FileState, Root
-from es_imgsearch.stages.in_flight import InFlight
-from es_imgsearch.stages.jobs import look
 
 
 def test_a_file_exchanged_while_it_was_read_is_not_known_to_be_no_picture(tmp_path: Path):

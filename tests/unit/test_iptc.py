@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
+from es_imgsearch.describe.authored_metadata import xmp_properties
 from es_imgsearch.describe.iptc import Iptc
-from es_imgsearch.describe.xmp import xmp_properties
-from es_imgsearch.pictures.decoding import decode
+from es_imgsearch.read.decoding import decode
 
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">

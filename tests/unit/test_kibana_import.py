@@ -23,9 +23,9 @@ from es_imgsearch.errors import (
     KibanaUnreachable,
     SettingsError,
 )
-from es_imgsearch.kibana.importing import Imported, Kibana
-from es_imgsearch.kibana.index_objects import builder_for
+from es_imgsearch.kibana.build import builder_for
 from es_imgsearch.kibana.objects import to_ndjson
+from es_imgsearch.kibana.upload import Imported, Kibana
 from es_imgsearch.settings import Settings, load_settings
 
 

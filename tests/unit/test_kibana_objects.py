@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from es_imgsearch.errors import KibanaFileInvalid, KibanaSourceInvalid
-from es_imgsearch.kibana.build import Builder, SavedQuery, Target
+from es_imgsearch.kibana.build import Builder, SavedQuery, Target, builder_for, types_of
 from es_imgsearch.kibana.check import check, parse_ndjson
-from es_imgsearch.kibana.index_objects import builder_for, types_of
 from es_imgsearch.kibana.objects import slug, to_ndjson
 from es_imgsearch.kibana.sources import Sources, filled, load_sources
 from es_imgsearch.settings import Settings, load_settings

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageEnhance, ImageOps
 
 from es_imgsearch.describe.layout import DIMS, Layout, colour_vector
-from es_imgsearch.resources import load_json
+from es_imgsearch.elastic.mapping import load_json
 
 BINS = 12
 

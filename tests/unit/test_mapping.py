@@ -11,26 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_imgsearch.describe.exif import Exif
-from es_imgsearch.errors import EncoderMismatch, IndexConflict, ProfileUnknown, UsageError
-from es_imgsearch.generations import failures_alias
-from es_imgsearch.mapping import (
+from es_imgsearch.elastic.mapping import (
     DEFAULT_PROFILE,
     DEFAULT_SIMILARITY,
-    SCHEMA_VERSION,
     SIMILARITIES,
     VECTOR_FIELD,
-    Meta,
-    Seal,
     failures_body,
-    first_generation,
+    folder,
     index_body,
+    load_json,
     load_profile,
     new_meta,
     profile_names,
     template_body,
 )
-from es_imgsearch.resources import folder, load_json
-from es_imgsearch.tuned import Tuning
+from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta, Seal
+from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.elastic.naming import failures_alias, first_generation
+from es_imgsearch.errors import EncoderMismatch, IndexConflict, ProfileUnknown, UsageError
 
 SEAL = Seal(name="fake", revision="r1", dims=128, fingerprint="f00d", supports_text=True)
 

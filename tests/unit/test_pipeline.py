@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from es_imgsearch import pipeline
-from es_imgsearch.backoff import Outage, persist
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.retry import Outage, persist
+from es_imgsearch.embed import in_process as encoders
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import (
     EncodersFailed,
     ImageMissing,
@@ -29,15 +32,11 @@ from es_imgsearch.errors import (
     StoreTooLarge,
     StoreUnreachable,
 )
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.pictures.preparation import Preparation
-from es_imgsearch.pipeline import Pipeline
-from es_imgsearch.records import Change, Picture, Root, image_id
-from es_imgsearch.regions import Grid
-from es_imgsearch.sealing import seal_of
+from es_imgsearch.pipeline import pipeline
+from es_imgsearch.pipeline.pipeline import Pipeline
+from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.records import Change, Grid, Picture, Root, image_id
 from es_imgsearch.settings import load_settings
-from es_imgsearch.stages import encoders
-from es_imgsearch.store import Write
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
 PATIENCE_SECONDS = 30.0

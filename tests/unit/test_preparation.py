@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from es_imgsearch.pictures.preparation import Preparation, fingerprint
+from es_imgsearch.read.preparation import Preparation, fingerprint
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -109,5 +109,5 @@ def test_what_cannot_be_written_down_is_no_parameter() -> None:
 
 
 def test_reading_workers_import_no_torch() -> None:
-    code = "import sys, es_imgsearch.pictures.preparation; sys.exit('torch' in sys.modules)"
+    code = "import sys, es_imgsearch.read.preparation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es_imgsearch.errors import UsageError
-from es_imgsearch.queries import (
+from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.elastic.queries import (
     MAX_NUM_CANDIDATES,
     TEXT_FIELDS,
     PartQuery,
@@ -27,7 +27,7 @@ from es_imgsearch.queries import (
     to_msearch,
     weighted_body,
 )
-from es_imgsearch.tuned import Tuning
+from es_imgsearch.errors import UsageError
 
 VECTOR = [0.6, 0.8]
 

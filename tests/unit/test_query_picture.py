@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from es_imgsearch.errors import QueryPictureInvalid
-from es_imgsearch.search.query_picture import open_query_picture
+from es_imgsearch.search.query import open_query_picture
 
 UPRIGHT = [samples.RED, samples.GREEN, samples.BLUE, samples.YELLOW]
 

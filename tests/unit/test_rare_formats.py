@@ -18,10 +18,10 @@ from PIL import Image, ImageCms
 
 from es_imgsearch.describe.exif import Exif
 from es_imgsearch.errors import ReadError
-from es_imgsearch.pictures.decoding import Decoded, decode
-from es_imgsearch.pictures.preparation import Preparation
-from es_imgsearch.pictures.srgb import to_rgb
-from es_imgsearch.read import Skipped, read_file
+from es_imgsearch.read.decoding import Decoded, decode
+from es_imgsearch.read.file import Skipped, read_file
+from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.read.srgb import to_rgb
 from es_imgsearch.records import Picture
 
 PREPARATION = Preparation(width=32, height=32, mode="squash")
@@ -445,7 +445,7 @@ def test_the_libraries_for_rare_formats_are_loaded_for_rare_formats_only(tmp_pat
     (tmp_path / "a.png").write_bytes(samples.sample("png"))
     (tmp_path / "a.tif").write_bytes(samples.sample("tiff"))
     code = (
-        "import sys, es_imgsearch.stages.workers\n"
+        "import sys, es_imgsearch.read.workers\n"
         "from es_imgsearch.read import read_file\n"
         "from es_imgsearch.pictures.preparation import Preparation\n"
         "for name in ('a.png', 'a.tif'):\n"

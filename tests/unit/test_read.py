@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from processes import without_root
 
-from es_imgsearch import read
 from es_imgsearch.errors import ReadError
-from es_imgsearch.pictures.preparation import Preparation
-from es_imgsearch.read import Skipped, decode, read_file
+from es_imgsearch.read import file as read
+from es_imgsearch.read.decoding import decode
+from es_imgsearch.read.file import Skipped, read_file
+from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.records import FileState, Picture
 
 PREPARATION = Preparation(width=32, height=32, mode="squash")
@@ -577,7 +578,7 @@ def test_exif_can_be_read_by_describers_in_every_format_that_has_it(tmp_path: Pa
 
 def test_reading_loads_neither_torch_nor_the_elasticsearch_client():
     code = (
-        "import sys, es_imgsearch.stages.workers, es_imgsearch.describe.exif;"
+        "import sys, es_imgsearch.read.workers, es_imgsearch.describe.exif;"
         "print([name for name in ('torch', 'elasticsearch', 'sentence_transformers')"
         " if name in sys.modules])"
     )

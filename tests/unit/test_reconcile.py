@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es_imgsearch.reconcile import Difference, Kind, Seen, Unknown, differences, walk
 from es_imgsearch.records import FileState, Root, stored_path
 from es_imgsearch.watch.excludes import Excludes
+from es_imgsearch.watch.reconcile import Difference, Kind, Seen, Unknown, differences, walk
 
 prunes = Excludes().prunes
 

@@ -11,15 +11,15 @@ import h5py
 import numpy as np
 import pytest
 
-from es_imgsearch.embed.reduced import ReducedEncoder
+from es_imgsearch.elastic.mapping import index_body, new_meta
+from es_imgsearch.elastic.meta import Meta, Seal
+from es_imgsearch.elastic.meta_entries import ReductionEntry
+from es_imgsearch.embed.reduction import ReducedEncoder, Reduction, fit
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, UsageError
-from es_imgsearch.exchange.columns import Column, Kind, Origin
-from es_imgsearch.exchange.hdf5 import Hdf5Writer
-from es_imgsearch.mapping import Meta, Seal, index_body, new_meta
-from es_imgsearch.originals import Originals
+from es_imgsearch.files.columns import Column, Kind, Origin
+from es_imgsearch.files.hdf5 import Hdf5Writer
 from es_imgsearch.records import image_id
-from es_imgsearch.reduction import Reduction, ReductionEntry, fit
-from es_imgsearch.search.reduced_vectors import ReducedVectors
+from es_imgsearch.search.reduced import Originals, ReducedVectors
 from es_imgsearch.testing import FakeEncoder
 
 DIMS, KEPT = 64, 16

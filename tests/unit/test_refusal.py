@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from es_imgsearch.describe import refusal
-from es_imgsearch.describe.refusal import is_refusal, without_refused
+from es_imgsearch.describe import fields as refusal
+from es_imgsearch.describe.fields import ERRORS_FIELD, is_refusal, merged, without_refused
 from es_imgsearch.describe.sidecar import SIDECAR_ID
-from es_imgsearch.described import ERRORS_FIELD, merged
 from es_imgsearch.errors import StoreRejected, StoreTooLarge
 
 TOLD: dict[str, dict[str, Any]] = {

@@ -16,13 +16,13 @@ import picture_samples as samples
 import pytest
 from PIL import Image
 
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.requests import Request
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import ImageMissing, SettingsError, UsageError
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.sealing import seal_of
-from es_imgsearch.search import AsyncImageSearch, ImageSearch
+from es_imgsearch.search.client import AsyncImageSearch, ImageSearch
 from es_imgsearch.search.hits import Hit, Hits, Made
 from es_imgsearch.settings import load_settings
-from es_imgsearch.talk import Request
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
 

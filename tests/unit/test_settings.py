@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from es_imgsearch.connection import connect
+from es_imgsearch.elastic.client import connect
 from es_imgsearch.errors import SettingsError
 from es_imgsearch.settings import (
     CONFIG_NAME,

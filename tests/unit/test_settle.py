@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_imgsearch.records import Root
-from es_imgsearch.watch import Hint, HintKind
 from es_imgsearch.watch.settle import Settler
+from es_imgsearch.watch.watcher import Hint, HintKind
 
 ROOT = Root("photos", Path("/photos"))
 OTHER = Root("scans", Path("/scans"))

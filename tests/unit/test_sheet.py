@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.search import Hit, Hits
+from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.sheet import draw_sheet
 
 

@@ -13,17 +13,16 @@ import picture_samples as samples
 import pytest
 from PIL import Image
 
-from es_imgsearch.describe import load_describers, shorter_side_pixels
 from es_imgsearch.describe.hashes import perceptual_hash
 from es_imgsearch.describe.layout import colour_vector
+from es_imgsearch.describe.registry import load_describers, shorter_side_pixels
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import ReadError
-from es_imgsearch.pictures.decoding import Decoded, decode
-from es_imgsearch.pictures.preparation import Preparation
-from es_imgsearch.read import read_file
-from es_imgsearch.records import Picture
-from es_imgsearch.regions import Grid
-from es_imgsearch.stages.workers import ReadPlan
+from es_imgsearch.read.decoding import Decoded, decode
+from es_imgsearch.read.file import read_file
+from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.read.workers import ReadPlan
+from es_imgsearch.records import Grid, Picture
 
 MAX_PIXELS = 10**8
 DISPLAY_P3 = samples.rgb_profile(samples.DISPLAY_P3)

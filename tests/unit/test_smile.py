@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from es_imgsearch import smile
+from es_imgsearch.write import smile
 
 
 class Decoder:

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from text_samples import chinese, written_on
 
-from es_imgsearch.describe import chosen_describers, text_in_image
-from es_imgsearch.describe.text_in_image import TextInImage
+from es_imgsearch.describe import ocr as text_in_image
+from es_imgsearch.describe.ocr import TextInImage
+from es_imgsearch.describe.registry import chosen_describers
 from es_imgsearch.errors import SettingsError
 
 

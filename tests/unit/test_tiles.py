@@ -10,22 +10,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from es_imgsearch.errors import IndexConflict, UsageError
-from es_imgsearch.mapping import Meta, Seal, index_body, new_meta
-from es_imgsearch.read import read_file
-from es_imgsearch.records import Embedded, Picture, Region, Tile
-from es_imgsearch.region_queries import (
+from es_imgsearch.elastic.mapping import index_body, new_meta
+from es_imgsearch.elastic.meta import Meta, Seal
+from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.elastic.region_queries import (
     best_of,
     exact_region_body,
     matched_box,
     region_knn_body,
 )
-from es_imgsearch.regions import DEFAULT_GRID, LEAST_SIDE_PIXELS, Grid
+from es_imgsearch.embed.in_process import EncoderHere, OneAtATime
+from es_imgsearch.errors import IndexConflict, UsageError
+from es_imgsearch.pipeline.vector_source import VectorSource
+from es_imgsearch.read.file import read_file
+from es_imgsearch.records import (
+    DEFAULT_GRID,
+    LEAST_SIDE_PIXELS,
+    Embedded,
+    Grid,
+    Picture,
+    Region,
+    Tile,
+)
 from es_imgsearch.search.options import Plan
-from es_imgsearch.stages.encoders import EncoderHere, OneAtATime
-from es_imgsearch.stages.vectors import VectorSource
 from es_imgsearch.testing import FakeEncoder
-from es_imgsearch.tuned import Tuning
 
 SEAL = Seal("fake", "1", 48, "f")
 GRIDS = ["2x2", "2x2+centre", "3x3", "3x3+centre", "1x4", "4x4", "2x1+centre"]

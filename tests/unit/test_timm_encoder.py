@@ -12,24 +12,20 @@ import skimage
 import torch
 from PIL import Image
 
-from es_imgsearch.embed import Encoder, load_encoder
-from es_imgsearch.embed.loading import unit
-from es_imgsearch.errors import (
-    EncoderMismatch,
-    EncoderUnknown,
-    ModelUnavailable,
-    TextUnsupported,
-)
-from es_imgsearch.mapping import new_meta
-from es_imgsearch.pictures.preparation import Preparation
-from es_imgsearch.sealing import seal_of, sealed_encoder
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
+from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.embed.weights import unit
+from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable, TextUnsupported
+from es_imgsearch.read.preparation import Preparation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from es_imgsearch.elastic.store import Store
     from es_imgsearch.embed.protocol import Pixels
     from es_imgsearch.settings import Settings
-    from es_imgsearch.store import Store
 
 timm = pytest.importorskip("timm")
 torchvision = pytest.importorskip("torchvision")

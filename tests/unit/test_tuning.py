@@ -11,14 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from es_imgsearch.elastic.meta_entries import TunedK, Tuning
+from es_imgsearch.elastic.queries import knn_body
 from es_imgsearch.errors import RenderingUnavailable, UsageError
-from es_imgsearch.queries import knn_body
+from es_imgsearch.quality.plots import plot_curve
+from es_imgsearch.quality.tune import OVERSAMPLES, Setting, climb, steps
+from es_imgsearch.quality.tune_queries import (
+    Point,
+    ScoredId,
+    embedded_texts,
+    lower_bound,
+    recall_at,
+    words_of,
+)
 from es_imgsearch.testing import FakeEncoder
-from es_imgsearch.tuned import TunedK, Tuning
-from es_imgsearch.tuning import OVERSAMPLES, Setting, climb, steps
-from es_imgsearch.tuning.query_sample import embedded_texts, words_of
-from es_imgsearch.tuning.recall import Point, ScoredId, lower_bound, recall_at
-from es_imgsearch.tuning.recall_plot import plot_curve
 
 TUNED = Tuning(
     num_candidates=60,

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from es_imgsearch.embed.in_process import EncoderHere, OneAtATime
 from es_imgsearch.embed.protocol import Pixels
 from es_imgsearch.errors import EncodersFailed, ReadError
+from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.records import Embedded, Picture, Tile
-from es_imgsearch.stages.encoders import EncoderHere, OneAtATime
-from es_imgsearch.stages.vectors import VectorSource
 from es_imgsearch.testing import FakeEncoder
 
 

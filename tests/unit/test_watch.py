@@ -23,8 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from es_imgsearch.records import Root
-from es_imgsearch.watch import Hint, HintKind, Watcher, inotify, watchtable
+from es_imgsearch.watch import inotify
+from es_imgsearch.watch import watch_table as watchtable
 from es_imgsearch.watch.excludes import Excludes
+from es_imgsearch.watch.watcher import Hint, HintKind, Watcher
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 

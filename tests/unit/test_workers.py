@@ -18,13 +18,13 @@ import pytest
 from PIL import Image
 from processes import gone
 
-from es_imgsearch.describe import load_describers, mapped_describers
+from es_imgsearch.describe.registry import load_describers, mapped_describers
 from es_imgsearch.errors import ReadError, ReadersFailed, SettingsError
-from es_imgsearch.pictures.preparation import Preparation
-from es_imgsearch.read import Skipped
+from es_imgsearch.read import workers
+from es_imgsearch.read.file import Skipped
+from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
 from es_imgsearch.records import Picture
-from es_imgsearch.stages import workers
-from es_imgsearch.stages.workers import Outcome, ReadPlan, ReadWorkers
 
 HERE = Path(__file__).parent
 TIMEOUT_SECONDS = 30

@@ -1,0 +1,184 @@
+"""`evaluate` and `calibrate`: how good the answers are, and what a score means."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from es_imgsearch.cli.options import (
+    config_option,
+    es_url_option,
+    json_option,
+    with_settings_options,
+)
+from es_imgsearch.cli.output import print_json, print_line
+from es_imgsearch.errors import UsageError
+
+if TYPE_CHECKING:
+    from es_imgsearch.quality.calibrate import Quality
+    from es_imgsearch.quality.evaluate import Report
+    from es_imgsearch.settings import Settings
+
+
+_MISSING_SHOWN = 3
+
+
+@click.command()
+@click.argument("labels", type=click.Path(path_type=Path))
+@click.option("--index", "indices", metavar="NAME", multiple=True,
+              help="Alias of the index; two are compared.  [default: images]")  # fmt: skip
+@click.option("--mode", "modes", multiple=True, default=("vector",), show_default=True,
+              type=click.Choice(["vector", "text", "hybrid", "tags"]),
+              help="How to search; two are compared.")  # fmt: skip
+@click.option("--by", type=click.Choice(["text", "image"]),
+              help="Ask with the labels, or with the labelled pictures.  [default: text, where"
+              " the encoder knows texts]")  # fmt: skip
+@click.option("-k", "--k", "ks", type=click.IntRange(1, 10_000), multiple=True,
+              default=(1, 5, 10), show_default=True, help="The k of recall@k.")  # fmt: skip
+@click.option("--language", "languages", metavar="CODE", multiple=True, default=("en",),
+              help="Of the captions in a folder; may be repeated.  [default: en]")  # fmt: skip
+@es_url_option
+@config_option
+@json_option
+def evaluate(
+    labels: Path,
+    indices: tuple[str, ...],
+    modes: tuple[str, ...],
+    by: str | None,
+    ks: tuple[int, ...],
+    languages: tuple[str, ...],
+    es_url: str | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Search for what LABELS names and say how much of it is found: recall, MRR, precision.
+
+    LABELS is a .csv file (path,label or query,path) or a .jsonl file, or a folder of pictures with
+    captions in .txt files beside them. Given two indices or modes, they are compared query by
+    query.
+    """
+    from es_imgsearch.quality.evaluate import compare
+    from es_imgsearch.quality.evaluate import evaluate as run
+    from es_imgsearch.quality.labels import read_labels
+    from es_imgsearch.search.client import ImageSearch
+    from es_imgsearch.settings import load_settings
+
+    told: list[dict[str, Any]] = []
+    for language in languages:
+        questions = read_labels(labels, language)
+        reports = []
+        for index, mode in product(indices or (None,), modes):
+            settings = load_settings({"index": index, "es_url": es_url}, config=config)
+            with ImageSearch(settings=settings) as search:
+                reports.append(run(search, questions, mode=mode, by=by, ks=ks))  # type: ignore[arg-type]
+        differences = [
+            {"first": reports[0].name, "second": other.name, "metrics": compare(reports[0], other)}
+            for other in reports[1:]
+        ]
+        told.append({"language": language, "runs": reports, "differences": differences})
+    if as_json:
+        print_json(
+            [
+                {
+                    **each,
+                    "runs": [report.to_dict() for report in each["runs"]],
+                    "differences": [
+                        {**pair, "metrics": [asdict(metric) for metric in pair["metrics"]]}
+                        for pair in each["differences"]
+                    ],
+                }
+                for each in told
+            ]
+        )
+        return
+    _print_runs(told)
+    for each in told:
+        for pair in each["differences"]:
+            _print_difference(pair)
+
+
+def _print_runs(told: list[dict[str, Any]]) -> None:
+    named = len(told) > 1
+    runs: list[tuple[str, Report]] = [
+        (f"{report.name} {each['language']}" if named else report.name, report)
+        for each in told
+        for report in each["runs"]
+    ]
+    for report in {report.missing: report for _, report in runs if report.missing}.values():
+        shown = ", ".join(report.missing[:_MISSING_SHOWN])
+        more = " and more" if len(report.missing) > _MISSING_SHOWN else ""
+        click.echo(
+            f"{report.index} does not hold {len(report.missing)} of the pictures: {shown}{more}.",
+            err=True,
+        )
+    names = list(runs[0][1].metrics())
+    width = max(len(name) for name, _ in runs)
+    print_line(" ".join([" " * width, " queries", *(f"{name:>{len(name) + 1}}" for name in names)]))
+    for name, report in runs:
+        values = (f"{value:{len(metric) + 1}.3f}" for metric, value in report.metrics().items())
+        print_line(" ".join([f"{name:{width}}", f"{len(report.answers):8}", *values]))
+
+
+def _print_difference(pair: dict[str, Any]) -> None:
+    print_line(f"\n{pair['second']} less {pair['first']}: mean, 95 % interval, queries")
+    for each in pair["metrics"]:
+        print_line(
+            f"  {each.metric:12} {each.mean:+.3f}  [{each.low:+.3f}, {each.high:+.3f}]"
+            f"  {each.better} better, {each.worse} worse  p = {each.p_value:.3f}"
+        )
+
+
+@click.command()
+@with_settings_options
+@click.argument("labels", type=click.Path(path_type=Path), required=False)
+@json_option
+def calibrate(settings: Settings, labels: Path | None, as_json: bool) -> None:
+    """Fit what `relevance` says to pictures whose LABELS are known, and store it in the index.
+
+    LABELS is a .csv file (path,label) or a .jsonl file. Without it, what is known of the index's
+    encoder is stored. Also draws the sample that scores are compared with, <index>-background.
+    """
+    from es_imgsearch.quality.calibrate import calibrate as run
+    from es_imgsearch.quality.labels import read_labels
+    from es_imgsearch.search.client import ImageSearch
+
+    known = None if labels is None else read_labels(labels)
+    if known is not None and not known.pictures:
+        raise UsageError("Calibrating takes labels of pictures (path,label), not queries.")
+    with ImageSearch(settings=settings) as search:
+        found = run(search, known)
+    if as_json:
+        quality = {kind: asdict(each) for kind, each in found.quality.items()}
+        curves = {kind: asdict(each) for kind, each in found.curves.items()}
+        print_json({**asdict(replace(found, curves={}, quality={})), "curves": curves,
+                    "quality": quality})  # fmt: skip
+        return
+    kinds = " and ".join(found.curves)
+    click.echo(
+        f"Calibrated queries by {kinds} of index {settings.index!r} against {found.background}"
+        " pictures.",
+        err=True,
+    )
+    if found.missing:
+        click.echo(f"{len(found.missing)} of the labelled pictures are not there.", err=True)
+    for kind, quality_of in found.quality.items():
+        _print_quality(kind, quality_of)
+
+
+def _print_quality(kind: str, quality: Quality) -> None:
+    print_line(
+        f"{kind}: {quality.searches} searches, half of them for what is not there;"
+        f" {quality.share_right:.0%} of {quality.hits} hits right; held out, Brier"
+        f" {quality.brier:.3f} ({quality.brier_of_share:.3f} by the share alone)"
+    )
+    print_line("  relevance   hits  precision  right hits kept  false acceptances")
+    for each in quality.cut_offs:
+        precision = "-" if each.precision is None else f"{each.precision:.2f}"
+        print_line(
+            f"  from {each.at_least:.1f} {each.hits:9}  {precision:>9}  {each.recall:15.2f}"
+            f"  {each.false_acceptances:17.2f}"
+        )

@@ -1,0 +1,205 @@
+"""`kibana`: dashboards, sessions and saved vector searches for Kibana."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from es_imgsearch.cli.options import F, Group, json_option, open_store, with_settings_options
+from es_imgsearch.cli.output import print_json, print_line
+from es_imgsearch.errors import EXIT_DIFFERENCE, IndexMissing, UsageError
+
+if TYPE_CHECKING:
+    from es_imgsearch.kibana.objects import Object
+    from es_imgsearch.settings import Settings
+
+
+_service_option = click.option(
+    "--service-url", metavar="URL", help="Where browsers reach `es-imgsearch serve`."
+)
+_kibana_options = (
+    click.option("--kibana-url", metavar="URL", help="Address of Kibana.  [KIBANA_URL]"),
+    click.option("--space", metavar="NAME", help="Space to import into.  [default: default]"),
+    click.option(
+        "--wait-seconds",
+        type=click.FloatRange(min=0),
+        default=60.0,
+        show_default=True,
+        help="How long Kibana may take until it is ready.",
+    ),
+)
+
+
+_overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace objects that are there already."
+)
+
+
+def _with_kibana_options(function: F) -> F:
+    for option in reversed(_kibana_options):
+        function = option(function)
+    return function
+
+
+@click.group(cls=Group)
+def kibana() -> None:
+    """Dashboards, Discover sessions and saved vector searches for Kibana 8.19."""
+
+
+@kibana.command()
+@with_settings_options
+@_service_option
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write here.  [default: standard output]")  # fmt: skip
+@click.option("--no-searches", is_flag=True,
+              help="No vector searches; needs neither Elasticsearch nor a model.")  # fmt: skip
+def build(settings: Settings, output: Path | None, no_searches: bool) -> None:
+    """Write every saved object for the index, as NDJSON for Kibana to import."""
+    from es_imgsearch.kibana.objects import to_ndjson
+
+    objects = _built(settings, with_searches=not no_searches)
+    content = to_ndjson(objects)
+    if output is None:
+        print_line(content.decode().rstrip("\n"))
+    else:
+        _write(output, content)
+    click.echo(f"{len(objects)} saved objects for index {settings.index!r}.", err=True)
+
+
+@kibana.command()
+@with_settings_options
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def check(settings: Settings, file: Path, as_json: bool) -> None:
+    """Say what Kibana would refuse in a file, or could not open; ends with 1 if there is anything.
+
+    Fields are compared with the mapping of the index that the file was built for, or where there is
+    none with that of a new index.
+    """
+    from dataclasses import asdict
+
+    from es_imgsearch.kibana.build import index_of
+    from es_imgsearch.kibana.check import check as find_problems
+    from es_imgsearch.kibana.check import parse_ndjson
+    from es_imgsearch.settings import changed_settings
+
+    objects = parse_ndjson(_read(file))
+    if "index" not in settings.model_fields_set:
+        settings = changed_settings(settings, index=index_of(objects))
+    problems = find_problems(objects, _types(settings))
+    if as_json:
+        print_json([asdict(each) for each in problems])
+    else:
+        for each in problems:
+            print_line(str(each))
+    found = f"{len(problems) or 'No'} problem{'s' * (len(problems) != 1)}"
+    click.echo(f"{found} in {len(objects)} saved objects.", err=True)
+    if problems:
+        sys.exit(EXIT_DIFFERENCE)
+
+
+@kibana.command("import")
+@with_settings_options
+@_service_option
+@_with_kibana_options
+@_overwrite_option
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def import_command(
+    settings: Settings, file: Path | None, space: str | None, overwrite: bool, wait_seconds: float
+) -> None:
+    """Import a file into Kibana; without one, what `kibana build` makes."""
+    from es_imgsearch.kibana.objects import to_ndjson
+
+    content = _read(file) if file is not None else to_ndjson(_built(settings, with_searches=True))
+    _import(settings, content, space, overwrite=overwrite, wait_seconds=wait_seconds)
+
+
+@kibana.command("save-search")
+@with_settings_options
+@_service_option
+@_with_kibana_options
+@click.argument("text", required=False)
+@click.option("--image", type=click.Path(path_type=Path), metavar="FILE",
+              help="Pictures like this one.")  # fmt: skip
+@click.option("--title", metavar="TEXT", help="What the search is called.  [default: the words]")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the objects here instead of importing them.")  # fmt: skip
+def save_search(
+    settings: Settings,
+    text: str | None,
+    image: Path | None,
+    title: str | None,
+    output: Path | None,
+    space: str | None,
+    wait_seconds: float,
+) -> None:
+    """Save a search by words or by picture in Kibana: a Discover session, and a gallery.
+
+    The vector is made now; saving the same title again replaces it.
+    """
+    from es_imgsearch.kibana.build import builder_for, saved_query
+    from es_imgsearch.kibana.objects import to_ndjson
+    from es_imgsearch.search.client import ImageSearch
+
+    with ImageSearch(settings=settings) as client:
+        builder = builder_for(settings, client.info.properties)
+        query = saved_query(client, text, image, title)
+    content = to_ndjson(builder.saved_query(query))
+    if output is not None:
+        _write(output, content)
+        return
+    _import(settings, content, space, overwrite=True, wait_seconds=wait_seconds)
+
+
+def _built(settings: Settings, *, with_searches: bool) -> list[Object]:
+    from es_imgsearch.kibana.build import builder_for, ready_queries
+    from es_imgsearch.search.client import ImageSearch
+
+    if not with_searches:
+        return builder_for(settings).everything()
+    with ImageSearch(settings=settings) as client:
+        builder = builder_for(settings, client.info.properties)
+        return builder.everything(ready_queries(client, builder.sources.queries))
+
+
+def _types(settings: Settings) -> Any:
+    from es_imgsearch.errors import StoreError
+    from es_imgsearch.kibana.build import types_of
+
+    try:
+        return types_of(settings, open_store(settings).info().properties)
+    except (IndexMissing, StoreError) as error:
+        click.echo(f"Compared with the mapping of a new index: {error}", err=True)
+        return types_of(settings)
+
+
+def _import(
+    settings: Settings, content: bytes, space: str | None, *, overwrite: bool, wait_seconds: float
+) -> None:
+    from es_imgsearch.kibana.upload import Kibana
+
+    there = Kibana(settings, space)
+    there.wait(wait_seconds)
+    imported = there.import_objects(content, overwrite=overwrite)
+    click.echo(
+        f"{imported.written} saved objects in Kibana at {there.address}"
+        f"{f', space {space}' if space else ''}, {imported.replaced} of them replaced.",
+        err=True,
+    )
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{str(file)!r} cannot be read: {error.strerror}.") from error
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"{str(file)!r} cannot be written: {error.strerror}.") from error

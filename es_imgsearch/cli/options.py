@@ -1,0 +1,164 @@
+"""What the commands share: options, printing, and how settings reach a command.
+
+Nothing heavy is imported before a command needs it: `--help` loads no torch, no NumPy and no
+Elasticsearch client.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from es_imgsearch.errors import UsageError
+
+if TYPE_CHECKING:
+    from es_imgsearch.elastic.store import Store
+    from es_imgsearch.settings import Settings
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Fewer than `isprintable` leaves out, which are U+202F of macOS, U+3000 of Japanese and U+200D of
+# emoji, too.
+_NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}
+# Bidi_Control of Unicode: they show a name in another order than it is written.
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+es_url_option = click.option("--es-url", metavar="URL", help="Address of Elasticsearch.  [ES_URL]")
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Settings file.  [default: es-imgsearch.toml here, if there is one]",
+)
+_SETTINGS_OPTIONS = (
+    click.option("--index", metavar="NAME", help="Alias of the index.  [default: images]"),
+    es_url_option,
+    config_option,
+)
+
+
+# Options that only some commands have and that are settings all the same.
+_AS_SETTINGS = (
+    "encoder",
+    "exclude",
+    "describers",
+    "kibana_url",
+    "metrics_address",
+    "metrics_port",
+    "service_url",
+    "workers",
+)
+
+
+class Group(click.Group):
+    """Says where an option belongs that was given before the command that has it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            option = error.option_name
+            if not any(
+                option in each.opts for one in self.commands.values() for each in one.params
+            ):
+                raise
+            raise click.UsageError(
+                f"{option} goes behind the command: `{ctx.command_path} COMMAND {option} ...`.", ctx
+            ) from None
+
+
+def with_settings_options(function: F) -> F:
+    """Add the options every command has and hand the settings over as the first argument."""
+
+    @functools.wraps(function)
+    def with_settings(
+        *, index: str | None, es_url: str | None, config: Path | None, **given: Any
+    ) -> Any:
+        from es_imgsearch.settings import load_settings
+
+        _import_client()
+        settings = load_settings(
+            {
+                "index": index,
+                "es_url": es_url,
+                **{name: given.pop(name) for name in _AS_SETTINGS if name in given},
+            },
+            config=config,
+        )
+        return function(settings, **given)
+
+    for option in reversed(_SETTINGS_OPTIONS):
+        with_settings = option(with_settings)
+    return with_settings  # type: ignore[return-value]
+
+
+def _import_client() -> None:
+    """Elasticsearch's client, without what it imports besides, if installed, and no command uses.
+
+    A quarter of the time until the first request is theirs.
+    """
+    if "es_imgsearch.elastic.error_mapping" in sys.modules:
+        return
+    left_out = {"aiohttp", "httpx", "pyarrow"} - sys.modules.keys()
+    # None says to the import system that there is no such module.
+    sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]
+    try:
+        import es_imgsearch.elastic.error_mapping  # noqa: F401
+    finally:
+        for name in left_out:
+            del sys.modules[name]
+
+
+exclude_option = click.option(
+    "--exclude",
+    metavar="GLOB",
+    multiple=True,
+    callback=lambda _context, _parameter, value: value or None,
+    help="Leave out files or folders, besides the usual ones; may be repeated.",
+)
+describers_option = click.option(
+    "--describers",
+    metavar="NAMES",
+    help="Run only these describers, separated by commas; with a dash before a name, all but that."
+    "  [default: all]",
+)
+allow_deletes_option = click.option(
+    "--allow-deletes", is_flag=True, help="Carry out deletions that would otherwise pause."
+)
+workers_option = click.option(
+    "--workers", metavar="N", type=int, help="Processes that embed pictures.  [default: 1]"
+)
+roots_argument = click.argument("roots", metavar="[NAME=]DIR...", nargs=-1, required=True)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let what is under way end in order, its workers with it, when the system asks for that."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def open_store(settings: Settings) -> Store:
+    from es_imgsearch.elastic.client import connect
+    from es_imgsearch.elastic.store import Store
+
+    return Store(connect(settings), settings.index)
+
+
+def parse_box(text: str) -> tuple[float, float, float, float]:
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--box is four numbers X,Y,W,H in pixels, not {text!r}.") from None
+    return x, y, width, height

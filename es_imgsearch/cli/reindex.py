@@ -1,0 +1,121 @@
+"""`reindex`: another encoder or profile, without an outage."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from es_imgsearch.cli.options import (
+    json_option,
+    open_store,
+    sigterm_as_ctrl_c,
+    with_settings_options,
+    workers_option,
+)
+from es_imgsearch.cli.output import print_json, progress_bar
+from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
+
+if TYPE_CHECKING:
+    from es_imgsearch.manage.reindex.run import Migrated
+    from es_imgsearch.settings import Settings
+
+
+@click.command()
+@with_settings_options
+@click.option("--encoder", metavar="NAME", help="Encoder from now on.  [default: as it is]")
+@click.option("--profile", metavar="NAME", help="Vector profile from now on.  [default: as it is]")
+@click.option("--sample", metavar="FROM", help="Where `reduced` takes a sample of vectors: another"
+              " index, or a file that `export` wrote.  [default: the index itself]")  # fmt: skip
+@click.option("--dims-kept", metavar="N", type=int, help="How many dims `reduced` keeps."
+              "  [default: 96]")  # fmt: skip
+@click.option("--max-missing-share", metavar="SHARE", type=click.FloatRange(0, 1), default=0.01,
+              show_default=True, help="Do not switch when more than this share of the pictures"
+              " could not be carried over.")  # fmt: skip
+@workers_option
+@click.option("--back", is_flag=True, help="Return to the generation before, brought up to date.")
+@click.option("--drop-old", is_flag=True, help="Delete the generation before.")
+@click.option("--cancel", is_flag=True, help="Give up a reindex that has not ended.")
+@json_option
+@sigterm_as_ctrl_c()
+def reindex(
+    settings: Settings,
+    profile: str | None,
+    sample: str | None,
+    dims_kept: int | None,
+    max_missing_share: float,
+    back: bool,
+    drop_old: bool,
+    cancel: bool,
+    as_json: bool,
+) -> None:
+    """Change the encoder or the profile while the index is searched and kept.
+
+    Builds the next generation behind the alias from the originals, compares the two and switches;
+    the one before is kept until --drop-old. Run again after an interruption, it goes on; while one
+    runs, a second is refused. Ends with 1 if it did not switch, or if pictures are missing in what
+    it switched to.
+    """
+    from es_imgsearch.manage import reindex as migration
+    from es_imgsearch.manage.reindex.target import Wanted
+
+    store = open_store(settings)
+    wanted = Wanted(profile=profile, sample=sample, dims_kept=dims_kept)
+    is_change = click.get_current_context().params["encoder"] is not None or any(
+        each is not None for each in (profile, sample, dims_kept)
+    )
+    if back + drop_old + cancel + is_change > 1:
+        raise UsageError("--back, --drop-old and --cancel go alone, and not with a change.")
+    if drop_old:
+        click.echo(f"{migration.drop_before(store)} is deleted.", err=True)
+        return
+    if cancel:
+        dropped = migration.cancel(store)
+        click.echo(f"{dropped or 'Nothing'} is deleted.", err=True)
+        return
+
+    def note(text: str) -> None:
+        click.echo(text, err=True)
+
+    with progress_bar("pictures") as advance:
+        if back:
+            done = migration.go_back(
+                store,
+                settings,
+                max_missing_share=max_missing_share,
+                on_progress=advance,
+                note=note,
+            )
+        else:
+            done = migration.reindex(
+                store,
+                settings,
+                wanted,
+                max_missing_share=max_missing_share,
+                on_progress=advance,
+                note=note,
+            )
+    if as_json:
+        print_json(done.to_dict())
+    _tell(done, note)
+    if not done.switched or done.missing:
+        sys.exit(EXIT_DIFFERENCE)
+
+
+def _tell(done: Migrated, note: Callable[[str], None]) -> None:
+    for root, reason, number in done.missing:
+        note(f"{number} pictures of {root!r} are missing in it: {reason}.")
+    if not done.switched:
+        note(
+            f"Not switched: {done.missing_pictures} pictures could not be carried over to"
+            f" {done.kept}. Mend that, or run it on the machine that has them, and run it again; or"
+            " allow more with --max-missing-share, or give it up with --cancel."
+        )
+        return
+    note(
+        f"Switched to {done.serving} in {done.seconds:.1f} s: {done.pictures} pictures,"
+        f" {done.embedded} embedded; writing was held back for {done.held_back_seconds:.1f} s."
+        f" {done.kept} is kept: --back returns to it, --drop-old deletes it."
+    )

@@ -1,0 +1,71 @@
+"""`serve`: thumbnails and originals over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from es_imgsearch.cli.options import open_store, with_settings_options
+from es_imgsearch.errors import LibraryMissing, UsageError
+
+if TYPE_CHECKING:
+    from es_imgsearch.settings import Settings
+
+
+@click.command()
+@with_settings_options
+@click.option("--address", default="127.0.0.1", show_default=True,
+              help="Where to listen; whoever reaches it sees every picture.")  # fmt: skip
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
+              help="0 for any free one.")  # fmt: skip
+def serve(settings: Settings, address: str, port: int) -> None:
+    """Give thumbnails and originals by id, for Kibana and browsers.
+
+    Run it on the machine that holds the pictures.
+    """
+    try:
+        import uvicorn
+
+        from es_imgsearch.serve.app import create_app
+    except ImportError as error:
+        raise LibraryMissing(
+            "`es-imgsearch serve` needs FastAPI and uvicorn: pip install 'es-imgsearch[serve]'."
+        ) from error
+    from es_imgsearch.serve.thumbnails import Pictures
+
+    store = open_store(settings)
+    store.info()
+    with _listening(address, port) as listening:
+        # Reading processes start only now.
+        config = uvicorn.Config(
+            create_app(Pictures(store, settings)), log_level="warning", server_header=False
+        )
+        shown = f"[{address}]" if ":" in address else address
+        bound = listening.getsockname()[1]
+        click.echo(f"Serving pictures of {settings.index!r} on http://{shown}:{bound}", err=True)
+        # uvicorn ends in good order and then raises the signal again; it is no error.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _end)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _end(*_: object) -> None:
+    sys.exit(0)
+
+
+def _listening(address: str, port: int) -> socket.socket:
+    """uvicorn would end the process itself, with a line of its log and exit code 1."""
+    try:
+        family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((address, port), family=family, backlog=2048)
+    except OSError as error:
+        # A name that does not resolve has numbers and words of its own; the system's words come
+        # without the address that Python adds.
+        number = None if isinstance(error, socket.gaierror) else error.errno
+        why = os.strerror(number) if number else error.strerror
+        raise UsageError(f"{address}:{port} cannot be listened on: {why}.") from error

@@ -1,0 +1,130 @@
+"""`status`: what an index holds, and who keeps it up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from es_imgsearch.cli.options import (
+    json_option,
+    open_store,
+    with_settings_options,
+)
+from es_imgsearch.cli.output import print_json, print_line
+
+if TYPE_CHECKING:
+    from es_imgsearch.settings import Settings
+
+
+@click.command()
+@with_settings_options
+@json_option
+def status(settings: Settings, as_json: bool) -> None:
+    """What the index holds, who watches, how far it is, and whether deletions wait.
+
+    Also how this machine runs the encoder, if that was measured here.
+    """
+    from es_imgsearch.embed.runtime.benchmark import Choices
+    from es_imgsearch.manage.status import index_status
+
+    found = index_status(open_store(settings))
+    seal = found["encoder"]
+    choice = Choices(settings).find(seal["revision"], seal["fingerprint"])
+    found["runs_here"] = None if choice is None else choice.to_dict()
+    if as_json:
+        print_json(found)
+        return
+    print_line(
+        f"{found['index']} ({found['generation']}): {found['pictures']} pictures,"
+        f" {found['failures']} failures\n"
+        f"encoder {found['encoder']['name']}, {found['encoder']['dims']} dims, profile"
+        f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
+        + ("" if choice is None else f"\non this machine the encoder runs in {choice.why}")
+    )
+    print_line(_tuning_line(found))
+    if codes := found["codes"]:
+        lacking = f"; {codes['missing']} pictures have none: run `codes apply`"
+        print_line(
+            f"codes {codes['method']}, {codes['bits']} bits{lacking if codes['missing'] else ''}"
+        )
+    _print_generations(found)
+    if found["import_unfinished"]:
+        print_line("an import is under way or was interrupted; run again, it completes")
+    for name, root in found["roots"].items():
+        _print_root(name, root)
+
+
+def _tuning_line(found: Mapping[str, Any]) -> str:
+    tuning = found["tuning"]
+    line = f"searches weigh {tuning['num_candidates']} candidates"
+    if tuning.get("tuned_at") is None:
+        return f"{line}, not tuned to these pictures: `es-imgsearch tune` does it"
+    line += (
+        f", tuned among {tuning['pictures']} pictures for a recall of {tuning['target_recall']:g}"
+    )
+    if found["tune_again"]:
+        line += "; the index has grown several times over, tune again"
+    return line
+
+
+def _print_generations(found: Mapping[str, Any]) -> None:
+    if unfinished := found["next"]:
+        who = _builder(unfinished["builder"])
+        print_line(
+            f"{unfinished['generation']} is"
+            f" {f'being built by {who}' if who else 'begun and not finished'}: encoder"
+            f" {unfinished['encoder']}, profile {unfinished['profile']}, {unfinished['pictures']}"
+            " pictures so far"
+            + ("" if who else f"; `es-imgsearch reindex --index {found['index']}` goes on")
+        )
+    if before := found["before"]:
+        who = _builder(before["builder"])
+        print_line(
+            f"{before['generation']} served before: encoder {before['encoder']}, profile"
+            f" {before['profile']}, {before['pictures']} pictures; "
+            + (f"{who} returns to it" if who else "reindex --back or --drop-old")
+        )
+    if found["writes_held_back"]:
+        print_line(
+            "writing is held back: a reindex is about to switch, or was killed then; running it"
+            " again, or reindex --cancel, ends that"
+        )
+
+
+def _builder(builder: Mapping[str, Any] | None) -> str | None:
+    """Who is at work on a generation; None where nobody is."""
+    if builder is None or not builder["is_alive"]:
+        return None
+    return f"process {builder['process_id']} on {builder['host']} since {builder['since']}"
+
+
+def _print_root(name: str, root: Mapping[str, Any]) -> None:
+    print_line(
+        f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"
+        f" on {root['host']}"
+    )
+    if daemon := root["watched_by"]:
+        place = f"process {daemon['process_id']} on {daemon['host']}"
+        if daemon["is_alive"]:
+            print_line(
+                f"    watched by {place} since {daemon['since']}; {daemon['queue']} files on"
+                f" their way at {daemon['seen_at']}"
+            )
+        else:
+            print_line(f"    no longer watched by {place}, last seen at {daemon['seen_at']}")
+    if compared := root["last_reconcile"]:
+        print_line(
+            f"    compared in {compared['seconds']:.1f} s until {compared['ended_at']}:"
+            f" {compared['new']} new, {compared['changed']} changed, {compared['lost']} gone"
+        )
+    if lag := root["lag_ms"]:
+        print_line(
+            f"    searchable after {lag['p50'] / 1000:.1f} s (median) and"
+            f" {lag['p95'] / 1000:.1f} s (95th percentile) of {lag['pictures']} pictures in 24"
+            " hours"
+        )
+    if root["deletions_paused"]:
+        pause = root["deletions_paused"]
+        print_line(f"    deletions paused since {pause['since']}: {pause['reason']}")

@@ -1,0 +1,134 @@
+"""`export` and `import`: vectors and fields in files."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from es_imgsearch.cli.options import open_store, sigterm_as_ctrl_c, with_settings_options
+from es_imgsearch.cli.output import progress_bar
+from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
+
+if TYPE_CHECKING:
+    from es_imgsearch.manage.transfer.rows import BadRow
+    from es_imgsearch.settings import Settings
+
+
+# Bad rows beyond these are only counted.
+_SHOWN_ROWS = 20
+
+_file_argument = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.command("export")
+@with_settings_options
+@_file_argument
+@click.option("--fields", metavar="NAME,NAME...", multiple=True,
+              help="Only these, with root and relative_path.  [default: all]")  # fmt: skip
+@click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
+              help="Only pictures with this value; may be repeated.")  # fmt: skip
+@sigterm_as_ctrl_c()
+def export_command(
+    settings: Settings, file: Path, fields: tuple[str, ...], filters: tuple[str, ...]
+) -> None:
+    """Write vectors and fields to FILE (.parquet or .h5).
+
+    Vectors are exactly those of the index. FILE appears, or is replaced, when it is complete.
+    """
+    from es_imgsearch.manage.transfer.export import export_pictures
+    from es_imgsearch.search.filters import filter_clauses, parse_filters
+
+    started = time.monotonic()
+    store = open_store(settings)
+    info = store.info()
+    clauses = filter_clauses(parse_filters(filters), info.properties)
+    names = [name for each in fields for name in each.split(",") if name]
+    total = 0 if clauses else store.count()
+    with progress_bar("rows", total) as advance:
+        rows = export_pictures(store, file, fields=names, filters=clauses, on_page=advance)
+    click.echo(f"{rows} pictures to {file} in {time.monotonic() - started:.1f} s.", err=True)
+
+
+@click.command("import")
+@with_settings_options
+@_file_argument
+@click.option("--root", metavar="NAME", help="Root of the rows that name none.")
+@click.option("--rename", "renames", metavar="COLUMN=FIELD", multiple=True,
+              help="What a column stands for; may be repeated.")  # fmt: skip
+@click.option("--unknown-columns", type=click.Choice(["error", "attributes", "ignore"]),
+              default="error", show_default=True, help="Columns that are no fields.")  # fmt: skip
+@click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
+              help="At a row that cannot be stored.")  # fmt: skip
+@click.option("--only-new", is_flag=True, help="Leave alone what the index has already.")
+@click.option("--encoder", metavar="NAME", help="Who made the vectors.  [default: as FILE says]")
+@click.option("--profile", metavar="NAME",
+              help="Vector profile of an index made here.  [default: as FILE says]")  # fmt: skip
+@click.option("--ndjson", is_flag=True, help="Send JSON, for a proxy that does not pass SMILE.")
+@sigterm_as_ctrl_c()
+def import_command(
+    settings: Settings,
+    file: Path,
+    root: str | None,
+    renames: tuple[str, ...],
+    unknown_columns: str,
+    on_error: str,
+    only_new: bool,
+    profile: str | None,
+    ndjson: bool,
+) -> None:
+    """Store the vectors and fields of FILE (.parquet or .h5), made here or elsewhere.
+
+    Every row needs image_embedding and relative_path (or image_name). An index that does not
+    exist is made, and its graphs are built once, at the end. Safe to repeat: a row is always the
+    same document. Ends with 1 if a row could not be stored.
+    """
+    from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
+    from es_imgsearch.search.reduced import remember_imported
+
+    options = ImportOptions(
+        root=root,
+        names=dict(_renamed(each) for each in renames),
+        unknown_columns=unknown_columns,
+        skip_bad_rows=on_error == "skip",
+        only_new=only_new,
+        as_ndjson=ndjson,
+        profile=profile,
+    )
+    started = time.monotonic()
+    shown = 0
+
+    def show(bad: BadRow) -> None:
+        nonlocal shown
+        shown += 1
+        if shown <= _SHOWN_ROWS:
+            click.echo(f"Row {bad.number}: {bad.reason}.", err=True)
+
+    with progress_bar("rows") as advance:
+        done = import_pictures(
+            open_store(settings),
+            settings,
+            file,
+            options,
+            on_bad_row=show,
+            on_progress=lambda done, rows: advance(done.stored + done.bad, rows),
+            note=lambda text: click.echo(text, err=True),
+        )
+    words = [f"{done.stored} rows stored"]
+    words += [f"{done.there_already} there already"] * (done.there_already > 0)
+    words += [f"{done.bad} could not be"] * (done.bad > 0)
+    click.echo(f"{', '.join(words)} in {time.monotonic() - started:.1f} s.", err=True)
+    if (said := remember_imported(open_store(settings), settings, file)) is not None:
+        click.echo(said, err=True)
+    if done.bad:
+        sys.exit(EXIT_DIFFERENCE)
+
+
+def _renamed(text: str) -> tuple[str, str]:
+    column, equals, name = text.partition("=")
+    if not (column and equals and name):
+        raise UsageError(f"--rename needs COLUMN=FIELD, not {text!r}.")
+    return column, name

@@ -1,0 +1,218 @@
+"""`watch` and `sync`: an index is kept like folders."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from es_imgsearch.cli.options import (
+    allow_deletes_option,
+    describers_option,
+    exclude_option,
+    open_store,
+    roots_argument,
+    sigterm_as_ctrl_c,
+    with_settings_options,
+    workers_option,
+)
+from es_imgsearch.errors import EXIT_DIFFERENCE, GenerationSwitched, IndexMissing, UsageError
+
+if TYPE_CHECKING:
+    from es_imgsearch.pipeline.daemon import Daemon
+    from es_imgsearch.pipeline.indexer import Indexer
+    from es_imgsearch.settings import Settings
+
+
+T = TypeVar("T")
+
+
+@click.command()
+@with_settings_options
+@roots_argument
+@exclude_option
+@describers_option
+@allow_deletes_option
+@workers_option
+@click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
+@click.option("--metrics-address", metavar="ADDRESS",
+              help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
+def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
+    """The daemon: keep the index like the folders until it is stopped (Ctrl-C, SIGTERM)."""
+    # As a setting, in a file or the environment, an address may wait for a port.
+    given_here = click.get_current_context().params["metrics_address"]
+    if settings.metrics_port is None and given_here is not None:
+        raise UsageError("Nothing is served without a port: give --metrics-port, such as 9464.")
+    _log_as_daemon(settings)
+    stopping = _Stopping()
+    _check_folders(roots)
+    _in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, stopping))
+
+
+def _watch(
+    settings: Settings, roots: tuple[str, ...], allow_deletes: bool, stopping: _Stopping
+) -> None:
+    from es_imgsearch.pipeline.daemon import Daemon
+
+    with ExitStack() as stack:
+        indexer = stack.enter_context(_indexer(settings, roots, allow_deletes, warm_up=True))
+
+        def ready() -> None:
+            names = ", ".join(f"{root.name}={root.path}" for root in indexer.roots)
+            logging.getLogger("es_imgsearch").info("Watching %s.", names)
+
+        if settings.metrics_port is not None:
+            from es_imgsearch.pipeline.metrics import MetricsServer
+
+            server = MetricsServer(indexer, settings.metrics_port, settings.metrics_address)
+            stack.callback(server.close)
+        daemon = Daemon(indexer, settings, on_ready=ready)
+        stopping.of(daemon)
+        drained = daemon.run()
+        left = "" if drained else "; some files were left for the next start"
+        click.echo(f"Stopped: {indexer.summary()}{left}.", err=True)
+
+
+@click.command()
+@with_settings_options
+@roots_argument
+@exclude_option
+@describers_option
+@allow_deletes_option
+@workers_option
+@sigterm_as_ctrl_c()
+def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
+    """Bring the index up to date with the folders once, then end.
+
+    Ends with 1 if a file failed or deletions are paused.
+    """
+    from es_imgsearch.cli.output import progress
+    from es_imgsearch.pipeline.sync import sync as run_sync
+
+    started = time.monotonic()
+    if allow_deletes:
+        roots = _release_gone(settings, roots)
+        if not roots:
+            return
+
+    def one_pass() -> bool:
+        with _indexer(settings, roots, allow_deletes) as indexer:
+            with progress(indexer):
+                run_sync(indexer)
+            indexer.pipeline.close()
+            click.echo(f"{indexer.summary()} in {time.monotonic() - started:.1f} s.", err=True)
+            return not (indexer.counts.failed or indexer.paused)
+
+    _check_folders(roots)
+    if not _in_each_generation(settings, one_pass):
+        sys.exit(EXIT_DIFFERENCE)
+
+
+def _check_folders(roots: tuple[str, ...]) -> None:
+    """Folders that cannot be watched are told before Elasticsearch is asked anything."""
+    from es_imgsearch.watch.roots import parse_roots
+
+    parse_roots(roots)
+
+
+def _in_each_generation(settings: Settings, keep: Callable[[], T]) -> T:
+    """Keep the index; begin again whenever `reindex` has switched it, with the new encoder."""
+    while True:
+        serving = open_store(settings).roles().serving
+        try:
+            return keep()
+        except (GenerationSwitched, IndexMissing) as error:
+            now = open_store(settings).roles().serving
+            # The one that was kept may have been dropped already.
+            if isinstance(error, IndexMissing) and now == serving:
+                raise
+            logging.getLogger("es_imgsearch").warning(
+                "Index %r was switched to %s: beginning again.", settings.index, now
+            )
+
+
+@contextmanager
+def _indexer(
+    settings: Settings, roots: tuple[str, ...], allow_deletes: bool, *, warm_up: bool = False
+) -> Iterator[Indexer]:
+    from es_imgsearch.codes.storage import load_coder
+    from es_imgsearch.describe.registry import mapped_describers
+    from es_imgsearch.embed.index_encoder import writing_encoder
+    from es_imgsearch.pipeline.indexer import Indexer
+    from es_imgsearch.watch.roots import parse_roots, register_roots
+
+    parsed = parse_roots(roots)
+    store = open_store(settings).pinned()
+    info = store.info()
+    encoder = writing_encoder(store, info, settings)
+    register_roots(store, parsed, settings.host, replace_gone=allow_deletes)
+    indexer = Indexer(
+        store,
+        encoder,
+        parsed,
+        settings,
+        allow_deletes=allow_deletes,
+        warm_up=warm_up,
+        describers=mapped_describers(info.properties, settings.index, settings.describers),
+        grid=info.meta.grid,
+        coder=load_coder(store, info.meta),
+    )
+    try:
+        yield indexer
+    finally:
+        indexer.pipeline.close()
+
+
+def _release_gone(settings: Settings, roots: tuple[str, ...]) -> tuple[str, ...]:
+    """Let go of the folders that no longer exist; the others are left to be compared."""
+    from es_imgsearch.watch.roots import parse_roots, release_root
+
+    left = []
+    for text, root in zip(roots, parse_roots(roots, may_be_gone=True), strict=True):
+        if root.path.exists():
+            left.append(text)
+            continue
+        pictures = release_root(open_store(settings), root, settings.host)
+        click.echo(f"{root.name!r} is released: {pictures} pictures deleted.", err=True)
+    return tuple(left)
+
+
+def _log_as_daemon(settings: Settings) -> None:
+    logging.getLogger("es_imgsearch").setLevel(
+        min(logging.INFO, logging.getLogger().getEffectiveLevel())
+    )
+    if settings.log_format == "ecs":
+        import ecs_logging
+
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(ecs_logging.StdlibFormatter())
+
+
+class _Stopping:
+    """The first signal stops in order, the second at once; made before there is a daemon."""
+
+    def __init__(self) -> None:
+        self._daemon: Daemon | None = None
+        self._is_wanted = False
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, self._handle)
+
+    def of(self, daemon: Daemon) -> None:
+        """Stop this one from now on, at once if it was wanted before."""
+        self._daemon = daemon
+        if self._is_wanted:
+            daemon.stop()
+
+    def _handle(self, _number: int, _frame: object) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, lambda again, _: os._exit(128 + again))
+        self._is_wanted = True
+        if self._daemon is not None:
+            self._daemon.stop()

@@ -1,0 +1,126 @@
+"""Codes of stored pictures, brought up to date with the coder of the index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from es_imgsearch.codes.coder import Coder
+from es_imgsearch.codes.storage import load_coder
+from es_imgsearch.elastic.mapping import VECTOR_FIELD
+from es_imgsearch.elastic.meta_entries import CODE_FIELD
+from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import UsageError
+
+_PAGE = 1_000
+
+# What was made this long before a coder was taken into use may have been stored after all the
+# others were looked at: it waited for Elasticsearch.
+_SLACK = timedelta(minutes=10)
+
+
+def apply_codes(
+    store: Store, *, on_page: Callable[[int, int], None] = lambda _seen, _changed: None
+) -> int:
+    """Give every stored picture the code that the index's coder makes of its vector.
+
+    Only documents whose code is missing or another one are written, so a run that was interrupted
+    is completed by the next.  `on_page` hears how many were seen and how many changed; the latter
+    is returned.
+
+    Raises UsageError for an index without codes, GenerationSwitched where the index becomes
+    another generation meanwhile, and errors of the store.
+    """
+    # A new generation may come behind the alias, of another encoder.
+    store = store.pinned()
+    with store.while_serving("codes apply"):
+        coder = load_coder(store, store.info().meta)
+        if coder is None:
+            raise UsageError(
+                f"Index {store.index!r} has no codes: make them with `es-imgsearch codes train`."
+            )
+        return _recode(store, coder, on_page=on_page)
+
+
+def complete_codes(store: Store, coder: Coder) -> int:
+    """Code the pictures that have none; how many those were."""
+    return _recode(store, coder, {"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}})
+
+
+def _recode(
+    store: Store,
+    coder: Coder,
+    *among: Mapping[str, Any],
+    on_page: Callable[[int, int], None] = lambda _seen, _changed: None,
+) -> int:
+    filters = [{"exists": {"field": VECTOR_FIELD}}, *among]
+
+    def recoded(document: Mapping[str, Any]) -> dict[str, Any]:
+        return {**document, CODE_FIELD: coder.code(document[VECTOR_FIELD])}
+
+    store.refresh()
+    seen = changed = 0
+    after = None
+    while True:
+        hits = store.page(
+            filters,
+            fields=("image_id", CODE_FIELD),
+            vectors=[VECTOR_FIELD],
+            size=_PAGE,
+            after=after,
+        )
+        if stale := _stale(hits, coder):
+            rewritten = store.rewrite(stale, recoded)
+            changed += len(rewritten.written)
+            for error in rewritten.refused.values():
+                raise error
+        seen += len(hits)
+        on_page(seen, changed)
+        if len(hits) < _PAGE:
+            store.refresh()
+            return changed
+        after = hits[-1]["sort"]
+
+
+class CodeFollower:
+    """Tells a process that writes for long which coder its index has now."""
+
+    def __init__(self, store: Store, coder: Coder | None) -> None:
+        """`coder` is the one that the process writes with, `store` where it writes."""
+        self._store = store
+        self._coder = coder
+        self._hash = None if coder is None else coder.hash
+        self._has_old_codes = False
+
+    def current(self) -> Coder | None:
+        """The coder to write with from now on.
+
+        The call after one that found another coder recodes what was written with the one before:
+        by then nothing of that is on its way.  Whether another generation serves by now is for
+        the process to find out.
+        """
+        meta = self._store.info().meta
+        now = load_coder(self._store, meta) if self._has_old_codes else None
+        if meta.codes is not None and now is not None:
+            since = datetime.fromisoformat(meta.codes.trained_at) - _SLACK
+            _recode(self._store, now, {"range": {"indexed_at": {"gte": since.isoformat()}}})
+            self._has_old_codes = False
+        wanted = None if meta.codes is None else meta.codes.hash
+        if wanted != self._hash:
+            self._coder = load_coder(self._store, meta)
+            self._hash, self._has_old_codes = wanted, True
+        return self._coder
+
+
+def _stale(hits: list[Mapping[str, Any]], coder: Coder) -> list[str]:
+    """Ids of those whose code is not what the coder makes of their vector."""
+    if not hits:
+        return []
+    codes = coder.codes([vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits])
+    return [
+        hit["_source"]["image_id"]
+        for hit, code in zip(hits, codes, strict=True)
+        if hit["_source"].get(CODE_FIELD) != code
+    ]

@@ -1,0 +1,188 @@
+"""The connection to Elasticsearch: clients, and the one place that translates foreign errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import elastic_transport
+import elasticsearch
+
+from es_imgsearch.errors import (
+    ImageMissing,
+    ImgSearchError,
+    IndexMissing,
+    StoreBusy,
+    StoreDenied,
+    StoreError,
+    StoreRejected,
+    StoreTooLarge,
+    StoreUnreachable,
+)
+
+SyncClient = elasticsearch.Elasticsearch
+AsyncClient = elasticsearch.AsyncElasticsearch
+
+_JSON, _SMILE = "application/json", "application/vnd.elasticsearch+smile"
+
+_BUSY = {408, 429, 502, 503, 504}
+# What other servers say to paths that only Elasticsearch has. What a proxy says of one request,
+# that its type or its size is not to its liking, is no outage: waiting would not help.
+_OF_OTHERS = {404, 405, 410, 421, 501}
+# An index that was closed may be opened again: its documents are not to blame.
+_ITEM_BUSY = {"cluster_block_exception", "index_closed_exception"}
+
+
+def item_error(result: Mapping[str, Any]) -> StoreError:
+    """What one item of a bulk says went wrong.
+
+    Raises IndexMissing where that is no matter of one document.
+    """
+    kind, message = _of_item(result.get("error") or {})
+    status = int(result["status"])
+    if kind == "index_not_found_exception":
+        raise IndexMissing(f"The index is gone ({message}): make it with `es-imgsearch init`.")
+    if status in _BUSY or status >= 500 or kind in _ITEM_BUSY:
+        return StoreBusy(f"Elasticsearch cannot write now ({message}).")
+    if status in {401, 403}:
+        return StoreDenied(f"Elasticsearch does not allow writing ({message}).")
+    return StoreRejected(f"Elasticsearch rejected the document ({message}).")
+
+
+def search_error(result: Mapping[str, Any]) -> StoreError:
+    """What one search of several in a request says went wrong."""
+    error = result["error"]
+    causes = error.get("root_cause") or [error]
+    kind, message = _of_item(causes[0])
+    status = int(result.get("status", 500))
+    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
+        return StoreBusy(f"Elasticsearch cannot search now ({message}).")
+    if status in {401, 403}:
+        return StoreDenied(f"Elasticsearch does not allow searching ({message}).")
+    return StoreRejected(f"Elasticsearch rejected the search ({message}).")
+
+
+def missed_error(error: Mapping[str, Any]) -> StoreError | None:
+    """Why one document of a multi-get could not be looked for; None if it surely is not there.
+
+    These errors carry no status, and the request as a whole succeeds.
+    """
+    kind, message = _of_item(error)
+    if kind == "index_not_found_exception":
+        return None
+    if kind == "security_exception":
+        return StoreDenied(f"Elasticsearch does not allow reading ({message}).")
+    return StoreBusy(f"Elasticsearch cannot read now ({message}).")
+
+
+def _of_item(error: Mapping[str, Any]) -> tuple[str, str]:
+    kind, reason = str(error.get("type", "unknown")), str(error.get("reason", ""))
+    cause = error.get("caused_by") or {}
+    if cause.get("reason"):
+        reason = f"{reason} ({cause['reason']})"
+    return kind, f"{kind}: {reason}"
+
+
+@contextmanager
+def translated(address: str, index: str) -> Iterator[None]:
+    """Turn every error of the client libraries into one of ours."""
+    try:
+        yield
+    except elasticsearch.UnsupportedProductError as error:
+        # A kind of ApiError, so it comes first.
+        raise _not_elasticsearch(address, f"HTTP {error.meta.status}") from error
+    except elastic_transport.ApiError as error:
+        raise _api_error(error, address, index) from error
+    except elastic_transport.TlsError as error:
+        if "WRONG_VERSION_NUMBER" in _reason(error):
+            raise StoreUnreachable(
+                f"What answers at {address} does not speak https: write http:// in ES_URL or"
+                " --es-url."
+            ) from error
+        raise StoreDenied(
+            f"Elasticsearch at {address} cannot be trusted ({_reason(error)}): set ES_CA_CERTS to"
+            " the file of its certificate authority."
+        ) from error
+    except elastic_transport.ConnectionTimeout as error:
+        raise StoreUnreachable(
+            f"Elasticsearch at {address} did not answer in time ({_reason(error)})."
+        ) from error
+    except elastic_transport.SerializationError as error:
+        # Its own words hold the whole body.
+        if not error.message.startswith("Unable to serialize"):
+            raise _not_elasticsearch(address, "its answer cannot be read") from error
+        raise StoreRejected(
+            f"What was to be sent to {address} cannot be written as JSON."
+        ) from error
+    except elastic_transport.TransportError as error:
+        raise StoreUnreachable(
+            f"Elasticsearch at {address} does not answer ({_reason(error)}): start it, or say"
+            " where it is with ES_URL or --es-url."
+        ) from error
+
+
+def _not_elasticsearch(address: str, why: str) -> StoreUnreachable:
+    """Transient, as it may be a proxy's page while Elasticsearch is away."""
+    return StoreUnreachable(
+        f"What answers at {address} is not Elasticsearch 8 ({why}): say where that is with ES_URL"
+        " or --es-url."
+    )
+
+
+def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> ImgSearchError:
+    status = error.meta.status
+    # Elasticsearch 8 marks all its answers, the client looks at those of success only.
+    is_marked = "x-elastic-product" in error.meta.headers
+    if not is_marked and (status in _OF_OTHERS or status < 400):
+        return _not_elasticsearch(address, f"HTTP {status}")
+    kind, reason = _kind_and_reason(error)
+    detail = f"{kind}: {reason}" if reason else kind
+    if status in {401, 403} and kind != "cluster_block_exception":
+        hint = (
+            "set ES_API_KEY, or user:password@ in ES_URL"
+            if status == 401
+            else "its key or user needs more privileges"
+        )
+        return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
+    if status == 404 and kind == "index_not_found_exception":
+        return IndexMissing(
+            f"There is no index {index!r} at {address}: make it with"
+            f" `es-imgsearch init --index {index}`."
+        )
+    if status == 404:
+        return ImageMissing(f"Elasticsearch does not have it ({detail}).")
+    if status == 413:
+        return StoreTooLarge(f"The request is too large for Elasticsearch ({detail}).")
+    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
+        return StoreBusy(f"Elasticsearch at {address} cannot do this now ({detail}).")
+    return StoreRejected(
+        f"Elasticsearch rejected the request ({detail})."
+        if is_marked
+        else f"What answers at {address} rejected the request ({detail}), and does not say that it"
+        " is Elasticsearch: is there a proxy, or is it https://?"
+    )
+
+
+def _kind_and_reason(error: elastic_transport.ApiError) -> tuple[str, str]:
+    body = error.body
+    details = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(details, Mapping):
+        return f"HTTP {error.meta.status}", str(details or "")
+    kind, reason = str(details.get("type", error.message)), str(details.get("reason", ""))
+    causes = details.get("root_cause") or ()
+    if kind == "search_phase_execution_exception" and causes:
+        kind, reason = str(causes[0].get("type")), str(causes[0].get("reason"))
+    deepest = details.get("caused_by")
+    while isinstance(deepest, Mapping) and isinstance(deepest.get("caused_by"), Mapping):
+        # What is between says no more than that something beneath it failed.
+        deepest = deepest["caused_by"]
+    if isinstance(deepest, Mapping) and deepest.get("reason") and deepest["reason"] != reason:
+        reason = f"{reason} ({deepest['reason']})"
+    return kind, reason
+
+
+def _reason(error: Exception) -> str:
+    """The innermost words, without object addresses."""
+    text = str(error.args[0] if error.args else error)
+    return text.split("): ", 1)[-1].split(">: ", 1)[-1].strip(" .")

@@ -1,0 +1,177 @@
+"""`_meta` of an index, typed: the encoder it is sealed to, and all that was noted of it since.
+
+Elasticsearch keeps it in the mapping; nothing here talks to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from es_imgsearch.elastic.meta_entries import (
+    Builder,
+    Carried,
+    CodesEntry,
+    Curve,
+    ReductionEntry,
+    Tuning,
+    curves_from_body,
+)
+from es_imgsearch.errors import EncoderMismatch, IndexConflict
+from es_imgsearch.records import Grid
+
+SCHEMA_VERSION = 1
+CREATED_BY = "es_imgsearch"
+_SEALED = ("dims", "revision", "fingerprint")
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """The encoder an index belongs to.
+
+    `spec` says where it was when the index was made, if that was no place where every machine looks
+    for encoders: folders and files by their whole paths.
+    """
+
+    name: str
+    revision: str
+    dims: int
+    fingerprint: str
+    supports_text: bool = True
+    spec: str | None = None
+
+    def fits(self, other: Seal) -> bool:
+        """Whether vectors of `other` may live beside ours.
+
+        `name` and `spec` are only how the encoder is found: the same weights in another folder
+        are the same encoder.
+        """
+        return all(getattr(self, part) == getattr(other, part) for part in _SEALED)
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Seal:
+        """What a later program notes besides is passed over."""
+        if not isinstance(body, Mapping):
+            raise TypeError(f"not {body!r}")
+        names = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in body.items() if name in names})
+
+    def to_body(self) -> dict[str, Any]:
+        body = asdict(self)
+        if self.spec is None:
+            del body["spec"]
+        return body
+
+    def check(self, other: Seal, index: str) -> None:
+        """Raise EncoderMismatch unless `other` fits."""
+        for part in _SEALED:
+            mine, theirs = getattr(self, part), getattr(other, part)
+            if mine != theirs:
+                raise EncoderMismatch(
+                    f"Index {index!r} is sealed to encoder {self.name!r}; {other.name!r} differs"
+                    f" in {part} ({theirs} instead of {mine}), so their vectors cannot be"
+                    " compared. Use that encoder, or another --index."
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """`_meta` of an index, typed; `relevance` holds a curve a kind of query once calibrated.
+
+    `reduction` is that of the profile `reduced`, whose vectors are not the encoder's own.  `grid`
+    says of which tiles vectors are kept as well, None where of none; `codes` which binary codes.
+    `carried` is there where `reindex` brought the pictures, `builder` while a process does, see
+    `generations`.
+    """
+
+    seal: Seal
+    profile: str
+    similarity: str
+    tuning: Tuning
+    roots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+    relevance: Mapping[str, Curve] = field(default_factory=dict)
+    reduction: ReductionEntry | None = None
+    grid: Grid | None = None
+    codes: CodesEntry | None = None
+    carried: Carried | None = None
+    builder: Builder | None = None
+
+    def to_body(self) -> dict[str, Any]:
+        curves = {kind: asdict(curve) for kind, curve in self.relevance.items()}
+        return {
+            "created_by": CREATED_BY,
+            "schema_version": self.schema_version,
+            "encoder": self.seal.to_body(),
+            "profile": self.profile,
+            "similarity": self.similarity,
+            "tuning": self.tuning.to_body(),
+            "roots": {name: dict(root) for name, root in self.roots.items()},
+            **({"relevance": curves} if curves else {}),
+            **({"reduction": self.reduction.to_body()} if self.reduction else {}),
+            **({"regions": self.grid.to_body()} if self.grid else {}),
+            **({"codes": self.codes.to_body()} if self.codes else {}),
+            **({"carried": self.carried.to_body()} if self.carried else {}),
+            **({"builder": self.builder.to_body()} if self.builder else {}),
+        }
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any], index: str) -> Meta:
+        version = body.get("schema_version")
+        if body.get("created_by") != CREATED_BY or not isinstance(version, int):
+            raise IndexConflict(
+                f"Index {index!r} was not made by es_imgsearch: choose another --index."
+            )
+        # Looked at first: what a newer schema adds must not look like a foreign index.
+        if version > SCHEMA_VERSION:
+            raise IndexConflict(
+                f"Index {index!r} has schema {version}, newer than this program's"
+                f" {SCHEMA_VERSION}: update es_imgsearch."
+            )
+        if body.keys() == {"created_by", "schema_version"}:
+            raise IndexConflict(
+                f"{index!r} is the index of failures beside an index of pictures: choose that one,"
+                f" --index {index.removesuffix('-failures')}."
+            )
+        try:
+            return cls(
+                seal=Seal.from_body(body["encoder"]),
+                profile=body["profile"],
+                similarity=body["similarity"],
+                tuning=Tuning.from_body(body["tuning"]),
+                roots=body.get("roots", {}),
+                schema_version=version,
+                relevance=curves_from_body(body.get("relevance", {})),
+                reduction=ReductionEntry.from_body(body.get("reduction")),
+                grid=Grid.from_body(body.get("regions")),
+                codes=CodesEntry.from_body(body.get("codes")),
+                carried=Carried.from_body(body.get("carried")),
+                builder=Builder.from_body(body.get("builder")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise IndexConflict(
+                f"The _meta of index {index!r} is damaged ({error}): make another --index."
+            ) from error
+
+    @property
+    def stored_dims(self) -> int:
+        """How long the stored vectors are."""
+        return self.reduction.dims_kept if self.reduction else self.seal.dims
+
+    def with_root(self, name: str, root: Mapping[str, Any]) -> Meta:
+        return replace(self, roots={**self.roots, name: root})
+
+
+def with_learned(target: Meta, source: Meta) -> Meta:
+    """The target with what was learned of the vectors of the source, if it has the same ones.
+
+    The same vectors have the same cosines and codes; what the source lacks, the target keeps.
+    """
+    if not source.seal.fits(target.seal) or source.reduction or target.reduction:
+        return target
+    return replace(
+        target,
+        relevance=source.relevance or target.relevance,
+        codes=source.codes or target.codes,
+    )

@@ -1,0 +1,244 @@
+"""How searches of an index are run, as `tune` found it, and what that means for any k."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """How far a generation holds what another one holds, as its `_meta` tells.
+
+    `until` are sequence numbers, by shard, of the generation `source`: what was written there
+    later is not here yet, and nor is what could not be carried.
+    """
+
+    source: str
+    until: Mapping[str, int] = field(default_factory=dict)
+
+    def to_body(self) -> dict[str, Any]:
+        return {"source": self.source, "until": dict(self.until)}
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any] | None) -> Carried | None:
+        """Raises KeyError or TypeError for what is not one."""
+        return None if body is None else cls(body["source"], dict(body["until"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """The process that builds a generation, as its `_meta` tells.
+
+    `process_space` says where its number means anything, and `process_start` which process of that
+    number it is, see `process_identity`; `token` is another for every time.  `since` and `seen_at`
+    are ISO 8601, UTC.
+    """
+
+    host: str
+    process_id: int
+    process_space: str | None
+    process_start: int | None
+    token: str
+    since: str
+    seen_at: str
+
+    def to_body(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any] | None) -> Builder | None:
+        """Raises TypeError for what is not one."""
+        return None if body is None else cls(**body)
+
+
+# For an index that was not tuned: its number is for k = 10, and a larger k needs more.  The
+# server's own default is 1.5 k, which found .95 (int8) and .87 (int4) of the true ten of 10,000
+# vectors, the profiles' tuning all of them (benchmarks/knn_settings.py).
+_CANDIDATES_PER_HIT = 2
+
+# A graph is walked as wide as there are candidates; for a small k that alone decides what is found.
+# Half-way between 3 for k = 1 and 15 for k = 10, 9 candidates found .924 of the true five where .95
+# was the target (2,000 vectors).
+_WIDTH_DECIDES_UP_TO_K = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TunedK:
+    """What `tune` found for one k, and the recall@k of queries that had no part in finding it."""
+
+    k: int
+    num_candidates: int
+    oversample: float | None
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a kNN search of this index is run.
+
+    `num_candidates` are weighed per shard; `oversample` says how many are compared again with
+    the full vectors, None where they were never quantised.  Both are those of k = 10; `per_k`
+    holds what was measured for other k.  The rest says how it was measured, and is None on an
+    index that was never tuned.
+
+    A top-level kNN search of Elasticsearch 8.19.13 compares num_candidates · oversample vectors
+    a shard again, not k · oversample as its documentation has it: 50 · 2 and 100 · 1 found the
+    same (recall@100 of 1-bit codes: .785 with 100 · 2 and with 200 · 1, .986 with 500 · 2,
+    200 · 5 and 1000 · 1).
+    """
+
+    num_candidates: int = 50
+    oversample: float | None = None
+    per_k: tuple[TunedK, ...] = ()
+    target_recall: float | None = None
+    pictures: int | None = None
+    queries_tuned_on: int | None = None
+    queries_held_back: int | None = None
+    tuned_at: str | None = None
+
+    def for_k(self, k: int) -> tuple[int, float | None]:
+        """num_candidates and oversample of a search for k.
+
+        Up to k = 10 those of the next k that was tuned; from there to the next as many
+        candidates as the straight line or the power law through both has, whichever is more,
+        and the larger oversample.  Above the last, candidates in proportion to k.
+        """
+        if not self.per_k:
+            return max(self.num_candidates, _CANDIDATES_PER_HIT * k), self.oversample
+        tuned = sorted(self.per_k, key=lambda each: each.k)
+        low = max((each for each in tuned if each.k <= k), key=lambda each: each.k, default=None)
+        high = next((each for each in tuned if each.k >= k), None)
+        if high is None:
+            last = tuned[-1]
+            return max(k, math.ceil(last.num_candidates * k / last.k)), last.oversample
+        if low is None or low is high or high.k <= _WIDTH_DECIDES_UP_TO_K:
+            return max(k, high.num_candidates), high.oversample
+        share = (k - low.k) / (high.k - low.k)
+        line = low.num_candidates + share * (high.num_candidates - low.num_candidates)
+        growth = math.log(high.num_candidates / low.num_candidates) / math.log(high.k / low.k)
+        power = low.num_candidates * (k / low.k) ** growth
+        oversamples = [each.oversample for each in (low, high) if each.oversample is not None]
+        return max(k, math.ceil(max(line, power))), max(oversamples, default=None)
+
+    def to_body(self) -> dict[str, Any]:
+        """As it stands in `_meta`: what is not known is left out."""
+        body = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        return body | {
+            "oversample": self.oversample,
+            **({"per_k": [asdict(each) for each in self.per_k]} if self.per_k else {}),
+        }
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Tuning:
+        """Raises TypeError or AttributeError for what is not one."""
+        per_k = tuple(TunedK(**each) for each in body.get("per_k", ()))
+        return cls(**{**body, "per_k": per_k})
+
+
+@dataclass(frozen=True, slots=True)
+class ReductionEntry:
+    """What `_meta` says of an index's reduction.
+
+    `hash` names the one document of `<index>-reduction` that holds the matrix.  `oversample`
+    times k candidates are compared again with their originals, which lie in `originals`: the
+    `path` of an export file and the `host` it is on.
+    """
+
+    hash: str
+    dims_kept: int
+    variance_kept: float
+    oversample: float = 1.0
+    originals: Mapping[str, str] | None = None
+
+    def to_body(self) -> dict[str, Any]:
+        body = asdict(self)
+        return {name: value for name, value in body.items() if value is not None}
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any] | None) -> ReductionEntry | None:
+        """Raises TypeError where the body is not one of ours."""
+        return None if body is None else cls(**body)
+
+    def with_originals(self, path: str, host: str) -> ReductionEntry:
+        return replace(self, originals={"path": path, "host": host})
+
+
+CODE_FIELD: Final = "image_code"
+
+
+@dataclass(frozen=True, slots=True)
+class CodesEntry:
+    """What `_meta` says of an index's codes.
+
+    `hash` names the one document of `<index>-codes` that holds the coder; `trained_at` is when
+    it was taken into use (ISO 8601, UTC).
+    """
+
+    hash: str
+    method: str
+    bits: int
+    trained_at: str
+
+    def to_body(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any] | None) -> CodesEntry | None:
+        """Raises TypeError where the body is not one of ours."""
+        return None if body is None else cls(**body)
+
+
+def code_mapping(bits: int) -> dict[str, Any]:
+    """Of the field `image_code`.
+
+    Walked as a graph: among 50,000 codes of 128 bits that finds what comparing all of them does
+    (.974 and .971 of the true ten with 200 candidates), in 7 instead of 13 ms.
+    """
+    return {
+        "type": "dense_vector",
+        "element_type": "bit",
+        "dims": bits,
+        "index": True,
+        "index_options": {"type": "hnsw", "m": 16, "ef_construction": 100},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Coefficients of the logistic curve of one encoder and kind of query."""
+
+    intercept: float
+    z_weight: float
+    cosine_weight: float
+
+    def probability(self, z: npt.ArrayLike, cosine: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Relevance, from 0 to 1, of hits with these z-scores and cosines (any equal shapes)."""
+        odds = (
+            self.intercept
+            + self.z_weight * np.asarray(z, dtype=np.float64)
+            + self.cosine_weight * np.asarray(cosine, dtype=np.float64)
+        )
+        # Beyond 60 the exponential says 0 or 1 anyway, and beyond 709 it overflows.
+        probability: npt.NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(odds, -60.0, 60.0)))
+        return probability
+
+
+def curves_from_body(body: Mapping[str, Mapping[str, Any]]) -> dict[str, Curve]:
+    """Curves by kind of query, as `_meta` and the shipped file hold them.
+
+    Raises KeyError, TypeError or ValueError for what is none.
+    """
+    names = Curve.__slots__
+    curves = {}
+    for kind, values in body.items():
+        numbers = [float(values[name]) for name in names]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"{kind} has a coefficient that is no number")
+        curves[kind] = Curve(*numbers)
+    return curves

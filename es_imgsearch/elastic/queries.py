@@ -1,0 +1,315 @@
+"""Bodies for searches: pure functions, values in and dictionaries out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from es_imgsearch.elastic.mapping import VECTOR_FIELD
+from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.errors import UsageError
+
+# The server's own ceiling; a k above it cannot be asked for either.
+MAX_NUM_CANDIDATES = 10_000
+
+# What words are looked for in, and how much more than once a match there says.  Names of files are
+# often numbers, and a folder's name counts for everything in it; captions, descriptions and what
+# is written in a picture are long and say more things than one.
+TEXT_FIELDS = (
+    "title^3",
+    "product_id^3",
+    "tags.text^3",
+    "keywords.text^3",
+    "caption^2",
+    "image_name^2",
+    "folder.text",
+    "creator.text",
+    "description",
+    "text_in_image",
+    "attributes",
+)
+# Of a text that matches several fields the best one counts, and this much of the others.
+_TIE_BREAKER = 0.3
+
+
+class PartQuery(NamedTuple):
+    """What is asked of one vector field: a unit vector, and its share of the score."""
+
+    field: str
+    vector: Sequence[float] | npt.NDArray[np.float32]
+    weight: float
+
+
+# `tune` measures searches of one field.  The best of a weighted mean may be far down in each
+# part's own order: with 50 from each, at least 95 % of the true ten of 300 were found.
+_CANDIDATES_PER_PART = 50
+
+
+def knn_body(
+    vector: Sequence[float] | Any,
+    k: int,
+    tuning: Tuning,
+    *,
+    num_candidates: int | None = None,
+    filters: Sequence[Mapping[str, Any]] = (),
+    source: bool | Sequence[str] = True,
+) -> dict[str, Any]:
+    """Approximate search: the k nearest among `num_candidates` a shard.
+
+    Filters run inside the graph search, so a filtered search still finds k if k exist.
+    """
+    check_k(k)
+    if num_candidates is not None:
+        check_whole("num_candidates", num_candidates)
+    tuned_candidates, oversample = tuning.for_k(k)
+    if num_candidates is None:
+        num_candidates = tuned_candidates
+    elif num_candidates < k:
+        raise UsageError(
+            f"num_candidates is {num_candidates} but must be at least k, which is {k}."
+        )
+    knn: dict[str, Any] = {
+        "field": VECTOR_FIELD,
+        "query_vector": vector,
+        "k": k,
+        "num_candidates": min(num_candidates, MAX_NUM_CANDIDATES),
+    }
+    if oversample is not None:
+        knn["rescore_vector"] = {"oversample": oversample}
+    if filters:
+        knn["filter"] = list(filters)
+    return {"knn": knn, "size": k, "_source": source_filter(source)}
+
+
+def exact_body(
+    vector: Sequence[float] | Any,
+    k: int,
+    similarity: str,
+    *,
+    filters: Sequence[Mapping[str, Any]] = (),
+    source: bool | Sequence[str] = True,
+) -> dict[str, Any]:
+    """Every picture compared with the full vectors: what approximate search is measured by.
+
+    The score of a hit is that of the approximate search of the same index, so `cosine_of`
+    reads both.
+    """
+    check_k(k)
+    having_vector = {"exists": {"field": VECTOR_FIELD}}
+    return {
+        "query": {
+            "script_score": {
+                "query": {"bool": {"filter": [having_vector, *filters]}},
+                "script": {
+                    "source": exact_score(similarity, VECTOR_FIELD),
+                    "params": {"query": vector},
+                },
+            }
+        },
+        "size": k,
+        "_source": source_filter(source),
+    }
+
+
+def exact_score(similarity: str, field: str) -> str:
+    """Script that gives a field's vector, compared with `params.query`, the score of a kNN."""
+    # Rounding takes 1 + cos below 0 for an opposite vector, which the server refuses as a score.
+    scripts = {
+        "cosine": f"Math.max(0.0, 1.0 + cosineSimilarity(params.query, '{field}')) / 2.0",
+        "dot_product": f"Math.max(0.0, 1.0 + dotProduct(params.query, '{field}')) / 2.0",
+        "l2_norm": f"double d = l2norm(params.query, '{field}'); return 1.0 / (1.0 + d * d)",
+    }
+    return scripts[similarity]
+
+
+def weighted_body(
+    parts: Sequence[PartQuery],
+    k: int,
+    tuning: Tuning,
+    *,
+    num_candidates: int | None = None,
+    filters: Sequence[Mapping[str, Any]] = (),
+    source: bool | Sequence[str] = True,
+) -> dict[str, Any]:
+    """One boosted kNN search over several vector fields, its candidates compared exactly.
+
+    Every part nominates its `num_candidates` nearest.  Elasticsearch adds up the scores of the
+    clauses that nominated a picture, and counts the others as nothing; so what was nominated by
+    any is given its true score by `rescore`: the mean of the cosines, weighted, as `cosine_of`
+    finds it.  A picture without a vector of a part has the cosine 0 there.
+    """
+    check_k(k)
+    one = knn_body([], k, tuning, num_candidates=num_candidates)["knn"]["num_candidates"]
+    if num_candidates is None:
+        one = max(one, _CANDIDATES_PER_PART)
+    clauses = [
+        {
+            "field": part.field,
+            "query_vector": part.vector,
+            "k": one,
+            "num_candidates": one,
+            "boost": part.weight,
+            **({"filter": list(filters)} if filters else {}),
+        }
+        for part in parts
+    ]
+    return {
+        "knn": clauses,
+        "rescore": {
+            # The most that index.max_rescore_window allows by default.
+            "window_size": min(one * len(parts), MAX_NUM_CANDIDATES),
+            "query": {
+                "query_weight": 0,
+                "rescore_query_weight": 1,
+                "rescore_query": _weighted_score(parts, {"match_all": {}}),
+            },
+        },
+        "size": k,
+        "_source": source_filter(source),
+    }
+
+
+def exact_weighted_body(
+    parts: Sequence[PartQuery],
+    k: int,
+    *,
+    filters: Sequence[Mapping[str, Any]] = (),
+    source: bool | Sequence[str] = True,
+) -> dict[str, Any]:
+    """`weighted_body` with every picture that has a vector of any part compared."""
+    check_k(k)
+    having = [{"exists": {"field": part.field}} for part in parts]
+    among = {"bool": {"filter": [{"bool": {"should": having}}, *filters]}}
+    return {"query": _weighted_score(parts, among), "size": k, "_source": source_filter(source)}
+
+
+def _weighted_score(parts: Sequence[PartQuery], among: Mapping[str, Any]) -> dict[str, Any]:
+    # Scores must not be negative, and the cosine of opposite vectors is -1 only to rounding.
+    terms = [
+        f"params.weights[{n}] * (doc['{part.field}'].size() == 0 ? 0.5"
+        f" : Math.max(0.0, 1.0 + cosineSimilarity(params.query{n}, '{part.field}')) / 2.0)"
+        for n, part in enumerate(parts)
+    ]
+    vectors = {f"query{n}": part.vector for n, part in enumerate(parts)}
+    return {
+        "script_score": {
+            "query": among,
+            "script": {
+                "source": " + ".join(terms),
+                "params": {"weights": [part.weight for part in parts], **vectors},
+            },
+        }
+    }
+
+
+def text_body(
+    wanted: Sequence[tuple[str, float]],
+    unwanted: Sequence[str],
+    k: int,
+    *,
+    filters: Sequence[Mapping[str, Any]] = (),
+    source: bool | Sequence[str] = True,
+) -> dict[str, Any]:
+    """Words among the words stored of a picture, by BM25 (Robertson & Zaragoza 2009).
+
+    `wanted` are texts and their weights, of which one has to match and all count; a picture
+    that holds every word of an unwanted text is left out.
+    """
+    check_k(k)
+    bool_query: dict[str, Any] = {
+        "should": [_words(text, "or", weight) for text, weight in wanted],
+        "minimum_should_match": 1,
+    }
+    if unwanted:
+        bool_query["must_not"] = [_words(text, "and", 1.0) for text in unwanted]
+    if filters:
+        bool_query["filter"] = list(filters)
+    return {"query": {"bool": bool_query}, "size": k, "_source": source_filter(source)}
+
+
+def _words(text: str, operator: str, weight: float) -> dict[str, Any]:
+    return {
+        "multi_match": {
+            "query": text,
+            "fields": list(TEXT_FIELDS),
+            "type": "best_fields",
+            "tie_breaker": _TIE_BREAKER,
+            "operator": operator,
+            "boost": weight,
+        }
+    }
+
+
+def stored_vectors_body(image_ids: Sequence[str], fields: Sequence[str]) -> dict[str, Any]:
+    """The vectors of stored pictures, exactly as they were written."""
+    return {
+        "query": {"ids": {"values": list(image_ids)}},
+        "size": len(image_ids),
+        "_source": False,
+        "docvalue_fields": list(fields),
+    }
+
+
+def paged(body: Mapping[str, Any], offset: int, size: int) -> dict[str, Any]:
+    """`size` hits of a search, from the one at `offset` (0 is the best)."""
+    return {**body, "from": offset, "size": size}
+
+
+def to_json(body: Mapping[str, Any]) -> bytes:
+    """A body as it is sent: vectors straight from NumPy, 12 bytes a dimension."""
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def to_msearch(bodies: Iterable[Mapping[str, Any]]) -> bytes:
+    """Several searches of one index in one request."""
+    # What is on a shard that does not answer would silently be missing.
+    head = b'{"allow_partial_search_results":false}\n'
+    return b"".join(head + to_json(body) + b"\n" for body in bodies)
+
+
+def vector_of(value: Any) -> npt.NDArray[np.float32]:
+    """A stored vector as docvalue_fields give it: in a list of one."""
+    if len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
+    return np.asarray(value, dtype=np.float32)
+
+
+def unit_vector_of(value: Any) -> npt.NDArray[np.float32]:
+    """The same, brought to unit length: an imported vector may have any."""
+    return unit(vector_of(value))
+
+
+def unit(vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The vector at length 1; one of length 0 stays as it is."""
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+
+def cosine_of(score: float, similarity: str) -> float:
+    """The cosine behind a `_score`, for unit vectors.
+
+    Elasticsearch scores (1 + cos) / 2 for cosine and dot_product and 1 / (1 + d²) for
+    l2_norm; for unit vectors d² = 2 - 2 cos (reference of the dense_vector field type).
+    """
+    if similarity == "l2_norm":
+        return 1.0 - (1.0 / score - 1.0) / 2.0
+    return 2.0 * score - 1.0
+
+
+def check_k(k: int) -> None:
+    check_whole("k", k)
+    if not 1 <= k <= MAX_NUM_CANDIDATES:
+        raise UsageError(f"k must be between 1 and {MAX_NUM_CANDIDATES}, not {k}.")
+
+
+def check_whole(name: str, value: Any) -> None:
+    """Raises UsageError for what is no whole number."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise UsageError(f"{name} must be a whole number, not a {type(value).__name__}.")
+
+
+def source_filter(source: bool | Sequence[str]) -> bool | list[str]:
+    return source if isinstance(source, bool) else list(source)

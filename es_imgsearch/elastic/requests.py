@@ -1,0 +1,156 @@
+"""What a method of the client needs from outside, and the two ways to get it.
+
+A method is a generator: it yields a `Request` or `Work`, is sent what came of it, and returns its
+result.  It does no I/O, so the same method serves threads and asyncio: `converse` carries it out
+and blocks, `converse_async` awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import quote, urlencode
+
+import numpy as np
+import numpy.typing as npt
+
+from es_imgsearch.elastic.error_mapping import search_error
+from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.errors import GenerationSwitched, ImgSearchError
+
+R = TypeVar("R")
+
+JSON = {"accept": "application/json", "content-type": "application/json"}
+NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
+
+# Hits are made of these, and `_index` tells which generation they are of; the rest of an answer is
+# not sent.
+_HIT = "hits.hits._index,hits.hits._id,hits.hits._score,hits.hits._source,hits.hits.fields"
+_SEARCH = urlencode(
+    {
+        "filter_path": f"took,hits.total,{_HIT},aggregations",
+        "allow_partial_search_results": "false",
+    },
+    safe=",.",
+)
+_HITS_OF_EACH = ",".join(f"responses.{each}" for each in _HIT.split(","))
+_OF_EACH = f"took,{_HITS_OF_EACH},responses.error,responses.status"
+_MSEARCH = urlencode({"filter_path": _OF_EACH}, safe=",.")
+_MSEARCH_INNER = urlencode({"filter_path": f"{_OF_EACH},responses.hits.hits.inner_hits"}, safe=",.")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to Elasticsearch; `path` carries its parameters, a body is ready bytes."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: JSON)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Something that takes time and no network: decoding pictures, running a model."""
+
+    run: Callable[[], Any]
+
+
+Talk: TypeAlias = Generator[Request | Work, Any, R]
+
+
+def search_request(index: str, body: bytes) -> Request:
+    """One search; the answer is reduced to what hits are made of and never a partial one."""
+    return Request("POST", f"/{index}/_search?{_SEARCH}", body, JSON)
+
+
+def msearch_request(index: str, body: bytes, *, inner_hits: bool = False) -> Request:
+    """Several searches in one round trip; the status keeps the place of one without hits."""
+    parameters = _MSEARCH_INNER if inner_hits else _MSEARCH
+    return Request("POST", f"/{index}/_msearch?{parameters}", body, NDJSON)
+
+
+def info_request(index: str) -> Request:
+    """What stands behind an alias, see `store.IndexInfo.from_answer`."""
+    return Request("GET", f"/{index}")
+
+
+def document_request(index: str, image_id: str) -> Request:
+    """One document by its id."""
+    return Request("GET", f"/{index}/_doc/{quote(image_id, safe='')}")
+
+
+def converse(talk: Talk[R], send: Callable[[Request], Any]) -> R:
+    """The result of a talk; blocks until it is there."""
+    try:
+        need = next(talk)
+        while True:
+            try:
+                got = send(need) if isinstance(need, Request) else need.run()
+            except ImgSearchError as error:
+                need = talk.throw(error)
+            else:
+                need = talk.send(got)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+
+
+async def converse_async(talk: Talk[R], send: Callable[[Request], Awaitable[Any]]) -> R:
+    """The result of a talk; work goes to a thread, so that other tasks go on."""
+    try:
+        need = next(talk)
+        while True:
+            try:
+                if isinstance(need, Request):
+                    got = await send(need)
+                else:
+                    got = await asyncio.to_thread(need.run)
+            except ImgSearchError as error:
+                need = talk.throw(error)
+            else:
+                need = talk.send(got)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+
+
+# What answers of Elasticsearch hold, where that takes more than a look.
+
+
+def hits_in(answer: Mapping[str, Any], generation: str) -> Sequence[Mapping[str, Any]]:
+    """The hits of a search through the alias, which have to be of this generation.
+
+    Raises GenerationSwitched.
+    """
+    hits: Sequence[Mapping[str, Any]] = answer.get("hits", {}).get("hits", ())
+    for hit in hits:
+        if hit["_index"] != generation:
+            raise GenerationSwitched(
+                f"The index is {hit['_index']} now and was {generation}: begin again."
+            )
+    return hits
+
+
+def vectors_of(answer: Mapping[str, Any]) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
+    """Of every hit of `queries.stored_vectors_body` its vectors by field."""
+    hits = answer.get("hits", {}).get("hits", ())
+    return {
+        hit["_id"]: {name: vector_of(value) for name, value in hit.get("fields", {}).items()}
+        for hit in hits
+    }
+
+
+def answers_of(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The answers to the searches of one `_msearch`.
+
+    Raises the error of the first that failed, since the request as a whole succeeds all the
+    same.
+    """
+    answers: list[Mapping[str, Any]] = answer["responses"]
+    for each in answers:
+        if "error" in each:
+            raise search_error(each)
+    return answers

@@ -1,0 +1,1 @@
+"""How a model runs: in torch or in ONNX Runtime, exported, selected, measured."""

@@ -1,0 +1,1 @@
+"""Parquet and HDF5 files of vectors and fields: read, write, check."""

@@ -1,0 +1,276 @@
+"""HDF5: one dataset a field in the group `fields`, beside it in `present` which rows have it.
+
+Lists and maps are JSON text.  Regions are a group of three datasets: `box` and `embedding` have a
+row for each region, and those of row n are offsets[n] to offsets[n + 1].  A file of another program
+may have its datasets at the top.
+Format: https://docs.hdfgroup.org/; written and read by h5py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from es_imgsearch.errors import ExchangeFileInvalid, LibraryMissing
+from es_imgsearch.files.columns import (
+    BOX,
+    EMBEDDING,
+    METADATA_KEY,
+    REST_COLUMN,
+    Column,
+    Kind,
+    Origin,
+    RegionValues,
+    Values,
+)
+
+_FIELDS, _PRESENT = "fields", "present"
+_OFFSETS = "offsets"
+_REGION_PARTS = {BOX, EMBEDDING, _OFFSETS}
+
+# A chunk is the least a dataset takes on disk, and there are about 60 of them.
+_CHUNK_BYTES = 2**18
+_CELL_CHUNK_ROWS = 1024
+
+
+def load_h5py() -> Any:
+    """h5py.  Raises LibraryMissing."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise LibraryMissing("HDF5 files need h5py: pip install 'es-imgsearch[hdf5]'.") from error
+    return h5py
+
+
+class Hdf5Writer:
+    def __init__(self, path: Path, columns: Sequence[Column], origin: Origin) -> None:
+        self._h5py = load_h5py()
+        self._columns = [*columns, Column(REST_COLUMN, Kind.JSON)]
+        self._file = self._h5py.File(path, "w")
+        self._file.attrs[METADATA_KEY] = origin.to_json()
+        for column in self._columns:
+            if column.kind is Kind.REGIONS:
+                self._create_regions(column)
+                continue
+            self._create(_FIELDS, column, self._type(column))
+            self._create(_PRESENT, Column(column.name, Kind.BOOL), np.dtype(bool))
+
+    def write(self, values: Mapping[str, Values]) -> None:
+        for column in self._columns:
+            given = values[column.name]
+            if isinstance(given, RegionValues):
+                self._append_regions(column, given)
+                continue
+            if isinstance(given, np.ndarray):
+                present = np.logical_not(np.isnan(given).all(axis=1))
+                filled: Any = np.where(present[:, None], given, np.float32(0))
+            else:
+                present = np.array([each is not None for each in given], bool)
+                empty = "" if self._is_text(column) else 0
+                if column.kind is Kind.TEXTS:
+                    given = [
+                        None if each is None else orjson.dumps(each).decode() for each in given
+                    ]
+                filled = [empty if each is None else each for each in given]
+            self._extend(self._file[f"{_FIELDS}/{column.name}"], filled)
+            self._extend(self._file[f"{_PRESENT}/{column.name}"], present)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _create(self, group: str, column: Column, kind: Any) -> None:
+        dataset = self._dataset(f"{group}/{column.name}", kind, column.dims)
+        dataset.attrs["kind"] = column.kind.value
+
+    def _create_regions(self, column: Column) -> None:
+        place = f"{_FIELDS}/{column.name}"
+        self._dataset(f"{place}/{BOX}", np.int32, 4)
+        self._dataset(f"{place}/{EMBEDDING}", np.float32, column.dims)
+        self._extend(self._dataset(f"{place}/{_OFFSETS}", np.int64), np.zeros(1, np.int64))
+
+    def _append_regions(self, column: Column, given: RegionValues) -> None:
+        place = self._file[f"{_FIELDS}/{column.name}"]
+        offsets = given.offsets[1:] + len(place[BOX])
+        for name, values in ((BOX, given.boxes), (EMBEDDING, given.vectors), (_OFFSETS, offsets)):
+            self._extend(place[name], values)
+
+    def _dataset(self, place: str, kind: Any, dims: int = 0) -> Any:
+        """An empty dataset that may grow, of vectors if they have dims."""
+        tail = (dims,) if dims else ()
+        rows = max(1, _CHUNK_BYTES // (4 * dims)) if dims else _CELL_CHUNK_ROWS
+        return self._file.create_dataset(
+            place,
+            shape=(0, *tail),
+            maxshape=(None, *tail),
+            chunks=(rows, *tail),
+            dtype=kind,
+            # Floats that never repeat do not shrink.
+            compression=None if dims else "lzf",
+        )
+
+    @staticmethod
+    def _extend(dataset: Any, values: Any) -> None:
+        before = len(dataset)
+        dataset.resize(before + len(values), axis=0)
+        if len(values):
+            dataset[before:] = values
+
+    def _type(self, column: Column) -> Any:
+        if self._is_text(column):
+            return self._h5py.string_dtype()
+        kinds: dict[Kind, Any] = {
+            Kind.INT: np.int64,
+            Kind.FLOAT: np.float64,
+            Kind.BOOL: bool,
+            Kind.VECTOR: np.float32,
+        }
+        return np.dtype(kinds[column.kind])
+
+    @staticmethod
+    def _is_text(column: Column) -> bool:
+        return column.kind in {Kind.TEXT, Kind.TEXTS, Kind.JSON}
+
+
+class Hdf5Reader:
+    def __init__(self, path: Path) -> None:
+        self._h5py = load_h5py()
+        self._path = path
+        try:
+            self._file = self._h5py.File(path, "r")
+            text = self._file.attrs.get(METADATA_KEY)
+            self.origin = None if text is None else Origin.from_json(text)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _invalid(path, error) from error
+        place = self._file.get(_FIELDS, self._file)
+        self._datasets = {
+            name: each for name, each in place.items() if isinstance(each, self._h5py.Dataset)
+        }
+        self._regions = {
+            name: {part: each[part] for part in _REGION_PARTS}
+            for name, each in place.items()
+            if isinstance(each, self._h5py.Group) and self._is_regions(each)
+        }
+        self.regions = frozenset(self._regions)
+        self._present = self._file.get(_PRESENT, {}) if place is not self._file else {}
+        lengths = {
+            name: each.shape[0] if each.shape else 0 for name, each in self._datasets.items()
+        }
+        lengths |= {name: len(parts[_OFFSETS]) - 1 for name, parts in self._regions.items()}
+        if len(set(lengths.values())) > 1:
+            raise _invalid(path, ValueError(f"its datasets have different lengths: {lengths}"))
+        self.rows: int = max(lengths.values(), default=0)
+        self.names: Sequence[str] = [*self._datasets, *self._regions]
+        vectors = self._datasets | {name: parts[EMBEDDING] for name, parts in self._regions.items()}
+        self.dims: Mapping[str, int] = {
+            name: each.shape[1] for name, each in vectors.items() if len(each.shape or ()) == 2
+        }
+
+    def batches(self, names: Sequence[str], size: int) -> Iterator[dict[str, Values]]:
+        try:
+            for start in range(0, self.rows, size):
+                rows = slice(start, min(start + size, self.rows))
+                yield {name: self._values(name, rows) for name in names}
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise _invalid(self._path, error) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _values(self, name: str, rows: slice) -> Values:
+        if name in self._regions:
+            return self._region_values(self._regions[name], rows)
+        dataset = self._datasets[name]
+        present = self._present[name][rows] if name in self._present else None
+        if len(dataset.shape) == 2 and dataset.dtype.kind in "fiu":
+            matrix = dataset[rows].astype(np.float32)
+            if present is not None:
+                matrix[~present] = np.nan
+            vectors: Values = matrix
+            return vectors
+        is_text = self._h5py.check_string_dtype(dataset.dtype) is not None
+        values = (dataset.asstr()[rows] if is_text else dataset[rows]).tolist()
+        if dataset.attrs.get("kind") == Kind.TEXTS:
+            values = [orjson.loads(each) if each else None for each in values]
+        if present is not None:
+            values = [v if there else None for v, there in zip(values, present, strict=True)]
+        listed: Values = values
+        return listed
+
+    def _is_regions(self, group: Any) -> bool:
+        """A file of another program may have anything under these names."""
+        for part, rank, kinds in ((_OFFSETS, 1, "iu"), (BOX, 2, "fiu"), (EMBEDDING, 2, "fiu")):
+            # None for a link that leads nowhere.
+            found = group.get(part)
+            if not isinstance(found, self._h5py.Dataset) or found.dtype.kind not in kinds:
+                return False
+            # An empty dataspace has no shape.
+            if found.shape is None or len(found.shape) != rank:
+                return False
+        return True
+
+    @staticmethod
+    def _region_values(parts: Mapping[str, Any], rows: slice) -> RegionValues:
+        offsets = parts[_OFFSETS][rows.start : rows.stop + 1].astype(np.int64)
+        first, end = int(offsets[0]), int(offsets[-1])
+        boxes, vectors = parts[BOX][first:end], parts[EMBEDDING][first:end].astype(np.float32)
+        if (np.diff(offsets) < 0).any() or not len(boxes) == len(vectors) == end - first:
+            raise ValueError(f"the offsets of its {parts[_OFFSETS].parent.name} do not fit")
+        return RegionValues(offsets - first, boxes, vectors)
+
+
+def vector_rows(
+    path: Path, name: str
+) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]:
+    """Reads any rows of a column of vectors, as float32 of shape (n, dims), in their order.
+
+    Where they lie uncompressed, as we write them, the file is mapped into memory: 50 rows of 512
+    dims take 0.5 ms, where HDF5 would read a chunk of a megabyte for each.  Safe to be called
+    from several threads.  Raises ExchangeFileInvalid.
+    """
+    h5py = load_h5py()
+    try:
+        with h5py.File(path, "r") as file:
+            dataset = file.get(_FIELDS, file)[name]
+            dtype, dims = dataset.dtype, int(dataset.shape[1])
+            starts = _chunk_starts(dataset)
+            chunk_rows = dataset.chunks[0] if dataset.chunks else dataset.shape[0]
+        if starts is None:
+            raise ValueError(f"{name} is compressed, so that single rows cannot be read")
+        mapped = np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise _invalid(path, error) from error
+
+    def read(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        found = np.empty((len(rows), dims), np.float32)
+        for n, row in enumerate(rows):
+            chunk, place = divmod(int(row), chunk_rows)
+            at = starts[chunk] + place * dims * dtype.itemsize
+            found[n] = np.frombuffer(mapped, dtype, dims, at)
+        return found
+
+    return read
+
+
+def _chunk_starts(dataset: Any) -> list[int] | None:
+    """Where in the file each chunk of rows begins; None where rows do not lie there as they are."""
+    if dataset.chunks is None:
+        start = dataset.id.get_offset()
+        return None if start is None else [start]
+    if dataset.compression or dataset.shuffle or dataset.chunks[1] != dataset.shape[1]:
+        return None
+    starts = [0] * -(-dataset.shape[0] // dataset.chunks[0])
+
+    def note(chunk: Any) -> None:
+        starts[chunk.chunk_offset[0] // dataset.chunks[0]] = chunk.byte_offset
+
+    dataset.id.chunk_iter(note)
+    return starts
+
+
+def _invalid(path: Path, error: Exception) -> ExchangeFileInvalid:
+    return ExchangeFileInvalid(f"{str(path)!r} cannot be read as HDF5 ({error}).")

@@ -1,0 +1,1 @@
+"""Commands on a whole index: init, status, verify, redescribe, reindex, export and import."""

@@ -1,0 +1,301 @@
+"""Making an index, or finding that it is there as asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from es_imgsearch.describe.registry import load_describers
+from es_imgsearch.elastic.mapping import (
+    DEFAULT_PROFILE,
+    DEFAULT_SIMILARITY,
+    VECTOR_FIELD,
+    check_reducible,
+    load_profile,
+    new_meta,
+)
+from es_imgsearch.elastic.meta import Meta, Seal
+from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
+from es_imgsearch.embed.reduction import SAMPLE_SIZE, Reduction, fit, keep_reduction
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.errors import (
+    EncoderMismatch,
+    ExchangeFileInvalid,
+    IndexConflict,
+    IndexMissing,
+    StoreRejected,
+    UsageError,
+)
+from es_imgsearch.files.formats import FILE_SUFFIXES, open_reader
+from es_imgsearch.records import Grid
+from es_imgsearch.search.reduced import remember_originals
+from es_imgsearch.search.search_log import make_searches
+from es_imgsearch.settings import Settings
+
+DEFAULT_ENCODER = "clip"
+_OLDEST_VERSION = (8, 18)
+
+
+def create_index(
+    store: Store,
+    settings: Settings,
+    *,
+    profile: str | None = None,
+    similarity: str | None = None,
+    sample: str | None = None,
+    dims_kept: int | None = None,
+    originals: Path | None = None,
+    regions: str | None = None,
+) -> str:
+    """Make the index behind the alias, or check the one that is there; says which, in a sentence.
+
+    Fields that the index lacks, since a describer or a version of this program brought them
+    later, are added to its mapping.
+
+    `sample` is the name of an index or a file with whole vectors, on which the profile `reduced`
+    fits the `dims_kept` dims that it keeps; `originals` a file with those that its hits are
+    compared with again, see `originals`.  Both are for that profile only.  `regions` is the grid
+    of tiles, such as 2x2+centre, of which vectors are kept too.
+
+    Raises IndexConflict where an existing index has another profile, similarity or grid than asked
+    for, EncoderMismatch where it, or the sample, belongs to another encoder.
+    """
+    if profile is not None:
+        load_profile(profile)
+    grid = None if regions is None else Grid.parse(regions)
+    _check_version(store)
+    try:
+        info = store.info()
+    except IndexMissing:
+        profile, similarity = profile or DEFAULT_PROFILE, similarity or DEFAULT_SIMILARITY
+        has_sample = sample is not None or dims_kept is not None
+        check_reducible(profile, similarity, has_sample=has_sample)
+        seal, reduction = _sealed_and_fitted(store, settings, sample, dims_kept)
+        meta = new_meta(seal, profile, similarity, reduction.entry() if reduction else None, grid)
+        if reduction is not None:
+            # Before the alias of the pictures: where that exists, everything does.
+            keep_reduction(store, reduction)
+        store.create(meta, [describer.mapping for describer in load_describers()])
+        _make_beside(store, settings, originals)
+        return (
+            f"Made index {store.index!r}: encoder {seal.name}, {seal.dims} dims, profile"
+            f" {profile}, {similarity}{_fitted_words(reduction)}"
+            + (f", {_grid_words(grid)}." if grid else ".")
+        )
+    if settings.encoder is not None:
+        try:
+            spec = seal_of(sealed_encoder(info, store.index, settings)).spec
+        except EncoderMismatch as error:
+            raise EncoderMismatch(
+                f"{error} To change the encoder of this index while it is searched: `es-imgsearch"
+                f" reindex --encoder {settings.encoder} --index {store.index}`."
+            ) from error
+        if spec not in {None, info.meta.seal.spec}:
+            store.update_meta(lambda meta: replace(meta, seal=replace(meta.seal, spec=spec)))
+    _check_as_asked(store.index, info.meta, profile, similarity, dims_kept)
+    if grid is not None and grid != info.meta.grid:
+        raise IndexConflict(
+            f"Index {store.index!r} exists with {_grid_words(info.meta.grid)}, not {grid}: leave"
+            " --regions out, or make another --index."
+        )
+    _make_beside(store, settings, originals)
+    added = store.add_fields(info, [describer.mapping for describer in load_describers()])
+    plural = "s" * (len(added) != 1)
+    return (
+        f"Index {store.index!r} is there already: encoder {info.meta.seal.name}, profile"
+        f" {info.meta.profile}, {info.meta.similarity}"
+        + (f"; added the field{plural} {', '.join(added)}." if added else ".")
+    )
+
+
+def _make_beside(store: Store, settings: Settings, originals: Path | None) -> None:
+    if originals is not None:
+        remember_originals(store, settings, originals)
+    if settings.log_searches:
+        make_searches(store)
+
+
+def _sealed_and_fitted(
+    store: Store, settings: Settings, origin: str | None, dims_kept: int | None
+) -> tuple[Seal, Reduction | None]:
+    """The encoder's seal, and what is fitted on the sample; a seal needs no model loaded."""
+    sample: VectorSample | None = None
+    if origin is not None:
+        sample = sample_of(origin, store)
+        if sample.seal is not None and settings.encoder is None:
+            return sample.seal, fit(sample.vectors, dims_kept)
+    elif dims_kept is not None:
+        raise UsageError("--dims-kept is for the vectors of --sample FROM: give both.")
+    encoder = load_encoder(
+        settings.encoder or DEFAULT_ENCODER,
+        models_dir=settings.models_dir,
+        device=settings.device,
+    )
+    seal = seal_of(encoder)
+    if sample is None:
+        return seal, None
+    if sample.seal is not None:
+        sample.seal.check(seal, str(origin))
+    elif sample.vectors.shape[1] != seal.dims:
+        raise UsageError(
+            f"The sample {origin!r} has vectors of {sample.vectors.shape[1]} dims, encoder"
+            f" {seal.name!r} makes {seal.dims}: give --encoder the one that made them."
+        )
+    return seal, fit(sample.vectors, dims_kept)
+
+
+def _fitted_words(reduction: Reduction | None) -> str:
+    if reduction is None:
+        return ""
+    return (
+        f", {reduction.dims_kept} dims kept with {reduction.variance_kept:.0%} of the variance of"
+        f" {reduction.sample_size} vectors"
+    )
+
+
+def _grid_words(grid: Grid | None) -> str:
+    return "no regions" if grid is None else f"regions {grid}"
+
+
+def _check_as_asked(
+    index: str, meta: Meta, profile: str | None, similarity: str | None, dims_kept: int | None
+) -> None:
+    for what, asked, has in (
+        ("profile", profile, meta.profile),
+        ("similarity", similarity, meta.similarity),
+        ("dims-kept", dims_kept, meta.stored_dims),
+    ):
+        if asked is not None and asked != has:
+            raise IndexConflict(
+                f"Index {index!r} exists with {what} {has}, not {asked}: leave --{what} out,"
+                + (" change it with `es-imgsearch reindex`," if what == "profile" else "")
+                + " or make another --index."
+            )
+
+
+def _check_version(store: Store) -> None:
+    version = store.version()
+    try:
+        major, minor = (int(part) for part in version.split(".")[:2])
+    except ValueError:
+        raise StoreRejected(
+            f"Elasticsearch has a version that is unknown here: {version}."
+        ) from None
+    # rescore_vector came with 8.18; a 9.x server speaks to clients of its own major.
+    if major != _OLDEST_VERSION[0] or (major, minor) < _OLDEST_VERSION:
+        raise StoreRejected(
+            f"Elasticsearch {version} is not supported: 8.{_OLDEST_VERSION[1]} or a later 8 is."
+        )
+
+
+# A sample of whole vectors, to fit a reduction on: from another index of ours, or from a file.
+
+_PAGE = 1_000
+_FILE_BATCH = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSample:
+    """Vectors of shape (n, dims), at random; `seal` is None where a file does not say whose."""
+
+    vectors: npt.NDArray[np.float32]
+    seal: Seal | None
+
+
+def sample_of(origin: str, store: Store) -> VectorSample:
+    """The sample from a file, known by its suffix, or from the index of that name.
+
+    `store` says where Elasticsearch is.  Raises UsageError where there are no whole vectors,
+    IndexMissing, ExchangeFileInvalid.
+    """
+    path = Path(origin)
+    if path.suffix.lower() in FILE_SUFFIXES:
+        return _of_file(path)
+    return _of_index(Store(store.client, origin))
+
+
+def _of_index(store: Store) -> VectorSample:
+    meta = store.info().meta
+    if meta.reduction is not None:
+        raise UsageError(
+            f"Index {store.index!r} has reduced vectors itself: give --sample an index that has"
+            " whole ones, or the file they were exported to."
+        )
+    rows: list[npt.NDArray[np.float32]] = []
+    after = None
+    while len(rows) < SAMPLE_SIZE:
+        body = {
+            "query": {
+                "function_score": {
+                    "query": {"exists": {"field": VECTOR_FIELD}},
+                    "random_score": {"seed": 1, "field": "_seq_no"},
+                    "boost_mode": "replace",
+                }
+            },
+            "size": _PAGE,
+            "sort": [{"_score": "desc"}, {"image_id": "asc"}],
+            "_source": False,
+            "docvalue_fields": [VECTOR_FIELD],
+            "track_total_hits": False,
+            **({} if after is None else {"search_after": after}),
+        }
+        answer = store.request(
+            "POST",
+            f"/{store.index}/_search",
+            body,
+            params={
+                "filter_path": "hits.hits.fields,hits.hits.sort",
+                "allow_partial_search_results": "false",
+            },
+        )
+        hits = answer.get("hits", {}).get("hits", [])
+        rows += [vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits]
+        if len(hits) < _PAGE:
+            break
+        after = hits[-1]["sort"]
+    return VectorSample(_stacked(rows, meta.seal.dims), meta.seal)
+
+
+def _of_file(path: Path) -> VectorSample:
+    """Rows spread evenly over the file: pictures that lie together look alike."""
+    reader = open_reader(path)
+    try:
+        if VECTOR_FIELD not in reader.names:
+            raise ExchangeFileInvalid(
+                f"{str(path)!r} has no column {VECTOR_FIELD!r} to take a sample of."
+            )
+        seal = None if reader.origin is None else reader.origin.seal
+        step = max(1, reader.rows // SAMPLE_SIZE)
+        rows: list[npt.NDArray[np.float32]] = []
+        first = 0
+        for batch in reader.batches([VECTOR_FIELD], _FILE_BATCH):
+            values = batch[VECTOR_FIELD]
+            rows += [
+                np.asarray(values[n], np.float32)
+                for n in range(-first % step, len(values), step)
+                if values[n] is not None
+            ]
+            first += len(values)
+    finally:
+        reader.close()
+    dims = len(rows[0]) if rows else 0
+    if any(len(row) != dims for row in rows):
+        raise ExchangeFileInvalid(f"The vectors in {str(path)!r} have different lengths.")
+    if seal is not None and rows and dims != seal.dims:
+        raise UsageError(
+            f"{str(path)!r} holds vectors of {dims} dims, its encoder {seal.name!r} has"
+            f" {seal.dims}: they are reduced already. Give --sample whole ones."
+        )
+    return VectorSample(_stacked(rows, dims), seal)
+
+
+def _stacked(rows: list[npt.NDArray[np.float32]], dims: int) -> npt.NDArray[np.float32]:
+    found = np.stack(rows) if rows else np.zeros((0, dims), np.float32)
+    usable = np.isfinite(found).all(axis=1) & found.any(axis=1)
+    sample: npt.NDArray[np.float32] = found[usable]
+    return sample

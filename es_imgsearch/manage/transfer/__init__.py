@@ -1,0 +1,1 @@
+"""Export an index to a file of vectors, and import such files."""

@@ -1,0 +1,119 @@
+"""Out of an index into a file, page by page.
+
+The file is written beside its final name and renamed when it is complete: a file of that name
+is always whole, and an export that was killed starts over.  One that meets an outage waits and
+goes on after the last page, since pages follow the path and not a snapshot that expires.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from es_imgsearch.elastic.generations import IndexInfo
+from es_imgsearch.elastic.retry import Outage, persist
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import ImgSearchError, UsageError
+from es_imgsearch.files.columns import Column, Kind, Origin, columns_of, values_of
+from es_imgsearch.files.formats import check_writable, open_writer
+from es_imgsearch.records import REGIONS_FIELD
+
+# A row without either could not be told from another.
+_ALWAYS = ("root", "relative_path")
+
+# Floats a page: 2,048 rows of 512 dims, about 13 MB of JSON and 40 MB of Python lists; fewer rows
+# where each has vectors of its regions, too.
+_PAGE_FLOATS = 2**20
+_LARGEST_PAGE = 10_000
+
+
+def export_pictures(
+    store: Store,
+    path: Path,
+    *,
+    fields: Sequence[str] = (),
+    filters: Sequence[Mapping[str, Any]] = (),
+    on_page: Callable[[int], None] = lambda _rows: None,
+) -> int:
+    """Write the documents that pass these clauses to `path`; how many there were.
+
+    Without `fields` all of them, vectors and regions too; `root` and `relative_path` always.
+    Memory is one page.  Raises UsageError for a field that is not mapped, LibraryMissing,
+    ImgSearchError where the file cannot be written.
+    """
+    check_writable(path)
+    # A file of vectors of two encoders would be of no use.
+    store = store.pinned()
+    info = store.info()
+    columns = _chosen(info, fields)
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        rows = _write(store, info, columns, filters, path, partial, on_page)
+        partial.replace(path)
+    except OSError as error:
+        raise ImgSearchError(f"{str(path)!r} cannot be written ({error}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return rows
+
+
+def _write(
+    store: Store,
+    info: IndexInfo,
+    columns: Sequence[Column],
+    filters: Sequence[Mapping[str, Any]],
+    path: Path,
+    partial: Path,
+    on_page: Callable[[int], None],
+) -> int:
+    bits = [n for n, mapping in info.properties.items() if mapping.get("element_type") == "bit"]
+    names = [each.name for each in columns]
+    vectors = [each.name for each in columns if each.kind is Kind.VECTOR or each.name in bits]
+    with_regions = REGIONS_FIELD in names
+    plain = [name for name in names if name not in {*vectors, REGIONS_FIELD}]
+    floats = sum(each.floats for each in columns)
+    size = min(_LARGEST_PAGE, max(1, _PAGE_FLOATS // max(1, floats)))
+    meta = info.meta
+    grid = meta.grid if with_regions else None
+    origin = Origin(meta.seal, meta.similarity, meta.profile, meta.roots, grid)
+    never, outage = threading.Event(), Outage()
+    store.refresh()
+    writer = open_writer(path, columns, origin, at=partial)
+    rows, after = 0, None
+    try:
+        while True:
+            hits = persist(
+                lambda after=after: store.page(  # type: ignore[misc]
+                    filters,
+                    fields=plain,
+                    vectors=vectors,
+                    size=size,
+                    after=after,
+                    with_regions=with_regions,
+                ),
+                never,
+                outage,
+            )
+            if hits:
+                writer.write(values_of(columns, hits, bits))
+                rows += len(hits)
+                on_page(rows)
+            if len(hits) < size:
+                return rows
+            after = hits[-1]["sort"]
+    finally:
+        writer.close()
+
+
+def _chosen(info: IndexInfo, fields: Sequence[str]) -> list[Column]:
+    every = columns_of(info.properties, info.meta.grid)
+    if not fields:
+        return every
+    if unknown := sorted(set(fields) - info.properties.keys()):
+        raise UsageError(
+            f"The index has no field {', '.join(unknown)}; it has"
+            f" {', '.join(sorted(info.properties))}."
+        )
+    return [each for each in every if each.name in fields or each.name in _ALWAYS]

@@ -1,0 +1,114 @@
+"""Disk against index: what `verify` finds, without changing anything."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import ReadError
+from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
+from es_imgsearch.records import Picture, Root, stored_path
+from es_imgsearch.settings import Settings
+from es_imgsearch.watch.excludes import Excludes
+from es_imgsearch.watch.reconcile import Difference, Kind, Prunes, Unknown, differences, walk
+from es_imgsearch.watch.roots import check_registered
+
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """One path that disk and index tell differently.
+
+    `what` is ``missing`` (a picture that the index lacks), ``changed`` (the index holds another
+    state of it), ``gone`` (the index holds what the disk lacks), ``unknown`` (cannot be looked
+    at) or ``without vector``.
+    """
+
+    what: str
+    root: str
+    relative_path: str
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+_WORDS = {Kind.NEW: "missing", Kind.CHANGED: "changed", Kind.LOST: "gone"}
+
+
+def verify(store: Store, roots: Sequence[Root], settings: Settings) -> Iterator[Discrepancy]:
+    """Every difference between the roots and the index.
+
+    Raises RootError where the index knows another folder under a root's name.
+
+    A file is accounted for by a document or a failure of its size and modification time;
+    files that are no pictures need neither, so each file that the index lacks is read.
+    """
+    meta = store.info().meta
+    for root in roots:
+        check_registered(root, settings.host, meta.roots)
+    store.refresh()
+    prunes = Excludes(settings.exclude).prunes
+    workers = ReadWorkers(
+        ReadPlan.of(settings, Preparation(width=8, height=8, mode="squash"), describers=()),
+        settings.read_workers,
+    )
+    try:
+        for root in roots:
+            yield from _verify_root(store, root, prunes, workers)
+    finally:
+        workers.close()
+
+
+def _verify_root(
+    store: Store, root: Root, prunes: Prunes, workers: ReadWorkers
+) -> Iterator[Discrepancy]:
+    unknown: list[Unknown] = []
+    found = differences(
+        walk(root, prunes),
+        store.listing(root.name),
+        store.listing(root.name, failures=True),
+        unknown.append,
+    )
+    new: list[Difference] = []
+    for difference in found:
+        if difference.kind is Kind.NEW:
+            new.append(difference)
+            if len(new) == _AT_ONCE:
+                yield from _missing(root, new, workers)
+                new = []
+        else:
+            yield _discrepancy(root, difference)
+    yield from _missing(root, new, workers)
+    for each in unknown:
+        yield Discrepancy("unknown", root.name, each.stored_path)
+    for path in store.without_vector(root.name):
+        yield Discrepancy("without vector", root.name, path)
+
+
+def _missing(root: Root, new: Sequence[Difference], workers: ReadWorkers) -> Iterator[Discrepancy]:
+    """Those of these files that are pictures, or are named like one."""
+    outcomes: dict[str, Outcome] = {}
+    finished = threading.Semaphore(0)
+
+    def note(path: str, outcome: Outcome) -> None:
+        outcomes[path] = outcome
+        finished.release()
+
+    for difference in new:
+        path = difference.relative_path
+        workers.read(root.absolute(path), partial(note, path))
+    for _ in new:
+        finished.acquire()
+    for difference in new:
+        outcome = outcomes[difference.relative_path]
+        if isinstance(outcome, Picture | ReadError):
+            yield _discrepancy(root, difference)
+
+
+def _discrepancy(root: Root, difference: Difference) -> Discrepancy:
+    return Discrepancy(_WORDS[difference.kind], root.name, stored_path(difference.relative_path))

@@ -1,0 +1,1 @@
+"""The stages wired together: the pipeline, one pass (`sync`) and the daemon."""

@@ -1,0 +1,144 @@
+"""Prometheus metrics and /healthz of a running daemon, for those who ask with --metrics-port."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import orjson
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from es_imgsearch.errors import SettingsError
+from es_imgsearch.pipeline.indexer import Indexer
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "es_imgsearch"
+# An outage shorter than this is nothing a supervisor should restart the daemon for.
+_UNHEALTHY_SECONDS = 60.0
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+
+class _Collector:
+    """Reads the indexer's own counters when somebody asks; nothing is counted twice."""
+
+    def __init__(self, indexer: Indexer) -> None:
+        self._indexer = indexer
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._indexer.counts
+        pictures = CounterMetricFamily(
+            f"{_PREFIX}_pictures", "Files worked off since the start", labels=["outcome"]
+        )
+        for outcome in ("embedded", "reused", "failed", "deleted", "not_pictures"):
+            pictures.add_metric([outcome], getattr(counts, outcome))
+        yield pictures
+        yield GaugeMetricFamily(
+            f"{_PREFIX}_queue_files", "Files on their way", self._indexer.pipeline.in_flight
+        )
+        yield GaugeMetricFamily(
+            f"{_PREFIX}_settling_files", "Files still being written", len(self._indexer.settler)
+        )
+        yield GaugeMetricFamily(
+            f"{_PREFIX}_outage_seconds",
+            "How long Elasticsearch has not worked; 0 when it does",
+            self._indexer.outage.seconds,
+        )
+        paused = GaugeMetricFamily(
+            f"{_PREFIX}_deletions_paused", "1 while a root's deletions wait", labels=["root"]
+        )
+        for root in self._indexer.roots:
+            paused.add_metric([root.name], float(root.name in self._indexer.paused))
+        yield paused
+
+
+def health(indexer: Indexer) -> tuple[bool, Mapping[str, Any]]:
+    """Whether the daemon does its work, and what to say of it."""
+    outage_seconds = indexer.outage.seconds
+    fatal = indexer.pipeline.fatal
+    well = fatal is None and outage_seconds < _UNHEALTHY_SECONDS
+    return well, {
+        "status": "ok" if well else "failing",
+        "queue": indexer.pipeline.in_flight,
+        "outage_seconds": round(outage_seconds, 1),
+        "deletions_paused": sorted(indexer.paused),
+    }
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A client that connects and says nothing must not keep the others waiting."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        _ = request
+        logger.debug("A request for metrics from %s failed.", client_address)
+
+
+def _server_for(address: str) -> type[_Server]:
+    """One that listens to IPv6 where the address is of it."""
+    family = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][0]
+    return type(_Server.__name__, (_Server,), {"address_family": family})
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = 5.0
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """A scrape every few seconds is no news."""
+
+
+class MetricsServer:
+    """Serves /metrics and /healthz from a thread of its own; whoever reaches it may read them.
+
+    Raises SettingsError where it cannot listen.
+    """
+
+    def __init__(self, indexer: Indexer, port: int, address: str = "127.0.0.1") -> None:
+        registry = CollectorRegistry()
+        registry.register(_Collector(indexer))
+        metrics = make_wsgi_app(registry)
+
+        def answer(environment: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+            path = environment["PATH_INFO"]
+            if path == "/metrics":
+                result: Iterable[bytes] = metrics(environment, start)
+                return result
+            if path != "/healthz":
+                start("404 Not Found", [("Content-Type", "text/plain")])
+                return [b"There are /metrics and /healthz.\n"]
+            well, body = health(indexer)
+            status = "200 OK" if well else "503 Service Unavailable"
+            start(status, [("Content-Type", "application/json")])
+            return [orjson.dumps(body)]
+
+        try:
+            self._server: WSGIServer = make_server(
+                address, port, answer, server_class=_server_for(address), handler_class=_Quiet
+            )
+        except (OSError, UnicodeError) as error:
+            # A name that cannot be one is refused by the codec that brings it to ASCII.
+            why = getattr(error, "strerror", None) or error
+            raise SettingsError(
+                f"Metrics cannot be served on {address}, port {port} ({why}): choose"
+                " another --metrics-port or --metrics-address."
+            ) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return self._server.server_port
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,329 @@
+"""The last stage: what is to be written goes out in bulks until each item is acknowledged.
+
+It has a thread and a queue of its own, so that encoders go on while Elasticsearch works.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from es_imgsearch.describe.fields import VectorDescribers, merged, without_refused
+from es_imgsearch.describe.registry import VectorDescriber, VectorSpace
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.requests import Request
+from es_imgsearch.elastic.retry import Outage, Stopped, persist, waits
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.in_process import PictureEncoder
+from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.errors import ReadError, StoreDenied, StoreError, StoreRejected, StoreTooLarge
+from es_imgsearch.pipeline.jobs import Job, Ready, Result
+from es_imgsearch.pipeline.queues import batches
+from es_imgsearch.pipeline.vector_source import VectorSource
+from es_imgsearch.records import Picture
+
+logger = logging.getLogger(__name__)
+
+# 200 documents of 512 dims are 1 MB of JSON; a larger bulk writes no more documents a second.
+_WRITE_BATCH = 200
+
+# Who waits, to the outage.
+_WRITING = "write"
+
+# Items of one bulk, each with its own result.
+Bulk = Callable[[Sequence[Write]], Mapping[str, StoreError | None]]
+
+
+class WriteStage:
+    """Bulks, tried again item by item; `run` is the loop of its thread.
+
+    `acknowledged` is told of what is stored, `refused` of a document that never will be as it is,
+    and why, and `unstored` of a failure that cannot even be noted.
+    """
+
+    def __init__(
+        self,
+        bulk: Bulk,
+        *,
+        acknowledged: Callable[[Ready], None],
+        refused: Callable[[Ready, StoreError], None],
+        unstored: Callable[[Job], None],
+        outage: Outage,
+        stopping: threading.Event,
+    ) -> None:
+        self._bulk = bulk
+        self._acknowledged = acknowledged
+        self._refused = refused
+        self._unstored = unstored
+        self._outage = outage
+        self._stopping = stopping
+        self._queue: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
+
+    def put(self, ready: Ready) -> None:
+        self._queue.put(ready)
+
+    def end(self) -> None:
+        """What is in the queue is the last; `run` returns after it."""
+        self._queue.put(None)
+
+    def run(self) -> None:
+        """Write until `end`.  Raises Stopped in an outage that outlasts the pipeline."""
+        for batch in batches(self._queue, _WRITE_BATCH, 0.0):
+            self._write(batch)
+
+    def _write(self, batch: Sequence[Ready]) -> None:
+        pauses = waits()
+        while batch:
+            results = self._results(batch)
+            retry: list[Ready] = []
+            for ready in batch:
+                error = results[ready.write.image_id]
+                if error is None:
+                    self._acknowledged(ready)
+                elif error.transient:
+                    retry.append(ready)
+                elif isinstance(error, StoreDenied):
+                    # No other document fares better.
+                    raise error
+                elif ready.write.failure is None:
+                    self._refused(ready, error)
+                else:
+                    logger.error("A failure could not be stored: %s", error)
+                    self._unstored(ready.job)
+            if retry:
+                if len(retry) < len(batch):
+                    # It gets on, only not with all at once.
+                    pauses = waits()
+                else:
+                    transient = next(r for r in results.values() if r is not None and r.transient)
+                    self._outage.begins(transient, _WRITING)
+                if self._stopping.wait(next(pauses)):
+                    raise Stopped
+            else:
+                self._outage.ends(_WRITING)
+            batch = retry
+
+    def _results(self, batch: Sequence[Ready]) -> dict[str, StoreError | None]:
+        """One result an id; a request refused as a whole is halved until the culprit is alone."""
+        writes = [ready.write for ready in batch]
+        try:
+            return dict(self._bulk(writes))
+        except (StoreTooLarge, StoreRejected) as error:
+            if len(batch) == 1:
+                return {writes[0].image_id: error}
+            middle = len(batch) // 2
+            return self._results(batch[:middle]) | self._results(batch[middle:])
+        except StoreError as error:
+            if not error.transient:
+                raise
+            return {write.image_id: error for write in writes}
+
+
+# The middle stage: pictures find their vectors, stored ones or new ones.
+#
+#     put ──▶ look-up thread ──────────────▶ embedded
+#                │ one look-up a batch          ▲
+#                └──▶ encoder threads ──────────┘
+#                       a batch each
+#
+# The look-up of one batch runs while the encoders are at the one before, and each encoder finds
+# its next batch waiting.  A content that is being embedded is not embedded a second time: its
+# copies wait for it.
+
+
+class EmbedStage:
+    """Threads that look up and embed; `loops` are what they run.
+
+    `encoders` are called from one thread each.  `all_read` says that no file is being read, so
+    that an incomplete batch need not wait for more.  `begin` is called before the first look-up.
+    """
+
+    def __init__(
+        self,
+        source: VectorSource,
+        encoders: Sequence[PictureEncoder],
+        *,
+        batch_size: int,
+        wait_seconds: float,
+        all_read: Callable[[], bool],
+        begin: Callable[[], None],
+        on_embedded: Callable[[Sequence[Result]], None],
+        on_error: Callable[[Job, ReadError], None],
+        stopping: threading.Event,
+        warm_up: bool = False,
+    ) -> None:
+        self._source = source
+        self._encoders = encoders
+        self._begin = begin
+        self._on_embedded = on_embedded
+        self._on_error = on_error
+        self._stopping = stopping
+        self._warm_up = warm_up
+        self._arrived: queue.SimpleQueue[tuple[Job, Picture] | None] = queue.SimpleQueue()
+        self._fresh: queue.SimpleQueue[Picture | None] = queue.SimpleQueue()
+        self._looked_up = batches(
+            self._arrived, batch_size, wait_seconds, lambda: self._arrived.empty() and all_read()
+        )
+        # What waits here has waited for its batch already.
+        self._batches = batches(self._fresh, batch_size, 0.0)
+        # One encoder at a time collects its batch, or idle ones would tear it to pieces.
+        self._collecting = threading.Lock()
+        self._lock = threading.Lock()
+        # Those that want the vector of a content that is being embedded, by content.
+        self._waiting: dict[str, list[tuple[Job, Picture]]] = {}
+
+    def loops(self) -> dict[str, Callable[[], None]]:
+        """What each thread runs, by its name."""
+        embed = {
+            f"embed-{number}": partial(self._embed_loop, encoder)
+            for number, encoder in enumerate(self._encoders, 1)
+        }
+        return {"look-up": self._look_up_loop, **embed}
+
+    def put(self, job: Job, picture: Picture) -> None:
+        self._arrived.put((job, picture))
+
+    def end(self) -> None:
+        """Nothing more comes; every thread ends, the encoders' after the batch they are at."""
+        self._arrived.put(None)
+        for _ in self._encoders:
+            self._fresh.put(None)
+
+    def abandon(self) -> None:
+        """Give up what the encoders are at; returns when no thread is inside a model."""
+        for encoder in self._encoders:
+            encoder.abandon()
+
+    def _look_up_loop(self) -> None:
+        self._begin()
+        while self._look_up_next():
+            pass
+
+    def _look_up_next(self) -> bool:
+        batch = next(self._looked_up, None)
+        if batch is None or self._stopping.is_set():
+            return False
+        self._look_up(batch)
+        return True
+
+    def _look_up(self, batch: Sequence[tuple[Job, Picture]]) -> None:
+        with self._lock:
+            wanted = {each.content_id for _, each in batch} - self._waiting.keys()
+        known = self._source.known(wanted)
+        found: list[Result] = []
+        for job, picture in batch:
+            content_id = picture.content_id
+            with self._lock:
+                waiting = self._waiting.get(content_id)
+                # What was being embedded before the look-up may be done by now.
+                embedded = known.get(content_id) or self._source.recent(content_id)
+                if embedded is not None:
+                    found.append(Result(job, picture, embedded))
+                elif waiting is not None:
+                    waiting.append((job, picture))
+                else:
+                    self._waiting[content_id] = [(job, picture)]
+                    self._fresh.put(picture)
+        if found:
+            self._on_embedded(found)
+
+    def _embed_loop(self, encoder: PictureEncoder) -> None:
+        try:
+            if self._warm_up and not self._stopping.is_set():
+                encoder.warm_up()
+            while self._embed_next(encoder):
+                pass
+        finally:
+            encoder.end()
+
+    def _embed_next(self, encoder: PictureEncoder) -> bool:
+        with self._collecting:
+            batch = next(self._batches, None)
+        if batch is None or self._stopping.is_set():
+            return False
+        self._embed(batch, encoder)
+        return True
+
+    def _embed(self, pictures: Sequence[Picture], encoder: PictureEncoder) -> None:
+        started = time.perf_counter()
+        found, errors = self._source.embedded(pictures, encoder)
+        embed_ms = (time.perf_counter() - started) * 1000 / len(pictures)
+        results: list[Result] = []
+        for picture in pictures:
+            content_id = picture.content_id
+            with self._lock:
+                (first, *copies) = self._waiting.pop(content_id)
+            if content_id in errors:
+                for job, _ in (first, *copies):
+                    self._on_error(job, errors[content_id])
+            else:
+                results.append(Result(*first, found[content_id], embed_ms))
+                results += [Result(*copy, found[content_id]) for copy in copies]
+        if results:
+            self._on_embedded(results)
+
+
+# Between embed and write: fields that are told from vectors, and fields that are refused.
+#
+# It has no thread of its own: vectors come from the look-up and from every encoder.
+
+
+class DescribeStage:
+    """Completes pictures' fields; `begin` comes first."""
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder,
+        describers: Sequence[VectorDescriber],
+        *,
+        outage: Outage,
+        stopping: threading.Event,
+    ) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._by_vector = VectorDescribers(describers)
+        self._outage = outage
+        self._stopping = stopping
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Let describers get ready.  Raises Stopped in an outage that outlasts the pipeline."""
+        if self._by_vector:
+            info = persist(self._store.info, self._stopping, self._outage)
+            self._by_vector.begin(
+                VectorSpace(self._store.index, info.meta, self._encoder, self._send)
+            )
+
+    def describe(self, results: Sequence[Result]) -> None:
+        """Give these pictures the fields that are told from their vectors; raises as `begin`."""
+        if not self._by_vector:
+            return
+        vectors = np.stack([each.embedded.vector for each in results])
+        with self._lock:
+            found = self._by_vector.told(vectors)
+        for each, told in zip(results, found, strict=True):
+            _tell(each.picture, {**each.picture.told, **told})
+
+    def mend(self, result: Result, error: StoreError) -> bool:
+        """Take from a picture the fields that were refused; False where it gets no better."""
+        left = without_refused(result.picture.told, error)
+        if left is None:
+            return False
+        _tell(result.picture, left)
+        return True
+
+    def _send(self, request: Request) -> Any:
+        """What describers ask for waits out an outage, as everything else does."""
+        return persist(lambda: self._store.send(request), self._stopping, self._outage)
+
+
+def _tell(picture: Picture, told: dict[str, Any]) -> None:
+    picture.told, picture.fields = told, merged(told)

@@ -1,0 +1,1 @@
+"""Measure and improve the answers: tune, evaluate, calibrate, train codes."""

@@ -1,0 +1,1 @@
+"""Step 2: turn a path into a picture, in worker processes."""

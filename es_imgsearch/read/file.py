@@ -1,0 +1,194 @@
+"""A path, or bytes, become a picture: identified by content, upright, RGB, of sane size.
+
+Meant to run in a worker process (`stages.workers`), because what it opens may be hostile.
+
+Error classes of a ReadError, stable names that failure documents carry:
+
+    empty               no bytes at all
+    unidentified        named like a picture, but no known format
+    truncated           ends too early
+    corrupt             a known format that does not decode
+    too_large           more pixels than `max_pixels`
+    out_of_memory       decoding needs more memory than a worker may use
+    timeout             reading took longer than `read_timeout_seconds`
+    crashed             the decoder took its process down
+    permission_denied   the file may not be read
+    io_error            the disk or the network share failed
+    embed_failed        the encoder could not embed it
+    rejected            Elasticsearch refused its document
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum, auto
+from io import BufferedReader
+from pathlib import PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from es_imgsearch.describe.fields import checked, failed, merged
+from es_imgsearch.errors import ReadError
+from es_imgsearch.read.decoding import PICTURE_SUFFIXES, Decoded, decode, told, words_of
+from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.read.rare_formats import HeaderInvalid
+from es_imgsearch.records import FileState, Grid, Picture, Tile
+
+# A describer gets the upright RGB picture, its EXIF data and its path.
+Describe = Callable[[Image.Image, Image.Exif, str], Mapping[str, Any]]
+
+
+class Skipped(Enum):
+    """Why a path gives neither a picture nor a failure."""
+
+    NOT_A_PICTURE = auto()
+    GONE = auto()
+    CHANGING = auto()
+
+
+def read_file(
+    path: str,
+    preparation: Preparation,
+    describers: Sequence[tuple[str, Describe]] = (),
+    *,
+    max_pixels: int,
+    grid: Grid | None = None,
+    shorter_side_pixels: int | None = None,
+) -> Picture | Skipped:
+    """The picture in a file, ready for the encoder; with its tiles where there is a grid.
+
+    With `shorter_side_pixels` it is decoded as small as that allows: it must be enough for the
+    preparation (of a tile, where there is a grid) and for every describer.
+    Raises ReadError for a file that is (or is named like) a picture and cannot be read.
+    A file that changes while it is read, or is not there, is no failure: see Skipped.
+    """
+    started = time.perf_counter()
+    try:
+        # Without O_NONBLOCK the opening of a named pipe waits for its writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return _not_opened(error)
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(descriptor)
+        return Skipped.NOT_A_PICTURE
+    with os.fdopen(descriptor, "rb") as file:
+        state = FileState.of(before)
+        suffix = PurePosixPath(path).suffix.lower()
+        try:
+            decoded = _decoded(file, suffix, state, max_pixels, shorter_side_pixels)
+            if isinstance(decoded, Skipped):
+                picture: Picture | Skipped = decoded
+            else:
+                content_id = _content_id(file)
+                picture = _picture(decoded, path, content_id, state, preparation, describers, grid)
+        except ReadError:
+            if FileState.of(os.fstat(file.fileno())) != state:
+                return Skipped.CHANGING
+            raise
+        except OSError as error:
+            raise ReadError("io_error", words_of(error)) from error
+        if FileState.of(os.fstat(file.fileno())) != state:
+            return Skipped.CHANGING
+    if isinstance(picture, Picture):
+        picture.read_ms = (time.perf_counter() - started) * 1000
+    return picture
+
+
+def _not_opened(error: OSError) -> Skipped:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}:
+        return Skipped.GONE
+    if error.errno in {errno.EISDIR, errno.ENXIO, errno.ENODEV}:
+        # No regular file any more, or its file system does not answer; of its content it says
+        # nothing.
+        return Skipped.GONE
+    if error.errno == errno.EWOULDBLOCK:
+        # Somebody holds a lease on it (Samba does while a client writes); O_NONBLOCK never waits.
+        return Skipped.CHANGING
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        raise ReadError("permission_denied", "This file may not be read.") from error
+    raise ReadError("io_error", words_of(error)) from error
+
+
+def _decoded(
+    file: BufferedReader,
+    suffix: str,
+    state: FileState,
+    max_pixels: int,
+    shorter_side_pixels: int | None,
+) -> Decoded | Skipped:
+    named_like_a_picture = suffix in PICTURE_SUFFIXES
+    if state.size_bytes == 0:
+        if named_like_a_picture:
+            raise ReadError("empty", "The file is empty.")
+        return Skipped.NOT_A_PICTURE
+    try:
+        return decode(
+            file, max_pixels=max_pixels, suffix=suffix, shorter_side_pixels=shorter_side_pixels
+        )
+    except ReadError as error:
+        no_picture = isinstance(error, HeaderInvalid) or error.error_class == "unidentified"
+        if no_picture and not named_like_a_picture:
+            return Skipped.NOT_A_PICTURE
+        raise
+
+
+def _picture(
+    decoded: Decoded,
+    path: str,
+    content_id: str,
+    state: FileState,
+    preparation: Preparation,
+    describers: Sequence[tuple[str, Describe]],
+    grid: Grid | None,
+) -> Picture:
+    width, height = decoded.size
+    said: dict[str, Mapping[str, Any]] = {
+        "": {
+            "format": decoded.format.lower(),
+            "width": width,
+            "height": height,
+            "orientation": _orientation(width, height),
+        }
+    }
+    for name, describe in describers:
+        try:
+            said[name] = checked(describe(decoded.image, decoded.exif, path))
+        except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
+            said[name] = failed(name, error)
+    with told():
+        pixels = preparation.apply(decoded.image, decoded.size)
+        picture = Picture(content_id, state, pixels, merged(said), told=said)
+        if grid is not None:
+            picture.tiles = _tiles(decoded, grid, preparation)
+        return picture
+
+
+def _tiles(decoded: Decoded, grid: Grid, preparation: Preparation) -> list[Tile]:
+    """Boxes are of the whole picture, wherever they lie in the one that was decoded."""
+    image, (width, height) = decoded.image, decoded.size
+    across, down = image.width / width, image.height / height
+    tiles = []
+    for x, y, wide, high in grid.boxes(width, height):
+        left, top = round(x * across), round(y * down)
+        right, bottom = round((x + wide) * across), round((y + high) * down)
+        part = image.crop((left, top, right, bottom))
+        tiles.append(Tile((x, y, wide, high), preparation.apply(part, (wide, high))))
+    return tiles
+
+
+def _orientation(width: int, height: int) -> str:
+    if width == height:
+        return "square"
+    return "landscape" if width > height else "portrait"
+
+
+def _content_id(file: BufferedReader) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,0 +1,346 @@
+"""Formats that Pillow does not read, or of which it reads the wrong part.
+
+The libraries that do are imported when the first such file is met: most folders hold none, and
+they would add 0.7 s to the start of every reading process.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from es_imgsearch.errors import ReadError
+from es_imgsearch.read.srgb import eight_bit
+
+if TYPE_CHECKING:
+    import rawpy
+    import tifffile
+
+
+RAW_SUFFIXES = frozenset({
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".k25", ".kdc",
+    ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf",
+    ".srw", ".x3f",
+})  # fmt: skip
+# Of some cameras, and of disk images and what not: believed only if the file begins like one.
+_AMBIGUOUS_RAW_SUFFIX = ".raw"
+
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Fujifilm, Panasonic and Leica, Olympus (three), Sigma, Minolta.
+_RAW_BEGINNINGS = (
+    b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb", b"\0MRM",
+)  # fmt: skip
+_JXL_STREAM = b"\xff\x0a"
+_JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
+_PLANAR_CONFIGURATION, _DNG_VERSION = 284, 50706
+
+# Old cameras embed 160 x 120, too little for an encoder's 224 to 384 pixels; then the sensor's
+# data is developed at half its size (0.9 s for 24 megapixels, a preview 20 ms).
+_SMALLEST_PREVIEW = 256
+
+
+class HeaderInvalid(ReadError):
+    """It begins like a known format and goes on like none.
+
+    `BM`, `P4` and `MMOR` begin texts, too: without a picture's name such a file is no picture.
+    """
+
+
+def begins_like_raw(prefix: bytes, suffix: str) -> bool:
+    """Whether these first 16 bytes are of a camera's RAW file."""
+    if prefix.startswith(TIFF_BEGINNINGS):
+        # Most are TIFF files whose first picture is a tiny preview.
+        named = suffix in RAW_SUFFIXES or suffix == _AMBIGUOUS_RAW_SUFFIX
+        return named or prefix[8:10] == b"CR"
+    return (
+        prefix.startswith(_RAW_BEGINNINGS)
+        or prefix[4:12] == b"ftypcrx "
+        or prefix[6:14] == b"HEAPCCDR"
+    )
+
+
+def begins_like_jxl(prefix: bytes, suffix: str) -> bool:
+    """Whether they are of a JPEG XL file; the two bytes of a bare stream need its name."""
+    return prefix.startswith(_JXL_CONTAINER) or (
+        suffix == ".jxl" and prefix.startswith(_JXL_STREAM)
+    )
+
+
+# -- RAW -----------------------------------------------------------------------------------
+
+
+def raw_picture(file: IO[bytes], max_pixels: int) -> Image.Image | bytes:
+    """The upright picture of a RAW file, or the JPEG file that the camera put in it.
+
+    LibRaw gives each such JPEG its orientation, if the camera did not.
+    """
+    import rawpy
+
+    with _libraw_told():
+        file.seek(0)
+        with rawpy.imread(cast("BinaryIO", file)) as raw:
+            size = raw.sizes
+            _check_size(size.raw_width, size.raw_height, max_pixels)
+            preview = _preview(raw, min(size.width, size.height))
+            if preview is None:
+                return Image.fromarray(raw.postprocess(half_size=True, use_camera_wb=True))
+            # The preview often stands at the front, and half a file would show it as well.
+            if not _is_whole_tiff(file):
+                raw.unpack()
+            return preview
+
+
+def _preview(raw: rawpy.RawPy, short_side: int) -> Image.Image | bytes | None:
+    import rawpy
+
+    try:
+        found = raw.extract_thumb()
+    except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
+        return None
+    preview: Image.Image | bytes
+    if isinstance(found.data, bytes):
+        preview = found.data
+        try:
+            with Image.open(io.BytesIO(preview), formats=["JPEG"]) as image:
+                shorter = min(image.size)
+        except (OSError, SyntaxError):
+            # The preview is damaged; what the sensor saw may be whole.
+            return None
+    else:
+        preview = _turned(Image.fromarray(found.data), raw.sizes.flip)
+        shorter = min(preview.size)
+    return preview if shorter >= min(_SMALLEST_PREVIEW, short_side // 2) else None
+
+
+def _turned(image: Image.Image, flip: int) -> Image.Image:
+    methods = {
+        3: Image.Transpose.ROTATE_180,
+        5: Image.Transpose.ROTATE_90,
+        6: Image.Transpose.ROTATE_270,
+    }
+    return image.transpose(methods[flip]) if flip in methods else image
+
+
+@contextmanager
+def _libraw_told() -> Iterator[None]:
+    import rawpy
+
+    try:
+        yield
+    except rawpy.LibRawFileUnsupportedError as error:
+        raise HeaderInvalid(
+            "corrupt", "It begins like a RAW file but is of a kind that cannot be read."
+        ) from error
+    except rawpy.LibRawIOError as error:
+        raise ReadError("truncated", "The RAW file ends too early.") from error
+    except (rawpy.LibRawUnsufficientMemoryError, rawpy.LibRawMemPoolOverflowError) as error:
+        raise MemoryError from error
+    except rawpy.LibRawError as error:
+        reason = error.args[0] if error.args else ""
+        words = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        raise ReadError("corrupt", f"The RAW file is damaged: {words[:300]}.") from error
+
+
+def _is_whole_tiff(file: IO[bytes]) -> bool:
+    """Whether all data that a RAW file of TIFF structure refers to lies within it."""
+    file.seek(0)
+    if not file.read(4).startswith(TIFF_BEGINNINGS):
+        return False
+    try:
+        with _tiff(file) as tiff:
+            end = tiff.filehandle.size
+            pages = [page.aspage() for page in tiff.pages]
+            parts = [part.aspage() for page in pages for part in page.pages or ()]
+            return all(_lies_within(page, end) for page in (*pages, *parts))
+    except Exception:  # noqa: BLE001 - then LibRaw has to look
+        return False
+
+
+# -- TIFF ----------------------------------------------------------------------------------
+
+
+def is_misread(opened: Image.Image) -> bool:
+    """Whether what Pillow opened is not what the file shows, or comes out wrong.
+
+    Of a DNG file it opens the preview.  Of more than 8 bits a sample it mistakes colours in
+    planes for one plane, and a scale from white to black for its opposite (Pillow 13.0).
+    """
+    tags = getattr(opened, "tag_v2", {})
+    if opened.format != "TIFF" or _DNG_VERSION in tags:
+        return _DNG_VERSION in tags
+    is_deep = max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8
+    return is_deep and (tags.get(_PLANAR_CONFIGURATION) == 2 or tags.get(_PHOTOMETRIC) == 0)
+
+
+def tiff_picture(file: IO[bytes], max_pixels: int) -> tuple[Image.Image, Image.Exif] | None:
+    """The first page of a TIFF file, not turned upright; None if it is a camera's RAW file."""
+    with _tiff(file) as tiff:
+        page = tiff.pages.first
+        if _DNG_VERSION in page.tags or page.photometric in {32803, 34892}:
+            return None
+        _check_size(page.imagewidth, page.imagelength * page.imagedepth, max_pixels)
+        # Four channels are a picture with transparency; hundreds are something else.
+        _check_size(page.size, 1, 4 * max_pixels)
+        stored = page.size * page.bitspersample // 8
+        if not _lies_within(page, tiff.filehandle.size) or (
+            page.compression == 1 and sum(page.databytecounts) < stored
+        ):
+            raise ReadError("truncated", "The TIFF file ends too early.")
+        image = _page_image(page)
+        if (profile := page.iccprofile) is not None:
+            image.info["icc_profile"] = profile
+        exif = container_exif(file)
+        if _ORIENTATION not in exif and _ORIENTATION in page.tags:
+            # Pillow's reader of EXIF data does not know BigTIFF.
+            exif[_ORIENTATION] = page.tags[_ORIENTATION].value
+        return image, exif
+
+
+@contextmanager
+def _tiff(file: IO[bytes]) -> Iterator[tifffile.TiffFile]:
+    import tifffile
+
+    # It logs every oddity; without any handler that would go to standard error.
+    logger = logging.getLogger("tifffile")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    file.seek(0)
+    # (Without a name it asks the file for one, which for a descriptor is a number.)
+    with tifffile.TiffFile(file, name="picture") as tiff:
+        yield tiff
+
+
+def _lies_within(page: tifffile.TiffPage, end: int) -> bool:
+    segments = zip(page.dataoffsets, page.databytecounts, strict=True)
+    return all(offset > 0 and count > 0 and offset + count <= end for offset, count in segments)
+
+
+def _page_image(page: tifffile.TiffPage) -> Image.Image:
+    kind = int(page.photometric)
+    # Axes: planes, depth, rows, columns, channels; a plane or a channel is a sample.
+    planes = page.asarray(maxworkers=1).reshape(page.shaped)[:, 0]
+    values = planes[0] if planes.shape[0] == 1 else np.moveaxis(planes[..., 0], 0, -1)
+    if values.dtype.kind == "u" and page.bitspersample not in {8, 16, 32, 64}:
+        values = values << (8 * values.dtype.itemsize - page.bitspersample)
+    is_jpeg = int(page.compression) in {6, 7}
+    wanted = {0: 1, 1: 1, 2: 3, 5: 4, 6: 3 if is_jpeg else 0}.get(kind, 0)
+    if not wanted or values.shape[-1] < wanted:
+        raise ReadError("corrupt", f"Its colours are of a kind that cannot be read ({kind}).")
+    return _image(
+        values, wanted, has_alpha=bool({1, 2} & set(page.extrasamples)), is_negative=not kind
+    )
+
+
+def _image(
+    values: npt.NDArray[Any], channels: int, *, has_alpha: bool, is_negative: bool = False
+) -> Image.Image:
+    """Rows, columns and at least so many channels of any type as an 8-bit picture."""
+    colours = eight_bit(values[..., :channels])
+    if is_negative:
+        colours = 255 - colours
+    mode = {1: "L", 3: "RGB", 4: "CMYK"}[channels]
+    size = (colours.shape[1], colours.shape[0])
+    image = Image.frombytes(mode, size, np.ascontiguousarray(colours).tobytes())
+    if has_alpha and channels < 4 and values.shape[-1] > channels:
+        alpha = values[..., channels]
+        if alpha.dtype.kind == "f":
+            alpha = (np.nan_to_num(alpha).clip(0, 1) * 255).round().astype(np.uint8)
+        image.putalpha(Image.fromarray(np.ascontiguousarray(eight_bit(alpha))))
+    return image
+
+
+def container_exif(file: IO[bytes]) -> Image.Exif:
+    """What the first directory of a file of TIFF structure says; empty if it is none."""
+    exif = Image.Exif()
+    try:
+        file.seek(0)
+        exif.load_from_fp(file)
+        exif.get(_ORIENTATION)  # reads it all
+    except Exception:  # noqa: BLE001 - malformed EXIF raises anything; the pixels are good
+        return Image.Exif()
+    return exif
+
+
+# -- JPEG XL -------------------------------------------------------------------------------
+
+
+def jxl_picture(file: IO[bytes], max_pixels: int) -> tuple[Image.Image, Image.Exif]:
+    """The first frame, upright (its EXIF orientation is history), and its EXIF data."""
+    import imagecodecs
+
+    file.seek(0)
+    content = file.read()
+    boxes = dict(_boxes(content)) if content.startswith(_JXL_CONTAINER) else {}
+    # A stream in parts has a number of four bytes before each.
+    stream = boxes.get(b"jxlc") or boxes.get(b"jxlp", b"")[4:] if boxes else content
+    _check_size(*_jxl_size(stream[:16]), max_pixels)
+    try:
+        values = imagecodecs.jpegxl_decode(content, index=0, numthreads=1)
+    except imagecodecs.JpegxlError as error:
+        if "NEED_MORE_INPUT" in str(error):
+            raise ReadError("truncated", "The JPEG XL file ends too early.") from error
+        raise
+    values = values if values.ndim == 3 else values[..., np.newaxis]
+    exif = Image.Exif()
+    if b"Exif" in boxes:
+        try:
+            exif.load(boxes[b"Exif"][4:])
+        except Exception:  # noqa: BLE001 - malformed EXIF raises anything; the pixels are good
+            exif = Image.Exif()
+    samples = values.shape[-1]
+    return _image(values, 3 if samples > 2 else 1, has_alpha=samples in {2, 4}), exif
+
+
+def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and content of each box, in reverse: of several of a type the first counts."""
+    found, at = [], 0
+    while at + 8 <= len(content):
+        size, kind, head = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8], 8
+        if size == 1:
+            size, head = int.from_bytes(content[at + 8 : at + 16]), 16
+        end = at + size if size else len(content)
+        if end < at + head:
+            break
+        found.append((kind, content[at + head : end]))
+        at = end
+    yield from reversed(found)
+
+
+def _jxl_size(stream: bytes) -> tuple[int, int]:
+    """Width and height of the header of a stream (ISO/IEC 18181-1, D.2), before all decoding."""
+    if not stream.startswith(_JXL_STREAM) or len(stream) < 12:
+        raise ReadError("truncated", "The JPEG XL file ends in its header.")
+    left = int.from_bytes(stream[2:], "little")
+
+    def bits(number: int) -> int:
+        nonlocal left
+        value, left = left & ((1 << number) - 1), left >> number
+        return value
+
+    is_small = bits(1)
+
+    def side() -> int:
+        return 8 * (bits(5) + 1) if is_small else bits((9, 13, 18, 30)[bits(2)]) + 1
+
+    height = side()
+    ratio = bits(3)
+    if ratio == 0:
+        return side(), height
+    above, below = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    return height * above // below, height
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ReadError(
+            "too_large",
+            f"{width} x {height} pixels are more than max_pixels ({max_pixels}).",
+        )

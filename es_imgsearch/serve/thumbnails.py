@@ -1,0 +1,209 @@
+"""Pictures by their ids: where the original lies, and a thumbnail of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+import re
+import tempfile
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import platformdirs
+from PIL import Image
+
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import ImageMissing, ReadError
+from es_imgsearch.read.file import Skipped
+from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
+from es_imgsearch.records import Picture, disk_path
+from es_imgsearch.settings import Settings
+
+# JPEG, which whatever shows pictures can show.
+_JPEG_QUALITY: Final = 85
+_SOURCE: Final = ("image_id", "image_name", "root", "relative_path", "content_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """Where a stored picture lies on this machine, and the hash of what it was stored as."""
+
+    path: Path
+    name: str
+    content_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """JPEG; `is_current` is False where the file has changed since it was stored."""
+
+    content: bytes
+    content_id: str
+    is_current: bool = True
+
+
+class Pictures:
+    """Looks pictures up and makes thumbnails, in reading processes: originals may be hostile."""
+
+    def __init__(self, store: Store, settings: Settings, folder: Path | None = None) -> None:
+        self._store = store
+        self._host = settings.host
+        self._side = settings.thumbnail_pixels
+        folder = folder or platformdirs.user_cache_path("es-imgsearch") / "thumbnails"
+        self._cache = DiskCache(folder, settings.thumbnail_cache_mb * 1024 * 1024)
+        plan = ReadPlan.of(
+            settings,
+            Preparation(self._side, self._side, mode="fit", resampling="lanczos"),
+            describers=(),
+        )
+        self._workers = ReadWorkers(plan, settings.read_workers)
+
+    def close(self) -> None:
+        """End the reading processes."""
+        self._workers.close()
+
+    def original(self, image_id: str) -> Original:
+        """Raises ImageMissing where no such picture is stored, or its root is not on this host."""
+        try:
+            source = self._store.get(image_id)
+        except ImageMissing:
+            raise ImageMissing(f"No picture has the image_id {image_id!r}.") from None
+        root = self._store.info().meta.roots.get(source["root"])
+        if root is None or root["host"] != self._host:
+            where = "no root" if root is None else f"the host {root['host']!r}"
+            raise ImageMissing(
+                f"The original of {image_id!r} is on {where}, not here ({self._host!r}): run"
+                " `es-imgsearch serve` there."
+            )
+        relative = disk_path(source["relative_path"])
+        if posixpath.isabs(relative) or ".." in relative.split("/"):
+            # Nothing of ours writes such a path; whoever may write to the index may not read
+            # this machine's files.
+            raise ImageMissing(f"The path of {image_id!r} leads out of its root.")
+        path = Path(disk_path(root["path"])) / relative
+        return Original(path, source["image_name"], source.get("content_id", image_id))
+
+    def thumbnail(self, image_id: str) -> Thumbnail:
+        """At most `thumbnail_pixels` on its longer side.
+
+        Raises ImageMissing where there is no original, ReadError where it cannot be read.
+        """
+        original = self.original(image_id)
+        key = f"{original.content_id}-{self._side}.jpeg"
+        if (kept := self._cache.get(key)) is not None:
+            return Thumbnail(kept, original.content_id)
+        picture = self._read(original.path)
+        if picture is None:
+            raise ImageMissing(f"The original of {image_id!r} is gone or being written.")
+        content = _jpeg(picture)
+        # Imported pictures have no hash of their content.
+        is_current = original.content_id in {picture.content_id, image_id}
+        if is_current:
+            self._cache.put(key, content)
+        return Thumbnail(content, original.content_id, is_current)
+
+    def _read(self, path: Path) -> Picture | None:
+        future: Future[Outcome] = Future()
+        self._workers.read(str(path), partial(_set, future))
+        outcome = future.result()
+        if isinstance(outcome, ReadError):
+            raise outcome
+        return None if isinstance(outcome, Skipped) else outcome
+
+
+def _set(future: Future[Outcome], outcome: Any) -> None:
+    future.set_result(outcome)
+
+
+def _jpeg(picture: Picture) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(picture.pixels).save(stream, "JPEG", quality=_JPEG_QUALITY)
+    return stream.getvalue()
+
+
+# Small files on disk by key, of bounded size together; the ones not asked for longest go first.
+
+# Making room for one thumbnail at a time would touch the disk at every write.
+_KEPT_SHARE = 0.9
+_KEY = re.compile(r"[0-9A-Za-z_.-]+")
+
+
+class DiskCache:
+    """Safe to share between threads; several processes may use one folder.
+
+    What another process wrote is found, and counted once this one has read it or starts anew.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = []
+        for file in folder.glob("??/*"):
+            with suppress(FileNotFoundError):
+                status = file.stat()
+                found.append((status.st_mtime_ns, file.name, status.st_size))
+        # The least recently used first.
+        self._sizes = OrderedDict((name, size) for _, name, size in sorted(found))
+        self._bytes = sum(self._sizes.values())
+
+    def get(self, key: str) -> bytes | None:
+        file = self._file(key)
+        try:
+            content = file.read_bytes()
+            # So that the order outlives this process.
+            os.utime(file)
+        except OSError:
+            return None
+        with self._lock:
+            self._count(key, len(content))
+        return content
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep a file; a disk that refuses it costs nothing but the file."""
+        file = self._file(key)
+        with suppress(OSError):
+            file.parent.mkdir(exist_ok=True, mode=0o700)
+            # Another process never sees half of it.
+            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as new:
+                unfinished = Path(new.name)
+                try:
+                    new.write(content)
+                    new.flush()
+                    unfinished.replace(file)
+                except OSError:
+                    unfinished.unlink(missing_ok=True)
+                    raise
+            with self._lock:
+                self._count(key, len(content))
+                too_many = self._too_many()
+            for name in too_many:
+                self._file(name).unlink(missing_ok=True)
+
+    def _count(self, key: str, size: int) -> None:
+        self._bytes += size - self._sizes.pop(key, 0)
+        self._sizes[key] = size
+
+    def _too_many(self) -> list[str]:
+        names: list[str] = []
+        if self._bytes <= self._max_bytes:
+            return names
+        while self._sizes and self._bytes > _KEPT_SHARE * self._max_bytes:
+            name, size = self._sizes.popitem(last=False)
+            self._bytes -= size
+            names.append(name)
+        return names
+
+    def _file(self, key: str) -> Path:
+        if not _KEY.fullmatch(key) or key.startswith("."):
+            raise ValueError(f"{key!r} is no key")
+        return self._folder / key[:2] / key

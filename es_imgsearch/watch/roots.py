@@ -1,0 +1,179 @@
+"""Roots: from `[NAME=]DIR` to a folder whose name nobody else holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import RootError
+from es_imgsearch.records import Root, disk_path, image_id, stored_path
+
+
+def parse_roots(texts: Sequence[str], *, may_be_gone: bool = False) -> list[Root]:
+    """Roots of the command line, checked against the disk and against each other.
+
+    Raises RootError for what is no folder, a name given twice, or folders inside each other;
+    with `may_be_gone` a folder need not exist.
+    """
+    roots = [_parse(text, may_be_gone) for text in texts]
+    for position, root in enumerate(roots):
+        for other in roots[:position]:
+            if root.name == other.name:
+                raise RootError(
+                    f"{other.path} and {root.path} are both called {root.name!r}: give one"
+                    " another name as NAME=DIR."
+                )
+            if _overlap(root.path, other.path):
+                raise RootError(f"{root.path} and {other.path} overlap: watch the outer one.")
+    return roots
+
+
+def _parse(text: str, may_be_gone: bool) -> Root:
+    name: str | None
+    name, equals, folder = text.partition("=")
+    if not equals or os.path.isdir(text):
+        name, folder = None, text
+    if not folder:
+        # Perhaps a variable of a shell that is not set; it would be the working folder.
+        raise RootError(f"{text!r} names no folder: write DIR or NAME=DIR.")
+    # os.path, unlike Path, answers also where a folder may not be entered or a user is unknown.
+    path = Path(os.path.abspath(os.path.expanduser(folder)))
+    is_gone = may_be_gone and not os.path.lexists(path)
+    if not os.path.isdir(path) and not is_gone:
+        why = "is not a folder" if os.path.exists(path) else "does not exist"
+        raise RootError(f"{folder!r} {why}: give the folder that holds the pictures.")
+    # The name as it was given, also of a link; the folder it leads to.
+    name = stored_path(path.name) if name is None else name
+    path = path.resolve()
+    if not name or "/" in name or name != name.strip() or not name.isprintable():
+        raise RootError(f"{text!r} gives no usable name for the folder: write NAME=DIR.")
+    if not is_gone and not os.access(path, os.R_OK | os.X_OK):
+        raise RootError(f"The folder {folder!r} may not be read by this user.")
+    return Root(name, path)
+
+
+def register_roots(
+    store: Store, roots: Sequence[Root], host: str, *, replace_gone: bool = False
+) -> Meta:
+    """Enter the roots in the index's `_meta`.
+
+    With `replace_gone` a name whose folder is no longer there goes over to the one given.
+
+    Raises RootError where a name belongs to another folder or host, or where a folder
+    overlaps one that is registered under another name.
+    """
+
+    def entered(meta: Meta) -> Meta:
+        for root in roots:
+            entry = meta.roots.get(root.name)
+            takes_over = replace_gone and entry is not None and _has_moved(entry, host)
+            others = {name: each for name, each in meta.roots.items() if name != root.name}
+            check_registered(root, host, others if takes_over else meta.roots)
+            if entry is None or takes_over:
+                meta = meta.with_root(root.name, {"path": _text(root.path), "host": host})
+        return meta
+
+    return store.update_meta(entered)
+
+
+def release_root(store: Store, root: Root, host: str) -> int:
+    """Remove everything the index holds of a folder that is gone, and its name; how many pictures.
+
+    Raises RootError where the index knows no such folder of that name.
+    """
+    meta = store.info().meta
+    if root.name not in meta.roots:
+        raise RootError(f"{root.path} does not exist, and the index knows no {root.name!r}.")
+    check_registered(root, host, meta.roots)
+    store.refresh()
+    pictures = store.count(root.name)
+    for failures in (False, True):
+        listed = store.listing(root.name, failures=failures)
+        store.delete(image_id(root.name, disk_path(each.stored_path)) for each in listed)
+    store.update_meta(
+        lambda meta: replace(
+            meta, roots={name: each for name, each in meta.roots.items() if name != root.name}
+        )
+    )
+    store.refresh()
+    return pictures
+
+
+def registered_root(name: str, meta: Meta) -> Root | None:
+    """The root of this name, as far as this host can see its folder."""
+    entry = meta.roots.get(name)
+    return None if entry is None else Root(name, Path(disk_path(entry["path"])))
+
+
+def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise RootError where the root's name or folder belongs to another registered root."""
+    for name, entry in registered.items():
+        same_host = entry["host"] == host
+        if name == root.name:
+            if same_host and entry["path"] == _text(root.path):
+                continue
+            raise RootError(
+                f"The name {name!r} belongs to {entry['path']} on host {entry['host']!r}: call"
+                f" this folder something else, as NAME={root.path}, or, if that one has moved here,"
+                " add --allow-deletes."
+            )
+        if same_host and _overlap(root.path, Path(disk_path(entry["path"]))):
+            raise RootError(
+                f"{root.path} overlaps {entry['path']}, which this index knows as {name!r}: give"
+                f" that one, as {name}={entry['path']}, or use another --index."
+            )
+
+
+def _has_moved(entry: Mapping[str, Any], host: str) -> bool:
+    return bool(entry["host"] == host) and not os.path.lexists(disk_path(entry["path"]))
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one == other or one in other.parents or other in one.parents
+
+
+def _text(path: Path) -> str:
+    return stored_path(os.fspath(path))
+
+
+# Roots of imported rows: entered in `_meta` so that no folder's comparison deletes them.
+
+# The host of a root whose pictures are on no machine: nobody can watch a folder of that name.
+IMPORTED_HOST = "(imported)"
+
+
+def claim_root(store: Store, name: str, origin: Mapping[str, Any] | None, file: str) -> bool:
+    """Enter a root that a file brings; whether some machine watches or may watch its folder.
+
+    `origin` is the root's `path` and `host` as the file tells them: where the pictures still are,
+    `sync` goes on with the imported documents instead of embedding anew.  Without it the root is
+    nobody's, and `file` its path.
+
+    Raises RootError where the name, or the folder, belongs to another root.
+    """
+    mine = dict(origin) if origin is not None else {"path": file, "host": IMPORTED_HOST}
+
+    def entered(meta: Meta) -> Meta:
+        entry = meta.roots.get(name)
+        if entry is None:
+            if mine["host"] != IMPORTED_HOST:
+                root = Root(name, Path(disk_path(mine["path"])))
+                check_registered(root, mine["host"], meta.roots)
+            return meta.with_root(name, mine)
+        is_imported = entry["host"] == mine["host"] == IMPORTED_HOST
+        if is_imported or (entry["path"], entry["host"]) == (mine["path"], mine["host"]):
+            return meta
+        raise RootError(
+            f"The root {name!r} of this index is {entry['path']} on host {entry['host']!r}, that of"
+            f" the file is {mine['path']} on host {mine['host']!r}: pictures of two places under"
+            " one name would overwrite each other. Import into another --index"
+            + (", or give another --root." if origin is None else ".")
+        )
+
+    store.update_meta(entered)
+    return bool(mine["host"] != IMPORTED_HOST)

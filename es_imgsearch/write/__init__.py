@@ -1,0 +1,1 @@
+"""Step 4: turn a vector into a document, and decide which documents may be deleted."""

@@ -1,0 +1,109 @@
+"""The documents that are written: a picture's, and a failure's."""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from es_imgsearch.elastic.mapping import VECTOR_FIELD
+from es_imgsearch.elastic.meta_entries import CODE_FIELD
+from es_imgsearch.errors import ReadError
+from es_imgsearch.records import (
+    REGIONS_FIELD,
+    Change,
+    Embedded,
+    FileState,
+    Picture,
+    Region,
+    stored_path,
+)
+
+# `folder` of a file that lies in the root itself; an empty keyword cannot be seen in Kibana.
+TOP_FOLDER = "."
+
+
+def picture_document(
+    change: Change,
+    picture: Picture,
+    embedded: Embedded,
+    embed_ms: float | None,
+    code: str | None = None,
+) -> dict[str, Any]:
+    """Everything stored of one picture; `embed_ms` is None where the vector was reused.
+
+    `code` is that of the vector, where the index keeps codes.
+    """
+    now = time.time()
+    document: dict[str, Any] = {
+        **_place(change),
+        **picture.fields,
+        **embedded.fields,
+        "content_id": picture.content_id,
+        **_state(picture.state),
+        "indexed_at": _iso(now),
+        # A clock set back between event and write would give a negative lag.
+        "ingest_lag_ms": max(0, round((now - change.detected_at) * 1000)),
+        **vector_fields(embedded),
+    }
+    if code is not None:
+        document[CODE_FIELD] = code
+    if embed_ms is not None:
+        document["embed_ms"] = round(embed_ms, 3)
+    return document
+
+
+def vector_fields(embedded: Embedded) -> dict[str, Any]:
+    """The vectors of a picture, as its document holds them."""
+    fields: dict[str, Any] = {VECTOR_FIELD: embedded.vector}
+    if embedded.regions:
+        fields[REGIONS_FIELD] = region_fields(embedded.regions)
+    return fields
+
+
+def region_fields(regions: Sequence[Region]) -> list[dict[str, Any]]:
+    """The regions of a picture, as its document holds them."""
+    return [{"box": list(each.box), "embedding": each.vector} for each in regions]
+
+
+def failure_document(change: Change, error: ReadError, state: FileState | None) -> dict[str, Any]:
+    """What is kept of a file that could not be read; the store counts the attempts."""
+    document: dict[str, Any] = {
+        **_place(change),
+        "failed_at": _iso(time.time()),
+        "error_class": error.error_class,
+        "message": error.message,
+    }
+    if state is not None:
+        document |= _state(state)
+    return document
+
+
+def _place(change: Change) -> dict[str, Any]:
+    path = stored_path(change.relative_path)
+    folder, name = posixpath.split(path)
+    return {
+        "image_id": change.image_id,
+        "image_name": name,
+        "root": change.root.name,
+        "relative_path": path,
+        "folder": folder or TOP_FOLDER,
+    }
+
+
+def _state(state: FileState) -> dict[str, Any]:
+    return {
+        "size_bytes": state.size_bytes,
+        "mtime_ns": state.mtime_ns,
+        "modified_at": _iso(state.mtime_ns / 1e9),
+    }
+
+
+def _iso(seconds: float) -> str | None:
+    try:
+        return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        # A file system may hold times before the year 1 or after 9999.
+        return None
