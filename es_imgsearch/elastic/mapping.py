@@ -278,7 +278,7 @@ def folder(name: str) -> Traversable:
     packaged = resources.files("es_imgsearch") / _FOLDERS[name]
     if packaged.is_dir():
         return packaged
-    return Path(__file__).resolve().parent.parent / name
+    return Path(__file__).resolve().parents[2] / name
 
 
 @cache
