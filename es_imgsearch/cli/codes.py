@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.options import json_option, open_store, with_settings_options
+from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
 from es_imgsearch.cli.output import print_json, print_line
 from es_imgsearch.errors import UsageError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
 
-@click.command()
+@click.command(epilog=examples("codes train", "codes train labels.csv --bits 256", "codes apply"))
 @with_settings_options
 @click.argument("action", type=click.Choice(["train", "apply"]))
 @click.argument("labels", type=click.Path(path_type=Path), required=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.options import (
+    examples,
     json_option,
     open_store,
     sigterm_as_ctrl_c,
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
 
-@click.command()
+@click.command(
+    epilog=examples("describe", "describe --only tags", "describe --only exif,colours --json")
+)
 @with_settings_options
 @click.option("--only", metavar="NAME,NAME...", multiple=True,
               help="Only these describers, such as tags,exif.  [default: all]")  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.options import json_option, open_store, with_settings_options
+from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
 from es_imgsearch.cli.output import print_json, print_line, shown_path
 
 if TYPE_CHECKING:
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "duplicates", "duplicates --level same --json", "duplicates --level near --thorough"
+    )
+)
 @with_settings_options
 @click.option("--level", type=click.Choice(["same", "near", "similar"]), default="near",
               show_default=True, help="Equal bytes, the same picture, or a like one.")  # fmt: skip

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.options import json_option, open_store, with_settings_options
+from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
 from es_imgsearch.cli.output import print_json, print_line
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
 
-@click.command()
+@click.command(epilog=examples("encoder", "encoder --again --json"))
 @with_settings_options
 @click.option("--again", is_flag=True, help="Measure once more.")
 @json_option

@@ -12,6 +12,7 @@ import click
 from es_imgsearch.cli.options import (
     config_option,
     es_url_option,
+    examples,
     json_option,
     with_settings_options,
 )
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 _MISSING_SHOWN = 3
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "evaluate labels.csv",
+        "evaluate captions/ --mode vector --mode hybrid",
+        "evaluate labels.csv --index images --index images-siglip --json",
+    )
+)
 @click.argument("labels", type=click.Path(path_type=Path))
 @click.option("--index", "indices", metavar="NAME", multiple=True,
               help="Alias of the index; two are compared.  [default: images]")  # fmt: skip
@@ -132,7 +139,7 @@ def _print_difference(pair: dict[str, Any]) -> None:
         )
 
 
-@click.command()
+@click.command(epilog=examples("calibrate", "calibrate labels.csv --json"))
 @with_settings_options
 @click.argument("labels", type=click.Path(path_type=Path), required=False)
 @json_option

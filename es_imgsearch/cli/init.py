@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.options import open_store, with_settings_options
+from es_imgsearch.cli.options import examples, open_store, with_settings_options
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "init",
+        "init --encoder starter",
+        "init --index products --profile compact --regions 2x2+centre",
+    )
+)
 @with_settings_options
 @click.option("--encoder", metavar="NAME", help="Encoder of the index.  [default: clip]")
 @click.option("--profile", metavar="NAME", default=None, help="Vector profile: exact, balanced,"

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from es_imgsearch.cli.options import F, Group, json_option, open_store, with_settings_options
+from es_imgsearch.cli.options import (
+    F,
+    Group,
+    examples,
+    json_option,
+    open_store,
+    with_settings_options,
+)
 from es_imgsearch.cli.output import print_json, print_line
 from es_imgsearch.errors import EXIT_DIFFERENCE, IndexMissing, UsageError
 
@@ -49,7 +56,11 @@ def kibana() -> None:
     """Dashboards, Discover sessions and saved vector searches for Kibana 8.19."""
 
 
-@kibana.command()
+@kibana.command(
+    epilog=examples(
+        "kibana build --output images.ndjson", "kibana build --no-searches > images.ndjson"
+    )
+)
 @with_settings_options
 @_service_option
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE",
@@ -69,7 +80,11 @@ def build(settings: Settings, output: Path | None, no_searches: bool) -> None:
     click.echo(f"{len(objects)} saved objects for index {settings.index!r}.", err=True)
 
 
-@kibana.command()
+@kibana.command(
+    epilog=examples(
+        "kibana check images.ndjson", "kibana check images.ndjson --index products --json"
+    )
+)
 @with_settings_options
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
@@ -101,7 +116,10 @@ def check(settings: Settings, file: Path, as_json: bool) -> None:
         sys.exit(EXIT_DIFFERENCE)
 
 
-@kibana.command("import")
+@kibana.command(
+    "import",
+    epilog=examples("kibana import", "kibana import images.ndjson --space photos --overwrite"),
+)
 @with_settings_options
 @_service_option
 @_with_kibana_options
@@ -117,7 +135,13 @@ def import_command(
     _import(settings, content, space, overwrite=overwrite, wait_seconds=wait_seconds)
 
 
-@kibana.command("save-search")
+@kibana.command(
+    "save-search",
+    epilog=examples(
+        'kibana save-search "sunset over the sea"',
+        "kibana save-search --image holiday.jpg --title Holidays",
+    ),
+)
 @with_settings_options
 @_service_option
 @_with_kibana_options

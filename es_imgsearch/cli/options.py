@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help: examples of real use, one a line, as they are typed."""
+    return "\b\nExamples:\n" + "\n".join(f"  es-imgsearch {line}" for line in lines)
+
+
 # Fewer than `isprintable` leaves out, which are U+202F of macOS, U+3000 of Japanese and U+200D of
 # emoji, too.
 _NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.options import (
+    examples,
     json_option,
     open_store,
     sigterm_as_ctrl_c,
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "reindex --encoder google/siglip2-base-patch16-224",
+        "reindex --profile compact",
+        "reindex --back",
+        "reindex --drop-old",
+    )
+)
 @with_settings_options
 @click.option("--encoder", metavar="NAME", help="Encoder from now on.  [default: as it is]")
 @click.option("--profile", metavar="NAME", help="Vector profile from now on.  [default: as it is]")

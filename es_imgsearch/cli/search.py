@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from es_imgsearch.cli.options import json_option, parse_box, with_settings_options
+from es_imgsearch.cli.options import examples, json_option, parse_box, with_settings_options
 from es_imgsearch.cli.output import print_json, print_line, shown_path
 from es_imgsearch.errors import UsageError
 
@@ -54,7 +54,14 @@ def _with_search_options(function: F) -> F:
     return function
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        'search "a dog on the beach"',
+        'search "a red car" --not people --since 2024-01-01 -k 20',
+        "search --image holiday.jpg --box 120,80,300,300 --sheet found.png",
+        "search sunset --filter folder=2024 --json",
+    )
+)
 @with_settings_options
 @click.argument("text", nargs=-1)
 @click.option("--image", type=click.Path(path_type=Path), help="Search with this picture.")
@@ -91,7 +98,9 @@ def search(
     show_hits(hits, as_json, sheet)
 
 
-@click.command()
+@click.command(
+    epilog=examples("similar 5b0a1c6f7d2e4f90", "similar 5b0a1c6f7d2e4f90 -k 50 --collapse --json")
+)
 @with_settings_options
 @click.argument("image_id")
 @_with_search_options

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.options import open_store, with_settings_options
+from es_imgsearch.cli.options import examples, open_store, with_settings_options
 from es_imgsearch.errors import LibraryMissing, UsageError
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
 
-@click.command()
+@click.command(epilog=examples("serve", "serve --port 8090"))
 @with_settings_options
 @click.option("--address", default="127.0.0.1", show_default=True,
               help="Where to listen; whoever reaches it sees every picture.")  # fmt: skip

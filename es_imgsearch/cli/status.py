@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from es_imgsearch.cli.options import (
+    examples,
     json_option,
     open_store,
     with_settings_options,
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
 
-@click.command()
+@click.command(epilog=examples("status", "status --index products --json"))
 @with_settings_options
 @json_option
 def status(settings: Settings, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 
 from es_imgsearch.cli.options import (
     Group,
+    examples,
     json_option,
     open_store,
     parse_box,
@@ -48,7 +49,12 @@ def tags() -> None:
     """Words for what pictures show: list them, train them on labels, say how good they are."""
 
 
-@tags.command("train")
+@tags.command(
+    "train",
+    epilog=examples(
+        "tags train labels.csv", "tags train labels.jsonl --facet scene --one-of scene"
+    ),
+)
 @with_settings_options
 @_with_labels
 @json_option
@@ -90,7 +96,9 @@ def train_command(
     )
 
 
-@tags.command("evaluate")
+@tags.command(
+    "evaluate", epilog=examples("tags evaluate", "tags evaluate labels.csv --plot confusion.png")
+)
 @with_settings_options
 @_with_labels
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE",
@@ -132,7 +140,7 @@ def evaluate_command(
         click.echo(f"Wrote {plot}.", err=True)
 
 
-@tags.command("list")
+@tags.command("list", epilog=examples("tags list", "tags list --json"))
 @with_settings_options
 @json_option
 def list_command(settings: Settings, as_json: bool) -> None:
@@ -181,7 +189,10 @@ def list_command(settings: Settings, as_json: bool) -> None:
         )
 
 
-@tags.command("vocabulary")
+@tags.command(
+    "vocabulary",
+    epilog=examples("tags vocabulary > vocabulary.toml", "tags vocabulary vocabulary.toml"),
+)
 @with_settings_options
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def vocabulary_command(settings: Settings, file: Path | None) -> None:
@@ -204,7 +215,7 @@ def vocabulary_command(settings: Settings, file: Path | None) -> None:
     )
 
 
-@tags.command("forget")
+@tags.command("forget", epilog=examples("tags forget", "tags forget --index products"))
 @with_settings_options
 def forget_command(settings: Settings) -> None:
     """Remove the trained head; tags are given by the vocabulary alone again."""
@@ -216,7 +227,11 @@ def forget_command(settings: Settings) -> None:
     click.echo("The trained head is removed." if done else "There is no trained head.", err=True)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "identify photo.jpg", "identify shelf.jpg --box 40,60,200,320 --by attributes.brand"
+    )
+)
 @with_settings_options
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--box", metavar="X,Y,W,H", help="Only this part of it, in pixels.")

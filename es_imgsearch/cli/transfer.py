@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.options import open_store, sigterm_as_ctrl_c, with_settings_options
+from es_imgsearch.cli.options import examples, open_store, sigterm_as_ctrl_c, with_settings_options
 from es_imgsearch.cli.output import progress_bar
 from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
 
@@ -24,7 +24,12 @@ _SHOWN_ROWS = 20
 _file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 
-@click.command("export")
+@click.command(
+    "export",
+    epilog=examples(
+        "export vectors.parquet", "export beach.h5 --filter tags=beach --fields tags,taken_at"
+    ),
+)
 @with_settings_options
 @_file_argument
 @click.option("--fields", metavar="NAME,NAME...", multiple=True,
@@ -53,7 +58,14 @@ def export_command(
     click.echo(f"{rows} pictures to {file} in {time.monotonic() - started:.1f} s.", err=True)
 
 
-@click.command("import")
+@click.command(
+    "import",
+    epilog=examples(
+        "import vectors.parquet",
+        "import embeddings.h5 --root shop --rename sku=product_id",
+        "import vectors.parquet --only-new --on-error skip",
+    ),
+)
 @with_settings_options
 @_file_argument
 @click.option("--root", metavar="NAME", help="Root of the rows that name none.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.options import json_option, open_store, with_settings_options
+from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
 from es_imgsearch.cli.output import print_json, print_line
 from es_imgsearch.errors import (
     EXIT_DIFFERENCE,
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "tune",
+        "tune --target-recall 0.99 --plot recall.png",
+        "tune --texts queries.txt --queries 1000",
+    )
+)
 @with_settings_options
 @click.option("--target-recall", type=click.FloatRange(0, 1, min_open=True), default=0.95,
               show_default=True, help="Share of the true neighbours to be found.")  # fmt: skip

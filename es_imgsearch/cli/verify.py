@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.options import (
+    examples,
     exclude_option,
     json_option,
     open_store,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
 
 
-@click.command()
+@click.command(epilog=examples("verify ~/Pictures", "verify nas=/mnt/nas/photos --json"))
 @with_settings_options
 @roots_argument
 @exclude_option
@@ -44,7 +45,7 @@ def verify(settings: Settings, roots: tuple[str, ...], as_json: bool) -> None:
         sys.exit(EXIT_DIFFERENCE)
 
 
-@click.command()
+@click.command(epilog=examples("failures", "failures retry", "failures list --json"))
 @with_settings_options
 @click.argument("action", type=click.Choice(["list", "retry"]), default="list")
 @json_option

@@ -16,6 +16,7 @@ import click
 from es_imgsearch.cli.options import (
     allow_deletes_option,
     describers_option,
+    examples,
     exclude_option,
     open_store,
     roots_argument,
@@ -34,7 +35,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "watch ~/Pictures",
+        'watch ~/Pictures nas=/mnt/nas/photos --exclude "*.tmp"',
+        "watch /srv/photos --workers 2 --metrics-port 9100",
+    )
+)
 @with_settings_options
 @roots_argument
 @exclude_option
@@ -80,7 +87,7 @@ def _watch(
         click.echo(f"Stopped: {indexer.summary()}{left}.", err=True)
 
 
-@click.command()
+@click.command(epilog=examples("sync ~/Pictures", "sync nas=/mnt/nas/photos --allow-deletes"))
 @with_settings_options
 @roots_argument
 @exclude_option
