@@ -1,6 +1,6 @@
-"""The command line: thin.  Data on standard output, everything else on standard error.
+"""The command line, a thin layer: data on standard output, everything else on standard error.
 
-One module a group of commands; `shared` holds what they have in common.
+A module bears its command's name; `options` and `output` hold what the commands share.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from es_imgsearch.errors import EXIT_DONE, ImgSearchError
 
 
 class _Main(Group):
-    """Ends with the exit code of an error of ours, and one line instead of a traceback."""
+    """Turn our errors into one line on standard error and their exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -52,7 +52,7 @@ class _Main(Group):
     cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(package_name="es-imgsearch")
-@click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more on standard error.")
 def main(verbose: bool) -> None:
     """Find pictures by words, by another picture or by a piece of one, on Elasticsearch 8."""
     let_waiting_threads_sleep()
@@ -92,16 +92,17 @@ for _each in (
     main.add_command(_each)
 
 
-# What libraries' threads do while they wait for work; the environment says it to them.
+# How threads of libraries wait for work; set through the environment.
 
 
 def let_waiting_threads_sleep() -> None:
-    """Those of torch and of NumPy's OpenBLAS would spin and take the cores from reading workers.
+    """Keep idle threads of torch and of NumPy's OpenBLAS from spinning on cores that readers need.
 
-    For libraries that are not imported yet; what the environment says already holds.  On two busy
-    cores `sync` of 600 small pictures took 15.0 s with OpenBLAS as it is and 11.7 s so (set
-    OPENBLAS_THREAD_TIMEOUT=26 to compare), and with a model in torch 29 s instead of 17 s for 200.
+    Works for libraries that are not imported yet, and leaves variables that are set already.  On
+    two busy cores `sync` of 600 small pictures took 15.0 s with OpenBLAS's default and 11.7 s with
+    this (compare with OPENBLAS_THREAD_TIMEOUT=26); 200 pictures with a model in torch took 29 s
+    and 17 s.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # The least it takes: 2 to the power of it, in cycles.  The default is 26, some 25 ms.
+    # The smallest value it accepts: threads spin for 2**4 cycles.  The default, 26, is about 25 ms.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")

@@ -1,4 +1,4 @@
-"""`codes`: binary codes of stored vectors, made and brought up to date."""
+"""`codes`: make binary codes of stored vectors, and bring them up to date."""
 
 from __future__ import annotations
 

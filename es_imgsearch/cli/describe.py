@@ -1,4 +1,4 @@
-"""`describe`: described fields of stored pictures, made anew."""
+"""`describe`: run the describers again on stored pictures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @json_option
 @sigterm_as_ctrl_c()
 def describe(settings: Settings, only: tuple[str, ...], as_json: bool) -> None:
-    """Make the described fields of stored pictures anew; embeds nothing and keeps every vector.
+    """Run the describers again on stored pictures; embeds nothing and keeps every vector.
 
     Tags come from stored vectors; EXIF, colours, hashes and the like from the originals, as far as
     they are on this machine and unchanged. Ends with 1 if something could not be described.

@@ -1,4 +1,4 @@
-"""`duplicates`: files that show the same picture."""
+"""`duplicates`: list files that show the same picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @with_settings_options
 @click.option("--level", type=click.Choice(["same", "near", "similar"]), default="near",
               show_default=True, help="Equal bytes, the same picture, or a like one.")  # fmt: skip
-@click.option("--image-id", metavar="ID", help="Only what is the same as this picture.")
+@click.option("--image-id", metavar="ID", help="Only the copies of this picture.")
 @click.option("--threshold", type=float, help="Near: the most bits of 64 by which perceptual hashes"
               " may differ; similar: the least cosine.  [default: 12; 0.95]")  # fmt: skip
 @click.option("--thorough", is_flag=True, help="Near: compare each picture's nearest by embedding,"
@@ -63,8 +63,8 @@ def duplicates(
     if as_json:
         print_json(listed)
     plural = "s" * (groups != 1)
-    told = f"{groups} group{plural}, {pictures} pictures." if groups else "No duplicates."
-    click.echo(told, err=True)
+    summary = f"{groups} group{plural}, {pictures} pictures." if groups else "No duplicates."
+    click.echo(summary, err=True)
 
 
 def _print_group(group: Group, *, is_first: bool) -> None:

@@ -1,4 +1,4 @@
-"""`encoder`: how this machine runs the encoder of an index."""
+"""`encoder`: measure how this machine runs the encoder of an index."""
 
 from __future__ import annotations
 

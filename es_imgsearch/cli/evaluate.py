@@ -1,4 +1,4 @@
-"""`evaluate` and `calibrate`: how good the answers are, and what a score means."""
+"""`evaluate` and `calibrate`: measure the answers, and turn scores into probabilities."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def evaluate(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Search for what LABELS names and say how much of it is found: recall, MRR, precision.
+    """Search for what LABELS names and measure how much is found: recall, MRR, precision.
 
     LABELS is a .csv file (path,label or query,path) or a .jsonl file, or a folder of pictures with
-    captions in .txt files beside them. Given two indices or modes, they are compared query by
+    captions in .txt files of the same names. Given two indices or modes, they are compared query by
     query.
     """
     from es_imgsearch.quality.evaluate import compare
@@ -74,7 +74,7 @@ def evaluate(
     from es_imgsearch.search.client import ImageSearch
     from es_imgsearch.settings import load_settings
 
-    told: list[dict[str, Any]] = []
+    comparisons: list[dict[str, Any]] = []
     for language in languages:
         questions = read_labels(labels, language)
         reports = []
@@ -86,7 +86,7 @@ def evaluate(
             {"first": reports[0].name, "second": other.name, "metrics": compare(reports[0], other)}
             for other in reports[1:]
         ]
-        told.append({"language": language, "runs": reports, "differences": differences})
+        comparisons.append({"language": language, "runs": reports, "differences": differences})
     if as_json:
         print_json(
             [
@@ -98,21 +98,21 @@ def evaluate(
                         for pair in each["differences"]
                     ],
                 }
-                for each in told
+                for each in comparisons
             ]
         )
         return
-    _print_runs(told)
-    for each in told:
+    _print_runs(comparisons)
+    for each in comparisons:
         for pair in each["differences"]:
             _print_difference(pair)
 
 
-def _print_runs(told: list[dict[str, Any]]) -> None:
-    named = len(told) > 1
+def _print_runs(comparisons: list[dict[str, Any]]) -> None:
+    named = len(comparisons) > 1
     runs: list[tuple[str, Report]] = [
         (f"{report.name} {each['language']}" if named else report.name, report)
-        for each in told
+        for each in comparisons
         for report in each["runs"]
     ]
     for report in {report.missing: report for _, report in runs if report.missing}.values():
@@ -144,10 +144,11 @@ def _print_difference(pair: dict[str, Any]) -> None:
 @click.argument("labels", type=click.Path(path_type=Path), required=False)
 @json_option
 def calibrate(settings: Settings, labels: Path | None, as_json: bool) -> None:
-    """Fit what `relevance` says to pictures whose LABELS are known, and store it in the index.
+    """Fit the curves of `relevance` on pictures whose LABELS are known; store them in the index.
 
-    LABELS is a .csv file (path,label) or a .jsonl file. Without it, what is known of the index's
-    encoder is stored. Also draws the sample that scores are compared with, <index>-background.
+    LABELS is a .csv file (path,label) or a .jsonl file. Without it, the curves that are shipped for
+    the index's encoder are stored. Also draws the sample that scores are compared with,
+    <index>-background.
     """
     from es_imgsearch.quality.calibrate import calibrate as run
     from es_imgsearch.quality.labels import read_labels
@@ -178,7 +179,7 @@ def calibrate(settings: Settings, labels: Path | None, as_json: bool) -> None:
 
 def _print_quality(kind: str, quality: Quality) -> None:
     print_line(
-        f"{kind}: {quality.searches} searches, half of them for what is not there;"
+        f"{kind}: {quality.searches} searches, half of them for things that no picture shows;"
         f" {quality.share_right:.0%} of {quality.hits} hits right; held out, Brier"
         f" {quality.brier:.3f} ({quality.brier_of_share:.3f} by the share alone)"
     )

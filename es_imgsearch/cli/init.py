@@ -1,4 +1,4 @@
-"""`init`: what is done once to an index."""
+"""`init`: make an index, or add what an existing one lacks."""
 
 from __future__ import annotations
 

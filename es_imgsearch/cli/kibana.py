@@ -53,7 +53,7 @@ def _with_kibana_options(function: F) -> F:
 
 @click.group(cls=Group)
 def kibana() -> None:
-    """Dashboards, Discover sessions and saved vector searches for Kibana 8.19."""
+    """Build and import dashboards, Discover sessions and vector searches for Kibana 8.19."""
 
 
 @kibana.command(
@@ -89,10 +89,10 @@ def build(settings: Settings, output: Path | None, no_searches: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 def check(settings: Settings, file: Path, as_json: bool) -> None:
-    """Say what Kibana would refuse in a file, or could not open; ends with 1 if there is anything.
+    """List what Kibana would refuse in a file, or could not open; ends with 1 if there is any.
 
     Fields are compared with the mapping of the index that the file was built for, or where there is
-    none with that of a new index.
+    none with the mapping of a new index.
     """
     from dataclasses import asdict
 
@@ -128,7 +128,7 @@ def check(settings: Settings, file: Path, as_json: bool) -> None:
 def import_command(
     settings: Settings, file: Path | None, space: str | None, overwrite: bool, wait_seconds: float
 ) -> None:
-    """Import a file into Kibana; without one, what `kibana build` makes."""
+    """Import a file into Kibana; without FILE, the output of `kibana build`."""
     from es_imgsearch.kibana.objects import to_ndjson
 
     content = _read(file) if file is not None else to_ndjson(_built(settings, with_searches=True))

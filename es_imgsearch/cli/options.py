@@ -1,4 +1,4 @@
-"""What the commands share: options, printing, and how settings reach a command.
+"""Options that commands share, and how settings reach a command.
 
 Nothing heavy is imported before a command needs it: `--help` loads no torch, no NumPy and no
 Elasticsearch client.
@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def examples(*lines: str) -> str:
-    """The epilog of a command's help: examples of real use, one a line, as they are typed."""
+    """Format the epilog of a command's help: examples of real use, one a line, as typed."""
     return "\b\nExamples:\n" + "\n".join(f"  es-imgsearch {line}" for line in lines)
 
 
@@ -64,7 +64,7 @@ _AS_SETTINGS = (
 
 
 class Group(click.Group):
-    """Says where an option belongs that was given before the command that has it."""
+    """A group that explains where an option goes that was typed before its command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -106,14 +106,14 @@ def with_settings_options(function: F) -> F:
 
 
 def _import_client() -> None:
-    """Elasticsearch's client, without what it imports besides, if installed, and no command uses.
+    """Import Elasticsearch's client without the optional libraries that no command uses.
 
     A quarter of the time until the first request is theirs.
     """
     if "es_imgsearch.elastic.error_mapping" in sys.modules:
         return
     left_out = {"aiohttp", "httpx", "pyarrow"} - sys.modules.keys()
-    # None says to the import system that there is no such module.
+    # None makes the import system raise ModuleNotFoundError at once.
     sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]
     try:
         import es_imgsearch.elastic.error_mapping  # noqa: F401
@@ -147,7 +147,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let what is under way end in order, its workers with it, when the system asks for that."""
+    """Handle SIGTERM like Ctrl-C, so that work in progress and its processes end in order."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def print_line(text: str) -> None:
-    """Data, to standard output."""
+    """Print one line of data on standard output."""
     try:
         click.echo(text)
     except BrokenPipeError:
@@ -33,7 +33,7 @@ def print_line(text: str) -> None:
 
 
 def shown_path(root: str, relative_path: str) -> str:
-    """A picture's place on one line, whatever is in its name.
+    """Format the path of a picture so that it fits one line, whatever its name holds.
 
     Line ends, what terminals take for commands and what turns the direction of writing are written
     as Python writes them; bytes that are no UTF-8 are so already.
@@ -48,7 +48,7 @@ def shown_path(root: str, relative_path: str) -> str:
 
 @contextmanager
 def progress_bar(unit: str, total: int = 0) -> Iterator[Callable[..., None]]:
-    """Shows how many of how many are done, where standard error is a terminal."""
+    """Show how many of how many are done, if standard error is a terminal."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -65,7 +65,7 @@ def progress_bar(unit: str, total: int = 0) -> Iterator[Callable[..., None]]:
 
 
 def drop_output() -> None:
-    """What is still in the buffer would fail once more when the interpreter ends."""
+    """Discard buffered output, which would fail again when the interpreter ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

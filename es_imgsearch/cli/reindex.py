@@ -1,4 +1,4 @@
-"""`reindex`: another encoder or profile, without an outage."""
+"""`reindex`: change the encoder or the profile without an outage."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def reindex(
     cancel: bool,
     as_json: bool,
 ) -> None:
-    """Change the encoder or the profile while the index is searched and kept.
+    """Change the encoder or the profile while the index is searched and watched.
 
     Builds the next generation behind the alias from the originals, compares the two and switches;
     the one before is kept until --drop-old. Run again after an interruption, it goes on; while one

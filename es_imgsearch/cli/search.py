@@ -1,4 +1,4 @@
-"""`search` and `similar`."""
+"""`search` and `similar`: find pictures, print them, draw a contact sheet."""
 
 from __future__ import annotations
 
@@ -23,26 +23,29 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option("-k", default=10, show_default=True, help="How many hits."),
-    click.option("--offset", default=0, metavar="N", help="Leave out the first N of the k hits."),
+    click.option("--offset", default=0, metavar="N", help="Skip the first N of the k hits."),
     click.option("--size", type=int, metavar="N", help="Show no more than N of the k hits."),
     click.option("--min-relevance", type=float, metavar="P",
-                 help="Only hits that are right with this probability, 0 to 1."),
+                 help="Only hits that are right with at least this probability, 0 to 1."),
     click.option("--num-candidates", type=int,
-                 help="Neighbours weighed a shard.  [default: as tuned]"),
+                 help="Candidates to examine on each shard.  [default: as tuned]"),
     click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
                  help="Only pictures with this value; may be repeated."),
     click.option("--since", metavar="DATE", help="Taken on this day or later."),
     click.option("--until", metavar="DATE", help="Taken on this day or earlier."),
     click.option("--weights", metavar="PART=W,...",
                  help="How much each vector counts, such as content=0.7,colour=0.3."),
-    click.option("--collapse", is_flag=True, help="Of files with the same content only the best."),
-    click.option("--facets", metavar="FIELD,...", help="Count the values of these, or year."),
-    click.option("--explain", is_flag=True, help="Say how each score came about."),
+    click.option("--collapse", is_flag=True,
+                 help="Show only the best of files with the same content."),
+    click.option("--facets", metavar="FIELD,...",
+                 help="Count the values of these fields, or of year."),
+    click.option("--explain", is_flag=True, help="Show how each score was computed."),
     click.option("--regions", is_flag=True,
-                 help="Compare with parts of pictures, too (of an index with regions)."),
+                 help="Also compare with parts of pictures (needs an index with regions)."),
     click.option("--codes", is_flag=True,
-                 help="Find candidates by binary codes (of an index with codes)."),
-    click.option("--exact", is_flag=True, help="Compare every picture, walk no graph."),
+                 help="Find candidates by binary codes (needs an index with codes)."),
+    click.option("--exact", is_flag=True,
+                 help="Compare with every picture instead of searching the HNSW graph."),
     json_option,
     click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG)."),
 )  # fmt: skip
@@ -66,10 +69,11 @@ def _with_search_options(function: F) -> F:
 @click.argument("text", nargs=-1)
 @click.option("--image", type=click.Path(path_type=Path), help="Search with this picture.")
 @click.option("--box", metavar="X,Y,W,H", help="Only this part of it, in pixels.")
-@click.option("--not", "unwanted", metavar="TEXT", multiple=True, help="Away from these words.")
+@click.option("--not", "unwanted", metavar="TEXT", multiple=True,
+              help="Rank pictures like these words lower; may be repeated.")  # fmt: skip
 @click.option("--mode", type=click.Choice(["vector", "text", "hybrid"]), default="vector",
               show_default=True,
-              help="Compare vectors, look for words in what is stored, or both.")  # fmt: skip
+              help="Compare vectors, search the words of stored fields, or both.")  # fmt: skip
 @_with_search_options
 def search(
     settings: Settings,
@@ -114,7 +118,7 @@ def similar(settings: Settings, image_id: str, **options: Any) -> None:
 
 
 def _parsed(options: dict[str, Any]) -> tuple[int, bool, Path | None, SearchOptions]:
-    """k, --json and --sheet; and what the client takes as it is."""
+    """Split the options into k, --json, --sheet, and those that the client takes."""
     from es_imgsearch.search.filters import parse_filters
 
     k, as_json, sheet = (options.pop(name) for name in ("k", "as_json", "sheet"))
@@ -137,7 +141,7 @@ def _parse_weights(text: str) -> dict[str, float]:
 
 
 def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
-    """Hits to standard output, and what else there is to say of them to standard error."""
+    """Print hits on standard output; notes and facets on standard error."""
     if as_json:
         print_json([hit.to_dict() for hit in hits])
     for hit in () if as_json else hits:
@@ -162,17 +166,17 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
     click.echo(f"Wrote {sheet}.", err=True)
 
 
-def _explained(told: Any) -> str:
-    """One line: shares that add up to the score, then the cosine of each query."""
+def _explained(explanation: Any) -> str:
+    """Format one line: shares that add up to the score, then the cosine of each query."""
     words = [
         f"{name} {part['cosine']:.3f} x {part['weight']:.2f} = {part['share']:.3f}"
-        for name, part in told.get("parts", {}).items()
+        for name, part in explanation.get("parts", {}).items()
     ]
     words += [
-        f"{name} rank {rank or 'none'}: {told['shares'][name]:.4f}"
-        for name, rank in told.get("ranks", {}).items()
+        f"{name} rank {rank or 'none'}: {explanation['shares'][name]:.4f}"
+        for name, rank in explanation.get("ranks", {}).items()
     ]
-    if told.get("bm25") is not None:
-        words.append(f"BM25 {told['bm25']:.2f}")
-    words += [f"{each['query']!r}: {each['cosine']:.3f}" for each in told.get("queries", ())]
+    if explanation.get("bm25") is not None:
+        words.append(f"BM25 {explanation['bm25']:.2f}")
+    words += [f"{each['query']!r}: {each['cosine']:.3f}" for each in explanation.get("queries", ())]
     return "; ".join(words)

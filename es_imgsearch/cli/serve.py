@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 @click.command(epilog=examples("serve", "serve --port 8090"))
 @with_settings_options
 @click.option("--address", default="127.0.0.1", show_default=True,
-              help="Where to listen; whoever reaches it sees every picture.")  # fmt: skip
+              help="Address to listen on; all who can reach it see every picture.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
-              help="0 for any free one.")  # fmt: skip
+              help="Port to listen on; 0 picks a free one.")  # fmt: skip
 def serve(settings: Settings, address: str, port: int) -> None:
-    """Give thumbnails and originals by id, for Kibana and browsers.
+    """Serve thumbnails and originals by id, for Kibana and browsers.
 
     Run it on the machine that holds the pictures.
     """
@@ -59,7 +59,7 @@ def _end(*_: object) -> None:
 
 
 def _listening(address: str, port: int) -> socket.socket:
-    """uvicorn would end the process itself, with a line of its log and exit code 1."""
+    """Bind the socket here: uvicorn would end the process itself, with exit code 1."""
     try:
         family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((address, port), family=family, backlog=2048)

@@ -1,4 +1,4 @@
-"""`status`: what an index holds, and who keeps it up to date."""
+"""`status`: show what an index holds, and which daemons keep it up to date."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @with_settings_options
 @json_option
 def status(settings: Settings, as_json: bool) -> None:
-    """What the index holds, who watches, how far it is, and whether deletions wait.
+    """Show what the index holds, who watches, how far it is, and whether deletions are paused.
 
     Also how this machine runs the encoder, if that was measured here.
     """
@@ -95,7 +95,7 @@ def _print_generations(found: Mapping[str, Any]) -> None:
 
 
 def _builder(builder: Mapping[str, Any] | None) -> str | None:
-    """Who is at work on a generation; None where nobody is."""
+    """Describe the process that builds a generation; None if there is none."""
     if builder is None or not builder["is_alive"]:
         return None
     return f"process {builder['process_id']} on {builder['host']} since {builder['since']}"

@@ -1,4 +1,4 @@
-"""`tags` and `identify`: what pictures show."""
+"""`tags` and `identify`: name what pictures show."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _with_labels(function: F) -> F:
 
 @click.group(cls=Group)
 def tags() -> None:
-    """Words for what pictures show: list them, train them on labels, say how good they are."""
+    """Name what pictures show: list the tags, train them on labels, measure them."""
 
 
 @tags.command(
@@ -65,7 +65,7 @@ def train_command(
     one_of: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Train a head on stored vectors of the pictures in LABELS, and keep it beside the index.
+    """Train a classifier of tags on stored vectors of the pictures in LABELS, and store it.
 
     LABELS is a .csv file (path,label) or a .jsonl file; a label may name its facet, scene:beach.
     Without it, the labels of the last training are used again. Five pictures a label are the
@@ -88,9 +88,9 @@ def train_command(
             }
         )
     _say_left_out(settings.index, done.missing, done.too_few)
-    told = "; ".join(f"{len(each.labels)} labels of {each.facet}" for each in outputs)
+    trained = "; ".join(f"{len(each.labels)} labels of {each.facet}" for each in outputs)
     click.echo(
-        f"Trained {told} on {done.head.pictures} pictures. Tags of stored pictures: es-imgsearch"
+        f"Trained {trained} on {done.head.pictures} pictures. Tags of stored pictures: es-imgsearch"
         f" describe --only tags --index {settings.index}.",
         err=True,
     )
@@ -112,7 +112,7 @@ def evaluate_command(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Say how well labelled pictures get their labels: zero-shot, and trained on the others.
+    """Measure how well labelled pictures get their labels: zero-shot, and cross-validated.
 
     Prints average precision, precision and recall a label, and a confusion matrix a facet. Without
     LABELS, those of the last training are used. Nothing is stored.
@@ -179,7 +179,7 @@ def list_command(settings: Settings, as_json: bool) -> None:
         print_line(f"{facet.name} ({facet.answers}): {', '.join(facet.labels)}")
     for name, output in trained.items():
         print_line(f"trained: {name} ({output.answers}): {', '.join(output.labels)}")
-    origin = "that ships" if kept.is_default else "kept beside the index"
+    origin = "that ships" if kept.is_default else "stored with the index"
     click.echo(f"{len(kept.vocabulary.labels)} words, of the vocabulary {origin}.", err=True)
     if not meta.seal.supports_text:
         click.echo(
@@ -218,7 +218,7 @@ def vocabulary_command(settings: Settings, file: Path | None) -> None:
 @tags.command("forget", epilog=examples("tags forget", "tags forget --index products"))
 @with_settings_options
 def forget_command(settings: Settings) -> None:
-    """Remove the trained head; tags are given by the vocabulary alone again."""
+    """Remove the trained classifier; tags come from the vocabulary alone again."""
     from es_imgsearch.tags.storage import forget_head
 
     store = open_store(settings)
@@ -252,7 +252,7 @@ def identify(
     min_relevance: float,
     as_json: bool,
 ) -> None:
-    """Say what FILE shows: the name its nearest stored pictures have, its best tag, or unknown."""
+    """Print what FILE shows: the name of its nearest stored pictures, its best tag, or unknown."""
     from es_imgsearch.search.client import ImageSearch
     from es_imgsearch.tags.identify import NAMING_FIELDS
     from es_imgsearch.tags.identify import identify as run
@@ -329,5 +329,5 @@ def _print_facet(report: FacetReport) -> None:
     for each, counts in zip(report.labels, report.confusion, strict=True):
         names = [other.label for other in report.labels] + ["(none)"]
         given = sorted(zip(counts.tolist(), names, strict=True), reverse=True)
-        told = ", ".join(f"{name} {count}" for count, name in given if count)
-        print_line(f"  {each.label:{width}}  {told}")
+        row = ", ".join(f"{name} {count}" for count, name in given if count)
+        print_line(f"  {each.label:{width}}  {row}")

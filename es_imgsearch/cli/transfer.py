@@ -1,4 +1,4 @@
-"""`export` and `import`: vectors and fields in files."""
+"""`export` and `import`: write vectors and fields to files, and store them from files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def export_command(
 ) -> None:
     """Write vectors and fields to FILE (.parquet or .h5).
 
-    Vectors are exactly those of the index. FILE appears, or is replaced, when it is complete.
+    Vectors are exactly as the index stores them. FILE appears when it is complete.
     """
     from es_imgsearch.manage.transfer.export import export_pictures
     from es_imgsearch.search.filters import filter_clauses, parse_filters
@@ -76,9 +76,10 @@ def export_command(
 @click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
               help="At a row that cannot be stored.")  # fmt: skip
 @click.option("--only-new", is_flag=True, help="Leave alone what the index has already.")
-@click.option("--encoder", metavar="NAME", help="Who made the vectors.  [default: as FILE says]")
+@click.option("--encoder", metavar="NAME",
+              help="Encoder that made the vectors.  [default: from FILE]")  # fmt: skip
 @click.option("--profile", metavar="NAME",
-              help="Vector profile of an index made here.  [default: as FILE says]")  # fmt: skip
+              help="Vector profile if an index is made.  [default: from FILE]")  # fmt: skip
 @click.option("--ndjson", is_flag=True, help="Send JSON, for a proxy that does not pass SMILE.")
 @sigterm_as_ctrl_c()
 def import_command(
@@ -133,8 +134,8 @@ def import_command(
     words += [f"{done.there_already} there already"] * (done.there_already > 0)
     words += [f"{done.bad} could not be"] * (done.bad > 0)
     click.echo(f"{', '.join(words)} in {time.monotonic() - started:.1f} s.", err=True)
-    if (said := remember_imported(open_store(settings), settings, file)) is not None:
-        click.echo(said, err=True)
+    if (note := remember_imported(open_store(settings), settings, file)) is not None:
+        click.echo(note, err=True)
     if done.bad:
         sys.exit(EXIT_DIFFERENCE)
 

@@ -1,4 +1,4 @@
-"""`tune`: the kNN setting that finds what exact search finds."""
+"""`tune`: measure which kNN settings reach the recall of exact search."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def tune(
 ) -> None:
     """Measure how many candidates a search needs on this index, and store it there.
 
-    Clients use what is stored by themselves.  Ends with 1 where no setting reached the target;
-    the best there is is stored then.
+    Clients use the stored settings. Ends with 1 if no setting reached the target;
+    the best one found is stored then.
     """
     from es_imgsearch.quality.plots import check_can_plot, plot_curve
     from es_imgsearch.quality.tune import tune as run_tune
@@ -107,7 +107,7 @@ def _texts_of(file: Path) -> list[str]:
 
 
 def _text_encoder(store: Store, settings: Settings, *, must: bool) -> Encoder | None:
-    """The index's encoder if it does text and is here; what stands in the way is said."""
+    """Return the index's encoder if it embeds text and is on this machine; else print why not."""
     from es_imgsearch.embed.index_encoder import writing_encoder
 
     info = store.info()
@@ -158,9 +158,9 @@ def _verdict(outcome: Outcome, index: str) -> list[str]:
         for each in tuning.per_k
     )
     measured = (
-        f"Stored in {index!r}: {stored}. Recall is that of {tuning.queries_held_back} queries held"
-        f" back; {tuning.queries_tuned_on} others chose, among {tuning.pictures} pictures. Exact"
-        f" search takes {outcome.exact_ms:.1f} ms."
+        f"Stored in {index!r}: {stored}. Recall was measured on {tuning.queries_held_back} queries"
+        f" held back; {tuning.queries_tuned_on} others chose, among {tuning.pictures} pictures."
+        f" Exact search takes {outcome.exact_ms:.1f} ms."
     )
     sentences = [measured]
     if outcome.raised_for:
@@ -169,8 +169,8 @@ def _verdict(outcome: Outcome, index: str) -> list[str]:
     if outcome.missed:
         ks = ", ".join(map(str, outcome.missed))
         sentences.append(
-            f"The target of {tuning.target_recall:g} was not reached for k {ks}: what is stored is"
-            " the best of all that was tried. Exact search (--exact, exact=True) finds everything,"
+            f"The target of {tuning.target_recall:g} was not reached for k {ks}: the stored setting"
+            " is the best of those tried. Exact search (--exact, exact=True) finds everything,"
             " and so does an index of profile exact."
         )
     return sentences

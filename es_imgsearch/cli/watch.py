@@ -1,4 +1,4 @@
-"""`watch` and `sync`: an index is kept like folders."""
+"""`watch` and `sync`: keep an index up to date with folders."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ T = TypeVar("T")
 @click.option("--metrics-address", metavar="ADDRESS",
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
 def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
-    """The daemon: keep the index like the folders until it is stopped (Ctrl-C, SIGTERM)."""
+    """Run the daemon: keep the index up to date with the folders until Ctrl-C or SIGTERM."""
     # As a setting, in a file or the environment, an address may wait for a port.
     given_here = click.get_current_context().params["metrics_address"]
     if settings.metrics_port is None and given_here is not None:
@@ -123,14 +123,14 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Non
 
 
 def _check_folders(roots: tuple[str, ...]) -> None:
-    """Folders that cannot be watched are told before Elasticsearch is asked anything."""
+    """Report folders that cannot be watched before any request to Elasticsearch."""
     from es_imgsearch.watch.roots import parse_roots
 
     parse_roots(roots)
 
 
 def _in_each_generation(settings: Settings, keep: Callable[[], T]) -> T:
-    """Keep the index; begin again whenever `reindex` has switched it, with the new encoder."""
+    """Run the daemon, and start it again with the new encoder when `reindex` has switched."""
     while True:
         serving = open_store(settings).roles().serving
         try:
@@ -178,7 +178,7 @@ def _indexer(
 
 
 def _release_gone(settings: Settings, roots: tuple[str, ...]) -> tuple[str, ...]:
-    """Let go of the folders that no longer exist; the others are left to be compared."""
+    """Release roots whose folders no longer exist; leave the others to the comparison."""
     from es_imgsearch.watch.roots import parse_roots, release_root
 
     left = []
@@ -203,7 +203,7 @@ def _log_as_daemon(settings: Settings) -> None:
 
 
 class _Stopping:
-    """The first signal stops in order, the second at once; made before there is a daemon."""
+    """Signal handling: the first signal stops in order, the second at once."""
 
     def __init__(self) -> None:
         self._daemon: Daemon | None = None

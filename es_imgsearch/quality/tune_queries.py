@@ -220,7 +220,7 @@ def words_of(pictures: Iterable[Mapping[str, Any]], count: int) -> list[str]:
     texts: dict[str, None] = {}
     for found in (_words_of_one(each.get("_source", {})) for each in pictures):
         texts.update(dict.fromkeys(islice((each for each in found if each not in texts), 1)))
-    everyday = files("es_imgsearch.quality.tune") / "everyday_words.txt"
+    everyday = files("es_imgsearch.quality") / "everyday_words.txt"
     texts.update(dict.fromkeys(everyday.read_text(encoding="utf-8").splitlines()))
     return list(texts)[:count]
 

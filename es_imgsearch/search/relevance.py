@@ -56,7 +56,7 @@ _ITSELF = 0.9999
 
 @cache
 def _shipped() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    text = (resources.files("es_imgsearch") / "relevance_curves.json").read_text("utf-8")
+    text = (resources.files("es_imgsearch.search") / "relevance_curves.json").read_text("utf-8")
     shipped: Mapping[str, Any] = json.loads(text)
     return shipped
 

@@ -101,7 +101,7 @@ def parse_vocabulary(text: str, name: str) -> Vocabulary:
 def default_vocabulary() -> Vocabulary:
     """The one that ships."""
     file = "vocabulary.toml"
-    text = (resources.files("es_imgsearch.tags.describer") / file).read_text(encoding="utf-8")
+    text = (resources.files("es_imgsearch.tags") / file).read_text(encoding="utf-8")
     return parse_vocabulary(text, file)
 
 

@@ -505,9 +505,9 @@ WITHOUT_TORCH = """
 import sys
 sys.modules.update(dict.fromkeys(["torch", "onnx", "onnxscript", "sentence_transformers"]))
 from pathlib import Path
-from es_imgsearch.embed import load_encoder
-from es_imgsearch.embed.backend import run_for_pictures, run_for_queries
-from es_imgsearch.embed.samples import sample_pictures
+from es_imgsearch.embed.registry import load_encoder
+from es_imgsearch.embed.runtime.select import run_for_pictures, run_for_queries
+from es_imgsearch.embed.runtime.network import sample_pictures
 from es_imgsearch.errors import ModelUnavailable
 from es_imgsearch.settings import Settings
 

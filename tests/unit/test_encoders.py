@@ -205,7 +205,7 @@ def test_loading_an_encoder_evaluates_no_property(monkeypatch: pytest.MonkeyPatc
 def test_importing_embed_and_making_a_starter_loads_no_model_library() -> None:
     code = """
 import sys
-from es_imgsearch.embed import load_encoder
+from es_imgsearch.embed.registry import load_encoder
 encoder = load_encoder("starter")
 encoder.name, encoder.revision, encoder.dims, encoder.fingerprint, encoder.preparation
 encoder.embed_texts(["a cat"])
@@ -853,7 +853,7 @@ def test_an_index_of_a_model_that_lies_elsewhere_says_how_to_tell_where(
 def test_a_hub_that_never_answers_is_given_up_soon_and_quietly(tmp_path: Path) -> None:
     code = """
 from pathlib import Path
-from es_imgsearch.embed import load_encoder
+from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.errors import ModelUnavailable
 try:
     load_encoder("clip", models_dir=Path("nowhere"))

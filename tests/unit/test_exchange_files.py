@@ -365,7 +365,7 @@ def test_lists_of_any_length_are_read_where_nothing_else_uses_pyarrow(tmp_path: 
     path = foreign(tmp_path, relative_path=["a.jpg"], image_embedding=[UNIT])
     code = (
         "import sys; from pathlib import Path\n"
-        "from es_imgsearch.exchange.files import open_reader\n"
+        "from es_imgsearch.files.formats import open_reader\n"
         "(batch,) = open_reader(Path(sys.argv[1])).batches(['image_embedding'], 10)\n"
         "print(batch['image_embedding'].tolist())"
     )

@@ -40,7 +40,7 @@ import json, logging, os, sys, threading
 from pathlib import Path
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.records import Root
-from es_imgsearch.watch import HintKind, Watcher
+from es_imgsearch.watch.watcher import HintKind, Watcher
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 root = Root("photos", Path(sys.argv[1]))

@@ -120,13 +120,14 @@ def test_the_wheel_installs_its_command(wheel: Path, tmp_path: Path):
 def test_an_index_body_is_composed_from_the_packaged_files(installed: Path, tmp_path: Path):
     code = """
 import json
-from es_imgsearch.mapping import Seal, index_body, failures_body, new_meta, profile_names
-from es_imgsearch.resources import folder
+from es_imgsearch.elastic.mapping import (
+    failures_body, folder, index_body, new_meta, profile_names)
+from es_imgsearch.elastic.meta import Seal
 seal = Seal(name="fake", revision="1", dims=128, fingerprint="f")
 import numpy
-from es_imgsearch.reduction import fit
+from es_imgsearch.embed.reduction import fit
 cut = fit(numpy.random.default_rng(0).normal(size=(300, 128)))
-cuts = {"reduced": cut}
+cuts = {"reduced": cut.entry()}
 bodies = {name: index_body(new_meta(seal, name, "cosine", cuts.get(name)))
           for name in profile_names()}
 print(json.dumps({"bodies": bodies, "failures": failures_body(),

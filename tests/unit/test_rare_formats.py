@@ -446,8 +446,8 @@ def test_the_libraries_for_rare_formats_are_loaded_for_rare_formats_only(tmp_pat
     (tmp_path / "a.tif").write_bytes(samples.sample("tiff"))
     code = (
         "import sys, es_imgsearch.read.workers\n"
-        "from es_imgsearch.read import read_file\n"
-        "from es_imgsearch.pictures.preparation import Preparation\n"
+        "from es_imgsearch.read.file import read_file\n"
+        "from es_imgsearch.read.preparation import Preparation\n"
         "for name in ('a.png', 'a.tif'):\n"
         f"    read_file({str(tmp_path)!r} + '/' + name, Preparation(), max_pixels=10**6)\n"
         "print([name for name in ('rawpy', 'tifffile', 'imagecodecs') if name in sys.modules])"
