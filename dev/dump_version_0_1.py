@@ -7,7 +7,7 @@ environment of its own, and run it there::
     git worktree add ../version-0.1 90d6db5
     cp dev/dump_version_0_1.py ../version-0.1/dev
     cp tests/e2e/version_0_1.py ../version-0.1/tests/e2e
-    mkdir -p ../version-0.1/tests/data && cp -r tests/data/index_of_version_0_1 ../version-0.1/tests/data
+    cp -r tests/data ../version-0.1/tests
     cd ../version-0.1 && ES_URL=http://127.0.0.1:9200 .venv/bin/python dev/dump_version_0_1.py
 
 It takes a minute.  Everything is made by commands: two roots with files that cannot be read, what
@@ -33,17 +33,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "e2e"))
 
+import numpy as np
 import version_0_1 as old
 from elasticsearch import Elasticsearch
 
 from es_imgsearch import ImageSearch
-from es_imgsearch.rewriting import left_out_of_source, whole_document, whole_documents_body
-from es_imgsearch.settings import load_settings
 
 INDEX = "made-by-version-0-1"
 COMMAND = str(Path(sys.executable).with_name("es-imgsearch"))
 URL = os.environ.get("ES_URL", "http://127.0.0.1:9200")
 CARRIED = 60
+REGION_VECTOR = "regions.embedding"
 # What a server sets itself.
 OWN_SETTINGS = {"uuid", "version", "creation_date", "provided_name", "routing"}
 
@@ -142,10 +142,10 @@ def wait_until(condition: Any) -> None:
 
 def answers(home: Path) -> dict[str, Any]:
     """What this version finds, for those after it to find as well."""
-    given = {"es_url": URL, "index": INDEX, "host": old.HOST}
     sys.path.insert(0, str(old.PLUGIN))
+    os.environ["ES_IMGSEARCH_HOST"] = old.HOST
     searches = []
-    with ImageSearch(settings=load_settings(given, environment={})) as client:
+    with ImageSearch(URL, index=INDEX) as client:
         texts = {f"text {text}": client.search_text(text, k=5) for text in old.COLOURS}
         pictures = {
             f"image {old.path_of(n)}": client.search_image(home / old.path_of(n), k=5)
@@ -205,23 +205,50 @@ def dump(client: Elasticsearch, home: str) -> None:
 
 def documents(client: Elasticsearch, name: str) -> Iterator[dict[str, Any]]:
     mappings = client.indices.get_mapping(index=name)[name]["mappings"]
-    body = whole_documents_body([{"match_all": {}}], left_out_of_source(mappings))
-    answer = client.search(index=name, body={**body, "size": 1000})
+    left_out = mappings.get("_source", {}).get("excludes", [])
+    regions = {
+        "nested": {
+            "path": "regions",
+            "query": {"match_all": {}},
+            "inner_hits": {"size": 16, "_source": False, "docvalue_fields": [REGION_VECTOR]},
+        }
+    }
+    answer = client.search(
+        index=name,
+        query={
+            "bool": {
+                "filter": [{"match_all": {}}],
+                "should": [regions] if REGION_VECTOR in left_out else [],
+            }
+        },
+        docvalue_fields=[each for each in left_out if each != REGION_VECTOR],
+        seq_no_primary_term=True,
+        size=1000,
+    )
     hits = sorted(answer["hits"]["hits"], key=lambda hit: hit["_seq_no"])
     assert len(hits) == client.count(index=name)["count"]
     print(f"{name}: {len(hits)} documents", flush=True)
     for hit in hits:
-        source = plain(whole_document(hit))
-        yield {"index": name, "seq_no": hit["_seq_no"], "id": hit["_id"], "source": source}
+        yield {"index": name, "seq_no": hit["_seq_no"], "id": hit["_id"], "source": whole(hit)}
 
 
-def plain(value: Any) -> Any:
-    """Vectors as lists of the shortest decimals that give the same float32."""
-    if hasattr(value, "tolist"):
-        return [float(str(each)) for each in value]
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, list) else value
+def whole(hit: Mapping[str, Any]) -> dict[str, Any]:
+    """A document as it was written, with the vectors that `_source` leaves out."""
+    document = {**hit["_source"]}
+    for field, value in hit.get("fields", {}).items():
+        document[field] = vector(value)
+    inner = hit.get("inner_hits", {}).get("regions", {}).get("hits", {}).get("hits", [])
+    for each in inner:
+        region = document["regions"][each["_nested"]["offset"]]
+        region["embedding"] = vector(each["fields"][REGION_VECTOR])
+    assert all("embedding" in each for each in document.get("regions", ()))
+    return document
+
+
+def vector(value: Any) -> list[float]:
+    """The shortest decimals that give the same float32."""
+    numbers = value[0] if isinstance(value[0], list) else value
+    return [float(str(each)) for each in np.asarray(numbers, np.float32)]
 
 
 def placed(value: Any, home: str) -> Any:
