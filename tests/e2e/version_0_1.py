@@ -33,7 +33,7 @@ ALBUM, TRAVELS = 160, 40
 REMOVED = 12
 
 _FIRST_MTIME_NS = 1_700_000_000_123_456_789
-_OPERATIONS_AT_ONCE = 200
+_OPERATIONS_AT_ONCE = 1_000
 
 # -- the folders ---------------------------------------------------------------------------------
 
