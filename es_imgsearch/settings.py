@@ -4,51 +4,48 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import tomllib
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    AliasChoices,
     Field,
     SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from es_imgsearch.errors import SettingsError
 
 CONFIG_NAME = "es-imgsearch.toml"
 ENVIRONMENT_PREFIX = "ES_IMGSEARCH_"
 
-# Names other Elasticsearch tools use too; they win over our own prefix.
-SHARED_VARIABLES = {
-    "es_url": "ES_URL",
-    "es_api_key": "ES_API_KEY",
-    "es_ca_certs": "ES_CA_CERTS",
-    "kibana_url": "KIBANA_URL",
-    "kibana_api_key": "KIBANA_API_KEY",
-}
-
 # Read by the launcher of Elasticsearch that comes with the source.
 _NOT_OURS = {f"{ENVIRONMENT_PREFIX}ES_HOME"}
+_INDEX_NAME = re.compile(r"""(?![_.+-])[^ "*+\\/|<>?,#:]+""")
+
+GroupType = TypeVar("GroupType", "ReadingLimits", "Batching", "Watching")
 
 logger = logging.getLogger(__name__)
 
 
 def available_cores() -> int:
-    """Cores this process may use, which in a container is fewer than the machine has."""
+    """Count the cores this process may use; in a container, fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def default_read_workers(cores: int) -> int:
-    """Every core up to 8, then a third of them.
+    """Use every core up to 8, of more cores a third.
 
     A JPEG of 12 megapixels takes 59 ms of CPU to read and 88 ms to embed with ViT-B/32
     (benchmarks/pipeline_speed.py), and most pictures are smaller; on few cores readers and the
@@ -57,166 +54,154 @@ def default_read_workers(cores: int) -> int:
     return min(cores, max(8, cores // 3))
 
 
-class Settings(BaseModel):
-    """Every setting, one word each, unit in the name.
+@dataclass(frozen=True, slots=True)
+class ReadingLimits:
+    """Limits of the processes that read pictures."""
+
+    read_workers: int
+    read_timeout_seconds: float
+    read_memory_mb: int
+    max_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How many pictures are embedded at once, and how many files are in the pipeline at once."""
+
+    batch_size: int | None
+    batch_wait_ms: float
+    queue_size: int
+    queue_memory_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """What is watched, and how often it is compared with the index."""
+
+    exclude: tuple[str, ...]
+    settle_seconds: float
+    poll_seconds: float
+    reconcile_minutes: float
+
+
+def _shared(name: str) -> AliasChoices:
+    """Let a variable without our prefix, which other tools read too, win over ours."""
+    return AliasChoices(name, ENVIRONMENT_PREFIX + name)
+
+
+class Settings(BaseSettings):
+    """All settings; units are in their names.
 
     In the environment a setting is `ES_IMGSEARCH_` and its name in capitals; `ES_URL`,
-    `ES_API_KEY` and `ES_CA_CERTS` are shared with other Elasticsearch tools.
+    `ES_API_KEY` and `ES_CA_CERTS` are shared with other Elasticsearch tools. `Settings(...)` uses
+    its arguments and the defaults only; `load_settings` reads the other sources. The text under a
+    setting is its description in docs/reference/settings.md.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=False,
+        env_prefix=ENVIRONMENT_PREFIX,
+        enable_decoding=False,
+    )
 
-    es_url: str = Field(
-        "http://127.0.0.1:9200",
-        description="Address of Elasticsearch; may carry user:password@.",
-    )
-    es_api_key: SecretStr | None = Field(
-        None,
-        description="API key, as Kibana shows it (base64 of id:key).",
-    )
-    es_ca_certs: Path | None = Field(
-        None,
-        description="PEM file of the authority that signed Elasticsearch's certificate.",
-    )
-    request_timeout_seconds: float = Field(
-        30.0, gt=0, description="How long one request to Elasticsearch may take."
-    )
-    index: str = Field(
-        "images",
-        description="Alias of the pictures' index; `<index>-failures` stands beside it.",
-    )
-    encoder: str | None = Field(
-        None, description="Encoder for `init`; elsewhere the index says which one it needs."
-    )
-    host: str = Field(
-        default_factory=socket.gethostname,
-        min_length=1,
-        description="Name of this machine in the index; set it where a container's changes.",
-    )
-    models_dir: Path | None = Field(
-        None, description="Folder that holds downloaded models, one folder each."
-    )
-    originals: Path | None = Field(
-        None,
-        description="File of `export` (.h5) with whole vectors, by which hits of profile `reduced`"
-        " are put in order again; by default what `init` or `import` was given.",
-    )
-    cache_dir: Path | None = Field(
-        None,
-        description="Folder for what can be made again: models exported for ONNX Runtime, and which"
-        " way of running them was measured to be the fastest.",
-    )
-    device: str = Field("auto", description="Where models run: auto, cpu, cuda or mps.")
-    backend: Literal["auto", "torch", "onnx"] = Field(
-        "auto", description="What runs models: torch or ONNX Runtime; auto is as measured."
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
-        "auto",
-        description="What models calculate in; int8 (quantised, ONNX Runtime only) is never chosen"
-        " by itself.",
-    )
-    threads: int | None = Field(
-        None, ge=1, description="Threads a model runs on; by default as measured."
-    )
-    exclude: tuple[str, ...] = Field(
-        (), description="Globs of files and folders to leave out, besides the usual ones."
-    )
-    describers: tuple[str, ...] = Field(
-        (),
-        description="Describers to run: names (then only these), or names with a dash before them"
-        " to leave out; by default all that are installed.",
-    )
-    settle_seconds: float = Field(
-        1.0, ge=0, description="A file still open elsewhere is read when unchanged this long."
-    )
-    poll_seconds: float = Field(
-        30.0, gt=0, description="How often folders without events are compared with the index."
-    )
-    reconcile_minutes: float = Field(
-        10.0, gt=0, description="How often every folder is compared with the index."
-    )
-    max_delete_share: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="Deletions pause when more than this share of a folder's pictures is gone.",
-    )
-    workers: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Processes that embed pictures; more than 1 pay on machines of many cores, and"
-        " each loads the model.",
-    )
-    read_workers: int = Field(
-        default_factory=lambda: default_read_workers(available_cores()),
-        ge=1,
-        description="Processes that read pictures.",
-    )
-    read_timeout_seconds: float = Field(
-        30.0, gt=0, description="A file that takes longer to read becomes a failure."
-    )
-    read_memory_mb: int = Field(
-        3072, ge=512, description="Address space one reading process may use."
-    )
-    max_pixels: int = Field(
-        250_000_000, ge=1, description="Larger pictures become failures instead of being decoded."
-    )
-    batch_size: int | None = Field(
-        None, ge=1, le=1024, description="Pictures embedded at once; by default as measured."
-    )
-    batch_wait_ms: float = Field(
-        50.0, ge=0, description="How long an incomplete batch waits for more pictures."
-    )
-    queue_size: int = Field(256, ge=1, description="Files on their way at once.")
-    queue_memory_mb: int = Field(
-        64,
-        ge=1,
-        description="Memory for decoded pictures on their way; fewer files are on their way where"
-        " they would need more.",
-    )
-    log_searches: bool = Field(
-        False,
-        description="Note every search in `<index>-searches`: its words, time and hits; `init`"
-        " makes that index.",
-    )
-    kibana_url: str = Field(
-        "http://127.0.0.1:5601",
-        description="Address of Kibana; may carry user:password@.",
-    )
-    kibana_api_key: SecretStr | None = Field(
-        None,
-        description="API key for Kibana (base64 of id:key).  By default es_api_key.",
-    )
-    kibana_ca_certs: Path | None = Field(
-        None,
-        description="PEM file of the authority that signed Kibana's certificate.  By default"
-        " es_ca_certs.",
-    )
-    service_url: str = Field(
-        "http://127.0.0.1:8080",
-        description="Where browsers reach `serve`, which gives Kibana its thumbnails.",
-    )
-    thumbnail_pixels: int = Field(
-        320, ge=16, le=2048, description="Longer side of the thumbnails that `serve` gives."
-    )
-    thumbnail_cache_mb: int = Field(
-        1024, ge=1, description="How much disk `serve` keeps thumbnails on."
-    )
-    metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="Serve /metrics and /healthz here."
-    )
-    metrics_address: str = Field(
-        "127.0.0.1",
-        description="Where metrics_port is listened on: 0.0.0.0 for whoever reaches this machine,"
-        " without a password.",
-    )
-    log_format: Literal["text", "ecs"] = Field(
-        "text", description="How `watch` logs: text, or JSON in the Elastic Common Schema."
-    )
-    shutdown_seconds: float = Field(
-        20.0, gt=0, description="How long work in hand may take to finish after SIGTERM."
-    )
+    es_url: str = Field("http://127.0.0.1:9200", validation_alias=_shared("es_url"))
+    """Address of Elasticsearch; may carry user:password@."""
+    es_api_key: SecretStr | None = Field(None, validation_alias=_shared("es_api_key"))
+    """API key, as Kibana shows it (base64 of id:key)."""
+    es_ca_certs: Path | None = Field(None, validation_alias=_shared("es_ca_certs"))
+    """PEM file of the authority that signed Elasticsearch's certificate."""
+    request_timeout_seconds: float = Field(30.0, gt=0)
+    """How long one request to Elasticsearch may take."""
+    index: str = "images"
+    """Alias of the pictures' index; failures are in `<index>-failures`."""
+    encoder: str | None = None
+    """Encoder for `init`; elsewhere the index says which one it needs."""
+    host: str = Field(default_factory=socket.gethostname, min_length=1)
+    """Name of this machine in the index; set it where a container's changes."""
+    models_dir: Path | None = None
+    """Folder that holds downloaded models, one folder each."""
+    originals: Path | None = None
+    """File of `export` (.h5) with whole vectors, by which hits of profile `reduced` are put in
+    order again; by default what `init` or `import` was given."""
+    cache_dir: Path | None = None
+    """Folder for what can be made again: models exported for ONNX Runtime, and which way of running
+    them was measured to be the fastest."""
+    device: str = "auto"
+    """Where models run: auto, cpu, cuda or mps."""
+    backend: Literal["auto", "torch", "onnx"] = "auto"
+    """What runs models: torch or ONNX Runtime; auto is as measured."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    """What models calculate in; int8 (quantised, ONNX Runtime only) is never chosen by itself."""
+    threads: int | None = Field(None, ge=1)
+    """Threads a model runs on; by default as measured."""
+    exclude: tuple[str, ...] = ()
+    """Globs of files and folders to leave out, in addition to the usual ones."""
+    describers: tuple[str, ...] = ()
+    """Describers to run: names (then only these), or names with a dash before them to leave out; by
+    default all that are installed."""
+    settle_seconds: float = Field(1.0, ge=0)
+    """A file still open elsewhere is read when unchanged this long."""
+    poll_seconds: float = Field(30.0, gt=0)
+    """How often folders without events are compared with the index."""
+    reconcile_minutes: float = Field(10.0, gt=0)
+    """How often every folder is compared with the index."""
+    max_delete_share: float = Field(0.2, ge=0, le=1)
+    """Deletions pause when more than this share of a folder's pictures is gone."""
+    workers: int = Field(1, ge=1, le=64)
+    """Processes that embed pictures; more than 1 pay on machines of many cores, and each loads the
+    model."""
+    read_workers: int = Field(default_factory=lambda: default_read_workers(available_cores()), ge=1)
+    """Processes that read pictures."""
+    read_timeout_seconds: float = Field(30.0, gt=0)
+    """A file that takes longer to read becomes a failure."""
+    read_memory_mb: int = Field(3072, ge=512)
+    """Address space one reading process may use."""
+    max_pixels: int = Field(250_000_000, ge=1)
+    """Larger pictures become failures instead of being decoded."""
+    batch_size: int | None = Field(None, ge=1, le=1024)
+    """Pictures embedded at once; by default as measured."""
+    batch_wait_ms: float = Field(50.0, ge=0)
+    """How long an incomplete batch waits for more pictures."""
+    queue_size: int = Field(256, ge=1)
+    """Files on their way at once."""
+    queue_memory_mb: int = Field(64, ge=1)
+    """Memory for decoded pictures on their way; the number of files on their way is reduced to
+    fit."""
+    log_searches: bool = False
+    """Note every search in `<index>-searches`: its words, time and hits; `init` makes that
+    index."""
+    kibana_url: str = Field("http://127.0.0.1:5601", validation_alias=_shared("kibana_url"))
+    """Address of Kibana; may carry user:password@."""
+    kibana_api_key: SecretStr | None = Field(None, validation_alias=_shared("kibana_api_key"))
+    """API key for Kibana (base64 of id:key).  By default es_api_key."""
+    kibana_ca_certs: Path | None = None
+    """PEM file of the authority that signed Kibana's certificate.  By default es_ca_certs."""
+    service_url: str = "http://127.0.0.1:8080"
+    """Where browsers reach `serve`, which gives Kibana its thumbnails."""
+    thumbnail_pixels: int = Field(320, ge=16, le=2048)
+    """Longer side of the thumbnails that `serve` gives."""
+    thumbnail_cache_mb: int = Field(1024, ge=1)
+    """How much disk `serve` keeps thumbnails on."""
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    """Serve /metrics and /healthz here."""
+    metrics_address: str = "127.0.0.1"
+    """Address that metrics_port listens on; 0.0.0.0 lets every machine read the metrics, without a
+    password."""
+    log_format: Literal["text", "ecs"] = "text"
+    """How `watch` logs: text, or JSON in the Elastic Common Schema."""
+    shutdown_seconds: float = Field(20.0, gt=0)
+    """How long work in hand may take to finish after SIGTERM."""
+
+    def group(self, kind: type[GroupType]) -> GroupType:
+        """Return the settings of one group: ReadingLimits, Batching or Watching."""
+        return kind(**{each.name: getattr(self, each.name) for each in fields(kind)})
+
+    @classmethod
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
+        """Take the arguments only: `load_settings` merges the sources and names them in errors."""
+        return (sources["init_settings"],)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
@@ -234,14 +219,7 @@ class Settings(BaseModel):
     @field_validator("index")
     @classmethod
     def _index_name(cls, value: str) -> str:
-        forbidden = set(' "*+\\/|<>?,#:')
-        if (
-            not value
-            or value != value.lower()
-            or value[0] in "_-+."
-            or forbidden & set(value)
-            or len(value.encode()) > 200
-        ):
+        if not _INDEX_NAME.fullmatch(value) or value != value.lower() or len(value.encode()) > 200:
             raise ValueError(
                 f"{value!r} cannot name an index: use lower-case letters, digits, '-' and '_',"
                 " begin with a letter or digit, and use no more than 200 bytes"
@@ -262,7 +240,7 @@ class Settings(BaseModel):
     @field_validator("es_api_key", "kibana_api_key", mode="before")
     @classmethod
     def _key(cls, value: Any) -> Any:
-        # It becomes a header as it is; what the client says of a bad one would repeat it.
+        # It becomes a header unchanged; the client's error about a bad one would repeat it.
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
         if not isinstance(value, str):
@@ -281,7 +259,7 @@ class Settings(BaseModel):
     @field_validator("describers", mode="before")
     @classmethod
     def _describer_names(cls, value: Any) -> Any:
-        """Of one text with commas, or of several, each name."""
+        # One text with commas, or several of them.
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, (list, tuple)) or not all(isinstance(one, str) for one in texts):
             return value
@@ -289,7 +267,7 @@ class Settings(BaseModel):
 
 
 def _without_password(url: str) -> str:
-    """The address as it may be shown: what stands before the last @ left out."""
+    """Return the address without everything before its last @."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
@@ -303,57 +281,61 @@ def load_settings(
 ) -> Settings:
     """Merge the four sources, the first that names a setting winning.
 
-    `given` is the command line (None values are as good as absent), or what else errors call it by,
-    `given_by`; `config` is a file that must exist; without it `es-imgsearch.toml` of the working
-    folder is read if it is there.  Raises SettingsError in one line that names the source of the
-    bad value, never the value of a secret.
+    `given` is the command line, in which None counts as absent; errors call it `given_by`.
+    `config` is a file that must exist; without it `es-imgsearch.toml` of the working folder is read
+    if it is there.  Raises SettingsError in one line that names the source of the bad value, never
+    the value of a secret.
     """
-    sources: list[tuple[str, dict[str, Any]]] = [
-        ("the settings file", _from_file(config)),
-        ("the environment", _from_environment(os.environ if environment is None else environment)),
-        (given_by, {k: v for k, v in (given or {}).items() if v is not None}),
-    ]
-    merged: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    for name, values in sources:
-        merged.update(values)
-        origin.update(dict.fromkeys(values, name))
-    return _checked(merged, origin)
+    return _checked(
+        {
+            given_by: {k: v for k, v in (given or {}).items() if v is not None},
+            "the environment": _from_environment(
+                os.environ if environment is None else environment
+            ),
+            "the settings file": _from_file(config),
+        }
+    )
 
 
 def changed_settings(settings: Settings, **update: Any) -> Settings:
-    """The same settings but for these; None leaves one as it is.  Raises SettingsError."""
-    given = {name: value for name, value in update.items() if value is not None}
-    kept = {name: getattr(settings, name) for name in settings.model_fields_set}
-    return _checked({**kept, **given}, dict.fromkeys(given, "the arguments"))
+    """Settings with some replaced; None leaves one as it is.  Raises SettingsError."""
+    return _checked(
+        {
+            "the arguments": {k: v for k, v in update.items() if v is not None},
+            "the settings before": {k: getattr(settings, k) for k in settings.model_fields_set},
+        }
+    )
 
 
-def _checked(values: Mapping[str, Any], origin: Mapping[str, str]) -> Settings:
+def _checked(sources: Mapping[str, dict[str, Any]]) -> Settings:
+    """Merge sources, given by their names in errors; the first that has a value wins."""
+    values = ChainMap(*sources.values())
+    for name in values:
+        if name not in Settings.model_fields:
+            known = ", ".join(sorted(Settings.model_fields))
+            raise _bad_setting(name, sources, f"no setting has that name; there are {known}")
     try:
         return Settings(**values)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        setting = str(first["loc"][0]) if first["loc"] else "settings"
         message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(sorted(Settings.model_fields))
-            message = f"no setting has that name; there are {known}"
-        raise SettingsError(
-            f"{setting} (from {origin.get(setting, 'the defaults')}): {message}."
-        ) from None
+        raise _bad_setting(str(first["loc"][0]), sources, message) from None
+
+
+def _bad_setting(setting: str, sources: Mapping[str, Any], message: str) -> SettingsError:
+    source = next(name for name, given in sources.items() if setting in given)
+    return SettingsError(f"{setting} (from {source}): {message}.")
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for setting in Settings.model_fields:
-        for variable in (ENVIRONMENT_PREFIX + setting.upper(), SHARED_VARIABLES.get(setting)):
-            if variable and environment.get(variable):
-                found[setting] = environment[variable]
     known = {ENVIRONMENT_PREFIX + setting.upper() for setting in Settings.model_fields} | _NOT_OURS
     for variable in sorted(environment):
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:
             logger.warning("%s is no setting and has no effect.", variable)
-    return found
+    source = EnvSettingsSource(Settings)
+    # pydantic-settings looks variables up in lower case; only those in capitals are settings.
+    source.env_vars = {k.lower(): v for k, v in environment.items() if v and k.isupper()}
+    return source()
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from pydantic import SecretStr
@@ -14,7 +15,10 @@ from es_imgsearch.errors import SettingsError
 from es_imgsearch.settings import (
     CONFIG_NAME,
     ENVIRONMENT_PREFIX,
+    Batching,
+    ReadingLimits,
     Settings,
+    Watching,
     available_cores,
     changed_settings,
     default_read_workers,
@@ -85,6 +89,33 @@ def test_every_setting_can_come_from_the_environment():
     assert found.es_api_key == SecretStr(SECRET)
 
 
+def test_only_variables_in_capitals_are_settings(caplog: pytest.LogCaptureFixture):
+    # pydantic-settings by itself would take them in any case, and HOST is a variable of shells.
+    environment = {"es_url": "https://es:9200", "HOST": "x", "ES_IMGSEARCH_Index": "photos"}
+    assert load(environment=environment) == load()
+    assert "ES_IMGSEARCH_Index is no setting" in caplog.text
+
+
+def test_settings_made_from_arguments_read_no_other_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config(tmp_path, "batch_size = 3\n")
+    monkeypatch.setenv("ES_URL", "https://es:9200")
+    empty = config(tmp_path, "", "empty.toml")
+    assert Settings(queue_size=5) == load({"queue_size": 5}, config=empty)
+    assert changed_settings(Settings(), queue_size=5) == Settings(queue_size=5)
+
+
+@pytest.mark.parametrize("group", [ReadingLimits, Batching, Watching])
+def test_a_group_holds_settings_under_their_own_names(group: Any):
+    settings = load()
+    value = settings.group(group)
+    for field in fields(value):
+        assert getattr(value, field.name) == getattr(settings, field.name)
+    hints = get_type_hints(Settings)
+    assert get_type_hints(group) == {name: hints[name] for name in get_type_hints(group)}
+
+
 def test_names_shared_with_other_tools_win_over_ours():
     settings = load(
         environment={
@@ -146,6 +177,12 @@ def test_a_setting_that_does_not_exist_is_told_with_those_that_do(tmp_path: Path
     told = refused()
     assert told.startswith("batch (from the settings file): no setting has that name")
     assert "batch_size" in told
+
+
+@pytest.mark.parametrize("name", ["_env_file", "_cli_parse_args", "es_imgsearch_es_url"])
+def test_a_file_cannot_reach_what_the_library_takes_besides_settings(name: str, tmp_path: Path):
+    config(tmp_path, f"{name} = true\n")
+    assert refused().startswith(f"{name} (from the settings file): no setting has that name")
 
 
 @pytest.mark.parametrize("content", [b"index = ", b"\xff\xfe", b"[index\n"])
