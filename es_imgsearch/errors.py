@@ -1,50 +1,39 @@
-"""Every error es_imgsearch raises on purpose.
+"""Every error that es_imgsearch raises on purpose.
 
     ImgSearchError
-     ├── UsageError                what was asked for cannot be done as asked (exit code 2)
+     ├── UsageError                the call has to change before it can work (exit code 2)
      │    ├── SettingsError
      │    ├── RootError
-     │    ├── ProfileUnknown
      │    ├── EncoderUnknown
      │    ├── EncoderMismatch
      │    ├── ModelUnavailable
      │    ├── TextUnsupported
      │    ├── QueryPictureInvalid
      │    ├── FilterInvalid
+     │    ├── FileInvalid
      │    ├── IndexMissing
-     │    ├── AlreadyRunning
      │    ├── IndexConflict
      │    ├── ImageMissing
-     │    ├── LabelsInvalid
+     │    ├── AlreadyRunning
      │    ├── NotCalibrated
-     │    ├── VocabularyInvalid
-     │    ├── HeadMissing
-     │    ├── HeadMismatch
-     │    ├── ExchangeFileInvalid
-     │    ├── LibraryMissing
-     │    ├── KibanaSourceInvalid
-     │    ├── KibanaFileInvalid
-     │    └── RenderingUnavailable
-     ├── GenerationSwitched        the index is another one now (begin again with it)
+     │    └── LibraryMissing
+     ├── GenerationSwitched        the alias points to another generation now (start again)
      ├── RowInvalid                one row of an imported file cannot be stored
-     ├── ReadError                 one file could not become a picture (a failure document)
-     │    └── ReadersFailed        no file can be read; none of them is at fault
-     ├── EmbedFailed               an encoder raised, or gave no vectors of its dims
-     ├── EncodersFailed            no picture can be embedded; none of them is at fault
-     ├── KibanaError               Kibana said no, or nothing
-     │    ├── KibanaUnreachable    transient (exit code 3)
-     │    ├── KibanaDenied
-     │    ├── KibanaConflict
-     │    └── KibanaRejected
-     └── StoreError                Elasticsearch said no, or nothing
-          ├── StoreUnreachable     transient (exit code 3)
-          ├── StoreBusy            transient
-          ├── StoreDenied
-          ├── StoreRejected
-          └── StoreTooLarge
+     ├── ReadError                 one file cannot be read as a picture (a failure document)
+     │    └── ReadersFailed        no file can be read; no file is the cause
+     ├── EmbedFailed               an encoder raised, or returned no vectors of its dims
+     ├── EncodersFailed            no picture can be embedded; no picture is the cause
+     ├── KibanaError               Kibana refused the request
+     │    ├── KibanaUnreachable    no answer; transient (exit code 3)
+     │    └── KibanaDenied         credentials or privileges (exit code 2)
+     └── StoreError                Elasticsearch failed or refused the request
+          ├── StoreUnreachable     no answer; transient (exit code 3)
+          ├── StoreBusy            cannot answer now; transient (exit code 3)
+          ├── StoreDenied          credentials or privileges (exit code 2)
+          └── StoreRejected        this request or document is refused
 
-`transient` decides whether the same call may be tried again; `exit_code` is what the
-command line ends with.  Messages are one sentence or two: what is wrong and what to do.
+`transient` decides whether the same call may be retried; `exit_code` is the exit code of the
+command line.  A message has one or two sentences: what is wrong, and what to do.
 """
 
 from __future__ import annotations
@@ -58,14 +47,14 @@ EXIT_UNREACHABLE: Final = 3
 
 
 class ImgSearchError(Exception):
-    """Base of the tree."""
+    """Base of every error here."""
 
     transient: ClassVar[bool] = False
     exit_code: ClassVar[int] = EXIT_DIFFERENCE
 
 
 class UsageError(ImgSearchError):
-    """The request itself has to change before it can work."""
+    """The call cannot work as given; it has to change first."""
 
     exit_code = EXIT_USAGE
 
@@ -78,16 +67,12 @@ class RootError(UsageError):
     """A watched folder does not exist, overlaps another, or its name is taken."""
 
 
-class ProfileUnknown(UsageError):
-    """No vector profile has that name."""
-
-
 class EncoderUnknown(UsageError):
-    """No encoder plug-in answers to that name."""
+    """No encoder has that name, or the plug-in of that name is broken."""
 
 
 class EncoderMismatch(UsageError):
-    """The index is sealed to another encoder."""
+    """Vectors, or a trained head, belong to another encoder than the index's."""
 
 
 class ModelUnavailable(UsageError):
@@ -99,86 +84,61 @@ class TextUnsupported(UsageError):
 
 
 class QueryPictureInvalid(UsageError):
-    """What was given as a query picture is not one."""
+    """The query picture cannot be read as a picture."""
 
 
 class FilterInvalid(UsageError):
     """A filter names a field that cannot be filtered, or a value of the wrong kind."""
 
 
+class FileInvalid(UsageError):
+    """A given file (labels, vocabulary, vectors, saved objects) is missing or cannot be used.
+
+    The message names the file, and the line, column or part where there is one.
+    """
+
+
 class IndexMissing(UsageError):
-    """There is no index behind that alias."""
+    """The alias points to no index."""
 
 
 class AlreadyRunning(UsageError):
-    """Another process is at the same work, and two of them would undo what the other does."""
+    """Another process does the same work; two at once would undo each other's."""
 
 
 class IndexConflict(UsageError):
-    """An index, alias or schema of that name exists and is not what was asked for."""
+    """An index, alias or schema of that name exists and differs from the wanted one."""
 
 
 class ImageMissing(UsageError):
     """No stored picture has that image_id."""
 
 
-class LabelsInvalid(UsageError):
-    """A file of labels or queries cannot be used; the message names the line."""
-
-
 class NotCalibrated(UsageError):
-    """Relevance was asked for of an index, or by a kind of query, that has no curve."""
-
-
-class VocabularyInvalid(UsageError):
-    """A file of words to tag with cannot be used; the message names the facet."""
-
-
-class HeadMissing(UsageError):
-    """No head was trained for the index, and what was asked for needs one."""
-
-
-class HeadMismatch(UsageError):
-    """The trained head belongs to another encoder than the index's."""
-
-
-class ExchangeFileInvalid(UsageError):
-    """A file to import is not there, cannot be read, or lacks what every row needs."""
-
-
-class KibanaSourceInvalid(UsageError):
-    """A file that saved objects are built from does not parse, or names what is not there."""
-
-
-class KibanaFileInvalid(UsageError):
-    """A file of saved objects cannot be read."""
+    """The index, or this kind of query, has no calibration curve for relevance."""
 
 
 class LibraryMissing(UsageError):
-    """What was asked for needs an optional library that is not installed."""
-
-
-class RenderingUnavailable(UsageError):
-    """An optional library for showing results is not installed."""
+    """An optional library that this call needs is not installed."""
 
 
 class GenerationSwitched(ImgSearchError):
-    """The index was switched to another generation, perhaps of another encoder, meanwhile.
+    """The alias was switched to another generation, perhaps of another encoder, meanwhile.
 
-    What was begun with the one before has to be begun again; clients, `watch` and `sync` do so by
+    Work on the previous generation has to start again; clients, `watch` and `sync` do this
     themselves.
     """
 
 
 class RowInvalid(ImgSearchError):
-    """One row of an imported file cannot be stored, and the import was to stop there."""
+    """One row of an imported file cannot be stored, and bad rows are not skipped."""
 
 
 class ReadError(ImgSearchError):
-    """A file could not become a picture.
+    """A file cannot be read as a picture.
 
-    `error_class` is one of a small, stable set of names (see `es_imgsearch.read.file`), stored in
-    the failure document and counted in Kibana.
+    `error_class` is one of a small, stable set of names (see `es_imgsearch.read.file`); the failure
+    document stores it and Kibana counts it.
     """
 
     def __init__(self, error_class: str, message: str) -> None:
@@ -191,19 +151,19 @@ class ReadError(ImgSearchError):
 
 
 class ReadersFailed(ReadError):
-    """The processes that read files end again and again, whatever they are given."""
+    """The reading processes end repeatedly, with any file."""
 
 
 class EmbedFailed(ImgSearchError):
-    """An encoder raised something, or gave what are no vectors of its dims."""
+    """An encoder raised, or returned something other than vectors of its dims."""
 
 
 class EncodersFailed(ImgSearchError):
-    """The encoder embeds nothing: its model cannot be loaded, or whatever it is given fails."""
+    """The encoder embeds nothing: its model cannot be loaded, or every picture fails."""
 
 
 class KibanaError(ImgSearchError):
-    """Kibana could not do what was asked."""
+    """Kibana refused the request or the saved objects."""
 
 
 class KibanaUnreachable(KibanaError):
@@ -219,16 +179,8 @@ class KibanaDenied(KibanaError):
     exit_code = EXIT_USAGE
 
 
-class KibanaConflict(KibanaError):
-    """Some saved objects are there already; none was replaced."""
-
-
-class KibanaRejected(KibanaError):
-    """Kibana refused the objects; trying again cannot help."""
-
-
 class StoreError(ImgSearchError):
-    """Elasticsearch could not do what was asked."""
+    """Elasticsearch could not carry out the request."""
 
 
 class StoreUnreachable(StoreError):
@@ -239,7 +191,7 @@ class StoreUnreachable(StoreError):
 
 
 class StoreBusy(StoreError):
-    """Elasticsearch answered that it cannot now (429, 503, a read-only block)."""
+    """Elasticsearch answered that it cannot do this now (429, 503, a read-only block)."""
 
     transient = True
     exit_code = EXIT_UNREACHABLE
@@ -252,8 +204,7 @@ class StoreDenied(StoreError):
 
 
 class StoreRejected(StoreError):
-    """Elasticsearch refused this very request or document; trying again cannot help."""
+    """Elasticsearch refused this request or document, or it is too large (413).
 
-
-class StoreTooLarge(StoreError):
-    """The request as a whole is larger than the server or a proxy takes; halves may pass."""
+    A retry cannot help; of a bulk request, halves may pass.
+    """

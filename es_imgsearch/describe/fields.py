@@ -13,7 +13,7 @@ import orjson
 from es_imgsearch.describe.registry import VectorDescriber, VectorSpace, foreign_describers
 from es_imgsearch.describe.sidecar import SIDECAR_ID
 from es_imgsearch.elastic.retry import Stopped
-from es_imgsearch.errors import GenerationSwitched, StoreError, StoreRejected, StoreTooLarge
+from es_imgsearch.errors import GenerationSwitched, StoreError, StoreRejected
 from es_imgsearch.records import utf8
 
 Vectors = npt.NDArray[np.float32]
@@ -142,7 +142,8 @@ _NAMED = re.compile(
 )
 
 
-_REFUSALS = (StoreRejected.__name__, StoreTooLarge.__name__)
+# Documents of earlier versions name a class of its own for what was too large.
+_REFUSALS = (StoreRejected.__name__, "StoreTooLarge")
 
 
 def without_refused(

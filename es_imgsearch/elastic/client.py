@@ -22,12 +22,12 @@ from es_imgsearch.settings import Settings
 
 
 def connect(settings: Settings) -> elasticsearch.Elasticsearch:
-    """A client for these settings; no request is sent yet."""
+    """Make a client for these settings, without sending a request."""
     return new_client(settings.es_url, **_options(settings))
 
 
 def connect_async(settings: Settings) -> elasticsearch.AsyncElasticsearch:
-    """The same for asyncio.  Raises SettingsError where aiohttp is not installed."""
+    """Make a client for asyncio.  Raises SettingsError if aiohttp is not installed."""
     url, options = _address_and_options(settings.es_url, _options(settings))
     try:
         return elasticsearch.AsyncElasticsearch(url, **options)
@@ -37,7 +37,7 @@ def connect_async(settings: Settings) -> elasticsearch.AsyncElasticsearch:
 
 
 def addresses(client: elasticsearch.Elasticsearch | elasticsearch.AsyncElasticsearch) -> str:
-    """Where a client sends its requests, without credentials."""
+    """List the addresses a client sends requests to, without credentials."""
     return ", ".join(str(node.base_url) for node in client.transport.node_pool.all())
 
 
@@ -56,7 +56,7 @@ def _options(settings: Settings) -> dict[str, Any]:
 
 
 def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
-    """A client for an address as people write it: port and credentials in the URL or not."""
+    """Make a client for an address, with or without port and credentials."""
     bare, options = _address_and_options(url, options)
     options.setdefault("node_class", HttpNode)
     try:
@@ -74,7 +74,7 @@ def _address_and_options(url: str, options: dict[str, Any]) -> tuple[str, dict[s
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError
     except ValueError:
-        # The address may hold a password, and so may what is said of it: nothing is repeated.
+        # The address, and urlsplit's message about it, may hold a password: nothing is repeated.
         raise SettingsError(
             "es_url cannot be used: it needs http:// or https:// and a host; in a password,"
             " characters such as / and # are written %2F and %23."

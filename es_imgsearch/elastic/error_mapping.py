@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,6 @@ from es_imgsearch.errors import (
     StoreDenied,
     StoreError,
     StoreRejected,
-    StoreTooLarge,
     StoreUnreachable,
 )
 
@@ -27,17 +26,17 @@ AsyncClient = elasticsearch.AsyncElasticsearch
 _JSON, _SMILE = "application/json", "application/vnd.elasticsearch+smile"
 
 _BUSY = {408, 429, 502, 503, 504}
-# What other servers say to paths that only Elasticsearch has. What a proxy says of one request,
-# that its type or its size is not to its liking, is no outage: waiting would not help.
+# Answers of other servers to paths that only Elasticsearch has. A proxy that refuses the type or
+# the size of one request is no outage: waiting would not help.
 _OF_OTHERS = {404, 405, 410, 421, 501}
 # An index that was closed may be opened again: its documents are not to blame.
 _ITEM_BUSY = {"cluster_block_exception", "index_closed_exception"}
 
 
 def item_error(result: Mapping[str, Any]) -> StoreError:
-    """What one item of a bulk says went wrong.
+    """Translate the error of one item of a bulk request.
 
-    Raises IndexMissing where that is no matter of one document.
+    Raises IndexMissing, which concerns every document.
     """
     kind, message = _of_item(result.get("error") or {})
     status = int(result["status"])
@@ -51,7 +50,7 @@ def item_error(result: Mapping[str, Any]) -> StoreError:
 
 
 def search_error(result: Mapping[str, Any]) -> StoreError:
-    """What one search of several in a request says went wrong."""
+    """Translate the error of one search of a multi-search."""
     error = result["error"]
     causes = error.get("root_cause") or [error]
     kind, message = _of_item(causes[0])
@@ -64,7 +63,7 @@ def search_error(result: Mapping[str, Any]) -> StoreError:
 
 
 def missed_error(error: Mapping[str, Any]) -> StoreError | None:
-    """Why one document of a multi-get could not be looked for; None if it surely is not there.
+    """Translate the error of one document of a multi-get; None if its index does not exist.
 
     These errors carry no status, and the request as a whole succeeds.
     """
@@ -86,44 +85,20 @@ def _of_item(error: Mapping[str, Any]) -> tuple[str, str]:
 
 @contextmanager
 def translated(address: str, index: str) -> Iterator[None]:
-    """Turn every error of the client libraries into one of ours."""
+    """Turn every error of the client libraries into one of ours, by the table `_TRANSLATIONS`."""
     try:
         yield
-    except elasticsearch.UnsupportedProductError as error:
-        # A kind of ApiError, so it comes first.
-        raise _not_elasticsearch(address, f"HTTP {error.meta.status}") from error
-    except elastic_transport.ApiError as error:
-        raise _api_error(error, address, index) from error
-    except elastic_transport.TlsError as error:
-        if "WRONG_VERSION_NUMBER" in _reason(error):
-            raise StoreUnreachable(
-                f"What answers at {address} does not speak https: write http:// in ES_URL or"
-                " --es-url."
-            ) from error
-        raise StoreDenied(
-            f"Elasticsearch at {address} cannot be trusted ({_reason(error)}): set ES_CA_CERTS to"
-            " the file of its certificate authority."
-        ) from error
-    except elastic_transport.ConnectionTimeout as error:
-        raise StoreUnreachable(
-            f"Elasticsearch at {address} did not answer in time ({_reason(error)})."
-        ) from error
-    except elastic_transport.SerializationError as error:
-        # Its own words hold the whole body.
-        if not error.message.startswith("Unable to serialize"):
-            raise _not_elasticsearch(address, "its answer cannot be read") from error
-        raise StoreRejected(
-            f"What was to be sent to {address} cannot be written as JSON."
-        ) from error
-    except elastic_transport.TransportError as error:
-        raise StoreUnreachable(
-            f"Elasticsearch at {address} does not answer ({_reason(error)}): start it, or say"
-            " where it is with ES_URL or --es-url."
-        ) from error
+    except tuple(_TRANSLATIONS) as error:
+        kind = next(kind for kind in _TRANSLATIONS if isinstance(error, kind))
+        raise _TRANSLATIONS[kind](error, address, index) from error
+
+
+def _unsupported_product(error: Any, address: str, _index: str) -> StoreUnreachable:
+    return _not_elasticsearch(address, f"HTTP {error.meta.status}")
 
 
 def _not_elasticsearch(address: str, why: str) -> StoreUnreachable:
-    """Transient, as it may be a proxy's page while Elasticsearch is away."""
+    """Report another server as transient: it may be a proxy's page during an outage."""
     return StoreUnreachable(
         f"What answers at {address} is not Elasticsearch 8 ({why}): say where that is with ES_URL"
         " or --es-url."
@@ -153,7 +128,7 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
     if status == 404:
         return ImageMissing(f"Elasticsearch does not have it ({detail}).")
     if status == 413:
-        return StoreTooLarge(f"The request is too large for Elasticsearch ({detail}).")
+        return StoreRejected(f"The request is too large for Elasticsearch ({detail}).")
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch at {address} cannot do this now ({detail}).")
     return StoreRejected(
@@ -175,14 +150,56 @@ def _kind_and_reason(error: elastic_transport.ApiError) -> tuple[str, str]:
         kind, reason = str(causes[0].get("type")), str(causes[0].get("reason"))
     deepest = details.get("caused_by")
     while isinstance(deepest, Mapping) and isinstance(deepest.get("caused_by"), Mapping):
-        # What is between says no more than that something beneath it failed.
+        # The causes in between only say that an inner one failed.
         deepest = deepest["caused_by"]
     if isinstance(deepest, Mapping) and deepest.get("reason") and deepest["reason"] != reason:
         reason = f"{reason} ({deepest['reason']})"
     return kind, reason
 
 
+def _tls_error(error: Any, address: str, _index: str) -> StoreError:
+    if "WRONG_VERSION_NUMBER" in _reason(error):
+        return StoreUnreachable(
+            f"What answers at {address} does not speak https: write http:// in ES_URL or --es-url."
+        )
+    return StoreDenied(
+        f"Elasticsearch at {address} cannot be trusted ({_reason(error)}): set ES_CA_CERTS to"
+        " the file of its certificate authority."
+    )
+
+
+def _timeout(error: Any, address: str, _index: str) -> StoreUnreachable:
+    return StoreUnreachable(
+        f"Elasticsearch at {address} did not answer in time ({_reason(error)})."
+    )
+
+
+def _serialization_error(error: Any, address: str, _index: str) -> StoreError:
+    # Its own message holds the whole body.
+    if error.message.startswith("Unable to serialize"):
+        return StoreRejected(f"What was to be sent to {address} cannot be written as JSON.")
+    return _not_elasticsearch(address, "its answer cannot be read")
+
+
+def _no_answer(error: Any, address: str, _index: str) -> StoreUnreachable:
+    return StoreUnreachable(
+        f"Elasticsearch at {address} does not answer ({_reason(error)}): start it, or say"
+        " where it is with ES_URL or --es-url."
+    )
+
+
 def _reason(error: Exception) -> str:
-    """The innermost words, without object addresses."""
+    """Return the innermost message, without object addresses."""
     text = str(error.args[0] if error.args else error)
     return text.split("): ", 1)[-1].split(">: ", 1)[-1].strip(" .")
+
+
+# The first class that fits counts: subclasses come before their bases.
+_TRANSLATIONS: dict[type[Exception], Callable[[Any, str, str], ImgSearchError]] = {
+    elasticsearch.UnsupportedProductError: _unsupported_product,
+    elastic_transport.ApiError: _api_error,
+    elastic_transport.TlsError: _tls_error,
+    elastic_transport.ConnectionTimeout: _timeout,
+    elastic_transport.SerializationError: _serialization_error,
+    elastic_transport.TransportError: _no_answer,
+}

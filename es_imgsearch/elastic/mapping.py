@@ -17,7 +17,7 @@ from typing import Any
 from es_imgsearch.elastic.meta import CREATED_BY, SCHEMA_VERSION, Meta, Seal
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, ReductionEntry, Tuning, code_mapping
 from es_imgsearch.elastic.naming import first_generation
-from es_imgsearch.errors import IndexConflict, ProfileUnknown, UsageError
+from es_imgsearch.errors import IndexConflict, UsageError
 from es_imgsearch.records import REGION_VECTOR, REGIONS_FIELD, Grid
 
 
@@ -45,7 +45,7 @@ def profile_names() -> tuple[str, ...]:
 
 def load_profile(name: str) -> dict[str, Any]:
     if name not in profile_names():
-        raise ProfileUnknown(
+        raise UsageError(
             f"There is no profile {name!r}; choose one of {', '.join(profile_names())}."
         )
     body: dict[str, Any] = load_json("mappings", f"{name}.json")

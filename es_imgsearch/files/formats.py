@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from es_imgsearch.errors import ExchangeFileInvalid, UsageError
+from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.files.columns import Column, Origin, Values
 
 _PARQUET = {".parquet", ".pq"}
@@ -32,7 +32,7 @@ class Reader(Protocol):
     """None where another program wrote the file."""
 
     def batches(self, names: Sequence[str], size: int) -> Iterator[dict[str, Values]]:
-        """These columns, `size` rows at most at once.  Raises ExchangeFileInvalid."""
+        """These columns, `size` rows at most at once.  Raises FileInvalid."""
 
     def close(self) -> None: ...
 
@@ -46,9 +46,9 @@ class Writer(Protocol):
 
 
 def open_reader(path: Path) -> Reader:
-    """Raises ExchangeFileInvalid, UsageError for an unknown suffix, LibraryMissing."""
+    """Raises FileInvalid, UsageError for an unknown suffix, LibraryMissing."""
     if not path.is_file():
-        raise ExchangeFileInvalid(f"There is no file {str(path)!r}.")
+        raise FileInvalid(f"There is no file {str(path)!r}.")
     if _is_parquet(path):
         from es_imgsearch.files.parquet import ParquetReader
 

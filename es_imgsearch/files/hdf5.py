@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from es_imgsearch.errors import ExchangeFileInvalid, LibraryMissing
+from es_imgsearch.errors import FileInvalid, LibraryMissing
 from es_imgsearch.files.columns import (
     BOX,
     EMBEDDING,
@@ -230,7 +230,7 @@ def vector_rows(
 
     Where they lie uncompressed, as we write them, the file is mapped into memory: 50 rows of 512
     dims take 0.5 ms, where HDF5 would read a chunk of a megabyte for each.  Safe to be called
-    from several threads.  Raises ExchangeFileInvalid.
+    from several threads.  Raises FileInvalid.
     """
     h5py = load_h5py()
     try:
@@ -272,5 +272,5 @@ def _chunk_starts(dataset: Any) -> list[int] | None:
     return starts
 
 
-def _invalid(path: Path, error: Exception) -> ExchangeFileInvalid:
-    return ExchangeFileInvalid(f"{str(path)!r} cannot be read as HDF5 ({error}).")
+def _invalid(path: Path, error: Exception) -> FileInvalid:
+    return FileInvalid(f"{str(path)!r} cannot be read as HDF5 ({error}).")

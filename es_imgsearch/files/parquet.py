@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.errors import ExchangeFileInvalid, LibraryMissing
+from es_imgsearch.errors import FileInvalid, LibraryMissing
 from es_imgsearch.files.columns import (
     BOX,
     EMBEDDING,
@@ -205,5 +205,5 @@ def _is_numbers(types: Any, kind: Any) -> bool:
     )
 
 
-def _invalid(path: Path, error: Exception) -> ExchangeFileInvalid:
-    return ExchangeFileInvalid(f"{str(path)!r} cannot be read as Parquet ({error}).")
+def _invalid(path: Path, error: Exception) -> FileInvalid:
+    return FileInvalid(f"{str(path)!r} cannot be read as Parquet ({error}).")

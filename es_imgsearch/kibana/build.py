@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, load_json, searches_alias
 from es_imgsearch.elastic.naming import failures_alias
-from es_imgsearch.errors import KibanaSourceInvalid, UsageError
+from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.kibana.dashboards import dashboard
 from es_imgsearch.kibana.lens import lens_panel
 from es_imgsearch.kibana.objects import (
@@ -61,7 +61,7 @@ class Target:
 
 
 class Builder:
-    """Builds from one set of sources.  Raises KibanaSourceInvalid for what does not fit."""
+    """Builds from one set of sources.  Raises FileInvalid for what does not fit."""
 
     def __init__(self, target: Target, sources: Sources | None = None) -> None:
         values = {"index": target.index, "service": target.service.rstrip("/")}
@@ -151,7 +151,7 @@ class Builder:
 
     def _existing(self, kind: str, name: str) -> str:
         if name not in self.sources.of(kind):
-            raise KibanaSourceInvalid(
+            raise FileInvalid(
                 f"A dashboard refers to {kind}/{name}, which is not there; there are"
                 f" {', '.join(self.sources.of(kind))}."
             )

@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from es_imgsearch.elastic.mapping import load_json
-from es_imgsearch.errors import KibanaFileInvalid
+from es_imgsearch.errors import FileInvalid
 from es_imgsearch.kibana.objects import (
     CORE_VERSION,
     GRID_COLUMNS,
@@ -61,7 +61,7 @@ class Problem:
 
 
 def parse_ndjson(content: bytes) -> list[Object]:
-    """The objects of a file, its summary left out.  Raises KibanaFileInvalid."""
+    """The objects of a file, its summary left out.  Raises FileInvalid."""
     objects = []
     for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
@@ -69,16 +69,16 @@ def parse_ndjson(content: bytes) -> list[Object]:
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise KibanaFileInvalid(f"Line {number} is not JSON: {error}.") from error
+            raise FileInvalid(f"Line {number} is not JSON: {error}.") from error
         if not isinstance(value, dict):
-            raise KibanaFileInvalid(f"Line {number} is not an object.")
+            raise FileInvalid(f"Line {number} is not an object.")
         if "exportedCount" in value:
             continue
         if not all(isinstance(value.get(name), str) for name in ("type", "id")):
-            raise KibanaFileInvalid(f"Line {number} has no type and id of a saved object.")
+            raise FileInvalid(f"Line {number} has no type and id of a saved object.")
         objects.append(value)
     if not objects:
-        raise KibanaFileInvalid("The file holds no saved objects.")
+        raise FileInvalid("The file holds no saved objects.")
     return objects
 
 

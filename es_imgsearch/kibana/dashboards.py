@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from es_imgsearch.errors import KibanaSourceInvalid
+from es_imgsearch.errors import FileInvalid
 from es_imgsearch.kibana.objects import (
     GRID_COLUMNS,
     SEARCH_SOURCE,
@@ -41,7 +41,7 @@ def dashboard(
     """`identify` gives the id of a kind and a name; `others` maps names to titles to link to.
 
     `lens_kinds` are the visualisation types of the Lens panels; `filters` are queries, by their
-    titles, that stand above the dashboard as pills.  Raises KibanaSourceInvalid.
+    titles, that stand above the dashboard as pills.  Raises FileInvalid.
     """
     panels, references = _panels(source, identify, others, lens_kinds)
     view = identify("data_views", source["data_view"])
@@ -117,7 +117,7 @@ def _panels(
             else:
                 kind, _, name = what.partition("/")
                 if TYPES.get(kind) in {None, "dashboard", "index-pattern"}:
-                    raise KibanaSourceInvalid(
+                    raise FileInvalid(
                         f"The dashboard {source['title']!r} has a panel {what!r}; panels are"
                         " links, lens/NAME, vega/NAME or discover/NAME."
                     )
@@ -132,7 +132,7 @@ def _panels(
             panels.append(panel)
             left += width
         if left > GRID_COLUMNS:
-            raise KibanaSourceInvalid(
+            raise FileInvalid(
                 f"A row of the dashboard {source['title']!r} is {left} columns wide; there are"
                 f" {GRID_COLUMNS}."
             )

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from es_imgsearch.errors import KibanaSourceInvalid
+from es_imgsearch.errors import FileInvalid
 from es_imgsearch.kibana.objects import RECORDS, Object, kql, reference, saved_object
 
 _LAYER: Final = "layer"
@@ -71,7 +71,7 @@ def lens_panel(
 ) -> Object:
     """`types` are the types of the data view's fields, as a mapping has them.
 
-    Raises KibanaSourceInvalid for a field that is not there, an operation or a layout that is not
+    Raises FileInvalid for a field that is not there, an operation or a layout that is not
     one of those above.
     """
     title = source["title"]
@@ -129,7 +129,7 @@ def _layout(source: Mapping[str, Any], title: str) -> tuple[str, Columns, dict[s
         return "lnsPie", {**groups, **values}, {"shape": source["pie"], "layers": [layer | shown]}
     if source.get("chart") in _SERIES:
         return _chart(source, layer)
-    raise KibanaSourceInvalid(
+    raise FileInvalid(
         f"The panel {title!r} has to have one of metric, table, pie ({', '.join(sorted(_PIES))}) or"
         f" chart ({', '.join(sorted(_SERIES))})."
     )
@@ -172,10 +172,10 @@ def _column(
 ) -> dict[str, Any]:
     operation = source["operationType"]
     if operation not in _METRICS and operation not in _BUCKETS:
-        raise KibanaSourceInvalid(f"The panel {title!r} has an unknown operation {operation!r}.")
+        raise FileInvalid(f"The panel {title!r} has an unknown operation {operation!r}.")
     field = source.get("sourceField", RECORDS)
     if field != RECORDS and types.get(field) not in _DATA_TYPES:
-        raise KibanaSourceInvalid(
+        raise FileInvalid(
             f"The panel {title!r} aggregates {field!r}, which the index does not have or cannot"
             " aggregate."
         )

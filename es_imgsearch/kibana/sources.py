@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from es_imgsearch.elastic.mapping import folder
-from es_imgsearch.errors import KibanaSourceInvalid
+from es_imgsearch.errors import FileInvalid
 
 KINDS = ("data_views", "discover", "lens", "vega", "dashboards")
 INLINED = "inlined"
@@ -43,7 +43,7 @@ class Sources:
 def load_sources(values: Mapping[str, str], root: Traversable | None = None) -> Sources:
     """All of them, placeholders filled in.
 
-    Raises KibanaSourceInvalid for a file that does not parse, is no mapping, or has a placeholder
+    Raises FileInvalid for a file that does not parse, is no mapping, or has a placeholder
     that is neither among `values` nor a file's.
     """
     root = folder("kibana") if root is None else root
@@ -58,7 +58,7 @@ def load_sources(values: Mapping[str, str], root: Traversable | None = None) -> 
         }
     queries = _parsed(root / QUERIES_FILE, values)
     if not isinstance(queries, list) or not all(isinstance(each, str) for each in queries):
-        raise KibanaSourceInvalid(f"{QUERIES_FILE} has to be a list of texts.")
+        raise FileInvalid(f"{QUERIES_FILE} has to be a list of texts.")
     return Sources(by_kind, tuple(queries))
 
 
@@ -76,7 +76,7 @@ def _inlined(at: Traversable) -> Mapping[str, str]:
 def _mapping(file: Traversable, values: Mapping[str, str]) -> Source:
     source = _parsed(file, values)
     if not isinstance(source, dict):
-        raise KibanaSourceInvalid(f"{file.name} has to be a mapping, as its neighbours are.")
+        raise FileInvalid(f"{file.name} has to be a mapping, as its neighbours are.")
     return source
 
 
@@ -85,19 +85,17 @@ def _parsed(file: Traversable, values: Mapping[str, str]) -> Any:
         # JSON is YAML, too.
         parsed = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise KibanaSourceInvalid(
-            f"{file.name} is not YAML: {' '.join(str(error).split())}"
-        ) from error
+        raise FileInvalid(f"{file.name} is not YAML: {' '.join(str(error).split())}") from error
     return filled(parsed, values, file.name)
 
 
 def filled(value: Any, values: Mapping[str, str], where: str) -> Any:
-    """The same value with its placeholders replaced; raises KibanaSourceInvalid."""
+    """The same value with its placeholders replaced; raises FileInvalid."""
     if isinstance(value, str):
 
         def of(match: re.Match[str]) -> str:
             if match[1] not in values:
-                raise KibanaSourceInvalid(
+                raise FileInvalid(
                     f"{where} has the placeholder {match[0]}; there are"
                     f" {', '.join(f'${{{name}}}' for name in values)}."
                 )

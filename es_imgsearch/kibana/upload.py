@@ -17,14 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import orjson
 import urllib3
 
-from es_imgsearch.errors import (
-    KibanaConflict,
-    KibanaDenied,
-    KibanaError,
-    KibanaRejected,
-    KibanaUnreachable,
-    SettingsError,
-)
+from es_imgsearch.errors import KibanaDenied, KibanaError, KibanaUnreachable, SettingsError
 from es_imgsearch.settings import Settings
 
 _LOOK_SECONDS: Final = 1.0
@@ -69,7 +62,7 @@ class Kibana:
     def wait(self, seconds: float, sleep: Sleep = time.sleep) -> str | None:
         """Until it says that it is available; its version, None where it does not tell that.
 
-        Raises KibanaUnreachable when the time is over, KibanaRejected for a version too old.
+        Raises KibanaUnreachable when the time is over, KibanaError for a version too old.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -84,7 +77,7 @@ class Kibana:
             sleep(_LOOK_SECONDS)
         version: str | None = said["version"]
         if version is not None and _numbers(version) < _OLDEST:
-            raise KibanaRejected(
+            raise KibanaError(
                 f"Kibana at {self.address} is {version}; these objects need 8.8 or newer"
                 " (they are made for 8.19)."
             )
@@ -104,8 +97,8 @@ class Kibana:
     def import_objects(self, content: bytes, *, overwrite: bool) -> Imported:
         """Write the objects of an NDJSON file.
 
-        Raises KibanaConflict where some are there already and may not be replaced, KibanaRejected
-        for anything else that it refuses, KibanaDenied, KibanaUnreachable.
+        Raises KibanaError where some exist and may not be replaced, or where Kibana refuses them;
+        KibanaDenied, KibanaUnreachable.
         """
         code, answer = self._request(
             "POST",
@@ -154,19 +147,19 @@ class Kibana:
                 " Visualize Library of that space."
             )
         if code == 404:
-            return KibanaRejected(f"Kibana at {self.address} has no such space or API (404){told}.")
+            return KibanaError(f"Kibana at {self.address} has no such space or API (404){told}.")
         if code == 413:
-            return KibanaRejected(
+            return KibanaError(
                 f"The file is larger than Kibana takes (413){told}: raise"
                 " savedObjects.maxImportPayloadBytes."
             )
         if code == 422 or "more recent version" in said:
-            return KibanaRejected(
+            return KibanaError(
                 f"Kibana at {self.address} is older than these objects ({code}){told}."
             )
         if code >= 500 or code == 429:
             return KibanaUnreachable(f"Kibana at {self.address} cannot now ({code}){told}.")
-        return KibanaRejected(f"Kibana at {self.address} refused the file ({code}){told}.")
+        return KibanaError(f"Kibana at {self.address} refused the file ({code}){told}.")
 
 
 def _failure(errors: list[Mapping[str, Any]]) -> KibanaError:
@@ -176,16 +169,14 @@ def _failure(errors: list[Mapping[str, Any]]) -> KibanaError:
     kinds = {each["error"]["type"] for each in errors}
     text = "; ".join(told)
     if kinds and kinds <= {"conflict", "ambiguous_conflict"}:
-        return KibanaConflict(
+        return KibanaError(
             f"Nothing was written, since some objects are there already: {text}. --overwrite"
             " replaces them."
         )
     advice = ""
     if "missing_references" in kinds:
         advice = " Import everything first: `es-imgsearch kibana import` without a file."
-    return KibanaRejected(
-        f"Kibana did not write everything: {text or 'it gives no reason'}.{advice}"
-    )
+    return KibanaError(f"Kibana did not write everything: {text or 'it gives no reason'}.{advice}")
 
 
 def _words(failed: Mapping[str, Any]) -> str:

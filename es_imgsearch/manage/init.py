@@ -25,7 +25,7 @@ from es_imgsearch.embed.reduction import SAMPLE_SIZE, Reduction, fit, keep_reduc
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.errors import (
     EncoderMismatch,
-    ExchangeFileInvalid,
+    FileInvalid,
     IndexConflict,
     IndexMissing,
     StoreRejected,
@@ -211,7 +211,7 @@ def sample_of(origin: str, store: Store) -> VectorSample:
     """The sample from a file, known by its suffix, or from the index of that name.
 
     `store` says where Elasticsearch is.  Raises UsageError where there are no whole vectors,
-    IndexMissing, ExchangeFileInvalid.
+    IndexMissing, FileInvalid.
     """
     path = Path(origin)
     if path.suffix.lower() in FILE_SUFFIXES:
@@ -266,9 +266,7 @@ def _of_file(path: Path) -> VectorSample:
     reader = open_reader(path)
     try:
         if VECTOR_FIELD not in reader.names:
-            raise ExchangeFileInvalid(
-                f"{str(path)!r} has no column {VECTOR_FIELD!r} to take a sample of."
-            )
+            raise FileInvalid(f"{str(path)!r} has no column {VECTOR_FIELD!r} to take a sample of.")
         seal = None if reader.origin is None else reader.origin.seal
         step = max(1, reader.rows // SAMPLE_SIZE)
         rows: list[npt.NDArray[np.float32]] = []
@@ -285,7 +283,7 @@ def _of_file(path: Path) -> VectorSample:
         reader.close()
     dims = len(rows[0]) if rows else 0
     if any(len(row) != dims for row in rows):
-        raise ExchangeFileInvalid(f"The vectors in {str(path)!r} have different lengths.")
+        raise FileInvalid(f"The vectors in {str(path)!r} have different lengths.")
     if seal is not None and rows and dims != seal.dims:
         raise UsageError(
             f"{str(path)!r} holds vectors of {dims} dims, its encoder {seal.name!r} has"

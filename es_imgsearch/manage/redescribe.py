@@ -42,14 +42,7 @@ from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import writing_encoder
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import (
-    ReadError,
-    ReadersFailed,
-    StoreError,
-    StoreRejected,
-    StoreTooLarge,
-    UsageError,
-)
+from es_imgsearch.errors import ReadError, ReadersFailed, StoreError, StoreRejected, UsageError
 from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
 from es_imgsearch.records import Picture, Root, disk_path
 from es_imgsearch.settings import Settings
@@ -226,7 +219,7 @@ class _Page:
 
     def mend(self, image_id: str, error: StoreError) -> bool:
         """Leave out what was refused of a picture's fields; False where it gets no better."""
-        if not isinstance(error, (StoreRejected, StoreTooLarge)):
+        if not isinstance(error, StoreRejected):
             return False
         told = self._told.get(image_id, {})
         left = without_refused(told, error)

@@ -23,7 +23,7 @@ from es_imgsearch.elastic.retry import Outage, Stopped, persist, waits
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.in_process import PictureEncoder
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import ReadError, StoreDenied, StoreError, StoreRejected, StoreTooLarge
+from es_imgsearch.errors import ReadError, StoreDenied, StoreError, StoreRejected
 from es_imgsearch.pipeline.jobs import Job, Ready, Result
 from es_imgsearch.pipeline.queues import batches
 from es_imgsearch.pipeline.vector_source import VectorSource
@@ -115,7 +115,7 @@ class WriteStage:
         writes = [ready.write for ready in batch]
         try:
             return dict(self._bulk(writes))
-        except (StoreTooLarge, StoreRejected) as error:
+        except StoreRejected as error:
             if len(batch) == 1:
                 return {writes[0].image_id: error}
             middle = len(batch) // 2

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from es_imgsearch.elastic.meta_entries import Curve
 from es_imgsearch.elastic.requests import converse
 from es_imgsearch.embed.protocol import query_vectors
-from es_imgsearch.errors import LabelsInvalid, NotCalibrated, UsageError
+from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
 from es_imgsearch.quality.labels import Labels, Places, questions_of, vectors_of
 from es_imgsearch.search import relevance as background
 from es_imgsearch.search.relevance import (
@@ -312,7 +312,7 @@ def calibrate(search: ImageSearch, labels: Labels | None = None) -> Calibrated:
     Without labels the curves that are shipped for the index's encoder are stored.  Text queries
     get a curve where the encoder knows texts, picture queries always.
 
-    Raises NotCalibrated where there are neither labels nor shipped curves, LabelsInvalid for a
+    Raises NotCalibrated where there are neither labels nor shipped curves, FileInvalid for a
     file of queries, UsageError where pictures or right hits are too few, GenerationSwitched where
     the index becomes another generation meanwhile.
     """
@@ -359,7 +359,7 @@ def _calibrated(search: ImageSearch, store: Store, labels: Labels | None) -> Cal
 def _fitted(store: Store, encoder: Encoder | None, labels: Labels, foreign: Floats) -> Calibrated:
     """Curves of these labels; those of texts where there is an encoder for them."""
     if not labels.pictures:
-        raise LabelsInvalid("Calibrating takes labels of pictures, not queries.")
+        raise FileInvalid("Calibrating takes labels of pictures, not queries.")
     places = Places(store, labels.pictures)
     paths = [path for path in labels.pictures if path in places.id_of]
     pictures = vectors_of(store, [places.id_of[path] for path in paths])

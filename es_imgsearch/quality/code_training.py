@@ -26,7 +26,7 @@ from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
 from es_imgsearch.elastic.queries import vector_of
-from es_imgsearch.errors import IndexConflict, LabelsInvalid, UsageError
+from es_imgsearch.errors import FileInvalid, IndexConflict, UsageError
 from es_imgsearch.quality.labels import Labels, Places, vectors_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def train_codes(
     `coding.apply_codes`.
 
     Raises UsageError where method, bits and labels do not go together, IndexConflict where the
-    index has codes of another length, LabelsInvalid where no two labels are known of its pictures,
+    index has codes of another length, FileInvalid where no two labels are known of its pictures,
     GenerationSwitched where the index becomes another generation meanwhile.
     """
     store = search._store.pinned()
@@ -143,7 +143,7 @@ def _labelled(store: Store, labels: Labels) -> tuple[Floats, Floats, tuple[str, 
     paths = list(places.id_of)
     targets, names = targets_of([labels.pictures[path] for path in paths])
     if len(names) < 2:
-        raise LabelsInvalid(
+        raise FileInvalid(
             f"The pictures of index {store.index!r} that have labels have one only,"
             f" {names[0]!r}: codes are learned from what tells two apart."
         )

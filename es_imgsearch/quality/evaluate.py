@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from es_imgsearch.errors import LabelsInvalid, UsageError
+from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.quality import ranking
 from es_imgsearch.quality.labels import Labels, Places
 from es_imgsearch.search.query import StoredPicture
@@ -107,7 +107,7 @@ def evaluate(
     and a right picture beyond them counts as not found.  `by` is ``text`` by default, ``image``
     where the encoder knows no texts.
 
-    Raises LabelsInvalid where the index holds none of the pictures.
+    Raises FileInvalid where the index holds none of the pictures.
     """
     if mode not in MODES:
         raise UsageError(f"There is no mode {mode!r}; choose one of {', '.join(MODES)}.")
@@ -127,7 +127,7 @@ def evaluate(
         ranks = tuple(rank for rank, each in enumerate(found, start=1) if each in right)
         answers.append(Answer(question, len(right), ranks))
     if not answers:
-        raise LabelsInvalid("No two of the labelled pictures in the index share a label.")
+        raise FileInvalid("No two of the labelled pictures in the index share a label.")
     return Report(search._store.index, mode, by, tuple(answers), tuple(ks), places.missing)
 
 

@@ -33,7 +33,7 @@ import numpy as np
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.queries import unit_vector_of
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import LabelsInvalid
+from es_imgsearch.errors import FileInvalid
 from es_imgsearch.search.relevance import Floats
 
 _CAPTIONED = (".png", ".jpg", ".jpeg", ".webp")
@@ -67,7 +67,7 @@ class Labels:
 def read_labels(file: Path, language: str = "en") -> Labels:
     """The labels, queries or captions in a file or folder; `language` chooses among captions.
 
-    Raises LabelsInvalid, with the number of the line.
+    Raises FileInvalid, with the number of the line.
     """
     if file.is_dir():
         return _captions(file, language)
@@ -75,15 +75,15 @@ def read_labels(file: Path, language: str = "en") -> Labels:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise LabelsInvalid(f"The labels {str(file)!r} cannot be read: {reason}.") from error
+        raise FileInvalid(f"The labels {str(file)!r} cannot be read: {reason}.") from error
     if file.suffix.lower() in {".jsonl", ".ndjson"}:
         entries = list(_from_json(text, file))
     elif file.suffix.lower() == ".csv":
         entries = list(_from_csv(text, file))
     else:
-        raise LabelsInvalid(f"Labels are a .csv or a .jsonl file, or a folder, not {str(file)!r}.")
+        raise FileInvalid(f"Labels are a .csv or a .jsonl file, or a folder, not {str(file)!r}.")
     if not entries:
-        raise LabelsInvalid(f"{file.name} holds no labels and no queries.")
+        raise FileInvalid(f"{file.name} holds no labels and no queries.")
     return _labels(entries, file)
 
 
@@ -110,7 +110,7 @@ def _labels(entries: Sequence[_Entry], file: Path) -> Labels:
     first = entries[0]
     for entry in entries:
         if (entry.kind == "path") != (first.kind == "path"):
-            raise LabelsInvalid(
+            raise FileInvalid(
                 f"{file.name}, line {entry.line}: labels of pictures and queries cannot be mixed"
                 " in one file."
             )
@@ -142,7 +142,7 @@ def _from_csv(text: str, file: Path) -> Iterator[_Entry]:
             if not kind:
                 kind = cells[0].lower()
                 if kind not in {"path", "query"}:
-                    raise LabelsInvalid(
+                    raise FileInvalid(
                         f"{file.name}, line {rows.line_num}: the first line names the columns,"
                         f" `path,label` or `query,path`, not {','.join(cells)[:60]!r}."
                     )
@@ -150,7 +150,7 @@ def _from_csv(text: str, file: Path) -> Iterator[_Entry]:
             values = tuple(filter(None, cells[1:]))
             yield _checked(_Entry(rows.line_num, kind, cells[0], values), file)
     except csv.Error as error:
-        raise LabelsInvalid(f"{file.name}, line {rows.line_num}: {error}.") from error
+        raise FileInvalid(f"{file.name}, line {rows.line_num}: {error}.") from error
 
 
 def _from_json(text: str, file: Path) -> Iterator[_Entry]:
@@ -160,11 +160,11 @@ def _from_json(text: str, file: Path) -> Iterator[_Entry]:
         try:
             value = json.loads(line)
         except ValueError as error:
-            raise LabelsInvalid(f"{file.name}, line {number}: not JSON ({error}).") from error
+            raise FileInvalid(f"{file.name}, line {number}: not JSON ({error}).") from error
         known = value if isinstance(value, dict) else {}
         kinds = [kind for kind in ("path", "query", "image") if kind in known]
         if len(kinds) != 1:
-            raise LabelsInvalid(
+            raise FileInvalid(
                 f"{file.name}, line {number}: a line is an object with one of `path`, `query` and"
                 " `image`."
             )
@@ -175,7 +175,7 @@ def _from_json(text: str, file: Path) -> Iterator[_Entry]:
         if not isinstance(values, list) or not all(
             isinstance(each, str) for each in [value[kind], *values]
         ):
-            raise LabelsInvalid(
+            raise FileInvalid(
                 f"{file.name}, line {number}: `{kind}` is a text, `{names[0]}` a list of texts."
             )
         found = tuple(filter(None, (each.strip() for each in values)))
@@ -184,10 +184,10 @@ def _from_json(text: str, file: Path) -> Iterator[_Entry]:
 
 def _checked(entry: _Entry, file: Path) -> _Entry:
     if not entry.key:
-        raise LabelsInvalid(f"{file.name}, line {entry.line}: the {entry.kind} is empty.")
+        raise FileInvalid(f"{file.name}, line {entry.line}: the {entry.kind} is empty.")
     if not entry.values:
         what = "label" if entry.kind == "path" else "right picture"
-        raise LabelsInvalid(f"{file.name}, line {entry.line}: {entry.key!r} has no {what}.")
+        raise FileInvalid(f"{file.name}, line {entry.line}: {entry.key!r} has no {what}.")
     return entry
 
 
@@ -201,7 +201,7 @@ def _captions(folder: Path, language: str) -> Labels:
                 path = file.relative_to(folder).as_posix()
                 captions.setdefault(caption, []).append(path)
     if not captions:
-        raise LabelsInvalid(
+        raise FileInvalid(
             f"No picture in {str(folder)!r} has a .txt file beside it with a caption in"
             f" {language!r}."
         )
@@ -226,7 +226,7 @@ class Places:
     """Which documents the paths of a file of labels mean.
 
     A path may be relative to its root, stand behind the root's name or the root's folder, or be
-    an image_id.  Raises LabelsInvalid where two documents fit, or none fits any path.
+    an image_id.  Raises FileInvalid where two documents fit, or none fits any path.
     """
 
     def __init__(self, store: Store, paths: Iterable[str]) -> None:
@@ -239,7 +239,7 @@ class Places:
             self.id_of.update({path: found[path] for path in chunk if path in found})
         self.missing = tuple(path for path in wanted if path not in self.id_of)
         if not self.id_of:
-            raise LabelsInvalid(
+            raise FileInvalid(
                 f"Index {store.index!r} holds none of the {len(wanted)} pictures named,"
                 f" such as {wanted[0]!r}: paths are those below the watched folder."
             )
@@ -257,7 +257,7 @@ class Places:
             for path in self._names(source):
                 known = found.setdefault(path, source["image_id"])
                 if known != source["image_id"] and path in asked:
-                    raise LabelsInvalid(
+                    raise FileInvalid(
                         f"{path!r} is in more than one root: write the root's name before it."
                     )
         return found

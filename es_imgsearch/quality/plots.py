@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from es_imgsearch.errors import RenderingUnavailable, UsageError
+from es_imgsearch.errors import LibraryMissing, UsageError
 from es_imgsearch.files.formats import check_can_write
 from es_imgsearch.quality.tune_queries import Point
 
 
 def check_can_plot(file: Path) -> None:
-    """Raises RenderingUnavailable without matplotlib, UsageError where no file can be written."""
+    """Raises LibraryMissing without matplotlib, UsageError where no file can be written."""
     if find_spec("matplotlib") is None:
-        raise RenderingUnavailable(
+        raise LibraryMissing(
             "A plot needs matplotlib, which is not installed: pip install 'es-imgsearch[plot]'."
         )
     check_can_write(file)
@@ -31,7 +31,7 @@ def plot_curve(
     """Write recall over the median round trip (ms), a line a k and oversample; see `tune`.
 
     `chosen` are the pairs (k, num_candidates) that were stored; `exact_ms` is what comparing every
-    vector takes.  Raises RenderingUnavailable, or UsageError where the file cannot be written.
+    vector takes.  Raises LibraryMissing, or UsageError where the file cannot be written.
     """
     check_can_plot(file)
     from matplotlib.figure import Figure

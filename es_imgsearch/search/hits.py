@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from es_imgsearch.errors import RenderingUnavailable
+from es_imgsearch.errors import LibraryMissing
 
 if TYPE_CHECKING:
     import pandas
@@ -162,12 +162,12 @@ class Hits(Sequence[Hit]):
     def to_pandas(self) -> pandas.DataFrame:
         """A frame with one row a hit and one column a field.
 
-        Raises RenderingUnavailable where pandas is not installed.
+        Raises LibraryMissing where pandas is not installed.
         """
         try:
             import pandas
         except ImportError as error:
-            raise RenderingUnavailable(
+            raise LibraryMissing(
                 "A frame needs pandas, which is not installed: pip install pandas."
             ) from error
         frame = pandas.DataFrame([hit.to_dict() for hit in self._hits])

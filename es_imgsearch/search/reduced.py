@@ -25,7 +25,7 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.reduction import Reduction
-from es_imgsearch.errors import ExchangeFileInvalid, UsageError
+from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.files.columns import Origin
 from es_imgsearch.files.formats import Reader, open_reader
 from es_imgsearch.files.hdf5 import vector_rows
@@ -126,7 +126,7 @@ _KEY_COLUMNS = ("content_id", "image_id", "root", "relative_path")
 class Originals:
     """The rows of one file by their keys; safe to share between threads.
 
-    Raises UsageError for a file of another kind or of other vectors, ExchangeFileInvalid,
+    Raises UsageError for a file of another kind or of other vectors, FileInvalid,
     LibraryMissing, EncoderMismatch.
     """
 
@@ -255,7 +255,7 @@ def _keys(reader: Reader) -> npt.NDArray[np.bytes_]:
     origin: Origin | None = reader.origin
     names = [each for each in _KEY_COLUMNS if each in reader.names]
     if not {"content_id", "image_id", "relative_path"} & set(names):
-        raise ExchangeFileInvalid(
+        raise FileInvalid(
             "The file of originals has neither content_id nor image_id nor relative_path, so its"
             " rows cannot be told from each other."
         )

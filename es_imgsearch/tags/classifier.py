@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from es_imgsearch.elastic.meta import Meta, Seal
-from es_imgsearch.errors import HeadMismatch, IndexConflict
+from es_imgsearch.errors import EncoderMismatch, IndexConflict
 from es_imgsearch.search.relevance import Floats
 from es_imgsearch.tags.vocabulary import MANY, ONE, Answers
 from es_imgsearch.tags.zero_shot import FacetScores, best_only
@@ -82,7 +82,7 @@ class Head:
         return [output.scores(vectors) for output in self.outputs]
 
     def check(self, meta: Meta, index: str) -> None:
-        """Raise HeadMismatch unless it was trained on vectors like those of this index."""
+        """Raise EncoderMismatch unless it was trained on vectors like those of this index."""
         own = meta.seal
         differs = next(
             (
@@ -93,14 +93,14 @@ class Head:
             None,
         )
         if differs is not None:
-            raise HeadMismatch(
+            raise EncoderMismatch(
                 f"The head of index {index!r} was trained on vectors of encoder"
                 f" {self.seal.name!r}, and the index now has those of {own.name!r}, which differs"
                 f" in {differs}: train it again on the labels it was given with `es-imgsearch tags"
                 f" train --index {index}`, or remove it with `es-imgsearch tags forget`."
             )
         if self.reduction != (meta.reduction.hash if meta.reduction else None):
-            raise HeadMismatch(
+            raise EncoderMismatch(
                 f"The head of index {index!r} was trained on vectors that were reduced in another"
                 f" way: train it again with `es-imgsearch tags train --index {index}`."
             )

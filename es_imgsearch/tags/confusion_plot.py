@@ -18,7 +18,7 @@ _MOST_WITH_NUMBERS = 40
 def plot_confusion(reports: Sequence[FacetReport], file: Path) -> None:
     """Write every report's confusion matrix (PNG): rows are right, columns what was given.
 
-    Colours are shares of the row.  Raises RenderingUnavailable without matplotlib, UsageError
+    Colours are shares of the row.  Raises LibraryMissing without matplotlib, UsageError
     where the file cannot be written.
     """
     check_can_plot(file)

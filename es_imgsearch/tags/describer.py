@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import numpy as np
 
-from es_imgsearch.errors import HeadMismatch, ImgSearchError
+from es_imgsearch.errors import EncoderMismatch, ImgSearchError
 from es_imgsearch.search.relevance import Floats
 from es_imgsearch.tags.vocabulary import ONE, Vocabulary
 from es_imgsearch.tags.zero_shot import FacetScores, ZeroShot
@@ -110,7 +110,7 @@ def tagger_of(
     try:
         if head is not None:
             head.check(meta, index)
-    except HeadMismatch as error:
+    except EncoderMismatch as error:
         head, note = None, str(error)
     if not encoder.supports_text:
         return Tagger(kept.vocabulary, None, head, note)

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.errors import LabelsInvalid, LibraryMissing
+from es_imgsearch.errors import FileInvalid, LibraryMissing
 from es_imgsearch.search.relevance import Floats
 from es_imgsearch.tags.classifier import Output
 from es_imgsearch.tags.vocabulary import MANY, ONE, Answers, Vocabulary
@@ -110,7 +110,7 @@ def labelled_facets(
     it in, else of `facet`, by default ``object``.  A facet has one answer if the vocabulary or
     `one_of` says so.
 
-    Raises LabelsInvalid where a picture has two labels in a facet of one answer, or where a label
+    Raises FileInvalid where a picture has two labels in a facet of one answer, or where a label
     is given in two facets.
     """
     placed: dict[str, dict[str, set[int]]] = {}
@@ -119,7 +119,7 @@ def labelled_facets(
         for written in labels:
             name, label = _placed(written, vocabulary, facet or DEFAULT_FACET)
             if facet_of.setdefault(label, name) != name:
-                raise LabelsInvalid(
+                raise FileInvalid(
                     f"{label!r} is labelled in the facets {facet_of[label]!r} and {name!r}; as a"
                     " tag they could not be told apart, so write one of them differently."
                 )
@@ -133,14 +133,14 @@ def labelled_facets(
             targets[sorted(rows), column] = True
         if is_one and (twice := np.flatnonzero(targets.sum(axis=1) > 1)).size:
             several = ", ".join(pictures[twice[0]])
-            raise LabelsInvalid(
+            raise FileInvalid(
                 f"A picture has two labels of the facet {name!r}, of which one is right: {several}."
             )
         known = np.asarray(targets.any(axis=1), dtype=np.bool_)
         answers: Answers = ONE if is_one else MANY
         found.append(LabelledFacet(name, answers, tuple(sorted(by_label)), targets, known))
     if unknown := sorted(set(one_of) - placed.keys()):
-        raise LabelsInvalid(f"There are no labels of the facet {unknown[0]!r}.")
+        raise FileInvalid(f"There are no labels of the facet {unknown[0]!r}.")
     return found
 
 

@@ -55,7 +55,7 @@ class Labelled:
 
 
 def kept_tags(index: str) -> Talk[KeptTags]:
-    """What is kept beside this index.  Raises VocabularyInvalid or IndexConflict if damaged."""
+    """What is kept beside this index.  Raises FileInvalid or IndexConflict if damaged."""
     words = yield from _body(index, _VOCABULARY)
     head = yield from _body(index, _HEAD)
     vocabulary = (

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from es_imgsearch.elastic.requests import converse
 from es_imgsearch.embed.index_encoder import writing_encoder
-from es_imgsearch.errors import HeadMissing, LabelsInvalid
+from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.quality.labels import Labels, Places, vectors_of
 from es_imgsearch.search.relevance import Floats, background_of
 from es_imgsearch.tags.classifier import Head
@@ -133,8 +133,8 @@ def train_tags(
     Without labels it is trained again on those that the last one was trained on, which is what an
     index needs whose encoder has changed.  `facet` and `one_of`: see `labelled_facets`.
 
-    Raises LibraryMissing without scikit-learn, LabelsInvalid for labels that cannot be used or are
-    too few, HeadMissing where there are none and none are kept, GenerationSwitched where the index
+    Raises LibraryMissing without scikit-learn, FileInvalid for labels that cannot be used or are
+    too few, UsageError where there are none and none are kept, GenerationSwitched where the index
     becomes another generation meanwhile.
     """
     check_can_train()
@@ -236,7 +236,7 @@ def _given(store: Store, labels: Labels | None, facet: str | None, one_of: Seque
     if labels is None:
         kept = converse(kept_labelled(store.index), store.send)
         if kept is None:
-            raise HeadMissing(
+            raise UsageError(
                 f"No head was trained for index {store.index!r} whose labels could be taken: give a"
                 f" file of labels, es-imgsearch tags train LABELS --index {store.index}."
             )
@@ -245,7 +245,7 @@ def _given(store: Store, labels: Labels | None, facet: str | None, one_of: Seque
     else:
         pictures = labels.pictures
     if not pictures:
-        raise LabelsInvalid("Tags take labels of pictures (path,label), not queries.")
+        raise FileInvalid("Tags take labels of pictures (path,label), not queries.")
     places = Places(store, pictures)
     paths = [path for path in pictures if path in places.id_of]
     facets = labelled_facets(
@@ -259,7 +259,7 @@ def _given(store: Store, labels: Labels | None, facet: str | None, one_of: Seque
     }
     enough = [left for each in facets if (left := each.enough()).labels]
     if not enough:
-        raise LabelsInvalid(
+        raise FileInvalid(
             f"No label has {LEAST_EXAMPLES} pictures in the index, which is the least to train"
             f" from, and others of its facet without it: label more of those in {store.index!r}."
         )

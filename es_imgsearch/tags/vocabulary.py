@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from es_imgsearch.errors import VocabularyInvalid
+from es_imgsearch.errors import FileInvalid
 
 Answers = Literal["one", "many"]
 ONE: Final = "one"
@@ -65,31 +65,29 @@ class Vocabulary:
 
 
 def read_vocabulary(file: Path) -> Vocabulary:
-    """The vocabulary in a file.  Raises VocabularyInvalid."""
+    """The vocabulary in a file.  Raises FileInvalid."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise VocabularyInvalid(
-            f"The vocabulary {str(file)!r} cannot be read: {reason}."
-        ) from error
+        raise FileInvalid(f"The vocabulary {str(file)!r} cannot be read: {reason}.") from error
     return parse_vocabulary(text, file.name)
 
 
 def parse_vocabulary(text: str, name: str) -> Vocabulary:
-    """The vocabulary in this TOML; `name` is what errors call it.  Raises VocabularyInvalid."""
+    """The vocabulary in this TOML; `name` is what errors call it.  Raises FileInvalid."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise VocabularyInvalid(f"{name} is not TOML: {error}.") from error
+        raise FileInvalid(f"{name} is not TOML: {error}.") from error
     facets = tuple(_facet(facet, table, name) for facet, table in tables.items())
     if not facets:
-        raise VocabularyInvalid(f"{name} holds no facet: write a table [object] with labels.")
+        raise FileInvalid(f"{name} holds no facet: write a table [object] with labels.")
     owner: dict[str, str] = {}
     for facet in facets:
         for label in facet.labels:
             if label in owner:
-                raise VocabularyInvalid(
+                raise FileInvalid(
                     f"{name}: {label!r} stands in [{owner[label]}] and in [{facet.name}]; as tags"
                     " they could not be told apart, so write one of them differently."
                 )
@@ -106,8 +104,8 @@ def default_vocabulary() -> Vocabulary:
 
 
 def _facet(name: str, table: Any, file: str) -> Facet:
-    def refused(why: str) -> VocabularyInvalid:
-        return VocabularyInvalid(f"{file}, facet {name!r}: {why}.")
+    def refused(why: str) -> FileInvalid:
+        return FileInvalid(f"{file}, facet {name!r}: {why}.")
 
     if not isinstance(table, dict) or ":" in name:
         raise refused('a facet is a table, such as [object], whose name has no ":"')

@@ -25,7 +25,7 @@ from es_imgsearch.elastic.queries import vector_of
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.reduction import fit
-from es_imgsearch.errors import GenerationSwitched, IndexConflict, LabelsInvalid, UsageError
+from es_imgsearch.errors import FileInvalid, GenerationSwitched, IndexConflict, UsageError
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.manage.transfer.export import export_pictures
 from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
@@ -220,7 +220,7 @@ def test_what_does_not_go_together_is_refused(search, filled):
     with pytest.raises(UsageError, match="a bit for each of the 48 dims"):
         train_codes(search, "sign", bits=64)
     one = Labels((), {f"{n:04}.jpg": ("same",) for n in range(9)})
-    with pytest.raises(LabelsInvalid, match="have one only, 'same'"):
+    with pytest.raises(FileInvalid, match="have one only, 'same'"):
         train_codes(search, labels=one)
     assert filled.info().meta.codes is None
     assert CODE_FIELD not in filled.info().properties

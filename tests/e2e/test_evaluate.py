@@ -16,7 +16,7 @@ from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
-from es_imgsearch.errors import LabelsInvalid, TextUnsupported, UsageError
+from es_imgsearch.errors import FileInvalid, TextUnsupported, UsageError
 from es_imgsearch.quality.evaluate import compare, evaluate
 from es_imgsearch.quality.labels import Labels, Question, questions_of
 from es_imgsearch.settings import Settings
@@ -151,7 +151,7 @@ def test_a_path_in_two_roots_needs_the_name_of_one(search: ImageSearch):
     vector = FakeEncoder().embed_texts(["red"])[0]
     search._store.write([document("other", "red/0.png", vector)])
     search._store.refresh()
-    with pytest.raises(LabelsInvalid, match=r"'red/0\.png' is in more than one root"):
+    with pytest.raises(FileInvalid, match=r"'red/0\.png' is in more than one root"):
         evaluate(search, Labels((Question(("red/0.png",), "red"),), {}))
     found = evaluate(search, Labels((Question(("other/red/0.png",), "red"),), {}), ks=(68,))
     assert found.answers[0].right == 1
@@ -162,10 +162,10 @@ def test_pictures_that_are_not_there_are_told(search: ImageSearch):
     found = evaluate(search, Labels(asked, {}))
     assert found.missing == ("gone.png", "lost.png")
     assert [(each.query, each.right) for each in found.answers] == [("red", 1)]
-    with pytest.raises(LabelsInvalid, match=r"holds none of the 1 pictures named.*'lost\.png'"):
+    with pytest.raises(FileInvalid, match=r"holds none of the 1 pictures named.*'lost\.png'"):
         evaluate(search, Labels(asked[1:], {}))
     one_each = {"red/0.png": ("a",), "red/1.png": ("b",)}
-    with pytest.raises(LabelsInvalid, match="No two"):
+    with pytest.raises(FileInvalid, match="No two"):
         evaluate(search, Labels(questions_of(one_each), one_each), by="image")
 
 

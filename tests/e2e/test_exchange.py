@@ -30,7 +30,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import (
     EncoderMismatch,
-    ExchangeFileInvalid,
+    FileInvalid,
     IndexConflict,
     RootError,
     RowInvalid,
@@ -442,7 +442,7 @@ def test_a_column_regions_that_holds_none_is_refused_where_the_index_keeps_some(
     store, settings = new_index()
     store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine", grid=GRID))
     path = vector_file(tmp_path / "x.parquet", unit_vectors(1), regions=["Provence"])
-    with pytest.raises(ExchangeFileInvalid, match="holds no regions"):
+    with pytest.raises(FileInvalid, match="holds no regions"):
         import_pictures(store, settings, path, SHOP)
 
 
@@ -522,7 +522,7 @@ def test_columns_of_other_names_are_renamed(fake_store: Store, settings: Setting
     path = tmp_path / "x.parquet"
     rows = {"file": ["a.jpg"], "vector": [unit_vectors(1)[0].tolist()]}
     pq.write_table(pa.table(rows), path)
-    with pytest.raises(ExchangeFileInvalid, match="--rename"):
+    with pytest.raises(FileInvalid, match="--rename"):
         import_pictures(fake_store, settings, path, SHOP)
     names = {"file": "relative_path", "vector": VECTOR_FIELD}
     import_pictures(fake_store, settings, path, replace(SHOP, names=names))

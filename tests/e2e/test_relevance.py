@@ -18,7 +18,7 @@ from es_imgsearch.elastic.meta_entries import Curve
 from es_imgsearch.elastic.requests import converse
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
-from es_imgsearch.errors import LabelsInvalid, NotCalibrated, UsageError
+from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
 from es_imgsearch.quality.calibrate import calibrate
 from es_imgsearch.quality.labels import Labels, questions_of
 from es_imgsearch.search.query import StoredPicture
@@ -245,9 +245,9 @@ def test_labels_that_cannot_calibrate_are_told(search: ImageSearch):
     paths = pictures_of(COLOURS)[0]
     with pytest.raises(UsageError, match="too few to calibrate"):
         calibrate(search, labels_of(paths[:2]))
-    with pytest.raises(LabelsInvalid, match="labels of pictures, not queries"):
+    with pytest.raises(FileInvalid, match="labels of pictures, not queries"):
         calibrate(search, Labels(questions_of({paths[0]: ("x",)}), {}))
-    with pytest.raises(LabelsInvalid, match="holds none of the 1 pictures named"):
+    with pytest.raises(FileInvalid, match="holds none of the 1 pictures named"):
         calibrate(search, labels_of(["elsewhere/1.png"]))
     assert search.info.meta.relevance == {}
 

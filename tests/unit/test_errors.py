@@ -25,7 +25,6 @@ from es_imgsearch.errors import (
     StoreDenied,
     StoreError,
     StoreRejected,
-    StoreTooLarge,
     StoreUnreachable,
     UsageError,
 )
@@ -142,7 +141,7 @@ def test_what_is_not_elasticsearch_is_said_not_to_be():
         (415, StoreRejected),
         (401, StoreDenied),
         (403, StoreDenied),
-        (413, StoreTooLarge),
+        (413, StoreRejected),
         (429, StoreBusy),
         (502, StoreBusy),
         (503, StoreBusy),
@@ -153,7 +152,8 @@ def test_what_other_servers_and_proxies_say(status: int, expected: type[ImgSearc
     found = turned(foreign)
     assert type(found) is expected
     assert ("is not Elasticsearch 8" in str(found)) == (expected is StoreUnreachable)
-    assert ("is there a proxy" in str(found)) == (expected is StoreRejected)
+    refused = expected is StoreRejected and status != 413
+    assert ("is there a proxy" in str(found)) == refused
 
 
 def test_https_where_http_is_spoken():
@@ -176,7 +176,7 @@ def test_https_where_http_is_spoken():
         (405, body("method_not_allowed"), StoreRejected),
         (408, "", StoreBusy),
         (409, body("version_conflict_engine_exception"), StoreRejected),
-        (413, "<html>nginx</html>", StoreTooLarge),
+        (413, "<html>nginx</html>", StoreRejected),
         (429, body("es_rejected_execution_exception"), StoreBusy),
         (500, body("null_pointer_exception"), StoreBusy),
         (502, "<html>Bad Gateway</html>", StoreBusy),

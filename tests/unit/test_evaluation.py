@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from es_imgsearch.errors import LabelsInvalid, UsageError
+from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.quality import ranking
 from es_imgsearch.quality.evaluate import Answer, Report, compare
 from es_imgsearch.quality.labels import Question, read_labels
@@ -142,7 +142,7 @@ def test_captions_beside_pictures_in_many_languages(tmp_path: Path):
     german = read_labels(tmp_path, "de").questions
     assert [each.text for each in german] == ["Eine Krähe.", "Ein Frosch."]
     assert [each.text for each in read_labels(tmp_path, "sr@latin").questions] == ["Vrana."]
-    with pytest.raises(LabelsInvalid, match="'xx'"):
+    with pytest.raises(FileInvalid, match="'xx'"):
         read_labels(tmp_path, "xx")
 
 
@@ -171,13 +171,13 @@ def test_captions_beside_pictures_in_many_languages(tmp_path: Path):
     ],
 )
 def test_bad_files_are_told_with_the_line(tmp_path: Path, name: str, text: str, message: str):
-    with pytest.raises(LabelsInvalid, match=message):
+    with pytest.raises(FileInvalid, match=message):
         read_labels(written(tmp_path, name, text))
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path: Path):
-    with pytest.raises(LabelsInvalid, match="No such file"):
+    with pytest.raises(FileInvalid, match="No such file"):
         read_labels(tmp_path / "none.csv")
     (tmp_path / "l.csv").write_bytes(b"path,label\n\xff,cat\n")
-    with pytest.raises(LabelsInvalid, match="not UTF-8"):
+    with pytest.raises(FileInvalid, match="not UTF-8"):
         read_labels(tmp_path / "l.csv")

@@ -18,7 +18,7 @@ from processes import without_root
 
 from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.meta import Seal
-from es_imgsearch.errors import ExchangeFileInvalid, LibraryMissing, UsageError
+from es_imgsearch.errors import FileInvalid, LibraryMissing, UsageError
 from es_imgsearch.files.columns import Column, Kind, Origin, columns_of, values_of
 from es_imgsearch.files.formats import check_can_replace, check_can_write, open_reader, open_writer
 from es_imgsearch.manage.transfer.rows import RowPlan
@@ -135,17 +135,17 @@ def test_an_export_of_nothing_is_a_file_of_no_rows(tmp_path: Path, suffix: str):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_is_no_such_file_is_told(tmp_path: Path, suffix: str):
     path = tmp_path / f"x.{suffix}"
-    with pytest.raises(ExchangeFileInvalid, match="no file"):
+    with pytest.raises(FileInvalid, match="no file"):
         open_reader(path)
     path.write_bytes(b"PAR1 and nothing else" * 20)
-    with pytest.raises(ExchangeFileInvalid, match="cannot be read"):
+    with pytest.raises(FileInvalid, match="cannot be read"):
         open_reader(path)
 
 
 def test_a_truncated_file_is_told(tmp_path: Path):
     path = written(tmp_path / "x.parquet", HITS)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ExchangeFileInvalid):
+    with pytest.raises(FileInvalid):
         open_reader(path)
 
 
@@ -274,7 +274,7 @@ def test_offsets_that_do_not_fit_are_told(tmp_path: Path, offsets: list[int]):
         file["regions/box"] = np.ones((2, 4), int)
         file["regions/embedding"] = np.ones((2, DIMS))
         file["regions/offsets"] = offsets
-    with pytest.raises(ExchangeFileInvalid, match="offsets of its /regions"):
+    with pytest.raises(FileInvalid, match="offsets of its /regions"):
         list(open_reader(path).batches(["regions"], 10))
 
 
@@ -471,7 +471,7 @@ def test_hdf5_datasets_of_different_lengths_are_no_table(tmp_path: Path):
     with h5py.File(path, "w") as file:
         file["relative_path"] = ["a", "b"]
         file["image_embedding"] = np.eye(3)
-    with pytest.raises(ExchangeFileInvalid, match="different lengths"):
+    with pytest.raises(FileInvalid, match="different lengths"):
         open_reader(path)
 
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.meta import Seal
-from es_imgsearch.errors import HeadMismatch, IndexConflict, LabelsInvalid
+from es_imgsearch.errors import EncoderMismatch, FileInvalid, IndexConflict
 from es_imgsearch.tags.classifier import Head
 from es_imgsearch.tags.describer import Tagger
 from es_imgsearch.tags.fitting import (
@@ -241,7 +241,7 @@ def test_labels_find_their_facet():
     ],
 )
 def test_labels_that_contradict_each_other_say_so(labels, one_of, says):
-    with pytest.raises(LabelsInvalid, match=says):
+    with pytest.raises(FileInvalid, match=says):
         labelled_facets(labels, WORDS, one_of=one_of)
 
 
@@ -255,9 +255,9 @@ def test_a_head_survives_being_kept_and_is_refused_by_another_encoder():
     meta = new_meta(SEAL, "exact", "cosine")
     kept.check(meta, "images")
     for other in (Seal("other", "2", DIMS, "f"), Seal("fake", "1", DIMS, "g")):
-        with pytest.raises(HeadMismatch, match=r"train it again .* `es-imgsearch tags train"):
+        with pytest.raises(EncoderMismatch, match=r"train it again .* `es-imgsearch tags train"):
             kept.check(new_meta(other, "exact", "cosine"), "images")
-    with pytest.raises(HeadMismatch, match="reduced in another way"):
+    with pytest.raises(EncoderMismatch, match="reduced in another way"):
         head_of(head.outputs, SEAL, "abc").check(meta, "images")
     with pytest.raises(IndexConflict, match="damaged"):
         Head.from_body({"encoder": {}}, "images")

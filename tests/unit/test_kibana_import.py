@@ -15,14 +15,7 @@ from click.testing import CliRunner, Result
 from fake_kibana import FakeKibana
 
 from es_imgsearch.cli import main
-from es_imgsearch.errors import (
-    KibanaConflict,
-    KibanaDenied,
-    KibanaError,
-    KibanaRejected,
-    KibanaUnreachable,
-    SettingsError,
-)
+from es_imgsearch.errors import KibanaDenied, KibanaError, KibanaUnreachable, SettingsError
 from es_imgsearch.kibana.build import builder_for
 from es_imgsearch.kibana.objects import to_ndjson
 from es_imgsearch.kibana.upload import Imported, Kibana
@@ -53,7 +46,7 @@ def test_everything_is_written_once_and_replaced_when_asked(
     kibana = Kibana(settings)
     assert kibana.import_objects(content, overwrite=False) == Imported(count, 0)
     assert len(fake.objects) == count
-    with pytest.raises(KibanaConflict, match=r"exists.*--overwrite") as told:
+    with pytest.raises(KibanaError, match=r"exists.*--overwrite") as told:
         kibana.import_objects(content, overwrite=False)
     assert f"and {count - 10} more" in str(told.value)
     assert kibana.import_objects(content, overwrite=True) == Imported(count, count)
@@ -73,7 +66,7 @@ def test_a_file_with_parts_missing(fake: FakeKibana, settings: Settings, content
         for line in content.splitlines(keepends=True)
         if json.loads(line).get("type") != "index-pattern"
     ]
-    with pytest.raises(KibanaRejected, match=r"refers to index-pattern/.* does not have") as told:
+    with pytest.raises(KibanaError, match=r"refers to index-pattern/.* does not have") as told:
         Kibana(settings).import_objects(b"".join(lines), overwrite=False)
     assert "`es-imgsearch kibana import`" in str(told.value)
     # Each once, however often an object refers to it.
@@ -89,31 +82,31 @@ def failed(error: dict[str, Any]) -> tuple[int, Any]:
 
 
 REFUSALS: list[tuple[tuple[int, Any], type[KibanaError], str]] = [
-    (failed({"type": "conflict", "destinationId": "b"}), KibanaConflict, "lens/a exists"),
+    (failed({"type": "conflict", "destinationId": "b"}), KibanaError, "lens/a exists"),
     (
         failed({"type": "ambiguous_conflict", "destinations": [{"id": "b"}, {"id": "c"}]}),
-        KibanaConflict,
+        KibanaError,
         r"more than once \(b, c\)",
     ),
-    (failed({"type": "unsupported_type"}), KibanaRejected, "does not know"),
+    (failed({"type": "unsupported_type"}), KibanaError, "does not know"),
     (
         failed({"type": "unknown", "message": "[title]: missing", "statusCode": 400}),
-        KibanaRejected,
+        KibanaError,
         r"lens/a: \[title\]: missing \(400\)",
     ),
-    ((200, {"success": False, "successCount": 0}), KibanaRejected, "gives no reason"),
-    ((400, {"message": "Unexpected token"}), KibanaRejected, r"\(400\): Unexpected token"),
+    ((200, {"success": False, "successCount": 0}), KibanaError, "gives no reason"),
+    ((400, {"message": "Unexpected token"}), KibanaError, r"\(400\): Unexpected token"),
     ((403, {"message": "Forbidden"}), KibanaDenied, "does not let these credentials"),
-    ((404, {"message": "Not Found"}), KibanaRejected, "no such space"),
-    ((413, {"message": "too large"}), KibanaRejected, "maxImportPayloadBytes"),
+    ((404, {"message": "Not Found"}), KibanaError, "no such space"),
+    ((413, {"message": "too large"}), KibanaError, "maxImportPayloadBytes"),
     (
         (422, {"message": 'Document "x" belongs to a more recent version of Kibana [9.0.0]'}),
-        KibanaRejected,
+        KibanaError,
         "older than these objects",
     ),
     ((429, {"message": "slow"}), KibanaUnreachable, "cannot now"),
     ((502, "<html>Bad gateway</html>"), KibanaUnreachable, "Bad gateway"),
-    ((200, "<html>a login page</html>"), KibanaRejected, "a login page"),
+    ((200, "<html>a login page</html>"), KibanaError, "a login page"),
 ]
 
 
@@ -163,7 +156,7 @@ def test_it_waits_until_kibana_is_ready(fake: FakeKibana, settings: Settings):
 
 def test_a_kibana_that_is_too_old(fake: FakeKibana, settings: Settings):
     fake.version = "7.17.9"
-    with pytest.raises(KibanaRejected, match=r"is 7\.17\.9; these objects need"):
+    with pytest.raises(KibanaError, match=r"is 7\.17\.9; these objects need"):
         Kibana(settings).wait(0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from es_imgsearch.errors import KibanaFileInvalid, KibanaSourceInvalid
+from es_imgsearch.errors import FileInvalid
 from es_imgsearch.kibana.build import Builder, SavedQuery, Target, builder_for, types_of
 from es_imgsearch.kibana.check import check, parse_ndjson
 from es_imgsearch.kibana.objects import slug, to_ndjson
@@ -388,7 +388,7 @@ def test_a_type_of_another_kind(settings: Settings):
     ],
 )
 def test_a_file_that_is_none(content: bytes, told: str):
-    with pytest.raises(KibanaFileInvalid, match=told):
+    with pytest.raises(FileInvalid, match=told):
         parse_ndjson(content)
 
 
@@ -432,7 +432,7 @@ def sources(**kinds: dict[str, Any]) -> Sources:
 )
 def test_a_panel_that_cannot_be(panel: dict[str, Any], told: str):
     bad = {"bad": {"title": "Bad", "data_view": "images", **panel}}
-    with pytest.raises(KibanaSourceInvalid, match=told):
+    with pytest.raises(FileInvalid, match=told):
         Builder(Target("i", "", PROPERTIES), sources(lens=bad)).everything()
 
 
@@ -455,12 +455,12 @@ def test_a_dashboard_that_cannot_be(row: list[dict[str, int]], told: str):
         "rows": [{"height": 5, "panels": row}],
     }
     given = sources(lens=panel, dashboards={"board": board})
-    with pytest.raises(KibanaSourceInvalid, match=told):
+    with pytest.raises(FileInvalid, match=told):
         Builder(Target("i", "", PROPERTIES), given).everything()
 
 
 def test_a_placeholder_that_is_unknown():
-    with pytest.raises(KibanaSourceInvalid, match=r"\$\{host\}"):
+    with pytest.raises(FileInvalid, match=r"\$\{host\}"):
         filled({"a": ["${host}"]}, {"index": "i"}, "file.yaml")
 
 
@@ -469,10 +469,10 @@ def test_a_source_that_does_not_parse(tmp_path: Path):
         (tmp_path / kind).mkdir()
     (tmp_path / "queries.yaml").write_text("[]")
     (tmp_path / "lens" / "bad.yaml").write_text("a: [")
-    with pytest.raises(KibanaSourceInvalid, match=r"bad\.yaml is not YAML"):
+    with pytest.raises(FileInvalid, match=r"bad\.yaml is not YAML"):
         load_sources({}, tmp_path)
     (tmp_path / "lens" / "bad.yaml").write_text("- a")
-    with pytest.raises(KibanaSourceInvalid, match="has to be a mapping"):
+    with pytest.raises(FileInvalid, match="has to be a mapping"):
         load_sources({}, tmp_path)
 
 

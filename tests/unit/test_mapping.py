@@ -28,7 +28,7 @@ from es_imgsearch.elastic.mapping import (
 from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta, Seal
 from es_imgsearch.elastic.meta_entries import Tuning
 from es_imgsearch.elastic.naming import failures_alias, first_generation
-from es_imgsearch.errors import EncoderMismatch, IndexConflict, ProfileUnknown, UsageError
+from es_imgsearch.errors import EncoderMismatch, IndexConflict, UsageError
 
 SEAL = Seal(name="fake", revision="r1", dims=128, fingerprint="f00d", supports_text=True)
 
@@ -115,9 +115,9 @@ def test_a_body_is_the_callers_own():
 
 
 def test_an_unknown_profile_or_similarity_is_told_with_the_known_ones():
-    with pytest.raises(ProfileUnknown, match=r"'huge'.*balanced.*exact"):
+    with pytest.raises(UsageError, match=r"'huge'.*balanced.*exact"):
         meta_of("huge")
-    with pytest.raises(ProfileUnknown):
+    with pytest.raises(UsageError):
         meta_of("common")
     with pytest.raises(UsageError, match=r"'dot'.*cosine, dot_product, l2_norm"):
         meta_of("exact", "dot")

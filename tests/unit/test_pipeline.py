@@ -29,7 +29,6 @@ from es_imgsearch.errors import (
     StoreBusy,
     StoreDenied,
     StoreRejected,
-    StoreTooLarge,
     StoreUnreachable,
 )
 from es_imgsearch.pipeline import pipeline
@@ -348,7 +347,7 @@ def test_a_document_rejected_for_good_becomes_a_failure_and_harms_no_other(bench
     assert bench.document("good.png")
 
 
-@pytest.mark.parametrize("error", [StoreTooLarge("413"), StoreRejected("400")])
+@pytest.mark.parametrize("error", [StoreRejected("413"), StoreRejected("400")])
 def test_a_bulk_refused_as_a_whole_is_halved_until_the_culprit_is_alone(
     bench: Bench, error: Exception
 ):

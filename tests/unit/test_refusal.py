@@ -9,7 +9,7 @@ import pytest
 from es_imgsearch.describe import fields as refusal
 from es_imgsearch.describe.fields import ERRORS_FIELD, is_refusal, merged, without_refused
 from es_imgsearch.describe.sidecar import SIDECAR_ID
-from es_imgsearch.errors import StoreRejected, StoreTooLarge
+from es_imgsearch.errors import StoreRejected
 
 TOLD: dict[str, dict[str, Any]] = {
     "": {"width": 3},
@@ -58,11 +58,11 @@ def test_what_was_under_a_refused_field_comes_back():
 
 
 def test_where_nobody_is_named_all_from_other_packages_are_left_out():
-    left = without_refused(TOLD, StoreTooLarge("HTTP 413"))
+    left = without_refused(TOLD, StoreRejected("HTTP 413"))
     assert left is not None
     assert merged(left).keys() == {"width", "title", ERRORS_FIELD}
     # Nothing is left that could be: the picture itself is refused.
-    assert without_refused(left, StoreTooLarge("HTTP 413")) is None
+    assert without_refused(left, StoreRejected("HTTP 413")) is None
 
 
 def test_what_the_file_itself_tells_is_not_left_out():
@@ -76,4 +76,5 @@ def test_what_a_refused_sidecar_said_is_known_by_its_hash():
     assert left["sidecar"][SIDECAR_ID] == "4f"
     (note,) = left["sidecar"][ERRORS_FIELD]
     assert is_refusal(note)
+    assert is_refusal("sidecar: StoreTooLarge: of an earlier version")
     assert not is_refusal("sidecar: ValueError: a.json is no JSON: StoreRejected")

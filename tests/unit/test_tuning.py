@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from es_imgsearch.elastic.meta_entries import TunedK, Tuning
 from es_imgsearch.elastic.queries import knn_body
-from es_imgsearch.errors import RenderingUnavailable, UsageError
+from es_imgsearch.errors import LibraryMissing, UsageError
 from es_imgsearch.quality.plots import plot_curve
 from es_imgsearch.quality.tune import OVERSAMPLES, Setting, climb, steps
 from es_imgsearch.quality.tune_queries import (
@@ -272,5 +272,5 @@ def test_the_curve_is_drawn(tmp_path):
 
 def test_without_matplotlib_the_plot_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(RenderingUnavailable, match=r"es-imgsearch\[plot\]"):
+    with pytest.raises(LibraryMissing, match=r"es-imgsearch\[plot\]"):
         plot_curve([], tmp_path / "x.png", target_recall=0.9, exact_ms=1.0, chosen=[])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from es_imgsearch.errors import VocabularyInvalid
+from es_imgsearch.errors import FileInvalid
 from es_imgsearch.tags.vocabulary import (
     MANY,
     ONE,
@@ -58,10 +58,10 @@ def test_a_file_is_read_with_its_texts(tmp_path: Path):
     ],
 )
 def test_what_is_no_vocabulary_says_why(text: str, says: str):
-    with pytest.raises(VocabularyInvalid, match=says):
+    with pytest.raises(FileInvalid, match=says):
         parse_vocabulary(text, "words.toml")
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path):
-    with pytest.raises(VocabularyInvalid, match="cannot be read: No such file"):
+    with pytest.raises(FileInvalid, match="cannot be read: No such file"):
         read_vocabulary(tmp_path / "words.toml")

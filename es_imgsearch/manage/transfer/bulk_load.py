@@ -30,7 +30,6 @@ from es_imgsearch.errors import (
     StoreDenied,
     StoreError,
     StoreRejected,
-    StoreTooLarge,
     UsageError,
 )
 from es_imgsearch.files.columns import EMBEDDING, Origin
@@ -307,7 +306,7 @@ class Sender:
         """One result an item; a request refused as a whole is halved until the culprit is alone."""
         try:
             results = self._store.bulk(b"".join(item.line for item in items), self._content_type)
-        except (StoreTooLarge, StoreRejected) as error:
+        except StoreRejected as error:
             if len(items) == 1:
                 return [error]
             middle = len(items) // 2

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from es_imgsearch.elastic.generations import IndexInfo
-from es_imgsearch.errors import ExchangeFileInvalid, IndexConflict, UsageError
+from es_imgsearch.errors import FileInvalid, IndexConflict, UsageError
 from es_imgsearch.files.columns import BOX, RegionValues
 from es_imgsearch.files.formats import Reader
 from es_imgsearch.records import DEFAULT_GRID, MOST_REGIONS, REGION_VECTOR, REGIONS_FIELD
@@ -124,14 +124,14 @@ def check_region_columns(
 
     `names` maps columns to fields; `as_attributes`: those that are no fields become attributes.
 
-    Raises ExchangeFileInvalid for a column that holds something else, UsageError for regions under
+    Raises FileInvalid for a column that holds something else, UsageError for regions under
     another name, IndexConflict for those of another grid.
     """
     is_kept = REGIONS_FIELD in info.properties
     for name, target in names.items():
         has_regions = name in reader.regions
         if target == REGIONS_FIELD and is_kept and not has_regions:
-            raise ExchangeFileInvalid(
+            raise FileInvalid(
                 f"Column {name} of {str(path)!r} holds no regions: those are lists of a box (x, y,"
                 " width, height) and an embedding. Give it another name with --rename."
             )

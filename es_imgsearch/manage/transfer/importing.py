@@ -21,7 +21,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.reduction import load_reduction
 from es_imgsearch.errors import (
     EncoderMismatch,
-    ExchangeFileInvalid,
+    FileInvalid,
     GenerationSwitched,
     IndexConflict,
     IndexMissing,
@@ -97,7 +97,7 @@ def import_pictures(
     `on_progress` hears what became of how many of the file's rows, `note` of what a person
     should know.
 
-    Raises ExchangeFileInvalid, EncoderMismatch, RootError and other UsageErrors where the file
+    Raises FileInvalid, EncoderMismatch, RootError and other UsageErrors where the file
     as a whole does not fit, RowInvalid at the first bad row unless those are skipped.  What was
     stored by then stays, and the same import run again completes it.
     """
@@ -244,7 +244,7 @@ class _Import:
 
 
 def _names(path: Path, reader: Reader, options: ImportOptions) -> dict[str, str]:
-    """The fields that the file's columns stand for.  Raises ExchangeFileInvalid, UsageError."""
+    """The fields that the file's columns stand for.  Raises FileInvalid, UsageError."""
     if unknown := sorted(options.names.keys() - set(reader.names)):
         raise UsageError(
             f"{str(path)!r} has no column {', '.join(unknown)}; it has {', '.join(reader.names)}."
@@ -256,7 +256,7 @@ def _names(path: Path, reader: Reader, options: ImportOptions) -> dict[str, str]
         raise UsageError(f"Two columns stand for {', '.join(twice)}: rename one of them only.")
     for wanted, instead in ((VECTOR_FIELD, None), ("relative_path", "image_name")):
         if wanted not in targets and instead not in targets:
-            raise ExchangeFileInvalid(
+            raise FileInvalid(
                 f"{str(path)!r} has no column {wanted}; it has {', '.join(reader.names)}. Say which"
                 f" one it is with --rename COLUMN={wanted}."
             )
