@@ -32,8 +32,8 @@ from PIL import Image, ImageOps
 from es_imgsearch.embed import starter
 from es_imgsearch.embed.minilm import MiniLM
 from es_imgsearch.embed.registry import load_encoder
-from es_imgsearch.embed.weights import unit
 from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.records import unit
 
 FOLDERS = ("animals", "food")
 QUERIES = {

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -125,6 +126,19 @@ def image_id(root_name: str, relative_path: str) -> str:
     """`_id` of the file's document: 32 hex digits of BLAKE2b over root name and path bytes."""
     key = root_name.encode() + b"\0" + os.fsencode(relative_path)
     return hashlib.blake2b(key, digest_size=16).hexdigest()
+
+
+def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Scale vectors, of shape (dims,) or (n, dims), to length 1 as float32; zeros stay zeros."""
+    rows = np.asarray(vectors, dtype=np.float32)
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    scaled: npt.NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return scaled
+
+
+def iso_timestamp(moment: datetime | None = None, timespec: str = "seconds") -> str:
+    """Format a moment, by default now, for a date field: ISO 8601 with its offset, UTC for now."""
+    return (moment or datetime.now(tz=UTC)).isoformat(timespec=timespec)
 
 
 def is_text(text: str) -> bool:

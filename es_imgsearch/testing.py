@@ -25,7 +25,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
 from es_imgsearch.read.preparation import Preparation, fingerprint
-from es_imgsearch.records import REGIONS_FIELD, Embedded, FileState, Region
+from es_imgsearch.records import REGIONS_FIELD, Embedded, FileState, Region, unit
 
 _GRID = 4
 
@@ -93,9 +93,7 @@ class FakeEncoder:
         cells = pictures.reshape(count, _GRID, height // _GRID, _GRID, width // _GRID, 3)
         # Mid-grey at the origin would have no direction, so it is moved a little.
         vectors = (cells.mean(axis=(2, 4)) - 126.7).reshape(count, self.dims)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: Vectors = (vectors / lengths).astype(np.float32)
-        return unit
+        return unit(vectors)
 
 
 class MemoryStore:

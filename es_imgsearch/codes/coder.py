@@ -20,6 +20,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from es_imgsearch.errors import IndexConflict, UsageError
+from es_imgsearch.records import unit
 
 # Binary codes of vectors: a few bits each, compared by counting those that differ.
 #
@@ -50,8 +51,6 @@ _BITS_A_BYTE = 8
 _MOST_BITS = 4_096
 # The mean of fewer says nothing of the pictures to come.
 _LEAST_SAMPLE = 20
-# Shorter than this a vector has no direction.
-_NOTHING = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +85,7 @@ class Coder:
 
     def packed(self, vectors: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         """Codes of shape (n, bits / 8), of vectors of shape (n, dims) and any length."""
-        rows = unit_rows(vectors)
+        rows = unit(vectors)
         projected = rows if self.matrix is None else rows @ self.matrix.T
         return np.packbits(projected > self.thresholds, axis=1)
 
@@ -170,15 +169,8 @@ def check_bits(bits: int) -> None:
         )
 
 
-def unit_rows(vectors: npt.ArrayLike) -> Floats:
-    """Vectors of shape (n, dims) at unit length; what is imported may have any."""
-    rows = np.asarray(vectors, np.float32)
-    found: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _NOTHING)
-    return found
-
-
 def _usable(sample: npt.ArrayLike) -> Floats:
-    vectors = unit_rows(sample)
+    vectors = unit(sample)
     if len(vectors) < _LEAST_SAMPLE:
         raise UsageError(
             f"The index holds {len(vectors)} vectors to learn codes from, {_LEAST_SAMPLE} are"
@@ -213,7 +205,7 @@ def fit_learned(vectors: Floats, targets: Floats, bits: int = DEFAULT_BITS) -> C
     the same coder.
     """
     check_bits(bits)
-    rows = unit_rows(vectors)
+    rows = unit(vectors)
     mean = rows.mean(axis=0)
     # Near vectors differ little: brought to a deviation of 1, the sigmoids have something to tell.
     scale = np.float32(1.0 / max(float((rows - mean).std()), 1e-6))

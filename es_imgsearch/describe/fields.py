@@ -14,7 +14,7 @@ from es_imgsearch.describe.registry import VectorDescriber, VectorSpace, foreign
 from es_imgsearch.describe.sidecar import SIDECAR_ID
 from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.errors import GenerationSwitched, StoreError, StoreRejected
-from es_imgsearch.records import utf8
+from es_imgsearch.records import unit, utf8
 
 Vectors = npt.NDArray[np.float32]
 
@@ -49,8 +49,7 @@ class VectorDescribers:
         What went wrong stands in `describe_errors`.
         """
         found: list[dict[str, Mapping[str, Any]]] = [{} for _ in vectors]
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit_vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32, copy=False)
+        unit_vectors = unit(vectors)
         for describer in self._describers:
             note = self._not_begun.get(describer.name)
             given = _given(describer, unit_vectors) if note is None else [note] * len(vectors)

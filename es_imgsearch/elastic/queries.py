@@ -278,16 +278,6 @@ def vector_of(value: Any) -> npt.NDArray[np.float32]:
     return np.asarray(value, dtype=np.float32)
 
 
-def unit_vector_of(value: Any) -> npt.NDArray[np.float32]:
-    """The same, brought to unit length: an imported vector may have any."""
-    return unit(vector_of(value))
-
-
-def unit(vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The vector at length 1; one of length 0 stays as it is."""
-    return vector / max(float(np.linalg.norm(vector)), 1e-12)
-
-
 def cosine_of(score: float, similarity: str) -> float:
     """The cosine behind a `_score`, for unit vectors.
 

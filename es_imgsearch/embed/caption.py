@@ -30,9 +30,10 @@ from es_imgsearch.embed.model_folder import (
     split_pair,
 )
 from es_imgsearch.embed.text_encoders import FolderSentences, PackageSentences, Sentences
-from es_imgsearch.embed.weights import first_line, pick_device, quiet, unit, weights_hash
+from es_imgsearch.embed.weights import first_line, pick_device, quiet, weights_hash
 from es_imgsearch.errors import EncoderUnknown, ModelUnavailable
 from es_imgsearch.read.preparation import Preparation, fingerprint
+from es_imgsearch.records import unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

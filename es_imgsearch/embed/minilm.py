@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.embed.weights import unit
+from es_imgsearch.records import unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

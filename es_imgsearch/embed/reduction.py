@@ -31,6 +31,7 @@ from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors, 
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.errors import IndexConflict, UsageError
 from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.records import unit
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.int8]
@@ -108,9 +109,7 @@ class Reduction:
 
         What was cut away stays away; `reduce` gives back the very bytes.
         """
-        full = np.asarray(reduced, np.float32) @ self.matrix
-        found: Floats = full / np.linalg.norm(full, axis=1, keepdims=True)
-        return found
+        return unit(np.asarray(reduced, np.float32) @ self.matrix)
 
     def estimated(self, cosines: npt.ArrayLike, query: Floats) -> npt.NDArray[np.float64]:
         """Cosines of the full vectors, estimated from those of the bytes.
@@ -183,7 +182,7 @@ def fit(sample: npt.ArrayLike, dims_kept: int | None = None) -> Reduction:
             f" {_LEAST_SAMPLES_A_DIM * kept} at least, and better 1,000: give a larger --sample,"
             " or a smaller --dims-kept."
         )
-    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = unit(vectors)
     moments = vectors.T.astype(np.float64) @ vectors.astype(np.float64) / len(vectors)
     variances, directions = np.linalg.eigh(moments)
     matrix = np.ascontiguousarray(directions[:, ::-1][:, :kept].T, dtype=np.float32)
@@ -203,8 +202,8 @@ def fit(sample: npt.ArrayLike, dims_kept: int | None = None) -> Reduction:
 def _stretch(reduction: Reduction, vectors: Floats) -> float:
     """Least squares through the origin of full on reduced distances of near neighbours."""
     probes = vectors[:: max(1, len(vectors) // _PROBES)][:_PROBES]
-    reduced = _unit(reduction.reduce(vectors))
-    reduced_probes = _unit(reduction.reduce(probes))
+    reduced = unit(reduction.reduce(vectors))
+    reduced_probes = unit(reduction.reduce(probes))
     full = 1.0 - probes @ vectors.T
     # The probe itself comes first and says nothing.
     count = min(_NEIGHBOURS + 1, len(vectors))
@@ -215,12 +214,6 @@ def _stretch(reduction: Reduction, vectors: Floats) -> float:
     norm = float((given * given).sum())
     # All alike: there is nothing to stretch.
     return 1.0 if norm < _NOTHING else round(max(1.0, float((wanted * given).sum()) / norm), 6)
-
-
-def _unit(vectors: Bytes) -> Floats:
-    rows = vectors.astype(np.float32)
-    found: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _NOTHING)
-    return found
 
 
 def _little_endian(matrix: Floats) -> bytes:

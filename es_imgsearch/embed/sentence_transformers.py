@@ -28,9 +28,10 @@ from es_imgsearch.embed.model_folder import (
 from es_imgsearch.embed.runtime.network import Network, picture_examples
 from es_imgsearch.embed.runtime.plan import PICTURES
 from es_imgsearch.embed.runtime.text_model import TextModel
-from es_imgsearch.embed.weights import first_line, pick_device, quiet, unit, weights_hash
+from es_imgsearch.embed.weights import first_line, pick_device, quiet, weights_hash
 from es_imgsearch.errors import ModelUnavailable, TextUnsupported
 from es_imgsearch.read.preparation import Preparation, fingerprint
+from es_imgsearch.records import unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -35,9 +35,10 @@ import numpy as np
 from es_imgsearch.embed.minilm import DIMS, MiniLM
 from es_imgsearch.embed.runtime.network import Network, picture_examples
 from es_imgsearch.embed.runtime.plan import PICTURES
-from es_imgsearch.embed.weights import package_folder, unit, weights_hash
+from es_imgsearch.embed.weights import package_folder, weights_hash
 from es_imgsearch.errors import EncoderUnknown
 from es_imgsearch.read.preparation import Preparation, fingerprint
+from es_imgsearch.records import unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,9 @@ import numpy as np
 from es_imgsearch.embed.minilm import DIMS, MiniLM
 from es_imgsearch.embed.runtime.text_model import TextModel
 from es_imgsearch.embed.starter import sentences_folder
-from es_imgsearch.embed.weights import first_line, pick_device, quiet, unit
+from es_imgsearch.embed.weights import first_line, pick_device, quiet
 from es_imgsearch.errors import ModelUnavailable
+from es_imgsearch.records import unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -34,9 +34,10 @@ import numpy as np
 from es_imgsearch.embed.model_folder import default_models_dir, find_folder
 from es_imgsearch.embed.runtime.network import Network, picture_examples
 from es_imgsearch.embed.runtime.plan import PICTURES
-from es_imgsearch.embed.weights import first_line, unit, weights_hash
+from es_imgsearch.embed.weights import first_line, weights_hash
 from es_imgsearch.errors import EncoderUnknown, ModelUnavailable, TextUnsupported
 from es_imgsearch.read.preparation import Preparation, fingerprint
+from es_imgsearch.records import unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

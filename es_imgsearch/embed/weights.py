@@ -8,11 +8,12 @@ import warnings
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from es_imgsearch.errors import ModelUnavailable, SettingsError
+from es_imgsearch.records import unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,14 +104,6 @@ def pick_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"The device {device!r} cannot be used here: {error}.") from error
     return picked
-
-
-def unit(vectors: Any) -> Vectors:
-    """Rows of `vectors`, shape (n, dims), at length 1 as float32; zero rows stay zero."""
-    rows = np.asarray(vectors, dtype=np.float32)
-    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    scaled: Vectors = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return scaled
 
 
 def least_cosine(left: Vectors, right: Vectors) -> float:

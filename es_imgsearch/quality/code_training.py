@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +27,7 @@ from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
 from es_imgsearch.elastic.queries import vector_of
 from es_imgsearch.errors import FileInvalid, IndexConflict, UsageError
 from es_imgsearch.quality.labels import Labels, Places, vectors_of
+from es_imgsearch.records import iso_timestamp
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.generations import IndexInfo
@@ -103,7 +103,7 @@ def _trained(
         )
     store.check_serving()
     keep_coder(store, coder)
-    trained_at = datetime.now(tz=UTC).isoformat(timespec="seconds")
+    trained_at = iso_timestamp()
     entry = CodesEntry(coder.hash, coder.method, coder.bits, trained_at)
     described = [each.mapping for each in load_describers()]
     store.add_fields(replace(info, meta=replace(info.meta, codes=entry)), described)

@@ -11,7 +11,6 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,6 +33,7 @@ from es_imgsearch.quality.tune_queries import (
     timed_search,
     words_of,
 )
+from es_imgsearch.records import iso_timestamp
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.store import Store
@@ -182,7 +182,7 @@ def _tuned(
         pictures=pictures_stored,
         queries_tuned_on=len(halves[0]),
         queries_held_back=len(halves[1]),
-        tuned_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        tuned_at=iso_timestamp(),
     )
     store.check_serving()
     store.update_meta(lambda meta: _with_tuning(meta, tuning))

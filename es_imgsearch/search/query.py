@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from es_imgsearch.errors import ImageMissing, QueryPictureInvalid, ReadError, UsageError
 from es_imgsearch.read.decoding import decode
 from es_imgsearch.read.srgb import to_rgb
-from es_imgsearch.records import is_text
+from es_imgsearch.records import is_text, unit
 
 # A query picture, however it is given: upright, RGB, cut to a box.
 
@@ -228,7 +228,7 @@ def given_vector(query: Any, dims: int) -> Vector:
         )
     if query.dtype.kind not in "fiu" or not np.isfinite(query).all():
         raise UsageError("A vector to search for must be of finite numbers.")
-    return _unit(query.astype(np.float32), "The vector to search for has no direction.")
+    return _unit_or_refused(query.astype(np.float32), "The vector to search for has no direction.")
 
 
 def combined(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector:
@@ -239,15 +239,15 @@ def combined(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector:
     if len(vectors) == 1 and weights[0] > 0:
         return vectors[0]
     total: Vector = np.asarray(weights, dtype=np.float32) @ np.stack(vectors)
-    return _unit(total, "The negative queries cancel the positive ones: nothing is left.")
+    return _unit_or_refused(
+        total, "The negative queries cancel the positive ones: nothing is left."
+    )
 
 
-def _unit(vector: Vector, otherwise: str) -> Vector:
-    length = math.sqrt(float(vector @ vector))
-    if length < _NOTHING:
+def _unit_or_refused(vector: Vector, otherwise: str) -> Vector:
+    if float(np.linalg.norm(vector)) < _NOTHING:
         raise UsageError(otherwise)
-    found: Vector = vector / np.float32(length)
-    return found
+    return unit(vector)
 
 
 def _listed(asked: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from es_imgsearch.elastic.requests import Talk, Work, hits_in, search_request, v
 from es_imgsearch.embed.index_encoder import sealed_encoder
 from es_imgsearch.embed.protocol import query_vectors
 from es_imgsearch.errors import ImageMissing, TextUnsupported, UsageError
+from es_imgsearch.records import unit
 from es_imgsearch.search.query import (
     Box,
     StoredPicture,
@@ -139,7 +140,7 @@ class TermVectors:
                     key = key_of(image_id, fields[image_id])
                     vector, is_whole = yield Work(partial(reduced.whole, vector, key))
                     are_whole = are_whole and is_whole
-                vectors[part.name][n] = queries.unit(vector)
+                vectors[part.name][n] = unit(vector)
         return are_whole
 
     def _computed(

@@ -29,7 +29,7 @@ from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.files.columns import Origin
 from es_imgsearch.files.formats import Reader, open_reader
 from es_imgsearch.files.hdf5 import vector_rows
-from es_imgsearch.records import disk_path, image_id, stored_path
+from es_imgsearch.records import disk_path, image_id, stored_path, unit
 from es_imgsearch.settings import Settings
 
 Vector: TypeAlias = npt.NDArray[np.float32]
@@ -171,11 +171,8 @@ class Originals:
             return {}
         rows = self._rows(self._row_of[at[places]])
         lengths = np.linalg.norm(rows, axis=1)
-        return {
-            int(place): row / length
-            for place, row, length in zip(places, rows, lengths, strict=True)
-            if np.isfinite(length) and length > 0
-        }
+        usable = np.isfinite(lengths) & (lengths > 0)
+        return dict(zip(places[usable].tolist(), unit(rows[usable]), strict=True))
 
 
 class LazyOriginals:

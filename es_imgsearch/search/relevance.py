@@ -34,10 +34,11 @@ import orjson
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, background_body
 from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.meta_entries import Curve, curves_from_body
-from es_imgsearch.elastic.queries import unit_vector_of
+from es_imgsearch.elastic.queries import vector_of
 from es_imgsearch.elastic.requests import NDJSON, Talk, info_request, search_request
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexConflict, IndexMissing, StoreDenied
+from es_imgsearch.records import unit
 
 Floats = npt.NDArray[np.float32]
 
@@ -277,7 +278,7 @@ def _is_of(encoder: Mapping[str, Any], seal: Seal) -> bool:
 def _sampled(answer: Mapping[str, Any]) -> Sampled:
     hits = answer.get("hits", {}).get("hits", ())
     fields = [hit["fields"] for hit in hits]
-    rows = [unit_vector_of(each[VECTOR_FIELD]) for each in fields]
+    rows = [unit(vector_of(each[VECTOR_FIELD])) for each in fields]
     return Sampled(
         image_ids=[hit["_id"] for hit in hits],
         # Pictures that were imported may have none; their ids are hashes, too.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -18,6 +17,7 @@ from es_imgsearch.elastic.mapping import searches_alias, searches_body, template
 from es_imgsearch.elastic.requests import JSON, Request, Talk
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexMissing, StoreDenied, StoreError
+from es_imgsearch.records import iso_timestamp
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.query import StoredPicture, Term, is_vector
 from es_imgsearch.search.results import Asked
@@ -73,7 +73,7 @@ def search_document(asked: Asked, hits: Hits, duration_ms: float, host: str) -> 
     candidates, oversample = asked.info.meta.tuning.for_k(plan.k)
     words = " ".join(each.query for each in asked.terms if isinstance(each.query, str))
     document: dict[str, Any] = {
-        "searched_at": datetime.now(tz=UTC).isoformat(timespec="milliseconds"),
+        "searched_at": iso_timestamp(timespec="milliseconds"),
         "kind": _kind(asked.terms),
         "mode": plan.mode,
         "k": plan.k,

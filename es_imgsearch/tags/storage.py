@@ -12,7 +12,6 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from es_imgsearch.elastic.requests import Talk
 from es_imgsearch.elastic.store import Store, keep_beside, kept_beside
 from es_imgsearch.embed.protocol import query_vectors
 from es_imgsearch.errors import ImageMissing, IndexMissing, StoreDenied
+from es_imgsearch.records import iso_timestamp
 from es_imgsearch.search.relevance import Floats
 from es_imgsearch.tags.classifier import Head
 from es_imgsearch.tags.vocabulary import Vocabulary, default_vocabulary, parse_vocabulary
@@ -97,7 +97,7 @@ def forget_head(store: Store) -> bool:
 
 
 def _put(store: Store, name: str, body: Mapping[str, Any]) -> None:
-    document = {"stored_at": datetime.now(tz=UTC).isoformat(timespec="seconds"), "body": body}
+    document = {"stored_at": iso_timestamp(), "body": body}
     keep_beside(store, tags_alias(store.index), tags_body(), name, document)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from es_imgsearch.elastic.requests import converse
 from es_imgsearch.embed.index_encoder import writing_encoder
 from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.quality.labels import Labels, Places, vectors_of
+from es_imgsearch.records import iso_timestamp
 from es_imgsearch.search.relevance import Floats, background_of
 from es_imgsearch.tags.classifier import Head
 from es_imgsearch.tags.fitting import (
@@ -156,7 +156,7 @@ def _trained_head(
         reduction=meta.reduction.hash if meta.reduction else None,
         outputs=trained.outputs,
         pictures=len(given.vectors),
-        trained_at=datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        trained_at=iso_timestamp(),
         inverse_penalty=trained.inverse_penalty,
     )
     keep_head(store, head, given.labelled)

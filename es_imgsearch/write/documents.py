@@ -18,6 +18,7 @@ from es_imgsearch.records import (
     FileState,
     Picture,
     Region,
+    iso_timestamp,
     stored_path,
 )
 
@@ -43,7 +44,7 @@ def picture_document(
         **embedded.fields,
         "content_id": picture.content_id,
         **_state(picture.state),
-        "indexed_at": _iso(now),
+        "indexed_at": _date_field(now),
         # A clock set back between event and write would give a negative lag.
         "ingest_lag_ms": max(0, round((now - change.detected_at) * 1000)),
         **vector_fields(embedded),
@@ -72,7 +73,7 @@ def failure_document(change: Change, error: ReadError, state: FileState | None) 
     """What is kept of a file that could not be read; the store counts the attempts."""
     document: dict[str, Any] = {
         **_place(change),
-        "failed_at": _iso(time.time()),
+        "failed_at": _date_field(time.time()),
         "error_class": error.error_class,
         "message": error.message,
     }
@@ -97,13 +98,14 @@ def _state(state: FileState) -> dict[str, Any]:
     return {
         "size_bytes": state.size_bytes,
         "mtime_ns": state.mtime_ns,
-        "modified_at": _iso(state.mtime_ns / 1e9),
+        "modified_at": _date_field(state.mtime_ns / 1e9),
     }
 
 
-def _iso(seconds: float) -> str | None:
+def _date_field(seconds: float) -> str | None:
+    """Format seconds since 1970; None where no date field can hold them."""
     try:
-        return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds")
+        return iso_timestamp(datetime.fromtimestamp(seconds, tz=UTC), "milliseconds")
     except (OverflowError, ValueError, OSError):
         # A file system may hold times before the year 1 or after 9999.
         return None

@@ -18,11 +18,10 @@ from es_imgsearch.embed.minilm import MiniLM
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder
 from es_imgsearch.embed.registry import load_encoder, spec_of
 from es_imgsearch.embed.starter import sentences_folder
-from es_imgsearch.embed.weights import unit
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.read.preparation import Preparation
-from es_imgsearch.records import Root, image_id
+from es_imgsearch.records import Root, image_id, unit
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.store import Store

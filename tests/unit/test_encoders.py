@@ -34,7 +34,7 @@ from es_imgsearch.embed.minilm import MiniLM
 from es_imgsearch.embed.model_folder import ModelFolder, _not_needed
 from es_imgsearch.embed.protocol import Encoder, query_vectors, vectors_of
 from es_imgsearch.embed.registry import encoder_names, load_encoder, spec_of
-from es_imgsearch.embed.weights import pick_device, unit, weights_hash
+from es_imgsearch.embed.weights import pick_device, weights_hash
 from es_imgsearch.errors import (
     EmbedFailed,
     EncoderMismatch,
@@ -44,6 +44,7 @@ from es_imgsearch.errors import (
     TextUnsupported,
 )
 from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.records import unit
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import FakeEncoder
 

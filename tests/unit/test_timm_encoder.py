@@ -16,9 +16,9 @@ from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embed.registry import load_encoder
-from es_imgsearch.embed.weights import unit
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable, TextUnsupported
 from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.records import unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

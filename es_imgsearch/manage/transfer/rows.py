@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import posixpath
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,15 @@ from es_imgsearch.files.columns import (
     columns_of,
 )
 from es_imgsearch.manage.transfer.checks import Rows, checked_regions, checked_vectors
-from es_imgsearch.records import REGIONS_FIELD, Grid, Region, disk_path, image_id, stored_path
+from es_imgsearch.records import (
+    REGIONS_FIELD,
+    Grid,
+    Region,
+    disk_path,
+    image_id,
+    iso_timestamp,
+    stored_path,
+)
 from es_imgsearch.write.documents import TOP_FOLDER
 
 _INT64 = range(-(2**63), 2**63)
@@ -103,7 +110,7 @@ class RowPlan:
                 vectors[target] = self._vectors(target, given, reasons)
             else:
                 cells[target] = _converted(target, given, self._converter(target), reasons)
-        now = _iso(datetime.fromtimestamp(time.time(), tz=UTC))
+        now = iso_timestamp(timespec="milliseconds")
         good: list[Row] = []
         for n in range(count):
             if n in reasons:
@@ -248,7 +255,7 @@ def _flag(value: Any) -> bool:
 
 def _moment(value: Any) -> Any:
     if isinstance(value, (date, datetime)):
-        return _iso(value)
+        return _date_text(value)
     if isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
@@ -256,9 +263,9 @@ def _moment(value: Any) -> Any:
     raise ValueError(f"{type(value).__name__} instead of a date")
 
 
-def _iso(value: date) -> str:
+def _date_text(value: date) -> str:
     if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds")
+        return iso_timestamp(value, "milliseconds")
     return value.isoformat()
 
 
@@ -282,7 +289,7 @@ def _map(value: Any) -> Any:
 
 
 def _attribute(value: Any) -> Any:
-    return _iso(value) if isinstance(value, date) else _plain(value)
+    return _date_text(value) if isinstance(value, date) else _plain(value)
 
 
 def _plain(value: Any) -> Any:
