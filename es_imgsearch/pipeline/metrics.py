@@ -83,10 +83,14 @@ class _Server(ThreadingMixIn, WSGIServer):
         logger.debug("A request for metrics from %s failed.", client_address)
 
 
+class _ServerIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
 def _server_for(address: str) -> type[_Server]:
-    """One that listens to IPv6 where the address is of it."""
+    """Return a server class for the address's family, IPv4 or IPv6."""
     family = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][0]
-    return type(_Server.__name__, (_Server,), {"address_family": family})
+    return _ServerIPv6 if family == socket.AF_INET6 else _Server
 
 
 class _Quiet(WSGIRequestHandler):

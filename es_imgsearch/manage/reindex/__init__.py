@@ -70,7 +70,7 @@ def reindex(
         _check_unchanged(store, roles._replace(next=target.generation))
         return Migration(
             store, source, target, settings, building, max_missing_share, on_progress, note
-        )()
+        ).run()
 
 
 def go_back(
@@ -103,7 +103,7 @@ def go_back(
         )
         return Migration(
             store, source, target, as_sealed, building, max_missing_share, on_progress, note
-        )()
+        ).run()
 
 
 def drop_before(store: Store) -> str:

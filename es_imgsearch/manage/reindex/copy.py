@@ -134,8 +134,8 @@ class Carrier:
         if self._vectors is not None:
             self._vectors.close()
 
-    def __call__(self) -> Pass:
-        """One pass.  Raises what the store does; a `transient` error lets it be called again."""
+    def run_pass(self) -> Pass:
+        """Carry what differs, once.  After a `transient` error of the store, call it again."""
         # Before it is looked what was learned: what is recoded after that is newer than this.
         until = self._source.checkpoints()
         self._from, self._to = self._source.info(), self._target.info()

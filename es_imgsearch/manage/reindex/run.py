@@ -116,7 +116,7 @@ class Migration:
 
         return told
 
-    def __call__(self) -> Migrated:
+    def run(self) -> Migrated:
         try:
             return self._migrate()
         finally:
@@ -170,7 +170,7 @@ class Migration:
         return True
 
     def _pass(self) -> Pass:
-        done = persist(self._carrier, threading.Event(), Outage())
+        done = persist(self._carrier.run_pass, threading.Event(), Outage())
         self._passes.append(done)
         logger.debug("A pass carried %d and removed %d.", done.carried, done.removed)
         return done

@@ -115,9 +115,9 @@ def import_pictures(
         check_region_columns(path, reader, names, info, store.index, as_attributes=as_attributes)
         names = without_regions(path, reader, names, info, store.index, note)
         plan = _plan(path, reader, names, store, info, options)
-        run = _Import(store, path, reader, plan, info, options)
-        run.on_bad_row, run.on_progress, run.note = on_bad_row, on_progress, note
-        return run()
+        rows = _Import(store, path, reader, plan, info, options)
+        rows.on_bad_row, rows.on_progress, rows.note = on_bad_row, on_progress, note
+        return rows.run()
     finally:
         reader.close()
 
@@ -146,7 +146,7 @@ class _Import:
         self.on_progress: Callable[[Imported, int], None] = _ignore
         self.note: Callable[[str], None] = _ignore
 
-    def __call__(self) -> Imported:
+    def run(self) -> Imported:
         self._store.refresh()
         self._may_have_failures = self._store.count(failures=True) > 0
         sender = Sender(self._store, self._note_sent, as_ndjson=self._options.as_ndjson)
