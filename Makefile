@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup browser demo test lint docs bench soak up down kibana kibana-elsewhere es-up es-down
 
-PYTHON_SOURCES := es_imgsearch tests dev benchmarks docker
+PYTHON_SOURCES := es_imgsearch tests dev benchmarks docker docs
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,8 +26,11 @@ lint: setup  ## style, types and the order of imports
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-docs: setup  ## write docs/reference from the code
+docs:  ## write docs/reference from the code, then build the documentation as a site
+	@dev/setup docs
 	@.venv/bin/python dev/reference.py
+	@.venv/bin/sphinx-build --quiet --nitpicky --fail-on-warning docs docs/_build
+	@echo 'Documentation: docs/_build/index.html'
 
 bench: setup  ## run the benchmarks; each prints a table and writes JSON to benchmarks/results
 	@dev/setup bench

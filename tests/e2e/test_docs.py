@@ -1,4 +1,4 @@
-"""What the pages say is so: their code runs, their links lead somewhere, the reference is new."""
+"""The documentation is right: its code runs, links resolve, the reference is current."""
 
 from __future__ import annotations
 
@@ -49,6 +49,32 @@ def test_links_lead_to_files_that_are_there(page: Path):
     for link in links:
         if not link.startswith("http"):
             assert (page.parent / link).exists(), link
+
+
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_other_hosts(tmp_path: Path):
+    """Sphinx warns of links, anchors and pages that lead nowhere; `make docs` installs it."""
+    pytest.importorskip("sphinx", reason="dev/setup docs")
+    command = [sys.executable, "-m", "sphinx", "--nitpicky", "--fail-on-warning", "--quiet"]
+    done = subprocess.run(
+        [*command, "docs", str(tmp_path)], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    search_index = (tmp_path / "searchindex.js").read_text(encoding="utf-8")
+    for page in CHECKOUT.glob("docs/**/*.md"):
+        name = page.relative_to(CHECKOUT / "docs").with_suffix("")
+        assert (tmp_path / f"{name}.html").exists()
+        assert f'"{name}"' in search_index
+    for page in tmp_path.rglob("*.html"):
+        loaded = r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>"
+        assert re.findall(loaded, page.read_text(encoding="utf-8")) == []
+
+
+def test_every_file_that_contributing_names_exists():
+    page = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`([\w./-]+/(?:[\w.-]+)?|[\w-]+\.(?:md|toml|py|txt))`", page))
+    assert len(names) >= 30
+    missing = sorted(name for name in names if not (CHECKOUT / name).exists())
+    assert missing == []
 
 
 def test_the_python_of_the_readme_runs(
