@@ -42,7 +42,7 @@ COMPUTED = {
 }
 FIELDS = """\
 Each picture is one document in the index behind the alias (`images` by default). Mappings are
-`dynamic: strict`, and `_source` excludes the vectors.
+`dynamic: strict`, and `_source` excludes the embeddings.
 """
 REGIONS = """\
 | `regions` | nested, only with `init --regions`: `box` (x, y, width, height), and `embedding`, \
