@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -75,6 +76,24 @@ def test_every_file_that_contributing_names_exists():
     assert len(names) >= 30
     missing = sorted(name for name in names if not (CHECKOUT / name).exists())
     assert missing == []
+
+
+def test_every_file_that_a_page_names_exists():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"\b(?:tests|benchmarks|dev|docker)/[\w./-]+\w", text):
+            if name != "docker/.env":
+                assert (CHECKOUT / name).exists(), f"{page.name}: {name}"
+
+
+def test_every_import_and_dotted_name_in_the_pages_resolves():
+    entry_point_groups = {"es_imgsearch.encoders", "es_imgsearch.describers"}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for line in re.findall(r"^from es_imgsearch\S* import .*", text, flags=re.MULTILINE):
+            exec(line, {})
+        for name in set(re.findall(r"`(es_imgsearch(?:\.\w+)+)", text)) - entry_point_groups:
+            pkgutil.resolve_name(name)
 
 
 def test_the_python_of_the_readme_runs(
