@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 from es_imgsearch.embed.registry import load_encoder
-from es_imgsearch.embed.runtime.network import Movable
+from es_imgsearch.embed.runtime.network import HasNetworks
 from es_imgsearch.embed.runtime.onnx import Exports, exported
 
 
 def main(folder: Path) -> None:
     encoder = load_encoder("starter")
-    if not isinstance(encoder, Movable):
+    if not isinstance(encoder, HasNetworks):
         raise TypeError("starter says nothing of its networks")
     for network in encoder.networks:
         export = exported(Exports(folder), network, "float32", encoder.name)

@@ -1,4 +1,4 @@
-"""`encoder`: measure how this machine runs the encoder of an index."""
+"""`encoder`: measure how this machine runs the encoder of an index the fastest."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 @click.command(epilog=examples("encoder", "encoder --again --json"))
 @with_settings_options
-@click.option("--again", is_flag=True, help="Measure once more.")
+@click.option("--again", is_flag=True, help="Measure again, also if there is a stored result.")
 @json_option
 def encoder(settings: Settings, again: bool, as_json: bool) -> None:
-    """Find out how the index's encoder runs the fastest on this machine, and keep that.
+    """Measure how the index's encoder runs the fastest on this machine, and store that.
 
-    Exports it for ONNX Runtime, so that searches here need no torch, and times it.  `watch` and
-    `sync` do the same when they start; this is for machines that only search, and to measure
-    `--again`.
+    Exports it for ONNX Runtime, so that searches here need no torch, and times it in torch and in
+    ONNX Runtime for some seconds.  `watch` and `sync` use the stored result; without one they
+    choose by a rule.
     """
     from es_imgsearch.embed.index_encoder import sealed_encoder
-    from es_imgsearch.embed.runtime.select import run_for_pictures
+    from es_imgsearch.embed.runtime.select import measure_for_pictures
 
     found = sealed_encoder(open_store(settings).info(), settings.index, settings)
-    choice = run_for_pictures(found, settings, again=again)
+    choice = measure_for_pictures(found, settings, again=again)
     if as_json:
         print_json(
             {"encoder": found.name, "runs_here": None if choice is None else choice.to_dict()}

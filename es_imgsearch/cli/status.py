@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 def status(settings: Settings, as_json: bool) -> None:
     """Show what the index holds, who watches, how far it is, and whether deletions are paused.
 
-    Also how this machine runs the encoder, if that was measured here.
+    Also how this machine runs the encoder, if it embedded pictures here.
     """
-    from es_imgsearch.embed.runtime.benchmark import Choices
+    from es_imgsearch.embed.runtime.benchmark import StoredChoices
     from es_imgsearch.manage.status import index_status
 
     found = index_status(open_store(settings))
     seal = found["encoder"]
-    choice = Choices(settings).find(seal["revision"], seal["fingerprint"])
+    choice = StoredChoices(settings).find(seal["revision"], seal["fingerprint"])
     found["runs_here"] = None if choice is None else choice.to_dict()
     if as_json:
         print_json(found)
@@ -102,6 +102,8 @@ def _builder(builder: Mapping[str, Any] | None) -> str | None:
 
 
 def _print_root(name: str, root: Mapping[str, Any]) -> None:
+    from es_imgsearch.embed.runtime.plan import RuntimePlan
+
     print_line(
         f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"
         f" on {root['host']}"
@@ -120,6 +122,8 @@ def _print_root(name: str, root: Mapping[str, Any]) -> None:
             f"    compared in {compared['seconds']:.1f} s until {compared['ended_at']}:"
             f" {compared['new']} new, {compared['changed']} changed, {compared['lost']} gone"
         )
+    if plan := root["encoder_plan"]:
+        print_line(f"    embedded in {RuntimePlan(**plan)}")
     if lag := root["lag_ms"]:
         print_line(
             f"    searchable after {lag['p50'] / 1000:.1f} s (median) and"

@@ -24,7 +24,7 @@ from es_imgsearch.embed.in_process import EncoderHere, OneAtATime, Outputs, Pict
 from es_imgsearch.embed.protocol import Encoder, Pixels
 from es_imgsearch.embed.reduction import ReducedEncoder, Reduction
 from es_imgsearch.embed.registry import load_encoder, spec_of
-from es_imgsearch.embed.runtime.network import Movable
+from es_imgsearch.embed.runtime.network import HasNetworks
 from es_imgsearch.embed.runtime.select import run_for_pictures
 from es_imgsearch.errors import EncoderMismatch, EncodersFailed, ImgSearchError, SettingsError
 from es_imgsearch.read.workers import begin_child
@@ -178,7 +178,7 @@ class Recipe:
         if isinstance(encoder, ReducedEncoder):
             reduction = encoder.reduction
             encoder = encoder.whole
-        if not isinstance(encoder, Movable):
+        if not isinstance(encoder, HasNetworks):
             return None
         spec = settings.encoder or spec_of(encoder)
         return cls(encoder.name, spec, encoder.revision, settings, reduction)

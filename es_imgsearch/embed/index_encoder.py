@@ -124,9 +124,9 @@ def writing_encoder(
     *,
     alone: bool = False,
 ) -> Encoder:
-    """The index's encoder with vectors as the index stores them; runs as is the fastest here.
+    """Return the index's encoder, with vectors as the index stores them, ready for pictures.
 
-    It has its share of the cores, as one of `workers` processes, or all of them if it embeds
+    It uses its share of the cores, as one of `workers` processes, or all of them if it embeds
     `alone`.  Raises what `sealed_encoder` and `load_reduction` do.
     """
     encoder = sealed_encoder(info, store.index, settings, given)

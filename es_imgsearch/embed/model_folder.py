@@ -42,6 +42,15 @@ _SIGLIP: Final = "siglip"
 _SIGLIP_DIMS: Final = 768
 _SIGLIP_TOKENS: Final = 64
 
+_VIT_B_32: Final = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "patch_size": 32,
+    "image_size": 224,
+}
+
 # Numbers of PIL.Image.Resampling, as stored in an image processor's `resample`.
 _RESAMPLING: Final[dict[int, Literal["nearest", "lanczos", "bilinear", "bicubic"]]] = {
     0: "nearest",
@@ -86,6 +95,15 @@ class ModelFolder:
         """The first module whose class comes with the model (jina-clip's do); empty if none."""
         kinds = [str(module["type"]) for module in self._modules]
         return next((kind for kind in kinds if not kind.startswith(_OURS)), "")
+
+    @property
+    def architecture(self) -> str:
+        """The key of `backend.MEASURED` for the picture side; empty for all but CLIP's ViT-B/32."""
+        vision = self._config.get("vision_config") or {}
+        # Values left out of the file are those of ViT-B/32, transformers' defaults.
+        is_vit_b_32 = all(vision.get(name, value) == value for name, value in _VIT_B_32.items())
+        is_clip = self._config.get("model_type") == "clip"
+        return "clip-vit-b-32" if is_clip and is_vit_b_32 else ""
 
     @property
     def takes_text(self) -> bool:

@@ -128,6 +128,7 @@ class SentenceTransformersEncoder:
             load=self._picture_module,
             examples=lambda: picture_examples(self.preparation),
             device=device,
+            architecture=pictures.architecture,
             unload=self._unload,
         )
         self._text = TextModel(

@@ -97,6 +97,7 @@ class Starter:
             load=self._load_classifier,
             examples=lambda: picture_examples(PREPARATION),
             device=device,
+            architecture="efficientnet-lite0",
         )
 
     @cached_property

@@ -124,7 +124,7 @@ def _weights(full_name: str, config: Any, file: str, models_dir: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Preprocessing:
     """What is done to a picture: `preparation`, then ``(x / 255 - mean) / deviation``."""
 
     preparation: Preparation
@@ -132,7 +132,7 @@ class Recipe:
     deviation: tuple[float, ...]
 
     @classmethod
-    def of(cls, config: Any) -> Recipe:
+    def of(cls, config: Any) -> Preprocessing:
         """From timm's `PretrainedCfg`; ModelUnavailable where a `Preparation` cannot say it."""
         channels, height, width = config.input_size
         crops = config.crop_mode == "center" and height == width
@@ -182,7 +182,7 @@ class Timm:
         self._full_name = full_name
         self._weights = weights
         self._gives_logits = gives_logits
-        self._recipe = Recipe.of(config)
+        self._preprocessing = Preprocessing.of(config)
         self._network = Network(
             "pictures",
             identity=lambda: f"{self.revision} {self.fingerprint}",
@@ -200,7 +200,7 @@ class Timm:
     @property
     def preparation(self) -> Preparation:
         """The resizing and cropping that the weights were evaluated with."""
-        return self._recipe.preparation
+        return self._preprocessing.preparation
 
     @cached_property
     def revision(self) -> str:
@@ -214,9 +214,9 @@ class Timm:
             {
                 "architecture": self._config.architecture,
                 "output": "logits" if self._gives_logits else "pooled",
-                "preparation": self._recipe.preparation,
-                "mean": list(self._recipe.mean),
-                "deviation": list(self._recipe.deviation),
+                "preparation": self._preprocessing.preparation,
+                "mean": list(self._preprocessing.mean),
+                "deviation": list(self._preprocessing.deviation),
             }
         )
 
@@ -274,8 +274,8 @@ class Timm:
         return PictureNetwork(
             (model if self._gives_logits else _pooled(model)).eval(),
             rescale=1 / 255,
-            mean=self._recipe.mean,
-            deviation=self._recipe.deviation,
+            mean=self._preprocessing.mean,
+            deviation=self._preprocessing.deviation,
             channels_last=True,
         )
 

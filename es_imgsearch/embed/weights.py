@@ -1,9 +1,10 @@
-"""What every encoder does around its weights: find, identify, place, unit length."""
+"""Find and identify weights, look for devices, and bring vectors to unit length."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import platform
 import warnings
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
     from es_imgsearch.embed.protocol import Vectors
 
 
-# The vectors of an index may be made in torch and in ONNX Runtime, in float32 and in half
-# precision by turns, as long as those of one picture are as near as this.
+# Vectors of one index may come from torch and from ONNX Runtime, in float32 and in half precision:
+# those of one picture must have at least this cosine.
 LEAST_COSINE: Final = 0.999
 
 _SAMPLE: Final = 1 << 20
 
 
 def package_folder(module: str, distribution: str) -> Path:
-    """Folder of an installed package, without importing it.
+    """Return the folder of an installed package, without importing it.
 
     Raises ModelUnavailable with the name to install.
     """
@@ -45,11 +46,11 @@ def package_folder(module: str, distribution: str) -> Path:
 
 
 def weights_hash(files: Iterable[Path]) -> str:
-    """16 hexadecimal digits that change with the content of `files`, wherever they lie.
+    """Return 16 hexadecimal digits that change with the content of `files`, not their paths.
 
     Hashes the size and the first and last MiB of each file, in the order of size and content:
-    a few milliseconds for a model of gigabytes.  Training moves every tensor, so a sample of
-    2 MiB tells two sets of weights apart.  Raises ModelUnavailable where one cannot be read.
+    a few milliseconds for a model of gigabytes.  Training changes every tensor, so a sample of
+    2 MiB distinguishes two sets of weights.  Raises ModelUnavailable if a file cannot be read.
     """
     try:
         parts = sorted(_sample(file) for file in files)
@@ -72,14 +73,14 @@ def _sample(file: Path) -> bytes:
 
 
 def has_torch() -> bool:
-    """Whether torch is installed; without it, what was exported runs in ONNX Runtime."""
+    """Whether torch is installed; without it, exports run in ONNX Runtime."""
     return find_spec("torch") is not None
 
 
 def devices() -> list[str]:
-    """The kinds of devices that torch sees here, the likely fastest first; the last is ``cpu``.
+    """Return the kinds of devices that torch has here, GPUs first; the last is ``cpu``.
 
-    None where torch is not installed.
+    Empty if torch is not installed.
     """
     if not has_torch():
         return []
@@ -89,8 +90,29 @@ def devices() -> list[str]:
     return [*(name for name, is_here in found.items() if is_here), "cpu"]
 
 
+def cpu_model_and_flags() -> tuple[str, set[str]]:
+    """The processor's model and its features; no features if the system does not list them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), set()
+    pairs = (line.partition(":") for line in lines)
+    values = {key.strip(): value.strip() for key, _, value in pairs}
+    return values.get("model name", platform.machine()), set(values.get("flags", "").split())
+
+
+def gpu_models() -> list[str]:
+    """Models of the GPUs whose driver is loaded, without importing torch."""
+    return sorted(
+        line.partition(":")[2].strip()
+        for file in Path("/proc/driver/nvidia/gpus").glob("*/information")
+        for line in file.read_text("utf-8", "replace").splitlines()
+        if line.startswith("Model")
+    )
+
+
 def pick_device(device: str) -> torch.device:
-    """The torch device for `device`; ``auto`` is the first GPU that torch sees, else the CPU.
+    """Return the torch device for `device`; ``auto`` is the first GPU, else the CPU.
 
     Raises SettingsError for a device that torch does not know or does not have here.
     """
@@ -107,19 +129,19 @@ def pick_device(device: str) -> torch.device:
 
 
 def least_cosine(left: Vectors, right: Vectors) -> float:
-    """The least cosine between rows of the same number."""
+    """Return the lowest cosine between rows of the same number."""
     return float(np.sum(unit(left) * unit(right), axis=1).min())
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line without a full stop."""
+    """Return an error's message: one line, without a full stop."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' progress bars, load reports and warnings off standard error."""
+    """Keep transformers' progress bars, load reports and warnings off standard error."""
     from transformers.utils import logging as transformers_logging
 
     had_bars = transformers_logging.is_progress_bar_enabled()

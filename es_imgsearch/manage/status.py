@@ -23,9 +23,10 @@ def index_status(store: Store) -> dict[str, Any]:
     killed, or lost Elasticsearch.  `queue` is the number of files on their way when it last told
     (`seen_at`; every half a minute while it works), None without a living daemon.  `lag_ms` is
     the time from when a file was noticed (by an event or a comparison) until its document was
-    made, over the pictures of the last 24 hours.  `tune_again` is True once the index holds
-    `GROWN_TIMES` as many pictures as when it was tuned.  `codes` is None without binary codes;
-    `missing` says how many pictures have none.  `next` and `before` are the generations that
+    made, over the pictures of the last 24 hours.  `encoder_plan` is how the encoder ran when the
+    root was last compared, None for encoders of other packages.  `tune_again` is True once the
+    index holds `GROWN_TIMES` as many pictures as when it was tuned.  `codes` is None without binary
+    codes; `missing` says how many pictures have none.  `next` and `before` are the generations that
     `reindex` builds and keeps, None where there is none, and `builder` the process that is at it or
     was; everything else is told of the one that serves.
     """
@@ -42,6 +43,7 @@ def index_status(store: Store) -> dict[str, Any]:
             "deletions_paused": entry.get("deletions_paused"),
             **_daemon(entry.get("watched_by")),
             "last_reconcile": entry.get("last_reconcile"),
+            "encoder_plan": entry.get("encoder_plan"),
             **recent.get(name, {"last_indexed_at": None, "lag_ms": None}),
         }
         for name, entry in sorted(info.meta.roots.items())

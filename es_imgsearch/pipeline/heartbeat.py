@@ -27,9 +27,11 @@ _TELL_SECONDS = 30.0
 ALIVE_SECONDS = 300.0
 
 
-def note_passes(store: Store, passes: Mapping[str, Pass]) -> None:
-    """Enter what the last comparison of these roots found."""
-    store.update_meta(lambda meta: _with_entries(meta, _passes(passes)))
+def note_passes(
+    store: Store, passes: Mapping[str, Pass], encoder_plan: Mapping[str, Any] | None
+) -> None:
+    """Enter what the last comparison of these roots found, and how the encoder ran."""
+    store.update_meta(lambda meta: _with_entries(meta, _passes(passes, encoder_plan)))
 
 
 def is_alive(watched_by: Mapping[str, Any]) -> bool:
@@ -59,11 +61,13 @@ class Presence:
         *,
         queue: Callable[[], int],
         passes: Mapping[str, Pass],
+        encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         self._store = store
         self._roots = roots
         self._queue = queue
         self._passes = passes
+        self._encoder_plan = encoder_plan
         self._me = {"host": host, "process_id": os.getpid(), "since": _iso(_now())}
         self._told: Mapping[str, Any] | None = None
         self._told_at = _now()
@@ -102,13 +106,13 @@ class Presence:
 
     def _write(self) -> None:
         now = _now()
-        news = {"queue": self._queue(), **_passes(dict(self._passes))}
+        entries = _passes(dict(self._passes), self._encoder_plan())
+        news = {"queue": self._queue(), **entries}
         if news == self._told and now - self._told_at < timedelta(seconds=ALIVE_SECONDS):
             return
-        entries = _passes(dict(self._passes))
         mine = {**self._me, "queue": news["queue"], "seen_at": _iso(now)}
         for root in self._roots:
-            entries.setdefault(root.name, {})["watched_by"] = mine
+            entries[root.name] = {**entries.get(root.name, {}), "watched_by": mine}
         self._store.update_meta(lambda meta: _with_entries(meta, entries))
         self._told, self._told_at = news, now
 
@@ -126,8 +130,13 @@ class Presence:
         self._store.update_meta(left)
 
 
-def _passes(passes: Mapping[str, Pass]) -> dict[str, dict[str, Any]]:
-    return {name: {"last_reconcile": each.to_dict()} for name, each in passes.items()}
+def _passes(
+    passes: Mapping[str, Pass], encoder_plan: Mapping[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"last_reconcile": each.to_dict(), "encoder_plan": encoder_plan}
+        for name, each in passes.items()
+    }
 
 
 def _with_entries(meta: Meta, entries: Mapping[str, Mapping[str, Any]]) -> Meta:

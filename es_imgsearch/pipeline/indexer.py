@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from es_imgsearch.codes.apply import CodeFollower
 from es_imgsearch.codes.coder import Coder
@@ -17,6 +18,7 @@ from es_imgsearch.describe.registry import chosen_describers
 from es_imgsearch.elastic.retry import Outage, Stopped, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.embed.runtime.select import plan_of
 from es_imgsearch.errors import ImgSearchError, StoreBusy
 from es_imgsearch.pipeline.heartbeat import Presence, note_passes
 from es_imgsearch.pipeline.jobs import Counts, Pass
@@ -70,6 +72,7 @@ class Indexer:
         self.passes: dict[str, Pass] = {}
         self.found = 0
         self._store = store
+        self._encoder = encoder
         self._settings = settings
         self._unknown_told: set[tuple[str, str]] = set()
         self._gone = {
@@ -247,7 +250,7 @@ class Indexer:
     def note_passes(self) -> None:
         """Enter what the last comparisons found, for `status`."""
         try:
-            note_passes(self._store, self.passes)
+            note_passes(self._store, self.passes, self.encoder_plan())
         except ImgSearchError as error:
             logger.warning("What was compared is not told to `status`: %s", error)
 
@@ -273,7 +276,12 @@ class Indexer:
             self._settings.host,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
             passes=self.passes,
+            encoder_plan=self.encoder_plan,
         )
+
+    def encoder_plan(self) -> Mapping[str, Any] | None:
+        """How the encoder runs on this machine; None if it runs in its own way."""
+        return plan_of(self._encoder)
 
     def summary(self) -> str:
         counts = self.counts

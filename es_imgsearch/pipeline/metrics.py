@@ -57,6 +57,13 @@ class _Collector:
         for root in self._indexer.roots:
             paused.add_metric([root.name], float(root.name in self._indexer.paused))
         yield paused
+        if plan := self._indexer.encoder_plan():
+            labels = ("backend", "device", "dtype")
+            info = GaugeMetricFamily(
+                f"{_PREFIX}_encoder_info", "1, labelled by how the encoder runs", labels=labels
+            )
+            info.add_metric([plan[label] for label in labels], 1.0)
+            yield info
 
 
 def health(indexer: Indexer) -> tuple[bool, Mapping[str, Any]]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 from tiny_models import make_clip_pair, make_siglip
 
+from es_imgsearch.embed.model_folder import ModelFolder
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime import benchmark as measurement
 from es_imgsearch.embed.runtime import onnx as exporting
 from es_imgsearch.embed.runtime.benchmark import (
-    Choices,
-    Machine,
+    StoredChoices,
     Timing,
     batch_sizes,
     candidates,
@@ -35,8 +35,16 @@ from es_imgsearch.embed.runtime.benchmark import (
 )
 from es_imgsearch.embed.runtime.network import Network, batch_size, sample_pictures
 from es_imgsearch.embed.runtime.onnx import NETWORK, REPORT, Exports
-from es_imgsearch.embed.runtime.plan import Plan, Wanted
-from es_imgsearch.embed.runtime.select import run_for_pictures, run_for_queries
+from es_imgsearch.embed.runtime.plan import RuntimeOptions, RuntimePlan
+from es_imgsearch.embed.runtime.select import (
+    MEASURED,
+    Hardware,
+    choose_plan,
+    measure_for_pictures,
+    plan_of,
+    run_for_pictures,
+    run_for_queries,
+)
 from es_imgsearch.embed.runtime.torch import PictureNetwork, TorchRunner
 from es_imgsearch.embed.weights import least_cosine
 from es_imgsearch.errors import EncodersFailed, SettingsError
@@ -46,10 +54,9 @@ from es_imgsearch.testing import FakeEncoder
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 TEXTS = ["a cat", "Ein Hund läuft über die Straße.", "", "Cat Dog", "a cat " * 100]
 
-ONNX = Plan("onnx", "cpu", "float32", 2, 4)
-TORCH = Plan("torch", "cpu", "float32", 2, 4)
-HALF = Plan("torch", "cpu", "bfloat16", 2, 4)
-ONE_CORE = Machine(cores=1)
+ONNX = RuntimePlan("onnx", "cpu", "float32", 2, 4)
+TORCH = RuntimePlan("torch", "cpu", "float32", 2, 4)
+HALF = RuntimePlan("torch", "cpu", "bfloat16", 2, 4)
 
 pytestmark = pytest.mark.usefixtures("no_hub")
 
@@ -75,7 +82,7 @@ pytestmark = pytest.mark.usefixtures("no_hub")
     ],
 )
 def test_the_fastest_is_chosen_of_those_with_the_same_vectors(
-    timings: list[Timing], chosen: Plan
+    timings: list[Timing], chosen: RuntimePlan
 ) -> None:
     assert choose(timings, cores=2).plan == chosen
 
@@ -105,59 +112,151 @@ def test_what_leaves_reading_its_share_is_the_fastest(cores: int, threads: int) 
 
 
 @pytest.mark.parametrize(
-    ("machine", "wanted", "has_export", "expected"),
+    ("cores", "devices", "options", "has_export", "expected"),
     [
-        (ONE_CORE, Wanted(), True, ["onnx cpu float32 1", "torch cpu float32 1"]),
-        (Machine(cores=2), Wanted(backend="onnx"), True,
+        (1, "cpu", RuntimeOptions(), True, ["onnx cpu float32 1", "torch cpu float32 1"]),
+        (2, "cpu", RuntimeOptions(backend="onnx"), True,
          ["onnx cpu float32 1", "onnx cpu float32 2"]),
-        (ONE_CORE, Wanted(), False, ["torch cpu float32 1"]),
-        (ONE_CORE, Wanted(backend="torch"), True, ["torch cpu float32 1"]),
-        (ONE_CORE, Wanted(backend="onnx"), True, ["onnx cpu float32 1"]),
-        # Not to be had: torch does it.
-        (ONE_CORE, Wanted(backend="onnx"), False, ["torch cpu float32 1"]),
-        (ONE_CORE, Wanted(dtype="int8"), True, ["onnx cpu int8 1"]),
-        (ONE_CORE, Wanted(dtype="int8"), False, ["torch cpu float32 1"]),
-        (ONE_CORE, Wanted(dtype="bfloat16"), True, ["torch cpu bfloat16 1"]),
-        (ONE_CORE, Wanted(threads=3), True, ["onnx cpu float32 3", "torch cpu float32 3"]),
-        (
-            Machine(cores=8, has_fast_bfloat16=True),
-            Wanted(),
-            True,
-            ["onnx cpu float32 4", "onnx cpu float32 8", "torch cpu float32 4",
-             "torch cpu float32 8", "torch cpu bfloat16 4", "torch cpu bfloat16 8"],
-        ),
-        (
-            Machine(cores=1, devices=("cuda", "cpu")),
-            Wanted(),
-            True,
-            ["onnx cpu float32 1", "torch cuda float32 1", "torch cuda float16 1",
-             "torch cpu float32 1"],
-        ),
-        (
-            Machine(cores=1, devices=("cuda", "cpu")),
-            Wanted(device="cuda"),
-            True,
-            ["torch cuda float32 1", "torch cuda float16 1"],
-        ),
-        (Machine(cores=1, devices=("mps", "cpu")), Wanted(device="cpu", backend="torch"), True,
+        (1, "cpu", RuntimeOptions(), False, ["torch cpu float32 1"]),
+        (1, "cpu", RuntimeOptions(backend="torch"), True, ["torch cpu float32 1"]),
+        (1, "cpu", RuntimeOptions(backend="onnx"), True, ["onnx cpu float32 1"]),
+        # There is none: torch does it.
+        (1, "cpu", RuntimeOptions(backend="onnx"), False, ["torch cpu float32 1"]),
+        (1, "cpu", RuntimeOptions(dtype="int8"), True, ["onnx cpu int8 1"]),
+        (1, "cpu", RuntimeOptions(dtype="int8"), False, ["torch cpu float32 1"]),
+        (1, "cpu", RuntimeOptions(dtype="bfloat16"), True, ["torch cpu bfloat16 1"]),
+        (1, "cpu", RuntimeOptions(threads=3), True, ["onnx cpu float32 3", "torch cpu float32 3"]),
+        (1, "cuda cpu", RuntimeOptions(), True,
+         ["onnx cpu float32 1", "torch cuda float32 1", "torch cuda float16 1",
+          "torch cpu float32 1"]),
+        (1, "cuda cpu", RuntimeOptions(device="cuda"), True,
+         ["torch cuda float32 1", "torch cuda float16 1"]),
+        (1, "mps cpu", RuntimeOptions(device="cpu", backend="torch"), True,
          ["torch cpu float32 1"]),
+        # Without torch.
+        (1, "", RuntimeOptions(), True, ["onnx cpu float32 1"]),
+        (1, "", RuntimeOptions(), False, []),
     ],
 )  # fmt: skip
 def test_what_is_worth_measuring(
-    machine: Machine, wanted: Wanted, has_export: bool, expected: list[str]
+    cores: int, devices: str, options: RuntimeOptions, has_export: bool, expected: list[str]
 ) -> None:
-    plans = candidates(wanted, machine, has_export=has_export)
-    told = [f"{each.backend} {each.device} {each.dtype} {each.threads}" for each in plans]
-    assert told == expected
+    plans = candidates(options, cores, devices.split(), has_export=has_export)
+    found = [f"{each.backend} {each.device} {each.dtype} {each.threads}" for each in plans]
+    assert found == expected
+
+
+def test_bfloat16_is_measured_only_on_a_cpu_that_has_it() -> None:
+    plans = candidates(RuntimeOptions(), 8, ["cpu"], has_fast_bfloat16=True, has_export=True)
+    assert [f"{each.backend} {each.dtype} {each.threads}" for each in plans] == [
+        "onnx float32 4", "onnx float32 8", "torch float32 4",
+        "torch float32 8", "torch bfloat16 4", "torch bfloat16 8",
+    ]  # fmt: skip
+
+
+# --- the rule ---------------------------------------------------------------------------------
+
+CPU = Hardware(cores=4)
+AMX = Hardware(cores=4, has_amx_bfloat16=True)
+GPU = Hardware(cores=4, gpu="cuda", has_amx_bfloat16=True)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "architecture", "expected"),
+    [
+        (CPU, "", "onnx cpu float32 4 8"),
+        (CPU, "clip-vit-b-32", "onnx cpu float32 4 8"),
+        # Takes less CPU than reading, which gets the other half of the cores.
+        (CPU, "efficientnet-lite0", "onnx cpu float32 2 8"),
+        (replace(CPU, cores=1), "efficientnet-lite0", "onnx cpu float32 1 8"),
+        (AMX, "clip-vit-b-32", "torch cpu bfloat16 4 8"),
+        # Not listed, or listed with vectors that differ.
+        (AMX, "", "onnx cpu float32 4 8"),
+        (AMX, "efficientnet-lite0", "onnx cpu float32 2 8"),
+        (GPU, "clip-vit-b-32", "torch cuda float16 4 64"),
+        (GPU, "", "torch cuda float32 4 64"),
+        (replace(GPU, gpu="mps"), "efficientnet-lite0", "torch mps float16 2 64"),
+        (replace(AMX, has_torch=False), "clip-vit-b-32", "onnx cpu float32 4 8"),
+    ],
+)
+def test_the_rule_by_hardware_and_architecture(
+    hardware: Hardware, architecture: str, expected: str
+) -> None:
+    plan = choose_plan(RuntimeOptions(), hardware, architecture, has_export=True)
+    assert words(plan) == expected
+
+
+@pytest.mark.parametrize(
+    ("hardware", "options", "has_export", "expected"),
+    [
+        (CPU, RuntimeOptions(), False, "torch cpu float32 4 8"),
+        (CPU, RuntimeOptions(backend="torch"), True, "torch cpu float32 4 8"),
+        (AMX, RuntimeOptions(backend="torch"), True, "torch cpu bfloat16 4 8"),
+        (AMX, RuntimeOptions(backend="onnx"), True, "onnx cpu float32 4 8"),
+        (AMX, RuntimeOptions(dtype="float32"), True, "onnx cpu float32 4 8"),
+        (CPU, RuntimeOptions(dtype="bfloat16"), True, "torch cpu bfloat16 4 8"),
+        (AMX, RuntimeOptions(dtype="int8"), True, "onnx cpu int8 4 8"),
+        (CPU, RuntimeOptions(dtype="int8"), False, "torch cpu float32 4 8"),
+        (GPU, RuntimeOptions(backend="onnx"), True, "onnx cpu float32 4 8"),
+        (GPU, RuntimeOptions(device="cpu"), True, "torch cpu bfloat16 4 8"),
+        (GPU, RuntimeOptions(dtype="int8"), True, "onnx cpu int8 4 8"),
+        (GPU, RuntimeOptions(dtype="float32"), True, "torch cuda float32 4 64"),
+        (CPU, RuntimeOptions(device="cuda:1"), True, "torch cuda:1 float16 4 64"),
+        (CPU, RuntimeOptions(threads=3, batch_size=5), True, "onnx cpu float32 3 5"),
+        (replace(CPU, has_torch=False), RuntimeOptions(), False, "None"),
+        (replace(CPU, has_torch=False), RuntimeOptions(backend="torch"), True, "None"),
+    ],
+)
+def test_settings_override_the_rule(
+    hardware: Hardware, options: RuntimeOptions, has_export: bool, expected: str
+) -> None:
+    plan = choose_plan(options, hardware, "clip-vit-b-32", has_export=has_export)
+    assert words(plan) == expected
+
+
+def words(plan: RuntimePlan | None) -> str:
+    if plan is None:
+        return "None"
+    return f"{plan.backend} {plan.device} {plan.dtype} {plan.threads} {plan.batch_size}"
+
+
+def test_starter_keeps_its_vectors_in_the_listed_precision() -> None:
+    """The table's figures, measured again on the synthetic pictures."""
+    (network,) = load_encoder("starter", device="cpu").networks  # type: ignore[attr-defined]
+    listed = MEASURED[network.architecture]
+    module, inputs = network.load(), network.examples()[0]
+    whole = TorchRunner(module, "cpu")(inputs)
+    for dtype in ("bfloat16", "float16"):
+        cosine = least_cosine(TorchRunner(module, "cpu", dtype)(inputs), whole)
+        assert cosine >= getattr(listed, dtype) - 1e-3
+        assert (cosine >= 0.999) == (getattr(listed, dtype) >= 0.999)
+
+
+@pytest.mark.parametrize(
+    ("vision", "expected"),
+    [
+        ({}, "clip-vit-b-32"),
+        ({"patch_size": 32, "num_hidden_layers": 12}, "clip-vit-b-32"),
+        ({"patch_size": 16}, ""),
+        ({"hidden_size": 1024}, ""),
+    ],
+)
+def test_the_architecture_is_read_from_the_configuration(
+    vision: dict[str, int], expected: str, tmp_path: Path
+) -> None:
+    for model_type in ("clip", "siglip"):
+        config = {"model_type": model_type, "vision_config": vision}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert ModelFolder(tmp_path).architecture == (expected if model_type == "clip" else "")
 
 
 def test_batches_that_take_long_are_not_tried() -> None:
-    assert batch_sizes(Wanted(), Timing(ONNX, 18.0)) == [4, 8]
-    assert batch_sizes(Wanted(), Timing(ONNX, 1.0)) == [4]
-    assert batch_sizes(Wanted(), Timing(ONNX, 500.0)) == [4, 8, 16, 32]
+    assert batch_sizes(RuntimeOptions(), Timing(ONNX, 18.0)) == [4, 8]
+    assert batch_sizes(RuntimeOptions(), Timing(ONNX, 1.0)) == [4]
+    assert batch_sizes(RuntimeOptions(), Timing(ONNX, 500.0)) == [4, 8, 16, 32]
     on_gpu = Timing(replace(TORCH, device="cuda"), 2000.0)
-    assert batch_sizes(Wanted(), on_gpu) == [16, 32, 64, 128]
-    assert batch_sizes(Wanted(batch_size=5), on_gpu) == [5]
+    assert batch_sizes(RuntimeOptions(), on_gpu) == [16, 32, 64, 128]
+    assert batch_sizes(RuntimeOptions(batch_size=5), on_gpu) == [5]
 
 
 def test_what_was_chosen_is_told_with_what_was_slower() -> None:
@@ -180,7 +279,7 @@ def test_what_was_chosen_is_told_with_what_was_slower() -> None:
 )
 def test_settings_that_contradict_each_other(given: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="leave one of the two out") as told:
-        Wanted.of(load_settings(given, environment={}))
+        RuntimeOptions.of(load_settings(given, environment={}))
     assert all(value in str(told.value) for value in given.values())
 
 
@@ -383,49 +482,114 @@ def test_a_damaged_export_is_told_and_torch_runs(
 # --- what was chosen is kept ------------------------------------------------------------------
 
 
-def test_a_choice_is_measured_once(
+def test_a_start_measures_nothing(
     models_dir: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "es_imgsearch")
+    monkeypatch.setattr(measurement, "measure", lambda *_, **__: pytest.fail("measured"))
     encoder = load_encoder("clip", models_dir=models_dir)
     settings = settings_with(cache)
-    first = run_for_pictures(encoder, settings)
+    choice = run_for_pictures(encoder, settings)
+    assert choice is not None
+    assert choice.plan.backend == "onnx"
+    assert choice.pictures_per_second is None
+    assert f"clip runs in {choice.why}" in caplog.text
+    # What ran is recorded.
+    assert StoredChoices(settings).find(encoder.revision, encoder.fingerprint) == choice
+    assert StoredChoices(settings).find("another", encoder.fingerprint) is None
+    # Without an export, or by other settings, the rule chooses again.
+    torch_only = run_for_pictures(encoder, settings_with(cache, backend="torch"))
+    assert torch_only is not None
+    assert torch_only.plan.backend == "torch"
+    # Each of several processes has its share of the cores.
+    shared = run_for_pictures(encoder, settings_with(cache, workers=available_cores() + 1))
+    assert shared is not None
+    assert shared.plan.threads == 1
+
+
+def test_a_measurement_is_stored_and_used(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_encoder("clip", models_dir=models_dir)
+    settings = settings_with(tmp_path)
+    assert run_for_pictures(encoder, settings) is not None
+    first = measure_for_pictures(encoder, settings)
     assert first is not None
-    assert f"clip runs in {first.why}" in caplog.text
+    assert first.pictures_per_second
     assert "torch float32 on cpu" in first.why
-    assert Choices(settings).find(encoder.revision, encoder.fingerprint) == first
-    assert Choices(settings).find("another", encoder.fingerprint) is None
+    assert StoredChoices(settings).find(encoder.revision, encoder.fingerprint) == first
 
     def measured(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(measurement, "measure", measured)
     assert run_for_pictures(encoder, settings) == first
+    assert measure_for_pictures(encoder, settings) == first
+    with pytest.raises(ZeroDivisionError):
+        measure_for_pictures(encoder, settings, again=True)
     for given in ({"batch_size": 3}, {"threads": 1}, {"backend": "torch"}):
+        by_rule = run_for_pictures(encoder, settings_with(tmp_path, **given))
+        assert by_rule is not None
+        assert by_rule.pictures_per_second is None
         with pytest.raises(ZeroDivisionError):
-            run_for_pictures(encoder, settings_with(cache, **given))
-    with pytest.raises(ZeroDivisionError):
-        run_for_pictures(encoder, settings, again=True)
-    # Each of several processes has its share of the cores, wherever that is asked for.
-    shared = settings_with(cache, workers=available_cores() + 1)
-    assert Choices(shared).wanted.threads == 1
-    with pytest.raises(ZeroDivisionError):
-        run_for_pictures(encoder, shared)
-    Choices(shared).keep(encoder.revision, encoder.fingerprint, first)
-    assert run_for_pictures(encoder, shared) == first
-    for file in (cache / "choices").iterdir():
+            measure_for_pictures(encoder, settings_with(tmp_path, **given))
+    # A stored plan takes precedence over the rule, if it can run.
+    other = replace(first, plan=replace(TORCH, threads=1, batch_size=2))
+    StoredChoices(settings).record(encoder.revision, encoder.fingerprint, other)
+    assert run_for_pictures(encoder, settings) == other
+    assert plan_of(encoder) == asdict(other.plan)
+    # A damaged file is no measurement.
+    for file in (tmp_path / "choices").iterdir():
         file.write_text(json.dumps({"plan": {}}))
-    with pytest.raises(ZeroDivisionError):
-        run_for_pictures(encoder, settings)
+    again = run_for_pictures(encoder, settings)
+    assert again is not None
+    assert again.pictures_per_second is None
 
 
-def test_settings_override_what_is_measured(models_dir: Path, cache: Path) -> None:
+def test_a_measured_plan_without_its_export_is_not_used(models_dir: Path, tmp_path: Path) -> None:
+    encoder = load_encoder("starter")
+    settings = settings_with(tmp_path)
+    first = run_for_pictures(encoder, settings)
+    assert first is not None
+    stored = replace(first, pictures_per_second=1.0)
+    StoredChoices(settings).record(encoder.revision, encoder.fingerprint, stored)
+    assert run_for_pictures(encoder, settings) == stored
+    (folder,) = (tmp_path / "onnx").iterdir()
+    shutil.rmtree(folder)
+    folder.with_suffix(".impossible").write_text(" ".join(exporting._versions()))
+    by_rule = run_for_pictures(encoder, settings)
+    assert by_rule is not None
+    assert by_rule.plan.backend == "torch"
+
+
+def test_what_fails_with_the_first_picture_runs_in_torch(caplog: pytest.LogCaptureFixture) -> None:
+    network = network_of(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4, 4), torch.nn.Flatten()))
+
+    def no_such_operation(inputs: object) -> Any:
+        raise NotImplementedError("no such operation on this GPU")
+
+    network.use(replace(TORCH, device="mps", dtype="float16"), lambda: no_such_operation)
+    inputs = {"pictures": sample_pictures(3, 16, 16)}
+    expected = TorchRunner(network.load(), "cpu")(inputs)
+    assert least_cosine(network.rows(inputs), expected) > 0.9
+    assert "(no such operation on this GPU); torch runs instead" in caplog.text
+    # What is recorded is what ran.
+    assert network.plan == replace(TORCH, batch_size=network.batch_size)
+
+
+def test_set_precision_and_threads_are_used(models_dir: Path, cache: Path) -> None:
     encoder = load_encoder("clip", models_dir=models_dir)
     settings = settings_with(cache, backend="torch", threads=1, batch_size=3, dtype="bfloat16")
+    measured = measure_for_pictures(encoder, settings)
+    assert measured is not None
+    assert measured.plan == RuntimePlan("torch", "cpu", "bfloat16", 1, 3)
+    assert 0.99 < measured.cosine < 1
+    shutil.rmtree(cache / "choices")
     choice = run_for_pictures(encoder, settings)
     assert choice is not None
-    assert choice.plan == Plan("torch", "cpu", "bfloat16", 1, 3)
-    assert 0.99 < choice.cosine < 1
+    assert choice.plan == measured.plan
+    # Measured of no such architecture.
+    assert choice.cosine is None
     before = torch.get_num_threads()
     vectors = encoder.embed_images(sample_pictures(4, 64, 64))
     assert torch.get_num_threads() == 1
@@ -440,15 +604,18 @@ def test_a_cache_that_cannot_be_written_is_told(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     encoder = load_encoder("clip", models_dir=models_dir, device="cpu")
-    choice = run_for_pictures(encoder, settings_with(tmp_path / "file" / "cache"))
+    settings = settings_with(tmp_path / "file" / "cache")
+    choice = run_for_pictures(encoder, settings)
     assert choice is not None
     assert choice.plan.backend == "torch"
-    assert "measured again at every start" in caplog.text
+    assert "not stored" not in caplog.text
+    assert measure_for_pictures(encoder, settings) is not None
+    assert "The measurement is not stored" in caplog.text
     assert encoder.embed_images(sample_pictures(1, 64, 64)).shape == (1, 16)
 
 
 def test_a_way_that_does_not_work_here_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    def runner(plan: Plan) -> Any:
+    def runner(plan: RuntimePlan) -> Any:
         if plan.backend == "onnx":
             raise RuntimeError("no such operation")
         return lambda inputs: inputs["pictures"].reshape(len(inputs["pictures"]), -1)[:, :8] + 1.0
@@ -456,11 +623,13 @@ def test_a_way_that_does_not_work_here_is_left_out(caplog: pytest.LogCaptureFixt
     def pictures(count: int) -> Any:
         return {"pictures": sample_pictures(count, 8, 8)}
 
-    chosen, _ = measurement.measure(Wanted(batch_size=4), [ONNX, TORCH], pictures, runner, cores=2)
+    chosen, _ = measurement.measure(
+        RuntimeOptions(batch_size=4), [ONNX, TORCH], pictures, runner, cores=2
+    )
     assert chosen.plan == TORCH
     assert "does not run in ONNX Runtime (float32, cpu" in caplog.text
     with pytest.raises(EncodersFailed, match=r"none of the ways .*\(no such operation\)"):
-        measurement.measure(Wanted(), [ONNX], pictures, runner, cores=2)
+        measurement.measure(RuntimeOptions(), [ONNX], pictures, runner, cores=2)
 
 
 def test_encoders_of_others_run_as_they_like(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Which way of running a network is the fastest here: a second or two of trying, then a choice.
+"""Benchmark the ways to run a network on this machine and choose the fastest.
 
-`candidates`, `choose` and `describe` are pure; `measure` runs the network.  The fastest is the
-one with which the whole pipeline is the fastest, where reading takes its share of the cores.
+`candidates`, `choose` and `describe` are pure; `measure` runs the network for a few seconds.  The
+fastest plan is the one with which the whole pipeline is the fastest, where reading takes its share
+of the cores.
 """
 
 from __future__ import annotations
@@ -10,72 +11,83 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from es_imgsearch.embed.runtime.network import sample_pictures, torch_missing, torch_runner
 from es_imgsearch.embed.runtime.onnx import default_cache_dir
-from es_imgsearch.embed.runtime.plan import Dtype, Plan, Wanted
-from es_imgsearch.embed.weights import LEAST_COSINE, first_line, least_cosine
+from es_imgsearch.embed.runtime.plan import (
+    PICTURES,
+    Dtype,
+    RuntimeChoice,
+    RuntimeOptions,
+    RuntimePlan,
+)
+from es_imgsearch.embed.weights import (
+    LEAST_COSINE,
+    cpu_model_and_flags,
+    devices,
+    first_line,
+    gpu_models,
+    least_cosine,
+)
 from es_imgsearch.errors import EncodersFailed, ImgSearchError
 from es_imgsearch.settings import available_cores, changed_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import torch
+
     from es_imgsearch.embed.protocol import Vectors
+    from es_imgsearch.embed.runtime.network import Network
+    from es_imgsearch.embed.runtime.onnx import Export
     from es_imgsearch.embed.runtime.plan import Inputs, Runner
+    from es_imgsearch.read.preparation import Preparation
     from es_imgsearch.settings import Settings
 
 
 logger = logging.getLogger(__name__)
 
-# What is slower by less than this is not slower: one run to the next differs as much.
+# A plan slower by less than 5 % counts as equal: one run differs from the next by as much.
 _TIE: Final = 0.95
 
-# Pictures at once while backends are compared; enough to fill a GPU's or a CPU's units.
+# Pictures of one forward pass while plans are compared, and the batches tried for the fastest.
 _FIRST_BATCH: Final = 4
 _BATCHES: Final = {"cpu": (4, 8, 16, 32), "gpu": (16, 32, 64, 128)}
-# Of one candidate; a forward pass is timed at least three times, after one that is not.
+# Time for one candidate, after a pass that is not timed.
 _SECONDS: Final = 0.4
 _LEAST_PASSES: Final = 3
-# A batch that takes longer than this is not tried: it would hold up pictures and gain nothing.
+# A longer batch is not tried: it would delay pictures and gain nothing.
 _LONGEST_BATCH_SECONDS: Final = 0.5
 
-# CPU that reading takes of the same cores for each picture, at the least: 11.6 ms for files of
-# 500 x 375 with all describers but OCR, 57 ms for a JPEG of 12 megapixels
-# (benchmarks/pipeline_speed.py).
+# CPU that reading takes for each picture, at the least: 11.6 ms for files of 500 x 375 with all
+# describers but OCR, 57 ms for a JPEG of 12 megapixels (benchmarks/pipeline_speed.py).
 _READ_CPU_SECONDS: Final = 0.012
 
-# With these a CPU may be faster in bfloat16 than in float32; without them it is slower.
+# Without one of these a CPU is slower in bfloat16 than in float32.
 _FAST_BFLOAT16: Final = {"amx_bf16", "avx512_bf16"}
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """What the speed of a network depends on, besides the network."""
-
-    cores: int
-    devices: tuple[str, ...] = ("cpu",)
-    has_fast_bfloat16: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Timing:
-    """What one plan reached; `cosine` is the least to float32 in torch.
+    """The speed of one plan; `cosine` is the lowest to float32 in torch.
 
-    `cpu_seconds` are those of a picture, all threads together.
+    `cpu_seconds` are for one picture, summed over all threads.
     """
 
-    plan: Plan
+    plan: RuntimePlan
     pictures_per_second: float
     cosine: float = 1.0
     cpu_seconds: float = 0.0
 
-    def beside_reading(self, cores: int) -> float:
-        """Pictures a second where these cores read the pictures as well.
+    def while_reading(self, cores: int) -> float:
+        """Pictures a second if these cores read the pictures as well.
 
         A second thread of `starter` makes it 1.2 times as fast and costs 1.3 times the CPU,
         which the reading workers then lack.
@@ -83,62 +95,110 @@ class Timing:
         return min(self.pictures_per_second, cores / (self.cpu_seconds + _READ_CPU_SECONDS))
 
 
-def candidates(wanted: Wanted, machine: Machine, *, has_export: bool) -> list[Plan]:
-    """What is worth trying, the preferred first: ONNX Runtime, fewer threads, whole precision."""
-    all_threads = [wanted.threads] if wanted.threads else _thread_counts(machine.cores)
-    size = wanted.batch_size or _FIRST_BATCH
-    plans: list[Plan] = []
-    if wanted.allows_onnx and has_export:
-        dtype = wanted.onnx_dtype
-        plans += [Plan("onnx", "cpu", dtype, threads, size) for threads in all_threads]
-    # Without torch there is no device.
-    if machine.devices and (wanted.allows_torch or not plans):
-        devices = machine.devices if wanted.device == "auto" else (wanted.device,)
-        for device in devices:
-            for each in _torch_dtypes(wanted, machine, device):
+def benchmark_network(
+    network: Network, preparation: Preparation, options: RuntimeOptions, export: Export | None
+) -> RuntimeChoice:
+    """Time a network of pictures in the ways that `options` leave open, and choose one.
+
+    Raises ModelUnavailable if there is neither an export nor torch, EncodersFailed if the network
+    runs in none of the ways.
+    """
+    cores = available_cores()
+    has_fast_bfloat16 = bool(_FAST_BFLOAT16 & cpu_model_and_flags()[1])
+    plans = candidates(
+        options, cores, devices(), has_fast_bfloat16=has_fast_bfloat16, has_export=bool(export)
+    )
+    if not plans:
+        raise torch_missing(network.part)
+    loaded: list[torch.nn.Module] = []
+
+    def runner(plan: RuntimePlan) -> Runner:
+        if plan.backend == "onnx" and export is not None:
+            return export.runner(plan.threads)
+        if not loaded:
+            loaded.append(network.load())
+        return torch_runner(loaded[0], plan)
+
+    def pictures(count: int) -> Inputs:
+        # Few are made, and repeated: the speed does not depend on their content.
+        made = sample_pictures(min(count, 8), preparation.height, preparation.width)
+        return {PICTURES: np.resize(made, (count, *made.shape[1:]))}
+
+    chosen, timings = measure(options, plans, pictures, runner, cores=cores)
+    cosine = chosen.cosine
+    if chosen.plan.backend == "onnx" and export is not None:
+        cosine = export.cosine
+    return RuntimeChoice(
+        chosen.plan,
+        describe(chosen, timings),
+        round(cosine, 6),
+        round(chosen.pictures_per_second, 1),
+    )
+
+
+def candidates(
+    options: RuntimeOptions,
+    cores: int,
+    devices: Sequence[str],
+    *,
+    has_fast_bfloat16: bool = False,
+    has_export: bool,
+) -> list[RuntimePlan]:
+    """Plans to time, the preferred first: ONNX Runtime, fewer threads, full precision.
+
+    `devices` are those of torch, none without it.
+    """
+    # Two threads of one core may share its arithmetic units, and reading needs cores too.
+    all_threads = [options.threads] if options.threads else sorted({max(1, cores // 2), cores})
+    size = options.batch_size or _FIRST_BATCH
+    plans = []
+    if options.allows_onnx and has_export:
+        plans = [
+            RuntimePlan("onnx", "cpu", options.onnx_dtype, threads, size) for threads in all_threads
+        ]
+    if devices and (options.allows_torch or not plans):
+        for device in devices if options.device == "auto" else [options.device]:
+            for dtype in _torch_dtypes(options, device, has_fast_bfloat16=has_fast_bfloat16):
                 counts = all_threads if device == "cpu" else [1]
-                plans += [Plan("torch", device, each, threads, size) for threads in counts]
+                plans += [RuntimePlan("torch", device, dtype, threads, size) for threads in counts]
     return plans
 
 
-def _thread_counts(cores: int) -> list[int]:
-    # Two threads of one core may share its arithmetic units, and reading needs cores too.
-    return [cores // 2, cores] if cores >= 2 else [cores]
-
-
-def _torch_dtypes(wanted: Wanted, machine: Machine, device: str) -> list[Dtype]:
-    if wanted.dtype == "int8":
-        # Asked for, but there is no export.
+def _torch_dtypes(
+    options: RuntimeOptions, device: str, *, has_fast_bfloat16: bool
+) -> Sequence[Dtype]:
+    if options.dtype == "int8":
+        # Wanted, but there is no export.
         return ["float32"]
-    if wanted.dtype != "auto":
-        return [wanted.dtype]
+    if options.dtype != "auto":
+        return [options.dtype]
     if device == "cpu":
-        return ["float32", "bfloat16"] if machine.has_fast_bfloat16 else ["float32"]
+        return ["float32", "bfloat16"] if has_fast_bfloat16 else ["float32"]
     return ["float32", "float16"]
 
 
-def batch_sizes(wanted: Wanted, fastest: Timing) -> list[int]:
-    """Batches to try for the plan that was the fastest, the smallest first."""
-    if wanted.batch_size:
-        return [wanted.batch_size]
+def batch_sizes(options: RuntimeOptions, fastest: Timing) -> list[int]:
+    """Batches to try with the fastest plan, the smallest first."""
+    if options.batch_size:
+        return [options.batch_size]
     sizes = _BATCHES["cpu" if fastest.plan.device == "cpu" else "gpu"]
     most = fastest.pictures_per_second * _LONGEST_BATCH_SECONDS
     return [size for size in sizes if size <= most] or [sizes[0]]
 
 
 def choose(timings: Sequence[Timing], cores: int) -> Timing:
-    """The first of those that are as fast beside reading as the fastest, to 5 %.
+    """Return the first that is as fast as the fastest, to 5 %, while these cores read as well.
 
     `timings` are in order of preference.  Those whose vectors differ too much count only if
-    all do: then that precision was asked for.
+    all do: then that precision was set.
     """
     same = [each for each in timings if each.cosine >= LEAST_COSINE] or timings
-    best = max(each.beside_reading(cores) for each in same)
-    return next(each for each in same if each.beside_reading(cores) >= _TIE * best)
+    best = max(each.while_reading(cores) for each in same)
+    return next(each for each in same if each.while_reading(cores) >= _TIE * best)
 
 
 def describe(chosen: Timing, timings: Iterable[Timing]) -> str:
-    """What runs, at what speed, and what was slower, in one line."""
+    """The chosen plan with its speed, and what was slower, in one line."""
     others: dict[str, float] = {}
     for each in timings:
         plan = each.plan
@@ -152,29 +212,28 @@ def describe(chosen: Timing, timings: Iterable[Timing]) -> str:
         f" {chosen.cpu_seconds * 1000:.3g} ms of CPU each"
     )
     if others:
-        told = ", ".join(f"{name} {speed:.3g}" for name, speed in others.items())
-        words += f" (also measured: {told})"
+        speeds = ", ".join(f"{name} {speed:.3g}" for name, speed in others.items())
+        words += f" (also measured: {speeds})"
     return words
 
 
 def measure(
-    wanted: Wanted,
-    plans: Sequence[Plan],
+    options: RuntimeOptions,
+    plans: Sequence[RuntimePlan],
     pictures: Callable[[int], Inputs],
-    runner: Callable[[Plan], Runner],
+    runner: Callable[[RuntimePlan], Runner],
     *,
     cores: int,
 ) -> tuple[Timing, list[Timing]]:
-    """What is chosen of these plans, and the timings of all.
+    """Time the plans, then batches of the fastest; return the chosen timing and all of them.
 
-    `pictures` gives inputs of so many; `runner` makes a plan ready.  One plan alone is not
-    timed against anything, only its batches are.  Raises EncodersFailed where none of them runs.
+    `pictures` makes inputs of so many; `runner` loads a plan.  A plan that fails is left out, with
+    a line in the log.  Raises EncodersFailed if all fail.
     """
     examples = pictures(_FIRST_BATCH)
     timings: list[Timing] = []
     failure: Exception | None = None
     reference: Vectors | None = None
-    chosen: tuple[Timing, Runner] | None = None
     for plan in plans:
         try:
             ready = runner(plan)
@@ -182,7 +241,7 @@ def measure(
             if reference is None and plan.dtype == "float32":
                 reference = rows
             elif reference is None and plan.backend == "torch":
-                # Half precision alone was asked for; what it costs is told all the same.
+                # Half precision was set; its cosine is reported nevertheless.
                 reference = runner(replace(plan, dtype="float32"))(examples)
             timing = _timed(plan, ready, pictures)
         except ImgSearchError:
@@ -191,31 +250,26 @@ def measure(
             logger.warning("The model does not run in %s (%s).", plan, first_line(error))
             failure = error
             continue
-        near = 1.0 if reference is None else least_cosine(reference, rows)
-        timings.append(replace(timing, cosine=near))
-        if choose(timings, cores) is timings[-1]:
-            # One at a time is kept: each holds all its weights.
-            chosen = (timings[-1], ready)
+        cosine = 1.0 if reference is None else least_cosine(reference, rows)
+        timings.append(replace(timing, cosine=cosine))
     if not timings and failure is not None:
         raise EncodersFailed(
             f"The model runs in none of the ways that were tried ({first_line(failure)}): are it"
             " and its libraries whole, and is there memory enough?"
         ) from failure
-    if chosen is None or choose(timings, cores) is not chosen[0]:
-        best = choose(timings, cores)
-        chosen = (best, runner(best.plan))
-    fastest, ready = chosen
-    tried = [
+    fastest = choose(timings, cores)
+    ready = runner(fastest.plan)
+    batches = [
         replace(
             _timed(replace(fastest.plan, batch_size=size), ready, pictures), cosine=fastest.cosine
         )
-        for size in batch_sizes(wanted, fastest)
+        for size in batch_sizes(options, fastest)
     ]
-    return choose(tried, cores), [*timings, *tried]
+    return choose(batches, cores), [*timings, *batches]
 
 
-def _timed(plan: Plan, run: Runner, pictures: Callable[[int], Inputs]) -> Timing:
-    """The best of some passes: what else the machine does only ever adds."""
+def _timed(plan: RuntimePlan, run: Runner, pictures: Callable[[int], Inputs]) -> Timing:
+    """The best of some passes: other load on the machine only ever adds time."""
     inputs = pictures(plan.batch_size)
     run(inputs)
     best_seconds = best_cpu_seconds = float("inf")
@@ -235,73 +289,39 @@ def _timed(plan: Plan, run: Runner, pictures: Callable[[int], Inputs]) -> Timing
     )
 
 
-def this_machine(devices: Sequence[str]) -> Machine:
-    """This one, with the devices that torch sees."""
-    _, flags = cpu()
-    return Machine(available_cores(), tuple(devices), bool(_FAST_BFLOAT16 & flags))
+# Stored choices of how pictures are embedded on this machine.
 
 
-def cpu() -> tuple[str, set[str]]:
-    """The model of this machine's processor, and what it can, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine(), set()
-    told = {key.strip(): value.strip() for key, _, value in (each.partition(":") for each in lines)}
-    return told.get("model name", platform.machine()), set(told.get("flags", "").split())
-
-
-# What was measured to be the fastest way of embedding pictures, kept for the next start.
-
-
-_FORMAT: Final = 2
+_CHOICE_FORMAT: Final = 2
 _LIBRARIES: Final = ("torch", "onnxruntime", "transformers", "timm")
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """How pictures are embedded on this machine.
+class StoredChoices:
+    """JSON files in the folder `choices` of the cache: what was measured here, or last ran.
 
-    `why` says in one line what `plan` reached and what was slower; `cosine` is the least between
-    its rows and those of float32 in torch.
-    """
-
-    plan: Plan
-    why: str
-    pictures_per_second: float
-    cosine: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> Choice:
-        return cls(**{**told, "plan": Plan(**told["plan"])})
-
-
-class Choices:
-    """Those in the folder `choices` of the cache.
-
-    A choice is for an encoder (its revision and fingerprint), what the settings leave open, the
-    libraries' versions, and this machine's processor, cores and GPUs.  Asking loads no library.
-    `wanted` is what the settings leave open to each of the `workers`.
+    A choice belongs to an encoder (its revision and fingerprint), the settings (`options`), the
+    versions of the libraries, and this machine's processor, cores and GPUs.  Reading one imports
+    no library.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Raises SettingsError for settings that contradict each other."""
+        """`workers` share the cores.  Raises SettingsError for settings that contradict."""
+        if settings.workers > 1 and settings.threads is None:
+            share = max(1, available_cores() // settings.workers)
+            settings = changed_settings(settings, threads=share)
         self.cache = settings.cache_dir or default_cache_dir()
-        self.wanted = Wanted.of(_for_each_worker(settings))
+        self.options = RuntimeOptions.of(settings)
 
-    def find(self, revision: str, fingerprint: str) -> Choice | None:
-        """What was chosen; None if that is still to be measured."""
+    def find(self, revision: str, fingerprint: str) -> RuntimeChoice | None:
+        """Return the choice for an encoder, or None."""
         try:
-            told = json.loads(self._file(revision, fingerprint).read_text("utf-8"))
-            return Choice.from_dict(told)
+            body = json.loads(self._file(revision, fingerprint).read_text("utf-8"))
+            return RuntimeChoice.from_dict(body)
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def keep(self, revision: str, fingerprint: str, choice: Choice) -> None:
-        """Write it for the next time; where that cannot be, the log says so."""
+    def record(self, revision: str, fingerprint: str, choice: RuntimeChoice) -> bool:
+        """Write the choice; return False if the file cannot be written."""
         file = self._file(revision, fingerprint)
         unfinished = file.with_suffix(f".{os.getpid()}")
         try:
@@ -309,31 +329,23 @@ class Choices:
             unfinished.write_text(json.dumps(choice.to_dict(), indent=2), "utf-8")
             unfinished.replace(file)
         except OSError as error:
-            logger.warning(
-                "How the encoder runs is measured again at every start, since %s cannot be written"
-                " (%s): set cache_dir.", file.parent, error.strerror,
-            )  # fmt: skip
+            logger.debug("%s cannot be written: %s", file, error)
+            return False
+        return True
 
     def _file(self, revision: str, fingerprint: str) -> Path:
-        told = [
-            _FORMAT,
+        key = [
+            _CHOICE_FORMAT,
             revision,
             fingerprint,
-            astuple(self.wanted),
+            astuple(self.options),
             [_version(name) for name in _LIBRARIES],
-            cpu()[0],
+            cpu_model_and_flags()[0],
             available_cores(),
-            _gpus(),
+            gpu_models(),
         ]
-        name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
         return self.cache / "choices" / f"{name}.json"
-
-
-def _for_each_worker(settings: Settings) -> Settings:
-    """Several processes that embed share the cores; one alone would seem faster with them all."""
-    if settings.workers == 1 or settings.threads is not None:
-        return settings
-    return changed_settings(settings, threads=max(1, available_cores() // settings.workers))
 
 
 def _version(library: str) -> str:
@@ -341,13 +353,3 @@ def _version(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return ""
-
-
-def _gpus() -> list[str]:
-    """Models of the GPUs whose driver is loaded; torch would take seconds to say so."""
-    return sorted(
-        line.partition(":")[2].strip()
-        for file in Path("/proc/driver/nvidia/gpus").glob("*/information")
-        for line in file.read_text("utf-8", "replace").splitlines()
-        if line.startswith("Model")
-    )

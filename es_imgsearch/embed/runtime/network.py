@@ -1,13 +1,14 @@
-"""One network of an encoder: arrays in, rows of floats out, whatever runs it.
+"""One network of an encoder: arrays in, rows of floats out, in any library.
 
-An encoder says how its networks are made in torch; in what they run on this machine is decided
-outside (`backend`).  Without a decision they run in torch, on the encoder's device.
+An encoder defines how its networks are made in torch; `backend` chooses how they run on this
+machine.  Until it does, they run in torch on the encoder's device.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     import torch
 
     from es_imgsearch.embed.protocol import Encoder, Pixels, Vectors
-    from es_imgsearch.embed.runtime.plan import Inputs, Plan
+    from es_imgsearch.embed.runtime.plan import Inputs, RuntimePlan
     from es_imgsearch.read.preparation import Preparation
 
 
 logger = logging.getLogger(__name__)
 
-# Pictures of one forward pass where nothing was measured: of 1, 8, 16, 32 and 64, 16 was the
-# fastest for `starter` on 2 cores; ViT-B/32 does not care.
+# Pictures of one forward pass without a plan.  In torch on 2 cores 16 was the fastest of 1, 8, 16,
+# 32 and 64 for `starter`; ViT-B/32 was as fast with all of them.
 BATCH_SIZE: Final = 16
 
 
@@ -44,35 +45,39 @@ class Network:
         load: Callable[[], torch.nn.Module],
         examples: Callable[[], Sequence[Inputs]],
         device: str,
+        architecture: str = "",
         files: Callable[[], Mapping[str, bytes]] = dict,
         unload: Callable[[], None] = lambda: None,
     ) -> None:
-        """`load` makes the network in torch.
+        """Nothing is loaded.
 
         `identity`
             changes whenever the network does.
         `load`
-            the torch module, float32, on the CPU or where it already is; it takes the arrays of
-            the inputs as positional tensors and gives rows.
+            makes the torch module, float32, on the CPU or where it already is; it takes the
+            arrays of the inputs as positional tensors and returns rows.
         `examples`
-            inputs by which an export is made (the first) and checked.
+            inputs to make an export (the first) and to check it (all).
+        `architecture`
+            the key of what was measured of it (`backend.MEASURED`).
         `files`
-            what an export needs beside the network, such as a tokenizer.
+            other files that an export needs, such as a tokenizer.
         `unload`
-            lets go of what `load` keeps.
+            drops what `load` keeps.
         """
         self.part = part
         self.identity = identity
         self.load = load
         self.examples = examples
+        self.architecture = architecture
         self.files = files
         self.unload = unload
-        self.plan: Plan | None = None
+        self.plan: RuntimePlan | None = None
+        # The folder of the export that runs, if one does.
+        self.folder: Path | None = None
         self._device = device
         self._runner: Runner | None = None
         self._make_runner: Callable[[], Runner] | None = None
-        # Of the export that runs, where one does.
-        self.folder: Path | None = None
 
     @property
     def batch_size(self) -> int:
@@ -80,12 +85,12 @@ class Network:
         return BATCH_SIZE if self.plan is None else self.plan.batch_size
 
     def use(
-        self, plan: Plan, make_runner: Callable[[], Runner], folder: Path | None = None
+        self, plan: RuntimePlan, make_runner: Callable[[], Runner], folder: Path | None = None
     ) -> None:
-        """Run so from now on; `make_runner` is called with the first inputs.
+        """Run by this plan from now on; `make_runner` is called with the first inputs.
 
-        Where it fails, the network runs in torch after all, if that is installed.  `folder` is
-        that of an export.
+        If that fails, or the runner fails with the first row, the network runs in torch in
+        float32 (on the CPU, unless another device is set).  `folder` is the folder of an export.
         """
         self.plan = plan
         self.folder = folder
@@ -93,41 +98,51 @@ class Network:
         self._runner = None
 
     def rows(self, inputs: Inputs) -> Vectors:
-        """Rows of shape (n, width), float32; n is at least 1.
+        """Return rows of shape (n, width), float32; n is at least 1.
 
-        Raises ModelUnavailable where there is neither an export nor torch.
+        Raises ModelUnavailable if there is neither an export nor torch.
         """
         if self._runner is None:
-            self._runner = self._made()
+            self._runner = self._first_runner(_part(inputs, 0, 1))
         count = len(next(iter(inputs.values())))
         size = self.batch_size
         return np.concatenate(
-            [
-                self._runner(
-                    {
-                        name: np.ascontiguousarray(array[at : at + size])
-                        for name, array in inputs.items()
-                    }
-                )
-                for at in range(0, count, size)
-            ]
+            [self._runner(_part(inputs, at, at + size)) for at in range(0, count, size)]
         )
 
-    def _made(self) -> Runner:
-        if self._make_runner is not None:
+    def _first_runner(self, inputs: Inputs) -> Runner:
+        device = self._device
+        if self._make_runner is not None and self.plan is not None:
             try:
-                return self._make_runner()
-            except Exception as error:  # noqa: BLE001 - whatever a damaged file makes a library raise
+                runner = self._make_runner()
+                # A GPU may lack memory or an operation, which only a forward pass shows.
+                runner(inputs)
+            except Exception as error:  # noqa: BLE001 - a damaged file makes a library raise anything
                 logger.warning("%s cannot be used (%s); torch runs instead.", self.plan, error)
+            else:
+                return runner
+            device = "cpu" if device == "auto" else device
+            self.plan = replace(self.plan, backend="torch", device=device, dtype="float32")
         if not has_torch():
             raise torch_missing(self.part)
         from es_imgsearch.embed.runtime.torch import TorchRunner
 
-        return TorchRunner(self.load(), self._device)
+        return TorchRunner(self.load(), device)
+
+
+def _part(inputs: Inputs, start: int, end: int) -> Inputs:
+    return {name: np.ascontiguousarray(array[start:end]) for name, array in inputs.items()}
+
+
+def torch_runner(module: torch.nn.Module, plan: RuntimePlan) -> Runner:
+    """Have torch run the module as the plan says; imports torch."""
+    from es_imgsearch.embed.runtime.torch import TorchRunner
+
+    return TorchRunner(module, plan.device, plan.dtype, plan.threads)
 
 
 def torch_missing(part: Part) -> ModelUnavailable:
-    """For a network without an export, where torch is not installed."""
+    """The error for a network without an export if torch is not installed."""
     return ModelUnavailable(
         f"The encoder's {part} need torch, which is not installed, or an export for ONNX Runtime"
         " in cache_dir: pip install torch."
@@ -135,42 +150,42 @@ def torch_missing(part: Part) -> ModelUnavailable:
 
 
 @runtime_checkable
-class Movable(Protocol):
-    """What an encoder has besides if `backend` may decide how it runs."""
+class HasNetworks(Protocol):
+    """An encoder whose networks `backend` may run in another library."""
 
     @property
     def networks(self) -> Sequence[Network]:
-        """Its networks, each once; none is loaded by asking."""
+        """Its networks, each once; reading this loads none."""
 
 
-def batch_size(encoder: Encoder, asked: int | None = None) -> int:
-    """How many pictures to embed at once: as asked for, as the encoder says, or 16."""
-    if asked is not None:
-        return asked
-    told = getattr(encoder, "batch_size", None)
-    return BATCH_SIZE if told is None else int(told)
+def batch_size(encoder: Encoder, requested: int | None = None) -> int:
+    """Return how many pictures to embed at once: as requested, the encoder's own number, or 16."""
+    if requested is not None:
+        return requested
+    own = getattr(encoder, "batch_size", None)
+    return BATCH_SIZE if own is None else int(own)
 
 
-# Pictures without a camera, by which a network's speed and precision are measured.
+# Synthetic pictures to measure a network's speed and precision.
 
 
 def picture_examples(preparation: Preparation) -> list[Inputs]:
-    """Inputs for a network of pictures of this size: two batches of different length."""
+    """Return inputs for a network of pictures of this size: batches of 2 and of 5."""
     pictures = sample_pictures(7, preparation.height, preparation.width)
     return [{PICTURES: pictures[:2]}, {PICTURES: pictures[2:]}]
 
 
 def sample_pictures(count: int, height: int, width: int) -> Pixels:
-    """Pictures of shape (count, height, width, 3), always the same.
+    """Return pictures of shape (count, height, width, 3), the same in every call.
 
-    Their amplitudes fall with the frequency as 1/f, which is what those of photographs do (Field
-    1987, J. Opt. Soc. Am. A 4, 2379): light and dark areas, edges and detail, no objects.
+    Their amplitudes fall with the frequency as 1/f, as in photographs (Field 1987, J. Opt. Soc.
+    Am. A 4, 2379): light and dark areas, edges and detail, no objects.
     """
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = 1.0
     noise = rng.standard_normal((count, 3, height, width))
-    # Channels of photographs go together: half of each is common to all.
+    # The channels of photographs correlate: half of each is common to all.
     noise = 0.5 * noise + noise.mean(axis=1, keepdims=True)
     waves = np.fft.rfft2(noise) / frequency
     waves[..., 0, 0] = 0

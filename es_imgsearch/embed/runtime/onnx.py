@@ -1,9 +1,9 @@
-"""Networks exported for ONNX Runtime: where they are kept, and how they run.
+"""Networks exported for ONNX Runtime: their folders, and how they run.
 
-One folder an export, `<cache>/onnx/<name>`, made whole or not at all: `network.onnx` with its
-weights in `network.onnx.data`, `export.json` with what was measured of it, and what the network
-needs besides.  Its name is a hash of the network, of this format and of the numbers it calculates
-in, so that a changed model is exported anew.  Nothing here imports torch.
+An export is a folder `<cache>/onnx/<name>`, written atomically: `network.onnx`, its weights in
+`network.onnx.data`, a report in `export.json`, and other files that the network needs.  The name is
+a hash of the network, the format of these files and the number format, so a changed model is
+exported again.  Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from es_imgsearch.embed.runtime.plan import Dtype, Inputs
 
 
-# Of the files, not of the networks: raise it when what an export holds changes.
-_FORMAT: Final = 1
-# The newest that onnxruntime 1.20 and torch 2.7 share.
+# Raise it when the files of an export change.
+_EXPORT_FORMAT: Final = 1
+# The newest that both onnxruntime 1.20 and torch 2.7 know.
 OPSET: Final = 18
 
 NETWORK: Final = "network.onnx"
@@ -52,33 +52,33 @@ class Export:
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """What was measured when it was made; `cosine` is the least to float32 in torch."""
+        """`export.json`: the encoder, versions, size, and the cosine to float32 in torch."""
         report: dict[str, Any] = json.loads((self.folder / REPORT).read_text("utf-8"))
         return report
 
     @property
     def cosine(self) -> float:
-        """The least cosine to the same network in torch, in float32, over the examples."""
+        """The lowest cosine to the same network in torch in float32, over the examples."""
         return float(self.report["cosine"])
 
     def runner(self, threads: int) -> OnnxRunner:
-        """The network, loaded."""
+        """Load the network."""
         return OnnxRunner(self.folder / NETWORK, threads)
 
 
 class Exports:
-    """Those in the folder `onnx` of `cache`."""
+    """The exports in the folder `onnx` of `cache`."""
 
     def __init__(self, cache: Path) -> None:
         self._folder = cache / "onnx"
 
     def path(self, network: Network, dtype: Dtype) -> Path:
-        """Where this export is, or would be."""
-        told = json.dumps([_FORMAT, OPSET, network.part, network.identity(), dtype])
-        return self._folder / hashlib.sha256(told.encode()).hexdigest()[:24]
+        """Return the folder of an export, whether or not it exists."""
+        key = json.dumps([_EXPORT_FORMAT, OPSET, network.part, network.identity(), dtype])
+        return self._folder / hashlib.sha256(key.encode()).hexdigest()[:24]
 
     def find(self, network: Network, dtype: Dtype) -> Export | None:
-        """The export, if it was made."""
+        """Return the export if it exists, else None."""
         folder = self.path(network, dtype)
         return Export(folder) if (folder / REPORT).is_file() else None
 
@@ -93,7 +93,7 @@ class OnnxRunner:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Threads that wait would spin for a while and take the cores from the reading workers.
+        # Waiting threads would spin and take the cores from the reading workers.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             str(network), options, providers=["CPUExecutionProvider"]
@@ -105,13 +105,13 @@ class OnnxRunner:
 
 
 def default_cache_dir() -> Path:
-    """Where exports and measurements are kept unless the settings say otherwise."""
+    """The folder of exports and measurements, unless the settings name one."""
     from platformdirs import user_cache_dir
 
     return Path(user_cache_dir("es_imgsearch"))
 
 
-# Exports a network for ONNX Runtime, and proves that it still gives the same rows.
+# Export a network for ONNX Runtime and check that it gives the same rows.
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +120,10 @@ _PLAIN: Final = "float32.onnx"
 
 
 def exported(exports: Exports, network: Network, dtype: Dtype, name: str) -> Export | None:
-    """The export of a network, made if need be; None, with one line in the log, if it cannot be.
+    """Return the export of a network, made if it is missing; None if it cannot be made.
 
-    Without torch none is made.  What could not be exported with these versions of the libraries is
-    not tried again.  Raises ModelUnavailable for a network that torch cannot load either.
+    A failure is logged in one line and not tried again with the same versions of the libraries.
+    Without torch none is made.  Raises ModelUnavailable if torch cannot load the network.
     """
     if (found := exports.find(network, dtype)) is not None:
         return found
@@ -139,9 +139,9 @@ def exported(exports: Exports, network: Network, dtype: Dtype, name: str) -> Exp
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
         report = _export(network, dtype, unfinished, exports)
-        told = {"encoder": name, "part": network.part, "dtype": dtype, **report}
-        (unfinished / REPORT).write_text(json.dumps(told, indent=2), "utf-8")
-        _put(unfinished, folder)
+        whole = {"encoder": name, "part": network.part, "dtype": dtype, **report}
+        (unfinished / REPORT).write_text(json.dumps(whole, indent=2), "utf-8")
+        _move_into_place(unfinished, folder)
     except ImgSearchError:
         raise
     except Exception as error:  # noqa: BLE001 - libraries raise anything; torch runs it all the same
@@ -150,7 +150,7 @@ def exported(exports: Exports, network: Network, dtype: Dtype, name: str) -> Exp
             network.part, name, first_line(error),
         )  # fmt: skip
         if not isinstance(error, OSError):
-            # A disk that is full will not be so for ever.
+            # A full disk may have room the next time.
             _note_impossible(note, versions)
         return None
     finally:
@@ -167,16 +167,16 @@ def _note_impossible(note: Path, versions: str) -> None:
         note.write_text(versions, "utf-8")
     except OSError as error:
         logger.warning(
-            "That is tried again at every start, since %s cannot be written (%s): make room there,"
-            " or set cache_dir.", note.parent, error.strerror,
+            "The export is tried again at every start, since %s cannot be written (%s): make room"
+            " there, or set cache_dir.", note.parent, error.strerror,
         )  # fmt: skip
 
 
 class _NotEqual(Exception):
-    """The exported network gives other rows."""
+    """The exported network gives different rows."""
 
 
-def _put(unfinished: Path, folder: Path) -> None:
+def _move_into_place(unfinished: Path, folder: Path) -> None:
     try:
         os.rename(unfinished, folder)
     except OSError:
@@ -201,18 +201,18 @@ def _export(network: Network, dtype: Dtype, folder: Path, exports: Exports) -> d
         _quantise(folder / _PLAIN if plain is None else plain.folder / NETWORK, folder / NETWORK)
         for leftover in folder.glob(f"{_PLAIN}*"):
             leftover.unlink()
-        # What that costs is told, and whoever asked for it has to know.
-        cosine = _least_of_all(folder / NETWORK, examples, expected)
+        # Any cosine is accepted: int8 was set, and `encoder` shows it.
+        cosine = _lowest_cosine(folder / NETWORK, examples, expected)
     else:
         cosine = _write(module, examples, expected, folder / NETWORK)
     for each in folder.iterdir():
-        # onnx writes weights that nobody else may read; a cache may be shared.
+        # onnx writes weights with mode 0600; a cache may be shared.
         each.chmod((folder.stat().st_mode & 0o444) | 0o200)
     size = sum(each.stat().st_size for each in folder.iterdir())
     return {"cosine": round(cosine, 6), "versions": _versions(), "bytes": size}
 
 
-def _least_of_all(file: Path, examples: Sequence[Inputs], expected: Sequence[Vectors]) -> float:
+def _lowest_cosine(file: Path, examples: Sequence[Inputs], expected: Sequence[Vectors]) -> float:
     runner = OnnxRunner(file, available_cores())
     return min(
         least_cosine(runner(inputs), rows) for inputs, rows in zip(examples, expected, strict=True)
@@ -222,22 +222,21 @@ def _least_of_all(file: Path, examples: Sequence[Inputs], expected: Sequence[Vec
 def _write(
     module: torch.nn.Module, examples: Sequence[Inputs], expected: Sequence[Vectors], file: Path
 ) -> float:
-    """Write the network to `file`, its weights beside it; the least cosine to what is expected.
+    """Write the network to `file`, its weights next to it; return the lowest cosine to `expected`.
 
-    torch has two exporters.  The one by TorchScript took 2 s of CPU for EfficientNet-Lite0, that
-    by torch.export 7 to 17 s; but the former is deprecated and follows no conditions in a model's
-    code.  What it makes of a model is proven by the examples, and the other has its turn if it is
-    wrong.
+    torch has two exporters.  TorchScript took 2 s of CPU for EfficientNet-Lite0, torch.export 7 to
+    17 s; but TorchScript is deprecated and follows no conditions in a model's code.  The examples
+    check its result; if that is wrong, torch.export is tried.
     """
     try:
         _by_torchscript(module, examples[0], file)
-        cosine = _least_of_all(file, examples, expected)
-    except Exception as error:  # noqa: BLE001 - the other exporter tells what is wrong
+        cosine = _lowest_cosine(file, examples, expected)
+    except Exception as error:  # noqa: BLE001 - the other exporter reports what is wrong
         logger.debug("TorchScript did not export it: %s", first_line(error))
         cosine = 0.0
     if not cosine >= LEAST_COSINE:
         _by_torch_export(module, examples[0], file)
-        cosine = _least_of_all(file, examples, expected)
+        cosine = _lowest_cosine(file, examples, expected)
     if not cosine >= LEAST_COSINE:
         raise _NotEqual(f"its vectors differ, cosine {cosine:.4f}")
     return cosine
@@ -259,7 +258,7 @@ def _by_torchscript(module: torch.nn.Module, example: Inputs, file: Path) -> Non
             opset_version=OPSET,
             dynamo=False,
         )
-    # Weights of a file of their own are mapped, not parsed: ViT-B/32 loads in 0.4 instead of 0.6 s.
+    # Weights in a separate file are mapped, not parsed: ViT-B/32 loads in 0.4 instead of 0.6 s.
     onnx.save_model(
         onnx.load(str(single)),
         str(file),
@@ -294,14 +293,14 @@ def _by_torch_export(module: torch.nn.Module, example: Inputs, file: Path) -> No
 
 
 def _axes(array: npt.NDArray[Any]) -> tuple[str, ...]:
-    """The axes of any length: how many pictures; how many texts, of how many tokens."""
+    """The leading axes of variable length: pictures; or texts and tokens."""
     return ("batch", "tokens") if array.ndim == 2 else ("batch",)
 
 
 def _quantise(source: Path, file: Path) -> None:
-    """Weights of matrix products as 8 bits, their inputs as they come (dynamic quantisation).
+    """Quantise the weights of matrix products to 8 bits, their inputs at run time.
 
-    Convolutions stay as they are: quantised so they are slower than in float32.
+    Convolutions stay in float32: quantised this way they are slower.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -324,7 +323,7 @@ def _versions() -> list[str]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Exporters tell much that nobody can act on."""
+    """Silence the exporters: they warn of much that a user cannot act on."""
     names: Sequence[str] = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "")
     loggers = [logging.getLogger(name) for name in names]
     levels = [each.level for each in loggers]

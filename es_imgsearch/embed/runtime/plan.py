@@ -1,10 +1,10 @@
-"""How a network runs: in what, where, in which numbers, on how many threads, how many at once."""
+"""How a network runs: library, device, number format, threads and batch size."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 import numpy.typing as npt
 
@@ -32,14 +32,14 @@ class Runner(Protocol):
 Backend = Literal["torch", "onnx"]
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 
-# What ONNX Runtime runs of ours; its package for GPUs is another one.
+# The formats of our exports; ONNX Runtime for GPUs is another package.
 ONNX_DTYPES: Final = ("float32", "int8")
-_NAMES: Final = {"torch": "torch", "onnx": "ONNX Runtime"}
+_LIBRARY_NAMES: Final = {"torch": "torch", "onnx": "ONNX Runtime"}
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """One way of running a network; `device` is a torch device, for ONNX Runtime always cpu."""
+class RuntimePlan:
+    """One way to run a network; `device` is a torch device, for ONNX Runtime always cpu."""
 
     backend: Backend
     device: str
@@ -50,14 +50,36 @@ class Plan:
     def __str__(self) -> str:
         threads = f", {self.threads} thread{'s' * (self.threads != 1)}"
         return (
-            f"{_NAMES[self.backend]} ({self.dtype}, {self.device}"
+            f"{_LIBRARY_NAMES[self.backend]} ({self.dtype}, {self.device}"
             f"{threads if self.device == 'cpu' else ''}, batches of {self.batch_size})"
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the settings leave open (`auto` or None) and what they do not."""
+class RuntimeChoice:
+    """The plan by which this machine embeds pictures, and why.
+
+    `why` is one line for people.  `cosine` is the lowest cosine to float32 in torch, of the
+    export or of the same architecture, or None if unknown.  `pictures_per_second` is None for a
+    plan chosen by the rule, without a benchmark.
+    """
+
+    plan: RuntimePlan
+    why: str
+    cosine: float | None
+    pictures_per_second: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Self:
+        return cls(**{**body, "plan": RuntimePlan(**body["plan"])})
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeOptions:
+    """The settings that fix parts of a plan; `auto` or None leaves a part open."""
 
     backend: Literal["auto", "torch", "onnx"] = "auto"
     device: str = "auto"
@@ -66,32 +88,32 @@ class Wanted:
     batch_size: int | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> Wanted:
+    def of(cls, settings: Settings) -> Self:
         """Raises SettingsError for settings that contradict each other."""
-        wanted = cls(
+        options = cls(
             settings.backend,
             settings.device,
             settings.dtype,
             settings.threads,
             settings.batch_size,
         )
-        if wanted.backend == "onnx" and not wanted.allows_onnx:
-            what = "device" if wanted.device not in {"auto", "cpu"} else "dtype"
+        if options.backend == "onnx" and not options.allows_onnx:
+            what = "device" if options.device not in {"auto", "cpu"} else "dtype"
             raise SettingsError(
-                f"backend onnx does not run with {what} {getattr(wanted, what)}: leave one of the"
+                f"backend onnx does not run with {what} {getattr(options, what)}: leave one of the"
                 " two out."
             )
-        if wanted.dtype == "int8" and not wanted.allows_onnx:
-            what = "backend" if wanted.backend == "torch" else "device"
+        if options.dtype == "int8" and not options.allows_onnx:
+            what = "backend" if options.backend == "torch" else "device"
             raise SettingsError(
                 f"dtype int8 is for ONNX Runtime on the CPU, not for {what}"
-                f" {getattr(wanted, what)}: leave one of the two out."
+                f" {getattr(options, what)}: leave one of the two out."
             )
-        return wanted
+        return options
 
     @property
     def allows_onnx(self) -> bool:
-        """Whether ONNX Runtime may run it."""
+        """Whether ONNX Runtime may run the network."""
         return (
             self.backend != "torch"
             and self.device in {"auto", "cpu"}
@@ -100,10 +122,10 @@ class Wanted:
 
     @property
     def allows_torch(self) -> bool:
-        """Whether torch may run it where an export is at hand as well."""
+        """Whether torch may run the network although an export is available."""
         return self.backend != "onnx" and self.dtype != "int8"
 
     @property
     def onnx_dtype(self) -> Dtype:
-        """What ONNX Runtime calculates in."""
+        """The number format of the export."""
         return "int8" if self.dtype == "int8" else "float32"

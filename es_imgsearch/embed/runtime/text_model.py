@@ -1,4 +1,4 @@
-"""A sentence-transformers model's text side: in that library, or exported in ONNX Runtime."""
+"""The text side of a sentence-transformers model: in that library, or in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from es_imgsearch.embed.runtime.plan import Inputs
 
 
-# Texts to tokens as a sentence-transformers model does it, without that library.
+# Tokenize texts as a sentence-transformers model does, without that library.
 #
-# `Tokens.of` reads off a loaded model how it goes about it, and proves that by examples; what it
-# read is kept beside the exported network, for processes that load no torch.
+# `Tokens.of` reads the parameters off a loaded model and checks them by examples.  They are stored
+# with the exported network, for processes that load no torch.
 
 Task = Literal["query", "document"]
 
 TOKENIZER: Final = "tokenizer.json"
-_HOW: Final = "tokens.json"
-# Those that a network can be exported with, in the order of its arguments.
+_PARAMETERS: Final = "tokens.json"
+# The inputs that a network can be exported with, in the order of its arguments.
 _INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
 
 _NO_LIMIT: Final = 1_000_000
 
-# Scripts, lengths and spaces; the last is longer than any model reads that is no language model.
+# Scripts, lengths and spaces; the last is longer than an embedding model reads.
 EXAMPLES: Final = (
     ("a cat", "a cat on a sofa, seen from above, in the evening light"),
     ("Ein Hund läuft über die Straße.",),
@@ -46,15 +46,15 @@ EXAMPLES: Final = (
 
 
 class NotTokenizable(Exception):
-    """The model prepares texts in a way that is not known here."""
+    """The model prepares texts in a way that this module does not know."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Arrays of shape (n, tokens), int64, of n texts.
+    """Makes arrays of shape (n, tokens), int64, from n texts.
 
-    `inputs` are their names; `max_tokens` (None: no limit) is where a text is cut; with
-    `is_fixed` every text is padded to that.  `prompts` stand in front of texts.
+    `inputs` are their names.  A text is cut to `max_tokens` (None: no limit) and, with `is_fixed`,
+    padded to it.  `prompts` are put in front of texts.
     """
 
     tokenizer: str
@@ -67,7 +67,7 @@ class Tokens:
 
     @classmethod
     def of(cls, model: Any) -> Self:
-        """As a loaded SentenceTransformer does it.  Raises NotTokenizable."""
+        """Read the parameters off a loaded SentenceTransformer.  Raises NotTokenizable."""
         fast = getattr(model.tokenizer, "backend_tokenizer", None)
         if fast is None:
             raise NotTokenizable("its tokenizer is not of the library tokenizers")
@@ -96,24 +96,24 @@ class Tokens:
             for texts in EXAMPLES:
                 expected, made = _features(model, texts, task), tokens.arrays(texts, task)
                 if not all(np.array_equal(made[name], expected[name]) for name in inputs):
-                    raise NotTokenizable(f"its tokens of {texts[0][:20]!r} are others")
+                    raise NotTokenizable(f"its tokens of {texts[0][:20]!r} differ")
         return tokens
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `files` gave, from the folder they were written to."""
-        told = json.loads((folder / _HOW).read_text("utf-8"))
-        told["inputs"] = tuple(told["inputs"])
-        return cls(tokenizer=(folder / TOKENIZER).read_text("utf-8"), **told)
+        """Read the files of `files` from a folder."""
+        body = json.loads((folder / _PARAMETERS).read_text("utf-8"))
+        body["inputs"] = tuple(body["inputs"])
+        return cls(tokenizer=(folder / TOKENIZER).read_text("utf-8"), **body)
 
     def files(self) -> dict[str, bytes]:
-        """Names and contents of files that `load` reads."""
-        told = asdict(self)
-        tokenizer = told.pop("tokenizer")
-        return {TOKENIZER: tokenizer.encode(), _HOW: json.dumps(told, indent=2).encode()}
+        """Return names and contents of the files that `load` reads."""
+        body = asdict(self)
+        tokenizer = body.pop("tokenizer")
+        return {TOKENIZER: tokenizer.encode(), _PARAMETERS: json.dumps(body, indent=2).encode()}
 
     def arrays(self, texts: Sequence[str], task: Task) -> Inputs:
-        """The inputs of the network, of at least one text, padded to the longest."""
+        """Return the inputs of the network for at least one text, padded to the longest."""
         if self.max_tokens is not None:
             self._tokenizer.enable_truncation(self.max_tokens)
         prompt = self.prompts[task]
@@ -135,7 +135,7 @@ class Tokens:
         return {name: filled[name] for name in self.inputs}
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has before it is cut."""
+        """Return how many tokens each text has before it is cut."""
         self._tokenizer.no_truncation()
         return [len(each.ids) for each in self._tokenizer.encode_batch(list(texts))]
 
@@ -144,14 +144,14 @@ class Tokens:
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_str(self.tokenizer)
-        # Both may be set in the file.
+        # The file may set both.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
 
 
 _TASKS: Final[tuple[Task, ...]] = ("query", "document")
-# What `encode_query` and `encode_document` look for.
+# The names that `encode_query` and `encode_document` look for.
 _PROMPT_NAMES: Final = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
@@ -169,7 +169,7 @@ def _pools_prompts(model: Any) -> bool:
 
 def _features(model: Any, texts: Sequence[str], task: Task) -> dict[str, Any]:
     features = model.preprocess(list(texts), prompt=_prompt(model, task) or None, task=task)
-    # What is no array is for the library itself.
+    # Other values are for the library itself.
     return {name: value.numpy() for name, value in features.items() if hasattr(value, "numpy")}
 
 
@@ -177,7 +177,7 @@ logger = logging.getLogger(__name__)
 
 
 class TextModel:
-    """Texts in, rows out; the library itself loads only where there is no export."""
+    """Maps texts to rows; loads the library only if there is no export."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class TextModel:
         device: str,
         unload: Callable[[], None],
     ) -> None:
-        """`model` gives the loaded SentenceTransformer, always the same until `unload`."""
+        """`model` returns the loaded SentenceTransformer, the same one until `unload`."""
         self._model = model
         self._read: tuple[Path, Tokens] | None = None
         self.network = Network(
@@ -201,7 +201,7 @@ class TextModel:
         )
 
     def rows(self, texts: Sequence[str], task: Task) -> Vectors:
-        """Rows of shape (n, width), float32, not of unit length; n is at least 1."""
+        """Return rows of shape (n, width), float32, not of unit length; n is at least 1."""
         limit = self.max_tokens
         for text, count in zip(texts, self.token_counts(texts), strict=True):
             if limit is not None and count > limit:
@@ -215,14 +215,14 @@ class TextModel:
 
     @property
     def max_tokens(self) -> int | None:
-        """Where a text is cut; None where the model does not tell."""
+        """The number of tokens a text is cut to; None if the model names none."""
         if self._tokens is not None:
             return self._tokens.max_tokens
         limit: int | None = self._model().max_seq_length
         return limit or None
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has before it is cut; 0 where the model does not tell."""
+        """Return how many tokens each text has before it is cut; 0 without a tokenizer."""
         if self._tokens is not None:
             return self._tokens.counts(texts)
         tokenizer = self._model().tokenizer
@@ -232,13 +232,13 @@ class TextModel:
         return [len(ids) for ids in tokens["input_ids"]]
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
-        """Of each text whether its end is beyond what the model reads."""
+        """Return, for each text, whether it is longer than the model reads."""
         limit = self.max_tokens
         return [limit is not None and count > limit for count in self.token_counts(texts)]
 
     @property
     def _tokens(self) -> Tokens | None:
-        """Those of the export that runs, if one does."""
+        """The tokenizer of the export that runs, if one does."""
         folder = self.network.folder
         if folder is None:
             return None

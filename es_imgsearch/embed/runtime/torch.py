@@ -1,6 +1,6 @@
-"""Networks in torch: from bytes of pictures, or tokens of texts, to rows.
+"""Networks in torch: pixels of pictures, or tokens of texts, to rows.
 
-What is done around the weights is part of the module, so that it is exported with them.
+Scaling and normalising are part of the module, so that they are exported with the weights.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class PictureNetwork(nn.Module):
-    """Rows of shape (n, width) of pictures of shape (n, height, width, 3), uint8.
+    """Maps pictures of shape (n, height, width, 3), uint8, to rows of shape (n, width).
 
-    ``(x * rescale - mean) / deviation`` goes to `tower`, channels first.
+    `tower` gets ``(x * rescale - mean) / deviation``, channels first.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class PictureNetwork(nn.Module):
         channels_last: bool = False,
         outputs: Callable[[nn.Module, Any], Any] = lambda tower, pixels: tower(pixels),
     ) -> None:
-        """`channels_last`: how the weights of convolutions lie; 10 to 60 % faster on CPUs."""
+        """`channels_last` is a memory layout of convolutions, 10 to 60 % faster on CPUs."""
         super().__init__()
         self.tower = tower
         self._rescale = rescale
@@ -53,13 +53,13 @@ class PictureNetwork(nn.Module):
         pixels = (floats * self._rescale - mean) / deviation
         if not self._channels_last:
             pixels = pixels.contiguous()
-        # Normalised before it is cut: bytes times a factor lose most in half precision.
+        # Normalise before the conversion: bytes times a factor lose most in half precision.
         rows: torch.Tensor = self._outputs(self.tower, pixels.to(_dtype(self.tower)))
         return rows.float()
 
 
 class TextNetwork(nn.Module):
-    """Rows of shape (n, width) of the tokens that a sentence-transformers model takes."""
+    """Maps the tokens of a sentence-transformers model to rows of shape (n, width)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -81,12 +81,12 @@ class TextNetwork(nn.Module):
 
 
 class TorchRunner:
-    """A module on a device; a copy of it where it has to be changed for that."""
+    """A module on a device; a copy of it if the device or number format differs."""
 
     def __init__(
         self, module: nn.Module, device: str, dtype: str = "float32", threads: int | None = None
     ) -> None:
-        """`threads` are those of the whole process, while this runs on the CPU."""
+        """`threads` sets those of the whole process while this runs on the CPU."""
         self._device = pick_device(device)
         self._threads = threads if self._device.type == "cpu" else None
         parameter = next(module.parameters())
