@@ -126,16 +126,16 @@ class Settings(BaseSettings):
     """File of `export` (.h5) with whole vectors, by which hits of profile `reduced` are put in
     order again; by default what `init` or `import` was given."""
     cache_dir: Path | None = None
-    """Folder for what can be made again: models exported for ONNX Runtime, and which way of running
-    them was measured to be the fastest."""
+    """Folder for what can be made again: models exported for ONNX Runtime, and how fast they run
+    here, as `encoder` measured."""
     device: str = "auto"
     """Where models run: auto, cpu, cuda or mps."""
     backend: Literal["auto", "torch", "onnx"] = "auto"
-    """What runs models: torch or ONNX Runtime; auto is as measured."""
+    """What runs models: torch or ONNX Runtime; auto follows a rule, or what `encoder` measured."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """What models calculate in; int8 (quantised, ONNX Runtime only) is never chosen by itself."""
     threads: int | None = Field(None, ge=1)
-    """Threads a model runs on; by default as measured."""
+    """Threads a model runs on; by default all, or half for a light one."""
     exclude: tuple[str, ...] = ()
     """Globs of files and folders to leave out, in addition to the usual ones."""
     describers: tuple[str, ...] = ()
@@ -161,7 +161,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(250_000_000, ge=1)
     """Larger pictures become failures instead of being decoded."""
     batch_size: int | None = Field(None, ge=1, le=1024)
-    """Pictures embedded at once; by default as measured."""
+    """Pictures embedded at once; by default 8, or 64 on a GPU."""
     batch_wait_ms: float = Field(50.0, ge=0)
     """How long an incomplete batch waits for more pictures."""
     queue_size: int = Field(256, ge=1)
