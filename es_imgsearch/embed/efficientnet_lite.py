@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 in plain torch, layer for layer as its weights were trained.
 
-timm has the architecture too, but importing it (and torchvision with it) takes 12 s on two
-cores where torch alone takes 3, which is what somebody waits who searches with one picture.
+timm has the architecture too, but importing it (and torchvision with it) takes 12 s on two cores,
+torch alone 3 s, and a search with one picture has to wait for that.
 
 Architecture: Tan and Le 2019 (arXiv 1905.11946) without squeeze-and-excitation and with ReLU6,
 as in efficientnet/lite of tensorflow/tpu: padding is TensorFlow's SAME, batch norm's epsilon
@@ -56,7 +56,7 @@ class _Conv(nn.Conv2d):
 
 
 class _Block(nn.Module):
-    """Inverted residual: widen, filter each channel, narrow."""
+    """Inverted residual block: expand, depthwise convolution, project."""
 
     def __init__(self, kernel: int, stride: int, expansion: int, inputs: int, outputs: int):
         super().__init__()
@@ -106,7 +106,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def load_efficientnet_lite0(weights: Path) -> EfficientNetLite0:
-    """The classifier with the weights of a file, ready to infer on the CPU."""
+    """Load the classifier with the weights of a file, ready for inference on the CPU."""
     model = EfficientNetLite0()
     stored = torch.load(weights, map_location="cpu", weights_only=True)
     model.load_state_dict(stored, strict=True)

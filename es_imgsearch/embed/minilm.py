@@ -1,8 +1,8 @@
 """all-MiniLM-L6-v2 in numpy: sentence vectors without torch.
 
 Importing sentence_transformers takes 18 s on a 2-core machine, torch alone 4 s; this forward
-pass of a 6-layer BERT is ready in 0.2 s, which is what somebody waits who types one query.
-Equal to sentence-transformers (`tests/unit/test_encoders.py` holds it to a cosine of 0.99999).
+pass of a 6-layer BERT is ready in 0.2 s, and a single query has to wait for that.  It agrees with
+sentence-transformers to a cosine of 0.99999 (`tests/unit/test_encoders.py`).
 
 Architecture: Devlin et al. 2018 (arXiv 1810.04805), as in `transformers`' BertModel; pooling
 and normalising as in the model card of sentence-transformers/all-MiniLM-L6-v2: mean over the
@@ -50,12 +50,12 @@ class MiniLM:
         self._epsilon = float(config["layer_norm_eps"])
         self._weights: dict[str, _Array] = load_file(folder / "model.safetensors")
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        # Both are set in the file, to 128 tokens.
+        # The file sets both, to 128 tokens.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of shape (n, 384), unit length."""
+        """Return vectors of shape (n, 384), unit length."""
         tokens = [self._cut(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
         vectors = np.zeros((len(tokens), DIMS), dtype=np.float32)
         order = sorted(range(len(tokens)), key=lambda at: len(tokens[at]))
@@ -65,7 +65,7 @@ class MiniLM:
         return unit(vectors)
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
-        """Of each text whether `encode` leaves its end out."""
+        """Return, for each text, whether `encode` cuts it."""
         return [len(each.ids) > MAX_TOKENS for each in self._tokenizer.encode_batch(list(texts))]
 
     def _cut(self, ids: list[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""A sentence-transformers model on disk: where it is and what its configuration files say.
+"""A sentence-transformers model on disk: find its folder and read its configuration.
 
 Nothing here imports torch.  Layout of such a folder: `modules.json` lists the modules with
 their sub-folders, the first being the transformer with its weights, `config.json` and the image
@@ -61,7 +61,7 @@ _RESAMPLING: Final[dict[int, Literal["nearest", "lanczos", "bilinear", "bicubic"
 
 
 def default_models_dir() -> Path:
-    """Where model folders are looked for unless the settings say otherwise."""
+    """The folder of model folders, unless the settings name one."""
     from platformdirs import user_data_dir
 
     return Path(user_data_dir("es_imgsearch")) / "models"
@@ -69,7 +69,7 @@ def default_models_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Processing:
-    """What an image processor does: `preparation`, then ``(x * rescale - mean) / deviation``."""
+    """An image processor's steps: `preparation`, then ``(x * rescale - mean) / deviation``."""
 
     preparation: Preparation
     rescale: float
@@ -114,7 +114,7 @@ class ModelFolder:
 
     @property
     def text_length(self) -> int | None:
-        """Number of tokens that every text is padded or cut to; None where each has its own.
+        """Number of tokens that every text is padded or cut to; None if lengths vary.
 
         SigLIP takes the state of the last token for the text and has no attention mask, so a
         text's vector depends on its padding; it was trained with 64 tokens
@@ -127,24 +127,24 @@ class ModelFolder:
 
     @property
     def truncate_dim(self) -> int | None:
-        """Number of dimensions to keep, where the model says so (Matryoshka)."""
+        """Number of dimensions to keep, if the model limits them (Matryoshka)."""
         told = self._saved.get("truncate_dim")
         return None if told is None else int(told)
 
     @property
     def prompts(self) -> dict[str, str]:
-        """Texts put in front of texts, without the empty ones."""
+        """Prompts put in front of texts, without the empty ones."""
         told = self._saved.get("prompts") or {}
         return {name: text for name, text in told.items() if text}
 
     @property
     def generation(self) -> dict[str, Any]:
-        """How a model that writes goes about it, without the version that saved the file."""
+        """The generation settings of a captioning model, without the version that saved them."""
         told = _read(self._transformer / "generation_config.json") or {}
         return {name: value for name, value in told.items() if name != "transformers_version"}
 
     def dims(self) -> int | None:
-        """Length of a vector; None if the configuration does not tell."""
+        """Length of a vector; None if the configuration does not say."""
         told = self._config.get("projection_dim")
         if self._config.get("model_type") == _SIGLIP:
             told = self._config.get("vision_config", {}).get("hidden_size", _SIGLIP_DIMS)
@@ -157,9 +157,9 @@ class ModelFolder:
         return min(int(told), self.truncate_dim or int(told))
 
     def weight_files(self) -> list[Path]:
-        """Files of the weights: in each folder the safetensors, or else the pickles.
+        """The files of the weights: in each folder the safetensors, or else the pickles.
 
-        What repositories of OpenCLIP models hold for that library beside them is left out.
+        Files for the library open_clip in the same repository are left out.
         """
         files: list[Path] = []
         folders = dict.fromkeys(self.path / module["path"] for module in self._modules)
@@ -170,9 +170,9 @@ class ModelFolder:
         return files
 
     def identity(self) -> str:
-        """16 hexadecimal digits that change with anything that makes a vector, wherever it lies.
+        """Return 16 hexadecimal digits that change with anything that changes a vector.
 
-        That is the weights, and every file of settings and of words.
+        That is the weights and every file of settings and of words, but not the folder's path.
         """
         digest = hashlib.sha256(weights_hash(self.weight_files()).encode())
         for file in sorted(self.path.rglob("*")):
@@ -181,7 +181,7 @@ class ModelFolder:
         return digest.hexdigest()[:16]
 
     def processing(self) -> Processing:
-        """What the model's image processor does to a picture.
+        """Read the settings of the model's image processor.
 
         Reads `preprocessor_config.json` or, as transformers 5 writes it, `processor_config.json`.
 
@@ -214,7 +214,7 @@ class ModelFolder:
                 " is not supported; take one of a fixed resolution, such as"
                 " google/siglip2-base-patch16-224."
             )
-        # CLIP's processor crops unless it is told otherwise, every other only if it is.
+        # CLIP's processor crops by default, every other only if its settings say so.
         kind = told.get("image_processor_type") or told.get("feature_extractor_type") or ""
         crops = bool(told.get("do_center_crop", kind.startswith("CLIP")))
         size, crop = told.get("size", 224), told.get("crop_size")
@@ -249,17 +249,17 @@ class ModelFolder:
 
 
 def portable(spec: str, found: ModelFolder) -> str:
-    """The name of the folder `found` where `spec` is its path; other machines look for that."""
+    """Return the folder's name if `spec` is its path, for other machines; else `spec`."""
     return found.path.resolve().name if found.path == Path(spec) else spec
 
 
 def placed(spec: str, found: ModelFolder) -> str:
-    """The whole path of the folder `found` where `spec` is its path."""
+    """Return the absolute path of the folder if `spec` is its path, else `spec`."""
     return os.path.abspath(found.path) if found.path == Path(spec) else spec
 
 
 def split_pair(spec: str) -> list[str]:
-    """The two of FIRST+SECOND, or MODEL alone; a plus sign may stand in the names of folders."""
+    """Split FIRST+SECOND, or return MODEL alone; folders' names may have plus signs."""
     if "+" not in spec or Path(spec).is_dir():
         return [spec]
     pairs = [[spec[:at], spec[at + 1 :]] for at, letter in enumerate(spec) if letter == "+"]
@@ -271,7 +271,7 @@ def split_pair(spec: str) -> list[str]:
 
 
 def find_folder(spec: str, models_dir: Path) -> ModelFolder:
-    """The model `spec`: a folder, a folder in `models_dir`, in the hub's cache, or on the hub.
+    """Find a model: a folder, a folder in `models_dir`, in the hub's cache, or on the hub.
 
     Raises ModelUnavailable, within seconds, if it is in none of these places.
     """
@@ -326,7 +326,7 @@ def _downloaded(repository: str) -> Path:
 
 
 def _not_needed(names: Sequence[str]) -> list[str]:
-    """Of the files of a repository, or as patterns, those that hold the same weights again."""
+    """Return files of a repository, or patterns, that hold the same weights again."""
     paths = [PurePosixPath(name) for name in names]
     safe = {path.parent for path in paths if path.suffix == ".safetensors"}
     pickles = [str(path) for path in paths if path.suffix == ".bin" and path.parent in safe]

@@ -1,4 +1,4 @@
-"""What an encoder is: pictures in, unit vectors out; texts too, if it can."""
+"""The protocol of encoders: pictures, and perhaps texts, to unit vectors."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Encoder(Protocol):
     The properties are cheap: they never load weights.  The first call of an `embed_` method
     may load them.  Both methods may be called from any one thread at a time.
 
-    An encoder may also have ``truncated(texts) -> list[bool]``: of each text whether it is longer
-    than the model reads, which a search then says; ``batch_size``, how many pictures `embed_images`
-    wants at once (16 if it does not say); ``spec``, what finds it on this machine where its name
-    alone does not: the name with whole paths; and what `FieldEncoder` adds.
+    An encoder may also have ``truncated(texts) -> list[bool]``: for each text, whether it is longer
+    than the model reads, which a search then reports; ``batch_size``, how many pictures
+    `embed_images` takes at once (default 16); ``spec``, the name with absolute paths, if the name
+    alone does not find it on this machine; and the members of `FieldEncoder`.
 
-    A plug-in's vectors are not taken on trust, see `output`: what has another shape fails, and what
-    has another length is brought to unit length.
+    A plug-in's vectors are checked, see `output`: another shape is an error, another length is
+    scaled to unit length.
     """
 
     @property
     def name(self) -> str:
-        """What `--encoder` finds it by; kept in the index, but no part of its identity."""
+        """The name for `--encoder`; stored in the index, but no part of the seal's check."""
 
     @property
     def revision(self) -> str:
@@ -62,15 +62,15 @@ class Encoder(Protocol):
         """False for image-only encoders, whose `embed_texts` raises TextUnsupported."""
 
     def embed_images(self, pictures: Pixels) -> Vectors:
-        """Vectors of shape (n, dims), unit length, of pictures of shape (n, height, width, 3)."""
+        """Return vectors of shape (n, dims), unit length, of pictures (n, height, width, 3)."""
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of shape (n, dims), unit length, in the same space as the pictures."""
+        """Return vectors of shape (n, dims), unit length, in the same space as the pictures."""
 
 
 @runtime_checkable
 class FieldEncoder(Protocol):
-    """What an encoder has besides if it gives fields of the document along with the vectors.
+    """An encoder that also returns fields of the document.
 
     The fields are stored with the vector, and reused with it for copies and renamed files.
     """
@@ -80,23 +80,22 @@ class FieldEncoder(Protocol):
         """Names of the fields it may give; the index must have them (docs/reference/fields.md)."""
 
     def embed_with_fields(self, pictures: Pixels) -> tuple[Vectors, Sequence[Mapping[str, Any]]]:
-        """What `embed_images` gives, and the fields of each of the n pictures."""
+        """Return what `embed_images` does, and the fields of each of the n pictures."""
 
 
-# What an encoder gave, held to what it promised: a plug-in is somebody else's code.
+# Check and normalise an encoder's output; a plug-in may return anything.
 
 Q = TypeVar("Q", bound=Sized)
 
-# float32 sums of 4,096 squares are nearer to 1 than this; what is further off was never brought
-# to unit length.
+# float32 sums of 4,096 squares are nearer to 1 than this; vectors further off were not brought to
+# unit length.
 _ROUNDING: Final = 1e-3
 
 
 def vectors_of(given: Any, count: int, encoder: Encoder | TextEncoder) -> Vectors:
-    """What `encoder` gave for `count` pictures or texts, float32 of shape (count, dims).
+    """Return the output of `encoder` for `count` inputs as float32 of shape (count, dims).
 
-    Rows are of unit length, but for those that cannot be: zero or not finite.  Raises what
-    `rows_of` does.
+    Rows are scaled to unit length, unless they are zero or not finite.  Raises what `rows_of` does.
     """
     vectors = rows_of(given, count, encoder)
     # float32 has no squares of 1e25 nor of 1e-30.
@@ -109,14 +108,14 @@ def vectors_of(given: Any, count: int, encoder: Encoder | TextEncoder) -> Vector
 
 
 def rows_of(given: Any, count: int, encoder: Encoder | TextEncoder) -> Vectors:
-    """The same, but rows are left as long as they are: short vectors of a reduced index are bytes.
+    """Like `vectors_of`, without scaling: the short vectors of a reduced index are bytes.
 
-    Raises EmbedFailed where it is of another shape, or holds no numbers.
+    Raises EmbedFailed for another shape, or for values that are no numbers.
     """
     try:
         vectors: Vectors = np.asarray(given, dtype=np.float32)
     except Exception as error:
-        # Such as a tensor of torch that wants a gradient, or whole numbers without end.
+        # For example a torch tensor that requires a gradient, or an integer beyond float32.
         raise EmbedFailed(
             f"Encoder {encoder.name!r} gave {type(given).__name__} where vectors are wanted:"
             f" {error}."
@@ -130,10 +129,10 @@ def rows_of(given: Any, count: int, encoder: Encoder | TextEncoder) -> Vectors:
 
 
 def query_vectors(encoder: Encoder | TextEncoder, embed: Callable[[Q], Any], queries: Q) -> Vectors:
-    """`embed(queries)`, where `embed` is a method of `encoder`: vectors that can be searched with.
+    """Return `embed(queries)` as vectors to search with; `embed` is a method of `encoder`.
 
-    Whatever it raises that is not of our tree becomes EmbedFailed; so do vectors of another shape,
-    and such as are zero or not finite.
+    Raises EmbedFailed for any error that is no ImgSearchError, and for vectors of another shape,
+    zero or not finite.
     """
     try:
         given = embed(queries)

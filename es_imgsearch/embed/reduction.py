@@ -253,23 +253,22 @@ def reduction_of(index: str, meta: Meta) -> Talk[Reduction | None]:
     return Reduction.from_document(document, wanted, index)
 
 
-# An encoder as an index of the profile `reduced` wants it: its vectors are cut to bytes.
+# An encoder for indexes of the profile `reduced`: its vectors are shortened to bytes.
 
 
 def checked(given: Any, count: int, encoder: Encoder) -> Vectors:
-    """`vectors_of`, but what a `ReducedEncoder` gave is bytes and stays as long as it is.
+    """Apply `vectors_of`, or `rows_of` for a `ReducedEncoder`, whose vectors are bytes.
 
-    That has held the whole vectors to what was promised before it cut them.
+    A `ReducedEncoder` checks the whole vectors before it shortens them.
     """
     is_reduced = isinstance(encoder, ReducedEncoder)
     return (rows_of if is_reduced else vectors_of)(given, count, encoder)
 
 
 class ReducedEncoder:
-    """Gives vectors of shape (n, dims_kept), whole numbers from -127 to 127.
+    """Returns vectors of shape (n, dims_kept), integers from -127 to 127.
 
-    That is also what the index gives back of a stored vector, so what is reused is not reduced
-    again.
+    The index returns stored vectors in the same form, so reused vectors are not reduced again.
     """
 
     def __init__(self, encoder: Encoder, reduction: Reduction) -> None:
@@ -278,7 +277,7 @@ class ReducedEncoder:
 
     @property
     def whole(self) -> Encoder:
-        """The encoder whose vectors are cut."""
+        """The encoder whose vectors are shortened."""
         return self._encoder
 
     @property
@@ -335,7 +334,7 @@ class ReducedEncoder:
 
     def _reduced(self, given: Vectors, count: int) -> Vectors:
         vectors = vectors_of(given, count, self._encoder)
-        # One that is not finite stays so, and becomes a failure of its picture.
+        # Vectors that are not finite stay so, and become failures of their pictures.
         is_finite = np.isfinite(vectors).all(axis=1)
         reduced = np.full((len(vectors), self.dims), np.nan, np.float32)
         reduced[is_finite] = self._reduction.reduce(vectors[is_finite])

@@ -1,11 +1,11 @@
-"""From what `--encoder` says to an `Encoder`.
+"""Find encoders by name, as `--encoder` takes it.
 
-Encoders are found through the entry-point group `es_imgsearch.encoders`; ours are registered
-there like anybody's.  An entry point is a factory::
+Encoders are entry points of the group `es_imgsearch.encoders`; this package registers its own in
+the same way.  An entry point is a factory::
 
     def create(argument: str, *, models_dir: Path | None, device: str) -> Encoder: ...
 
-`argument` is what stands behind the colon in ``NAME:ARGUMENT`` (empty without one), `models_dir`
+`argument` is the part behind the colon in ``NAME:ARGUMENT`` (empty without one), `models_dir`
 a folder of model folders (None: the factory's own default), `device` ``auto`` or a torch device
 such as ``cpu`` or ``cuda:1``.  A factory loads no weights.
 """
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
 
 GROUP: Final = "es_imgsearch.encoders"
 
-# Takes what is not a registered name but a folder or a model's name on the hub.
+# The encoder for folders and for models of the hub, which are no registered names.
 _MODELS: Final = "sentence-transformers"
 
-# Looked up without being called: until Python 3.12 isinstance() with a protocol evaluates every
+# Looked up with `getattr_static`: until Python 3.12 isinstance() with a protocol evaluates every
 # property, and `dims` may have to load a model.
 _MEMBERS: Final = [name for name in vars(Encoder) if not name.startswith("_")]
 
 
 def encoder_names() -> list[str]:
-    """Names of the registered encoders, sorted."""
+    """Return the names of the registered encoders, sorted."""
     return sorted(_registered())
 
 
 def load_encoder(spec: str, *, models_dir: Path | None = None, device: str = "auto") -> Encoder:
-    """The encoder that `spec` names; its weights load with the first `embed_` call.
+    """Return the encoder named `spec`; its weights load with the first `embed_` call.
 
     `spec`
         ``NAME`` or ``NAME:ARGUMENT`` of a registered encoder; or an existing folder, or
         anything with a slash (``ORGANISATION/MODEL``), for a sentence-transformers model.
 
-    Raises EncoderUnknown if nothing answers to `spec` or the plug-in that does is broken,
+    Raises EncoderUnknown if there is no such encoder or its plug-in is broken,
     ModelUnavailable if its weights or libraries are missing.
     """
     if not isinstance(spec, str):
@@ -66,12 +66,12 @@ def load_encoder(spec: str, *, models_dir: Path | None = None, device: str = "au
 
 
 def is_encoder(given: object) -> bool:
-    """Whether it has everything that an `Encoder` has; loads no model."""
+    """Whether the object has all members of `Encoder`; loads no model."""
     return all(getattr_static(given, member, None) is not None for member in _MEMBERS)
 
 
 def spec_of(encoder: Encoder) -> str:
-    """What `load_encoder` finds this encoder by, on this machine."""
+    """Return the name by which `load_encoder` finds this encoder on this machine."""
     return getattr(encoder, "spec", None) or encoder.name
 
 

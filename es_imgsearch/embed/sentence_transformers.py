@@ -1,12 +1,12 @@
 """Encoders that run through sentence-transformers: `clip`, and any other picture model.
 
-`clip` is a pair that shares a space: clip-ViT-B-32 for pictures (Radford et al. 2021, arXiv
+`clip` is two models that share a space: clip-ViT-B-32 for pictures (Radford et al. 2021, arXiv
 2103.00020) and clip-ViT-B-32-multilingual-v1 for text in 50+ languages (trained by multilingual
 distillation, Reimers and Gurevych 2020, arXiv 2004.09813); both on their model cards under
 sentence-transformers/.
 
 The reading workers have already resized and cropped as the model's own image processor would
-(`processor_file`), so pixels go straight to the model; what is left is scaling and normalising.
+(`processor_file`), so only scaling and normalising is left.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def create_clip(
 ) -> SentenceTransformersEncoder:
     """Factory of `clip`; `argument` is empty, or another pair as for `create`.
 
-    Raises ModelUnavailable, with what to do, if a model is neither here nor on a hub in reach.
+    Raises ModelUnavailable, with what to do, if a model is neither here nor on a reachable hub.
     """
     if argument:
         return create(argument, models_dir=models_dir, device=device)
@@ -74,7 +74,7 @@ def create(
     Each is a folder, the name of a folder in `models_dir`, or a model of the hub.  A folder
     whose own name has a plus sign is one model.
 
-    Raises ModelUnavailable if a model is not to be had or cannot take pictures.
+    Raises ModelUnavailable if a model is not available or takes no pictures.
     """
     if not argument:
         raise ModelUnavailable(
@@ -101,8 +101,8 @@ def create(
 class SentenceTransformersEncoder:
     """A picture model and, for texts, either the same or a second one in the same space.
 
-    Nothing but configuration files is read before the first `embed_` call; only where those do
-    not tell the number of dimensions does `dims` load the picture model.
+    Only configuration files are read before the first `embed_` call; if they lack the number of
+    dimensions, `dims` loads the picture model.
     """
 
     similarity = "cosine"
@@ -158,7 +158,7 @@ class SentenceTransformersEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what is done to pictures and texts around the weights."""
+        """Hash of the preprocessing of pictures and texts."""
         parameters = {
             "preparation": self._processing.preparation,
             "rescale": self._processing.rescale,
@@ -178,14 +178,14 @@ class SentenceTransformersEncoder:
         return int(self._picture_model.get_embedding_dimension()) if told is None else told
 
     def embed_images(self, pictures: Pixels) -> Vectors:
-        """Vectors of shape (n, dims), unit length, of pictures of shape (n, height, width, 3)."""
+        """Return vectors of shape (n, dims), unit length, of pictures (n, height, width, 3)."""
         if len(pictures) == 0:
             return np.zeros((0, self.dims), dtype=np.float32)
         return self._checked(self._picture_network.rows({PICTURES: pictures}))
 
     @property
     def networks(self) -> Sequence[Network]:
-        """That of the pictures, and that of the texts if there is one."""
+        """The network of the pictures, and the one of the texts if there is one."""
         return [self._picture_network, *([self._text.network] if self.supports_text else [])]
 
     @property
@@ -207,7 +207,7 @@ class SentenceTransformersEncoder:
         )
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of shape (n, dims), unit length; a text over the model's limit is cut.
+        """Return vectors of shape (n, dims), unit length; a text over the model's limit is cut.
 
         Raises TextUnsupported for a model of pictures only.
         """
@@ -219,7 +219,7 @@ class SentenceTransformersEncoder:
         if len(texts) == 0:
             return np.zeros((0, self.dims), dtype=np.float32)
         if self._texts.text_length is not None:
-            # SigLIP saw lower-case texts only; not every published tokenizer makes them so
+            # SigLIP was trained on lower-case texts; not every published tokenizer lowers them
             # (huggingface/transformers, pull request 43101).
             texts = [text.lower() for text in texts]
         return self._checked(self._text.rows(texts, "query"))
@@ -235,7 +235,7 @@ class SentenceTransformersEncoder:
         return unit(cut)
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
-        """Of each text whether it is longer than the model reads."""
+        """Return, for each text, whether it is longer than the model reads."""
         return self._text.truncated(texts)
 
     def _unload(self) -> None:

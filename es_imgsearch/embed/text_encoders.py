@@ -32,20 +32,20 @@ class Sentences(Protocol):
 
     @property
     def prompts(self) -> dict[str, str]:
-        """Texts put in front of texts: part of what makes a vector."""
+        """Prompts put in front of texts; they change vectors."""
 
     @property
     def networks(self) -> Sequence[Network]:
-        """What `backend` may run elsewhere than in torch."""
+        """The networks that `backend` may run in another library."""
 
     def weight_files(self) -> list[Path]:
-        """Files of the weights."""
+        """The files of the weights."""
 
     def encode(self, texts: Sequence[str], *, are_queries: bool) -> Vectors:
-        """Vectors of shape (n, dims), unit length."""
+        """Return vectors of shape (n, dims), unit length."""
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
-        """Of each text whether its end is beyond what the model reads."""
+        """Return, for each text, whether it is longer than the model reads."""
 
 
 class PackageSentences:
@@ -58,25 +58,25 @@ class PackageSentences:
 
     @property
     def prompts(self) -> dict[str, str]:
-        """None."""
+        """Empty."""
         return {}
 
     @property
     def networks(self) -> Sequence[Network]:
-        """None: it runs in numpy."""
+        """Empty: it runs in numpy."""
         return []
 
     def weight_files(self) -> list[Path]:
-        """The one file."""
+        """The only file of weights."""
         return [self._folder / "model.safetensors"]
 
     def encode(self, texts: Sequence[str], *, are_queries: bool) -> Vectors:
-        """Vectors of shape (n, 384), unit length; queries are texts like any other."""
+        """Return vectors of shape (n, 384), unit length; queries are encoded like other texts."""
         del are_queries
         return self._model.encode(texts) if len(texts) else np.zeros((0, DIMS), np.float32)
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
-        """Of each text whether it is longer than 256 word pieces."""
+        """Return, for each text, whether it is longer than 256 word pieces."""
         return self._model.truncated(texts)
 
     @cached_property
@@ -99,32 +99,32 @@ class FolderSentences:
 
     @cached_property
     def dims(self) -> int:
-        """Length of a vector; loads the model where its files do not tell."""
+        """Length of a vector; loads the model if its configuration does not say."""
         told = self._folder.dims()
         return int(self._model.get_embedding_dimension()) if told is None else told
 
     @property
     def prompts(self) -> dict[str, str]:
-        """The model's own, for queries and for documents."""
+        """The model's own prompts, for queries and for documents."""
         return self._folder.prompts
 
     def weight_files(self) -> list[Path]:
-        """Of all the modules."""
+        """The files of all modules."""
         return self._folder.weight_files()
 
     def encode(self, texts: Sequence[str], *, are_queries: bool) -> Vectors:
-        """Vectors of shape (n, dims), unit length, with the model's prompt for what they are."""
+        """Return vectors of shape (n, dims), unit length, with the prompt of their kind."""
         if len(texts) == 0:
             return np.zeros((0, self.dims), np.float32)
         return unit(self._text.rows(texts, "query" if are_queries else "document"))
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
-        """Of each text whether it has more tokens than the model reads."""
+        """Return, for each text, whether it is longer than the model reads."""
         return self._text.truncated(texts)
 
     @property
     def networks(self) -> Sequence[Network]:
-        """The one."""
+        """The network of the texts."""
         return [self._text.network]
 
     def _unload(self) -> None:

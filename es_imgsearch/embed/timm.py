@@ -1,4 +1,4 @@
-"""`timm:NAME`: what an image classifier sees in a picture; pictures only, no texts.
+"""The encoder `timm:NAME`: features of an image classifier; pictures only, no texts.
 
     timm:NAME[.TAG][/logits][@FILE]
 
@@ -10,11 +10,11 @@ the classifier's output before the softmax.  Features of such a layer compared b
 neural codes of Babenko et al. 2014 (arXiv 1404.1777).
 
 Weights are those of the library timm (huggingface.co/timm).  A name without a tag takes
-torchvision's weights (``tv_in1k``) where timm has them, since VGG16, ResNet50 and so on without
-more words mean those; another training of the same architecture has its tag, as in
+torchvision's weights (``tv_in1k``) if timm has them, which the plain names VGG16, ResNet50 and so
+on mean; another training of the same architecture has its tag, as in
 ``resnet50.a1_in1k`` (``timm.list_pretrained()`` lists them).
 
-Preprocessing is what timm states of the weights.  For torchvision's own it is torchvision's
+Preprocessing is as timm documents it for the weights.  For torchvision's own it is torchvision's
 (`torchvision.transforms._presets.ImageClassification`): Resize 256, CenterCrop 224, bilinear,
 ImageNet mean and deviation; Inception 342 and 299.
 """
@@ -58,7 +58,7 @@ def create(argument: str, *, models_dir: Path | None = None, device: str = "auto
     the weights are the folder NAME.TAG in `models_dir` or come from the hub.
 
     Raises EncoderUnknown for a name that timm does not know, ModelUnavailable if the library or
-    the weights are not to be had.
+    the weights are not available.
     """
     described, at, file = argument.partition("@")
     name, slash, kind = described.partition("/")
@@ -125,7 +125,7 @@ def _weights(full_name: str, config: Any, file: str, models_dir: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """What is done to a picture: `preparation`, then ``(x / 255 - mean) / deviation``."""
+    """The steps before the network: `preparation`, then ``(x / 255 - mean) / deviation``."""
 
     preparation: Preparation
     mean: tuple[float, ...]
@@ -133,7 +133,7 @@ class Preprocessing:
 
     @classmethod
     def of(cls, config: Any) -> Preprocessing:
-        """From timm's `PretrainedCfg`; ModelUnavailable where a `Preparation` cannot say it."""
+        """Read timm's `PretrainedCfg`; ModelUnavailable if a `Preparation` cannot express it."""
         channels, height, width = config.input_size
         crops = config.crop_mode == "center" and height == width
         if channels != 3 or not (crops or config.crop_mode == "squash"):
@@ -209,7 +209,7 @@ class Timm:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the architecture and of what is done around it."""
+        """Hash of the architecture and of the preprocessing."""
         return fingerprint(
             {
                 "architecture": self._config.architecture,
@@ -233,7 +233,7 @@ class Timm:
             return int(timm.create_model(self._full_name, pretrained=False).num_features)
 
     def embed_images(self, pictures: Pixels) -> Vectors:
-        """Vectors of shape (n, dims), unit length, of pictures of shape (n, height, width, 3)."""
+        """Return vectors of shape (n, dims), unit length, of pictures (n, height, width, 3)."""
         if len(pictures) == 0:
             return np.zeros((0, self.dims), dtype=np.float32)
         return unit(self._network.rows({PICTURES: pictures}))
@@ -247,7 +247,7 @@ class Timm:
 
     @property
     def networks(self) -> Sequence[Network]:
-        """The one."""
+        """The classifier."""
         return [self._network]
 
     @property
@@ -259,7 +259,7 @@ class Timm:
         """A torch module from pictures (n, height, width, 3) to (n, dims)."""
         from es_imgsearch.embed.runtime.torch import PictureNetwork
 
-        # It warns of Inception's second classifier, which serves training only.
+        # timm warns about Inception's second classifier, which is for training only.
         timms_logger = logging.getLogger("timm")
         level = timms_logger.level
         timms_logger.setLevel(logging.ERROR)
