@@ -15,7 +15,7 @@ import sys
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.embed.runtime.benchmark import StoredChoices, benchmark_network
 from es_imgsearch.embed.runtime.network import BATCH_SIZE, HasNetworks, torch_missing, torch_runner
@@ -37,7 +37,7 @@ from es_imgsearch.embed.weights import (
 from es_imgsearch.settings import available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from es_imgsearch.embed.protocol import Encoder
     from es_imgsearch.embed.runtime.network import Network
@@ -161,17 +161,7 @@ def run_for_pictures(encoder: Encoder, settings: Settings) -> RuntimeChoice | No
     recorded for `status`.  Raises SettingsError for settings that contradict each other or name a
     device that is not here, ModelUnavailable if there is neither an export nor torch.
     """
-
-    def choose(network: Network, export: Export | None, stored: StoredChoices) -> RuntimeChoice:
-        found = stored.find(encoder.revision, encoder.fingerprint)
-        if _is_measured(found, export):
-            return found
-        choice = _choice_by_rule(network, export, stored.options)
-        if choice != found:
-            stored.record(encoder.revision, encoder.fingerprint, choice)
-        return choice
-
-    return _run(encoder, settings, choose)
+    return _run(encoder, settings)
 
 
 def measure_for_pictures(
@@ -182,20 +172,7 @@ def measure_for_pictures(
     A stored result is used, unless `again`.  Raises what `run_for_pictures` does, and
     EncodersFailed if the network runs in none of the ways.
     """
-
-    def choose(network: Network, export: Export | None, stored: StoredChoices) -> RuntimeChoice:
-        found = stored.find(encoder.revision, encoder.fingerprint)
-        if _is_measured(found, export) and not again:
-            return found
-        choice = benchmark_network(network, encoder.preparation, stored.options, export)
-        if not stored.record(encoder.revision, encoder.fingerprint, choice):
-            logger.warning(
-                "The measurement is not stored, since %s cannot be written: set cache_dir.",
-                stored.cache,
-            )
-        return choice
-
-    return _run(encoder, settings, choose)
+    return _run(encoder, settings, measures=True, again=again)
 
 
 def plan_of(encoder: Encoder) -> dict[str, Any] | None:
@@ -210,11 +187,9 @@ def plan_of(encoder: Encoder) -> dict[str, Any] | None:
 
 
 def _run(
-    encoder: Encoder,
-    settings: Settings,
-    choose: Callable[[Network, Export | None, StoredChoices], RuntimeChoice],
+    encoder: Encoder, settings: Settings, *, measures: bool = False, again: bool = False
 ) -> RuntimeChoice | None:
-    """Export the networks and have them run; `choose` decides for the pictures."""
+    """Export the networks, choose how the one of the pictures runs, and have all run."""
     stored = StoredChoices(settings)
     options = stored.options
     if not isinstance(encoder, HasNetworks):
@@ -234,7 +209,7 @@ def _run(
     for network in encoder.networks:
         export = exports.get(network.part)
         if network.part == "pictures":
-            choice = choose(network, export, stored)
+            choice = _choice(encoder, network, export, stored, measures=measures, again=again)
             logger.info("%s runs in %s.", encoder.name, choice.why)
             _use(network, choice.plan, export)
         elif export is not None:
@@ -244,13 +219,34 @@ def _run(
     return choice
 
 
-def _is_measured(found: RuntimeChoice | None, export: Export | None) -> TypeGuard[RuntimeChoice]:
-    """Whether this is the stored result of a benchmark, and can run."""
-    return (
+def _choice(
+    encoder: Encoder,
+    network: Network,
+    export: Export | None,
+    stored: StoredChoices,
+    *,
+    measures: bool,
+    again: bool,
+) -> RuntimeChoice:
+    """Return the stored result of a benchmark if it can run, else measure or apply the rule."""
+    found = stored.find(encoder.revision, encoder.fingerprint)
+    if (
         found is not None
         and found.pictures_per_second is not None
+        and not again
         and (found.plan.backend == "torch" or export is not None)
-    )
+    ):
+        return found
+    if measures:
+        choice = benchmark_network(network, encoder.preparation, stored.options, export)
+    else:
+        choice = _choice_by_rule(network, export, stored.options)
+    if not stored.record(encoder.revision, encoder.fingerprint, choice) and measures:
+        logger.warning(
+            "The measurement is not stored, since %s cannot be written: set cache_dir.",
+            stored.cache,
+        )
+    return choice
 
 
 def _choice_by_rule(
