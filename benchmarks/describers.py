@@ -100,7 +100,7 @@ def files_per_second(folder: Path, encoder: Any, described: Sequence[str]) -> fl
     store = Store(connect(settings), INDEX)
     try:
         mappings = [each.mapping for each in load_describers()]
-        store.create(new_meta(seal_of(encoder), "balanced", "cosine"), mappings)
+        store.generations.create(new_meta(seal_of(encoder), "balanced", "cosine"), mappings)
         roots = parse_roots([str(folder)])
         register_roots(store, roots, settings.host)
         indexer = Indexer(store, encoder, roots, settings, warm_up=True, describers=described)
@@ -114,7 +114,7 @@ def files_per_second(folder: Path, encoder: Any, described: Sequence[str]) -> fl
             indexer.pipeline.close()
     finally:
         remove_index(store)
-        store.client.close()
+        store.connection.client.close()
 
 
 def row_of(name: str, speeds: Sequence[float], none: Sequence[float]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def picture(number: int, chance: random.Random) -> Image.Image:
 
 def found_after(store: Store, wanted: str) -> float:
     body = {"query": {"ids": {"values": [wanted]}}, "_source": False}
-    while not store.search(body)["hits"]["total"]["value"]:
+    while not store.searches.search(body)["hits"]["total"]["value"]:
         time.sleep(0.01)
     return time.time()
 
@@ -71,7 +71,7 @@ def measure(store: Store, indexer: Indexer, folder: Path, numbers: range) -> dic
         image.save(folder / name, quality=90)
         written = time.time()
         found = found_after(store, image_id(indexer.roots[0].name, name))
-        fields = store.get(image_id(indexer.roots[0].name, name))
+        fields = store.documents.get(image_id(indexer.roots[0].name, name))
         lags["searchable"].append(found - written)
         lags["document made"].append(fields["ingest_lag_ms"] / 1000)
         lags["embedding"].append(fields["embed_ms"] / 1000)
@@ -88,7 +88,7 @@ def main() -> None:
     encoder = load_encoder(given.encoder)
     run_for_pictures(encoder, settings)
     described = [describer.mapping for describer in load_describers()]
-    store.create(new_meta(seal_of(encoder), "balanced", "cosine"), described)
+    store.generations.create(new_meta(seal_of(encoder), "balanced", "cosine"), described)
     try:
         with tempfile.TemporaryDirectory() as home:
             folder = Path(home) / "photos"

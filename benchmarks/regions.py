@@ -109,14 +109,16 @@ def measured(
     grid = None if grid_name is None else Grid.parse(grid_name)
     settings = load_settings({"index": INDEX, "settle_seconds": 0.0})
     client = ImageSearch(settings=settings, encoder=encoder)
-    store: Store = client._store
+    store: Store = client.store
     described = [each.mapping for each in load_describers()]
     try:
-        store.create(new_meta(seal_of(encoder), "balanced", "cosine", grid=grid), described)
+        store.generations.create(
+            new_meta(seal_of(encoder), "balanced", "cosine", grid=grid), described
+        )
         started = time.perf_counter()
         fill(store, settings, folder, encoder, grid)
         seconds = time.perf_counter() - started
-        store.merge(wait_seconds=60)
+        store.generations.merge(wait_seconds=60)
         store.refresh()
         row: dict[str, Any] = {"regions": grid_name or "none"}
         took, number = 0, 0
@@ -127,10 +129,10 @@ def measured(
                 found += hits[0].relative_path == f"{n}.png"
                 took, number = took + hits.took_ms, number + 1
             row[kind] = f"{found / len(vectors):.2f}"
-        count = store.count()
+        count = store.listings.count()
         mean = {"size": 0, "aggs": {"ms": {"avg": {"field": "embed_ms"}}}}
-        answer = store.request("POST", f"/{INDEX}/_search", mean)
-        stats = store.request("GET", f"/{INDEX}/_stats/store")
+        answer = store.connection.request("POST", f"/{INDEX}/_search", mean)
+        stats = store.connection.request("GET", f"/{INDEX}/_stats/store")
         size = stats["_all"]["primaries"]["store"]["size_in_bytes"]
         return row | {
             "kB a picture": round(size / count / 1e3, 1),
@@ -150,7 +152,7 @@ def fill(store: Store, settings: Any, folder: Path, encoder: Any, grid: Grid | N
         sync(indexer)
     finally:
         indexer.pipeline.close()
-    if indexer.counts.failed or store.count() != len(list(folder.iterdir())):
+    if indexer.counts.failed or store.listings.count() != len(list(folder.iterdir())):
         sys.exit(f"not everything was stored: {indexer.summary()}")
 
 

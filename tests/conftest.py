@@ -102,7 +102,7 @@ def real_store(settings: Settings) -> Iterator[Store]:
     store = Store(connect(settings), settings.index)
     yield store
     remove_index(store)
-    store.client.close()
+    store.connection.client.close()
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def any_store(request: pytest.FixtureRequest, fake_encoder: FakeEncoder) -> Memo
     """An empty index of the fake encoder, once in memory and once on the real server."""
     in_memory = request.param == "memory"
     store = MemoryStore() if in_memory else request.getfixturevalue("real_store")
-    store.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
+    store.generations.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
     return store
 
 

@@ -145,12 +145,11 @@ def evaluate_command(
 @json_option
 def list_command(settings: Settings, as_json: bool) -> None:
     """List the words that tags are chosen from, and which of them were trained."""
-    from es_imgsearch.elastic.requests import converse
     from es_imgsearch.tags.storage import kept_tags
 
     store = open_store(settings)
     meta = store.info().meta
-    kept = converse(kept_tags(store.index), store.send)
+    kept = kept_tags(store.index, store.send)
     if kept.head is not None:
         kept.head.check(meta, store.index)
     trained = {} if kept.head is None else {each.facet: each for each in kept.head.outputs}
@@ -197,14 +196,13 @@ def list_command(settings: Settings, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def vocabulary_command(settings: Settings, file: Path | None) -> None:
     """Print the index's vocabulary as a file to edit (TOML), or use FILE from now on."""
-    from es_imgsearch.elastic.requests import converse
     from es_imgsearch.tags.storage import keep_vocabulary, kept_tags
     from es_imgsearch.tags.vocabulary import read_vocabulary
 
     store = open_store(settings)
     store.info()
     if file is None:
-        print_line(converse(kept_tags(store.index), store.send).vocabulary.source.rstrip("\n"))
+        print_line(kept_tags(store.index, store.send).vocabulary.source.rstrip("\n"))
         return
     vocabulary = read_vocabulary(file)
     keep_vocabulary(store, vocabulary)

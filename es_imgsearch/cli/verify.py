@@ -68,10 +68,10 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
             failed = indexer.counts.failed
         if as_json:
             store.refresh()
-            print_json(list(store.failed()))
+            print_json(list(store.listings.failures()))
         sys.exit(EXIT_DIFFERENCE if failed else EXIT_DONE)
     store.refresh()
-    found = list(store.failed())
+    found = list(store.listings.failures())
     if as_json:
         print_json(found)
         return

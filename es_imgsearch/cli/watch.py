@@ -132,11 +132,11 @@ def _check_folders(roots: tuple[str, ...]) -> None:
 def _in_each_generation(settings: Settings, keep: Callable[[], T]) -> T:
     """Run the daemon, and start it again with the new encoder when `reindex` has switched."""
     while True:
-        serving = open_store(settings).roles().serving
+        serving = open_store(settings).generations.roles().serving
         try:
             return keep()
         except (GenerationSwitched, IndexMissing) as error:
-            now = open_store(settings).roles().serving
+            now = open_store(settings).generations.roles().serving
             # The one that was kept may have been dropped already.
             if isinstance(error, IndexMissing) and now == serving:
                 raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,15 +27,15 @@ def apply_codes(
     """Give every stored picture the code that the index's coder makes of its vector.
 
     Only documents whose code is missing or another one are written, so a run that was interrupted
-    is completed by the next.  `on_page` hears how many were seen and how many changed; the latter
-    is returned.
+    is completed by the next.  `on_page` gets how many were seen and how many changed so far; the
+    latter is returned.
 
     Raises UsageError for an index without codes, GenerationSwitched where the index becomes
     another generation meanwhile, and errors of the store.
     """
     # A new generation may come behind the alias, of another encoder.
     store = store.pinned()
-    with store.while_serving("codes apply"):
+    with store.switching.while_serving("codes apply"):
         coder = load_coder(store, store.info().meta)
         if coder is None:
             raise UsageError(
@@ -62,30 +62,22 @@ def _recode(
 
     store.refresh()
     seen = changed = 0
-    after = None
-    while True:
-        hits = store.page(
-            filters,
-            fields=("image_id", CODE_FIELD),
-            vectors=[VECTOR_FIELD],
-            size=_PAGE,
-            after=after,
-        )
+    for hits in store.listings.pages(
+        filters, fields=("image_id", CODE_FIELD), vectors=[VECTOR_FIELD], size=_PAGE
+    ):
         if stale := _stale(hits, coder):
-            rewritten = store.rewrite(stale, recoded)
+            rewritten = store.rewrites.rewrite(stale, recoded)
             changed += len(rewritten.written)
             for error in rewritten.refused.values():
                 raise error
         seen += len(hits)
         on_page(seen, changed)
-        if len(hits) < _PAGE:
-            store.refresh()
-            return changed
-        after = hits[-1]["sort"]
+    store.refresh()
+    return changed
 
 
 class CodeFollower:
-    """Tells a process that writes for long which coder its index has now."""
+    """Follows the coder of an index, for a process that writes for long."""
 
     def __init__(self, store: Store, coder: Coder | None) -> None:
         """`coder` is the one that the process writes with, `store` where it writes."""
@@ -114,10 +106,8 @@ class CodeFollower:
         return self._coder
 
 
-def _stale(hits: list[Mapping[str, Any]], coder: Coder) -> list[str]:
-    """Ids of those whose code is not what the coder makes of their vector."""
-    if not hits:
-        return []
+def _stale(hits: Sequence[Mapping[str, Any]], coder: Coder) -> list[str]:
+    """Ids of the pictures whose code the coder would make differently of their vector."""
     codes = coder.codes([vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits])
     return [
         hit["_source"]["image_id"]

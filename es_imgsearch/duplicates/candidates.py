@@ -52,20 +52,9 @@ def pages_of(
     store: Store, filters: Sequence[Mapping[str, Any]] = (), *, vectors: bool = True
 ) -> Iterator[list[Seen]]:
     """Every stored picture that the filters let through, in the order of root and path."""
-    after: Sequence[Any] | None = None
-    while True:
-        hits = store.page(
-            filters,
-            fields=_FIELDS,
-            vectors=[HASH_FIELD, VECTOR_FIELD] if vectors else [HASH_FIELD],
-            size=_PAGE,
-            after=after,
-        )
-        if hits:
-            yield [_seen(hit) for hit in hits]
-        if len(hits) < _PAGE:
-            return
-        after = hits[-1]["sort"]
+    wanted = [HASH_FIELD, VECTOR_FIELD] if vectors else [HASH_FIELD]
+    for hits in store.listings.pages(filters, fields=_FIELDS, vectors=wanted, size=_PAGE):
+        yield [_seen(hit) for hit in hits]
 
 
 def pictures_by_id(
@@ -153,7 +142,7 @@ def _asked(
     found: list[list[Near]] = [[] for _ in queries]
     left, k = list(range(len(queries))), min(_FIRST_K, most)
     while left:
-        answers = store.msearch([body(queries[n], k) for n in left])
+        answers = store.searches.msearch([body(queries[n], k) for n in left])
         full = []
         for n, hits in zip(left, answers, strict=True):
             found[n] = [each for each in map(near, hits) if counts(each)]

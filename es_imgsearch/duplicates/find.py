@@ -133,7 +133,7 @@ def _same(store: Store, image_id: str | None) -> Iterator[Group]:
         return
     after = None
     while True:
-        answer = store.search(contents_body(after, _CONTENTS_PAGE))
+        answer = store.searches.search(contents_body(after, _CONTENTS_PAGE))
         found = answer["aggregations"]["contents"]
         several = [
             bucket["key"]["content_id"] for bucket in found["buckets"] if bucket["doc_count"] > 1

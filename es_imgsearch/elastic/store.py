@@ -1,54 +1,94 @@
 """The only package that talks to Elasticsearch.
 
-Foreign errors become ours in `connection.translated`; bodies come from `mapping` and
-`queries`, or are a line long.
+    store.connection    the client, the names of indices, requests
+    store.documents     by id: write, delete, read
+    store.listings      by root and path; counts
+    store.searches      ready bodies
+    store.rewrites      whole documents changed
+    store.generations   make, extend, drop indices; `_meta`
+    store.switching     the alias; writes held back
+    store.auxiliary     companion indices
+
+Foreign errors become ours in `connection.translated`; bodies come from `mapping` and `queries`, or
+are a line long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.generations import IndexInfo
+from es_imgsearch.elastic.auxiliary import Auxiliary, Send, get_auxiliary
+from es_imgsearch.elastic.bulk import BulkWriter
+from es_imgsearch.elastic.client import Connection
+from es_imgsearch.elastic.documents import Documents, Write
+from es_imgsearch.elastic.generations import Generations, IndexInfo, Roles
 from es_imgsearch.elastic.listings import Listings, Stored
-from es_imgsearch.elastic.mapping import template_body
-from es_imgsearch.elastic.requests import Talk, document_request
-from es_imgsearch.elastic.switching import Roles, Switching
-from es_imgsearch.errors import ImageMissing, IndexMissing
+from es_imgsearch.elastic.rewrites import Rewrites
+from es_imgsearch.elastic.searches import Searches
+from es_imgsearch.elastic.switching import Switching
 
-__all__ = ["IndexInfo", "Roles", "Store", "Stored", "Write"]
+if TYPE_CHECKING:
+    import elasticsearch
+
+    from es_imgsearch.elastic.requests import Request
 
 
-class Store(Switching, Listings):
-    """One alias of pictures, the failures beside it, and what may be done with them.
+__all__ = [
+    "BulkWriter",
+    "Connection",
+    "IndexInfo",
+    "Roles",
+    "Send",
+    "Store",
+    "Stored",
+    "Write",
+    "get_auxiliary",
+]
+
+
+class Store:
+    """One alias of pictures with its failures and companion indices, in parts of one job each.
 
     Every method raises errors of our tree only; `transient` ones may be tried again.
     """
 
+    def __init__(
+        self, client: elasticsearch.Elasticsearch, index: str, *, generation: str | None = None
+    ) -> None:
+        connection = Connection(client, index, generation)
+        self.index, self.generation = index, generation
+        self.connection = connection
+        self.documents = Documents(connection)
+        self.listings = Listings(connection)
+        self.searches = Searches(connection)
+        self.generations = Generations(connection)
+        self.switching = Switching(connection)
+        self.rewrites = Rewrites(connection)
+        self.auxiliary = Auxiliary(connection)
 
-# Documents kept beside an index, in an index of their own.
-#
-# What the index is useless without stands under its hash: the matrix of the profile `reduced`, the
-# coder of its codes.  A later generation may have another one, so none takes the place of another.
-# What gives tags stands under a name of its own, and is replaced.
+    def info(self) -> IndexInfo:
+        """The index behind the alias, see `Generations.info`."""
+        return self.generations.info()
 
+    def send(self, request: Request) -> Any:
+        """The parsed answer to a request whose path and body are ready."""
+        return self.connection.send(request)
 
-def keep_beside(
-    store: Store, alias: str, body: Mapping[str, Any], name: str, document: Mapping[str, Any]
-) -> None:
-    """Store a document under this id; the index for it is made where there is none."""
-    store.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
-    store.make_generation(alias, body)
-    params = {"refresh": "true", "require_alias": "true"}
-    store.request("PUT", f"/{alias}/_doc/{name}", document, params=params)
+    def refresh(self) -> None:
+        """Make everything that was written searchable."""
+        self.connection.refresh()
 
+    def at(self, generation: str) -> Store:
+        """This store, held to a generation whatever it is for; see `pinned`."""
+        return Store(self.connection.client, self.index, generation=generation)
 
-def kept_beside(alias: str, name: str) -> Talk[Mapping[str, Any] | None]:
-    """The document of that id; None where it is missing."""
-    try:
-        answer = yield document_request(alias, name)
-    except (IndexMissing, ImageMissing):
-        return None
-    source: Mapping[str, Any] = answer["_source"]
-    return source
+    def pinned(self) -> Store:
+        """This store, held to the generation that the alias points to now.
+
+        A writer whose vectors fit one generation must not write into the next by surprise, and
+        names of indices are no protection: a bulk makes an index that is not there.  So each
+        generation has an alias of its own.
+        """
+        if self.generation is not None:
+            return self
+        return self.at(self.generations.pin())

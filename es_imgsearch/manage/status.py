@@ -30,10 +30,13 @@ def index_status(store: Store) -> dict[str, Any]:
     `reindex` builds and keeps, None where there is none, and `builder` the process that is at it or
     was; everything else is told of the one that serves.
     """
-    info, generations = store.info(), store.roles()
+    info, generations = store.info(), store.generations.roles()
     store.refresh()
-    pictures, failures = store.counts_by_root(), store.counts_by_root(failures=True)
-    recent = store.recent_by_root()
+    pictures, failures = (
+        store.listings.counts_by_root(),
+        store.listings.counts_by_root(failures=True),
+    )
+    recent = store.listings.recent_by_root()
     roots = {
         name: {
             "path": disk_path(entry["path"]),
@@ -51,7 +54,7 @@ def index_status(store: Store) -> dict[str, Any]:
     return {
         "index": store.index,
         "generation": info.name,
-        "elasticsearch": store.version(),
+        "elasticsearch": store.connection.version(),
         "encoder": info.meta.seal.to_body(),
         "profile": info.meta.profile,
         "similarity": info.meta.similarity,
@@ -65,7 +68,7 @@ def index_status(store: Store) -> dict[str, Any]:
         "import_unfinished": info.is_loading,
         "next": _generation(store, generations.next),
         "before": _generation(store, generations.before),
-        "writes_held_back": store.is_blocked(),
+        "writes_held_back": store.switching.is_blocked(),
         "roots": roots,
     }
 
@@ -76,7 +79,7 @@ def _has_outgrown(tuning: Tuning, pictures: int) -> bool:
 
 def _without_code(store: Store) -> int:
     query = {"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}}
-    return int(store.request("POST", f"/{store.pictures}/_count", {"query": query})["count"])
+    return store.listings.count_matching(query)
 
 
 def _generation(store: Store, name: str | None) -> dict[str, Any] | None:
@@ -88,7 +91,7 @@ def _generation(store: Store, name: str | None) -> dict[str, Any] | None:
         "generation": name,
         "encoder": meta.seal.name,
         "profile": meta.profile,
-        "pictures": one.count(),
+        "pictures": one.listings.count(),
         "builder": builder_to_dict(meta.builder),
     }
 

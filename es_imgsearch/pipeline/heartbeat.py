@@ -31,7 +31,7 @@ def note_passes(
     store: Store, passes: Mapping[str, Pass], encoder_plan: Mapping[str, Any] | None
 ) -> None:
     """Enter what the last comparison of these roots found, and how the encoder ran."""
-    store.update_meta(lambda meta: _with_entries(meta, _passes(passes, encoder_plan)))
+    store.generations.update_meta(lambda meta: _with_entries(meta, _passes(passes, encoder_plan)))
 
 
 def is_alive(watched_by: Mapping[str, Any]) -> bool:
@@ -113,7 +113,7 @@ class Presence:
         mine = {**self._me, "queue": news["queue"], "seen_at": _iso(now)}
         for root in self._roots:
             entries[root.name] = {**entries.get(root.name, {}), "watched_by": mine}
-        self._store.update_meta(lambda meta: _with_entries(meta, entries))
+        self._store.generations.update_meta(lambda meta: _with_entries(meta, entries))
         self._told, self._told_at = news, now
 
     def _leave(self) -> None:
@@ -127,7 +127,7 @@ class Presence:
                     roots[root.name] = {k: v for k, v in entry.items() if k != "watched_by"}
             return replace(meta, roots=roots)
 
-        self._store.update_meta(left)
+        self._store.generations.update_meta(left)
 
 
 def _passes(

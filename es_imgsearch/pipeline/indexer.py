@@ -119,7 +119,7 @@ class Indexer:
     def check_generation(self) -> None:
         """Raise GenerationSwitched once another generation serves than the one that is kept."""
         if self._store.generation is not None:
-            self._store.check_serving()
+            self._store.switching.check_serving()
 
     def _may_go_on(self, error: ImgSearchError) -> None:
         # A generation that was switched away takes no more writes; nothing else tells it.
@@ -157,8 +157,8 @@ class Indexer:
         self._store.refresh()
         disk = self._until_closing(walk(root, self.excludes.prunes, folder))
         stored_folder = stored_path(folder)
-        documents = self._store.listing(root.name, stored_folder)
-        failures = self._store.listing(root.name, stored_folder, failures=True)
+        documents = self._store.listings.stored(root.name, stored_folder)
+        failures = self._store.listings.stored(root.name, stored_folder, failures=True)
         for difference in differences(disk, documents, failures, unknown):
             now = time.time()
             change = Change(root, difference.relative_path, now)

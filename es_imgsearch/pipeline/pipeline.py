@@ -104,7 +104,7 @@ class Pipeline:
             warm_up=warm_up,
         )
         self._writing = WriteStage(
-            lambda writes: self._store.write(writes),
+            lambda writes: self._store.documents.write(writes),
             acknowledged=self._acknowledged,
             refused=self._refused,
             unstored=self._unstored,
@@ -279,7 +279,7 @@ class Pipeline:
         self, content_ids: Sequence[str], fields: Sequence[str]
     ) -> dict[str, Embedded]:
         return persist(
-            lambda: self._store.embedded_by_content(
+            lambda: self._store.documents.embedded_by_content(
                 content_ids, fields, with_regions=self._grid is not None
             ),
             self.stopping,

@@ -1,4 +1,4 @@
-"""The last stage: what is to be written goes out in bulks until each item is acknowledged.
+"""The last stage: write in bulks until each item is acknowledged or refused.
 
 It has a thread and a queue of its own, so that encoders go on while Elasticsearch works.
 """
@@ -17,13 +17,14 @@ import numpy as np
 
 from es_imgsearch.describe.fields import VectorDescribers, merged, without_refused
 from es_imgsearch.describe.registry import VectorDescriber, VectorSpace
+from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.requests import Request
-from es_imgsearch.elastic.retry import Outage, Stopped, persist, waits
+from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.in_process import PictureEncoder
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import ReadError, StoreDenied, StoreError, StoreRejected
+from es_imgsearch.errors import ReadError, StoreError
 from es_imgsearch.pipeline.jobs import Job, Ready, Result
 from es_imgsearch.pipeline.queues import batches
 from es_imgsearch.pipeline.vector_source import VectorSource
@@ -34,18 +35,15 @@ logger = logging.getLogger(__name__)
 # 200 documents of 512 dims are 1 MB of JSON; a larger bulk writes no more documents a second.
 _WRITE_BATCH = 200
 
-# Who waits, to the outage.
-_WRITING = "write"
-
 # Items of one bulk, each with its own result.
 Bulk = Callable[[Sequence[Write]], Mapping[str, StoreError | None]]
 
 
 class WriteStage:
-    """Bulks, tried again item by item; `run` is the loop of its thread.
+    """Writes in bulks, see `BulkWriter`; `run` is the loop of its thread.
 
-    `acknowledged` is told of what is stored, `refused` of a document that never will be as it is,
-    and why, and `unstored` of a failure that cannot even be noted.
+    `acknowledged` gets what is stored, `refused` a document that never will be as it is, with the
+    reason, and `unstored` the job of a failure that cannot even be noted.
     """
 
     def __init__(
@@ -62,8 +60,7 @@ class WriteStage:
         self._acknowledged = acknowledged
         self._refused = refused
         self._unstored = unstored
-        self._outage = outage
-        self._stopping = stopping
+        self._writer = BulkWriter(self._send, outage=outage, stopping=stopping)
         self._queue: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
 
     def put(self, ready: Ready) -> None:
@@ -79,51 +76,18 @@ class WriteStage:
             self._write(batch)
 
     def _write(self, batch: Sequence[Ready]) -> None:
-        pauses = waits()
-        while batch:
-            results = self._results(batch)
-            retry: list[Ready] = []
-            for ready in batch:
-                error = results[ready.write.image_id]
-                if error is None:
-                    self._acknowledged(ready)
-                elif error.transient:
-                    retry.append(ready)
-                elif isinstance(error, StoreDenied):
-                    # No other document fares better.
-                    raise error
-                elif ready.write.failure is None:
-                    self._refused(ready, error)
-                else:
-                    logger.error("A failure could not be stored: %s", error)
-                    self._unstored(ready.job)
-            if retry:
-                if len(retry) < len(batch):
-                    # It gets on, only not with all at once.
-                    pauses = waits()
-                else:
-                    transient = next(r for r in results.values() if r is not None and r.transient)
-                    self._outage.begins(transient, _WRITING)
-                if self._stopping.wait(next(pauses)):
-                    raise Stopped
+        for ready, error in self._writer.write(batch):
+            if error is None:
+                self._acknowledged(ready)
+            elif ready.write.failure is None:
+                self._refused(ready, error)
             else:
-                self._outage.ends(_WRITING)
-            batch = retry
+                logger.error("A failure could not be stored: %s", error)
+                self._unstored(ready.job)
 
-    def _results(self, batch: Sequence[Ready]) -> dict[str, StoreError | None]:
-        """One result an id; a request refused as a whole is halved until the culprit is alone."""
-        writes = [ready.write for ready in batch]
-        try:
-            return dict(self._bulk(writes))
-        except StoreRejected as error:
-            if len(batch) == 1:
-                return {writes[0].image_id: error}
-            middle = len(batch) // 2
-            return self._results(batch[:middle]) | self._results(batch[middle:])
-        except StoreError as error:
-            if not error.transient:
-                raise
-            return {write.image_id: error for write in writes}
+    def _send(self, batch: Sequence[Ready]) -> list[StoreError | None]:
+        results = self._bulk([ready.write for ready in batch])
+        return [results[ready.write.image_id] for ready in batch]
 
 
 # The middle stage: pictures find their vectors, stored ones or new ones.

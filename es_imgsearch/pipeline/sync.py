@@ -82,7 +82,7 @@ def retried_indexer(store: Store, info: IndexInfo, settings: Settings) -> Iterat
     try:
         store.refresh()
         elsewhere = 0
-        for failure in store.failed():
+        for failure in store.listings.failures():
             root = roots.get(failure["root"])
             if root is None:
                 elsewhere += 1

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from es_imgsearch.elastic.meta_entries import Curve
-from es_imgsearch.elastic.requests import converse
 from es_imgsearch.embed.protocol import query_vectors
 from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
 from es_imgsearch.quality.labels import Labels, Places, questions_of, vectors_of
@@ -316,8 +315,8 @@ def calibrate(search: ImageSearch, labels: Labels | None = None) -> Calibrated:
     file of queries, UsageError where pictures or right hits are too few, GenerationSwitched where
     the index becomes another generation meanwhile.
     """
-    store = search._store.pinned()
-    with store.while_serving("calibrate"):
+    store = search.store.pinned()
+    with store.switching.while_serving("calibrate"):
         found = _calibrated(search, store, labels)
     search.reload()
     return found
@@ -327,7 +326,7 @@ def _calibrated(search: ImageSearch, store: Store, labels: Labels | None) -> Cal
     info = store.info()
     seal = info.meta.seal
     store.refresh()
-    sampled = converse(background.sample(store.pictures), store.send)
+    sampled = background.draw_sample(store.connection.pictures, store.send)
     if len(sampled.vectors) < MIN_BACKGROUND:
         raise UsageError(
             f"Index {store.index!r} holds {len(sampled.vectors)} different pictures, too few to"
@@ -347,12 +346,12 @@ def _calibrated(search: ImageSearch, store: Store, labels: Labels | None) -> Cal
             )
         found = Calibrated(curves, background=len(sampled.vectors))
     else:
-        encoder = search._model.encoder(info) if seal.supports_text else None
+        encoder = search.model.encoder(info) if seal.supports_text else None
         found = _fitted(store, encoder, labels, sampled.vectors)
     # The background belongs to the index, whichever generation serves.
-    store.check_serving()
+    store.switching.check_serving()
     background.store_background(store, seal, sampled)
-    store.update_meta(lambda meta: replace(meta, relevance=found.curves))
+    store.generations.update_meta(lambda meta: replace(meta, relevance=found.curves))
     return found
 
 

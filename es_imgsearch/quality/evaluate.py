@@ -118,7 +118,7 @@ def evaluate(
         by = IMAGE if no_text and labels.pictures else TEXT
     if by == IMAGE and not (labels.pictures and mode == "vector"):
         raise UsageError("Asking with the pictures themselves needs labels, and mode 'vector'.")
-    places = Places(search._store, _paths(labels))
+    places = Places(search.store, _paths(labels))
     depth = max(*ks, PRECISION_AT)
     among = places.ids(labels.pictures) if labels.pictures else None
     answers = []
@@ -128,7 +128,7 @@ def evaluate(
         answers.append(Answer(question, len(right), ranks))
     if not answers:
         raise FileInvalid("No two of the labelled pictures in the index share a label.")
-    return Report(search._store.index, mode, by, tuple(answers), tuple(ks), places.missing)
+    return Report(search.store.index, mode, by, tuple(answers), tuple(ks), places.missing)
 
 
 def compare(first: Report, second: Report) -> list[ranking.Difference]:
@@ -201,4 +201,4 @@ def _found(
         "size": depth,
         "_source": False,
     }
-    return [hit["_id"] for hit in search._store.search(body).get("hits", {}).get("hits", ())]
+    return [hit["_id"] for hit in search.store.searches.hits(body)]

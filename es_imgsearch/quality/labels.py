@@ -293,16 +293,6 @@ def _pages(
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Source (id, root and path) and vectors of every document that meets the clause."""
     exist = [{"exists": {"field": VECTOR_FIELD}}]
-    after = None
-    while True:
-        hits = store.page(
-            [clause, *exist],
-            fields=("image_id", "root", "relative_path"),
-            vectors=vectors,
-            size=_PAGE,
-            after=after,
-        )
+    fields = ("image_id", "root", "relative_path")
+    for hits in store.listings.pages([clause, *exist], fields=fields, vectors=vectors, size=_PAGE):
         yield from ((hit["_source"], hit.get("fields", {})) for hit in hits)
-        if len(hits) < _PAGE:
-            return
-        after = hits[-1]["sort"]

@@ -130,7 +130,7 @@ def tune(
     if not 2 <= queries <= MAX_NUM_CANDIDATES:
         raise UsageError(f"queries must be between 2 and {MAX_NUM_CANDIDATES}, not {queries}.")
     store = store.pinned()
-    with store.while_serving("tune"):
+    with store.switching.while_serving("tune"):
         return _tuned(store, target_recall, queries, encoder, texts, seed, oversamples, on_point)
 
 
@@ -160,7 +160,7 @@ def _tuned(
             f"Index {store.index!r} holds too few different pictures to tune by: fill it first with"
             " `es-imgsearch sync DIR`."
         )
-    pictures_stored = store.count()
+    pictures_stored = store.listings.count()
     levels = oversamples if _is_quantised(info.properties[VECTOR_FIELD]) else (None,)
     bench = _Bench(store, levels, on_point)
     found: list[TunedK] = []
@@ -184,8 +184,8 @@ def _tuned(
         queries_held_back=len(halves[1]),
         tuned_at=iso_timestamp(),
     )
-    store.check_serving()
-    store.update_meta(lambda meta: _with_tuning(meta, tuning))
+    store.switching.check_serving()
+    store.generations.update_meta(lambda meta: _with_tuning(meta, tuning))
     exact_ms = statistics.median(each.exact_ms for each in sampled)
     return Outcome(tuning, tuple(bench.curve), exact_ms, tuple(raised), tuple(missed))
 

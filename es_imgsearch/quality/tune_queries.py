@@ -75,8 +75,8 @@ class SampledQuery:
 
 
 def stored_pictures(store: Store, count: int, seed: int) -> list[Mapping[str, Any]]:
-    """A random sample of hits with vector and words, one a content; see `Store.sample`."""
-    hits = store.sample(count, seed, _WORD_FIELDS)
+    """A random sample of hits with vector and words, one a content; see `Searches.sample`."""
+    hits = store.searches.sample(count, seed, _WORD_FIELDS)
     contents = {hit.get("_source", {}).get("content_id", hit["_id"]): hit for hit in hits}
     return list(contents.values())
 
@@ -149,7 +149,7 @@ def _vectors(store: Store, image_ids: Iterable[str]) -> dict[str, npt.NDArray[np
     stored: dict[str, npt.NDArray[np.float32]] = {}
     for start in range(0, len(ids), _VECTORS_AT_ONCE):
         body = stored_vectors_body(ids[start : start + _VECTORS_AT_ONCE], [VECTOR_FIELD])
-        found = vectors_of(store.search(body))
+        found = vectors_of(store.searches.search(body))
         stored.update({image_id: fields[VECTOR_FIELD] for image_id, fields in found.items()})
     return stored
 
@@ -158,7 +158,7 @@ def _copies(store: Store, contents: Iterable[str]) -> dict[str | None, set[str]]
     """Of every content the ids that hold it."""
     ids: dict[str | None, set[str]] = defaultdict(set)
     wanted = sorted(set(contents))
-    for content, image_id in store.ids_by_content(wanted) if wanted else ():
+    for content, image_id in store.listings.ids_by_content(wanted) if wanted else ():
         ids[content].add(image_id)
     return ids
 
@@ -185,7 +185,7 @@ def _near(store: Store, info: IndexInfo, picture: Mapping[str, Any]) -> list[_Ne
     """
     content, vector = _content(picture), _vector(picture)
     body = knn_body(vector, _NEAREST, info.meta.tuning, source=["content_id"])
-    found = {_content(hit) or hit["_id"]: hit for hit in _hits(store, body)}
+    found = {_content(hit) or hit["_id"]: hit for hit in store.searches.hits(body)}
     found.pop(content or picture["_id"], None)
     if len(found) > 1:
         return [_Near(hit["_id"], _content(hit)) for hit in found.values()]
@@ -193,19 +193,14 @@ def _near(store: Store, info: IndexInfo, picture: Mapping[str, Any]) -> list[_Ne
     others = [{"bool": {"must_not": [{"term": {field: value}}]}}]
     similarity = info.meta.similarity
     body = exact_body(vector, _NEAREST, similarity, filters=others, source=["content_id"])
-    hits = _hits(store, {**body, "collapse": {"field": field}})
+    hits = store.searches.hits({**body, "collapse": {"field": field}})
     return [_Near(hit["_id"], _content(hit)) for hit in hits]
-
-
-def _hits(store: Store, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    hits: list[Mapping[str, Any]] = store.search(body).get("hits", {}).get("hits", [])
-    return hits
 
 
 def timed_search(store: Store, body: Mapping[str, Any]) -> tuple[list[ScoredId], int, float]:
     """Hits, the server's own ms, and the ms of the whole round trip."""
     started = perf_counter()
-    answer = store.search(body)
+    answer = store.searches.search(body)
     wall_ms = (perf_counter() - started) * 1000
     hits = answer.get("hits", {}).get("hits", ())
     return [ScoredId(hit["_id"], hit["_score"]) for hit in hits], int(answer["took"]), wall_ms

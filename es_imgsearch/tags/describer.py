@@ -101,11 +101,10 @@ def tagger_of(
 
     An encoder that knows pictures only gives tags by a trained head alone.
     """
-    from es_imgsearch.elastic.requests import converse
-    from es_imgsearch.search.relevance import background_of
+    from es_imgsearch.search.relevance import load_background
     from es_imgsearch.tags.storage import kept_tags, label_vectors
 
-    kept = converse(kept_tags(index), send)
+    kept = kept_tags(index, send)
     head, note = kept.head, None
     try:
         if head is not None:
@@ -115,7 +114,7 @@ def tagger_of(
     if not encoder.supports_text:
         return Tagger(kept.vocabulary, None, head, note)
     texts = label_vectors(encoder, meta, kept.vocabulary.texts)
-    background = converse(background_of(index, meta, encoder.dims), send)
+    background = load_background(index, meta, encoder.dims, send)
     return Tagger(kept.vocabulary, ZeroShot.of(kept.vocabulary, texts, background), head, note)
 
 

@@ -103,16 +103,16 @@ def identify(
     if not fields:
         raise UsageError("Name a field at least by which neighbours vote, such as title.")
     _check_fields(fields, search)
-    image = open_query_picture(picture, box, max_pixels=search._settings.max_pixels)
+    image = open_query_picture(picture, box, max_pixels=search.settings.max_pixels)
     hits = search.search_image(image, k=neighbours, collapse=True, fields=[*fields, "content_id"])
     tagger, labels = _labels(search, image)
     votes = [vote for name in fields for vote in _votes(hits, name)]
     notes = [] if tagger.note is None else [tagger.note]
     if hits and all(hit.relevance is None for hit in hits):
         notes.append(
-            f"Index {search._store.index!r} cannot tell relevance, so neighbours do not answer:"
+            f"Index {search.store.index!r} cannot tell relevance, so neighbours do not answer:"
             f" label some pictures and run `es-imgsearch calibrate LABELS --index"
-            f" {search._store.index}`."
+            f" {search.store.index}`."
         )
     answer, by = _answer(votes, labels, min_relevance)
     return Identified(answer, by, tuple(labels), tuple(votes), tuple(notes))
@@ -120,10 +120,10 @@ def identify(
 
 def _labels(search: ImageSearch, image: Any) -> tuple[Tagger, list[Label]]:
     info = search.info
-    encoder = writing_encoder(search._store, info, search._settings, search.encoder)
+    encoder = writing_encoder(search.store, info, search.settings, search.encoder)
     pixels = np.stack([encoder.preparation.apply(image)])
     vectors = query_vectors(encoder, encoder.embed_images, pixels)
-    tagger = tagger_of(search._store.index, info.meta, encoder, search._store.send)
+    tagger = tagger_of(search.store.index, info.meta, encoder, search.store.send)
     found = []
     for facet in tagger.scores(vectors):
         scored = [
@@ -190,7 +190,7 @@ def _check_fields(fields: Sequence[str], search: ImageSearch) -> None:
         top, _, part = name.partition(".")
         if top not in kinds or (part and kinds[top] not in _OBJECTS):
             raise UsageError(
-                f"Index {search._store.index!r} has no field {name!r} by which neighbours could"
+                f"Index {search.store.index!r} has no field {name!r} by which neighbours could"
                 f" vote (an attribute is written attributes.NAME); there are"
                 f" {', '.join(sorted(kinds))}."
             )

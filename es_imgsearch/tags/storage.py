@@ -1,5 +1,6 @@
-"""`<index>-tags`: what tags are given by, kept beside the index, so that every machine gives the
-same ones: the vocabulary, the trained head, and the labels it was trained on.
+"""`<index>-tags`: the vocabulary, the trained head, and the labels it was trained on.
+
+Stored next to the index, so that every machine gives the same tags.
 
 Three documents at most, by these ids; where there is none, the vocabulary that ships is used.
 """
@@ -18,12 +19,12 @@ from typing import Any, Final
 import numpy as np
 
 from es_imgsearch.describe.registry import TextEncoder
+from es_imgsearch.elastic.auxiliary import Send, get_auxiliary
 from es_imgsearch.elastic.mapping import tags_alias, tags_body
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.requests import Talk
-from es_imgsearch.elastic.store import Store, keep_beside, kept_beside
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import query_vectors
-from es_imgsearch.errors import ImageMissing, IndexMissing, StoreDenied
+from es_imgsearch.errors import StoreDenied
 from es_imgsearch.records import iso_timestamp
 from es_imgsearch.search.relevance import Floats
 from es_imgsearch.tags.classifier import Head
@@ -54,10 +55,9 @@ class Labelled:
     one_of: Sequence[str]
 
 
-def kept_tags(index: str) -> Talk[KeptTags]:
-    """What is kept beside this index.  Raises FileInvalid or IndexConflict if damaged."""
-    words = yield from _body(index, _VOCABULARY)
-    head = yield from _body(index, _HEAD)
+def kept_tags(index: str, send: Send) -> KeptTags:
+    """What is stored for this index.  Raises FileInvalid or IndexConflict if damaged."""
+    words, head = _body(index, _VOCABULARY, send), _body(index, _HEAD, send)
     vocabulary = (
         default_vocabulary()
         if words is None
@@ -68,9 +68,9 @@ def kept_tags(index: str) -> Talk[KeptTags]:
     )
 
 
-def kept_labelled(index: str) -> Talk[Labelled | None]:
-    """What the head of this index was trained on; None where there is none."""
-    body = yield from _body(index, _LABELLED)
+def kept_labelled(index: str, send: Send) -> Labelled | None:
+    """The labels that the head of this index was trained on; None where there is none."""
+    body = _body(index, _LABELLED, send)
     return None if body is None else Labelled(body["pictures"], body["one_of"])
 
 
@@ -86,24 +86,19 @@ def keep_head(store: Store, head: Head, labelled: Labelled) -> None:
 
 def forget_head(store: Store) -> bool:
     """Remove the head and its labels; False where there was none."""
-    found = False
-    for name in (_HEAD, _LABELLED):
-        try:
-            store.request("DELETE", f"/{tags_alias(store.index)}/_doc/{name}?refresh=true")
-            found = True
-        except (IndexMissing, ImageMissing):
-            continue
-    return found
+    alias = tags_alias(store.index)
+    removed = [store.auxiliary.delete(alias, name) for name in (_HEAD, _LABELLED)]
+    return any(removed)
 
 
 def _put(store: Store, name: str, body: Mapping[str, Any]) -> None:
     document = {"stored_at": iso_timestamp(), "body": body}
-    keep_beside(store, tags_alias(store.index), tags_body(), name, document)
+    store.auxiliary.put(tags_alias(store.index), tags_body(), name, document)
 
 
-def _body(index: str, name: str) -> Talk[Mapping[str, Any] | None]:
+def _body(index: str, name: str, send: Send) -> Mapping[str, Any] | None:
     try:
-        document = yield from kept_beside(tags_alias(index), name)
+        document = get_auxiliary(send, tags_alias(index), name)
     except StoreDenied:
         # A key may be good for the pictures' index alone, which has to be enough.
         return None

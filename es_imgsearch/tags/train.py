@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.elastic.requests import converse
 from es_imgsearch.embed.index_encoder import writing_encoder
 from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.quality.labels import Labels, Places, vectors_of
 from es_imgsearch.records import iso_timestamp
-from es_imgsearch.search.relevance import Floats, background_of
+from es_imgsearch.search.relevance import Floats, load_background
 from es_imgsearch.tags.classifier import Head
 from es_imgsearch.tags.fitting import (
     LEAST_EXAMPLES,
@@ -138,8 +137,8 @@ def train_tags(
     becomes another generation meanwhile.
     """
     check_can_train()
-    store = search._store.pinned()
-    with store.while_serving("tags train"):
+    store = search.store.pinned()
+    with store.switching.while_serving("tags train"):
         return _trained_head(store, labels, facet, one_of)
 
 
@@ -150,7 +149,7 @@ def _trained_head(
     given = _given(store, labels, facet, one_of)
     trained = train(given.vectors, given.facets)
     # The head belongs to the index, whichever generation serves.
-    store.check_serving()
+    store.switching.check_serving()
     head = Head(
         seal=meta.seal,
         reduction=meta.reduction.hash if meta.reduction else None,
@@ -179,7 +178,7 @@ def evaluate_tags(
     Raises what `train_tags` does.
     """
     check_can_train()
-    given = _given(search._store, labels, facet, one_of)
+    given = _given(search.store, labels, facet, one_of)
     reports = []
     zero_shot = _zero_shot_scores(search, given)
     trained = train(given.vectors, given.facets)
@@ -188,7 +187,7 @@ def evaluate_tags(
             reports.append(facet_report(each, ZERO_SHOT, *zero_shot[n]))
         held_out = trained.held_out[n]
         reports.append(facet_report(each, TRAINED, held_out.probabilities, held_out.holds))
-    return TagReport(search._store.index, reports, given.missing, given.too_few)
+    return TagReport(search.store.index, reports, given.missing, given.too_few)
 
 
 def facet_report(facet: LabelledFacet, way: str, scores: Floats, holds: Bools) -> FacetReport:
@@ -232,9 +231,9 @@ class _Given:
 
 def _given(store: Store, labels: Labels | None, facet: str | None, one_of: Sequence[str]) -> _Given:
     store.refresh()
-    vocabulary = converse(kept_tags(store.index), store.send).vocabulary
+    vocabulary = kept_tags(store.index, store.send).vocabulary
     if labels is None:
-        kept = converse(kept_labelled(store.index), store.send)
+        kept = kept_labelled(store.index, store.send)
         if kept is None:
             raise UsageError(
                 f"No head was trained for index {store.index!r} whose labels could be taken: give a"
@@ -280,13 +279,13 @@ def _given(store: Store, labels: Labels | None, facet: str | None, one_of: Seque
 
 def _zero_shot_scores(search: ImageSearch, given: _Given) -> list[tuple[Floats, Bools]] | None:
     """Scores and tags of the labelled facets; None for an encoder that knows pictures only."""
-    info, store = search.info, search._store
+    info, store = search.info, search.store
     if not info.meta.seal.supports_text:
         return None
-    encoder = writing_encoder(store, info, search._settings, search.encoder)
+    encoder = writing_encoder(store, info, search.settings, search.encoder)
     vocabulary = with_labels(given.vocabulary, given.facets)
     texts = label_vectors(encoder, info.meta, vocabulary.texts)
-    background = converse(background_of(store.index, info.meta, encoder.dims), store.send)
+    background = load_background(store.index, info.meta, encoder.dims, store.send)
     model = ZeroShot.of(vocabulary, texts, background)
     if model is None:
         return None

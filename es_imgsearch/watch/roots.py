@@ -78,7 +78,7 @@ def register_roots(
                 meta = meta.with_root(root.name, {"path": _text(root.path), "host": host})
         return meta
 
-    return store.update_meta(entered)
+    return store.generations.update_meta(entered)
 
 
 def release_root(store: Store, root: Root, host: str) -> int:
@@ -91,11 +91,11 @@ def release_root(store: Store, root: Root, host: str) -> int:
         raise RootError(f"{root.path} does not exist, and the index knows no {root.name!r}.")
     check_registered(root, host, meta.roots)
     store.refresh()
-    pictures = store.count(root.name)
+    pictures = store.listings.count(root.name)
     for failures in (False, True):
-        listed = store.listing(root.name, failures=failures)
-        store.delete(image_id(root.name, disk_path(each.stored_path)) for each in listed)
-    store.update_meta(
+        listed = store.listings.stored(root.name, failures=failures)
+        store.documents.delete(image_id(root.name, disk_path(each.stored_path)) for each in listed)
+    store.generations.update_meta(
         lambda meta: replace(
             meta, roots={name: each for name, each in meta.roots.items() if name != root.name}
         )
@@ -175,5 +175,5 @@ def claim_root(store: Store, name: str, origin: Mapping[str, Any] | None, file: 
             + (", or give another --root." if origin is None else ".")
         )
 
-    store.update_meta(entered)
+    store.generations.update_meta(entered)
     return bool(mine["host"] != IMPORTED_HOST)

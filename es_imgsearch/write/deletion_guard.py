@@ -131,10 +131,10 @@ class Deletions:
         contents: dict[str, str] = {}
         stored: list[str] = []
         for chunk in _chunks(gone):
-            found = self._store.content_ids(chunk)
+            found = self._store.documents.content_ids(chunk)
             contents |= found
             # Deleting what is not there would cost the index a tombstone each.
-            stored += found.keys() | self._store.attempts(chunk).keys()
+            stored += found.keys() | self._store.documents.attempts(chunk).keys()
         if not stored:
             return None
         lost = self._lost(contents)
@@ -151,7 +151,7 @@ class Deletions:
                 [*before.paths, *(gone[each] for each in ids)],
             )
 
-        self._store.delete(stored, note)
+        self._store.documents.delete(stored, note)
         return None
 
     def _is_gone(self, root: Root, path: str, no_picture: FileState | None) -> bool:
@@ -218,13 +218,15 @@ class Deletions:
         kept: set[str] = set()
         wanted = sorted(set(contents.values()))
         for start in range(0, len(wanted), _CHUNK):
-            for content_id, holder in self._store.ids_by_content(wanted[start : start + _CHUNK]):
+            for content_id, holder in self._store.listings.ids_by_content(
+                wanted[start : start + _CHUNK]
+            ):
                 if holder not in contents:
                     kept.add(content_id)
         return {each for each, content_id in contents.items() if content_id not in kept}
 
     def _held(self, root: Root) -> int:
-        return self._store.count(root.name)
+        return self._store.listings.count(root.name)
 
 
 def _is_gone(path: str, no_picture: FileState | None) -> bool:
@@ -310,7 +312,9 @@ class Pauses:
 
     def _enter(self, root: Root, pause: Pause | None) -> None:
         meta = persist(
-            lambda: self._store.update_meta(lambda meta: _with_pause(meta, root.name, pause)),
+            lambda: self._store.generations.update_meta(
+                lambda meta: _with_pause(meta, root.name, pause)
+            ),
             self._closing,
             self._outage,
         )

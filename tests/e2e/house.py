@@ -70,7 +70,7 @@ class House:
         for folder in self.folders:
             folder.mkdir(exist_ok=True)
         self.encoder = FakeEncoder()
-        store.create(new_meta(seal_of(self.encoder), "exact", "cosine"), described())
+        store.generations.create(new_meta(seal_of(self.encoder), "exact", "cosine"), described())
         self._expected: dict[bytes, tuple[tuple[int, ...], object]] = {}
 
     def picture(self, name: str, seed: int) -> Path:
@@ -139,7 +139,7 @@ class House:
         fields = ["size_bytes", "mtime_ns"]
         return {
             key: tuple(each[name][0] for name in fields)
-            for key, each in self._all(self.store.failures, fields)
+            for key, each in self._all(self.store.connection.failures, fields)
         }
 
     def paused(self, root: str = "r") -> dict | None:
@@ -152,7 +152,7 @@ class House:
             "_source": False,
             "docvalue_fields": ["root", "relative_path", *fields],
         }
-        answer = self.store.request("POST", f"/{name}/_search", body)
+        answer = self.store.connection.request("POST", f"/{name}/_search", body)
         for hit in answer["hits"]["hits"]:
             each = hit["fields"]
             yield (each["root"][0], each["relative_path"][0]), each

@@ -15,6 +15,7 @@ from other_encoders import LOADERS, encoders_by_name
 
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.elastic.switching import Switching
 from es_imgsearch.manage.reindex import reindex
 from es_imgsearch.settings import load_settings
 
@@ -32,14 +33,14 @@ def main(index: str, url: str, moment: str) -> None:
     if moment == "embedding":
         twin.before_batch = lambda _pixels: stop() if len(twin.batches) == BATCHES else None
     else:
-        switch_to = Store.switch_to
+        switch_to = Switching.switch_to
 
-        def stopped(self: Store, *given: Any) -> None:
+        def stopped(self: Switching, *given: Any) -> None:
             if moment == "switched":
                 switch_to(self, *given)
             stop()
 
-        Store.switch_to = stopped  # type: ignore[method-assign]
+        Switching.switch_to = stopped  # type: ignore[method-assign]
     for name in LOADERS:
         module = importlib.import_module(f"es_imgsearch.{name}")
         module.load_encoder = lambda name, **_given: encoders[name]  # type: ignore[attr-defined]

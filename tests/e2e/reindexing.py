@@ -50,7 +50,9 @@ def ids_served(house: House) -> set[str]:
 
 def ids_in(store: Store) -> set[str]:
     store.refresh()
-    hits = store.search({"query": {"exists": {"field": "image_embedding"}}, "size": 10_000})
+    hits = store.searches.search(
+        {"query": {"exists": {"field": "image_embedding"}}, "size": 10_000}
+    )
     return {hit["_id"] for hit in hits.get("hits", {}).get("hits", ())}
 
 

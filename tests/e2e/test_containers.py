@@ -133,7 +133,7 @@ class Stack:
         """What the index, or the failures, hold."""
         store = self.store("read")
         store.refresh()
-        return {each.stored_path for each in store.listing("photos", failures=failures)}
+        return {each.stored_path for each in store.listings.stored("photos", failures=failures)}
 
     def status(self) -> dict[str, Any]:
         done = self.run("read", "status", "--json")
@@ -210,7 +210,9 @@ def test_the_password_of_kibana_is_set(server: Secured, stack: Stack):
     password = f"kibana_system:{quote(KIBANA_PASSWORD, safe='')}@"
     settings["es_url"] = server.url.replace("https://", f"https://{password}")
     store = Store(connect(load_settings(settings, environment={})), "images")
-    assert store.request("GET", "/_security/_authenticate")["username"] == "kibana_system"
+    assert (
+        store.connection.request("GET", "/_security/_authenticate")["username"] == "kibana_system"
+    )
 
 
 def test_kibana_is_given_its_secrets_in_a_file_of_its_own(stack: Stack):
@@ -309,12 +311,14 @@ def test_a_key_does_nothing_else(server: Secured, stack: Stack, role: str):
     }[role]
     url = server.url.replace("https://", f"https://elastic:{quote(PASSWORD, safe='')}@")
     elastic = load_settings({"es_url": url, "es_ca_certs": server.ca}, environment={})
-    Store(connect(elastic), "images").request("PUT", "/images-of-others/_doc/1", {"a": 1})
+    Store(connect(elastic), "images").connection.request(
+        "PUT", "/images-of-others/_doc/1", {"a": 1}
+    )
     store = stack.store(role)
     allowed = []
     for method, path, body in forbidden:
         try:
-            store.request(method, path, body)
+            store.connection.request(method, path, body)
         except StoreDenied:
             continue
         except ImgSearchError as error:
@@ -396,4 +400,4 @@ def test_a_later_init_and_what_else_its_container_is_for(stack: Stack):
 def test_nobody_gets_in_without_a_key(server: Secured):
     settings = load_settings({"es_url": server.url, "es_ca_certs": server.ca}, environment={})
     with pytest.raises(StoreDenied, match="set ES_API_KEY"):
-        Store(connect(settings), "images").version()
+        Store(connect(settings), "images").connection.version()

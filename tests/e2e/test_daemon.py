@@ -93,7 +93,7 @@ def test_new_changed_and_deleted_files(house: House, daemon: Running):
 def test_a_document_that_somebody_else_removed_is_put_back(house: House, daemon: Running):
     house.pictures(3)
     house.settle()
-    house.store.write([Write(image_id("r", "001.png"))])
+    house.store.documents.write([Write(image_id("r", "001.png"))])
     daemon.daemon._request(daemon.indexer.roots[0])  # as every reconcile_minutes
     house.settle()
     assert house.encoder.pictures_embedded == 3, "the vector was still at hand"
@@ -188,7 +188,7 @@ def test_nothing_goes_on_when_nothing_happens(house: House, daemon: Running):
     house.settle()
     last_request = time.monotonic()
     store = daemon.indexer._store
-    ask = store.request
+    ask = store.connection.request
 
     def listen(method: str, path: str, *arguments, **named):
         nonlocal last_request
@@ -197,7 +197,7 @@ def test_nothing_goes_on_when_nothing_happens(house: House, daemon: Running):
             last_request = time.monotonic()
         return ask(method, path, *arguments, **named)
 
-    store.request = listen  # type: ignore[method-assign]
+    store.connection.request = listen  # type: ignore[method-assign]
     until(lambda: time.monotonic() - last_request > 1.5)
 
 
@@ -526,13 +526,13 @@ def test_a_large_move_is_no_deletion(house: House):
         # Slower than the deletions' patience, and from a model that forgets.
         until(lambda: daemon.indexer.pipeline.in_flight == 0)
         daemon.indexer.pipeline._embedding._source._recent._entries.clear()
-        write = daemon.indexer._store.write
+        write = daemon.indexer._store.documents.write
 
         def slow(writes):
             threading.Event().wait(0.4)
             return write(writes)
 
-        daemon.indexer._store.write = slow  # type: ignore[method-assign]
+        daemon.indexer._store.documents.write = slow  # type: ignore[method-assign]
         (house.folder / "new").mkdir()
         for path in sorted((house.folder / "old").iterdir()):
             path.rename(house.folder / "new" / path.name)
@@ -637,7 +637,7 @@ def test_a_pause_that_another_writer_erased_is_no_permission(house: House, daemo
         entry = {key: each for key, each in meta.roots["r"].items() if key != "deletions_paused"}
         return meta.with_root("r", entry)
 
-    house.store.update_meta(erased)
+    house.store.generations.update_meta(erased)
     until(house.paused)
     compare_again(daemon)
     assert len(house.indexed()) == 60

@@ -159,7 +159,7 @@ def change_of(indexer: Indexer, name: str) -> Change:
 
 
 def document(house: House, name: str) -> dict[str, Any]:
-    return dict(house.store.get(image_id("r", name)))
+    return dict(house.store.documents.get(image_id("r", name)))
 
 
 def title(house: House, name: str) -> str | None:

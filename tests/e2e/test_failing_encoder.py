@@ -21,7 +21,7 @@ WORDS = "OSError: weights.bin ends too early"
 
 def nothing_was_written(store: Store) -> bool:
     store.refresh()
-    return (store.count(), list(store.failed())) == (0, [])
+    return (store.listings.count(), list(store.listings.failures())) == (0, [])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -58,7 +58,7 @@ def test_reindex_ends_and_goes_on_when_it_is_mended(house: House, encoders: dict
     encoders["twin"].before_batch = cannot_load
     with pytest.raises(EncodersFailed, match=WORDS):
         to(house, "twin")
-    assert nothing_was_written(house.store.at(str(house.store.roles().next)))
+    assert nothing_was_written(house.store.at(str(house.store.generations.roles().next)))
     encoders["twin"].before_batch = FakeEncoder().before_batch
     done = to(house, "twin")
     assert (done.switched, done.embedded, done.missing) == (True, 5, ())

@@ -157,5 +157,7 @@ def test_five_hundred_malformed_pictures(house: House, damaged: list[Path]):
 
 def _failures(house: House) -> list[dict[str, Any]]:
     house.store.refresh()
-    answer = house.store.request("POST", f"/{house.store.failures}/_search", {"size": 1000})
+    answer = house.store.connection.request(
+        "POST", f"/{house.store.connection.failures}/_search", {"size": 1000}
+    )
     return [hit["_source"] for hit in answer["hits"]["hits"]]

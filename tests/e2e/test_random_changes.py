@@ -47,7 +47,7 @@ class Changes(RuleBasedStateMachine):
         self.outside = home / "outside"
         self.outside.mkdir()
         self.new = itertools.count(1000)
-        store = Store(self.store.client, f"{self.store.index}-{home.name[:8]}")
+        store = Store(self.store.connection.client, f"{self.store.index}-{home.name[:8]}")
         given = {"index": store.index, "max_delete_share": 1.0, "poll_seconds": 0.3}
         self.house = House(store, self.settings.model_copy(update=given), home)
         self.house.picture("always.png", 99)  # an empty root deletes nothing
@@ -60,8 +60,8 @@ class Changes(RuleBasedStateMachine):
             self.running.stop()
         finally:
             self.running.daemon.stop()
-            names = f"{self.house.store.index}-000001,{self.house.store.failures}-000001"
-            self.house.store.client.indices.delete(index=names, ignore_unavailable=True)
+            names = f"{self.house.store.index}-000001,{self.house.store.connection.failures}-000001"
+            self.house.store.connection.client.indices.delete(index=names, ignore_unavailable=True)
 
     def _path(self, name: str) -> Path | None:
         """The path, if its folder can be made."""

@@ -64,7 +64,9 @@ def test_a_crop_finds_its_original_and_a_rename_embeds_nothing(
     real_store: Store, settings: Settings, folder: Path, tmp_path: Path
 ):
     encoder = FakeEncoder()
-    real_store.create(new_meta(seal_of(encoder), "exact", "cosine", grid=GRID), described())
+    real_store.generations.create(
+        new_meta(seal_of(encoder), "exact", "cosine", grid=GRID), described()
+    )
     images = [paint(folder / f"{n}.png", n) for n in range(6)]
     pass_over(real_store, settings, folder, encoder)
     assert encoder.pictures_embedded == 6 * (1 + GRID.count)

@@ -56,7 +56,7 @@ def test_starter_to_timm_and_back(
     tmp_path: Path,
 ):
     settings = settings.model_copy(update={"poll_seconds": 0.5, "models_dir": lite0.parent})
-    real_store.create(new_meta(seal_of(starter), "balanced", "cosine"))
+    real_store.generations.create(new_meta(seal_of(starter), "balanced", "cosine"))
     house = House(real_store, settings, tmp_path)
     for name in PHOTOGRAPHS:
         shutil.copy(photographs / name, house.folder)

@@ -48,7 +48,7 @@ def builder(**given: Any) -> Builder:
 
 
 def mark(generation: Store, by: Builder) -> None:
-    generation.update_meta(lambda meta: replace(meta, builder=by))
+    generation.generations.update_meta(lambda meta: replace(meta, builder=by))
 
 
 def unfinished(house: House, encoders: dict) -> Store:
@@ -61,7 +61,7 @@ def unfinished(house: House, encoders: dict) -> Store:
     with pytest.raises(Killed):
         to(house, "twin")
     encoders["twin"].before_batch = lambda _pixels: None
-    generation = house.store.at(str(house.store.roles().next))
+    generation = house.store.at(str(house.store.generations.roles().next))
     # One that ends in order, error or not, takes its mark away.
     assert generation.info().meta.builder is None
     return generation
@@ -85,7 +85,7 @@ def test_what_another_machine_builds_is_left_alone_until_its_mark_is_stale(
     assert house.store.info().meta.builder is None
 
     # The same of the generation that is gone back to.
-    before = house.store.at(str(house.store.roles().before))
+    before = house.store.at(str(house.store.generations.roles().before))
     mark(before, builder())
     for refused in (lambda: go_back(house.store, house.settings), lambda: drop_before(house.store)):
         with pytest.raises(AlreadyRunning, match="on another"):
@@ -101,7 +101,7 @@ def test_one_whose_mark_was_taken_over_ends(house: House, encoders: dict):
 
     def take_over(text: str) -> None:
         if "pictures are in" in text:
-            mark(house.store.at(str(house.store.roles().next)), other)
+            mark(house.store.at(str(house.store.generations.roles().next)), other)
 
     given = house.settings.model_copy(update={"encoder": "twin"})
     with pytest.raises(AlreadyRunning, match="taken over by process 4711 on another"):
@@ -146,7 +146,10 @@ def test_a_process_that_is_killed_loses_and_doubles_nothing(
     (house.folder / "001.png").rename(house.folder / "moved.png")
     synced(house)
     assert ids_served(house) == ids_on_disk(house)
-    assert (house.store.count(), list(house.store.failed())) == (len(ids_on_disk(house)), [])
+    assert (house.store.listings.count(), list(house.store.listings.failures())) == (
+        len(ids_on_disk(house)),
+        [],
+    )
     for name in ("late.png", "moved.png", "007.png"):
         hit = client(house).search_image(house.folder / name, k=1)[0]
         assert (hit.relative_path, hit.score) == (name, pytest.approx(1.0, abs=1e-5))
@@ -206,5 +209,5 @@ def test_several_processes_embed(house: House, encoders: dict, tmp_path: Path):
     assert all(gone(each) for each in processes)
     expected = encoders["colours"]
     vector = Colours().embed_images(pixels(7)[None])[0]
-    assert np.allclose(house.store.vector(image_id("r", "007.png")), vector, atol=1e-6)
+    assert np.allclose(house.store.documents.vector(image_id("r", "007.png")), vector, atol=1e-6)
     assert seal_of(expected).fits(house.store.info().meta.seal)

@@ -135,7 +135,7 @@ def test_an_index_that_has_outgrown_its_tuning_says_so(house: House, tuned_among
     tuning = Tuning(
         num_candidates=70, pictures=tuned_among, target_recall=0.95, tuned_at="2026-01-01T00:00"
     )
-    house.store.update_meta(lambda meta: replace(meta, tuning=tuning))
+    house.store.generations.update_meta(lambda meta: replace(meta, tuning=tuning))
     assert index_status(house.store)["tune_again"] is again
     told = CliRunner().invoke(main, ["status", *given]).stdout
     assert f"weigh 70 candidates, tuned among {tuned_among} pictures for a recall of 0.95" in told
@@ -154,7 +154,7 @@ def test_a_daemon_that_was_killed_is_not_shown_as_alive(house: House):
             "r", {**entry, "watched_by": {**entry["watched_by"], "seen_at": long_ago}}
         )
 
-    house.store.update_meta(killed)
+    house.store.generations.update_meta(killed)
     found = root(house)
     assert not found["watched_by"]["is_alive"]
     assert found["queue"] is None
@@ -168,12 +168,12 @@ def test_sync_does_not_fail_for_what_status_would_show(
     try:
         sync(indexer)
         block = {"index.blocks.metadata": True}
-        house.store.request("PUT", f"/{house.store.index}/_settings", block)
+        house.store.connection.request("PUT", f"/{house.store.index}/_settings", block)
         try:
             sync(indexer)
         finally:
             block = {"index.blocks.metadata": None}
-            house.store.request("PUT", f"/{house.store.index}/_settings", block)
+            house.store.connection.request("PUT", f"/{house.store.index}/_settings", block)
     finally:
         indexer.pipeline.close()
     assert "not told to `status`" in caplog.text

@@ -116,7 +116,7 @@ def library(
             yield house, SavedObjects(objects)
     finally:
         remove_index(store)
-        store.client.close()
+        store.connection.client.close()
 
 
 @contextmanager
@@ -147,7 +147,7 @@ def answered(
     panel = saved_panel(saved, name)
     spec = json.loads(json.loads(panel["attributes"]["visState"])["params"]["spec"])
     ((index, body),) = vega_requests(panel, **given)
-    answer = house.store.request("POST", f"/{index}/_search", body)
+    answer = house.store.connection.request("POST", f"/{index}/_search", body)
     (data,) = [each for each in spec["data"] if isinstance(each.get("url"), dict)]
     del data["url"]
     data["values"] = answer
@@ -315,7 +315,7 @@ def test_a_click_on_a_tile_leaves_its_pictures(
         added = panel.told("filters").pop()
         assert added["index"] == house.store.index
         assert added["alias"] == f"Taken near {tile.datum['where']}"
-        found = house.store.request(
+        found = house.store.connection.request(
             "POST", f"/{house.store.index}/_search", {"query": added["query"]}
         )
         assert found["hits"]["total"]["value"] == tile.datum["doc_count"]

@@ -74,7 +74,7 @@ class Service:
 
     def indexed(self) -> list[str]:
         self.store.refresh()
-        return [each.stored_path for each in self.store.listing("photos")]
+        return [each.stored_path for each in self.store.listings.stored("photos")]
 
     def has(self, process: subprocess.Popen[bytes], number: int) -> bool:
         """Whether so many pictures are there; the process must not have ended by itself."""
@@ -91,7 +91,7 @@ class Service:
 def service(es_url: str, real_store: Store, starter: Encoder, tmp_path: Path) -> Service:
     folder = tmp_path / "photos"
     folder.mkdir()
-    real_store.create(new_meta(seal_of(starter), "balanced", "cosine"), described())
+    real_store.generations.create(new_meta(seal_of(starter), "balanced", "cosine"), described())
     return Service(es_url, real_store, folder)
 
 
@@ -149,7 +149,7 @@ def test_a_signal_in_the_middle_ends_it_in_time_and_a_second_one_at_once(service
         assert process.wait() == 128 + signal.SIGTERM
     assert "Traceback" not in service.said()
     until(lambda: not any(map(is_alive, children)))
-    assert service.store.count("photos", failures=True) == 0
+    assert service.store.listings.count("photos", failures=True) == 0
 
 
 def test_killed_at_random_moments_and_started_again(service: Service):
@@ -174,7 +174,7 @@ def test_killed_at_random_moments_and_started_again(service: Service):
     done = service.run("sync", str(service.folder))
     assert done.returncode == 0, done.stderr
     assert service.indexed() == [*(name for name in names if name != before[0]), "zzzz.png"]
-    assert service.store.count("photos") == len(names)
+    assert service.store.listings.count("photos") == len(names)
     embedded, reused = map(int, re.findall(r"(\d+) (?:embedded|reused)", done.stderr))
     assert (embedded, reused) == (len(names) - len(before), 1)
 

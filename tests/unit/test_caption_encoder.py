@@ -176,7 +176,7 @@ def test_models_that_are_not_here_or_write_nothing(models_dir: Path, tmp_path: P
 def test_an_index_refuses_a_changed_model(
     real_store: Store, settings: Settings, caption: Any, models_dir: Path, tmp_path: Path
 ) -> None:
-    real_store.create(new_meta(seal_of(caption), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(caption), "exact", "cosine"))
     info, index = real_store.info(), real_store.index
     here = settings.model_copy(update={"models_dir": models_dir})
     assert sealed_encoder(info, index, here).name == caption.name
@@ -200,7 +200,7 @@ def test_captions_are_stored_and_go_with_the_vector_to_copies(
         # Long settled: nobody waits for another write.
         os.utime(folder / f"{number}.png", (1e9, 1e9))
     root = Root("photos", folder)
-    real_store.create(new_meta(seal_of(three), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(three), "exact", "cosine"))
 
     def sync() -> tuple[int, int]:
         indexer = Indexer(real_store, three, [root], settings, describers=[])
@@ -219,7 +219,7 @@ def test_captions_are_stored_and_go_with_the_vector_to_copies(
 
     vectors, fields = three.embed_with_fields(prepared(three, images))
     for name, number in (("0.png", 0), ("1.png", 1), ("copy.png", 0)):
-        stored = real_store.get(image_id("photos", name))
+        stored = real_store.documents.get(image_id("photos", name))
         assert stored["caption"] == fields[number]["caption"]
-        found = real_store.vector(image_id("photos", name))
+        found = real_store.documents.vector(image_id("photos", name))
         assert np.allclose(found, vectors[number], atol=1e-6)

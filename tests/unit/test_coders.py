@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from es_imgsearch.codes.coder import Coder, fit_learned, fit_lsh, fit_sign, targets_of
-from es_imgsearch.elastic.code_queries import code_body
+from es_imgsearch.codes.queries import code_body
 from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry

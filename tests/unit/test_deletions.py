@@ -36,7 +36,7 @@ class Folder:
         path.mkdir(exist_ok=True)
         self.root = Root("photos", path)
         self.store = MemoryStore()
-        self.store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+        self.store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
         self.clock = Clock()
         self.deletions = self.guard(**options)
 
@@ -60,7 +60,7 @@ class Folder:
                 "mtime_ns": 1,
                 "image_embedding": np.ones(FakeEncoder.dims, np.float32),
             }
-            self.store.write([Write(document["image_id"], document=document)])
+            self.store.documents.write([Write(document["image_id"], document=document)])
 
     def remove(self, names: list[str]) -> None:
         for name in names:
@@ -72,7 +72,7 @@ class Folder:
     @property
     def held(self) -> int:
         self.store.refresh()
-        return self.store.count("photos")
+        return self.store.listings.count("photos")
 
 
 @pytest.fixture
@@ -124,9 +124,9 @@ def test_failures_are_deleted_too_and_count_as_no_picture(folder):
     photos.add(names(5))
     bad = image_id("photos", "bad.jpg")
     failure = {"root": "photos", "relative_path": "bad.jpg", "size_bytes": 1, "mtime_ns": 1}
-    photos.store.write([Write(bad, failure=failure)])
+    photos.store.documents.write([Write(bad, failure=failure)])
     assert photos.run(["bad.jpg"]).pictures == 0
-    assert photos.store.attempts([bad]) == {}
+    assert photos.store.documents.attempts([bad]) == {}
 
 
 def test_a_file_that_became_a_folder_or_a_broken_link_is_gone(folder):
@@ -343,7 +343,7 @@ def test_what_could_not_be_deleted_is_not_counted_twice(folder, monkeypatch: pyt
     photos = folder()
     photos.add(names(40))
     photos.remove(names(5))
-    write = photos.store.write
+    write = photos.store.documents.write
 
     def busy(writes: Any) -> Any:
         return dict.fromkeys((each.image_id for each in writes), StoreBusy("not now"))
@@ -362,7 +362,7 @@ def test_what_was_deleted_before_a_later_chunk_failed_counts_and_is_told(
     photos = folder()
     photos.add(names(100))
     photos.remove(names(15))
-    write = photos.store.write
+    write = photos.store.documents.write
 
     def half(writes: Any) -> Any:
         passed = writes[:8]
@@ -387,7 +387,7 @@ def test_what_was_deleted_before_a_pause_is_told_with_it(folder, monkeypatch: py
     photos = folder()
     photos.add(names(40))
     photos.remove(names(5))
-    write = photos.store.write
+    write = photos.store.documents.write
 
     def half(writes: Any) -> Any:
         return write(writes[:2]) | {each.image_id: StoreBusy("not now") for each in writes[2:]}

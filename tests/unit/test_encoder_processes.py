@@ -164,7 +164,7 @@ class Bench:
     def __init__(self, folder: Path, encoder: Encoder) -> None:
         self.root = Root("r", folder)
         self.store = MemoryStore()
-        self.store.create(new_meta(seal_of(encoder), "exact", "cosine"))
+        self.store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
         self.pipeline = Pipeline(
             self.store,  # type: ignore[arg-type]
             encoder,
@@ -207,8 +207,8 @@ def test_a_picture_that_kills_is_a_failure_and_harms_no_other(bench, tmp_path: P
     assert run.store.failure(image_id("r", "kills.png"))["error_class"] == "embed_failed"
     run.store.refresh()
     for name, colour in colours.items():
-        content_id = run.store.get(image_id("r", name))["content_id"]
-        stored = run.store.embedded_by_content([content_id])[content_id]
+        content_id = run.store.documents.get(image_id("r", name))["content_id"]
+        stored = run.store.documents.embedded_by_content([content_id])[content_id]
         assert np.allclose(stored.vector, Colours().embed_images(plain(colour))[0])
     assert run.pipeline.counts.embedded == 24
     assert os.getpid() not in encoder.processes()

@@ -59,7 +59,7 @@ class Bench:
         self.store = MemoryStore()
         self.encoder = FakeEncoder()
         self.encoder.preparation = preparation or self.encoder.preparation
-        self.store.create(new_meta(seal_of(self.encoder), "exact", "cosine"))
+        self.store.generations.create(new_meta(seal_of(self.encoder), "exact", "cosine"))
         self.gone: list[str] = []
         self.unsettled: list[str] = []
         given = {"read_workers": 1, "batch_wait_ms": 20.0, "read_timeout_seconds": 20.0}
@@ -86,7 +86,7 @@ class Bench:
         assert self.pipeline.wait_idle(PATIENCE_SECONDS)
 
     def document(self, name: str):
-        return self.store.get(image_id("r", name))
+        return self.store.documents.get(image_id("r", name))
 
     def failure(self, name: str):
         return self.store.failure(image_id("r", name))
@@ -175,7 +175,7 @@ def test_the_same_state_is_not_read_twice_and_a_new_one_is(bench: Bench):
 def test_a_document_that_somebody_else_removed_is_written_again(bench: Bench):
     bench.picture("a.png")
     bench.run("a.png")
-    bench.store.write([Write(image_id("r", "a.png"))])
+    bench.store.documents.write([Write(image_id("r", "a.png"))])
     listed_at = time.monotonic()
     bench.run("a.png")
     with pytest.raises(KeyError):
@@ -193,7 +193,7 @@ def test_a_document_that_somebody_else_removed_is_written_again(bench: Bench):
 
 def test_credentials_that_may_not_write_end_the_pipeline(bench: Bench):
     bench.picture("a.png")
-    bench.store.write = lambda writes: {  # type: ignore[method-assign]
+    bench.store.documents.write = lambda writes: {  # type: ignore[method-assign]
         each.image_id: StoreDenied("Elasticsearch does not allow writing.") for each in writes
     }
     bench.submit("a.png")
@@ -287,7 +287,7 @@ def test_where_only_writing_is_refused_it_is_told_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ):
     """Looking up vectors goes on working meanwhile, and says nothing of writing."""
-    write, refused = bench.store.write, 0
+    write, refused = bench.store.documents.write, 0
 
     def blocked(writes):
         nonlocal refused
@@ -296,7 +296,7 @@ def test_where_only_writing_is_refused_it_is_told_once(
             return {each.image_id: StoreBusy("Read-only.") for each in writes}
         return write(writes)
 
-    bench.store.write = blocked  # type: ignore[method-assign]
+    bench.store.documents.write = blocked  # type: ignore[method-assign]
     for n in range(4):
         bench.picture(f"{n}.png", f"rgb({n * 40},0,0)")
         bench.submit(f"{n}.png")
@@ -307,7 +307,7 @@ def test_where_only_writing_is_refused_it_is_told_once(
 
 
 def test_only_what_was_refused_is_written_again(bench: Bench, caplog: pytest.LogCaptureFixture):
-    write, refused = bench.store.write, []
+    write, refused = bench.store.documents.write, []
 
     def pressed(writes):
         if refused:
@@ -315,7 +315,7 @@ def test_only_what_was_refused_is_written_again(bench: Bench, caplog: pytest.Log
         refused.extend(each.image_id for each in writes[1:])
         return write(writes[:1]) | {each: StoreBusy("429") for each in refused}
 
-    bench.store.write = pressed  # type: ignore[method-assign]
+    bench.store.documents.write = pressed  # type: ignore[method-assign]
     names = [f"{n}.png" for n in range(4)]
     for n, name in enumerate(names):
         bench.picture(name, f"rgb({n * 40},0,0)")
@@ -352,14 +352,14 @@ def test_a_bulk_refused_as_a_whole_is_halved_until_the_culprit_is_alone(
     bench: Bench, error: Exception
 ):
     culprit = image_id("r", "3.png")
-    write = bench.store.write
+    write = bench.store.documents.write
 
     def picky(writes):
         if any(each.image_id == culprit and each.document is not None for each in writes):
             raise error
         return write(writes)
 
-    bench.store.write = picky  # type: ignore[method-assign]
+    bench.store.documents.write = picky  # type: ignore[method-assign]
     names = [f"{n}.png" for n in range(8)]
     for n, name in enumerate(names):
         bench.picture(name, f"rgb({n * 30},0,0)")
@@ -596,7 +596,7 @@ def test_the_encoder_finds_its_next_batches_waiting_and_writing_holds_nothing_up
     for n, name in enumerate(names):
         bench.picture(name, f"rgb(0,0,{n * 15})")
     looked_up: set[str] = set()
-    look_up, write = bench.store.embedded_by_content, bench.store.write
+    look_up, write = bench.store.documents.embedded_by_content, bench.store.documents.write
 
     def noted(content_ids, *given, **named):
         looked_up.update(content_ids)
@@ -609,8 +609,8 @@ def test_the_encoder_finds_its_next_batches_waiting_and_writing_holds_nothing_up
         embedded_while_writing.append(bench.encoder.pictures_embedded)
         return write(writes)
 
-    bench.store.embedded_by_content = noted  # type: ignore[method-assign]
-    bench.store.write = slow_write  # type: ignore[method-assign]
+    bench.store.documents.embedded_by_content = noted  # type: ignore[method-assign]
+    bench.store.documents.write = slow_write  # type: ignore[method-assign]
     bench.encoder.before_batch = lambda _: until(lambda: len(looked_up) == len(names))
     bench.run(*names)
     assert bench.encoder.batches == [4, 4, 4, 4]

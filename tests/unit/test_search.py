@@ -44,14 +44,14 @@ def search() -> ImageSearch:
     encoder = FakeEncoder()
     found = ImageSearch(settings=load_settings(environment={}), encoder=encoder)
     store = SearchedStore()
-    store.create(new_meta(seal_of(encoder), "exact", "cosine"))
-    found._store = store  # type: ignore[assignment]
+    store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
+    found.store = store  # type: ignore[assignment]
     return found
 
 
 def asked(search: ImageSearch, *query: Any, **options: Any) -> np.ndarray:
     search.search(*query, **options)
-    vector = search._store.asked["knn"]["query_vector"]  # type: ignore[attr-defined]
+    vector = search.store.asked["knn"]["query_vector"]  # type: ignore[attr-defined]
     return np.asarray(vector, dtype=np.float32)
 
 
@@ -166,7 +166,7 @@ def test_what_is_no_query_is_told_and_never_sent(search: ImageSearch, query: Any
             ask(query)
     with pytest.raises(UsageError, match="a StoredPicture, or a pair"):
         search.search("red", [query])
-    assert not hasattr(search._store, "asked")
+    assert not hasattr(search.store, "asked")
 
 
 def test_words_are_a_string(search: ImageSearch):
@@ -213,7 +213,7 @@ def test_an_open_file_is_a_query_and_may_be_closed_when_hits_are_shown(search: I
     file = io.BytesIO(content)
     for query in (file, [file], (file, 2.0)):
         hits = search.search(query)
-        vector = search._store.asked["knn"]["query_vector"]  # type: ignore[attr-defined]
+        vector = search.store.asked["knn"]["query_vector"]  # type: ignore[attr-defined]
         assert np.array_equal(np.asarray(vector, np.float32), expected)
     file.close()
     assert hits.queries == (content,)
@@ -229,7 +229,7 @@ def test_a_client_is_closed_once_for_all_but_not_one_that_was_given():
     with pytest.raises(UsageError, match="This ImageSearch was closed"):
         given.get("a")
     made = ImageSearch("http://127.0.0.1:1")
-    made._store.client.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    made.store.connection.client.close = lambda: closed.append(True)  # type: ignore[method-assign]
     made.close()
     assert closed == [True]
 

@@ -334,7 +334,7 @@ def test_an_index_refuses_a_changed_model(
     models_dir: Path,
 ) -> None:
     encoder = load_encoder("timm:resnet18@resnet18.pth", models_dir=models_dir)
-    real_store.create(new_meta(seal_of(encoder), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
     info, index = real_store.info(), real_store.index
     assert sealed_encoder(info, index, in_models_dir("")).name == encoder.name
 

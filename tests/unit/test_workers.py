@@ -20,11 +20,13 @@ from processes import gone
 
 from es_imgsearch.describe.registry import load_describers, mapped_describers
 from es_imgsearch.errors import ReadError, ReadersFailed, SettingsError
+from es_imgsearch.manage.verify import _missing
 from es_imgsearch.read import workers
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
-from es_imgsearch.records import Picture
+from es_imgsearch.records import FileState, Picture, Root
+from es_imgsearch.watch.reconcile import Difference, Kind
 
 HERE = Path(__file__).parent
 TIMEOUT_SECONDS = 30
@@ -227,6 +229,25 @@ def test_workers_that_cannot_begin_are_no_pictures_fault(readers, tmp_path: Path
         outcome = read(picture(tmp_path, name))
         assert isinstance(outcome, ReadersFailed)
     assert not outcome.transient
+    with pytest.raises(ReadersFailed):
+        list(read.workers.read_each([str(picture(tmp_path, "three"))]))
+    # `verify` does not report every file as missing from the index.
+    new = [Difference(Kind.NEW, "three.png", FileState(1, 1))]
+    with pytest.raises(ReadersFailed):
+        list(_missing(Root("shop", tmp_path), new, read.workers))
+
+
+def test_each_file_is_read_once_and_comes_with_its_path(readers, tmp_path: Path):
+    read = readers(plan(), processes=2)
+    good = [str(picture(tmp_path, f"good-{n}")) for n in range(5)]
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(samples.sample("png")[:40])
+    outcomes = list(read.workers.read_each([*good, str(bad)]))
+    assert sorted(path for path, _ in outcomes) == sorted([*good, str(bad)])
+    by_path = dict(outcomes)
+    assert all(isinstance(by_path[path], Picture) for path in good)
+    assert isinstance(by_path[str(bad)], ReadError)
+    assert list(read.workers.read_each([])) == []
 
 
 def test_whatever_reading_raises_can_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

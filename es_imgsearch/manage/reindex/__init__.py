@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from es_imgsearch.elastic.generations import Roles
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.elastic.switching import Roles
 from es_imgsearch.errors import AlreadyRunning, UsageError
 from es_imgsearch.manage.reindex.lock import Building, check_not_built
 from es_imgsearch.manage.reindex.run import Migrated, Migration
@@ -53,7 +53,7 @@ def reindex(
     Raises UsageError where there is nothing to change or what is asked for does not fit together,
     AlreadyRunning where another process does this already, IndexMissing, ModelUnavailable.
     """
-    source, roles = store.pinned(), store.roles()
+    source, roles = store.pinned(), store.generations.roles()
     check_not_built(store)
     if source.info().is_loading:
         raise UsageError(
@@ -85,7 +85,7 @@ def go_back(
 
     Raises UsageError where there is none, AlreadyRunning where another process builds one.
     """
-    source, roles = store.pinned(), store.roles()
+    source, roles = store.pinned(), store.generations.roles()
     check_not_built(store)
     if roles.before is None:
         raise UsageError(f"Index {store.index!r} has no generation to go back to.")
@@ -95,7 +95,7 @@ def go_back(
     with Building(settings.host) as building:
         building.hold(target)
         _check_unchanged(store, roles)
-        target.allow_writes()
+        target.switching.allow_writes()
         kept = target.info().meta
         note(
             f"Bringing {roles.before} (encoder {kept.seal.name}, profile {kept.profile}) up to"
@@ -112,10 +112,10 @@ def drop_before(store: Store) -> str:
     Raises UsageError where none is kept, AlreadyRunning where a process goes back to it.
     """
     check_not_built(store)
-    before = store.roles().before
+    before = store.generations.roles().before
     if before is None:
         raise UsageError(f"Index {store.index!r} keeps no generation from before.")
-    store.drop(before)
+    store.generations.drop(before)
     return before
 
 
@@ -125,16 +125,16 @@ def cancel(store: Store) -> str | None:
     Raises AlreadyRunning where it has not ended.
     """
     check_not_built(store)
-    roles = store.roles()
+    roles = store.generations.roles()
     if roles.next is not None:
-        store.drop(roles.next)
-    store.pinned().allow_writes()
+        store.generations.drop(roles.next)
+    store.pinned().switching.allow_writes()
     return roles.next
 
 
 def _check_unchanged(store: Store, roles: Roles) -> None:
     """Raise AlreadyRunning where another process switched before this one held its mark."""
-    if store.roles() != roles:
+    if store.generations.roles() != roles:
         raise AlreadyRunning(
             f"The generations of index {store.index!r} were changed at this moment: see"
             f" `es-imgsearch status --index {store.index}`, and run it again if need be."

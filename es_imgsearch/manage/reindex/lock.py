@@ -73,7 +73,7 @@ def builder_to_dict(builder: Builder | None) -> dict[str, Any] | None:
 
 def check_not_built(store: Store) -> None:
     """Raise AlreadyRunning where a process that runs builds a generation of this index."""
-    roles = store.roles()
+    roles = store.generations.roles()
     for name in (roles.next, roles.before):
         if name is not None:
             _check(store.at(name).info().meta, store.index, name)
@@ -116,7 +116,7 @@ class Building:
             return
         self._thread.join(_LAST_SECONDS)
         try:
-            self._target.update_meta(self._without_mark)
+            self._target.generations.update_meta(self._without_mark)
         except ImgSearchError as error:
             logger.debug("The mark of this reindex is left: %s", error)
 
@@ -131,7 +131,7 @@ class Building:
                 _check(meta, target.index, str(target.generation))
             return replace(meta, builder=self.builder)
 
-        target.update_meta(marked)
+        target.generations.update_meta(marked)
         self._target = target
         self._thread.start()
 
@@ -169,7 +169,7 @@ class Building:
             return replace(meta, builder=replace(self.builder, seen_at=now))
 
         now = _iso(_now())
-        self._target.update_meta(beaten)
+        self._target.generations.update_meta(beaten)
 
     def _look(self, meta: Meta) -> None:
         if meta.builder is not None and meta.builder.token != self.builder.token:

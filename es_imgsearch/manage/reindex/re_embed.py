@@ -67,7 +67,7 @@ class CarriedVectors:
         grid = meta.grid
         self._settings = settings
         self._most = places(settings, encoder, grid)
-        self._stored = partial(target.embedded_by_content, with_regions=grid is not None)
+        self._stored = partial(target.documents.embedded_by_content, with_regions=grid is not None)
         self._stopping = threading.Event()
         self._outage = Outage()
         at_once = batch_size(encoder, settings.batch_size)
@@ -118,7 +118,7 @@ class CarriedVectors:
         self._waiting = {}
 
     def close(self) -> None:
-        """End processes and threads; what is on its way is given up."""
+        """End processes and threads; files in work are given up."""
         self._stopping.set()
         self._stage.end()
         if self._workers is not None:
@@ -167,7 +167,7 @@ class CarriedVectors:
             for each in self._waiting.pop(key):
                 yield each, made
             return
-        # Perhaps a copy of it is as it was.  Asked for before whoever takes this one may fail.
+        # A copy of it may be unchanged.  Submitted first: the consumer of this one may raise.
         others = self._waiting.pop(key)[1:]
         if others:
             self._waiting[key] = others
@@ -200,7 +200,7 @@ class CarriedVectors:
 
     def _was_read(self, job: Job, outcome: Outcome) -> None:
         with self._lock:
-            # Before it is passed on: whoever takes it shall not wait for a file that does not come.
+            # Before it is passed on, or the stage would wait for a file that does not come.
             self._reading -= 1
             document = self._documents[job.ticket]
         if isinstance(outcome, ReadersFailed):
@@ -250,7 +250,7 @@ class CarriedVectors:
 
 
 def _key(document: Document) -> str:
-    """What is read once: a content, or a picture whose content nobody noted."""
+    """The key of files to read once: their content_id, or the image_id of one without."""
     return str(document.get("content_id") or document["image_id"])
 
 

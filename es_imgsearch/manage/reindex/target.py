@@ -54,7 +54,7 @@ def begin_next(
             f"Index {store.index!r} has encoder {meta.seal.name!r} and profile {meta.profile}"
             " already: say what it shall have with --encoder or --profile."
         )
-    before = store.roles().before
+    before = store.generations.roles().before
     if before is not None:
         kept = store.at(before).info().meta
         is_it = seal.fits(kept.seal) and profile == kept.profile
@@ -76,7 +76,7 @@ def begin_next(
     if reduction is not None:
         keep_reduction(store, reduction)
     made = replace(made, roots=meta.roots, builder=builder)
-    target = store.begin_next(made, described_fields())
+    target = store.at(store.generations.begin_next(made, described_fields()))
     _note_place(seal, settings, note)
     note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")
     return target
