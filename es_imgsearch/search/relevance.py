@@ -31,13 +31,12 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from es_imgsearch.elastic.auxiliary import Send
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, background_body
 from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.meta_entries import Curve, curves_from_body
 from es_imgsearch.elastic.queries import vector_of
 from es_imgsearch.elastic.requests import info_request, search_request
-from es_imgsearch.elastic.store import Store
+from es_imgsearch.elastic.store import Send, Store
 from es_imgsearch.errors import IndexMissing, StoreDenied
 from es_imgsearch.records import unit
 from es_imgsearch.search.request_flow import RequestFlow, run_flow

@@ -19,10 +19,9 @@ from typing import Any, Final
 import numpy as np
 
 from es_imgsearch.describe.registry import TextEncoder
-from es_imgsearch.elastic.auxiliary import Send, get_auxiliary
 from es_imgsearch.elastic.mapping import tags_alias, tags_body
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.store import Store
+from es_imgsearch.elastic.store import Send, Store, get_auxiliary
 from es_imgsearch.embed.protocol import query_vectors
 from es_imgsearch.errors import StoreDenied
 from es_imgsearch.records import iso_timestamp
