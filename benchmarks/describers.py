@@ -22,10 +22,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from es_imgsearch.cli import let_waiting_threads_sleep
+from es_imgsearch.embed.context import open_context
 
 # As the command line has it.
 let_waiting_threads_sleep()
@@ -103,7 +105,8 @@ def files_per_second(folder: Path, encoder: Any, described: Sequence[str]) -> fl
         store.generations.create(new_meta(seal_of(encoder), "balanced", "cosine"), mappings)
         roots = parse_roots([str(folder)])
         register_roots(store, roots, settings.host)
-        indexer = Indexer(store, encoder, roots, settings, warm_up=True, describers=described)
+        context = replace(open_context(store, settings, encoder), describers=tuple(described))
+        indexer = Indexer(context, roots, settings, warm_up=True)
         try:
             started = time.perf_counter()
             sync(indexer)

@@ -26,6 +26,7 @@ from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime.select import run_for_pictures
@@ -95,7 +96,8 @@ def main() -> None:
             folder.mkdir()
             roots = parse_roots([str(folder)])
             register_roots(store, roots, settings.host)
-            indexer = Indexer(store, encoder, roots, settings, warm_up=True)
+            context = open_context(store, settings, encoder)
+            indexer = Indexer(context, roots, settings, warm_up=True)
             ready = threading.Event()
             daemon = Daemon(indexer, settings, on_ready=ready.set)
             thread = threading.Thread(target=daemon.run)

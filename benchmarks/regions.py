@@ -35,6 +35,7 @@ from es_imgsearch import ImageSearch
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.pipeline.indexer import Indexer
@@ -147,7 +148,7 @@ def measured(
 def fill(store: Store, settings: Any, folder: Path, encoder: Any, grid: Grid | None) -> None:
     roots = parse_roots([str(folder)])
     register_roots(store, roots, settings.host)
-    indexer = Indexer(store, encoder, roots, settings, grid=grid)
+    indexer = Indexer(open_context(store, settings, encoder), roots, settings)
     try:
         sync(indexer)
     finally:

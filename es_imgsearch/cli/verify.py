@@ -61,9 +61,9 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
     store = open_store(settings)
     if action == "retry":
         store = store.pinned()
-    info = store.info()
+    store.info()  # raises IndexMissing
     if action == "retry":
-        with retried_indexer(store, info, settings) as indexer:
+        with retried_indexer(store, settings) as indexer:
             click.echo(f"{indexer.summary()}.", err=True)
             failed = indexer.counts.failed
         if as_json:

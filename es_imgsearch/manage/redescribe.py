@@ -31,7 +31,6 @@ from es_imgsearch.describe.registry import (
     chosen_describers,
     is_by_vector,
     load_describers,
-    mapped_describers,
     unmapped_fields,
 )
 from es_imgsearch.elastic.generations import IndexInfo
@@ -39,7 +38,7 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.requests import Request
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.embed.index_encoder import writing_encoder
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import ReadError, StoreError, StoreRejected, UsageError
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
@@ -90,11 +89,11 @@ def refresh_described(
     """
     # Its vectors and its tags are those of one generation.
     store = store.pinned()
-    info = store.info()
-    asked = only or settings.describers
-    names = _with_sharing(
-        mapped_describers(info.properties, store.index, asked), info.properties, settings
+    context = open_context(
+        store, settings, encoder, describers=only or settings.describers, alone=True
     )
+    info, writing = context.info, context.encoder
+    names = _with_sharing(context.describers, info.properties, settings)
     if not names:
         raise UsageError(
             f"Index {store.index!r} has the fields of none of these describers: add them with"
@@ -102,7 +101,6 @@ def refresh_described(
         )
     done = Refreshed(tuple(names))
     describers = load_describers(names)
-    writing = writing_encoder(store, info, settings, encoder, alone=True)
     by_vector = VectorDescribers([each for each in describers if is_by_vector(each)])
     by_vector.begin(VectorSpace(store.index, info.meta, writing, partial(_send, store)))
     from_pictures = [each for each in describers if not is_by_vector(each)]

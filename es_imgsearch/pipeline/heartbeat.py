@@ -16,7 +16,7 @@ from typing import Any
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImgSearchError
-from es_imgsearch.pipeline.jobs import Pass
+from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ ALIVE_SECONDS = 300.0
 
 
 def note_passes(
-    store: Store, passes: Mapping[str, Pass], encoder_plan: Mapping[str, Any] | None
+    store: Store, passes: Mapping[str, RootComparison], encoder_plan: Mapping[str, Any] | None
 ) -> None:
     """Enter what the last comparison of these roots found, and how the encoder ran."""
     store.generations.update_meta(lambda meta: _with_entries(meta, _passes(passes, encoder_plan)))
@@ -60,7 +60,7 @@ class Presence:
         host: str,
         *,
         queue: Callable[[], int],
-        passes: Mapping[str, Pass],
+        passes: Mapping[str, RootComparison],
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         self._store = store
@@ -131,7 +131,7 @@ class Presence:
 
 
 def _passes(
-    passes: Mapping[str, Pass], encoder_plan: Mapping[str, Any] | None
+    passes: Mapping[str, RootComparison], encoder_plan: Mapping[str, Any] | None
 ) -> dict[str, dict[str, Any]]:
     return {
         name: {"last_reconcile": each.to_dict(), "encoder_plan": encoder_plan}

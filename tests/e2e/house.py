@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.pipeline.daemon import Daemon
 from es_imgsearch.pipeline.indexer import Indexer
@@ -91,7 +93,9 @@ class House:
         roots = parse_roots([str(folder) for folder in self.folders])
         store = Store(connect(settings), settings.index).pinned()
         register_roots(self.store, roots, settings.host)
-        return Indexer(store, self.encoder, roots, settings, allow_deletes=allow_deletes)
+        # `url` may be a server that is away.
+        context = open_context(self.store.pinned(), settings, self.encoder)
+        return Indexer(replace(context, store=store), roots, settings, allow_deletes=allow_deletes)
 
     @contextmanager
     def watched(self, **given) -> Iterator[Running]:
@@ -243,8 +247,8 @@ def compare_again(running: Running) -> None:
     daemon = running.daemon
     for root in running.indexer.roots:
         daemon._request(root)
-    asked = daemon._asked
-    until(lambda: daemon._compared >= asked)
+    requested = running.indexer.progress.comparisons.begun
+    until(lambda: running.indexer.progress.comparisons.ended_until >= requested)
 
 
 class Proxy:

@@ -15,7 +15,7 @@ from house import House, until
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
-from es_imgsearch.codes.apply import CodeFollower, apply_codes
+from es_imgsearch.codes.apply import CodeStep, apply_codes
 from es_imgsearch.codes.coder import Coder
 from es_imgsearch.codes.storage import load_coder
 from es_imgsearch.elastic.documents import Write
@@ -301,7 +301,7 @@ def test_a_daemon_takes_up_what_is_trained_while_it_runs(real_store, settings, t
             train_codes(search, "lsh")
             assert wrong_codes(real_store) == []
             wanted = real_store.info().meta.codes.hash
-            until(lambda: (coder := running.indexer.pipeline.coder) and coder.hash == wanted)
+            until(lambda: (coder := running.indexer._post_embed.coder) and coder.hash == wanted)
             house.picture("new.png", 100)
             shutil.copy2(house.folder / "003.png", house.folder / "copy.png")
             house.settle()
@@ -313,20 +313,23 @@ def test_a_daemon_takes_up_what_is_trained_while_it_runs(real_store, settings, t
 def test_what_was_written_with_the_coder_before_is_recoded(search, filled):
     train_codes(search, "lsh", bits=48)
     old, vectors = coder_in(filled), pictures()
-    follower = CodeFollower(filled, old)
-    assert follower.current() is old
+    step = CodeStep(filled, old)
+    step.refresh()
+    assert step.coder is old
     train_codes(search, labels=labels())
     now = datetime.now(tz=UTC)
     for n, indexed_at in ((1, now), (2, now - timedelta(hours=1))):
         document = fields(n) | {VECTOR_FIELD: vectors[n], CODE_FIELD: old.code(vectors[n])}
         document["indexed_at"] = indexed_at.isoformat()
         filled.documents.write([Write(document["image_id"], document=document)])
-    taken_up = follower.current()
+    step.refresh()
+    taken_up = step.coder
     assert taken_up is not None
     assert taken_up.hash == coder_in(filled).hash
     # What is on its way may still have a code of the old one.
     assert wrong_codes(filled) == ["0001.jpg", "0002.jpg"]
-    assert follower.current() is taken_up
+    step.refresh()
+    assert step.coder is taken_up
     # The other one is too old to have been on its way.
     assert wrong_codes(filled) == ["0002.jpg"]
 
@@ -334,12 +337,14 @@ def test_what_was_written_with_the_coder_before_is_recoded(search, filled):
 def test_a_daemon_that_recodes_when_its_index_is_switched_tells_of_nobodys_command(search, filled):
     train_codes(search, "lsh", bits=48)
     kept = filled.pinned()
-    follower = CodeFollower(kept, coder_in(kept))
+    step = CodeStep(kept, coder_in(kept))
     train_codes(search, labels=labels())
-    taken_up = follower.current()
+    step.refresh()
+    taken_up = step.coder
     following = filled.generations.begin_next(filled.info().meta)
     filled.switching.switch_to(following)
-    assert follower.current() is taken_up
+    step.refresh()
+    assert step.coder is taken_up
     with pytest.raises(GenerationSwitched, match=r"begin again\.$"):
         kept.switching.check_serving()
 

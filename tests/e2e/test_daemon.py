@@ -316,7 +316,7 @@ def test_what_is_newly_excluded_goes_and_stays_away(house: House):
         house.settle()
     with house.watched(exclude=("raw/",)) as daemon:
         until(lambda: len(house.indexed()) == 25)
-        until(lambda: not any(daemon.indexer._gone.values()) and not len(daemon.indexer.settler))
+        until(lambda: not any(daemon.indexer._pending.values()) and not len(daemon.indexer.settler))
         assert daemon.indexer.counts.stored == 0
 
 
@@ -420,7 +420,7 @@ def test_an_emptied_root_deletes_nothing_until_somebody_says_so(
     assert found["pictures"] == 60
     assert found["deletions_paused"]["reason"] == house.paused()["reason"]
     compare_again(daemon)
-    until(lambda: not any(daemon.indexer._gone.values()))
+    until(lambda: not any(daemon.indexer._pending.values()))
     assert sum("are paused" in record.message for record in caplog.records) == 1
     _, told = synced(house)
     assert told.paused
@@ -453,7 +453,7 @@ def test_a_part_of_a_root_may_go_but_not_too_much_at_once(
     # One more does not open the door for the rest.
     paths[20].unlink()
     compare_again(daemon)
-    until(lambda: not any(daemon.indexer._gone.values()))
+    until(lambda: not any(daemon.indexer._pending.values()))
     assert len(house.indexed()) == 24
     for n in range(6, 21):
         house.picture(f"{n:03}.png", n)
@@ -473,7 +473,7 @@ def test_pictures_overwritten_with_words_are_gone_like_others(house: House, daem
         (house.folder / name).write_text(f"words of {name}")
     until(house.paused)
     compare_again(daemon)
-    until(lambda: not any(daemon.indexer._gone.values()))
+    until(lambda: not any(daemon.indexer._pending.values()))
     daemon.turn()
     assert house.paused()
     assert len(house.indexed()) == 30
@@ -587,7 +587,7 @@ def test_stopping_while_elasticsearch_is_away(house: House, proxy: Proxy, waits_
     ) as daemon:
         house.settle()
         # The first comparison asks what may be deleted; the loop would wait with that.
-        until(lambda: not any(daemon.indexer._gone.values()))
+        until(lambda: not any(daemon.indexer._pending.values()))
         daemon.turn()
         proxy.refuse()
         if waits_with == "additions":
@@ -650,7 +650,7 @@ def test_a_root_that_is_released_under_a_daemon_does_not_end_it(house: House, da
     until(house.paused)
     release_root(house.store, daemon.indexer.roots[0], house.settings.host)
     compare_again(daemon)
-    until(lambda: not any(daemon.indexer._gone.values()))
+    until(lambda: not any(daemon.indexer._pending.values()))
     assert daemon.error is None
     assert house.indexed() == {}
 

@@ -28,6 +28,7 @@ from es_imgsearch.elastic.region_queries import (
     region_knn_body,
 )
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import (
     EncoderMismatch,
@@ -614,7 +615,8 @@ def test_imported_pictures_survive_the_comparison_of_a_watched_folder(
     folder.mkdir()
     root = Root("photos", folder)
     register_roots(fake_store, [root], settings.host)
-    indexer = Indexer(fake_store, fake_encoder, [root], settings, allow_deletes=True)
+    context = open_context(fake_store, settings, fake_encoder)
+    indexer = Indexer(context, [root], settings, allow_deletes=True)
     try:
         sync(indexer)
     finally:
@@ -666,7 +668,8 @@ def test_an_imported_root_of_this_host_needs_no_embedding(
             export_pictures(real_store, tmp_path / "x.h5")
             import_pictures(store, own_settings, tmp_path / "x.h5", ImportOptions())
         register_roots(store, [root], own_settings.host)
-        indexer = Indexer(store, encoder, [root], own_settings, describers=[])
+        context = replace(open_context(store, own_settings, encoder), describers=())
+        indexer = Indexer(context, [root], own_settings)
         try:
             sync(indexer)
         finally:

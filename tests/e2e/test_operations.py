@@ -19,6 +19,7 @@ from es_imgsearch.cli.output import shown_path
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import RootError, SettingsError, StoreUnreachable
 from es_imgsearch.manage.verify import verify
@@ -49,7 +50,7 @@ def indexer(
     real_store.generations.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
     root = Root("photos", folder)
     register_roots(real_store, [root], settings.host)
-    indexer = Indexer(real_store, fake_encoder, [root], settings)
+    indexer = Indexer(open_context(real_store, settings, fake_encoder), [root], settings)
     yield indexer
     indexer.pipeline.close()
 
@@ -132,7 +133,7 @@ def test_a_folder_that_moved_may_keep_its_name_and_its_vectors(
         register_roots(real_store, [root], "another-host", replace_gone=True)
     register_roots(real_store, [root], settings.host, replace_gone=True)
     assert real_store.info().meta.roots["photos"]["path"] == str(moved)
-    again = Indexer(real_store, fake_encoder, [root], settings)
+    again = Indexer(open_context(real_store, settings, fake_encoder), [root], settings)
     try:
         sync(again)
         assert again.counts.stored == 0

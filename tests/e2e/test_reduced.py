@@ -16,6 +16,7 @@ from es_imgsearch.cli import main
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta, reduction_alias
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of, writing_encoder
 from es_imgsearch.embed.reduction import Reduction, load_reduction
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, NotCalibrated, UsageError
@@ -194,8 +195,7 @@ def test_a_folder_is_kept_and_a_copy_reuses_the_stored_bytes(reduced, settings, 
     register_roots(reduced, roots, settings.host)
 
     def pass_over() -> Indexer:
-        writer = writing_encoder(reduced, reduced.info(), settings, encoder)
-        indexer = Indexer(reduced, writer, roots, settings)
+        indexer = Indexer(open_context(reduced, settings, encoder), roots, settings)
         sync(indexer)
         indexer.pipeline.close()
         return indexer

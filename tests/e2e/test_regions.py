@@ -17,6 +17,7 @@ from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed import registry
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.errors import IndexConflict, UsageError
@@ -44,8 +45,7 @@ def pass_over(store: Store, settings: Settings, folder: Path, encoder: FakeEncod
     """One `sync` by a process of its own."""
     roots = parse_roots([str(folder)])
     register_roots(store, roots, settings.host)
-    grid = store.info().meta.grid
-    indexer = Indexer(store, encoder, roots, settings, grid=grid)
+    indexer = Indexer(open_context(store, settings, encoder), roots, settings)
     try:
         sync(indexer)
     finally:

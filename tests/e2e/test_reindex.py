@@ -33,7 +33,8 @@ from es_imgsearch.elastic.documents import Documents, Write
 from es_imgsearch.elastic.mapping import new_meta, reduction_alias
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.elastic.switching import Switching
-from es_imgsearch.embed.index_encoder import seal_of, writing_encoder
+from es_imgsearch.embed.context import open_context
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import (
     GenerationSwitched,
     IndexMissing,
@@ -124,8 +125,7 @@ class Keeper:
         store = Store(connect(house.settings), house.settings.index).pinned()
         roots = parse_roots([str(house.folder)])
         register_roots(store, roots, house.settings.host)
-        encoder = writing_encoder(store, store.info(), house.settings)
-        indexer = Indexer(store, encoder, roots, house.settings)
+        indexer = Indexer(open_context(store, house.settings), roots, house.settings)
         self._daemon = Daemon(
             indexer,
             house.settings,
@@ -561,7 +561,7 @@ def test_regions_are_made_anew_or_carried(real_store: Store, settings: Settings,
     roots = parse_roots([str(folder)])
     store = real_store.pinned()
     register_roots(store, roots, settings.host)
-    indexer = Indexer(store, encoder, roots, settings, grid=grid)
+    indexer = Indexer(open_context(store, settings, encoder), roots, settings)
     sync(indexer)
     indexer.pipeline.close()
     crop = Image.open(folder / "4.png").crop((0, 0, 64, 64))

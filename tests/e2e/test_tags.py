@@ -25,6 +25,7 @@ from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta, tags_alias
 from es_imgsearch.elastic.meta_entries import Curve
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed import context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import EncoderMismatch, FileInvalid, StoreUnreachable, UsageError
 from es_imgsearch.manage import redescribe as describing
@@ -445,7 +446,7 @@ def two_describers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
     one, other = Describer("one"), Describer("other")
     other.mapping = {"title": {"type": "text"}}
-    monkeypatch.setattr(describing, "mapped_describers", lambda *_: ["one", "other"])
+    monkeypatch.setattr(context, "mapped_describers", lambda *_: ["one", "other"])
     monkeypatch.setattr(describing, "_with_sharing", lambda names, *_: names)
     monkeypatch.setattr(describing, "load_describers", lambda _names: [one, other])
     return does

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from tiny_models import make_captioner, make_clip, make_text_model
 
 from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
 from es_imgsearch.embed.minilm import MiniLM
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder
@@ -202,8 +204,10 @@ def test_captions_are_stored_and_go_with_the_vector_to_copies(
     root = Root("photos", folder)
     real_store.generations.create(new_meta(seal_of(three), "exact", "cosine"))
 
+    context = open_context(real_store, settings, three)
+
     def sync() -> tuple[int, int]:
-        indexer = Indexer(real_store, three, [root], settings, describers=[])
+        indexer = Indexer(replace(context, describers=()), [root], settings)
         try:
             indexer.reconcile(root)
             assert indexer.pipeline.wait_idle(60)

@@ -29,8 +29,14 @@ from processes import gone
 
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.retry import Stopped
-from es_imgsearch.embed.encoder_process import EncoderEnded, EncoderProcess, Recipe, encoders_for
-from es_imgsearch.embed.in_process import EncoderHere, OneAtATime
+from es_imgsearch.embed.context import IndexContext
+from es_imgsearch.embed.encoder_process import (
+    EncoderEnded,
+    EncoderProcess,
+    EncoderSource,
+    encoders_for,
+)
+from es_imgsearch.embed.in_process import InProcessEncoder, SharedEncoder
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embed.reduction import ReducedEncoder, fit
@@ -74,7 +80,7 @@ def test_its_vectors_are_those_of_the_encoder_here(started, tmp_path: Path):
     there = process.outputs(pictures)
     assert process.process_id in encoder.processes()
     assert os.getpid() not in encoder.processes()
-    here = EncoderHere(OneAtATime(encoder)).outputs(pictures)
+    here = InProcessEncoder(SharedEncoder(encoder)).outputs(pictures)
     assert np.array_equal(there.vectors, here.vectors)
     assert list(there.fields) == list(here.fields) == [{}] * 5
 
@@ -166,15 +172,12 @@ class Bench:
         self.store = MemoryStore()
         self.store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
         self.pipeline = Pipeline(
-            self.store,  # type: ignore[arg-type]
-            encoder,
+            IndexContext(self.store, self.store.info(), encoder, (), None),  # type: ignore[arg-type]
             load_settings(
                 {"workers": 2, "read_workers": 1, "batch_size": 4, "batch_wait_ms": 20.0},
                 environment={},
             ),
-            on_gone=lambda _: None,
-            on_unsettled=lambda _: None,
-            describers=(),
+            emit=lambda _change, _reason: None,
         )
 
     def submit(self, colours: dict[str, tuple[int, int, int]]) -> None:
@@ -281,7 +284,7 @@ def test_an_encoder_that_is_loaded_already_is_made_anew_in_its_process(
         sample = np.random.default_rng(1).normal(size=(500, starter.dims)).astype(np.float32)
         encoder = ReducedEncoder(starter, fit(sample, 32))
         here = encoder.embed_images(pictures)
-    first, second = encoders_for(OneAtATime(encoder), settings)
+    first, second = encoders_for(SharedEncoder(encoder), settings)
     try:
         there = first.outputs(pictures).vectors
     finally:
@@ -293,7 +296,7 @@ def test_an_encoder_that_is_loaded_already_is_made_anew_in_its_process(
 
 
 def test_a_model_exchanged_meanwhile_is_not_mixed_in(starter: Encoder):
-    recipe = Recipe.of(starter, load_settings({"workers": 2}))
+    recipe = EncoderSource.of(starter, load_settings({"workers": 2}))
     with pytest.raises(EncoderMismatch, match="exchanged while"):
         replace(recipe, revision="another").encoder()
 
@@ -313,7 +316,7 @@ def test_threads_ask_an_encoder_in_turn():
     encoder.before_batch = alone
     texts = encoder.embed_texts
     encoder.embed_texts = lambda each: (alone(), texts(each))[1]  # type: ignore[method-assign]
-    shared = OneAtATime(encoder)
+    shared = SharedEncoder(encoder)
     picture = np.zeros((1, 32, 32, 3), np.uint8)
     asked = [lambda: shared.embed_images(picture), lambda: shared.embed_texts(["red"])]
     threads = [
@@ -324,7 +327,7 @@ def test_threads_ask_an_encoder_in_turn():
     for each in threads:
         each.join()
     assert not overlaps
-    assert (shared.dims, shared.batches) == (encoder.dims, [1] * 40)
+    assert (shared.dims, encoder.batches) == (encoder.dims, [1] * 40)
 
 
 def test_an_encoder_that_is_given_up_takes_nothing_more_and_is_left_by_every_thread():
@@ -336,7 +339,7 @@ def test_an_encoder_that_is_given_up_takes_nothing_more_and_is_left_by_every_thr
         assert may_go_on.wait(PATIENCE_SECONDS)
 
     encoder.before_batch = wait
-    shared = OneAtATime(encoder)
+    shared = SharedEncoder(encoder)
     picture = np.zeros((1, 32, 32, 3), np.uint8)
     asking = threading.Thread(target=lambda: (shared.embed_images(picture), ended.set()))
     asking.start()
@@ -357,6 +360,6 @@ def test_an_encoder_that_is_asked_in_turn_gives_its_fields_all_the_same():
             return self.embed_images(pictures), [{"caption": "red"}] * len(pictures)
 
     picture = np.zeros((2, 32, 32, 3), np.uint8)
-    told = EncoderHere(OneAtATime(Captioner())).outputs(picture)
+    told = InProcessEncoder(SharedEncoder(Captioner())).outputs(picture)
     assert told.fields == [{"caption": "red"}] * 2
-    assert EncoderHere(OneAtATime(FakeEncoder())).outputs(picture).fields == [{}, {}]
+    assert InProcessEncoder(SharedEncoder(FakeEncoder())).outputs(picture).fields == [{}, {}]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from es_imgsearch.write.pending_deletions import Gone
+from es_imgsearch.write.pending_deletions import PendingDeletions, Progress, Tickets
 
 
 class Bench:
-    """A `Gone` with a patience of 1 s and everything it asks for, by hand."""
+    """Pending deletions with a patience of 1 s, and the progress that they look at."""
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.asked = self.compared = self.ticket = self.settled = 0
-        self.gone = Gone(1.0, lambda: self.asked, lambda: self.now)
+        self.progress = Progress()
+        self.comparisons, self.files = self.progress.comparisons, self.progress.files
+        self.gone = PendingDeletions(1.0, self.progress, lambda: self.now)
 
     def take(self, seconds: float = 0.0) -> tuple[list[str], bool] | None:
         self.now += seconds
-        return self.gone.take(self.compared, self.ticket, self.settled)
+        return self.gone.take(self.comparisons.ended_until)
 
 
 def test_what_disappears_together_is_judged_together():
@@ -42,12 +43,13 @@ def test_a_stream_without_end_is_judged_after_a_while():
 
 def test_comparisons_asked_for_before_have_to_end_first():
     bench = Bench()
-    bench.asked = 2
+    first, second = bench.comparisons.begin(), bench.comparisons.begin()
     bench.gone.note("a")
-    bench.asked, bench.compared = 3, 1
+    bench.comparisons.begin()
+    bench.comparisons.end(first)
     assert bench.take(5) is None
     assert bench.take(50) is None
-    bench.compared = 2
+    bench.comparisons.end(second)
     assert bench.take() is None  # patience begins only now: what was found is settling
     assert bench.take(0.9) is None
     assert bench.take(0.2) == (["a"], False)
@@ -57,11 +59,14 @@ def test_what_was_submitted_until_then_has_to_be_acknowledged():
     bench = Bench()
     bench.gone.note("a")
     assert bench.take() is None
-    bench.ticket, bench.settled = 7, 3
+    tickets = [bench.files.begin() for _ in range(7)]
+    bench.files.end(*tickets[:3])
     assert bench.take(1) is None
-    bench.ticket, bench.settled = 12, 6
+    for _ in range(5):
+        bench.files.begin()
+    bench.files.end(*tickets[3:6])
     assert bench.take(1) is None
-    bench.settled = 7
+    bench.files.end(tickets[6])
     assert bench.take() == (["a"], False)
 
 
@@ -76,10 +81,22 @@ def test_a_complete_comparison_is_told_even_if_nothing_is_gone():
 def test_everything_at_once():
     bench = Bench()
     bench.gone.note("a")
-    bench.settled = -1
+    bench.files.begin()
     bench.take()
     bench.take(1)
     bench.gone.note("b")
     bench.gone.note_complete()
     assert bench.gone.take_all() == (["a", "b"], True)
     assert not bench.gone
+
+
+def test_tickets_end_in_any_order_and_count_only_what_has_ended_before_them():
+    tickets = Tickets()
+    assert (tickets.begun, tickets.ended_until) == (0, 0)
+    first, second, third = tickets.begin(), tickets.begin(), tickets.begin()
+    tickets.end(second)
+    assert (tickets.begun, tickets.ended_until) == (3, first)
+    tickets.end(first)
+    assert tickets.ended_until == third
+    tickets.end(third)
+    assert (tickets.begun, tickets.ended_until) == (3, 3)

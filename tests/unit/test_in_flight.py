@@ -6,13 +6,14 @@ from pathlib import Path
 
 from es_imgsearch.pipeline.jobs import InFlight, look
 from es_imgsearch.records import Change, FileState, Root
+from es_imgsearch.write.pending_deletions import Tickets
 
 
 def test_a_file_exchanged_while_it_was_read_is_not_known_to_be_no_picture(tmp_path: Path):
     """A picture was moved away, words were read in its place, and it is back."""
     change = Change(Root("r", tmp_path), "a", 0.0)
     (tmp_path / "a").write_bytes(b"words")
-    in_flight = InFlight(1)
+    in_flight = InFlight(1, Tickets())
     assert in_flight.take_place(0)
     job, _ = in_flight.begin(change, look(change))
     assert job is not None
@@ -22,7 +23,7 @@ def test_a_file_exchanged_while_it_was_read_is_not_known_to_be_no_picture(tmp_pa
 
     (tmp_path / "b").write_bytes(b"other words")
     (tmp_path / "b").rename(tmp_path / "a")
-    again = InFlight(1)
+    again = InFlight(1, Tickets())
     assert again.take_place(0)
     job, _ = again.begin(change, look(change))
     assert job is not None

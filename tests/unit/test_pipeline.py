@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from es_imgsearch.describe.registry import chosen_describers
 from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.embed import in_process as encoders
+from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import (
     EncodersFailed,
@@ -33,6 +36,7 @@ from es_imgsearch.errors import (
 )
 from es_imgsearch.pipeline import pipeline
 from es_imgsearch.pipeline.pipeline import Pipeline
+from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.records import Change, Grid, Picture, Root, image_id
 from es_imgsearch.settings import load_settings
@@ -49,27 +53,39 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
+def context_of(store: MemoryStore, encoder: FakeEncoder) -> IndexContext:
+    names = tuple(each.name for each in chosen_describers())
+    return IndexContext(store, store.info(), encoder, names, None)  # type: ignore[arg-type]
+
+
 class Bench:
     """A pipeline on one folder, with everything it reports."""
 
     def __init__(
-        self, folder: Path, preparation: Preparation | None = None, **settings: object
+        self,
+        folder: Path,
+        preparation: Preparation | None = None,
+        store: MemoryStore | None = None,
+        **settings: object,
     ) -> None:
         self.root = Root("r", folder)
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
         self.encoder = FakeEncoder()
         self.encoder.preparation = preparation or self.encoder.preparation
-        self.store.generations.create(new_meta(seal_of(self.encoder), "exact", "cosine"))
+        if store is None:
+            self.store.generations.create(new_meta(seal_of(self.encoder), "exact", "cosine"))
         self.gone: list[str] = []
         self.unsettled: list[str] = []
         given = {"read_workers": 1, "batch_wait_ms": 20.0, "read_timeout_seconds": 20.0}
         self.pipeline = Pipeline(
-            self.store,  # type: ignore[arg-type]
-            self.encoder,
+            context_of(self.store, self.encoder),
             load_settings({**given, **settings}, environment={}),
-            on_gone=lambda change: self.gone.append(change.relative_path),
-            on_unsettled=lambda change: self.unsettled.append(change.relative_path),
+            emit=self._remains,
         )
+
+    def _remains(self, change: Change, reason: Skipped) -> None:
+        paths = self.unsettled if reason is Skipped.CHANGING else self.gone
+        paths.append(change.relative_path)
 
     def picture(self, name: str, colour: str = "red", size: int = 40) -> Path:
         path = self.root.path / name
@@ -154,8 +170,7 @@ def test_a_vector_is_taken_from_the_index_after_a_restart(make_bench: Callable[.
     path = before.picture("old.png")
     before.run("old.png")
     before.store.refresh()
-    after = make_bench()
-    after.pipeline._store = before.store  # type: ignore[assignment]
+    after = make_bench(store=before.store)
     shutil.copyfile(path, after.root.path / "new.png")
     after.run("new.png")
     assert after.encoder.pictures_embedded == 0
@@ -331,7 +346,7 @@ def test_only_what_was_refused_is_written_again(bench: Bench, caplog: pytest.Log
 
 def test_readers_that_cannot_work_end_the_pipeline_and_blame_no_file(bench: Bench):
     bench.picture("a.png")
-    bench.pipeline._workers._failed = ReadersFailed("readers_failed", "They all end.")
+    bench.pipeline._reading._workers._failed = ReadersFailed("readers_failed", "They all end.")
     bench.submit("a.png")
     with pytest.raises(ReadersFailed):
         bench.pipeline.wait_idle(PATIENCE_SECONDS)
@@ -552,7 +567,7 @@ def test_decoded_pictures_on_their_way_stay_within_the_memory_given(
         nonlocal most_bytes, most_at_once
         # The readers go on until nothing more fits.
         until(lambda: bench.pipeline.in_flight == 8 or len(bench.store.bulks) > 0)
-        until(lambda: not bench.pipeline._reading)
+        until(lambda: bench.pipeline._in_flight.is_all_read())
         pictures = [each for each in gc.get_objects() if type(each) is Picture]
         # Other tests leave smaller ones.
         alive = [each for each in pictures if len(each.pixels) == BIG.height]
@@ -629,7 +644,7 @@ def test_an_incomplete_batch_does_not_wait_for_a_file_that_takes_long(
 ):
     bench = make_bench(batch_size=8, batch_wait_ms=100.0)
     bench.picture("a.png")
-    bench.pipeline._reading += 1  # another one that is still being read
+    bench.pipeline._in_flight.reading += 1  # another one that is still being read
     bench.run("a.png")
     assert bench.encoder.batches == [1]
 
@@ -649,7 +664,7 @@ def test_a_content_that_is_being_embedded_is_waited_for(bench: Bench):
     for name in names:
         shutil.copyfile(first, bench.root.path / name)
     bench.submit(*names)
-    until(lambda: not bench.pipeline._reading)
+    until(lambda: bench.pipeline._in_flight.is_all_read())
     go_on.set()
     assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
     assert bench.encoder.batches == [1]
@@ -688,7 +703,12 @@ def test_closing_waits_for_no_answer_that_describers_wait_for(
     monkeypatch.setattr(pipeline, "_END_SECONDS", 0.05)
     asked, answered = threading.Event(), threading.Event()
 
-    def info(_store: MemoryStore) -> None:
+    real_info, opened = MemoryStore.info, threading.Event()
+
+    def info(store: MemoryStore) -> IndexInfo:
+        if not opened.is_set():  # the test's own, before there is a pipeline
+            opened.set()
+            return real_info(store)
         asked.set()
         assert answered.wait(PATIENCE_SECONDS)
         raise StoreUnreachable("away")

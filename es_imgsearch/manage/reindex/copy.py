@@ -19,8 +19,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from es_imgsearch.codes.coder import Coder
-from es_imgsearch.codes.storage import load_coder
+from es_imgsearch.codes.apply import CodeStep
 from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
@@ -98,14 +97,14 @@ class Carrier:
         """`encoder` gives vectors as the target stores them; None where those of the source do.
 
         `reduction` is that of the target, by which the vectors of the source are cut then.
-        `on_progress` hears how many of how many pictures the target has.  Pictures are coded by
-        `coder`, which each pass looks for.
+        `on_progress` hears how many of how many pictures the target has.  `codes` adds
+        codes to pictures; each pass looks for its coder.
         """
         self._source, self._target, self._settings = source, target, settings
         self._from, self._to = source.info(), target.info()
         check_readable(self._from.properties, self._from.left_out, source.index)
         self._reduction = reduction
-        self.coder: Coder | None = None
+        self.codes = CodeStep(target, None)
         self._on_progress = on_progress
         self._vectors: CarriedVectors | None = None
         if encoder is not None:
@@ -263,8 +262,7 @@ class Carrier:
     # -- writing -----------------------------------------------------------------------------
 
     def _write_picture(self, document: Document) -> None:
-        if self.coder is not None:
-            document[CODE_FIELD] = self.coder.code(document[VECTOR_FIELD])
+        document |= self.codes.fields(document[VECTOR_FIELD])
         self._write(Write(document["image_id"], document=document))
 
     def _write(self, write: Write, *, counts: bool = True) -> None:
@@ -329,11 +327,11 @@ class Carrier:
             self._target.generations.update_meta(lambda meta: with_learned(meta, source))
             self._to = self._target.info()
         try:
-            self.coder = load_coder(self._target, self._to.meta)
+            self.codes = CodeStep.of(self._target, self._to.meta)
         except IndexConflict as error:
             # They could be trained anew only in the generation that serves.
             logger.warning("%s Pictures are carried without codes.", error)
-            self.coder = None
+            self.codes = CodeStep(self._target, None)
 
     def _note(self, until: Mapping[str, int]) -> None:
         carried = Carried(str(self._source.generation), until)

@@ -21,11 +21,11 @@ from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.retry import Outage, Stopped, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.encoder_process import encoders_for
-from es_imgsearch.embed.in_process import OneAtATime
+from es_imgsearch.embed.in_process import SharedEncoder
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.errors import ReadError, ReadersFailed
-from es_imgsearch.pipeline.jobs import UNKNOWN, Job, Result, places
+from es_imgsearch.pipeline.jobs import UNKNOWN, Job, Result, Unembedded, places
 from es_imgsearch.pipeline.stages import EmbedStage
 from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.read.file import Skipped
@@ -74,13 +74,11 @@ class CarriedVectors:
         self._vectors = VectorSource(encoder, self._look_up, at_once)
         self._stage = EmbedStage(
             self._vectors,
-            encoders_for(OneAtATime(encoder), settings),
+            encoders_for(SharedEncoder(encoder), settings),
             batch_size=at_once,
             wait_seconds=settings.batch_wait_ms / 1000,
             all_read=lambda: not self._reading,
-            begin=lambda: None,
-            on_embedded=self._were_embedded,
-            on_error=self._was_refused,
+            emit=self._were_embedded,
             stopping=self._stopping,
         )
         self._plan = ReadPlan.of(
@@ -212,12 +210,13 @@ class CarriedVectors:
         else:
             self._tell(job, _reason(outcome), was_read=False)
 
-    def _were_embedded(self, results: Sequence[Result]) -> None:
-        for job, _, embedded, embed_ms in results:
-            self._tell(job, embedded, was_read=True, is_new=embed_ms is not None)
-
-    def _was_refused(self, job: Job, error: ReadError) -> None:
-        self._tell(job, error, was_read=True)
+    def _were_embedded(self, items: Sequence[Result | Unembedded]) -> None:
+        for item in items:
+            if isinstance(item, Result):
+                is_new = item.embed_ms is not None
+                self._tell(item.job, item.embedded, was_read=True, is_new=is_new)
+            else:
+                self._tell(item.job, _reason(item.reason), was_read=True)
 
     def _tell(self, job: Job, made: Made, *, was_read: bool, is_new: bool = False) -> None:
         with self._lock:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from es_imgsearch.codes.apply import complete_codes
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import Carried
 from es_imgsearch.elastic.queries import knn_body, stored_vectors_body
@@ -130,8 +129,7 @@ class Migration:
                 break
         if not self._may_switch_soon():
             return self._outcome(None, switched=False)
-        if self._carrier.coder is not None:
-            complete_codes(self._target, self._carrier.coder)
+        self._carrier.codes.complete()
         compared = agreement(self._source, self._target)
         self._note(
             f"{self._target.listings.count()} of {self._source.listings.count()} pictures are in"

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from es_imgsearch.codes.storage import load_coder
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_post_embed
 from es_imgsearch.embed.reduction import load_reduction
 from es_imgsearch.errors import (
     EncoderMismatch,
@@ -331,7 +331,7 @@ def _plan(
         as_attributes=frozenset(strange & kept.keys()),
         paths_are_stored=reader.origin is not None,
         reduction=load_reduction(store, info.meta),
-        coder=load_coder(store, info.meta),
+        vector_fields=open_post_embed(store, info.meta).fields,
         grid=info.meta.grid,
     )
     for name, dims in reader.dims.items():
