@@ -17,7 +17,7 @@ from PIL import ImageColor
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.listings import Stored
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body, state_alias
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.naming import failures_alias, first_generation
 from es_imgsearch.elastic.requests import Request
@@ -33,7 +33,8 @@ _GRID = 4
 def remove_index(store: Store, *companions: str) -> None:
     """Remove what `Generations.create` made, and the aliases named; absent ones are no error."""
     client = store.connection.client.options(ignore_status=404)
-    for alias in (store.index, failures_alias(store.index), *companions):
+    own = (store.index, failures_alias(store.index), state_alias(store.index))
+    for alias in (*own, *companions):
         for generation in client.indices.get(index=f"{alias}-0*", filter_path="*.aliases"):
             client.indices.delete(index=generation)
         client.indices.delete_index_template(name=alias)

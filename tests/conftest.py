@@ -90,6 +90,7 @@ def settings(es_url: str, index_name: str) -> Settings:
             "read_workers": 1,
             "settle_seconds": 0.1,
             "batch_wait_ms": 5.0,
+            "lease_seconds": 2.0,
             "describers": ["-text_in_image"],
         },
         environment={},

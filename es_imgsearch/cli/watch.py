@@ -150,11 +150,14 @@ def _indexer(
     settings: Settings, roots: tuple[str, ...], allow_deletes: bool, *, warm_up: bool = False
 ) -> Iterator[Indexer]:
     from es_imgsearch.embed.context import open_context
+    from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.pipeline.indexer import Indexer
     from es_imgsearch.watch.roots import parse_roots, register_roots
 
     parsed = parse_roots(roots)
-    context = open_context(open_store(settings).pinned(), settings)
+    store = open_store(settings).pinned()
+    upgrade(store)
+    context = open_context(store, settings)
     register_roots(context.store, parsed, settings.host, replace_gone=allow_deletes)
     indexer = Indexer(context, parsed, settings, allow_deletes=allow_deletes, warm_up=warm_up)
     try:

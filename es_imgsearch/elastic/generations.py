@@ -14,6 +14,8 @@ from es_imgsearch.elastic.mapping import (
     index_body,
     left_out_of_source,
     loading_body,
+    state_alias,
+    state_body,
     template_body,
 )
 from es_imgsearch.elastic.meta import Meta
@@ -159,7 +161,7 @@ class Generations:
         *,
         for_loading: bool = False,
     ) -> None:
-        """Templates, the first generation of both indices, and their aliases.
+        """Templates, the first generation of both indices, the state, and their aliases.
 
         What an interrupted `create` left behind is completed, never replaced.  `for_loading`:
         with vectors that are only stored, not searchable until `end_loading`.
@@ -172,9 +174,16 @@ class Generations:
             self._connection.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
         if for_loading:
             bodies[self._index] = loading_body(bodies[self._index])
+        self.make_state()
         # The pictures' alias comes last: where it exists, everything does.
         for alias in (self._connection.failures, self._index):
             self.make_generation(alias, bodies[alias])
+
+    def make_state(self) -> None:
+        """Make the index of state documents; one that is there already stays as it is."""
+        alias, body = state_alias(self._index), state_body()
+        self._connection.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
+        self.make_generation(alias, body)
 
     def make_generation(self, alias: str, body: Mapping[str, Any]) -> None:
         """The first index behind an alias; one that is there already stays as it is."""

@@ -8,6 +8,7 @@
     store.generations   make, extend, drop indices; `_meta`
     store.switching     the alias; writes held back
     store.auxiliary     companion indices
+    store.state         documents that processes share, by compare-and-set
 
 Foreign errors become ours in `connection.translated`; bodies come from `mapping` and `queries`, or
 are a line long.
@@ -26,6 +27,7 @@ from es_imgsearch.elastic.listings import Listings, Searches, Stored
 from es_imgsearch.elastic.mapping import template_body
 from es_imgsearch.elastic.requests import NDJSON, Request, document_request, info_request
 from es_imgsearch.elastic.rewrites import Rewrites
+from es_imgsearch.elastic.state import State
 from es_imgsearch.elastic.switching import Switching
 from es_imgsearch.errors import ImageMissing, IndexConflict, IndexMissing
 
@@ -162,6 +164,7 @@ class Store:
         self.switching = Switching(connection)
         self.rewrites = Rewrites(connection)
         self.auxiliary = Auxiliary(connection)
+        self.state = State(connection)
 
     def info(self) -> IndexInfo:
         """The index behind the alias, see `Generations.info`."""

@@ -32,6 +32,7 @@ from es_imgsearch.errors import (
     UsageError,
 )
 from es_imgsearch.files.formats import FILE_SUFFIXES, open_reader
+from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.records import Grid
 from es_imgsearch.search.reduced import remember_originals
 from es_imgsearch.search.search_log import make_searches
@@ -87,6 +88,8 @@ def create_index(
             f" {profile}, {similarity}{_fitted_words(reduction)}"
             + (f", {_grid_words(grid)}." if grid else ".")
         )
+    upgrade(store)
+    store.generations.make_state()
     if settings.encoder is not None:
         try:
             spec = seal_of(sealed_encoder(info, store.index, settings)).spec

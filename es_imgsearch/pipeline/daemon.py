@@ -68,10 +68,16 @@ class Daemon:
         comparer = threading.Thread(target=self._compare_loop, name="reconcile", daemon=True)
         stopper = threading.Thread(target=self._await_stop, name="stop", daemon=True)
         stopper.start()
+        try:
+            self._presence.start()
+        except Stopped:
+            return True
+        except BaseException:
+            self.stop()
+            raise
         # Armed first, then scanned: what changes in between is seen by one or by both.
         self._watcher.start()
         comparer.start()
-        self._presence.start()
         for root in self._indexer.roots:
             self._request(root)
         looper = threading.Thread(target=self._guarded_loop, name="loop", daemon=True)
@@ -94,14 +100,14 @@ class Daemon:
         stopper.join()
         # No more events: they would only add to what is in flight.
         self._watcher.stop()
-        # Report to `status` that the daemon is gone; the request goes out meanwhile.
-        self._presence.leave()
         # Finish what is in flight, unless another generation serves: then it cannot be written any
         # more, and the next daemon finds it.
         within_seconds = max(0.0, self._settings.shutdown_seconds - _LAST_SECONDS)
         drained = self._indexer.pipeline.close(
             within_seconds=0.0 if self._is_switched else within_seconds
         )
+        # Give up the roots; only now may another daemon have them.
+        self._presence.leave()
         # These may be in a request without an answer: they get a moment, and are left behind then.
         deadline = time.monotonic() + _LAST_SECONDS
         for thread in loops:
@@ -140,6 +146,7 @@ class Daemon:
             self._wake.clear()
             if self._indexer.pipeline.fatal is not None:
                 raise self._indexer.pipeline.fatal
+            self._presence.check()
             compared = self._comparisons.ended_until
             self._indexer.submit_settled()
             self._indexer.submit_outdated()

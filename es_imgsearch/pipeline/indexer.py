@@ -18,7 +18,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.runtime.select import plan_of
 from es_imgsearch.errors import ImgSearchError, StoreBusy
-from es_imgsearch.pipeline.heartbeat import Presence, note_passes
+from es_imgsearch.pipeline.heartbeat import Heartbeat, note_passes
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
 from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.pipeline.sidecar_changes import Sidecars
@@ -29,7 +29,7 @@ from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.reconcile import Kind, Seen, Unknown, differences, is_looked_at, walk
 from es_imgsearch.watch.settle import Settler
 from es_imgsearch.watch.watcher import Hint, HintKind
-from es_imgsearch.write.deletion_guard import Deletions, Pause, Pauses
+from es_imgsearch.write.deletion_guard import DeletionPauses, Deletions, Pause
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Indexer:
             outage=Outage(partial(_check_busy, store)),
             warm_up=warm_up,
         )
-        self._pauses = Pauses(store, self.pipeline.closing, self.outage)
+        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage)
 
     @property
     def paused(self) -> Mapping[str, Pause]:
@@ -240,7 +240,7 @@ class Indexer:
             logger.warning("What was compared is not told to `status`: %s", error)
 
     def pauses_ended(self) -> list[Root]:
-        """Paused roots of which `_meta` says so no more: `sync --allow-deletes` ran.
+        """Paused roots whose pause another process ended: `sync --allow-deletes` ran.
 
         What they lack is judged afresh; the caller compares them.
         """
@@ -253,15 +253,18 @@ class Indexer:
         """Take up what was trained meanwhile for the step after embedding."""
         self._post_embed.refresh()
 
-    def presence(self) -> Presence:
-        """What tells of this indexer's daemon in `_meta`; the caller starts and closes it."""
-        return Presence(
+    def presence(self) -> Heartbeat:
+        """The claim of this indexer's daemon on its roots; the caller starts and closes it."""
+        return Heartbeat(
             self._store,
             self.roots,
             self._settings.host,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
             passes=self.passes,
             encoder_plan=self.encoder_plan,
+            lease_seconds=self._settings.lease_seconds,
+            closing=self.pipeline.closing,
+            outage=self.outage,
         )
 
     def encoder_plan(self) -> Mapping[str, Any] | None:

@@ -20,6 +20,7 @@ from PIL import Image
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
+from es_imgsearch.elastic.state import State, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
@@ -29,6 +30,7 @@ from es_imgsearch.records import stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
 from es_imgsearch.watch.roots import parse_roots, register_roots
+from es_imgsearch.write.deletion_guard import standing_pause
 
 PATIENCE_SECONDS = 40.0
 
@@ -147,7 +149,8 @@ class House:
         }
 
     def paused(self, root: str = "r") -> dict | None:
-        return self.store.info().meta.roots[root].get("deletions_paused")
+        read = State(self.store).read(pause_id(root))
+        return standing_pause(read and read.document)
 
     def _all(self, name: str, fields: list[str]) -> Iterator[tuple[tuple[str, str], dict]]:
         self.store.refresh()

@@ -1,8 +1,10 @@
 """`reindex` in a process of its own that stops at a moment, for a test to kill it there.
 
     python reindex_hooks.py INDEX URL embedding|held-back|switched
+    python reindex_hooks.py INDEX URL together ENCODER
 
-It prints the moment when it has come, and waits.
+It prints the moment when it has come, and waits until its input ends.  `together` is the moment
+before it begins; it ends with the exit code of the command then.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ from other_encoders import LOADERS, encoders_by_name
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.elastic.switching import Switching
+from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.manage.reindex import reindex
 from es_imgsearch.settings import load_settings
 
 BATCHES = 2
-GIVEN = {"read_workers": 1, "batch_size": 5, "queue_size": 10, "encoder": "twin"}
+GIVEN = {"read_workers": 1, "batch_size": 5, "queue_size": 10, "lease_seconds": 2.0}
 
 
-def main(index: str, url: str, moment: str) -> None:
+def main(index: str, url: str, moment: str, encoder: str = "twin") -> None:
     def stop() -> None:
         print(moment, flush=True)
         sys.stdin.read()
@@ -32,7 +35,7 @@ def main(index: str, url: str, moment: str) -> None:
     twin = encoders["twin"]
     if moment == "embedding":
         twin.before_batch = lambda _pixels: stop() if len(twin.batches) == BATCHES else None
-    else:
+    elif moment != "together":
         switch_to = Switching.switch_to
 
         def stopped(self: Switching, *given: Any) -> None:
@@ -44,8 +47,15 @@ def main(index: str, url: str, moment: str) -> None:
     for name in LOADERS:
         module = importlib.import_module(f"es_imgsearch.{name}")
         module.load_encoder = lambda name, **_given: encoders[name]  # type: ignore[attr-defined]
-    settings = load_settings({"es_url": url, "index": index, **GIVEN}, environment={})
-    reindex(Store(connect(settings), index), settings)
+    given = {"es_url": url, "index": index, "encoder": encoder, **GIVEN}
+    settings = load_settings(given, environment={})
+    if moment == "together":
+        stop()
+    try:
+        reindex(Store(connect(settings), index), settings)
+    except ImgSearchError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,18 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from house import until
 from port_for import get_port
 from server_process import LAUNCHER, ServerProcess
+
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.settings import load_settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SETUP = CHECKOUT / "docker" / "setup"
@@ -97,6 +102,14 @@ class Secured(ServerProcess):
         found = re.fullmatch(r'es_api_key = "(\S+)"', line)
         assert found is not None
         return found[1]
+
+    def api_key(self, name: str, role: Mapping[str, Any]) -> str:
+        """A new API key with the rights of a role."""
+        url = self.url.replace("https://", f"https://elastic:{quote(PASSWORD, safe='')}@")
+        settings = load_settings({"es_url": url, "es_ca_certs": self.ca}, environment={})
+        with connect(settings) as client:
+            made = client.security.create_api_key(name=name, role_descriptors={name: dict(role)})
+        return str(made["encoded"])
 
     def forget_key(self, role: str) -> None:
         shutil.rmtree(self.keys / role)

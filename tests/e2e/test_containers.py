@@ -18,6 +18,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -241,7 +242,6 @@ def test_the_daemon_does_its_work_with_its_key(stack: Stack):
     (stack.photos / "broken.png").unlink()
     until(lambda: stack.paths() == set(NAMES))
     until(lambda: not stack.paths(failures=True))
-    # What it tells of itself stands in `_meta`; that it cannot be told is no error.
     assert stack.status()["roots"]["photos"]["watched_by"]["host"] == "compose"
 
 
@@ -282,10 +282,14 @@ WRITES: list[tuple[str, str, Any]] = [
     ("PUT", "/images/_doc/1?require_alias=true", {}),
     ("POST", "/images/_delete_by_query", {"query": {"match_all": {}}}),
     ("PUT", "/images-000001/_mapping", {"_meta": {}}),
+    ("PUT", "/images-state/_doc/a?require_alias=true", {"kind": "a"}),
+    ("DELETE", "/images-state/_doc/pause:photos", None),
 ]
 MANAGES: list[tuple[str, str, Any]] = [
     ("DELETE", "/images-000001", None),
     ("DELETE", "/images-failures-000001", None),
+    ("DELETE", "/images-state-000001", None),
+    ("PUT", "/images-state-000002", {}),
     ("POST", "/images/_close", None),
     ("PUT", "/images/_settings", {"index.blocks.write": True}),
     ("PUT", "/images-000002", {}),
@@ -395,6 +399,36 @@ def test_a_later_init_and_what_else_its_container_is_for(stack: Stack):
     assert stack.status()["generation"] == "images-000002"
     (stack.photos / "cup.png").rename(stack.photos / "coffee.png")
     until(lambda: stack.paths() == set(NAMES), 60)
+
+
+def test_a_key_that_lacks_a_right_on_the_state_is_told_which(server: Secured, stack: Stack):
+    role = json.loads((DOCKER / "setup" / "roles" / "watch.json").read_text("utf-8"))
+    role["indices"] = [each for each in role["indices"] if each["names"] != ["images-state"]]
+    key = server.api_key("stateless", role)
+    for arguments in (["sync", f"photos={stack.photos}"], ["status"]):
+        done = stack.run("watch", *arguments, ES_API_KEY=key)
+        assert done.exit_code == 2, done.output
+        assert "On 'images-state'" in done.stderr
+        assert "watch, sync and reindex take read, index and delete" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_index_of_schema_1_is_brought_up_to_date_by_the_key_that_makes_indices(stack: Stack):
+    admin = stack.store("admin")
+    admin.update_meta(lambda meta: replace(meta, schema_version=1))
+    admin.request("DELETE", "/images-state-000001")
+    try:
+        assert stack.status()["pictures"] == 3
+        done = stack.run("watch", "sync", f"photos={stack.photos}")
+        assert done.exit_code == 2, done.output
+        assert "made by an earlier version and lacks 'images-state'" in done.stderr
+        assert "run `es-imgsearch init --index images` once" in done.stderr
+    finally:
+        done = stack.run("admin", "init")
+    assert done.exit_code == 0, done.output
+    done = stack.run("watch", "sync", f"photos={stack.photos}")
+    assert done.exit_code == 0, done.output
+    assert stack.status()["pictures"] == 3
 
 
 def test_nobody_gets_in_without_a_key(server: Secured):

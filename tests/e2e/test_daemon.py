@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,12 @@ from house import PATIENCE_SECONDS, House, Proxy, Running, compare_again, paint,
 from PIL import Image
 
 from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.leases import now_iso
+from es_imgsearch.elastic.state import State, daemon_id, pause_id
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import AlreadyRunning
 from es_imgsearch.manage.status import index_status
+from es_imgsearch.pipeline.daemon import Daemon
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import Settings
@@ -393,15 +397,66 @@ def test_two_roots(make_house: MakeHouse):
         assert house.encoder.pictures_embedded == 26
 
 
-def test_two_daemons_on_one_root_do_no_harm(house: House, daemon: Running):
-    with house.watched():
-        house.pictures(40)
-        house.settle()
-        for n in range(5):
-            (house.folder / f"{n:03}.png").unlink()
-        (house.folder / "010.png").rename(house.folder / "new.png")
-        house.settle()
+@contextmanager
+def quiet_poll(running: Running) -> Iterator[None]:
+    """Meanwhile the daemon does not look whether another process ended its pauses."""
+    running.indexer.pauses_ended = list  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del running.indexer.pauses_ended
+
+
+def test_a_second_daemon_on_a_root_is_refused(house: House, daemon: Running):
+    second = house.indexer()
+    refused = rf"Process {os.getpid()} on .* is watching 'r' into index .* stop that one"
+    try:
+        with pytest.raises(AlreadyRunning, match=refused):
+            Daemon(second, house.settings).run()
+    finally:
+        second.pipeline.close()
+    house.pictures(40)
+    house.settle()
+    for n in range(5):
+        (house.folder / f"{n:03}.png").unlink()
+    (house.folder / "010.png").rename(house.folder / "new.png")
+    house.settle()
+    assert house.paused() is None
+    assert daemon.error is None
+
+
+def test_a_daemon_whose_root_was_taken_over_ends(house: House):
+    indexer = house.indexer()
+
+    def take_over() -> None:
+        State(house.store).update(
+            daemon_id("r"),
+            lambda lease: {**(lease or {}), "token": "another's", "host": "another"},
+        )
+
+    with pytest.raises(AlreadyRunning, match="on another took over watching 'r'"):
+        Daemon(indexer, house.settings, on_ready=take_over).run()
+
+
+def test_a_pause_that_another_process_ends_stays_ended(
+    house: House, daemon: Running, caplog: pytest.LogCaptureFixture
+):
+    """Also where one more picture went meanwhile, so that the daemon has something new to enter."""
+    paths = house.pictures(60)
+    house.settle()
+    for path in paths[:40]:
+        path.unlink()
+    until(house.paused)
+    with quiet_poll(daemon):
+        State(house.store).update(
+            pause_id("r"), lambda pause: {**(pause or {}), "ended_at": now_iso()}
+        )
+        paths[40].unlink()
+        until(lambda: compare_again(daemon) or daemon.indexer.paused["r"].pictures == 41)
         assert house.paused() is None
+    # Taken up, and what is missing is judged afresh.
+    until(lambda: "Deletions in 'r' go on." in caplog.messages)
+    until(house.paused)
 
 
 # -- the guard -------------------------------------------------------------------------------
@@ -633,11 +688,7 @@ def test_a_pause_that_another_writer_erased_is_no_permission(house: House, daemo
         path.unlink()
     until(house.paused)
 
-    def erased(meta: Meta) -> Meta:
-        entry = {key: each for key, each in meta.roots["r"].items() if key != "deletions_paused"}
-        return meta.with_root("r", entry)
-
-    house.store.generations.update_meta(erased)
+    assert State(house.store).delete(pause_id("r"))
     until(house.paused)
     compare_again(daemon)
     assert len(house.indexed()) == 60

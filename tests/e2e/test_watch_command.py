@@ -24,6 +24,7 @@ from es_imgsearch.embed.protocol import Encoder
 
 COMMAND = str(Path(sys.executable).with_name("es-imgsearch"))
 SHUTDOWN_SECONDS = 15.0
+LEASE_SECONDS = 4.0
 
 # A process loads the model before it embeds anything; its readers start meanwhile.
 START_SECONDS = 180.0
@@ -44,6 +45,7 @@ class Service:
             "ES_URL": es_url,
             "ES_IMGSEARCH_INDEX": store.index,
             "ES_IMGSEARCH_READ_WORKERS": "2",
+            "ES_IMGSEARCH_LEASE_SECONDS": str(LEASE_SECONDS),
             "ES_IMGSEARCH_SHUTDOWN_SECONDS": str(SHUTDOWN_SECONDS),
         }
         self.errors = folder.parent / "stderr.txt"
@@ -125,6 +127,35 @@ def test_it_follows_the_folder_and_stops_in_order(service: Service):
     assert "Traceback" not in said
     status = json.loads(service.run("status", "--json").stdout)
     assert status["pictures"] == 4
+
+
+def test_a_second_watch_is_refused_and_one_after_a_kill_waits_for_the_lease(service: Service):
+    service.pictures([0])
+    with service.watch() as first:
+        until(service.is_ready, START_SECONDS)
+        for _ in range(2):
+            second = service.run("watch", str(service.folder))
+            assert second.returncode == 2
+            (refused,) = [line for line in second.stderr.splitlines() if "stop that one" in line]
+            assert f"Process {first.pid} on" in refused
+            assert "is watching 'photos'" in refused
+        # `sync` works next to a daemon.
+        service.pictures([1])
+        assert service.run("sync", str(service.folder)).returncode == 0
+        assert first.poll() is None
+        first.kill()
+        first.wait()
+    with service.watch() as process:
+        until(service.is_ready, START_SECONDS)
+        until(lambda: service.indexed() == ["0000.png", "0001.png"])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=SHUTDOWN_SECONDS + SLACK_SECONDS) == 0
+    assert f"Process {first.pid} on" in service.said()
+    assert f"this goes on in {LEASE_SECONDS:.0f} s" in service.said()
+    # One that stopped in order is not waited for.
+    with service.watch():
+        until(service.is_ready, START_SECONDS)
+    assert "goes on in" not in service.said()
 
 
 def test_a_signal_in_the_middle_ends_it_in_time_and_a_second_one_at_once(service: Service):

@@ -58,6 +58,7 @@ def test_the_profiles_are_the_files_that_are_there():
                 "failures.json",
                 "reduction.json",
                 "searches.json",
+                "state.json",
                 "tags.json",
             }
         )

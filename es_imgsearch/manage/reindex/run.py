@@ -21,10 +21,10 @@ from es_imgsearch.embed.index_encoder import writing_encoder
 from es_imgsearch.embed.reduction import load_reduction
 from es_imgsearch.errors import AlreadyRunning, ImgSearchError
 from es_imgsearch.manage.reindex.copy import Carrier, Pass, keeps_vectors
-from es_imgsearch.manage.reindex.lock import Building
+from es_imgsearch.manage.reindex.lock import ReindexLock
 from es_imgsearch.manage.reindex.re_embed import CHANGED, GONE
 from es_imgsearch.manage.reindex.target import described_fields
-from es_imgsearch.pipeline.heartbeat import is_watched
+from es_imgsearch.pipeline.heartbeat import watched_roots
 from es_imgsearch.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -82,13 +82,13 @@ class Migration:
         source: Store,
         target: Store,
         settings: Settings,
-        building: Building,
+        lock: ReindexLock,
         max_missing_share: float,
         on_progress: Callable[[int, int], None],
         note: Callable[[str], None],
     ) -> None:
         self._store, self._source, self._target = store, source, target
-        self._building = building
+        self._lock = lock
         self._max_missing_share = max_missing_share
         self._note = note
         self._passes: list[Pass] = []
@@ -110,7 +110,7 @@ class Migration:
 
     def _on_progress(self, tell: Callable[[int, int], None]) -> Callable[[int, int], None]:
         def told(done: int, total: int) -> None:
-            self._building.check()
+            self._lock.check()
             tell(done, total)
 
         return told
@@ -141,7 +141,7 @@ class Migration:
         for _ in range(_MOST_HOLDS):
             if not self._may_switch_soon():
                 break
-            self._building.confirm()
+            self._lock.confirm()
             if self._switched():
                 return self._outcome(compared, switched=True)
         return self._outcome(compared, switched=False)
@@ -183,7 +183,7 @@ class Migration:
                 f"{self._target.generation} has {there} pictures where it should have {wanted}, and"
                 " is not switched to: run it again."
             )
-        self._building.confirm()
+        self._lock.confirm()
         roots = self._source.info().meta.roots
         self._target.generations.update_meta(lambda meta: replace(meta, roots=roots))
         # From here on the old one lacks what is written to the new one.
@@ -211,11 +211,10 @@ class Migration:
         than 100 pictures a single one is too many.
         """
         lacking = self._passes[-1].lacking.values()
-        roots = self._source.info().meta.roots
-        return len(lacking) <= _FEW and all(
-            reason in {GONE, CHANGED} and is_watched(roots.get(root, {}))
-            for root, reason in lacking
-        )
+        if len(lacking) > _FEW or any(reason not in {GONE, CHANGED} for _, reason in lacking):
+            return False
+        roots = {root for root, _ in lacking}
+        return roots == watched_roots(self._store, sorted(roots))
 
     def _outcome(self, compared: Agreement | None, *, switched: bool) -> Migrated:
         serving, kept = (
