@@ -21,7 +21,7 @@ SOON_SECONDS = 20.0
 
 @pytest.fixture
 def state(real_store: Store) -> State:
-    real_store.make_state()
+    real_store.generations.make_state()
     return real_store.state
 
 
