@@ -14,9 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from house import PATIENCE_SECONDS, House, compare_again, described, until
 from port_for import get_port
-from server_process import ServerProcess
 
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.mapping import index_body, new_meta
@@ -25,6 +23,10 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import ImgSearchError, StoreBusy
 from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.testing import FakeEncoder
+from tests.support.house import PATIENCE_SECONDS, House, compare_again, described, until
+from tests.support.server_process import ServerProcess
+
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 START_SECONDS = 180.0
 AWAY_SECONDS = 30.0

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from house import House, until
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
@@ -35,6 +34,7 @@ from es_imgsearch.records import image_id
 from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder, remove_index
+from tests.support.house import House, until
 
 DIMS, COUNT, KINDS = FakeEncoder.dims, 300, 6
 

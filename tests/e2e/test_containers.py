@@ -26,15 +26,17 @@ from urllib.parse import quote
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from house import paint, until
 from port_for import get_port
-from secured import CHECKOUT, PASSWORD, Secured
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImgSearchError, StoreDenied
 from es_imgsearch.settings import load_settings
+from tests.support.house import paint, until
+from tests.support.secured import CHECKOUT, PASSWORD, Secured
+
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 DOCKER = CHECKOUT / "docker"
 EXPORTS = Path(os.environ["ES_IMGSEARCH_CACHE_DIR"])

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from house import PATIENCE_SECONDS, House, Proxy, Running, compare_again, paint, pixels, until
 from PIL import Image
 
 from es_imgsearch.elastic.documents import Write
@@ -31,6 +30,16 @@ from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.roots import release_root
+from tests.support.house import (
+    PATIENCE_SECONDS,
+    House,
+    Proxy,
+    Running,
+    compare_again,
+    paint,
+    pixels,
+    until,
+)
 
 QUICK = {"poll_seconds": 0.3}
 MakeHouse = Callable[..., House]

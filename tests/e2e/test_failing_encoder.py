@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from encoder_hooks import cannot_load
-from house import House, Running, paint, until
-from reindexing import ids_on_disk, ids_served, run, synced, to
-from tiny_models import make_clip
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import EncodersFailed
 from es_imgsearch.testing import FakeEncoder
+from tests.support.encoder_hooks import cannot_load
+from tests.support.house import House, Running, paint, until
+from tests.support.reindexing import ids_on_disk, ids_served, run, synced, to
+from tests.support.tiny_models import make_clip
 
 WORDS = "OSError: weights.bin ends too early"
 

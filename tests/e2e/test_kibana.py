@@ -13,14 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from fake_kibana import FakeKibana
-from kibana_queries import (
-    SavedObjects,
-    leaf_buckets,
-    lens_request,
-    session_request,
-    vega_requests,
-)
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
@@ -36,6 +28,16 @@ from es_imgsearch.kibana.objects import to_ndjson
 from es_imgsearch.search.search_log import make_searches
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder, remove_index
+from tests.support.fake_kibana import FakeKibana
+from tests.support.kibana_queries import (
+    SavedObjects,
+    leaf_buckets,
+    lens_request,
+    session_request,
+    vega_requests,
+)
+
+pytestmark = pytest.mark.process
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COUNT = 24

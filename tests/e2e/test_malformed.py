@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import picture_samples as samples
 import pytest
-from house import House, Running, compare_again, until
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.read import file as read
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import Settings
+from tests.support import picture_samples as samples
+from tests.support.house import House, Running, compare_again, until
 
 FILES = 500
 SECONDS = 90.0

@@ -14,13 +14,13 @@ import uuid
 from pathlib import Path
 
 import pytest
-from house import House, Running, paint
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.settings import Settings
+from tests.support.house import House, Running, paint
 
 EXAMPLES = int(os.environ.get("IMGSEARCH_TEST_EXAMPLES", "5"))
 STEPS = int(os.environ.get("IMGSEARCH_TEST_STEPS", "20"))

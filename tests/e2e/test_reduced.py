@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from house import described, paint, pixels
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.documents import Write
@@ -37,6 +36,7 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.tags.train import TRAINED, ZERO_SHOT, evaluate_tags
 from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.watch.roots import parse_roots, register_roots
+from tests.support.house import described, paint, pixels
 
 DIMS, KEPT, COUNT = FakeEncoder.dims, 12, 400
 

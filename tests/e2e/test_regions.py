@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from house import House, described
 from PIL import Image
 
 from es_imgsearch import ImageSearch
@@ -28,6 +27,7 @@ from es_imgsearch.records import Grid
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
 from es_imgsearch.watch.roots import parse_roots, register_roots
+from tests.support.house import House, described
 
 GRID = Grid.parse("2x2+centre")
 SIZE = 128

@@ -13,18 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from house import House, described, paint, pixels, until
 from PIL import Image
-from reindexing import (
-    Killed,
-    client,
-    ids_in,
-    ids_on_disk,
-    ids_served,
-    run,
-    synced,
-    to,
-)
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli.watch import _in_each_generation
@@ -54,6 +43,17 @@ from es_imgsearch.records import Grid, image_id
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.watch.roots import parse_roots, register_roots
+from tests.support.house import House, described, paint, pixels, until
+from tests.support.reindexing import (
+    Killed,
+    client,
+    ids_in,
+    ids_on_disk,
+    ids_served,
+    run,
+    synced,
+    to,
+)
 
 pytestmark = pytest.mark.usefixtures("encoders")
 

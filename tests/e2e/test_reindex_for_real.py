@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from house import House, paint, until
-from reindexing import ids_on_disk, ids_served
-from test_reindex import Keeper
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.elastic.mapping import new_meta
@@ -20,6 +17,9 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.manage.reindex import go_back, reindex
 from es_imgsearch.settings import Settings
+from tests.e2e.test_reindex import Keeper
+from tests.support.house import House, paint, until
+from tests.support.reindexing import ids_on_disk, ids_served
 
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png")
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from house import House
-from reindexing import client, synced, to
 
 from es_imgsearch.codes.storage import load_coder
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, codes_alias
@@ -25,6 +23,8 @@ from es_imgsearch.quality.code_training import train_codes
 from es_imgsearch.quality.tune import tune
 from es_imgsearch.search.relevance import IMAGE
 from es_imgsearch.testing import remove_index
+from tests.support.house import House
+from tests.support.reindexing import client, synced, to
 
 # -- codes, and what else is learned of vectors --------------------------------------------------
 

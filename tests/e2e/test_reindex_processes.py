@@ -14,19 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from encoder_hooks import Colours, HookEncoder
-from house import House, pixels, until
-from processes import gone
-from reindexing import (
-    Killed,
-    client,
-    ids_in,
-    ids_on_disk,
-    ids_served,
-    run,
-    synced,
-    to,
-)
 
 from es_imgsearch.elastic.leases import now_iso
 from es_imgsearch.elastic.naming import generation_number
@@ -38,6 +25,22 @@ from es_imgsearch.manage.reindex import cancel, drop_before, go_back, reindex
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.records import image_id
+from tests.support import CHECKOUT
+from tests.support.encoder_hooks import Colours, HookEncoder
+from tests.support.house import House, pixels, until
+from tests.support.processes import gone
+from tests.support.reindexing import (
+    Killed,
+    client,
+    ids_in,
+    ids_on_disk,
+    ids_served,
+    run,
+    synced,
+    to,
+)
+
+pytestmark = pytest.mark.process
 
 # -- one at a time -------------------------------------------------------------------------------
 
@@ -234,10 +237,10 @@ def test_a_process_that_is_killed_loses_and_doubles_nothing(
 @contextmanager
 def stopped_at(moment: str, house: House) -> Iterator[subprocess.Popen[str]]:
     """A process that has come to this moment of `reindex --encoder twin`, and waits there."""
-    script = Path(__file__).with_name("reindex_hooks.py")
     arguments = [house.settings.index, str(house.settings.es_url), moment]
     process = subprocess.Popen(
-        [sys.executable, script, *arguments],
+        [sys.executable, "-m", "tests.support.reindex_hooks", *arguments],
+        cwd=CHECKOUT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from house import House
 
 from es_imgsearch import AsyncImageSearch, ImageSearch
 from es_imgsearch.cli import main
@@ -21,6 +20,7 @@ from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.search.search_log import make_searches
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder, remove_index
+from tests.support.house import House
 
 
 @pytest.fixture

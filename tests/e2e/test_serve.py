@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
-from house import House
 from PIL import Image
 
 from es_imgsearch.cli import main
@@ -29,6 +28,9 @@ from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.thumbnails import DiskCache, Pictures
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import remove_index
+from tests.support.house import House
+
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from house import House, Proxy, until
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.mapping import state_alias
@@ -21,6 +20,7 @@ from es_imgsearch.manage.status import index_status
 from es_imgsearch.pipeline.heartbeat import Heartbeat
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import Settings
+from tests.support.house import House, Proxy, until
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from house import House, described, pixels, until
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
@@ -41,6 +40,7 @@ from es_imgsearch.tags.storage import keep_vocabulary, kept_tags
 from es_imgsearch.tags.train import TRAINED, ZERO_SHOT, evaluate_tags, train_tags
 from es_imgsearch.tags.vocabulary import default_vocabulary, parse_vocabulary
 from es_imgsearch.testing import FakeEncoder, remove_index
+from tests.support.house import House, described, pixels, until
 
 COLOURS = ("red", "lime", "blue", "white")
 # Words that mean no colour are grey to the fake encoder.

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from house import House, until
-from reindexing import run, synced, to
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.mapping import state_alias
@@ -21,6 +19,8 @@ from es_imgsearch.errors import AlreadyRunning, IndexMissing
 from es_imgsearch.manage.reindex import cancel
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.manage.upgrade import upgrade
+from tests.support.house import House, until
+from tests.support.reindexing import run, synced, to
 
 PAUSE = {"reason": "its folder is empty", "pictures": 3, "since": "2026-01-01T00:00:00+00:00"}
 COMPARED = {

@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, Mark, Panel, Size, open_browser
-from house import House
-from kibana_queries import SavedObjects, leaf_buckets, vega_requests
 from PIL import Image
 
 from es_imgsearch.elastic.client import connect
@@ -27,6 +24,11 @@ from es_imgsearch.kibana.build import builder_for
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import remove_index
+from tests.support.browser import Browser, Mark, Panel, Size, open_browser
+from tests.support.house import House
+from tests.support.kibana_queries import SavedObjects, leaf_buckets, vega_requests
+
+pytestmark = pytest.mark.process
 
 PANELS = ("gallery", "places", "same-bytes", "same-moment")
 # A dashboard in a window of this width: 48 columns and rows of 20 pixels, 8 between them; a

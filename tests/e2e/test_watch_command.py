@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from house import described, paint, until
 
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
+from tests.support.house import described, paint, until
+
+pytestmark = pytest.mark.process
 
 COMMAND = str(Path(sys.executable).with_name("es-imgsearch"))
 SHUTDOWN_SECONDS = 15.0

@@ -20,6 +20,8 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.testing import FakeEncoder
 
+pytestmark = pytest.mark.process
+
 COMMAND = Path(sys.executable).with_name("es-imgsearch")
 
 
