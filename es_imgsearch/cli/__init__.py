@@ -32,7 +32,6 @@ from es_imgsearch.cli.verify import failures, verify
 from es_imgsearch.cli.watch import sync, watch
 from es_imgsearch.errors import EXIT_DONE, ImgSearchError
 
-
 _LEAK_FILTER = "ignore:resource_tracker:UserWarning"
 
 
