@@ -173,10 +173,10 @@ class Built:
         vectors = ReducedVectors(self.reduction, entry.oversample, originals)
 
         def reduced(query: np.ndarray) -> list[int]:
-            refinement = vectors.refinement(query, is_whole=True)
-            asked, depth = vectors.asked_for(query), refinement.depth(K)
+            reranking = vectors.reranking(query, is_whole=True)
+            asked, depth = vectors.reduce_query(query), reranking.depth(K)
             hits = self._hits(knn_body(asked, depth, self.meta.tuning, source=False))
-            return [int(hit["_id"]) for hit in refinement.refine(hits)[:K]]
+            return [int(hit["_id"]) for hit in reranking.rerank(hits)[:K]]
 
         return reduced
 

@@ -31,7 +31,7 @@ from starter_quality import opened
 from es_imgsearch.embed.protocol import Vectors
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.quality.labels import questions_of, read_labels
-from es_imgsearch.search.relevance import IMAGE, foreign_moments, shipped_curves
+from es_imgsearch.search.relevance import IMAGE, background_moments, shipped_curves
 from es_imgsearch.tags.confusion_plot import plot_confusion
 from es_imgsearch.tags.fitting import labelled_facets, train
 from es_imgsearch.tags.train import NONE_OF_THEM, TRAINED, ZERO_SHOT, facet_report, with_labels
@@ -162,7 +162,7 @@ def main() -> None:
     answers = []
     for n, vector in enumerate(pictures):
         cosines = pictures @ vector
-        mean, deviation = foreign_moments(cosines)
+        mean, deviation = background_moments(cosines)
         cosines[n] = -1.0
         nearest = np.argsort(-cosines)[:NEIGHBOURS]
         relevance = curve.probability((cosines[nearest] - mean) / deviation, cosines[nearest])

@@ -100,7 +100,7 @@ def import_command(
     same document. Ends with 1 if a row could not be stored.
     """
     from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
-    from es_imgsearch.search.reduced import remember_imported
+    from es_imgsearch.search.reduced import register_imported_originals
 
     options = ImportOptions(
         root=root,
@@ -134,7 +134,7 @@ def import_command(
     words += [f"{done.there_already} there already"] * (done.there_already > 0)
     words += [f"{done.bad} could not be"] * (done.bad > 0)
     click.echo(f"{', '.join(words)} in {time.monotonic() - started:.1f} s.", err=True)
-    if (note := remember_imported(open_store(settings), settings, file)) is not None:
+    if (note := register_imported_originals(open_store(settings), settings, file)) is not None:
         click.echo(note, err=True)
     if done.bad:
         sys.exit(EXIT_DIFFERENCE)

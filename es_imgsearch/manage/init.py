@@ -34,8 +34,8 @@ from es_imgsearch.errors import (
 from es_imgsearch.files.formats import FILE_SUFFIXES, open_reader
 from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.records import Grid
-from es_imgsearch.search.reduced import remember_originals
-from es_imgsearch.search.search_log import make_searches
+from es_imgsearch.search.reduced import register_originals
+from es_imgsearch.search.search_log import create_searches_index
 from es_imgsearch.settings import Settings
 
 DEFAULT_ENCODER = "clip"
@@ -122,9 +122,9 @@ def create_index(
 
 def _make_beside(store: Store, settings: Settings, originals: Path | None) -> None:
     if originals is not None:
-        remember_originals(store, settings, originals)
+        register_originals(store, settings, originals)
     if settings.log_searches:
-        make_searches(store)
+        create_searches_index(store)
 
 
 def _sealed_and_fitted(

@@ -18,8 +18,8 @@ from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.operations import Operations
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import StoredPicture
-from es_imgsearch.search.query_vectors import ModelHere
-from es_imgsearch.search.reduced import originals_of
+from es_imgsearch.search.query_vectors import LocalQueryEncoder
+from es_imgsearch.search.reduced import open_originals
 from es_imgsearch.search.request_flow import RequestFlow, run_flow, run_flow_async
 from es_imgsearch.settings import Settings, changed_settings, load_settings
 
@@ -99,12 +99,12 @@ class _Client:
         self.settings = settings
         self._is_own = is_own
         self._is_closed = False
-        self.model = ModelHere(settings.index, settings, encoder)
+        self.model = LocalQueryEncoder(settings.index, settings, encoder)
         self._operations = Operations(
             settings.index,
             settings,
             self.model,
-            partial(originals_of, settings=settings, index=settings.index),
+            partial(open_originals, settings=settings, index=settings.index),
         )
 
     def __repr__(self) -> str:

@@ -14,12 +14,18 @@ from es_imgsearch.elastic.requests import (
     msearch_request,
     search_request,
 )
-from es_imgsearch.search.options import Plan
+from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import Term
 from es_imgsearch.search.query_vectors import CONTENT
-from es_imgsearch.search.reduced import Refinement
+from es_imgsearch.search.reduced import Reranking
 from es_imgsearch.search.request_flow import RequestFlow, Work
-from es_imgsearch.search.results import LEAST_DEPTH, Asked, Found, facet_fields, fused
+from es_imgsearch.search.results import (
+    LEAST_DEPTH,
+    SearchContext,
+    SearchResult,
+    facet_fields,
+    fuse_rankings,
+)
 
 Clauses: TypeAlias = Sequence[Mapping[str, Any]]
 Body: TypeAlias = dict[str, Any]
@@ -29,37 +35,39 @@ Search: TypeAlias = Callable[[int, Clauses], Body]
 Raw: TypeAlias = Mapping[str, Any]
 
 
-def vector_body(asked: Asked, k: int, clauses: Clauses) -> Body:
+def vector_body(context: SearchContext, k: int, clauses: Clauses) -> Body:
     """The search by vectors."""
-    if asked.plan.weights is None:
-        similarity = asked.info.meta.similarity
-        if asked.code is not None:
+    if context.plan.weights is None:
+        similarity = context.info.meta.similarity
+        if context.code is not None:
             body = code_queries.code_body(
-                asked.code,
-                asked.parts[0][2],
+                context.code,
+                context.parts[0][2],
                 k,
                 similarity,
-                num_candidates=_candidates(asked.plan, k),
+                num_candidates=_candidates(context.plan, k),
                 filters=clauses,
-                source=_source(asked),
+                source=_source(context),
             )
-            return _with_vectors(body, asked)
+            return _with_vectors(body, context)
         exact = partial(queries.exact_body, similarity=similarity)
-        return _compared(asked, asked.parts[0][2], k, clauses, queries.knn_body, exact)
-    parts = [queries.PartQuery(part.field, vector, weight) for part, weight, vector in asked.parts]
-    return _compared(asked, parts, k, clauses, queries.weighted_body, queries.exact_weighted_body)
+        return _compared(context, context.parts[0][2], k, clauses, queries.knn_body, exact)
+    parts = [
+        queries.PartQuery(part.field, vector, weight) for part, weight, vector in context.parts
+    ]
+    return _compared(context, parts, k, clauses, queries.weighted_body, queries.exact_weighted_body)
 
 
-def region_body(asked: Asked, k: int, clauses: Clauses) -> Body:
+def region_body(context: SearchContext, k: int, clauses: Clauses) -> Body:
     """The search by the vectors of regions, beside `vector_body`."""
-    similarity = asked.info.meta.similarity
+    similarity = context.info.meta.similarity
     exact = partial(region_queries.exact_region_body, similarity=similarity)
-    vector = asked.parts[0][2]
-    return _compared(asked, vector, k, clauses, region_queries.region_knn_body, exact)
+    vector = context.parts[0][2]
+    return _compared(context, vector, k, clauses, region_queries.region_knn_body, exact)
 
 
 def _compared(
-    asked: Asked,
+    context: SearchContext,
     wanted: Any,
     k: int,
     clauses: Clauses,
@@ -67,39 +75,39 @@ def _compared(
     exact: Callable[..., Body],
 ) -> Body:
     """A body of what is `wanted`: by walking the graph, or by comparing everything."""
-    plan, source = asked.plan, _source(asked)
+    plan, source = context.plan, _source(context)
     if plan.exact:
         body = exact(wanted, k, filters=clauses, source=source)
     else:
-        tuning, candidates = asked.info.meta.tuning, _candidates(plan, k)
+        tuning, candidates = context.info.meta.tuning, _candidates(plan, k)
         body = graph(wanted, k, tuning, num_candidates=candidates, filters=clauses, source=source)
-    return _with_vectors(body, asked)
+    return _with_vectors(body, context)
 
 
-def text_body(asked: Asked, texts: Sequence[Term], k: int, clauses: Clauses) -> Body:
+def text_body(context: SearchContext, texts: Sequence[Term], k: int, clauses: Clauses) -> Body:
     """The search for words; those of a negative weight are left out."""
     body = queries.text_body(
         [(str(text), weight) for text, weight in texts if weight > 0],
         [str(text) for text, weight in texts if weight < 0],
         k,
         filters=clauses,
-        source=_source(asked),
+        source=_source(context),
     )
-    return _with_vectors(body, asked)
+    return _with_vectors(body, context)
 
 
-def found(
+def run_searches(
     index: str,
     generation: str,
     searches: Mapping[Ranking, Search],
-    plan: Plan,
+    plan: SearchPlan,
     clauses: Clauses,
-    refinement: Refinement | None = None,
+    reranking: Reranking | None = None,
     by_region: Search | None = None,
-) -> RequestFlow[Found]:
+) -> RequestFlow[SearchResult]:
     """What the searches found: the page of one of them, or as many hits as fusing needs.
 
-    `refinement` is what the hits of the search by vectors go through, where it has one;
+    `reranking` is what the hits of the search by vectors go through, where it has one;
     `by_region` finds more of them.  Raises GenerationSwitched where hits are not of `generation`,
     whose encoder and settings the searches were made with.
     """
@@ -110,27 +118,27 @@ def found(
         searches,
         collapse=plan.collapse,
         clauses=clauses,
-        refinement=refinement,
+        reranking=reranking,
         by_region=by_region,
     )
     if plan.mode == "hybrid":
         depth = min(queries.MAX_NUM_CANDIDATES, max(plan.k, LEAST_DEPTH))
         lists, took = yield from collected(depth)
-        return fused(lists["vector"], lists["text"], plan, took)
+        return fuse_rankings(lists["vector"], lists["text"], plan, took)
     (name,) = searches
     # A part of the list is enough where nobody counts the rest, and where a longer one would not
     # be in another order.
-    needed = plan.k if plan.facets or refinement is not None else plan.page.stop
-    if plan.collapse or plan.facets or refinement is not None or by_region is not None:
+    needed = plan.k if plan.facets or reranking is not None else plan.page.stop
+    if plan.collapse or plan.facets or reranking is not None or by_region is not None:
         if not needed:
-            return Found([], 0)
+            return SearchResult([], 0)
         lists, took = yield from collected(needed)
-        return Found(lists[name], took)
+        return SearchResult(lists[name], took)
     body = searches[name](plan.k, clauses)
     if plan.page != slice(0, plan.k):
         body = queries.paged(body, plan.page.start, plan.page.stop - plan.page.start)
     answer = yield search_request(index, queries.to_json(body))
-    return Found(hits_in(answer, generation), int(answer.get("took", 0)), is_page=True)
+    return SearchResult(hits_in(answer, generation), int(answer.get("took", 0)), is_page=True)
 
 
 def _collected(
@@ -140,7 +148,7 @@ def _collected(
     needed: int,
     collapse: bool,
     clauses: Clauses,
-    refinement: Refinement | None,
+    reranking: Reranking | None,
     by_region: Search | None,
 ) -> RequestFlow[tuple[dict[Ranking, list[Raw]], int]]:
     """The first `needed` hits of every search, and Elasticsearch's time in ms.
@@ -153,14 +161,14 @@ def _collected(
     contents: dict[Ranking, dict[str, None]] = {name: {} for name in searches}
     open_searches, took, factor = list(searches), 0, 2 if collapse else 1
     while open_searches:
-        asked = {
+        wanted = {
             name: min(queries.MAX_NUM_CANDIDATES, factor * (needed - len(lists[name])))
             for name in open_searches
         }
-        depths = dict(asked)
-        if refinement is not None and "vector" in depths:
-            wanted = refinement.depth(asked["vector"])
-            depths["vector"] = min(queries.MAX_NUM_CANDIDATES, wanted)
+        depths = dict(wanted)
+        if reranking is not None and "vector" in depths:
+            depth = reranking.depth(wanted["vector"])
+            depths["vector"] = min(queries.MAX_NUM_CANDIDATES, depth)
         among = {name: [*clauses, *_without(lists[name], contents[name])] for name in open_searches}
         answered, took_now = yield from _round(
             index, generation, searches, depths, among, by_region
@@ -168,9 +176,9 @@ def _collected(
         took += took_now
         for name, (found_now, is_end) in answered.items():
             hits = found_now
-            if refinement is not None and name == "vector":
-                hits = yield Work(partial(refinement.refine, hits))
-            hits = hits[: asked[name]]
+            if reranking is not None and name == "vector":
+                hits = yield Work(partial(reranking.rerank, hits))
+            hits = hits[: wanted[name]]
             for hit in hits:
                 content = hit["_source"].get("content_id") if collapse else None
                 if content is None or content not in contents[name]:
@@ -215,28 +223,28 @@ def _round(
     return answered, int(answer.get("took", 0))
 
 
-def _candidates(plan: Plan, k: int) -> int | None:
+def _candidates(plan: SearchPlan, k: int) -> int | None:
     # A round of collapsing may ask for more than the k that the caller compared it with.
     given = plan.num_candidates
     return given if given is None or given < plan.k else max(given, k)
 
 
-def _source(asked: Asked) -> bool | list[str]:
-    plan = asked.plan
+def _source(context: SearchContext) -> bool | list[str]:
+    plan = context.plan
     # Originals are found by their content.
-    by_content = plan.collapse or asked.info.meta.reduction is not None
+    by_content = plan.collapse or context.info.meta.reduction is not None
     if plan.fields is None:
         return True
     needed = {*plan.fields, *facet_fields(plan.facets), "root", "relative_path"}
     return sorted(needed | ({"content_id"} if by_content else set()))
 
 
-def _with_vectors(body: Body, asked: Asked) -> Body:
+def _with_vectors(body: Body, context: SearchContext) -> Body:
     """The vectors that `explain` compares with, exactly as they are stored."""
-    fields = {part.field for part, _, _ in asked.parts}
-    if not asked.plan.explain or not fields:
+    fields = {part.field for part, _, _ in context.parts}
+    if not context.plan.explain or not fields:
         return body
-    fields.update({CONTENT.field} if asked.of_terms else ())
+    fields.update({CONTENT.field} if context.term_vectors else ())
     return {**body, "docvalue_fields": sorted(fields)}
 
 

@@ -60,7 +60,7 @@ def filter_clauses(
     """
     clauses = [_clause(field, value, properties) for field, value in (filters or {}).items()]
     if since is not None or until is not None:
-        clauses.append(_dated(since, until))
+        clauses.append(_date_clause(since, until))
     return clauses
 
 
@@ -92,17 +92,17 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     if isinstance(value, tuple):
         if len(value) != 2:
             raise FilterInvalid(f"A range of {field!r} is a pair (low, high).")
-        low, high = (_storable(name, end) for end in value)
+        low, high = (_stored_value(name, end) for end in value)
         return _range(field, low, high, kind)
     values = list(value) if isinstance(value, (list, set, frozenset)) else [value]
     if not values:
         return {"match_none": {}}
     if kind == "keyword" and field != "folder" and len(values) > 1 and None not in values:
         # One clause takes 65,536 values, where the server allows about 1,000 clauses or more.
-        return {"terms": {field: [str(_storable(name, one)) for one in values]}}
+        return {"terms": {field: [str(_stored_value(name, one)) for one in values]}}
     clauses = [
         # A place is three values, and told apart from what is none where it is read.
-        _single(field, one if kind == "geo_point" else _storable(name, one), mapping)
+        _value_clause(field, one if kind == "geo_point" else _stored_value(name, one), mapping)
         for one in values
     ]
     if len(clauses) == 1:
@@ -110,12 +110,12 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     return {"bool": {"should": clauses, "minimum_should_match": 1}}
 
 
-def _storable(field: str, value: Any) -> Any:
+def _stored_value(field: str, value: Any) -> Any:
     """The value as the index would hold it; a path as the system gives it may not be Unicode.
 
     A path that is Unicode is left alone, so that what a hit says can be filtered by.
     """
-    value = _of_python(field, value)
+    value = _to_python(field, value)
     if value is not None and not isinstance(value, _VALUES):
         raise FilterInvalid(
             f"Field {field!r} is filtered by a value, a list of values, or a pair (low, high), not"
@@ -131,7 +131,7 @@ def _storable(field: str, value: Any) -> Any:
     raise FilterInvalid(f"The value {str(value)!r} for field {field!r} is not valid Unicode.")
 
 
-def _of_python(field: str, value: Any) -> Any:
+def _to_python(field: str, value: Any) -> Any:
     """What stands in an array or a frame's column as Python's own; raises for NaN and NaT."""
     if isinstance(value, (float, date, np.generic)) and value != value:
         # Else it would be the word nan, or, as None, every picture without a value.
@@ -147,7 +147,7 @@ def _of_python(field: str, value: Any) -> Any:
     return value.item()
 
 
-def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any]:
+def _value_clause(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any]:
     kind = _kind(mapping)
     if value is None:
         return {"bool": {"must_not": [{"exists": {"field": field}}]}}
@@ -158,9 +158,9 @@ def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any
     if kind == "date":
         return _range(field, value, value, kind)
     if kind == "geo_point":
-        return _near(field, value)
+        return _distance_clause(field, value)
     if kind in {*_NUMBERS, "keyword", "flattened", "boolean"}:
-        return {"term": {field: _exactly(field, value, kind)}}
+        return {"term": {field: _exact_value(field, value, kind)}}
     if kind == "text":
         if "keyword" in mapping.get("fields", {}):
             return {"term": {f"{field}.keyword": str(value)}}
@@ -168,7 +168,7 @@ def _single(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[str, Any
     raise FilterInvalid(f"Field {field!r} is a {kind} and cannot be compared with a value.")
 
 
-def _exactly(field: str, value: Any, kind: str) -> Any:
+def _exact_value(field: str, value: Any, kind: str) -> Any:
     if kind in _NUMBERS:
         return _number(field, value)
     if kind != "boolean":
@@ -186,16 +186,16 @@ def _range(field: str, low: Any, high: Any, kind: str) -> dict[str, Any]:
         if kind in _INTEGERS:
             return _integer_range(field, low, high, _INTEGERS[kind])
     elif kind == "date":
-        low, high = (None if end is None else _moment(field, end) for end in (low, high))
+        low, high = (None if end is None else _date(field, end) for end in (low, high))
         # 2024 or 2024-05 as an upper end means all of it: the server rounds `lte` up.
-        high = f"{high}||/{_unit(high)}" if high and _unit(high) else high
-        low = f"{low}||/{_unit(low)}" if low and _unit(low) else low
+        high = f"{high}||/{_rounding_unit(high)}" if high and _rounding_unit(high) else high
+        low = f"{low}||/{_rounding_unit(low)}" if low and _rounding_unit(low) else low
     elif kind != "keyword":
         raise FilterInvalid(f"Field {field!r} is a {kind} and has no ranges.")
-    return _between(field, low, high)
+    return _range_clause(field, low, high)
 
 
-def _between(field: str, low: Any, high: Any) -> dict[str, Any]:
+def _range_clause(field: str, low: Any, high: Any) -> dict[str, Any]:
     bounds = {"gte": low, "lte": high}
     return {"range": {field: {name: end for name, end in bounds.items() if end is not None}}}
 
@@ -208,10 +208,10 @@ def _integer_range(
         return {"match_none": {}}
     low = None if low is None else max(low, held[0])
     high = None if high is None else min(high, held[-1])
-    return _between(field, low, high)
+    return _range_clause(field, low, high)
 
 
-def _near(field: str, value: Any) -> dict[str, Any]:
+def _distance_clause(field: str, value: Any) -> dict[str, Any]:
     parts = value.split(",") if isinstance(value, str) else value
     try:
         latitude, longitude, distance = parts
@@ -234,8 +234,8 @@ def _near(field: str, value: Any) -> dict[str, Any]:
     }
 
 
-def _dated(since: str | date | None, until: str | date | None) -> dict[str, Any]:
-    since, until = (_of_python("taken_at", end) for end in (since, until))
+def _date_clause(since: str | date | None, until: str | date | None) -> dict[str, Any]:
+    since, until = (_to_python("taken_at", end) for end in (since, until))
     untaken = {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}
     return {
         "bool": {
@@ -271,7 +271,7 @@ def _whole(number: float) -> int | float:
     return int(number) if int(number) == number and int(number) in _INT64 else number
 
 
-def _moment(field: str, value: Any) -> str:
+def _date(field: str, value: Any) -> str:
     if isinstance(value, (date, datetime)):
         return value.isoformat()
     text = str(value).strip()
@@ -293,7 +293,7 @@ def _moment(field: str, value: Any) -> str:
     return text
 
 
-def _unit(moment: str) -> str | None:
+def _rounding_unit(moment: str) -> str | None:
     return {4: "y", 7: "M", 10: "d"}.get(len(moment))
 
 

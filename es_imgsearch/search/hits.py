@@ -73,7 +73,7 @@ class Hit:
         }
 
 
-class Made(Sequence[Hit]):
+class LazyHits(Sequence[Hit]):
     """Hits made from what the server sent when somebody looks at them, each once."""
 
     def __init__(self, count: int, make: Callable[[int], Hit]) -> None:
@@ -119,7 +119,7 @@ class Hits(Sequence[Hit]):
         notes: Sequence[str] = (),
         facets: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
-        self._hits = hits if isinstance(hits, Made) else tuple(hits)
+        self._hits = hits if isinstance(hits, LazyHits) else tuple(hits)
         self.took_ms = took_ms
         self.queries = tuple(queries)
         self.notes = tuple(notes)

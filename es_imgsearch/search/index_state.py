@@ -21,15 +21,21 @@ from es_imgsearch.errors import (
     NotCalibrated,
     UsageError,
 )
-from es_imgsearch.search.options import Plan
+from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import Term, Vector, is_vector
-from es_imgsearch.search.reduced import Lookup, ReducedVectors
-from es_imgsearch.search.relevance import IMAGE, TEXT, Rating, Relevance, relevance_of
+from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors
+from es_imgsearch.search.relevance import (
+    IMAGE,
+    TEXT,
+    QueryRelevance,
+    RelevanceModel,
+    read_relevance_model,
+)
 from es_imgsearch.search.request_flow import RequestFlow
 
 
 @dataclass(slots=True)
-class Known:
+class GenerationState:
     """What is known of one generation, asked for once.
 
     A search that is under way keeps what it began with, whatever another thread finds meanwhile.
@@ -37,33 +43,35 @@ class Known:
 
     info: IndexInfo
     # An index that cannot tell relevance is not asked for it again: (None,).
-    relevance: tuple[Relevance | None] | None = None
+    relevance: tuple[RelevanceModel | None] | None = None
     reduced: ReducedVectors | None = None
     coder: Coder | None = None
 
 
-class Knowledge:
+class IndexState:
     """What is known of the generation that serves; `latest` is None until something was asked."""
 
-    def __init__(self, index: str, originals: Callable[[Meta], Lookup | None]) -> None:
+    def __init__(self, index: str, originals: Callable[[Meta], OriginalsLookup | None]) -> None:
         """`originals` opens those of a reduced index."""
         self._index = index
         self._open_originals = originals
-        self.latest: Known | None = None
+        self.latest: GenerationState | None = None
 
-    def get(self) -> RequestFlow[Known]:
+    def get(self) -> RequestFlow[GenerationState]:
         """What the generation is known by that was found first; asks if none was."""
         known = self.latest
         if known is None:
             answer = yield info_request(self._index)
-            known = self.latest = Known(IndexInfo.from_answer(answer, self._index))
+            known = self.latest = GenerationState(IndexInfo.from_answer(answer, self._index))
         return known
 
     def forget(self) -> None:
         """Ask again."""
         self.latest = None
 
-    def is_switched(self, known: Known | None, error: ImgSearchError) -> RequestFlow[bool]:
+    def has_switched(
+        self, known: GenerationState | None, error: ImgSearchError
+    ) -> RequestFlow[bool]:
         """Whether another generation serves than the one that was known; it is known then."""
         if known is None and not isinstance(error, GenerationSwitched):
             return False
@@ -76,20 +84,20 @@ class Knowledge:
         # Hits of another one were met: it was switched there and back while this was asked.
         if is_as_known and not isinstance(error, GenerationSwitched):
             return False
-        self.latest = Known(now)
+        self.latest = GenerationState(now)
         return True
 
-    def reduced_vectors(self, known: Known) -> RequestFlow[ReducedVectors | None]:
+    def reduced_vectors(self, known: GenerationState) -> RequestFlow[ReducedVectors | None]:
         """What a reduced index is searched through, loaded once; None for any other."""
         meta = known.info.meta
         if known.reduced is None and (entry := meta.reduction) is not None:
-            document = yield from _auxiliary(reduction_alias(self._index), entry.hash)
+            document = yield from _companion_document(reduction_alias(self._index), entry.hash)
             reduction = reduction_from(document, self._index, meta)
             originals = self._open_originals(meta)
             known.reduced = ReducedVectors(reduction, entry.oversample, originals)
         return known.reduced
 
-    def coder(self, known: Known) -> RequestFlow[Coder]:
+    def coder(self, known: GenerationState) -> RequestFlow[Coder]:
         """What makes codes of queries, loaded once.  Raises UsageError where there is none."""
         entry = known.info.meta.codes
         if entry is None:
@@ -98,13 +106,13 @@ class Knowledge:
                 f" `es-imgsearch codes train --index {self._index}`."
             )
         if known.coder is None:
-            document = yield from _auxiliary(codes_alias(self._index), entry.hash)
+            document = yield from _companion_document(codes_alias(self._index), entry.hash)
             known.coder = coder_from(document, self._index, known.info.meta)
         return known.coder
 
     def rating(
-        self, known: Known, terms: Sequence[Term], vector: Vector, plan: Plan
-    ) -> RequestFlow[Rating | None]:
+        self, known: GenerationState, terms: Sequence[Term], vector: Vector, plan: SearchPlan
+    ) -> RequestFlow[QueryRelevance | None]:
         """What gives the hits of this vector their relevance.
 
         Raises NotCalibrated where `min_relevance` needs it and it is not known.
@@ -118,10 +126,10 @@ class Knowledge:
                 " relevance: leave min_relevance out, or search an index of whole vectors."
             )
         if known.relevance is None:
-            known.relevance = ((yield from relevance_of(self._index, meta)),)
+            known.relevance = ((yield from read_relevance_model(self._index, meta)),)
         (relevance,) = known.relevance
         kind = _kind(terms)
-        rating = None if relevance is None or kind is None else relevance.rating(vector, kind)
+        rating = None if relevance is None or kind is None else relevance.for_query(vector, kind)
         if rating is None and plan.min_relevance is not None:
             raise NotCalibrated(
                 f"Index {self._index!r} cannot tell the relevance of hits of"
@@ -132,7 +140,7 @@ class Knowledge:
         return rating
 
 
-def _auxiliary(alias: str, name: str) -> RequestFlow[Mapping[str, Any] | None]:
+def _companion_document(alias: str, name: str) -> RequestFlow[Mapping[str, Any] | None]:
     """The document of that id in a companion index; None where it is missing."""
     try:
         answer = yield document_request(alias, name)

@@ -22,31 +22,31 @@ from es_imgsearch.records import REGIONS_FIELD
 from es_imgsearch.search.execution import (
     Ranking,
     Search,
-    found,
     region_body,
+    run_searches,
     text_body,
     vector_body,
 )
 from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.search.hits import Hits
-from es_imgsearch.search.index_state import Knowledge
-from es_imgsearch.search.options import Plan, SearchOptions
+from es_imgsearch.search.index_state import IndexState
+from es_imgsearch.search.options import SearchOptions, SearchPlan
 from es_imgsearch.search.query import (
-    Box,
     Queries,
     Query,
+    QueryBox,
     QueryPicture,
     StoredPicture,
     Term,
     Vector,
-    combined,
-    terms_of,
-    texts_of,
+    combine_vectors,
+    parse_terms,
+    text_terms,
 )
-from es_imgsearch.search.query_vectors import CONTENT, QueryEncoder, TermVectors, weighted_parts
-from es_imgsearch.search.reduced import Lookup, ReducedVectors, Refinement
+from es_imgsearch.search.query_vectors import CONTENT, QueryEncoder, QueryVectorizer, weighted_parts
+from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors, Reranking
 from es_imgsearch.search.request_flow import RequestFlow
-from es_imgsearch.search.results import Asked, check_facets, hits_of
+from es_imgsearch.search.results import SearchContext, build_hits, check_facets
 from es_imgsearch.search.search_log import SearchLog
 from es_imgsearch.settings import Settings
 
@@ -65,13 +65,13 @@ def _in_one_generation(
 
     @wraps(method)
     def ask(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> RequestFlow[R]:
-        known = self._knowledge.latest
+        known = self._state.latest
         try:
             return (yield from method(self, *args, **kwargs))
         except ImgSearchError as error:
             # A first search learns of the index itself, and may lose it while a model loads.
-            begun_with = self._knowledge.latest if known is None else known
-            if error.transient or not (yield from self._knowledge.is_switched(begun_with, error)):
+            begun_with = self._state.latest if known is None else known
+            if error.transient or not (yield from self._state.has_switched(begun_with, error)):
                 raise
         return (yield from method(self, *args, **kwargs))
 
@@ -89,14 +89,14 @@ class Operations:
         index: str,
         settings: Settings,
         model: QueryEncoder,
-        originals: Callable[[Meta], Lookup | None] = lambda _meta: None,
+        originals: Callable[[Meta], OriginalsLookup | None] = lambda _meta: None,
     ) -> None:
-        """`originals` opens those of a reduced index, see `originals.originals_of`."""
+        """`originals` opens those of a reduced index, see `originals.open_originals`."""
         self._index = index
         self._settings = settings
         self._model = model
-        self._vectors = TermVectors(index, settings, model)
-        self._knowledge = Knowledge(index, originals)
+        self._vectorizer = QueryVectorizer(index, settings, model)
+        self._state = IndexState(index, originals)
         self._log = SearchLog(index, settings.host) if settings.log_searches else None
 
     # -- searching -------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class Operations:
     def search_image(
         self,
         image: QueryPicture | str,
-        box: Box | None = None,
+        box: QueryBox | None = None,
         k: int = 10,
         **options: Unpack[SearchOptions],
     ) -> RequestFlow[Hits]:
@@ -144,7 +144,7 @@ class Operations:
         negative: Queries = (),
         k: int = 10,
         *,
-        box: Box | None = None,
+        box: QueryBox | None = None,
         **options: Unpack[SearchOptions],
     ) -> RequestFlow[Hits]:
         """Pictures near every positive query and away from every negative one.
@@ -157,18 +157,18 @@ class Operations:
         pictures that hold every word of a negative text in one of their fields are left out.
         """
         started = time.perf_counter()
-        plan = Plan.of(k, options)
-        asked, hits = yield from self._found(plan, terms_of(positive, negative), box)
+        plan = SearchPlan.parse(k, options)
+        context, hits = yield from self._search(plan, parse_terms(positive, negative), box)
         if self._log is not None:
-            yield from self._log.note(asked, hits, (time.perf_counter() - started) * 1000)
+            yield from self._log.note(context, hits, (time.perf_counter() - started) * 1000)
         return hits
 
     @_in_one_generation
-    def _found(
-        self, plan: Plan, terms: Sequence[Term], box: Box | None
-    ) -> RequestFlow[tuple[Asked, Hits]]:
-        texts = texts_of(terms)
-        known = yield from self._knowledge.get()
+    def _search(
+        self, plan: SearchPlan, terms: Sequence[Term], box: QueryBox | None
+    ) -> RequestFlow[tuple[SearchContext, Hits]]:
+        texts = text_terms(terms)
+        known = yield from self._state.get()
         info = known.info
         check_facets(plan.facets, info.properties)
         if plan.regions and REGIONS_FIELD not in info.properties:
@@ -178,63 +178,63 @@ class Operations:
             )
         clauses = self._clauses(plan, terms, info)
         parts = weighted_parts(plan.weights, info.properties, self._index)
-        asked = Asked(plan, info, self._settings.host, terms)
+        context = SearchContext(plan, info, self._settings.host, terms)
         if plan.mode != "vector":
             _check_words(terms, texts, plan)
         searches: dict[Ranking, Search] = {}
-        refinement: Refinement | None = None
+        reranking: Reranking | None = None
         if plan.mode != "text":
             if box is not None:
                 # Cut before it is asked for, since a sheet shows what was searched with.
-                terms = yield from self._vectors.cut(terms, box)
-            reduced = yield from self._knowledge.reduced_vectors(known)
+                terms = yield from self._vectorizer.cut(terms, box)
+            reduced = yield from self._state.reduced_vectors(known)
             chosen = [part for part, _ in parts]
-            prepared = yield from self._vectors.prepared(terms, chosen, info, reduced)
+            prepared = yield from self._vectorizer.vectorize(terms, chosen, info, reduced)
             vectors = {
-                part.name: combined(prepared.vectors[part.name], [each.weight for each in terms])
+                part.name: combine_vectors(
+                    prepared.vectors[part.name], [each.weight for each in terms]
+                )
                 for part, _ in parts
             }
-            asked = asked._replace(
+            context = context._replace(
                 terms=terms,
                 notes=prepared.notes,
                 parts=[(part, weight, vectors[part.name]) for part, weight in parts],
-                of_terms=prepared.vectors.get(CONTENT.name, ()),
+                term_vectors=prepared.vectors.get(CONTENT.name, ()),
             )
             if plan.weights is None and not plan.regions:
-                rating = yield from self._knowledge.rating(
-                    known, terms, vectors[CONTENT.name], plan
-                )
-                asked = asked._replace(rating=rating)
+                rating = yield from self._state.rating(known, terms, vectors[CONTENT.name], plan)
+                context = context._replace(rating=rating)
             if plan.codes:
-                coder = yield from self._knowledge.coder(known)
-                asked = asked._replace(code=coder.code(vectors[CONTENT.name]))
+                coder = yield from self._state.coder(known)
+                context = context._replace(code=coder.code(vectors[CONTENT.name]))
             if reduced is not None:
                 if plan.weights is None:
-                    refinement = reduced.refinement(
+                    reranking = reduced.reranking(
                         vectors[CONTENT.name], is_whole=prepared.are_whole
                     )
-                asked = _as_stored(asked, reduced)
-            searches["vector"] = partial(vector_body, asked)
+                context = _as_stored(context, reduced)
+            searches["vector"] = partial(vector_body, context)
         if plan.mode != "vector":
-            searches["text"] = partial(text_body, asked, texts)
-        by_region = partial(region_body, asked) if plan.regions else None
-        answers = yield from found(
-            self._index, info.name, searches, plan, clauses, refinement, by_region
+            searches["text"] = partial(text_body, context, texts)
+        by_region = partial(region_body, context) if plan.regions else None
+        answers = yield from run_searches(
+            self._index, info.name, searches, plan, clauses, reranking, by_region
         )
-        return asked, hits_of(answers, asked)
+        return context, build_hits(answers, context)
 
     @_in_one_generation
     def similarity(
         self, one: Query | str, other: Query | str, *, part: str = CONTENT.name
     ) -> RequestFlow[float]:
         """The cosine of two queries, from -1 to 1: pictures, texts or stored pictures."""
-        known = yield from self._knowledge.get()
+        known = yield from self._state.get()
         info = known.info
         ((chosen, _),) = weighted_parts({part: 1.0}, info.properties, self._index)
-        terms = terms_of([one, other], ())
-        texts_of(terms)
-        reduced = yield from self._knowledge.reduced_vectors(known)
-        prepared = yield from self._vectors.prepared(terms, [chosen], info, reduced)
+        terms = parse_terms([one, other], ())
+        text_terms(terms)
+        reduced = yield from self._state.reduced_vectors(known)
+        prepared = yield from self._vectorizer.vectorize(terms, [chosen], info, reduced)
         a, b = prepared.vectors[chosen.name]
         return float(np.clip(a @ b, -1.0, 1.0))
 
@@ -249,16 +249,16 @@ class Operations:
         return source
 
     @_in_one_generation
-    def embed(self, query: Query, box: Box | None = None) -> RequestFlow[Vector]:
+    def embed(self, query: Query, box: QueryBox | None = None) -> RequestFlow[Vector]:
         """The query's vector, unit length, of shape (dims,)."""
-        known = yield from self._knowledge.get()
+        known = yield from self._state.get()
         info = known.info
-        terms = terms_of([query], ())
-        texts_of(terms)
+        terms = parse_terms([query], ())
+        text_terms(terms)
         if box is not None:
-            terms = yield from self._vectors.cut(terms, box)
-        reduced = yield from self._knowledge.reduced_vectors(known)
-        prepared = yield from self._vectors.prepared(terms, [CONTENT], info, reduced)
+            terms = yield from self._vectorizer.cut(terms, box)
+        reduced = yield from self._state.reduced_vectors(known)
+        prepared = yield from self._vectorizer.vectorize(terms, [CONTENT], info, reduced)
         return prepared.vectors[CONTENT.name][0]
 
     @_in_one_generation
@@ -268,23 +268,23 @@ class Operations:
         negative: Queries = (),
         k: int = 10,
         *,
-        box: Box | None = None,
+        box: QueryBox | None = None,
     ) -> RequestFlow[dict[str, Any]]:
         """The kNN query that a search for these sends, for other programs to send: Kibana, curl.
 
         Its vector is as the index stores vectors, and it holds the tuned number of candidates.
         """
-        known = yield from self._knowledge.get()
+        known = yield from self._state.get()
         info = known.info
-        terms = terms_of(positive, negative)
-        texts_of(terms)
+        terms = parse_terms(positive, negative)
+        text_terms(terms)
         if box is not None:
-            terms = yield from self._vectors.cut(terms, box)
-        reduced = yield from self._knowledge.reduced_vectors(known)
-        prepared = yield from self._vectors.prepared(terms, [CONTENT], info, reduced)
-        vector = combined(prepared.vectors[CONTENT.name], [each.weight for each in terms])
+            terms = yield from self._vectorizer.cut(terms, box)
+        reduced = yield from self._state.reduced_vectors(known)
+        prepared = yield from self._vectorizer.vectorize(terms, [CONTENT], info, reduced)
+        vector = combine_vectors(prepared.vectors[CONTENT.name], [each.weight for each in terms])
         if reduced is not None:
-            vector = reduced.asked_for(vector)
+            vector = reduced.reduce_query(vector)
         # Six digits are what a float32 of a unit vector holds.
         numbers = [round(float(each), 6) for each in vector]
         knn: dict[str, Any] = knn_body(numbers, k, info.meta.tuning)["knn"]
@@ -292,15 +292,15 @@ class Operations:
 
     def info(self) -> RequestFlow[IndexInfo]:
         """The index as it was when first asked for; `reload` asks again."""
-        return (yield from self._knowledge.get()).info
+        return (yield from self._state.get()).info
 
     def reload(self) -> None:
         """Forget what is known of the index, after it was tuned or extended."""
-        self._knowledge.forget()
+        self._state.forget()
         self._model.forget()
 
     def _clauses(
-        self, plan: Plan, terms: Sequence[Term], info: IndexInfo
+        self, plan: SearchPlan, terms: Sequence[Term], info: IndexInfo
     ) -> list[Mapping[str, Any]]:
         clauses: list[Mapping[str, Any]] = list(
             filter_clauses(plan.filters, info.properties, since=plan.since, until=plan.until)
@@ -315,18 +315,18 @@ def _as_picture(image: QueryPicture | str) -> QueryPicture:
     return Path(image) if isinstance(image, str) else image
 
 
-def _as_stored(asked: Asked, reduced: ReducedVectors) -> Asked:
+def _as_stored(context: SearchContext, reduced: ReducedVectors) -> SearchContext:
     """The content's vectors cut to bytes, as they are sent and compared with what is stored."""
-    return asked._replace(
+    return context._replace(
         parts=[
-            (part, weight, reduced.asked_for(vector) if part is CONTENT else vector)
-            for part, weight, vector in asked.parts
+            (part, weight, reduced.reduce_query(vector) if part is CONTENT else vector)
+            for part, weight, vector in context.parts
         ],
-        of_terms=[reduced.asked_for(vector) for vector in asked.of_terms],
+        term_vectors=[reduced.reduce_query(vector) for vector in context.term_vectors],
     )
 
 
-def _check_words(terms: Sequence[Term], texts: Sequence[Term], plan: Plan) -> None:
+def _check_words(terms: Sequence[Term], texts: Sequence[Term], plan: SearchPlan) -> None:
     if plan.mode == "text" and len(texts) < len(terms):
         raise UsageError("Mode 'text' looks for words: search for pictures in mode 'vector'.")
     if not any(weight > 0 for _, weight in texts):

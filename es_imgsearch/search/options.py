@@ -81,7 +81,7 @@ class SearchOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SearchPlan:
     """`SearchOptions` with their defaults, checked."""
 
     k: int
@@ -103,7 +103,7 @@ class Plan:
     fields: Sequence[str] | None = None
 
     @classmethod
-    def of(cls, k: int, options: SearchOptions | Mapping[str, Any]) -> Plan:
+    def parse(cls, k: int, options: SearchOptions | Mapping[str, Any]) -> SearchPlan:
         """Raises UsageError for values that cannot be, TypeError for names that are no option."""
         check_k(k)
         if unknown := sorted(options.keys() - SearchOptions.__annotations__.keys()):
@@ -146,7 +146,7 @@ def _check_from_0(name: str, number: Any) -> None:
         raise UsageError(f"{name} must be a whole number from 0 on, not {number}.")
 
 
-def _check_kinds(plan: Plan) -> None:
+def _check_kinds(plan: SearchPlan) -> None:
     """What is said once here need not be met, as a bare TypeError, further in."""
     for name in ("filters", "weights"):
         given = getattr(plan, name)
@@ -169,7 +169,7 @@ def _check_kinds(plan: Plan) -> None:
         check_whole("num_candidates", plan.num_candidates)
 
 
-def _check_regions(plan: Plan) -> None:
+def _check_regions(plan: SearchPlan) -> None:
     if plan.mode == "text" or plan.weights is not None:
         raise UsageError(
             "Regions are compared by their content: leave mode 'text' and weights out, or regions."
@@ -181,7 +181,7 @@ def _check_regions(plan: Plan) -> None:
         )
 
 
-def _check_codes(plan: Plan) -> None:
+def _check_codes(plan: SearchPlan) -> None:
     if plan.mode == "text" or plan.weights is not None or plan.regions or plan.exact:
         raise UsageError(
             "Codes are those of the content's vector: leave mode 'text', weights, regions and"
@@ -192,7 +192,7 @@ def _check_codes(plan: Plan) -> None:
         raise UsageError(f"num_candidates is {given} but must be at least k, which is {plan.k}.")
 
 
-def _check_relevance(at_least: Any, plan: Plan) -> None:
+def _check_relevance(at_least: Any, plan: SearchPlan) -> None:
     if isinstance(at_least, bool) or not isinstance(at_least, (int, float)):
         raise UsageError(f"min_relevance must be a number, not a {type(at_least).__name__}.")
     if not 0 <= at_least <= 1:

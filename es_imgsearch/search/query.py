@@ -21,11 +21,11 @@ from es_imgsearch.records import is_text, unit
 # A query picture, however it is given: upright, RGB, cut to a box.
 
 QueryPicture = PathLike[str] | bytes | IO[bytes] | Image.Image | npt.NDArray[Any]
-Box = tuple[float, float, float, float]
+QueryBox = tuple[float, float, float, float]
 
 
 def open_query_picture(
-    picture: QueryPicture, box: Box | None = None, *, max_pixels: int
+    picture: QueryPicture, box: QueryBox | None = None, *, max_pixels: int
 ) -> Image.Image:
     """An RGB image, upright, of a path, an open file, its bytes, a PIL image or an array.
 
@@ -78,14 +78,14 @@ def _opened(picture: QueryPicture, max_pixels: int) -> Image.Image:
             raise QueryPictureInvalid(f"{str(path)!r} cannot be read: {why}.") from error
         return _decoded(content, path.suffix.lower(), repr(str(path)), max_pixels)
     if hasattr(picture, "read"):
-        return _decoded(rest_of(picture), "", "The query picture", max_pixels)
+        return _decoded(read_open_file(picture), "", "The query picture", max_pixels)
     raise QueryPictureInvalid(
         "A query picture is a path, bytes, an open file, a PIL image or an array, not"
         f" {type(picture).__name__}."
     )
 
 
-def rest_of(file: IO[bytes]) -> bytes:
+def read_open_file(file: IO[bytes]) -> bytes:
     """What an open file holds from where it stands; it is left there, if it can be.
 
     It may be anything with `read`, and raise what it likes: zlib.error, zipfile.BadZipFile.
@@ -170,9 +170,9 @@ Query: TypeAlias = str | QueryPicture | StoredPicture
 Weighted: TypeAlias = Query | tuple[Query, float]
 Queries: TypeAlias = Weighted | Sequence[Weighted]
 
-_ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, StoredPicture)
+_QUERY_TYPES = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, StoredPicture)
 
-_KINDS = (
+_QUERY_KINDS = (
     "words, a picture (path, bytes, open file, PIL image, array), a vector, a StoredPicture, or a"
     " pair (query, weight) of one of these and a number"
 )
@@ -185,7 +185,7 @@ class Term(NamedTuple):
     weight: float
 
 
-def terms_of(positive: Queries, negative: Queries) -> Sequence[Term]:
+def parse_terms(positive: Queries, negative: Queries) -> Sequence[Term]:
     """Every query with its signed weight, 1 where none was given.
 
     Raises UsageError where there is nothing to search for or a weight is not above 0.
@@ -196,7 +196,7 @@ def terms_of(positive: Queries, negative: Queries) -> Sequence[Term]:
     return [*wanted, *(_term(each, -1.0) for each in _listed(negative))]
 
 
-def texts_of(terms: Sequence[Term]) -> list[Term]:
+def text_terms(terms: Sequence[Term]) -> list[Term]:
     """Those terms that are words, stripped.  Raises UsageError for one that cannot be read."""
     texts = [Term(each.query.strip(), each.weight) for each in terms if isinstance(each.query, str)]
     for text, _ in texts:
@@ -212,14 +212,14 @@ def is_vector(query: Query) -> bool:
     return isinstance(query, np.ndarray) and query.ndim == 1
 
 
-def picture_of(query: Query) -> QueryPicture | None:
+def as_query_picture(query: Query) -> QueryPicture | None:
     """The query where it is a picture to be opened, else None."""
     if isinstance(query, (str, StoredPicture)) or is_vector(query):
         return None
     return query
 
 
-def given_vector(query: Any, dims: int) -> Vector:
+def normalize_query_vector(query: Any, dims: int) -> Vector:
     """A vector given as the query, at unit length.  Raises UsageError."""
     if query.shape != (dims,):
         raise UsageError(
@@ -231,7 +231,7 @@ def given_vector(query: Any, dims: int) -> Vector:
     return _unit_or_refused(query.astype(np.float32), "The vector to search for has no direction.")
 
 
-def combined(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector:
+def combine_vectors(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector:
     """The weighted sum of unit vectors, of shape (dims,), at unit length.
 
     What Rocchio 1971 does to a query with documents that are wanted and documents that are not.
@@ -252,11 +252,11 @@ def _unit_or_refused(vector: Vector, otherwise: str) -> Vector:
 
 def _listed(asked: Any) -> list[Any]:
     """One query is a list of one: a string would be a list of letters, an array of rows."""
-    if isinstance(asked, _ONE) or hasattr(asked, "read") or _is_pair(asked):
+    if isinstance(asked, _QUERY_TYPES) or hasattr(asked, "read") or _is_pair(asked):
         return [asked]
     # Of a dict the keys would be searched for.
     if isinstance(asked, Mapping) or not isinstance(asked, Iterable):
-        raise UsageError(f"What is searched for is {_KINDS}, not a {type(asked).__name__}.")
+        raise UsageError(f"What is searched for is {_QUERY_KINDS}, not a {type(asked).__name__}.")
     return list(asked)
 
 
@@ -264,7 +264,7 @@ def _is_pair(asked: Any) -> bool:
     return (
         isinstance(asked, tuple)
         and len(asked) == 2
-        and (isinstance(asked[0], _ONE) or hasattr(asked[0], "read"))
+        and (isinstance(asked[0], _QUERY_TYPES) or hasattr(asked[0], "read"))
         and isinstance(asked[1], (int, float, np.number))
         and not isinstance(asked[1], bool)
     )
@@ -275,9 +275,9 @@ def _term(asked: Any, sign: float) -> Term:
     weight = float(weight)
     if not (math.isfinite(weight) and weight > 0):
         raise UsageError(f"The weight of a query must be above 0, not {weight:g}.")
-    if not (isinstance(query, _ONE) or hasattr(query, "read")):
-        raise UsageError(f"A query is {_KINDS}, not a {type(query).__name__}.")
+    if not (isinstance(query, _QUERY_TYPES) or hasattr(query, "read")):
+        raise UsageError(f"A query is {_QUERY_KINDS}, not a {type(query).__name__}.")
     if hasattr(query, "read"):
         # Now, since hits keep their queries, and a file may be closed when they are shown.
-        query = rest_of(query)
+        query = read_open_file(query)
     return Term(query, sign * weight)

@@ -20,16 +20,16 @@ from es_imgsearch.embed.protocol import query_vectors
 from es_imgsearch.errors import ImageMissing, TextUnsupported, UsageError
 from es_imgsearch.records import unit
 from es_imgsearch.search.query import (
-    Box,
+    QueryBox,
     StoredPicture,
     Term,
     Vector,
-    given_vector,
+    as_query_picture,
     is_vector,
+    normalize_query_vector,
     open_query_picture,
-    picture_of,
 )
-from es_imgsearch.search.reduced import ReducedVectors, key_of
+from es_imgsearch.search.reduced import ReducedVectors, original_key
 from es_imgsearch.search.request_flow import RequestFlow, Work
 from es_imgsearch.settings import Settings
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from es_imgsearch.embed.protocol import Encoder
 
 
-class Prepared(NamedTuple):
+class PartVectors(NamedTuple):
     """Of every part a vector a term, of shape (dims of the part,); and what is worth a note.
 
     `are_whole` is False where one was expanded from the bytes of a reduced index.
@@ -51,7 +51,7 @@ class Prepared(NamedTuple):
     are_whole: bool
 
 
-class TermVectors:
+class QueryVectorizer:
     """Makes the vectors of one index's queries."""
 
     def __init__(self, index: str, settings: Settings, model: QueryEncoder) -> None:
@@ -59,15 +59,15 @@ class TermVectors:
         self._settings = settings
         self._model = model
 
-    def cut(self, terms: Sequence[Term], box: Box) -> RequestFlow[Sequence[Term]]:
+    def cut(self, terms: Sequence[Term], box: QueryBox) -> RequestFlow[Sequence[Term]]:
         """The same terms, of every picture only the part in the box."""
         cut: Sequence[Term] = yield Work(partial(self._cut, terms, box))
         return cut
 
-    def _cut(self, terms: Sequence[Term], box: Box) -> list[Term]:
+    def _cut(self, terms: Sequence[Term], box: QueryBox) -> list[Term]:
         return [
             each
-            if (picture := picture_of(each.query)) is None
+            if (picture := as_query_picture(each.query)) is None
             else Term(
                 open_query_picture(picture, box, max_pixels=self._settings.max_pixels),
                 each.weight,
@@ -75,19 +75,19 @@ class TermVectors:
             for each in terms
         ]
 
-    def prepared(
+    def vectorize(
         self,
         terms: Sequence[Term],
         parts: Sequence[VectorPart],
         info: IndexInfo,
         reduced: ReducedVectors | None = None,
-    ) -> RequestFlow[Prepared]:
+    ) -> RequestFlow[PartVectors]:
         """Vectors of every term, of shape (dims of the part,), and what there is to note.
 
         `reduced` is what a reduced index is searched through; its vectors come as whole ones.
         """
         for part in parts:
-            for query, _ in terms if part.of_picture else ():
+            for query, _ in terms if part.from_picture else ():
                 if isinstance(query, str) or is_vector(query):
                     what = "Words have" if isinstance(query, str) else "A vector has"
                     raise UsageError(
@@ -100,7 +100,7 @@ class TermVectors:
         computed = [n for n, (query, _) in enumerate(terms) if not isinstance(query, StoredPicture)]
         if computed:
             notes = yield Work(partial(self._computed, terms, computed, parts, info, vectors))
-        return Prepared(vectors, notes, are_whole)
+        return PartVectors(vectors, notes, are_whole)
 
     def _from_index(
         self,
@@ -138,8 +138,8 @@ class TermVectors:
                     )
                 vector = stored[image_id][part.field]
                 if reduced is not None and part is CONTENT:
-                    key = key_of(image_id, fields[image_id])
-                    vector, is_whole = yield Work(partial(reduced.whole, vector, key))
+                    key = original_key(image_id, fields[image_id])
+                    vector, is_whole = yield Work(partial(reduced.restore, vector, key))
                     are_whole = are_whole and is_whole
                 vectors[part.name][n] = unit(vector)
         return are_whole
@@ -156,19 +156,19 @@ class TermVectors:
         opened = {
             n: open_query_picture(picture, max_pixels=self._settings.max_pixels)
             for n in numbers
-            if (picture := picture_of(terms[n].query)) is not None
+            if (picture := as_query_picture(terms[n].query)) is not None
         }
         notes: list[str] = []
         for part in parts:
             into = vectors[part.name]
-            if part.of_picture is not None:
+            if part.from_picture is not None:
                 for n, image in opened.items():
-                    into[n] = part.of_picture(image)
+                    into[n] = part.from_picture(image)
                 continue
             texts = {n: str(q).strip() for n in numbers if isinstance(q := terms[n].query, str)}
             for n in numbers:
                 if is_vector(query := terms[n].query):
-                    into[n] = given_vector(query, info.meta.seal.dims)
+                    into[n] = normalize_query_vector(query, info.meta.seal.dims)
             if not texts and not opened:
                 continue
             made = self._model.embed(info, list(texts.values()), list(opened.values()))
@@ -186,7 +186,7 @@ class TermVectors:
 
 # The one seam between a search and a model: texts and pictures in, vectors out.
 #
-# The client asks a `QueryEncoder` and nothing else.  `ModelHere` runs the model in this process; a
+# The client asks a `QueryEncoder` and nothing else.  `LocalQueryEncoder` runs the model in this process; a
 # service that keeps one loaded would be another.
 
 
@@ -217,7 +217,7 @@ class QueryEncoder(Protocol):
         """The index may be sealed to another encoder now."""
 
 
-class ModelHere:
+class LocalQueryEncoder:
     """The index's own encoder in this process; loads once, with the first query that needs it."""
 
     def __init__(self, index: str, settings: Settings, given: Encoder | None = None) -> None:
@@ -279,11 +279,11 @@ def _truncated(encoder: Encoder, texts: Sequence[str]) -> list[bool]:
 
 @dataclass(frozen=True, slots=True)
 class VectorPart:
-    """One vector field; without `of_picture` its vectors are the encoder's, of texts too."""
+    """One vector field; without `from_picture` its vectors are the encoder's, of texts too."""
 
     name: str
     field: str
-    of_picture: Callable[[Image.Image], Vector] | None = None
+    from_picture: Callable[[Image.Image], Vector] | None = None
 
 
 def _colours(image: Image.Image) -> Vector:

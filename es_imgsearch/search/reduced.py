@@ -35,15 +35,15 @@ Vector: TypeAlias = npt.NDArray[np.float32]
 Raw: TypeAlias = Mapping[str, Any]
 
 
-class Refinement(NamedTuple):
+class Reranking(NamedTuple):
     """What is done to the answer of a search by bytes.
 
-    `depth` says how many candidates so many hits are chosen from; `refine` gives candidates their
+    `depth` says how many candidates so many hits are chosen from; `rerank` gives candidates their
     better scores, best first.
     """
 
     depth: Callable[[int], int]
-    refine: Callable[[Sequence[Raw]], list[Raw]]
+    rerank: Callable[[Sequence[Raw]], list[Raw]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +55,20 @@ class ReducedVectors:
 
     reduction: Reduction
     oversample: float
-    originals: Lookup | None = None
+    originals: OriginalsLookup | None = None
 
-    def asked_for(self, vector: Vector) -> Vector:
+    def reduce_query(self, vector: Vector) -> Vector:
         """A whole vector as the index stores it, of shape (dims_kept,), in whole numbers."""
         found: Vector = self.reduction.reduce(vector[None])[0].astype(np.float32)
         return found
 
-    def whole(self, stored: Vector, key: str) -> tuple[Vector, bool]:
+    def restore(self, stored: Vector, key: str) -> tuple[Vector, bool]:
         """The unit vector of a stored picture; False where it was expanded, not looked up."""
         if self.originals is not None and (found := self.originals([key])):
             return found[0], True
         return self.reduction.expand(stored[None])[0], False
 
-    def refinement(self, query: Vector, *, is_whole: bool) -> Refinement:
+    def reranking(self, query: Vector, *, is_whole: bool) -> Reranking:
         """For the search with this whole unit vector; an expanded one is compared with nothing.
 
         What an expanded vector lacks are the very dims in which originals differ: by them .64 of
@@ -76,12 +76,12 @@ class ReducedVectors:
         """
         compare = is_whole and self.originals is not None
         factor = self.oversample if compare else 1.0
-        return Refinement(
+        return Reranking(
             depth=lambda wanted: math.ceil(wanted * factor),
-            refine=partial(self.refined, query=query, compare=compare),
+            rerank=partial(self.rerank, query=query, compare=compare),
         )
 
-    def refined(self, hits: Sequence[Raw], query: Vector, *, compare: bool) -> list[Raw]:
+    def rerank(self, hits: Sequence[Raw], query: Vector, *, compare: bool) -> list[Raw]:
         """The hits with better scores, best first; `query` is a whole unit vector.
 
         `compare` with originals; without, the order stays and the scores become estimates.
@@ -91,14 +91,14 @@ class ReducedVectors:
         of_bytes = 2.0 * np.array([hit["_score"] for hit in hits]) - 1.0
         cosines = self.reduction.estimated(of_bytes, query)
         if compare and self.originals is not None:
-            keys = [key_of(hit["_id"], hit.get("_source", {})) for hit in hits]
+            keys = [original_key(hit["_id"], hit.get("_source", {})) for hit in hits]
             for place, vector in self.originals(keys).items():
                 cosines[place] = np.clip(float(vector @ query), -1.0, 1.0)
         order = np.argsort(-cosines, kind="stable")
         return [{**hits[n], "_score": (1.0 + float(cosines[n])) / 2.0} for n in order]
 
 
-def key_of(image_id: str, fields: Mapping[str, Any]) -> str:
+def original_key(image_id: str, fields: Mapping[str, Any]) -> str:
     """By what the original of a stored picture is found; its path may have got another content."""
     return str(fields.get("content_id") or image_id)
 
@@ -115,7 +115,7 @@ def key_of(image_id: str, fields: Mapping[str, Any]) -> str:
 
 Floats = npt.NDArray[np.float32]
 # Keys in; unit vectors by their place among the keys out, as far as there are originals.
-Lookup: TypeAlias = Callable[[Sequence[str]], Mapping[int, Floats]]
+OriginalsLookup: TypeAlias = Callable[[Sequence[str]], Mapping[int, Floats]]
 
 _HDF5 = {".h5", ".hdf5"}
 _BATCH = 20_000
@@ -174,7 +174,7 @@ class Originals:
         return dict(zip(places[usable].tolist(), unit(rows[usable]), strict=True))
 
 
-def originals_of(meta: Meta, settings: Settings, index: str) -> Lookup | None:
+def open_originals(meta: Meta, settings: Settings, index: str) -> OriginalsLookup | None:
     """Where this machine has originals of the index: as set, else as `_meta` remembers.
 
     None for an index of whole vectors, and where the remembered file is of another host or gone:
@@ -193,13 +193,13 @@ def originals_of(meta: Meta, settings: Settings, index: str) -> Lookup | None:
     return _opened_later(path, meta.seal, index) if path.is_file() else None
 
 
-def _opened_later(path: Path, seal: Seal, index: str) -> Lookup:
+def _opened_later(path: Path, seal: Seal, index: str) -> OriginalsLookup:
     """The originals in a file, opened by the first search that needs them."""
     opened = lru_cache(maxsize=1)(partial(Originals, path, seal, index))
     return lambda keys: opened()(keys)
 
 
-def remember_originals(store: Store, settings: Settings, path: Path) -> None:
+def register_originals(store: Store, settings: Settings, path: Path) -> None:
     """Note in `_meta` where originals of a reduced index lie, once they prove to be its own.
 
     Raises UsageError for an index that has whole vectors.
@@ -221,7 +221,7 @@ def remember_originals(store: Store, settings: Settings, path: Path) -> None:
     store.generations.update_meta(remembered)
 
 
-def remember_imported(store: Store, settings: Settings, path: Path) -> str | None:
+def register_imported_originals(store: Store, settings: Settings, path: Path) -> str | None:
     """Remember the file of an import as originals where that helps; what was done, in a sentence.
 
     None for an index of whole vectors, or one that has originals already.
@@ -230,7 +230,7 @@ def remember_imported(store: Store, settings: Settings, path: Path) -> str | Non
     if reduction is None or reduction.originals is not None:
         return None
     try:
-        remember_originals(store, settings, path)
+        register_originals(store, settings, path)
     except UsageError as error:
         return f"Hits keep the scores of their bytes, which are rough. {error}"
     return f"{path} stays needed: its vectors put the hits of {store.index!r} in order."

@@ -74,7 +74,7 @@ def shipped_curves(revision: str, fingerprint: str) -> dict[str, Curve]:
     return curves_from_body(entry.get("curves", {}))
 
 
-def foreign_moments(near: Floats) -> tuple[float, float]:
+def background_moments(near: Floats) -> tuple[float, float]:
     """Mean and standard deviation of one query's cosines to the background, of shape (m,).
 
     A picture of the background that is the query itself is not foreign to it and does not count.
@@ -89,21 +89,21 @@ def z_scores(queries: Floats, cosines: Floats, background: Floats) -> Floats:
 
     `queries` has shape (n, dims), `cosines` (n, any), `background` (m, dims); unit vectors.
     """
-    moments = [foreign_moments(near) for near in queries @ background.T]
+    moments = [background_moments(near) for near in queries @ background.T]
     mean, deviation = np.asarray(moments, dtype=np.float32).T
     z: Floats = (cosines - mean[:, None]) / deviation[:, None]
     return z
 
 
 @dataclass(frozen=True, slots=True)
-class Rating:
+class QueryRelevance:
     """The relevance of one query's hits: its curve, and where its background lies."""
 
     curve: Curve
     mean: float
     deviation: float
 
-    def of(self, cosine: float) -> float:
+    def probability(self, cosine: float) -> float:
         """Relevance of a hit with this cosine, to four digits."""
         curve = self.curve
         z = (cosine - self.mean) / self.deviation
@@ -113,20 +113,20 @@ class Rating:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Relevance:
+class RelevanceModel:
     """What turns the cosines of one index into probabilities; `background` of shape (m, dims)."""
 
     curves: Mapping[str, Curve]
     background: Floats
 
-    def rating(self, query: Floats, kind: str) -> Rating | None:
+    def for_query(self, query: Floats, kind: str) -> QueryRelevance | None:
         """For hits of a query vector of shape (dims,); None for a kind that has no curve.
 
         `kind` is ``text`` or ``image``.
         """
         if (curve := self.curves.get(kind)) is None:
             return None
-        return Rating(curve, *foreign_moments(self.background @ query))
+        return QueryRelevance(curve, *background_moments(self.background @ query))
 
 
 # `<index>-background`: the sample of pictures that a query's cosines are held against.
@@ -148,7 +148,7 @@ _BY_CONTENT: Mapping[str, Any] = {
 }
 
 
-class Sampled(NamedTuple):
+class BackgroundSample(NamedTuple):
     """Pictures of a background; `vectors` of shape (n, dims)."""
 
     image_ids: Sequence[str]
@@ -156,7 +156,7 @@ class Sampled(NamedTuple):
     vectors: Floats
 
 
-def relevance_of(index: str, meta: Meta) -> RequestFlow[Relevance | None]:
+def read_relevance_model(index: str, meta: Meta) -> RequestFlow[RelevanceModel | None]:
     """The relevance model of this index; None where there is none.
 
     That is so without curves, stored or shipped, and in an index of fewer than 30 pictures.
@@ -165,13 +165,13 @@ def relevance_of(index: str, meta: Meta) -> RequestFlow[Relevance | None]:
     curves = meta.relevance or shipped_curves(seal.revision, seal.fingerprint)
     if not curves:
         return None
-    vectors = yield from background_of(index, meta, seal.dims)
+    vectors = yield from read_background(index, meta, seal.dims)
     if len(vectors) < MIN_BACKGROUND:
         return None
-    return Relevance(curves, vectors)
+    return RelevanceModel(curves, vectors)
 
 
-def background_of(index: str, meta: Meta, dims: int) -> RequestFlow[Floats]:
+def read_background(index: str, meta: Meta, dims: int) -> RequestFlow[Floats]:
     """Unit vectors of the sample, of shape (n, dims): the one that was stored, or drawn now.
 
     Vectors that were cut down for storing cannot be compared with whole ones, so a sample of
@@ -179,13 +179,13 @@ def background_of(index: str, meta: Meta, dims: int) -> RequestFlow[Floats]:
     """
     sampled = yield from _stored(index, meta.seal)
     if sampled is None or sampled.vectors.shape[1] != dims:
-        sampled = yield from sample(index)
+        sampled = yield from sample_background(index)
     if sampled.vectors.shape[1] != dims:
         return np.zeros((0, dims), np.float32)
     return sampled.vectors
 
 
-def sample(index: str, size: int = BACKGROUND_SIZE) -> RequestFlow[Sampled]:
+def sample_background(index: str, size: int = BACKGROUND_SIZE) -> RequestFlow[BackgroundSample]:
     """The pictures with the smallest content ids, each content once.
 
     Those are hashes, so this is a random sample, and the same one whenever and by whomever it is
@@ -216,7 +216,7 @@ def sample(index: str, size: int = BACKGROUND_SIZE) -> RequestFlow[Sampled]:
     return others if len(others.vectors) > len(found.vectors) else found
 
 
-def _stored(index: str, seal: Seal) -> RequestFlow[Sampled | None]:
+def _stored(index: str, seal: Seal) -> RequestFlow[BackgroundSample | None]:
     """What `<index>-background` holds, if there is one of this encoder."""
     alias = background_alias(index)
     try:
@@ -232,16 +232,16 @@ def _stored(index: str, seal: Seal) -> RequestFlow[Sampled | None]:
 
 
 def load_background(index: str, meta: Meta, dims: int, send: Send) -> Floats:
-    """Run `background_of`."""
-    return run_flow(background_of(index, meta, dims), send)
+    """Run `read_background`."""
+    return run_flow(read_background(index, meta, dims), send)
 
 
-def draw_sample(index: str, send: Send) -> Sampled:
-    """Run `sample`."""
-    return run_flow(sample(index), send)
+def draw_sample(index: str, send: Send) -> BackgroundSample:
+    """Run `sample_background`."""
+    return run_flow(sample_background(index), send)
 
 
-def store_background(store: Store, seal: Seal, sampled: Sampled) -> None:
+def store_background(store: Store, seal: Seal, sampled: BackgroundSample) -> None:
     """Put the sample behind `<index>-background`, in place of the one before.
 
     Raises IndexConflict where the name is taken by an index.
@@ -262,11 +262,11 @@ def _is_of(encoder: Mapping[str, Any], seal: Seal) -> bool:
     return all(encoder.get(part) == getattr(seal, part) for part in parts)
 
 
-def _sampled(answer: Mapping[str, Any]) -> Sampled:
+def _sampled(answer: Mapping[str, Any]) -> BackgroundSample:
     hits = answer.get("hits", {}).get("hits", ())
     fields = [hit["fields"] for hit in hits]
     rows = [unit(vector_of(each[VECTOR_FIELD])) for each in fields]
-    return Sampled(
+    return BackgroundSample(
         image_ids=[hit["_id"] for hit in hits],
         # Pictures that were imported may have none; their ids are hashes, too.
         content_ids=[

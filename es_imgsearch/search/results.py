@@ -15,41 +15,41 @@ from es_imgsearch.elastic.queries import cosine_of, vector_of
 from es_imgsearch.elastic.region_queries import matched_box
 from es_imgsearch.errors import UsageError
 from es_imgsearch.records import disk_path
-from es_imgsearch.search.hits import Hit, Hits, Made
-from es_imgsearch.search.options import Plan
+from es_imgsearch.search.hits import Hit, Hits, LazyHits
+from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import (
     Query,
     QueryPicture,
     StoredPicture,
     Term,
     Vector,
+    as_query_picture,
     is_vector,
-    picture_of,
 )
 from es_imgsearch.search.query_vectors import CONTENT, VectorPart
-from es_imgsearch.search.relevance import Rating
+from es_imgsearch.search.relevance import QueryRelevance
 
 _COSINE_DIGITS = 6
 # The last of 10,000 reciprocal ranks differ by 1e-8.
 _FUSED_DIGITS = 10
 
 
-class Asked(NamedTuple):
+class SearchContext(NamedTuple):
     """A search, as far as its hits depend on it.
 
-    `parts` are the vectors compared, each with its share of the score; `of_terms` is the
+    `parts` are the vectors compared, each with its share of the score; `term_vectors` is the
     content's vector of every term, `rating` turns the content's cosines into relevance.  `code`
     is that of the content's vector, where candidates are found by codes.
     """
 
-    plan: Plan
+    plan: SearchPlan
     info: IndexInfo
     host: str
     terms: Sequence[Term]
     notes: Sequence[str] = ()
     parts: Sequence[tuple[VectorPart, float, Vector]] = ()
-    of_terms: Sequence[Vector] = ()
-    rating: Rating | None = None
+    term_vectors: Sequence[Vector] = ()
+    rating: QueryRelevance | None = None
     code: str | None = None
 
 
@@ -63,7 +63,7 @@ class Ranks(NamedTuple):
     text_score: float | None
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """Hits as the server sent them, best first: all of them, or the page that was asked for."""
 
     hits: Sequence[Mapping[str, Any]]
@@ -72,12 +72,12 @@ class Found(NamedTuple):
     is_page: bool = False
 
 
-def fused(
+def fuse_rankings(
     by_vector: Sequence[Mapping[str, Any]],
     by_text: Sequence[Mapping[str, Any]],
-    plan: Plan,
+    plan: SearchPlan,
     took_ms: int,
-) -> Found:
+) -> SearchResult:
     """The first k of both rankings by the sum of their reciprocal ranks.
 
     Collapsed, files of the same content are one, though each ranking may know another of them.
@@ -89,7 +89,7 @@ def fused(
         return [str(hit["_source"].get("content_id", hit["_id"])) for hit in hits]
 
     vector_keys, text_keys = keys(by_vector), keys(by_text)
-    scores = reciprocal_ranks([vector_keys, text_keys])
+    scores = reciprocal_rank_fusion([vector_keys, text_keys])
     hits = dict(zip(text_keys, by_text, strict=True)) | dict(
         zip(vector_keys, by_vector, strict=True)
     )
@@ -106,14 +106,14 @@ def fused(
         )
         for key in best
     ]
-    return Found([hits[key] for key in best], took_ms, ranks)
+    return SearchResult([hits[key] for key in best], took_ms, ranks)
 
 
-def hits_of(found: Found, asked: Asked) -> Hits:
+def build_hits(found: SearchResult, context: SearchContext) -> Hits:
     """The hits of the page, each made when it is looked at, and the facets of all."""
-    plan = asked.plan
+    plan = context.plan
     if plan.min_relevance is not None:
-        found = found._replace(hits=_relevant(found.hits, plan.min_relevance, asked))
+        found = found._replace(hits=_relevant(found.hits, plan.min_relevance, context))
     counted = {}
     if plan.facets:
         counted = count_facets([each["_source"] for each in found.hits], plan.facets)
@@ -122,31 +122,33 @@ def hits_of(found: Found, asked: Asked) -> Hits:
         hits = hits[plan.page]
         ranks = None if ranks is None else ranks[plan.page]
     return Hits(
-        Made(len(hits), lambda n: _hit(hits[n], None if ranks is None else ranks[n], asked)),
+        LazyHits(len(hits), lambda n: _hit(hits[n], None if ranks is None else ranks[n], context)),
         found.took_ms,
-        [shown for each in asked.terms if (shown := _shown(each)) is not None],
-        notes=asked.notes,
+        [shown for each in context.terms if (shown := _shown(each)) is not None],
+        notes=context.notes,
         facets=counted,
     )
 
 
 def _relevant(
-    hits: Sequence[Mapping[str, Any]], at_least: float, asked: Asked
+    hits: Sequence[Mapping[str, Any]], at_least: float, context: SearchContext
 ) -> list[Mapping[str, Any]]:
-    similarity, rating = asked.info.meta.similarity, asked.rating
+    similarity, rating = context.info.meta.similarity, context.rating
     if rating is None:
         return []
-    return [hit for hit in hits if rating.of(cosine_of(hit["_score"], similarity)) >= at_least]
+    return [
+        hit for hit in hits if rating.probability(cosine_of(hit["_score"], similarity)) >= at_least
+    ]
 
 
 def _shown(term: Term) -> str | QueryPicture | None:
     if term.weight < 0:
         return None
-    return term.query if isinstance(term.query, str) else picture_of(term.query)
+    return term.query if isinstance(term.query, str) else as_query_picture(term.query)
 
 
-def _hit(raw: Mapping[str, Any], ranks: Ranks | None, asked: Asked) -> Hit:
-    plan, meta = asked.plan, asked.info.meta
+def _hit(raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext) -> Hit:
+    plan, meta = context.plan, context.info.meta
     source = raw.get("_source", {})
     root, relative_path = source.get("root", ""), source.get("relative_path", "")
     # The score of weighted parts is a script's, and the same for every similarity.
@@ -159,43 +161,46 @@ def _hit(raw: Mapping[str, Any], ranks: Ranks | None, asked: Asked) -> Hit:
         score = round(ranks.fused, _FUSED_DIGITS)
     else:
         score = round(raw["_score"] if mean is None else mean, _COSINE_DIGITS)
-    cosines = _cosines(raw, asked) if plan.explain else {}
+    cosines = _cosines(raw, context) if plan.explain else {}
     # The cosine of a reduced picture's bytes is not that of its original.
     is_known = mean is not None and plan.weights is None
     cosine = mean if is_known else cosines.get(CONTENT.name)
-    rating = asked.rating
+    rating = context.rating
     return Hit(
         image_id=raw["_id"],
         root=root,
         relative_path=relative_path,
         score=score,
-        relevance=None if rating is None or cosine is None else rating.of(cosine),
+        relevance=None if rating is None or cosine is None else rating.probability(cosine),
         fields=source,
-        path=_original(root, relative_path, asked),
+        path=_original(root, relative_path, context),
         cosine=None if cosine is None else round(cosine, _COSINE_DIGITS),
-        explanation=_explanation(raw, ranks, cosines, asked) if plan.explain else None,
+        explanation=_explanation(raw, ranks, cosines, context) if plan.explain else None,
         matched_box=matched_box(raw),
     )
 
 
-def _original(root: str, relative_path: str, asked: Asked) -> Path | None:
-    entry = asked.info.meta.roots.get(root)
-    if entry is None or entry["host"] != asked.host:
+def _original(root: str, relative_path: str, context: SearchContext) -> Path | None:
+    entry = context.info.meta.roots.get(root)
+    if entry is None or entry["host"] != context.host:
         return None
     return Path(disk_path(entry["path"])) / disk_path(relative_path)
 
 
-def _cosines(raw: Mapping[str, Any], asked: Asked) -> dict[str, float]:
+def _cosines(raw: Mapping[str, Any], context: SearchContext) -> dict[str, float]:
     """The cosine of every part that is stored; that of a part which is not counts as 0."""
     stored = raw.get("fields", {})
     return {
         part.name: _cosine(vector, vector_of(stored[part.field])) if part.field in stored else 0.0
-        for part, _, vector in asked.parts
+        for part, _, vector in context.parts
     }
 
 
 def _explanation(
-    raw: Mapping[str, Any], ranks: Ranks | None, cosines: Mapping[str, float], asked: Asked
+    raw: Mapping[str, Any],
+    ranks: Ranks | None,
+    cosines: Mapping[str, float],
+    context: SearchContext,
 ) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if cosines:
@@ -205,24 +210,24 @@ def _explanation(
                 "cosine": round(cosines[part.name], _COSINE_DIGITS),
                 "share": round(weight * cosines[part.name], _COSINE_DIGITS),
             }
-            for part, weight, _ in asked.parts
+            for part, weight, _ in context.parts
         }
     content = raw.get("fields", {}).get(CONTENT.field)
-    if content is not None and len(asked.of_terms):
+    if content is not None and len(context.term_vectors):
         told["queries"] = [
             {
                 "query": _label(term.query),
                 "weight": term.weight,
                 "cosine": round(_cosine(vector, vector_of(content)), _COSINE_DIGITS),
             }
-            for term, vector in zip(asked.terms, asked.of_terms, strict=True)
+            for term, vector in zip(context.terms, context.term_vectors, strict=True)
         ]
-    if asked.plan.mode == "text":
+    if context.plan.mode == "text":
         told["bm25"] = raw["_score"]
     if ranks is not None:
         places = {"vector": ranks.vector, "text": ranks.text}
         told["ranks"] = places
-        told["shares"] = {name: share_of(rank) for name, rank in places.items()}
+        told["shares"] = {name: reciprocal_rank(rank) for name, rank in places.items()}
         told["bm25"] = ranks.text_score
     return told
 
@@ -257,7 +262,7 @@ _YEAR = "year"
 _COUNTED = {"keyword", "boolean", "integer", "short", "byte", "long"}
 
 
-def reciprocal_ranks(rankings: Sequence[Sequence[Key]]) -> dict[Key, float]:
+def reciprocal_rank_fusion(rankings: Sequence[Sequence[Key]]) -> dict[Key, float]:
     """Every key of any ranking with the sum of 1 / (60 + rank), ranks from 1; best first.
 
     Keys of equal score stay in the order in which they first occur, list after list.
@@ -265,11 +270,11 @@ def reciprocal_ranks(rankings: Sequence[Sequence[Key]]) -> dict[Key, float]:
     scores: dict[Key, float] = {}
     for ranking in rankings:
         for rank, key in enumerate(ranking, start=1):
-            scores[key] = scores.get(key, 0.0) + share_of(rank)
+            scores[key] = scores.get(key, 0.0) + reciprocal_rank(rank)
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
-def share_of(rank: int | None) -> float:
+def reciprocal_rank(rank: int | None) -> float:
     """What a rank, from 1, adds to the fused score; None is in no list."""
     return 0.0 if rank is None else 1.0 / (RANK_CONSTANT + rank)
 

@@ -21,14 +21,14 @@ from es_imgsearch.records import iso_timestamp
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.query import StoredPicture, Term, is_vector
 from es_imgsearch.search.request_flow import RequestFlow
-from es_imgsearch.search.results import Asked
+from es_imgsearch.search.results import SearchContext
 
 logger = logging.getLogger(__name__)
 
 _MOST_CHARACTERS = 2000
 
 
-def make_searches(store: Store) -> None:
+def create_searches_index(store: Store) -> None:
     """The index for the log; one that is there stays as it is."""
     store.auxiliary.make(searches_alias(store.index), searches_body())
 
@@ -41,10 +41,10 @@ class SearchLog:
         self._host = host
         self._has_warned = False
 
-    def note(self, asked: Asked, hits: Hits, duration_ms: float) -> RequestFlow[None]:
+    def note(self, context: SearchContext, hits: Hits, duration_ms: float) -> RequestFlow[None]:
         """Write one search down."""
         path = f"/{searches_alias(self._index)}/_doc?require_alias=true"
-        body = orjson.dumps(search_document(asked, hits, duration_ms, self._host))
+        body = orjson.dumps(search_document(context, hits, duration_ms, self._host))
         try:
             yield Request("POST", path, body, JSON)
         except IndexMissing:
@@ -66,14 +66,16 @@ class SearchLog:
             self._has_warned = True
 
 
-def search_document(asked: Asked, hits: Hits, duration_ms: float, host: str) -> dict[str, Any]:
+def search_document(
+    context: SearchContext, hits: Hits, duration_ms: float, host: str
+) -> dict[str, Any]:
     """What is kept of one search, see mappings/searches.json; `duration_ms` is the client's."""
-    plan = asked.plan
-    candidates, oversample = asked.info.meta.tuning.for_k(plan.k)
-    words = " ".join(each.query for each in asked.terms if isinstance(each.query, str))
+    plan = context.plan
+    candidates, oversample = context.info.meta.tuning.for_k(plan.k)
+    words = " ".join(each.query for each in context.terms if isinstance(each.query, str))
     document: dict[str, Any] = {
         "searched_at": iso_timestamp(timespec="milliseconds"),
-        "kind": _kind(asked.terms),
+        "kind": _kind(context.terms),
         "mode": plan.mode,
         "k": plan.k,
         "hits": len(hits),

@@ -16,7 +16,7 @@ import numpy as np
 from es_imgsearch.embed.index_encoder import writing_encoder
 from es_imgsearch.embed.protocol import query_vectors
 from es_imgsearch.errors import UsageError
-from es_imgsearch.search.query import Box, QueryPicture, open_query_picture
+from es_imgsearch.search.query import QueryBox, QueryPicture, open_query_picture
 from es_imgsearch.tags.describer import LEAST_SCORE, Tagger, tagger_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def identify(
     search: ImageSearch,
     picture: QueryPicture,
     *,
-    box: Box | None = None,
+    box: QueryBox | None = None,
     neighbours: int = DEFAULT_NEIGHBOURS,
     min_relevance: float = DEFAULT_MIN_RELEVANCE,
     fields: Sequence[str] = NAMING_FIELDS,

@@ -38,7 +38,7 @@ from es_imgsearch.errors import (
 )
 from es_imgsearch.records import Root
 from es_imgsearch.search.hits import Hits
-from es_imgsearch.search.index_state import Known
+from es_imgsearch.search.index_state import GenerationState
 from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.watch.roots import register_roots
@@ -291,7 +291,7 @@ def test_an_index_without_the_field_is_told(client: ImageSearch, indexed: Settin
     other = ImageSearch(settings=indexed)
     info = client.info
     properties = {k: v for k, v in info.properties.items() if k != "colour_embedding"}
-    other._operations._knowledge.latest = Known(type(info)(info.name, info.meta, properties))
+    other._operations._state.latest = GenerationState(type(info)(info.name, info.meta, properties))
     with pytest.raises(UsageError, match=r"no field 'colour_embedding'.* init"):
         other.similar("001", weights={"colour": 1})
 

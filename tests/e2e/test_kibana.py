@@ -25,7 +25,7 @@ from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.kibana.build import builder_for, ready_queries, saved_query, types_of
 from es_imgsearch.kibana.check import check, parse_ndjson
 from es_imgsearch.kibana.objects import to_ndjson
-from es_imgsearch.search.search_log import make_searches
+from es_imgsearch.search.search_log import create_searches_index
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder, remove_index
 from tests.support.fake_kibana import FakeKibana
@@ -55,7 +55,7 @@ def shelf(es_url: str) -> Iterator[tuple[Store, Settings]]:
     remove_index(store, searches_alias(store.index))
     encoder = FakeEncoder()
     store.generations.create(new_meta(seal_of(encoder), "balanced", "cosine"))
-    make_searches(store)
+    create_searches_index(store)
     fill(store, encoder)
     yield store, settings
     remove_index(store, searches_alias(store.index))

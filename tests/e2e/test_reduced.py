@@ -29,8 +29,8 @@ from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.quality.labels import Labels
 from es_imgsearch.records import image_id
 from es_imgsearch.search.client import ImageSearch
-from es_imgsearch.search.reduced import remember_imported, remember_originals
-from es_imgsearch.search.relevance import Sampled, background_of, store_background
+from es_imgsearch.search.reduced import register_imported_originals, register_originals
+from es_imgsearch.search.relevance import BackgroundSample, read_background, store_background
 from es_imgsearch.search.request_flow import run_flow
 from es_imgsearch.settings import Settings
 from es_imgsearch.tags.train import TRAINED, ZERO_SHOT, evaluate_tags
@@ -260,7 +260,7 @@ def test_with_originals_hits_and_scores_are_those_of_whole_vectors(filled, setti
 
 def test_every_shape_of_search_works_on_whole_vectors(filled, settings, originals):
     vectors = vectors_of_pictures()
-    remember_originals(filled, settings, originals)
+    register_originals(filled, settings, originals)
     search = client(filled, settings)
     (query,) = vectors_of_pictures(1, seed=8)
     every = search.search(query, k=50)
@@ -317,7 +317,7 @@ def test_copies_are_one_hit_where_contents_are_collapsed(filled, settings, origi
 
 def test_a_picture_whose_content_changed_keeps_the_score_of_its_bytes(filled, settings, originals):
     vectors, reduction = vectors_of_pictures(), reduction_in(filled)
-    remember_originals(filled, settings, originals)
+    register_originals(filled, settings, originals)
     (changed,) = vectors_of_pictures(1, seed=21)
     document = fields(3, content="new") | {VECTOR_FIELD: reduction.reduce(changed[None])[0]}
     filled.documents.write([Write(document["image_id"], document=document)])
@@ -335,11 +335,11 @@ def test_a_picture_whose_content_changed_keeps_the_score_of_its_bytes(filled, se
 def test_an_import_remembers_its_file_and_a_file_that_is_gone_is_done_without(
     filled, settings, originals
 ):
-    said = remember_imported(filled, settings, originals)
+    said = register_imported_originals(filled, settings, originals)
     assert "stays needed" in str(said)
     entry = filled.info().meta.reduction
     assert entry.originals == {"path": str(originals), "host": settings.host}
-    assert remember_imported(filled, settings, originals) is None
+    assert register_imported_originals(filled, settings, originals) is None
     (query,) = vectors_of_pictures(1, seed=8)
     nearest = float((vectors_of_pictures() @ query).max())
     assert client(filled, settings).search(query, k=5)[0].score == pytest.approx(nearest, abs=1e-5)
@@ -354,7 +354,7 @@ def test_originals_of_another_encoder_or_for_another_profile_are_refused(
     whole, filled, settings, originals, tmp_path
 ):
     with pytest.raises(UsageError, match="keeps whole vectors itself"):
-        remember_originals(whole, settings, originals)
+        register_originals(whole, settings, originals)
     other = Store(filled.connection.client, f"{filled.index}-o")
     seal = replace(whole.info().meta.seal, revision="2")
     other.generations.create(new_meta(seal, "exact", "cosine"))
@@ -362,7 +362,7 @@ def test_originals_of_another_encoder_or_for_another_profile_are_refused(
         path = tmp_path / "other.h5"
         export_pictures(other, path)
         with pytest.raises(EncoderMismatch):
-            remember_originals(filled, settings, path)
+            register_originals(filled, settings, path)
     finally:
         remove_index(other)
 
@@ -395,14 +395,14 @@ def test_tags_are_not_held_against_a_sample_of_whole_vectors(filled: Store, sett
     meta = filled.info().meta
     ids = [f"{n}" for n in range(40)]
     try:
-        store_background(filled, meta.seal, Sampled(ids, ids, vectors_of_pictures(40)))
-        whole = run_flow(background_of(filled.index, meta, DIMS), filled.send)
+        store_background(filled, meta.seal, BackgroundSample(ids, ids, vectors_of_pictures(40)))
+        whole = run_flow(read_background(filled.index, meta, DIMS), filled.send)
         np.testing.assert_allclose(
             np.sort(whole, 0), np.sort(vectors_of_pictures(40), 0), atol=1e-6
         )
-        drawn = run_flow(background_of(filled.index, meta, KEPT), filled.send)
+        drawn = run_flow(read_background(filled.index, meta, KEPT), filled.send)
         assert (len(drawn), drawn.shape[1]) == (COUNT, KEPT)
-        assert run_flow(background_of(filled.index, meta, 5), filled.send).shape == (0, 5)
+        assert run_flow(read_background(filled.index, meta, 5), filled.send).shape == (0, 5)
         labels = {f"{n:04}.jpg": ("parity:odd" if n % 2 else "parity:even",) for n in range(30)}
         search = ImageSearch(settings=settings, encoder=FakeEncoder())
         report = evaluate_tags(search, Labels((), labels), one_of=["parity"])

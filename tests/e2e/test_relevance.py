@@ -21,7 +21,7 @@ from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
 from es_imgsearch.quality.calibrate import calibrate
 from es_imgsearch.quality.labels import Labels, questions_of
 from es_imgsearch.search.query import StoredPicture
-from es_imgsearch.search.relevance import IMAGE, TEXT, sample
+from es_imgsearch.search.relevance import IMAGE, TEXT, sample_background
 from es_imgsearch.search.request_flow import run_flow
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
@@ -184,12 +184,12 @@ def test_the_sample_is_the_same_whoever_draws_it_and_holds_each_content_once(sto
     ]  # fmt: skip
     store.documents.write(writes)
     store.refresh()
-    whole = run_flow(sample(store.index), store.send)
+    whole = run_flow(sample_background(store.index), store.send)
     assert sorted(whole.content_ids) == sorted(f"content {path}" for path in paths)
     by_content = dict(zip((f"content {path}" for path in paths), vectors, strict=True))
     for content_id, vector in zip(whole.content_ids, whole.vectors, strict=True):
         np.testing.assert_allclose(vector, by_content[content_id], atol=1e-6)
-    part = run_flow(sample(store.index, 30), store.send)
+    part = run_flow(sample_background(store.index, 30), store.send)
     assert part.content_ids == whole.content_ids[:30]
 
 
@@ -312,6 +312,6 @@ def test_imported_pictures_without_content_ids_are_a_background(search: ImageSea
     store.refresh()
     search.reload()
     assert search.search_text("red", k=1)[0].relevance is not None
-    drawn = run_flow(sample(store.index), store.send)
+    drawn = run_flow(sample_background(store.index), store.send)
     assert sorted(drawn.image_ids) == sorted(each.image_id for each in writes)
     np.testing.assert_allclose(np.linalg.norm(drawn.vectors, axis=1), 1, atol=1e-6)

@@ -17,7 +17,7 @@ from es_imgsearch.manage.init import create_index
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
 from es_imgsearch.search.query import StoredPicture
-from es_imgsearch.search.search_log import make_searches
+from es_imgsearch.search.search_log import create_searches_index
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder, remove_index
 from tests.support.house import House
@@ -33,7 +33,7 @@ def house(real_store: Store, settings: Settings, tmp_path: Path):
         sync(indexer)
     finally:
         indexer.pipeline.close()
-    make_searches(real_store)
+    create_searches_index(real_store)
     yield house
     remove_index(real_store, searches_alias(real_store.index))
 

@@ -15,7 +15,7 @@ from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
 from es_imgsearch.errors import IndexConflict, UsageError
 from es_imgsearch.files.columns import columns_of
-from es_imgsearch.search.options import Plan
+from es_imgsearch.search.options import SearchPlan
 
 DIMS = 64
 SEAL = Seal("some", "1", DIMS, "f")
@@ -180,9 +180,9 @@ def test_candidates_are_twenty_a_hit_and_never_fewer_than_hits():
 )
 def test_codes_go_with_a_search_of_the_content_only(other: dict):
     with pytest.raises(UsageError, match="or codes"):
-        Plan.of(10, {"codes": True, **other})
+        SearchPlan.parse(10, {"codes": True, **other})
 
 
 def test_fewer_candidates_than_hits_are_refused():
     with pytest.raises(UsageError, match="at least k"):
-        Plan.of(10, {"codes": True, "num_candidates": 9})
+        SearchPlan.parse(10, {"codes": True, "num_candidates": 9})

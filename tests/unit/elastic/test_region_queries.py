@@ -32,7 +32,7 @@ from es_imgsearch.records import (
     Region,
     Tile,
 )
-from es_imgsearch.search.options import Plan
+from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.testing import FakeEncoder
 
 SEAL = Seal("fake", "1", 48, "f")
@@ -154,7 +154,7 @@ def test_rankings_are_joined_by_the_better_score():
 )
 def test_options_that_do_not_go_with_regions(options: dict[str, Any]):
     with pytest.raises(UsageError, match=r"[Rr]egions"):
-        Plan.of(3, {"regions": True, **options})
+        SearchPlan.parse(3, {"regions": True, **options})
 
 
 def test_tiles_are_those_of_the_upright_picture(tmp_path):

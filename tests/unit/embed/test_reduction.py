@@ -312,12 +312,12 @@ def lookup(vectors: np.ndarray, having: set[int]):
 def test_hits_with_originals_have_exact_cosines_and_the_true_order(vectors, reduction):
     searched = ReducedVectors(reduction, 5.0, lookup(vectors, set(range(len(vectors)))))
     for query in photographs(20, seed=3):
-        refinement = searched.refinement(query, is_whole=True)
-        assert refinement.depth(10) == 50
-        refined = refinement.refine(raw_hits(reduction, vectors, query))
-        cosines = [2 * hit["_score"] - 1 for hit in refined]
+        reranking = searched.reranking(query, is_whole=True)
+        assert reranking.depth(10) == 50
+        reranked = reranking.rerank(raw_hits(reduction, vectors, query))
+        cosines = [2 * hit["_score"] - 1 for hit in reranked]
         assert cosines == sorted(cosines, reverse=True)
-        assert np.allclose(cosines, [vectors[int(h["_id"])] @ query for h in refined], atol=1e-6)
+        assert np.allclose(cosines, [vectors[int(h["_id"])] @ query for h in reranked], atol=1e-6)
 
 
 def test_hits_without_an_original_stand_where_their_estimate_puts_them(vectors, reduction):
@@ -328,10 +328,10 @@ def test_hits_without_an_original_stand_where_their_estimate_puts_them(vectors, 
     estimates = {
         hit["_id"]: float(reduction.estimated(2 * hit["_score"] - 1, query)) for hit in hits
     }
-    refined = searched.refinement(query, is_whole=True).refine(hits)
-    scores = [2 * hit["_score"] - 1 for hit in refined]
+    reranked = searched.reranking(query, is_whole=True).rerank(hits)
+    scores = [2 * hit["_score"] - 1 for hit in reranked]
     assert scores == sorted(scores, reverse=True)
-    for hit, score in zip(refined, scores, strict=True):
+    for hit, score in zip(reranked, scores, strict=True):
         number = int(hit["_id"])
         wanted = vectors[number] @ query if number in half else estimates[hit["_id"]]
         assert score == pytest.approx(wanted, abs=1e-6)
@@ -345,9 +345,9 @@ def test_without_a_whole_query_or_originals_the_order_of_the_bytes_stays(
     searched = ReducedVectors(reduction, 5.0, originals)
     (query,) = photographs(1, seed=3)
     hits = raw_hits(reduction, vectors, query)
-    refinement = searched.refinement(query, is_whole=not has_originals)
-    assert refinement.depth(10) == 10
-    assert [hit["_id"] for hit in refinement.refine(hits)] == [hit["_id"] for hit in hits]
+    reranking = searched.reranking(query, is_whole=not has_originals)
+    assert reranking.depth(10) == 10
+    assert [hit["_id"] for hit in reranking.rerank(hits)] == [hit["_id"] for hit in hits]
 
 
 def test_an_entry_names_where_its_originals_are():

@@ -15,8 +15,8 @@ from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import IndexConflict, UsageError
 from es_imgsearch.quality import calibrate as calibration
 from es_imgsearch.quality.calibrate import Judged, cross_validated, fit, judged_hits, quality
-from es_imgsearch.search.options import Plan
-from es_imgsearch.search.relevance import IMAGE, TEXT, Relevance, shipped_curves, z_scores
+from es_imgsearch.search.options import SearchPlan
+from es_imgsearch.search.relevance import IMAGE, TEXT, RelevanceModel, shipped_curves, z_scores
 from es_imgsearch.testing import FakeEncoder
 
 WEIGHTS = st.floats(0, 50)
@@ -77,11 +77,13 @@ def test_of_two_hits_of_a_query_the_nearer_has_no_less_relevance(
     z_weight: float, cosine_weight: float, intercept: float, one: float, other: float, seed: int
 ):
     generator = np.random.default_rng(seed)
-    relevance = Relevance({TEXT: Curve(intercept, z_weight, cosine_weight)}, units(generator, 40))
-    rating = relevance.rating(units(generator, 1)[0], TEXT)
+    relevance = RelevanceModel(
+        {TEXT: Curve(intercept, z_weight, cosine_weight)}, units(generator, 40)
+    )
+    rating = relevance.for_query(units(generator, 1)[0], TEXT)
     assert rating is not None
     low, high = sorted((one, other))
-    assert 0 <= rating.of(low) <= rating.of(high) <= 1
+    assert 0 <= rating.probability(low) <= rating.probability(high) <= 1
 
 
 def test_a_rating_is_the_curve_of_the_z_score():
@@ -89,15 +91,17 @@ def test_a_rating_is_the_curve_of_the_z_score():
     background, query = units(generator, 60), units(generator, 1)[0]
     foreign = background @ query
     z = (0.4 - foreign.mean()) / foreign.std()
-    rating = Relevance({IMAGE: Curve(-2.0, 0.7, 1.5)}, background).rating(query, IMAGE)
+    rating = RelevanceModel({IMAGE: Curve(-2.0, 0.7, 1.5)}, background).for_query(query, IMAGE)
     assert rating is not None
     wanted = 1 / (1 + np.exp(-(-2.0 + 0.7 * z + 1.5 * 0.4)))
-    assert rating.of(0.4) == pytest.approx(wanted, abs=1e-3)
+    assert rating.probability(0.4) == pytest.approx(wanted, abs=1e-3)
 
 
 def test_a_kind_without_a_curve_has_no_rating():
     background = units(np.random.default_rng(6), 40)
-    assert Relevance({IMAGE: Curve(0, 1, 1)}, background).rating(background[0], TEXT) is None
+    assert (
+        RelevanceModel({IMAGE: Curve(0, 1, 1)}, background).for_query(background[0], TEXT) is None
+    )
 
 
 # -- fitting ---------------------------------------------------------------------------------
@@ -248,7 +252,7 @@ def test_figures_of_quality_by_hand():
 )
 def test_what_min_relevance_cannot_be(options: dict, message: str):
     with pytest.raises(UsageError, match=message):
-        Plan.of(10, options)
+        SearchPlan.parse(10, options)
 
 
 # -- where curves are kept -------------------------------------------------------------------

@@ -20,7 +20,7 @@ from es_imgsearch.elastic.requests import Request
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import ImageMissing, SettingsError, UsageError
 from es_imgsearch.search.client import AsyncImageSearch, ImageSearch
-from es_imgsearch.search.hits import Hit, Hits, Made
+from es_imgsearch.search.hits import Hit, Hits, LazyHits
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 from tests.support import picture_samples as samples
@@ -145,7 +145,7 @@ def test_hits_are_made_when_they_are_looked_at_and_once():
         made.append(number)
         return Hit(str(number), "r", f"{number}.jpg", 1.0, None, {})
 
-    hits = Hits(Made(1000, make), 1)
+    hits = Hits(LazyHits(1000, make), 1)
     assert len(hits) == 1000
     assert made == []
     assert hits[-1] is hits[999]
@@ -247,7 +247,7 @@ def test_each_client_takes_connections_of_its_kind_and_encoders_and_settings_tha
 
 def test_hits_can_be_sent_to_another_process():
     hits = Hits(
-        Made(3, lambda n: Hit(str(n), "r", f"{n}.jpg", 1.0, None, {"width": n})), 1, ["red"]
+        LazyHits(3, lambda n: Hit(str(n), "r", f"{n}.jpg", 1.0, None, {"width": n})), 1, ["red"]
     )
     sent = pickle.loads(pickle.dumps(hits))
     assert list(sent) == list(hits)

@@ -9,14 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.search.results import check_facets, count_facets, reciprocal_ranks, share_of
+from es_imgsearch.search.results import (
+    check_facets,
+    count_facets,
+    reciprocal_rank,
+    reciprocal_rank_fusion,
+)
 
 RANKINGS = st.lists(st.lists(st.integers(0, 30), unique=True, max_size=20), max_size=3)
 
 
 @given(RANKINGS)
 def test_the_score_is_the_sum_of_reciprocal_ranks(rankings: list[list[int]]):
-    fused = reciprocal_ranks(rankings)
+    fused = reciprocal_rank_fusion(rankings)
     assert fused.keys() == {key for ranking in rankings for key in ranking}
     for key, score in fused.items():
         ranks = [ranking.index(key) + 1 for ranking in rankings if key in ranking]
@@ -25,9 +30,9 @@ def test_the_score_is_the_sum_of_reciprocal_ranks(rankings: list[list[int]]):
 
 
 def test_two_middling_ranks_beat_one_first():
-    assert list(reciprocal_ranks([["a", "b", "c"], ["d", "b"]])) == ["b", "a", "d", "c"]
-    assert share_of(1) == 1 / 61
-    assert share_of(None) == 0
+    assert list(reciprocal_rank_fusion([["a", "b", "c"], ["d", "b"]])) == ["b", "a", "d", "c"]
+    assert reciprocal_rank(1) == 1 / 61
+    assert reciprocal_rank(None) == 0
 
 
 @pytest.mark.parametrize(
