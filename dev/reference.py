@@ -13,11 +13,10 @@ from typing import cast
 import click
 from pydantic_core import PydanticUndefined
 
-from es_imgsearch import AsyncImageSearch, ImageSearch, errors
+from es_imgsearch import errors, search
 from es_imgsearch.cli import main as command_line
 from es_imgsearch.elastic.mapping import load_json, load_profile, profile_names
 from es_imgsearch.read import file as read
-from es_imgsearch.search import client as search
 from es_imgsearch.settings import ENVIRONMENT_PREFIX, Settings
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -170,13 +169,18 @@ def errors_page() -> str:
 
 def client() -> str:
     parts = ["# The Python client\n"]
-    for described in (ImageSearch, AsyncImageSearch, search.SearchOptions, search.StoredPicture):
+    for described in (
+        search.ImageSearch,
+        search.AsyncImageSearch,
+        search.SearchOptions,
+        search.StoredPicture,
+    ):
         text = inspect.getdoc(described) or ""
         parts.append(f"## {described.__name__}\n\n```text\n{text}\n```\n")
     parts.append("## Methods\n\n`AsyncImageSearch` has the same methods, awaited.\n")
     methods = "search_text search_image search similar similarity get embed knn_query reload close"
     for owner, names in (
-        (ImageSearch, methods.split()),
+        (search.ImageSearch, methods.split()),
         (search.Hits, ["to_pandas", "sheet"]),
         (search.Hit, ["to_dict"]),
     ):

@@ -12,9 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from es_imgsearch.search.client import AsyncImageSearch, ImageSearch
-    from es_imgsearch.search.hits import Hit, Hits
-    from es_imgsearch.search.query import StoredPicture
+    from es_imgsearch.search import AsyncImageSearch, Hit, Hits, ImageSearch, StoredPicture
 
 
 __version__ = "0.1.0"
@@ -22,10 +20,10 @@ __all__ = ["AsyncImageSearch", "Hit", "Hits", "ImageSearch", "StoredPicture", "_
 
 
 def __getattr__(name: str) -> Any:
-    # The Elasticsearch client costs 0.3 s to import; who asks only for the version or an
-    # encoder does not pay it.
+    # Importing the Elasticsearch client takes 0.3 s, which a program that needs only the version
+    # or an encoder does not pay.
     if name in __all__:
-        from es_imgsearch.search import client as search
+        from es_imgsearch import search
 
         return getattr(search, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,105 +1,54 @@
-"""The connection for asyncio, as far as the client needs it: requests, and our errors."""
+"""The blocking client: a query becomes a vector, the vector a request, the answer hits.
+
+`operations.Operations` holds every method once, as a request flow without I/O; `ImageSearch` runs
+the flows with blocking requests, `async_client.AsyncImageSearch` with awaited ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from functools import cached_property, partial, wraps
+from collections.abc import Mapping
+from functools import partial
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from es_imgsearch.elastic.client import Connection, addresses, connect, connect_async
-from es_imgsearch.elastic.error_mapping import translated
+from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.generations import IndexInfo
-from es_imgsearch.elastic.requests import Request
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.registry import is_encoder
 from es_imgsearch.errors import UsageError
-from es_imgsearch.search.hits import Hit, Hits
+from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.operations import Operations
 from es_imgsearch.search.options import SearchOptions
-from es_imgsearch.search.query import StoredPicture
+from es_imgsearch.search.query import Queries, Query, QueryBox, QueryPicture, Vector
 from es_imgsearch.search.query_vectors import LocalQueryEncoder
 from es_imgsearch.search.reduced import open_originals
-from es_imgsearch.search.request_flow import RequestFlow, run_flow, run_flow_async
+from es_imgsearch.search.request_flow import RequestFlow, run_flow
 from es_imgsearch.settings import Settings, changed_settings, load_settings
 
 if TYPE_CHECKING:
-    from es_imgsearch.elastic.error_mapping import AsyncClient, SyncClient
+    from es_imgsearch.elastic.error_mapping import SyncClient
     from es_imgsearch.elastic.requests import Request
     from es_imgsearch.embed.protocol import Encoder
 
-
-class AsyncConnection:
-    """A client and the name of an index; the counterpart of `store.Connection`.
-
-    Every method raises errors of our tree only; `transient` ones may be tried again.
-    """
-
-    def __init__(self, client: AsyncClient, index: str) -> None:
-        self.client = client
-        self.index = index
-
-    @cached_property
-    def address(self) -> str:
-        """The address of Elasticsearch, without credentials."""
-        return addresses(self.client)
-
-    async def send(self, request: Request) -> Any:
-        """The parsed answer to one request."""
-        with translated(self.address, self.index):
-            answer = await self.client.perform_request(
-                request.method, request.path, headers=request.headers, body=request.body
-            )
-            return answer.body
-
-
-# The thin client: a query becomes a vector, the vector a request, the answer hits.
-#
-# `dialogue.Operations` holds every method once, as a request flow without I/O; the two classes
-# here run it, one for threads and one for asyncio.
-
-__all__ = ["AsyncImageSearch", "Hit", "Hits", "ImageSearch", "SearchOptions", "StoredPicture"]
-
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _blocking(
-    method: Callable[Concatenate[Operations, P], RequestFlow[R]],
-) -> Callable[Concatenate[ImageSearch, P], R]:
-    @wraps(method)
-    def carry_out(self: ImageSearch, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return run_flow(method(self._operations, *args, **kwargs), self._send)
+class SearchClient:
+    """The common part of both clients: settings, the query model, the operations."""
 
-    return carry_out
+    _address: str
 
-
-def _awaiting(
-    method: Callable[Concatenate[Operations, P], RequestFlow[R]],
-) -> Callable[Concatenate[AsyncImageSearch, P], Coroutine[Any, Any, R]]:
-    @wraps(method)
-    async def carry_out(self: AsyncImageSearch, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await run_flow_async(method(self._operations, *args, **kwargs), self._send)
-
-    return carry_out
-
-
-class _Client:
-    """What both clients share: the operations that they run, and the model for queries."""
-
-    _connection: Connection | AsyncConnection
-
-    def __init__(self, settings: Settings, encoder: Encoder | None, *, is_own: bool) -> None:
-        """`is_own`: no other part of the program has the connection, so `close` ends it."""
+    def __init__(self, settings: Settings, encoder: Encoder | None, *, owns_client: bool) -> None:
+        """Set up the operations; with `owns_client`, `close` closes the connections."""
         if encoder is not None and not is_encoder(encoder):
             raise UsageError(
-                "encoder is an Encoder, such as es_imgsearch.embed.load_encoder gives, not a"
+                "encoder must be an Encoder, such as es_imgsearch.embed.load_encoder returns, not a"
                 f" {type(encoder).__name__}."
             )
         self.settings = settings
-        self._is_own = is_own
-        self._is_closed = False
         self.model = LocalQueryEncoder(settings.index, settings, encoder)
+        self._owns_client = owns_client
+        self._is_closed = False
         self._operations = Operations(
             settings.index,
             settings,
@@ -108,30 +57,42 @@ class _Client:
         )
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self._connection.address!r}, index={self._connection.index!r})"
-        )
+        return f"{type(self).__name__}({self._address!r}, index={self.settings.index!r})"
 
     def reload(self) -> None:
-        """Forget what is known of the index, after it was tuned, extended or switched."""
+        """Read the index's metadata again with the next search.
+
+            search.reload()
+
+        For a client that was running while the index was tuned, calibrated, extended or switched
+        to another generation.
+        """
         self._operations.reload()
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise UsageError(f"This {type(self).__name__} was closed: make another.")
+            raise UsageError(f"This {type(self).__name__} was closed: create another.")
 
 
-class ImageSearch(_Client):
-    """Searches one index.
+class ImageSearch(SearchClient):
+    """Search one index of pictures.
 
-    `elasticsearch` is an address or a client of your own; without it the settings say where
-    (`ES_URL`, es-imgsearch.toml).  The model loads with the first query that needs it and
-    stays loaded.  Safe to share between threads.
+        with ImageSearch("http://127.0.0.1:9200", index="images") as search:
+            for hit in search.search_text("a cat on a sofa", k=20):
+                print(hit.score, hit.path)
 
-    Every search takes `k`, how many hits (1 to 10,000), and the options of `SearchOptions`.
+    `elasticsearch` is an address or a client of your own (`elasticsearch.Elasticsearch`); without
+    it, the settings name the address (`ES_URL`, es-imgsearch.toml).  `index` is the index's alias
+    (default: `images`), `encoder` a loaded encoder instead of the one that the index names,
+    `settings` the result of `es_imgsearch.settings.load_settings`.
+
+    The model loads with the first query that needs it and stays loaded.  Safe to share between
+    threads.  Every search takes `k`, the number of hits (1 to 10,000, default 10), and the options
+    of `SearchOptions`.
+
+    Every error is an `ImgSearchError`: UsageError and its subclasses if the call has to change,
+    StoreUnreachable if Elasticsearch does not answer.
     """
-
-    _connection: Connection
 
     def __init__(
         self,
@@ -141,36 +102,154 @@ class ImageSearch(_Client):
         encoder: Encoder | None = None,
         settings: Settings | None = None,
     ) -> None:
-        client, settings = _client_and_settings(elasticsearch, index, settings, is_async=False)
-        super().__init__(settings, encoder, is_own=client is None)
-        # What reads or writes more than hits takes it: `evaluate`, `calibrate`, `train_tags`.
+        client, settings = client_and_settings(elasticsearch, index, settings, is_async=False)
+        super().__init__(settings, encoder, owns_client=client is None)
+        # For programs that read or write more than hits: `evaluate`, `calibrate`, `train_tags`.
         self.store = Store(client or connect(settings), settings.index)
-        self._connection = self.store.connection
+        self._address = self.store.connection.address
 
-    search_text = _blocking(Operations.search_text)
-    search_image = _blocking(Operations.search_image)
-    search = _blocking(Operations.search)
-    similar = _blocking(Operations.similar)
-    similarity = _blocking(Operations.similarity)
-    get = _blocking(Operations.get)
-    embed = _blocking(Operations.embed)
-    knn_query = _blocking(Operations.knn_query)
+    def search_text(self, text: str, k: int = 10, **options: Unpack[SearchOptions]) -> Hits:
+        """Search by words.
+
+            hits = search.search_text("a cat on a sofa", k=20, filters={"folder": "2024"})
+
+        `text` is in any language that the index's encoder knows; with ``mode="text"`` it is
+        compared with the stored words instead, and with ``mode="hybrid"`` with both.
+
+        Returns the hits, best first.  Raises TextUnsupported if the index's encoder knows pictures
+        only.
+        """
+        return self._run(self._operations.search_text(text, k, **options))
+
+    def search_image(
+        self,
+        image: QueryPicture | str,
+        box: QueryBox | None = None,
+        k: int = 10,
+        **options: Unpack[SearchOptions],
+    ) -> Hits:
+        """Search by a picture, or by a part of it.
+
+            hits = search.search_image("cat.jpg")
+            hits = search.search_image("street.jpg", box=(40, 60, 200, 120))
+
+        `image` is a path, an open file, the bytes of a file, a PIL image or an array of shape
+        (height, width), (height, width, 3) or (height, width, 4).  `box` is (x, y, width, height)
+        in pixels of the upright picture: only that part is compared.
+
+        Returns the hits, best first.  Raises QueryPictureInvalid if the picture cannot be read or
+        the box lies outside of it.
+        """
+        return self._run(self._operations.search_image(image, box, k, **options))
+
+    def search(
+        self,
+        positive: Queries,
+        negative: Queries = (),
+        k: int = 10,
+        *,
+        box: QueryBox | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> Hits:
+        """Search by several examples: near the positive ones, away from the negative ones.
+
+            hits = search.search(Path("beach.jpg"), "people")
+            hits = search.search([Path("beach.jpg"), ("at night", 0.5)], negative=["people"])
+
+        A string is words; a path has to be a `Path`; an array of one axis is a vector of the
+        index's encoder; a `StoredPicture` is a picture of the index, and is not among the hits.
+        A single query needs no list, and each may be a pair (query, weight).  The query vector is
+        the weighted sum of the positive unit vectors minus the negative ones, at unit length.
+        `box` applies to every picture among the queries.  In mode text, pictures that have every
+        word of a negative text in one of their fields are left out.
+
+        Returns the hits, best first.  Raises UsageError if there is no positive query or nothing
+        is left of the sum, and the errors of `search_text`, `search_image` and `similar`.
+        """
+        return self._run(self._operations.search(positive, negative, k, box=box, **options))
+
+    def similar(self, image_id: str, k: int = 10, **options: Unpack[SearchOptions]) -> Hits:
+        """Search by a picture of the index.
+
+            hits = search.similar(hits[0].image_id)
+
+        Compares stored vectors, so no model is loaded; the picture itself is not among the hits.
+
+        Returns the hits, best first.  Raises ImageMissing if no picture has this `image_id`.
+        """
+        return self._run(self._operations.similar(image_id, k, **options))
+
+    def similarity(self, one: Query | str, other: Query | str, *, part: str = "content") -> float:
+        """Compare two queries: pictures, texts, vectors or stored pictures.
+
+            cosine = search.similarity(Path("a.jpg"), "a cat on a sofa")
+
+        `part` is the vector that is compared: ``content``, or ``colour`` for two pictures.
+
+        Returns the cosine, from -1 to 1.  Raises the errors of `search`.
+        """
+        return self._run(self._operations.similarity(one, other, part=part))
+
+    def get(self, image_id: str) -> Mapping[str, Any]:
+        """Read one picture's document: every stored field except the vectors.
+
+            search.get(hits[0].image_id)["width"]
+
+        Raises ImageMissing if no picture has this `image_id`.
+        """
+        return self._run(self._operations.get(image_id))
+
+    def embed(self, query: Query, box: QueryBox | None = None) -> Vector:
+        """Compute the vector of a query, as `search` would.
+
+            vector = search.embed("a cat on a sofa")
+
+        Returns a float32 array of shape (dims,), at unit length.  Raises the errors of `search`.
+        """
+        return self._run(self._operations.embed(query, box))
+
+    def knn_query(
+        self,
+        positive: Queries,
+        negative: Queries = (),
+        k: int = 10,
+        *,
+        box: QueryBox | None = None,
+    ) -> dict[str, Any]:
+        """Build the kNN query of a search, to be sent by another program: Kibana, curl.
+
+            body = {"knn": search.knn_query("a cat on a sofa", k=50)}
+
+        Takes the arguments of `search`, without options.
+
+        Returns the value of ``knn``: the vector as the index stores vectors, and the tuned number
+        of candidates.  Raises the errors of `search`.
+        """
+        return self._run(self._operations.knn_query(positive, negative, k, box=box))
 
     @property
     def info(self) -> IndexInfo:
-        """The index as it was when first asked for; `reload` asks again."""
-        return run_flow(self._operations.info(), self._send)
+        """The index's generation, metadata and fields; read once, again after `reload`."""
+        return self._run(self._operations.info())
 
     @property
     def encoder(self) -> Encoder:
-        """The index's encoder, checked against its seal."""
+        """The index's encoder, checked against the index's seal."""
         return self.model.encoder(self.info)
 
     def close(self) -> None:
-        """Close the connections to Elasticsearch; those of a client of yours stay open."""
+        """Close the connections to Elasticsearch.
+
+            search.close()  # or: with ImageSearch(...) as search:
+
+        A client of your own that was passed in stays open.
+        """
         self._is_closed = True
-        if self._is_own:
-            self._connection.client.close()
+        if self._owns_client:
+            self.store.connection.client.close()
+
+    def _run(self, flow: RequestFlow[R]) -> R:
+        return run_flow(flow, self._send)
 
     def _send(self, request: Request) -> Any:
         self._check_open()
@@ -183,70 +262,23 @@ class ImageSearch(_Client):
         self.close()
 
 
-class AsyncImageSearch(_Client):
-    """`ImageSearch` for asyncio: the same methods, awaited.
-
-    `elasticsearch` is an address or an `AsyncElasticsearch` of your own; an address needs
-    aiohttp, which `pip install es-imgsearch[async]` brings.  Models run in threads.
-    """
-
-    _connection: AsyncConnection
-
-    def __init__(
-        self,
-        elasticsearch: str | AsyncClient | None = None,
-        index: str | None = None,
-        *,
-        encoder: Encoder | None = None,
-        settings: Settings | None = None,
-    ) -> None:
-        client, settings = _client_and_settings(elasticsearch, index, settings, is_async=True)
-        super().__init__(settings, encoder, is_own=client is None)
-        self._connection = AsyncConnection(client or connect_async(settings), settings.index)
-
-    search_text = _awaiting(Operations.search_text)
-    search_image = _awaiting(Operations.search_image)
-    search = _awaiting(Operations.search)
-    similar = _awaiting(Operations.similar)
-    similarity = _awaiting(Operations.similarity)
-    get = _awaiting(Operations.get)
-    embed = _awaiting(Operations.embed)
-    knn_query = _awaiting(Operations.knn_query)
-
-    async def close(self) -> None:
-        """Close the connections to Elasticsearch; those of a client of yours stay open."""
-        self._is_closed = True
-        if self._is_own:
-            await self._connection.client.close()
-
-    async def _send(self, request: Request) -> Any:
-        self._check_open()
-        return await self._connection.send(request)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-
-def _client_and_settings(
-    given: Any, index: str | None, settings: Settings | None, *, is_async: bool
+def client_and_settings(
+    elasticsearch: Any, index: str | None, settings: Settings | None, *, is_async: bool
 ) -> tuple[Any, Settings]:
-    """The client given, None where an address or nothing was; the settings with both of them."""
-    address = given if isinstance(given, str) else None
-    client = None if address is not None else given
+    """Check a client's arguments; return the client passed in, if any, and the merged settings."""
+    address = elasticsearch if isinstance(elasticsearch, str) else None
+    client = None if address is not None else elasticsearch
     perform = getattr(client, "perform_request", None)
     if client is not None and (perform is None or iscoroutinefunction(perform) != is_async):
         kinds = ("ImageSearch", "Elasticsearch"), ("AsyncImageSearch", "AsyncElasticsearch")
-        searching, wanted = kinds[is_async]
+        ours, theirs = kinds[is_async]
         raise UsageError(
-            f"{searching} takes one address, a client (elasticsearch.{wanted}) or nothing, not a"
+            f"{ours} takes one address, a client (elasticsearch.{theirs}) or nothing, not a"
             f" {type(client).__name__}."
         )
     if settings is not None and not isinstance(settings, Settings):
         raise UsageError(
-            "settings are what es_imgsearch.settings.load_settings gives, not a"
+            "settings must be what es_imgsearch.settings.load_settings returns, not a"
             f" {type(settings).__name__}."
         )
     changes = {"es_url": address, "index": index}

@@ -1,4 +1,8 @@
-"""From vectors and words to what Elasticsearch found: in one round trip wherever that can be."""
+"""Build the search bodies, run them in as few round trips as possible, return the raw hits.
+
+A search is one request.  Hybrid searches and searches of regions share one `_msearch`; collapsing
+may need further rounds, see `_collect`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from es_imgsearch.search.query_vectors import CONTENT
 from es_imgsearch.search.reduced import Reranking
 from es_imgsearch.search.request_flow import RequestFlow, Work
 from es_imgsearch.search.results import (
-    LEAST_DEPTH,
+    MIN_DEPTH,
     SearchContext,
     SearchResult,
     facet_fields,
@@ -30,13 +34,13 @@ from es_imgsearch.search.results import (
 Clauses: TypeAlias = Sequence[Mapping[str, Any]]
 Body: TypeAlias = dict[str, Any]
 Ranking: TypeAlias = Literal["vector", "text"]
-# How many hits, under which filters -> the body.
+# (number of hits, filters) -> body.
 Search: TypeAlias = Callable[[int, Clauses], Body]
 Raw: TypeAlias = Mapping[str, Any]
 
 
 def vector_body(context: SearchContext, k: int, clauses: Clauses) -> Body:
-    """The search by vectors."""
+    """Build the search by vectors."""
     if context.plan.weights is None:
         similarity = context.info.meta.similarity
         if context.code is not None:
@@ -51,41 +55,41 @@ def vector_body(context: SearchContext, k: int, clauses: Clauses) -> Body:
             )
             return _with_vectors(body, context)
         exact = partial(queries.exact_body, similarity=similarity)
-        return _compared(context, context.parts[0][2], k, clauses, queries.knn_body, exact)
+        return _knn_body(context, context.parts[0][2], k, clauses, queries.knn_body, exact)
     parts = [
         queries.PartQuery(part.field, vector, weight) for part, weight, vector in context.parts
     ]
-    return _compared(context, parts, k, clauses, queries.weighted_body, queries.exact_weighted_body)
+    return _knn_body(context, parts, k, clauses, queries.weighted_body, queries.exact_weighted_body)
 
 
 def region_body(context: SearchContext, k: int, clauses: Clauses) -> Body:
-    """The search by the vectors of regions, beside `vector_body`."""
+    """Build the search by the vectors of regions, which runs together with `vector_body`."""
     similarity = context.info.meta.similarity
     exact = partial(region_queries.exact_region_body, similarity=similarity)
     vector = context.parts[0][2]
-    return _compared(context, vector, k, clauses, region_queries.region_knn_body, exact)
+    return _knn_body(context, vector, k, clauses, region_queries.region_knn_body, exact)
 
 
-def _compared(
+def _knn_body(
     context: SearchContext,
-    wanted: Any,
+    query: Any,
     k: int,
     clauses: Clauses,
     graph: Callable[..., Body],
     exact: Callable[..., Body],
 ) -> Body:
-    """A body of what is `wanted`: by walking the graph, or by comparing everything."""
+    """Build an approximate search (`graph`), or an exact one if the plan says so."""
     plan, source = context.plan, _source(context)
     if plan.exact:
-        body = exact(wanted, k, filters=clauses, source=source)
+        body = exact(query, k, filters=clauses, source=source)
     else:
         tuning, candidates = context.info.meta.tuning, _candidates(plan, k)
-        body = graph(wanted, k, tuning, num_candidates=candidates, filters=clauses, source=source)
+        body = graph(query, k, tuning, num_candidates=candidates, filters=clauses, source=source)
     return _with_vectors(body, context)
 
 
 def text_body(context: SearchContext, texts: Sequence[Term], k: int, clauses: Clauses) -> Body:
-    """The search for words; those of a negative weight are left out."""
+    """Build the search for words; words of a negative weight must not occur."""
     body = queries.text_body(
         [(str(text), weight) for text, weight in texts if weight > 0],
         [str(text) for text, weight in texts if weight < 0],
@@ -103,36 +107,35 @@ def run_searches(
     plan: SearchPlan,
     clauses: Clauses,
     reranking: Reranking | None = None,
-    by_region: Search | None = None,
+    region_search: Search | None = None,
 ) -> RequestFlow[SearchResult]:
-    """What the searches found: the page of one of them, or as many hits as fusing needs.
+    """Run the searches; return the page of a single one, or fuse two.
 
-    `reranking` is what the hits of the search by vectors go through, where it has one;
-    `by_region` finds more of them.  Raises GenerationSwitched where hits are not of `generation`,
-    whose encoder and settings the searches were made with.
+    `reranking` rescores the hits of the search by vectors, `region_search` adds to them.  Raises
+    GenerationSwitched if hits are not of `generation`, for which the searches were built.
     """
-    collected = partial(
-        _collected,
+    collect = partial(
+        _collect,
         index,
         generation,
         searches,
         collapse=plan.collapse,
         clauses=clauses,
         reranking=reranking,
-        by_region=by_region,
+        region_search=region_search,
     )
     if plan.mode == "hybrid":
-        depth = min(queries.MAX_NUM_CANDIDATES, max(plan.k, LEAST_DEPTH))
-        lists, took = yield from collected(depth)
+        depth = min(queries.MAX_NUM_CANDIDATES, max(plan.k, MIN_DEPTH))
+        lists, took = yield from collect(depth)
         return fuse_rankings(lists["vector"], lists["text"], plan, took)
     (name,) = searches
-    # A part of the list is enough where nobody counts the rest, and where a longer one would not
-    # be in another order.
+    # The hits up to the end of the page are enough, unless facets count the others or reranking
+    # may move them up.
     needed = plan.k if plan.facets or reranking is not None else plan.page.stop
-    if plan.collapse or plan.facets or reranking is not None or by_region is not None:
+    if plan.collapse or plan.facets or reranking is not None or region_search is not None:
         if not needed:
             return SearchResult([], 0)
-        lists, took = yield from collected(needed)
+        lists, took = yield from collect(needed)
         return SearchResult(lists[name], took)
     body = searches[name](plan.k, clauses)
     if plan.page != slice(0, plan.k):
@@ -141,7 +144,7 @@ def run_searches(
     return SearchResult(hits_in(answer, generation), int(answer.get("took", 0)), is_page=True)
 
 
-def _collected(
+def _collect(
     index: str,
     generation: str,
     searches: Mapping[Ranking, Search],
@@ -149,13 +152,13 @@ def _collected(
     collapse: bool,
     clauses: Clauses,
     reranking: Reranking | None,
-    by_region: Search | None,
+    region_search: Search | None,
 ) -> RequestFlow[tuple[dict[Ranking, list[Raw]], int]]:
-    """The first `needed` hits of every search, and Elasticsearch's time in ms.
+    """Collect the first `needed` hits of every search, and Elasticsearch's time in ms.
 
-    Collapsed, a search goes on, without the contents it has, until it has as many or nothing
-    is left: a kNN search that collapses on the server ends with fewer (with five copies of
-    each, k = 10 gave 2 groups).  All searches share every round trip.
+    With `collapse`, a search is repeated without the contents it already has, until it has enough
+    hits or nothing is left: a kNN search that collapses on the server returns fewer (with five
+    copies of each picture, k = 10 gave 2 groups).  All searches share every round trip.
     """
     lists: dict[Ranking, list[Raw]] = {name: [] for name in searches}
     contents: dict[Ranking, dict[str, None]] = {name: {} for name in searches}
@@ -169,13 +172,14 @@ def _collected(
         if reranking is not None and "vector" in depths:
             depth = reranking.depth(wanted["vector"])
             depths["vector"] = min(queries.MAX_NUM_CANDIDATES, depth)
-        among = {name: [*clauses, *_without(lists[name], contents[name])] for name in open_searches}
+        filters = {
+            name: [*clauses, *_without(lists[name], contents[name])] for name in open_searches
+        }
         answered, took_now = yield from _round(
-            index, generation, searches, depths, among, by_region
+            index, generation, searches, depths, filters, region_search
         )
         took += took_now
-        for name, (found_now, is_end) in answered.items():
-            hits = found_now
+        for name, (hits, is_end) in answered.items():
             if reranking is not None and name == "vector":
                 hits = yield Work(partial(reranking.rerank, hits))
             hits = hits[: wanted[name]]
@@ -196,14 +200,14 @@ def _round(
     generation: str,
     searches: Mapping[Ranking, Search],
     depths: Mapping[Ranking, int],
-    among: Mapping[Ranking, Clauses],
-    by_region: Search | None,
+    filters: Mapping[Ranking, Clauses],
+    region_search: Search | None,
 ) -> RequestFlow[tuple[dict[Ranking, tuple[Sequence[Raw], bool]], int]]:
-    """Of every search its hits and whether there are no more; and Elasticsearch's time in ms."""
-    bodies = [searches[name](depth, among[name]) for name, depth in depths.items()]
-    with_regions = by_region is not None and "vector" in depths
-    if by_region is not None and with_regions:
-        bodies.append(by_region(depths["vector"], among["vector"]))
+    """Run one round trip: hits of each search and if they are all; Elasticsearch's time in ms."""
+    bodies = [searches[name](depth, filters[name]) for name, depth in depths.items()]
+    with_regions = region_search is not None and "vector" in depths
+    if region_search is not None and with_regions:
+        bodies.append(region_search(depths["vector"], filters["vector"]))
     if len(bodies) == 1:
         answer = yield search_request(index, queries.to_json(bodies[0]))
         answers = [answer]
@@ -215,7 +219,7 @@ def _round(
     answered: dict[Ranking, tuple[Sequence[Raw], bool]] = {}
     for name, each in zip(depths, answers, strict=True):
         hits = hits_in(each, generation)
-        # Every picture has a vector, so where those end no region is left either.
+        # Every picture has a vector, so the search by regions ends with it.
         is_end = len(hits) < depths[name]
         if with_regions and name == "vector":
             hits = region_queries.best_of(hits, in_regions)
@@ -224,23 +228,24 @@ def _round(
 
 
 def _candidates(plan: SearchPlan, k: int) -> int | None:
-    # A round of collapsing may ask for more than the k that the caller compared it with.
-    given = plan.num_candidates
-    return given if given is None or given < plan.k else max(given, k)
+    # A round of collapsing may ask for more hits than the plan's k; num_candidates below the
+    # plan's k stays, so that the body builder refuses it.
+    chosen = plan.num_candidates
+    return chosen if chosen is None or chosen < plan.k else max(chosen, k)
 
 
 def _source(context: SearchContext) -> bool | list[str]:
     plan = context.plan
-    # Originals are found by their content.
-    by_content = plan.collapse or context.info.meta.reduction is not None
+    # Whole vectors of a reduced index are looked up by content_id.
+    needs_content = plan.collapse or context.info.meta.reduction is not None
     if plan.fields is None:
         return True
     needed = {*plan.fields, *facet_fields(plan.facets), "root", "relative_path"}
-    return sorted(needed | ({"content_id"} if by_content else set()))
+    return sorted(needed | ({"content_id"} if needs_content else set()))
 
 
 def _with_vectors(body: Body, context: SearchContext) -> Body:
-    """The vectors that `explain` compares with, exactly as they are stored."""
+    """Add the stored vectors to the answer, which `explain` compares with."""
     fields = {part.field for part, _, _ in context.parts}
     if not context.plan.explain or not fields:
         return body
@@ -251,11 +256,11 @@ def _with_vectors(body: Body, context: SearchContext) -> Body:
 def _without(
     hits: Sequence[Mapping[str, Any]], contents: Mapping[str, None]
 ) -> list[dict[str, Any]]:
-    """Leaves out what has been found; pictures without a content_id by their own id."""
-    nameless = [hit["_id"] for hit in hits if "content_id" not in hit["_source"]]
+    """Exclude the contents collected so far, and pictures without content_id by their id."""
+    without_content = [hit["_id"] for hit in hits if "content_id" not in hit["_source"]]
     clauses: list[dict[str, Any]] = []
     if contents:
         clauses.append({"terms": {"content_id": list(contents)}})
-    if nameless:
-        clauses.append({"ids": {"values": nameless}})
+    if without_content:
+        clauses.append({"ids": {"values": without_content}})
     return [{"bool": {"must_not": clauses}}] if clauses else []

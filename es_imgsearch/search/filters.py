@@ -1,4 +1,4 @@
-"""Filter clauses: pure functions from {field: value} to what runs inside the search."""
+"""Build the filter clauses of a search from {field: value}; parse `FIELD=VALUE` texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from es_imgsearch.errors import FilterInvalid
 from es_imgsearch.records import is_text, stored_path
 
-# The server refuses a range whose ends the field's type cannot hold.
+# Elasticsearch refuses a range with ends outside of the field type.
 _INTEGERS = {
     kind: range(-(2 ** (bits - 1)), 2 ** (bits - 1))
     for kind, bits in (("long", 64), ("integer", 32), ("short", 16), ("byte", 8))
@@ -48,15 +48,22 @@ def filter_clauses(
     since: str | date | None = None,
     until: str | date | None = None,
 ) -> list[dict[str, Any]]:
-    """Filter clauses for {field: value}, all of which a hit must meet.
+    """Build one clause for each field; a hit must meet all of them.
 
-    A list means any of its values; a pair (low, high) with None for an open end is a range
-    over numbers, dates and keywords, and so is, over numbers and dates, the string
-    ``low..high``; `folder` matches the whole subtree; `location` takes (latitude, longitude,
-    distance) in degrees and with a unit (m, km, mi, ft, nmi), such as (48.2, 16.37, "5km") or
-    ``48.2,16.37,5km``.  `since` and `until` compare the day a
-    picture was taken, or last modified where the camera wrote no date.  `properties` is the
-    index's mapping.
+        filter_clauses({"tags": ["cat", "dog"], "width": (640, None)}, info.properties)
+
+    The value of a field is
+
+    - a value; None for pictures without one;
+    - a list: any of its values;
+    - a pair (low, high), None for an open end: a range of numbers, dates or keywords; for numbers
+      and dates also the string ``low..high``;
+    - for `folder`, a folder with everything below it;
+    - for `location`, (latitude, longitude, distance) in degrees and with a unit (m, km, mi, ft,
+      nmi), such as (48.2, 16.37, "5km") or ``48.2,16.37,5km``.
+
+    `since` and `until` compare the day on which a picture was taken, or last modified if it has no
+    date of the camera.  `properties` are the fields of the index's mapping.  Raises FilterInvalid.
     """
     clauses = [_clause(field, value, properties) for field, value in (filters or {}).items()]
     if since is not None or until is not None:
@@ -65,7 +72,7 @@ def filter_clauses(
 
 
 def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
-    """`FIELD=VALUE` of the command line; a field given twice means either value."""
+    """Parse `FIELD=VALUE` texts of the command line; a repeated field means any of its values."""
     filters: dict[str, list[str]] = {}
     for text in texts:
         field, equals, value = text.partition("=")
@@ -98,10 +105,10 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     if not values:
         return {"match_none": {}}
     if kind == "keyword" and field != "folder" and len(values) > 1 and None not in values:
-        # One clause takes 65,536 values, where the server allows about 1,000 clauses or more.
+        # One `terms` clause takes 65,536 values; the server may allow only about 1,000 clauses.
         return {"terms": {field: [str(_stored_value(name, one)) for one in values]}}
     clauses = [
-        # A place is three values, and told apart from what is none where it is read.
+        # `_distance_clause` checks the three values of a place itself.
         _value_clause(field, one if kind == "geo_point" else _stored_value(name, one), mapping)
         for one in values
     ]
@@ -111,9 +118,9 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
 
 
 def _stored_value(field: str, value: Any) -> Any:
-    """The value as the index would hold it; a path as the system gives it may not be Unicode.
+    """Convert a value to its stored form: a path that is not Unicode is escaped.
 
-    A path that is Unicode is left alone, so that what a hit says can be filtered by.
+    A Unicode path stays as it is, so that the fields of a hit can be used as filters.
     """
     value = _to_python(field, value)
     if value is not None and not isinstance(value, _VALUES):
@@ -132,9 +139,9 @@ def _stored_value(field: str, value: Any) -> Any:
 
 
 def _to_python(field: str, value: Any) -> Any:
-    """What stands in an array or a frame's column as Python's own; raises for NaN and NaT."""
+    """Convert a NumPy scalar to a Python value.  Raises FilterInvalid for NaN and NaT."""
     if isinstance(value, (float, date, np.generic)) and value != value:
-        # Else it would be the word nan, or, as None, every picture without a value.
+        # NaN would be compared as the word nan.
         raise FilterInvalid(
             f"Field {field!r} cannot be filtered by {value}: leave it out (dropna), or give None"
             " for pictures without one."
@@ -142,7 +149,7 @@ def _to_python(field: str, value: Any) -> Any:
     if not isinstance(value, np.generic):
         return value
     if isinstance(value, np.datetime64) and not isinstance(value.item(), date):
-        # Python knows no nanoseconds, the unit of frames, and takes them for an int.
+        # `item` of datetime64[ns], the unit of data frames, returns an int.
         value = value.astype("datetime64[us]")
     return value.item()
 
@@ -153,8 +160,8 @@ def _value_clause(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[st
         return {"bool": {"must_not": [{"exists": {"field": field}}]}}
     if field == "folder":
         return {"term": {"folder.tree": str(value).strip("/") or "."}}
-    if isinstance(value, str) and kind in {*_NUMBERS, "date"} and (found := _RANGE.match(value)):
-        return _range(field, found["low"] or None, found["high"] or None, kind)
+    if isinstance(value, str) and kind in {*_NUMBERS, "date"} and (parts := _RANGE.match(value)):
+        return _range(field, parts["low"] or None, parts["high"] or None, kind)
     if kind == "date":
         return _range(field, value, value, kind)
     if kind == "geo_point":
@@ -187,7 +194,7 @@ def _range(field: str, low: Any, high: Any, kind: str) -> dict[str, Any]:
             return _integer_range(field, low, high, _INTEGERS[kind])
     elif kind == "date":
         low, high = (None if end is None else _date(field, end) for end in (low, high))
-        # 2024 or 2024-05 as an upper end means all of it: the server rounds `lte` up.
+        # 2024 or 2024-05 as an upper end includes the whole year or month: `lte` is rounded up.
         high = f"{high}||/{_rounding_unit(high)}" if high and _rounding_unit(high) else high
         low = f"{low}||/{_rounding_unit(low)}" if low and _rounding_unit(low) else low
     elif kind != "keyword":
@@ -201,13 +208,13 @@ def _range_clause(field: str, low: Any, high: Any) -> dict[str, Any]:
 
 
 def _integer_range(
-    field: str, low: float | None, high: float | None, held: range
+    field: str, low: float | None, high: float | None, values: range
 ) -> dict[str, Any]:
-    """The range, its ends brought to what the type holds: nothing beyond that is stored."""
-    if (low is not None and low > held[-1]) or (high is not None and high < held[0]):
+    """Clip a range to the values of the type; the server refuses ends outside of it."""
+    if (low is not None and low > values[-1]) or (high is not None and high < values[0]):
         return {"match_none": {}}
-    low = None if low is None else max(low, held[0])
-    high = None if high is None else min(high, held[-1])
+    low = None if low is None else max(low, values[0])
+    high = None if high is None else min(high, values[-1])
     return _range_clause(field, low, high)
 
 
@@ -216,10 +223,10 @@ def _distance_clause(field: str, value: Any) -> dict[str, Any]:
     try:
         latitude, longitude, distance = parts
         latitude, longitude = float(latitude), float(longitude)
-        found = _DISTANCE.fullmatch(str(distance).strip())
-        if found is None or not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        match = _DISTANCE.fullmatch(str(distance).strip())
+        if match is None or not (abs(latitude) <= 90 and abs(longitude) <= 180):
             raise ValueError
-        if float(found["length"]) <= 0:
+        if float(match["length"]) <= 0:
             raise ValueError
     except (TypeError, ValueError):
         raise FilterInvalid(
@@ -228,7 +235,7 @@ def _distance_clause(field: str, value: Any) -> dict[str, Any]:
         ) from None
     return {
         "geo_distance": {
-            "distance": f"{found['length']}{found['unit']}",
+            "distance": f"{match['length']}{match['unit']}",
             field: {"lat": latitude, "lon": longitude},
         }
     }
@@ -252,7 +259,7 @@ def _number(field: str, value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise FilterInvalid(f"Field {field!r} holds numbers, not {value!r}.")
     try:
-        # Not by way of float, which would change an mtime_ns.
+        # A float would change an mtime_ns, which has more than 53 bits.
         number = int(value) if not isinstance(value, float) else _whole(value)
     except (ValueError, OverflowError):
         try:
@@ -261,13 +268,13 @@ def _number(field: str, value: Any) -> int | float:
             shown = value[:40] if isinstance(value, str) else value
             raise FilterInvalid(f"Field {field!r} holds numbers, not {shown!r}.") from None
     if isinstance(number, int) and number not in _INT64:
-        # It is not repeated: Python does not even write very long ones.
+        # The number is not repeated: Python refuses to print very long ones.
         raise FilterInvalid(f"The number for field {field!r} is larger than 64 bits hold.")
     return number
 
 
 def _whole(number: float) -> int | float:
-    """An int where it is one that fits; raises for what is not finite."""
+    """Convert to int if nothing is lost.  Raises ValueError or OverflowError if not finite."""
     return int(number) if int(number) == number and int(number) in _INT64 else number
 
 
@@ -276,12 +283,12 @@ def _date(field: str, value: Any) -> str:
         return value.isoformat()
     text = str(value).strip()
     if _DATE_AND_TIME.fullmatch(text):
-        # Elasticsearch wants the T.
+        # Elasticsearch requires the T.
         text = candidate = text.replace(" ", "T")
     else:
         candidate = text + "-01-01"[len(text) - 4 :]
     try:
-        # Other forms that Python reads (20240531, 2024-W22) mean something else to Elasticsearch.
+        # Elasticsearch reads other ISO forms (20240531, 2024-W22) differently than Python.
         if not (_DATE.fullmatch(text) or _DATE_AND_TIME.fullmatch(text)):
             raise ValueError
         datetime.fromisoformat(candidate)
@@ -306,5 +313,5 @@ def _filterable(properties: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _kind(mapping: Mapping[str, Any]) -> str:
-    # The server leaves the type of an object out.
+    # Elasticsearch leaves out the type of an object.
     return str(mapping.get("type", "object"))

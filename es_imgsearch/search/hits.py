@@ -1,4 +1,4 @@
-"""What a search finds."""
+"""The result of a search: `Hit`, one picture, and `Hits`, all of them with facets and notes."""
 
 from __future__ import annotations
 
@@ -17,26 +17,34 @@ if TYPE_CHECKING:
     from es_imgsearch.search.query import QueryPicture
 
 
-# A line each; who wants more asks for them.
+# `repr` shows this many hits, one a line.
 _LINES_SHOWN = 20
-# What a picture has whatever is stored of it.
-_ALWAYS = ["image_id", "root", "relative_path", "score", "relevance", "cosine"]
+# The columns of a data frame without hits.
+_MINIMAL_COLUMNS = ["image_id", "root", "relative_path", "score", "relevance", "cosine"]
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One picture found.
+    """One picture of a search's result.
 
-    `score` is what the hits are ordered by: in mode vector the cosine of query and picture,
-    from -1 to 1 (with `weights` the weighted mean of the parts' cosines); in mode text the BM25
-    score; in mode hybrid the fused score of reciprocal ranks.  `relevance` is the calibrated
-    probability that the hit is right; None until the index has been calibrated.  `fields` holds
-    everything stored of the picture; `path` is the original, None where its root is on another
-    host.  `cosine` is that of the content, where it is known: in mode vector without weights, in
-    mode hybrid of hits that the vectors found, and always with `explain`.  `explanation` is
-    filled by `explain`, see `SearchOptions`.  `matched_box` is the part (x, y, width, height) in
-    pixels of the upright picture that was nearer than the whole; only in a search with `regions`,
-    where `cosine` is that of this part.
+    `score`
+        orders the hits: in mode vector the cosine of query and picture, from -1 to 1 (with
+        `weights` the weighted mean of the parts' cosines); in mode text the BM25 score; in mode
+        hybrid the sum of reciprocal ranks.
+    `relevance`
+        the calibrated probability, 0 to 1, that the hit is right; None if not calibrated.
+    `fields`
+        every stored field of the picture, or those of the option `fields`.
+    `path`
+        the original file; None if its root is on another host.
+    `cosine`
+        the cosine of the content vectors, if known: in mode vector without weights, in mode hybrid
+        for hits of the search by vectors, and always with `explain`.
+    `explanation`
+        filled by the option `explain`, see `SearchOptions`.
+    `matched_box`
+        with the option `regions`, the part (x, y, width, height) in pixels of the upright picture
+        that matched better than the whole; `cosine` is the cosine of this part.
     """
 
     image_id: str
@@ -52,15 +60,16 @@ class Hit:
 
     @property
     def image_name(self) -> str:
+        """The file name."""
         return str(self.fields.get("image_name", self.relative_path.rpartition("/")[2]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `search --json` prints them."""
-        told: dict[str, Any] = {}
+        """Return plain values, as `search --json` prints them."""
+        optional: dict[str, Any] = {}
         if self.explanation is not None:
-            told["explanation"] = self.explanation
+            optional["explanation"] = self.explanation
         if self.matched_box is not None:
-            told["matched_box"] = list(self.matched_box)
+            optional["matched_box"] = list(self.matched_box)
         return {
             **self.fields,
             "image_id": self.image_id,
@@ -69,45 +78,48 @@ class Hit:
             "score": self.score,
             "relevance": self.relevance,
             "cosine": self.cosine,
-            **told,
+            **optional,
         }
 
 
 class LazyHits(Sequence[Hit]):
-    """Hits made from what the server sent when somebody looks at them, each once."""
+    """A sequence that builds each hit on first access: `build` takes the position, from 0."""
 
-    def __init__(self, count: int, make: Callable[[int], Hit]) -> None:
-        self._made: list[Hit | None] = [None] * count
-        self._make = make
+    def __init__(self, count: int, build: Callable[[int], Hit]) -> None:
+        self._hits: list[Hit | None] = [None] * count
+        self._build = build
 
     @overload
     def __getitem__(self, position: int) -> Hit: ...
     @overload
     def __getitem__(self, position: slice) -> Sequence[Hit]: ...
     def __getitem__(self, position: int | slice) -> Hit | Sequence[Hit]:
-        numbers = range(len(self._made))[position]
+        numbers = range(len(self._hits))[position]
         if isinstance(numbers, range):
             return [self[number] for number in numbers]
-        found = self._made[numbers]
-        if found is None:
-            found = self._made[numbers] = self._make(numbers)
-        return found
+        hit = self._hits[numbers]
+        if hit is None:
+            hit = self._hits[numbers] = self._build(numbers)
+        return hit
 
     def __len__(self) -> int:
-        return len(self._made)
+        return len(self._hits)
 
     def __reduce__(self) -> tuple[type[tuple[Hit, ...]], tuple[list[Hit]]]:
-        # What makes them holds the answer and the client's settings; the hits are what counts.
+        # Pickle the hits, not `build`, which holds the raw answer and the client's settings.
         return tuple, (list(self),)
 
 
 class Hits(Sequence[Hit]):
     """The hits of one search, best first.
 
-    `took_ms` is Elasticsearch's own time; `queries` are the pictures and texts asked for, a
-    picture that had a box as the part that was searched for.  `notes` say what a person should
-    know, such as that the end of a long text was not read.  `facets` counts values over all
-    hits, also over those that the page left out.
+        hits = search.search_text("cat", k=200, size=20, facets=["year"])
+        hits[0].path, len(hits), hits.facets["year"]
+
+    `took_ms` is Elasticsearch's own time.  `queries` holds the positive texts and pictures of the
+    search; a picture with a box is the part that was cut out.  `notes` are remarks for a person,
+    for example that the end of a long text was not read.  `facets` counts values over all k hits,
+    including those outside of the page.
     """
 
     def __init__(
@@ -154,30 +166,34 @@ class Hits(Sequence[Hit]):
         return "\n".join([f"<{len(self)} hits, {self.took_ms} ms>", *lines])
 
     def _repr_html_(self) -> str:
-        """For notebooks: small pictures of the first hits, those whose originals are here."""
+        """Show thumbnails of the first hits in a notebook, if their originals are on this host."""
         from es_imgsearch.search.notebook import hits_html
 
         return hits_html(self)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A frame with one row a hit and one column a field.
+        """Return a data frame with one row a hit and one column a field.
 
-        Raises LibraryMissing where pandas is not installed.
+            hits.to_pandas().sort_values("taken_at")
+
+        Raises LibraryMissing if pandas is not installed.
         """
         try:
             import pandas
         except ImportError as error:
             raise LibraryMissing(
-                "A frame needs pandas, which is not installed: pip install pandas."
+                "A data frame needs pandas, which is not installed: pip install pandas."
             ) from error
         frame = pandas.DataFrame([hit.to_dict() for hit in self._hits])
-        # A frame of no hits has the columns that every other has, so that they can be named.
-        return frame if len(self) else frame.reindex(columns=_ALWAYS)
+        # Without hits there would be no columns, and code that names one would fail.
+        return frame if len(self) else frame.reindex(columns=_MINIMAL_COLUMNS)
 
     def sheet(self, columns: int = 5) -> Image.Image:
-        """A contact sheet: the query on the left, hits with their scores on the right.
+        """Draw a contact sheet: the query on the left, hits with their scores on the right.
 
-        Shows the first 200 hits; a sheet of more would not fit into memory.
+            hits.sheet(columns=8).save("sheet.png")
+
+        Shows the first 200 hits.  Raises UsageError for fewer than one column.
         """
         from es_imgsearch.search.sheet import draw_sheet
 

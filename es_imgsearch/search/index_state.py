@@ -1,4 +1,8 @@
-"""The state of an index as the client needs it, read once a generation, as request flows."""
+"""The index's metadata and models as a search needs them, read once a generation.
+
+`IndexState` holds the latest `GenerationState`; its methods are request flows that read more of a
+generation the first time a search needs it.
+"""
 
 from __future__ import annotations
 
@@ -36,112 +40,114 @@ from es_imgsearch.search.request_flow import RequestFlow
 
 @dataclass(slots=True)
 class GenerationState:
-    """What is known of one generation, asked for once.
+    """Everything read of one generation so far.
 
-    A search that is under way keeps what it began with, whatever another thread finds meanwhile.
+    A running search keeps the state it started with, even if another thread reads a newer one.
     """
 
     info: IndexInfo
-    # An index that cannot tell relevance is not asked for it again: (None,).
+    # (None,) if the index was read and has no relevance model, so that it is not read again.
     relevance: tuple[RelevanceModel | None] | None = None
     reduced: ReducedVectors | None = None
     coder: Coder | None = None
 
 
 class IndexState:
-    """What is known of the generation that serves; `latest` is None until something was asked."""
+    """The state of the generation behind the alias; `latest` is None until the first read."""
 
-    def __init__(self, index: str, originals: Callable[[Meta], OriginalsLookup | None]) -> None:
-        """`originals` opens those of a reduced index."""
+    def __init__(
+        self, index: str, open_originals: Callable[[Meta], OriginalsLookup | None]
+    ) -> None:
+        """Read nothing yet; `open_originals` opens the whole vectors of a reduced index."""
         self._index = index
-        self._open_originals = originals
+        self._open_originals = open_originals
         self.latest: GenerationState | None = None
 
-    def get(self) -> RequestFlow[GenerationState]:
-        """What the generation is known by that was found first; asks if none was."""
-        known = self.latest
-        if known is None:
+    def current(self) -> RequestFlow[GenerationState]:
+        """Return the latest state; read it if there is none."""
+        state = self.latest
+        if state is None:
             answer = yield info_request(self._index)
-            known = self.latest = GenerationState(IndexInfo.from_answer(answer, self._index))
-        return known
+            state = self.latest = GenerationState(IndexInfo.from_answer(answer, self._index))
+        return state
 
     def forget(self) -> None:
-        """Ask again."""
+        """Read everything again with the next search."""
         self.latest = None
 
     def has_switched(
-        self, known: GenerationState | None, error: ImgSearchError
+        self, state: GenerationState | None, error: ImgSearchError
     ) -> RequestFlow[bool]:
-        """Whether another generation serves than the one that was known; it is known then."""
-        if known is None and not isinstance(error, GenerationSwitched):
+        """Check after an error if the alias points to another generation; read its state then."""
+        if state is None and not isinstance(error, GenerationSwitched):
             return False
         try:
             answer = yield info_request(self._index)
         except ImgSearchError:
             raise error from None
         now = IndexInfo.from_answer(answer, self._index)
-        is_as_known = known is not None and known.info.name == now.name
-        # Hits of another one were met: it was switched there and back while this was asked.
-        if is_as_known and not isinstance(error, GenerationSwitched):
+        is_same = state is not None and state.info.name == now.name
+        # Hits of another generation although the name is the same: switched there and back.
+        if is_same and not isinstance(error, GenerationSwitched):
             return False
         self.latest = GenerationState(now)
         return True
 
-    def reduced_vectors(self, known: GenerationState) -> RequestFlow[ReducedVectors | None]:
-        """What a reduced index is searched through, loaded once; None for any other."""
-        meta = known.info.meta
-        if known.reduced is None and (entry := meta.reduction) is not None:
+    def reduced_vectors(self, state: GenerationState) -> RequestFlow[ReducedVectors | None]:
+        """Load the reduction of a reduced index, once; None for an index of whole vectors."""
+        meta = state.info.meta
+        if state.reduced is None and (entry := meta.reduction) is not None:
             document = yield from _companion_document(reduction_alias(self._index), entry.hash)
             reduction = reduction_from(document, self._index, meta)
             originals = self._open_originals(meta)
-            known.reduced = ReducedVectors(reduction, entry.oversample, originals)
-        return known.reduced
+            state.reduced = ReducedVectors(reduction, entry.oversample, originals)
+        return state.reduced
 
-    def coder(self, known: GenerationState) -> RequestFlow[Coder]:
-        """What makes codes of queries, loaded once.  Raises UsageError where there is none."""
-        entry = known.info.meta.codes
+    def coder(self, state: GenerationState) -> RequestFlow[Coder]:
+        """Load the coder of binary codes, once.  Raises UsageError if the index has no codes."""
+        entry = state.info.meta.codes
         if entry is None:
             raise UsageError(
                 f"Index {self._index!r} has no codes: leave codes out, or make them with"
                 f" `es-imgsearch codes train --index {self._index}`."
             )
-        if known.coder is None:
+        if state.coder is None:
             document = yield from _companion_document(codes_alias(self._index), entry.hash)
-            known.coder = coder_from(document, self._index, known.info.meta)
-        return known.coder
+            state.coder = coder_from(document, self._index, state.info.meta)
+        return state.coder
 
-    def rating(
-        self, known: GenerationState, terms: Sequence[Term], vector: Vector, plan: SearchPlan
+    def query_relevance(
+        self, state: GenerationState, terms: Sequence[Term], vector: Vector, plan: SearchPlan
     ) -> RequestFlow[QueryRelevance | None]:
-        """What gives the hits of this vector their relevance.
+        """Return the relevance of hits of this query vector, by cosine; None if not calibrated.
 
-        Raises NotCalibrated where `min_relevance` needs it and it is not known.
+        Raises NotCalibrated if the plan has `min_relevance` and there is no relevance.
         """
-        meta = known.info.meta
+        meta = state.info.meta
         if meta.reduction is not None:
             if plan.min_relevance is None:
                 return None
             raise NotCalibrated(
-                f"Index {self._index!r} has reduced vectors, whose cosines are too rough to tell"
+                f"Index {self._index!r} has reduced vectors, whose cosines are too rough for"
                 " relevance: leave min_relevance out, or search an index of whole vectors."
             )
-        if known.relevance is None:
-            known.relevance = ((yield from read_relevance_model(self._index, meta)),)
-        (relevance,) = known.relevance
-        kind = _kind(terms)
-        rating = None if relevance is None or kind is None else relevance.for_query(vector, kind)
-        if rating is None and plan.min_relevance is not None:
+        if state.relevance is None:
+            state.relevance = ((yield from read_relevance_model(self._index, meta)),)
+        (model,) = state.relevance
+        kind = _curve_kind(terms)
+        relevance = None if model is None or kind is None else model.for_query(vector, kind)
+        if relevance is None and plan.min_relevance is not None:
             raise NotCalibrated(
-                f"Index {self._index!r} cannot tell the relevance of hits of"
+                f"Index {self._index!r} has no relevance for hits of"
                 f" {'a vector' if kind is None else f'queries by {kind}'}: label some pictures and"
                 f" run `es-imgsearch calibrate LABELS --index {self._index}`, or leave"
                 " min_relevance out."
             )
-        return rating
+        return relevance
 
 
 def _companion_document(alias: str, name: str) -> RequestFlow[Mapping[str, Any] | None]:
-    """The document of that id in a companion index; None where it is missing."""
+    """Read a document of a companion index; None if it is missing."""
     try:
         answer = yield document_request(alias, name)
     except (IndexMissing, ImageMissing):
@@ -150,13 +156,13 @@ def _companion_document(alias: str, name: str) -> RequestFlow[Mapping[str, Any] 
     return source
 
 
-def _kind(terms: Sequence[Term]) -> str | None:
-    """The curve for these queries: that of pictures where one is wanted; none for bare vectors.
+def _curve_kind(terms: Sequence[Term]) -> str | None:
+    """Choose the calibration curve: IMAGE if any positive term is a picture; None for vectors.
 
-    A query of words and pictures was not calibrated on its own: its cosines are nearer to those
+    Queries of words and pictures have no curve of their own: their cosines are nearer to those
     of pictures.
     """
-    wanted = [query for query, weight in terms if weight > 0]
-    if any(is_vector(query) for query in wanted):
+    positive = [query for query, weight in terms if weight > 0]
+    if any(is_vector(query) for query in positive):
         return None
-    return TEXT if all(isinstance(query, str) for query in wanted) else IMAGE
+    return TEXT if all(isinstance(query, str) for query in positive) else IMAGE

@@ -1,4 +1,4 @@
-"""Hits in a notebook: a row of small pictures with their names and scores."""
+"""Show hits in a notebook: a row of thumbnails with names and scores."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 # A notebook keeps its outputs: 24 pictures of at most 160 pixels are about 150 kB of HTML, and
 # decoding them takes about a second.
-_MOST = 24
+_MAX_HITS = 24
 _SIDE_PIXELS = 160
 _QUALITY = 70
-# Larger originals take seconds each.
+# Decoding larger originals takes seconds each.
 _MAX_PIXELS = 100_000_000
 
 _CELL = "display:inline-block;width:170px;margin:4px;vertical-align:top;font-size:11px"
@@ -34,29 +34,29 @@ _NAME = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
 
 
 def hits_html(hits: Sequence[ShownHit]) -> str:
-    """HTML that needs nothing from anywhere: the pictures are JPEGs in data addresses."""
-    shown = hits[:_MOST]
+    """Build self-contained HTML; the thumbnails are JPEGs in data URLs."""
+    shown = hits[:_MAX_HITS]
     rest = f"<div>and {len(hits) - len(shown)} more</div>" if len(hits) > len(shown) else ""
     return f"<div>{''.join(map(_cell, shown))}{rest}</div>" if shown else "<div>nothing found</div>"
 
 
 def _cell(hit: ShownHit) -> str:
-    # Names that are not UTF-8 cannot be written, nor can half a character.
-    place = escape(f"{hit.root}/{hit.relative_path}".encode(errors="replace").decode())
+    # Lone surrogates of names that are not UTF-8 cannot be encoded.
+    title = escape(f"{hit.root}/{hit.relative_path}".encode(errors="replace").decode())
     name = escape(hit.image_name.encode(errors="replace").decode())
-    address = None if hit.path is None else _thumbnail(hit.path)
+    url = None if hit.path is None else _thumbnail_url(hit.path)
     picture = (
         "original not here"
-        if address is None
-        else f'<img src="{address}" alt="{name}" style="max-width:100%;max-height:100%">'
+        if url is None
+        else f'<img src="{url}" alt="{name}" style="max-width:100%;max-height:100%">'
     )
     return (
-        f'<div style="{_CELL}" title="{place}"><div style="{_FRAME}">{picture}</div>'
+        f'<div style="{_CELL}" title="{title}"><div style="{_FRAME}">{picture}</div>'
         f'<div style="{_NAME}">{name}</div>{hit.score:.3f}</div>'
     )
 
 
-def _thumbnail(path: Path) -> str | None:
+def _thumbnail_url(path: Path) -> str | None:
     try:
         picture = open_query_picture(path, max_pixels=_MAX_PIXELS)
     except ImgSearchError:

@@ -1,6 +1,6 @@
 """Every method of the client as a request flow, which does no I/O; see `request_flow`.
 
-`search.ImageSearch` and `search.AsyncImageSearch` run them.
+`client.ImageSearch` and `async_client.AsyncImageSearch` run the flows and document the methods.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from es_imgsearch.search.execution import (
 )
 from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.search.hits import Hits
-from es_imgsearch.search.index_state import IndexState
+from es_imgsearch.search.index_state import GenerationState, IndexState
 from es_imgsearch.search.options import SearchOptions, SearchPlan
 from es_imgsearch.search.query import (
     Queries,
@@ -43,7 +43,14 @@ from es_imgsearch.search.query import (
     parse_terms,
     text_terms,
 )
-from es_imgsearch.search.query_vectors import CONTENT, QueryEncoder, QueryVectorizer, weighted_parts
+from es_imgsearch.search.query_vectors import (
+    CONTENT,
+    PartVectors,
+    QueryEncoder,
+    QueryVectorizer,
+    VectorPart,
+    weighted_parts,
+)
 from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors, Reranking
 from es_imgsearch.search.request_flow import RequestFlow
 from es_imgsearch.search.results import SearchContext, build_hits, check_facets
@@ -57,57 +64,49 @@ R = TypeVar("R")
 def _in_one_generation(
     method: Callable[Concatenate[Operations, P], RequestFlow[R]],
 ) -> Callable[Concatenate[Operations, P], RequestFlow[R]]:
-    """Once more, from the beginning, where `reindex` has switched the index meanwhile.
+    """Run a method again from its start if `reindex` has switched the index meanwhile.
 
-    Hits tell which generation they are of.  What is known of the one before may also lead to an
-    error: its vectors have another length, its encoder knew no text.
+    Hits of another generation raise GenerationSwitched.  Stale metadata may lead to other errors
+    as well: vectors of another length, an encoder that knew no text.
     """
 
     @wraps(method)
-    def ask(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> RequestFlow[R]:
-        known = self._state.latest
+    def run(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> RequestFlow[R]:
+        before = self._state.latest
         try:
             return (yield from method(self, *args, **kwargs))
         except ImgSearchError as error:
-            # A first search learns of the index itself, and may lose it while a model loads.
-            begun_with = self._state.latest if known is None else known
-            if error.transient or not (yield from self._state.has_switched(begun_with, error)):
+            # A first search reads the state itself; a switch may follow while a model loads.
+            started_with = self._state.latest if before is None else before
+            if error.transient or not (yield from self._state.has_switched(started_with, error)):
                 raise
         return (yield from method(self, *args, **kwargs))
 
-    return ask
+    return run
 
 
 class Operations:
-    """What the client can do with one index.
-
-    Every search takes the options of `SearchOptions`, and `k`: how many hits, 1 to 10,000.
-    """
+    """The methods of the client for one index."""
 
     def __init__(
         self,
         index: str,
         settings: Settings,
         model: QueryEncoder,
-        originals: Callable[[Meta], OriginalsLookup | None] = lambda _meta: None,
+        open_originals: Callable[[Meta], OriginalsLookup | None] = lambda _meta: None,
     ) -> None:
-        """`originals` opens those of a reduced index, see `originals.open_originals`."""
+        """Set up; `open_originals` opens the whole vectors of a reduced index, see `reduced`."""
         self._index = index
         self._settings = settings
         self._model = model
         self._vectorizer = QueryVectorizer(index, settings, model)
-        self._state = IndexState(index, originals)
+        self._state = IndexState(index, open_originals)
         self._log = SearchLog(index, settings.host) if settings.log_searches else None
-
-    # -- searching -------------------------------------------------------------------------
 
     def search_text(
         self, text: str, k: int = 10, **options: Unpack[SearchOptions]
     ) -> RequestFlow[Hits]:
-        """Pictures that fit words.
-
-        Raises TextUnsupported where the index's encoder knows pictures only.
-        """
+        """Search by words."""
         if not isinstance(text, str):
             raise UsageError(
                 f"The text to search for is a string, not a {type(text).__name__};"
@@ -122,20 +121,14 @@ class Operations:
         k: int = 10,
         **options: Unpack[SearchOptions],
     ) -> RequestFlow[Hits]:
-        """Pictures like a picture: a path, an open file, its bytes, a PIL image or an array.
-
-        `box` is (x, y, width, height) in pixels of the upright picture: only that part counts.
-        Raises QueryPictureInvalid.
-        """
-        return (yield from self.search([_as_picture(image)], box=box, k=k, **options))
+        """Search by a picture, or by a part of it."""
+        picture = Path(image) if isinstance(image, str) else image
+        return (yield from self.search([picture], box=box, k=k, **options))
 
     def similar(
         self, image_id: str, k: int = 10, **options: Unpack[SearchOptions]
     ) -> RequestFlow[Hits]:
-        """Pictures like a stored one, which is not among them; needs no model.
-
-        Raises ImageMissing.
-        """
+        """Search by a picture of the index."""
         return (yield from self.search([StoredPicture(image_id)], k=k, **options))
 
     def search(
@@ -147,20 +140,12 @@ class Operations:
         box: QueryBox | None = None,
         **options: Unpack[SearchOptions],
     ) -> RequestFlow[Hits]:
-        """Pictures near every positive query and away from every negative one.
-
-        A string is words; a path has to be a `Path`; an array of one axis is a vector of the
-        index's encoder; a `StoredPicture` stands for the one of its image_id, which is not
-        among the hits.  One query need not be in a list, and each may be a pair (query, weight).
-        The query vector is the weighted sum of the positive unit vectors less the negative
-        ones, brought to unit length.  `box` applies to every picture given.  In mode text,
-        pictures that hold every word of a negative text in one of their fields are left out.
-        """
+        """Search by positive and negative examples; log the search if that is switched on."""
         started = time.perf_counter()
         plan = SearchPlan.parse(k, options)
         context, hits = yield from self._search(plan, parse_terms(positive, negative), box)
         if self._log is not None:
-            yield from self._log.note(context, hits, (time.perf_counter() - started) * 1000)
+            yield from self._log.write(context, hits, (time.perf_counter() - started) * 1000)
         return hits
 
     @_in_one_generation
@@ -168,15 +153,15 @@ class Operations:
         self, plan: SearchPlan, terms: Sequence[Term], box: QueryBox | None
     ) -> RequestFlow[tuple[SearchContext, Hits]]:
         texts = text_terms(terms)
-        known = yield from self._state.get()
-        info = known.info
+        generation = yield from self._state.current()
+        info = generation.info
         check_facets(plan.facets, info.properties)
         if plan.regions and REGIONS_FIELD not in info.properties:
             raise UsageError(
                 f"Index {self._index!r} keeps no regions: leave regions out, or make another"
                 " --index with `es-imgsearch init --regions`."
             )
-        clauses = self._clauses(plan, terms, info)
+        clauses = _clauses(plan, terms, info)
         parts = weighted_parts(plan.weights, info.properties, self._index)
         context = SearchContext(plan, info, self._settings.host, terms)
         if plan.mode != "vector":
@@ -184,62 +169,64 @@ class Operations:
         searches: dict[Ranking, Search] = {}
         reranking: Reranking | None = None
         if plan.mode != "text":
-            if box is not None:
-                # Cut before it is asked for, since a sheet shows what was searched with.
-                terms = yield from self._vectorizer.cut(terms, box)
-            reduced = yield from self._state.reduced_vectors(known)
-            chosen = [part for part, _ in parts]
-            prepared = yield from self._vectorizer.vectorize(terms, chosen, info, reduced)
-            vectors = {
-                part.name: combine_vectors(
-                    prepared.vectors[part.name], [each.weight for each in terms]
-                )
-                for part, _ in parts
-            }
-            context = context._replace(
-                terms=terms,
-                notes=prepared.notes,
-                parts=[(part, weight, vectors[part.name]) for part, weight in parts],
-                term_vectors=prepared.vectors.get(CONTENT.name, ()),
-            )
-            if plan.weights is None and not plan.regions:
-                rating = yield from self._state.rating(known, terms, vectors[CONTENT.name], plan)
-                context = context._replace(rating=rating)
-            if plan.codes:
-                coder = yield from self._state.coder(known)
-                context = context._replace(code=coder.code(vectors[CONTENT.name]))
-            if reduced is not None:
-                if plan.weights is None:
-                    reranking = reduced.reranking(
-                        vectors[CONTENT.name], is_whole=prepared.are_whole
-                    )
-                context = _as_stored(context, reduced)
+            context, reranking = yield from self._add_vectors(context, generation, parts, box)
             searches["vector"] = partial(vector_body, context)
         if plan.mode != "vector":
             searches["text"] = partial(text_body, context, texts)
-        by_region = partial(region_body, context) if plan.regions else None
-        answers = yield from run_searches(
-            self._index, info.name, searches, plan, clauses, reranking, by_region
+        region_search = partial(region_body, context) if plan.regions else None
+        result = yield from run_searches(
+            self._index, info.name, searches, plan, clauses, reranking, region_search
         )
-        return context, build_hits(answers, context)
+        return context, build_hits(result, context)
+
+    def _add_vectors(
+        self,
+        context: SearchContext,
+        generation: GenerationState,
+        parts: Sequence[tuple[VectorPart, float]],
+        box: QueryBox | None,
+    ) -> RequestFlow[tuple[SearchContext, Reranking | None]]:
+        """Complete a context with the query's vectors and all that is computed from them."""
+        plan = context.plan
+        terms, vectors = yield from self._vectorize(
+            generation, context.terms, [part for part, _ in parts], box
+        )
+        combined = {part.name: _combined(terms, vectors, part) for part, _ in parts}
+        context = context._replace(
+            terms=terms,
+            notes=vectors.notes,
+            parts=[(part, weight, combined[part.name]) for part, weight in parts],
+            term_vectors=vectors.by_part.get(CONTENT.name, ()),
+        )
+        if plan.weights is None and not plan.regions:
+            relevance = yield from self._state.query_relevance(
+                generation, terms, combined[CONTENT.name], plan
+            )
+            context = context._replace(relevance=relevance)
+        if plan.codes:
+            coder = yield from self._state.coder(generation)
+            context = context._replace(code=coder.code(combined[CONTENT.name]))
+        reduced = generation.reduced
+        if reduced is None:
+            return context, None
+        reranking = None
+        if plan.weights is None:
+            reranking = reduced.reranking(combined[CONTENT.name], is_whole=vectors.are_whole)
+        return _with_reduced_vectors(context, reduced), reranking
 
     @_in_one_generation
     def similarity(
         self, one: Query | str, other: Query | str, *, part: str = CONTENT.name
     ) -> RequestFlow[float]:
-        """The cosine of two queries, from -1 to 1: pictures, texts or stored pictures."""
-        known = yield from self._state.get()
-        info = known.info
-        ((chosen, _),) = weighted_parts({part: 1.0}, info.properties, self._index)
-        terms = parse_terms([one, other], ())
-        text_terms(terms)
-        reduced = yield from self._state.reduced_vectors(known)
-        prepared = yield from self._vectorizer.vectorize(terms, [chosen], info, reduced)
-        a, b = prepared.vectors[chosen.name]
+        """Compute the cosine of two queries, from -1 to 1."""
+        generation = yield from self._state.current()
+        ((chosen, _),) = weighted_parts({part: 1.0}, generation.info.properties, self._index)
+        _, vectors = yield from self._vectorize(generation, parse_terms([one, other], ()), [chosen])
+        a, b = vectors.by_part[chosen.name]
         return float(np.clip(a @ b, -1.0, 1.0))
 
     def get(self, image_id: str) -> RequestFlow[Mapping[str, Any]]:
-        """Every stored field of one picture but its vectors.  Raises ImageMissing."""
+        """Read every stored field of one picture except its vectors."""
         StoredPicture(image_id)
         try:
             answer = yield document_request(self._index, image_id)
@@ -250,16 +237,12 @@ class Operations:
 
     @_in_one_generation
     def embed(self, query: Query, box: QueryBox | None = None) -> RequestFlow[Vector]:
-        """The query's vector, unit length, of shape (dims,)."""
-        known = yield from self._state.get()
-        info = known.info
-        terms = parse_terms([query], ())
-        text_terms(terms)
-        if box is not None:
-            terms = yield from self._vectorizer.cut(terms, box)
-        reduced = yield from self._state.reduced_vectors(known)
-        prepared = yield from self._vectorizer.vectorize(terms, [CONTENT], info, reduced)
-        return prepared.vectors[CONTENT.name][0]
+        """Compute the unit vector of a query, of shape (dims,)."""
+        generation = yield from self._state.current()
+        _, vectors = yield from self._vectorize(
+            generation, parse_terms([query], ()), [CONTENT], box
+        )
+        return vectors.by_part[CONTENT.name][0]
 
     @_in_one_generation
     def knn_query(
@@ -270,53 +253,62 @@ class Operations:
         *,
         box: QueryBox | None = None,
     ) -> RequestFlow[dict[str, Any]]:
-        """The kNN query that a search for these sends, for other programs to send: Kibana, curl.
-
-        Its vector is as the index stores vectors, and it holds the tuned number of candidates.
-        """
-        known = yield from self._state.get()
-        info = known.info
-        terms = parse_terms(positive, negative)
-        text_terms(terms)
-        if box is not None:
-            terms = yield from self._vectorizer.cut(terms, box)
-        reduced = yield from self._state.reduced_vectors(known)
-        prepared = yield from self._vectorizer.vectorize(terms, [CONTENT], info, reduced)
-        vector = combine_vectors(prepared.vectors[CONTENT.name], [each.weight for each in terms])
-        if reduced is not None:
-            vector = reduced.reduce_query(vector)
-        # Six digits are what a float32 of a unit vector holds.
+        """Build the kNN query that a search sends."""
+        generation = yield from self._state.current()
+        terms, vectors = yield from self._vectorize(
+            generation, parse_terms(positive, negative), [CONTENT], box
+        )
+        vector = _combined(terms, vectors, CONTENT)
+        if generation.reduced is not None:
+            vector = generation.reduced.reduce_query(vector)
+        # A float32 of a unit vector holds six digits.
         numbers = [round(float(each), 6) for each in vector]
-        knn: dict[str, Any] = knn_body(numbers, k, info.meta.tuning)["knn"]
+        knn: dict[str, Any] = knn_body(numbers, k, generation.info.meta.tuning)["knn"]
         return knn
 
     def info(self) -> RequestFlow[IndexInfo]:
-        """The index as it was when first asked for; `reload` asks again."""
-        return (yield from self._state.get()).info
+        """Return the index's generation, metadata and fields; `reload` reads them again."""
+        return (yield from self._state.current()).info
 
     def reload(self) -> None:
-        """Forget what is known of the index, after it was tuned or extended."""
+        """Forget the index's metadata and encoder."""
         self._state.forget()
         self._model.forget()
 
-    def _clauses(
-        self, plan: SearchPlan, terms: Sequence[Term], info: IndexInfo
-    ) -> list[Mapping[str, Any]]:
-        clauses: list[Mapping[str, Any]] = list(
-            filter_clauses(plan.filters, info.properties, since=plan.since, until=plan.until)
-        )
-        ids = [each.query.image_id for each in terms if isinstance(each.query, StoredPicture)]
-        if ids:
-            clauses.append({"bool": {"must_not": [{"ids": {"values": ids}}]}})
-        return clauses
+    def _vectorize(
+        self,
+        generation: GenerationState,
+        terms: Sequence[Term],
+        parts: Sequence[VectorPart],
+        box: QueryBox | None = None,
+    ) -> RequestFlow[tuple[Sequence[Term], PartVectors]]:
+        """Compute the vectors of terms; return the terms with pictures cut to the box, and both."""
+        text_terms(terms)
+        if box is not None:
+            # Cut first, since a contact sheet shows the part that was searched with.
+            terms = yield from self._vectorizer.cut(terms, box)
+        reduced = yield from self._state.reduced_vectors(generation)
+        vectors = yield from self._vectorizer.vectorize(terms, parts, generation.info, reduced)
+        return terms, vectors
 
 
-def _as_picture(image: QueryPicture | str) -> QueryPicture:
-    return Path(image) if isinstance(image, str) else image
+def _clauses(plan: SearchPlan, terms: Sequence[Term], info: IndexInfo) -> list[Mapping[str, Any]]:
+    """Build the filters of a search; the stored pictures it asks with are left out."""
+    clauses: list[Mapping[str, Any]] = list(
+        filter_clauses(plan.filters, info.properties, since=plan.since, until=plan.until)
+    )
+    ids = [each.query.image_id for each in terms if isinstance(each.query, StoredPicture)]
+    if ids:
+        clauses.append({"bool": {"must_not": [{"ids": {"values": ids}}]}})
+    return clauses
 
 
-def _as_stored(context: SearchContext, reduced: ReducedVectors) -> SearchContext:
-    """The content's vectors cut to bytes, as they are sent and compared with what is stored."""
+def _combined(terms: Sequence[Term], vectors: PartVectors, part: VectorPart) -> Vector:
+    return combine_vectors(vectors.by_part[part.name], [each.weight for each in terms])
+
+
+def _with_reduced_vectors(context: SearchContext, reduced: ReducedVectors) -> SearchContext:
+    """Cut the content's vectors to bytes, as they are sent and compared with stored ones."""
     return context._replace(
         parts=[
             (part, weight, reduced.reduce_query(vector) if part is CONTENT else vector)

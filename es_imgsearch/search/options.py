@@ -1,4 +1,4 @@
-"""What every search may be told besides its query."""
+"""The options of every search: `SearchOptions` as passed, `SearchPlan` checked, with defaults."""
 
 from __future__ import annotations
 
@@ -18,48 +18,50 @@ _MODES = get_args(Mode)
 
 
 class SearchOptions(TypedDict, total=False):
-    """Options of every search, all of them optional.
+    """Options of every search, passed by name; all of them are optional.
+
+        search.search_text("harbour", mode="hybrid", filters={"folder": "2024"}, since="2024-05")
 
     `mode`
-        ``vector`` (default) compares vectors; ``text`` looks for words among the words stored
-        (title, tags, caption, name, folder, description, text in the picture) and needs no
-        model; ``hybrid`` does both and joins the rankings by their reciprocal ranks.
+        ``vector`` (default) compares vectors; ``text`` searches the stored words (title, tags,
+        caption, name, folder, description, text in the picture) and needs no model; ``hybrid``
+        does both and fuses the rankings by reciprocal ranks.
     `weights`
-        {"content": 0.7, "colour": 0.3}: how much each vector of a picture counts.  `colour` is
-        which colours are where, and needs a picture as the query.  By default the content alone.
+        {"content": 0.7, "colour": 0.3}: the weight of each vector of a picture.  `colour` compares
+        which colours are where, and needs a picture as the query.  By default only the content.
     `filters`
-        {field: value}, all of which a hit meets; see `filters.filter_clauses`.
+        {field: value}; a hit meets all of them.  See `filters.filter_clauses`.
     `since`, `until`
-        the days between which a picture was taken (or modified, where no camera said).
+        the first and the last day on which a picture was taken (or last modified, if it has no
+        date of the camera).
     `offset`, `size`
-        a page of the k hits: leave out the first `offset`, then give `size` (default: all).
+        a page of the k hits: skip the first `offset`, then return `size` (default: all).
     `collapse`
-        of files with the same content only the best; still k hits where there are so many.
+        return only the best of files with the same content; still k hits if there are as many.
     `facets`
-        fields to count the values of over all k hits, and ``year``; see `Hits.facets`.
+        fields whose values are counted over all k hits, or ``year``; see `Hits.facets`.
     `explain`
-        every hit says in `explanation` how its score came about.  `parts`: of each vector its
-        weight, its cosine, and its `share` of the weighted mean; `queries`: the cosine of each
-        query with the picture's content, and its weight; in mode hybrid also `ranks` in both
-        lists and the `shares` of the fused score; `bm25` where words were looked for.
+        fill `explanation` of every hit: `parts` has the weight, the cosine and the `share` of the
+        weighted mean of each vector; `queries` the weight of each query and its cosine with the
+        picture's content; in mode hybrid `ranks` the ranks in both lists, and `shares` their
+        contributions to the score; `bm25` the score of a search for words.
     `regions`
-        compare the query with parts of pictures as well, so that a crop finds its original; a
-        hit counts by the best of them, and says in `matched_box` which that is (`explain` tells
-        the cosine of the whole all the same).  For an index made with `init --regions`; without
-        weights and relevance.
+        compare the query with parts of pictures as well, so that a crop finds its original.  The
+        best part counts, and `matched_box` is its box (`explain` still has the cosine of the
+        whole).  For an index made with `init --regions`; not with weights or relevance.
     `codes`
-        find candidates by their binary codes, which `es-imgsearch codes train` made, and put them
-        in order by their vectors; without weights, regions and `exact`.
+        find candidates by their binary codes (`es-imgsearch codes train`) and order them by their
+        vectors; not with weights, regions or `exact`.
     `min_relevance`
-        only hits of at least this relevance, 0 to 1, so fewer than k where there are not as
-        many; in mode vector, without weights.
+        return only hits of at least this relevance, 0 to 1, possibly fewer than k; in mode
+        vector, without weights.
     `num_candidates`
-        how many neighbours a shard weighs; more is slower and finds more.  By default what
-        the index was tuned to; with codes 20 k.
+        the number of candidates per shard; more is slower and finds more.  By default the number
+        that the index was tuned to; with codes 20 k.
     `exact`
-        compare every picture instead of walking the graph.
+        compare every picture instead of using the graph (exact kNN).
     `fields`
-        the stored fields that hits carry; by default all.
+        the stored fields that hits have; by default all.
     """
 
     mode: Mode
@@ -82,7 +84,7 @@ class SearchOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """`SearchOptions` with their defaults, checked."""
+    """Checked `SearchOptions`, with defaults."""
 
     k: int
     mode: Mode = "vector"
@@ -104,14 +106,14 @@ class SearchPlan:
 
     @classmethod
     def parse(cls, k: int, options: SearchOptions | Mapping[str, Any]) -> SearchPlan:
-        """Raises UsageError for values that cannot be, TypeError for names that are no option."""
+        """Check options.  Raises UsageError for invalid values, TypeError for unknown names."""
         check_k(k)
         if unknown := sorted(options.keys() - SearchOptions.__annotations__.keys()):
             raise TypeError(
                 f"A search has no option {unknown[0]!r}; there are"
                 f" {', '.join(SearchOptions.__annotations__)}."
             )
-        # An array that stands for a list of names is neither true nor false.
+        # An array as a list of names has no truth value, on which the checks below rely.
         lists = {
             name: each.tolist() for name, each in options.items() if isinstance(each, np.ndarray)
         }
@@ -127,44 +129,44 @@ class SearchPlan:
             _check_codes(plan)
         if plan.min_relevance is not None:
             _check_relevance(plan.min_relevance, plan)
-        _check_from_0("offset", plan.offset)
+        _check_not_negative("offset", plan.offset)
         if plan.size is not None:
-            _check_from_0("size", plan.size)
+            _check_not_negative("size", plan.size)
         return plan
 
     @property
     def page(self) -> slice:
-        """Which of the k hits are asked for."""
+        """The requested part of the k hits."""
         offset = int(self.offset)
         end = self.k if self.size is None else min(self.k, offset + int(self.size))
         return slice(min(offset, end), end)
 
 
-def _check_from_0(name: str, number: Any) -> None:
+def _check_not_negative(name: str, number: Any) -> None:
     check_whole(name, number)
     if number < 0:
         raise UsageError(f"{name} must be a whole number from 0 on, not {number}.")
 
 
 def _check_kinds(plan: SearchPlan) -> None:
-    """What is said once here need not be met, as a bare TypeError, further in."""
+    """Check types, so that a wrong one is a UsageError instead of a TypeError further in."""
     for name in ("filters", "weights"):
-        given = getattr(plan, name)
-        if given is not None and not isinstance(given, Mapping):
-            raise UsageError(f"{name} is a dict, not a {type(given).__name__}.")
+        value = getattr(plan, name)
+        if value is not None and not isinstance(value, Mapping):
+            raise UsageError(f"{name} is a dict, not a {type(value).__name__}.")
     for name in ("facets", "fields"):
-        given = getattr(plan, name)
-        if given is not None and (isinstance(given, str) or not isinstance(given, Collection)):
+        value = getattr(plan, name)
+        if value is not None and (isinstance(value, str) or not isinstance(value, Collection)):
             raise UsageError(
-                f"facets and fields are lists of names, not one {type(given).__name__}."
+                f"facets and fields are lists of names, not one {type(value).__name__}."
             )
-        for each in () if given is None else given:
+        for each in () if value is None else value:
             if not isinstance(each, str):
                 raise UsageError(f"{name} is a list of names, and {each!r} is none.")
     for name in ("collapse", "explain", "regions", "codes", "exact"):
-        if not isinstance(given := getattr(plan, name), (bool, np.bool_)):
-            # "no" is as good as True to Python.
-            raise UsageError(f"{name} is True or False, not {given!r}.")
+        if not isinstance(value := getattr(plan, name), (bool, np.bool_)):
+            # The string "no" would be true.
+            raise UsageError(f"{name} is True or False, not {value!r}.")
     if plan.num_candidates is not None:
         check_whole("num_candidates", plan.num_candidates)
 
@@ -175,7 +177,7 @@ def _check_regions(plan: SearchPlan) -> None:
             "Regions are compared by their content: leave mode 'text' and weights out, or regions."
         )
     if plan.min_relevance is not None:
-        # The best of several cosines is higher than one, and no curve was fitted on it.
+        # The best of several cosines is higher than a single one, on which the curve was fitted.
         raise UsageError(
             "Relevance was calibrated on whole pictures: leave min_relevance or regions out."
         )
@@ -184,21 +186,21 @@ def _check_regions(plan: SearchPlan) -> None:
 def _check_codes(plan: SearchPlan) -> None:
     if plan.mode == "text" or plan.weights is not None or plan.regions or plan.exact:
         raise UsageError(
-            "Codes are those of the content's vector: leave mode 'text', weights, regions and"
+            "Codes are made of the content's vector: leave mode 'text', weights, regions and"
             " exact out, or codes."
         )
-    given = plan.num_candidates
-    if given is not None and given < plan.k:
-        raise UsageError(f"num_candidates is {given} but must be at least k, which is {plan.k}.")
+    value = plan.num_candidates
+    if value is not None and value < plan.k:
+        raise UsageError(f"num_candidates is {value} but must be at least k, which is {plan.k}.")
 
 
-def _check_relevance(at_least: Any, plan: SearchPlan) -> None:
-    if isinstance(at_least, bool) or not isinstance(at_least, (int, float)):
-        raise UsageError(f"min_relevance must be a number, not a {type(at_least).__name__}.")
-    if not 0 <= at_least <= 1:
-        raise UsageError(f"min_relevance is a probability, from 0 to 1, not {at_least:g}.")
+def _check_relevance(minimum: Any, plan: SearchPlan) -> None:
+    if isinstance(minimum, bool) or not isinstance(minimum, (int, float)):
+        raise UsageError(f"min_relevance must be a number, not a {type(minimum).__name__}.")
+    if not 0 <= minimum <= 1:
+        raise UsageError(f"min_relevance is a probability, from 0 to 1, not {minimum:g}.")
     if plan.mode != "vector" or plan.weights is not None:
         raise UsageError(
-            "Relevance is that of the content's cosine: leave mode and weights out, or"
+            "Relevance is computed from the content's cosine: leave mode and weights out, or"
             " min_relevance."
         )

@@ -1,4 +1,8 @@
-"""What is searched for: texts, pictures, vectors and stored pictures, each with a weight."""
+"""Parse queries (texts, pictures, vectors, stored pictures, with weights); open query pictures.
+
+The query vector is a weighted sum of unit vectors, positive ones minus negative ones: relevance
+feedback as in Rocchio 1971, see `combine_vectors`.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +22,23 @@ from es_imgsearch.read.decoding import decode
 from es_imgsearch.read.srgb import to_rgb
 from es_imgsearch.records import is_text, unit
 
-# A query picture, however it is given: upright, RGB, cut to a box.
+# Query pictures: opened, upright, RGB, cut to a box.
 
 QueryPicture = PathLike[str] | bytes | IO[bytes] | Image.Image | npt.NDArray[Any]
+# x, y, width, height in pixels of the upright picture.
 QueryBox = tuple[float, float, float, float]
 
 
 def open_query_picture(
     picture: QueryPicture, box: QueryBox | None = None, *, max_pixels: int
 ) -> Image.Image:
-    """An RGB image, upright, of a path, an open file, its bytes, a PIL image or an array.
+    """Open a path, an open file, bytes, a PIL image or an array as an upright RGB image.
 
     Arrays have shape (height, width), (height, width, 3) or (height, width, 4), of uint8, or
     of floats from 0 to 1.  `box` is (x, y, width, height) in pixels of the upright picture;
-    what sticks out of the picture is cut off.  Raises QueryPictureInvalid.
+    what lies outside of the picture is cut off.  Raises QueryPictureInvalid.
     """
-    image = _opened(picture, max_pixels)
+    image = _open(picture, max_pixels)
     if box is None:
         return image
     try:
@@ -52,22 +57,22 @@ def open_query_picture(
             f" {image.width} x {image.height} pixels."
         )
     part = image.crop((left, top, right, bottom))
-    # The part may be opened again, and must not be turned upright twice.
+    # Without the EXIF orientation, so that opening the part again does not turn it again.
     part.info.clear()
     return part
 
 
-def _opened(picture: QueryPicture, max_pixels: int) -> Image.Image:
+def _open(picture: QueryPicture, max_pixels: int) -> Image.Image:
     if isinstance(picture, Image.Image):
         return _from_pil(picture)
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
     if isinstance(picture, (bytes, bytearray, memoryview)):
-        return _decoded(bytes(picture), "", "The query picture", max_pixels)
+        return _decode(bytes(picture), "", "The query picture", max_pixels)
     if isinstance(picture, (str, PathLike)):
         path = Path(picture)
         try:
-            # A device or a pipe might never end.
+            # Reading a device or a pipe may never end.
             if path.exists() and not path.is_file():
                 raise QueryPictureInvalid(f"{str(path)!r} is not a file.")
             content = path.read_bytes()
@@ -76,9 +81,9 @@ def _opened(picture: QueryPicture, max_pixels: int) -> Image.Image:
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise QueryPictureInvalid(f"{str(path)!r} cannot be read: {why}.") from error
-        return _decoded(content, path.suffix.lower(), repr(str(path)), max_pixels)
+        return _decode(content, path.suffix.lower(), repr(str(path)), max_pixels)
     if hasattr(picture, "read"):
-        return _decoded(read_open_file(picture), "", "The query picture", max_pixels)
+        return _decode(read_open_file(picture), "", "The query picture", max_pixels)
     raise QueryPictureInvalid(
         "A query picture is a path, bytes, an open file, a PIL image or an array, not"
         f" {type(picture).__name__}."
@@ -86,9 +91,10 @@ def _opened(picture: QueryPicture, max_pixels: int) -> Image.Image:
 
 
 def read_open_file(file: IO[bytes]) -> bytes:
-    """What an open file holds from where it stands; it is left there, if it can be.
+    """Read an open file from its position; restore the position if it is seekable.
 
-    It may be anything with `read`, and raise what it likes: zlib.error, zipfile.BadZipFile.
+    Any object with `read` will do.  Its errors of any kind (zlib.error, zipfile.BadZipFile) are
+    raised as QueryPictureInvalid.
     """
     try:
         is_seekable = hasattr(file, "seekable") and file.seekable()
@@ -108,20 +114,20 @@ def read_open_file(file: IO[bytes]) -> bytes:
     return content
 
 
-def _decoded(content: bytes, suffix: str, what: str, max_pixels: int) -> Image.Image:
+def _decode(content: bytes, suffix: str, name: str, max_pixels: int) -> Image.Image:
     if not content:
-        raise QueryPictureInvalid(f"{what} cannot be searched with: it is empty.")
+        raise QueryPictureInvalid(f"{name} cannot be searched with: it is empty.")
     try:
         return decode(content, max_pixels=max_pixels, suffix=suffix).image
     except ReadError as error:
         words = error.message[:1].lower() + error.message[1:]
-        raise QueryPictureInvalid(f"{what} cannot be searched with: {words}") from error
+        raise QueryPictureInvalid(f"{name} cannot be searched with: {words}") from error
 
 
 def _from_pil(image: Image.Image) -> Image.Image:
-    """Its pixels may be read only now, so everything that decoding raises may come."""
     if not (image.width and image.height):
         raise QueryPictureInvalid("The PIL image has no pixels.")
+    # Pillow decodes lazily, so any error of decoding may be raised here.
     try:
         return to_rgb(ImageOps.exif_transpose(image))
     except MemoryError:
@@ -149,15 +155,22 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
 
 
+# Queries and their weights.
+
 Vector = npt.NDArray[np.float32]
 
-# Equal to rounding: nothing is left of the query.
-_NOTHING = 1e-6
+# A sum of unit vectors shorter than this is only rounding: it has no direction.
+_MIN_LENGTH = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPicture:
-    """A picture of the index as a query: its stored vectors are used, and no model."""
+    """A picture of the index as a query; its stored vectors are used, and no model.
+
+        search.search([StoredPicture("3f0c…"), "at night"])
+
+    Raises ImageMissing if `image_id` cannot be an id.
+    """
 
     image_id: str
 
@@ -179,25 +192,25 @@ _QUERY_KINDS = (
 
 
 class Term(NamedTuple):
-    """One query and how much it counts, less than nothing where the search goes away from it."""
+    """One query and its weight; negative for a query that hits should be away from."""
 
     query: Query
     weight: float
 
 
 def parse_terms(positive: Queries, negative: Queries) -> Sequence[Term]:
-    """Every query with its signed weight, 1 where none was given.
+    """Return every query with its signed weight, by default 1 or -1.
 
-    Raises UsageError where there is nothing to search for or a weight is not above 0.
+    Raises UsageError if there is no positive query or a weight is not above 0.
     """
-    wanted = [_term(each, 1.0) for each in _listed(positive)]
-    if not wanted:
+    terms = [_term(each, 1.0) for each in _as_list(positive)]
+    if not terms:
         raise UsageError("There is nothing to search for: give words or a picture.")
-    return [*wanted, *(_term(each, -1.0) for each in _listed(negative))]
+    return [*terms, *(_term(each, -1.0) for each in _as_list(negative))]
 
 
 def text_terms(terms: Sequence[Term]) -> list[Term]:
-    """Those terms that are words, stripped.  Raises UsageError for one that cannot be read."""
+    """Return the terms that are words, stripped.  Raises UsageError for empty or invalid text."""
     texts = [Term(each.query.strip(), each.weight) for each in terms if isinstance(each.query, str)]
     for text, _ in texts:
         if not text:
@@ -208,19 +221,19 @@ def text_terms(terms: Sequence[Term]) -> list[Term]:
 
 
 def is_vector(query: Query) -> bool:
-    """Whether it is an array of one axis: a vector of the index's encoder, made elsewhere."""
+    """Check for an array of one axis: a vector of the index's encoder, computed elsewhere."""
     return isinstance(query, np.ndarray) and query.ndim == 1
 
 
 def as_query_picture(query: Query) -> QueryPicture | None:
-    """The query where it is a picture to be opened, else None."""
+    """Return the query if it is a picture to be opened, else None."""
     if isinstance(query, (str, StoredPicture)) or is_vector(query):
         return None
     return query
 
 
 def normalize_query_vector(query: Any, dims: int) -> Vector:
-    """A vector given as the query, at unit length.  Raises UsageError."""
+    """Scale a query vector to unit length.  Raises UsageError if it does not fit the index."""
     if query.shape != (dims,):
         raise UsageError(
             f"A vector to search for must have the index's {dims} dims, not {len(query)}; a"
@@ -228,56 +241,55 @@ def normalize_query_vector(query: Any, dims: int) -> Vector:
         )
     if query.dtype.kind not in "fiu" or not np.isfinite(query).all():
         raise UsageError("A vector to search for must be of finite numbers.")
-    return _unit_or_refused(query.astype(np.float32), "The vector to search for has no direction.")
+    return _unit_or_raise(query.astype(np.float32), "The vector to search for has no direction.")
 
 
 def combine_vectors(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector:
-    """The weighted sum of unit vectors, of shape (dims,), at unit length.
+    """Sum unit vectors by weight; return the sum, of shape (dims,), at unit length.
 
-    What Rocchio 1971 does to a query with documents that are wanted and documents that are not.
+    Rocchio 1971, "Relevance feedback in information retrieval".  Raises UsageError if the sum
+    has no direction.
     """
     if len(vectors) == 1 and weights[0] > 0:
         return vectors[0]
     total: Vector = np.asarray(weights, dtype=np.float32) @ np.stack(vectors)
-    return _unit_or_refused(
-        total, "The negative queries cancel the positive ones: nothing is left."
-    )
+    return _unit_or_raise(total, "The negative queries cancel the positive ones: nothing is left.")
 
 
-def _unit_or_refused(vector: Vector, otherwise: str) -> Vector:
-    if float(np.linalg.norm(vector)) < _NOTHING:
-        raise UsageError(otherwise)
+def _unit_or_raise(vector: Vector, message: str) -> Vector:
+    if float(np.linalg.norm(vector)) < _MIN_LENGTH:
+        raise UsageError(message)
     return unit(vector)
 
 
-def _listed(asked: Any) -> list[Any]:
-    """One query is a list of one: a string would be a list of letters, an array of rows."""
-    if isinstance(asked, _QUERY_TYPES) or hasattr(asked, "read") or _is_pair(asked):
-        return [asked]
-    # Of a dict the keys would be searched for.
-    if isinstance(asked, Mapping) or not isinstance(asked, Iterable):
-        raise UsageError(f"What is searched for is {_QUERY_KINDS}, not a {type(asked).__name__}.")
-    return list(asked)
+def _as_list(queries: Any) -> list[Any]:
+    """Return a list of queries; a single query, even a string or an array, as a list of one."""
+    if isinstance(queries, _QUERY_TYPES) or hasattr(queries, "read") or _is_pair(queries):
+        return [queries]
+    # Iterating over a dict would search for its keys.
+    if isinstance(queries, Mapping) or not isinstance(queries, Iterable):
+        raise UsageError(f"A query is {_QUERY_KINDS}, not a {type(queries).__name__}.")
+    return list(queries)
 
 
-def _is_pair(asked: Any) -> bool:
+def _is_pair(value: Any) -> bool:
     return (
-        isinstance(asked, tuple)
-        and len(asked) == 2
-        and (isinstance(asked[0], _QUERY_TYPES) or hasattr(asked[0], "read"))
-        and isinstance(asked[1], (int, float, np.number))
-        and not isinstance(asked[1], bool)
+        isinstance(value, tuple)
+        and len(value) == 2
+        and (isinstance(value[0], _QUERY_TYPES) or hasattr(value[0], "read"))
+        and isinstance(value[1], (int, float, np.number))
+        and not isinstance(value[1], bool)
     )
 
 
-def _term(asked: Any, sign: float) -> Term:
-    query, weight = asked if _is_pair(asked) else (asked, 1.0)
+def _term(value: Any, sign: float) -> Term:
+    query, weight = value if _is_pair(value) else (value, 1.0)
     weight = float(weight)
     if not (math.isfinite(weight) and weight > 0):
         raise UsageError(f"The weight of a query must be above 0, not {weight:g}.")
     if not (isinstance(query, _QUERY_TYPES) or hasattr(query, "read")):
         raise UsageError(f"A query is {_QUERY_KINDS}, not a {type(query).__name__}.")
     if hasattr(query, "read"):
-        # Now, since hits keep their queries, and a file may be closed when they are shown.
+        # Read now: hits hold their queries, and the file may be closed when they are shown.
         query = read_open_file(query)
     return Term(query, sign * weight)

@@ -1,11 +1,18 @@
-"""Searching an index of the profile `reduced`: from whole vectors to its bytes, and back.
+"""Search an index of profile `reduced`: query by bytes, rerank by whole vectors from a file.
 
     whole query ──reduce──▶ bytes ──Elasticsearch──▶ candidates ──originals──▶ hits
 
-The scores of bytes are estimates of the cosine.  Where a candidate's original is at hand, its
-score is the exact cosine; the others keep their estimates, and all are ordered by them.  The
-estimates are .02 too high on average (see `Reduction.estimated`), so a picture without an original
-may stand some places too high among pictures nearly as good.
+The scores of bytes are estimates of the cosine.  A candidate whose original (its whole vector) is
+available gets the exact cosine; the others keep their estimates, and all are ordered by score.
+The estimates are .02 too high on average (see `Reduction.estimated`), so a picture without an
+original may rank a little too high among pictures that are nearly as good.
+
+Originals are read from an HDF5 file, float16 or float32, as `es-imgsearch export` writes it.  Its
+vectors are not compressed, so they are mapped into memory, and a search reads only the rows of its
+candidates: 50 rows of 512 dims take 0.6 ms once the file is in the page cache; opening a file of
+200,000 rows takes 0.5 s.  Rows are found by `content_id`: a picture that was moved keeps its
+original, one whose content changed has none.  Rows without it (vectors made elsewhere) are found
+by `image_id`.
 """
 
 from __future__ import annotations
@@ -33,13 +40,15 @@ from es_imgsearch.settings import Settings
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 Raw: TypeAlias = Mapping[str, Any]
+# Keys -> unit vectors by the position of their key; keys without an original are left out.
+OriginalsLookup: TypeAlias = Callable[[Sequence[str]], Mapping[int, Vector]]
 
 
 class Reranking(NamedTuple):
-    """What is done to the answer of a search by bytes.
+    """How the hits of one search by bytes are rescored.
 
-    `depth` says how many candidates so many hits are chosen from; `rerank` gives candidates their
-    better scores, best first.
+    `depth` returns the number of candidates for a number of hits; `rerank` rescores candidates
+    and returns them best first.
     """
 
     depth: Callable[[int], int]
@@ -48,9 +57,9 @@ class Reranking(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReducedVectors:
-    """What a client needs to search one reduced index.
+    """The reduction of one index and, if this host has them, its originals.
 
-    `originals` is None where this machine has none; then nothing is compared again.
+    Without `originals`, candidates keep the scores of their bytes.
     """
 
     reduction: Reduction
@@ -58,64 +67,52 @@ class ReducedVectors:
     originals: OriginalsLookup | None = None
 
     def reduce_query(self, vector: Vector) -> Vector:
-        """A whole vector as the index stores it, of shape (dims_kept,), in whole numbers."""
-        found: Vector = self.reduction.reduce(vector[None])[0].astype(np.float32)
-        return found
+        """Reduce a whole vector as the index stores it: shape (dims_kept,), integral values."""
+        reduced: Vector = self.reduction.reduce(vector[None])[0].astype(np.float32)
+        return reduced
 
     def restore(self, stored: Vector, key: str) -> tuple[Vector, bool]:
-        """The unit vector of a stored picture; False where it was expanded, not looked up."""
-        if self.originals is not None and (found := self.originals([key])):
-            return found[0], True
+        """Return a stored picture's unit vector; False if it was expanded instead of looked up."""
+        if self.originals is not None and (originals := self.originals([key])):
+            return originals[0], True
         return self.reduction.expand(stored[None])[0], False
 
     def reranking(self, query: Vector, *, is_whole: bool) -> Reranking:
-        """For the search with this whole unit vector; an expanded one is compared with nothing.
+        """Build the reranking of a search; without originals if the query is not whole.
 
-        What an expanded vector lacks are the very dims in which originals differ: by them .64 of
-        the true ten came first, by the bytes alone .81.
+        An expanded vector lacks just the dims in which originals differ: reranking by originals
+        found .64 of the true first ten, the bytes alone .81.
         """
         compare = is_whole and self.originals is not None
         factor = self.oversample if compare else 1.0
         return Reranking(
-            depth=lambda wanted: math.ceil(wanted * factor),
+            depth=lambda count: math.ceil(count * factor),
             rerank=partial(self.rerank, query=query, compare=compare),
         )
 
     def rerank(self, hits: Sequence[Raw], query: Vector, *, compare: bool) -> list[Raw]:
-        """The hits with better scores, best first; `query` is a whole unit vector.
+        """Rescore hits, best first; `query` is a whole unit vector.
 
-        `compare` with originals; without, the order stays and the scores become estimates.
+        With `compare`, by their originals; otherwise scores become estimates and the order stays.
         """
         if not hits:
             return []
-        of_bytes = 2.0 * np.array([hit["_score"] for hit in hits]) - 1.0
-        cosines = self.reduction.estimated(of_bytes, query)
+        byte_cosines = 2.0 * np.array([hit["_score"] for hit in hits]) - 1.0
+        cosines = self.reduction.estimated(byte_cosines, query)
         if compare and self.originals is not None:
             keys = [original_key(hit["_id"], hit.get("_source", {})) for hit in hits]
-            for place, vector in self.originals(keys).items():
-                cosines[place] = np.clip(float(vector @ query), -1.0, 1.0)
+            for position, vector in self.originals(keys).items():
+                cosines[position] = np.clip(float(vector @ query), -1.0, 1.0)
         order = np.argsort(-cosines, kind="stable")
         return [{**hits[n], "_score": (1.0 + float(cosines[n])) / 2.0} for n in order]
 
 
 def original_key(image_id: str, fields: Mapping[str, Any]) -> str:
-    """By what the original of a stored picture is found; its path may have got another content."""
+    """Return the key of a picture's original: by content, since a path's content may change."""
     return str(fields.get("content_id") or image_id)
 
 
-# Whole vectors in an export file, by which the hits of a reduced index are put in order again.
-#
-# An HDF5 file, float16 or float32, as `es-imgsearch export` writes it.  Its vectors are not
-# compressed, so they are mapped into memory and a search touches only the rows of its candidates:
-# 50 of 512 dims take 0.6 ms once the file is in the page cache; opening one of 200,000 takes 0.5
-# s.
-#
-# Rows are found by `content_id`: a picture that was moved keeps its original, one whose content
-# changed has none.  Rows without it, vectors made elsewhere, are found by `image_id`.
-
-Floats = npt.NDArray[np.float32]
-# Keys in; unit vectors by their place among the keys out, as far as there are originals.
-OriginalsLookup: TypeAlias = Callable[[Sequence[str]], Mapping[int, Floats]]
+# Originals: whole vectors in a file.
 
 _HDF5 = {".h5", ".hdf5"}
 _BATCH = 20_000
@@ -123,17 +120,17 @@ _KEY_COLUMNS = ("content_id", "image_id", "root", "relative_path")
 
 
 class Originals:
-    """The rows of one file by their keys; safe to share between threads.
+    """Look up rows of one file by key; safe to share between threads.
 
-    Raises UsageError for a file of another kind or of other vectors, FileInvalid,
+    Opening raises UsageError for a file that is not HDF5 or has other vectors, FileInvalid,
     LibraryMissing, EncoderMismatch.
     """
 
     def __init__(self, path: Path, seal: Seal, index: str) -> None:
         if path.suffix.lower() not in _HDF5:
             raise UsageError(
-                f"Originals are read row by row, which {path.suffix or 'such a file'} does not"
-                f" allow: write {str(path)!r} as .h5 with `es-imgsearch export FILE.h5`."
+                f"{str(path)!r} cannot hold originals, since its rows cannot be read one by one:"
+                " write an .h5 file with `es-imgsearch export FILE.h5`."
             )
         reader = open_reader(path)
         try:
@@ -141,88 +138,88 @@ class Originals:
                 seal.check(reader.origin.seal, index)
             dims = reader.dims.get(VECTOR_FIELD)
             if dims != seal.dims:
-                what = "no whole vectors" if dims is None else f"vectors of {dims} dims"
+                content = "no whole vectors" if dims is None else f"vectors of {dims} dims"
                 raise UsageError(
-                    f"{str(path)!r} has {what}; originals of index {index!r} have {seal.dims} dims."
+                    f"{str(path)!r} has {content}; originals of index {index!r} have {seal.dims}"
+                    " dims."
                 )
             keys = _keys(reader)
         finally:
             reader.close()
         self.path = path
         self._rows = vector_rows(path, VECTOR_FIELD)
-        # Fixed-width bytes, sorted, take 40 bytes a picture; a dictionary takes 150.
+        # Sorted fixed-width bytes take 40 bytes a picture, a dictionary 150.
         order = np.argsort(keys, kind="stable")
         self._keys, self._row_of = keys[order], order.astype(np.int64)
 
     def __len__(self) -> int:
         return int((self._keys != b"").sum())
 
-    def __call__(self, keys: Sequence[str]) -> Mapping[int, Floats]:
-        """Unit vectors of shape (dims,), float32, by their place in `keys`; the others lack one."""
+    def __call__(self, keys: Sequence[str]) -> Mapping[int, Vector]:
+        """Return unit vectors, float32 of shape (dims,), by the position of their key in `keys`."""
         if not keys or not len(self._keys):
             return {}
-        wanted = np.array([key.encode() for key in keys], dtype=np.bytes_)
-        at = np.searchsorted(self._keys, wanted)
+        encoded = np.array([key.encode() for key in keys], dtype=np.bytes_)
+        at = np.searchsorted(self._keys, encoded)
         at[at == len(self._keys)] = 0
-        is_found = (self._keys[at] == wanted) & (wanted != b"")
-        places = np.flatnonzero(is_found)
-        if not len(places):
+        positions = np.flatnonzero((self._keys[at] == encoded) & (encoded != b""))
+        if not len(positions):
             return {}
-        rows = self._rows(self._row_of[at[places]])
+        rows = self._rows(self._row_of[at[positions]])
         lengths = np.linalg.norm(rows, axis=1)
         usable = np.isfinite(lengths) & (lengths > 0)
-        return dict(zip(places[usable].tolist(), unit(rows[usable]), strict=True))
+        return dict(zip(positions[usable].tolist(), unit(rows[usable]), strict=True))
 
 
 def open_originals(meta: Meta, settings: Settings, index: str) -> OriginalsLookup | None:
-    """Where this machine has originals of the index: as set, else as `_meta` remembers.
+    """Open the originals of an index: the file of the settings, else the one noted in `_meta`.
 
-    None for an index of whole vectors, and where the remembered file is of another host or gone:
-    scores are approximate then.  Raises UsageError for a file that is set and not there.
+    None for an index of whole vectors, and if the noted file is on another host or missing: scores
+    are approximate then.  Raises UsageError if the file of the settings is missing.
     """
     if meta.reduction is None:
         return None
     if settings.originals is not None:
         if not settings.originals.is_file():
             raise UsageError(f"There is no file {str(settings.originals)!r} with originals.")
-        return _opened_later(settings.originals, meta.seal, index)
+        return _open_lazily(settings.originals, meta.seal, index)
     entry = meta.reduction.originals
     if entry is None or entry.get("host") != settings.host:
         return None
     path = Path(disk_path(entry["path"]))
-    return _opened_later(path, meta.seal, index) if path.is_file() else None
+    return _open_lazily(path, meta.seal, index) if path.is_file() else None
 
 
-def _opened_later(path: Path, seal: Seal, index: str) -> OriginalsLookup:
-    """The originals in a file, opened by the first search that needs them."""
-    opened = lru_cache(maxsize=1)(partial(Originals, path, seal, index))
-    return lambda keys: opened()(keys)
+def _open_lazily(path: Path, seal: Seal, index: str) -> OriginalsLookup:
+    """Return a lookup that opens the file with the first search that needs it."""
+    originals = lru_cache(maxsize=1)(partial(Originals, path, seal, index))
+    return lambda keys: originals()(keys)
 
 
 def register_originals(store: Store, settings: Settings, path: Path) -> None:
-    """Note in `_meta` where originals of a reduced index lie, once they prove to be its own.
+    """Check a file of originals and note its path in `_meta` of the reduced index.
 
-    Raises UsageError for an index that has whole vectors.
+    Raises UsageError for an index of whole vectors, and the errors of `Originals`.
     """
     meta = store.info().meta
     if meta.reduction is None:
         raise UsageError(
-            f"Index {store.index!r} has profile {meta.profile}, which keeps whole vectors itself:"
+            f"Index {store.index!r} has profile {meta.profile}, which stores whole vectors:"
             " leave --originals out."
         )
     Originals(path, meta.seal, store.index)
-    where = stored_path(str(path.absolute()))
+    stored = stored_path(str(path.absolute()))
 
-    def remembered(meta: Meta) -> Meta:
+    def add_originals(meta: Meta) -> Meta:
         if meta.reduction is None:
             return meta
-        return replace(meta, reduction=meta.reduction.with_originals(where, settings.host))
+        return replace(meta, reduction=meta.reduction.with_originals(stored, settings.host))
 
-    store.generations.update_meta(remembered)
+    store.generations.update_meta(add_originals)
 
 
 def register_imported_originals(store: Store, settings: Settings, path: Path) -> str | None:
-    """Remember the file of an import as originals where that helps; what was done, in a sentence.
+    """Register an imported file as originals if a reduced index has none; return a remark.
 
     None for an index of whole vectors, or one that has originals already.
     """
@@ -232,18 +229,20 @@ def register_imported_originals(store: Store, settings: Settings, path: Path) ->
     try:
         register_originals(store, settings, path)
     except UsageError as error:
-        return f"Hits keep the scores of their bytes, which are rough. {error}"
-    return f"{path} stays needed: its vectors put the hits of {store.index!r} in order."
+        return (
+            f"The scores of hits are estimates, since the file cannot serve as originals. {error}"
+        )
+    return f"Keep {path}: its vectors put the hits of {store.index!r} in order."
 
 
 def _keys(reader: Reader) -> npt.NDArray[np.bytes_]:
-    """A key for every row, empty where there is none."""
+    """Build a key for every row; empty for a row without one."""
     origin: Origin | None = reader.origin
     names = [each for each in _KEY_COLUMNS if each in reader.names]
     if not {"content_id", "image_id", "relative_path"} & set(names):
         raise FileInvalid(
             "The file of originals has neither content_id nor image_id nor relative_path, so its"
-            " rows cannot be told from each other."
+            " rows cannot be assigned to pictures: export it with one of these columns."
         )
     keys: list[bytes] = []
     for batch in reader.batches(names, _BATCH):

@@ -1,20 +1,26 @@
-"""`relevance`: the calibrated probability that a hit is right.
+"""Compute `relevance`, the calibrated probability that a hit is right.
 
-A cosine alone says little: 0.3 is much for a text and nothing for a picture, and some queries are
-near to everything.  So a hit's cosine is also told in standard deviations above the cosines of
-pictures that have nothing to do with the query (the background), and a logistic curve, fitted for
-each encoder and kind of query on labelled pictures, makes a probability of both::
+A cosine alone says little: 0.3 is high for a text and low for a picture, and some queries are
+near to everything.  So the cosine is also expressed in standard deviations above the cosines of
+unrelated pictures (the background), and a logistic curve, fitted for each encoder and kind of
+query on labelled pictures, turns both into a probability::
 
     z = (cosine - mean(background)) / deviation(background)
     relevance = 1 / (1 + exp(-(intercept + z_weight * z + cosine_weight * cosine)))
 
-Standardising by a cohort of impostors is z-norm of speaker verification (Auckenthaler, Carey and
-Lloyd-Thomas 2000, Digital Signal Processing 10); the curve is Platt's scaling (1999).  That the
-cosine stays in besides its z-score is measured (`benchmarks/relevance.py`): with `starter`, z
-alone is the worse for texts and the cosine alone for pictures, both together come near the better
-of the two each time.
+Standardising by a cohort of impostors is the z-norm of speaker verification (Auckenthaler, Carey
+and Lloyd-Thomas 2000, Digital Signal Processing 10); the curve is Platt scaling (1999).  Cosine
+and z-score are both needed (`benchmarks/relevance.py`): with `starter`, z alone is worse for
+texts and the cosine alone for pictures; together they come near the better one each time.
 
-Neither weight is negative, so that of two hits of one query the nearer never has less relevance.
+Neither weight is negative, so of two hits of one query the nearer never has less relevance.
+
+The background is a sample of the index itself: almost all of its pictures are unrelated to any
+query.  Other samples were no better (`benchmarks/relevance.py`, held-out Brier score for picture
+queries: the index .141, photographs .135, other drawings .149, noise .151, no relevance .153; no
+difference for texts), and this one needs no other pictures, for any encoder.  `calibrate` stores
+it in `<index>-background`, so that relevance stays the same while the index grows; a client reads
+it once.  If there is none, a client draws the same sample from the index.
 """
 
 from __future__ import annotations
@@ -46,14 +52,15 @@ Floats = npt.NDArray[np.float32]
 TEXT: Final = "text"
 IMAGE: Final = "image"
 
-# The deviation of n cosines is known to 1 / sqrt(2n): 13 % of 30, 3 % of 500.
+# The relative error of a deviation of n cosines is 1 / sqrt(2n): 13 % for 30, 3 % for 500.
 MIN_BACKGROUND: Final = 30
 BACKGROUND_SIZE: Final = 500
 
-# Cosines of a background of equal pictures would have no deviation to divide by.
-_LEAST_DEVIATION = 1e-3
+# The deviation is a divisor, and 0 for a background of equal pictures.
+_MIN_DEVIATION = 1e-3
 
-_ITSELF = 0.9999
+# From this cosine on, a background picture is the query itself.
+_SAME_PICTURE = 0.9999
 
 
 @cache
@@ -64,32 +71,32 @@ def _shipped() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
 
 
 def encoder_key(revision: str, fingerprint: str) -> str:
-    """What the shipped curves are found by: weights and preprocessing, not the name."""
+    """Return the key of shipped curves: weights and preprocessing, not the name."""
     return f"{revision} {fingerprint}"
 
 
 def shipped_curves(revision: str, fingerprint: str) -> dict[str, Curve]:
-    """Curves of an encoder that this package knows; empty for any other."""
+    """Return the curves that the package ships for this encoder; empty if there are none."""
     entry = _shipped().get(encoder_key(revision, fingerprint), {})
     return curves_from_body(entry.get("curves", {}))
 
 
-def background_moments(near: Floats) -> tuple[float, float]:
-    """Mean and standard deviation of one query's cosines to the background, of shape (m,).
+def background_moments(cosines: Floats) -> tuple[float, float]:
+    """Return mean and standard deviation of a query's cosines to the background, shape (m,).
 
-    A picture of the background that is the query itself is not foreign to it and does not count.
+    A background picture that is the query itself is not unrelated and does not count.
     """
-    if near.max() >= _ITSELF and near.min() < _ITSELF:
-        near = near[near < _ITSELF]
-    return float(near.mean()), max(float(near.std()), _LEAST_DEVIATION)
+    if cosines.max() >= _SAME_PICTURE and cosines.min() < _SAME_PICTURE:
+        cosines = cosines[cosines < _SAME_PICTURE]
+    return float(cosines.mean()), max(float(cosines.std()), _MIN_DEVIATION)
 
 
 def z_scores(queries: Floats, cosines: Floats, background: Floats) -> Floats:
-    """How many deviations above the background each cosine is.
+    """Express cosines in standard deviations above the background's mean.
 
     `queries` has shape (n, dims), `cosines` (n, any), `background` (m, dims); unit vectors.
     """
-    moments = [background_moments(near) for near in queries @ background.T]
+    moments = [background_moments(each) for each in queries @ background.T]
     mean, deviation = np.asarray(moments, dtype=np.float32).T
     z: Floats = (cosines - mean[:, None]) / deviation[:, None]
     return z
@@ -97,48 +104,39 @@ def z_scores(queries: Floats, cosines: Floats, background: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class QueryRelevance:
-    """The relevance of one query's hits: its curve, and where its background lies."""
+    """Relevance of one query's hits: the curve, and the moments of its background cosines."""
 
     curve: Curve
     mean: float
     deviation: float
 
     def probability(self, cosine: float) -> float:
-        """Relevance of a hit with this cosine, to four digits."""
+        """Compute the relevance of a hit with this cosine, to four digits."""
         curve = self.curve
         z = (cosine - self.mean) / self.deviation
         odds = curve.intercept + curve.z_weight * z + curve.cosine_weight * cosine
-        # One number at a time, `probability` would take 30 times as long.
+        # `Curve.probability` takes 30 times as long for a single number.
         return round(1.0 / (1.0 + math.exp(-min(max(odds, -60.0), 60.0))), 4)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RelevanceModel:
-    """What turns the cosines of one index into probabilities; `background` of shape (m, dims)."""
+    """The curves of one index, by kind of query, and its background of shape (m, dims)."""
 
     curves: Mapping[str, Curve]
     background: Floats
 
     def for_query(self, query: Floats, kind: str) -> QueryRelevance | None:
-        """For hits of a query vector of shape (dims,); None for a kind that has no curve.
+        """Return the relevance of a query's hits; None if its kind has no curve.
 
-        `kind` is ``text`` or ``image``.
+        `query` has shape (dims,); `kind` is ``text`` or ``image``.
         """
         if (curve := self.curves.get(kind)) is None:
             return None
         return QueryRelevance(curve, *background_moments(self.background @ query))
 
 
-# `<index>-background`: the sample of pictures that a query's cosines are held against.
-#
-# It is a sample of the index itself: whatever is asked for, almost all of its pictures are foreign
-# to the query.  For texts it makes no difference which pictures are taken; for pictures others
-# were no better to rely on (`benchmarks/relevance.py`, Brier score held out: the index itself
-# .141, photographs .135, other drawings .149, noise .151, hits without any relevance .153), and a
-# sample of the index needs no pictures from elsewhere, for any encoder.
-#
-# `calibrate` stores the sample, so that relevance stays the same while the index grows, and a
-# client reads it once.  Where there is none, a client draws the same sample from the index.
+# The background.
 
 _BY_CONTENT: Mapping[str, Any] = {
     "_source": False,
@@ -149,7 +147,7 @@ _BY_CONTENT: Mapping[str, Any] = {
 
 
 class BackgroundSample(NamedTuple):
-    """Pictures of a background; `vectors` of shape (n, dims)."""
+    """Pictures of a background; `vectors` has shape (n, dims)."""
 
     image_ids: Sequence[str]
     content_ids: Sequence[str]
@@ -157,9 +155,9 @@ class BackgroundSample(NamedTuple):
 
 
 def read_relevance_model(index: str, meta: Meta) -> RequestFlow[RelevanceModel | None]:
-    """The relevance model of this index; None where there is none.
+    """Read the relevance model of an index.
 
-    That is so without curves, stored or shipped, and in an index of fewer than 30 pictures.
+    None without curves, stored or shipped, and for an index of fewer than 30 pictures.
     """
     seal = meta.seal
     curves = meta.relevance or shipped_curves(seal.revision, seal.fingerprint)
@@ -172,24 +170,24 @@ def read_relevance_model(index: str, meta: Meta) -> RequestFlow[RelevanceModel |
 
 
 def read_background(index: str, meta: Meta, dims: int) -> RequestFlow[Floats]:
-    """Unit vectors of the sample, of shape (n, dims): the one that was stored, or drawn now.
+    """Read the stored background, or draw one: unit vectors of shape (n, dims).
 
-    Vectors that were cut down for storing cannot be compared with whole ones, so a sample of
-    another width is as good as none: n is 0 where there is no other.
+    Reduced vectors cannot be compared with whole ones, so a sample of other dims is not used; n is
+    0 if there is no other.
     """
-    sampled = yield from _stored(index, meta.seal)
-    if sampled is None or sampled.vectors.shape[1] != dims:
-        sampled = yield from sample_background(index)
-    if sampled.vectors.shape[1] != dims:
+    background = yield from _read_stored(index, meta.seal)
+    if background is None or background.vectors.shape[1] != dims:
+        background = yield from sample_background(index)
+    if background.vectors.shape[1] != dims:
         return np.zeros((0, dims), np.float32)
-    return sampled.vectors
+    return background.vectors
 
 
 def sample_background(index: str, size: int = BACKGROUND_SIZE) -> RequestFlow[BackgroundSample]:
-    """The pictures with the smallest content ids, each content once.
+    """Draw the pictures with the smallest content ids, each content once.
 
-    Those are hashes, so this is a random sample, and the same one whenever and by whomever it is
-    drawn; a picture that is added takes the place of another only as likely as it should.
+    Content ids are hashes, so the sample is random, and every client draws the same one; an added
+    picture replaces another with the probability that a random sample requires.
     """
     body = {
         **_BY_CONTENT,
@@ -197,10 +195,10 @@ def sample_background(index: str, size: int = BACKGROUND_SIZE) -> RequestFlow[Ba
         "query": {"bool": {"filter": [{"exists": {"field": VECTOR_FIELD}}]}},
         "collapse": {"field": "content_id"},
     }
-    found = _sampled((yield search_request(index, orjson.dumps(body))))
-    if len(found.vectors) >= MIN_BACKGROUND:
-        return found
-    # Pictures that were imported may have no content_id: they would be one group.
+    by_content = _parse_sample((yield search_request(index, orjson.dumps(body))))
+    if len(by_content.vectors) >= MIN_BACKGROUND:
+        return by_content
+    # Imported pictures may have no content_id; collapsing takes all of them for one content.
     anonymous = {
         **_BY_CONTENT,
         "size": size,
@@ -212,41 +210,41 @@ def sample_background(index: str, size: int = BACKGROUND_SIZE) -> RequestFlow[Ba
         },
         "sort": [{"image_id": "asc"}],
     }
-    others = _sampled((yield search_request(index, orjson.dumps(anonymous))))
-    return others if len(others.vectors) > len(found.vectors) else found
+    others = _parse_sample((yield search_request(index, orjson.dumps(anonymous))))
+    return others if len(others.vectors) > len(by_content.vectors) else by_content
 
 
-def _stored(index: str, seal: Seal) -> RequestFlow[BackgroundSample | None]:
-    """What `<index>-background` holds, if there is one of this encoder."""
+def _read_stored(index: str, seal: Seal) -> RequestFlow[BackgroundSample | None]:
+    """Read `<index>-background`; None if it is missing or of another encoder."""
     alias = background_alias(index)
     try:
         answer = yield info_request(alias)
         metas = [body["mappings"].get("_meta", {}) for body in answer.values()]
-        if len(metas) != 1 or not _is_of(metas[0].get("encoder", {}), seal):
+        if len(metas) != 1 or not _is_sealed_by(metas[0].get("encoder", {}), seal):
             return None
         body = {**_BY_CONTENT, "size": BACKGROUND_SIZE}
-        return _sampled((yield search_request(alias, orjson.dumps(body))))
+        return _parse_sample((yield search_request(alias, orjson.dumps(body))))
     except (IndexMissing, StoreDenied):
-        # A key may be good for the pictures' index alone, and searching must not need more.
+        # Searching must not need more privileges than reading the pictures' index.
         return None
 
 
 def load_background(index: str, meta: Meta, dims: int, send: Send) -> Floats:
-    """Run `read_background`."""
+    """Read or draw the background with blocking requests; see `read_background`."""
     return run_flow(read_background(index, meta, dims), send)
 
 
 def draw_sample(index: str, send: Send) -> BackgroundSample:
-    """Run `sample_background`."""
+    """Draw a background with blocking requests; see `sample_background`."""
     return run_flow(sample_background(index), send)
 
 
-def store_background(store: Store, seal: Seal, sampled: BackgroundSample) -> None:
-    """Put the sample behind `<index>-background`, in place of the one before.
+def store_background(store: Store, seal: Seal, background: BackgroundSample) -> None:
+    """Store the sample in `<index>-background`, in place of the previous one.
 
-    Raises IndexConflict where the name is taken by an index.
+    Raises IndexConflict if an index has this name.
     """
-    rows = zip(sampled.image_ids, sampled.content_ids, sampled.vectors, strict=True)
+    rows = zip(background.image_ids, background.content_ids, background.vectors, strict=True)
     store.auxiliary.replace_all(
         background_alias(store.index),
         background_body(seal),
@@ -257,18 +255,18 @@ def store_background(store: Store, seal: Seal, sampled: BackgroundSample) -> Non
     )
 
 
-def _is_of(encoder: Mapping[str, Any], seal: Seal) -> bool:
+def _is_sealed_by(encoder: Mapping[str, Any], seal: Seal) -> bool:
     parts = ("dims", "revision", "fingerprint")
     return all(encoder.get(part) == getattr(seal, part) for part in parts)
 
 
-def _sampled(answer: Mapping[str, Any]) -> BackgroundSample:
+def _parse_sample(answer: Mapping[str, Any]) -> BackgroundSample:
     hits = answer.get("hits", {}).get("hits", ())
     fields = [hit["fields"] for hit in hits]
     rows = [unit(vector_of(each[VECTOR_FIELD])) for each in fields]
     return BackgroundSample(
         image_ids=[hit["_id"] for hit in hits],
-        # Pictures that were imported may have none; their ids are hashes, too.
+        # Imported pictures may have no content_id; their image_id is a hash as well.
         content_ids=[
             each.get("content_id", [hit["_id"]])[0] for hit, each in zip(hits, fields, strict=True)
         ],

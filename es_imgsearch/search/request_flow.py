@@ -1,17 +1,17 @@
-"""Request flows: methods of the client as generators, which threads and asyncio both can run.
+"""Run methods of the client as generators, with blocking or awaited requests.
 
-A flow is a generator, as `auth_flow` of httpx is.  It yields a `Request` or some `Work`, is sent
-the answer or the result, and returns its own result.  It does no I/O itself, so one method serves
-both clients: `run_flow` runs it and blocks, `run_flow_async` awaits.
+A request flow is a generator, like `auth_flow` of httpx.  It yields a `Request` or some `Work`, is
+sent the answer or the result, and returns its own result.  It does no I/O itself, so one method
+serves both clients: `run_flow` blocks, `run_flow_async` awaits.
 
     def count(index: str) -> RequestFlow[int]:
         answer = yield Request("GET", f"/{index}/_count")
         return int(answer["count"])
 
     pictures = run_flow(count("images"), store.send)
-    pictures = await run_flow_async(count("images"), async_connection.send)
+    pictures = await run_flow_async(count("images"), send_async)
 
-Only searching is written so; what runs in one process at a time is plain synchronous code.
+Only searching is written as flows; all other code is plain synchronous code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A computation that takes long, and no network: decoding pictures, running a model."""
+    """A long computation without I/O to Elasticsearch: decoding pictures, running a model."""
 
     run: Callable[[], Any]
 
@@ -38,35 +38,35 @@ RequestFlow: TypeAlias = Generator[Request | Work, Any, R]
 
 
 def run_flow(flow: RequestFlow[R], send: Callable[[Request], Any]) -> R:
-    """Run a flow and return its result; its errors are raised inside the flow first."""
+    """Run a flow and return its result; errors of requests are raised inside the flow first."""
     try:
-        need = next(flow)
+        step = next(flow)
         while True:
             try:
-                got = send(need) if isinstance(need, Request) else need.run()
+                answer = send(step) if isinstance(step, Request) else step.run()
             except ImgSearchError as error:
-                need = flow.throw(error)
+                step = flow.throw(error)
             else:
-                need = flow.send(got)
+                step = flow.send(answer)
     except StopIteration as end:
         result: R = end.value
         return result
 
 
 async def run_flow_async(flow: RequestFlow[R], send: Callable[[Request], Awaitable[Any]]) -> R:
-    """Run a flow from asyncio; work goes to a thread, so that other tasks go on."""
+    """Run a flow from asyncio; work runs in a thread, so that other tasks continue."""
     try:
-        need = next(flow)
+        step = next(flow)
         while True:
             try:
-                if isinstance(need, Request):
-                    got = await send(need)
+                if isinstance(step, Request):
+                    answer = await send(step)
                 else:
-                    got = await asyncio.to_thread(need.run)
+                    answer = await asyncio.to_thread(step.run)
             except ImgSearchError as error:
-                need = flow.throw(error)
+                step = flow.throw(error)
             else:
-                need = flow.send(got)
+                step = flow.send(answer)
     except StopIteration as end:
         result: R = end.value
         return result

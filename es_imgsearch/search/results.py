@@ -1,4 +1,4 @@
-"""From what Elasticsearch answered to hits: pages, fused rankings, explanations."""
+"""Turn raw hits into `Hits`: pages, fused rankings, relevance, explanations, facets."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _FUSED_DIGITS = 10
 
 
 class SearchContext(NamedTuple):
-    """A search, as far as its hits depend on it.
+    """Everything about a search that its hits depend on.
 
-    `parts` are the vectors compared, each with its share of the score; `term_vectors` is the
-    content's vector of every term, `rating` turns the content's cosines into relevance.  `code`
-    is that of the content's vector, where candidates are found by codes.
+    `parts` are the vectors compared, each with its weight in the score; `term_vectors` holds the
+    content vector of every term; `relevance` turns content cosines into relevance.  `code` is the
+    binary code of the content vector, if candidates are searched by codes.
     """
 
     plan: SearchPlan
@@ -49,12 +49,12 @@ class SearchContext(NamedTuple):
     notes: Sequence[str] = ()
     parts: Sequence[tuple[VectorPart, float, Vector]] = ()
     term_vectors: Sequence[Vector] = ()
-    rating: QueryRelevance | None = None
+    relevance: QueryRelevance | None = None
     code: str | None = None
 
 
 class Ranks(NamedTuple):
-    """Where a fused hit stood in each ranking, from 1, and with what `_score` there."""
+    """A fused hit's ranks, from 1, and `_score`s in both rankings; None if it is not in one."""
 
     fused: float
     vector: int | None
@@ -64,7 +64,7 @@ class Ranks(NamedTuple):
 
 
 class SearchResult(NamedTuple):
-    """Hits as the server sent them, best first: all of them, or the page that was asked for."""
+    """Raw hits, best first: all of them, or with `is_page` only the requested page."""
 
     hits: Sequence[Mapping[str, Any]]
     took_ms: int
@@ -78,9 +78,9 @@ def fuse_rankings(
     plan: SearchPlan,
     took_ms: int,
 ) -> SearchResult:
-    """The first k of both rankings by the sum of their reciprocal ranks.
+    """Fuse two rankings into the first k by the sum of reciprocal ranks.
 
-    Collapsed, files of the same content are one, though each ranking may know another of them.
+    With `collapse`, files of the same content count as one, even if each ranking has another file.
     """
 
     def keys(hits: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -109,35 +109,37 @@ def fuse_rankings(
     return SearchResult([hits[key] for key in best], took_ms, ranks)
 
 
-def build_hits(found: SearchResult, context: SearchContext) -> Hits:
-    """The hits of the page, each made when it is looked at, and the facets of all."""
+def build_hits(result: SearchResult, context: SearchContext) -> Hits:
+    """Build the hits of the page, each when it is accessed, and the facets of all hits."""
     plan = context.plan
     if plan.min_relevance is not None:
-        found = found._replace(hits=_relevant(found.hits, plan.min_relevance, context))
-    counted = {}
+        result = result._replace(hits=_relevant(result.hits, plan.min_relevance, context))
+    facets = {}
     if plan.facets:
-        counted = count_facets([each["_source"] for each in found.hits], plan.facets)
-    hits, ranks = found.hits, found.ranks
-    if not found.is_page:
+        facets = count_facets([each["_source"] for each in result.hits], plan.facets)
+    hits, ranks = result.hits, result.ranks
+    if not result.is_page:
         hits = hits[plan.page]
         ranks = None if ranks is None else ranks[plan.page]
     return Hits(
         LazyHits(len(hits), lambda n: _hit(hits[n], None if ranks is None else ranks[n], context)),
-        found.took_ms,
+        result.took_ms,
         [shown for each in context.terms if (shown := _shown(each)) is not None],
         notes=context.notes,
-        facets=counted,
+        facets=facets,
     )
 
 
 def _relevant(
     hits: Sequence[Mapping[str, Any]], at_least: float, context: SearchContext
 ) -> list[Mapping[str, Any]]:
-    similarity, rating = context.info.meta.similarity, context.rating
-    if rating is None:
+    similarity, relevance = context.info.meta.similarity, context.relevance
+    if relevance is None:
         return []
     return [
-        hit for hit in hits if rating.probability(cosine_of(hit["_score"], similarity)) >= at_least
+        hit
+        for hit in hits
+        if relevance.probability(cosine_of(hit["_score"], similarity)) >= at_least
     ]
 
 
@@ -151,7 +153,7 @@ def _hit(raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext) ->
     plan, meta = context.plan, context.info.meta
     source = raw.get("_source", {})
     root, relative_path = source.get("root", ""), source.get("relative_path", "")
-    # The score of weighted parts is a script's, and the same for every similarity.
+    # Weighted parts are scored by a script, which is the same for every similarity.
     similarity = meta.similarity if plan.weights is None else "cosine"
     vector_score = ranks.vector_score if ranks else None
     if plan.mode == "vector":
@@ -162,25 +164,25 @@ def _hit(raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext) ->
     else:
         score = round(raw["_score"] if mean is None else mean, _COSINE_DIGITS)
     cosines = _cosines(raw, context) if plan.explain else {}
-    # The cosine of a reduced picture's bytes is not that of its original.
+    # A reduced index stores bytes, so the cosine of stored vectors is not the reranked one.
     is_known = mean is not None and plan.weights is None
     cosine = mean if is_known else cosines.get(CONTENT.name)
-    rating = context.rating
+    relevance = context.relevance
     return Hit(
         image_id=raw["_id"],
         root=root,
         relative_path=relative_path,
         score=score,
-        relevance=None if rating is None or cosine is None else rating.probability(cosine),
+        relevance=None if relevance is None or cosine is None else relevance.probability(cosine),
         fields=source,
-        path=_original(root, relative_path, context),
+        path=_original_path(root, relative_path, context),
         cosine=None if cosine is None else round(cosine, _COSINE_DIGITS),
         explanation=_explanation(raw, ranks, cosines, context) if plan.explain else None,
         matched_box=matched_box(raw),
     )
 
 
-def _original(root: str, relative_path: str, context: SearchContext) -> Path | None:
+def _original_path(root: str, relative_path: str, context: SearchContext) -> Path | None:
     entry = context.info.meta.roots.get(root)
     if entry is None or entry["host"] != context.host:
         return None
@@ -188,7 +190,7 @@ def _original(root: str, relative_path: str, context: SearchContext) -> Path | N
 
 
 def _cosines(raw: Mapping[str, Any], context: SearchContext) -> dict[str, float]:
-    """The cosine of every part that is stored; that of a part which is not counts as 0."""
+    """Compute the cosine of every part; 0 for a part that the picture has no vector of."""
     stored = raw.get("fields", {})
     return {
         part.name: _cosine(vector, vector_of(stored[part.field])) if part.field in stored else 0.0
@@ -202,9 +204,9 @@ def _explanation(
     cosines: Mapping[str, float],
     context: SearchContext,
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    explanation: dict[str, Any] = {}
     if cosines:
-        told["parts"] = {
+        explanation["parts"] = {
             part.name: {
                 "weight": round(weight, _COSINE_DIGITS),
                 "cosine": round(cosines[part.name], _COSINE_DIGITS),
@@ -214,7 +216,7 @@ def _explanation(
         }
     content = raw.get("fields", {}).get(CONTENT.field)
     if content is not None and len(context.term_vectors):
-        told["queries"] = [
+        explanation["queries"] = [
             {
                 "query": _label(term.query),
                 "weight": term.weight,
@@ -223,13 +225,14 @@ def _explanation(
             for term, vector in zip(context.terms, context.term_vectors, strict=True)
         ]
     if context.plan.mode == "text":
-        told["bm25"] = raw["_score"]
+        explanation["bm25"] = raw["_score"]
     if ranks is not None:
-        places = {"vector": ranks.vector, "text": ranks.text}
-        told["ranks"] = places
-        told["shares"] = {name: reciprocal_rank(rank) for name, rank in places.items()}
-        told["bm25"] = ranks.text_score
-    return told
+        explanation["ranks"] = {"vector": ranks.vector, "text": ranks.text}
+        explanation["shares"] = {
+            name: reciprocal_rank(rank) for name, rank in explanation["ranks"].items()
+        }
+        explanation["bm25"] = ranks.text_score
+    return explanation
 
 
 def _label(query: Query) -> str:
@@ -245,7 +248,7 @@ def _cosine(one: Vector, other: Vector) -> float:
     return float(one @ other) / length if length else 0.0
 
 
-# Several rankings become one; what is found is counted.
+# Reciprocal rank fusion.
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -253,19 +256,15 @@ Key = TypeVar("Key", bound=Hashable)
 # Rank Learning Methods": fixed at 60 in a pilot study, and not critical.
 RANK_CONSTANT = 60
 
-# Lists shorter than this leave the end of a small k to chance: of ten hits from two lists of ten,
-# those far down in both are never seen in either.
-LEAST_DEPTH = 50
-
-# Facets that are no field of their own.
-_YEAR = "year"
-_COUNTED = {"keyword", "boolean", "integer", "short", "byte", "long"}
+# Both rankings are read to at least this depth: two lists of ten would miss a picture that is
+# eleventh in both, though its fused score is among the ten best.
+MIN_DEPTH = 50
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[Key]]) -> dict[Key, float]:
-    """Every key of any ranking with the sum of 1 / (60 + rank), ranks from 1; best first.
+    """Score every key by the sum of 1 / (60 + rank) over the rankings; best first.
 
-    Keys of equal score stay in the order in which they first occur, list after list.
+    Ranks start at 1.  Keys of equal score stay in the order of their first occurrence.
     """
     scores: dict[Key, float] = {}
     for ranking in rankings:
@@ -275,15 +274,22 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[Key]]) -> dict[Key, float
 
 
 def reciprocal_rank(rank: int | None) -> float:
-    """What a rank, from 1, adds to the fused score; None is in no list."""
+    """Return 1 / (60 + rank); 0 for None, which is not in the ranking."""
     return 0.0 if rank is None else 1.0 / (RANK_CONSTANT + rank)
 
 
+# Facets.
+
+# Computed from a date; every other facet is a field of one of these types.
+_YEAR = "year"
+_FACET_TYPES = {"keyword", "boolean", "integer", "short", "byte", "long"}
+
+
 def check_facets(names: Sequence[str], properties: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises UsageError for a facet that cannot be counted in an index of these fields."""
+    """Raise UsageError for a facet that cannot be counted with these mapped fields."""
     if not names:
         return
-    countable = {name for name, each in properties.items() if each.get("type") in _COUNTED}
+    countable = {name for name, each in properties.items() if each.get("type") in _FACET_TYPES}
     for name in names:
         if name != _YEAR and name not in countable:
             raise UsageError(
@@ -292,7 +298,7 @@ def check_facets(names: Sequence[str], properties: Mapping[str, Mapping[str, Any
 
 
 def facet_fields(names: Iterable[str]) -> set[str]:
-    """The stored fields that counting needs."""
+    """List the stored fields that facets are counted from."""
     return {
         field
         for name in names
@@ -301,15 +307,15 @@ def facet_fields(names: Iterable[str]) -> set[str]:
 
 
 def count_facets(
-    found: Iterable[Mapping[str, Any]], names: Sequence[str]
+    documents: Iterable[Mapping[str, Any]], names: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """How many of the documents have each value of each facet, the most frequent first.
+    """Count the documents of each value of each facet, the most frequent value first.
 
-    `year` is that of the day a picture was taken, or last modified where the camera wrote no
-    date, in UTC as the filters `since` and `until` see it.
+    `year` is the year in which a picture was taken, or last modified if it has no date of the
+    camera, in UTC like the filters `since` and `until`.
     """
     counters: dict[str, Counter[str]] = {name: Counter() for name in names}
-    for fields in found:
+    for fields in documents:
         for name, counter in counters.items():
             value = _year(fields) if name == _YEAR else fields.get(name)
             values = value if isinstance(value, list) else [value]
@@ -328,6 +334,6 @@ def _year(fields: Mapping[str, Any]) -> str | None:
         parsed = datetime.fromisoformat(moment)
     except ValueError:
         return str(moment)[:4]
-    # Without an offset it is UTC to Elasticsearch.
+    # Elasticsearch reads a date without offset as UTC.
     aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     return f"{aware.astimezone(UTC).year:04}"

@@ -1,8 +1,8 @@
-"""`<index>-searches`: what was searched for and how it went, where `log_searches` is on.
+"""Log searches and their results in `<index>-searches`, if `log_searches` is on.
 
-One document a search: its words, but of pictures and vectors only that there were some.  Written
-after the hits are known, one request more; what cannot be noted is told once in the log and costs
-no search.
+One document a search.  It holds the words of a query; of pictures and vectors only the kind.  It
+is written after the hits are there, with one more request.  If that fails, the search succeeds
+all the same, and one warning is logged.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from es_imgsearch.search.results import SearchContext
 
 logger = logging.getLogger(__name__)
 
-_MOST_CHARACTERS = 2000
+_MAX_CHARACTERS = 2000
 
 
 def create_searches_index(store: Store) -> None:
-    """The index for the log; one that is there stays as it is."""
+    """Create the index for the log, unless it exists."""
     store.auxiliary.make(searches_alias(store.index), searches_body())
 
 
 class SearchLog:
-    """Notes the searches of one client."""
+    """Logs the searches of one client."""
 
     def __init__(self, index: str, host: str) -> None:
         self._index = index
         self._host = host
         self._has_warned = False
 
-    def note(self, context: SearchContext, hits: Hits, duration_ms: float) -> RequestFlow[None]:
-        """Write one search down."""
+    def write(self, context: SearchContext, hits: Hits, duration_ms: float) -> RequestFlow[None]:
+        """Index the document of one search; log a warning if that fails."""
         path = f"/{searches_alias(self._index)}/_doc?require_alias=true"
         body = orjson.dumps(search_document(context, hits, duration_ms, self._host))
         try:
             yield Request("POST", path, body, JSON)
         except IndexMissing:
             self._warn(
-                f"There is no {searches_alias(self._index)!r} to note searches in: run"
-                " `es-imgsearch init` with log_searches on, which makes it."
+                f"Searches cannot be logged: there is no index {searches_alias(self._index)!r}. Run"
+                " `es-imgsearch init` with log_searches on, which creates it."
             )
         except StoreDenied as error:
             self._warn(
-                f"Searches cannot be noted in {searches_alias(self._index)!r}: {error} It takes"
-                " the right create_doc there; or set log_searches = false."
+                f"Searches cannot be logged in {searches_alias(self._index)!r}: {error} Grant the"
+                " privilege create_doc on it, or set log_searches = false."
             )
         except StoreError as error:
-            self._warn(f"Searches cannot be noted: {error}")
+            self._warn(f"Searches cannot be logged: {error}")
 
     def _warn(self, message: str) -> None:
         if not self._has_warned:
@@ -69,13 +69,13 @@ class SearchLog:
 def search_document(
     context: SearchContext, hits: Hits, duration_ms: float, host: str
 ) -> dict[str, Any]:
-    """What is kept of one search, see mappings/searches.json; `duration_ms` is the client's."""
+    """Build the document of one search, see mappings/searches.json."""
     plan = context.plan
     candidates, oversample = context.info.meta.tuning.for_k(plan.k)
     words = " ".join(each.query for each in context.terms if isinstance(each.query, str))
     document: dict[str, Any] = {
         "searched_at": iso_timestamp(timespec="milliseconds"),
-        "kind": _kind(context.terms),
+        "kind": _query_kind(context.terms),
         "mode": plan.mode,
         "k": plan.k,
         "hits": len(hits),
@@ -85,12 +85,12 @@ def search_document(
         "host": host,
     }
     if words:
-        document["text"] = words[:_MOST_CHARACTERS]
+        document["text"] = words[:_MAX_CHARACTERS]
     if plan.filters:
         document["filters"] = sorted(plan.filters)
     if plan.min_relevance is not None:
         document["min_relevance"] = plan.min_relevance
-    # Binary codes have candidates of their own, to which the index was not tuned.
+    # A search by binary codes does not use the index's tuned number of candidates.
     if plan.mode != "text" and not plan.exact and not plan.codes:
         document["num_candidates"] = plan.num_candidates or candidates
         if oversample is not None:
@@ -102,12 +102,12 @@ def search_document(
     return document
 
 
-def _kind(terms: Sequence[Term]) -> str:
-    kinds = {_kind_of(each.query) for each in terms}
+def _query_kind(terms: Sequence[Term]) -> str:
+    kinds = {_kind(each.query) for each in terms}
     return kinds.pop() if len(kinds) == 1 else "mixed"
 
 
-def _kind_of(query: Any) -> str:
+def _kind(query: Any) -> str:
     if isinstance(query, str):
         return "text"
     if isinstance(query, StoredPicture):

@@ -1,4 +1,4 @@
-"""Contact sheets: the query on the left, the best hits with their scores on the right."""
+"""Draw contact sheets: the query on the left, the best hits with scores on the right."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _INK = (28, 28, 30)
 _FAINT = (120, 120, 124)
 _FRAME = (214, 214, 210)
 _MAX_PIXELS = 250_000_000
-# Of one search; they take 30 MB as a picture, and 10,000 would take 1.5 GB.
-_MOST_HITS = 200
+# 200 hits of one search are a picture of 30 MB in memory; 10,000 would be 1.5 GB.
+_MAX_HITS = 200
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class ShownHit(Protocol):
-    """What is drawn of a hit."""
+    """The attributes of a hit that are drawn."""
 
     @property
     def path(self) -> Path | None: ...
@@ -49,7 +49,7 @@ class ShownHit(Protocol):
 
 
 class ShownHits(Protocol):
-    """What is drawn of one search: the queries on the left, the hits on the right."""
+    """The attributes of a search that are drawn: queries on the left, hits on the right."""
 
     @property
     def queries(self) -> Sequence[str | QueryPicture]: ...
@@ -58,14 +58,14 @@ class ShownHits(Protocol):
 
 
 def draw_sheet(rows: Sequence[ShownHits], columns: int = 5) -> Image.Image:
-    """One band a search; hits that need more than `columns` go on below it.
+    """Draw one band a search, with as many rows of hits as `columns` requires.
 
-    Of each search the first 200 are shown, and how many more there are.
+    Of each search the first 200 hits are shown, and the number of the others.
     """
     check_whole("columns", columns)
     if columns < 1:
-        raise UsageError(f"A sheet has at least one column, not {columns}.")
-    bands = [max(1, -(-min(len(hits), _MOST_HITS) // columns)) for hits in rows]
+        raise UsageError(f"columns must be at least 1, not {columns}.")
+    bands = [max(1, -(-min(len(hits), _MAX_HITS) // columns)) for hits in rows]
     line = _CELL + _CAPTION + _GAP
     width = _GAP + _QUERY_WIDTH + _GAP + columns * (_CELL + _GAP)
     sheet = Image.new("RGB", (width, _GAP + sum(bands) * line), _PAPER)
@@ -75,30 +75,30 @@ def draw_sheet(rows: Sequence[ShownHits], columns: int = 5) -> Image.Image:
         if number:
             draw.line((_GAP, top - _GAP // 2, width - _GAP, top - _GAP // 2), fill=_FRAME)
         _draw_query(sheet, draw, hits.queries, top)
-        for position, hit in enumerate(hits[:_MOST_HITS]):
+        for position, hit in enumerate(hits[:_MAX_HITS]):
             row, column = divmod(position, columns)
             left = _GAP + _QUERY_WIDTH + _GAP + column * (_CELL + _GAP)
             _draw_hit(sheet, draw, hit, (left, top + row * line))
         if not hits:
             left = _GAP + _QUERY_WIDTH + _GAP
             draw.text((left, top + _CELL // 2), "nothing found", fill=_FAINT, font=_font(16))
-        if len(hits) > _MOST_HITS:
-            words = f"and {len(hits) - _MOST_HITS} more"
+        if len(hits) > _MAX_HITS:
+            words = f"and {len(hits) - _MAX_HITS} more"
             draw.text((_GAP, top + lines * line - _GAP - 16), words, fill=_FAINT, font=_font(13))
         top += lines * line
     return sheet
 
 
 def _draw_query(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, asked: Sequence[str | QueryPicture], top: int
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, queries: Sequence[str | QueryPicture], top: int
 ) -> None:
-    """The words, and below them the pictures side by side."""
-    pictures = [query for query in asked if not isinstance(query, str)][:_QUERY_PICTURES]
-    words = " + ".join(query for query in asked if isinstance(query, str))
-    if not asked:
+    """Draw the words, and below them up to three pictures side by side."""
+    pictures = [query for query in queries if not isinstance(query, str)][:_QUERY_PICTURES]
+    words = " + ".join(query for query in queries if isinstance(query, str))
+    if not queries:
         words = "similar pictures"
     font = _font(20)
-    lines = _wrapped(draw, words, font, _QUERY_WIDTH, most=2 if pictures else 6) if words else []
+    lines = _wrap(draw, words, font, _QUERY_WIDTH, max_lines=2 if pictures else 6) if words else []
     height = _LINE * len(lines)
     first = top if pictures else top + (_CELL - height) // 2
     for number, text in enumerate(lines):
@@ -112,7 +112,7 @@ def _draw_query(
             picture = open_query_picture(query, max_pixels=_MAX_PIXELS)
             _paste(sheet, draw, picture, (left, upper), (width, _CELL - height))
         except ImgSearchError:
-            # It was there when the search was run; the hits are worth showing all the same.
+            # The file may have been deleted after the search.
             draw.rectangle((left, upper, left + width, top + _CELL), outline=_FRAME)
     draw.text((_GAP, top + _CELL + 4), "query picture", fill=_FAINT, font=_font(13))
 
@@ -130,7 +130,7 @@ def _draw_hit(
     except ImgSearchError:
         draw.rectangle((left, top, left + _CELL, top + _CELL), outline=_FRAME)
         draw.text((left + 8, top + _CELL // 2), "original not here", fill=_FAINT, font=_font(13))
-    name = _shortened(draw, hit.image_name, _font(13), _CELL)
+    name = _shorten(draw, hit.image_name, _font(13), _CELL)
     draw.text((left, top + _CELL + 4), name, fill=_INK, font=_font(13))
     draw.text((left, top + _CELL + 20), f"{hit.score:.3f}", fill=_FAINT, font=_font(13))
 
@@ -143,7 +143,7 @@ def _paste(
     room: tuple[int, int],
 ) -> None:
     scale = min(room[0] / picture.width, room[1] / picture.height)
-    # A panorama a thousand times as wide as high still has a height.
+    # At least one pixel high, even if the picture is a thousand times as wide as high.
     small = picture.resize(
         (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     )
@@ -157,7 +157,9 @@ def _font(size: int) -> _Font:
     return ImageFont.load_default(size)
 
 
-def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int, most: int) -> list[str]:
+def _wrap(
+    draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int, max_lines: int
+) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -165,18 +167,18 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int, most
             lines.append(word)
         else:
             lines[-1] = longer
-    if len(lines) > most:
-        lines = [*lines[: most - 1], f"{lines[most - 1]} …"]
-    return [_shortened(draw, line, font, width) for line in lines]
+    if len(lines) > max_lines:
+        lines = [*lines[: max_lines - 1], f"{lines[max_lines - 1]} …"]
+    return [_shorten(draw, line, font, width) for line in lines]
 
 
-def _shortened(draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int) -> str:
+def _shorten(draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int) -> str:
     # Lone surrogates (names that are not UTF-8) cannot be drawn, nor can line breaks.
     text = text.encode("utf-8", errors="replace").decode()
     text = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
     if len(text) <= width and draw.textlength(text, font=font) <= width:
         return text
-    # No cell holds more; a name may have thousands of letters, and measuring them takes time.
+    # A letter is at least one pixel wide; measuring thousands of letters would take long.
     text = text[:width]
     while text and draw.textlength(f"{text}…", font=font) > width:
         text = text[:-1]

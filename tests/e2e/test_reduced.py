@@ -336,7 +336,7 @@ def test_an_import_remembers_its_file_and_a_file_that_is_gone_is_done_without(
     filled, settings, originals
 ):
     said = register_imported_originals(filled, settings, originals)
-    assert "stays needed" in str(said)
+    assert "its vectors put the hits" in str(said)
     entry = filled.info().meta.reduction
     assert entry.originals == {"path": str(originals), "host": settings.host}
     assert register_imported_originals(filled, settings, originals) is None
@@ -353,7 +353,7 @@ def test_an_import_remembers_its_file_and_a_file_that_is_gone_is_done_without(
 def test_originals_of_another_encoder_or_for_another_profile_are_refused(
     whole, filled, settings, originals, tmp_path
 ):
-    with pytest.raises(UsageError, match="keeps whole vectors itself"):
+    with pytest.raises(UsageError, match="stores whole vectors"):
         register_originals(whole, settings, originals)
     other = Store(filled.connection.client, f"{filled.index}-o")
     seal = replace(whole.info().meta.seal, revision="2")
@@ -383,7 +383,7 @@ def test_the_command_line_makes_fills_and_searches_it(whole, originals, settings
         assert "--sample FROM" in wrong.output
         sample = ["--sample", whole.index, "--dims-kept", str(KEPT)]
         assert "12 dims kept" in run("init", "--profile", "reduced", *sample)
-        assert "stays needed" in run("import", str(originals))
+        assert "its vectors put the hits" in run("import", str(originals))
         assert "400" in run("status")
         assert "0001.jpg" in run("similar", fields(0)["image_id"], "-k", "399")
     finally:

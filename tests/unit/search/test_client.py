@@ -19,7 +19,7 @@ from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.requests import Request
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import ImageMissing, SettingsError, UsageError
-from es_imgsearch.search.client import AsyncImageSearch, ImageSearch
+from es_imgsearch.search import AsyncImageSearch, ImageSearch
 from es_imgsearch.search.hits import Hit, Hits, LazyHits
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import FakeEncoder, MemoryStore
@@ -239,9 +239,9 @@ def test_each_client_takes_connections_of_its_kind_and_encoders_and_settings_tha
         ImageSearch(elasticsearch.AsyncElasticsearch("http://127.0.0.1:1"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"AsyncImageSearch takes .*AsyncElasticsearch\)"):
         AsyncImageSearch(elasticsearch.Elasticsearch("http://127.0.0.1:1"))  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="load_encoder gives, not a str"):
+    with pytest.raises(UsageError, match="load_encoder returns, not a str"):
         ImageSearch(encoder="starter")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="load_settings gives, not a dict"):
+    with pytest.raises(UsageError, match="load_settings returns, not a dict"):
         ImageSearch(settings={"index": "a"})  # type: ignore[arg-type]
 
 
