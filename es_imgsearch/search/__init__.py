@@ -1,8 +1,8 @@
-"""Step 5, the client: a query becomes a vector, the vector a request, the answer hits.
+"""Step 5, the client: query → vector → request → hits.
 
 client, async_client   ImageSearch and AsyncImageSearch: the public methods
 operations             each method once, as a request flow without I/O
-options, query         what a search can be given
+options, query         the arguments of a search
 query_vectors          queries → vectors
 execution              vectors and words → Elasticsearch → raw hits
 results, hits          raw hits → Hits

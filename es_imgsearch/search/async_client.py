@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 class AsyncImageSearch(SearchClient):
-    """Search one index of pictures from asyncio: the methods of `ImageSearch`, awaited.
+    """Search one index of pictures from asyncio.
 
         async with AsyncImageSearch("http://127.0.0.1:9200", index="images") as search:
             for hit in await search.search_text("a cat on a sofa", k=20):
@@ -31,7 +31,8 @@ class AsyncImageSearch(SearchClient):
 
     `elasticsearch` is an address or a client of your own (`elasticsearch.AsyncElasticsearch`); an
     address needs aiohttp (`pip install es-imgsearch[async]`).  Models run in threads, so other
-    tasks continue meanwhile.  Arguments, results and errors are those of `ImageSearch`.
+    tasks continue meanwhile.  Methods, arguments, results and errors are the same as in
+    `ImageSearch`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The blocking client: a query becomes a vector, the vector a request, the answer hits.
+"""The blocking client: query → vector → request → hits.
 
 `operations.Operations` holds every method once, as a request flow without I/O; `ImageSearch` runs
 the flows with blocking requests, `async_client.AsyncImageSearch` with awaited ones.
@@ -265,7 +265,7 @@ class ImageSearch(SearchClient):
 def client_and_settings(
     elasticsearch: Any, index: str | None, settings: Settings | None, *, is_async: bool
 ) -> tuple[Any, Settings]:
-    """Check a client's arguments; return the client passed in, if any, and the merged settings."""
+    """Check arguments; return the client passed in, or None, and the merged settings."""
     address = elasticsearch if isinstance(elasticsearch, str) else None
     client = None if address is not None else elasticsearch
     perform = getattr(client, "perform_request", None)

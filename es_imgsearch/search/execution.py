@@ -1,4 +1,4 @@
-"""Build the search bodies, run them in as few round trips as possible, return the raw hits.
+"""Build search bodies and run them in as few round trips as possible.
 
 A search is one request.  Hybrid searches and searches of regions share one `_msearch`; collapsing
 may need further rounds, see `_collect`.
@@ -63,7 +63,7 @@ def vector_body(context: SearchContext, k: int, clauses: Clauses) -> Body:
 
 
 def region_body(context: SearchContext, k: int, clauses: Clauses) -> Body:
-    """Build the search by the vectors of regions, which runs together with `vector_body`."""
+    """Build the search by vectors of regions, run together with `vector_body`."""
     similarity = context.info.meta.similarity
     exact = partial(region_queries.exact_region_body, similarity=similarity)
     vector = context.parts[0][2]
@@ -164,13 +164,13 @@ def _collect(
     contents: dict[Ranking, dict[str, None]] = {name: {} for name in searches}
     open_searches, took, factor = list(searches), 0, 2 if collapse else 1
     while open_searches:
-        wanted = {
+        counts = {
             name: min(queries.MAX_NUM_CANDIDATES, factor * (needed - len(lists[name])))
             for name in open_searches
         }
-        depths = dict(wanted)
+        depths = dict(counts)
         if reranking is not None and "vector" in depths:
-            depth = reranking.depth(wanted["vector"])
+            depth = reranking.depth(counts["vector"])
             depths["vector"] = min(queries.MAX_NUM_CANDIDATES, depth)
         filters = {
             name: [*clauses, *_without(lists[name], contents[name])] for name in open_searches
@@ -182,7 +182,7 @@ def _collect(
         for name, (hits, is_end) in answered.items():
             if reranking is not None and name == "vector":
                 hits = yield Work(partial(reranking.rerank, hits))
-            hits = hits[: wanted[name]]
+            hits = hits[: counts[name]]
             for hit in hits:
                 content = hit["_source"].get("content_id") if collapse else None
                 if content is None or content not in contents[name]:
@@ -203,7 +203,10 @@ def _round(
     filters: Mapping[Ranking, Clauses],
     region_search: Search | None,
 ) -> RequestFlow[tuple[dict[Ranking, tuple[Sequence[Raw], bool]], int]]:
-    """Run one round trip: hits of each search and if they are all; Elasticsearch's time in ms."""
+    """Run one round trip.
+
+    Returns, for each search, its hits and if there are no more; and Elasticsearch's time in ms.
+    """
     bodies = [searches[name](depth, filters[name]) for name, depth in depths.items()]
     with_regions = region_search is not None and "vector" in depths
     if region_search is not None and with_regions:
@@ -256,7 +259,7 @@ def _with_vectors(body: Body, context: SearchContext) -> Body:
 def _without(
     hits: Sequence[Mapping[str, Any]], contents: Mapping[str, None]
 ) -> list[dict[str, Any]]:
-    """Exclude the contents collected so far, and pictures without content_id by their id."""
+    """Exclude collected contents, and pictures without content_id by their id."""
     without_content = [hit["_id"] for hit in hits if "content_id" not in hit["_source"]]
     clauses: list[dict[str, Any]] = []
     if contents:

@@ -1,4 +1,4 @@
-"""Build the filter clauses of a search from {field: value}; parse `FIELD=VALUE` texts."""
+"""Build filter clauses from {field: value}; parse `FIELD=VALUE` texts."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def filter_clauses(
 
 
 def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Parse `FIELD=VALUE` texts of the command line; a repeated field means any of its values."""
+    """Parse `FIELD=VALUE` texts; a repeated field means any of its values."""
     filters: dict[str, list[str]] = {}
     for text in texts:
         field, equals, value = text.partition("=")
@@ -274,7 +274,7 @@ def _number(field: str, value: Any) -> int | float:
 
 
 def _whole(number: float) -> int | float:
-    """Convert to int if nothing is lost.  Raises ValueError or OverflowError if not finite."""
+    """Convert to int if nothing is lost; nan and inf raise."""
     return int(number) if int(number) == number and int(number) in _INT64 else number
 
 

@@ -1,4 +1,4 @@
-"""The result of a search: `Hit`, one picture, and `Hits`, all of them with facets and notes."""
+"""The result of a search: `Hits`, with facets and notes, and each `Hit`."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Hit:
 
 
 class LazyHits(Sequence[Hit]):
-    """A sequence that builds each hit on first access: `build` takes the position, from 0."""
+    """Hits that `build` (position from 0 -> hit) builds on first access."""
 
     def __init__(self, count: int, build: Callable[[int], Hit]) -> None:
         self._hits: list[Hit | None] = [None] * count
@@ -166,7 +166,7 @@ class Hits(Sequence[Hit]):
         return "\n".join([f"<{len(self)} hits, {self.took_ms} ms>", *lines])
 
     def _repr_html_(self) -> str:
-        """Show thumbnails of the first hits in a notebook, if their originals are on this host."""
+        """Show the first hits in a notebook, with thumbnails of originals on this host."""
         from es_imgsearch.search.notebook import hits_html
 
         return hits_html(self)
@@ -189,7 +189,7 @@ class Hits(Sequence[Hit]):
         return frame if len(self) else frame.reindex(columns=_MINIMAL_COLUMNS)
 
     def sheet(self, columns: int = 5) -> Image.Image:
-        """Draw a contact sheet: the query on the left, hits with their scores on the right.
+        """Draw a contact sheet: the query on the left, hits with scores on the right.
 
             hits.sheet(columns=8).save("sheet.png")
 

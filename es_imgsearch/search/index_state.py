@@ -53,7 +53,7 @@ class GenerationState:
 
 
 class IndexState:
-    """The state of the generation behind the alias; `latest` is None until the first read."""
+    """State of the generation behind the alias; `latest` is None until the first read."""
 
     def __init__(
         self, index: str, open_originals: Callable[[Meta], OriginalsLookup | None]
@@ -78,7 +78,7 @@ class IndexState:
     def has_switched(
         self, state: GenerationState | None, error: ImgSearchError
     ) -> RequestFlow[bool]:
-        """Check after an error if the alias points to another generation; read its state then."""
+        """After an error, check if the alias was switched; read the new state then."""
         if state is None and not isinstance(error, GenerationSwitched):
             return False
         try:
@@ -104,7 +104,7 @@ class IndexState:
         return state.reduced
 
     def coder(self, state: GenerationState) -> RequestFlow[Coder]:
-        """Load the coder of binary codes, once.  Raises UsageError if the index has no codes."""
+        """Load the coder of binary codes, once; raise UsageError if there are no codes."""
         entry = state.info.meta.codes
         if entry is None:
             raise UsageError(
@@ -119,7 +119,7 @@ class IndexState:
     def query_relevance(
         self, state: GenerationState, terms: Sequence[Term], vector: Vector, plan: SearchPlan
     ) -> RequestFlow[QueryRelevance | None]:
-        """Return the relevance of hits of this query vector, by cosine; None if not calibrated.
+        """Return the relevance of a query vector's hits; None if not calibrated.
 
         Raises NotCalibrated if the plan has `min_relevance` and there is no relevance.
         """
@@ -157,7 +157,7 @@ def _companion_document(alias: str, name: str) -> RequestFlow[Mapping[str, Any] 
 
 
 def _curve_kind(terms: Sequence[Term]) -> str | None:
-    """Choose the calibration curve: IMAGE if any positive term is a picture; None for vectors.
+    """Choose the calibration curve: IMAGE if a positive term is one; None for vectors.
 
     Queries of words and pictures have no curve of their own: their cosines are nearer to those
     of pictures.

@@ -1,4 +1,4 @@
-"""Every method of the client as a request flow, which does no I/O; see `request_flow`.
+"""Every method of the client as a request flow without I/O; see `request_flow`.
 
 `client.ImageSearch` and `async_client.AsyncImageSearch` run the flows and document the methods.
 """
@@ -95,7 +95,7 @@ class Operations:
         model: QueryEncoder,
         open_originals: Callable[[Meta], OriginalsLookup | None] = lambda _meta: None,
     ) -> None:
-        """Set up; `open_originals` opens the whole vectors of a reduced index, see `reduced`."""
+        """Set up; `open_originals` opens whole vectors of a reduced index."""
         self._index = index
         self._settings = settings
         self._model = model
@@ -282,7 +282,7 @@ class Operations:
         parts: Sequence[VectorPart],
         box: QueryBox | None = None,
     ) -> RequestFlow[tuple[Sequence[Term], PartVectors]]:
-        """Compute the vectors of terms; return the terms with pictures cut to the box, and both."""
+        """Compute vectors of terms; return them with the terms, cut to the box."""
         text_terms(terms)
         if box is not None:
             # Cut first, since a contact sheet shows the part that was searched with.
@@ -308,7 +308,7 @@ def _combined(terms: Sequence[Term], vectors: PartVectors, part: VectorPart) -> 
 
 
 def _with_reduced_vectors(context: SearchContext, reduced: ReducedVectors) -> SearchContext:
-    """Cut the content's vectors to bytes, as they are sent and compared with stored ones."""
+    """Reduce content vectors to bytes, in which they are sent and explained."""
     return context._replace(
         parts=[
             (part, weight, reduced.reduce_query(vector) if part is CONTENT else vector)

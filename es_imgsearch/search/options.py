@@ -1,4 +1,4 @@
-"""The options of every search: `SearchOptions` as passed, `SearchPlan` checked, with defaults."""
+"""Options of every search: `SearchOptions` as passed, `SearchPlan` checked."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class SearchPlan:
 
     @classmethod
     def parse(cls, k: int, options: SearchOptions | Mapping[str, Any]) -> SearchPlan:
-        """Check options.  Raises UsageError for invalid values, TypeError for unknown names."""
+        """Check options; raise UsageError for values, TypeError for unknown names."""
         check_k(k)
         if unknown := sorted(options.keys() - SearchOptions.__annotations__.keys()):
             raise TypeError(
@@ -149,7 +149,7 @@ def _check_not_negative(name: str, number: Any) -> None:
 
 
 def _check_kinds(plan: SearchPlan) -> None:
-    """Check types, so that a wrong one is a UsageError instead of a TypeError further in."""
+    """Check types, so that a wrong one is a UsageError, not a TypeError later."""
     for name in ("filters", "weights"):
         value = getattr(plan, name)
         if value is not None and not isinstance(value, Mapping):

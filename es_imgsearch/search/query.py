@@ -1,7 +1,8 @@
-"""Parse queries (texts, pictures, vectors, stored pictures, with weights); open query pictures.
+"""Parse queries with their weights; open query pictures.
 
-The query vector is a weighted sum of unit vectors, positive ones minus negative ones: relevance
-feedback as in Rocchio 1971, see `combine_vectors`.
+A query is a text, a picture, a vector or a stored picture.  The query vector is a weighted sum of
+unit vectors, positive ones minus negative ones: relevance feedback as in Rocchio 1971, see
+`combine_vectors`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ QueryBox = tuple[float, float, float, float]
 def open_query_picture(
     picture: QueryPicture, box: QueryBox | None = None, *, max_pixels: int
 ) -> Image.Image:
-    """Open a path, an open file, bytes, a PIL image or an array as an upright RGB image.
+    """Open a path, file, bytes, PIL image or array as an upright RGB image.
 
     Arrays have shape (height, width), (height, width, 3) or (height, width, 4), of uint8, or
     of floats from 0 to 1.  `box` is (x, y, width, height) in pixels of the upright picture;
@@ -210,7 +211,7 @@ def parse_terms(positive: Queries, negative: Queries) -> Sequence[Term]:
 
 
 def text_terms(terms: Sequence[Term]) -> list[Term]:
-    """Return the terms that are words, stripped.  Raises UsageError for empty or invalid text."""
+    """Return the terms that are words, stripped; raise UsageError for invalid text."""
     texts = [Term(each.query.strip(), each.weight) for each in terms if isinstance(each.query, str)]
     for text, _ in texts:
         if not text:
@@ -221,7 +222,7 @@ def text_terms(terms: Sequence[Term]) -> list[Term]:
 
 
 def is_vector(query: Query) -> bool:
-    """Check for an array of one axis: a vector of the index's encoder, computed elsewhere."""
+    """Check for an array of one axis: a vector of the index's encoder."""
     return isinstance(query, np.ndarray) and query.ndim == 1
 
 
@@ -233,7 +234,7 @@ def as_query_picture(query: Query) -> QueryPicture | None:
 
 
 def normalize_query_vector(query: Any, dims: int) -> Vector:
-    """Scale a query vector to unit length.  Raises UsageError if it does not fit the index."""
+    """Scale a query vector to unit length; raise UsageError if it has other dims."""
     if query.shape != (dims,):
         raise UsageError(
             f"A vector to search for must have the index's {dims} dims, not {len(query)}; a"
@@ -263,7 +264,7 @@ def _unit_or_raise(vector: Vector, message: str) -> Vector:
 
 
 def _as_list(queries: Any) -> list[Any]:
-    """Return a list of queries; a single query, even a string or an array, as a list of one."""
+    """Return a list of queries; a single one, even a string, as a list of one."""
     if isinstance(queries, _QUERY_TYPES) or hasattr(queries, "read") or _is_pair(queries):
         return [queries]
     # Iterating over a dict would search for its keys.

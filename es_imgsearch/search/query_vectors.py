@@ -1,4 +1,4 @@
-"""Turn queries into vectors: stored pictures by lookup, everything else by the model.
+"""Turn queries into vectors: stored pictures by lookup, others by the model.
 
     terms ──QueryVectorizer──▶ PartVectors: for every part one vector a term
                 │
@@ -77,10 +77,11 @@ PARTS: Final = {
 def weighted_parts(
     weights: Mapping[str, float] | None, properties: Mapping[str, Any], index: str
 ) -> list[tuple[VectorPart, float]]:
-    """Choose the parts to search by, with weights that sum to 1; by default only the content.
+    """Choose the parts to search by, with weights that sum to 1.
 
-    A weight of 0 leaves a part out.  Raises UsageError for an unknown part, a part without a field
-    in the index's mapping (`properties`), or a weight that is no number from 0 on.
+    Without `weights` only the content; a weight of 0 leaves a part out.  Raises UsageError for an
+    unknown part, a part without a field in the index's mapping (`properties`), or a weight that
+    is no number from 0 on.
     """
     if weights is None:
         return [(CONTENT, 1.0)]
@@ -202,7 +203,7 @@ def _truncated(encoder: Encoder, texts: Sequence[str]) -> list[bool]:
 
 
 class PartVectors(NamedTuple):
-    """By part name, one vector a term, of shape (dims of the part,); and notes for a person.
+    """Vectors by part name, one a term, of shape (dims of the part,); and notes.
 
     `are_whole` is false if a vector was expanded from the bytes of a reduced index.
     """
@@ -243,8 +244,9 @@ class QueryVectorizer:
         info: IndexInfo,
         reduced: ReducedVectors | None = None,
     ) -> RequestFlow[PartVectors]:
-        """Compute the vectors of all terms; those of a `reduced` index are restored to whole ones.
+        """Compute the vectors of all terms.
 
+        Stored vectors of a `reduced` index are expanded, or replaced by their originals.
         Raises UsageError for words or vectors in a part that only pictures have.
         """
         for part in parts:
@@ -271,7 +273,7 @@ class QueryVectorizer:
         vectors: Mapping[str, list[Vector]],
         reduced: ReducedVectors | None,
     ) -> RequestFlow[bool]:
-        """Fill in the vectors of stored pictures, in one request; false if one is not whole."""
+        """Fill in vectors of stored pictures in one request; false if one is not whole."""
         image_ids = {
             n: query.image_id
             for n, (query, _) in enumerate(terms)

@@ -1,4 +1,4 @@
-"""Search an index of profile `reduced`: query by bytes, rerank by whole vectors from a file.
+"""Search an index of profile `reduced` by bytes; rerank by whole vectors.
 
     whole query ──reduce──▶ bytes ──Elasticsearch──▶ candidates ──originals──▶ hits
 
@@ -67,12 +67,12 @@ class ReducedVectors:
     originals: OriginalsLookup | None = None
 
     def reduce_query(self, vector: Vector) -> Vector:
-        """Reduce a whole vector as the index stores it: shape (dims_kept,), integral values."""
+        """Reduce a whole vector as the index stores it: integers, shape (dims_kept,)."""
         reduced: Vector = self.reduction.reduce(vector[None])[0].astype(np.float32)
         return reduced
 
     def restore(self, stored: Vector, key: str) -> tuple[Vector, bool]:
-        """Return a stored picture's unit vector; False if it was expanded instead of looked up."""
+        """Return a stored picture's unit vector; False if expanded, not looked up."""
         if self.originals is not None and (originals := self.originals([key])):
             return originals[0], True
         return self.reduction.expand(stored[None])[0], False
@@ -108,7 +108,7 @@ class ReducedVectors:
 
 
 def original_key(image_id: str, fields: Mapping[str, Any]) -> str:
-    """Return the key of a picture's original: by content, since a path's content may change."""
+    """Return the key of a picture's original: its content, which a path may change."""
     return str(fields.get("content_id") or image_id)
 
 
@@ -156,7 +156,7 @@ class Originals:
         return int((self._keys != b"").sum())
 
     def __call__(self, keys: Sequence[str]) -> Mapping[int, Vector]:
-        """Return unit vectors, float32 of shape (dims,), by the position of their key in `keys`."""
+        """Return unit vectors of shape (dims,) by the position of their key in `keys`."""
         if not keys or not len(self._keys):
             return {}
         encoded = np.array([key.encode() for key in keys], dtype=np.bytes_)
@@ -172,7 +172,7 @@ class Originals:
 
 
 def open_originals(meta: Meta, settings: Settings, index: str) -> OriginalsLookup | None:
-    """Open the originals of an index: the file of the settings, else the one noted in `_meta`.
+    """Open the originals of an index: the settings' file, else the one in `_meta`.
 
     None for an index of whole vectors, and if the noted file is on another host or missing: scores
     are approximate then.  Raises UsageError if the file of the settings is missing.
@@ -219,7 +219,7 @@ def register_originals(store: Store, settings: Settings, path: Path) -> None:
 
 
 def register_imported_originals(store: Store, settings: Settings, path: Path) -> str | None:
-    """Register an imported file as originals if a reduced index has none; return a remark.
+    """Register an imported file as originals if an index lacks them; return a remark.
 
     None for an index of whole vectors, or one that has originals already.
     """

@@ -76,15 +76,15 @@ def encoder_key(revision: str, fingerprint: str) -> str:
 
 
 def shipped_curves(revision: str, fingerprint: str) -> dict[str, Curve]:
-    """Return the curves that the package ships for this encoder; empty if there are none."""
+    """Return the curves that the package ships for this encoder, if any."""
     entry = _shipped().get(encoder_key(revision, fingerprint), {})
     return curves_from_body(entry.get("curves", {}))
 
 
 def background_moments(cosines: Floats) -> tuple[float, float]:
-    """Return mean and standard deviation of a query's cosines to the background, shape (m,).
+    """Return mean and standard deviation of a query's cosines to the background.
 
-    A background picture that is the query itself is not unrelated and does not count.
+    `cosines` has shape (m,).  A background picture that is the query itself does not count.
     """
     if cosines.max() >= _SAME_PICTURE and cosines.min() < _SAME_PICTURE:
         cosines = cosines[cosines < _SAME_PICTURE]
@@ -104,7 +104,7 @@ def z_scores(queries: Floats, cosines: Floats, background: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class QueryRelevance:
-    """Relevance of one query's hits: the curve, and the moments of its background cosines."""
+    """Relevance of one query's hits: curve and moments of background cosines."""
 
     curve: Curve
     mean: float
@@ -121,7 +121,7 @@ class QueryRelevance:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RelevanceModel:
-    """The curves of one index, by kind of query, and its background of shape (m, dims)."""
+    """Curves of one index by kind of query; its background, shape (m, dims)."""
 
     curves: Mapping[str, Curve]
     background: Floats

@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A long computation without I/O to Elasticsearch: decoding pictures, running a model."""
+    """A long computation, such as decoding pictures or running a model."""
 
     run: Callable[[], Any]
 
@@ -38,7 +38,7 @@ RequestFlow: TypeAlias = Generator[Request | Work, Any, R]
 
 
 def run_flow(flow: RequestFlow[R], send: Callable[[Request], Any]) -> R:
-    """Run a flow and return its result; errors of requests are raised inside the flow first."""
+    """Run a flow; return its result.  Errors of requests are raised inside it first."""
     try:
         step = next(flow)
         while True:

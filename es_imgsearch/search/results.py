@@ -1,4 +1,4 @@
-"""Turn raw hits into `Hits`: pages, fused rankings, relevance, explanations, facets."""
+"""Turn raw hits into `Hits`: pages, fusion, relevance, explanations, facets."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SearchContext(NamedTuple):
 
 
 class Ranks(NamedTuple):
-    """A fused hit's ranks, from 1, and `_score`s in both rankings; None if it is not in one."""
+    """A fused hit's ranks, from 1, and `_score`s in both rankings, or None."""
 
     fused: float
     vector: int | None
@@ -110,7 +110,7 @@ def fuse_rankings(
 
 
 def build_hits(result: SearchResult, context: SearchContext) -> Hits:
-    """Build the hits of the page, each when it is accessed, and the facets of all hits."""
+    """Build the page's hits, each on first access, and the facets of all hits."""
     plan = context.plan
     if plan.min_relevance is not None:
         result = result._replace(hits=_relevant(result.hits, plan.min_relevance, context))
@@ -190,7 +190,7 @@ def _original_path(root: str, relative_path: str, context: SearchContext) -> Pat
 
 
 def _cosines(raw: Mapping[str, Any], context: SearchContext) -> dict[str, float]:
-    """Compute the cosine of every part; 0 for a part that the picture has no vector of."""
+    """Compute the cosine of every part; 0 for a part without a stored vector."""
     stored = raw.get("fields", {})
     return {
         part.name: _cosine(vector, vector_of(stored[part.field])) if part.field in stored else 0.0

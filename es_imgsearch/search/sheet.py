@@ -1,4 +1,4 @@
-"""Draw contact sheets: the query on the left, the best hits with scores on the right."""
+"""Draw contact sheets: the query on the left, hits with scores on the right."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ShownHit(Protocol):
 
 
 class ShownHits(Protocol):
-    """The attributes of a search that are drawn: queries on the left, hits on the right."""
+    """The attributes of a search that are drawn."""
 
     @property
     def queries(self) -> Sequence[str | QueryPicture]: ...

@@ -1,4 +1,4 @@
-"""Searches noted in `<index>-searches`, where that is switched on."""
+"""Searches logged in `<index>-searches`, if that is switched on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def house(real_store: Store, settings: Settings, tmp_path: Path):
     remove_index(real_store, searches_alias(real_store.index))
 
 
-def noted(house: House) -> list[dict]:
+def logged(house: House) -> list[dict]:
     alias = searches_alias(house.store.index)
     house.store.connection.request("POST", f"/{alias}/_refresh")
     body = {"size": 100, "sort": ["searched_at", "_doc"]}
@@ -50,7 +50,7 @@ def stored_name(house: House) -> str:
     return min(house.folder.iterdir()).name
 
 
-def test_what_is_noted_of_each_kind(house: House):
+def test_the_document_of_each_kind_of_search(house: House):
     name = stored_name(house)
     picture = house.folder / name
     with ImageSearch(settings=house.settings, encoder=FakeEncoder()) as client:
@@ -60,8 +60,8 @@ def test_what_is_noted_of_each_kind(house: House):
         client.search(["red", picture], k=2)
         client.search_text("red", k=2, mode="hybrid")
         client.search([client.embed("red"), StoredPicture(image_id("r", name))])
-    notes = noted(house)
-    assert [each["kind"] for each in notes] == [
+    documents = logged(house)
+    assert [each["kind"] for each in documents] == [
         "text",
         "picture",
         "stored",
@@ -69,7 +69,7 @@ def test_what_is_noted_of_each_kind(house: House):
         "text",
         "mixed",
     ]
-    first, second, third = notes[:3]
+    first, second, third = documents[:3]
     assert (first["text"], first["k"], first["hits"]) == ("red", 3, 3)
     assert first["filters"] == ["root"]
     assert first["best_score"] == pytest.approx(hits[0].score)
@@ -79,26 +79,26 @@ def test_what_is_noted_of_each_kind(house: House):
     assert second["exact"] is True
     assert "num_candidates" not in second
     assert third["num_candidates"] == 77
-    assert notes[4]["mode"] == "hybrid"
+    assert documents[4]["mode"] == "hybrid"
 
 
-def test_asyncio_notes_as_well(house: House):
+def test_the_asyncio_client_logs_as_well(house: House):
     async def search() -> None:
         async with AsyncImageSearch(settings=house.settings, encoder=FakeEncoder()) as client:
             await client.search_text("red", k=1)
 
     asyncio.run(search())
-    assert [each["text"] for each in noted(house)] == ["red"]
+    assert [each["text"] for each in logged(house)] == ["red"]
 
 
-def test_by_default_nothing_is_noted(house: House):
+def test_by_default_nothing_is_logged(house: House):
     quiet = house.settings.model_copy(update={"log_searches": False})
     with ImageSearch(settings=quiet, encoder=FakeEncoder()) as client:
         client.search_text("red")
-    assert noted(house) == []
+    assert logged(house) == []
 
 
-def test_without_the_index_searches_go_on_and_one_warning_tells(
+def test_without_the_index_searches_succeed_and_one_warning_is_logged(
     house: House, caplog: pytest.LogCaptureFixture
 ):
     alias = searches_alias(house.store.index)
@@ -109,12 +109,12 @@ def test_without_the_index_searches_go_on_and_one_warning_tells(
     ):
         client.search_text("red")
         client.search_text("blue")
-    told = [each for each in caplog.messages if "es-imgsearch init" in each]
-    assert len(told) == 1
+    warnings = [each for each in caplog.messages if "es-imgsearch init" in each]
+    assert len(warnings) == 1
     assert not house.store.connection.client.indices.exists(index=alias)
 
 
-def test_init_makes_the_index(house: House):
+def test_init_creates_the_index(house: House):
     alias = searches_alias(house.store.index)
     client = house.store.connection.client
     client.indices.delete(index=f"{alias}-000001")
@@ -126,8 +126,8 @@ def test_init_makes_the_index(house: House):
 
 def test_the_environment_switches_it_on(house: House, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ES_IMGSEARCH_LOG_SEARCHES", "true")
-    given = ["--index", house.settings.index, "--es-url", house.settings.es_url]
+    options = ["--index", house.settings.index, "--es-url", house.settings.es_url]
     name = stored_name(house)
-    found = CliRunner().invoke(main, ["similar", image_id("r", name), *given])
-    assert found.exit_code == 0, found.stderr
-    assert [each["kind"] for each in noted(house)] == ["stored"]
+    result = CliRunner().invoke(main, ["similar", image_id("r", name), *options])
+    assert result.exit_code == 0, result.stderr
+    assert [each["kind"] for each in logged(house)] == ["stored"]

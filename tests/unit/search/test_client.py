@@ -1,4 +1,4 @@
-"""The client without a server: what is asked for, and what is refused."""
+"""The clients without a server: the requests they send, the arguments they refuse."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support import picture_samples as samples
 
 
 class SearchedStore(MemoryStore):
-    """Finds nothing and keeps what it was asked."""
+    """Finds nothing and stores the body of the last request."""
 
     def send(self, request: Request) -> dict[str, Any]:
         if request.method == "GET":
@@ -35,23 +35,23 @@ class SearchedStore(MemoryStore):
             mappings = {"_meta": info.meta.to_body(), "properties": info.properties}
             return {info.name: {"mappings": mappings, "settings": {"index": {}}}}
         assert request.body is not None
-        self.asked = orjson.loads(request.body)
+        self.sent = orjson.loads(request.body)
         return {}
 
 
 @pytest.fixture
 def search() -> ImageSearch:
     encoder = FakeEncoder()
-    found = ImageSearch(settings=load_settings(environment={}), encoder=encoder)
+    search = ImageSearch(settings=load_settings(environment={}), encoder=encoder)
     store = SearchedStore()
     store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
-    found.store = store  # type: ignore[assignment]
-    return found
+    search.store = store  # type: ignore[assignment]
+    return search
 
 
-def asked(search: ImageSearch, *query: Any, **options: Any) -> np.ndarray:
+def sent_vector(search: ImageSearch, *query: Any, **options: Any) -> np.ndarray:
     search.search(*query, **options)
-    vector = search.store.asked["knn"]["query_vector"]  # type: ignore[attr-defined]
+    vector = search.store.sent["knn"]["query_vector"]  # type: ignore[attr-defined]
     return np.asarray(vector, dtype=np.float32)
 
 
@@ -66,12 +66,14 @@ def test_one_query_needs_no_list(search: ImageSearch, kind: str, tmp_path: Path)
             "text": "blue", "path": path, "bytes": content, "image": image, "array": pixels,
         }  # fmt: skip
         query = queries[kind]
-        assert np.array_equal(asked(search, query), asked(search, [query]))
-        assert np.array_equal(asked(search, "green", query), asked(search, ["green"], [query]))
+        assert np.array_equal(sent_vector(search, query), sent_vector(search, [query]))
+        assert np.array_equal(
+            sent_vector(search, "green", query), sent_vector(search, ["green"], [query])
+        )
         assert len(search.search(query).queries) == 1
 
 
-def test_hits_keep_the_part_of_the_picture_that_was_searched_with(search: ImageSearch):
+def test_hits_hold_the_part_of_the_picture_inside_the_box(search: ImageSearch):
     turned = samples.four_corners().transpose(Image.Transpose.ROTATE_90)
     content = samples.saved(turned, "JPEG", quality=95, exif=samples.exif_bytes(6))
     box = (34, 2, 28, 20)
@@ -80,15 +82,15 @@ def test_hits_keep_the_part_of_the_picture_that_was_searched_with(search: ImageS
     assert isinstance(part, Image.Image)
     assert part.size == (28, 20)
     assert samples.near(part.getpixel((14, 10)), samples.GREEN)
-    assert np.array_equal(asked(search, part), asked(search, content, box=box))
-    assert np.array_equal(asked(search, part), search.embed(content, box))
+    assert np.array_equal(sent_vector(search, part), sent_vector(search, content, box=box))
+    assert np.array_equal(sent_vector(search, part), search.embed(content, box))
 
 
 def test_a_turned_image_is_turned_once(search: ImageSearch, tmp_path: Path):
     turned = samples.four_corners().transpose(Image.Transpose.ROTATE_90)
     content = samples.saved(turned, "JPEG", quality=95, exif=samples.exif_bytes(6))
     whole = (0, 0, 10_000, 10_000)
-    assert np.array_equal(asked(search, content, box=whole), asked(search, content))
+    assert np.array_equal(sent_vector(search, content, box=whole), sent_vector(search, content))
 
 
 def test_text_that_is_not_unicode_is_refused(search: ImageSearch):
@@ -99,7 +101,7 @@ def test_text_that_is_not_unicode_is_refused(search: ImageSearch):
             ask("caf\udce9")
 
 
-def test_a_k_that_is_no_whole_number_is_refused(search: ImageSearch):
+def test_k_must_be_a_whole_number(search: ImageSearch):
     for k in (2.0, "3"):
         with pytest.raises(UsageError, match="k must be a whole number"):
             search.search_text("red", k=k)  # type: ignore[arg-type]
@@ -135,22 +137,24 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments():
 def test_the_vector_is_sent_to_the_last_bit(search: ImageSearch):
     vector = np.random.default_rng(0).normal(size=FakeEncoder.dims).astype(np.float32)
     vector /= np.linalg.norm(vector)
-    assert np.array_equal(asked(search, asked(search, vector)), asked(search, vector))
+    assert np.array_equal(
+        sent_vector(search, sent_vector(search, vector)), sent_vector(search, vector)
+    )
 
 
-def test_hits_are_made_when_they_are_looked_at_and_once():
-    made: list[int] = []
+def test_hits_are_built_once_on_first_access():
+    built: list[int] = []
 
-    def make(number: int) -> Hit:
-        made.append(number)
+    def build(number: int) -> Hit:
+        built.append(number)
         return Hit(str(number), "r", f"{number}.jpg", 1.0, None, {})
 
-    hits = Hits(LazyHits(1000, make), 1)
+    hits = Hits(LazyHits(1000, build), 1)
     assert len(hits) == 1000
-    assert made == []
+    assert built == []
     assert hits[-1] is hits[999]
     assert [hit.image_id for hit in hits[10:12]] == ["10", "11"]
-    assert made == [999, 10, 11]
+    assert built == [999, 10, 11]
     assert repr(hits).splitlines()[-1] == "  and 980 more"
     with pytest.raises(IndexError):
         hits[1000]
@@ -160,22 +164,22 @@ def test_hits_are_made_when_they_are_looked_at_and_once():
     "query",
     [None, 5, 0.5, {"a": 1}, [None], ["red", 5], ("red", None), [("red", "blue")], object()],
 )
-def test_what_is_no_query_is_told_and_never_sent(search: ImageSearch, query: Any):
+def test_an_invalid_query_is_refused_and_not_sent(search: ImageSearch, query: Any):
     for ask in (search.search, search.embed, search.knn_query):
         with pytest.raises(UsageError, match="a StoredPicture, or a pair"):
             ask(query)
     with pytest.raises(UsageError, match="a StoredPicture, or a pair"):
         search.search("red", [query])
-    assert not hasattr(search.store, "asked")
+    assert not hasattr(search.store, "sent")
 
 
-def test_words_are_a_string(search: ImageSearch):
+def test_a_text_query_must_be_a_string(search: ImageSearch):
     for text in (None, 5, b"red", ["red"]):
         with pytest.raises(UsageError, match="The text to search for is a string"):
             search.search_text(text)  # type: ignore[arg-type]
 
 
-def test_an_empty_id_is_nobodys(search: ImageSearch):
+def test_an_empty_id_is_refused(search: ImageSearch):
     for ask in (search.similar, search.get):
         with pytest.raises(ImageMissing):
             ask("")
@@ -200,7 +204,7 @@ def test_an_empty_id_is_nobodys(search: ImageSearch):
         ("num_candidates", "50", "num_candidates must be a whole number"),
     ],
 )
-def test_options_of_the_wrong_kind_are_told(
+def test_options_of_the_wrong_type_are_refused(
     search: ImageSearch, option: str, value: Any, words: str
 ):
     with pytest.raises(UsageError, match=words):
@@ -209,32 +213,32 @@ def test_options_of_the_wrong_kind_are_told(
 
 def test_an_open_file_is_a_query_and_may_be_closed_when_hits_are_shown(search: ImageSearch):
     content = samples.sample("png")
-    expected = asked(search, content)
+    expected = sent_vector(search, content)
     file = io.BytesIO(content)
     for query in (file, [file], (file, 2.0)):
         hits = search.search(query)
-        vector = search.store.asked["knn"]["query_vector"]  # type: ignore[attr-defined]
+        vector = search.store.sent["knn"]["query_vector"]  # type: ignore[attr-defined]
         assert np.array_equal(np.asarray(vector, np.float32), expected)
     file.close()
     assert hits.queries == (content,)
 
 
-def test_a_client_is_closed_once_for_all_but_not_one_that_was_given():
+def test_close_closes_own_connections_and_not_a_client_passed_in():
     elastic = elasticsearch.Elasticsearch("http://127.0.0.1:1")
     closed = []
     elastic.close = lambda: closed.append(True)  # type: ignore[method-assign]
-    with ImageSearch(elastic) as given:
+    with ImageSearch(elastic) as search:
         pass
     assert not closed
     with pytest.raises(UsageError, match="This ImageSearch was closed"):
-        given.get("a")
-    made = ImageSearch("http://127.0.0.1:1")
-    made.store.connection.client.close = lambda: closed.append(True)  # type: ignore[method-assign]
-    made.close()
+        search.get("a")
+    search = ImageSearch("http://127.0.0.1:1")
+    search.store.connection.client.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    search.close()
     assert closed == [True]
 
 
-def test_each_client_takes_connections_of_its_kind_and_encoders_and_settings_that_are():
+def test_arguments_of_the_wrong_type_are_refused():
     with pytest.raises(UsageError, match=r"ImageSearch takes .*Elasticsearch\).* not a Async"):
         ImageSearch(elasticsearch.AsyncElasticsearch("http://127.0.0.1:1"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"AsyncImageSearch takes .*AsyncElasticsearch\)"):
@@ -264,9 +268,9 @@ def test_a_frame_of_no_hits_has_columns_all_the_same():
 def test_a_notebook_gets_a_bounded_number_of_small_pictures(tmp_path: Path):
     path = tmp_path / "a.png"
     path.write_bytes(samples.sample("png"))
-    there = Hit("1", "r", "a&b.png", 0.5, None, {}, path)
-    gone = Hit("2", "r", "\udce9.png", 0.5, None, {}, tmp_path / "none.png")
-    shown = Hits([there, gone] * 100, 1)._repr_html_()
+    present = Hit("1", "r", "a&b.png", 0.5, None, {}, path)
+    missing = Hit("2", "r", "\udce9.png", 0.5, None, {}, tmp_path / "none.png")
+    shown = Hits([present, missing] * 100, 1)._repr_html_()
     assert shown.count("<img") == 12
     assert shown.count("original not here") == 12
     assert "a&amp;b.png" in shown

@@ -1,4 +1,4 @@
-"""Filter clauses, word for word."""
+"""The exact filter clauses of every kind of field and value."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ PROPERTIES: dict[str, Any] = {
 
 
 def clause(field: str, value: Any) -> dict[str, Any]:
-    (found,) = filter_clauses({field: value}, PROPERTIES)
-    return found
+    (clause_body,) = filter_clauses({field: value}, PROPERTIES)
+    return clause_body
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_each_kind_of_field_and_value(field: str, value: Any, expected: dict[str
         ("taken_at", "2024-05-31T25:00", "dates"),
     ],
 )
-def test_what_cannot_be_filtered_is_told(field: str, value: Any, words: str):
+def test_an_invalid_filter_is_refused(field: str, value: Any, words: str):
     with pytest.raises(FilterInvalid, match=words):
         clause(field, value)
 
@@ -199,7 +199,7 @@ def test_what_cannot_be_filtered_is_told(field: str, value: Any, words: str):
 @pytest.mark.parametrize(
     "missing", [pd.NaT, np.datetime64("NaT", "ns"), float("nan"), np.float32("nan")], ids=repr
 )
-def test_what_stands_for_no_value_in_a_frame_is_told(missing: Any):
+def test_nan_and_nat_are_refused(missing: Any):
     for field, value in (("camera", missing), ("taken_at", (missing, None)), ("tags", [missing])):
         with pytest.raises(FilterInvalid, match=r"leave it out .*, or give None"):
             clause(field, value)
@@ -233,9 +233,9 @@ def test_several_filters_are_all_met():
     ],
 )
 def test_since_and_until_ask_for_the_day_taken_or_else_modified(since, until, bounds):
-    (found,) = filter_clauses(None, PROPERTIES, since=since, until=until)
+    (clause_body,) = filter_clauses(None, PROPERTIES, since=since, until=until)
     untaken = {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}
-    assert found == {
+    assert clause_body == {
         "bool": {
             "should": [
                 {"range": {"taken_at": bounds}},
@@ -257,14 +257,14 @@ def test_filters_of_the_command_line():
 
 
 @pytest.mark.parametrize("text", ["root", "", "=photos", " =x"])
-def test_a_filter_that_is_none_is_told(text: str):
+def test_a_malformed_filter_text_is_refused(text: str):
     with pytest.raises(FilterInvalid, match="FIELD=VALUE"):
         parse_filters([text])
 
 
 @pytest.mark.parametrize("value", [{"gte": 4}, object(), b"cat", [{}, "cat"], ({}, "cat")])
 @pytest.mark.parametrize("field", ["tags", "width", "taken_at", "title"])
-def test_what_is_no_value_is_told(field: str, value: Any):
+def test_a_value_of_the_wrong_type_is_refused(field: str, value: Any):
     with pytest.raises(FilterInvalid, match=rf"'{field}' is filtered by a value"):
         clause(field, value)
 

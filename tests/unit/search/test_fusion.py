@@ -1,4 +1,4 @@
-"""Rankings become one, and values are counted."""
+"""Reciprocal rank fusion and the counting of facets."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_two_middling_ranks_beat_one_first():
 def test_values_are_counted_most_frequent_first(
     documents: list[dict[str, Any]], name: str, counts: dict[str, int]
 ):
-    found = count_facets(documents, [name])
-    assert found == {name: counts}
-    assert list(found[name]) == list(counts)
+    facets = count_facets(documents, [name])
+    assert facets == {name: counts}
+    assert list(facets[name]) == list(counts)
 
 
-def test_a_facet_that_cannot_be_counted_is_told():
+def test_an_unknown_facet_is_refused():
     properties = {"tags": {"type": "keyword"}, "caption": {"type": "text"}}
     check_facets(["tags", "year"], properties)
     with pytest.raises(UsageError, match="no facet 'caption'; there are tags, year"):

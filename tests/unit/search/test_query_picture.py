@@ -1,4 +1,4 @@
-"""A query picture may be given in every way a caller is likely to have it."""
+"""Query pictures of every accepted type, their boxes, and pictures that are refused."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ class Stream:
         return samples.sample("png")
 
 
-def test_a_stream_that_can_only_be_read_is_a_picture():
+def test_an_unseekable_stream_is_accepted():
     assert samples.near(samples.corners(opened(Stream())), UPRIGHT, 0)
 
 
-def test_an_open_file_of_an_archive_that_is_broken_is_told():
+def test_a_stream_from_a_broken_archive_is_refused():
     packed = gzip.compress(samples.sample("png"))
     with gzip.open(io.BytesIO(packed)) as file:
         assert samples.near(samples.corners(opened(file)), UPRIGHT, 0)
@@ -83,13 +83,13 @@ def test_an_open_file_of_an_archive_that_is_broken_is_told():
         assert "Bad CRC-32" in refused(member)
 
 
-def test_what_is_too_short_for_any_format_is_no_picture():
+def test_a_file_too_short_for_any_format_is_refused():
     for content in (b"B", b"cat"):
         assert "no picture format" in refused(content)
     assert "it is empty" in refused(b"")
 
 
-def test_an_image_without_pixels_is_told():
+def test_an_image_without_pixels_is_refused():
     assert "no pixels" in refused(Image.new("RGB", (0, 0)))
 
 
@@ -183,7 +183,7 @@ def test_arrays_of_another_type_are_refused(kind: Any):
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, 255.0, np.nan, np.inf])
-def test_floats_that_are_no_brightness_are_refused(value: float):
+def test_floats_outside_0_to_1_are_refused(value: float):
     assert "from 0 to 1" in refused(np.full((2, 2), value))
 
 
@@ -205,7 +205,7 @@ def test_floats_that_are_no_brightness_are_refused(value: float):
         (np.array([0, 0, 8, 8]), (8, 8), samples.RED),
     ],
 )
-def test_a_box_is_cut_out_and_what_sticks_out_is_cut_off(box: Any, size: Any, colour: Any):
+def test_a_box_is_cropped_to_the_picture(box: Any, size: Any, colour: Any):
     image = opened(samples.four_corners(), box)
     assert image.size == size
     if colour is not None:
@@ -227,7 +227,7 @@ def test_a_box_without_any_part_of_the_picture_is_refused(box: Any):
      (float("nan"), 0, 1, 1), (0, 0, float("inf"), 1), (0, 0, float("-inf"), 1)],
     ids=str,
 )  # fmt: skip
-def test_a_box_that_is_none_is_refused(box: Any):
+def test_an_invalid_box_is_refused(box: Any):
     assert "box" in refused(samples.four_corners(), box)
 
 
@@ -248,10 +248,10 @@ def test_a_box_counts_pixels_of_the_upright_picture():
     assert samples.near(image.getpixel((14, 10)), samples.GREEN)
 
 
-# -- what is no picture --------------------------------------------------------------------
+# -- not a picture --------------------------------------------------------------------
 
 
-def test_what_is_no_picture_is_refused_with_what_it_is(tmp_path: Path):
+def test_an_unreadable_picture_is_refused_with_the_reason(tmp_path: Path):
     text = tmp_path / "a.jpg"
     text.write_text("text")
     assert "no picture format known" in refused(text)
@@ -269,7 +269,7 @@ def test_what_is_no_picture_is_refused_with_what_it_is(tmp_path: Path):
 @pytest.mark.parametrize(
     "thing", [None, 7, ["a.jpg"], object()], ids=["none", "number", "list", "object"]
 )
-def test_what_cannot_be_a_picture_is_refused_by_its_type(thing: Any):
+def test_an_object_of_another_type_is_refused(thing: Any):
     assert type(thing).__name__ in refused(thing)
 
 

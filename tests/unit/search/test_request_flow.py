@@ -1,4 +1,4 @@
-"""A request flow gives the same result to threads and to asyncio."""
+"""A request flow returns the same result to threads and to asyncio."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_each_search_has_its_band(original: Path):
     assert Hits([hit(original)], 1, ["a"]).sheet().size == draw_sheet(rows[:1]).size
 
 
-def test_an_original_that_is_not_here_leaves_a_frame(original: Path, tmp_path: Path):
+def test_a_missing_original_leaves_a_frame(original: Path, tmp_path: Path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     hits = [hit(None), hit(tmp_path / "none.jpg"), hit(broken), hit(tmp_path), hit(original)]
@@ -108,7 +108,7 @@ def test_pictures_of_any_shape_fit_their_cell(size: tuple[int, int], tmp_path: P
     ["", "a cat", "word " * 200, "x" * 500, "two\nlines", samples.four_corners()],
     ids=lambda query: ascii(query)[:20],
 )
-def test_any_query_is_drawn_beside_its_hits(query: Any, original: Path):
+def test_any_query_is_drawn(query: Any, original: Path):
     draw_sheet([Hits([hit(original)], 1, [query])])
 
 
@@ -118,7 +118,7 @@ def test_a_query_picture_is_drawn(original: Path):
     assert shows(draw_sheet([Hits([], 1, [])]), samples.RED) == 0
 
 
-def test_a_query_picture_that_is_gone_costs_itself_only(original: Path, tmp_path: Path):
+def test_a_deleted_query_picture_leaves_the_hits(original: Path, tmp_path: Path):
     sheet = draw_sheet([Hits([hit(original)], 1, [tmp_path / "none.png"])])
     assert shows(sheet, samples.RED) > 1000
 
