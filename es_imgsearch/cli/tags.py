@@ -76,22 +76,22 @@ def train_command(
 
     with ImageSearch(settings=settings) as search:
         done = train_tags(search, _labels(labels), facet=facet, one_of=one_of)
-    outputs = done.head.outputs
+    facets = done.classifier.facets
     if as_json:
         print_json(
             {
-                "facets": {each.facet: list(each.labels) for each in outputs},
-                "pictures": done.head.pictures,
-                "inverse_penalty": done.head.inverse_penalty,
+                "facets": {each.facet: list(each.labels) for each in facets},
+                "pictures": done.classifier.pictures,
+                "inverse_penalty": done.classifier.inverse_penalty,
                 "missing": list(done.missing),
                 "too_few": dict(done.too_few),
             }
         )
     _say_left_out(settings.index, done.missing, done.too_few)
-    trained = "; ".join(f"{len(each.labels)} labels of {each.facet}" for each in outputs)
+    trained = "; ".join(f"{len(each.labels)} labels of {each.facet}" for each in facets)
     click.echo(
-        f"Trained {trained} on {done.head.pictures} pictures. Tags of stored pictures: es-imgsearch"
-        f" describe --only tags --index {settings.index}.",
+        f"Trained {trained} on {done.classifier.pictures} pictures. Tags of stored pictures:"
+        f" es-imgsearch describe --only tags --index {settings.index}.",
         err=True,
     )
 
@@ -151,9 +151,10 @@ def list_command(settings: Settings, as_json: bool) -> None:
     store = open_store(settings)
     meta = store.info().meta
     kept = converse(kept_tags(store.index), store.send)
-    if kept.head is not None:
-        kept.head.check(meta, store.index)
-    trained = {} if kept.head is None else {each.facet: each for each in kept.head.outputs}
+    if kept.classifier is not None:
+        kept.classifier.check(meta, store.index)
+    classifier = kept.classifier
+    trained = {} if classifier is None else {each.facet: each for each in classifier.facets}
     if as_json:
         print_json(
             {
@@ -198,7 +199,7 @@ def list_command(settings: Settings, as_json: bool) -> None:
 def vocabulary_command(settings: Settings, file: Path | None) -> None:
     """Print the index's vocabulary as a file to edit (TOML), or use FILE from now on."""
     from es_imgsearch.elastic.requests import converse
-    from es_imgsearch.tags.storage import keep_vocabulary, kept_tags
+    from es_imgsearch.tags.storage import kept_tags, store_vocabulary
     from es_imgsearch.tags.vocabulary import read_vocabulary
 
     store = open_store(settings)
@@ -207,7 +208,7 @@ def vocabulary_command(settings: Settings, file: Path | None) -> None:
         print_line(converse(kept_tags(store.index), store.send).vocabulary.source.rstrip("\n"))
         return
     vocabulary = read_vocabulary(file)
-    keep_vocabulary(store, vocabulary)
+    store_vocabulary(store, vocabulary)
     click.echo(
         f"{len(vocabulary.labels)} words in {len(vocabulary.facets)} facets are used from now on."
         f" Tags of stored pictures: es-imgsearch describe --only tags --index {settings.index}.",
@@ -219,12 +220,14 @@ def vocabulary_command(settings: Settings, file: Path | None) -> None:
 @with_settings_options
 def forget_command(settings: Settings) -> None:
     """Remove the trained classifier; tags come from the vocabulary alone again."""
-    from es_imgsearch.tags.storage import forget_head
+    from es_imgsearch.tags.storage import delete_classifier
 
     store = open_store(settings)
     store.info()
-    done = forget_head(store)
-    click.echo("The trained head is removed." if done else "There is no trained head.", err=True)
+    done = delete_classifier(store)
+    click.echo(
+        "Removed the trained classifier." if done else "There is no trained classifier.", err=True
+    )
 
 
 @click.command(

@@ -1,4 +1,4 @@
-"""The curve of recall against latency as a picture."""
+"""Plot recall against latency as a PNG file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from es_imgsearch.errors import LibraryMissing, UsageError
 from es_imgsearch.files.formats import check_can_write
-from es_imgsearch.quality.tune_queries import Point
+from es_imgsearch.quality.recall import TuningPoint
 
 
 def check_can_plot(file: Path) -> None:
-    """Raises LibraryMissing without matplotlib, UsageError where no file can be written."""
+    """Raise LibraryMissing without matplotlib, UsageError if the file cannot be written."""
     if find_spec("matplotlib") is None:
         raise LibraryMissing(
             "A plot needs matplotlib, which is not installed: pip install 'es-imgsearch[plot]'."
@@ -21,17 +21,17 @@ def check_can_plot(file: Path) -> None:
 
 
 def plot_curve(
-    points: Sequence[Point],
+    points: Sequence[TuningPoint],
     file: Path,
     *,
     target_recall: float,
     exact_ms: float,
     chosen: Sequence[tuple[int, int]],
 ) -> None:
-    """Write recall over the median round trip (ms), a line a k and oversample; see `tune`.
+    """Plot recall over the median round trip (ms), a line per k and oversample; see `tune`.
 
-    `chosen` are the pairs (k, num_candidates) that were stored; `exact_ms` is what comparing every
-    vector takes.  Raises LibraryMissing, or UsageError where the file cannot be written.
+    `chosen` are the stored pairs (k, num_candidates); `exact_ms` is the time of a search that
+    compares every vector.  Raises LibraryMissing, or UsageError if the file cannot be written.
     """
     check_can_plot(file)
     from matplotlib.figure import Figure

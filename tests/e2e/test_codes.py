@@ -30,7 +30,7 @@ from es_imgsearch.manage.status import index_status
 from es_imgsearch.manage.transfer.export import export_pictures
 from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
 from es_imgsearch.quality.code_training import train_codes
-from es_imgsearch.quality.labels import Labels, questions_of
+from es_imgsearch.quality.labels import Labels, queries_by_label
 from es_imgsearch.records import image_id
 from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.settings import Settings
@@ -65,7 +65,7 @@ def number_of(hit) -> int:
 
 def labels() -> Labels:
     known = {f"{n:04}.jpg": (f"kind {n % KINDS}",) for n in range(0, COUNT, 2)}
-    return Labels(questions_of(known), known)
+    return Labels(queries_by_label(known), known)
 
 
 @pytest.fixture

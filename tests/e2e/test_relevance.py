@@ -20,7 +20,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
 from es_imgsearch.quality.calibrate import calibrate
-from es_imgsearch.quality.labels import Labels, questions_of
+from es_imgsearch.quality.labels import Labels, queries_by_label
 from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.search.relevance import IMAGE, TEXT, sample
 from es_imgsearch.settings import Settings
@@ -62,7 +62,7 @@ def fill(store: Store, paths: list[str], vectors: np.ndarray) -> None:
 
 def labels_of(paths: list[str]) -> Labels:
     pictures = {path: (path.split("/")[0],) for path in paths}
-    return Labels(questions_of(pictures), pictures)
+    return Labels(queries_by_label(pictures), pictures)
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_labels_that_cannot_calibrate_are_told(search: ImageSearch):
     with pytest.raises(UsageError, match="too few to calibrate"):
         calibrate(search, labels_of(paths[:2]))
     with pytest.raises(FileInvalid, match="labels of pictures, not queries"):
-        calibrate(search, Labels(questions_of({paths[0]: ("x",)}), {}))
+        calibrate(search, Labels(queries_by_label({paths[0]: ("x",)}), {}))
     with pytest.raises(FileInvalid, match="holds none of the 1 pictures named"):
         calibrate(search, labels_of(["elsewhere/1.png"]))
     assert search.info.meta.relevance == {}
