@@ -80,8 +80,8 @@ def test_the_hash_of_a_turned_picture_is_worked_out(photographs: Path, name: str
     assert hamming(turned_hash(hash_of(image), turn), hash_of(turned)) <= 10
 
 
-def test_a_turn_changes_hands_when_an_odd_number_of_mirrors_does_it():
-    assert {turn.name for turn in ALL_TURNS if turn.changes_hands} == {
+def test_a_turn_is_a_reflection_with_an_odd_number_of_mirrors():
+    assert {turn.name for turn in ALL_TURNS if turn.is_reflection} == {
         "mirrored",
         "flipped",
         "transposed",
