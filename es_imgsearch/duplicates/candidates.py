@@ -81,15 +81,14 @@ def load_by_id(
 
 def search_hashes(store: Store, hashes: Sequence[int], radius: int) -> list[list[Neighbour]]:
     """Search for the pictures whose hash differs in at most `radius` bits, for each hash."""
-
-    def body(perceptual_hash: int, k: int) -> dict[str, Any]:
-        return hash_body(perceptual_hash, k, radius)
-
-    def neighbour(hit: Mapping[str, Any]) -> Neighbour:
+    return _search_all(
+        store,
+        hashes,
+        lambda perceptual_hash, k: hash_body(perceptual_hash, k, radius),
         # The score of bit vectors is the share of equal bits.
-        return Neighbour(hit["_id"], round((1 - hit["_score"]) * BITS))
-
-    return _search_all(store, hashes, body, neighbour, lambda each: each.measure <= radius)
+        lambda score: round((1 - score) * BITS),
+        lambda distance: distance <= radius,
+    )
 
 
 def search_vectors(
@@ -101,15 +100,13 @@ def search_vectors(
     max_k: int = _MAX_K,
 ) -> list[list[Neighbour]]:
     """Search for up to `max_k` pictures of at least a cosine, for each vector."""
-
-    def body(vector: npt.NDArray[np.float32], k: int) -> dict[str, Any]:
-        return knn_body(vector, k, meta.tuning, source=False)
-
-    def neighbour(hit: Mapping[str, Any]) -> Neighbour:
-        return Neighbour(hit["_id"], cosine_of(hit["_score"], meta.similarity))
-
     return _search_all(
-        store, vectors, body, neighbour, lambda each: each.measure >= min_cosine, max_k
+        store,
+        vectors,
+        lambda vector, k: knn_body(vector, k, meta.tuning, source=False),
+        lambda score: cosine_of(score, meta.similarity),
+        lambda cosine: cosine >= min_cosine,
+        max_k,
     )
 
 
@@ -147,8 +144,8 @@ def _search_all(
     store: Store,
     queries: Sequence[T],
     body: Callable[[T, int], dict[str, Any]],
-    neighbour: Callable[[Mapping[str, Any]], Neighbour],
-    is_near: Callable[[Neighbour], bool],
+    measure: Callable[[float], float],
+    is_near: Callable[[float], bool],
     max_k: int = _MAX_K,
 ) -> list[list[Neighbour]]:
     neighbours: list[list[Neighbour]] = [[] for _ in queries]
@@ -157,7 +154,8 @@ def _search_all(
         answers = store.msearch([body(queries[n], k) for n in left])
         full = []
         for n, hits in zip(left, answers, strict=True):
-            neighbours[n] = [each for each in map(neighbour, hits) if is_near(each)]
+            measured = [Neighbour(hit["_id"], measure(hit["_score"])) for hit in hits]
+            neighbours[n] = [each for each in measured if is_near(each.measure)]
             if len(neighbours[n]) == k < max_k:
                 full.append(n)
         left, k = full, min(k * 10, max_k)

@@ -108,7 +108,6 @@ _NAMES = {
     Turn(transposed=True, flipped=True): "turned by 270°",
     Turn(transposed=True, mirrored=True, flipped=True): "transversed",
 }
-UPRIGHT = Turn()
 ALL_TURNS = tuple(_NAMES)
 
 
@@ -124,11 +123,6 @@ def turned_hashes(hashes: npt.NDArray[np.uint64], turn: Turn) -> npt.NDArray[np.
     turned = bits[:, _bit_order(turn.transposed)] ^ _sign_changes(turn.mirrored, turn.flipped)
     packed = np.ascontiguousarray(np.packbits(turned, axis=1))
     return packed.view(">u8").ravel().astype(np.uint64)
-
-
-def hamming(one: int, other: int) -> int:
-    """Count the bits that differ, 0 to 64; about 32 for unrelated pictures."""
-    return (one ^ other).bit_count()
 
 
 @cache

@@ -119,7 +119,8 @@ def evaluate(
         by = IMAGE if no_text and labels.pictures else TEXT
     if by == IMAGE and not (labels.pictures and mode == "vector"):
         raise UsageError("Searching by image needs labels of pictures and mode 'vector'.")
-    places = LabelledPictures(search._store, _paths(labels))
+    paths = [path for query in labels.queries for path in query.relevant]
+    places = LabelledPictures(search._store, paths)
     depth = max(*ks, PRECISION_AT)
     among = places.ids(labels.pictures) if labels.pictures else None
     answers = []
@@ -155,10 +156,6 @@ def compare_reports(
 
     ours, theirs = values(first), values(second)
     return [ranking.compare_metric(name, ours[name], theirs[name]) for name in ours]
-
-
-def _paths(labels: Labels) -> list[str]:
-    return [path for query in labels.queries for path in query.relevant]
 
 
 def _answerable_queries(

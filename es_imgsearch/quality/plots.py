@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from es_imgsearch.errors import LibraryMissing, UsageError
 from es_imgsearch.files.formats import check_can_write
 from es_imgsearch.quality.recall import TuningPoint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def check_can_plot(file: Path) -> None:
@@ -58,6 +62,11 @@ def plot_curve(
     axes.set(xlabel="median round trip [ms]", ylabel="recall@k", ylim=(None, 1.005))
     axes.legend(loc="lower right", fontsize=8)
     axes.grid(alpha=0.3)
+    save_plot(figure, file)
+
+
+def save_plot(figure: Figure, file: Path) -> None:
+    """Write a figure as a PNG file; raise UsageError if it cannot be written."""
     try:
         figure.savefig(file, dpi=120, format="png")
     except OSError as error:

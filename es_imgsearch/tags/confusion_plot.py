@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from es_imgsearch.errors import UsageError
-from es_imgsearch.quality.plots import check_can_plot
+from es_imgsearch.quality.plots import check_can_plot, save_plot
 from es_imgsearch.tags.train import NONE_OF_THEM, FacetReport
 
 # Inches: a row or column, the margin for names of labels, the smallest matrix.
@@ -59,7 +58,4 @@ def plot_confusion(reports: Sequence[FacetReport], file: Path) -> None:
                     continue
                 shade = "white" if count > counts[row].sum() / 2 else "black"
                 axes.text(column, row, count, ha="center", va="center", fontsize=6, color=shade)
-    try:
-        figure.savefig(file, dpi=120, format="png")
-    except OSError as error:
-        raise UsageError(f"The plot {str(file)!r} cannot be written: {error}.") from error
+    save_plot(figure, file)

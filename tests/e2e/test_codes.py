@@ -220,7 +220,7 @@ def test_what_does_not_go_together_is_refused(search, filled):
     with pytest.raises(UsageError, match="a bit for each of the 48 dims"):
         train_codes(search, "sign", bits=64)
     one = Labels((), {f"{n:04}.jpg": ("same",) for n in range(9)})
-    with pytest.raises(FileInvalid, match="have one only, 'same'"):
+    with pytest.raises(FileInvalid, match="have the same label, 'same'"):
         train_codes(search, labels=one)
     assert filled.info().meta.codes is None
     assert CODE_FIELD not in filled.info().properties

@@ -21,7 +21,7 @@ from es_imgsearch.duplicates import candidates as neighbours
 from es_imgsearch.duplicates import find as duplicates
 from es_imgsearch.duplicates.find import find_duplicates
 from es_imgsearch.duplicates.groups import DuplicateGroup
-from es_imgsearch.duplicates.hashes import ALL_TURNS, hamming, turned_hash
+from es_imgsearch.duplicates.hashes import ALL_TURNS, turned_hash
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.elastic.meta import Seal
@@ -37,6 +37,10 @@ from es_imgsearch.write.documents import picture_document
 
 DIMS = 64
 MAX_PIXELS = 10**8
+
+
+def hamming(one: int, other: int) -> int:
+    return (one ^ other).bit_count()
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -164,7 +164,7 @@ def test_pictures_that_are_not_there_are_told(search: ImageSearch):
     found = evaluate(search, Labels(asked, {}))
     assert found.missing == ("gone.png", "lost.png")
     assert [(each.query, each.right) for each in found.answers] == [("red", 1)]
-    with pytest.raises(FileInvalid, match=r"holds none of the 1 pictures named.*'lost\.png'"):
+    with pytest.raises(FileInvalid, match=r"holds none of the 1 pictures of the file.*'lost\.png'"):
         evaluate(search, Labels(asked[1:], {}))
     one_each = {"red/0.png": ("a",), "red/1.png": ("b",)}
     with pytest.raises(FileInvalid, match="No two"):
@@ -176,7 +176,7 @@ def test_what_cannot_be_asked_is_refused(search: ImageSearch, settings: Settings
     for wrong in ({"mode": "words"}, {"by": "image"}, {"ks": ()}, {"ks": (0,)}):
         with pytest.raises(UsageError):
             evaluate(search, queries, **wrong)
-    with pytest.raises(UsageError, match="needs labels, and mode 'vector'"):
+    with pytest.raises(UsageError, match="needs labels of pictures and mode 'vector'"):
         evaluate(search, labels(), by="image", mode="tags")
 
 

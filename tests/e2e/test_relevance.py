@@ -247,7 +247,7 @@ def test_labels_that_cannot_calibrate_are_told(search: ImageSearch):
         calibrate(search, labels_of(paths[:2]))
     with pytest.raises(FileInvalid, match="labels of pictures, not queries"):
         calibrate(search, Labels(queries_by_label({paths[0]: ("x",)}), {}))
-    with pytest.raises(FileInvalid, match="holds none of the 1 pictures named"):
+    with pytest.raises(FileInvalid, match="holds none of the 1 pictures of the file"):
         calibrate(search, labels_of(["elsewhere/1.png"]))
     assert search.info.meta.relevance == {}
 

@@ -224,7 +224,7 @@ def test_train_without_labels_uses_those_of_the_last_time(store: Store, search: 
         train_tags(search)
     first = train_tags(search, labels_of(each=6)).classifier
     again = train_tags(search).classifier
-    for one, other in zip(first.outputs, again.outputs, strict=True):
+    for one, other in zip(first.facets, again.outputs, strict=True):
         assert one.labels == other.labels
         assert np.allclose(one.weights, other.weights, atol=1e-4)
     # A few labels of pictures that are not there are told, and too few of one are left out.
@@ -701,7 +701,7 @@ def test_train_and_evaluate_from_the_command_line(
     described_now = run(settings, "describe", "--only", "tags", "--json")
     assert json.loads(described_now.stdout)["written"] == 48 + OTHERS
     assert "trained: colour (one)" in run(settings, "tags", "list").stdout
-    assert "is removed" in run(settings, "tags", "forget").stderr
+    assert "Removed the trained classifier" in run(settings, "tags", "forget").stderr
     assert "no trained classifier" in run(settings, "tags", "forget").stderr
     queries = tmp_path / "queries.csv"
     queries.write_text("query,path\nred,red/0.png\n")

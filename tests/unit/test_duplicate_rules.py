@@ -15,11 +15,15 @@ from es_imgsearch.duplicates import find as duplicates
 from es_imgsearch.duplicates import hashes as hash_table
 from es_imgsearch.duplicates.corners import count_agreeing, detect_corners
 from es_imgsearch.duplicates.groups import DisjointSets, DuplicatePair, parse_picture, sorted_group
-from es_imgsearch.duplicates.hashes import ALL_TURNS, hamming, turned_hash
+from es_imgsearch.duplicates.hashes import ALL_TURNS, turned_hash
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImageMissing, LibraryMissing, UsageError
 
 NAMES = ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg"]
+
+
+def hamming(one: int, other: int) -> int:
+    return (one ^ other).bit_count()
 
 
 def pair(one: object, other: object) -> DuplicatePair:
