@@ -224,7 +224,7 @@ def test_train_without_labels_uses_those_of_the_last_time(store: Store, search: 
         train_tags(search)
     first = train_tags(search, labels_of(each=6)).classifier
     again = train_tags(search).classifier
-    for one, other in zip(first.facets, again.outputs, strict=True):
+    for one, other in zip(first.facets, again.facets, strict=True):
         assert one.labels == other.labels
         assert np.allclose(one.weights, other.weights, atol=1e-4)
     # A few labels of pictures that are not there are told, and too few of one are left out.
