@@ -1,6 +1,6 @@
 # Everything a person or a machine does with this checkout; CI calls the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test lint docs bench soak up down kibana kibana-elsewhere es-up es-down
+.PHONY: help setup browser demo check test test-slow lint docs bench soak up down kibana kibana-elsewhere es-up es-down
 
 PYTHON_SOURCES := es_imgsearch tests dev benchmarks docker docs
 
@@ -17,8 +17,19 @@ browser:  ## the Vega library, for the tests that draw Kibana's panels in Chromi
 demo: setup  ## start Elasticsearch, index real photographs as they are dropped, search them
 	@.venv/bin/python dev/demo.py
 
-test: setup  ## the whole test suite, on a real Elasticsearch that it starts itself
-	@.venv/bin/pytest
+# Files are spread over two processes, which share one Elasticsearch and one cache of models.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE .venv/bin/pytest
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
+check: lint  ## style, types, layers, and the tests without Elasticsearch and processes: the inner loop
+	@$(PYTEST) $(PARALLEL) -m "not es and not process and not browser and not slow"
+
+test: setup  ## the test suite, on a real Elasticsearch that it starts itself
+	@$(PYTEST) $(PARALLEL) -m "not slow"
+
+test-slow: setup  ## what needs servers of its own, and the soak of ten minutes
+	@$(PYTEST) $(PARALLEL) -m slow
+	@$(MAKE) --no-print-directory soak
 
 lint: setup  ## style, types and the order of imports
 	@.venv/bin/ruff check $(PYTHON_SOURCES)

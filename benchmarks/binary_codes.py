@@ -50,8 +50,8 @@ from starter_quality import opened
 from vectors import Vectors, add_vector_options, load_dataset, nearest, recall
 
 from es_imgsearch.codes.coder import Coder, fit_learned, fit_lsh, fit_sign, targets_of
+from es_imgsearch.codes.queries import code_body
 from es_imgsearch.elastic.client import connect
-from es_imgsearch.elastic.code_queries import code_body
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.elastic.meta import Seal
@@ -193,7 +193,7 @@ def filled(
         kind = {"type": "dense_vector", "element_type": "bit", "dims": coder.bits}
         extra = {CODE_FIELD: {**kind, "index": True, "index_options": {"type": "flat"}}}
     try:
-        store.create(meta, [extra])
+        store.generations.create(meta, [extra])
         codes = None if coder is None else coder.codes(collection.stored)
         known = collection.is_known
         for start in range(0, len(collection.stored), CHUNK):
@@ -209,14 +209,14 @@ def filled(
                     **({} if codes is None else {CODE_FIELD: codes[n]}),
                 }
                 writes.append(Write(f"{n}", document=document))
-            assert not any(store.write(writes).values())
+            assert not any(store.documents.write(writes).values())
         store.refresh()
-        store.merge(wait_seconds=600)
+        store.generations.merge(wait_seconds=600)
         store.refresh()
         yield store
     finally:
         remove_index(store)
-        store.client.close()
+        store.connection.client.close()
 
 
 # -- what is measured --------------------------------------------------------------------------
@@ -334,7 +334,7 @@ def mean_precision(store: Store, collection: Collection, search: Search, root: s
 
 
 def ids(store: Store, body: Body) -> list[int]:
-    return [int(hit["_id"]) for hit in store.search(body).get("hits", {}).get("hits", ())]
+    return [int(hit["_id"]) for hit in store.searches.search(body).get("hits", {}).get("hits", ())]
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def unit_vectors(count: int, dims: int, seed: int) -> np.ndarray:
 
 
 def fill(store: Store, vectors: np.ndarray) -> None:
-    store.create(new_meta(Seal("bench", "1", vectors.shape[1], "1"), "balanced", "cosine"))
+    store.generations.create(
+        new_meta(Seal("bench", "1", vectors.shape[1], "1"), "balanced", "cosine")
+    )
     for start in range(0, len(vectors), CHUNK):
         writes = []
         for n in range(start, min(start + CHUNK, len(vectors))):
@@ -70,8 +72,8 @@ def fill(store: Store, vectors: np.ndarray) -> None:
                 "image_embedding": vectors[n],
             }
             writes.append(Write(f"{n:032x}", document=document))
-        assert not any(store.write(writes).values())
-    store.client.options(request_timeout=600).indices.forcemerge(
+        assert not any(store.documents.write(writes).values())
+    store.connection.client.options(request_timeout=600).indices.forcemerge(
         index=store.index, max_num_segments=1
     )
     store.refresh()

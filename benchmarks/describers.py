@@ -22,10 +22,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from es_imgsearch.cli import let_waiting_threads_sleep
+from es_imgsearch.embed.context import open_context
 
 # As the command line has it.
 let_waiting_threads_sleep()
@@ -100,10 +102,11 @@ def files_per_second(folder: Path, encoder: Any, described: Sequence[str]) -> fl
     store = Store(connect(settings), INDEX)
     try:
         mappings = [each.mapping for each in load_describers()]
-        store.create(new_meta(seal_of(encoder), "balanced", "cosine"), mappings)
+        store.generations.create(new_meta(seal_of(encoder), "balanced", "cosine"), mappings)
         roots = parse_roots([str(folder)])
         register_roots(store, roots, settings.host)
-        indexer = Indexer(store, encoder, roots, settings, warm_up=True, describers=described)
+        context = replace(open_context(store, settings, encoder), describers=tuple(described))
+        indexer = Indexer(context, roots, settings, warm_up=True)
         try:
             started = time.perf_counter()
             sync(indexer)
@@ -114,7 +117,7 @@ def files_per_second(folder: Path, encoder: Any, described: Sequence[str]) -> fl
             indexer.pipeline.close()
     finally:
         remove_index(store)
-        store.client.close()
+        store.connection.client.close()
 
 
 def row_of(name: str, speeds: Sequence[float], none: Sequence[float]) -> dict[str, Any]:

@@ -31,18 +31,18 @@ def filled_index(profile: str, vectors: Vectors) -> Iterator[Store]:
     store = Store(connect(load_settings({"index": name})), name)
     meta = new_meta(Seal("bench", "1", vectors.shape[1], "1"), profile, "cosine")
     try:
-        store.create(meta, for_loading=True)
+        store.generations.create(meta, for_loading=True)
         add(store, vectors, 0)
         field = index_body(meta)["mappings"]["properties"][VECTOR_FIELD]
         changed = {} if field["index_options"]["type"] == "flat" else {VECTOR_FIELD: field}
-        store.end_loading(changed, {"refresh_interval": "1s"})
+        store.generations.end_loading(changed, {"refresh_interval": "1s"})
         # A segment that stands alone is never rewritten, and would keep its vectors without graph.
         add(store, vectors[:10], 0)
         finish(store)
         yield store
     finally:
         remove_index(store)
-        store.client.close()
+        store.connection.client.close()
 
 
 def add(store: Store, vectors: Vectors, first: int) -> None:
@@ -61,7 +61,9 @@ def add(store: Store, vectors: Vectors, first: int) -> None:
             }
             lines.append(orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY))
         body = b"\n".join([*lines, b""])
-        failed = [each for each in store.bulk(body, "application/x-ndjson") if each is not None]
+        failed = [
+            each for each in store.documents.bulk(body, "application/x-ndjson") if each is not None
+        ]
         if failed:
             raise failed[0]
 
@@ -69,5 +71,5 @@ def add(store: Store, vectors: Vectors, first: int) -> None:
 def finish(store: Store) -> None:
     """Merge into one segment and make it searchable."""
     store.refresh()
-    store.merge(wait_seconds=_MERGE_SECONDS)
+    store.generations.merge(wait_seconds=_MERGE_SECONDS)
     store.refresh()

@@ -26,6 +26,7 @@ from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime.select import run_for_pictures
@@ -55,7 +56,7 @@ def picture(number: int, chance: random.Random) -> Image.Image:
 
 def found_after(store: Store, wanted: str) -> float:
     body = {"query": {"ids": {"values": [wanted]}}, "_source": False}
-    while not store.search(body)["hits"]["total"]["value"]:
+    while not store.searches.search(body)["hits"]["total"]["value"]:
         time.sleep(0.01)
     return time.time()
 
@@ -71,7 +72,7 @@ def measure(store: Store, indexer: Indexer, folder: Path, numbers: range) -> dic
         image.save(folder / name, quality=90)
         written = time.time()
         found = found_after(store, image_id(indexer.roots[0].name, name))
-        fields = store.get(image_id(indexer.roots[0].name, name))
+        fields = store.documents.get(image_id(indexer.roots[0].name, name))
         lags["searchable"].append(found - written)
         lags["document made"].append(fields["ingest_lag_ms"] / 1000)
         lags["embedding"].append(fields["embed_ms"] / 1000)
@@ -88,14 +89,15 @@ def main() -> None:
     encoder = load_encoder(given.encoder)
     run_for_pictures(encoder, settings)
     described = [describer.mapping for describer in load_describers()]
-    store.create(new_meta(seal_of(encoder), "balanced", "cosine"), described)
+    store.generations.create(new_meta(seal_of(encoder), "balanced", "cosine"), described)
     try:
         with tempfile.TemporaryDirectory() as home:
             folder = Path(home) / "photos"
             folder.mkdir()
             roots = parse_roots([str(folder)])
             register_roots(store, roots, settings.host)
-            indexer = Indexer(store, encoder, roots, settings, warm_up=True)
+            context = open_context(store, settings, encoder)
+            indexer = Indexer(context, roots, settings, warm_up=True)
             ready = threading.Event()
             daemon = Daemon(indexer, settings, on_ready=ready.set)
             thread = threading.Thread(target=daemon.run)

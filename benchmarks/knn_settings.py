@@ -33,7 +33,7 @@ def measure(store: Store, bodies: list[dict], truth: list[set[str]]) -> tuple[fl
     found, times = 0, []
     for body, right in zip(bodies, truth, strict=True):
         started = time.perf_counter()
-        answer = store.search(body)
+        answer = store.searches.search(body)
         times.append((time.perf_counter() - started) * 1000)
         found += len(right & {hit["_id"] for hit in answer["hits"]["hits"]})
     return found / (K * len(truth)), statistics.median(times)

@@ -210,7 +210,7 @@ def new_index(encoder: str) -> Iterator[Store]:
         yield store
     finally:
         remove_index(store)
-        store.client.close()
+        store.connection.client.close()
         del os.environ["ES_IMGSEARCH_INDEX"]
 
 
@@ -234,7 +234,7 @@ def sync_seconds(encoder: str, folder: Path, files: int, workers: int) -> tuple[
         seconds, cpu = time.perf_counter() - started, cpu_of_children() - cpu
         if done.returncode:
             raise RuntimeError(done.stderr)
-        found = store.request("GET", f"/{store.index}/_count")["count"]
+        found = store.connection.request("GET", f"/{store.index}/_count")["count"]
         if found != files:
             raise RuntimeError(f"{found} of {files} pictures are in the index")
     return seconds, cpu
@@ -273,7 +273,7 @@ def naive_cost(job: Job, encoder: Encoder, model: Path | None, files: list[Path]
                     "content_id": str(number),
                     "image_embedding": embed(file).tolist(),
                 }
-                store.client.index(index=store.index, id=str(number), document=document)
+                store.connection.client.index(index=store.index, id=str(number), document=document)
             return len(files)
 
         return measured(work)

@@ -87,7 +87,9 @@ class Built:
             # Files by their kind, to be weighed one by one.
             "compound_format": False,
         }
-        self._store.request("PUT", f"/{self._name}", {"settings": settings, "mappings": mappings})
+        self._store.connection.request(
+            "PUT", f"/{self._name}", {"settings": settings, "mappings": mappings}
+        )
         for start in range(0, len(base), CHUNK):
             rows = base[start : start + CHUNK]
             if self.reduction is not None:
@@ -101,14 +103,14 @@ class Built:
             self._send(b"".join(lines))
             if start == 0:
                 self._again = lines[0]
-        self._store.request(
+        self._store.connection.request(
             "PUT", f"/{self._name}/_mapping", {"properties": {VECTOR_FIELD: vector}}
         )
-        self._store.request("POST", f"/{self._name}/_flush")
+        self._store.connection.request("POST", f"/{self._name}/_flush")
         self._count = len(base)
 
     def _send(self, body: bytes) -> None:
-        answer = self._store.request(
+        answer = self._store.connection.request(
             "POST",
             f"/{self._name}/_bulk",
             body,
@@ -125,18 +127,22 @@ class Built:
         # A segment that is alone is not rewritten, and flushing may have merged them already; and a
         # commit is only relied on once it says what all copies have.
         self._send(self._again)
-        self._store.request("POST", f"/{self._name}/_flush", params={"force": "true"})
-        patient = Store(self._store.client.options(request_timeout=1800), self._store.index)
+        self._store.connection.request("POST", f"/{self._name}/_flush", params={"force": "true"})
+        patient = Store(
+            self._store.connection.client.options(request_timeout=1800), self._store.index
+        )
         started = time.perf_counter()
         merge = {"max_num_segments": "1"}
         patient.request("POST", f"/{self._name}/_forcemerge", params=merge)
         seconds = time.perf_counter() - started
         for each in ("_flush", "_refresh"):
-            self._store.request("POST", f"/{self._name}/{each}")
+            self._store.connection.request("POST", f"/{self._name}/{each}")
         return seconds
 
     def _retained_from(self) -> int:
-        answer = self._store.request("GET", f"/{self._name}/_stats", params={"level": "shards"})
+        answer = self._store.connection.request(
+            "GET", f"/{self._name}/_stats", params={"level": "shards"}
+        )
         (shard,) = answer["indices"][self._name]["shards"]["0"]
         leases = shard["retention_leases"]["leases"]
         return min((each["retaining_seq_no"] for each in leases), default=0)
@@ -144,7 +150,9 @@ class Built:
     def sizes(self) -> tuple[int, int]:
         """Bytes on disk, and bytes that a search reads."""
         params = {"include_segment_file_sizes": "true"}
-        stats = self._store.request("GET", f"/{self._name}/_stats/segments", params=params)
+        stats = self._store.connection.request(
+            "GET", f"/{self._name}/_stats/segments", params=params
+        )
         primaries = stats["indices"][self._name]["primaries"]
         files = {
             kind: each["size_in_bytes"]
@@ -182,12 +190,14 @@ class Built:
 
     def _hits(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         raw = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-        answer = self._store.request("POST", f"/{self._name}/_search", raw, params=ANSWER)
+        answer = self._store.connection.request(
+            "POST", f"/{self._name}/_search", raw, params=ANSWER
+        )
         return answer.get("hits", {}).get("hits", [])
 
     def remove(self) -> None:
         params = {"ignore_unavailable": "true"}
-        self._store.request("DELETE", f"/{self._name}", params=params)
+        self._store.connection.request("DELETE", f"/{self._name}", params=params)
 
 
 def measure(search: Search, queries: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

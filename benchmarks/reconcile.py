@@ -47,11 +47,11 @@ def make_files(folder: Path, count: int) -> None:
 
 
 def make_documents(store: Store, root: Root) -> None:
-    store.create(new_meta(Seal("bench", "1", 8, "1"), "exact", "cosine"))
+    store.generations.create(new_meta(Seal("bench", "1", 8, "1"), "exact", "cosine"))
     lines: list[bytes] = []
 
     def send() -> None:
-        store.request(
+        store.connection.request(
             "POST",
             "/_bulk",
             b"".join(lines),
@@ -75,7 +75,7 @@ def make_documents(store: Store, root: Root) -> None:
             send()
     if lines:
         send()
-    client = store.client.options(request_timeout=600)
+    client = store.connection.client.options(request_timeout=600)
     client.indices.forcemerge(index=store.index, max_num_segments=1)
     store.refresh()
 
@@ -90,7 +90,7 @@ def bare_walk(store: Store, root: Root) -> int:
 
 
 def bare_scan(store: Store, root: Root) -> int:
-    return sum(1 for _ in store.listing(root.name))
+    return sum(1 for _ in store.listings.stored(root.name))
 
 
 def whole(store: Store, root: Root) -> int:
@@ -104,8 +104,8 @@ def whole(store: Store, root: Root) -> int:
             compared += 1
             yield seen
 
-    failures = store.listing(root.name, failures=True)
-    found = list(differences(disk(), store.listing(root.name), failures))
+    failures = store.listings.stored(root.name, failures=True)
+    found = list(differences(disk(), store.listings.stored(root.name), failures))
     if found:
         raise SystemExit(f"{len(found)} differences where there are none: {found[0]}")
     return compared

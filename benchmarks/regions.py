@@ -35,6 +35,7 @@ from es_imgsearch import ImageSearch
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.pipeline.indexer import Indexer
@@ -109,14 +110,16 @@ def measured(
     grid = None if grid_name is None else Grid.parse(grid_name)
     settings = load_settings({"index": INDEX, "settle_seconds": 0.0})
     client = ImageSearch(settings=settings, encoder=encoder)
-    store: Store = client._store
+    store: Store = client.store
     described = [each.mapping for each in load_describers()]
     try:
-        store.create(new_meta(seal_of(encoder), "balanced", "cosine", grid=grid), described)
+        store.generations.create(
+            new_meta(seal_of(encoder), "balanced", "cosine", grid=grid), described
+        )
         started = time.perf_counter()
         fill(store, settings, folder, encoder, grid)
         seconds = time.perf_counter() - started
-        store.merge(wait_seconds=60)
+        store.generations.merge(wait_seconds=60)
         store.refresh()
         row: dict[str, Any] = {"regions": grid_name or "none"}
         took, number = 0, 0
@@ -127,10 +130,10 @@ def measured(
                 found += hits[0].relative_path == f"{n}.png"
                 took, number = took + hits.took_ms, number + 1
             row[kind] = f"{found / len(vectors):.2f}"
-        count = store.count()
+        count = store.listings.count()
         mean = {"size": 0, "aggs": {"ms": {"avg": {"field": "embed_ms"}}}}
-        answer = store.request("POST", f"/{INDEX}/_search", mean)
-        stats = store.request("GET", f"/{INDEX}/_stats/store")
+        answer = store.connection.request("POST", f"/{INDEX}/_search", mean)
+        stats = store.connection.request("GET", f"/{INDEX}/_stats/store")
         size = stats["_all"]["primaries"]["store"]["size_in_bytes"]
         return row | {
             "kB a picture": round(size / count / 1e3, 1),
@@ -145,12 +148,12 @@ def measured(
 def fill(store: Store, settings: Any, folder: Path, encoder: Any, grid: Grid | None) -> None:
     roots = parse_roots([str(folder)])
     register_roots(store, roots, settings.host)
-    indexer = Indexer(store, encoder, roots, settings, grid=grid)
+    indexer = Indexer(open_context(store, settings, encoder), roots, settings)
     try:
         sync(indexer)
     finally:
         indexer.pipeline.close()
-    if indexer.counts.failed or store.count() != len(list(folder.iterdir())):
+    if indexer.counts.failed or store.listings.count() != len(list(folder.iterdir())):
         sys.exit(f"not everything was stored: {indexer.summary()}")
 
 

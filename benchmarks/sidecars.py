@@ -53,10 +53,12 @@ def filled(root: Root, count: int) -> Iterator[Store]:
     url = os.environ.get("ES_URL", "http://127.0.0.1:9200")
     store = Store(new_client(url), f"bench-{uuid.uuid4().hex[:12]}")
     try:
-        store.create(new_meta(Seal("bench", "1", 8, "1"), "exact", "cosine"), [Sidecar.mapping])
+        store.generations.create(
+            new_meta(Seal("bench", "1", 8, "1"), "exact", "cosine"), [Sidecar.mapping]
+        )
         for start in range(0, count, CHUNK):
             names = [f"{n:06}.jpg" for n in range(start, min(start + CHUNK, count))]
-            store.write([write(root, name) for name in names])
+            store.documents.write([write(root, name) for name in names])
         store.refresh()
         yield store
     finally:

@@ -75,4 +75,4 @@ def server_exact(store: Store, k: int) -> Search:
 
 
 def _positions(store: Store, body: dict) -> list[int]:
-    return [int(hit["_id"]) for hit in store.search(body)["hits"]["hits"]]
+    return [int(hit["_id"]) for hit in store.searches.search(body)["hits"]["hits"]]

@@ -31,13 +31,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "e2e"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-import version_0_1 as old
 from elasticsearch import Elasticsearch
 
 from es_imgsearch import ImageSearch
+from tests.support import version_0_1 as old
 
 INDEX = "made-by-version-0-1"
 COMMAND = str(Path(sys.executable).with_name("es-imgsearch"))

@@ -169,6 +169,8 @@ class Settings(BaseSettings):
     queue_memory_mb: int = Field(64, ge=1)
     """Memory for decoded pictures on their way; the number of files on their way is reduced to
     fit."""
+    lease_seconds: float = Field(20.0, gt=0)
+    """How long after a killed daemon or reindex another may take its work over."""
     log_searches: bool = False
     """Note every search in `<index>-searches`: its words, time and hits; `init` makes that
     index."""

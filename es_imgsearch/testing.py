@@ -1,7 +1,7 @@
 """For tests, ours and yours: an encoder without a model, a store without a server, a clean end.
 
 `FakeEncoder` embeds colours, so that what it finds can be worked out by hand; `MemoryStore`
-keeps documents in a dictionary and can be told to fail.  The tests in `tests/contract` run on
+keeps documents in a dictionary and can be made to fail.  The tests in `tests/contract` run on
 `MemoryStore` and on a real Elasticsearch alike; `remove_index` clears up after them there.
 """
 
@@ -17,7 +17,7 @@ from PIL import ImageColor
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.listings import Stored
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body, state_alias
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.naming import failures_alias, first_generation
 from es_imgsearch.elastic.requests import Request
@@ -30,10 +30,11 @@ from es_imgsearch.records import REGIONS_FIELD, Embedded, FileState, Region, uni
 _GRID = 4
 
 
-def remove_index(store: Store, *beside: str) -> None:
-    """Take away what `Store.create` made, and the aliases named; what is not there is no error."""
-    client = store.client.options(ignore_status=404)
-    for alias in (store.index, failures_alias(store.index), *beside):
+def remove_index(store: Store, *companions: str) -> None:
+    """Remove what `Generations.create` made, and the aliases named; absent ones are no error."""
+    client = store.connection.client.options(ignore_status=404)
+    own = (store.index, failures_alias(store.index), state_alias(store.index))
+    for alias in (*own, *companions):
         for generation in client.indices.get(index=f"{alias}-0*", filter_path="*.aliases"):
             client.indices.delete(index=generation)
         client.indices.delete_index_template(name=alias)
@@ -97,7 +98,7 @@ class FakeEncoder:
 
 
 class MemoryStore:
-    """The writing side of a `Store`, in memory.
+    """The writing side of a `Store`, in memory; one object plays all of its parts.
 
     What was written is seen by listings and look-ups only after `refresh`, as on the server.
     `fail_next` holds errors that the next requests raise, one each; `reject` may name a reason
@@ -107,6 +108,7 @@ class MemoryStore:
     def __init__(self, index: str = "images") -> None:
         self.index = index
         self.generation = None
+        self.connection = self.documents = self.listings = self.generations = self
         self.fail_next: list[StoreError] = []
         self.reject: Callable[[Mapping[str, Any]], str | None] = lambda _document: None
         self.bulks: list[list[Write]] = []
@@ -134,7 +136,7 @@ class MemoryStore:
             return self._meta
 
     def send(self, request: Request) -> Any:
-        """What plug-ins ask for: there is no server that could answer."""
+        """Refuse requests of plug-ins: there is no server that could answer."""
         raise StoreRejected(f"{request.method} {request.path} needs a real Elasticsearch.")
 
     def refresh(self) -> None:
@@ -163,6 +165,10 @@ class MemoryStore:
             self._documents.pop(image_id, None)
             self._failures.pop(image_id, None)
         return None
+
+    def write_each(self, writes: Sequence[Write]) -> list[StoreError | None]:
+        results = self.write(writes)
+        return [results[each.image_id] for each in writes]
 
     def delete(
         self,
@@ -250,7 +256,7 @@ class MemoryStore:
             counts[document["root"]] = counts.get(document["root"], 0) + 1
         return counts
 
-    def listing(
+    def stored(
         self, root_name: str, folder: str = "", *, failures: bool = False
     ) -> Iterator[Stored]:
         self._request()

@@ -3,76 +3,74 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import skimage
-from pytest_elasticsearch import factories
-from pytest_elasticsearch.executor import ElasticSearchExecutor
-from pytest_elasticsearch.factories import process
 
-from es_imgsearch.elastic.client import connect
-from es_imgsearch.elastic.mapping import new_meta
-from es_imgsearch.elastic.store import Store
-from es_imgsearch.embed.index_encoder import seal_of
-from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.embed.registry import load_encoder
-from es_imgsearch.embed.weights import package_folder
-from es_imgsearch.settings import Settings, load_settings
-from es_imgsearch.testing import FakeEncoder, MemoryStore, remove_index
-
-CHECKOUT = Path(__file__).resolve().parent.parent
-
-# Vectors of labels are kept in the user's cache, which tests leave alone.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="es-imgsearch-cache-")
-os.environ.setdefault("ES_JAVA_OPTS", "-Xms1g -Xmx1g")
+# Compiling 36,000 lines anew took each process that a test starts seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Tests say themselves where Elasticsearch is and what is set.
 for variable in [name for name in os.environ if name.startswith("ES_IMGSEARCH_")]:
     if variable != "ES_IMGSEARCH_ES_HOME":
         del os.environ[variable]
+for variable in ("ES_URL", "ES_API_KEY", "ES_CA_CERTS"):
+    os.environ.pop(variable, None)
+# multiprocessing cleans up after a run that was killed with -9, and need not warn of it.
+os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
+os.environ.setdefault("ES_JAVA_OPTS", "-Xms1g -Xmx1g")
 # Looking for writing in pictures takes longer than everything else together; the tests that are
 # about it ask for it.
 os.environ["ES_IMGSEARCH_DESCRIBERS"] = "-text_in_image"
-for variable in ("ES_URL", "ES_API_KEY", "ES_CA_CERTS"):
-    os.environ.pop(variable, None)
-# Exports and measurements are made once a session, and what the user's own are does not matter.
-_CACHE = tempfile.TemporaryDirectory(prefix="es-imgsearch-cache-")
-os.environ["ES_IMGSEARCH_CACHE_DIR"] = _CACHE.name
+# One folder for all processes of a run: exports and measurements of models are made once, and the
+# user's own caches are left alone.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _folder = tempfile.TemporaryDirectory(prefix="es-imgsearch-tests-", ignore_cleanup_errors=True)
+    os.environ["IMGSEARCH_TEST_FOLDER"] = _folder.name
+    os.environ["IMGSEARCH_TEST_PID"] = str(os.getpid())
+FOLDER = Path(os.environ["IMGSEARCH_TEST_FOLDER"])
+os.environ["XDG_CACHE_HOME"] = str(FOLDER / "xdg")
+os.environ["ES_IMGSEARCH_CACHE_DIR"] = str(FOLDER / "models")
+for each in ("xdg", "models"):
+    (FOLDER / each).mkdir(exist_ok=True)
 
-
-class PatientExecutor(ElasticSearchExecutor):
-    """Waits longer: on two busy cores the start took 65 s, and the plug-in gives it 60."""
-
-    def __init__(self, *given: Any, timeout: int, **named: Any) -> None:
-        super().__init__(*given, timeout=max(timeout, 240), **named)
-
-
-process.ElasticSearchExecutor = PatientExecutor  # type: ignore[misc]
-
-elasticsearch_process = factories.elasticsearch_proc(
-    executable=CHECKOUT / "dev" / "elasticsearch",
-    host="127.0.0.1",
-    port=None,
-    network_publish_host="127.0.0.1",
-    index_store_type="fs",
+from es_imgsearch.elastic.client import connect  # noqa: E402 - after the environment is set
+from es_imgsearch.elastic.mapping import new_meta  # noqa: E402
+from es_imgsearch.elastic.store import Store  # noqa: E402
+from es_imgsearch.embed.index_encoder import seal_of  # noqa: E402
+from es_imgsearch.embed.protocol import Encoder  # noqa: E402
+from es_imgsearch.embed.registry import load_encoder  # noqa: E402
+from es_imgsearch.embed.weights import package_folder  # noqa: E402
+from es_imgsearch.settings import Settings, load_settings  # noqa: E402
+from es_imgsearch.testing import FakeEncoder, MemoryStore, remove_index  # noqa: E402
+from tests.support.selection import (  # noqa: E402
+    pytest_collection_modifyitems,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
 )
+from tests.support.shared_server import shared_address  # noqa: E402
+
+__all__ = [
+    "pytest_collection_modifyitems",
+    "pytest_runtest_makereport",
+    "pytest_terminal_summary",
+]
 
 
 @pytest.fixture(scope="session")
-def es_url(request: pytest.FixtureRequest) -> str:
-    """Address of the session's Elasticsearch.
+def es_url() -> str:
+    """Address of the run's Elasticsearch, which the first test that needs it starts.
 
     IMGSEARCH_TEST_ES_URL names one that runs already, which saves the start while a test is
     written.
     """
-    if running := os.environ.get("IMGSEARCH_TEST_ES_URL"):
-        return running
-    process = request.getfixturevalue("elasticsearch_process")
-    return f"http://127.0.0.1:{process.port}"
+    running = os.environ.get("IMGSEARCH_TEST_ES_URL")
+    return running or shared_address(FOLDER, int(os.environ["IMGSEARCH_TEST_PID"]))
 
 
 @pytest.fixture
@@ -90,6 +88,7 @@ def settings(es_url: str, index_name: str) -> Settings:
             "read_workers": 1,
             "settle_seconds": 0.1,
             "batch_wait_ms": 5.0,
+            "lease_seconds": 2.0,
             "describers": ["-text_in_image"],
         },
         environment={},
@@ -102,7 +101,7 @@ def real_store(settings: Settings) -> Iterator[Store]:
     store = Store(connect(settings), settings.index)
     yield store
     remove_index(store)
-    store.client.close()
+    store.connection.client.close()
 
 
 @pytest.fixture
@@ -115,7 +114,7 @@ def any_store(request: pytest.FixtureRequest, fake_encoder: FakeEncoder) -> Memo
     """An empty index of the fake encoder, once in memory and once on the real server."""
     in_memory = request.param == "memory"
     store = MemoryStore() if in_memory else request.getfixturevalue("real_store")
-    store.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
+    store.generations.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
     return store
 
 

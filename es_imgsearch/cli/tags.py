@@ -145,24 +145,23 @@ def evaluate_command(
 @json_option
 def list_command(settings: Settings, as_json: bool) -> None:
     """List the words that tags are chosen from, and which of them were trained."""
-    from es_imgsearch.elastic.requests import converse
-    from es_imgsearch.tags.storage import kept_tags
+    from es_imgsearch.tags.storage import load_tags
 
     store = open_store(settings)
     meta = store.info().meta
-    kept = converse(kept_tags(store.index), store.send)
-    if kept.classifier is not None:
-        kept.classifier.check(meta, store.index)
-    classifier = kept.classifier
+    stored = load_tags(store.index, store.send)
+    if stored.classifier is not None:
+        stored.classifier.check(meta, store.index)
+    classifier = stored.classifier
     trained = {} if classifier is None else {each.facet: each for each in classifier.facets}
     if as_json:
         print_json(
             {
                 "vocabulary": {
                     each.name: {"answers": each.answers, "labels": list(each.labels)}
-                    for each in kept.vocabulary.facets
+                    for each in stored.vocabulary.facets
                 },
-                "is_default": kept.is_default,
+                "is_default": stored.is_default,
                 "trained": {
                     name: {
                         "answers": each.answers,
@@ -176,12 +175,12 @@ def list_command(settings: Settings, as_json: bool) -> None:
             }
         )
         return
-    for facet in kept.vocabulary.facets:
+    for facet in stored.vocabulary.facets:
         print_line(f"{facet.name} ({facet.answers}): {', '.join(facet.labels)}")
     for name, output in trained.items():
         print_line(f"trained: {name} ({output.answers}): {', '.join(output.labels)}")
-    origin = "that ships" if kept.is_default else "stored with the index"
-    click.echo(f"{len(kept.vocabulary.labels)} words, of the vocabulary {origin}.", err=True)
+    origin = "that ships" if stored.is_default else "stored with the index"
+    click.echo(f"{len(stored.vocabulary.labels)} words, of the vocabulary {origin}.", err=True)
     if not meta.seal.supports_text:
         click.echo(
             f"Encoder {meta.seal.name!r} knows pictures only: of these, only trained ones are"
@@ -198,14 +197,13 @@ def list_command(settings: Settings, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def vocabulary_command(settings: Settings, file: Path | None) -> None:
     """Print the index's vocabulary as a file to edit (TOML), or use FILE from now on."""
-    from es_imgsearch.elastic.requests import converse
-    from es_imgsearch.tags.storage import kept_tags, store_vocabulary
+    from es_imgsearch.tags.storage import load_tags, store_vocabulary
     from es_imgsearch.tags.vocabulary import read_vocabulary
 
     store = open_store(settings)
     store.info()
     if file is None:
-        print_line(converse(kept_tags(store.index), store.send).vocabulary.source.rstrip("\n"))
+        print_line(load_tags(store.index, store.send).vocabulary.source.rstrip("\n"))
         return
     vocabulary = read_vocabulary(file)
     store_vocabulary(store, vocabulary)

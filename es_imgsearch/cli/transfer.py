@@ -52,7 +52,7 @@ def export_command(
     info = store.info()
     clauses = filter_clauses(parse_filters(filters), info.properties)
     names = [name for each in fields for name in each.split(",") if name]
-    total = 0 if clauses else store.count()
+    total = 0 if clauses else store.listings.count()
     with progress_bar("rows", total) as advance:
         rows = export_pictures(store, file, fields=names, filters=clauses, on_page=advance)
     click.echo(f"{rows} pictures to {file} in {time.monotonic() - started:.1f} s.", err=True)

@@ -61,17 +61,17 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
     store = open_store(settings)
     if action == "retry":
         store = store.pinned()
-    info = store.info()
+    store.info()  # raises IndexMissing
     if action == "retry":
-        with retried_indexer(store, info, settings) as indexer:
+        with retried_indexer(store, settings) as indexer:
             click.echo(f"{indexer.summary()}.", err=True)
             failed = indexer.counts.failed
         if as_json:
             store.refresh()
-            print_json(list(store.failed()))
+            print_json(list(store.listings.failures()))
         sys.exit(EXIT_DIFFERENCE if failed else EXIT_DONE)
     store.refresh()
-    found = list(store.failed())
+    found = list(store.listings.failures())
     if as_json:
         print_json(found)
         return

@@ -132,11 +132,11 @@ def _check_folders(roots: tuple[str, ...]) -> None:
 def _in_each_generation(settings: Settings, keep: Callable[[], T]) -> T:
     """Run the daemon, and start it again with the new encoder when `reindex` has switched."""
     while True:
-        serving = open_store(settings).roles().serving
+        serving = open_store(settings).generations.roles().serving
         try:
             return keep()
         except (GenerationSwitched, IndexMissing) as error:
-            now = open_store(settings).roles().serving
+            now = open_store(settings).generations.roles().serving
             # The one that was kept may have been dropped already.
             if isinstance(error, IndexMissing) and now == serving:
                 raise
@@ -149,28 +149,17 @@ def _in_each_generation(settings: Settings, keep: Callable[[], T]) -> T:
 def _indexer(
     settings: Settings, roots: tuple[str, ...], allow_deletes: bool, *, warm_up: bool = False
 ) -> Iterator[Indexer]:
-    from es_imgsearch.codes.storage import load_coder
-    from es_imgsearch.describe.registry import mapped_describers
-    from es_imgsearch.embed.index_encoder import writing_encoder
+    from es_imgsearch.embed.context import open_context
+    from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.pipeline.indexer import Indexer
     from es_imgsearch.watch.roots import parse_roots, register_roots
 
     parsed = parse_roots(roots)
     store = open_store(settings).pinned()
-    info = store.info()
-    encoder = writing_encoder(store, info, settings)
-    register_roots(store, parsed, settings.host, replace_gone=allow_deletes)
-    indexer = Indexer(
-        store,
-        encoder,
-        parsed,
-        settings,
-        allow_deletes=allow_deletes,
-        warm_up=warm_up,
-        describers=mapped_describers(info.properties, settings.index, settings.describers),
-        grid=info.meta.grid,
-        coder=load_coder(store, info.meta),
-    )
+    upgrade(store)
+    context = open_context(store, settings)
+    register_roots(context.store, parsed, settings.host, replace_gone=allow_deletes)
+    indexer = Indexer(context, parsed, settings, allow_deletes=allow_deletes, warm_up=warm_up)
     try:
         yield indexer
     finally:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+
+import numpy.typing as npt
 
 from es_imgsearch.codes.coder import Coder
 from es_imgsearch.codes.storage import load_coder
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
+from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.elastic.queries import vector_of
 from es_imgsearch.elastic.store import Store
@@ -27,26 +30,21 @@ def apply_codes(
     """Give every stored picture the code that the index's coder makes of its vector.
 
     Only documents whose code is missing or another one are written, so a run that was interrupted
-    is completed by the next.  `on_page` hears how many were seen and how many changed; the latter
-    is returned.
+    is completed by the next.  `on_page` gets how many were seen and how many changed so far; the
+    latter is returned.
 
     Raises UsageError for an index without codes, GenerationSwitched where the index becomes
     another generation meanwhile, and errors of the store.
     """
     # A new generation may come behind the alias, of another encoder.
     store = store.pinned()
-    with store.while_serving("codes apply"):
+    with store.switching.while_serving("codes apply"):
         coder = load_coder(store, store.info().meta)
         if coder is None:
             raise UsageError(
                 f"Index {store.index!r} has no codes: make them with `es-imgsearch codes train`."
             )
         return _recode(store, coder, on_page=on_page)
-
-
-def complete_codes(store: Store, coder: Coder) -> int:
-    """Code the pictures that have none; how many those were."""
-    return _recode(store, coder, {"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}})
 
 
 def _recode(
@@ -62,40 +60,51 @@ def _recode(
 
     store.refresh()
     seen = changed = 0
-    after = None
-    while True:
-        hits = store.page(
-            filters,
-            fields=("image_id", CODE_FIELD),
-            vectors=[VECTOR_FIELD],
-            size=_PAGE,
-            after=after,
-        )
+    for hits in store.listings.pages(
+        filters, fields=("image_id", CODE_FIELD), vectors=[VECTOR_FIELD], size=_PAGE
+    ):
         if stale := _stale(hits, coder):
-            rewritten = store.rewrite(stale, recoded)
+            rewritten = store.rewrites.rewrite(stale, recoded)
             changed += len(rewritten.written)
             for error in rewritten.refused.values():
                 raise error
         seen += len(hits)
         on_page(seen, changed)
-        if len(hits) < _PAGE:
-            store.refresh()
-            return changed
-        after = hits[-1]["sort"]
+    store.refresh()
+    return changed
 
 
-class CodeFollower:
-    """Tells a process that writes for long which coder its index has now."""
+class CodeStep:
+    """The step after embedding of an index with codes: gives each vector its code.
+
+    Without a coder it gives nothing, until `refresh` finds one.
+    """
 
     def __init__(self, store: Store, coder: Coder | None) -> None:
-        """`coder` is the one that the process writes with, `store` where it writes."""
+        """`coder` is the one of the index now, `store` where the process writes."""
+        self.coder = coder
         self._store = store
-        self._coder = coder
-        self._hash = None if coder is None else coder.hash
         self._has_old_codes = False
 
-    def current(self) -> Coder | None:
-        """The coder to write with from now on.
+    @classmethod
+    def of(cls, store: Store, meta: Meta) -> CodeStep:
+        """With the coder that `_meta` names.  Raises as `load_coder`."""
+        return cls(store, load_coder(store, meta))
+
+    def fields(self, vector: npt.ArrayLike) -> dict[str, Any]:
+        """The fields that the document gets in addition to its vector."""
+        coder = self.coder
+        return {} if coder is None else {CODE_FIELD: coder.code(vector)}
+
+    def complete(self) -> int:
+        """Code the stored pictures that have no code; returns how many those were."""
+        if self.coder is None:
+            return 0
+        missing = {"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}}
+        return _recode(self._store, self.coder, missing)
+
+    def refresh(self) -> None:
+        """Take up the coder that the index has now, in a process that writes for long.
 
         The call after one that found another coder recodes what was written with the one before:
         by then nothing of that is on its way.  Whether another generation serves by now is for
@@ -108,16 +117,13 @@ class CodeFollower:
             _recode(self._store, now, {"range": {"indexed_at": {"gte": since.isoformat()}}})
             self._has_old_codes = False
         wanted = None if meta.codes is None else meta.codes.hash
-        if wanted != self._hash:
-            self._coder = load_coder(self._store, meta)
-            self._hash, self._has_old_codes = wanted, True
-        return self._coder
+        if wanted != (None if self.coder is None else self.coder.hash):
+            self.coder = load_coder(self._store, meta)
+            self._has_old_codes = True
 
 
-def _stale(hits: list[Mapping[str, Any]], coder: Coder) -> list[str]:
-    """Ids of those whose code is not what the coder makes of their vector."""
-    if not hits:
-        return []
+def _stale(hits: Sequence[Mapping[str, Any]], coder: Coder) -> list[str]:
+    """Ids of the pictures whose code the coder would make differently of their vector."""
     codes = coder.codes([vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits])
     return [
         hit["_source"]["image_id"]

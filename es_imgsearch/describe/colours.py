@@ -30,7 +30,8 @@ _TINT_CHROMA = 22.0
 _GREY_SHARE = 0.995
 
 # Shades that people call so: of the 527 names of the xkcd colour survey (Munroe 2010) that say one
-# of these words and no other, 88 % have it of the nearest shade, too (tests/unit/test_colours.py).
+# of these words and no other, 88 % have it of the nearest shade, too
+# (tests/unit/describe/test_colours.py).
 SHADES: Final[Mapping[str, tuple[str, ...]]] = {
     "black": ("000000", "1b1b1b"),
     "grey": ("3f3f42", "6b6e70", "929591", "b9bcbc", "59656d", "95a3a6"),

@@ -51,20 +51,9 @@ def load_pages(
     store: Store, filters: Sequence[Mapping[str, Any]] = (), *, vectors: bool = True
 ) -> Iterator[list[PictureFeatures]]:
     """Yield pages of the indexed pictures that pass the filters, ordered by root and path."""
-    after: Sequence[Any] | None = None
-    while True:
-        hits = store.page(
-            filters,
-            fields=_FIELDS,
-            vectors=[HASH_FIELD, VECTOR_FIELD] if vectors else [HASH_FIELD],
-            size=_PAGE,
-            after=after,
-        )
-        if hits:
-            yield [_seen(hit) for hit in hits]
-        if len(hits) < _PAGE:
-            return
-        after = hits[-1]["sort"]
+    names = [HASH_FIELD, VECTOR_FIELD] if vectors else [HASH_FIELD]
+    for hits in store.listings.pages(filters, fields=_FIELDS, vectors=names, size=_PAGE):
+        yield [_parse_features(hit) for hit in hits]
 
 
 def load_by_id(
@@ -151,7 +140,7 @@ def _search_all(
     neighbours: list[list[Neighbour]] = [[] for _ in queries]
     left, k = list(range(len(queries))), min(_FIRST_K, max_k)
     while left:
-        answers = store.msearch([body(queries[n], k) for n in left])
+        answers = store.searches.msearch([body(queries[n], k) for n in left])
         full = []
         for n, hits in zip(left, answers, strict=True):
             measured = [Neighbour(hit["_id"], measure(hit["_score"])) for hit in hits]
@@ -162,7 +151,7 @@ def _search_all(
     return neighbours
 
 
-def _seen(hit: Mapping[str, Any]) -> PictureFeatures:
+def _parse_features(hit: Mapping[str, Any]) -> PictureFeatures:
     fields = hit.get("fields", {})
     bits, vector = fields.get(HASH_FIELD), fields.get(VECTOR_FIELD)
     return PictureFeatures(

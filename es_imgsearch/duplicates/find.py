@@ -144,13 +144,13 @@ def _find_same(store: Store, image_id: str | None) -> Iterator[DuplicateGroup]:
         return
     after = None
     while True:
-        answer = store.search(contents_body(after, _CONTENTS_PAGE))
-        found = answer["aggregations"]["contents"]
+        answer = store.searches.search(contents_body(after, _CONTENTS_PAGE))
+        page = answer["aggregations"]["contents"]
         several = [
-            bucket["key"]["content_id"] for bucket in found["buckets"] if bucket["doc_count"] > 1
+            bucket["key"]["content_id"] for bucket in page["buckets"] if bucket["doc_count"] > 1
         ]
         yield from _group_contents(store, several)
-        after = found.get("after_key")
+        after = page.get("after_key")
         if after is None:
             return
 

@@ -1,11 +1,12 @@
-"""One connection to one alias: requests out, parsed answers and errors of our tree in."""
+"""One connection to one alias: requests out, parsed answers and our errors in."""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import elasticsearch
@@ -74,7 +75,7 @@ def _address_and_options(url: str, options: dict[str, Any]) -> tuple[str, dict[s
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError
     except ValueError:
-        # The address, and urlsplit's message about it, may hold a password: nothing is repeated.
+        # The address may hold a password, and so may messages about it: neither is repeated.
         raise SettingsError(
             "es_url cannot be used: it needs http:// or https:// and a host; in a password,"
             " characters such as / and # are written %2F and %23."
@@ -88,29 +89,55 @@ def _address_and_options(url: str, options: dict[str, Any]) -> tuple[str, dict[s
     return bare, options
 
 
-class Requests:
-    """What every part of the store has: the connection, and where its requests go.
+# The most that one page may hold (index.max_result_window).
+MOST_HITS = 10_000
 
-    `index` is the name that people use, and that names beside it are made of; requests go to
-    `pictures` and `failures`: the aliases of those names, or with a `generation` those that never
-    leave it, see `Generations.pinned`.
+# Root and path never change under one id, so a page that follows the last path of the page before
+# misses nothing.  The indices are sorted by them: a page ends as soon as it is full.
+BY_PATH: Sequence[Mapping[str, str]] = ({"root": "asc"}, {"relative_path": "asc"})
+
+Hits: TypeAlias = Sequence[Mapping[str, Any]]
+# Makes a request, such as `backoff.persist` with an event and an outage.
+Retry: TypeAlias = Callable[[Callable[[], Hits]], Hits]
+
+
+def once(search: Callable[[], Hits]) -> Hits:
+    return search()
+
+
+@dataclass(frozen=True, eq=False)
+class Connection:
+    """A client and the names that requests go to, shared by all parts of a `Store`.
+
+    `index` is the name that people use; the names of all companion indices are made of it.
+    Requests go to `pictures` and `failures`: the aliases of those names, or with a `generation`
+    aliases that never leave it, see `Store.pinned`.
+
+    Every method raises errors of our tree only; `transient` ones may be tried again.
     """
 
-    def __init__(
-        self, client: elasticsearch.Elasticsearch, index: str, *, generation: str | None = None
-    ) -> None:
-        self.client = client
-        self.index = index
-        self.generation = generation
-        self.pictures, self.failures = index, failures_alias(index)
-        if generation is not None:
-            self.pictures = pinned_alias(generation)
-            self.failures = pinned_alias(failures_generation(index, generation))
+    client: elasticsearch.Elasticsearch
+    index: str
+    generation: str | None = None
+
+    @cached_property
+    def pictures(self) -> str:
+        return self.index if self.generation is None else pinned_alias(self.generation)
+
+    @cached_property
+    def failures(self) -> str:
+        if self.generation is None:
+            return failures_alias(self.index)
+        return pinned_alias(failures_generation(self.index, self.generation))
 
     @cached_property
     def address(self) -> str:
-        """Where Elasticsearch is, without credentials."""
+        """The address of Elasticsearch, without credentials."""
         return addresses(self.client)
+
+    def at(self, generation: str) -> Connection:
+        """The same, held to a generation."""
+        return replace(self, generation=generation)
 
     def request(
         self,
@@ -132,5 +159,52 @@ class Requests:
         """The parsed answer to a request whose path and body are ready."""
         return self.request(request.method, request.path, request.body, headers=request.headers)
 
+    def hits(
+        self, name: str, body: Mapping[str, Any], parts: str, *, preference: str | None = None
+    ) -> Hits:
+        """The hits of one search in an index, reduced to these parts; never a partial answer."""
+        answer = self.request(
+            "POST",
+            f"/{name}/_search",
+            dict(body),
+            params={
+                "filter_path": ",".join(f"hits.hits.{each}" for each in parts.split(",")),
+                # What lies on a shard that does not answer would pass for absent.
+                "allow_partial_search_results": "false",
+                **({"preference": preference} if preference else {}),
+            },
+        )
+        hits: Hits = answer.get("hits", {}).get("hits", ())
+        return hits
+
+    def pages(
+        self,
+        name: str,
+        body: Mapping[str, Any],
+        parts: str,
+        *,
+        size: int = MOST_HITS,
+        preference: str | None = None,
+        retry: Retry = once,
+    ) -> Iterator[Hits]:
+        """Page through all hits of a search by `search_after`, in the order of root and path.
+
+        Each page is searched when it is asked for, and sees what was refreshed until then.  No
+        point-in-time is held, so a listing that waits for hours on a full queue does not expire.
+        `retry` makes the request for each page, and may make it again.
+        """
+        page = {"_source": False, **body, "size": size, "track_total_hits": False, "sort": BY_PATH}
+        search = partial(self.hits, name, page, f"{parts},sort", preference=preference)
+        while hits := retry(search):
+            yield hits
+            if len(hits) < size:
+                return
+            page["search_after"] = hits[-1]["sort"]
+
     def refresh(self) -> None:
+        """Make everything that was written searchable."""
         self.request("POST", f"/{self.pictures},{self.failures}/_refresh")
+
+    def version(self) -> str:
+        """The version of Elasticsearch."""
+        return str(self.request("GET", "/")["version"]["number"])

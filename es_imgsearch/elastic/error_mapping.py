@@ -26,7 +26,7 @@ AsyncClient = elasticsearch.AsyncElasticsearch
 _JSON, _SMILE = "application/json", "application/vnd.elasticsearch+smile"
 
 _BUSY = {408, 429, 502, 503, 504}
-# Answers of other servers to paths that only Elasticsearch has. A proxy that refuses the type or
+# Statuses of other servers for paths that only Elasticsearch has.  A proxy that refuses the type or
 # the size of one request is no outage: waiting would not help.
 _OF_OTHERS = {404, 405, 410, 421, 501}
 # An index that was closed may be opened again: its documents are not to blame.

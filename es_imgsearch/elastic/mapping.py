@@ -33,14 +33,14 @@ DEFAULT_SIMILARITY = "cosine"
 
 # Fewer dims than this and Elasticsearch refuses 1-bit quantisation.
 _BINARY_MIN_DIMS = 64
-_NOT_PROFILES = {"background", "codes", "common", "failures", "reduction", "searches", "tags"}
+_COMPANIONS = {"background", "codes", "failures", "reduction", "searches", "state", "tags"}
 _REDUCED = "reduced"
 
 
 def profile_names() -> tuple[str, ...]:
     files = (entry.name for entry in folder("mappings").iterdir())
     names = {name.removesuffix(".json") for name in files if name.endswith(".json")}
-    return tuple(sorted(names - _NOT_PROFILES))
+    return tuple(sorted(names - _COMPANIONS - {"common"}))
 
 
 def load_profile(name: str) -> dict[str, Any]:
@@ -227,6 +227,15 @@ def searches_body() -> dict[str, Any]:
 
 def searches_alias(index: str) -> str:
     return f"{index}-searches"
+
+
+def state_body() -> dict[str, Any]:
+    """Body of the index that holds what processes share, see `store.state`."""
+    return _body_beside("state")
+
+
+def state_alias(index: str) -> str:
+    return f"{index}-state"
 
 
 def reduction_body() -> dict[str, Any]:

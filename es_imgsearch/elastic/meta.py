@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from es_imgsearch.elastic.meta_entries import (
-    Builder,
     Carried,
     CodesEntry,
     Curve,
@@ -21,7 +20,8 @@ from es_imgsearch.elastic.meta_entries import (
 from es_imgsearch.errors import EncoderMismatch, IndexConflict
 from es_imgsearch.records import Grid
 
-SCHEMA_VERSION = 1
+# 1 kept pauses, daemons and the process of a reindex in `_meta`, see `upgrade`.
+SCHEMA_VERSION = 2
 CREATED_BY = "es_imgsearch"
 _SEALED = ("dims", "revision", "fingerprint")
 
@@ -81,8 +81,8 @@ class Meta:
 
     `reduction` is that of the profile `reduced`, whose vectors are not the encoder's own.  `grid`
     says of which tiles vectors are kept as well, None where of none; `codes` which binary codes.
-    `carried` is there where `reindex` brought the pictures, `builder` while a process does, see
-    `generations`.
+    `carried` is there where `reindex` brought the pictures, see `generations`; `builder` in schema
+    1 only, see `upgrade`.
     """
 
     seal: Seal
@@ -96,7 +96,7 @@ class Meta:
     grid: Grid | None = None
     codes: CodesEntry | None = None
     carried: Carried | None = None
-    builder: Builder | None = None
+    builder: Mapping[str, Any] | None = None
 
     def to_body(self) -> dict[str, Any]:
         curves = {kind: asdict(curve) for kind, curve in self.relevance.items()}
@@ -113,7 +113,7 @@ class Meta:
             **({"regions": self.grid.to_body()} if self.grid else {}),
             **({"codes": self.codes.to_body()} if self.codes else {}),
             **({"carried": self.carried.to_body()} if self.carried else {}),
-            **({"builder": self.builder.to_body()} if self.builder else {}),
+            **({"builder": dict(self.builder)} if self.builder else {}),
         }
 
     @classmethod
@@ -147,7 +147,7 @@ class Meta:
                 grid=Grid.from_body(body.get("regions")),
                 codes=CodesEntry.from_body(body.get("codes")),
                 carried=Carried.from_body(body.get("carried")),
-                builder=Builder.from_body(body.get("builder")),
+                builder=body.get("builder"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexConflict(

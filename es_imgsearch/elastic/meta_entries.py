@@ -31,32 +31,6 @@ class Carried:
         return None if body is None else cls(body["source"], dict(body["until"]))
 
 
-@dataclass(frozen=True, slots=True)
-class Builder:
-    """The process that builds a generation, as its `_meta` tells.
-
-    `process_space` says where its number means anything, and `process_start` which process of that
-    number it is, see `process_identity`; `token` is another for every time.  `since` and `seen_at`
-    are ISO 8601, UTC.
-    """
-
-    host: str
-    process_id: int
-    process_space: str | None
-    process_start: int | None
-    token: str
-    since: str
-    seen_at: str
-
-    def to_body(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any] | None) -> Builder | None:
-        """Raises TypeError for what is not one."""
-        return None if body is None else cls(**body)
-
-
 # For an index that was not tuned: its number is for k = 10, and a larger k needs more.  The
 # server's own default is 1.5 k, which found .95 (int8) and .87 (int4) of the true ten of 10,000
 # vectors, the profiles' tuning all of them (benchmarks/knn_settings.py).

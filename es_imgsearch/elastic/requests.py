@@ -1,16 +1,10 @@
-"""What a method of the client needs from outside, and the two ways to get it.
-
-A method is a generator: it yields a `Request` or `Work`, is sent what came of it, and returns its
-result.  It does no I/O, so the same method serves threads and asyncio: `converse` carries it out
-and blocks, `converse_async` awaits.
-"""
+"""Requests to Elasticsearch as values: method, path with parameters, ready body."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import numpy as np
@@ -18,15 +12,13 @@ import numpy.typing as npt
 
 from es_imgsearch.elastic.error_mapping import search_error
 from es_imgsearch.elastic.queries import vector_of
-from es_imgsearch.errors import GenerationSwitched, ImgSearchError
-
-R = TypeVar("R")
+from es_imgsearch.errors import GenerationSwitched
 
 JSON = {"accept": "application/json", "content-type": "application/json"}
 NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
 
-# Hits are made of these, and `_index` tells which generation they are of; the rest of an answer is
-# not sent.
+# The parts of an answer that hits are made of; `_index` names their generation.  The rest is not
+# sent.
 _HIT = "hits.hits._index,hits.hits._id,hits.hits._score,hits.hits._source,hits.hits.fields"
 _SEARCH = urlencode(
     {
@@ -51,16 +43,6 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Something that takes time and no network: decoding pictures, running a model."""
-
-    run: Callable[[], Any]
-
-
-Talk: TypeAlias = Generator[Request | Work, Any, R]
-
-
 def search_request(index: str, body: bytes) -> Request:
     """One search; the answer is reduced to what hits are made of and never a partial one."""
     return Request("POST", f"/{index}/_search?{_SEARCH}", body, JSON)
@@ -73,48 +55,13 @@ def msearch_request(index: str, body: bytes, *, inner_hits: bool = False) -> Req
 
 
 def info_request(index: str) -> Request:
-    """What stands behind an alias, see `store.IndexInfo.from_answer`."""
+    """The index behind an alias, see `store.IndexInfo.from_answer`."""
     return Request("GET", f"/{index}")
 
 
 def document_request(index: str, image_id: str) -> Request:
     """One document by its id."""
     return Request("GET", f"/{index}/_doc/{quote(image_id, safe='')}")
-
-
-def converse(talk: Talk[R], send: Callable[[Request], Any]) -> R:
-    """The result of a talk; blocks until it is there."""
-    try:
-        need = next(talk)
-        while True:
-            try:
-                got = send(need) if isinstance(need, Request) else need.run()
-            except ImgSearchError as error:
-                need = talk.throw(error)
-            else:
-                need = talk.send(got)
-    except StopIteration as end:
-        result: R = end.value
-        return result
-
-
-async def converse_async(talk: Talk[R], send: Callable[[Request], Awaitable[Any]]) -> R:
-    """The result of a talk; work goes to a thread, so that other tasks go on."""
-    try:
-        need = next(talk)
-        while True:
-            try:
-                if isinstance(need, Request):
-                    got = await send(need)
-                else:
-                    got = await asyncio.to_thread(need.run)
-            except ImgSearchError as error:
-                need = talk.throw(error)
-            else:
-                need = talk.send(got)
-    except StopIteration as end:
-        result: R = end.value
-        return result
 
 
 # What answers of Elasticsearch hold, where that takes more than a look.

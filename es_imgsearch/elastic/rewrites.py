@@ -1,26 +1,29 @@
-"""The one way to change a stored document: whole, with its vectors, and only if nobody else did."""
+"""Whole documents, vectors included: read, and changed only if no other process did."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from es_imgsearch.elastic.documents import Documents, action_line, json_line
+from es_imgsearch.elastic.bulk import action_line, bulk_results, json_line
+from es_imgsearch.elastic.client import Connection
 from es_imgsearch.elastic.generations import Generations
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.queries import vector_of
 from es_imgsearch.elastic.region_queries import region_hits, stored_regions_clause
-from es_imgsearch.elastic.requests import NDJSON
 from es_imgsearch.errors import IndexConflict, StoreBusy, StoreError, StoreRejected
 from es_imgsearch.records import MOST_REGIONS, REGION_VECTOR, REGIONS_FIELD
 
-# Somebody who writes the same document again and again: a file that changes all the time.
+# Another writer of the same document wins again and again: a file that changes all the time.
 _CONFLICT_TRIES = 5
 _CONFLICT = 409
 
 
-class Rewrites(Generations, Documents):
-    """What may be done with documents as a whole."""
+class Rewrites:
+    """Reads whole documents, and writes them again."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def rewrite(self, image_ids: Sequence[str], change: DocumentChange) -> Rewritten:
         """Give each of these documents to `change` and write what it returns in its place.
@@ -28,23 +31,26 @@ class Rewrites(Generations, Documents):
         `change` gets everything that is stored: the fields, and vectors as float32 of shape
         (dims,), bit for bit, those of `regions` too; perceptual_hash as hexadecimal digits.  It
         returns the whole document, or None to leave it alone, and may be called again for the
-        same one: a document that somebody else wrote meanwhile is read and changed anew.
+        same one: a document that others wrote meanwhile is read and changed anew.
 
         All of it happens in the generation that the alias points to when this begins.  What was
         refused for a `transient` reason may be tried again.  Raises IndexConflict where a field
         could not be carried over, ValueError for a change that loses the vector, and what a
         request raises.
         """
-        store = self.pinned()
-        info = store.info()
-        check_readable(info.properties, info.left_out, self.index)
+        pinned = self._connection
+        if pinned.generation is None:
+            pinned = pinned.at(Generations(pinned).pin())
+        at = Rewrites(pinned)
+        info = Generations(pinned).info()
+        check_readable(info.properties, info.left_out, pinned.index)
         size = documents_at_once(info.properties, info.left_out)
         done = Rewritten([], [], [], {})
         ids = list(dict.fromkeys(image_ids))
         for start in range(0, len(ids), size):
             open_ids: Sequence[str] = ids[start : start + size]
             for _ in range(_CONFLICT_TRIES):
-                open_ids = store._rewrite_once(open_ids, change, info.left_out, done)
+                open_ids = at._rewrite_once(open_ids, change, info.left_out, done)
                 if not open_ids:
                     break
             for image_id in open_ids:
@@ -60,12 +66,11 @@ class Rewrites(Generations, Documents):
         left_out: Sequence[str],
         done: Rewritten,
     ) -> Sequence[str]:
-        """Those that somebody else wrote between reading and writing; `done` has all others."""
+        """Ids that others wrote between reading and writing; `done` has all the rest."""
         # A search does not see what was written in the last second, and a change that leaves
         # such a document alone would never hear of it.
-        self.refresh()
-        body = whole_documents_body([{"ids": {"values": list(image_ids)}}], left_out)
-        hits = {hit["_id"]: hit for hit in self.whole_hits({**body, "size": len(image_ids)})}
+        self._connection.refresh()
+        hits = {hit["_id"]: hit for hit in self.whole(image_ids, left_out)}
         done.missing.extend(each for each in image_ids if each not in hits)
         changed: dict[str, Mapping[str, Any]] = {}
         for image_id, hit in hits.items():
@@ -79,62 +84,82 @@ class Rewrites(Generations, Documents):
             else:
                 changed[image_id] = document
         again: list[str] = []
-        for image_id, error in self._written_if_same(hits, changed):
+        for result, error in self._write_if_same(hits, changed):
             if error is None:
-                done.written.append(image_id)
-            elif isinstance(error, _Conflict):
-                again.append(image_id)
+                done.written.append(result["_id"])
+            elif result["status"] == _CONFLICT:
+                again.append(result["_id"])
             else:
-                done.refused[image_id] = error
+                done.refused[result["_id"]] = error
         return again
 
-    def whole_hits(
-        self, body: Mapping[str, Any], *, preference: str | None = None
+    def whole(
+        self, image_ids: Sequence[str], left_out: Sequence[str]
     ) -> Sequence[Mapping[str, Any]]:
-        """Hits of a search of `whole_documents_body`, never of a part of what was asked."""
-        answer = self.request(
-            "POST",
-            f"/{self.pictures}/_search",
-            dict(body),
+        """Whole documents of these ids, as hits; all that are searchable, in no order."""
+        body = whole_documents_body([{"ids": {"values": list(image_ids)}}], left_out)
+        body["size"] = len(image_ids)
+        return self._connection.hits(self._connection.pictures, body, WHOLE_HIT)
+
+    def checkpoints(self) -> dict[str, int]:
+        """By shard the sequence number up to which everything can be searched from now on."""
+        answer = self._connection.request(
+            "GET",
+            f"/{self._connection.pictures}/_stats",
             params={
-                "filter_path": WHOLE_HIT,
-                "allow_partial_search_results": "false",
-                **({"preference": preference} if preference else {}),
+                "level": "shards",
+                "filter_path": "indices.*.shards.*.routing.primary,indices.*.shards.*.seq_no",
             },
         )
-        hits: Sequence[Mapping[str, Any]] = answer.get("hits", {}).get("hits", ())
-        return hits
+        # What was acknowledged before these were read is made searchable after.
+        self._connection.refresh()
+        ((_, index),) = answer["indices"].items()
+        return {
+            shard: int(copy["seq_no"]["global_checkpoint"])
+            for shard, copies in index["shards"].items()
+            for copy in copies
+            if copy["routing"]["primary"]
+        }
 
-    def _written_if_same(
+    def changed_since(
+        self, until: Mapping[str, int], left_out: Sequence[str], size: int
+    ) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Pages of the whole documents written after these checkpoints, as hits.
+
+        A shard that is not among them is read as a whole.
+        """
+        for shard in self.checkpoints():
+            newer = {"range": {"_seq_no": {"gt": until.get(shard, -1)}}}
+            yield from self._connection.pages(
+                self._connection.pictures,
+                whole_documents_body([newer], left_out),
+                WHOLE_HIT,
+                size=size,
+                preference=f"_shards:{shard}",
+            )
+
+    def _write_if_same(
         self, hits: Mapping[str, Mapping[str, Any]], changed: Mapping[str, Mapping[str, Any]]
-    ) -> Iterator[tuple[str, StoreError | None]]:
-        """Write what was made of these hits, each only where it is still what it was made of."""
+    ) -> Sequence[tuple[Mapping[str, Any], StoreError | None]]:
+        """Write changed documents, each only where it is still the one in its hit."""
         if not changed:
-            return
+            return ()
         lines = []
         for image_id, document in changed.items():
             hit = hits[image_id]
             only_if = {"if_seq_no": hit["_seq_no"], "if_primary_term": hit["_primary_term"]}
             lines += [
-                action_line("index", self.pictures, image_id, **only_if),
+                action_line("index", self._connection.pictures, image_id, **only_if),
                 json_line(document),
             ]
-        body = b"".join(lines)
-        for result, error in self._bulk(body, NDJSON["content-type"], "_id,status,error"):
-            is_conflict = error is not None and result["status"] == _CONFLICT
-            yield result["_id"], _Conflict(str(error)) if is_conflict else error
+        return bulk_results(self._connection, b"".join(lines))
 
 
-class _Conflict(StoreError):
-    """Somebody else wrote or deleted the document since it was read."""
-
-
-# Whole documents: read back with the vectors that `_source` leaves out, so that they can be
-# written again.
+# Put whole documents together, with the vectors that `_source` leaves out, to write them again.
 #
 # A mapping's `_source.excludes` keeps vectors out of what is fetched.  A partial update, an update
 # by query or a `_reindex` of the server works on `_source` and loses them without a word (tried on
-# 8.19.13; elasticsearch #137173 says so of reindex), so whoever changes a document reads it
+# 8.19.13; elasticsearch #137173 reports it of reindex), so every change of a document reads it
 # through here.  `docvalue_fields` give vectors back bit for bit.
 #
 # Pure functions: bodies in, documents out.
@@ -148,10 +173,10 @@ _MOST_DOCUMENTS = 1000
 
 
 class Rewritten(NamedTuple):
-    """What `Store.rewrite` did, by image_id.
+    """The result of `Rewrites.rewrite`, by image_id.
 
     `unchanged` were left alone by the change, `missing` have no document, and each of `refused`
-    was not written for the reason that stands beside it.
+    was not written, for the reason given.
     """
 
     written: list[str]
@@ -200,11 +225,8 @@ def whole_documents_body(
     }
 
 
-# What of an answer `whole_document` needs; `sort` leads to the next page.
-WHOLE_HIT = ",".join(
-    f"hits.hits.{each}"
-    for each in ("_id", "_source", "fields", "sort", "_seq_no", "_primary_term", "inner_hits")
-)
+# The parts of a hit that `whole_document` and a conditional write need.
+WHOLE_HIT = "_id,_source,fields,_seq_no,_primary_term,inner_hits"
 
 
 def whole_document(hit: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,13 @@ from multiprocessing.process import BaseProcess
 import numpy as np
 
 from es_imgsearch.elastic.retry import Stopped
-from es_imgsearch.embed.in_process import EncoderHere, OneAtATime, Outputs, PictureEncoder, words_of
+from es_imgsearch.embed.in_process import (
+    InProcessEncoder,
+    Outputs,
+    PictureEncoder,
+    SharedEncoder,
+    words_of,
+)
 from es_imgsearch.embed.protocol import Encoder, Pixels
 from es_imgsearch.embed.reduction import ReducedEncoder, Reduction
 from es_imgsearch.embed.registry import load_encoder, spec_of
@@ -49,7 +55,7 @@ class EncoderProcess:
     The thread that calls `outputs` has to stay until `end`; see `child_process`.
     """
 
-    def __init__(self, encoder: Encoder | Recipe, threads: int) -> None:
+    def __init__(self, encoder: Encoder | EncoderSource, threads: int) -> None:
         """`threads` is how many cores its libraries may use at once.
 
         Raises SettingsError for an encoder that cannot be pickled.
@@ -162,7 +168,7 @@ class EncoderProcess:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class EncoderSource:
     """How another process makes an encoder whose networks cannot be sent there."""
 
     name: str
@@ -172,7 +178,7 @@ class Recipe:
     reduction: Reduction | None = None
 
     @classmethod
-    def of(cls, encoder: Encoder, settings: Settings) -> Recipe | None:
+    def of(cls, encoder: Encoder, settings: Settings) -> EncoderSource | None:
         """None for an encoder that is sent as it is."""
         reduction = None
         if isinstance(encoder, ReducedEncoder):
@@ -196,12 +202,12 @@ class Recipe:
         return made if self.reduction is None else ReducedEncoder(made, self.reduction)
 
 
-def encoders_for(shared: OneAtATime, settings: Settings) -> list[PictureEncoder]:
+def encoders_for(shared: SharedEncoder, settings: Settings) -> list[PictureEncoder]:
     """The encoder in this process, or in as many as `workers`, which share the cores."""
     if settings.workers == 1:
-        return [EncoderHere(shared)]
+        return [InProcessEncoder(shared)]
     threads = max(1, available_cores() // settings.workers)
-    sent = Recipe.of(shared.encoder, settings) or shared.encoder
+    sent = EncoderSource.of(shared.encoder, settings) or shared.encoder
     return [EncoderProcess(sent, threads) for _ in range(settings.workers)]
 
 
@@ -215,7 +221,9 @@ def _serve(connection: Connection, pickled: bytes, threads: int, parent: int) ->
     try:
         try:
             sent = pickle.loads(pickled)  # noqa: S301 - made by our parent
-            encoder = EncoderHere(OneAtATime(sent.encoder() if isinstance(sent, Recipe) else sent))
+            encoder = InProcessEncoder(
+                SharedEncoder(sent.encoder() if isinstance(sent, EncoderSource) else sent)
+            )
             encoder.warm_up()
         except ImgSearchError as error:
             connection.send(_sendable(error))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -48,19 +49,39 @@ class PictureEncoder(Protocol):
         """Whatever it is at is not wanted any more; from any thread."""
 
 
-class OneAtATime:
-    """An encoder in this process that several threads ask in turn: describers ask it for texts.
-
-    Everything else is as the encoder has it.
-    """
+class SharedEncoder:
+    """An encoder that several threads use, one at a time: describers embed texts with it."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
+        self.name = encoder.name
+        self.revision = encoder.revision
+        self.dims = encoder.dims
+        self.similarity = encoder.similarity
+        self.preparation = encoder.preparation
+        self.fingerprint = encoder.fingerprint
+        self.supports_text = encoder.supports_text
         self._lock = threading.Lock()
         self._abandoned = False
 
+    def embed_images(self, pictures: Pixels) -> Vectors:
+        """As the encoder does; raises Stopped after `abandon`, as the next two."""
+        with self._alone():
+            return self.encoder.embed_images(pictures)
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        with self._alone():
+            return self.encoder.embed_texts(texts)
+
+    def outputs(self, pictures: Pixels) -> Outputs:
+        """Vectors, with fields if the encoder gives any."""
+        if not isinstance(self.encoder, FieldEncoder):
+            return Outputs(self.embed_images(pictures), [{}] * len(pictures))
+        with self._alone():
+            return Outputs(*self.encoder.embed_with_fields(pictures))
+
     def abandon(self) -> None:
-        """Raise Stopped to whoever asks from now on; returns when no thread is inside the model.
+        """Raise Stopped in every later call; returns when no thread is inside the model.
 
         A thread that is in the middle of C++ when the interpreter ends takes the process down with
         SIGABRT.
@@ -70,45 +91,32 @@ class OneAtATime:
         if not is_waited_for and self._lock.acquire(timeout=_MODEL_SECONDS):
             self._lock.release()
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in {"embed_images", "embed_texts", "embed_with_fields", "truncated"}:
-            return getattr(self.encoder, name)
-        method = getattr(self.encoder, name)
-
-        def alone(*given: Any) -> Any:
-            with self._lock:
-                if self._abandoned:
-                    raise Stopped
-                return method(*given)
-
-        return alone
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._lock:
+            if self._abandoned:
+                raise Stopped
+            yield
 
 
-class EncoderHere:
+class InProcessEncoder:
     """An encoder in this process."""
 
-    def __init__(self, shared: OneAtATime) -> None:
+    def __init__(self, shared: SharedEncoder) -> None:
         self._shared = shared
-        self._encoder = cast("Encoder", shared)
-        # From Python 3.12 on a protocol is looked up without `__getattr__`.
-        self._gives_fields = isinstance(shared.encoder, FieldEncoder)
 
     def outputs(self, pixels: Pixels) -> Outputs:
         """Raises EmbedFailed where the encoder gives anything but a vector a picture."""
-        fields: Sequence[Mapping[str, Any]] = [{}] * len(pixels)
-        if self._gives_fields:
-            vectors, fields = cast("FieldEncoder", self._encoder).embed_with_fields(pixels)
-        else:
-            vectors = self._encoder.embed_images(pixels)
+        vectors, fields = self._shared.outputs(pixels)
         if len(fields) != len(pixels):
             raise EmbedFailed(
-                f"Encoder {self._encoder.name!r} gave fields of {len(fields)} pictures where"
+                f"Encoder {self._shared.name!r} gave fields of {len(fields)} pictures where"
                 f" {len(pixels)} were asked for."
             )
         return Outputs(checked(vectors, len(pixels), self._shared.encoder), fields)
 
     def warm_up(self) -> None:
-        wanted = self._encoder.preparation
+        wanted = self._shared.preparation
         check_embeds(self, examples_of(wanted.height, wanted.width))
 
     def end(self) -> None:

@@ -2,7 +2,7 @@
 
 Importing sentence_transformers takes 18 s on a 2-core machine, torch alone 4 s; this forward
 pass of a 6-layer BERT is ready in 0.2 s, and a single query has to wait for that.  It agrees with
-sentence-transformers to a cosine of 0.99999 (`tests/unit/test_encoders.py`).
+sentence-transformers to a cosine of 0.99999 (`tests/unit/embed/test_encoders.py`).
 
 Architecture: Devlin et al. 2018 (arXiv 1810.04805), as in `transformers`' BertModel; pooling
 and normalising as in the model card of sentence-transformers/all-MiniLM-L6-v2: mean over the

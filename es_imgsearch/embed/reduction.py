@@ -25,8 +25,7 @@ import numpy.typing as npt
 from es_imgsearch.elastic.mapping import reduction_alias, reduction_body
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import ReductionEntry
-from es_imgsearch.elastic.requests import Talk, converse
-from es_imgsearch.elastic.store import Store, keep_beside, kept_beside
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors, rows_of, vectors_of
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.errors import IndexConflict, UsageError
@@ -220,7 +219,7 @@ def _little_endian(matrix: Floats) -> bytes:
     return np.ascontiguousarray(matrix, dtype="<f4").tobytes()
 
 
-# `<index>-reduction`: the matrix of an index of the profile `reduced`, kept beside it.
+# `<index>-reduction`: the matrix of an index of the profile `reduced`.
 #
 # Losing it is losing the index: no new picture and no query can be compared any more.
 
@@ -228,29 +227,31 @@ def _little_endian(matrix: Floats) -> bytes:
 def keep_reduction(store: Store, reduction: Reduction) -> None:
     """Store the matrix."""
     alias, document = reduction_alias(store.index), reduction.to_document()
-    keep_beside(store, alias, reduction_body(), reduction.hash, document)
+    store.auxiliary.put(alias, reduction_body(), reduction.hash, document)
 
 
 def load_reduction(store: Store, meta: Meta) -> Reduction | None:
     """The matrix that `_meta` names by its hash; None for an index that stores whole vectors.
 
-    Raises IndexConflict where it is missing or is not the one that the index was made with.
+    Raises IndexConflict, see `reduction_from`.
     """
-    return converse(reduction_of(store.index, meta), store.send)
-
-
-def reduction_of(index: str, meta: Meta) -> Talk[Reduction | None]:
-    """`load_reduction` for the client, which does no I/O itself."""
     if meta.reduction is None:
         return None
-    alias, wanted = reduction_alias(index), meta.reduction.hash
-    document = yield from kept_beside(alias, wanted)
-    if document is None:
+    document = store.auxiliary.get(reduction_alias(store.index), meta.reduction.hash)
+    return reduction_from(document, store.index, meta)
+
+
+def reduction_from(document: Mapping[str, Any] | None, index: str, meta: Meta) -> Reduction:
+    """The matrix in a document that was looked up by the hash in `_meta`.
+
+    Raises IndexConflict where it is missing or is not the one that the index was made with.
+    """
+    if document is None or meta.reduction is None:
         raise IndexConflict(
-            f"{alias!r} lacks the matrix of index {index!r}, without which its vectors cannot be"
-            " compared: restore it from a snapshot, or make another --index."
+            f"{reduction_alias(index)!r} lacks the matrix of index {index!r}, without which its"
+            " vectors cannot be compared: restore it from a snapshot, or make another --index."
         )
-    return Reduction.from_document(document, wanted, index)
+    return Reduction.from_document(document, meta.reduction.hash, index)
 
 
 # An encoder for indexes of the profile `reduced`: its vectors are shortened to bytes.

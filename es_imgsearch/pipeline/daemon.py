@@ -1,9 +1,7 @@
 """The daemon: events make it fast, reconciling makes it right.
 
-Threads besides the pipeline's: the watcher's (reads events), one for settled files and
-deletions, one that reconciles, and one that tells `status` of it.  Order of stopping: no
-more events, no more comparisons, what is in flight is finished within `shutdown_seconds`, then
-the pipeline ends.
+Its threads, in addition to the pipeline's: one reads events (the watcher), one submits settled
+files and runs deletions, one compares folders with the index, and one reports to `status`.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from collections.abc import Callable
 from es_imgsearch.elastic.retry import Stopped, waits
 from es_imgsearch.errors import GenerationSwitched, ImgSearchError
 from es_imgsearch.pipeline.indexer import Indexer
-from es_imgsearch.pipeline.jobs import Pass
+from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.watcher import Hint, HintKind, Watcher
@@ -52,9 +50,7 @@ class Daemon:
         # Folders to compare, each with the number of the earliest request it stands for.
         self._requests: OrderedDict[tuple[Root, str], int] = OrderedDict()
         self._requested = threading.Condition()
-        self._asked = 0
-        self._comparing: int | None = None
-        indexer.comparisons_asked = lambda: self._asked
+        self._comparisons = indexer.progress.comparisons
         self._error: BaseException | None = None
         self._gone_roots: set[Root] = set()
         self._pauses = waits()
@@ -72,35 +68,51 @@ class Daemon:
         comparer = threading.Thread(target=self._compare_loop, name="reconcile", daemon=True)
         stopper = threading.Thread(target=self._await_stop, name="stop", daemon=True)
         stopper.start()
+        try:
+            self._presence.start()
+        except Stopped:
+            return True
+        except BaseException:
+            self.stop()
+            raise
         # Armed first, then scanned: what changes in between is seen by one or by both.
         self._watcher.start()
         comparer.start()
-        self._presence.start()
         for root in self._indexer.roots:
             self._request(root)
         looper = threading.Thread(target=self._guarded_loop, name="loop", daemon=True)
         looper.start()
         try:
-            # Waiting here and not in a request that Elasticsearch does not answer.
+            # Wait here and not in a request that Elasticsearch does not answer.
             self._stop.wait()
         finally:
-            self.stop()
-            stopper.join()
-            self._watcher.stop()
-            self._presence.leave()
-            within_seconds = max(0.0, self._settings.shutdown_seconds - _LAST_SECONDS)
-            if self._is_switched:
-                # What is in flight cannot be written any more; the next daemon finds it.
-                within_seconds = 0.0
-            drained = self._indexer.pipeline.close(within_seconds=within_seconds)
-            deadline = time.monotonic() + _LAST_SECONDS
-            for thread in (looper, comparer):
-                thread.join(timeout=max(0.0, deadline - time.monotonic()))
-            self._presence.join(max(0.0, deadline - time.monotonic()))
+            drained = self._close(stopper, looper, comparer)
         if self._error is None and self._is_switched:
             self._error = self._indexer.pipeline.fatal
         if self._error is not None:
             raise self._error
+        return drained
+
+    def _close(self, stopper: threading.Thread, *loops: threading.Thread) -> bool:
+        """End everything in order; False if something in flight was left for the next start."""
+        # Wake every thread that waits: for a place in the pipeline, a request, or Elasticsearch.
+        self.stop()
+        stopper.join()
+        # No more events: they would only add to what is in flight.
+        self._watcher.stop()
+        # Finish what is in flight, unless another generation serves: then it cannot be written any
+        # more, and the next daemon finds it.
+        within_seconds = max(0.0, self._settings.shutdown_seconds - _LAST_SECONDS)
+        drained = self._indexer.pipeline.close(
+            within_seconds=0.0 if self._is_switched else within_seconds
+        )
+        # Give up the roots; only now may another daemon have them.
+        self._presence.leave()
+        # These may be in a request without an answer: they get a moment, and are left behind then.
+        deadline = time.monotonic() + _LAST_SECONDS
+        for thread in loops:
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        self._presence.join(max(0.0, deadline - time.monotonic()))
         return drained
 
     @property
@@ -134,7 +146,8 @@ class Daemon:
             self._wake.clear()
             if self._indexer.pipeline.fatal is not None:
                 raise self._indexer.pipeline.fatal
-            compared = self._compared
+            self._presence.check()
+            compared = self._comparisons.ended_until
             self._indexer.submit_settled()
             self._indexer.submit_outdated()
             for root in self._indexer.settler.take_overflowed():
@@ -160,7 +173,7 @@ class Daemon:
             self._indexer.check_generation()
             for root in self._indexer.pauses_ended():
                 self._request(root)
-            self._indexer.follow_codes()
+            self._indexer.refresh_post_embed()
         except ImgSearchError as error:
             if not error.transient:
                 raise
@@ -206,38 +219,28 @@ class Daemon:
         """
         with self._requested:
             if number is None:
-                self._asked += 1
-                number = self._asked
+                number = self._comparisons.begin()
             for other_root, other in list(self._requests):
-                if other_root == root and (
-                    not other or folder == other or folder.startswith(f"{other}/")
-                ):
-                    self._requests[other_root, other] = min(
-                        number, self._requests[other_root, other]
-                    )
+                if other_root != root:
+                    continue
+                if not other or folder == other or folder.startswith(f"{other}/"):
+                    # The earlier number stays open; all up to the later one end with it.
+                    first, later = sorted((number, self._requests[root, other]))
+                    self._requests[root, other] = first
+                    self._comparisons.end(later)
                     return
-                if other_root == root and (not folder or other.startswith(f"{folder}/")):
-                    number = min(number, self._requests.pop((other_root, other)))
+                if not folder or other.startswith(f"{folder}/"):
+                    number, later = sorted((number, self._requests.pop((root, other))))
+                    self._comparisons.end(later)
             self._requests[root, folder] = number
             self._requested.notify_all()
-
-    @property
-    def _compared(self) -> int:
-        """All comparisons asked for up to this number have ended."""
-        with self._requested:
-            open_numbers = list(self._requests.values())
-            if self._comparing is not None:
-                open_numbers.append(self._comparing)
-            return min(open_numbers, default=self._asked + 1) - 1
 
     def _compare_loop(self) -> None:
         waiting_for = set(self._indexer.roots)
         try:
             while (request := self._next_request()) is not None:
-                root, folder = request
-                found = self._compare(root, folder)
-                with self._requested:
-                    self._comparing = None
+                (root, folder), number = request
+                found = self._compare(root, folder, number)
                 self._wake.set()
                 if found is None or folder:
                     continue
@@ -254,16 +257,15 @@ class Daemon:
             self._error = error
             self.stop()
 
-    def _next_request(self) -> tuple[Root, str] | None:
+    def _next_request(self) -> tuple[tuple[Root, str], int] | None:
         with self._requested:
             while not self._requests and not self._stop.is_set():
                 self._requested.wait()
             if self._stop.is_set():
                 return None
-            request, self._comparing = self._requests.popitem(last=False)
-            return request
+            return self._requests.popitem(last=False)
 
-    def _compare(self, root: Root, folder: str) -> Pass | None:
+    def _compare(self, root: Root, folder: str, number: int) -> RootComparison | None:
         """One comparison; None if it has to be made again later."""
         try:
             found = self._indexer.reconcile(root, folder)
@@ -271,9 +273,10 @@ class Daemon:
             if not error.transient:
                 raise
             self._indexer.outage.begins(error, f"compare {root.name}")
-            self._request(root, folder, self._comparing)
+            self._request(root, folder, number)
             self._stop.wait(next(self._pauses))
             return None
+        self._comparisons.end(number)
         self._indexer.outage.ends(f"compare {root.name}")
         self._pauses = waits()
         return found

@@ -1,56 +1,50 @@
-"""What a daemon tells of itself in `_meta`, for `status`: its queue and its last comparisons.
+"""A daemon's claim on its roots, and what `status` shows of it: queue and last comparisons.
 
-Elasticsearch is the only state, so `status` asks there and finds a daemon on any host.
+Elasticsearch is the only state, so `status` reads it there and finds a daemon on any host.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.leases import Lease, is_alive
+from es_imgsearch.elastic.retry import Outage, persist
+from es_imgsearch.elastic.state import Document, State, comparison_id, daemon_id
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import ImgSearchError
-from es_imgsearch.pipeline.jobs import Pass
+from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
 
 logger = logging.getLogger(__name__)
 
-# Writing `_meta` changes the cluster's state: at most so often, and only what is new.
-_TELL_SECONDS = 30.0
-# Told again when nothing is new, so that `status` can see that the daemon lives.
-ALIVE_SECONDS = 300.0
-
 
 def note_passes(
-    store: Store, passes: Mapping[str, Pass], encoder_plan: Mapping[str, Any] | None
+    store: Store, passes: Mapping[str, RootComparison], encoder_plan: Mapping[str, Any] | None
 ) -> None:
     """Enter what the last comparison of these roots found, and how the encoder ran."""
-    store.update_meta(lambda meta: _with_entries(meta, _passes(passes, encoder_plan)))
+    state = store.state
+    for name, each in passes.items():
+        body = {**each.to_dict(), "encoder_plan": encoder_plan}
+        _note(state, name, {"kind": "comparison", "root": name, "body": body})
 
 
-def is_alive(watched_by: Mapping[str, Any]) -> bool:
-    """Whether this daemon has told of itself in the last ten minutes; it was killed if not."""
-    silent_for = _now() - datetime.fromisoformat(watched_by["seen_at"])
-    return silent_for <= timedelta(seconds=2 * ALIVE_SECONDS)
+def _note(state: State, name: str, document: Document) -> None:
+    state.update(comparison_id(name), lambda _: document)
 
 
-def is_watched(entry: Mapping[str, Any]) -> bool:
-    """Whether a daemon keeps the root that `_meta` has this entry of."""
-    watched_by = entry.get("watched_by")
-    return watched_by is not None and is_alive(watched_by)
+def watched_roots(store: Store, names: Sequence[str]) -> set[str]:
+    """Those of these roots that a living daemon watches."""
+    found = store.state.read_many([daemon_id(name) for name in names])
+    return {lease["root"] for lease in found.values() if is_alive(lease)}
 
 
-class Presence:
-    """Tells of one daemon, from a thread of its own, until it is closed.
+class Heartbeat:
+    """Holds the roots of one daemon, from a thread of its own, until it is closed.
 
     `queue` gives the number of files on their way, `passes` the last whole comparison of each
-    root.  What cannot be told is left out: a daemon never waits for this.
+    root.  What cannot be written is left out: a running daemon never waits for this.
     """
 
     def __init__(
@@ -60,97 +54,56 @@ class Presence:
         host: str,
         *,
         queue: Callable[[], int],
-        passes: Mapping[str, Pass],
+        passes: Mapping[str, RootComparison],
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        lease_seconds: float,
+        closing: threading.Event,
+        outage: Outage,
     ) -> None:
         self._store = store
-        self._roots = roots
-        self._queue = queue
         self._passes = passes
         self._encoder_plan = encoder_plan
-        self._me = {"host": host, "process_id": os.getpid(), "since": _iso(_now())}
-        self._told: Mapping[str, Any] | None = None
-        self._told_at = _now()
-        self._news = threading.Event()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="presence", daemon=True)
+        self._noted: Mapping[str, RootComparison] = {}
+        self._closing = closing
+        self._outage = outage
+        names = ", ".join(repr(root.name) for root in roots)
+        self._lease = Lease(
+            store.state,
+            {daemon_id(root.name): {"kind": "daemon", "root": root.name} for root in roots},
+            host,
+            f"watching {names} into index {store.index!r}",
+            lease_seconds=lease_seconds,
+            body=lambda: {"queue": queue()},
+            renewed=self._note_passes,
+        )
 
     def start(self) -> None:
-        self._thread.start()
+        """Claim the roots; waits up to `lease_seconds` where a daemon was killed.
+
+        Raises AlreadyRunning where another daemon watches one of them, Stopped when `closing` is
+        set meanwhile.
+        """
+        persist(lambda: self._lease.acquire(self._closing), self._closing, self._outage)
 
     def tell(self) -> None:
-        """Something is new that should not wait, such as a comparison that ended."""
-        self._news.set()
+        """Have something new written soon, such as a comparison that ended."""
+        self._lease.renew_soon()
+
+    def check(self) -> None:
+        """Raise AlreadyRunning once another daemon has taken a root over."""
+        self._lease.check()
 
     def leave(self) -> None:
-        """Begin to say that the daemon is gone."""
-        self._closing.set()
-        self._news.set()
+        """Begin to give the roots up."""
+        self._lease.release()
 
     def join(self, seconds: float) -> None:
-        """Wait until that is said, or cannot be said in time."""
-        self._thread.join(seconds)
+        """Wait until they are given up, or cannot be in time."""
+        self._lease.join(seconds)
 
-    def _loop(self) -> None:
-        while not self._closing.is_set():
-            self._try(self._write)
-            self._news.wait(_TELL_SECONDS)
-            self._news.clear()
-        self._try(self._leave)
-
-    def _try(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except ImgSearchError as error:
-            logger.debug("The daemon's state was not told: %s", error)
-
-    def _write(self) -> None:
-        now = _now()
-        entries = _passes(dict(self._passes), self._encoder_plan())
-        news = {"queue": self._queue(), **entries}
-        if news == self._told and now - self._told_at < timedelta(seconds=ALIVE_SECONDS):
-            return
-        mine = {**self._me, "queue": news["queue"], "seen_at": _iso(now)}
-        for root in self._roots:
-            entries[root.name] = {**entries.get(root.name, {}), "watched_by": mine}
-        self._store.update_meta(lambda meta: _with_entries(meta, entries))
-        self._told, self._told_at = news, now
-
-    def _leave(self) -> None:
-        def left(meta: Meta) -> Meta:
-            roots = dict(meta.roots)
-            for root in self._roots:
-                entry = roots.get(root.name, {})
-                by = entry.get("watched_by", {})
-                # Another daemon may have taken over.
-                if all(by.get(name) == value for name, value in self._me.items()):
-                    roots[root.name] = {k: v for k, v in entry.items() if k != "watched_by"}
-            return replace(meta, roots=roots)
-
-        self._store.update_meta(left)
-
-
-def _passes(
-    passes: Mapping[str, Pass], encoder_plan: Mapping[str, Any] | None
-) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"last_reconcile": each.to_dict(), "encoder_plan": encoder_plan}
-        for name, each in passes.items()
-    }
-
-
-def _with_entries(meta: Meta, entries: Mapping[str, Mapping[str, Any]]) -> Meta:
-    """Roots that were released meanwhile stay released."""
-    roots = dict(meta.roots)
-    for name, entry in entries.items():
-        if name in roots:
-            roots[name] = {**roots[name], **entry}
-    return replace(meta, roots=roots)
-
-
-def _now() -> datetime:
-    return datetime.now(tz=UTC)
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
+    def _note_passes(self) -> None:
+        # A copy: comparisons end in another thread.
+        passes = dict(self._passes)
+        news = {name: each for name, each in passes.items() if self._noted.get(name) != each}
+        note_passes(self._store, news, self._encoder_plan())
+        self._noted = {**self._noted, **news}

@@ -8,30 +8,29 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from es_imgsearch.codes.apply import CodeFollower
-from es_imgsearch.codes.coder import Coder
-from es_imgsearch.describe.registry import chosen_describers
 from es_imgsearch.elastic.retry import Outage, Stopped, persist
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.runtime.select import plan_of
 from es_imgsearch.errors import ImgSearchError, StoreBusy
-from es_imgsearch.pipeline.heartbeat import Presence, note_passes
-from es_imgsearch.pipeline.jobs import Counts, Pass
+from es_imgsearch.pipeline.heartbeat import Heartbeat, note_passes
+from es_imgsearch.pipeline.jobs import Counts, RootComparison
 from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.pipeline.sidecar_changes import Sidecars
-from es_imgsearch.records import Change, Grid, Root, disk_path, stored_path
+from es_imgsearch.read.file import Skipped
+from es_imgsearch.records import Change, Root, disk_path, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.reconcile import Kind, Seen, Unknown, differences, is_looked_at, walk
 from es_imgsearch.watch.settle import Settler
 from es_imgsearch.watch.watcher import Hint, HintKind
-from es_imgsearch.write.deletion_guard import Deletions, Pause, Pauses
-from es_imgsearch.write.pending_deletions import Gone
+from es_imgsearch.write.deletion_guard import DeletionPauses, Deletions, Pause
+from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -39,46 +38,51 @@ logger = logging.getLogger(__name__)
 _UNSETTLED_SECONDS = 30.0
 
 
+class _Remaining:
+    """What the pipeline leaves to be done later; its `put` is the pipeline's successor."""
+
+    def __init__(self, settler: Settler, pending: Mapping[str, PendingDeletions]) -> None:
+        self._settler = settler
+        self._pending = pending
+
+    def put(self, change: Change, reason: Skipped) -> None:
+        """A file that is still being written settles once more; any other is to be deleted."""
+        if reason is Skipped.CHANGING:
+            hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
+            self._settler.offer(hint, change.detected_at)
+        else:
+            self._pending[change.root.name].note(change.relative_path)
+
+
 class Indexer:
-    """The parts that every pass needs, and the files that are gone and not yet deleted."""
+    """The parts that every pass needs, and the deletions that are pending."""
 
     def __init__(
         self,
-        store: Store,
-        encoder: Encoder,
+        context: IndexContext,
         roots: Sequence[Root],
         settings: Settings,
         *,
         allow_deletes: bool = False,
         warm_up: bool = False,
-        describers: Sequence[str] | None = None,
-        grid: Grid | None = None,
-        coder: Coder | None = None,
     ) -> None:
-        """`store` should be held to the generation whose encoder is given, see `Store.pinned`.
-
-        `warm_up` loads the model at once, so that the first picture does not wait for it.
-
-        `describers` are the names of those to run; None means those that `settings` ask for.
-        `grid` is that of the index's regions, and `coder` that of its codes, where it keeps any.
-        """
-        if describers is None:
-            describers = [each.name for each in chosen_describers(settings.describers)]
-        self.comparisons_asked: Callable[[], int] = lambda: 0
+        """`warm_up` loads the model at once, so that the first picture does not wait for it."""
+        store = context.store
+        self.progress = Progress()
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
         self.settler = Settler(settings.settle_seconds)
         # The last comparison of each root as a whole.
-        self.passes: dict[str, Pass] = {}
+        self.passes: dict[str, RootComparison] = {}
         self.found = 0
         self._store = store
-        self._encoder = encoder
+        self._encoder = context.encoder
         self._settings = settings
         self._unknown_told: set[tuple[str, str]] = set()
-        self._gone = {
-            root.name: Gone(settings.settle_seconds, lambda: self.comparisons_asked())
-            for root in roots
+        self._pending = {
+            root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
+        self._remaining = _Remaining(self.settler, self._pending)
         self._deletions = Deletions(
             store,
             self.excludes.prunes,
@@ -87,21 +91,18 @@ class Indexer:
         )
         for root in roots:
             self._deletions.remember_device(root)
-        self._sidecars = Sidecars(store, describers)
+        self._sidecars = Sidecars(store, context.describers)
+        self._post_embed = context.post_embed()
         self.pipeline = Pipeline(
-            store,
-            encoder,
+            context,
             settings,
-            on_gone=self._note_gone,
-            on_unsettled=self._note_unsettled,
-            outage=Outage(self._may_go_on),
+            emit=self._remaining.put,
+            vector_fields=self._post_embed.fields,
+            progress=self.progress,
+            outage=Outage(partial(_check_busy, store)),
             warm_up=warm_up,
-            describers=describers,
-            grid=grid,
-            coder=coder,
         )
-        self._pauses = Pauses(store, self.pipeline.closing, self.outage)
-        self._code_follower = CodeFollower(store, coder)
+        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage)
 
     @property
     def paused(self) -> Mapping[str, Pause]:
@@ -118,26 +119,16 @@ class Indexer:
 
     def check_generation(self) -> None:
         """Raise GenerationSwitched once another generation serves than the one that is kept."""
-        if self._store.generation is not None:
-            self._store.check_serving()
+        _check_generation(self._store)
 
-    def _may_go_on(self, error: ImgSearchError) -> None:
-        # A generation that was switched away takes no more writes; nothing else tells it.
-        if isinstance(error, StoreBusy):
-            try:
-                self.check_generation()
-            except ImgSearchError as found:
-                if not found.transient:
-                    raise
-
-    def reconcile(self, root: Root, folder: str = "") -> Pass:
+    def reconcile(self, root: Root, folder: str = "") -> RootComparison:
         """Compare a root, or one of its folders, with the index and work off the difference.
 
         Waits for places in the pipeline, not for its end; what is lost waits for
         `delete_gone`.
         """
         started = time.monotonic()
-        found = Pass()
+        found = RootComparison()
         beside = self._sidecars.comparison(root, folder)
         unknown_now: set[tuple[str, str]] = set()
 
@@ -157,8 +148,8 @@ class Indexer:
         self._store.refresh()
         disk = self._until_closing(walk(root, self.excludes.prunes, folder))
         stored_folder = stored_path(folder)
-        documents = self._store.listing(root.name, stored_folder)
-        failures = self._store.listing(root.name, stored_folder, failures=True)
+        documents = self._store.listings.stored(root.name, stored_folder)
+        failures = self._store.listings.stored(root.name, stored_folder, failures=True)
         for difference in differences(disk, documents, failures, unknown):
             now = time.time()
             change = Change(root, difference.relative_path, now)
@@ -168,7 +159,7 @@ class Indexer:
             is_no_picture = state is not None and self.pipeline.is_no_picture(change, state)
             if difference.kind is Kind.LOST or (is_no_picture and difference.kind is Kind.CHANGED):
                 found.lost += 1
-                self._note_gone(change)
+                self._remaining.put(change, Skipped.GONE)
                 continue
             if is_no_picture:
                 continue
@@ -180,11 +171,11 @@ class Indexer:
                 self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
             else:
                 self.pipeline.submit(change, listed_at=listed_at)
-        self._sidecars.compared(beside, self.pipeline.ticket)
+        self._sidecars.compared(beside, self.progress.files.begun)
         if not folder:
             others = {place for place in self._unknown_told if place[0] != root.name}
             self._unknown_told = others | unknown_now
-            self._gone[root.name].note_complete()
+            self._pending[root.name].note_complete()
         found.seconds = time.monotonic() - started
         found.ended_at = datetime.now(tz=UTC).isoformat(timespec="seconds")
         if not folder:
@@ -194,7 +185,7 @@ class Indexer:
     def submit_settled(self) -> None:
         """Give the pipeline every file that has settled."""
         for root, relative_path, detected_at in self.settler.due(time.time()):
-            self._sidecars.note(root, relative_path, self.pipeline.ticket)
+            self._sidecars.note(root, relative_path, self.progress.files.begun)
             self.pipeline.submit(Change(root, relative_path, detected_at))
 
     def submit_outdated(self) -> bool:
@@ -202,7 +193,7 @@ class Indexer:
         if not self._sidecars:
             return False
         changes = persist(
-            lambda: list(self._sidecars.outdated(self.pipeline.settled_until)),
+            lambda: list(self._sidecars.outdated(self.progress.files.ended_until)),
             self.pipeline.closing,
             self.outage,
         )
@@ -221,27 +212,21 @@ class Indexer:
     def delete_gone(self, *, compared: int = 0, at_once: bool = False) -> bool:
         """Delete what has been gone for a moment and whose additions are acknowledged.
 
-        `compared`: how many of `comparisons_asked` had ended before `submit_settled` was last
+        `compared` is `progress.comparisons.ended_until` of before `submit_settled` was last
         called.  `at_once`: everything, since nothing else is under way.  False while
         something is still waiting.
         """
         for root in self.roots:
-            gone = self._gone[root.name]
-            if at_once:
-                taken = gone.take_all()
-            elif gone:
-                found = gone.take(compared, self.pipeline.ticket, self.pipeline.settled_until)
-                if found is None:
-                    continue
-                taken = found
-            else:
+            pending = self._pending[root.name]
+            taken = pending.take_all() if at_once else pending.take(compared)
+            if taken is None:
                 continue
             paths, is_complete = taken
             # A pause is judged again by a comparison of the whole root only: one more file
             # that goes says nothing of those that are missing.
             if is_complete or root.name not in self.paused:
                 self._delete(root, paths, is_complete)
-        return not any(self._gone.values())
+        return not any(self._pending.values())
 
     def make_searchable(self) -> None:
         """What was acknowledged is found by the next search, not only a second later."""
@@ -255,7 +240,7 @@ class Indexer:
             logger.warning("What was compared is not told to `status`: %s", error)
 
     def pauses_ended(self) -> list[Root]:
-        """Paused roots of which `_meta` says so no more: `sync --allow-deletes` ran.
+        """Paused roots whose pause another process ended: `sync --allow-deletes` ran.
 
         What they lack is judged afresh; the caller compares them.
         """
@@ -264,19 +249,22 @@ class Indexer:
             self._deletions.resume(root)
         return ended
 
-    def follow_codes(self) -> None:
-        """Take up a coder that was trained meanwhile."""
-        self.pipeline.coder = self._code_follower.current()
+    def refresh_post_embed(self) -> None:
+        """Take up what was trained meanwhile for the step after embedding."""
+        self._post_embed.refresh()
 
-    def presence(self) -> Presence:
-        """What tells of this indexer's daemon in `_meta`; the caller starts and closes it."""
-        return Presence(
+    def presence(self) -> Heartbeat:
+        """The claim of this indexer's daemon on its roots; the caller starts and closes it."""
+        return Heartbeat(
             self._store,
             self.roots,
             self._settings.host,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
             passes=self.passes,
             encoder_plan=self.encoder_plan,
+            lease_seconds=self._settings.lease_seconds,
+            closing=self.pipeline.closing,
+            outage=self.outage,
         )
 
     def encoder_plan(self) -> Mapping[str, Any] | None:
@@ -312,9 +300,20 @@ class Indexer:
             ):
                 self.settler.offer(Hint(root, path, HintKind.TOUCHED), change.detected_at)
 
-    def _note_gone(self, change: Change) -> None:
-        self._gone[change.root.name].note(change.relative_path)
 
-    def _note_unsettled(self, change: Change) -> None:
-        hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
-        self.settler.offer(hint, change.detected_at)
+def _check_generation(store: Store) -> None:
+    if store.generation is not None:
+        store.switching.check_serving()
+
+
+def _check_busy(store: Store, error: ImgSearchError) -> None:
+    """Raise GenerationSwitched if that is why Elasticsearch takes no writes.
+
+    A generation that was switched away takes none for good; no other error shows it.
+    """
+    if isinstance(error, StoreBusy):
+        try:
+            _check_generation(store)
+        except ImgSearchError as found:
+            if not found.transient:
+                raise

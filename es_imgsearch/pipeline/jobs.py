@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.errors import ReadError, StoreError
 from es_imgsearch.pipeline.queues import Recent
+from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Embedded, FileState, Grid, Picture
 from es_imgsearch.settings import Settings
+from es_imgsearch.write.pending_deletions import Tickets
 
 
 @dataclass(slots=True)
@@ -34,7 +39,7 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Pass:
+class RootComparison:
     """What one comparison of a root with the index found; `unknown` could not be looked at."""
 
     new: int = 0
@@ -82,15 +87,57 @@ class Result(NamedTuple):
     embed_ms: float | None = None
 
 
-@dataclass(slots=True)
+class Unembedded(NamedTuple):
+    """A file without a vector: it failed, or there is no picture to embed."""
+
+    job: Job
+    reason: ReadError | Skipped
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
-    """A job whose write is known, of the file in that state; `result` where it is a picture's."""
+    """A job whose write is known, of the file in that state.
+
+    `fallback` gives what to write if Elasticsearch refuses it; None for a failure's document.
+    `result` is None for a failure.
+    """
 
     job: Job
     write: Write
-    counts_as: str
     state: FileState
     result: Result | None = None
+    fallback: Callable[[StoreError], Ready] | None = None
+
+
+class Run:
+    """Whether the pipeline goes on, for every stage to look at; `fatal` is the error that ended it.
+
+    `closing`: nothing more is taken in.  `stopping`, set later: nothing more is done.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """`wake` is called when there is an error."""
+        self.closing = threading.Event()
+        self.stopping = threading.Event()
+        self.fatal: BaseException | None = None
+        self._wake = wake
+
+    def guarded(self, work: Callable[[], None]) -> None:
+        """Do it in a thread that no caller waits for; an error ends the run."""
+        try:
+            work()
+        except Stopped:
+            return
+        except BaseException as error:  # noqa: BLE001 - raised by `check`, and ends the process
+            self.fatal = error
+            self._wake()
+
+    def check(self) -> None:
+        """Raise what ended the run, or Stopped when it is closing."""
+        if self.fatal is not None:
+            raise self.fatal
+        if self.closing.is_set():
+            raise Stopped
 
 
 def places(settings: Settings, encoder: Encoder, grid: Grid | None) -> int:
@@ -129,25 +176,21 @@ class Begun(NamedTuple):
     joins: bool
 
 
-class Ended(NamedTuple):
-    """What a job left: whether it is to be done again, or the change that found no file."""
-
-    repeats: bool
-    gone: Change | None = None
-
-
 class InFlight:
     """Jobs by their path, in so many places, and the files that were done lately; thread-safe.
 
     A change that comes while its path is on its way is looked at when the first is done.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, tickets: Tickets) -> None:
+        # Files that the reading workers have not answered for.
+        self.reading = 0
+        self._tickets = tickets
+        self._to_read: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._places = threading.BoundedSemaphore(places)
         self._jobs: dict[str, Job] = {}
-        self._next_ticket = 0
         # With the time of the acknowledgement.
         self._files: Recent[tuple[Signature, float]] = Recent(_RECENT_FILES)
         self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
@@ -155,17 +198,6 @@ class InFlight:
     def __len__(self) -> int:
         with self._lock:
             return len(self._jobs)
-
-    @property
-    def ticket(self) -> int:
-        """A mark in time: `settled_until` reaches it when all before it is acknowledged."""
-        with self._lock:
-            return self._next_ticket
-
-    @property
-    def settled_until(self) -> int:
-        with self._lock:
-            return min((job.ticket for job in self._jobs.values()), default=self._next_ticket)
 
     def no_pictures(self) -> dict[str, FileState]:
         """Ids of files that were looked at and are no pictures, in the state they had."""
@@ -184,7 +216,7 @@ class InFlight:
     def begin(
         self, change: Change, signature: Signature | None, listed_at: float | None = None
     ) -> Begun:
-        """A job in the place that was taken; without one the place is given back.
+        """A job in the place that was taken, to be read; without one the place is given back.
 
         `signature` is None where there is no such file; for `listed_at` see `Pipeline.submit`.
         """
@@ -193,11 +225,32 @@ class InFlight:
             if waiting is not None:
                 waiting.again = change
             elif signature is not None and not self._is_done(change, signature, listed_at):
-                job = self._jobs[change.image_id] = Job(change, signature, self._next_ticket)
-                self._next_ticket += 1
+                job = self._jobs[change.image_id] = Job(change, signature, self._tickets.begin())
+                self._have_read(job)
                 return Begun(job, joins=False)
         self._places.release()
         return Begun(None, joins=waiting is not None)
+
+    def to_read(self) -> Iterator[Job]:
+        """Jobs as they are begun, or repeated; ends after `end_reading`."""
+        return iter(self._to_read.get, None)
+
+    def _have_read(self, job: Job) -> None:
+        """With the lock held."""
+        self.reading += 1
+        self._to_read.put(job)
+
+    def note_read(self) -> None:
+        """A file was read; call it before its picture is passed on."""
+        with self._lock:
+            self.reading -= 1
+
+    def is_all_read(self) -> bool:
+        """Whether no file is being read, or waits for it."""
+        return not self.reading
+
+    def end_reading(self) -> None:
+        self._to_read.put(None)
 
     def note_no_picture(self, job: Job) -> None:
         """The file of this job is no picture, as long as it stays as it is.
@@ -228,8 +281,11 @@ class InFlight:
             if (job := self._jobs.get(change.image_id)) is not None:
                 job.in_doubt = True
 
-    def end(self, job: Job, *, may_repeat: Callable[[], bool]) -> Ended:
-        """Give the place back, or keep it for the change that came meanwhile."""
+    def end(self, job: Job, *, may_repeat: Callable[[], bool]) -> Change | None:
+        """Give the place back, or keep it for the change that came meanwhile: it is read again.
+
+        Returns that change if it finds no file any more.
+        """
         while True:
             again = job.again
             now = None if again is None else look(again)
@@ -244,11 +300,13 @@ class InFlight:
                     and not self._is_done(again, now)
                 ):
                     job.change, job.signature = again, now
-                    return Ended(repeats=True)
+                    self._have_read(job)
+                    return None
                 self._jobs.pop(job.change.image_id, None)
+                self._tickets.end(job.ticket)
                 self._idle.notify_all()
             self._places.release()
-            return Ended(repeats=False, gone=again if now is None else None)
+            return again if now is None else None
 
     def wait_idle(self, timeout_seconds: float | None, is_over: Callable[[], bool]) -> bool:
         """Wait until nothing is on its way, or it `is_over`; False when the time ran out."""

@@ -155,11 +155,11 @@ class Sidecars:
         noted: list[_Place] = []
         if not comparison.folder:
             # What cannot be read now may be so an hour later, with no file changed.
-            notes = self._store.having(root.name, ERRORS_FIELD, prefix=f"{Sidecar.name}:")
+            notes = self._store.listings.having(root.name, ERRORS_FIELD, prefix=f"{Sidecar.name}:")
             noted += [_Place(root, *os.path.split(disk_path(each))) for each in notes]
             if root not in self._compared_whole:
                 # Only the documents tell what was there before.
-                described = self._store.having(root.name, SIDECAR_ID)
+                described = self._store.listings.having(root.name, SIDECAR_ID)
                 folders = dict.fromkeys(os.path.dirname(disk_path(each)) for each in described)
                 noted += [_Place(root, each, "") for each in folders]
                 self._compared_whole.add(root)
@@ -180,7 +180,9 @@ class Sidecars:
         remaining = self._pictures(ripe)
         while chunk := list(islice(remaining, _AT_ONCE)):
             fields = (SIDECAR_ID, ERRORS_FIELD)
-            stored = self._store.stored_fields([change.image_id for change in chunk], fields)
+            stored = self._store.documents.stored_fields(
+                [change.image_id for change in chunk], fields
+            )
             for change in chunk:
                 # Of what has no document there is nothing to be put right.
                 document = stored.get(change.image_id)

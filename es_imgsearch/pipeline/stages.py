@@ -1,4 +1,4 @@
-"""The last stage: what is to be written goes out in bulks until each item is acknowledged.
+"""The last stage: write in bulks until each item is acknowledged or refused.
 
 It has a thread and a queue of its own, so that encoders go on while Elasticsearch works.
 """
@@ -17,57 +17,56 @@ import numpy as np
 
 from es_imgsearch.describe.fields import VectorDescribers, merged, without_refused
 from es_imgsearch.describe.registry import VectorDescriber, VectorSpace
+from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.requests import Request
-from es_imgsearch.elastic.retry import Outage, Stopped, persist, waits
+from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.in_process import PictureEncoder
-from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import ReadError, StoreDenied, StoreError, StoreRejected
-from es_imgsearch.pipeline.jobs import Job, Ready, Result
+from es_imgsearch.embed.protocol import Encoder, Vectors
+from es_imgsearch.errors import ReadError, StoreError
+from es_imgsearch.pipeline.jobs import Job, Ready, Result, Unembedded
 from es_imgsearch.pipeline.queues import batches
 from es_imgsearch.pipeline.vector_source import VectorSource
+from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Picture
+from es_imgsearch.write.documents import failure_document, picture_document
 
 logger = logging.getLogger(__name__)
 
 # 200 documents of 512 dims are 1 MB of JSON; a larger bulk writes no more documents a second.
 _WRITE_BATCH = 200
 
-# Who waits, to the outage.
-_WRITING = "write"
-
 # Items of one bulk, each with its own result.
 Bulk = Callable[[Sequence[Write]], Mapping[str, StoreError | None]]
 
 
 class WriteStage:
-    """Bulks, tried again item by item; `run` is the loop of its thread.
+    """Writes in bulks, see `BulkWriter`; `run` is the loop of its thread.
 
-    `acknowledged` is told of what is stored, `refused` of a document that never will be as it is,
-    and why, and `unstored` of a failure that cannot even be noted.
+    A document that is refused for good is replaced by its fallback, which is written next.
+    `emit` gets what is stored, and a file of which not even the failure can be stored.
     """
 
     def __init__(
         self,
         bulk: Bulk,
         *,
-        acknowledged: Callable[[Ready], None],
-        refused: Callable[[Ready, StoreError], None],
-        unstored: Callable[[Job], None],
+        emit: Callable[[Ready | Unembedded], None],
         outage: Outage,
         stopping: threading.Event,
     ) -> None:
         self._bulk = bulk
-        self._acknowledged = acknowledged
-        self._refused = refused
-        self._unstored = unstored
-        self._outage = outage
-        self._stopping = stopping
+        self._emit = emit
+        self._writer = BulkWriter(self._send, outage=outage, stopping=stopping)
         self._queue: queue.SimpleQueue[Ready | None] = queue.SimpleQueue()
 
-    def put(self, ready: Ready) -> None:
-        self._queue.put(ready)
+    def put(self, item: Ready | Unembedded) -> None:
+        """Take a document to write; a file of which nothing is to be written is passed on."""
+        if isinstance(item, Ready):
+            self._queue.put(item)
+        else:
+            self._emit(item)
 
     def end(self) -> None:
         """What is in the queue is the last; `run` returns after it."""
@@ -76,59 +75,27 @@ class WriteStage:
     def run(self) -> None:
         """Write until `end`.  Raises Stopped in an outage that outlasts the pipeline."""
         for batch in batches(self._queue, _WRITE_BATCH, 0.0):
-            self._write(batch)
+            self.write(batch)
 
-    def _write(self, batch: Sequence[Ready]) -> None:
-        pauses = waits()
-        while batch:
-            results = self._results(batch)
-            retry: list[Ready] = []
-            for ready in batch:
-                error = results[ready.write.image_id]
-                if error is None:
-                    self._acknowledged(ready)
-                elif error.transient:
-                    retry.append(ready)
-                elif isinstance(error, StoreDenied):
-                    # No other document fares better.
-                    raise error
-                elif ready.write.failure is None:
-                    self._refused(ready, error)
-                else:
-                    logger.error("A failure could not be stored: %s", error)
-                    self._unstored(ready.job)
-            if retry:
-                if len(retry) < len(batch):
-                    # It gets on, only not with all at once.
-                    pauses = waits()
-                else:
-                    transient = next(r for r in results.values() if r is not None and r.transient)
-                    self._outage.begins(transient, _WRITING)
-                if self._stopping.wait(next(pauses)):
-                    raise Stopped
+    def write(self, batch: Sequence[Ready]) -> None:
+        """Write these until each is acknowledged or refused for good; raises as `run`."""
+        for ready, error in self._writer.write(batch):
+            if error is None:
+                self._emit(ready)
+            elif ready.fallback is not None:
+                self._queue.put(ready.fallback(error))
             else:
-                self._outage.ends(_WRITING)
-            batch = retry
+                logger.error("A failure could not be stored: %s", error)
+                self._emit(Unembedded(ready.job, ReadError("unstored", str(error))))
 
-    def _results(self, batch: Sequence[Ready]) -> dict[str, StoreError | None]:
-        """One result an id; a request refused as a whole is halved until the culprit is alone."""
-        writes = [ready.write for ready in batch]
-        try:
-            return dict(self._bulk(writes))
-        except StoreRejected as error:
-            if len(batch) == 1:
-                return {writes[0].image_id: error}
-            middle = len(batch) // 2
-            return self._results(batch[:middle]) | self._results(batch[middle:])
-        except StoreError as error:
-            if not error.transient:
-                raise
-            return {write.image_id: error for write in writes}
+    def _send(self, batch: Sequence[Ready]) -> list[StoreError | None]:
+        results = self._bulk([ready.write for ready in batch])
+        return [results[ready.write.image_id] for ready in batch]
 
 
 # The middle stage: pictures find their vectors, stored ones or new ones.
 #
-#     put ──▶ look-up thread ──────────────▶ embedded
+#     put ──▶ look-up thread ──────────────▶ emit
 #                │ one look-up a batch          ▲
 #                └──▶ encoder threads ──────────┘
 #                       a batch each
@@ -142,7 +109,8 @@ class EmbedStage:
     """Threads that look up and embed; `loops` are what they run.
 
     `encoders` are called from one thread each.  `all_read` says that no file is being read, so
-    that an incomplete batch need not wait for more.  `begin` is called before the first look-up.
+    that an incomplete batch need not wait for more.  `emit` gets every file that was put, with its
+    vector or without one, from any of the threads or from the one that calls `put`.
     """
 
     def __init__(
@@ -153,17 +121,13 @@ class EmbedStage:
         batch_size: int,
         wait_seconds: float,
         all_read: Callable[[], bool],
-        begin: Callable[[], None],
-        on_embedded: Callable[[Sequence[Result]], None],
-        on_error: Callable[[Job, ReadError], None],
+        emit: Callable[[Sequence[Result | Unembedded]], None],
         stopping: threading.Event,
         warm_up: bool = False,
     ) -> None:
         self._source = source
         self._encoders = encoders
-        self._begin = begin
-        self._on_embedded = on_embedded
-        self._on_error = on_error
+        self._emit = emit
         self._stopping = stopping
         self._warm_up = warm_up
         self._arrived: queue.SimpleQueue[tuple[Job, Picture] | None] = queue.SimpleQueue()
@@ -187,8 +151,12 @@ class EmbedStage:
         }
         return {"look-up": self._look_up_loop, **embed}
 
-    def put(self, job: Job, picture: Picture) -> None:
-        self._arrived.put((job, picture))
+    def put(self, job: Job, outcome: Picture | Skipped | ReadError) -> None:
+        """Take what became of a file that was read."""
+        if isinstance(outcome, Picture):
+            self._arrived.put((job, outcome))
+        else:
+            self._emit([Unembedded(job, outcome)])
 
     def end(self) -> None:
         """Nothing more comes; every thread ends, the encoders' after the batch they are at."""
@@ -202,7 +170,6 @@ class EmbedStage:
             encoder.abandon()
 
     def _look_up_loop(self) -> None:
-        self._begin()
         while self._look_up_next():
             pass
 
@@ -210,10 +177,11 @@ class EmbedStage:
         batch = next(self._looked_up, None)
         if batch is None or self._stopping.is_set():
             return False
-        self._look_up(batch)
+        self.look_up(batch)
         return True
 
-    def _look_up(self, batch: Sequence[tuple[Job, Picture]]) -> None:
+    def look_up(self, batch: Sequence[tuple[Job, Picture]]) -> None:
+        """Pass on the pictures whose vectors are known; give the others to the encoders."""
         with self._lock:
             wanted = {each.content_id for _, each in batch} - self._waiting.keys()
         known = self._source.known(wanted)
@@ -232,7 +200,7 @@ class EmbedStage:
                     self._waiting[content_id] = [(job, picture)]
                     self._fresh.put(picture)
         if found:
-            self._on_embedded(found)
+            self._emit(found)
 
     def _embed_loop(self, encoder: PictureEncoder) -> None:
         try:
@@ -248,82 +216,121 @@ class EmbedStage:
             batch = next(self._batches, None)
         if batch is None or self._stopping.is_set():
             return False
-        self._embed(batch, encoder)
+        self.embed(batch, encoder)
         return True
 
-    def _embed(self, pictures: Sequence[Picture], encoder: PictureEncoder) -> None:
+    def embed(self, pictures: Sequence[Picture], encoder: PictureEncoder) -> None:
+        """Embed a batch, and pass on every file that waits for one of its contents."""
         started = time.perf_counter()
         found, errors = self._source.embedded(pictures, encoder)
         embed_ms = (time.perf_counter() - started) * 1000 / len(pictures)
-        results: list[Result] = []
+        results: list[Result | Unembedded] = []
         for picture in pictures:
             content_id = picture.content_id
             with self._lock:
                 (first, *copies) = self._waiting.pop(content_id)
             if content_id in errors:
-                for job, _ in (first, *copies):
-                    self._on_error(job, errors[content_id])
+                results += [Unembedded(job, errors[content_id]) for job, _ in (first, *copies)]
             else:
                 results.append(Result(*first, found[content_id], embed_ms))
                 results += [Result(*copy, found[content_id]) for copy in copies]
-        if results:
-            self._on_embedded(results)
+        self._emit(results)
 
 
-# Between embed and write: fields that are told from vectors, and fields that are refused.
+# Between embed and write: documents, with fields made of vectors, less fields that are refused.
 #
-# It has no thread of its own: vectors come from the look-up and from every encoder.
+# It works in the threads that call `put`: vectors come from the look-up and from every encoder.
+
+# Fields of the document that are made of the vector that is stored.
+VectorFields = Callable[[Vectors], Mapping[str, Any]]
 
 
 class DescribeStage:
-    """Completes pictures' fields; `begin` comes first."""
+    """Makes documents of vectors and of failures."""
 
     def __init__(
         self,
         store: Store,
         encoder: Encoder,
         describers: Sequence[VectorDescriber],
+        vector_fields: VectorFields,
         *,
+        emit: Callable[[Ready | Unembedded], None],
         outage: Outage,
         stopping: threading.Event,
     ) -> None:
         self._store = store
         self._encoder = encoder
         self._by_vector = VectorDescribers(describers)
+        self._vector_fields = vector_fields
+        self._emit = emit
         self._outage = outage
         self._stopping = stopping
         self._lock = threading.Lock()
+        self._has_begun = not self._by_vector
 
     def begin(self) -> None:
-        """Let describers get ready.  Raises Stopped in an outage that outlasts the pipeline."""
-        if self._by_vector:
+        """Let describers get ready, so that the first picture does not wait for it.
+
+        Raises Stopped in an outage that outlasts the pipeline.
+        """
+        with self._lock:
+            if self._has_begun:
+                return
             info = persist(self._store.info, self._stopping, self._outage)
             self._by_vector.begin(
                 VectorSpace(self._store.index, info.meta, self._encoder, self._send)
             )
+            self._has_begun = True
 
-    def describe(self, results: Sequence[Result]) -> None:
-        """Give these pictures the fields that are told from their vectors; raises as `begin`."""
-        if not self._by_vector:
+    def put(self, items: Sequence[Result | Unembedded]) -> None:
+        """Make the documents of these; a file that leaves none is passed on.  Raises as `begin`."""
+        self._describe([each for each in items if isinstance(each, Result)])
+        for item in items:
+            if isinstance(item, Result):
+                fields = self._vector_fields(item.embedded.vector)
+                picture = item.picture.without_pixels()
+                self._emit(_picture(item._replace(picture=picture), fields))
+            elif isinstance(item.reason, ReadError):
+                self._emit(_failure(item.job, item.reason))
+            else:
+                self._emit(item)
+
+    def _describe(self, results: Sequence[Result]) -> None:
+        if not self._by_vector or not results:
             return
+        self.begin()
         vectors = np.stack([each.embedded.vector for each in results])
         with self._lock:
             found = self._by_vector.told(vectors)
-        for each, told in zip(results, found, strict=True):
-            _tell(each.picture, {**each.picture.told, **told})
-
-    def mend(self, result: Result, error: StoreError) -> bool:
-        """Take from a picture the fields that were refused; False where it gets no better."""
-        left = without_refused(result.picture.told, error)
-        if left is None:
-            return False
-        _tell(result.picture, left)
-        return True
+        for each, fields in zip(results, found, strict=True):
+            _set_fields(each.picture, {**each.picture.told, **fields})
 
     def _send(self, request: Request) -> Any:
-        """What describers ask for waits out an outage, as everything else does."""
+        """Requests of describers wait out an outage, as everything else does."""
         return persist(lambda: self._store.send(request), self._stopping, self._outage)
 
 
-def _tell(picture: Picture, told: dict[str, Any]) -> None:
+def _set_fields(picture: Picture, told: dict[str, Any]) -> None:
     picture.told, picture.fields = told, merged(told)
+
+
+def _picture(result: Result, fields: Mapping[str, Any]) -> Ready:
+    job, picture, embedded, embed_ms = result
+    document = {**picture_document(job.change, picture, embedded, embed_ms), **fields}
+    write = Write(job.change.image_id, document=document)
+    return Ready(job, write, picture.state, result, partial(_less_refused, result, fields))
+
+
+def _less_refused(result: Result, fields: Mapping[str, Any], error: StoreError) -> Ready:
+    """The document without the describers' fields that were refused; a failure if none were."""
+    left = without_refused(result.picture.told, error)
+    if left is None:
+        return _failure(result.job, ReadError("rejected", str(error)))
+    _set_fields(result.picture, left)
+    return _picture(result, fields)
+
+
+def _failure(job: Job, error: ReadError) -> Ready:
+    failure = failure_document(job.change, error, job.signature.state)
+    return Ready(job, Write(job.change.image_id, failure=failure), job.signature.state)

@@ -9,19 +9,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from es_imgsearch.codes.storage import load_coder
-from es_imgsearch.describe.registry import mapped_describers
-from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.embed.index_encoder import writing_encoder
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.pipeline.indexer import _UNSETTLED_SECONDS, Indexer
-from es_imgsearch.pipeline.jobs import Pass
+from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Change, disk_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.roots import registered_root
 
 
-def sync(indexer: Indexer) -> list[Pass]:
+def sync(indexer: Indexer) -> list[RootComparison]:
     """One pass over every root, until what was found can be searched and what is gone is deleted.
 
     Raises what ended the pipeline; the caller closes it.
@@ -61,28 +58,22 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def retried_indexer(store: Store, info: IndexInfo, settings: Settings) -> Iterator[Indexer]:
+def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
     """An indexer that has read every failed file of this host's roots once more."""
-    entries = info.meta.roots
+    context = open_context(store, settings)
+    meta = context.info.meta
+    entries = meta.roots
     here = {name for name, entry in entries.items() if entry["host"] == settings.host}
     roots = {
         name: root
         for name in here
-        if (root := registered_root(name, info.meta)) is not None and os.path.isdir(root.path)
+        if (root := registered_root(name, meta)) is not None and os.path.isdir(root.path)
     }
-    indexer = Indexer(
-        store,
-        writing_encoder(store, info, settings),
-        list(roots.values()),
-        settings,
-        describers=mapped_describers(info.properties, store.index, settings.describers),
-        grid=info.meta.grid,
-        coder=load_coder(store, info.meta),
-    )
+    indexer = Indexer(context, list(roots.values()), settings)
     try:
         store.refresh()
         elsewhere = 0
-        for failure in store.failed():
+        for failure in store.listings.failures():
             root = roots.get(failure["root"])
             if root is None:
                 elsewhere += 1

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from es_imgsearch.elastic.meta_entries import Curve
-from es_imgsearch.elastic.requests import converse
 from es_imgsearch.embed.protocol import query_vectors
 from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
 from es_imgsearch.quality.curve_fitting import (
@@ -53,8 +52,8 @@ def calibrate(search: ImageSearch, labels: Labels | None = None) -> Calibration:
     UsageError for too few pictures or right hits, GenerationSwitched if the index becomes another
     generation meanwhile.
     """
-    store = search._store.pinned()
-    with store.while_serving("calibrate"):
+    store = search.store.pinned()
+    with store.switching.while_serving("calibrate"):
         calibration = _calibrate(search, store, labels)
     search.reload()
     return calibration
@@ -64,7 +63,7 @@ def _calibrate(search: ImageSearch, store: Store, labels: Labels | None) -> Cali
     info = store.info()
     seal = info.meta.seal
     store.refresh()
-    sampled = converse(background.sample(store.pictures), store.send)
+    sampled = background.draw_sample(store.connection.pictures, store.send)
     if len(sampled.vectors) < MIN_BACKGROUND:
         raise UsageError(
             f"Index {store.index!r} holds {len(sampled.vectors)} different pictures, too few to"
@@ -83,15 +82,15 @@ def _calibrate(search: ImageSearch, store: Store, labels: Labels | None) -> Cali
                 f"No curves are shipped for encoder {seal.name!r}: give a file of labels,"
                 f" es-imgsearch calibrate LABELS --index {store.index}."
             )
-        found = Calibration(curves, background=len(sampled.vectors))
+        calibration = Calibration(curves, background=len(sampled.vectors))
     else:
-        encoder = search._model.encoder(info) if seal.supports_text else None
-        found = _fit_curves(store, encoder, labels, sampled.vectors)
+        encoder = search.model.encoder(info) if seal.supports_text else None
+        calibration = _fit_curves(store, encoder, labels, sampled.vectors)
     # The background belongs to the index, whichever generation serves.
-    store.check_serving()
+    store.switching.check_serving()
     background.store_background(store, seal, sampled)
-    store.update_meta(lambda meta: replace(meta, relevance=found.curves))
-    return found
+    store.generations.update_meta(lambda meta: replace(meta, relevance=calibration.curves))
+    return calibration
 
 
 def _fit_curves(

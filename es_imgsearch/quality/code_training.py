@@ -68,9 +68,9 @@ def train_codes(
     codes of another length, FileInvalid if its pictures have fewer than two of the labels,
     GenerationSwitched if the index becomes another generation meanwhile.
     """
-    store = search._store.pinned()
+    store = search.store.pinned()
     try:
-        with store.while_serving("codes train"):
+        with store.switching.while_serving("codes train"):
             return _train(store, method, bits, labels, on_page)
     finally:
         # The coder is used from its training on, even if coding the pictures failed half-way.
@@ -101,13 +101,13 @@ def _train(
             f"Index {store.index!r} has codes of {mapped_bits} bits, which cannot become"
             f" {coder.bits}: use a method that makes {mapped_bits}, or another --index."
         )
-    store.check_serving()
+    store.switching.check_serving()
     keep_coder(store, coder)
     trained_at = iso_timestamp()
     entry = CodesEntry(coder.hash, coder.method, coder.bits, trained_at)
     described = [each.mapping for each in load_describers()]
-    store.add_fields(replace(info, meta=replace(info.meta, codes=entry)), described)
-    store.update_meta(lambda meta: replace(meta, codes=entry))
+    store.generations.add_fields(replace(info, meta=replace(info.meta, codes=entry)), described)
+    store.generations.update_meta(lambda meta: replace(meta, codes=entry))
     return CodeTraining(entry, coder.sample_size, apply_codes(store, on_page=on_page), missing)
 
 
@@ -152,6 +152,6 @@ def _load_labelled(store: Store, labels: Labels) -> tuple[Floats, Floats, tuple[
 
 
 def _sample_vectors(store: Store) -> Floats:
-    hits = store.sample(SAMPLE_SIZE, seed=1)
+    hits = store.searches.sample(SAMPLE_SIZE, seed=1)
     vectors = [vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits]
     return np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)

@@ -120,7 +120,7 @@ def evaluate(
     if by == IMAGE and not (labels.pictures and mode == "vector"):
         raise UsageError("Searching by image needs labels of pictures and mode 'vector'.")
     paths = [path for query in labels.queries for path in query.relevant]
-    places = LabelledPictures(search._store, paths)
+    places = LabelledPictures(search.store, paths)
     depth = max(*ks, PRECISION_AT)
     among = places.ids(labels.pictures) if labels.pictures else None
     answers = []
@@ -130,9 +130,7 @@ def evaluate(
         answers.append(QueryResult(name, len(right), ranks))
     if not answers:
         raise FileInvalid("No two of the labelled pictures in the index share a label.")
-    return EvaluationReport(
-        search._store.index, mode, by, tuple(answers), tuple(ks), places.missing
-    )
+    return EvaluationReport(search.store.index, mode, by, tuple(answers), tuple(ks), places.missing)
 
 
 def compare_reports(
@@ -203,4 +201,4 @@ def _hit_ids(
         "size": depth,
         "_source": False,
     }
-    return [hit["_id"] for hit in search._store.search(body).get("hits", {}).get("hits", ())]
+    return [hit["_id"] for hit in search.store.searches.hits(body)]

@@ -90,16 +90,6 @@ def _pages(
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Yield source (id, root, path) and vectors of every document with a vector that matches."""
     exist = [{"exists": {"field": VECTOR_FIELD}}]
-    after = None
-    while True:
-        hits = store.page(
-            [clause, *exist],
-            fields=("image_id", "root", "relative_path"),
-            vectors=vectors,
-            size=_PAGE,
-            after=after,
-        )
+    fields = ("image_id", "root", "relative_path")
+    for hits in store.listings.pages([clause, *exist], fields=fields, vectors=vectors, size=_PAGE):
         yield from ((hit["_source"], hit.get("fields", {})) for hit in hits)
-        if len(hits) < _PAGE:
-            return
-        after = hits[-1]["sort"]

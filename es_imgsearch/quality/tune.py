@@ -126,7 +126,7 @@ def tune(
     if not 2 <= queries <= MAX_NUM_CANDIDATES:
         raise UsageError(f"queries must be between 2 and {MAX_NUM_CANDIDATES}, not {queries}.")
     store = store.pinned()
-    with store.while_serving("tune"):
+    with store.switching.while_serving("tune"):
         return _tune(store, target_recall, queries, encoder, texts, seed, oversamples, on_point)
 
 
@@ -157,7 +157,7 @@ def _tune(
             f"Index {store.index!r} holds too few different pictures to tune by: fill it first with"
             " `es-imgsearch sync DIR`."
         )
-    pictures_stored = store.count()
+    pictures_stored = store.listings.count()
     levels = oversamples if _is_quantised(info.properties[VECTOR_FIELD]) else (None,)
     measurement = _Measurement(store, levels, on_point)
     per_k: list[TunedK] = []
@@ -181,8 +181,8 @@ def _tune(
         queries_held_back=len(halves[1]),
         tuned_at=iso_timestamp(),
     )
-    store.check_serving()
-    store.update_meta(lambda meta: replace(meta, tuning=tuning))
+    store.switching.check_serving()
+    store.generations.update_meta(lambda meta: replace(meta, tuning=tuning))
     exact_ms = statistics.median(each.exact_ms for each in sampled)
     return TuningResult(tuning, tuple(measurement.curve), exact_ms, tuple(raised), tuple(missed))
 

@@ -77,7 +77,7 @@ class SampledQuery:
 
 def sample_pictures(store: Store, count: int, seed: int) -> list[Mapping[str, Any]]:
     """Sample hits with vector and text fields at random, one for each content."""
-    hits = store.sample(count, seed, _WORD_FIELDS)
+    hits = store.searches.sample(count, seed, _WORD_FIELDS)
     contents = {hit.get("_source", {}).get("content_id", hit["_id"]): hit for hit in hits}
     return list(contents.values())
 
@@ -150,16 +150,16 @@ def _vectors(store: Store, image_ids: Iterable[str]) -> dict[str, npt.NDArray[np
     stored: dict[str, npt.NDArray[np.float32]] = {}
     for start in range(0, len(ids), _VECTORS_PER_REQUEST):
         body = stored_vectors_body(ids[start : start + _VECTORS_PER_REQUEST], [VECTOR_FIELD])
-        found = vectors_of(store.search(body))
-        stored.update({image_id: fields[VECTOR_FIELD] for image_id, fields in found.items()})
+        vectors = vectors_of(store.searches.search(body))
+        stored.update({image_id: fields[VECTOR_FIELD] for image_id, fields in vectors.items()})
     return stored
 
 
 def _copies(store: Store, contents: Iterable[str]) -> dict[str | None, set[str]]:
     """Return the image ids of each content."""
     ids: dict[str | None, set[str]] = defaultdict(set)
-    wanted = sorted(set(contents))
-    for content, image_id in store.ids_by_content(wanted) if wanted else ():
+    distinct = sorted(set(contents))
+    for content, image_id in store.listings.ids_by_content(distinct) if distinct else ():
         ids[content].add(image_id)
     return ids
 
@@ -186,27 +186,22 @@ def _neighbours(store: Store, info: IndexInfo, picture: Mapping[str, Any]) -> li
     """
     content, vector = _content(picture), _vector(picture)
     body = knn_body(vector, _NEIGHBOURS, info.meta.tuning, source=["content_id"])
-    found = {_content(hit) or hit["_id"]: hit for hit in _hits(store, body)}
-    found.pop(content or picture["_id"], None)
-    if len(found) > 1:
-        return [_Neighbour(hit["_id"], _content(hit)) for hit in found.values()]
+    by_content = {_content(hit) or hit["_id"]: hit for hit in store.searches.hits(body)}
+    by_content.pop(content or picture["_id"], None)
+    if len(by_content) > 1:
+        return [_Neighbour(hit["_id"], _content(hit)) for hit in by_content.values()]
     field, value = ("image_id", picture["_id"]) if content is None else ("content_id", content)
     others = [{"bool": {"must_not": [{"term": {field: value}}]}}]
     similarity = info.meta.similarity
     body = exact_body(vector, _NEIGHBOURS, similarity, filters=others, source=["content_id"])
-    hits = _hits(store, {**body, "collapse": {"field": field}})
+    hits = store.searches.hits({**body, "collapse": {"field": field}})
     return [_Neighbour(hit["_id"], _content(hit)) for hit in hits]
-
-
-def _hits(store: Store, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    hits: list[Mapping[str, Any]] = store.search(body).get("hits", {}).get("hits", [])
-    return hits
 
 
 def timed_search(store: Store, body: Mapping[str, Any]) -> tuple[list[ScoredId], int, float]:
     """Search; return the hits, the server's own time and the round trip in ms."""
     started = perf_counter()
-    answer = store.search(body)
+    answer = store.searches.search(body)
     wall_ms = (perf_counter() - started) * 1000
     hits = answer.get("hits", {}).get("hits", ())
     return [ScoredId(hit["_id"], hit["_score"]) for hit in hits], int(answer["took"]), wall_ms

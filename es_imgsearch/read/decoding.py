@@ -200,7 +200,7 @@ def _kinds_by_first_bytes(file: IO[bytes], formats: list[str]) -> list[str]:
 def told(unreadable: type[ReadError] = ReadError) -> Iterator[None]:
     """Turn whatever a decoder raises on malformed data into a ReadError.
 
-    Pillow and its plug-ins raise nearly every class there is (tests/unit/test_hostile.py).
+    Pillow and its plug-ins raise nearly every class there is (tests/unit/read/test_hostile.py).
     """
     try:
         yield

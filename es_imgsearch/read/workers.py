@@ -11,12 +11,13 @@ import itertools
 import logging
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -177,6 +178,22 @@ class ReadWorkers:
         number = next(self._numbers)
         self._asked[number] = (path, done)
         self._schedule(number)
+
+    def read_each(self, paths: Iterable[str]) -> Iterator[tuple[str, Outcome]]:
+        """Read files and yield each path with its outcome, in the order in which they end.
+
+        Raises ReadersFailed where no file can be read at all.
+        """
+        outcomes: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
+        count = 0
+        for path in paths:
+            self.read(path, lambda outcome, path=path: outcomes.put((path, outcome)))  # type: ignore[misc]
+            count += 1
+        for _ in range(count):
+            path, outcome = outcomes.get()
+            if isinstance(outcome, ReadersFailed):
+                raise outcome
+            yield path, outcome
 
     def _schedule(self, number: int) -> None:
         if self._failed is not None:

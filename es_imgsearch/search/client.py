@@ -1,4 +1,4 @@
-"""The store for asyncio, as far as the client needs it: requests, and our errors."""
+"""The connection for asyncio, as far as the client needs it: requests, and our errors."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from functools import cached_property, partial, wraps
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from es_imgsearch.elastic.client import addresses, connect, connect_async
+from es_imgsearch.elastic.client import Connection, addresses, connect, connect_async
 from es_imgsearch.elastic.error_mapping import translated
 from es_imgsearch.elastic.generations import IndexInfo
-from es_imgsearch.elastic.requests import Request, Talk, converse, converse_async
+from es_imgsearch.elastic.requests import Request
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.registry import is_encoder
 from es_imgsearch.errors import UsageError
 from es_imgsearch.search.hits import Hit, Hits
-from es_imgsearch.search.operations import Dialogue
+from es_imgsearch.search.operations import Operations
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.search.query_vectors import ModelHere
 from es_imgsearch.search.reduced import originals_of
+from es_imgsearch.search.request_flow import RequestFlow, run_flow, run_flow_async
 from es_imgsearch.settings import Settings, changed_settings, load_settings
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from es_imgsearch.embed.protocol import Encoder
 
 
-class AsyncStore:
-    """One alias of pictures; the counterpart of `store.Store`.
+class AsyncConnection:
+    """A client and the name of an index; the counterpart of `store.Connection`.
 
     Every method raises errors of our tree only; `transient` ones may be tried again.
     """
@@ -40,7 +41,7 @@ class AsyncStore:
 
     @cached_property
     def address(self) -> str:
-        """Where Elasticsearch is, without credentials."""
+        """The address of Elasticsearch, without credentials."""
         return addresses(self.client)
 
     async def send(self, request: Request) -> Any:
@@ -54,8 +55,8 @@ class AsyncStore:
 
 # The thin client: a query becomes a vector, the vector a request, the answer hits.
 #
-# `dialogue.Dialogue` holds every method once, without I/O; the two classes here carry it out, one
-# for threads and one for asyncio.
+# `dialogue.Operations` holds every method once, as a request flow without I/O; the two classes
+# here run it, one for threads and one for asyncio.
 
 __all__ = ["AsyncImageSearch", "Hit", "Hits", "ImageSearch", "SearchOptions", "StoredPicture"]
 
@@ -64,54 +65,56 @@ R = TypeVar("R")
 
 
 def _blocking(
-    method: Callable[Concatenate[Dialogue, P], Talk[R]],
+    method: Callable[Concatenate[Operations, P], RequestFlow[R]],
 ) -> Callable[Concatenate[ImageSearch, P], R]:
     @wraps(method)
     def carry_out(self: ImageSearch, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return converse(method(self._dialogue, *args, **kwargs), self._send)
+        return run_flow(method(self._operations, *args, **kwargs), self._send)
 
     return carry_out
 
 
 def _awaiting(
-    method: Callable[Concatenate[Dialogue, P], Talk[R]],
+    method: Callable[Concatenate[Operations, P], RequestFlow[R]],
 ) -> Callable[Concatenate[AsyncImageSearch, P], Coroutine[Any, Any, R]]:
     @wraps(method)
     async def carry_out(self: AsyncImageSearch, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await converse_async(method(self._dialogue, *args, **kwargs), self._send)
+        return await run_flow_async(method(self._operations, *args, **kwargs), self._send)
 
     return carry_out
 
 
 class _Client:
-    """What both clients have: the dialogue that they carry out, and the model it asks."""
+    """What both clients share: the operations that they run, and the model for queries."""
 
-    _store: Store | AsyncStore
+    _connection: Connection | AsyncConnection
 
     def __init__(self, settings: Settings, encoder: Encoder | None, *, is_own: bool) -> None:
-        """`is_own` says that nobody else has the connection, so that it ends with this client."""
+        """`is_own`: no other part of the program has the connection, so `close` ends it."""
         if encoder is not None and not is_encoder(encoder):
             raise UsageError(
                 "encoder is an Encoder, such as es_imgsearch.embed.load_encoder gives, not a"
                 f" {type(encoder).__name__}."
             )
-        self._settings = settings
+        self.settings = settings
         self._is_own = is_own
         self._is_closed = False
-        self._model = ModelHere(settings.index, settings, encoder)
-        self._dialogue = Dialogue(
+        self.model = ModelHere(settings.index, settings, encoder)
+        self._operations = Operations(
             settings.index,
             settings,
-            self._model,
+            self.model,
             partial(originals_of, settings=settings, index=settings.index),
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._store.address!r}, index={self._store.index!r})"
+        return (
+            f"{type(self).__name__}({self._connection.address!r}, index={self._connection.index!r})"
+        )
 
     def reload(self) -> None:
         """Forget what is known of the index, after it was tuned, extended or switched."""
-        self._dialogue.reload()
+        self._operations.reload()
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -128,7 +131,7 @@ class ImageSearch(_Client):
     Every search takes `k`, how many hits (1 to 10,000), and the options of `SearchOptions`.
     """
 
-    _store: Store
+    _connection: Connection
 
     def __init__(
         self,
@@ -140,36 +143,38 @@ class ImageSearch(_Client):
     ) -> None:
         client, settings = _client_and_settings(elasticsearch, index, settings, is_async=False)
         super().__init__(settings, encoder, is_own=client is None)
-        self._store = Store(client or connect(settings), settings.index)
+        # What reads or writes more than hits takes it: `evaluate`, `calibrate`, `train_tags`.
+        self.store = Store(client or connect(settings), settings.index)
+        self._connection = self.store.connection
 
-    search_text = _blocking(Dialogue.search_text)
-    search_image = _blocking(Dialogue.search_image)
-    search = _blocking(Dialogue.search)
-    similar = _blocking(Dialogue.similar)
-    similarity = _blocking(Dialogue.similarity)
-    get = _blocking(Dialogue.get)
-    embed = _blocking(Dialogue.embed)
-    knn_query = _blocking(Dialogue.knn_query)
+    search_text = _blocking(Operations.search_text)
+    search_image = _blocking(Operations.search_image)
+    search = _blocking(Operations.search)
+    similar = _blocking(Operations.similar)
+    similarity = _blocking(Operations.similarity)
+    get = _blocking(Operations.get)
+    embed = _blocking(Operations.embed)
+    knn_query = _blocking(Operations.knn_query)
 
     @property
     def info(self) -> IndexInfo:
         """The index as it was when first asked for; `reload` asks again."""
-        return converse(self._dialogue.info(), self._send)
+        return run_flow(self._operations.info(), self._send)
 
     @property
     def encoder(self) -> Encoder:
         """The index's encoder, checked against its seal."""
-        return self._model.encoder(self.info)
+        return self.model.encoder(self.info)
 
     def close(self) -> None:
         """Close the connections to Elasticsearch; those of a client of yours stay open."""
         self._is_closed = True
         if self._is_own:
-            self._store.client.close()
+            self._connection.client.close()
 
     def _send(self, request: Request) -> Any:
         self._check_open()
-        return self._store.send(request)
+        return self.store.send(request)
 
     def __enter__(self) -> Self:
         return self
@@ -185,7 +190,7 @@ class AsyncImageSearch(_Client):
     aiohttp, which `pip install es-imgsearch[async]` brings.  Models run in threads.
     """
 
-    _store: AsyncStore
+    _connection: AsyncConnection
 
     def __init__(
         self,
@@ -197,26 +202,26 @@ class AsyncImageSearch(_Client):
     ) -> None:
         client, settings = _client_and_settings(elasticsearch, index, settings, is_async=True)
         super().__init__(settings, encoder, is_own=client is None)
-        self._store = AsyncStore(client or connect_async(settings), settings.index)
+        self._connection = AsyncConnection(client or connect_async(settings), settings.index)
 
-    search_text = _awaiting(Dialogue.search_text)
-    search_image = _awaiting(Dialogue.search_image)
-    search = _awaiting(Dialogue.search)
-    similar = _awaiting(Dialogue.similar)
-    similarity = _awaiting(Dialogue.similarity)
-    get = _awaiting(Dialogue.get)
-    embed = _awaiting(Dialogue.embed)
-    knn_query = _awaiting(Dialogue.knn_query)
+    search_text = _awaiting(Operations.search_text)
+    search_image = _awaiting(Operations.search_image)
+    search = _awaiting(Operations.search)
+    similar = _awaiting(Operations.similar)
+    similarity = _awaiting(Operations.similarity)
+    get = _awaiting(Operations.get)
+    embed = _awaiting(Operations.embed)
+    knn_query = _awaiting(Operations.knn_query)
 
     async def close(self) -> None:
         """Close the connections to Elasticsearch; those of a client of yours stay open."""
         self._is_closed = True
         if self._is_own:
-            await self._store.client.close()
+            await self._connection.client.close()
 
     async def _send(self, request: Request) -> Any:
         self._check_open()
-        return await self._store.send(request)
+        return await self._connection.send(request)
 
     async def __aenter__(self) -> Self:
         return self

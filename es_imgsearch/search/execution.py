@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from es_imgsearch.elastic import code_queries, queries, region_queries
+from es_imgsearch.codes import queries as code_queries
+from es_imgsearch.elastic import queries, region_queries
 from es_imgsearch.elastic.requests import (
-    Talk,
-    Work,
     answers_of,
     hits_in,
     msearch_request,
@@ -19,6 +18,7 @@ from es_imgsearch.search.options import Plan
 from es_imgsearch.search.query import Term
 from es_imgsearch.search.query_vectors import CONTENT
 from es_imgsearch.search.reduced import Refinement
+from es_imgsearch.search.request_flow import RequestFlow, Work
 from es_imgsearch.search.results import LEAST_DEPTH, Asked, Found, facet_fields, fused
 
 Clauses: TypeAlias = Sequence[Mapping[str, Any]]
@@ -96,7 +96,7 @@ def found(
     clauses: Clauses,
     refinement: Refinement | None = None,
     by_region: Search | None = None,
-) -> Talk[Found]:
+) -> RequestFlow[Found]:
     """What the searches found: the page of one of them, or as many hits as fusing needs.
 
     `refinement` is what the hits of the search by vectors go through, where it has one;
@@ -142,7 +142,7 @@ def _collected(
     clauses: Clauses,
     refinement: Refinement | None,
     by_region: Search | None,
-) -> Talk[tuple[dict[Ranking, list[Raw]], int]]:
+) -> RequestFlow[tuple[dict[Ranking, list[Raw]], int]]:
     """The first `needed` hits of every search, and Elasticsearch's time in ms.
 
     Collapsed, a search goes on, without the contents it has, until it has as many or nothing
@@ -190,7 +190,7 @@ def _round(
     depths: Mapping[Ranking, int],
     among: Mapping[Ranking, Clauses],
     by_region: Search | None,
-) -> Talk[tuple[dict[Ranking, tuple[Sequence[Raw], bool]], int]]:
+) -> RequestFlow[tuple[dict[Ranking, tuple[Sequence[Raw], bool]], int]]:
     """Of every search its hits and whether there are no more; and Elasticsearch's time in ms."""
     bodies = [searches[name](depth, among[name]) for name, depth in depths.items()]
     with_regions = by_region is not None and "vector" in depths

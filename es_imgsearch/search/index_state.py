@@ -1,21 +1,31 @@
-"""What the client knows of an index, asked for once a generation: as talks, see `talk`."""
+"""The state of an index as the client needs it, read once a generation, as request flows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from es_imgsearch.codes.coder import Coder
-from es_imgsearch.codes.storage import coder_of
+from es_imgsearch.codes.storage import coder_from
 from es_imgsearch.elastic.generations import IndexInfo
+from es_imgsearch.elastic.mapping import codes_alias, reduction_alias
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.requests import Talk, info_request
-from es_imgsearch.embed.reduction import reduction_of
-from es_imgsearch.errors import GenerationSwitched, ImgSearchError, NotCalibrated, UsageError
+from es_imgsearch.elastic.requests import document_request, info_request
+from es_imgsearch.embed.reduction import reduction_from
+from es_imgsearch.errors import (
+    GenerationSwitched,
+    ImageMissing,
+    ImgSearchError,
+    IndexMissing,
+    NotCalibrated,
+    UsageError,
+)
 from es_imgsearch.search.options import Plan
 from es_imgsearch.search.query import Term, Vector, is_vector
 from es_imgsearch.search.reduced import Lookup, ReducedVectors
 from es_imgsearch.search.relevance import IMAGE, TEXT, Rating, Relevance, relevance_of
+from es_imgsearch.search.request_flow import RequestFlow
 
 
 @dataclass(slots=True)
@@ -41,7 +51,7 @@ class Knowledge:
         self._open_originals = originals
         self.latest: Known | None = None
 
-    def get(self) -> Talk[Known]:
+    def get(self) -> RequestFlow[Known]:
         """What the generation is known by that was found first; asks if none was."""
         known = self.latest
         if known is None:
@@ -53,7 +63,7 @@ class Knowledge:
         """Ask again."""
         self.latest = None
 
-    def is_switched(self, known: Known | None, error: ImgSearchError) -> Talk[bool]:
+    def is_switched(self, known: Known | None, error: ImgSearchError) -> RequestFlow[bool]:
         """Whether another generation serves than the one that was known; it is known then."""
         if known is None and not isinstance(error, GenerationSwitched):
             return False
@@ -69,33 +79,35 @@ class Knowledge:
         self.latest = Known(now)
         return True
 
-    def reduced_vectors(self, known: Known) -> Talk[ReducedVectors | None]:
+    def reduced_vectors(self, known: Known) -> RequestFlow[ReducedVectors | None]:
         """What a reduced index is searched through, loaded once; None for any other."""
         meta = known.info.meta
         if known.reduced is None and (entry := meta.reduction) is not None:
-            reduction = yield from reduction_of(self._index, meta)
-            if reduction is not None:
-                originals = self._open_originals(meta)
-                known.reduced = ReducedVectors(reduction, entry.oversample, originals)
+            document = yield from _auxiliary(reduction_alias(self._index), entry.hash)
+            reduction = reduction_from(document, self._index, meta)
+            originals = self._open_originals(meta)
+            known.reduced = ReducedVectors(reduction, entry.oversample, originals)
         return known.reduced
 
-    def coder(self, known: Known) -> Talk[Coder]:
+    def coder(self, known: Known) -> RequestFlow[Coder]:
         """What makes codes of queries, loaded once.  Raises UsageError where there is none."""
-        if known.coder is None:
-            known.coder = yield from coder_of(self._index, known.info.meta)
-        if known.coder is None:
+        entry = known.info.meta.codes
+        if entry is None:
             raise UsageError(
                 f"Index {self._index!r} has no codes: leave codes out, or make them with"
                 f" `es-imgsearch codes train --index {self._index}`."
             )
+        if known.coder is None:
+            document = yield from _auxiliary(codes_alias(self._index), entry.hash)
+            known.coder = coder_from(document, self._index, known.info.meta)
         return known.coder
 
     def rating(
         self, known: Known, terms: Sequence[Term], vector: Vector, plan: Plan
-    ) -> Talk[Rating | None]:
+    ) -> RequestFlow[Rating | None]:
         """What gives the hits of this vector their relevance.
 
-        Raises NotCalibrated where `min_relevance` needs it and it cannot be told.
+        Raises NotCalibrated where `min_relevance` needs it and it is not known.
         """
         meta = known.info.meta
         if meta.reduction is not None:
@@ -118,6 +130,16 @@ class Knowledge:
                 " min_relevance out."
             )
         return rating
+
+
+def _auxiliary(alias: str, name: str) -> RequestFlow[Mapping[str, Any] | None]:
+    """The document of that id in a companion index; None where it is missing."""
+    try:
+        answer = yield document_request(alias, name)
+    except (IndexMissing, ImageMissing):
+        return None
+    source: Mapping[str, Any] = answer["_source"]
+    return source
 
 
 def _kind(terms: Sequence[Term]) -> str | None:

@@ -1,6 +1,6 @@
-"""Every method of the client as a generator, which does no I/O; see `talk`.
+"""Every method of the client as a request flow, which does no I/O; see `request_flow`.
 
-`search.ImageSearch` and `search.AsyncImageSearch` carry them out.
+`search.ImageSearch` and `search.AsyncImageSearch` run them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.queries import knn_body
-from es_imgsearch.elastic.requests import Talk, document_request
+from es_imgsearch.elastic.requests import document_request
 from es_imgsearch.errors import ImageMissing, ImgSearchError, UsageError
 from es_imgsearch.records import REGIONS_FIELD
 from es_imgsearch.search.execution import (
@@ -45,6 +45,7 @@ from es_imgsearch.search.query import (
 )
 from es_imgsearch.search.query_vectors import CONTENT, QueryEncoder, TermVectors, weighted_parts
 from es_imgsearch.search.reduced import Lookup, ReducedVectors, Refinement
+from es_imgsearch.search.request_flow import RequestFlow
 from es_imgsearch.search.results import Asked, check_facets, hits_of
 from es_imgsearch.search.search_log import SearchLog
 from es_imgsearch.settings import Settings
@@ -54,8 +55,8 @@ R = TypeVar("R")
 
 
 def _in_one_generation(
-    method: Callable[Concatenate[Dialogue, P], Talk[R]],
-) -> Callable[Concatenate[Dialogue, P], Talk[R]]:
+    method: Callable[Concatenate[Operations, P], RequestFlow[R]],
+) -> Callable[Concatenate[Operations, P], RequestFlow[R]]:
     """Once more, from the beginning, where `reindex` has switched the index meanwhile.
 
     Hits tell which generation they are of.  What is known of the one before may also lead to an
@@ -63,7 +64,7 @@ def _in_one_generation(
     """
 
     @wraps(method)
-    def ask(self: Dialogue, /, *args: P.args, **kwargs: P.kwargs) -> Talk[R]:
+    def ask(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> RequestFlow[R]:
         known = self._knowledge.latest
         try:
             return (yield from method(self, *args, **kwargs))
@@ -77,7 +78,7 @@ def _in_one_generation(
     return ask
 
 
-class Dialogue:
+class Operations:
     """What the client can do with one index.
 
     Every search takes the options of `SearchOptions`, and `k`: how many hits, 1 to 10,000.
@@ -100,7 +101,9 @@ class Dialogue:
 
     # -- searching -------------------------------------------------------------------------
 
-    def search_text(self, text: str, k: int = 10, **options: Unpack[SearchOptions]) -> Talk[Hits]:
+    def search_text(
+        self, text: str, k: int = 10, **options: Unpack[SearchOptions]
+    ) -> RequestFlow[Hits]:
         """Pictures that fit words.
 
         Raises TextUnsupported where the index's encoder knows pictures only.
@@ -118,7 +121,7 @@ class Dialogue:
         box: Box | None = None,
         k: int = 10,
         **options: Unpack[SearchOptions],
-    ) -> Talk[Hits]:
+    ) -> RequestFlow[Hits]:
         """Pictures like a picture: a path, an open file, its bytes, a PIL image or an array.
 
         `box` is (x, y, width, height) in pixels of the upright picture: only that part counts.
@@ -126,7 +129,9 @@ class Dialogue:
         """
         return (yield from self.search([_as_picture(image)], box=box, k=k, **options))
 
-    def similar(self, image_id: str, k: int = 10, **options: Unpack[SearchOptions]) -> Talk[Hits]:
+    def similar(
+        self, image_id: str, k: int = 10, **options: Unpack[SearchOptions]
+    ) -> RequestFlow[Hits]:
         """Pictures like a stored one, which is not among them; needs no model.
 
         Raises ImageMissing.
@@ -141,7 +146,7 @@ class Dialogue:
         *,
         box: Box | None = None,
         **options: Unpack[SearchOptions],
-    ) -> Talk[Hits]:
+    ) -> RequestFlow[Hits]:
         """Pictures near every positive query and away from every negative one.
 
         A string is words; a path has to be a `Path`; an array of one axis is a vector of the
@@ -161,7 +166,7 @@ class Dialogue:
     @_in_one_generation
     def _found(
         self, plan: Plan, terms: Sequence[Term], box: Box | None
-    ) -> Talk[tuple[Asked, Hits]]:
+    ) -> RequestFlow[tuple[Asked, Hits]]:
         texts = texts_of(terms)
         known = yield from self._knowledge.get()
         info = known.info
@@ -221,7 +226,7 @@ class Dialogue:
     @_in_one_generation
     def similarity(
         self, one: Query | str, other: Query | str, *, part: str = CONTENT.name
-    ) -> Talk[float]:
+    ) -> RequestFlow[float]:
         """The cosine of two queries, from -1 to 1: pictures, texts or stored pictures."""
         known = yield from self._knowledge.get()
         info = known.info
@@ -233,7 +238,7 @@ class Dialogue:
         a, b = prepared.vectors[chosen.name]
         return float(np.clip(a @ b, -1.0, 1.0))
 
-    def get(self, image_id: str) -> Talk[Mapping[str, Any]]:
+    def get(self, image_id: str) -> RequestFlow[Mapping[str, Any]]:
         """Every stored field of one picture but its vectors.  Raises ImageMissing."""
         StoredPicture(image_id)
         try:
@@ -244,7 +249,7 @@ class Dialogue:
         return source
 
     @_in_one_generation
-    def embed(self, query: Query, box: Box | None = None) -> Talk[Vector]:
+    def embed(self, query: Query, box: Box | None = None) -> RequestFlow[Vector]:
         """The query's vector, unit length, of shape (dims,)."""
         known = yield from self._knowledge.get()
         info = known.info
@@ -264,7 +269,7 @@ class Dialogue:
         k: int = 10,
         *,
         box: Box | None = None,
-    ) -> Talk[dict[str, Any]]:
+    ) -> RequestFlow[dict[str, Any]]:
         """The kNN query that a search for these sends, for other programs to send: Kibana, curl.
 
         Its vector is as the index stores vectors, and it holds the tuned number of candidates.
@@ -285,7 +290,7 @@ class Dialogue:
         knn: dict[str, Any] = knn_body(numbers, k, info.meta.tuning)["knn"]
         return knn
 
-    def info(self) -> Talk[IndexInfo]:
+    def info(self) -> RequestFlow[IndexInfo]:
         """The index as it was when first asked for; `reload` asks again."""
         return (yield from self._knowledge.get()).info
 

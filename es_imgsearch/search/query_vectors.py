@@ -14,7 +14,7 @@ import numpy as np
 from es_imgsearch.elastic import queries
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.elastic.requests import Talk, Work, hits_in, search_request, vectors_of
+from es_imgsearch.elastic.requests import hits_in, search_request, vectors_of
 from es_imgsearch.embed.index_encoder import sealed_encoder
 from es_imgsearch.embed.protocol import query_vectors
 from es_imgsearch.errors import ImageMissing, TextUnsupported, UsageError
@@ -30,6 +30,7 @@ from es_imgsearch.search.query import (
     picture_of,
 )
 from es_imgsearch.search.reduced import ReducedVectors, key_of
+from es_imgsearch.search.request_flow import RequestFlow, Work
 from es_imgsearch.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class TermVectors:
         self._settings = settings
         self._model = model
 
-    def cut(self, terms: Sequence[Term], box: Box) -> Talk[Sequence[Term]]:
+    def cut(self, terms: Sequence[Term], box: Box) -> RequestFlow[Sequence[Term]]:
         """The same terms, of every picture only the part in the box."""
         cut: Sequence[Term] = yield Work(partial(self._cut, terms, box))
         return cut
@@ -80,7 +81,7 @@ class TermVectors:
         parts: Sequence[VectorPart],
         info: IndexInfo,
         reduced: ReducedVectors | None = None,
-    ) -> Talk[Prepared]:
+    ) -> RequestFlow[Prepared]:
         """Vectors of every term, of shape (dims of the part,), and what there is to note.
 
         `reduced` is what a reduced index is searched through; its vectors come as whole ones.
@@ -108,7 +109,7 @@ class TermVectors:
         info: IndexInfo,
         vectors: Mapping[str, list[Vector]],
         reduced: ReducedVectors | None,
-    ) -> Talk[bool]:
+    ) -> RequestFlow[bool]:
         """The vectors of stored pictures, in one request; whether all are whole."""
         wanted = {
             n: query.image_id

@@ -11,10 +11,9 @@ may stand some places too high among pictures nearly as good.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,8 +33,6 @@ from es_imgsearch.settings import Settings
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 Raw: TypeAlias = Mapping[str, Any]
-# Keys -> unit vectors by their places among the keys, as far as there are originals.
-Lookup: TypeAlias = Callable[[Sequence[str]], Mapping[int, Vector]]
 
 
 class Refinement(NamedTuple):
@@ -117,6 +114,8 @@ def key_of(image_id: str, fields: Mapping[str, Any]) -> str:
 # changed has none.  Rows without it, vectors made elsewhere, are found by `image_id`.
 
 Floats = npt.NDArray[np.float32]
+# Keys in; unit vectors by their place among the keys out, as far as there are originals.
+Lookup: TypeAlias = Callable[[Sequence[str]], Mapping[int, Floats]]
 
 _HDF5 = {".h5", ".hdf5"}
 _BATCH = 20_000
@@ -175,23 +174,7 @@ class Originals:
         return dict(zip(places[usable].tolist(), unit(rows[usable]), strict=True))
 
 
-class LazyOriginals:
-    """The originals of an index, opened by the first search that wants them."""
-
-    def __init__(self, path: Path, seal: Seal, index: str) -> None:
-        self._given = (path, seal, index)
-        self._lock = threading.Lock()
-        self._opened: Originals | None = None
-
-    def __call__(self, keys: Sequence[str]) -> Mapping[int, Floats]:
-        """See `Originals.__call__`."""
-        with self._lock:
-            if self._opened is None:
-                self._opened = Originals(*self._given)
-        return self._opened(keys)
-
-
-def originals_of(meta: Meta, settings: Settings, index: str) -> LazyOriginals | None:
+def originals_of(meta: Meta, settings: Settings, index: str) -> Lookup | None:
     """Where this machine has originals of the index: as set, else as `_meta` remembers.
 
     None for an index of whole vectors, and where the remembered file is of another host or gone:
@@ -202,12 +185,18 @@ def originals_of(meta: Meta, settings: Settings, index: str) -> LazyOriginals | 
     if settings.originals is not None:
         if not settings.originals.is_file():
             raise UsageError(f"There is no file {str(settings.originals)!r} with originals.")
-        return LazyOriginals(settings.originals, meta.seal, index)
+        return _opened_later(settings.originals, meta.seal, index)
     entry = meta.reduction.originals
     if entry is None or entry.get("host") != settings.host:
         return None
     path = Path(disk_path(entry["path"]))
-    return LazyOriginals(path, meta.seal, index) if path.is_file() else None
+    return _opened_later(path, meta.seal, index) if path.is_file() else None
+
+
+def _opened_later(path: Path, seal: Seal, index: str) -> Lookup:
+    """The originals in a file, opened by the first search that needs them."""
+    opened = lru_cache(maxsize=1)(partial(Originals, path, seal, index))
+    return lambda keys: opened()(keys)
 
 
 def remember_originals(store: Store, settings: Settings, path: Path) -> None:
@@ -229,7 +218,7 @@ def remember_originals(store: Store, settings: Settings, path: Path) -> None:
             return meta
         return replace(meta, reduction=meta.reduction.with_originals(where, settings.host))
 
-    store.update_meta(remembered)
+    store.generations.update_meta(remembered)
 
 
 def remember_imported(store: Store, settings: Settings, path: Path) -> str | None:

@@ -35,10 +35,11 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, backgro
 from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.meta_entries import Curve, curves_from_body
 from es_imgsearch.elastic.queries import vector_of
-from es_imgsearch.elastic.requests import NDJSON, Talk, info_request, search_request
-from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import IndexConflict, IndexMissing, StoreDenied
+from es_imgsearch.elastic.requests import info_request, search_request
+from es_imgsearch.elastic.store import Send, Store
+from es_imgsearch.errors import IndexMissing, StoreDenied
 from es_imgsearch.records import unit
+from es_imgsearch.search.request_flow import RequestFlow, run_flow
 
 Floats = npt.NDArray[np.float32]
 
@@ -155,8 +156,8 @@ class Sampled(NamedTuple):
     vectors: Floats
 
 
-def relevance_of(index: str, meta: Meta) -> Talk[Relevance | None]:
-    """What gives hits of this index their relevance; None where it cannot be told.
+def relevance_of(index: str, meta: Meta) -> RequestFlow[Relevance | None]:
+    """The relevance model of this index; None where there is none.
 
     That is so without curves, stored or shipped, and in an index of fewer than 30 pictures.
     """
@@ -170,7 +171,7 @@ def relevance_of(index: str, meta: Meta) -> Talk[Relevance | None]:
     return Relevance(curves, vectors)
 
 
-def background_of(index: str, meta: Meta, dims: int) -> Talk[Floats]:
+def background_of(index: str, meta: Meta, dims: int) -> RequestFlow[Floats]:
     """Unit vectors of the sample, of shape (n, dims): the one that was stored, or drawn now.
 
     Vectors that were cut down for storing cannot be compared with whole ones, so a sample of
@@ -184,7 +185,7 @@ def background_of(index: str, meta: Meta, dims: int) -> Talk[Floats]:
     return sampled.vectors
 
 
-def sample(index: str, size: int = BACKGROUND_SIZE) -> Talk[Sampled]:
+def sample(index: str, size: int = BACKGROUND_SIZE) -> RequestFlow[Sampled]:
     """The pictures with the smallest content ids, each content once.
 
     Those are hashes, so this is a random sample, and the same one whenever and by whomever it is
@@ -215,7 +216,7 @@ def sample(index: str, size: int = BACKGROUND_SIZE) -> Talk[Sampled]:
     return others if len(others.vectors) > len(found.vectors) else found
 
 
-def _stored(index: str, seal: Seal) -> Talk[Sampled | None]:
+def _stored(index: str, seal: Seal) -> RequestFlow[Sampled | None]:
     """What `<index>-background` holds, if there is one of this encoder."""
     alias = background_alias(index)
     try:
@@ -230,44 +231,30 @@ def _stored(index: str, seal: Seal) -> Talk[Sampled | None]:
         return None
 
 
+def load_background(index: str, meta: Meta, dims: int, send: Send) -> Floats:
+    """Run `background_of`."""
+    return run_flow(background_of(index, meta, dims), send)
+
+
+def draw_sample(index: str, send: Send) -> Sampled:
+    """Run `sample`."""
+    return run_flow(sample(index), send)
+
+
 def store_background(store: Store, seal: Seal, sampled: Sampled) -> None:
     """Put the sample behind `<index>-background`, in place of the one before.
 
-    It is filled before the alias shows it, so no client reads half of it.  Raises IndexConflict
-    where the name is taken by an index.
+    Raises IndexConflict where the name is taken by an index.
     """
-    alias = background_alias(store.index)
-    before = _behind(store, alias)
-    if alias in before:
-        raise IndexConflict(
-            f"{alias!r} is an index, not an alias of ours: remove it, or use another --index."
-        )
-    numbers = [int(name.rpartition("-")[2]) for name in before]
-    name = f"{alias}-{max(numbers, default=0) + 1:06}"
-    # What an interrupted calibration left behind no alias.
-    store.request("DELETE", f"/{name}", params={"ignore_unavailable": "true"})
-    store.request("PUT", f"/{name}", background_body(seal))
     rows = zip(sampled.image_ids, sampled.content_ids, sampled.vectors, strict=True)
-    lines = [line for row in rows for line in _lines(name, *row)]
-    results = store.request(
-        "POST",
-        "/_bulk",
-        b"".join(lines),
-        params={"refresh": "true", "filter_path": "errors"},
-        headers=NDJSON,
+    store.auxiliary.replace_all(
+        background_alias(store.index),
+        background_body(seal),
+        (
+            (image_id, {"image_id": image_id, "content_id": content_id, VECTOR_FIELD: vector})
+            for image_id, content_id, vector in rows
+        ),
     )
-    if results["errors"]:
-        raise IndexConflict(f"Some of the background was refused by {name!r}: calibrate again.")
-    actions: list[dict[str, Any]] = [{"add": {"index": name, "alias": alias}}]
-    actions += [{"remove_index": {"index": each}} for each in before]
-    store.request("POST", "/_aliases", {"actions": actions})
-
-
-def _behind(store: Store, alias: str) -> list[str]:
-    try:
-        return list(store.send(info_request(alias)))
-    except IndexMissing:
-        return []
 
 
 def _is_of(encoder: Mapping[str, Any], seal: Seal) -> bool:
@@ -286,12 +273,4 @@ def _sampled(answer: Mapping[str, Any]) -> Sampled:
             each.get("content_id", [hit["_id"]])[0] for hit, each in zip(hits, fields, strict=True)
         ],
         vectors=np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32),
-    )
-
-
-def _lines(index: str, image_id: str, content_id: str, vector: Floats) -> tuple[bytes, bytes]:
-    document = {"image_id": image_id, "content_id": content_id, VECTOR_FIELD: vector}
-    return (
-        orjson.dumps({"index": {"_index": index, "_id": image_id}}) + b"\n",
-        orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n",
     )

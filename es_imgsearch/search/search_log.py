@@ -13,13 +13,14 @@ from typing import Any
 
 import orjson
 
-from es_imgsearch.elastic.mapping import searches_alias, searches_body, template_body
-from es_imgsearch.elastic.requests import JSON, Request, Talk
+from es_imgsearch.elastic.mapping import searches_alias, searches_body
+from es_imgsearch.elastic.requests import JSON, Request
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexMissing, StoreDenied, StoreError
 from es_imgsearch.records import iso_timestamp
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.query import StoredPicture, Term, is_vector
+from es_imgsearch.search.request_flow import RequestFlow
 from es_imgsearch.search.results import Asked
 
 logger = logging.getLogger(__name__)
@@ -29,9 +30,7 @@ _MOST_CHARACTERS = 2000
 
 def make_searches(store: Store) -> None:
     """The index for the log; one that is there stays as it is."""
-    alias, body = searches_alias(store.index), searches_body()
-    store.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
-    store.make_generation(alias, body)
+    store.auxiliary.make(searches_alias(store.index), searches_body())
 
 
 class SearchLog:
@@ -42,7 +41,7 @@ class SearchLog:
         self._host = host
         self._has_warned = False
 
-    def note(self, asked: Asked, hits: Hits, duration_ms: float) -> Talk[None]:
+    def note(self, asked: Asked, hits: Hits, duration_ms: float) -> RequestFlow[None]:
         """Write one search down."""
         path = f"/{searches_alias(self._index)}/_doc?require_alias=true"
         body = orjson.dumps(search_document(asked, hits, duration_ms, self._host))

@@ -9,12 +9,10 @@ import re
 import tempfile
 import threading
 from collections import OrderedDict
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import platformdirs
 from PIL import Image
@@ -23,7 +21,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImageMissing, ReadError
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
-from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
+from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Picture, disk_path
 from es_imgsearch.settings import Settings
 
@@ -73,7 +71,7 @@ class Pictures:
     def original(self, image_id: str) -> Original:
         """Raises ImageMissing where no such picture is stored, or its root is not on this host."""
         try:
-            source = self._store.get(image_id)
+            source = self._store.documents.get(image_id)
         except ImageMissing:
             raise ImageMissing(f"No picture has the image_id {image_id!r}.") from None
         root = self._store.info().meta.roots.get(source["root"])
@@ -111,16 +109,10 @@ class Pictures:
         return Thumbnail(content, original.content_id, is_current)
 
     def _read(self, path: Path) -> Picture | None:
-        future: Future[Outcome] = Future()
-        self._workers.read(str(path), partial(_set, future))
-        outcome = future.result()
+        ((_, outcome),) = self._workers.read_each([str(path)])
         if isinstance(outcome, ReadError):
             raise outcome
         return None if isinstance(outcome, Skipped) else outcome
-
-
-def _set(future: Future[Outcome], outcome: Any) -> None:
-    future.set_result(outcome)
 
 
 def _jpeg(picture: Picture) -> bytes:

@@ -94,31 +94,30 @@ class Tagger:
         return rows
 
 
-def tagger_of(
+def load_tagger(
     index: str, meta: Meta, encoder: TextEncoder, send: Callable[[Request], Any]
 ) -> Tagger:
     """Load the tagger of an index; `encoder` is its encoder, see `writing_encoder`.
 
     With an encoder that embeds pictures only, tags come from a trained classifier alone.
     """
-    from es_imgsearch.elastic.requests import converse
-    from es_imgsearch.search.relevance import background_of
+    from es_imgsearch.search.relevance import load_background
     from es_imgsearch.tags.label_vectors import load_label_vectors
-    from es_imgsearch.tags.storage import kept_tags
+    from es_imgsearch.tags.storage import load_tags
 
-    kept = converse(kept_tags(index), send)
-    classifier, note = kept.classifier, None
+    stored = load_tags(index, send)
+    classifier, note = stored.classifier, None
     try:
         if classifier is not None:
             classifier.check(meta, index)
     except EncoderMismatch as error:
         classifier, note = None, str(error)
     if not encoder.supports_text:
-        return Tagger(kept.vocabulary, None, classifier, note)
-    texts = load_label_vectors(encoder, meta, kept.vocabulary.texts)
-    background = converse(background_of(index, meta, encoder.dims), send)
-    zero_shot = ZeroShot.of(kept.vocabulary, texts, background)
-    return Tagger(kept.vocabulary, zero_shot, classifier, note)
+        return Tagger(stored.vocabulary, None, classifier, note)
+    texts = load_label_vectors(encoder, meta, stored.vocabulary.texts)
+    background = load_background(index, meta, encoder.dims, send)
+    zero_shot = ZeroShot.of(stored.vocabulary, texts, background)
+    return Tagger(stored.vocabulary, zero_shot, classifier, note)
 
 
 class Tags:
@@ -156,7 +155,7 @@ class Tags:
             raise ImgSearchError(self._failed[1])
         space = self._space
         try:
-            tagger = tagger_of(space.index, space.meta, space.encoder, space.send)
+            tagger = load_tagger(space.index, space.meta, space.encoder, space.send)
         except ImgSearchError as error:
             if self._tagger is None:
                 self._failed = time.monotonic(), str(error)

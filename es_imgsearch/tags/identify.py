@@ -17,7 +17,7 @@ from es_imgsearch.embed.index_encoder import writing_encoder
 from es_imgsearch.embed.protocol import query_vectors
 from es_imgsearch.errors import UsageError
 from es_imgsearch.search.query import Box, QueryPicture, open_query_picture
-from es_imgsearch.tags.describer import MIN_SCORE, Tagger, tagger_of
+from es_imgsearch.tags.describer import MIN_SCORE, Tagger, load_tagger
 
 if TYPE_CHECKING:
     from es_imgsearch.search.client import ImageSearch
@@ -103,16 +103,16 @@ def identify(
     if not fields:
         raise UsageError("Name at least one field by which neighbours vote, such as title.")
     _check_fields(fields, search)
-    image = open_query_picture(picture, box, max_pixels=search._settings.max_pixels)
+    image = open_query_picture(picture, box, max_pixels=search.settings.max_pixels)
     hits = search.search_image(image, k=neighbours, collapse=True, fields=[*fields, "content_id"])
     tagger, labels = _score_labels(search, image)
     votes = [vote for name in fields for vote in _count_votes(hits, name)]
     notes = [] if tagger.note is None else [tagger.note]
     if hits and all(hit.relevance is None for hit in hits):
         notes.append(
-            f"Index {search._store.index!r} has no relevance, so neighbours do not decide:"
+            f"Index {search.store.index!r} has no relevance, so neighbours do not decide:"
             f" label some pictures and run `es-imgsearch calibrate LABELS --index"
-            f" {search._store.index}`."
+            f" {search.store.index}`."
         )
     answer, by = _choose_answer(votes, labels, min_relevance)
     return Identification(answer, by, tuple(labels), tuple(votes), tuple(notes))
@@ -120,10 +120,10 @@ def identify(
 
 def _score_labels(search: ImageSearch, image: Any) -> tuple[Tagger, list[ScoredLabel]]:
     info = search.info
-    encoder = writing_encoder(search._store, info, search._settings, search.encoder)
+    encoder = writing_encoder(search.store, info, search.settings, search.encoder)
     pixels = np.stack([encoder.preparation.apply(image)])
     vectors = query_vectors(encoder, encoder.embed_images, pixels)
-    tagger = tagger_of(search._store.index, info.meta, encoder, search._store.send)
+    tagger = load_tagger(search.store.index, info.meta, encoder, search.store.send)
     labels = []
     for facet in tagger.scores(vectors):
         scored = [
@@ -190,7 +190,7 @@ def _check_fields(fields: Sequence[str], search: ImageSearch) -> None:
         top, _, part = name.partition(".")
         if top not in types or (part and types[top] not in _OBJECT_TYPES):
             raise UsageError(
-                f"Index {search._store.index!r} has no field {name!r} by which neighbours could"
+                f"Index {search.store.index!r} has no field {name!r} by which neighbours could"
                 f" vote (write attributes.NAME for an attribute). Choose from:"
                 f" {', '.join(sorted(types))}."
             )

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.elastic.requests import converse
 from es_imgsearch.embed.index_encoder import writing_encoder
 from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.quality.labelled_pictures import LabelledPictures, load_unit_vectors
 from es_imgsearch.quality.labels import Labels
 from es_imgsearch.records import iso_timestamp
-from es_imgsearch.search.relevance import Floats, background_of
+from es_imgsearch.search.relevance import Floats, load_background
 from es_imgsearch.tags.classifier import TagClassifier
 from es_imgsearch.tags.fitting import (
     MIN_EXAMPLES,
@@ -28,7 +27,12 @@ from es_imgsearch.tags.fitting import (
     train_facets,
 )
 from es_imgsearch.tags.label_vectors import load_label_vectors
-from es_imgsearch.tags.storage import Labelled, kept_labelled, kept_tags, store_classifier
+from es_imgsearch.tags.storage import (
+    TrainingLabels,
+    load_tags,
+    load_training_labels,
+    store_classifier,
+)
 from es_imgsearch.tags.vocabulary import Facet, Vocabulary
 from es_imgsearch.tags.zero_shot import Bools, FacetScores, ZeroShot
 
@@ -140,8 +144,8 @@ def train_tags(
     generation meanwhile.
     """
     check_can_train()
-    store = search._store.pinned()
-    with store.while_serving("tags train"):
+    store = search.store.pinned()
+    with store.switching.while_serving("tags train"):
         return _train(store, labels, facet, one_of)
 
 
@@ -149,20 +153,20 @@ def _train(
     store: Store, labels: Labels | None, facet: str | None, one_of: Sequence[str]
 ) -> TagTraining:
     meta = store.info().meta
-    given = _given(store, labels, facet, one_of)
-    trained = train_facets(given.vectors, given.facets)
+    data = _load_training_data(store, labels, facet, one_of)
+    trained = train_facets(data.vectors, data.facets)
     # The classifier is shared by all generations of the index.
-    store.check_serving()
+    store.switching.check_serving()
     classifier = TagClassifier(
         seal=meta.seal,
         reduction=meta.reduction.hash if meta.reduction else None,
         facets=trained.classifiers,
-        pictures=len(given.vectors),
+        pictures=len(data.vectors),
         trained_at=iso_timestamp(),
         inverse_penalty=trained.inverse_penalty,
     )
-    store_classifier(store, classifier, given.labelled)
-    return TagTraining(classifier, given.missing, given.too_few)
+    store_classifier(store, classifier, data.training_labels)
+    return TagTraining(classifier, data.missing, data.too_few)
 
 
 def evaluate_tags(
@@ -181,16 +185,16 @@ def evaluate_tags(
     Raises the same errors as `train_tags`.
     """
     check_can_train()
-    given = _given(search._store, labels, facet, one_of)
+    data = _load_training_data(search.store, labels, facet, one_of)
     reports = []
-    zero_shot = _zero_shot_scores(search, given)
-    trained = train_facets(given.vectors, given.facets)
-    for n, each in enumerate(given.facets):
+    zero_shot = _zero_shot_scores(search, data)
+    trained = train_facets(data.vectors, data.facets)
+    for n, each in enumerate(data.facets):
         if zero_shot is not None:
             reports.append(measure_facet(each, ZERO_SHOT, *zero_shot[n]))
         held_out = trained.held_out[n]
         reports.append(measure_facet(each, TRAINED, held_out.probabilities, held_out.holds))
-    return TagReport(search._store.index, reports, given.missing, given.too_few)
+    return TagReport(search.store.index, reports, data.missing, data.too_few)
 
 
 def measure_facet(facet: LabelledFacet, way: str, scores: Floats, holds: Bools) -> FacetReport:
@@ -221,29 +225,31 @@ def measure_facet(facet: LabelledFacet, way: str, scores: Floats, holds: Bools) 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Given:
+class _TrainingData:
     """Labels, and the vectors of their pictures, of shape (n, dims)."""
 
     vectors: Floats
     facets: Sequence[LabelledFacet]
     vocabulary: Vocabulary
-    labelled: Labelled
+    training_labels: TrainingLabels
     missing: Sequence[str]
     too_few: Mapping[str, int]
 
 
-def _given(store: Store, labels: Labels | None, facet: str | None, one_of: Sequence[str]) -> _Given:
+def _load_training_data(
+    store: Store, labels: Labels | None, facet: str | None, one_of: Sequence[str]
+) -> _TrainingData:
     store.refresh()
-    vocabulary = converse(kept_tags(store.index), store.send).vocabulary
+    vocabulary = load_tags(store.index, store.send).vocabulary
     if labels is None:
-        kept = converse(kept_labelled(store.index), store.send)
-        if kept is None:
+        stored = load_training_labels(store.index, store.send)
+        if stored is None:
             raise UsageError(
                 f"Index {store.index!r} has no labels of an earlier training: give a file of"
                 f" labels, es-imgsearch tags train LABELS --index {store.index}."
             )
-        pictures = kept.pictures
-        one_of = [*one_of, *kept.one_of]
+        pictures = stored.pictures
+        one_of = [*one_of, *stored.one_of]
     else:
         pictures = labels.pictures
     if not pictures:
@@ -270,31 +276,33 @@ def _given(store: Store, labels: Labels | None, facet: str | None, one_of: Seque
                              for n in np.flatnonzero(each.targets[row])]
         for row, path in enumerate(paths)
     }  # fmt: skip
-    return _Given(
+    return _TrainingData(
         vectors=load_unit_vectors(store, [documents.id_of[path] for path in paths]),
         facets=trainable,
         vocabulary=vocabulary,
-        labelled=Labelled(written, tuple(set(one_of))),
+        training_labels=TrainingLabels(written, tuple(set(one_of))),
         missing=documents.missing,
         too_few=too_few,
     )
 
 
-def _zero_shot_scores(search: ImageSearch, given: _Given) -> list[tuple[Floats, Bools]] | None:
+def _zero_shot_scores(
+    search: ImageSearch, data: _TrainingData
+) -> list[tuple[Floats, Bools]] | None:
     """Return scores and tags by facet, zero-shot; None with an encoder of pictures only."""
-    info, store = search.info, search._store
+    info, store = search.info, search.store
     if not info.meta.seal.supports_text:
         return None
-    encoder = writing_encoder(store, info, search._settings, search.encoder)
-    vocabulary = extend_vocabulary(given.vocabulary, given.facets)
+    encoder = writing_encoder(store, info, search.settings, search.encoder)
+    vocabulary = extend_vocabulary(data.vocabulary, data.facets)
     texts = load_label_vectors(encoder, info.meta, vocabulary.texts)
-    background = converse(background_of(store.index, info.meta, encoder.dims), store.send)
+    background = load_background(store.index, info.meta, encoder.dims, store.send)
     model = ZeroShot.of(vocabulary, texts, background)
     if model is None:
         return None
-    by_facet: dict[str, FacetScores] = {each.facet: each for each in model.scores(given.vectors)}
+    by_facet: dict[str, FacetScores] = {each.facet: each for each in model.scores(data.vectors)}
     scores = []
-    for facet in given.facets:
+    for facet in data.facets:
         full = by_facet[facet.facet]
         columns = [full.labels.index(label) for label in facet.labels]
         scores.append((full.scores[:, columns], full.holds[:, columns]))

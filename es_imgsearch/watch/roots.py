@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.state import comparison_id, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import RootError
 from es_imgsearch.records import Root, disk_path, image_id, stored_path
@@ -68,6 +69,8 @@ def register_roots(
     overlaps one that is registered under another name.
     """
 
+    new: set[str] = set()
+
     def entered(meta: Meta) -> Meta:
         for root in roots:
             entry = meta.roots.get(root.name)
@@ -76,9 +79,13 @@ def register_roots(
             check_registered(root, host, others if takes_over else meta.roots)
             if entry is None or takes_over:
                 meta = meta.with_root(root.name, {"path": _text(root.path), "host": host})
+                new.add(root.name)
         return meta
 
-    return store.update_meta(entered)
+    meta = store.generations.update_meta(entered)
+    for name in new:
+        _forget(store, name)
+    return meta
 
 
 def release_root(store: Store, root: Root, host: str) -> int:
@@ -91,17 +98,24 @@ def release_root(store: Store, root: Root, host: str) -> int:
         raise RootError(f"{root.path} does not exist, and the index knows no {root.name!r}.")
     check_registered(root, host, meta.roots)
     store.refresh()
-    pictures = store.count(root.name)
+    pictures = store.listings.count(root.name)
     for failures in (False, True):
-        listed = store.listing(root.name, failures=failures)
-        store.delete(image_id(root.name, disk_path(each.stored_path)) for each in listed)
-    store.update_meta(
+        listed = store.listings.stored(root.name, failures=failures)
+        store.documents.delete(image_id(root.name, disk_path(each.stored_path)) for each in listed)
+    store.generations.update_meta(
         lambda meta: replace(
             meta, roots={name: each for name, each in meta.roots.items() if name != root.name}
         )
     )
+    _forget(store, root.name)
     store.refresh()
     return pictures
+
+
+def _forget(store: Store, name: str) -> None:
+    """Remove what the state holds of another folder of that name; a daemon keeps its lease."""
+    for document in (pause_id(name), comparison_id(name)):
+        store.state.delete(document)
 
 
 def registered_root(name: str, meta: Meta) -> Root | None:
@@ -175,5 +189,5 @@ def claim_root(store: Store, name: str, origin: Mapping[str, Any] | None, file: 
             + (", or give another --root." if origin is None else ".")
         )
 
-    store.update_meta(entered)
+    store.generations.update_meta(entered)
     return bool(mine["host"] != IMPORTED_HOST)

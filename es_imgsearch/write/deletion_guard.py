@@ -16,12 +16,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
+from typing import Any
 
-from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.leases import now_iso
 from es_imgsearch.elastic.retry import Outage, persist
+from es_imgsearch.elastic.state import Document, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.watch.reconcile import Prunes, is_looked_at
@@ -131,10 +132,10 @@ class Deletions:
         contents: dict[str, str] = {}
         stored: list[str] = []
         for chunk in _chunks(gone):
-            found = self._store.content_ids(chunk)
+            found = self._store.documents.content_ids(chunk)
             contents |= found
             # Deleting what is not there would cost the index a tombstone each.
-            stored += found.keys() | self._store.attempts(chunk).keys()
+            stored += found.keys() | self._store.documents.attempts(chunk).keys()
         if not stored:
             return None
         lost = self._lost(contents)
@@ -151,7 +152,7 @@ class Deletions:
                 [*before.paths, *(gone[each] for each in ids)],
             )
 
-        self._store.delete(stored, note)
+        self._store.documents.delete(stored, note)
         return None
 
     def _is_gone(self, root: Root, path: str, no_picture: FileState | None) -> bool:
@@ -218,13 +219,15 @@ class Deletions:
         kept: set[str] = set()
         wanted = sorted(set(contents.values()))
         for start in range(0, len(wanted), _CHUNK):
-            for content_id, holder in self._store.ids_by_content(wanted[start : start + _CHUNK]):
+            for content_id, holder in self._store.listings.ids_by_content(
+                wanted[start : start + _CHUNK]
+            ):
                 if holder not in contents:
                     kept.add(content_id)
         return {each for each, content_id in contents.items() if content_id not in kept}
 
     def _held(self, root: Root) -> int:
-        return self._store.count(root.name)
+        return self._store.listings.count(root.name)
 
 
 def _is_gone(path: str, no_picture: FileState | None) -> bool:
@@ -244,28 +247,30 @@ def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-# Deletions that wait for somebody: the log tells of them, and `_meta` tells other processes.
+# Deletions that wait for somebody, in the log and in a state document for other processes.
 #
-# deletions.Pause ──▶ Pauses ──▶ _meta: roots.NAME.deletions_paused
-# `sync --allow-deletes` ──────▶ _meta: roots.NAME.deletions_allowed + 1 ──▶ Pauses.ended
+#     deletions.Pause ────────▶ DeletionPauses ──▶ pause:NAME
+#     sync --allow-deletes ──────────────▶ pause:NAME with ended_at ──▶ DeletionPauses.ended
+#
+# A pause that ended keeps its document, as the permission to delete: a document that is missing,
+# such as after the state was restored from a snapshot, permits nothing.
 
 
-class Pauses:
+class DeletionPauses:
     """The pauses of one process; `standing` has them by the root's name."""
 
     def __init__(self, store: Store, closing: threading.Event, outage: Outage) -> None:
-        """What is entered in `_meta` is tried until `closing` is set."""
+        """Writing the state is tried until `closing` is set."""
         self.standing: dict[str, Pause] = {}
-        self._store = store
+        self._index = store.index
+        self._state = store.state
         self._closing = closing
         self._outage = outage
-        # Pauses that this process has not told of may stand in `_meta` from one before.
+        # A pause of a root that is not among these may stand from a process before.
         self._told: set[str] = set()
-        # How often deletions had been allowed when the pause was told.
-        self._allowed: dict[str, int] = {}
 
     def tell(self, root: Root, pause: Pause | None, *, is_complete: bool) -> None:
-        """The pause of a root as it was judged now, None for none.
+        """Log and enter the pause of a root as it was judged now, None for none.
 
         `is_complete` where all that the root lacks was judged.  Raises Stopped.
         """
@@ -276,60 +281,65 @@ class Pauses:
         if pause is not None:
             self.standing[root.name] = pause
             if before is None or before.kind != pause.kind:
-                logger.warning("%s", pause.words(root, self._store.index))
+                logger.warning("%s", pause.words(root, self._index))
         elif before is not None:
             del self.standing[root.name]
             logger.warning("Deletions in %r go on.", root.name)
-        self._enter(root, pause)
+        self._enter(root, pause, is_known=before is not None)
         self._told.add(root.name)
 
     def ended(self, roots: Sequence[Root]) -> list[Root]:
-        """Those of these roots of which `_meta` says no more that they are paused.
+        """Those of these roots whose pause another process ended: `sync --allow-deletes` ran.
 
-        `sync --allow-deletes` ran; they are not `standing` any more.  Raises Stopped, and what the
-        store does.
+        They are not `standing` any more.  Raises Stopped, and what the store does.
         """
         paused = [root for root in roots if root.name in self.standing]
         if not paused:
             return []
-        entries = self._store.info().meta.roots
+        found = self._state.read_many([pause_id(root.name) for root in paused])
         ended = []
         for root in paused:
-            entry = entries.get(root.name, {})
-            if "deletions_paused" in entry:
-                continue
-            if entry.get("deletions_allowed", 0) > self._allowed.get(root.name, 0):
-                ended.append(root)
-            else:
-                # Nobody allowed anything: another writer of `_meta` came between.
+            document = found.get(pause_id(root.name))
+            if document is None:
                 self._enter(root, self.standing[root.name])
+            elif "ended_at" in document:
+                ended.append(root)
         for root in ended:
             del self.standing[root.name]
             logger.warning("Deletions in %r go on.", root.name)
         return ended
 
-    def _enter(self, root: Root, pause: Pause | None) -> None:
-        meta = persist(
-            lambda: self._store.update_meta(lambda meta: _with_pause(meta, root.name, pause)),
+    def _enter(self, root: Root, pause: Pause | None, *, is_known: bool = False) -> None:
+        persist(
+            lambda: self._state.update(
+                pause_id(root.name),
+                lambda document: _with_pause(document, root.name, pause, is_known=is_known),
+            ),
             self._closing,
             self._outage,
         )
-        self._allowed[root.name] = meta.roots.get(root.name, {}).get("deletions_allowed", 0)
 
 
-def _with_pause(meta: Meta, name: str, pause: Pause | None) -> Meta:
-    """The end of a pause leaves a mark, since its absence alone may be a lost update."""
-    if name not in meta.roots:
-        return meta  # released meanwhile
-    entry = {key: value for key, value in meta.roots[name].items() if key != "deletions_paused"}
-    if pause is None and "deletions_paused" in meta.roots[name]:
-        entry["deletions_allowed"] = entry.get("deletions_allowed", 0) + 1
-    if pause is not None:
-        before = meta.roots[name].get("deletions_paused", {})
-        since = before.get("since") or datetime.now(tz=UTC).isoformat(timespec="seconds")
-        entry["deletions_paused"] = {
-            "reason": pause.reason,
-            "pictures": pause.pictures,
-            "since": since,
-        }
-    return replace(meta, roots={**meta.roots, name: entry})
+def _with_pause(
+    document: Document | None, name: str, pause: Pause | None, *, is_known: bool
+) -> Document | None:
+    """The document of a pause; `is_known` where this process entered one that it has not ended."""
+    has_ended = document is None or "ended_at" in document
+    if pause is None:
+        return None if document is None or has_ended else {**document, "ended_at": now_iso()}
+    if document is not None and has_ended and is_known:
+        # Another process permitted deletions a moment ago; `ended` finds that.
+        return None
+    return {
+        "kind": "pause",
+        "root": name,
+        "since": now_iso() if document is None or has_ended else document["since"],
+        "body": {"reason": pause.reason, "pictures": pause.pictures},
+    }
+
+
+def standing_pause(document: Document | None) -> dict[str, Any] | None:
+    """Reason, pictures and since of a pause that has not ended, as `status` shows it."""
+    if document is None or "ended_at" in document:
+        return None
+    return {**document["body"], "since": document["since"]}

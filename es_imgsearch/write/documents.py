@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.errors import ReadError
 from es_imgsearch.records import (
     REGIONS_FIELD,
@@ -31,12 +30,8 @@ def picture_document(
     picture: Picture,
     embedded: Embedded,
     embed_ms: float | None,
-    code: str | None = None,
 ) -> dict[str, Any]:
-    """Everything stored of one picture; `embed_ms` is None where the vector was reused.
-
-    `code` is that of the vector, where the index keeps codes.
-    """
+    """Everything stored of one picture; `embed_ms` is None where the vector was reused."""
     now = time.time()
     document: dict[str, Any] = {
         **_place(change),
@@ -49,8 +44,6 @@ def picture_document(
         "ingest_lag_ms": max(0, round((now - change.detected_at) * 1000)),
         **vector_fields(embedded),
     }
-    if code is not None:
-        document[CODE_FIELD] = code
     if embed_ms is not None:
         document["embed_ms"] = round(embed_ms, 3)
     return document

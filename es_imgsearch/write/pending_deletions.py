@@ -1,4 +1,4 @@
-"""Files that are gone and not yet deleted: until nothing can still take over their vectors.
+"""Pending deletions: files that are gone wait until nothing can take over their vectors any more.
 
 A file moved is seen as gone in one place and as new in another, in either order, at once or
 by two comparisons.  So what is gone is gathered until it is quiet; then every comparison asked
@@ -32,21 +32,63 @@ class _Batch:
         return bool(self.paths) or self.complete
 
 
-class Gone:
-    """What one root has lost.  Thread-safe.
+class Tickets:
+    """Numbers of pieces of work that begin in order and end in any order.  Thread-safe.
 
-    `asked` counts the comparisons asked for, `compared` those of them that have ended (all up
-    to that number); `ticket` and `settled` say the same of files submitted and acknowledged.
+    Work that begins later has a number of at least `begun`, so when `ended_until` reaches a
+    `begun` of before, all that had begun by then has ended.
     """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun = 0
+        self._open: set[int] = set()
+
+    @property
+    def begun(self) -> int:
+        """How many have begun."""
+        with self._lock:
+            return self._begun
+
+    @property
+    def ended_until(self) -> int:
+        """All with a smaller number have ended."""
+        with self._lock:
+            return min(self._open, default=self._begun)
+
+    def begin(self) -> int:
+        """The number of a piece of work that begins now."""
+        with self._lock:
+            number = self._begun
+            self._begun += 1
+            self._open.add(number)
+            return number
+
+    def end(self, *numbers: int) -> None:
+        """The work of these numbers has ended, or another does it."""
+        with self._lock:
+            self._open.difference_update(numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What was requested and what has ended, of comparisons and of submitted files."""
+
+    comparisons: Tickets = field(default_factory=Tickets)
+    files: Tickets = field(default_factory=Tickets)
+
+
+class PendingDeletions:
+    """The files that one root has lost.  Thread-safe."""
 
     def __init__(
         self,
         patience_seconds: float,
-        asked: Callable[[], int],
+        progress: Progress,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._patience_seconds = patience_seconds
-        self._asked = asked
+        self._progress = progress
         self._clock = clock
         self._lock = threading.Lock()
         self._gathering = _Batch()
@@ -54,7 +96,7 @@ class Gone:
 
     def note(self, relative_path: str) -> None:
         """A path was looked for and is not there."""
-        asked = self._asked()
+        asked = self._progress.comparisons.begun
         with self._lock:
             if relative_path not in self._gathering.paths:
                 self._touch(asked)
@@ -62,7 +104,7 @@ class Gone:
 
     def note_complete(self) -> None:
         """The whole root was compared: what was noted until now is all it lacks."""
-        asked = self._asked()
+        asked = self._progress.comparisons.begun
         with self._lock:
             self._touch(asked)
             self._gathering.complete = True
@@ -73,12 +115,15 @@ class Gone:
         self._gathering.mark = asked
         self._gathering.quiet_since = None
 
-    def take(self, compared: int, ticket: int, settled: int) -> tuple[list[str], bool] | None:
+    def take(self, compared: int) -> tuple[list[str], bool] | None:
         """Paths ripe for deletion, and whether they are all the root lacks.
 
-        Called after settled files were submitted; `compared` was read before that.
+        Call it after settled files were submitted; `compared` is the number of comparisons that
+        had ended before that.
         """
         now = self._clock()
+        ticket = self._progress.files.begun
+        settled = self._progress.files.ended_until
         with self._lock:
             if self._waiting is None and self._gathering:
                 batch = self._gathering

@@ -80,18 +80,18 @@ DOCUMENTS = list(documents())
 def store(es_url: str) -> Iterator[Store]:
     settings = load_settings({"es_url": es_url, "index": "t-filters"}, environment={})
     made = Store(connect(settings), settings.index)
-    made.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    made.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
     random = np.random.default_rng(0)
     writes = []
     for each in DOCUMENTS:
         vector = random.normal(size=FakeEncoder.dims)
         vector = (vector / np.linalg.norm(vector)).astype(np.float32)
         writes.append(Write(each["image_id"], document={**each, "image_embedding": vector}))
-    assert set(made.write(writes).values()) == {None}
+    assert set(made.documents.write(writes).values()) == {None}
     made.refresh()
     yield made
     remove_index(made)
-    made.client.close()
+    made.connection.client.close()
 
 
 def found(store: Store, clauses: list[dict[str, Any]]) -> set[str]:
@@ -102,7 +102,7 @@ def found(store: Store, clauses: list[dict[str, Any]]) -> set[str]:
         exact_body(vector, 1000, "cosine", filters=clauses, source=False),
     ]
     near, exact = (
-        {hit["_id"] for hit in store.search(body).get("hits", {}).get("hits", ())}
+        {hit["_id"] for hit in store.searches.search(body).get("hits", {}).get("hits", ())}
         for body in bodies
     )
     assert near == exact

@@ -143,4 +143,4 @@ def test_a_port_that_nobody_listens_on(settings: Settings):
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         store = Store(connect(settings.model_copy(update={"es_url": url})), "none")
         with pytest.raises(StoreUnreachable, match="refused"):
-            store.version()
+            store.connection.version()

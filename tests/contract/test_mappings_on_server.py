@@ -64,15 +64,15 @@ def test_each_profile_and_similarity_finds_what_comparing_all_finds(
     real_store: Store, profile: str, similarity: str
 ):
     meta = new_meta(SEAL, profile, similarity)
-    real_store.create(meta)
+    real_store.generations.create(meta)
     assert real_store.info().meta == meta
     stored = vectors(PICTURES)
     writes = [Write(str(n), document=document(n, each)) for n, each in enumerate(stored)]
-    assert set(real_store.write(writes).values()) == {None}
+    assert set(real_store.documents.write(writes).values()) == {None}
     real_store.refresh()
     for query in stored[::10]:
-        near = real_store.search(queries.knn_body(query, 5, meta.tuning))["hits"]["hits"]
-        exact = real_store.search(queries.exact_body(query, 5, similarity))["hits"]["hits"]
+        near = real_store.searches.search(queries.knn_body(query, 5, meta.tuning))["hits"]["hits"]
+        exact = real_store.searches.search(queries.exact_body(query, 5, similarity))["hits"]["hits"]
         ids = [int(hit["_id"]) for hit in exact]
         cosines = stored @ query
         assert ids == np.argsort(-cosines)[:5].tolist()
@@ -87,7 +87,7 @@ def test_each_profile_and_similarity_finds_what_comparing_all_finds(
 def new_index(real_store: Store) -> Iterator[str]:
     name = f"t-{uuid.uuid4().hex[:12]}"
     yield name
-    real_store.client.indices.delete(index=name, ignore_unavailable=True)
+    real_store.connection.client.indices.delete(index=name, ignore_unavailable=True)
 
 
 @pytest.mark.parametrize("profile", profile_names())
@@ -95,10 +95,10 @@ def test_the_files_in_mappings_can_be_pasted_as_they_are(
     real_store: Store, new_index: str, profile: str
 ):
     """PUT my-index with common.json, then PUT my-index/_mapping with a profile."""
-    real_store.request("PUT", f"/{new_index}", load_json("mappings", "common.json"))
+    real_store.connection.request("PUT", f"/{new_index}", load_json("mappings", "common.json"))
     profile_body = load_json("mappings", f"{profile}.json")
-    real_store.request("PUT", f"/{new_index}/_mapping", profile_body)
-    found = real_store.request("GET", f"/{new_index}")[new_index]["mappings"]
+    real_store.connection.request("PUT", f"/{new_index}/_mapping", profile_body)
+    found = real_store.connection.request("GET", f"/{new_index}")[new_index]["mappings"]
     kept = found["properties"][VECTOR_FIELD]
     for name, value in profile_body["properties"][VECTOR_FIELD].items():
         assert kept[name] == value or (
@@ -108,12 +108,12 @@ def test_the_files_in_mappings_can_be_pasted_as_they_are(
 
 
 def test_the_failures_file_can_be_pasted_as_it_is(real_store: Store, new_index: str):
-    real_store.request("PUT", f"/{new_index}", load_json("mappings", "failures.json"))
+    real_store.connection.request("PUT", f"/{new_index}", load_json("mappings", "failures.json"))
 
 
 def test_what_was_asked_for_is_what_the_server_has(real_store: Store):
-    real_store.create(new_meta(SEAL, "exact", "cosine"))
-    answer = real_store.request("GET", f"/{real_store.index}")
+    real_store.generations.create(new_meta(SEAL, "exact", "cosine"))
+    answer = real_store.connection.request("GET", f"/{real_store.index}")
     ((_, body),) = answer.items()
     wanted = index_body(new_meta(SEAL, "exact", "cosine"))["mappings"]
     assert body["mappings"]["dynamic"] == "strict"
@@ -124,9 +124,9 @@ def test_what_was_asked_for_is_what_the_server_has(real_store: Store):
 
 
 def test_a_field_without_a_mapping_is_refused(real_store: Store):
-    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    real_store.generations.create(new_meta(SEAL, "exact", "cosine"))
     (vector,) = vectors(1)
-    outcome = real_store.write([Write("0", document=document(0, vector, colour="red"))])
+    outcome = real_store.documents.write([Write("0", document=document(0, vector, colour="red"))])
     assert isinstance(outcome["0"], StoreRejected)
     assert "colour" in str(outcome["0"])
 
@@ -134,7 +134,9 @@ def test_a_field_without_a_mapping_is_refused(real_store: Store):
 def test_a_mapping_that_cannot_be_is_told_with_its_field(real_store: Store):
     """The server says why in the last of several causes."""
     with pytest.raises(StoreRejected, match=r"\[nonesuch\] declared on field \[mood\]"):
-        real_store.create(new_meta(SEAL, "exact", "cosine"), [{"mood": {"type": "nonesuch"}}])
+        real_store.generations.create(
+            new_meta(SEAL, "exact", "cosine"), [{"mood": {"type": "nonesuch"}}]
+        )
 
 
 @pytest.mark.parametrize("profile", profile_names())
@@ -142,63 +144,67 @@ def test_the_files_can_be_pasted_into_a_console(real_store: Store, profile: str)
     """As docs/reference/fields.md says: an index of the common fields, then a profile's."""
     name = f"{real_store.index}-{profile}"
     try:
-        real_store.request("PUT", f"/{name}", load_json("mappings", "common.json"))
+        real_store.connection.request("PUT", f"/{name}", load_json("mappings", "common.json"))
         told = load_json("mappings", f"{profile}.json")
-        real_store.request("PUT", f"/{name}/_mapping", told)
-        found = real_store.client.indices.get_mapping(index=name)[name]["mappings"]
+        real_store.connection.request("PUT", f"/{name}/_mapping", told)
+        found = real_store.connection.client.indices.get_mapping(index=name)[name]["mappings"]
         kind = told["properties"][VECTOR_FIELD]["index_options"]["type"]
         assert found["properties"][VECTOR_FIELD]["index_options"]["type"] == kind
         assert found["_meta"]["profile"] == profile
     finally:
-        real_store.client.indices.delete(index=name, ignore_unavailable=True)
+        real_store.connection.client.indices.delete(index=name, ignore_unavailable=True)
 
 
 def test_the_vector_is_not_in_the_source(real_store: Store):
-    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    real_store.generations.create(new_meta(SEAL, "exact", "cosine"))
     (vector,) = vectors(1)
-    real_store.write([Write("0", document=document(0, vector))])
-    assert VECTOR_FIELD not in real_store.get("0")
+    real_store.documents.write([Write("0", document=document(0, vector))])
+    assert VECTOR_FIELD not in real_store.documents.get("0")
 
 
 def test_a_stray_index_of_that_name_gets_our_mapping_and_no_guessed_one(real_store: Store):
     """As if somebody deleted alias and index while a foreign tool went on writing."""
-    real_store.create(new_meta(SEAL, "exact", "cosine"))
-    client = real_store.client
-    client.indices.delete(index=[f"{real_store.index}-000001", f"{real_store.failures}-000001"])
+    real_store.generations.create(new_meta(SEAL, "exact", "cosine"))
+    client = real_store.connection.client
+    client.indices.delete(
+        index=[f"{real_store.index}-000001", f"{real_store.connection.failures}-000001"]
+    )
     (vector,) = vectors(1)
     plain = document(0, vector) | {VECTOR_FIELD: [float(part) for part in vector]}
     try:
-        for name in (real_store.index, real_store.failures):
+        for name in (real_store.index, real_store.connection.failures):
             with pytest.raises(StoreRejected, match="strict_dynamic"):
-                real_store.request("PUT", f"/{name}/_doc/1", {"colour": "red"})
-        real_store.request("PUT", f"/{real_store.index}/_doc/0", plain)
+                real_store.connection.request("PUT", f"/{name}/_doc/1", {"colour": "red"})
+        real_store.connection.request("PUT", f"/{real_store.index}/_doc/0", plain)
         found = client.indices.get_mapping(index=real_store.index)[real_store.index]["mappings"]
         assert found["properties"][VECTOR_FIELD]["type"] == "dense_vector"
         wanted = failures_body()["mappings"]["properties"].keys()
-        failures = client.indices.get_mapping(index=real_store.failures)[real_store.failures]
+        failures = client.indices.get_mapping(index=real_store.connection.failures)[
+            real_store.connection.failures
+        ]
         assert failures["mappings"]["properties"].keys() == wanted
     finally:
         client.indices.delete(
-            index=[real_store.index, real_store.failures], ignore_unavailable=True
+            index=[real_store.index, real_store.connection.failures], ignore_unavailable=True
         )
 
 
 def test_the_neighbour_of_an_alias_is_not_covered_by_its_template(
     real_store: Store, new_index: str
 ):
-    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    real_store.generations.create(new_meta(SEAL, "exact", "cosine"))
     neighbour = f"{real_store.index}2"
     try:
-        real_store.request("PUT", f"/{neighbour}/_doc/1", {"colour": "red"})
+        real_store.connection.request("PUT", f"/{neighbour}/_doc/1", {"colour": "red"})
     finally:
-        real_store.client.indices.delete(index=neighbour, ignore_unavailable=True)
+        real_store.connection.client.indices.delete(index=neighbour, ignore_unavailable=True)
 
 
 def test_names_that_begin_alike_do_not_clash(real_store: Store):
-    real_store.create(new_meta(SEAL, "exact", "cosine"))
-    other = Store(real_store.client, f"{real_store.index}-01")
+    real_store.generations.create(new_meta(SEAL, "exact", "cosine"))
+    other = Store(real_store.connection.client, f"{real_store.index}-01")
     try:
-        other.create(new_meta(SEAL, "exact", "cosine"))
+        other.generations.create(new_meta(SEAL, "exact", "cosine"))
         assert other.info().name == f"{other.index}-000001"
     finally:
         remove_index(other)
@@ -207,7 +213,7 @@ def test_names_that_begin_alike_do_not_clash(real_store: Store):
 def test_fields_that_came_later_are_added_in_place(
     real_store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
-    real_store.create(new_meta(SEAL, "exact", "cosine"))
+    real_store.generations.create(new_meta(SEAL, "exact", "cosine"))
     (vector,) = vectors(1)
 
     class Mood:
@@ -217,7 +223,9 @@ def test_fields_that_came_later_are_added_in_place(
     monkeypatch.setattr(creation, "load_describers", lambda: [Mood()])
     assert "added the field mood." in creation.create_index(real_store, settings)
     assert "added" not in creation.create_index(real_store, settings)
-    real_store.request("PUT", f"/{real_store.index}/_doc/0", document(0, vector, mood="calm"))
+    real_store.connection.request(
+        "PUT", f"/{real_store.index}/_doc/0", document(0, vector, mood="calm")
+    )
     info = real_store.info()
     assert info.properties["mood"] == {"type": "keyword"}
     assert info.meta == new_meta(SEAL, "exact", "cosine")
@@ -256,15 +264,15 @@ def test_the_extremes_of_what_is_read_from_a_file_are_accepted(
 ):
     """test_exif.py, test_iptc.py and test_sidecar.py show that describers give nothing beyond."""
     described = [Exif.mapping, Sidecar.mapping, Colours.mapping]
-    real_store.create(new_meta(SEAL, "exact", "cosine"), described)
+    real_store.generations.create(new_meta(SEAL, "exact", "cosine"), described)
     (vector,) = vectors(1)
-    outcome = real_store.write([Write("0", document=document(0, vector, **fields))])
+    outcome = real_store.documents.write([Write("0", document=document(0, vector, **fields))])
     assert outcome == {"0": None}
 
 
 @pytest.mark.parametrize("image_id", ["a/b", "../_search", "_search", "a?b#c", "é ü", "%2F"])
 def test_an_id_of_any_form_is_just_unknown(real_store: Store, image_id: str):
-    real_store.create(new_meta(SEAL, "exact", "cosine"))
-    for ask in (real_store.get, real_store.vector):
+    real_store.generations.create(new_meta(SEAL, "exact", "cosine"))
+    for ask in (real_store.documents.get, real_store.documents.vector):
         with pytest.raises(ImageMissing, match="No picture has"):
             ask(image_id)

@@ -113,19 +113,19 @@ def indexed(es_url: str) -> Settings:
 def client(indexed: Settings) -> Iterator[ImageSearch]:
     store = Store(connect(indexed), indexed.index)
     encoder = CarefulEncoder()
-    store.create(new_meta(seal_of(encoder), "exact", "cosine"))
+    store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
     writes = []
     for n, document in enumerate(DOCUMENTS):
         vectors = {"image_embedding": CONTENT[n]}
         if COLOUR[n].any():
             vectors["colour_embedding"] = COLOUR[n]
         writes.append(Write(document["image_id"], document={**document, **vectors}))
-    assert set(store.write(writes).values()) == {None}
+    assert set(store.documents.write(writes).values()) == {None}
     store.refresh()
     with ImageSearch(settings=indexed, encoder=encoder) as made:
         yield made
     remove_index(store)
-    store.client.close()
+    store.connection.client.close()
 
 
 def ids(hits: Hits) -> list[str]:
@@ -291,7 +291,7 @@ def test_an_index_without_the_field_is_told(client: ImageSearch, indexed: Settin
     other = ImageSearch(settings=indexed)
     info = client.info
     properties = {k: v for k, v in info.properties.items() if k != "colour_embedding"}
-    other._dialogue._knowledge.latest = Known(type(info)(info.name, info.meta, properties))
+    other._operations._knowledge.latest = Known(type(info)(info.name, info.meta, properties))
     with pytest.raises(UsageError, match=r"no field 'colour_embedding'.* init"):
         other.similar("001", weights={"colour": 1})
 
@@ -397,7 +397,7 @@ def test_hybrid_explains_both_ranks(client: ImageSearch):
 def test_a_search_of_several_that_fails_is_told(client: ImageSearch):
     good, bad = {"query": {"match_all": {}}}, {"query": {"term": {"width": {"value": "wide"}}}}
     with pytest.raises(StoreRejected, match="wide"):
-        answers_of(client._store.send(msearch_request(client.info.name, to_msearch([good, bad]))))
+        answers_of(client.store.send(msearch_request(client.info.name, to_msearch([good, bad]))))
 
 
 # -- pages, contents, counts ---------------------------------------------------------------
@@ -440,7 +440,7 @@ def test_of_the_same_content_only_the_best(client: ImageSearch, mode: Any, exact
 
 def test_many_copies_take_several_rounds_and_still_give_k(real_store: Store, settings: Settings):
     encoder = FakeEncoder()
-    real_store.create(new_meta(seal_of(encoder), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
     vectors = unit(RANDOM.normal(size=(12, encoder.dims)))
     writes = []
     for n in range(12 * 40):
@@ -448,9 +448,11 @@ def test_many_copies_take_several_rounds_and_still_give_k(real_store: Store, set
         document = {"image_id": f"{n:03}", "root": "r", "relative_path": f"{n}",
                     "image_embedding": vectors[n // 40], **content}  # fmt: skip
         writes.append(Write(document["image_id"], document=document))
-    assert set(real_store.write(writes).values()) == {None}
+    assert set(real_store.documents.write(writes).values()) == {None}
     real_store.refresh()
-    client = ImageSearch(real_store.client, real_store.index, encoder=encoder, settings=settings)
+    client = ImageSearch(
+        real_store.connection.client, real_store.index, encoder=encoder, settings=settings
+    )
     order = nearest(vectors @ vectors[0])
     for k in (3, 12, 51, 60):
         hits = client.search(vectors[0], k=k, collapse=True)
@@ -566,15 +568,17 @@ def test_threads_share_one_client(client: ImageSearch):
 
 def test_hits_know_their_originals_on_this_host(real_store: Store, settings: Settings, tmp_path):
     encoder = FakeEncoder()
-    real_store.create(new_meta(seal_of(encoder), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
     register_roots(real_store, [Root("photos", tmp_path)], settings.host)
     Image.new("RGB", (300, 200), "red").save(tmp_path / "a <b>.png")
     (vector,) = encoder.embed_texts(["red"])
     document = {"image_id": "1", "root": "photos", "relative_path": "a <b>.png",
                 "image_name": "a <b>.png", "image_embedding": vector}  # fmt: skip
-    assert set(real_store.write([Write("1", document=document)]).values()) == {None}
+    assert set(real_store.documents.write([Write("1", document=document)]).values()) == {None}
     real_store.refresh()
-    hits = ImageSearch(real_store.client, settings=settings, encoder=encoder).search_text("red")
+    hits = ImageSearch(
+        real_store.connection.client, settings=settings, encoder=encoder
+    ).search_text("red")
     assert hits[0].path == tmp_path / "a <b>.png"
     shown = hits._repr_html_()
     assert 'src="data:image/jpeg;base64,' in shown
@@ -592,13 +596,13 @@ def test_an_index_of_before_gets_words_of_folders_by_init(real_store: Store, set
     del body["mappings"]["properties"]["folder"]["fields"]["text"]
     first = f"{real_store.index}-000001"
     alias = {"aliases": {real_store.index: {"is_write_index": True}}}
-    real_store.request("PUT", f"/{first}", {**body, **alias})
-    client = ImageSearch(real_store.client, real_store.index, settings=settings)
+    real_store.connection.request("PUT", f"/{first}", {**body, **alias})
+    client = ImageSearch(real_store.connection.client, real_store.index, settings=settings)
     document = {"image_id": "1", "root": "r", "folder": "trips/RedSea", "relative_path": "1"}
     vector = encoder.embed_texts(["red"])[0].tolist()
 
     def stored_and_found() -> bool:
-        real_store.client.index(
+        real_store.connection.client.index(
             index=real_store.index,
             id="1",
             document={**document, "image_embedding": vector},
@@ -607,8 +611,8 @@ def test_an_index_of_before_gets_words_of_folders_by_init(real_store: Store, set
         return bool(client.search_text("sea", mode="text"))
 
     assert not stored_and_found()
-    assert real_store.add_fields(real_store.info()) == ["folder"]
-    assert real_store.add_fields(real_store.info()) == []
+    assert real_store.generations.add_fields(real_store.info()) == ["folder"]
+    assert real_store.generations.add_fields(real_store.info()) == []
     assert stored_and_found()
     assert client.search_text("sea", mode="text", filters={"folder": "trips"})
 

@@ -67,14 +67,16 @@ def filled(es_url: str, profile: str) -> Iterator[ImageSearch]:
         {"es_url": es_url, "index": f"t-{uuid.uuid4().hex[:12]}"}, environment={}
     )
     store, encoder = Store(connect(settings), settings.index), FakeEncoder()
-    store.create(new_meta(seal_of(encoder), profile, "cosine", grid=Grid.parse("2x2+centre")))
+    store.generations.create(
+        new_meta(seal_of(encoder), profile, "cosine", grid=Grid.parse("2x2+centre"))
+    )
     writes = [Write(f"{n:03}", document=document(n)) for n in range(COUNT)]
-    assert set(store.write(writes).values()) == {None}
+    assert set(store.documents.write(writes).values()) == {None}
     store.refresh()
     with ImageSearch(settings=settings, encoder=encoder) as client:
         yield client
     remove_index(store)
-    store.client.close()
+    store.connection.client.close()
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +196,8 @@ def test_what_is_stored_shows_boxes_and_no_vectors(client: ImageSearch):
 
 def test_reused_regions_are_those_that_were_written(client: ImageSearch, quantised: ImageSearch):
     for each in (client, quantised):
-        store = each._store
-        found = store.embedded_by_content(
+        store = each.store
+        found = store.documents.embedded_by_content(
             ["c10", "c12", "c13", "nothing"], ["caption"], with_regions=True
         )
         assert found.keys() == {"c10", "c12", "c13"}
@@ -208,18 +210,18 @@ def test_reused_regions_are_those_that_were_written(client: ImageSearch, quantis
             # cosine is stored as direction and length
             assert np.abs(got - REGIONS[n]).max() <= 6e-8
             assert found[f"c{n}"].fields == {"caption": document(n)["caption"]}
-        assert store.embedded_by_content(["c10"])["c10"].regions == []
+        assert store.documents.embedded_by_content(["c10"])["c10"].regions == []
 
 
 def test_counting_counts_pictures(client: ImageSearch):
-    store = client._store
-    assert store.count() == COUNT
-    assert store.counts_by_root() == {"photos": COUNT}
+    store = client.store
+    assert store.listings.count() == COUNT
+    assert store.listings.counts_by_root() == {"photos": COUNT}
 
 
 def test_an_index_without_regions_says_so(es_url: str, real_store: Store, settings: Settings):
     encoder = FakeEncoder()
-    real_store.create(new_meta(seal_of(encoder), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
     with ImageSearch(Elasticsearch(es_url), settings.index, encoder=encoder) as client:
         with pytest.raises(UsageError, match=r"keeps no regions: .*init --regions"):
             client.search_text("red", regions=True)

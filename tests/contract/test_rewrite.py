@@ -1,4 +1,4 @@
-"""`Store.rewrite` on the real Elasticsearch: no profile, similarity or field loses a vector."""
+"""`Rewrites.rewrite` on the real Elasticsearch: no profile, similarity or field loses a vector."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ def seen(store: Store) -> dict[str, Any]:
     def look(document: dict[str, Any]) -> None:
         found[document["image_id"]] = plain(document)
 
-    store.rewrite([f"{n:03}" for n in range(COUNT)], look)
+    store.rewrites.rewrite([f"{n:03}" for n in range(COUNT)], look)
     return found
 
 
 def filled(store: Store, documents: list[dict[str, Any]]) -> None:
-    results = store.write([Write(each["image_id"], document=each) for each in documents])
+    results = store.documents.write([Write(each["image_id"], document=each) for each in documents])
     assert set(results.values()) == {None}
 
 
@@ -103,12 +103,12 @@ def filled(store: Store, documents: list[dict[str, Any]]) -> None:
 def test_every_profile_keeps_every_vector_bit_for_bit(
     real_store: Store, profile: str, similarity: str
 ):
-    real_store.create(new_meta(SEAL, profile, similarity, grid=GRID), NEW_FIELDS)
+    real_store.generations.create(new_meta(SEAL, profile, similarity, grid=GRID), NEW_FIELDS)
     vectors = unit(np.random.default_rng(5).normal(size=(COUNT, DIMS)))
     documents = [made(n, vector, regions=True) for n, vector in enumerate(vectors)]
     filled(real_store, documents)
     for turn in range(3):
-        done = real_store.rewrite(
+        done = real_store.rewrites.rewrite(
             [each["image_id"] for each in documents],
             lambda document, turn=turn: {**document, "caption": f"turn {turn}"},
         )
@@ -118,9 +118,9 @@ def test_every_profile_keeps_every_vector_bit_for_bit(
     assert seen(real_store) == wanted
     # And searches know them as before: by the graph, by every vector, by their tiles.
     real_store.refresh()
-    hits = real_store.search({"query": {"exists": {"field": VECTOR_FIELD}}, "size": COUNT})
+    hits = real_store.searches.search({"query": {"exists": {"field": VECTOR_FIELD}}, "size": COUNT})
     assert len(hits["hits"]["hits"]) == COUNT
-    assert np.array_equal(real_store.vector("007"), vectors[7])
+    assert np.array_equal(real_store.documents.vector("007"), vectors[7])
 
 
 def test_the_bytes_of_a_reduced_index_stay_too(real_store: Store):
@@ -128,12 +128,17 @@ def test_the_bytes_of_a_reduced_index_stay_too(real_store: Store):
     reduction: Reduction = fit(vectors, 16)
     try:
         keep_reduction(real_store, reduction)
-        real_store.create(new_meta(SEAL, "reduced", "cosine", reduction.entry()), NEW_FIELDS)
+        real_store.generations.create(
+            new_meta(SEAL, "reduced", "cosine", reduction.entry()), NEW_FIELDS
+        )
         reduced = reduction.reduce(vectors[:COUNT])
         documents = [made(n, vector, regions=False) for n, vector in enumerate(reduced)]
         filled(real_store, documents)
         ids = [each["image_id"] for each in documents]
-        assert len(real_store.rewrite(ids, lambda each: {**each, "caption": "x"}).written) == COUNT
+        assert (
+            len(real_store.rewrites.rewrite(ids, lambda each: {**each, "caption": "x"}).written)
+            == COUNT
+        )
         assert seen(real_store) == {
             each["image_id"]: plain({**each, "caption": "x"}) for each in documents
         }
@@ -143,20 +148,23 @@ def test_the_bytes_of_a_reduced_index_stay_too(real_store: Store):
 
 def test_vectors_of_any_length_keep_their_direction_and_length(real_store: Store):
     """Imported vectors need not be of unit length; the server stores them apart from it."""
-    real_store.create(new_meta(SEAL, "balanced", "cosine"), NEW_FIELDS)
+    real_store.generations.create(new_meta(SEAL, "balanced", "cosine"), NEW_FIELDS)
     random = np.random.default_rng(5)
     vectors = (random.normal(size=(COUNT, DIMS)) * 37).astype(np.float32)
     filled(real_store, [made(n, vector, regions=False) for n, vector in enumerate(vectors)])
     ids = [f"{n:03}" for n in range(COUNT)]
     for _ in range(3):
-        assert len(real_store.rewrite(ids, lambda each: {**each, "caption": "x"}).written) == COUNT
+        assert (
+            len(real_store.rewrites.rewrite(ids, lambda each: {**each, "caption": "x"}).written)
+            == COUNT
+        )
     real_store.refresh()
     for n in (0, 7, 39):
-        assert real_store.vector(f"{n:03}") == pytest.approx(vectors[n], rel=1e-6)
+        assert real_store.documents.vector(f"{n:03}") == pytest.approx(vectors[n], rel=1e-6)
 
 
 def small(store: Store) -> list[str]:
-    store.create(new_meta(SEAL, "exact", "cosine"), NEW_FIELDS)
+    store.generations.create(new_meta(SEAL, "exact", "cosine"), NEW_FIELDS)
     vectors = unit(np.random.default_rng(5).normal(size=(3, DIMS)))
     filled(store, [made(n, vector, regions=False) for n, vector in enumerate(vectors)])
     return ["000", "001", "002"]
@@ -164,7 +172,7 @@ def small(store: Store) -> list[str]:
 
 def test_what_was_written_a_moment_ago_is_seen_and_what_is_not_there_is_told(real_store: Store):
     ids = small(real_store)
-    done = real_store.rewrite(
+    done = real_store.rewrites.rewrite(
         [*ids, "nobody", "001"], lambda each: None if each["image_id"] == "002" else each
     )
     assert sorted(done.written) == ["000", "001"]
@@ -174,7 +182,7 @@ def test_what_was_written_a_moment_ago_is_seen_and_what_is_not_there_is_told(rea
 def test_what_somebody_else_writes_meanwhile_is_changed_and_not_undone(real_store: Store):
     ids = small(real_store)
     real_store.refresh()
-    other = Store(real_store.client, real_store.index)
+    other = Store(real_store.connection.client, real_store.index)
     calls: list[str] = []
 
     def change(document: dict[str, Any]) -> dict[str, Any] | None:
@@ -182,29 +190,31 @@ def test_what_somebody_else_writes_meanwhile_is_changed_and_not_undone(real_stor
         if len(calls) == 1:
             # Between reading and writing: one is written by somebody else, one deleted.
             theirs = made(1, document[VECTOR_FIELD], regions=False) | {"title": "theirs"}
-            assert other.write([Write("001", document=theirs), Write("002")])["001"] is None
+            assert (
+                other.documents.write([Write("001", document=theirs), Write("002")])["001"] is None
+            )
         return {**document, "caption": "ours"}
 
-    done = real_store.rewrite(ids, change)
+    done = real_store.rewrites.rewrite(ids, change)
     assert sorted(done.written) == ["000", "001"]
     assert (list(done.missing), done.refused) == (["002"], {})
     assert calls.count("001") == 2
-    stored = real_store.get("001")
+    stored = real_store.documents.get("001")
     assert (stored["title"], stored["caption"]) == ("theirs", "ours")
 
 
 def test_a_document_that_is_written_all_the_time_is_given_up(real_store: Store):
     ids = small(real_store)
-    other = Store(real_store.client, real_store.index)
+    other = Store(real_store.connection.client, real_store.index)
 
     def change(document: dict[str, Any]) -> dict[str, Any]:
         theirs = made(0, document[VECTOR_FIELD], regions=False)
-        assert other.write([Write("000", document=theirs)])["000"] is None
+        assert other.documents.write([Write("000", document=theirs)])["000"] is None
         return {**document, "caption": "ours"}
 
-    done = real_store.rewrite(ids[:1], change)
+    done = real_store.rewrites.rewrite(ids[:1], change)
     assert isinstance(done.refused["000"], StoreBusy)
-    assert "caption" not in real_store.get("000")
+    assert "caption" not in real_store.documents.get("000")
 
 
 def test_many_writers_lose_no_change(real_store: Store):
@@ -215,9 +225,9 @@ def test_many_writers_lose_no_change(real_store: Store):
     left: dict[str, set[str]] = {}
 
     def append(name: str) -> None:
-        store, waiting = Store(real_store.client, real_store.index), set(ids)
+        store, waiting = Store(real_store.connection.client, real_store.index), set(ids)
         for _ in range(20):
-            done = store.rewrite(
+            done = store.rewrites.rewrite(
                 sorted(waiting), lambda each: {**each, "tags": [*each["tags"], name]}
             )
             waiting -= set(done.written)
@@ -232,43 +242,43 @@ def test_many_writers_lose_no_change(real_store: Store):
         thread.join()
     assert left == {name: set() for name in names}
     for image_id in ids:
-        assert sorted(real_store.get(image_id)["tags"]) == sorted(["cat", "sea", *names])
+        assert sorted(real_store.documents.get(image_id)["tags"]) == sorted(["cat", "sea", *names])
 
 
 def test_one_document_the_mapping_refuses_does_not_harm_the_others(real_store: Store):
     ids = small(real_store)
-    done = real_store.rewrite(
+    done = real_store.rewrites.rewrite(
         ids, lambda each: {**each, **({"unmapped": 1} if each["image_id"] == "001" else {})}
     )
     assert sorted(done.written) == ["000", "002"]
     assert "strict" in str(done.refused["001"])
     real_store.refresh()
-    assert real_store.vector("001").shape == (DIMS,)
+    assert real_store.documents.vector("001").shape == (DIMS,)
 
 
 def test_a_change_cannot_take_the_vector_away(real_store: Store):
     ids = small(real_store)
     with pytest.raises(ValueError, match=VECTOR_FIELD):
-        real_store.rewrite(ids, lambda each: {"image_id": each["image_id"]})
+        real_store.rewrites.rewrite(ids, lambda each: {"image_id": each["image_id"]})
     real_store.refresh()
-    assert real_store.vector("001").shape == (DIMS,)
+    assert real_store.documents.vector("001").shape == (DIMS,)
 
 
 def test_a_field_that_cannot_be_read_back_stops_it(real_store: Store):
     body = index_body(new_meta(SEAL, "exact", "cosine"), NEW_FIELDS)
     body["mappings"]["_source"]["excludes"].append("title")
-    real_store.make_generation(real_store.failures, failures_body())
-    real_store.make_generation(real_store.index, body)
+    real_store.generations.make_generation(real_store.connection.failures, failures_body())
+    real_store.generations.make_generation(real_store.index, body)
     filled(real_store, [made(0, np.eye(DIMS, dtype=np.float32)[0], regions=False)])
     with pytest.raises(IndexConflict, match="title"):
-        real_store.rewrite(["000"], lambda each: each)
+        real_store.rewrites.rewrite(["000"], lambda each: each)
 
 
 def test_it_stays_in_the_generation_that_it_read(real_store: Store):
     """The alias moves between reading and writing to an index of the same dims and sequence."""
     ids = small(real_store)
     real_store.refresh()
-    client, index = real_store.client, real_store.index
+    client, index = real_store.connection.client, real_store.index
     before = f"{index}-000001"
     twin = f"{index}-000002"
     body = index_body(new_meta(SEAL, "exact", "cosine"), NEW_FIELDS)
@@ -287,11 +297,11 @@ def test_it_stays_in_the_generation_that_it_read(real_store: Store):
             )
             return {**document, "caption": "ours"}
 
-        assert real_store.rewrite(ids[:1], change).written == ["000"]
+        assert real_store.rewrites.rewrite(ids[:1], change).written == ["000"]
         real_store.refresh()
         client.indices.refresh(index=twin)
-        assert np.array_equal(real_store.vector("000"), other[0])
-        assert "caption" not in real_store.get("000")
+        assert np.array_equal(real_store.documents.vector("000"), other[0])
+        assert "caption" not in real_store.documents.get("000")
         pinned = client.get(index=pinned_alias(before), id="000")
         assert pinned["_source"]["caption"] == "ours"
     finally:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from house import House
-from other_encoders import LOADERS, encoders_by_name
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
+from tests.support.house import House
+from tests.support.other_encoders import LOADERS, encoders_by_name
 
 
 @pytest.fixture

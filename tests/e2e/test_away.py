@@ -14,9 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from house import PATIENCE_SECONDS, House, compare_again, described, until
 from port_for import get_port
-from server_process import ServerProcess
 
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.mapping import index_body, new_meta
@@ -25,6 +23,10 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import ImgSearchError, StoreBusy
 from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.testing import FakeEncoder
+from tests.support.house import PATIENCE_SECONDS, House, compare_again, described, until
+from tests.support.server_process import ServerProcess
+
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 START_SECONDS = 180.0
 AWAY_SECONDS = 30.0
@@ -58,7 +60,9 @@ class Server(ServerProcess):
     def _answers(self) -> bool:
         self.check_running()
         try:
-            Store(connect(load_settings({"es_url": self.url}, environment={})), "none").version()
+            Store(
+                connect(load_settings({"es_url": self.url}, environment={})), "none"
+            ).connection.version()
         except ImgSearchError:
             return False
         return True
@@ -168,22 +172,22 @@ def test_the_server_is_away_for_half_a_minute(server: Server, house: House, told
 
 def test_what_cannot_be_looked_for_is_not_taken_for_absent(real_store: Store):
     """A multi-get succeeds as a whole while a shard is nowhere."""
-    for name in (real_store.index, real_store.failures):
+    for name in (real_store.index, real_store.connection.failures):
         nowhere = {
             "settings": {"routing.allocation.require._name": "nobody"},
             "aliases": {name: {}},
         }
         now = {"wait_for_active_shards": "0"}
-        real_store.request("PUT", f"/{name}-000001", nowhere, params=now)
-    for look in (real_store.content_ids, real_store.attempts):
+        real_store.connection.request("PUT", f"/{name}-000001", nowhere, params=now)
+    for look in (real_store.documents.content_ids, real_store.documents.attempts):
         with pytest.raises(StoreBusy, match="cannot read now"):
             look(["1"])
     anywhere = {"index.routing.allocation.require._name": None}
-    names = f"{real_store.index},{real_store.failures}"
-    real_store.request("PUT", f"/{names}/_settings", anywhere)
+    names = f"{real_store.index},{real_store.connection.failures}"
+    real_store.connection.request("PUT", f"/{names}/_settings", anywhere)
     health = {"wait_for_status": "yellow", "timeout": "60s"}
-    real_store.request("GET", f"/_cluster/health/{names}", params=health)
-    assert real_store.content_ids(["1"]) == real_store.attempts(["1"]) == {}
+    real_store.connection.request("GET", f"/_cluster/health/{names}", params=health)
+    assert real_store.documents.content_ids(["1"]) == real_store.documents.attempts(["1"]) == {}
 
 
 # -- blocked ---------------------------------------------------------------------------------
@@ -248,21 +252,21 @@ def test_a_failure_of_which_half_was_refused_is_counted_once(house: House):
         until(lambda: daemon.indexer.outage.seconds > 2)
         set_block(house.store, "write", None, house.store.index)
         house.settle()
-    (failure,) = house.store.failed()
+    (failure,) = house.store.listings.failures()
     assert failure["attempts"] == 1
 
 
 def set_block(store: Store, block: str, value: bool | None, names: str = "") -> None:
     """As the server does when its disk is nearly full, or an operator."""
-    names = names or f"{store.index},{store.failures}"
-    store.request("PUT", f"/{names}/_settings", {f"index.blocks.{block}": value})
+    names = names or f"{store.index},{store.connection.failures}"
+    store.connection.request("PUT", f"/{names}/_settings", {f"index.blocks.{block}": value})
 
 
 def versions(store: Store) -> list[int]:
     """How often each document was written."""
     store.refresh()
     body = {"size": 10_000, "_source": False, "version": True}
-    answer = store.request("POST", f"/{store.index}/_search", body)
+    answer = store.connection.request("POST", f"/{store.index}/_search", body)
     return [hit["_version"] for hit in answer["hits"]["hits"]]
 
 
@@ -274,13 +278,13 @@ def test_a_part_of_a_bulk_is_refused(real_store: Store, settings: Settings, tmp_
     body = index_body(new_meta(seal_of(FakeEncoder()), "exact", "cosine"), described())
     body["settings"]["number_of_shards"] = SHARDS
     body["aliases"] = {real_store.index: {"is_write_index": True}}
-    real_store.request("PUT", f"/{real_store.index}-000001", body)
+    real_store.connection.request("PUT", f"/{real_store.index}-000001", body)
     house = House(real_store, settings, tmp_path)
     seen = embedded_by(house)
     before = refused(real_store)
     parts = []
     with house.watched(queue_size=200) as daemon:
-        write = daemon.indexer._store.write
+        write = daemon.indexer._store.documents.write
 
         def listen(writes):
             results = write(writes)
@@ -288,7 +292,7 @@ def test_a_part_of_a_bulk_is_refused(real_store: Store, settings: Settings, tmp_
             parts.append((busy, len(results)))
             return results
 
-        daemon.indexer._store.write = listen  # type: ignore[method-assign]
+        daemon.indexer._store.documents.write = listen  # type: ignore[method-assign]
         house.pictures(400)
         house.settle(RECOVERY_SECONDS)
         assert daemon.indexer.counts.embedded == 400
@@ -300,5 +304,5 @@ def test_a_part_of_a_bulk_is_refused(real_store: Store, settings: Settings, tmp_
 
 
 def refused(store: Store) -> int:
-    stats = store.request("GET", "/_nodes/stats/thread_pool")["nodes"]
+    stats = store.connection.request("GET", "/_nodes/stats/thread_pool")["nodes"]
     return sum(node["thread_pool"]["write"]["rejected"] for node in stats.values())

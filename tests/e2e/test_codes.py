@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from house import House, until
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
-from es_imgsearch.codes.apply import CodeFollower, apply_codes
+from es_imgsearch.codes.apply import CodeStep, apply_codes
 from es_imgsearch.codes.coder import Coder
 from es_imgsearch.codes.storage import load_coder
 from es_imgsearch.elastic.documents import Write
@@ -35,6 +34,7 @@ from es_imgsearch.records import image_id
 from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder, remove_index
+from tests.support.house import House, until
 
 DIMS, COUNT, KINDS = FakeEncoder.dims, 300, 6
 
@@ -70,10 +70,12 @@ def labels() -> Labels:
 
 @pytest.fixture
 def filled(real_store: Store) -> Iterator[Store]:
-    real_store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
     vectors = pictures()
     documents = [fields(n) | {VECTOR_FIELD: vectors[n]} for n in range(COUNT)]
-    results = real_store.write([Write(each["image_id"], document=each) for each in documents])
+    results = real_store.documents.write(
+        [Write(each["image_id"], document=each) for each in documents]
+    )
     assert not any(results.values())
     real_store.refresh()
     yield real_store
@@ -82,7 +84,9 @@ def filled(real_store: Store) -> Iterator[Store]:
 
 @pytest.fixture
 def search(filled: Store, settings: Settings) -> ImageSearch:
-    return ImageSearch(filled.client, filled.index, encoder=FakeEncoder(), settings=settings)
+    return ImageSearch(
+        filled.connection.client, filled.index, encoder=FakeEncoder(), settings=settings
+    )
 
 
 def coder_in(store: Store) -> Coder:
@@ -95,7 +99,7 @@ def stored(store: Store) -> dict[str, tuple[str | None, np.ndarray]]:
     """Code and vector of every picture, by its path."""
     store.refresh()
     body = {"size": 1000, "_source": ["relative_path", CODE_FIELD]}
-    answer = store.search({**body, "docvalue_fields": [VECTOR_FIELD]})
+    answer = store.searches.search({**body, "docvalue_fields": [VECTOR_FIELD]})
     return {
         hit["_source"]["relative_path"]: (
             hit["_source"].get(CODE_FIELD),
@@ -229,8 +233,8 @@ def test_what_does_not_go_together_is_refused(search, filled):
 def test_an_index_of_reduced_vectors_has_none(real_store, settings):
     reduction = fit(pictures(), 12)
     meta = new_meta(seal_of(FakeEncoder()), "reduced", "cosine", reduction.entry())
-    real_store.create(meta)
-    search = ImageSearch(real_store.client, real_store.index, settings=settings)
+    real_store.generations.create(meta)
+    search = ImageSearch(real_store.connection.client, real_store.index, settings=settings)
     with pytest.raises(UsageError, match="index of whole vectors"):
         train_codes(search, "lsh")
 
@@ -240,11 +244,11 @@ def test_a_coder_that_is_lost_or_another_is_refused_and_trained_anew(search, fil
     train_codes(search, "lsh")
     place = f"/{codes_alias(filled.index)}/_doc/{filled.info().meta.codes.hash}"
     if harm == "changed":
-        document = dict(filled.request("GET", place)["_source"])
+        document = dict(filled.connection.request("GET", place)["_source"])
         document["thresholds"] = document["thresholds"][:-8] + "AAAAAAA="
-        filled.request("PUT", place, document, params={"refresh": "true"})
+        filled.connection.request("PUT", place, document, params={"refresh": "true"})
     else:
-        filled.request("DELETE", place, params={"refresh": "true"})
+        filled.connection.request("DELETE", place, params={"refresh": "true"})
     search.reload()
     with pytest.raises(IndexConflict, match="codes train"):
         search.search(pictures(1)[0], codes=True)
@@ -261,7 +265,7 @@ def test_what_lost_its_code_is_counted_and_gets_it_again(search, filled):
     assert index_status(filled)["codes"]["missing"] == 0
     documents = [fields(n) | {VECTOR_FIELD: vectors[n]} for n in range(10)]
     documents += [fields(10) | {VECTOR_FIELD: vectors[10], CODE_FIELD: "00" * 16}]
-    filled.write([Write(each["image_id"], document=each) for each in documents])
+    filled.documents.write([Write(each["image_id"], document=each) for each in documents])
     filled.refresh()
     assert index_status(filled)["codes"]["missing"] == 10
     assert apply_codes(filled) == 11
@@ -273,12 +277,12 @@ def test_an_import_makes_codes_and_an_export_leaves_them_out(search, filled, set
     train_codes(search, "sign")
     path = tmp_path / "out.h5"
     export_pictures(filled, path)
-    elsewhere = Store(filled.client, f"{filled.index}-other")
+    elsewhere = Store(filled.connection.client, f"{filled.index}-other")
     try:
         done = import_pictures(elsewhere, settings, path, ImportOptions())
         assert done.stored == COUNT
         assert elsewhere.info().meta.codes is None
-        other = ImageSearch(filled.client, elsewhere.index, settings=settings)
+        other = ImageSearch(filled.connection.client, elsewhere.index, settings=settings)
         train_codes(other, "lsh")
         import_pictures(elsewhere, settings, path, ImportOptions())
         assert wrong_codes(elsewhere) == []
@@ -290,14 +294,14 @@ def test_an_import_makes_codes_and_an_export_leaves_them_out(search, filled, set
 def test_a_daemon_takes_up_what_is_trained_while_it_runs(real_store, settings, tmp_path):
     house = House(real_store, settings, tmp_path)
     house.pictures(25)
-    search = ImageSearch(real_store.client, real_store.index, settings=settings)
+    search = ImageSearch(real_store.connection.client, real_store.index, settings=settings)
     try:
         with house.watched(poll_seconds=0.2) as running:
             house.settle()
             train_codes(search, "lsh")
             assert wrong_codes(real_store) == []
             wanted = real_store.info().meta.codes.hash
-            until(lambda: (coder := running.indexer.pipeline.coder) and coder.hash == wanted)
+            until(lambda: (coder := running.indexer._post_embed.coder) and coder.hash == wanted)
             house.picture("new.png", 100)
             shutil.copy2(house.folder / "003.png", house.folder / "copy.png")
             house.settle()
@@ -309,20 +313,23 @@ def test_a_daemon_takes_up_what_is_trained_while_it_runs(real_store, settings, t
 def test_what_was_written_with_the_coder_before_is_recoded(search, filled):
     train_codes(search, "lsh", bits=48)
     old, vectors = coder_in(filled), pictures()
-    follower = CodeFollower(filled, old)
-    assert follower.current() is old
+    step = CodeStep(filled, old)
+    step.refresh()
+    assert step.coder is old
     train_codes(search, labels=labels())
     now = datetime.now(tz=UTC)
     for n, indexed_at in ((1, now), (2, now - timedelta(hours=1))):
         document = fields(n) | {VECTOR_FIELD: vectors[n], CODE_FIELD: old.code(vectors[n])}
         document["indexed_at"] = indexed_at.isoformat()
-        filled.write([Write(document["image_id"], document=document)])
-    taken_up = follower.current()
+        filled.documents.write([Write(document["image_id"], document=document)])
+    step.refresh()
+    taken_up = step.coder
     assert taken_up is not None
     assert taken_up.hash == coder_in(filled).hash
     # What is on its way may still have a code of the old one.
     assert wrong_codes(filled) == ["0001.jpg", "0002.jpg"]
-    assert follower.current() is taken_up
+    step.refresh()
+    assert step.coder is taken_up
     # The other one is too old to have been on its way.
     assert wrong_codes(filled) == ["0002.jpg"]
 
@@ -330,14 +337,16 @@ def test_what_was_written_with_the_coder_before_is_recoded(search, filled):
 def test_a_daemon_that_recodes_when_its_index_is_switched_tells_of_nobodys_command(search, filled):
     train_codes(search, "lsh", bits=48)
     kept = filled.pinned()
-    follower = CodeFollower(kept, coder_in(kept))
+    step = CodeStep(kept, coder_in(kept))
     train_codes(search, labels=labels())
-    taken_up = follower.current()
-    following = filled.begin_next(filled.info().meta)
-    filled.switch_to(str(following.generation))
-    assert follower.current() is taken_up
+    step.refresh()
+    taken_up = step.coder
+    following = filled.generations.begin_next(filled.info().meta)
+    filled.switching.switch_to(following)
+    step.refresh()
+    assert step.coder is taken_up
     with pytest.raises(GenerationSwitched, match=r"begin again\.$"):
-        kept.check_serving()
+        kept.switching.check_serving()
 
 
 # -- the command line --------------------------------------------------------------------------
@@ -367,7 +376,9 @@ def test_the_command_line_trains_applies_and_searches(filled, settings, es_url, 
     order = np.argsort(-(pictures() @ pictures()[0])).tolist()
     assert [each["relative_path"] for each in found] == [f"{n:04}.jpg" for n in order[1:4]]
     vector = pictures()[5]
-    filled.write([Write(fields(5)["image_id"], document=fields(5) | {VECTOR_FIELD: vector})])
+    filled.documents.write(
+        [Write(fields(5)["image_id"], document=fields(5) | {VECTOR_FIELD: vector})]
+    )
     filled.refresh()
     assert "1 pictures have none: run `codes apply`" in run("status").stdout
     assert run("codes", "apply").stdout == "1 pictures have new codes\n"

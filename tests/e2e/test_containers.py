@@ -18,6 +18,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,15 +26,17 @@ from urllib.parse import quote
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from house import paint, until
 from port_for import get_port
-from secured import CHECKOUT, PASSWORD, Secured
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImgSearchError, StoreDenied
 from es_imgsearch.settings import load_settings
+from tests.support.house import paint, until
+from tests.support.secured import CHECKOUT, PASSWORD, Secured
+
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 DOCKER = CHECKOUT / "docker"
 EXPORTS = Path(os.environ["ES_IMGSEARCH_CACHE_DIR"])
@@ -133,7 +136,7 @@ class Stack:
         """What the index, or the failures, hold."""
         store = self.store("read")
         store.refresh()
-        return {each.stored_path for each in store.listing("photos", failures=failures)}
+        return {each.stored_path for each in store.listings.stored("photos", failures=failures)}
 
     def status(self) -> dict[str, Any]:
         done = self.run("read", "status", "--json")
@@ -210,7 +213,9 @@ def test_the_password_of_kibana_is_set(server: Secured, stack: Stack):
     password = f"kibana_system:{quote(KIBANA_PASSWORD, safe='')}@"
     settings["es_url"] = server.url.replace("https://", f"https://{password}")
     store = Store(connect(load_settings(settings, environment={})), "images")
-    assert store.request("GET", "/_security/_authenticate")["username"] == "kibana_system"
+    assert (
+        store.connection.request("GET", "/_security/_authenticate")["username"] == "kibana_system"
+    )
 
 
 def test_kibana_is_given_its_secrets_in_a_file_of_its_own(stack: Stack):
@@ -239,7 +244,6 @@ def test_the_daemon_does_its_work_with_its_key(stack: Stack):
     (stack.photos / "broken.png").unlink()
     until(lambda: stack.paths() == set(NAMES))
     until(lambda: not stack.paths(failures=True))
-    # What it tells of itself stands in `_meta`; that it cannot be told is no error.
     assert stack.status()["roots"]["photos"]["watched_by"]["host"] == "compose"
 
 
@@ -280,10 +284,14 @@ WRITES: list[tuple[str, str, Any]] = [
     ("PUT", "/images/_doc/1?require_alias=true", {}),
     ("POST", "/images/_delete_by_query", {"query": {"match_all": {}}}),
     ("PUT", "/images-000001/_mapping", {"_meta": {}}),
+    ("PUT", "/images-state/_doc/a?require_alias=true", {"kind": "a"}),
+    ("DELETE", "/images-state/_doc/pause:photos", None),
 ]
 MANAGES: list[tuple[str, str, Any]] = [
     ("DELETE", "/images-000001", None),
     ("DELETE", "/images-failures-000001", None),
+    ("DELETE", "/images-state-000001", None),
+    ("PUT", "/images-state-000002", {}),
     ("POST", "/images/_close", None),
     ("PUT", "/images/_settings", {"index.blocks.write": True}),
     ("PUT", "/images-000002", {}),
@@ -309,12 +317,14 @@ def test_a_key_does_nothing_else(server: Secured, stack: Stack, role: str):
     }[role]
     url = server.url.replace("https://", f"https://elastic:{quote(PASSWORD, safe='')}@")
     elastic = load_settings({"es_url": url, "es_ca_certs": server.ca}, environment={})
-    Store(connect(elastic), "images").request("PUT", "/images-of-others/_doc/1", {"a": 1})
+    Store(connect(elastic), "images").connection.request(
+        "PUT", "/images-of-others/_doc/1", {"a": 1}
+    )
     store = stack.store(role)
     allowed = []
     for method, path, body in forbidden:
         try:
-            store.request(method, path, body)
+            store.connection.request(method, path, body)
         except StoreDenied:
             continue
         except ImgSearchError as error:
@@ -393,7 +403,37 @@ def test_a_later_init_and_what_else_its_container_is_for(stack: Stack):
     until(lambda: stack.paths() == set(NAMES), 60)
 
 
+def test_a_key_that_lacks_a_right_on_the_state_is_told_which(server: Secured, stack: Stack):
+    role = json.loads((DOCKER / "setup" / "roles" / "watch.json").read_text("utf-8"))
+    role["indices"] = [each for each in role["indices"] if each["names"] != ["images-state"]]
+    key = server.api_key("stateless", role)
+    for arguments in (["sync", f"photos={stack.photos}"], ["status"]):
+        done = stack.run("watch", *arguments, ES_API_KEY=key)
+        assert done.exit_code == 2, done.output
+        assert "On 'images-state'" in done.stderr
+        assert "watch, sync and reindex take read, index and delete" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_index_of_schema_1_is_brought_up_to_date_by_the_key_that_makes_indices(stack: Stack):
+    admin = stack.store("admin")
+    admin.update_meta(lambda meta: replace(meta, schema_version=1))
+    admin.request("DELETE", "/images-state-000001")
+    try:
+        assert stack.status()["pictures"] == 3
+        done = stack.run("watch", "sync", f"photos={stack.photos}")
+        assert done.exit_code == 2, done.output
+        assert "made by an earlier version and lacks 'images-state'" in done.stderr
+        assert "run `es-imgsearch init --index images` once" in done.stderr
+    finally:
+        done = stack.run("admin", "init")
+    assert done.exit_code == 0, done.output
+    done = stack.run("watch", "sync", f"photos={stack.photos}")
+    assert done.exit_code == 0, done.output
+    assert stack.status()["pictures"] == 3
+
+
 def test_nobody_gets_in_without_a_key(server: Secured):
     settings = load_settings({"es_url": server.url, "es_ca_certs": server.ca}, environment={})
     with pytest.raises(StoreDenied, match="set ES_API_KEY"):
-        Store(connect(settings), "images").version()
+        Store(connect(settings), "images").connection.version()

@@ -13,20 +13,33 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from house import PATIENCE_SECONDS, House, Proxy, Running, compare_again, paint, pixels, until
 from PIL import Image
 
 from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.leases import now_iso
+from es_imgsearch.elastic.state import State, daemon_id, pause_id
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import AlreadyRunning
 from es_imgsearch.manage.status import index_status
+from es_imgsearch.pipeline.daemon import Daemon
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.roots import release_root
+from tests.support.house import (
+    PATIENCE_SECONDS,
+    House,
+    Proxy,
+    Running,
+    compare_again,
+    paint,
+    pixels,
+    until,
+)
 
 QUICK = {"poll_seconds": 0.3}
 MakeHouse = Callable[..., House]
@@ -93,7 +106,7 @@ def test_new_changed_and_deleted_files(house: House, daemon: Running):
 def test_a_document_that_somebody_else_removed_is_put_back(house: House, daemon: Running):
     house.pictures(3)
     house.settle()
-    house.store.write([Write(image_id("r", "001.png"))])
+    house.store.documents.write([Write(image_id("r", "001.png"))])
     daemon.daemon._request(daemon.indexer.roots[0])  # as every reconcile_minutes
     house.settle()
     assert house.encoder.pictures_embedded == 3, "the vector was still at hand"
@@ -188,7 +201,7 @@ def test_nothing_goes_on_when_nothing_happens(house: House, daemon: Running):
     house.settle()
     last_request = time.monotonic()
     store = daemon.indexer._store
-    ask = store.request
+    ask = store.connection.request
 
     def listen(method: str, path: str, *arguments, **named):
         nonlocal last_request
@@ -197,7 +210,7 @@ def test_nothing_goes_on_when_nothing_happens(house: House, daemon: Running):
             last_request = time.monotonic()
         return ask(method, path, *arguments, **named)
 
-    store.request = listen  # type: ignore[method-assign]
+    store.connection.request = listen  # type: ignore[method-assign]
     until(lambda: time.monotonic() - last_request > 1.5)
 
 
@@ -316,7 +329,7 @@ def test_what_is_newly_excluded_goes_and_stays_away(house: House):
         house.settle()
     with house.watched(exclude=("raw/",)) as daemon:
         until(lambda: len(house.indexed()) == 25)
-        until(lambda: not any(daemon.indexer._gone.values()) and not len(daemon.indexer.settler))
+        until(lambda: not any(daemon.indexer._pending.values()) and not len(daemon.indexer.settler))
         assert daemon.indexer.counts.stored == 0
 
 
@@ -393,15 +406,66 @@ def test_two_roots(make_house: MakeHouse):
         assert house.encoder.pictures_embedded == 26
 
 
-def test_two_daemons_on_one_root_do_no_harm(house: House, daemon: Running):
-    with house.watched():
-        house.pictures(40)
-        house.settle()
-        for n in range(5):
-            (house.folder / f"{n:03}.png").unlink()
-        (house.folder / "010.png").rename(house.folder / "new.png")
-        house.settle()
+@contextmanager
+def quiet_poll(running: Running) -> Iterator[None]:
+    """Meanwhile the daemon does not look whether another process ended its pauses."""
+    running.indexer.pauses_ended = list  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del running.indexer.pauses_ended
+
+
+def test_a_second_daemon_on_a_root_is_refused(house: House, daemon: Running):
+    second = house.indexer()
+    refused = rf"Process {os.getpid()} on .* is watching 'r' into index .* stop that one"
+    try:
+        with pytest.raises(AlreadyRunning, match=refused):
+            Daemon(second, house.settings).run()
+    finally:
+        second.pipeline.close()
+    house.pictures(40)
+    house.settle()
+    for n in range(5):
+        (house.folder / f"{n:03}.png").unlink()
+    (house.folder / "010.png").rename(house.folder / "new.png")
+    house.settle()
+    assert house.paused() is None
+    assert daemon.error is None
+
+
+def test_a_daemon_whose_root_was_taken_over_ends(house: House):
+    indexer = house.indexer()
+
+    def take_over() -> None:
+        State(house.store).update(
+            daemon_id("r"),
+            lambda lease: {**(lease or {}), "token": "another's", "host": "another"},
+        )
+
+    with pytest.raises(AlreadyRunning, match="on another took over watching 'r'"):
+        Daemon(indexer, house.settings, on_ready=take_over).run()
+
+
+def test_a_pause_that_another_process_ends_stays_ended(
+    house: House, daemon: Running, caplog: pytest.LogCaptureFixture
+):
+    """Also where one more picture went meanwhile, so that the daemon has something new to enter."""
+    paths = house.pictures(60)
+    house.settle()
+    for path in paths[:40]:
+        path.unlink()
+    until(house.paused)
+    with quiet_poll(daemon):
+        State(house.store).update(
+            pause_id("r"), lambda pause: {**(pause or {}), "ended_at": now_iso()}
+        )
+        paths[40].unlink()
+        until(lambda: compare_again(daemon) or daemon.indexer.paused["r"].pictures == 41)
         assert house.paused() is None
+    # Taken up, and what is missing is judged afresh.
+    until(lambda: "Deletions in 'r' go on." in caplog.messages)
+    until(house.paused)
 
 
 # -- the guard -------------------------------------------------------------------------------
@@ -420,7 +484,7 @@ def test_an_emptied_root_deletes_nothing_until_somebody_says_so(
     assert found["pictures"] == 60
     assert found["deletions_paused"]["reason"] == house.paused()["reason"]
     compare_again(daemon)
-    until(lambda: not any(daemon.indexer._gone.values()))
+    until(lambda: not any(daemon.indexer._pending.values()))
     assert sum("are paused" in record.message for record in caplog.records) == 1
     _, told = synced(house)
     assert told.paused
@@ -453,7 +517,7 @@ def test_a_part_of_a_root_may_go_but_not_too_much_at_once(
     # One more does not open the door for the rest.
     paths[20].unlink()
     compare_again(daemon)
-    until(lambda: not any(daemon.indexer._gone.values()))
+    until(lambda: not any(daemon.indexer._pending.values()))
     assert len(house.indexed()) == 24
     for n in range(6, 21):
         house.picture(f"{n:03}.png", n)
@@ -473,7 +537,7 @@ def test_pictures_overwritten_with_words_are_gone_like_others(house: House, daem
         (house.folder / name).write_text(f"words of {name}")
     until(house.paused)
     compare_again(daemon)
-    until(lambda: not any(daemon.indexer._gone.values()))
+    until(lambda: not any(daemon.indexer._pending.values()))
     daemon.turn()
     assert house.paused()
     assert len(house.indexed()) == 30
@@ -526,13 +590,13 @@ def test_a_large_move_is_no_deletion(house: House):
         # Slower than the deletions' patience, and from a model that forgets.
         until(lambda: daemon.indexer.pipeline.in_flight == 0)
         daemon.indexer.pipeline._embedding._source._recent._entries.clear()
-        write = daemon.indexer._store.write
+        write = daemon.indexer._store.documents.write
 
         def slow(writes):
             threading.Event().wait(0.4)
             return write(writes)
 
-        daemon.indexer._store.write = slow  # type: ignore[method-assign]
+        daemon.indexer._store.documents.write = slow  # type: ignore[method-assign]
         (house.folder / "new").mkdir()
         for path in sorted((house.folder / "old").iterdir()):
             path.rename(house.folder / "new" / path.name)
@@ -587,7 +651,7 @@ def test_stopping_while_elasticsearch_is_away(house: House, proxy: Proxy, waits_
     ) as daemon:
         house.settle()
         # The first comparison asks what may be deleted; the loop would wait with that.
-        until(lambda: not any(daemon.indexer._gone.values()))
+        until(lambda: not any(daemon.indexer._pending.values()))
         daemon.turn()
         proxy.refuse()
         if waits_with == "additions":
@@ -633,11 +697,7 @@ def test_a_pause_that_another_writer_erased_is_no_permission(house: House, daemo
         path.unlink()
     until(house.paused)
 
-    def erased(meta: Meta) -> Meta:
-        entry = {key: each for key, each in meta.roots["r"].items() if key != "deletions_paused"}
-        return meta.with_root("r", entry)
-
-    house.store.update_meta(erased)
+    assert State(house.store).delete(pause_id("r"))
     until(house.paused)
     compare_again(daemon)
     assert len(house.indexed()) == 60
@@ -650,7 +710,7 @@ def test_a_root_that_is_released_under_a_daemon_does_not_end_it(house: House, da
     until(house.paused)
     release_root(house.store, daemon.indexer.roots[0], house.settings.host)
     compare_again(daemon)
-    until(lambda: not any(daemon.indexer._gone.values()))
+    until(lambda: not any(daemon.indexer._pending.values()))
     assert daemon.error is None
     assert house.indexed() == {}
 

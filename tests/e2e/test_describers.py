@@ -12,11 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from house import House, compare_again, until
 from PIL import Image
-from small_package import MODULE, PROJECT
-from test_iptc import OF_XMP, XMP
-from text_samples import chinese, written_on
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.elastic.store import Store
@@ -26,6 +22,12 @@ from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import Change, image_id
 from es_imgsearch.settings import Settings
+from tests.support.house import House, compare_again, until
+from tests.support.small_package import MODULE, PROJECT
+from tests.support.text_samples import chinese, written_on
+from tests.unit.describe.test_iptc import OF_XMP, XMP
+
+pytestmark = pytest.mark.process
 
 COMMAND = Path(sys.executable).with_name("es-imgsearch")
 
@@ -159,7 +161,7 @@ def change_of(indexer: Indexer, name: str) -> Change:
 
 
 def document(house: House, name: str) -> dict[str, Any]:
-    return dict(house.store.get(image_id("r", name)))
+    return dict(house.store.documents.get(image_id("r", name)))
 
 
 def title(house: House, name: str) -> str | None:

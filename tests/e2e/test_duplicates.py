@@ -49,7 +49,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def fill(store: Store, documents: Iterable[dict[str, Any]]) -> None:
     """Documents of a made-up picture each; what they lack is filled in."""
-    store.create(new_meta(Seal("fake", "1", DIMS, "f"), "exact", "cosine"))
+    store.generations.create(new_meta(Seal("fake", "1", DIMS, "f"), "exact", "cosine"))
     writes = []
     for n, given in enumerate(documents):
         document = {
@@ -63,7 +63,7 @@ def fill(store: Store, documents: Iterable[dict[str, Any]]) -> None:
             **given,
         }
         writes.append(Write(document["image_id"], document=document))
-    assert set(store.write(writes).values() if writes else [None]) == {None}
+    assert set(store.documents.write(writes).values() if writes else [None]) == {None}
     store.refresh()
 
 
@@ -240,7 +240,7 @@ class Album:
     def index(self) -> None:
         encoder = FakeEncoder()
         described = picture_describers(["hashes", "layout", "colours", "exif"])
-        self.store.create(
+        self.store.generations.create(
             new_meta(seal_of(encoder), "exact", "cosine"), [each.mapping for each in described]
         )
         root = Root("album", self.folder)
@@ -255,7 +255,7 @@ class Album:
             change = Change(root, path.name, time.time())
             document = picture_document(change, picture, Embedded(vector), 1.0)
             writes.append(Write(change.image_id, document=document))
-        assert set(self.store.write(writes).values()) == {None}
+        assert set(self.store.documents.write(writes).values()) == {None}
         self.store.refresh()
 
     def find(
@@ -358,7 +358,7 @@ def test_an_original_that_changed_since_or_is_gone_is_not_compared(album: Album)
 
 def test_the_described_vectors_are_stored_and_the_colours_left_out_of_the_source(album: Album):
     album.index()
-    answer = album.store.request(
+    answer = album.store.connection.request(
         "POST",
         f"/{album.store.index}/_search",
         {

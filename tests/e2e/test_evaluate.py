@@ -47,7 +47,7 @@ def document(root: str, path: str, vector: np.ndarray, **more: object) -> Write:
 @pytest.fixture
 def search(real_store: Store, settings: Settings) -> ImageSearch:
     """Six colours of eight pictures with their colour as tag, and 20 pictures of no label."""
-    real_store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
     paths, vectors = made()
     # A tagger that is wrong for one picture in eight, and never sure of the fourth.
     writes = [
@@ -60,7 +60,7 @@ def search(real_store: Store, settings: Settings) -> ImageSearch:
     ]  # fmt: skip
     unlabelled = np.repeat(FakeEncoder().embed_texts(["red"]), 20, axis=0)
     writes += [document("r", f"other/{n}.png", each) for n, each in enumerate(unlabelled)]
-    assert not any(real_store.write(writes).values())
+    assert not any(real_store.documents.write(writes).values())
     real_store.refresh()
     return ImageSearch(settings=settings, encoder=FakeEncoder())
 
@@ -140,7 +140,7 @@ def test_two_modes_are_compared_query_by_query(search: ImageSearch):
 
 
 def test_paths_may_be_written_in_five_ways(search: ImageSearch, settings: Settings):
-    search._store.update_meta(
+    search.store.generations.update_meta(
         lambda meta: meta.with_root("r", {"path": "/srv/pictures", "host": settings.host})
     )
     search.reload()
@@ -151,8 +151,8 @@ def test_paths_may_be_written_in_five_ways(search: ImageSearch, settings: Settin
 
 def test_a_path_in_two_roots_needs_the_name_of_one(search: ImageSearch):
     vector = FakeEncoder().embed_texts(["red"])[0]
-    search._store.write([document("other", "red/0.png", vector)])
-    search._store.refresh()
+    search.store.documents.write([document("other", "red/0.png", vector)])
+    search.store.refresh()
     with pytest.raises(FileInvalid, match=r"'red/0\.png' is in more than one root"):
         evaluate(search, Labels((LabelledQuery(("red/0.png",), "red"),), {}))
     found = evaluate(search, Labels((LabelledQuery(("other/red/0.png",), "red"),), {}), ks=(68,))
@@ -182,8 +182,8 @@ def test_what_cannot_be_asked_is_refused(search: ImageSearch, settings: Settings
 
 def test_an_encoder_of_pictures_only_is_asked_with_pictures(real_store: Store, settings: Settings):
     encoder = FakeEncoder(supports_text=False)
-    real_store.create(new_meta(seal_of(encoder), "exact", "cosine"))
-    real_store.write([document("r", p, v) for p, v in zip(*made(), strict=True)])
+    real_store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
+    real_store.documents.write([document("r", p, v) for p, v in zip(*made(), strict=True)])
     real_store.refresh()
     search = ImageSearch(settings=settings, encoder=encoder)
     assert evaluate(search, labels()).by == "image"

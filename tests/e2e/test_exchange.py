@@ -18,7 +18,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from es_imgsearch.cli import main
-from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.client import Connection
+from es_imgsearch.elastic.documents import Documents, Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.elastic.region_queries import (
     box_of,
@@ -27,6 +28,7 @@ from es_imgsearch.elastic.region_queries import (
     region_knn_body,
 )
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import (
     EncoderMismatch,
@@ -101,7 +103,7 @@ def documents(store: Store, count: int) -> list[dict[str, Any]]:
 
 
 def write_all(store: Store, made: list[dict[str, Any]]) -> None:
-    results = store.write([Write(each["image_id"], document=each) for each in made])
+    results = store.documents.write([Write(each["image_id"], document=each) for each in made])
     assert set(results.values()) == {None}
     store.refresh()
 
@@ -110,7 +112,7 @@ def contents(store: Store) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Source and vectors of every document, as the server gives them."""
     names = [n for n, m in store.info().properties.items() if m.get("type") == "dense_vector"]
     store.refresh()
-    answer = store.client.search(
+    answer = store.connection.client.search(
         index=store.index, size=10_000, docvalue_fields=names, source_excludes=["indexed_at"]
     )
     return {
@@ -133,7 +135,7 @@ def new_index(settings: Settings):
     yield make
     for store in made:
         remove_index(store)
-        store.client.close()
+        store.connection.client.close()
 
 
 MakeIndex = Callable[[], tuple[Store, Settings]]
@@ -141,8 +143,8 @@ MakeIndex = Callable[[], tuple[Store, Settings]]
 
 @pytest.fixture
 def full_store(real_store: Store, fake_encoder: FakeEncoder) -> Store:
-    real_store.create(new_meta(seal_of(fake_encoder), "balanced", "cosine"))
-    real_store.update_meta(
+    real_store.generations.create(new_meta(seal_of(fake_encoder), "balanced", "cosine"))
+    real_store.generations.update_meta(
         lambda meta: meta.with_root("photos", {"path": "/far/photos", "host": "far"})
     )
     write_all(real_store, documents(real_store, 30))
@@ -151,7 +153,7 @@ def full_store(real_store: Store, fake_encoder: FakeEncoder) -> Store:
 
 @pytest.fixture
 def fake_store(real_store: Store, fake_encoder: FakeEncoder) -> Store:
-    real_store.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
     return real_store
 
 
@@ -213,7 +215,7 @@ def test_an_export_waits_while_elasticsearch_is_away(
     full_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("es_imgsearch.manage.transfer.export._PAGE_FLOATS", 7 * (DIMS + 108))
-    answers = Store.page
+    answers = Connection.hits
     asked = 0
 
     def sometimes(*arguments: Any, **options: Any):
@@ -223,7 +225,7 @@ def test_an_export_waits_while_elasticsearch_is_away(
             raise StoreUnreachable("away")
         return answers(*arguments, **options)
 
-    monkeypatch.setattr(Store, "page", sometimes)
+    monkeypatch.setattr(Connection, "hits", sometimes)
     assert export_pictures(full_store, tmp_path / "x.parquet") == 30
     assert asked > 3
 
@@ -237,7 +239,7 @@ def test_an_export_that_fails_leaves_the_file_of_before(
     def never(*_: Any, **__: Any):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Store, "page", never)
+    monkeypatch.setattr(Connection, "hits", never)
     with pytest.raises(KeyboardInterrupt):
         export_pictures(full_store, path)
     assert path.read_bytes() == b"before"
@@ -252,7 +254,7 @@ GRID = Grid.parse("2x2+centre")
 @pytest.fixture
 def tiled_store(real_store: Store, fake_encoder: FakeEncoder) -> Store:
     """40 pictures; each fourth is too small for tiles, the others have 3 to 5."""
-    real_store.create(new_meta(seal_of(fake_encoder), "balanced", "cosine", grid=GRID))
+    real_store.generations.create(new_meta(seal_of(fake_encoder), "balanced", "cosine", grid=GRID))
     made, tiles = documents(real_store, 40), iter(unit_vectors(200, seed=2))
     for n, each in enumerate(made):
         if n % 4:
@@ -267,7 +269,9 @@ def tiled_store(real_store: Store, fake_encoder: FakeEncoder) -> Store:
 def regions_of(store: Store) -> dict[str, list[tuple[list[int], list[float]]]]:
     """Box and vector of every region of every document, as the server gives them."""
     store.refresh()
-    hits = store.page([], fields=["image_id"], vectors=[], size=1000, after=None, with_regions=True)
+    (hits,) = store.listings.pages(
+        [], fields=["image_id"], vectors=[], size=1000, with_regions=True
+    )
     return {
         hit["_source"]["image_id"]: [
             (each["_source"]["box"], each["fields"][REGION_VECTOR][0]) for each in region_hits(hit)
@@ -277,7 +281,7 @@ def regions_of(store: Store) -> dict[str, list[tuple[list[int], list[float]]]]:
 
 
 def found_by_crop(store: Store, body: dict[str, Any]) -> list[tuple[str, list[int], float]]:
-    hits = store.client.search(index=store.index, **body)["hits"]["hits"]
+    hits = store.connection.client.search(index=store.index, **body)["hits"]["hits"]
     return [(hit["_id"], list(box_of(region_hits(hit)[0])), hit["_score"]) for hit in hits]
 
 
@@ -343,13 +347,13 @@ def test_an_index_without_regions_says_that_it_leaves_them_out(
     path = tmp_path / f"all.{suffix}"
     export_pictures(tiled_store, path)
     store, settings = new_index()
-    store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
     result = run(settings, "import", str(path))
     assert result.exit_code == 0, result.output
     assert "keeps no regions" in result.stderr
     assert "made by the import or by `es-imgsearch init --regions 2x2+centre`" in result.stderr
     store.refresh()
-    assert store.count() == 40
+    assert store.listings.count() == 40
     assert all("regions" not in source for source, _ in contents(store).values())
 
 
@@ -363,7 +367,7 @@ def test_a_file_without_regions_is_taken_and_told_of(
     import_pictures(*new_index(), path, ImportOptions(), note=notes.append)
     assert not [each for each in notes if "regions" in each], "its index has none either"
     tiled, settings = new_index()
-    tiled.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine", grid=GRID))
+    tiled.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine", grid=GRID))
     import_pictures(tiled, settings, path, ImportOptions(), note=notes.append)
     assert "has no regions" in notes[-1]
     assert set(map(len, regions_of(tiled).values())) == {0}
@@ -375,10 +379,12 @@ def test_regions_of_another_grid_are_refused(
     path = tmp_path / "all.parquet"
     export_pictures(tiled_store, path)
     store, settings = new_index()
-    store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine", grid=Grid.parse("3x3")))
+    store.generations.create(
+        new_meta(seal_of(FakeEncoder()), "exact", "cosine", grid=Grid.parse("3x3"))
+    )
     with pytest.raises(IndexConflict, match=r"regions 2x2\+centre, .* have 3x3"):
         import_pictures(store, settings, path, ImportOptions())
-    assert store.count() == 0
+    assert store.listings.count() == 0
 
 
 def test_regions_made_elsewhere_are_stored_and_bad_ones_told_by_their_row(
@@ -386,7 +392,7 @@ def test_regions_made_elsewhere_are_stored_and_bad_ones_told_by_their_row(
 ):
     """As pandas writes them, lists of dictionaries."""
     store, settings = new_index()
-    store.create(new_meta(seal_of(FakeEncoder()), "exact", "dot_product", grid=GRID))
+    store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "dot_product", grid=GRID))
     tile = unit_vectors(1, seed=4)[0].tolist()
     good = {"box": [0, 0, 20, 30], "embedding": tile}
     regions = [
@@ -429,7 +435,7 @@ def test_regions_of_an_unknown_grid_are_kept_only_by_an_index_that_is_made_for_t
     regions = [[{"box": [0, 0, 20, 30], "embedding": vectors[0].tolist()}]]
     path = vector_file(tmp_path / "x.parquet", vectors, regions=regions)
     store, settings = new_index()
-    store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
     notes: list[str] = []
     import_pictures(store, settings, path, SHOP, note=notes.append)
     (note,) = (each for each in notes if "regions" in each)
@@ -440,7 +446,7 @@ def test_a_column_regions_that_holds_none_is_refused_where_the_index_keeps_some(
     new_index: MakeIndex, tmp_path: Path
 ):
     store, settings = new_index()
-    store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine", grid=GRID))
+    store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine", grid=GRID))
     path = vector_file(tmp_path / "x.parquet", unit_vectors(1), regions=["Provence"])
     with pytest.raises(FileInvalid, match="holds no regions"):
         import_pictures(store, settings, path, SHOP)
@@ -458,7 +464,7 @@ def test_vectors_made_elsewhere_are_found_as_numpy_finds_them(
     query = unit_vectors(1, seed=9)[0]
     expected = np.argsort(-(vectors @ query))[:10]
     knn = {"field": VECTOR_FIELD, "query_vector": query.tolist(), "k": 10, "num_candidates": 200}
-    hits = fake_store.search({"knn": knn})["hits"]["hits"]
+    hits = fake_store.searches.search({"knn": knn})["hits"]["hits"]
     assert [hit["_source"]["relative_path"] for hit in hits] == [f"{n}.jpg" for n in expected]
 
 
@@ -470,7 +476,7 @@ def test_the_first_bad_row_ends_the_import_and_what_is_stored_stays(
     with pytest.raises(RowInvalid, match=r"Row 6 .* zero"):
         import_pictures(fake_store, settings, path, SHOP)
     fake_store.refresh()
-    assert fake_store.count() == 7
+    assert fake_store.listings.count() == 7
 
 
 def test_bad_rows_are_skipped_and_told_whoever_finds_them(
@@ -486,7 +492,7 @@ def test_bad_rows_are_skipped_and_told_whoever_finds_them(
     assert done == Imported(stored=4, bad=2)
     assert sorted(each.number for each in bad) == [2, 4]
     assert "the day before" in next(each.reason for each in bad if each.number == 4)
-    assert fake_store.count() == 4
+    assert fake_store.listings.count() == 4
 
 
 def test_an_import_run_again_changes_nothing_and_only_new_leaves_what_is_there(
@@ -511,11 +517,11 @@ def test_columns_that_are_no_fields_are_an_error_attributes_or_ignored(
     path = vector_file(tmp_path / "x.parquet", unit_vectors(1), price=[1.5])
     with pytest.raises(UsageError, match="price"):
         import_pictures(fake_store, settings, path, SHOP)
-    assert fake_store.count() == 0
+    assert fake_store.listings.count() == 0
     for unknown, expected in (("ignore", None), ("attributes", {"price": 1.5})):
         options = replace(SHOP, unknown_columns=unknown)
         import_pictures(fake_store, settings, path, options)
-        assert fake_store.get(image_id("shop", "0.jpg")).get("attributes") == expected
+        assert fake_store.documents.get(image_id("shop", "0.jpg")).get("attributes") == expected
 
 
 def test_columns_of_other_names_are_renamed(fake_store: Store, settings: Settings, tmp_path: Path):
@@ -526,7 +532,7 @@ def test_columns_of_other_names_are_renamed(fake_store: Store, settings: Setting
         import_pictures(fake_store, settings, path, SHOP)
     names = {"file": "relative_path", "vector": VECTOR_FIELD}
     import_pictures(fake_store, settings, path, replace(SHOP, names=names))
-    assert fake_store.get(image_id("shop", "a.jpg"))["image_name"] == "a.jpg"
+    assert fake_store.documents.get(image_id("shop", "a.jpg"))["image_name"] == "a.jpg"
     with pytest.raises(UsageError, match="no column path"):
         import_pictures(fake_store, settings, path, replace(SHOP, names={"path": "image_name"}))
 
@@ -546,10 +552,10 @@ def test_vectors_of_another_encoder_are_refused(
     path = tmp_path / "x.parquet"
     export_pictures(full_store, path)
     store, settings = new_index()
-    store.create(new_meta(seal_of(FakeEncoder(revision="2")), "exact", "cosine"))
+    store.generations.create(new_meta(seal_of(FakeEncoder(revision="2")), "exact", "cosine"))
     with pytest.raises(EncoderMismatch, match="revision"):
         import_pictures(store, settings, path, ImportOptions())
-    assert store.count() == 0
+    assert store.listings.count() == 0
 
 
 def test_vectors_of_other_dims_are_refused(fake_store: Store, settings: Settings, tmp_path: Path):
@@ -609,14 +615,15 @@ def test_imported_pictures_survive_the_comparison_of_a_watched_folder(
     folder.mkdir()
     root = Root("photos", folder)
     register_roots(fake_store, [root], settings.host)
-    indexer = Indexer(fake_store, fake_encoder, [root], settings, allow_deletes=True)
+    context = open_context(fake_store, settings, fake_encoder)
+    indexer = Indexer(context, [root], settings, allow_deletes=True)
     try:
         sync(indexer)
     finally:
         indexer.pipeline.close()
-    assert fake_store.count("shop") == 30
+    assert fake_store.listings.count("shop") == 30
     # They tell no size and no time; no file is like them.
-    assert {each.state for each in fake_store.listing("shop")} == {FileState(-1, -1)}
+    assert {each.state for each in fake_store.listings.stored("shop")} == {FileState(-1, -1)}
 
 
 def test_nobody_can_watch_a_folder_under_the_name_of_imported_pictures(
@@ -636,7 +643,7 @@ def test_a_watched_roots_name_is_not_for_files_from_elsewhere(
     path = vector_file(tmp_path / "x.parquet", unit_vectors(1))
     with pytest.raises(RootError, match="--root"):
         import_pictures(fake_store, settings, path, SHOP)
-    assert fake_store.count() == 0
+    assert fake_store.listings.count() == 0
 
 
 def test_an_imported_root_of_this_host_needs_no_embedding(
@@ -656,12 +663,13 @@ def test_an_imported_root_of_this_host_needs_no_embedding(
     for store, own_settings in ((real_store, settings), (other, other_settings)):
         encoder = FakeEncoder()
         if store is real_store:
-            store.create(new_meta(seal_of(encoder), "exact", "cosine"))
+            store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
         else:
             export_pictures(real_store, tmp_path / "x.h5")
             import_pictures(store, own_settings, tmp_path / "x.h5", ImportOptions())
         register_roots(store, [root], own_settings.host)
-        indexer = Indexer(store, encoder, [root], own_settings, describers=[])
+        context = replace(open_context(store, own_settings, encoder), describers=())
+        indexer = Indexer(context, [root], own_settings)
         try:
             sync(indexer)
         finally:
@@ -686,19 +694,19 @@ def test_an_imported_failure_is_a_failure_no_more(
 ):
     key = image_id("shop", "0.jpg")
     failure = {"image_id": key, "root": "shop", "relative_path": "0.jpg", "error_class": "corrupt"}
-    fake_store.write([Write(key, failure=failure)])
+    fake_store.documents.write([Write(key, failure=failure)])
     path = vector_file(tmp_path / "x.parquet", unit_vectors(2))
     for as_ndjson in (False, True):
         import_pictures(fake_store, settings, path, replace(SHOP, as_ndjson=as_ndjson))
-        assert (fake_store.count(), fake_store.count(failures=True)) == (2, 0)
-        fake_store.write([Write(key, failure=failure)])
+        assert (fake_store.listings.count(), fake_store.listings.count(failures=True)) == (2, 0)
+        fake_store.documents.write([Write(key, failure=failure)])
 
 
 # -- loading -------------------------------------------------------------------------------
 
 
 def index_state(store: Store) -> tuple[str, str, str, str]:
-    body = store.client.indices.get(index=store.index).body[f"{store.index}-000001"]
+    body = store.connection.client.indices.get(index=store.index).body[f"{store.index}-000001"]
     index = body["settings"]["index"]
     vector = body["mappings"]["properties"][VECTOR_FIELD]
     return (
@@ -735,14 +743,14 @@ def test_a_new_index_is_loaded_flat_and_ends_as_its_profile_says(
     )
     assert states[0] == ("flat", "-1", "false", "0")
     assert index_state(store) == (index_type, "1s", "0-1", "0")
-    segments = store.client.indices.segments(index=store.index).body["indices"]
+    segments = store.connection.client.indices.segments(index=store.index).body["indices"]
     (shard,) = segments[f"{store.index}-000001"]["shards"]["0"]
     assert shard["num_search_segments"] == 1
-    assert store.count() == 300
+    assert store.listings.count() == 300
     knn = {
         "field": VECTOR_FIELD, "query_vector": vectors[7].tolist(), "k": 1, "num_candidates": 50,
     }  # fmt: skip
-    (hit,) = store.search({"knn": knn})["hits"]["hits"]
+    (hit,) = store.searches.search({"knn": knn})["hits"]["hits"]
     assert hit["_source"]["relative_path"] == "7.jpg"
 
 
@@ -758,7 +766,7 @@ def test_a_refused_first_row_is_told_once_and_keeps_no_graph_away(
     done = import_pictures(store, settings, path, options, on_bad_row=bad.append)
     assert [each.number for each in bad] == [1]
     assert done == Imported(stored=49, bad=1)
-    assert store.count() == 49
+    assert store.listings.count() == 49
     assert index_state(store) == ("int8_hnsw", "1s", "0-1", "0")
 
 
@@ -780,7 +788,7 @@ def test_an_interrupted_load_is_seen_and_completed_by_the_next(
     assert info.is_loading
     assert info.properties[VECTOR_FIELD]["index_options"]["type"] == "flat"
     store.refresh()
-    assert 10 <= store.count() <= 30
+    assert 10 <= store.listings.count() <= 30
     notes: list[str] = []
     done = import_pictures(store, settings, path, ImportOptions(only_new=True), note=notes.append)
     assert any("interrupted" in each for each in notes)
@@ -797,24 +805,24 @@ def test_only_what_was_refused_for_the_moment_is_sent_again(
     fake_store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The first bulk is answered 429 as a whole, the second for every other item."""
-    real, sent, lock = Store.bulk, [], threading.Lock()
+    real, sent, lock = Documents.bulk, [], threading.Lock()
 
-    def busy(store: Store, body: bytes, content_type: str):
+    def busy(documents: Documents, body: bytes, content_type: str):
         with lock:
             sent.append(body.count(b"shop"))
             number = len(sent)
         if number == 1:
             raise StoreBusy("429")
-        results = real(store, body, content_type)
+        results = real(documents, body, content_type)
         if number == 2:
             return [StoreBusy("429") if n % 2 else each for n, each in enumerate(results)]
         return results
 
-    monkeypatch.setattr(Store, "bulk", busy)
+    monkeypatch.setattr(Documents, "bulk", busy)
     path = vector_file(tmp_path / "x.parquet", unit_vectors(10))
     assert import_pictures(fake_store, settings, path, SHOP) == Imported(stored=10)
     assert sent == [10, 10, 5]
-    assert fake_store.count() == 10
+    assert fake_store.listings.count() == 10
 
 
 documents_of_any_text = st.dictionaries(
@@ -847,12 +855,12 @@ def test_the_server_reads_smile_as_it_was_meant(fake_store: Store, made: list[di
         for action, each, vector in zip(actions, made, smile.vectors(vectors), strict=True)
         for part in (action, {**each, VECTOR_FIELD: vector})
     )
-    assert set(fake_store.bulk(body, smile.CONTENT_TYPE)) == {None}
+    assert set(fake_store.documents.bulk(body, smile.CONTENT_TYPE)) == {None}
     for n, each in enumerate(made):
-        assert fake_store.get(str(n)) == each
+        assert fake_store.documents.get(str(n)) == each
     fake_store.refresh()
     for n, vector in enumerate(vectors):
-        assert fake_store.vector(str(n)).tobytes() == vector.tobytes()
+        assert fake_store.documents.vector(str(n)).tobytes() == vector.tobytes()
 
 
 # -- the command line ----------------------------------------------------------------------
@@ -875,7 +883,7 @@ def test_the_commands_take_vectors_out_and_in(
     result = run(other, "import", file)
     assert result.exit_code == 0, result.output
     assert "30 rows stored" in result.output
-    assert store.count() == 30
+    assert store.listings.count() == 30
     assert run(other, "status").exit_code == 0
 
 

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from encoder_hooks import cannot_load
-from house import House, Running, paint, until
-from reindexing import ids_on_disk, ids_served, run, synced, to
-from tiny_models import make_clip
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import EncodersFailed
 from es_imgsearch.testing import FakeEncoder
+from tests.support.encoder_hooks import cannot_load
+from tests.support.house import House, Running, paint, until
+from tests.support.reindexing import ids_on_disk, ids_served, run, synced, to
+from tests.support.tiny_models import make_clip
 
 WORDS = "OSError: weights.bin ends too early"
 
 
 def nothing_was_written(store: Store) -> bool:
     store.refresh()
-    return (store.count(), list(store.failed())) == (0, [])
+    return (store.listings.count(), list(store.listings.failures())) == (0, [])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -58,7 +58,7 @@ def test_reindex_ends_and_goes_on_when_it_is_mended(house: House, encoders: dict
     encoders["twin"].before_batch = cannot_load
     with pytest.raises(EncodersFailed, match=WORDS):
         to(house, "twin")
-    assert nothing_was_written(house.store.at(str(house.store.roles().next)))
+    assert nothing_was_written(house.store.at(str(house.store.generations.roles().next)))
     encoders["twin"].before_batch = FakeEncoder().before_batch
     done = to(house, "twin")
     assert (done.switched, done.embedded, done.missing) == (True, 5, ())

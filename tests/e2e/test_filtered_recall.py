@@ -64,11 +64,15 @@ def filled(request: pytest.FixtureRequest, es_url: str) -> Iterator[Filled]:
     store = Store(connect(load_settings({"es_url": es_url, "index": name}, environment={})), name)
     body: dict[str, Any] = index_body(new_meta(Seal("f", "1", DIMS, "1"), profile, "cosine"))
     body["settings"]["number_of_shards"] = shards
-    store.client.options(ignore_status=404).indices.delete(index=f"{name}-000001")
-    store.client.options(ignore_status=404).indices.delete(index=f"{name}-failures-000001")
-    store.create(new_meta(Seal("f", "1", DIMS, "1"), profile, "cosine"))
-    store.client.indices.delete(index=f"{name}-000001")
-    store.request("PUT", f"/{name}-000001", {**body, "aliases": {name: {"is_write_index": True}}})
+    store.connection.client.options(ignore_status=404).indices.delete(index=f"{name}-000001")
+    store.connection.client.options(ignore_status=404).indices.delete(
+        index=f"{name}-failures-000001"
+    )
+    store.generations.create(new_meta(Seal("f", "1", DIMS, "1"), profile, "cosine"))
+    store.connection.client.indices.delete(index=f"{name}-000001")
+    store.connection.request(
+        "PUT", f"/{name}-000001", {**body, "aliases": {name: {"is_write_index": True}}}
+    )
     vectors = unit(COUNT, seed=2)
     for start in range(0, COUNT, 500):
         writes = []
@@ -76,14 +80,14 @@ def filled(request: pytest.FixtureRequest, es_url: str) -> Iterator[Filled]:
             fields = {"image_id": str(n), "root": "r", "relative_path": f"{n:05}"}
             fields |= {"tags": in_filter(n), VECTOR_FIELD: vectors[n]}
             writes.append(Write(str(n), document=fields))
-        assert set(store.write(writes).values()) == {None}
+        assert set(store.documents.write(writes).values()) == {None}
         store.refresh()
-    store.delete(str(n) for n in range(2, COUNT, 5))
+    store.documents.delete(str(n) for n in range(2, COUNT, 5))
     store.refresh()
     is_there = np.arange(COUNT) % 5 != 2
     yield Filled(store, profile, vectors, is_there)
     remove_index(store)
-    store.client.close()
+    store.connection.client.close()
 
 
 @pytest.mark.parametrize("tuning", ["profile", "narrow"])
@@ -98,7 +102,9 @@ def test_a_filtered_search_finds_as_many_as_there_are(filled: Filled, selection:
     for k in KS:
         hits = right_ones = 0
         for query in unit(QUERIES, seed=3):
-            answer = filled.store.search(knn_body(query, k, chosen, filters=clauses, source=False))
+            answer = filled.store.searches.search(
+                knn_body(query, k, chosen, filters=clauses, source=False)
+            )
             found = {int(hit["_id"]) for hit in answer["hits"]["hits"]}
             assert len(found) == min(k, len(candidates))
             assert found <= set(candidates.tolist())

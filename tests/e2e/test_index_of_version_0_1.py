@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import version_0_1 as old
 from click.testing import CliRunner, Result
 from elasticsearch import Elasticsearch
-from house import until
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
+from tests.support import version_0_1 as old
+from tests.support.house import until
 
 COMMAND = str(Path(sys.executable).with_name("es-imgsearch"))
 LEFT = old.ALBUM + old.TRAVELS - old.REMOVED

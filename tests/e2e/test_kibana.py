@@ -13,14 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from fake_kibana import FakeKibana
-from kibana_queries import (
-    SavedObjects,
-    leaf_buckets,
-    lens_request,
-    session_request,
-    vega_requests,
-)
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
@@ -36,6 +28,16 @@ from es_imgsearch.kibana.objects import to_ndjson
 from es_imgsearch.search.search_log import make_searches
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder, remove_index
+from tests.support.fake_kibana import FakeKibana
+from tests.support.kibana_queries import (
+    SavedObjects,
+    leaf_buckets,
+    lens_request,
+    session_request,
+    vega_requests,
+)
+
+pytestmark = pytest.mark.process
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COUNT = 24
@@ -52,7 +54,7 @@ def shelf(es_url: str) -> Iterator[tuple[Store, Settings]]:
     store = Store(connect(settings), settings.index)
     remove_index(store, searches_alias(store.index))
     encoder = FakeEncoder()
-    store.create(new_meta(seal_of(encoder), "balanced", "cosine"))
+    store.generations.create(new_meta(seal_of(encoder), "balanced", "cosine"))
     make_searches(store)
     fill(store, encoder)
     yield store, settings
@@ -62,7 +64,7 @@ def shelf(es_url: str) -> Iterator[tuple[Store, Settings]]:
 def fill(store: Store, encoder: FakeEncoder) -> None:
     vectors = encoder.embed_texts([f"rgb({10 * n}, 90, {250 - 10 * n})" for n in range(COUNT)])
     writes = [Write(f"{n:032x}", picture(n, vectors[n])) for n in range(COUNT)]
-    assert set(store.write(writes).values()) == {None}
+    assert set(store.documents.write(writes).values()) == {None}
     bulk = "".join(
         f"{json.dumps({'create': {'_index': failures_alias(store.index), '_id': f'f{n}'}})}\n"
         f"{json.dumps(failure(n))}\n"
@@ -73,7 +75,7 @@ def fill(store: Store, encoder: FakeEncoder) -> None:
         f"{json.dumps({'create': {'_index': searches}})}\n{json.dumps(search(n))}\n"
         for n in range(20)
     )
-    answer = store.request("POST", "/_bulk?refresh=true", bulk)
+    answer = store.connection.request("POST", "/_bulk?refresh=true", bulk)
     assert not answer["errors"], answer
     store.refresh()
 
@@ -153,7 +155,7 @@ def saved(shelf: tuple[Store, Settings]) -> SavedObjects:
 
 
 def ask(store: Store, index: str, body: dict[str, Any]) -> dict[str, Any]:
-    return store.request("POST", f"/{index}/_search", body)
+    return store.connection.request("POST", f"/{index}/_search", body)
 
 
 CHOSEN = {"root": "root0", "tags": "cat"}
@@ -322,7 +324,7 @@ def test_build_and_check_on_the_command_line(shelf: tuple[Store, Settings], tmp_
 
 def test_make_kibana(settings: Settings, real_store: Store, starter: Encoder):
     """As somebody runs it in a checkout, with the encoder whose words the ready searches are."""
-    real_store.create(new_meta(seal_of(starter), "balanced", "cosine"))
+    real_store.generations.create(new_meta(seal_of(starter), "balanced", "cosine"))
     kibana = FakeKibana()
     try:
         environment = {**os.environ, "ES_URL": settings.es_url, "KIBANA_URL": kibana.url}

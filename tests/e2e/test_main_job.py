@@ -115,7 +115,7 @@ def test_exact_search_agrees_and_its_scores_are_cosines(search: ImageSearch, sta
     exact = search.search_text("a cat", k=10, exact=True)
     assert [h.image_id for h in exact] == [h.image_id for h in approximate]
     assert [h.score for h in exact] == pytest.approx([h.score for h in approximate], abs=2e-3)
-    stored = search._store.vector(exact[0].image_id)
+    stored = search.store.documents.vector(exact[0].image_id)
     cosine = float(stored @ starter.embed_texts(["a cat"])[0])
     assert exact[0].score == pytest.approx(cosine, abs=1e-5)
 

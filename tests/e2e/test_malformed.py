@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import picture_samples as samples
 import pytest
-from house import House, Running, compare_again, until
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.read import file as read
 from es_imgsearch.records import image_id
 from es_imgsearch.settings import Settings
+from tests.support import picture_samples as samples
+from tests.support.house import House, Running, compare_again, until
 
 FILES = 500
 SECONDS = 90.0
@@ -157,5 +157,7 @@ def test_five_hundred_malformed_pictures(house: House, damaged: list[Path]):
 
 def _failures(house: House) -> list[dict[str, Any]]:
     house.store.refresh()
-    answer = house.store.request("POST", f"/{house.store.failures}/_search", {"size": 1000})
+    answer = house.store.connection.request(
+        "POST", f"/{house.store.connection.failures}/_search", {"size": 1000}
+    )
     return [hit["_source"] for hit in answer["hits"]["hits"]]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from house import paint
-from tiny_models import make_clip
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.store import Store
+from tests.support.house import paint
+from tests.support.tiny_models import make_clip
 
 
 @pytest.mark.usefixtures("no_hub")

@@ -19,6 +19,7 @@ from es_imgsearch.cli.output import shown_path
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import RootError, SettingsError, StoreUnreachable
 from es_imgsearch.manage.verify import verify
@@ -46,10 +47,10 @@ def folder(tmp_path: Path) -> Path:
 def indexer(
     real_store: Store, settings: Settings, fake_encoder: FakeEncoder, folder: Path
 ) -> Iterator[Indexer]:
-    real_store.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(fake_encoder), "exact", "cosine"))
     root = Root("photos", folder)
     register_roots(real_store, [root], settings.host)
-    indexer = Indexer(real_store, fake_encoder, [root], settings)
+    indexer = Indexer(open_context(real_store, settings, fake_encoder), [root], settings)
     yield indexer
     indexer.pipeline.close()
 
@@ -70,8 +71,8 @@ def test_verify_names_every_kind_of_difference(
     (folder / "a.png").unlink()
     Image.new("RGB", (50, 50), "blue").save(folder / "b.png")
     Image.new("RGB", (50, 50), "green").save(folder / "new.png")
-    document = dict(real_store.get(image_id("photos", "sub/c.png")))
-    real_store.write([Write(document["image_id"], document=document)])
+    document = dict(real_store.documents.get(image_id("photos", "sub/c.png")))
+    real_store.documents.write([Write(document["image_id"], document=document)])
     assert found(real_store, folder, settings) == {
         ("gone", "a.png"),
         ("changed", "b.png"),
@@ -111,7 +112,7 @@ def test_a_folder_that_is_gone_for_good_is_released(
     with pytest.raises(RootError, match="knows no"):
         release_root(real_store, Root("nothing", folder), settings.host)
     assert release_root(real_store, root, settings.host) == 3
-    assert real_store.count() == real_store.count(failures=True) == 0
+    assert real_store.listings.count() == real_store.listings.count(failures=True) == 0
     assert "photos" not in real_store.info().meta.roots
 
 
@@ -132,7 +133,7 @@ def test_a_folder_that_moved_may_keep_its_name_and_its_vectors(
         register_roots(real_store, [root], "another-host", replace_gone=True)
     register_roots(real_store, [root], settings.host, replace_gone=True)
     assert real_store.info().meta.roots["photos"]["path"] == str(moved)
-    again = Indexer(real_store, fake_encoder, [root], settings)
+    again = Indexer(open_context(real_store, settings, fake_encoder), [root], settings)
     try:
         sync(again)
         assert again.counts.stored == 0

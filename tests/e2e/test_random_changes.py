@@ -14,13 +14,13 @@ import uuid
 from pathlib import Path
 
 import pytest
-from house import House, Running, paint
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.settings import Settings
+from tests.support.house import House, Running, paint
 
 EXAMPLES = int(os.environ.get("IMGSEARCH_TEST_EXAMPLES", "5"))
 STEPS = int(os.environ.get("IMGSEARCH_TEST_STEPS", "20"))
@@ -47,7 +47,7 @@ class Changes(RuleBasedStateMachine):
         self.outside = home / "outside"
         self.outside.mkdir()
         self.new = itertools.count(1000)
-        store = Store(self.store.client, f"{self.store.index}-{home.name[:8]}")
+        store = Store(self.store.connection.client, f"{self.store.index}-{home.name[:8]}")
         given = {"index": store.index, "max_delete_share": 1.0, "poll_seconds": 0.3}
         self.house = House(store, self.settings.model_copy(update=given), home)
         self.house.picture("always.png", 99)  # an empty root deletes nothing
@@ -60,8 +60,8 @@ class Changes(RuleBasedStateMachine):
             self.running.stop()
         finally:
             self.running.daemon.stop()
-            names = f"{self.house.store.index}-000001,{self.house.store.failures}-000001"
-            self.house.store.client.indices.delete(index=names, ignore_unavailable=True)
+            names = f"{self.house.store.index}-000001,{self.house.store.connection.failures}-000001"
+            self.house.store.connection.client.indices.delete(index=names, ignore_unavailable=True)
 
     def _path(self, name: str) -> Path | None:
         """The path, if its folder can be made."""

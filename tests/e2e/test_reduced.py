@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from house import described, paint, pixels
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta, reduction_alias
-from es_imgsearch.elastic.requests import converse
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of, writing_encoder
 from es_imgsearch.embed.reduction import Reduction, load_reduction
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, NotCalibrated, UsageError
@@ -32,10 +31,12 @@ from es_imgsearch.records import image_id
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.reduced import remember_imported, remember_originals
 from es_imgsearch.search.relevance import Sampled, background_of, store_background
+from es_imgsearch.search.request_flow import run_flow
 from es_imgsearch.settings import Settings
 from es_imgsearch.tags.train import TRAINED, ZERO_SHOT, evaluate_tags
 from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.watch.roots import parse_roots, register_roots
+from tests.support.house import described, paint, pixels
 
 DIMS, KEPT, COUNT = FakeEncoder.dims, 12, 400
 
@@ -75,11 +76,11 @@ def number_of(hit) -> int:
 @pytest.fixture
 def whole(real_store: Store) -> Iterator[Store]:
     """An index of COUNT whole vectors, from which samples and originals come."""
-    store = Store(real_store.client, f"{real_store.index}-whole")
-    store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"), described())
+    store = Store(real_store.connection.client, f"{real_store.index}-whole")
+    store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"), described())
     vectors = vectors_of_pictures()
     documents = [fields(n) | {VECTOR_FIELD: vectors[n]} for n in range(COUNT)]
-    results = store.write([Write(each["image_id"], document=each) for each in documents])
+    results = store.documents.write([Write(each["image_id"], document=each) for each in documents])
     assert not any(results.values())
     store.refresh()
     yield store
@@ -154,7 +155,7 @@ def test_made_once_more_it_stays_as_it_is(reduced, whole, settings):
 def test_a_reduced_index_is_no_sample(reduced, settings):
     with pytest.raises(UsageError, match="reduced vectors itself"):
         create_index(
-            Store(reduced.client, f"{reduced.index}-other"),
+            Store(reduced.connection.client, f"{reduced.index}-other"),
             settings,
             profile="reduced",
             sample=reduced.index,
@@ -165,14 +166,18 @@ def test_a_reduced_index_is_no_sample(reduced, settings):
 def test_a_matrix_that_is_lost_or_another_is_refused_by_daemon_and_client(filled, settings, harm):
     alias, wanted = reduction_alias(filled.index), filled.info().meta.reduction.hash
     if harm == "changed":
-        document = dict(filled.request("GET", f"/{alias}/_doc/{wanted}")["_source"])
+        document = dict(filled.connection.request("GET", f"/{alias}/_doc/{wanted}")["_source"])
         document["stretch"] += 0.5
-        filled.request("PUT", f"/{alias}/_doc/{wanted}", document, params={"refresh": "true"})
+        filled.connection.request(
+            "PUT", f"/{alias}/_doc/{wanted}", document, params={"refresh": "true"}
+        )
     else:
-        filled.request("DELETE", f"/{alias}/_doc/{wanted}", params={"refresh": "true"})
+        filled.connection.request("DELETE", f"/{alias}/_doc/{wanted}", params={"refresh": "true"})
     with pytest.raises(IndexConflict, match="make another --index"):
         writing_encoder(filled, filled.info(), settings, FakeEncoder())
-    search = ImageSearch(filled.client, filled.index, encoder=FakeEncoder(), settings=settings)
+    search = ImageSearch(
+        filled.connection.client, filled.index, encoder=FakeEncoder(), settings=settings
+    )
     with pytest.raises(IndexConflict, match="make another --index"):
         search.search_text("red")
 
@@ -190,8 +195,7 @@ def test_a_folder_is_kept_and_a_copy_reuses_the_stored_bytes(reduced, settings, 
     register_roots(reduced, roots, settings.host)
 
     def pass_over() -> Indexer:
-        writer = writing_encoder(reduced, reduced.info(), settings, encoder)
-        indexer = Indexer(reduced, writer, roots, settings)
+        indexer = Indexer(open_context(reduced, settings, encoder), roots, settings)
         sync(indexer)
         indexer.pipeline.close()
         return indexer
@@ -208,8 +212,8 @@ def test_a_folder_is_kept_and_a_copy_reuses_the_stored_bytes(reduced, settings, 
     names = {"03.png": 3, "copy.png": 3, "moved.png": 4, "19.png": 19}
     whole = encoder._vectors(np.stack([pixels(n) for n in names.values()]))
     for name, wanted in zip(names, reduction.reduce(whole), strict=True):
-        assert (reduced.vector(image_id("photos", name)) == wanted).all()
-    hits = ImageSearch(reduced.client, reduced.index, encoder=encoder, settings=settings)
+        assert (reduced.documents.vector(image_id("photos", name)) == wanted).all()
+    hits = ImageSearch(reduced.connection.client, reduced.index, encoder=encoder, settings=settings)
     assert hits.search_image(folder / "07.png", k=3)[0].relative_path == "07.png"
 
 
@@ -217,7 +221,9 @@ def test_a_folder_is_kept_and_a_copy_reuses_the_stored_bytes(reduced, settings, 
 
 
 def client(store: Store, settings: Settings) -> ImageSearch:
-    return ImageSearch(store.client, store.index, encoder=FakeEncoder(), settings=settings)
+    return ImageSearch(
+        store.connection.client, store.index, encoder=FakeEncoder(), settings=settings
+    )
 
 
 def best(scores: np.ndarray, k: int) -> list[int]:
@@ -300,7 +306,7 @@ def test_copies_are_one_hit_where_contents_are_collapsed(filled, settings, origi
         fields(1000 + n, content="content-5") | {VECTOR_FIELD: reduction.reduce(vectors[5:6])[0]}
         for n in range(30)
     ]
-    filled.write([Write(each["image_id"], document=each) for each in copies])
+    filled.documents.write([Write(each["image_id"], document=each) for each in copies])
     filled.refresh()
     search = client(filled, settings.model_copy(update={"originals": originals}))
     hits = search.search(vectors[5], k=10, collapse=True)
@@ -314,7 +320,7 @@ def test_a_picture_whose_content_changed_keeps_the_score_of_its_bytes(filled, se
     remember_originals(filled, settings, originals)
     (changed,) = vectors_of_pictures(1, seed=21)
     document = fields(3, content="new") | {VECTOR_FIELD: reduction.reduce(changed[None])[0]}
-    filled.write([Write(document["image_id"], document=document)])
+    filled.documents.write([Write(document["image_id"], document=document)])
     filled.refresh()
     hits = client(filled, settings).search(changed, k=5)
     assert number_of(hits[0]) == 3
@@ -349,9 +355,9 @@ def test_originals_of_another_encoder_or_for_another_profile_are_refused(
 ):
     with pytest.raises(UsageError, match="keeps whole vectors itself"):
         remember_originals(whole, settings, originals)
-    other = Store(filled.client, f"{filled.index}-o")
+    other = Store(filled.connection.client, f"{filled.index}-o")
     seal = replace(whole.info().meta.seal, revision="2")
-    other.create(new_meta(seal, "exact", "cosine"))
+    other.generations.create(new_meta(seal, "exact", "cosine"))
     try:
         path = tmp_path / "other.h5"
         export_pictures(other, path)
@@ -363,7 +369,7 @@ def test_originals_of_another_encoder_or_for_another_profile_are_refused(
 
 def test_the_command_line_makes_fills_and_searches_it(whole, originals, settings, es_url):
     index = f"{settings.index}-cli"
-    store = Store(whole.client, index)
+    store = Store(whole.connection.client, index)
     places = ["--index", index, "--es-url", es_url]
 
     def run(*arguments: str) -> str:
@@ -390,13 +396,13 @@ def test_tags_are_not_held_against_a_sample_of_whole_vectors(filled: Store, sett
     ids = [f"{n}" for n in range(40)]
     try:
         store_background(filled, meta.seal, Sampled(ids, ids, vectors_of_pictures(40)))
-        whole = converse(background_of(filled.index, meta, DIMS), filled.send)
+        whole = run_flow(background_of(filled.index, meta, DIMS), filled.send)
         np.testing.assert_allclose(
             np.sort(whole, 0), np.sort(vectors_of_pictures(40), 0), atol=1e-6
         )
-        drawn = converse(background_of(filled.index, meta, KEPT), filled.send)
+        drawn = run_flow(background_of(filled.index, meta, KEPT), filled.send)
         assert (len(drawn), drawn.shape[1]) == (COUNT, KEPT)
-        assert converse(background_of(filled.index, meta, 5), filled.send).shape == (0, 5)
+        assert run_flow(background_of(filled.index, meta, 5), filled.send).shape == (0, 5)
         labels = {f"{n:04}.jpg": ("parity:odd" if n % 2 else "parity:even",) for n in range(30)}
         search = ImageSearch(settings=settings, encoder=FakeEncoder())
         report = evaluate_tags(search, Labels((), labels), one_of=["parity"])

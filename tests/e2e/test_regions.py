@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from house import House, described
 from PIL import Image
 
 from es_imgsearch import ImageSearch
@@ -17,6 +16,7 @@ from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed import registry
+from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.errors import IndexConflict, UsageError
@@ -27,6 +27,7 @@ from es_imgsearch.records import Grid
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
 from es_imgsearch.watch.roots import parse_roots, register_roots
+from tests.support.house import House, described
 
 GRID = Grid.parse("2x2+centre")
 SIZE = 128
@@ -44,8 +45,7 @@ def pass_over(store: Store, settings: Settings, folder: Path, encoder: FakeEncod
     """One `sync` by a process of its own."""
     roots = parse_roots([str(folder)])
     register_roots(store, roots, settings.host)
-    grid = store.info().meta.grid
-    indexer = Indexer(store, encoder, roots, settings, grid=grid)
+    indexer = Indexer(open_context(store, settings, encoder), roots, settings)
     try:
         sync(indexer)
     finally:
@@ -64,7 +64,9 @@ def test_a_crop_finds_its_original_and_a_rename_embeds_nothing(
     real_store: Store, settings: Settings, folder: Path, tmp_path: Path
 ):
     encoder = FakeEncoder()
-    real_store.create(new_meta(seal_of(encoder), "exact", "cosine", grid=GRID), described())
+    real_store.generations.create(
+        new_meta(seal_of(encoder), "exact", "cosine", grid=GRID), described()
+    )
     images = [paint(folder / f"{n}.png", n) for n in range(6)]
     pass_over(real_store, settings, folder, encoder)
     assert encoder.pictures_embedded == 6 * (1 + GRID.count)

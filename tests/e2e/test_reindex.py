@@ -13,30 +13,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from house import House, described, paint, pixels, until
 from PIL import Image
-from reindexing import (
-    Killed,
-    client,
-    ids_in,
-    ids_on_disk,
-    ids_served,
-    run,
-    synced,
-    to,
-)
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli.watch import _in_each_generation
 from es_imgsearch.elastic.client import connect
-from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.documents import Documents, Write
 from es_imgsearch.elastic.mapping import new_meta, reduction_alias
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.embed.index_encoder import seal_of, writing_encoder
+from es_imgsearch.elastic.switching import Switching
+from es_imgsearch.embed.context import open_context
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import (
     GenerationSwitched,
     IndexMissing,
     StoreBusy,
+    StoreRejected,
     StoreUnreachable,
     TextUnsupported,
     UsageError,
@@ -51,6 +43,17 @@ from es_imgsearch.records import Grid, image_id
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.watch.roots import parse_roots, register_roots
+from tests.support.house import House, described, paint, pixels, until
+from tests.support.reindexing import (
+    Killed,
+    client,
+    ids_in,
+    ids_on_disk,
+    ids_served,
+    run,
+    synced,
+    to,
+)
 
 pytestmark = pytest.mark.usefixtures("encoders")
 
@@ -59,9 +62,11 @@ def test_another_encoder_and_back_with_every_field(house: House, encoders: dict)
     house.pictures(30)
     synced(house)
     ids = sorted(ids_on_disk(house))
-    house.store.rewrite(ids[:5], lambda each: {**each, "title": "theirs", "tags": ["kept"]})
+    house.store.rewrites.rewrite(
+        ids[:5], lambda each: {**each, "title": "theirs", "tags": ["kept"]}
+    )
     house.store.refresh()
-    before = {each: house.store.get(each) for each in ids}
+    before = {each: house.store.documents.get(each) for each in ids}
     done = to(house, "other")
     assert done.switched
     assert (done.pictures, done.missing, done.embedded) == (30, (), 30)
@@ -69,11 +74,11 @@ def test_another_encoder_and_back_with_every_field(house: House, encoders: dict)
     info = house.store.info()
     assert (info.name, info.meta.seal) == (done.serving, seal_of(encoders["other"]))
     assert "r" in info.meta.roots
-    after = {each: house.store.get(each) for each in ids}
+    after = {each: house.store.documents.get(each) for each in ids}
     for each in ids:
         assert after[each].keys() == before[each].keys() - {"embed_ms"}
         assert all(after[each][name] == before[each][name] for name in after[each])
-    vector = house.store.vector(ids[3])
+    vector = house.store.documents.vector(ids[3])
     assert vector.shape == (24,)
     # The colours of the picture are those that it was copied with.
     assert client(house).search_image(house.folder / "007.png", k=1)[0].relative_path == "007.png"
@@ -82,7 +87,7 @@ def test_another_encoder_and_back_with_every_field(house: House, encoders: dict)
     back = go_back(house.store, house.settings)
     assert back.switched
     assert (back.serving, back.embedded) == (f"{house.store.index}-000001", 0)
-    assert {each: house.store.get(each) for each in ids} == before
+    assert {each: house.store.documents.get(each) for each in ids} == before
     house.encoder = encoders["fake"]
     assert house.differing() == []
     assert drop_before(house.store) == done.serving
@@ -120,8 +125,7 @@ class Keeper:
         store = Store(connect(house.settings), house.settings.index).pinned()
         roots = parse_roots([str(house.folder)])
         register_roots(store, roots, house.settings.host)
-        encoder = writing_encoder(store, store.info(), house.settings)
-        indexer = Indexer(store, encoder, roots, house.settings)
+        indexer = Indexer(open_context(store, house.settings), roots, house.settings)
         self._daemon = Daemon(
             indexer,
             house.settings,
@@ -269,7 +273,7 @@ def test_a_search_that_meets_a_switch_there_and_back(house: House, encoders: dic
     picture = house.folder / "007.png"
     with client(house) as search:
         search.search_image(picture, k=1)
-        send, met = search._store.send, []
+        send, met = search.store.send, []
 
         def between(request: Any) -> Any:
             if "_search" not in request.path or met:
@@ -280,7 +284,7 @@ def test_a_search_that_meets_a_switch_there_and_back(house: House, encoders: dic
             go_back(house.store, house.settings)
             return answer
 
-        search._store.send = between
+        search.store.send = between
         hit = search.search_image(picture, k=1)[0]
     assert met == [f"{house.store.index}-000002"]
     assert (hit.relative_path, hit.score) == ("007.png", pytest.approx(1.0, abs=1e-5))
@@ -324,7 +328,7 @@ def test_whoever_writes_to_the_old_generation_is_refused_and_told(house: House, 
             sync(indexer)
     finally:
         indexer.pipeline.close()
-    (error,) = late.write([Write("x", document={"image_id": "x"})]).values()
+    (error,) = late.documents.write([Write("x", document={"image_id": "x"})]).values()
     assert isinstance(error, StoreBusy)
     assert ids_served(house) == {image_id("r", f"{n:03}.png") for n in range(3)}
 
@@ -335,7 +339,7 @@ def test_watch_and_sync_begin_again_with_the_next_generation(house: House, encod
     begun: list[str] = []
 
     def keep() -> str:
-        begun.append(house.store.roles().serving)
+        begun.append(house.store.generations.roles().serving)
         if len(begun) == 1:
             to(house, "twin")
             raise GenerationSwitched("it is another one")
@@ -385,14 +389,16 @@ def test_what_was_killed_goes_on_where_it_was(house: House, encoders: dict):
     house.picture("new.png", 500)
     house.picture("001.png", 501)
     synced(house)
-    house.store.rewrite([image_id("r", "002.png")], lambda each: {**each, "title": "later"})
+    house.store.rewrites.rewrite(
+        [image_id("r", "002.png")], lambda each: {**each, "title": "later"}
+    )
     with pytest.raises(UsageError, match="begun and not finished, with encoder 'twin'"):
         to(house, "other")
     # Without a name it is the one that was begun.
     done = to(house)
     assert done.switched
     assert ids_served(house) == ids_on_disk(house)
-    assert house.store.get(image_id("r", "002.png"))["title"] == "later"
+    assert house.store.documents.get(image_id("r", "002.png"))["title"] == "later"
     # Besides the new one and the one of another content nothing was embedded twice.
     assert twin.pictures_embedded == embedded + len(open_ids) + 2
     hit = client(house).search_image(house.folder / "001.png", k=1)[0]
@@ -404,21 +410,41 @@ def test_an_outage_costs_no_picture(house: House, encoders: dict, monkeypatch: p
     house.pictures(30)
     synced(house)
     house.settings = house.settings.model_copy(update={"batch_size": 4, "queue_size": 8})
-    write, calls = Store.write, []
+    write, calls = Documents.write, []
 
-    def failing(store: Store, writes: list[Write]) -> dict:
+    def failing(documents: Documents, writes: list[Write]) -> dict:
         calls.append(len(writes))
         if len(calls) in {2, 5}:
             raise StoreUnreachable("gone")
-        results = write(store, writes)
+        results = write(documents, writes)
         if len(calls) == 8:
             return results | {writes[0].image_id: StoreBusy("full")}
         return results
 
-    monkeypatch.setattr(Store, "write", failing)
+    monkeypatch.setattr(Documents, "write", failing)
     done = to(house, "twin")
     assert len(calls) > 8
     assert (done.switched, done.pictures, done.missing) == (True, 30, ())
+    assert ids_served(house) == ids_on_disk(house)
+
+
+def test_a_bulk_that_is_too_large_is_halved(
+    house: House, encoders: dict, monkeypatch: pytest.MonkeyPatch
+):
+    house.pictures(12)
+    synced(house)
+    write, sizes = Documents.write, []
+
+    def small_ones(documents: Documents, writes: list[Write]) -> dict:
+        sizes.append(len(writes))
+        if len(writes) > 3:
+            raise StoreRejected("413")
+        return write(documents, writes)
+
+    monkeypatch.setattr(Documents, "write", small_ones)
+    done = reindex(house.store, house.settings, Wanted(profile="compact"))
+    assert (done.switched, done.carried, done.missing) == (True, 12, ())
+    assert max(sizes) == 12
     assert ids_served(house) == ids_on_disk(house)
 
 
@@ -430,19 +456,22 @@ def test_an_outage_costs_no_failure(house: House, encoders: dict, monkeypatch: p
     for name in ("003.png", "copy.png"):
         (house.folder / name).write_bytes(b"\x89PNG\r\n\x1a\nno more")
     house.settings = house.settings.model_copy(update={"batch_size": 1, "encoder": "twin"})
-    write, failed = Store.write, []
+    write, failed = Documents.write, []
 
-    def failing(store: Store, writes: list[Write]) -> dict:
+    def failing(documents: Documents, writes: list[Write]) -> dict:
         failed.append(any(each.failure for each in writes))
         if failed.count(True) == 1 and failed[-1]:
             raise StoreUnreachable("gone")
-        return write(store, writes)
+        return write(documents, writes)
 
-    monkeypatch.setattr(Store, "write", failing)
+    monkeypatch.setattr(Documents, "write", failing)
     done = reindex(house.store, house.settings, max_missing_share=0.5)
     assert failed.count(True) == 3
     assert (done.switched, done.missing_pictures) == (True, 2)
-    assert {each["relative_path"] for each in house.store.failed()} == {"003.png", "copy.png"}
+    assert {each["relative_path"] for each in house.store.listings.failures()} == {
+        "003.png",
+        "copy.png",
+    }
 
 
 def test_killed_while_writing_is_held_back(
@@ -450,22 +479,22 @@ def test_killed_while_writing_is_held_back(
 ):
     house.pictures(5)
     synced(house)
-    allow, begun = Store.allow_writes, []
+    allow, begun = Switching.allow_writes, []
 
     def kill(*_: object) -> None:
         raise Killed
 
-    def kill_at_the_end(store: Store) -> None:
+    def kill_at_the_end(switching: Switching) -> None:
         if begun:
             raise Killed
         # The first is what one before may have left held back.
-        begun.append(allow(store))
+        begun.append(allow(switching))
 
-    monkeypatch.setattr(Store, "switch_to", kill)
-    monkeypatch.setattr(Store, "allow_writes", kill_at_the_end)
+    monkeypatch.setattr(Switching, "switch_to", kill)
+    monkeypatch.setattr(Switching, "allow_writes", kill_at_the_end)
     with pytest.raises(Killed):
         to(house, "twin")
-    monkeypatch.setattr(Store, "allow_writes", allow)
+    monkeypatch.setattr(Switching, "allow_writes", allow)
     assert index_status(house.store)["writes_held_back"]
     house.picture("late.png", 99)
     keeper = Keeper(house)
@@ -494,7 +523,7 @@ def test_another_profile_of_the_same_encoder_embeds_nothing(house: House, encode
     house.pictures(30)
     synced(house)
     ids = sorted(ids_on_disk(house))
-    vectors = {each: house.store.vector(each) for each in ids}
+    vectors = {each: house.store.documents.vector(each) for each in ids}
     (house.folder / "003.png").unlink()  # its original is not needed
     # As the page says it is done.
     page = Path(__file__).parents[2] / "docs" / "how-to" / "change-the-encoder.md"
@@ -505,7 +534,7 @@ def test_another_profile_of_the_same_encoder_embeds_nothing(house: House, encode
     assert (done.switched, done.embedded, done.pictures) == (True, 0, 30)
     assert encoders["fake"].pictures_embedded == 30
     assert house.store.info().meta.profile == "compact"
-    assert all(np.array_equal(house.store.vector(each), vectors[each]) for each in ids)
+    assert all(np.array_equal(house.store.documents.vector(each), vectors[each]) for each in ids)
     assert done.agreement.overlap > 0.95
     drop_before(house.store)
     with pytest.raises(UsageError, match="already"):
@@ -521,7 +550,9 @@ def test_another_profile_of_the_same_encoder_embeds_nothing(house: House, encode
 def test_regions_are_made_anew_or_carried(real_store: Store, settings: Settings, tmp_path: Path):
     encoder = FakeEncoder()
     grid = Grid.parse("2x2+centre")
-    real_store.create(new_meta(seal_of(encoder), "exact", "cosine", grid=grid), described())
+    real_store.generations.create(
+        new_meta(seal_of(encoder), "exact", "cosine", grid=grid), described()
+    )
     folder = tmp_path / "photos"
     folder.mkdir()
     colours = np.random.default_rng(1).integers(0, 256, (6, 16, 16, 3), np.uint8)
@@ -530,7 +561,7 @@ def test_regions_are_made_anew_or_carried(real_store: Store, settings: Settings,
     roots = parse_roots([str(folder)])
     store = real_store.pinned()
     register_roots(store, roots, settings.host)
-    indexer = Indexer(store, encoder, roots, settings, grid=grid)
+    indexer = Indexer(open_context(store, settings, encoder), roots, settings)
     sync(indexer)
     indexer.pipeline.close()
     crop = Image.open(folder / "4.png").crop((0, 0, 64, 64))
@@ -564,13 +595,13 @@ def test_pictures_that_cannot_be_embedded_are_failures_of_the_new_generation(
     given = house.settings.model_copy(update={"encoder": "twin"})
     done = reindex(house.store, given, max_missing_share=0.06)
     assert (done.switched, done.missing_pictures) == (True, 1)
-    failed = {each["relative_path"]: each for each in house.store.failed()}
+    failed = {each["relative_path"]: each for each in house.store.listings.failures()}
     assert set(failed) == {"broken.png", "007.png"}
     assert failed["007.png"]["error_class"] == "embed_failed"
     assert image_id("r", "007.png") not in ids_served(house)
     # The way back has it again, and its failure is gone.
     assert go_back(house.store, house.settings).switched
-    assert {each["relative_path"] for each in house.store.failed()} == {"broken.png"}
+    assert {each["relative_path"] for each in house.store.listings.failures()} == {"broken.png"}
     assert house.differing() == []
 
 

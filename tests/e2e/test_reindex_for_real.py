@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from house import House, paint, until
-from reindexing import ids_on_disk, ids_served
-from test_reindex import Keeper
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.elastic.mapping import new_meta
@@ -20,6 +17,9 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.manage.reindex import go_back, reindex
 from es_imgsearch.settings import Settings
+from tests.e2e.test_reindex import Keeper
+from tests.support.house import House, paint, until
+from tests.support.reindexing import ids_on_disk, ids_served
 
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png")
 
@@ -56,7 +56,7 @@ def test_starter_to_timm_and_back(
     tmp_path: Path,
 ):
     settings = settings.model_copy(update={"poll_seconds": 0.5, "models_dir": lite0.parent})
-    real_store.create(new_meta(seal_of(starter), "balanced", "cosine"))
+    real_store.generations.create(new_meta(seal_of(starter), "balanced", "cosine"))
     house = House(real_store, settings, tmp_path)
     for name in PHOTOGRAPHS:
         shutil.copy(photographs / name, house.folder)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from house import House
-from reindexing import client, synced, to
 
 from es_imgsearch.codes.storage import load_coder
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, codes_alias
@@ -25,6 +23,8 @@ from es_imgsearch.quality.code_training import train_codes
 from es_imgsearch.quality.tune import tune
 from es_imgsearch.search.relevance import IMAGE
 from es_imgsearch.testing import remove_index
+from tests.support.house import House
+from tests.support.reindexing import client, synced, to
 
 # -- codes, and what else is learned of vectors --------------------------------------------------
 
@@ -34,10 +34,12 @@ def wrong_codes(store: Store) -> list[str]:
     store.refresh()
     coder = load_coder(store, store.info().meta)
     assert coder is not None
-    hits = store.page([], fields=["image_id", CODE_FIELD], vectors=[VECTOR_FIELD], size=1000,
-                      after=None)  # fmt: skip
+    pages = store.listings.pages(
+        [], fields=["image_id", CODE_FIELD], vectors=[VECTOR_FIELD], size=1000
+    )
     return [
         hit["_source"]["image_id"]
+        for hits in pages
         for hit in hits
         if hit["_source"].get(CODE_FIELD) != coder.code(vector_of(hit["fields"][VECTOR_FIELD]))
     ]
@@ -90,7 +92,7 @@ def test_a_lost_coder_stops_no_reindex(with_codes: House, caplog: pytest.LogCapt
     store = with_codes.store
     entry = train_codes(client(with_codes), "lsh", bits=48).entry
     place = f"/{codes_alias(store.index)}/_doc/{entry.hash}"
-    store.request("DELETE", place, params={"refresh": "true"})
+    store.connection.request("DELETE", place, params={"refresh": "true"})
     assert to(with_codes, profile="compact").switched
     assert "train its codes anew" in caplog.text
     assert index_status(store)["codes"]["missing"] == 24

@@ -15,7 +15,6 @@ from es_imgsearch.cli import main
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta
 from es_imgsearch.elastic.meta_entries import Curve
-from es_imgsearch.elastic.requests import converse
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
@@ -23,6 +22,7 @@ from es_imgsearch.quality.calibrate import calibrate
 from es_imgsearch.quality.labels import Labels, queries_by_label
 from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.search.relevance import IMAGE, TEXT, sample
+from es_imgsearch.search.request_flow import run_flow
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
 
@@ -56,7 +56,7 @@ def fill(store: Store, paths: list[str], vectors: np.ndarray) -> None:
             "tags": [path.split("/")[0]], VECTOR_FIELD: vector,
         }  # fmt: skip
         writes.append(Write(image_id, document))
-    assert not any(store.write(writes).values())
+    assert not any(store.documents.write(writes).values())
     store.refresh()
 
 
@@ -68,11 +68,11 @@ def labels_of(paths: list[str]) -> Labels:
 @pytest.fixture
 def store(real_store: Store) -> Iterator[Store]:
     """An index of 20 colours, 6 pictures each; its background is removed with it."""
-    real_store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
     fill(real_store, *pictures_of(COLOURS))
     yield real_store
     names = [f"{background_alias(real_store.index)}-{n:06}" for n in (1, 2, 3)]
-    real_store.client.indices.delete(index=names, ignore_unavailable=True)
+    real_store.connection.client.indices.delete(index=names, ignore_unavailable=True)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_half_means_the_same_for_every_query_and_absent_things_are_few(
     known, others = COLOURS[::2], COLOURS[1::2]
     calibrate(search, labels_of(pictures_of(known)[0]))
     gone = others[:5]
-    store.delete([f"{colour}-{n}.png" for colour in gone for n in range(EACH)])
+    store.documents.delete([f"{colour}-{n}.png" for colour in gone for n in range(EACH)])
     store.refresh()
     right = shown = 0
     for colour in others[5:]:
@@ -169,8 +169,8 @@ def test_the_background_stays_while_the_index_grows(search: ImageSearch, store: 
     found = calibrate(search, labels_of(pictures_of(COLOURS)[0]))
     assert found.background == len(COLOURS) * EACH + 60
     alias = background_alias(store.index)
-    assert list(store.request("GET", f"/{alias}")) == [f"{alias}-000002"]
-    assert store.request("GET", f"/{alias}/_count")["count"] == found.background
+    assert list(store.connection.request("GET", f"/{alias}")) == [f"{alias}-000002"]
+    assert store.connection.request("GET", f"/{alias}/_count")["count"] == found.background
 
 
 def test_the_sample_is_the_same_whoever_draws_it_and_holds_each_content_once(store: Store):
@@ -182,14 +182,14 @@ def test_the_sample_is_the_same_whoever_draws_it_and_holds_each_content_once(sto
         })
         for n in range(5)
     ]  # fmt: skip
-    store.write(writes)
+    store.documents.write(writes)
     store.refresh()
-    whole = converse(sample(store.index), store.send)
+    whole = run_flow(sample(store.index), store.send)
     assert sorted(whole.content_ids) == sorted(f"content {path}" for path in paths)
     by_content = dict(zip((f"content {path}" for path in paths), vectors, strict=True))
     for content_id, vector in zip(whole.content_ids, whole.vectors, strict=True):
         np.testing.assert_allclose(vector, by_content[content_id], atol=1e-6)
-    part = converse(sample(store.index, 30), store.send)
+    part = run_flow(sample(store.index, 30), store.send)
     assert part.content_ids == whole.content_ids[:30]
 
 
@@ -197,10 +197,10 @@ def test_a_background_of_another_encoder_is_not_compared_with(search: ImageSearc
     calibrate(search, labels_of(pictures_of(COLOURS)[0]))
     before = [hit.relevance for hit in search.search_text("red", k=3)]
     alias = background_alias(store.index)
-    mapping = store.request("GET", f"/{alias}")[f"{alias}-000001"]["mappings"]["_meta"]
+    mapping = store.connection.request("GET", f"/{alias}")[f"{alias}-000001"]["mappings"]["_meta"]
     mapping["encoder"]["fingerprint"] = "another"
-    store.request("PUT", f"/{alias}/_mapping", {"_meta": mapping})
-    store.delete([f"{colour}-{n}.png" for colour in COLOURS[10:] for n in range(EACH)])
+    store.connection.request("PUT", f"/{alias}/_mapping", {"_meta": mapping})
+    store.documents.delete([f"{colour}-{n}.png" for colour in COLOURS[10:] for n in range(EACH)])
     store.refresh()
     search.reload()
     # The sample is that of what is left in the index.
@@ -210,10 +210,10 @@ def test_a_background_of_another_encoder_is_not_compared_with(search: ImageSearc
 
 
 def test_too_few_pictures_have_no_relevance(search: ImageSearch, store: Store):
-    store.update_meta(_calibrated)
+    store.generations.update_meta(_calibrated)
     search.reload()
     assert search.search_text("red", k=1)[0].relevance is not None
-    store.delete([f"{colour}-{n}.png" for colour in COLOURS[4:] for n in range(EACH)])
+    store.documents.delete([f"{colour}-{n}.png" for colour in COLOURS[4:] for n in range(EACH)])
     store.refresh()
     search.reload()
     assert search.search_text("red", k=1)[0].relevance is None
@@ -230,7 +230,7 @@ def _calibrated(meta):
 def test_a_vector_has_no_kind_and_a_kind_without_curve_no_relevance(
     search: ImageSearch, store: Store
 ):
-    store.update_meta(_calibrated)
+    store.generations.update_meta(_calibrated)
     search.reload()
     vector = FakeEncoder().embed_texts(["red"])[0]
     assert search.search(vector, k=1)[0].relevance is None
@@ -271,7 +271,7 @@ def test_an_encoder_of_pictures_only_is_calibrated_and_searched_on_the_command_l
 ):
     """The command line has no fake encoder, so this one is known by its pictures only."""
     encoder = FakeEncoder(supports_text=False)
-    real_store.create(new_meta(seal_of(encoder), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
     paths, vectors = pictures_of(COLOURS)
     fill(real_store, paths, vectors)
     file = tmp_path / "labels.csv"
@@ -293,12 +293,12 @@ def test_an_encoder_of_pictures_only_is_calibrated_and_searched_on_the_command_l
         assert 0 < len(kept) < len(whole)
     finally:
         names = [f"{background_alias(settings.index)}-{n:06}" for n in (1, 2, 3)]
-        real_store.client.indices.delete(index=names, ignore_unavailable=True)
+        real_store.connection.client.indices.delete(index=names, ignore_unavailable=True)
 
 
 def test_imported_pictures_without_content_ids_are_a_background(search: ImageSearch, store: Store):
     paths, vectors = pictures_of(COLOURS[:8])
-    store.delete([path.replace("/", "-") for path in pictures_of(COLOURS)[0]])
+    store.documents.delete([path.replace("/", "-") for path in pictures_of(COLOURS)[0]])
     writes = [
         Write(f"{n}", {
             "image_id": f"{n}", "root": "r", "relative_path": path,
@@ -307,11 +307,11 @@ def test_imported_pictures_without_content_ids_are_a_background(search: ImageSea
         })
         for n, (path, vector) in enumerate(zip(paths, vectors, strict=True))
     ]  # fmt: skip
-    assert not any(store.write(writes).values())
-    store.update_meta(_calibrated)
+    assert not any(store.documents.write(writes).values())
+    store.generations.update_meta(_calibrated)
     store.refresh()
     search.reload()
     assert search.search_text("red", k=1)[0].relevance is not None
-    drawn = converse(sample(store.index), store.send)
+    drawn = run_flow(sample(store.index), store.send)
     assert sorted(drawn.image_ids) == sorted(each.image_id for each in writes)
     np.testing.assert_allclose(np.linalg.norm(drawn.vectors, axis=1), 1, atol=1e-6)

@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from click.testing import CliRunner
-from house import House
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.store import Store
@@ -15,6 +14,7 @@ from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime.select import run_for_pictures
 from es_imgsearch.pipeline.metrics import MetricsServer
 from es_imgsearch.settings import Settings
+from tests.support.house import House
 
 # Each agrees with torch in float32 to .999 or more (`embed.backend.MEASURED`).
 CHOICES = [("torch", "float32"), ("onnx", "float32"), ("torch", "float16")]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from house import House
 
 from es_imgsearch import AsyncImageSearch, ImageSearch
 from es_imgsearch.cli import main
@@ -21,6 +20,7 @@ from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.search.search_log import make_searches
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder, remove_index
+from tests.support.house import House
 
 
 @pytest.fixture
@@ -40,9 +40,9 @@ def house(real_store: Store, settings: Settings, tmp_path: Path):
 
 def noted(house: House) -> list[dict]:
     alias = searches_alias(house.store.index)
-    house.store.request("POST", f"/{alias}/_refresh")
+    house.store.connection.request("POST", f"/{alias}/_refresh")
     body = {"size": 100, "sort": ["searched_at", "_doc"]}
-    answer = house.store.request("POST", f"/{alias}/_search", body)
+    answer = house.store.connection.request("POST", f"/{alias}/_search", body)
     return [hit["_source"] for hit in answer["hits"]["hits"]]
 
 
@@ -102,7 +102,7 @@ def test_without_the_index_searches_go_on_and_one_warning_tells(
     house: House, caplog: pytest.LogCaptureFixture
 ):
     alias = searches_alias(house.store.index)
-    house.store.client.indices.delete(index=f"{alias}-000001")
+    house.store.connection.client.indices.delete(index=f"{alias}-000001")
     with (
         caplog.at_level(logging.WARNING),
         ImageSearch(settings=house.settings, encoder=FakeEncoder()) as client,
@@ -111,12 +111,12 @@ def test_without_the_index_searches_go_on_and_one_warning_tells(
         client.search_text("blue")
     told = [each for each in caplog.messages if "es-imgsearch init" in each]
     assert len(told) == 1
-    assert not house.store.client.indices.exists(index=alias)
+    assert not house.store.connection.client.indices.exists(index=alias)
 
 
 def test_init_makes_the_index(house: House):
     alias = searches_alias(house.store.index)
-    client = house.store.client
+    client = house.store.connection.client
     client.indices.delete(index=f"{alias}-000001")
     create_index(house.store, house.settings.model_copy(update={"log_searches": False}))
     assert not client.indices.exists(index=alias)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_models import make_clip_pair
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.store import Store
+from tests.support.tiny_models import make_clip_pair
+
+pytestmark = pytest.mark.process
 
 # What `es-imgsearch` does, and then what it loaded.
 SEARCH = """

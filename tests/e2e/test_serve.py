@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
-from house import House
 from PIL import Image
 
 from es_imgsearch.cli import main
@@ -29,6 +28,9 @@ from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.thumbnails import DiskCache, Pictures
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import remove_index
+from tests.support.house import House
+
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def house(es_url: str, photographs: Path, tmp_path_factory: pytest.TempPathFacto
         indexer.pipeline.close()
     yield house
     remove_index(store)
-    store.client.close()
+    store.connection.client.close()
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +155,11 @@ def test_originals_that_are_not_here(client: TestClient, photograph: str, house:
     def here(meta):
         return meta.with_root("r", {**meta.roots["r"], "host": house.settings.host})
 
-    house.store.update_meta(elsewhere)
+    house.store.generations.update_meta(elsewhere)
     try:
         answer = client.get(f"/images/{photograph}")
     finally:
-        house.store.update_meta(here)
+        house.store.generations.update_meta(here)
     assert answer.status_code == 404
     assert "'another'" in answer.json()["detail"]
 
@@ -166,10 +168,10 @@ def test_a_path_that_leads_out_of_its_root(client: TestClient, photograph: str, 
     secret = house.folder.parent / "secret.png"
     Image.new("RGB", (8, 8)).save(secret)
     path = f"/{house.store.index}/_doc/{photograph}"
-    source = house.store.request("GET", path)["_source"]
+    source = house.store.connection.request("GET", path)["_source"]
     harmful = image_id("r", "harmful.png")
     body = source | {"image_id": harmful, "relative_path": "../secret.png"}
-    house.store.request("PUT", path.replace(photograph, harmful), body)
+    house.store.connection.request("PUT", path.replace(photograph, harmful), body)
     for kind in ("thumbnails", "images"):
         answer = client.get(f"/{kind}/{harmful}")
         assert answer.status_code == 404

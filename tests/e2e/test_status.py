@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from house import House, Proxy, until
 
 from es_imgsearch.cli import main
-from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.mapping import state_alias
 from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.elastic.state import State, daemon_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.status import index_status
-from es_imgsearch.pipeline.heartbeat import Presence
+from es_imgsearch.pipeline.heartbeat import Heartbeat
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import Settings
-from es_imgsearch.watch.roots import parse_roots, register_roots
+from tests.support.house import House, Proxy, until
 
 
 @pytest.fixture
@@ -80,20 +80,24 @@ def test_sync_tells_what_it_compared(house: House):
     assert found["watched_by"] is None
 
 
-def presence(house: House) -> Presence:
-    roots = parse_roots([str(house.folder)])
-    register_roots(house.store, roots, house.settings.host)
-    return Presence(house.store, roots, house.settings.host, queue=lambda: 3, passes={})
+def heartbeat(house: House) -> Heartbeat:
+    indexer = house.indexer()
+    indexer.pipeline.close()
+    return indexer.presence()
 
 
 def test_a_daemon_that_takes_over_is_not_sent_away(house: House):
-    first, second = presence(house), presence(house)
-    second._me["process_id"] = -1
-    for each in (first, second):
-        each._write()
-    first._leave()
+    state = State(house.store)
+    first = heartbeat(house)
+    first._closing.clear()
+    first.start()
+    state.update(
+        daemon_id("r"), lambda lease: {**(lease or {}), "token": "another's", "process_id": -1}
+    )
+    first.leave()
+    first.join(30.0)
     assert root(house)["watched_by"]["process_id"] == -1
-    second._leave()
+    state.delete(daemon_id("r"))
     assert root(house)["watched_by"] is None
 
 
@@ -135,7 +139,7 @@ def test_an_index_that_has_outgrown_its_tuning_says_so(house: House, tuned_among
     tuning = Tuning(
         num_candidates=70, pictures=tuned_among, target_recall=0.95, tuned_at="2026-01-01T00:00"
     )
-    house.store.update_meta(lambda meta: replace(meta, tuning=tuning))
+    house.store.generations.update_meta(lambda meta: replace(meta, tuning=tuning))
     assert index_status(house.store)["tune_again"] is again
     told = CliRunner().invoke(main, ["status", *given]).stdout
     assert f"weigh 70 candidates, tuned among {tuned_among} pictures for a recall of 0.95" in told
@@ -143,21 +147,21 @@ def test_an_index_that_has_outgrown_its_tuning_says_so(house: House, tuned_among
 
 
 def test_a_daemon_that_was_killed_is_not_shown_as_alive(house: House):
-    presence(house)._write()
+    first = heartbeat(house)
+    first._closing.clear()
+    first.start()
     assert root(house)["watched_by"]["is_alive"]
-    assert root(house)["queue"] == 3
-    long_ago = "2020-01-01T00:00:00+00:00"
-
-    def killed(meta: Meta) -> Meta:
-        entry = meta.roots["r"]
-        return meta.with_root(
-            "r", {**entry, "watched_by": {**entry["watched_by"], "seen_at": long_ago}}
-        )
-
-    house.store.update_meta(killed)
+    assert root(house)["queue"] == 0
+    first._lease._held.clear()  # so that nothing is released
+    first.leave()
+    first.join(30.0)
+    State(house.store).update(
+        daemon_id("r"), lambda lease: {**(lease or {}), "seen_at": "2020-01-01T00:00:00+00:00"}
+    )
     found = root(house)
     assert not found["watched_by"]["is_alive"]
     assert found["queue"] is None
+    assert found["watched_by"]["queue"] == 0
 
 
 def test_sync_does_not_fail_for_what_status_would_show(
@@ -167,13 +171,15 @@ def test_sync_does_not_fail_for_what_status_would_show(
     indexer = house.indexer()
     try:
         sync(indexer)
-        block = {"index.blocks.metadata": True}
-        house.store.request("PUT", f"/{house.store.index}/_settings", block)
+        block = {"index.blocks.write": True}
+        house.store.connection.request("PUT", f"/{state_alias(house.store.index)}/_settings", block)
         try:
             sync(indexer)
         finally:
-            block = {"index.blocks.metadata": None}
-            house.store.request("PUT", f"/{house.store.index}/_settings", block)
+            block = {"index.blocks.write": None}
+            house.store.connection.request(
+                "PUT", f"/{state_alias(house.store.index)}/_settings", block
+            )
     finally:
         indexer.pipeline.close()
     assert "not told to `status`" in caplog.text

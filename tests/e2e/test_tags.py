@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from house import House, described, pixels, until
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
@@ -24,8 +23,8 @@ from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta, tags_alias
 from es_imgsearch.elastic.meta_entries import Curve
-from es_imgsearch.elastic.requests import converse
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed import context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import EncoderMismatch, FileInvalid, StoreUnreachable, UsageError
 from es_imgsearch.manage import redescribe as describing
@@ -35,12 +34,13 @@ from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.quality.labels import Labels, queries_by_label
 from es_imgsearch.search.relevance import IMAGE
 from es_imgsearch.settings import Settings
-from es_imgsearch.tags.describer import tagger_of
+from es_imgsearch.tags.describer import load_tagger
 from es_imgsearch.tags.identify import UNKNOWN, identify
-from es_imgsearch.tags.storage import kept_tags, store_vocabulary
+from es_imgsearch.tags.storage import load_tags, store_vocabulary
 from es_imgsearch.tags.train import TRAINED, ZERO_SHOT, evaluate_tags, train_tags
 from es_imgsearch.tags.vocabulary import default_vocabulary, parse_vocabulary
 from es_imgsearch.testing import FakeEncoder, remove_index
+from tests.support.house import House, described, pixels, until
 
 COLOURS = ("red", "lime", "blue", "white")
 # Words that mean no colour are grey to the fake encoder.
@@ -77,7 +77,7 @@ def fill(store: Store, colours: tuple[str, ...] = COLOURS, each: int = 12, **mor
             "content_id": f"content {path}", VECTOR_FIELD: vector, **more,
         }  # fmt: skip
         writes.append(Write(image_id, document))
-    assert not any(store.write(writes).values())
+    assert not any(store.documents.write(writes).values())
     store.refresh()
 
 
@@ -100,7 +100,7 @@ def documents(store: Store) -> dict[str, dict]:
     """By path, every stored field, and every vector as the server gives it back."""
     store.refresh()
     body = {"size": 1000, "_source": True, "docvalue_fields": list(VECTORS)}
-    hits = store.request("POST", f"/{store.index}/_search", body)["hits"]["hits"]
+    hits = store.connection.request("POST", f"/{store.index}/_search", body)["hits"]["hits"]
     return {
         hit["_source"]["relative_path"]: {**hit["_source"], **hit.get("fields", {})} for hit in hits
     }
@@ -113,7 +113,7 @@ def run(settings: Settings, *arguments: str) -> Result:
 
 @pytest.fixture
 def store(real_store: Store) -> Iterator[Store]:
-    real_store.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"), described())
+    real_store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"), described())
     yield real_store
     remove_index(real_store, tags_alias(real_store.index), background_alias(real_store.index))
 
@@ -192,7 +192,7 @@ def test_evaluation_agrees_with_scikit_learn_and_numpy(store: Store, search: Ima
     paths = list(labels.pictures)
     vectors = np.stack([near(*_numbered(path)) for path in paths])
     info = search.info
-    tagger = tagger_of(store.index, info.meta, FakeEncoder(), store.send)
+    tagger = load_tagger(store.index, info.meta, FakeEncoder(), store.send)
     (colour,) = [each for each in tagger.scores(vectors) if each.facet == "colour"]
     zero_shot, trained = report.facets
     for each in zero_shot.labels:
@@ -209,7 +209,7 @@ def test_evaluation_agrees_with_scikit_learn_and_numpy(store: Store, search: Ima
     assert trained.confusion.sum() == 48
     assert trained.mean_average_precision > 0.95
     assert np.trace(trained.confusion[:, :4]) >= 44
-    assert converse(kept_tags(store.index), store.send).classifier is None
+    assert load_tags(store.index, store.send).classifier is None
 
 
 def _numbered(path: str) -> tuple[str, int]:
@@ -247,27 +247,29 @@ def test_the_head_of_another_encoder_is_refused_and_costs_the_words_nothing(
     store_vocabulary(store, WORDS)
     train_tags(search, labels_of(each=8))
     other = FakeEncoder(revision="2")
-    store.update_meta(lambda meta: new_meta(seal_of(other), meta.profile, meta.similarity))
+    store.generations.update_meta(
+        lambda meta: new_meta(seal_of(other), meta.profile, meta.similarity)
+    )
     info = store.info()
-    tagger = tagger_of(store.index, info.meta, other, store.send)
+    tagger = load_tagger(store.index, info.meta, other, store.send)
     assert tagger.classifier is None
     assert "train it again" in tagger.note
     assert tagger.fields(near("red", 0)[None])[0]["tags"] == ["red"]
     with pytest.raises(EncoderMismatch, match="differs in revision: train it again"):
-        converse(kept_tags(store.index), store.send).classifier.check(info.meta, store.index)
+        load_tags(store.index, store.send).classifier.check(info.meta, store.index)
     listed = run(settings, "tags", "list")
     assert listed.exit_code == 2
     assert "es-imgsearch tags train --index" in listed.stderr
     # As it says.
     train_tags(ImageSearch(settings=settings, encoder=other))
-    assert tagger_of(store.index, info.meta, other, store.send).note is None
+    assert load_tagger(store.index, info.meta, other, store.send).note is None
 
 
 def test_an_encoder_without_texts_is_tagged_by_its_head_alone(
     real_store: Store, settings: Settings
 ):
     encoder = FakeEncoder(supports_text=False)
-    real_store.create(new_meta(seal_of(encoder), "exact", "cosine"), described())
+    real_store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"), described())
     try:
         fill(real_store, each=8)
         refresh_described(real_store, settings, only=["tags"], encoder=encoder)
@@ -372,7 +374,7 @@ def test_describe_reads_originals_again_and_embeds_nothing(
         }
         return {**kept, "describe_errors": ["hashes: ValueError: once", "other: stays"]}
 
-    store.rewrite([each["image_id"] for each in before.values()], spoil)
+    store.rewrites.rewrite([each["image_id"] for each in before.values()], spoil)
     assert not any("perceptual_hash" in each for each in documents(store).values())
     # One file has changed since, one is gone, one cannot be read.
     (house.folder / "001.png").unlink()
@@ -444,7 +446,7 @@ def two_describers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
     one, other = Describer("one"), Describer("other")
     other.mapping = {"title": {"type": "text"}}
-    monkeypatch.setattr(describing, "mapped_describers", lambda *_: ["one", "other"])
+    monkeypatch.setattr(context, "mapped_describers", lambda *_: ["one", "other"])
     monkeypatch.setattr(describing, "_with_sharing", lambda names, *_: names)
     monkeypatch.setattr(describing, "load_describers", lambda _names: [one, other])
     return does
@@ -471,7 +473,7 @@ def test_what_a_failing_describer_gave_is_not_erased_by_one_that_shares_the_fiel
     document = documents(store)["red/0.png"]
     assert (document["title"], "describe_errors" in document) == ("again", False)
     # Of what nothing is stored the other's word is better than none.
-    store.rewrite(ids, lambda now: {name: now[name] for name in now if name != "title"})
+    store.rewrites.rewrite(ids, lambda now: {name: now[name] for name in now if name != "title"})
     two_describers |= {"one": lambda: {"title": "of one"}, "other": fails}
     refresh_described(store, settings, encoder=FakeEncoder())
     assert documents(store)["red/0.png"]["title"] == "of one"
@@ -533,8 +535,10 @@ def test_identify_by_neighbours_by_words_and_not_at_all(
 ):
     fill(store, ("red", "lime"))
     store_vocabulary(store, WORDS)
-    store.rewrite(["red-0.png", "red-1.png"], lambda document: {**document, "product_id": "R2"})
-    store.rewrite(["red-2.png"], lambda document: {**document, "product_id": "R1"})
+    store.rewrites.rewrite(
+        ["red-0.png", "red-1.png"], lambda document: {**document, "product_id": "R2"}
+    )
+    store.rewrites.rewrite(["red-2.png"], lambda document: {**document, "product_id": "R1"})
     store.refresh()
     picture = Image.new("RGB", (40, 30), "red")
     # Without relevance neighbours are shown, and words answer.
@@ -544,7 +548,7 @@ def test_identify_by_neighbours_by_words_and_not_at_all(
     assert found.votes[0].relevance is None
     # Relevance 1/2 at the cosine .9, whatever the background.
     curve = Curve(intercept=-45.0, z_weight=0.0, cosine_weight=50.0)
-    store.update_meta(lambda meta: _calibrated(meta, curve))
+    store.generations.update_meta(lambda meta: _calibrated(meta, curve))
     search.reload()
     found = identify(search, picture, neighbours=24)
     assert (found.answer, found.by) == ("R2", "product_id")
@@ -575,10 +579,12 @@ def test_neighbours_vote_by_what_is_within_a_field(
     brands = {"red-0.png": "Acme", "red-1.png": ["Acme", "Zeta"], "red-2.png": "Zeta"}
     for image_id, brand in brands.items():
         attributes = {"brand.name": brand, "made": {"in": "Ghent"}}
-        store.rewrite([image_id], lambda now, given=attributes: {**now, "attributes": given})
+        store.rewrites.rewrite(
+            [image_id], lambda now, given=attributes: {**now, "attributes": given}
+        )
     store.refresh()
     curve = Curve(intercept=-45.0, z_weight=0.0, cosine_weight=50.0)
-    store.update_meta(lambda meta: _calibrated(meta, curve))
+    store.generations.update_meta(lambda meta: _calibrated(meta, curve))
     picture = Image.new("RGB", (40, 30), "red")
     found = identify(search, picture, fields=["attributes.made.in"])
     assert (found.answer, found.by) == ("Ghent", "attributes.made.in")
@@ -608,7 +614,7 @@ def test_the_best_tag_answers_whatever_its_facet(store: Store, search: ImageSear
     assert (found.answer, found.by) == (best.label, best.facet)
     assert best.facet == "second"
     info = search.info
-    tagger = tagger_of(store.index, info.meta, FakeEncoder(), store.send)
+    tagger = load_tagger(store.index, info.meta, FakeEncoder(), store.send)
     (document,) = tagger.fields(FakeEncoder().embed_texts(["red"]))
     assert document["tags"][0] == found.answer
 

@@ -48,7 +48,9 @@ def fill(
     similarity: str = "cosine",
 ) -> None:
     """An id is the vector's position; contents differ unless they are given."""
-    store.create(new_meta(seal or Seal("f", "1", vectors.shape[1], "1"), profile, similarity))
+    store.generations.create(
+        new_meta(seal or Seal("f", "1", vectors.shape[1], "1"), profile, similarity)
+    )
     for start in range(0, len(vectors), 500):
         writes = []
         for n in range(start, min(start + 500, len(vectors))):
@@ -61,9 +63,9 @@ def fill(
                 VECTOR_FIELD: vectors[n],
             }
             writes.append(Write(str(n), document=fields))
-        assert set(store.write(writes).values()) == {None}
+        assert set(store.documents.write(writes).values()) == {None}
     store.refresh()
-    store.merge(wait_seconds=120)
+    store.generations.merge(wait_seconds=120)
 
 
 def recall_of(store: Store, k: int, stored: np.ndarray, queries: np.ndarray) -> float:
@@ -71,7 +73,7 @@ def recall_of(store: Store, k: int, stored: np.ndarray, queries: np.ndarray) -> 
     tuning = store.info().meta.tuning
     found = 0
     for query in queries:
-        answer = store.search(knn_body(query, k, tuning, source=False))
+        answer = store.searches.search(knn_body(query, k, tuning, source=False))
         right = set(map(str, np.argsort(-(stored @ query))[:k]))
         found += len(right & {hit["_id"] for hit in answer["hits"]["hits"]})
     return found / (k * len(queries))
@@ -201,7 +203,7 @@ def test_the_client_uses_what_was_stored(
         return perform(self, method, path, body=body, **given)
 
     per_k = (TunedK(1, 4, 1.0, 1.0), TunedK(10, 23, 5.0, 1.0), TunedK(100, 140, 1.0, 1.0))
-    real_store.update_meta(lambda meta: replace(meta, tuning=Tuning(23, 5.0, per_k)))
+    real_store.generations.update_meta(lambda meta: replace(meta, tuning=Tuning(23, 5.0, per_k)))
     search.reload()
     monkeypatch.setattr(Elasticsearch, "perform_request", watched)
     after = search.search_text("red", k=10)

@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, Mark, Panel, Size, open_browser
-from house import House
-from kibana_queries import SavedObjects, leaf_buckets, vega_requests
 from PIL import Image
 
 from es_imgsearch.elastic.client import connect
@@ -27,6 +24,11 @@ from es_imgsearch.kibana.build import builder_for
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import remove_index
+from tests.support.browser import Browser, Mark, Panel, Size, open_browser
+from tests.support.house import House
+from tests.support.kibana_queries import SavedObjects, leaf_buckets, vega_requests
+
+pytestmark = pytest.mark.process
 
 PANELS = ("gallery", "places", "same-bytes", "same-moment")
 # A dashboard in a window of this width: 48 columns and rows of 20 pixels, 8 between them; a
@@ -116,7 +118,7 @@ def library(
             yield house, SavedObjects(objects)
     finally:
         remove_index(store)
-        store.client.close()
+        store.connection.client.close()
 
 
 @contextmanager
@@ -147,7 +149,7 @@ def answered(
     panel = saved_panel(saved, name)
     spec = json.loads(json.loads(panel["attributes"]["visState"])["params"]["spec"])
     ((index, body),) = vega_requests(panel, **given)
-    answer = house.store.request("POST", f"/{index}/_search", body)
+    answer = house.store.connection.request("POST", f"/{index}/_search", body)
     (data,) = [each for each in spec["data"] if isinstance(each.get("url"), dict)]
     del data["url"]
     data["values"] = answer
@@ -315,7 +317,7 @@ def test_a_click_on_a_tile_leaves_its_pictures(
         added = panel.told("filters").pop()
         assert added["index"] == house.store.index
         assert added["alias"] == f"Taken near {tile.datum['where']}"
-        found = house.store.request(
+        found = house.store.connection.request(
             "POST", f"/{house.store.index}/_search", {"query": added["query"]}
         )
         assert found["hits"]["total"]["value"] == tile.datum["doc_count"]

@@ -15,15 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from house import described, paint, until
 
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
+from tests.support.house import described, paint, until
+
+pytestmark = pytest.mark.process
 
 COMMAND = str(Path(sys.executable).with_name("es-imgsearch"))
 SHUTDOWN_SECONDS = 15.0
+LEASE_SECONDS = 4.0
 
 # A process loads the model before it embeds anything; its readers start meanwhile.
 START_SECONDS = 180.0
@@ -44,6 +47,7 @@ class Service:
             "ES_URL": es_url,
             "ES_IMGSEARCH_INDEX": store.index,
             "ES_IMGSEARCH_READ_WORKERS": "2",
+            "ES_IMGSEARCH_LEASE_SECONDS": str(LEASE_SECONDS),
             "ES_IMGSEARCH_SHUTDOWN_SECONDS": str(SHUTDOWN_SECONDS),
         }
         self.errors = folder.parent / "stderr.txt"
@@ -74,7 +78,7 @@ class Service:
 
     def indexed(self) -> list[str]:
         self.store.refresh()
-        return [each.stored_path for each in self.store.listing("photos")]
+        return [each.stored_path for each in self.store.listings.stored("photos")]
 
     def has(self, process: subprocess.Popen[bytes], number: int) -> bool:
         """Whether so many pictures are there; the process must not have ended by itself."""
@@ -91,7 +95,7 @@ class Service:
 def service(es_url: str, real_store: Store, starter: Encoder, tmp_path: Path) -> Service:
     folder = tmp_path / "photos"
     folder.mkdir()
-    real_store.create(new_meta(seal_of(starter), "balanced", "cosine"), described())
+    real_store.generations.create(new_meta(seal_of(starter), "balanced", "cosine"), described())
     return Service(es_url, real_store, folder)
 
 
@@ -127,6 +131,35 @@ def test_it_follows_the_folder_and_stops_in_order(service: Service):
     assert status["pictures"] == 4
 
 
+def test_a_second_watch_is_refused_and_one_after_a_kill_waits_for_the_lease(service: Service):
+    service.pictures([0])
+    with service.watch() as first:
+        until(service.is_ready, START_SECONDS)
+        for _ in range(2):
+            second = service.run("watch", str(service.folder))
+            assert second.returncode == 2
+            (refused,) = [line for line in second.stderr.splitlines() if "stop that one" in line]
+            assert f"Process {first.pid} on" in refused
+            assert "is watching 'photos'" in refused
+        # `sync` works next to a daemon.
+        service.pictures([1])
+        assert service.run("sync", str(service.folder)).returncode == 0
+        assert first.poll() is None
+        first.kill()
+        first.wait()
+    with service.watch() as process:
+        until(service.is_ready, START_SECONDS)
+        until(lambda: service.indexed() == ["0000.png", "0001.png"])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=SHUTDOWN_SECONDS + SLACK_SECONDS) == 0
+    assert f"Process {first.pid} on" in service.said()
+    assert f"this goes on in {LEASE_SECONDS:.0f} s" in service.said()
+    # One that stopped in order is not waited for.
+    with service.watch():
+        until(service.is_ready, START_SECONDS)
+    assert "goes on in" not in service.said()
+
+
 def test_a_signal_in_the_middle_ends_it_in_time_and_a_second_one_at_once(service: Service):
     service.pictures(range(400))
     with service.watch() as process:
@@ -149,7 +182,7 @@ def test_a_signal_in_the_middle_ends_it_in_time_and_a_second_one_at_once(service
         assert process.wait() == 128 + signal.SIGTERM
     assert "Traceback" not in service.said()
     until(lambda: not any(map(is_alive, children)))
-    assert service.store.count("photos", failures=True) == 0
+    assert service.store.listings.count("photos", failures=True) == 0
 
 
 def test_killed_at_random_moments_and_started_again(service: Service):
@@ -174,7 +207,7 @@ def test_killed_at_random_moments_and_started_again(service: Service):
     done = service.run("sync", str(service.folder))
     assert done.returncode == 0, done.stderr
     assert service.indexed() == [*(name for name in names if name != before[0]), "zzzz.png"]
-    assert service.store.count("photos") == len(names)
+    assert service.store.listings.count("photos") == len(names)
     embedded, reused = map(int, re.findall(r"(\d+) (?:embedded|reused)", done.stderr))
     assert (embedded, reused) == (len(names) - len(before), 1)
 

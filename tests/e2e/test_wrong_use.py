@@ -20,6 +20,8 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.testing import FakeEncoder
 
+pytestmark = pytest.mark.process
+
 COMMAND = Path(sys.executable).with_name("es-imgsearch")
 
 
@@ -41,7 +43,7 @@ def index(real_store: Store, es_url: str) -> str:
     """An index that is sealed to `starter`'s name but to other weights."""
     encoder = FakeEncoder()
     encoder.name = "starter"
-    real_store.create(new_meta(seal_of(encoder), "exact", "cosine"))
+    real_store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
     return real_store.index
 
 
@@ -81,7 +83,9 @@ def test_two_folders_of_one_name(es_url: str, tmp_path: Path):
 def test_a_name_that_another_folder_holds(
     es_url: str, index: str, real_store: Store, tmp_path: Path
 ):
-    real_store.update_meta(lambda m: m.with_root("photos", {"path": "/srv/p", "host": "nas"}))
+    real_store.generations.update_meta(
+        lambda m: m.with_root("photos", {"path": "/srv/p", "host": "nas"})
+    )
     from es_imgsearch.errors import RootError
     from es_imgsearch.watch.roots import parse_roots, register_roots
 
@@ -145,7 +149,7 @@ def test_an_index_of_another_encoder(es_url: str, index: str, tmp_path: Path):
 
 def test_an_index_that_is_not_ours(es_url: str, real_store: Store, tmp_path: Path):
     name = f"{real_store.index}-000001"
-    real_store.client.indices.create(index=name)
+    real_store.connection.client.indices.create(index=name)
     for arguments in (
         ["status"],
         ["search", "x"],

@@ -199,7 +199,9 @@ def test_settings_do_not_change():
 # -- secrets -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("show", [repr, str, lambda settings: f"{settings}"], ids=str)
+@pytest.mark.parametrize(
+    "show", [repr, str, lambda settings: f"{settings}"], ids=["repr", "str", "format"]
+)
 @pytest.mark.parametrize("password", [PASSWORD, "a@b@c", "%2Fx"])
 def test_settings_show_neither_key_nor_password(show: Any, password: str):
     settings = load({"es_url": f"https://elastic:{password}@es:9200/x", "es_api_key": SECRET})

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from es_imgsearch.elastic.generations import Roles
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.elastic.switching import Roles
 from es_imgsearch.errors import AlreadyRunning, UsageError
-from es_imgsearch.manage.reindex.lock import Building, check_not_built
+from es_imgsearch.manage.reindex.lock import ReindexLock
 from es_imgsearch.manage.reindex.run import Migrated, Migration
 from es_imgsearch.manage.reindex.target import Wanted, begin_next, check_begun
+from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.settings import Settings
 
 __all__ = ["DEFAULT_MAX_MISSING_SHARE", "Migrated", "cancel", "drop_before", "go_back", "reindex"]
@@ -53,23 +54,23 @@ def reindex(
     Raises UsageError where there is nothing to change or what is asked for does not fit together,
     AlreadyRunning where another process does this already, IndexMissing, ModelUnavailable.
     """
-    source, roles = store.pinned(), store.roles()
-    check_not_built(store)
+    upgrade(store)
+    source, roles = store.pinned(), store.generations.roles()
     if source.info().is_loading:
         raise UsageError(
             f"An import into {store.index!r} has not ended: run it again, then reindex."
         )
-    with Building(settings.host) as building:
+    with ReindexLock(store, settings.host, lease_seconds=settings.lease_seconds) as lock:
+        _check_unchanged(store, roles)
         if roles.next is None:
-            target = begin_next(store, settings, wanted or Wanted(), building.builder, note)
+            target = begin_next(store, settings, wanted or Wanted(), note)
         else:
             target = store.at(roles.next)
             check_begun(target, settings, wanted or Wanted())
             note(f"Going on with {roles.next}.")
-        building.hold(target)
-        _check_unchanged(store, roles._replace(next=target.generation))
+        lock.note_generation(str(target.generation))
         return Migration(
-            store, source, target, settings, building, max_missing_share, on_progress, note
+            store, source, target, settings, lock, max_missing_share, on_progress, note
         ).run()
 
 
@@ -85,24 +86,24 @@ def go_back(
 
     Raises UsageError where there is none, AlreadyRunning where another process builds one.
     """
-    source, roles = store.pinned(), store.roles()
-    check_not_built(store)
+    upgrade(store)
+    source, roles = store.pinned(), store.generations.roles()
     if roles.before is None:
         raise UsageError(f"Index {store.index!r} has no generation to go back to.")
     target = store.at(roles.before)
     # It knows its encoder; the settings may name that of the present one.
     as_sealed = settings.model_copy(update={"encoder": None})
-    with Building(settings.host) as building:
-        building.hold(target)
+    with ReindexLock(store, settings.host, lease_seconds=settings.lease_seconds) as lock:
         _check_unchanged(store, roles)
-        target.allow_writes()
+        lock.note_generation(roles.before)
+        target.switching.allow_writes()
         kept = target.info().meta
         note(
             f"Bringing {roles.before} (encoder {kept.seal.name}, profile {kept.profile}) up to"
             " date."
         )
         return Migration(
-            store, source, target, as_sealed, building, max_missing_share, on_progress, note
+            store, source, target, as_sealed, lock, max_missing_share, on_progress, note
         ).run()
 
 
@@ -111,11 +112,12 @@ def drop_before(store: Store) -> str:
 
     Raises UsageError where none is kept, AlreadyRunning where a process goes back to it.
     """
-    check_not_built(store)
-    before = store.roles().before
-    if before is None:
-        raise UsageError(f"Index {store.index!r} keeps no generation from before.")
-    store.drop(before)
+    upgrade(store)
+    with ReindexLock(store):
+        before = store.generations.roles().before
+        if before is None:
+            raise UsageError(f"Index {store.index!r} keeps no generation from before.")
+        store.generations.drop(before)
     return before
 
 
@@ -124,17 +126,18 @@ def cancel(store: Store) -> str | None:
 
     Raises AlreadyRunning where it has not ended.
     """
-    check_not_built(store)
-    roles = store.roles()
-    if roles.next is not None:
-        store.drop(roles.next)
-    store.pinned().allow_writes()
+    upgrade(store)
+    with ReindexLock(store):
+        roles = store.generations.roles()
+        if roles.next is not None:
+            store.generations.drop(roles.next)
+        store.pinned().switching.allow_writes()
     return roles.next
 
 
 def _check_unchanged(store: Store, roles: Roles) -> None:
-    """Raise AlreadyRunning where another process switched before this one held its mark."""
-    if store.roles() != roles:
+    """Raise AlreadyRunning where another process changed them before this one had the lock."""
+    if store.generations.roles() != roles:
         raise AlreadyRunning(
             f"The generations of index {store.index!r} were changed at this moment: see"
             f" `es-imgsearch status --index {store.index}`, and run it again if need be."

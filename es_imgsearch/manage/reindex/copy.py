@@ -4,13 +4,14 @@
     lacking in the target ────────┴─▶ fields ──┼─ content is there: the target's vector ┼─▶ target
                                                └─ original ──read──▶ embed ─────────────┘
 
-A pass may be repeated at any time and does only what is left.  What was done is told by the two
-indices themselves, so one that was killed is simply run again.
+A pass may be repeated at any time and does only what is left.  The two indices themselves show
+what was done, so one that was killed is simply run again.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,23 +19,19 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from es_imgsearch.codes.coder import Coder
-from es_imgsearch.codes.storage import load_coder
+from es_imgsearch.codes.apply import CodeStep
+from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta import Meta, with_learned
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, Carried, code_mapping
-from es_imgsearch.elastic.rewrites import (
-    check_readable,
-    documents_at_once,
-    whole_document,
-    whole_documents_body,
-)
+from es_imgsearch.elastic.retry import Outage
+from es_imgsearch.elastic.rewrites import check_readable, documents_at_once, whole_document
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embed.reduction import Reduction
 from es_imgsearch.embed.runtime.network import batch_size
-from es_imgsearch.errors import IndexConflict, ReadError, StoreDenied, StoreRejected
+from es_imgsearch.errors import IndexConflict, ReadError, StoreRejected
 from es_imgsearch.manage.reindex.re_embed import CarriedVectors, Document, Made
 from es_imgsearch.records import REGIONS_FIELD, Change, Embedded, FileState, disk_path, image_id
 from es_imgsearch.settings import Settings
@@ -100,14 +97,14 @@ class Carrier:
         """`encoder` gives vectors as the target stores them; None where those of the source do.
 
         `reduction` is that of the target, by which the vectors of the source are cut then.
-        `on_progress` hears how many of how many pictures the target has.  Pictures are coded by
-        `coder`, which each pass looks for.
+        `on_progress` hears how many of how many pictures the target has.  `codes` adds
+        codes to pictures; each pass looks for its coder.
         """
         self._source, self._target, self._settings = source, target, settings
         self._from, self._to = source.info(), target.info()
         check_readable(self._from.properties, self._from.left_out, source.index)
         self._reduction = reduction
-        self.coder: Coder | None = None
+        self.codes = CodeStep(target, None)
         self._on_progress = on_progress
         self._vectors: CarriedVectors | None = None
         if encoder is not None:
@@ -117,6 +114,9 @@ class Carrier:
         # Pictures of the target that are failures of the source, in the same state.
         self._only_there: set[str] = set()
         self._writes: list[Write] = []
+        self._writer = BulkWriter(
+            target.documents.write_each, outage=Outage(), stopping=threading.Event()
+        )
         # What took long to embed is kept at once, or a kill would lose it.
         self._bulk_size = _WRITE_BATCH
         if encoder is not None:
@@ -137,7 +137,7 @@ class Carrier:
     def run_pass(self) -> Pass:
         """Carry what differs, once.  After a `transient` error of the store, call it again."""
         # Before it is looked what was learned: what is recoded after that is newer than this.
-        until = self._source.checkpoints()
+        until = self._source.rewrites.checkpoints()
         self._from, self._to = self._source.info(), self._target.info()
         if self._vectors is not None:
             self._vectors.begin(self._from.meta)
@@ -150,7 +150,7 @@ class Carrier:
             # What is written from here on is newer than this, whenever the first pass ends.
             self._note(until)
         self._target.refresh()
-        self._total, self._there = self._source.count(), self._target.count()
+        self._total, self._there = self._source.listings.count(), self._target.listings.count()
         self._carry_failures()
         if since is not None:
             self._carry(self._changed(since))
@@ -166,7 +166,7 @@ class Carrier:
     def _changed(self, since: Mapping[str, int]) -> Iterator[Mapping[str, Any]]:
         """Whole documents, as hits, that are newer than the checkpoint."""
         size = documents_at_once(self._from.properties, self._from.left_out)
-        for hits in self._source.changed_since(since, self._from.left_out, size):
+        for hits in self._source.rewrites.changed_since(since, self._from.left_out, size):
             yield from hits
 
     def _lacking(self) -> Iterator[Mapping[str, Any]]:
@@ -175,22 +175,24 @@ class Carrier:
         size = documents_at_once(self._from.properties, left_out)
         lacking = self._lacking_ids()
         while ids := list(islice(lacking, size)):
-            body = whole_documents_body([{"ids": {"values": ids}}], left_out)
-            yield from self._source.whole_hits({**body, "size": len(ids)})
+            yield from self._source.rewrites.whole(ids, left_out)
 
     def _lacking_ids(self) -> Iterator[str]:
         """Ids that the target lacks, or has in another state; what only it has is removed."""
-        names = self._source.counts_by_root().keys() | self._target.counts_by_root().keys()
+        names = (
+            self._source.listings.counts_by_root().keys()
+            | self._target.listings.counts_by_root().keys()
+        )
         for name in sorted(names):
-            stored = (Seen(*each) for each in self._source.listing(name))
+            stored = (Seen(*each) for each in self._source.listings.stored(name))
             lost: list[str] = []
-            for each in differences(stored, self._target.listing(name), ()):
+            for each in differences(stored, self._target.listings.stored(name), ()):
                 found = image_id(name, each.relative_path)
                 if each.kind is not Kind.LOST:
                     yield found
                 elif found not in self._only_there:
                     lost.append(found)
-            self._target.delete(lost)
+            self._target.documents.delete(lost)
             self._done.removed += len(lost)
 
     # -- carrying ----------------------------------------------------------------------------
@@ -260,8 +262,7 @@ class Carrier:
     # -- writing -----------------------------------------------------------------------------
 
     def _write_picture(self, document: Document) -> None:
-        if self.coder is not None:
-            document[CODE_FIELD] = self.coder.code(document[VECTOR_FIELD])
+        document |= self.codes.fields(document[VECTOR_FIELD])
         self._write(Write(document["image_id"], document=document))
 
     def _write(self, write: Write, *, counts: bool = True) -> None:
@@ -273,14 +274,12 @@ class Carrier:
     def _flush(self) -> None:
         while self._writes:
             writes, self._writes = self._writes, []
-            results = self._target.write(writes)
-            for write in writes:
-                error = results[write.image_id]
+            for write, error in self._writer.write(writes):
                 if error is None:
                     if write.failure is not None:
                         self._failed[write.image_id] = FileState.stored(write.failure)
                     continue
-                if error.transient or isinstance(error, StoreDenied) or write.document is None:
+                if write.document is None:
                     raise error
                 self._done.carried -= 1
                 self._fail(dict(write.document), ReadError("rejected", str(error)))
@@ -288,26 +287,26 @@ class Carrier:
 
     def _carry_failures(self) -> None:
         """Have the target's failures be those of the source, and those that are its own."""
-        ours = {each["image_id"]: each for each in self._source.failed()}
+        ours = {each["image_id"]: each for each in self._source.listings.failures()}
         # What only the encoder of the source refused is a picture in the target all the same.
-        states = self._target.states(list(ours)) if ours else {}
+        states = self._target.documents.states(list(ours)) if ours else {}
         self._only_there = {
             each for each, state in states.items() if state == FileState.stored(ours[each])
         }
         ours = {found: each for found, each in ours.items() if found not in self._only_there}
-        theirs = {each["image_id"]: each for each in self._target.failed()}
-        self._target.keep_failures(
+        theirs = {each["image_id"]: each for each in self._target.listings.failures()}
+        self._target.documents.write_failures(
             [each for found, each in ours.items() if theirs.get(found) != each]
         )
         others = sorted(theirs.keys() - ours.keys())
         # A picture of the source that could not be embedded for the target stays its failure.
-        there = self._source.existing(others) if others else set()
-        self._target.delete(each for each in others if each not in there)
+        there = self._source.documents.existing(others) if others else set()
+        self._target.documents.delete(each for each in others if each not in there)
 
     def _map_fields(self) -> None:
         """Fields that the source was given since the target was made."""
         known = self._to.properties
-        self._target.map_fields(
+        self._target.generations.map_fields(
             {
                 name: mapping
                 for name, mapping in self._from.properties.items()
@@ -324,16 +323,16 @@ class Carrier:
         learned = with_learned(self._to.meta, source)
         if learned != self._to.meta:
             if learned.codes and not mapped:
-                self._target.map_fields({CODE_FIELD: code_mapping(learned.codes.bits)})
-            self._target.update_meta(lambda meta: with_learned(meta, source))
+                self._target.generations.map_fields({CODE_FIELD: code_mapping(learned.codes.bits)})
+            self._target.generations.update_meta(lambda meta: with_learned(meta, source))
             self._to = self._target.info()
         try:
-            self.coder = load_coder(self._target, self._to.meta)
+            self.codes = CodeStep.of(self._target, self._to.meta)
         except IndexConflict as error:
-            # Of a generation that does not serve nobody could train them anew first.
+            # They could be trained anew only in the generation that serves.
             logger.warning("%s Pictures are carried without codes.", error)
-            self.coder = None
+            self.codes = CodeStep(self._target, None)
 
     def _note(self, until: Mapping[str, int]) -> None:
         carried = Carried(str(self._source.generation), until)
-        self._target.update_meta(lambda meta: replace(meta, carried=carried))
+        self._target.generations.update_meta(lambda meta: replace(meta, carried=carried))

@@ -21,11 +21,11 @@ from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.retry import Outage, Stopped, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.encoder_process import encoders_for
-from es_imgsearch.embed.in_process import OneAtATime
+from es_imgsearch.embed.in_process import SharedEncoder
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.errors import ReadError, ReadersFailed
-from es_imgsearch.pipeline.jobs import UNKNOWN, Job, Result, places
+from es_imgsearch.pipeline.jobs import UNKNOWN, Job, Result, Unembedded, places
 from es_imgsearch.pipeline.stages import EmbedStage
 from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.read.file import Skipped
@@ -67,20 +67,18 @@ class CarriedVectors:
         grid = meta.grid
         self._settings = settings
         self._most = places(settings, encoder, grid)
-        self._stored = partial(target.embedded_by_content, with_regions=grid is not None)
+        self._stored = partial(target.documents.embedded_by_content, with_regions=grid is not None)
         self._stopping = threading.Event()
         self._outage = Outage()
         at_once = batch_size(encoder, settings.batch_size)
         self._vectors = VectorSource(encoder, self._look_up, at_once)
         self._stage = EmbedStage(
             self._vectors,
-            encoders_for(OneAtATime(encoder), settings),
+            encoders_for(SharedEncoder(encoder), settings),
             batch_size=at_once,
             wait_seconds=settings.batch_wait_ms / 1000,
             all_read=lambda: not self._reading,
-            begin=lambda: None,
-            on_embedded=self._were_embedded,
-            on_error=self._was_refused,
+            emit=self._were_embedded,
             stopping=self._stopping,
         )
         self._plan = ReadPlan.of(
@@ -118,7 +116,7 @@ class CarriedVectors:
         self._waiting = {}
 
     def close(self) -> None:
-        """End processes and threads; what is on its way is given up."""
+        """End processes and threads; files in work are given up."""
         self._stopping.set()
         self._stage.end()
         if self._workers is not None:
@@ -167,7 +165,7 @@ class CarriedVectors:
             for each in self._waiting.pop(key):
                 yield each, made
             return
-        # Perhaps a copy of it is as it was.  Asked for before whoever takes this one may fail.
+        # A copy of it may be unchanged.  Submitted first: the consumer of this one may raise.
         others = self._waiting.pop(key)[1:]
         if others:
             self._waiting[key] = others
@@ -200,7 +198,7 @@ class CarriedVectors:
 
     def _was_read(self, job: Job, outcome: Outcome) -> None:
         with self._lock:
-            # Before it is passed on: whoever takes it shall not wait for a file that does not come.
+            # Before it is passed on, or the stage would wait for a file that does not come.
             self._reading -= 1
             document = self._documents[job.ticket]
         if isinstance(outcome, ReadersFailed):
@@ -212,12 +210,13 @@ class CarriedVectors:
         else:
             self._tell(job, _reason(outcome), was_read=False)
 
-    def _were_embedded(self, results: Sequence[Result]) -> None:
-        for job, _, embedded, embed_ms in results:
-            self._tell(job, embedded, was_read=True, is_new=embed_ms is not None)
-
-    def _was_refused(self, job: Job, error: ReadError) -> None:
-        self._tell(job, error, was_read=True)
+    def _were_embedded(self, items: Sequence[Result | Unembedded]) -> None:
+        for item in items:
+            if isinstance(item, Result):
+                is_new = item.embed_ms is not None
+                self._tell(item.job, item.embedded, was_read=True, is_new=is_new)
+            else:
+                self._tell(item.job, _reason(item.reason), was_read=True)
 
     def _tell(self, job: Job, made: Made, *, was_read: bool, is_new: bool = False) -> None:
         with self._lock:
@@ -250,7 +249,7 @@ class CarriedVectors:
 
 
 def _key(document: Document) -> str:
-    """What is read once: a content, or a picture whose content nobody noted."""
+    """The key of files to read once: their content_id, or the image_id of one without."""
     return str(document.get("content_id") or document["image_id"])
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from es_imgsearch.codes.apply import complete_codes
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import Carried
 from es_imgsearch.elastic.queries import knn_body, stored_vectors_body
@@ -22,10 +21,10 @@ from es_imgsearch.embed.index_encoder import writing_encoder
 from es_imgsearch.embed.reduction import load_reduction
 from es_imgsearch.errors import AlreadyRunning, ImgSearchError
 from es_imgsearch.manage.reindex.copy import Carrier, Pass, keeps_vectors
-from es_imgsearch.manage.reindex.lock import Building
+from es_imgsearch.manage.reindex.lock import ReindexLock
 from es_imgsearch.manage.reindex.re_embed import CHANGED, GONE
 from es_imgsearch.manage.reindex.target import described_fields
-from es_imgsearch.pipeline.heartbeat import is_watched
+from es_imgsearch.pipeline.heartbeat import watched_roots
 from es_imgsearch.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -83,13 +82,13 @@ class Migration:
         source: Store,
         target: Store,
         settings: Settings,
-        building: Building,
+        lock: ReindexLock,
         max_missing_share: float,
         on_progress: Callable[[int, int], None],
         note: Callable[[str], None],
     ) -> None:
         self._store, self._source, self._target = store, source, target
-        self._building = building
+        self._lock = lock
         self._max_missing_share = max_missing_share
         self._note = note
         self._passes: list[Pass] = []
@@ -111,7 +110,7 @@ class Migration:
 
     def _on_progress(self, tell: Callable[[int, int], None]) -> Callable[[int, int], None]:
         def told(done: int, total: int) -> None:
-            self._building.check()
+            self._lock.check()
             tell(done, total)
 
         return told
@@ -124,17 +123,16 @@ class Migration:
 
     def _migrate(self) -> Migrated:
         # One that was killed while writing was held back left it so.
-        self._source.allow_writes()
+        self._source.switching.allow_writes()
         for _ in range(_MOST_PASSES):
             if self._pass().changes <= _FEW:
                 break
         if not self._may_switch_soon():
             return self._outcome(None, switched=False)
-        if self._carrier.coder is not None:
-            complete_codes(self._target, self._carrier.coder)
+        self._carrier.codes.complete()
         compared = agreement(self._source, self._target)
         self._note(
-            f"{self._target.count()} of {self._source.count()} pictures are in"
+            f"{self._target.listings.count()} of {self._source.listings.count()} pictures are in"
             f" {self._target.generation}. {_agreement_words(compared)}"
         )
         # What came meanwhile: the way back may load its model for that, which took 22 s on a busy
@@ -143,7 +141,7 @@ class Migration:
         for _ in range(_MOST_HOLDS):
             if not self._may_switch_soon():
                 break
-            self._building.confirm()
+            self._lock.confirm()
             if self._switched():
                 return self._outcome(compared, switched=True)
         return self._outcome(compared, switched=False)
@@ -153,7 +151,7 @@ class Migration:
         held_back_since = time.monotonic()
         is_ours = True
         try:
-            self._source.block_writes()
+            self._source.switching.block_writes()
             self._pass()
             if not self._may_switch():
                 return False
@@ -164,8 +162,8 @@ class Migration:
             raise
         finally:
             # Also after Ctrl-C; the old generation stays closed only once it is the old one.
-            if is_ours and self._store.roles().serving == self._source.generation:
-                self._source.allow_writes()
+            if is_ours and self._store.generations.roles().serving == self._source.generation:
+                self._source.switching.allow_writes()
             self._held_back_seconds += time.monotonic() - held_back_since
         return True
 
@@ -177,25 +175,25 @@ class Migration:
 
     def _exchange(self) -> None:
         """The switch itself; nothing is written to either generation now."""
-        there = self._target.count()
-        wanted = self._source.count() - len(self._passes[-1].lacking)
+        there = self._target.listings.count()
+        wanted = self._source.listings.count() - len(self._passes[-1].lacking)
         if there < wanted:
             # It cannot be; and were it so, nobody would notice later.
             raise ImgSearchError(
                 f"{self._target.generation} has {there} pictures where it should have {wanted}, and"
                 " is not switched to: run it again."
             )
-        self._building.confirm()
+        self._lock.confirm()
         roots = self._source.info().meta.roots
-        self._target.update_meta(lambda meta: replace(meta, roots=roots))
+        self._target.generations.update_meta(lambda meta: replace(meta, roots=roots))
         # From here on the old one lacks what is written to the new one.
-        carried = Carried(str(self._target.generation), self._target.checkpoints())
-        self._source.update_meta(lambda meta: replace(meta, carried=carried))
-        self._store.switch_to(str(self._target.generation), described_fields())
+        carried = Carried(str(self._target.generation), self._target.rewrites.checkpoints())
+        self._source.generations.update_meta(lambda meta: replace(meta, carried=carried))
+        self._store.switching.switch_to(str(self._target.generation), described_fields())
 
     def _may_switch(self) -> bool:
         lacking = len(self._passes[-1].lacking)
-        return lacking <= self._max_missing_share * max(1, self._source.count())
+        return lacking <= self._max_missing_share * max(1, self._source.listings.count())
 
     def _may_switch_soon(self) -> bool:
         """`_may_switch`, after more passes where that only takes a daemon's next deletions."""
@@ -213,14 +211,16 @@ class Migration:
         than 100 pictures a single one is too many.
         """
         lacking = self._passes[-1].lacking.values()
-        roots = self._source.info().meta.roots
-        return len(lacking) <= _FEW and all(
-            reason in {GONE, CHANGED} and is_watched(roots.get(root, {}))
-            for root, reason in lacking
-        )
+        if len(lacking) > _FEW or any(reason not in {GONE, CHANGED} for _, reason in lacking):
+            return False
+        roots = {root for root, _ in lacking}
+        return roots == watched_roots(self._store, sorted(roots))
 
     def _outcome(self, compared: Agreement | None, *, switched: bool) -> Migrated:
-        serving, kept = str(self._source.generation), str(self._target.generation)
+        serving, kept = (
+            str(self._source.generation),
+            str(self._target.generation),
+        )
         if switched:
             serving, kept = kept, serving
         by_reason = self._passes[-1].lacking_by_reason
@@ -228,7 +228,7 @@ class Migration:
             switched=switched,
             serving=serving,
             kept=kept,
-            pictures=self._target.count(),
+            pictures=self._target.listings.count(),
             carried=sum(each.carried for each in self._passes),
             embedded=self._carrier.pictures_embedded,
             removed=sum(each.removed for each in self._passes),
@@ -280,9 +280,12 @@ def agreement(
 ) -> Agreement:
     """Search both generations with pictures of both, chosen at random."""
     # Whole hits, in a dictionary: their order is that of the sample.
-    of_one = {hit["_id"]: hit["fields"][VECTOR_FIELD][0] for hit in one.sample(queries, seed=_SEED)}
+    of_one = {
+        hit["_id"]: hit["fields"][VECTOR_FIELD][0]
+        for hit in one.searches.sample(queries, seed=_SEED)
+    }
     ids = list(of_one)
-    answer = other.search(stored_vectors_body(ids, [VECTOR_FIELD])) if ids else {}
+    answer = other.searches.search(stored_vectors_body(ids, [VECTOR_FIELD])) if ids else {}
     of_other = {
         each: fields[VECTOR_FIELD]
         for each, fields in vectors_of(answer).items()
@@ -298,7 +301,7 @@ def agreement(
         for first, second in zip(*neighbours, strict=True)
         if first or second
     ]
-    pictures = max(1, other.count() - 1)
+    pictures = max(1, other.listings.count() - 1)
     return Agreement(
         queries=len(shares),
         k=k,
@@ -315,7 +318,7 @@ def _neighbours(store: Store, vectors: dict[str, Any], k: int) -> list[set[str]]
     for start in range(0, len(items), _AT_ONCE):
         part = items[start : start + _AT_ONCE]
         bodies = [knn_body(vector, k + 1, tuning, source=False) for _, vector in part]
-        for (image_id, _), hits in zip(part, store.msearch(bodies), strict=True):
+        for (image_id, _), hits in zip(part, store.searches.msearch(bodies), strict=True):
             others = [hit["_id"] for hit in hits if hit["_id"] != image_id]
             found.append(set(others[:k]))
     return found

@@ -9,7 +9,6 @@ from typing import Any
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import check_reducible, load_profile, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal, with_learned
-from es_imgsearch.elastic.meta_entries import Builder
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import loaded_encoder, present_encoder, seal_of
 from es_imgsearch.embed.reduction import Reduction, fit, keep_reduction
@@ -34,10 +33,9 @@ def begin_next(
     store: Store,
     settings: Settings,
     wanted: Wanted,
-    builder: Builder,
     note: Callable[[str], None],
 ) -> Store:
-    """A new, empty generation as wanted, marked as built by `builder`, and the store that fills it.
+    """A new, empty generation as wanted, and the store that fills it.
 
     Raises UsageError where nothing would change, or where a generation before is kept;
     AlreadyRunning where somebody else begins one at this moment.
@@ -54,7 +52,7 @@ def begin_next(
             f"Index {store.index!r} has encoder {meta.seal.name!r} and profile {meta.profile}"
             " already: say what it shall have with --encoder or --profile."
         )
-    before = store.roles().before
+    before = store.generations.roles().before
     if before is not None:
         kept = store.at(before).info().meta
         is_it = seal.fits(kept.seal) and profile == kept.profile
@@ -75,8 +73,8 @@ def begin_next(
     made = with_learned(made, meta)
     if reduction is not None:
         keep_reduction(store, reduction)
-    made = replace(made, roots=meta.roots, builder=builder)
-    target = store.begin_next(made, described_fields())
+    made = replace(made, roots=meta.roots)
+    target = store.at(store.generations.begin_next(made, described_fields()))
     _note_place(seal, settings, note)
     note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")
     return target

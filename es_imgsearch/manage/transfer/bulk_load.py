@@ -1,6 +1,6 @@
 """A new index for an import: filled without graphs, which are built once at the end.
 
-What the end takes is told by the index itself: as long as its refresh interval is -1, a load is
+The index itself shows that a load has not ended: as long as its refresh interval is -1, one is
 under way or was interrupted, and the next import ends it.
 """
 
@@ -10,28 +10,23 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from es_imgsearch.describe.registry import load_describers
+from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import DEFAULT_PROFILE, DEFAULT_SIMILARITY, index_body, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.requests import NDJSON
-from es_imgsearch.elastic.retry import Outage, Stopped, waits
+from es_imgsearch.elastic.retry import Outage
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.registry import load_encoder
-from es_imgsearch.errors import (
-    EncoderMismatch,
-    ImgSearchError,
-    StoreDenied,
-    StoreError,
-    StoreRejected,
-    UsageError,
-)
+from es_imgsearch.errors import EncoderMismatch, ImgSearchError, StoreError, UsageError
 from es_imgsearch.files.columns import EMBEDDING, Origin
 from es_imgsearch.manage.transfer.rows import BadRow, Row
 from es_imgsearch.records import REGIONS_FIELD
@@ -59,7 +54,7 @@ def make_index(
     """
     meta = _meta(settings, origin, profile)
     _check_dims(meta.seal, dims, store.index)
-    store.create(meta, [each.mapping for each in load_describers()], for_loading=True)
+    store.generations.create(meta, [each.mapping for each in load_describers()], for_loading=True)
     return store.info()
 
 
@@ -130,11 +125,11 @@ def finish(
     changed: dict[str, Mapping[str, Any]] = {
         name: each for name, each in wanted.items() if _lacks_graph(mapped.get(name, {}), each)
     }
-    store.end_loading(changed, {name: body["settings"][name] for name in _RESTORED})
+    store.generations.end_loading(changed, {name: body["settings"][name] for name in _RESTORED})
     resend()
     note("Building the graphs: the pictures can be searched already.")
     store.refresh()
-    if not store.merge(wait_seconds=_MERGE_WAIT_SECONDS):
+    if not store.generations.merge(wait_seconds=_MERGE_WAIT_SECONDS):
         note("Elasticsearch is still merging, and goes on by itself.")
     store.refresh()
 
@@ -152,14 +147,14 @@ def _index_type(mapping: Mapping[str, Any]) -> str:
     return str(mapping.get("index_options", {}).get("type", ""))
 
 
-# Rows to the server: as SMILE or NDJSON, from two threads, again where it was busy.
+# Rows to the server as SMILE or NDJSON, from two threads, by `BulkWriter`.
 #
 # Two threads keep the server at work while a third encodes: 15,800 vectors of 512 dims a second
 # into an index without a graph, where one thread reaches 11,200.
 
 _THREADS = 2
 
-# How long a server that is away is waited for; run again, the import goes on where it was.
+# How long to wait for a server that is away; a later import continues where this one ended.
 _PATIENCE_SECONDS = 300.0
 
 
@@ -232,9 +227,10 @@ def _target(action: str, index: str, row: Row) -> Mapping[str, Any]:
 
 
 class Sender:
-    """Sends bulks from threads of its own; `on_done` hears in the caller's thread, in their order.
+    """Sends bulks from threads of its own.
 
-    It is told how many rows were stored and which the server refused.
+    `on_done` is called in the caller's thread, in the order of the bulks, with the number of rows
+    stored and the rows that the server refused.
     """
 
     def __init__(
@@ -243,15 +239,17 @@ class Sender:
         self._store = store
         self._on_done = on_done
         self._content_type = NDJSON["content-type"] if as_ndjson else smile.CONTENT_TYPE
-        self._outage = Outage()
         self._stop = threading.Event()
+        self._writer = BulkWriter(
+            self._bulk, outage=Outage(), stopping=self._stop, patience_seconds=_PATIENCE_SECONDS
+        )
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="import")
         self._waiting: deque[tuple[int, Future[list[BadRow]]]] = deque()
 
     def send(self, items: Sequence[Item]) -> None:
         """Waits while all threads are busy.  Raises what ended an earlier bulk."""
         self._settle(_THREADS)
-        self._waiting.append((len(items), self._threads.submit(self._bulk, items)))
+        self._waiting.append((len(items), self._threads.submit(self._write, items)))
 
     def finish(self) -> None:
         """Wait for what was sent.  Raises what ended a bulk."""
@@ -268,56 +266,13 @@ class Sender:
             refused = future.result()
             self._on_done(count - len(refused), refused)
 
-    def _bulk(self, items: Sequence[Item]) -> list[BadRow]:
-        who = threading.current_thread().name
-        refused: list[BadRow] = []
-        pauses = waits()
-        while items:
-            errors = self._once(items)
-            again = []
-            transient: StoreError | None = None
-            for item, error in zip(items, errors, strict=True):
-                if error is None:
-                    continue
-                if isinstance(error, StoreDenied):
-                    # No other row fares better.
-                    raise error
-                if error.transient:
-                    again.append(item)
-                    transient = error
-                else:
-                    refused.append(BadRow(item.number, str(error)))
-            if transient is None:
-                self._outage.ends(who)
-                break
-            if len(again) < len(items):
-                # It gets on, only not with all at once.
-                pauses = waits()
-            else:
-                self._outage.begins(transient, who)
-                if self._outage.seconds > _PATIENCE_SECONDS:
-                    raise transient
-            if self._stop.wait(next(pauses)):
-                raise Stopped
-            items = again
-        return refused
+    def _write(self, items: Sequence[Item]) -> list[BadRow]:
+        results = self._writer.write(items)
+        return [BadRow(item.number, str(error)) for item, error in results if error is not None]
 
-    def _once(self, items: Sequence[Item]) -> list[StoreError | None]:
-        """One result an item; a request refused as a whole is halved until the culprit is alone."""
-        try:
-            results = self._store.bulk(b"".join(item.line for item in items), self._content_type)
-        except StoreRejected as error:
-            if len(items) == 1:
-                return [error]
-            middle = len(items) // 2
-            return self._once(items[:middle]) + self._once(items[middle:])
-        except StoreError as error:
-            if not error.transient:
-                raise
-            return [error] * len(items)
-        per_item: list[StoreError | None] = []
-        left = iter(results)
-        for item in items:
-            found = [next(left) for _ in range(item.actions)]
-            per_item.append(next((each for each in found if each is not None), None))
-        return per_item
+    def _bulk(self, items: Sequence[Item]) -> list[StoreError | None]:
+        """Send one bulk; the first error among the actions of each item, or None."""
+        body = b"".join(item.line for item in items)
+        results = iter(self._store.documents.bulk(body, self._content_type))
+        of_each = [list(islice(results, item.actions)) for item in items]
+        return [next((each for each in found if each is not None), None) for found in of_each]

@@ -81,30 +81,22 @@ def _write(
     never, outage = threading.Event(), Outage()
     store.refresh()
     writer = open_writer(path, columns, origin, at=partial)
-    rows, after = 0, None
+    rows = 0
     try:
-        while True:
-            hits = persist(
-                lambda after=after: store.page(  # type: ignore[misc]
-                    filters,
-                    fields=plain,
-                    vectors=vectors,
-                    size=size,
-                    after=after,
-                    with_regions=with_regions,
-                ),
-                never,
-                outage,
-            )
-            if hits:
-                writer.write(values_of(columns, hits, bits))
-                rows += len(hits)
-                on_page(rows)
-            if len(hits) < size:
-                return rows
-            after = hits[-1]["sort"]
+        for hits in store.listings.pages(
+            filters,
+            fields=plain,
+            vectors=vectors,
+            size=size,
+            with_regions=with_regions,
+            retry=lambda search: persist(search, never, outage),
+        ):
+            writer.write(values_of(columns, hits, bits))
+            rows += len(hits)
+            on_page(rows)
     finally:
         writer.close()
+    return rows
 
 
 def _chosen(info: IndexInfo, fields: Sequence[str]) -> list[Column]:

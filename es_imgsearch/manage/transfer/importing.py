@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from es_imgsearch.codes.storage import load_coder
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_post_embed
 from es_imgsearch.embed.reduction import load_reduction
 from es_imgsearch.errors import (
     EncoderMismatch,
@@ -148,7 +148,7 @@ class _Import:
 
     def run(self) -> Imported:
         self._store.refresh()
-        self._may_have_failures = self._store.count(failures=True) > 0
+        self._may_have_failures = self._store.listings.count(failures=True) > 0
         sender = Sender(self._store, self._note_sent, as_ndjson=self._options.as_ndjson)
         first = 1
         try:
@@ -185,13 +185,15 @@ class _Import:
                 bad.append(BadRow(row.number, f"a watched root needs its {', '.join(lacking)}"))
             else:
                 good.append(row)
-        failed = self._asked(self._store.attempts, good) if self._may_have_failures else {}
+        failed = (
+            self._asked(self._store.documents.attempts, good) if self._may_have_failures else {}
+        )
         new = good
         if self._options.only_new:
-            known = self._asked(self._store.existing, good)
+            known = self._asked(self._store.documents.existing, good)
             new = [row for row in good if row.image_id not in known]
             self._done.there_already += len(good) - len(new)
-        index, failures = self._store.pictures, self._store.failures
+        index, failures = self._store.connection.pictures, self._store.connection.failures
         try:
             items = self._encode(new, index, failures, failed)
         except ValueError:
@@ -329,7 +331,7 @@ def _plan(
         as_attributes=frozenset(strange & kept.keys()),
         paths_are_stored=reader.origin is not None,
         reduction=load_reduction(store, info.meta),
-        coder=load_coder(store, info.meta),
+        vector_fields=open_post_embed(store, info.meta).fields,
         grid=info.meta.grid,
     )
     for name, dims in reader.dims.items():

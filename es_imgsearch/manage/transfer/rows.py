@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from es_imgsearch.codes.coder import Coder
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.embed.reduction import Reduction
 from es_imgsearch.files.columns import (
     EMBEDDING,
@@ -71,7 +69,8 @@ class RowPlan:
     `names` maps its columns to fields; those in `as_attributes` go into `attributes`.  `root` is
     that of rows that name none.  `paths_are_stored`: the file has paths in the index's own form.
     `reduction` is what the vectors of the file go through where the index stores less of them,
-    `coder` makes their codes where it keeps such, `grid` is that of its regions.
+    `vector_fields` makes more fields of each (its code, in an index with codes), `grid` is the
+    grid of its regions.
     """
 
     properties: Mapping[str, Mapping[str, Any]]
@@ -80,7 +79,7 @@ class RowPlan:
     as_attributes: frozenset[str] = frozenset()
     paths_are_stored: bool = False
     reduction: Reduction | None = None
-    coder: Coder | None = None
+    vector_fields: Callable[[npt.NDArray[np.float32]], Mapping[str, Any]] = lambda _vector: {}
     grid: Grid | None = None
     columns: Mapping[str, Column] = field(init=False)
 
@@ -143,8 +142,7 @@ class RowPlan:
         folder, name = posixpath.split(stored)
         key = image_id(root, disk_path(stored))
         fields |= {"image_id": key, "root": root, "relative_path": stored}
-        if self.coder is not None:
-            fields[CODE_FIELD] = self.coder.code(vectors[VECTOR_FIELD])
+        fields |= self.vector_fields(vectors[VECTOR_FIELD])
         fields.setdefault("image_name", name)
         fields.setdefault("folder", folder or TOP_FOLDER)
         return Row(number, key, root, fields, vectors, regions)

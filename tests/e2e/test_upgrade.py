@@ -1,0 +1,158 @@
+"""An index of schema 1, whose `_meta` holds what the state index holds now."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from es_imgsearch.cli import main
+from es_imgsearch.elastic.mapping import state_alias
+from es_imgsearch.elastic.meta import SCHEMA_VERSION
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import AlreadyRunning, IndexMissing
+from es_imgsearch.manage.reindex import cancel
+from es_imgsearch.manage.status import index_status
+from es_imgsearch.manage.upgrade import upgrade
+from tests.support.house import House, until
+from tests.support.reindexing import run, synced, to
+
+PAUSE = {"reason": "its folder is empty", "pictures": 3, "since": "2026-01-01T00:00:00+00:00"}
+COMPARED = {
+    "new": 3, "changed": 0, "lost": 0, "unknown": 0, "seconds": 0.1,
+    "ended_at": "2026-01-01T00:00:00+00:00",
+}  # fmt: skip
+
+
+def now(seconds_ago: float = 0.0) -> str:
+    return (datetime.now(tz=UTC) - timedelta(seconds=seconds_ago)).isoformat(timespec="seconds")
+
+
+def as_before(store: Store, **entries: Any) -> None:
+    """Make the index one of schema 1, with these entries of the root `r`; it had no state."""
+    roots = {"r": {**store.info().meta.roots["r"], **entries}}
+    store.generations.update_meta(lambda meta: replace(meta, schema_version=1, roots=roots))
+    store.connection.request("DELETE", f"/{state_alias(store.index)}-000001")
+    store.connection.request("DELETE", f"/_index_template/{state_alias(store.index)}")
+
+
+def watched_by(seen_at: str) -> dict[str, Any]:
+    return {"host": "old", "process_id": 4711, "since": now(60), "queue": 5, "seen_at": seen_at}
+
+
+@pytest.fixture
+def old(house: House) -> House:
+    """Three pictures, paused, compared, and a daemon that is silent for an hour."""
+    house.pictures(3)
+    synced(house)
+    as_before(
+        house.store,
+        deletions_paused=PAUSE, deletions_allowed=2, last_reconcile=COMPARED,
+        watched_by=watched_by(now(3600)),
+    )  # fmt: skip
+    return house
+
+
+def test_reading_changes_nothing(old: House):
+    found = index_status(old.store)["roots"]["r"]
+    assert found["deletions_paused"] == PAUSE
+    assert found["last_reconcile"] == COMPARED
+    assert found["watched_by"]["process_id"] == 4711
+    assert not found["watched_by"]["is_alive"]
+    assert "3 pictures" in run(old, "status").stdout
+    assert old.store.info().meta.schema_version == 1
+    with pytest.raises(IndexMissing):
+        old.store.connection.request("GET", f"/{state_alias(old.store.index)}")
+
+
+def test_what_meta_held_is_the_state_once_upgraded(old: House):
+    before = index_status(old.store)["roots"]["r"]
+    upgrade(old.store)
+    meta = old.store.info().meta
+    assert meta.schema_version == SCHEMA_VERSION
+    assert meta.roots["r"].keys() == {"path", "host"}
+    assert index_status(old.store)["roots"]["r"] == before
+    old.store.generations.update_meta(lambda meta: replace(meta, schema_version=1))
+    # Interrupted or done by two at once: what is there already is not written over.
+    upgrade(old.store)
+    assert index_status(old.store)["roots"]["r"] == before
+
+
+@pytest.mark.parametrize("command", ["init", "sync"])
+def test_the_first_writer_upgrades(old: House, command: str):
+    run(old, command, *([str(old.folder)] if command == "sync" else []))
+    assert old.store.info().meta.schema_version == SCHEMA_VERSION
+    assert run(old, "verify", str(old.folder)).exit_code == 0
+    paused = index_status(old.store)["roots"]["r"]["deletions_paused"]
+    # A comparison of the whole root that finds nothing missing ends the pause.
+    assert paused == (PAUSE if command == "init" else None)
+
+
+def test_a_pause_of_before_is_ended_by_the_same_command(old: House):
+    for path in old.folder.iterdir():
+        path.unlink()
+    run(old, "sync", str(old.folder), code=1)
+    assert len(old.indexed()) == 3
+    run(old, "sync", str(old.folder), "--allow-deletes")
+    assert old.indexed() == {}
+    assert old.paused() is None
+
+
+def test_an_unfinished_reindex_of_before_is_gone_on_with(house: House, encoders: dict):
+    house.pictures(6)
+    synced(house)
+    encoders["twin"].before_batch = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        to(house, "twin")
+    encoders["twin"].before_batch = lambda _: None
+    unfinished = house.store.at(str(house.store.generations.roles().next))
+
+    def mark(seen_at: str) -> None:
+        builder = {
+            "host": "old", "process_id": 4711, "process_space": None, "process_start": None,
+            "token": "t", "since": now(900), "seen_at": seen_at,
+        }  # fmt: skip
+        unfinished.update_meta(lambda meta: replace(meta, schema_version=1, builder=builder))
+
+    as_before(house.store)
+    mark(now())
+    assert index_status(house.store)["next"]["builder"]["is_alive"]
+    for refused in (lambda: to(house, "twin"), lambda: cancel(house.store)):
+        with pytest.raises(AlreadyRunning, match=r"4711 on old, of an earlier version.* run from"):
+            refused()
+    assert house.store.info().meta.schema_version == 1
+    mark(now(181))
+    assert not index_status(house.store)["next"]["builder"]["is_alive"]
+    assert to(house, "twin").switched
+    assert house.store.info().meta.schema_version == SCHEMA_VERSION
+    assert house.store.info().meta.builder is None
+
+
+def test_a_daemon_watches_an_index_of_before(old: House):
+    given = ["--index", old.settings.index, "--es-url", str(old.settings.es_url)]
+    assert CliRunner().invoke(main, ["init", *given]).exit_code == 0
+    with old.watched():
+        old.picture("new.png", 50)
+        old.settle()
+        until(lambda: index_status(old.store)["roots"]["r"]["watched_by"]["is_alive"])
+        watched = index_status(old.store)["roots"]["r"]["watched_by"]
+        assert watched["process_id"] == os.getpid()
+
+
+def test_folder_of_another_under_an_old_name_is_not_paused(old: House, tmp_path: Path):
+    """The state of a root that was released is not that of the next one of its name."""
+    upgrade(old.store)
+    for path in old.folder.iterdir():
+        path.unlink()
+    old.folder.rmdir()
+    run(old, "sync", str(old.folder), "--allow-deletes")
+    (tmp_path / "new").mkdir()
+    run(old, "sync", f"r={tmp_path / 'new'}")
+    found = index_status(old.store)["roots"]["r"]
+    assert found["deletions_paused"] is None
+    assert found["last_reconcile"]["new"] == 0

@@ -1,0 +1,402 @@
+"""The guard before deletions, on a store in memory and a real folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.errors import StoreBusy
+from es_imgsearch.records import FileState, Root, image_id
+from es_imgsearch.testing import FakeEncoder, MemoryStore
+from es_imgsearch.write.deletion_guard import Deleted, Deletions, PauseKind
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Folder:
+    """A root, the documents of its files, and the guard over them."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        path.mkdir(exist_ok=True)
+        self.root = Root("photos", path)
+        self.store = MemoryStore()
+        self.store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+        self.clock = Clock()
+        self.deletions = self.guard(**options)
+
+    def guard(self, **options: Any) -> Deletions:
+        values = {"max_delete_share": 0.2, "clock": self.clock, **options}
+        return Deletions(
+            self.store, lambda name, _folder, _is_folder: name.startswith("."), **values
+        )
+
+    def add(self, names: list[str], contents: str = "{}", *, on_disk: bool = True) -> None:
+        for name in names:
+            if on_disk:
+                (self.root.path / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.root.path / name).write_bytes(b"x")
+            document = {
+                "image_id": image_id("photos", name),
+                "root": "photos",
+                "relative_path": name,
+                "content_id": contents.format(name),
+                "size_bytes": 1,
+                "mtime_ns": 1,
+                "image_embedding": np.ones(FakeEncoder.dims, np.float32),
+            }
+            self.store.documents.write([Write(document["image_id"], document=document)])
+
+    def remove(self, names: list[str]) -> None:
+        for name in names:
+            (self.root.path / name).unlink()
+
+    def run(self, names: list[str], no_pictures: dict[str, FileState] | None = None) -> Deleted:
+        return self.deletions.run(self.root, names, no_pictures or {})
+
+    @property
+    def held(self) -> int:
+        self.store.refresh()
+        return self.store.listings.count("photos")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Folder]:
+    return lambda **options: Folder(tmp_path / "photos", **options)
+
+
+def names(count: int, start: int = 0) -> list[str]:
+    return [f"{number}.jpg" for number in range(start, start + count)]
+
+
+def assert_paused(found: Deleted, kind: PauseKind) -> str:
+    assert found.pause is not None
+    assert found.pause.kind is kind
+    assert found.pictures == 0
+    return found.pause.reason
+
+
+# -- the plain case ------------------------------------------------------------------------
+
+
+def test_what_is_gone_is_deleted_and_what_is_there_is_not(folder):
+    photos = folder()
+    photos.add(names(10))
+    photos.remove(["3.jpg"])
+    found = photos.run(["3.jpg", "4.jpg"])
+    assert (found.pictures, list(found.paths), found.pause) == (1, ["3.jpg"], None)
+    assert photos.held == 9
+
+
+def test_a_file_that_is_back_is_not_deleted(folder):
+    photos = folder()
+    photos.add(names(5))
+    photos.remove(["1.jpg"])
+    (photos.root.path / "1.jpg").write_bytes(b"again")
+    assert photos.run(["1.jpg"]) == Deleted()
+    assert photos.held == 5
+
+
+def test_nothing_to_delete_asks_the_store_nothing(folder):
+    photos = folder()
+    photos.add(names(2))
+    photos.store.fail_next = [StoreBusy("no request was expected")]
+    assert photos.run([]) == photos.run(["1.jpg"]) == Deleted()
+
+
+def test_failures_are_deleted_too_and_count_as_no_picture(folder):
+    photos = folder()
+    photos.add(names(5))
+    bad = image_id("photos", "bad.jpg")
+    failure = {"root": "photos", "relative_path": "bad.jpg", "size_bytes": 1, "mtime_ns": 1}
+    photos.store.documents.write([Write(bad, failure=failure)])
+    assert photos.run(["bad.jpg"]).pictures == 0
+    assert photos.store.documents.attempts([bad]) == {}
+
+
+def test_a_file_that_became_a_folder_or_a_broken_link_is_gone(folder):
+    photos = folder()
+    photos.add(names(6))
+    photos.remove(["1.jpg", "2.jpg"])
+    (photos.root.path / "1.jpg").mkdir()
+    (photos.root.path / "2.jpg").symlink_to("nowhere")
+    assert photos.run(["1.jpg", "2.jpg"]).pictures == 2
+
+
+def test_a_file_that_is_no_picture_any_more_is_deleted_in_that_state_only(folder):
+    photos = folder()
+    photos.add(names(3))
+    path = photos.root.path / "1.jpg"
+    seen = {image_id("photos", "1.jpg"): FileState.of(os.stat(path))}
+    path.write_bytes(b"written since then")
+    assert photos.run(["1.jpg"], seen) == Deleted()
+    seen = {image_id("photos", "1.jpg"): FileState.of(os.stat(path))}
+    assert photos.run(["1.jpg"], seen).pictures == 1
+
+
+def test_an_error_is_no_absence(folder, monkeypatch: pytest.MonkeyPatch):
+    photos = folder()
+    photos.add(names(3))
+    photos.remove(["1.jpg"])
+    real = os.stat
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("1.jpg"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert photos.run(["1.jpg"]) == Deleted()
+    monkeypatch.undo()
+    assert photos.run(["1.jpg"]).pictures == 1
+
+
+# -- folders that say nothing --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_a_missing_root_pauses_whatever_is_allowed(folder, allow: bool):
+    photos = folder(allow=allow)
+    photos.add(names(3))
+    shutil.rmtree(photos.root.path)
+    reason = assert_paused(photos.run(names(3)), PauseKind.UNLISTABLE)
+    assert "cannot be listed" in reason
+    assert photos.held == 3
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_an_unlistable_root_pauses_whatever_is_allowed(
+    folder, allow: bool, monkeypatch: pytest.MonkeyPatch
+):
+    photos = folder(allow=allow)
+    photos.add(names(3))
+    photos.remove(names(3))
+
+    def scandir(_path: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = photos.run(names(3))
+    assert "Permission denied" in assert_paused(found, PauseKind.UNLISTABLE)
+    assert found.pause is not None
+    words = found.pause.words(photos.root, "images")
+    assert words.endswith("they go on when the folder can be listed.")
+    assert "--allow-deletes" not in words
+    assert photos.held == 3
+
+
+@pytest.mark.parametrize("count", [1, 3, 60])
+def test_an_emptied_root_pauses_however_few_it_held(folder, count: int):
+    photos = folder()
+    photos.add(names(count))
+    photos.remove(names(count))
+    # Without a refresh: what was acknowledged a moment ago counts as well.
+    reason = assert_paused(photos.run(names(count)), PauseKind.EMPTY)
+    assert f"holds {count} of it" in reason
+    assert photos.held == count
+
+
+def test_a_root_with_nothing_but_left_out_files_counts_as_empty(folder):
+    photos = folder()
+    photos.add(names(3))
+    photos.remove(names(3))
+    (photos.root.path / ".lost+found").mkdir()
+    assert_paused(photos.run(names(3)), PauseKind.EMPTY)
+
+
+def test_another_device_pauses_until_somebody_says_it_is_meant(
+    folder, monkeypatch: pytest.MonkeyPatch
+):
+    photos = folder()
+    photos.add(names(30))
+    photos.deletions.remember_device(photos.root)
+    photos.remove(["1.jpg"])
+    real = os.stat
+
+    def stat(path: Any, **options: Any) -> Any:
+        status = real(path, **options)
+        if os.fspath(path) == os.fspath(photos.root.path):
+            return SimpleNamespace(st_dev=status.st_dev + 1, st_mode=status.st_mode)
+        return status
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert "another file system" in assert_paused(photos.run(["1.jpg"]), PauseKind.OTHER_DEVICE)
+    photos.deletions.resume(photos.root)
+    assert photos.run(["1.jpg"]).pictures == 1
+
+
+def test_what_is_allowed_is_deleted_from_an_emptied_root(folder):
+    photos = folder(allow=True)
+    photos.add(names(60))
+    photos.remove(names(60))
+    assert photos.run(names(60)).pictures == 60
+    assert photos.held == 0
+
+
+# -- the share -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("total", "gone", "paused"),
+    [(20, 4, False), (20, 5, True), (19, 18, False), (100, 20, False), (100, 21, True),
+     (20, 19, True)],
+)  # fmt: skip
+def test_the_share_counts_from_twenty_pictures_on(folder, total: int, gone: int, paused: bool):
+    photos = folder()
+    photos.add(names(total))
+    photos.remove(names(gone))
+    found = photos.run(names(gone))
+    if paused:
+        assert f"{gone} of its {total} pictures" in assert_paused(found, PauseKind.SHARE)
+        assert photos.held == total
+    else:
+        assert found.pictures == gone
+        assert photos.held == total - gone
+
+
+def test_a_share_of_one_never_pauses_and_one_of_zero_always(folder):
+    photos = folder(max_delete_share=1.0)
+    photos.add(names(30))
+    photos.remove(names(29))
+    assert photos.run(names(29)).pictures == 29
+    photos.deletions = photos.guard(max_delete_share=0.0)
+    photos.add(names(30))
+    photos.remove(["1.jpg"])
+    assert_paused(photos.run(["1.jpg"]), PauseKind.SHARE)
+
+
+def test_a_large_move_is_no_loss(folder):
+    photos = folder()
+    before = names(50)
+    photos.add(before, "content of {}")
+    for name in before:
+        photos.add([f"moved/{name}"], f"content of {name}")
+    photos.remove(before)
+    assert photos.run(before).pictures == 50
+    assert photos.held == 50
+
+
+def test_copies_that_are_all_deleted_are_a_loss(folder):
+    """Each is the other's copy, but none stays."""
+    photos = folder()
+    photos.add(names(30), "same")
+    photos.add(names(10, 30))
+    photos.remove(names(30))
+    assert_paused(photos.run(names(30)), PauseKind.SHARE)
+
+
+def test_small_deletions_within_minutes_are_judged_together(folder):
+    photos = folder()
+    photos.add(names(100))
+    deleted = 0
+    for name in names(25):
+        photos.remove([name])
+        photos.clock.now += 10
+        found = photos.run([name])
+        if found.pause is not None:
+            break
+        deleted += found.pictures
+    assert_paused(found, PauseKind.SHARE)
+    assert deleted == 20
+    assert photos.held == 80
+
+
+def test_the_same_deletions_over_a_day_are_not(folder):
+    photos = folder()
+    photos.add(names(100))
+    for name in names(25):
+        photos.remove([name])
+        photos.clock.now += 3600
+        assert photos.run([name]).pictures == 1
+    assert photos.held == 75
+
+
+def test_waiting_does_not_end_a_pause_but_allowing_does(folder):
+    photos = folder()
+    photos.add(names(40))
+    photos.remove(names(8))
+    assert photos.run(names(8)).pictures == 8
+    photos.remove(["9.jpg"])
+    assert_paused(photos.run(["9.jpg"]), PauseKind.SHARE)
+    photos.clock.now += 86_400
+    assert_paused(photos.run(["9.jpg"]), PauseKind.SHARE)
+    photos.deletions.resume(photos.root)
+    assert photos.run(["9.jpg"]).pictures == 1
+
+
+def test_what_could_not_be_deleted_is_not_counted_twice(folder, monkeypatch: pytest.MonkeyPatch):
+    photos = folder()
+    photos.add(names(40))
+    photos.remove(names(5))
+    write = photos.store.documents.write
+
+    def busy(writes: Any) -> Any:
+        return dict.fromkeys((each.image_id for each in writes), StoreBusy("not now"))
+
+    monkeypatch.setattr(photos.store, "write", busy)
+    for _ in range(3):
+        with pytest.raises(StoreBusy):
+            photos.run(names(5))
+    monkeypatch.setattr(photos.store, "write", write)
+    assert photos.run(names(5)).pictures == 5
+
+
+def test_what_was_deleted_before_a_later_chunk_failed_counts_and_is_told(
+    folder, monkeypatch: pytest.MonkeyPatch
+):
+    photos = folder()
+    photos.add(names(100))
+    photos.remove(names(15))
+    write = photos.store.documents.write
+
+    def half(writes: Any) -> Any:
+        passed = writes[:8]
+        return write(passed) | {each.image_id: StoreBusy("not now") for each in writes[8:]}
+
+    monkeypatch.setattr(photos.store, "write", half)
+    with pytest.raises(StoreBusy):
+        photos.run(names(15))
+    monkeypatch.setattr(photos.store, "write", write)
+    assert photos.held == 92
+    found = photos.run(names(15))
+    assert found.pictures == 15
+    assert sorted(found.paths) == sorted(names(15))
+    assert photos.held == 85
+    # 15 of the hundred went, so six more are too many.
+    photos.remove(names(6, 15))
+    assert_paused(photos.run(names(6, 15)), PauseKind.SHARE)
+    assert photos.run([]) == Deleted()
+
+
+def test_what_was_deleted_before_a_pause_is_told_with_it(folder, monkeypatch: pytest.MonkeyPatch):
+    photos = folder()
+    photos.add(names(40))
+    photos.remove(names(5))
+    write = photos.store.documents.write
+
+    def half(writes: Any) -> Any:
+        return write(writes[:2]) | {each.image_id: StoreBusy("not now") for each in writes[2:]}
+
+    monkeypatch.setattr(photos.store, "write", half)
+    with pytest.raises(StoreBusy):
+        photos.run(names(5))
+    monkeypatch.setattr(photos.store, "write", write)
+    shutil.rmtree(photos.root.path)
+    found = photos.run(names(5))
+    assert found.pause is not None
+    assert (found.pictures, len(found.paths)) == (2, 2)

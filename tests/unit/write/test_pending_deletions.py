@@ -1,0 +1,102 @@
+"""When what is gone may be deleted."""
+
+from __future__ import annotations
+
+from es_imgsearch.write.pending_deletions import PendingDeletions, Progress, Tickets
+
+
+class Bench:
+    """Pending deletions with a patience of 1 s, and the progress that they look at."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.progress = Progress()
+        self.comparisons, self.files = self.progress.comparisons, self.progress.files
+        self.gone = PendingDeletions(1.0, self.progress, lambda: self.now)
+
+    def take(self, seconds: float = 0.0) -> tuple[list[str], bool] | None:
+        self.now += seconds
+        return self.gone.take(self.comparisons.ended_until)
+
+
+def test_what_disappears_together_is_judged_together():
+    bench = Bench()
+    for name in "abc":
+        bench.gone.note(name)
+        assert bench.take(0.9) is None
+    bench.gone.note("a")
+    assert bench.take(1.0) == (["a", "b", "c"], False)
+    assert not bench.gone
+    assert bench.take(5) is None
+
+
+def test_a_stream_without_end_is_judged_after_a_while():
+    bench = Bench()
+    taken = []
+    for n in range(40):
+        bench.gone.note(str(n))
+        if (found := bench.take(0.5)) is not None:
+            taken.append(len(found[0]))
+    assert len(taken) == 1
+    assert 15 <= taken[0] <= 25
+
+
+def test_comparisons_asked_for_before_have_to_end_first():
+    bench = Bench()
+    first, second = bench.comparisons.begin(), bench.comparisons.begin()
+    bench.gone.note("a")
+    bench.comparisons.begin()
+    bench.comparisons.end(first)
+    assert bench.take(5) is None
+    assert bench.take(50) is None
+    bench.comparisons.end(second)
+    assert bench.take() is None  # patience begins only now: what was found is settling
+    assert bench.take(0.9) is None
+    assert bench.take(0.2) == (["a"], False)
+
+
+def test_what_was_submitted_until_then_has_to_be_acknowledged():
+    bench = Bench()
+    bench.gone.note("a")
+    assert bench.take() is None
+    tickets = [bench.files.begin() for _ in range(7)]
+    bench.files.end(*tickets[:3])
+    assert bench.take(1) is None
+    for _ in range(5):
+        bench.files.begin()
+    bench.files.end(*tickets[3:6])
+    assert bench.take(1) is None
+    bench.files.end(tickets[6])
+    assert bench.take() == (["a"], False)
+
+
+def test_a_complete_comparison_is_told_even_if_nothing_is_gone():
+    bench = Bench()
+    bench.gone.note_complete()
+    assert bench.gone
+    assert bench.take() is None
+    assert bench.take(1) == ([], True)
+
+
+def test_everything_at_once():
+    bench = Bench()
+    bench.gone.note("a")
+    bench.files.begin()
+    bench.take()
+    bench.take(1)
+    bench.gone.note("b")
+    bench.gone.note_complete()
+    assert bench.gone.take_all() == (["a", "b"], True)
+    assert not bench.gone
+
+
+def test_tickets_end_in_any_order_and_count_only_what_has_ended_before_them():
+    tickets = Tickets()
+    assert (tickets.begun, tickets.ended_until) == (0, 0)
+    first, second, third = tickets.begin(), tickets.begin(), tickets.begin()
+    tickets.end(second)
+    assert (tickets.begun, tickets.ended_until) == (3, first)
+    tickets.end(first)
+    assert tickets.ended_until == third
+    tickets.end(third)
+    assert (tickets.begun, tickets.ended_until) == (3, 3)
