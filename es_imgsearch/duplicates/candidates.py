@@ -1,4 +1,4 @@
-"""Load hashes and vectors of indexed pictures, and search for neighbours by either.
+"""Load hashes and vectors of indexed pictures; search for neighbours by either.
 
 Neighbours are searched in batches (`_msearch`).  If a search returns as many as it asked for, it is
 repeated with ten times as many, up to 1,000, so that fifty copies of a picture are all found.
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class PictureFeatures(NamedTuple):
-    """An indexed picture, its hash and its vector (shape (dims,)), None if it has none."""
+    """An indexed picture, its hash and its vector (dims,), None if it has none."""
 
     picture: IndexedPicture
     perceptual_hash: int | None
@@ -50,7 +50,7 @@ class Neighbour(NamedTuple):
 def load_pages(
     store: Store, filters: Sequence[Mapping[str, Any]] = (), *, vectors: bool = True
 ) -> Iterator[list[PictureFeatures]]:
-    """Yield pages of the indexed pictures that pass the filters, ordered by root and path."""
+    """Yield pages of indexed pictures that pass the filters, by root and path."""
     names = [HASH_FIELD, VECTOR_FIELD] if vectors else [HASH_FIELD]
     for hits in store.listings.pages(filters, fields=_FIELDS, vectors=names, size=_PAGE):
         yield [_parse_features(hit) for hit in hits]
@@ -69,7 +69,7 @@ def load_by_id(
 
 
 def search_hashes(store: Store, hashes: Sequence[int], radius: int) -> list[list[Neighbour]]:
-    """Search for the pictures whose hash differs in at most `radius` bits, for each hash."""
+    """Search for pictures whose hash differs in at most `radius` bits, per hash."""
     return _search_all(
         store,
         hashes,
@@ -115,7 +115,7 @@ def hash_body(perceptual_hash: int, k: int, radius: int) -> dict[str, Any]:
 
 
 def contents_body(after: Mapping[str, Any] | None, size: int) -> dict[str, Any]:
-    """Build an aggregation of a page of contents and their numbers of files, by content_id."""
+    """Build an aggregation of a page of contents, with their numbers of files."""
     composite: dict[str, Any] = {
         "size": size,
         "sources": [{"content_id": {"terms": {"field": "content_id"}}}],
@@ -162,5 +162,5 @@ def _parse_features(hit: Mapping[str, Any]) -> PictureFeatures:
 
 
 def _parse_hash(value: Sequence[Any]) -> int:
-    """Convert a bit vector as Elasticsearch returns it: signed bytes, in a list of one list."""
+    """Convert a bit vector from signed bytes in a list of one list, as returned."""
     return int.from_bytes(np.asarray(value).astype(np.int8).tobytes(), "big")

@@ -308,7 +308,7 @@ class _Search:
 
 
 def is_by_chance(hash_distance: int | None, cosine: float | None) -> bool:
-    """Return whether similar hashes are a coincidence, since the embeddings are dissimilar."""
+    """Return whether similar hashes are a coincidence, as embeddings are dissimilar."""
     return (
         hash_distance is not None
         and hash_distance > SURE_RADIUS

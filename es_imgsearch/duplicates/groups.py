@@ -39,7 +39,7 @@ class IndexedPicture:
 
 @dataclass(frozen=True, slots=True)
 class DuplicatePair:
-    """Two pictures that are the same, with the evidence; None for what was not compared.
+    """Two pictures that are the same, with the evidence; None if not compared.
 
     `by`
         the decisive evidence: ``bytes``, ``corners`` (local features that agree) or ``cosine``.
@@ -68,7 +68,7 @@ class DuplicatePair:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Pictures that are the same at a level, the largest (in pixels, then bytes) first.
+    """Pictures that are the same at a level, largest (in pixels, then bytes) first.
 
     `pairs` connect all pictures: one fewer than there are pictures.
     """

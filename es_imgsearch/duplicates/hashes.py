@@ -82,7 +82,7 @@ _SIDE = 8
 
 
 class Turn(NamedTuple):
-    """A transposition, then mirroring left-right (`mirrored`) and top-bottom (`flipped`)."""
+    """A transposition, then mirroring left-right and top-bottom (`flipped`)."""
 
     transposed: bool = False
     mirrored: bool = False

@@ -43,7 +43,7 @@ class Calibration:
 
 
 def calibrate(search: ImageSearch, labels: Labels | None = None) -> Calibration:
-    """Fit the curves of `relevance` on labels of pictures, and store them and the background.
+    """Fit the curves of `relevance` on labels; store them and the background.
 
     Without labels, store the curves that are shipped for the index's encoder.  Text queries get
     a curve if the encoder embeds text, picture queries always.

@@ -1,4 +1,4 @@
-"""Train a coder of binary codes on stored vectors, or on labels of stored pictures."""
+"""Train a coder of binary codes on stored vectors, or on labels of pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CodeTraining:
-    """Result of a training: the entry in `_meta`, and the number of pictures with a changed code.
+    """The entry in `_meta` after a training, and the number of changed codes.
 
     `sample_size` is the number of vectors trained on; `missing` are labelled pictures that the
     index does not hold.
@@ -138,7 +138,7 @@ def _check_arguments(
 
 
 def _load_labelled(store: Store, labels: Labels) -> tuple[Floats, Floats, tuple[str, ...]]:
-    """Return vectors and targets of labelled pictures in the index, and paths of missing ones."""
+    """Load vectors and targets of labelled pictures, and list the missing ones."""
     labelled = LabelledPictures(store, labels.pictures)
     paths = list(labelled.id_of)
     targets, names = targets_of([labels.pictures[path] for path in paths])

@@ -1,4 +1,4 @@
-"""Fit the curves of `relevance` on labelled pictures, and measure how good they are.
+"""Fit the curves of `relevance` on labelled pictures, and measure their quality.
 
 Pure functions: vectors and labels in, curves and figures out.
 
@@ -66,7 +66,7 @@ class CutOff:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBin:
-    """Predicted and observed share of right hits, for one tenth of the range of relevance."""
+    """Predicted and observed share of right hits, for one tenth of relevance."""
 
     low: float
     hits: int
@@ -102,7 +102,7 @@ def judge_hits(
     *,
     own_picture: npt.NDArray[np.int64] | None = None,
 ) -> JudgedHits:
-    """Search with each query twice, with and without its right pictures; take ten hits each.
+    """Search twice per query, with and without right pictures; take ten hits each.
 
     `queries` (q, dims) and `pictures` (p, dims) are unit vectors, `right` has shape (q, p).
     `own_picture` (q,) is the row of the picture that a query itself is; it is never its hit.

@@ -62,7 +62,7 @@ class EvaluationReport:
         return f"{self.index} {self.mode}"
 
     def values(self) -> dict[str, list[float]]:
-        """Return each metric's value for every query, in the order of `answers`; see `ranking`."""
+        """Return each metric for every query, in the order of `answers`; see `ranking`."""
         values: dict[str, list[float]] = {}
         for k in self.ks:
             values[f"recall@{k}"] = [
@@ -101,7 +101,7 @@ def evaluate(
     by: By | None = None,
     ks: Sequence[int] = KS,
 ) -> EvaluationReport:
-    """Search for every query of the labels, and record the ranks of the right pictures.
+    """Search for every query of the labels; record the ranks of right pictures.
 
     `mode` is that of a search, or ``tags``: pictures with a tag equal to the query's text, best
     `tag_scores` first.  The number of hits is the largest of `ks` and 5; a right picture beyond
@@ -159,7 +159,7 @@ def compare_reports(
 def _answerable_queries(
     labels: Labels, places: LabelledPictures, by: By
 ) -> Iterator[tuple[str, set[str], str | Path | StoredPicture]]:
-    """Yield name, right pictures and query of all queries with right pictures in the index."""
+    """Yield name, right pictures and query, if the index holds right pictures."""
     if by == IMAGE and labels.pictures:
         ids_of_label = {each.name: set(places.ids(each.relevant)) for each in labels.queries}
         for path, names in labels.pictures.items():

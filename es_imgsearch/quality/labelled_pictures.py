@@ -1,4 +1,4 @@
-"""Find the documents that the paths of a file of labels name, and load their vectors."""
+"""Find the documents that paths of a file of labels name, and load their vectors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PAGE = 1000
 
 
 class LabelledPictures:
-    """The documents that the paths of a file of labels name: `id_of` them, and `missing` ones.
+    """The ids of the pictures of a file of labels, by path, and the missing paths.
 
     A path may be relative to its root, start with the root's name or the root's folder, or be an
     image_id.  Raises FileInvalid if a path fits two documents, or no path fits any.
@@ -88,7 +88,7 @@ def load_unit_vectors(store: Store, ids: Sequence[str]) -> Floats:
 def _pages(
     store: Store, clause: Mapping[str, Any], vectors: Sequence[str] = ()
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Yield source (id, root, path) and vectors of every document with a vector that matches."""
+    """Yield source (id, root, path) and vectors of every matching document."""
     exist = [{"exists": {"field": VECTOR_FIELD}}]
     fields = ("image_id", "root", "relative_path")
     for hits in store.listings.pages([clause, *exist], fields=fields, vectors=vectors, size=_PAGE):

@@ -59,7 +59,7 @@ class Labels:
 
 
 def read_labels(file: Path, language: str = "en") -> Labels:
-    """Read labels, queries or captions of a file or folder; `language` is that of captions.
+    """Read labels, queries or captions of a file or folder; captions in `language`.
 
     Raises FileInvalid, with the number of the line.
     """
@@ -82,7 +82,7 @@ def read_labels(file: Path, language: str = "en") -> Labels:
 
 
 def queries_by_label(pictures: Mapping[str, Sequence[str]]) -> tuple[LabelledQuery, ...]:
-    """Make a query of each label, sorted, whose right pictures are those with the label."""
+    """Make a query of each label, sorted; the pictures with the label are right."""
     by_label: dict[str, list[str]] = {}
     for path, labels in pictures.items():
         for label in labels:
@@ -92,7 +92,7 @@ def queries_by_label(pictures: Mapping[str, Sequence[str]]) -> tuple[LabelledQue
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One line: `kind` is path, query or image, `key` its value, `values` the other columns."""
+    """One line: `kind` is path, query or image, `key` its value, `values` the rest."""
 
     line: int
     kind: str

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_can_plot(file: Path) -> None:
-    """Raise LibraryMissing without matplotlib, UsageError if the file cannot be written."""
+    """Raise LibraryMissing without matplotlib, UsageError for an unwritable file."""
     if find_spec("matplotlib") is None:
         raise LibraryMissing(
             "A plot needs matplotlib, which is not installed: pip install 'es-imgsearch[plot]'."
@@ -32,7 +32,7 @@ def plot_curve(
     exact_ms: float,
     chosen: Sequence[tuple[int, int]],
 ) -> None:
-    """Plot recall over the median round trip (ms), a line per k and oversample; see `tune`.
+    """Plot recall over the median round trip (ms), one line per k and oversample.
 
     `chosen` are the stored pairs (k, num_candidates); `exact_ms` is the time of a search that
     compares every vector.  Raises LibraryMissing, or UsageError if the file cannot be written.

@@ -42,7 +42,7 @@ def reciprocal_rank(ranks: Sequence[int]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class MetricDifference:
-    """Difference of one metric between two runs over the same queries: second minus first.
+    """Difference of a metric between two runs of the same queries: second - first.
 
     `low` and `high` bound the mean difference with 95 % confidence (paired bootstrap over
     queries, percentiles; Sakai 2006, SIGIR).  `p_value` is of the two-sided sign test on the
@@ -90,7 +90,7 @@ def compare_metric(
 
 
 def sign_test(better: int, worse: int) -> float:
-    """Return the two-sided p-value of the split of wins and losses if both were as likely."""
+    """Return the two-sided p-value of the sign test of wins and losses."""
     n, few = better + worse, min(better, worse)
     if n == 0:
         return 1.0

@@ -49,7 +49,7 @@ class TuningPoint:
 def knn_recall(
     k: int, hits: Sequence[ScoredId], exact: Sequence[ScoredId], *, scores_are_exact: bool = True
 ) -> float:
-    """Return the share of the `k` nearest pictures among the hits; both lists best first.
+    """Return the share of the `k` nearest among the hits; both lists are best first.
 
     Pictures as near as the k-th are interchangeable.  If fewer than k exist, returns the share of
     those.  Scores of quantised vectors cannot be compared: pass `scores_are_exact=False`.
@@ -66,7 +66,7 @@ def knn_recall(
 
 
 def recall_lower_bound(recalls: npt.NDArray[np.float64]) -> float:
-    """Return the one-sided 95 % confidence bound of the mean recall over all possible queries.
+    """Return the lower bound of the mean recall, one-sided with 95 % confidence.
 
     About .94 for 200 queries with a recall@10 of .95.  A single query is no evidence: 0 unless
     its recall is 1.

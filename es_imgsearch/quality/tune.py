@@ -1,4 +1,4 @@
-"""`tune`: find and store the cheapest kNN setting that reaches a target recall on the index.
+"""`tune`: find and store the cheapest kNN setting that reaches a target recall.
 
 Half of the sampled queries choose the setting, the other half confirms it.  For each k the number
 of candidates rises until the target is reached; if the recall stops rising below the target,
@@ -224,7 +224,7 @@ class _Measurement:
         target: float,
         pictures: int,
     ) -> tuple[TuningPoint, TuningPoint]:
-        """Return the point chosen on one half, and the one confirmed or raised on the other."""
+        """Return the point chosen on one half, and the one confirmed on the other."""
         # The lower bound, since of new queries half would be below a mean that just reaches the
         # target.
         most = max(k, _MIN_CANDIDATES, min(pictures, MAX_NUM_CANDIDATES))
@@ -281,7 +281,7 @@ class _Measurement:
 def _body(
     query: SampledQuery, k: int, num_candidates: int, oversample: float | None
 ) -> dict[str, Any]:
-    """Build the search, with k and candidates raised by the pictures the query was made of.
+    """Build the search; raise k and candidates by the pictures the query was made of.
 
     A filter that excludes these pictures would test every document, a cost that users' searches
     do not have.
@@ -307,7 +307,7 @@ def find_setting(
     most: int,
     start: KnnSetting,
 ) -> tuple[KnnSetting, TuningPoint]:
-    """Return the first setting from `start` upwards that is good enough, else the best one.
+    """Return the first setting from `start` upwards that is good enough, or the best.
 
     On each level num_candidates rises up to `most`; once the recall stops rising, the next level
     begins with the num_candidates of `start`.  The last level is tried to its end.
@@ -339,7 +339,7 @@ def candidate_steps(first: int, most: int) -> Iterator[int]:
 
 
 def has_stopped_falling(misses: Sequence[float]) -> bool:
-    """Return whether the last two steps, twice the candidates, hardly reduced the misses."""
+    """Return whether twice the candidates, the last two steps, hardly reduced misses."""
     return len(misses) > 2 and misses[-1] > (1 - _MIN_GAIN) * misses[-3]
 
 

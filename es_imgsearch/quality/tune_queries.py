@@ -90,7 +90,7 @@ def sample_queries(
     seed: int,
     texts: npt.NDArray[np.float32] | None = None,
 ) -> Iterator[SampledQuery]:
-    """Yield queries with their exact k neighbours, found by comparing all stored vectors.
+    """Yield queries with their exact k neighbours, from comparing all stored vectors.
 
     `texts` are vectors of texts, of shape (n, dims).  Pictures without two different neighbours,
     and those stored more than 1,000 times, are left out.

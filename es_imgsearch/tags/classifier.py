@@ -1,4 +1,4 @@
-"""Classify vectors into tags by logistic regression; convert classifiers to documents.
+"""Classify vectors into tags by logistic regression.
 
 One softmax over the labels of a facet with one answer, one sigmoid per label of a facet with many.
 Needs NumPy only; `fitting` trains it with scikit-learn.
@@ -64,7 +64,7 @@ class FacetClassifier:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TagClassifier:
-    """Classifiers of all trained facets, and the encoder of the vectors they were trained on.
+    """Classifiers of all trained facets, and the encoder they were trained for.
 
     `reduction` is the hash of the index's reduction, None for whole vectors.  `pictures` is the
     number of pictures trained on, `trained_at` a time in ISO 8601, `inverse_penalty`
@@ -79,7 +79,7 @@ class TagClassifier:
     inverse_penalty: float
 
     def scores(self, vectors: Floats) -> list[FacetScores]:
-        """Compute the scores of every trained facet for n unit vectors, of shape (n, dims)."""
+        """Compute the scores of every trained facet for n unit vectors (n, dims)."""
         return [facet.scores(vectors) for facet in self.facets]
 
     def check(self, meta: Meta, index: str) -> None:
@@ -100,7 +100,7 @@ class TagClassifier:
             )
 
     def to_body(self) -> dict[str, Any]:
-        """Convert to the stored form; arrays are float32, little-endian, by rows, in base64."""
+        """Convert to the stored form; arrays are little-endian float32 in base64, by rows."""
         return {
             "encoder": self.seal.to_body(),
             "reduction": self.reduction,

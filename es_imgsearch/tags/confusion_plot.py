@@ -17,7 +17,7 @@ _MAX_LABELS_WITH_NUMBERS = 40
 
 
 def plot_confusion(reports: Sequence[FacetReport], file: Path) -> None:
-    """Plot every report's confusion matrix; rows are right labels, columns predicted ones.
+    """Plot every report's confusion matrix: right labels by predicted labels.
 
     Colours are shares of the row.  Raises LibraryMissing without matplotlib, UsageError if the
     file cannot be written.

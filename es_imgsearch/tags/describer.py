@@ -77,7 +77,7 @@ class Tagger:
         return scores
 
     def fields(self, vectors: Floats) -> list[dict[str, Any]]:
-        """Make the fields `tags`, best first, and `tag_scores` of n unit vectors (n, dims)."""
+        """Make fields `tags`, best first, and `tag_scores` of n unit vectors (n, dims)."""
         facets = self.scores(vectors)
         rows = []
         for row in range(len(vectors)):

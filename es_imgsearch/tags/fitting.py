@@ -1,4 +1,4 @@
-"""Fit a classifier on labelled pictures, with predictions for pictures it was not fitted on.
+"""Fit a tag classifier on labelled pictures, with held-out predictions.
 
 The loss is the sum of the facets' losses: cross-entropy of a softmax in a facet with one answer,
 of a sigmoid per label in a facet with many.  The facets share only the vectors, which are fixed, so
@@ -52,7 +52,7 @@ class LabelledFacet:
     known: Bools
 
     def trainable(self) -> LabelledFacet:
-        """Return the facet with only the labels of enough pictures, and with counter-examples.
+        """Return the facet with only labels of enough examples and counter-examples.
 
         A label of every labelled picture would be learned as one of every picture.
         """
@@ -70,7 +70,7 @@ class LabelledFacet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOutPredictions:
-    """Predictions of one facet for pictures not fitted on, of shape (pictures, labels).
+    """Predictions of one facet for held-out pictures, of shape (pictures, labels).
 
     `holds` uses thresholds and a penalty that were chosen without the picture's fold.
     """
@@ -81,7 +81,7 @@ class HeldOutPredictions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedFacets:
-    """Classifiers fitted on all pictures, and held-out predictions, in the order of the facets."""
+    """Classifiers fitted on all pictures, and held-out predictions, by facet."""
 
     classifiers: tuple[FacetClassifier, ...]
     held_out: tuple[HeldOutPredictions, ...]
@@ -242,7 +242,7 @@ def _assign_folds(vectors: Floats, seed: int) -> npt.NDArray[np.int64]:
 def _predict_held_out(
     vectors: Floats, facet: LabelledFacet, folds: npt.NDArray[np.int64], inverse_penalty: float
 ) -> Floats:
-    """Predict probabilities of every picture with a classifier fitted without its fold."""
+    """Predict every picture's probabilities with a classifier fitted without its fold."""
     probabilities = np.zeros(facet.targets.shape, np.float32)
     for fold in range(FOLDS):
         inside = folds == fold

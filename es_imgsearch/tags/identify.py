@@ -35,7 +35,7 @@ DEFAULT_MIN_RELEVANCE: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class ScoredLabel:
-    """A label of the vocabulary or the classifier, and its score; `is_tag` from a threshold on."""
+    """A label and its score; `is_tag` from the threshold on."""
 
     facet: str
     label: str
@@ -197,7 +197,7 @@ def _check_fields(fields: Sequence[str], search: ImageSearch) -> None:
 
 
 def _values(fields: Any, name: str) -> list[str]:
-    """Return a field's values as texts; `name` may be a path of objects, or contain dots."""
+    """Return a field's values as texts; `name` may be a path, or contain dots."""
     if isinstance(fields, list):
         return [value for each in fields for value in _values(each, name)]
     if not name:

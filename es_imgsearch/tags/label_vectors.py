@@ -1,7 +1,8 @@
-"""Embed labels once per machine: the default vocabulary takes `starter` 9 s on 2 cores.
+"""Embed labels once per machine, with a cache of files.
 
-Vectors are cached as files in the user's cache folder, named by a hash of everything they depend
-on.  If a file cannot be read or written, they are computed again.
+The default vocabulary takes `starter` 9 s on 2 cores.  Vectors are cached in the user's cache
+folder, in files named by a hash of everything they depend on.  If a file cannot be read or written,
+they are computed again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _BATCH_SIZE = 64
 
 
 def load_label_vectors(encoder: TextEncoder, meta: Meta, texts: Sequence[str]) -> Floats:
-    """Load or embed texts: unit vectors of shape (n, dims), as the index stores vectors.
+    """Load or embed texts: unit vectors (n, dims), as the index stores vectors.
 
     `encoder` is the encoder of the index of this `meta`, see `writing_encoder`.
     """

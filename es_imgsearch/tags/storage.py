@@ -1,4 +1,4 @@
-"""Load and store vocabulary, trained classifier and training labels in `<index>-tags`.
+"""Load and store vocabulary, classifier and training labels in `<index>-tags`.
 
 They are stored with the index so that every machine gives the same tags.  Each is one document;
 without a stored vocabulary the built-in one is used.
@@ -24,7 +24,7 @@ _TRAINING_LABELS: Final = "labelled"
 
 @dataclass(frozen=True, slots=True)
 class StoredTags:
-    """The vocabulary of an index, `is_default` if built in, and its classifier, if trained."""
+    """The vocabulary of an index, `is_default` if built in, and its classifier."""
 
     vocabulary: Vocabulary
     is_default: bool
@@ -69,7 +69,7 @@ def store_vocabulary(store: Store, vocabulary: Vocabulary) -> None:
 
 
 def store_classifier(store: Store, classifier: TagClassifier, labels: TrainingLabels) -> None:
-    """Store a classifier, and the labels it was trained on, in place of the one before."""
+    """Store a classifier and the labels it was trained on; replace the one before."""
     _put(store, _TRAINING_LABELS, {"pictures": labels.pictures, "one_of": list(labels.one_of)})
     _put(store, _CLASSIFIER, classifier.to_body())
 

@@ -1,4 +1,4 @@
-"""`tags train` and `tags evaluate`: train a classifier on labels, and measure its tags.
+"""`tags train` and `tags evaluate`: train a classifier, measure tags.
 
 Vectors of pictures come from the index; only labels are embedded.
 """
@@ -77,7 +77,7 @@ class LabelReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FacetReport:
-    """Quality of one facet, by one method (`way`: `zero-shot`, or `trained`, cross-validated).
+    """Quality of one facet by one method (`way`): `zero-shot`, or `trained` held out.
 
     `confusion`, of shape (labels, labels + 1), counts the pictures with the label of the row by
     their best predicted label, in the last column if they have no tag.
@@ -111,7 +111,7 @@ class FacetReport:
 
 @dataclass(frozen=True, slots=True)
 class TagReport:
-    """Quality of every facet by each method; `too_few` and `missing` as in `TagTraining`."""
+    """Quality of all facets by each method; `too_few`, `missing` as in `TagTraining`."""
 
     index: str
     facets: Sequence[FacetReport]
@@ -134,7 +134,7 @@ def train_tags(
     facet: str | None = None,
     one_of: Sequence[str] = (),
 ) -> TagTraining:
-    """Train a classifier on labels of stored pictures, and store it in place of the one before.
+    """Train a classifier on labels of stored pictures; replace the one before.
 
     Without labels, train it again on the labels of the last training, as needed after a change of
     the encoder.  For `facet` and `one_of` see `group_by_facet`.
@@ -176,7 +176,7 @@ def evaluate_tags(
     facet: str | None = None,
     one_of: Sequence[str] = (),
 ) -> TagReport:
-    """Measure tags of labelled pictures: zero-shot, and of a classifier in cross-validation.
+    """Measure zero-shot tags, and those of a classifier in cross-validation.
 
     Both use the same labels, those of at least five pictures; labels that the vocabulary lacks are
     added to it for the measurement.  The classifier is trained five times on four fifths of the
@@ -289,7 +289,7 @@ def _load_training_data(
 def _zero_shot_scores(
     search: ImageSearch, data: _TrainingData
 ) -> list[tuple[Floats, Bools]] | None:
-    """Return scores and tags by facet, zero-shot; None with an encoder of pictures only."""
+    """Return zero-shot scores and tags by facet; None for an encoder of pictures only."""
     info, store = search.info, search.store
     if not info.meta.seal.supports_text:
         return None

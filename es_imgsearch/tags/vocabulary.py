@@ -1,4 +1,4 @@
-"""Parse vocabularies: labels for tagging in facets, from TOML files that users edit.
+"""Parse vocabularies: labels for tagging, in facets, from TOML files.
 
 `vocabulary.toml` is the built-in one, and documents the format.
 """
@@ -24,7 +24,7 @@ _KEYS = {"answers", "labels", "texts"}
 
 @dataclass(frozen=True, slots=True)
 class Facet:
-    """Labels of one kind; `answers` says whether one at most or many of them fit a picture.
+    """Labels of one kind; `answers` says whether one at most or many fit a picture.
 
     `texts` map a label to the text that is embedded in its place.
     """

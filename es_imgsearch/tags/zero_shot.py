@@ -1,4 +1,4 @@
-"""Score the labels of a vocabulary zero-shot, by vectors of texts and pictures alone.
+"""Score labels of a vocabulary zero-shot, by vectors of texts and pictures alone.
 
 A cosine of 0.3 is high for one label and low for another, and some pictures are near every label.
 So a cosine is standardised in two ways, whose mean is taken (symmetric normalisation of speaker
@@ -79,7 +79,7 @@ class ZeroShot:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, texts: Floats, background: Floats) -> ZeroShot | None:
-        """Compare labels with a background of shape (m, dims); None if there is too little.
+        """Compare labels with a background of shape (m, dims); None if both are small.
 
         That is: fewer than 30 labels, and fewer than 30 pictures.
         """
@@ -119,7 +119,7 @@ class ZeroShot:
 
 
 def empirical_null(cosines: Floats) -> tuple[Floats, Floats]:
-    """Compute each column's median, and the deviation of values below it; both of shape (n,)."""
+    """Compute each column's median and the deviation below it; both of shape (n,)."""
     median = np.median(cosines, axis=0)
     below = np.minimum(cosines - median, 0.0)
     # Half of the values are below, so their squares count twice.

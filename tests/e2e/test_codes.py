@@ -216,7 +216,7 @@ def test_training_again_replaces_all_codes_and_keeps_their_length(search, filled
     assert filled.info().meta.codes == second.entry
 
 
-def test_what_does_not_go_together_is_refused(search, filled):
+def test_arguments_that_exclude_each_other_are_refused(search, filled):
     with pytest.raises(UsageError, match="Learned codes need LABELS"):
         train_codes(search, "learned")
     with pytest.raises(UsageError, match="learns nothing from labels"):

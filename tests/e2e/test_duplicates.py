@@ -110,7 +110,7 @@ def test_equal_bytes_of_one_picture(real_store: Store):
 
 
 @pytest.mark.parametrize("level", ["same", "near", "similar"])
-def test_a_picture_that_is_not_there_is_told(real_store: Store, level: Any):
+def test_a_missing_picture_raises(real_store: Store, level: Any):
     fill(real_store, [{}])
     with pytest.raises(ImageMissing):
         list(find_duplicates(real_store, level, host="here", image_id="nobody"))
@@ -211,7 +211,7 @@ def test_similar_ones_are_those_of_comparing_all(real_store: Store):
             assert pair.cosine == pytest.approx(cosines[int(pair.one), int(pair.other)], abs=1e-3)
 
 
-def test_more_likes_than_are_asked_for_at_first_are_all_found(real_store: Store):
+def test_more_similar_pictures_than_the_first_k_are_all_found(real_store: Store):
     vector = unit(np.ones(DIMS))
     fill(real_store, ({VECTOR_FIELD: vector} for _ in range(150)))
     (group,) = find_duplicates(real_store, "similar", host="here", image_id="00007")
@@ -291,7 +291,7 @@ CATS = frozenset({"cat.png", "cat small.jpg", "cat mirrored.jpg", "cat grey.jpg"
 CUPS = frozenset({"cup.png", "cup turned.jpg", "cup bright.jpg", "cup again.png"})
 
 
-def test_copies_are_grouped_and_say_why(album: Album):
+def test_copies_are_grouped_with_their_evidence(album: Album):
     album.index()
     found = album.find()
     assert names(found) == {CATS, CUPS}
@@ -329,7 +329,7 @@ def test_another_host_decides_by_hash_and_embedding(album: Album):
     assert {pair.by for pair in pairs} == {"bytes", "cosine"}
 
 
-def test_without_opencv_it_decides_by_hash_and_embedding_and_says_so(
+def test_without_opencv_hash_and_embedding_decide_with_a_warning(
     album: Album, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     album.index()

@@ -159,7 +159,7 @@ def test_a_path_in_two_roots_needs_the_name_of_one(search: ImageSearch):
     assert found.answers[0].right == 1
 
 
-def test_pictures_that_are_not_there_are_told(search: ImageSearch):
+def test_missing_pictures_are_reported(search: ImageSearch):
     asked = (LabelledQuery(("gone.png", "red/0.png"), "red"), LabelledQuery(("lost.png",), "lost"))
     found = evaluate(search, Labels(asked, {}))
     assert found.missing == ("gone.png", "lost.png")
@@ -171,7 +171,7 @@ def test_pictures_that_are_not_there_are_told(search: ImageSearch):
         evaluate(search, Labels(queries_by_label(one_each), one_each), by="image")
 
 
-def test_what_cannot_be_asked_is_refused(search: ImageSearch, settings: Settings):
+def test_unanswerable_queries_are_refused(search: ImageSearch, settings: Settings):
     queries = Labels((LabelledQuery(("red/0.png",), "red"),), {})
     for wrong in ({"mode": "words"}, {"by": "image"}, {"ks": ()}, {"ks": (0,)}):
         with pytest.raises(UsageError):

@@ -241,7 +241,7 @@ def test_a_vector_has_no_kind_and_a_kind_without_curve_no_relevance(
         search.similar("red-0.png", k=1, min_relevance=0.5)
 
 
-def test_labels_that_cannot_calibrate_are_told(search: ImageSearch):
+def test_labels_that_are_too_few_raise(search: ImageSearch):
     paths = pictures_of(COLOURS)[0]
     with pytest.raises(UsageError, match="too few to calibrate"):
         calibrate(search, labels_of(paths[:2]))

@@ -1,4 +1,4 @@
-"""Tags on a real index: by words, by a trained head, for new pictures and for stored ones."""
+"""Tags on a real index: by a vocabulary, by a trained classifier, for new pictures and for stored ones."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_stored_pictures_get_the_tags_of_a_new_vocabulary_and_keep_everything_el
     assert tagged["red/3.png"] == []
 
 
-def test_a_trained_head_tags_stored_and_new_pictures_and_embeds_nothing(
+def test_a_trained_classifier_tags_stored_and_new_pictures_and_embeds_nothing(
     store: Store, settings: Settings, search: ImageSearch, tmp_path: Path
 ):
     fill(store, each=8)
@@ -217,7 +217,7 @@ def _numbered(path: str) -> tuple[str, int]:
     return colour, int(name.removesuffix(".png"))
 
 
-def test_train_without_labels_uses_those_of_the_last_time(store: Store, search: ImageSearch):
+def test_train_without_labels_uses_those_of_the_last_training(store: Store, search: ImageSearch):
     fill(store, each=6)
     store_vocabulary(store, WORDS)
     with pytest.raises(UsageError, match="tags train LABELS --index"):
@@ -236,11 +236,11 @@ def test_train_without_labels_uses_those_of_the_last_time(store: Store, search: 
     done = train_tags(search, Labels((), labels))
     assert done.missing == ("gone.png",)
     assert done.too_few == {"pink": 1}
-    with pytest.raises(FileInvalid, match="No label has 5 pictures"):
+    with pytest.raises(FileInvalid, match="has the 5 pictures that training needs"):
         train_tags(search, labels_of(each=3))
 
 
-def test_the_head_of_another_encoder_is_refused_and_costs_the_words_nothing(
+def test_the_classifier_of_another_encoder_is_refused_and_the_vocabulary_still_used(
     store: Store, settings: Settings, search: ImageSearch
 ):
     fill(store, each=8)
@@ -265,7 +265,7 @@ def test_the_head_of_another_encoder_is_refused_and_costs_the_words_nothing(
     assert load_tagger(store.index, info.meta, other, store.send).note is None
 
 
-def test_an_encoder_without_texts_is_tagged_by_its_head_alone(
+def test_with_an_encoder_of_pictures_only_the_classifier_alone_tags(
     real_store: Store, settings: Settings
 ):
     encoder = FakeEncoder(supports_text=False)

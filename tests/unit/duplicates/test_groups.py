@@ -157,7 +157,7 @@ def test_a_repeated_letter_is_no_evidence():
     assert count_agreeing(detect_corners(one), detect_corners(other)) < duplicates.MIN_CORNERS
 
 
-def test_without_opencv_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_without_opencv_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(LibraryMissing, match=r"pip install 'es-imgsearch\[duplicates\]'"):
         detect_corners(Image.new("RGB", (50, 50)))
@@ -177,7 +177,7 @@ def test_without_opencv_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         (0, None, False),
     ],
 )
-def test_without_originals_hash_and_embedding_have_to_agree(distance, cosine, sure):
+def test_without_originals_hash_and_embedding_must_agree(distance, cosine, sure):
     assert duplicates.is_sure(distance, cosine) is sure
 
 
@@ -194,13 +194,13 @@ def test_without_originals_hash_and_embedding_have_to_agree(distance, cosine, su
         ({"level": "similar", "thorough": True}, "Only level near can be thorough"),
     ],
 )
-def test_wrong_use_is_told_before_anything_is_asked(given, words):
+def test_invalid_arguments_raise_before_any_request(given, words):
     unused = Store(None, "images")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=words):
         duplicates.find_duplicates(unused, host="here", **given)
 
 
-def test_an_id_that_is_no_text_is_unknown():
+def test_an_id_with_surrogates_is_unknown():
     unused = Store(None, "images")  # type: ignore[arg-type]
     with pytest.raises(ImageMissing):
         duplicates.find_duplicates(unused, host="here", image_id="\udcff")

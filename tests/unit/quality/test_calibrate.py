@@ -51,7 +51,7 @@ def judged(z: np.ndarray, cosine: np.ndarray, right: np.ndarray) -> JudgedHits:
 # -- from cosines to probabilities -----------------------------------------------------------
 
 
-def test_z_scores_are_those_of_numpy():
+def test_z_scores_equal_numpy():
     generator = np.random.default_rng(1)
     queries, pictures, background = (units(generator, n) for n in (5, 40, 200))
     cosines = queries @ pictures.T
@@ -109,7 +109,7 @@ def test_a_kind_without_a_curve_has_no_rating():
 # -- fitting ---------------------------------------------------------------------------------
 
 
-def test_the_fit_is_that_of_scikit_learn():
+def test_the_fit_equals_scikit_learn():
     from sklearn.linear_model import LogisticRegression
 
     generator = np.random.default_rng(7)
@@ -131,7 +131,7 @@ def test_the_fit_is_that_of_scikit_learn():
     assert curve.z_weight == pytest.approx(1.2, abs=0.25)
 
 
-def test_hits_that_can_be_told_apart_get_a_finite_curve():
+def test_separable_hits_get_a_finite_curve():
     z = np.concatenate([np.full(50, 0.0), np.full(50, 5.0)])
     curve = fit_curve(judged(z, z / 10, z > 2))
     assert np.isfinite([curve.intercept, curve.z_weight, curve.cosine_weight]).all()
@@ -179,7 +179,7 @@ def test_a_picture_is_no_hit_of_itself():
 
 
 @pytest.mark.parametrize("are_pictures", [False, True])
-def test_held_out_probabilities_are_right_about_as_often_as_they_say(are_pictures: bool):
+def test_held_out_probabilities_are_calibrated(are_pictures: bool):
     queries, pictures, right = grouped(groups=60)
     if are_pictures:
         queries, right = pictures, right.T.astype(int) @ right.astype(int) > 0
@@ -193,7 +193,7 @@ def test_held_out_probabilities_are_right_about_as_often_as_they_say(are_picture
     assert kept == sorted(kept, reverse=True)
 
 
-def test_what_is_tested_on_was_not_fitted_on(monkeypatch: pytest.MonkeyPatch):
+def test_cross_validation_tests_on_what_it_did_not_fit_on(monkeypatch: pytest.MonkeyPatch):
     queries, pictures, right = grouped(groups=30)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -252,7 +252,7 @@ def test_figures_of_quality_by_hand():
         ({"min_relevance": 0.5, "weights": {"content": 1.0}}, "leave mode and weights out"),
     ],
 )
-def test_what_min_relevance_cannot_be(options: dict, message: str):
+def test_invalid_min_relevance_is_refused(options: dict, message: str):
     with pytest.raises(UsageError, match=message):
         Plan.of(10, options)
 
@@ -273,18 +273,18 @@ def test_curves_survive_the_meta_of_an_index():
 
 
 @pytest.mark.parametrize("value", [{TEXT: {}}, {TEXT: {"intercept": "x"}}, 3, {TEXT: None}])
-def test_damaged_curves_are_told(value: object):
+def test_damaged_curves_raise_index_conflict(value: object):
     meta = new_meta(seal_of(FakeEncoder()), "exact", "cosine")
     with pytest.raises(IndexConflict, match="damaged"):
         Meta.from_body(meta.to_body() | {"relevance": value}, "images")
 
 
-def test_no_curve_of_what_is_no_number():
+def test_a_coefficient_that_is_not_a_number_is_refused():
     with pytest.raises(ValueError, match="no number"):
         curves_from_body({TEXT: {"intercept": "nan", "z_weight": 1, "cosine_weight": 1}})
 
 
-def test_the_curves_that_are_shipped_are_of_this_starter(starter: Encoder):
+def test_shipped_curves_belong_to_the_starter_encoder(starter: Encoder):
     curves = shipped_curves(starter.revision, starter.fingerprint)
     assert set(curves) == {TEXT, IMAGE}
     for curve in curves.values():

@@ -59,7 +59,7 @@ def test_metrics_by_force():
     assert [found[name] for name in names] == pytest.approx(np.mean(wanted, axis=0))
 
 
-def test_the_sign_test_is_that_of_scipy():
+def test_the_sign_test_equals_scipy():
     from scipy.stats import binomtest
 
     for better, worse in [(0, 0), (1, 0), (9, 1), (5, 5), (30, 12), (700, 600)]:
@@ -67,7 +67,7 @@ def test_the_sign_test_is_that_of_scipy():
         assert ranking.sign_test(better, worse) == pytest.approx(wanted)
 
 
-def test_the_interval_of_a_difference_is_that_of_the_mean():
+def test_the_interval_of_a_difference_equals_the_normal_approximation():
     generator = np.random.default_rng(1)
     first = generator.random(400)
     second = first + generator.normal(0.05, 0.2, 400)
@@ -132,7 +132,7 @@ def test_queries_in_csv_and_json(tmp_path: Path):
     )
 
 
-def test_captions_beside_pictures_in_many_languages(tmp_path: Path):
+def test_captions_of_pictures_in_several_languages(tmp_path: Path):
     (tmp_path / "birds").mkdir()
     for name in ("birds/crow.png", "frog.png", "toad.png", "bare.png"):
         (tmp_path / name).write_bytes(b"")
@@ -174,12 +174,14 @@ def test_captions_beside_pictures_in_many_languages(tmp_path: Path):
         ("l.xlsx", "", r"a \.csv or a \.jsonl file"),
     ],
 )
-def test_bad_files_are_told_with_the_line(tmp_path: Path, name: str, text: str, message: str):
+def test_invalid_files_raise_with_the_line_number(
+    tmp_path: Path, name: str, text: str, message: str
+):
     with pytest.raises(FileInvalid, match=message):
         read_labels(written(tmp_path, name, text))
 
 
-def test_files_that_cannot_be_read_are_told(tmp_path: Path):
+def test_unreadable_files_raise(tmp_path: Path):
     with pytest.raises(FileInvalid, match="No such file"):
         read_labels(tmp_path / "none.csv")
     (tmp_path / "l.csv").write_bytes(b"path,label\n\xff,cat\n")

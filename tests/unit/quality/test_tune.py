@@ -60,7 +60,7 @@ EXACT = scored(("a", 0.9), ("b", 0.8), ("c", 0.7), ("d", 0.7), ("e", 0.6))
         (1, scored(("b", 0.8), ("a", 0.9)), 0.0),
     ],
 )
-def test_recall_counts_what_is_as_near_as_the_kth(k, found, recall):
+def test_recall_counts_pictures_as_near_as_the_kth(k, found, recall):
     assert knn_recall(k, found, EXACT) == pytest.approx(recall)
 
 
@@ -69,7 +69,7 @@ def test_scores_of_quantised_vectors_are_not_compared():
     assert knn_recall(2, found, EXACT, scores_are_exact=False) == 0.5
 
 
-def test_where_nothing_exists_nothing_is_missed():
+def test_recall_is_one_if_no_neighbour_exists():
     assert knn_recall(10, [], []) == 1.0
 
 
@@ -85,7 +85,7 @@ def test_many_equal_vectors_are_never_missed(seed: int, k: int, size: int):
     assert knn_recall(k, found, exact[:k]) == 1.0
 
 
-def test_the_lower_bound_is_surpassed_about_19_times_in_20():
+def test_the_lower_bound_holds_in_95_percent_of_samples():
     random = np.random.default_rng(0)
     population = random.binomial(10, 0.94, 100_000) / 10
     bounds = [recall_lower_bound(random.choice(population, 200)) for _ in range(1000)]
@@ -95,7 +95,7 @@ def test_the_lower_bound_is_surpassed_about_19_times_in_20():
 
 
 @pytest.mark.parametrize(("recalls", "bound"), [([1.0] * 5, 1.0), ([1.0], 1.0), ([0.9], 0.0)])
-def test_the_lower_bound_of_few(recalls: list[float], bound: float):
+def test_the_lower_bound_of_a_few_queries(recalls: list[float], bound: float):
     assert recall_lower_bound(np.array(recalls)) == bound
 
 
@@ -150,14 +150,14 @@ def test_on_the_last_level_candidates_climb_to_their_end():
     assert setting.num_candidates <= 1234
 
 
-def test_what_was_best_is_kept_where_nothing_is_good_enough():
+def test_the_best_setting_is_returned_if_none_reaches_the_target():
     server = Server(0.9, 0.6)
     setting, point = server.climb(0.95)
     assert setting.level == 0
     assert point.recall == max(server(each).recall for each in list(server.asked))
 
 
-def test_a_confirmation_never_goes_below_what_was_chosen():
+def test_a_confirmation_never_goes_below_the_chosen_setting():
     server = Server(0.9, 0.93, 0.99)
     server.climb(0.95, start=KnnSetting(30, 1))
     assert server.asked[0] == (30, 1)
@@ -181,7 +181,7 @@ def test_a_tuning_comes_back_from_meta_as_it_was():
         assert Tuning.from_body(json.loads(json.dumps(tuning.to_body()))) == tuning
 
 
-def test_meta_keeps_the_numbers_of_ten_where_they_were():
+def test_meta_stores_the_setting_for_ten_at_the_top_level():
     body = TUNED.to_body()
     assert (body["num_candidates"], body["oversample"]) == (60, 2.0)
     # As of an index that was never tuned.
@@ -216,7 +216,7 @@ def test_between_ten_and_a_hundred_candidates_rise(k: int):
              max_size=3),
     st.integers(1, 10_000),
 )  # fmt: skip
-def test_whatever_was_tuned_a_search_is_one_the_server_takes(measured, k):
+def test_every_tuning_gives_a_search_within_server_limits(measured, k):
     per_k = tuple(
         TunedK(each, max(each, candidates), oversample, 1.0)
         for each, (candidates, oversample) in zip((1, 10, 100), measured, strict=True)
@@ -225,7 +225,7 @@ def test_whatever_was_tuned_a_search_is_one_the_server_takes(measured, k):
     assert k <= knn["num_candidates"] <= 10_000
 
 
-def test_a_number_of_ones_own_wins_over_the_tuned_one():
+def test_an_explicit_num_candidates_overrides_the_tuned_one():
     assert knn_body([1.0], 10, TUNED, num_candidates=11)["knn"]["num_candidates"] == 11
     with pytest.raises(UsageError, match="at least k"):
         knn_body([1.0], 10, TUNED, num_candidates=9)
@@ -234,7 +234,7 @@ def test_a_number_of_ones_own_wins_over_the_tuned_one():
 # -- texts ---------------------------------------------------------------------------------
 
 
-def test_texts_are_what_pictures_are_called_and_then_everyday_words():
+def test_texts_come_from_metadata_and_then_everyday_words():
     pictures = [
         {"_source": {"caption": "A cat on a mat", "image_name": "x.jpg"}},
         {"_source": {"tags": ["dog", "lawn"], "image_name": "IMG_1234.jpg"}},
@@ -249,7 +249,7 @@ def test_texts_are_what_pictures_are_called_and_then_everyday_words():
     assert len(texts) == len(set(texts)) == 40
 
 
-def test_texts_that_mean_the_same_to_the_encoder_count_once():
+def test_texts_with_equal_vectors_count_once():
     texts = ["red", "blue", "a word it does not know", "another", "#ff0000"]
     assert embed_distinct_texts(FakeEncoder(), texts).shape == (3, FakeEncoder.dims)
 
@@ -266,7 +266,7 @@ def test_the_curve_is_drawn(tmp_path):
         plot_curve(points, tmp_path / "no" / "x.png", target_recall=0.95, exact_ms=7.0, chosen=[])
 
 
-def test_without_matplotlib_the_plot_says_what_to_install(tmp_path, monkeypatch):
+def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(LibraryMissing, match=r"es-imgsearch\[plot\]"):
         plot_curve([], tmp_path / "x.png", target_recall=0.9, exact_ms=1.0, chosen=[])

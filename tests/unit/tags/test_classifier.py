@@ -59,7 +59,7 @@ def classifier_of(outputs: tuple, seal: Seal, reduction: str | None = None) -> T
 SEAL = Seal("fake", "1", DIMS, "f")
 
 
-def test_zero_shot_scores_are_those_of_the_formula():
+def test_zero_shot_scores_equal_the_formula():
     generator = np.random.default_rng(2)
     words = Vocabulary(
         (
@@ -94,7 +94,7 @@ def test_zero_shot_scores_are_those_of_the_formula():
     assert scenes.holds[1].tolist() == [False, True, False]
 
 
-def test_what_most_pictures_show_is_a_tag_all_the_same():
+def test_a_label_that_most_pictures_show_is_still_a_tag():
     """A plain z-score of the cosine would be near 0 for the dogs of a folder of dogs."""
     generator = np.random.default_rng(3)
     words = Vocabulary((Facet("object", "many", tuple(f"o{n}" for n in range(40))),), "")
@@ -110,7 +110,7 @@ def test_what_most_pictures_show_is_a_tag_all_the_same():
     assert plain.max() < 2
 
 
-def test_without_background_words_are_compared_with_words_and_few_words_with_nothing():
+def test_without_background_only_the_t_norm_is_used_and_few_words_have_no_scores():
     generator = np.random.default_rng(4)
     empty = np.zeros((0, 0), np.float32)
     assert ZeroShot.of(WORDS, unit(generator.normal(size=(5, DIMS))), empty) is None
@@ -122,7 +122,7 @@ def test_without_background_words_are_compared_with_words_and_few_words_with_not
     assert model.deviations(vectors) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_each_output_is_the_regression_of_scikit_learn_and_the_summed_loss_has_its_minimum_there():
+def test_each_facet_equals_scikit_learn_and_minimises_the_summed_loss():
     vectors, labels = pictures()
     objects, scenes = group_by_facet(labels, WORDS)
     trained = train_facets(vectors, [objects, scenes])
@@ -161,7 +161,7 @@ def test_two_classes_are_a_softmax_like_any_other():
     )
 
 
-def test_predictions_held_out_do_not_know_the_picture():
+def test_held_out_predictions_are_independent_of_the_picture():
     """Labels drawn at random can be learned by heart, and not foretold."""
     generator = np.random.default_rng(5)
     vectors = unit(generator.normal(size=(100, 200)))
@@ -240,12 +240,12 @@ def test_labels_find_their_facet():
         ([("dog",)], ("season",), "no labels of the facet 'season'"),
     ],
 )
-def test_labels_that_contradict_each_other_say_so(labels, one_of, says):
+def test_contradictory_labels_are_refused(labels, one_of, says):
     with pytest.raises(FileInvalid, match=says):
         group_by_facet(labels, WORDS, one_of=one_of)
 
 
-def test_a_head_survives_being_kept_and_is_refused_by_another_encoder():
+def test_a_classifier_is_stored_without_loss_and_refused_for_another_encoder():
     vectors, labels = pictures()
     classifier = classifier_of(
         train_facets(vectors, group_by_facet(labels, WORDS)).classifiers, SEAL
@@ -265,7 +265,7 @@ def test_a_head_survives_being_kept_and_is_refused_by_another_encoder():
         TagClassifier.from_body({"encoder": {}}, "images")
 
 
-def test_what_was_trained_takes_the_place_of_the_same_words():
+def test_trained_labels_replace_equal_words():
     generator = np.random.default_rng(8)
     words = Vocabulary(
         (
