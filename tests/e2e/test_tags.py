@@ -1,4 +1,4 @@
-"""Tags on a real index: by a vocabulary, by a trained classifier, for new pictures and for stored ones."""
+"""Tags on a real index: from a vocabulary and a classifier, for new and stored pictures."""
 
 from __future__ import annotations
 
