@@ -226,6 +226,15 @@ def is_vector(query: Query) -> bool:
     return isinstance(query, np.ndarray) and query.ndim == 1
 
 
+def query_kind(query: Query) -> str:
+    """Return the kind of a query: ``text``, ``stored``, ``vector`` or ``picture``."""
+    if isinstance(query, str):
+        return "text"
+    if isinstance(query, StoredPicture):
+        return "stored"
+    return "vector" if is_vector(query) else "picture"
+
+
 def as_query_picture(query: Query) -> QueryPicture | None:
     """Return the query if it is a picture to be opened, else None."""
     if isinstance(query, (str, StoredPicture)) or is_vector(query):

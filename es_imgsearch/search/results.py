@@ -24,7 +24,7 @@ from es_imgsearch.search.query import (
     Term,
     Vector,
     as_query_picture,
-    is_vector,
+    query_kind,
 )
 from es_imgsearch.search.query_vectors import CONTENT, VectorPart
 from es_imgsearch.search.relevance import QueryRelevance
@@ -240,7 +240,7 @@ def _label(query: Query) -> str:
         return query
     if isinstance(query, StoredPicture):
         return f"stored picture {query.image_id}"
-    return "vector" if is_vector(query) else "picture"
+    return query_kind(query)
 
 
 def _cosine(one: Vector, other: Vector) -> float:

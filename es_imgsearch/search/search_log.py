@@ -19,7 +19,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexMissing, StoreDenied, StoreError
 from es_imgsearch.records import iso_timestamp
 from es_imgsearch.search.hits import Hits
-from es_imgsearch.search.query import StoredPicture, Term, is_vector
+from es_imgsearch.search.query import Term, query_kind
 from es_imgsearch.search.request_flow import RequestFlow
 from es_imgsearch.search.results import SearchContext
 
@@ -75,7 +75,7 @@ def search_document(
     words = " ".join(each.query for each in context.terms if isinstance(each.query, str))
     document: dict[str, Any] = {
         "searched_at": iso_timestamp(timespec="milliseconds"),
-        "kind": _query_kind(context.terms),
+        "kind": _search_kind(context.terms),
         "mode": plan.mode,
         "k": plan.k,
         "hits": len(hits),
@@ -102,14 +102,6 @@ def search_document(
     return document
 
 
-def _query_kind(terms: Sequence[Term]) -> str:
-    kinds = {_kind(each.query) for each in terms}
+def _search_kind(terms: Sequence[Term]) -> str:
+    kinds = {query_kind(each.query) for each in terms}
     return kinds.pop() if len(kinds) == 1 else "mixed"
-
-
-def _kind(query: Any) -> str:
-    if isinstance(query, str):
-        return "text"
-    if isinstance(query, StoredPicture):
-        return "stored"
-    return "vector" if is_vector(query) else "picture"
