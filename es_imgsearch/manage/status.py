@@ -13,7 +13,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.reindex.lock import builders
 from es_imgsearch.manage.upgrade import legacy_builder, legacy_documents
 from es_imgsearch.records import disk_path
-from es_imgsearch.write.deletion_guard import standing_pause
+from es_imgsearch.write.deletion_pauses import standing_pause
 
 # A setting tuned to .95 among 10,000 vectors found .997 of the true ten there, .991 among three
 # times as many and .987 among ten times as many (benchmarks/growth.py): growth costs recall slowly.

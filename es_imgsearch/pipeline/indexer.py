@@ -29,7 +29,8 @@ from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.reconcile import Kind, Seen, Unknown, differences, is_looked_at, walk
 from es_imgsearch.watch.settle import Settler
 from es_imgsearch.watch.watcher import Hint, HintKind
-from es_imgsearch.write.deletion_guard import DeletionPauses, Deletions, Pause
+from es_imgsearch.write.deletion_guard import Deletions
+from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 
 logger = logging.getLogger(__name__)

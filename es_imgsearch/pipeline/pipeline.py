@@ -17,10 +17,14 @@ from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.encoder_process import encoders_for
 from es_imgsearch.embed.in_process import SharedEncoder
 from es_imgsearch.embed.runtime.network import batch_size
-from es_imgsearch.pipeline.ends import AcknowledgeStage, ReadStage
-from es_imgsearch.pipeline.jobs import Counts, InFlight, Run, look, places
-from es_imgsearch.pipeline.stages import DescribeStage, EmbedStage, VectorFields, WriteStage
+from es_imgsearch.pipeline.acknowledge_stage import AcknowledgeStage
+from es_imgsearch.pipeline.describe_stage import DescribeStage, VectorFields
+from es_imgsearch.pipeline.embed_stage import EmbedStage
+from es_imgsearch.pipeline.in_flight import InFlight
+from es_imgsearch.pipeline.jobs import Counts, Run, look, places
+from es_imgsearch.pipeline.read_stage import ReadStage
 from es_imgsearch.pipeline.vector_source import VectorSource
+from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Change, Embedded, FileState

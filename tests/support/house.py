@@ -30,7 +30,7 @@ from es_imgsearch.records import stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
 from es_imgsearch.watch.roots import parse_roots, register_roots
-from es_imgsearch.write.deletion_guard import standing_pause
+from es_imgsearch.write.deletion_pauses import standing_pause
 
 PATIENCE_SECONDS = 40.0
 

@@ -25,8 +25,8 @@ from es_imgsearch.embed.in_process import SharedEncoder
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.errors import ReadError, ReadersFailed
+from es_imgsearch.pipeline.embed_stage import EmbedStage
 from es_imgsearch.pipeline.jobs import UNKNOWN, Job, Result, Unembedded, places
-from es_imgsearch.pipeline.stages import EmbedStage
 from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from es_imgsearch.pipeline.jobs import InFlight, look
+from es_imgsearch.pipeline.in_flight import InFlight
+from es_imgsearch.pipeline.jobs import look
 from es_imgsearch.records import Change, FileState, Root
 from es_imgsearch.write.pending_deletions import Tickets
 

@@ -21,12 +21,23 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed import in_process
 from es_imgsearch.embed.context import IndexContext, open_context
 from es_imgsearch.embed.index_encoder import seal_of
-from es_imgsearch.pipeline import ends, jobs, stages, vector_source
+from es_imgsearch.pipeline import (
+    acknowledge_stage,
+    describe_stage,
+    embed_stage,
+    in_flight,
+    read_stage,
+    vector_source,
+    write_stage,
+)
 from es_imgsearch.pipeline import pipeline as pipeline_module
-from es_imgsearch.pipeline.ends import AcknowledgeStage, ReadStage
+from es_imgsearch.pipeline.acknowledge_stage import AcknowledgeStage
+from es_imgsearch.pipeline.describe_stage import DescribeStage
+from es_imgsearch.pipeline.embed_stage import EmbedStage
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.pipeline import Pipeline
-from es_imgsearch.pipeline.stages import DescribeStage, EmbedStage, WriteStage
+from es_imgsearch.pipeline.read_stage import ReadStage
+from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.read import workers
 from es_imgsearch.records import Change, Root
 from es_imgsearch.settings import Settings
@@ -129,12 +140,15 @@ def page() -> list[str]:
 
 FLOW_FILES = {
     str(module.__file__)
-    for module in (pipeline_module, ends, jobs, stages, vector_source, in_process, workers)
+    for module in (
+        pipeline_module, in_flight, read_stage, workers, embed_stage, vector_source, in_process,
+        describe_stage, write_stage, acknowledge_stage,
+    )
 } | {str(sys.modules["es_imgsearch.write.documents"].__file__)}  # fmt: skip
 
 # Public functions on the way that only look something up for those that the page names.
 HELPERS = re.compile(
-    r"InFlight\.(take_place|note_\w+|wait_idle|is_all_read|wake|to_read)|Run\.(check|guarded)|look"
+    r"InFlight\.(take_place|note_\w+|wait_idle|is_all_read|wake|to_read)"
     r"|VectorSource\.recent|Pipeline\.(fatal|wait_idle)|DescribeStage\.begin|SharedEncoder\.\w+"
     r"|vector_fields|region_fields"
 )

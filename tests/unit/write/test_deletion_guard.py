@@ -18,7 +18,8 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import StoreBusy
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.testing import FakeEncoder, MemoryStore
-from es_imgsearch.write.deletion_guard import Deleted, Deletions, PauseKind
+from es_imgsearch.write.deletion_guard import Deleted, Deletions
+from es_imgsearch.write.deletion_pauses import PauseKind
 
 
 class Clock:
