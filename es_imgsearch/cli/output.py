@@ -99,7 +99,7 @@ def _follow(bar: tqdm[None], indexer: Indexer, done: threading.Event) -> None:
     while not done.wait(_STEP_SECONDS):
         counts = indexer.counts
         finished = counts.stored + counts.failed + counts.not_pictures
-        bar.total = max(finished + indexer.pipeline.in_flight, indexer.found)
+        bar.total = max(finished + indexer.pipeline.in_flight, indexer.changed_files)
         bar.n = finished
         bar.set_postfix_str(f"{counts.failed} failed", refresh=False)
         bar.refresh()

@@ -7,23 +7,23 @@ from collections.abc import Callable
 
 from es_imgsearch.errors import ReadError
 from es_imgsearch.pipeline.in_flight import InFlight
-from es_imgsearch.pipeline.jobs import Counts, Ready, Run, Unembedded
+from es_imgsearch.pipeline.jobs import Counts, PendingWrite, RunState, Unembedded
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change
 
 
 class AcknowledgeStage:
-    """Ends jobs: counts them, remembers the files, has a file that changed meanwhile read again.
+    """End jobs, in the threads that call `put`.
 
-    It works in the threads that call `put`.  `emit` gets a path that is left to the caller of the
-    pipeline: it is there no more or no picture, or it changed while it was read.
+    `emit` gets each path that leaves no document: it is absent or no picture, or it changed while
+    it was read.
     """
 
     def __init__(
         self,
         in_flight: InFlight,
         counts: Counts,
-        run: Run,
+        run: RunState,
         *,
         emit: Callable[[Change, Skipped], None],
     ) -> None:
@@ -31,28 +31,27 @@ class AcknowledgeStage:
         self._counts = counts
         self._run = run
         self._emit = emit
-        # Of the counts.
-        self._lock = threading.Lock()
+        self._counts_lock = threading.Lock()
 
-    def put(self, item: Ready | Unembedded) -> None:
-        """End a job whose document was acknowledged, or that leaves no document."""
+    def put(self, item: PendingWrite | Unembedded) -> None:
+        """End a job whose document was acknowledged, or that has no document."""
         self._count(item)
         job = item.job
-        if isinstance(item, Ready):
-            self._in_flight.note_stored(job, item.state)
+        if isinstance(item, PendingWrite):
+            self._in_flight.mark_stored(job, item.state)
         elif item.reason is Skipped.NOT_A_PICTURE:
-            self._in_flight.note_no_picture(job)
-        gone = self._in_flight.end(job, may_repeat=lambda: not self._run.closing.is_set())
+            self._in_flight.mark_non_picture(job)
+        absent = self._in_flight.end(job, may_repeat=lambda: not self._run.closing.is_set())
         if self._run.stopping.is_set():
             return
-        if gone is not None:
-            self._emit(gone, Skipped.GONE)
+        if absent is not None:
+            self._emit(absent, Skipped.GONE)
         if isinstance(item, Unembedded) and isinstance(item.reason, Skipped):
             self._emit(job.change, item.reason)
 
-    def _count(self, item: Ready | Unembedded) -> None:
+    def _count(self, item: PendingWrite | Unembedded) -> None:
         counts = self._counts
-        with self._lock:
+        with self._counts_lock:
             if isinstance(item, Unembedded):
                 counts.not_pictures += item.reason is Skipped.NOT_A_PICTURE
                 counts.failed += isinstance(item.reason, ReadError)

@@ -20,7 +20,7 @@ from functools import partial
 
 from es_imgsearch.embed.in_process import PictureEncoder
 from es_imgsearch.errors import ReadError
-from es_imgsearch.pipeline.jobs import Job, Result, Unembedded
+from es_imgsearch.pipeline.jobs import EmbedResult, Job, Unembedded
 from es_imgsearch.pipeline.queues import batches
 from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.read.file import Skipped
@@ -28,11 +28,11 @@ from es_imgsearch.records import Picture
 
 
 class EmbedStage:
-    """Threads that look up and embed; `loops` are what they run.
+    """Look up and embed pictures in threads that run `loops`.
 
-    `encoders` are called from one thread each.  `all_read` says that no file is being read, so
-    that an incomplete batch need not wait for more.  `emit` gets every file that was put, with its
-    vector or without one, from any of the threads or from the one that calls `put`.
+    Each encoder is called from one thread.  `all_read` returns True if no file is being read, so
+    that an incomplete batch need not wait for more.  `emit` gets every file that was put, with or
+    without a vector, from any of the threads or from the one that calls `put`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class EmbedStage:
         batch_size: int,
         wait_seconds: float,
         all_read: Callable[[], bool],
-        emit: Callable[[Sequence[Result | Unembedded]], None],
+        emit: Callable[[Sequence[EmbedResult | Unembedded]], None],
         stopping: threading.Event,
         warm_up: bool = False,
     ) -> None:
@@ -57,16 +57,16 @@ class EmbedStage:
         self._looked_up = batches(
             self._arrived, batch_size, wait_seconds, lambda: self._arrived.empty() and all_read()
         )
-        # What waits here has waited for its batch already.
+        # No wait: these pictures have waited for their look-up batch already.
         self._batches = batches(self._fresh, batch_size, 0.0)
-        # One encoder at a time collects its batch, or idle ones would tear it to pieces.
+        # One encoder at a time collects a batch, or idle encoders would split it among them.
         self._collecting = threading.Lock()
         self._lock = threading.Lock()
-        # Those that want the vector of a content that is being embedded, by content.
+        # Jobs that wait for the vector of a content that is being embedded, by content id.
         self._waiting: dict[str, list[tuple[Job, Picture]]] = {}
 
     def loops(self) -> dict[str, Callable[[], None]]:
-        """What each thread runs, by its name."""
+        """Return the function of each thread, by the thread's name."""
         embed = {
             f"embed-{number}": partial(self._embed_loop, encoder)
             for number, encoder in enumerate(self._encoders, 1)
@@ -74,20 +74,20 @@ class EmbedStage:
         return {"look-up": self._look_up_loop, **embed}
 
     def put(self, job: Job, outcome: Picture | Skipped | ReadError) -> None:
-        """Take what became of a file that was read."""
+        """Queue a picture for the look-up; pass on a file that is none."""
         if isinstance(outcome, Picture):
             self._arrived.put((job, outcome))
         else:
             self._emit([Unembedded(job, outcome)])
 
-    def end(self) -> None:
-        """Nothing more comes; every thread ends, the encoders' after the batch they are at."""
+    def close(self) -> None:
+        """End every thread; an encoder's ends after its current batch."""
         self._arrived.put(None)
         for _ in self._encoders:
             self._fresh.put(None)
 
     def abandon(self) -> None:
-        """Give up what the encoders are at; returns when no thread is inside a model."""
+        """Give up the encoders' current batches; returns when no thread is inside a model."""
         for encoder in self._encoders:
             encoder.abandon()
 
@@ -103,26 +103,26 @@ class EmbedStage:
         return True
 
     def look_up(self, batch: Sequence[tuple[Job, Picture]]) -> None:
-        """Pass on the pictures whose vectors are known; give the others to the encoders."""
+        """Pass on the pictures whose vectors are stored; queue the others for the encoders."""
         with self._lock:
-            wanted = {each.content_id for _, each in batch} - self._waiting.keys()
-        known = self._source.known(wanted)
-        found: list[Result] = []
+            content_ids = {each.content_id for _, each in batch} - self._waiting.keys()
+        stored = self._source.look_up(content_ids)
+        results: list[EmbedResult] = []
         for job, picture in batch:
             content_id = picture.content_id
             with self._lock:
                 waiting = self._waiting.get(content_id)
-                # What was being embedded before the look-up may be done by now.
-                embedded = known.get(content_id) or self._source.recent(content_id)
+                # A content that was being embedded before the look-up may be done by now.
+                embedded = stored.get(content_id) or self._source.recent(content_id)
                 if embedded is not None:
-                    found.append(Result(job, picture, embedded))
+                    results.append(EmbedResult(job, picture, embedded))
                 elif waiting is not None:
                     waiting.append((job, picture))
                 else:
                     self._waiting[content_id] = [(job, picture)]
                     self._fresh.put(picture)
-        if found:
-            self._emit(found)
+        if results:
+            self._emit(results)
 
     def _embed_loop(self, encoder: PictureEncoder) -> None:
         try:
@@ -142,11 +142,11 @@ class EmbedStage:
         return True
 
     def embed(self, pictures: Sequence[Picture], encoder: PictureEncoder) -> None:
-        """Embed a batch, and pass on every file that waits for one of its contents."""
+        """Embed a batch; pass on every file that waits for one of its contents."""
         started = time.perf_counter()
-        found, errors = self._source.embedded(pictures, encoder)
+        vectors, errors = self._source.embed(pictures, encoder)
         embed_ms = (time.perf_counter() - started) * 1000 / len(pictures)
-        results: list[Result | Unembedded] = []
+        results: list[EmbedResult | Unembedded] = []
         for picture in pictures:
             content_id = picture.content_id
             with self._lock:
@@ -154,6 +154,6 @@ class EmbedStage:
             if content_id in errors:
                 results += [Unembedded(job, errors[content_id]) for job, _ in (first, *copies)]
             else:
-                results.append(Result(*first, found[content_id], embed_ms))
-                results += [Result(*copy, found[content_id]) for copy in copies]
+                results.append(EmbedResult(*first, vectors[content_id], embed_ms))
+                results += [EmbedResult(*copy, vectors[content_id]) for copy in copies]
         self._emit(results)

@@ -1,4 +1,4 @@
-"""A file on its way through the pipeline, and what became of those before it."""
+"""Records of the files in the pipeline, and the state of its run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from es_imgsearch.settings import Settings
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the files so far."""
+    """Numbers of files by outcome since the start."""
 
     embedded: int = 0
     reused: int = 0
@@ -36,7 +36,7 @@ class Counts:
 
 @dataclass(slots=True)
 class RootComparison:
-    """What one comparison of a root with the index found; `unknown` could not be looked at."""
+    """Counts of one comparison of a root with the index; `unknown` paths cannot be read."""
 
     new: int = 0
     changed: int = 0
@@ -50,32 +50,32 @@ class RootComparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
-    """A file's identity and state; tells a replaced file of the same size and time too."""
+class FileSignature:
+    """A file's identity and state; differs for a replaced file of the same size and time."""
 
     state: FileState
     inode: int
     ctime_ns: int
 
 
-# A path whose state cannot be told (its folder may not be entered): left as it is.
-UNKNOWN = Signature(FileState(-1, -1), -1, -1)
+# Of a path whose state cannot be read (its folder may not be entered); its document stays.
+UNKNOWN_SIGNATURE = FileSignature(FileState(-1, -1), -1, -1)
 
 
 @dataclass(slots=True)
 class Job:
-    """One path that is being worked on, and the change that came meanwhile, if one did."""
+    """One path in the pipeline, and the latest change of it since the job began."""
 
     change: Change
-    signature: Signature
+    signature: FileSignature
     ticket: int
-    again: Change | None = None
-    # Its document was deleted while it was on its way: what is acknowledged may be gone.
-    in_doubt: bool = False
+    next_change: Change | None = None
+    # The path's document was deleted meanwhile, perhaps after this job's was acknowledged.
+    may_be_deleted: bool = False
 
 
-class Result(NamedTuple):
-    """A picture that has its vector; `embed_ms` is None where the vector was there already."""
+class EmbedResult(NamedTuple):
+    """A picture with its vector; `embed_ms` is None for a reused vector."""
 
     job: Job
     picture: Picture
@@ -84,77 +84,77 @@ class Result(NamedTuple):
 
 
 class Unembedded(NamedTuple):
-    """A file without a vector: it failed, or there is no picture to embed."""
+    """A file without a vector: it failed, or it is no picture."""
 
     job: Job
     reason: ReadError | Skipped
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """A job whose write is known, of the file in that state.
+class PendingWrite:
+    """A job's document that is ready to write, made from the file in `state`.
 
-    `fallback` gives what to write if Elasticsearch refuses it; None for a failure's document.
-    `result` is None for a failure.
+    `fallback` returns the document to write if Elasticsearch refuses this one; it is None for a
+    failure, and so is `result`.
     """
 
     job: Job
     write: Write
     state: FileState
-    result: Result | None = None
-    fallback: Callable[[StoreError], Ready] | None = None
+    result: EmbedResult | None = None
+    fallback: Callable[[StoreError], PendingWrite] | None = None
 
 
-class Run:
-    """Whether the pipeline goes on, for every stage to look at; `fatal` is the error that ended it.
+class RunState:
+    """Events and the error that end the pipeline, shared by all stages.
 
-    `closing`: nothing more is taken in.  `stopping`, set later: nothing more is done.
+    `closing`: no more changes are accepted.  `stopping`, set later: work in flight is given up.
+    `fatal` is the error that ended the pipeline.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        """`wake` is called when there is an error."""
+    def __init__(self, on_error: Callable[[], None]) -> None:
         self.closing = threading.Event()
         self.stopping = threading.Event()
         self.fatal: BaseException | None = None
-        self._wake = wake
+        self._on_error = on_error
 
-    def guarded(self, work: Callable[[], None]) -> None:
-        """Do it in a thread that no caller waits for; an error ends the run."""
+    def guard(self, work: Callable[[], None]) -> None:
+        """Call `work` in a background thread; an error ends the run."""
         try:
             work()
         except Stopped:
             return
         except BaseException as error:  # noqa: BLE001 - raised by `check`, and ends the process
             self.fatal = error
-            self._wake()
+            self._on_error()
 
     def check(self) -> None:
-        """Raise what ended the run, or Stopped when it is closing."""
+        """Raise the error that ended the run, or Stopped if it is closing."""
         if self.fatal is not None:
             raise self.fatal
         if self.closing.is_set():
             raise Stopped
 
 
-def places(settings: Settings, encoder: Encoder, grid: Grid | None) -> int:
-    """How many files may be on their way, so that their arrays fit into `queue_memory_mb`.
+def max_files_in_flight(settings: Settings, encoder: Encoder, grid: Grid | None) -> int:
+    """Return how many files may be in flight so that their arrays fit `queue_memory_mb`.
 
-    A place is taken before its file is read, and pictures of one index are prepared alike, so
-    the bound holds whatever comes.
+    A slot is acquired before the file is read, and all pictures of an index are prepared to the
+    same size, so the bound always holds.
     """
     arrays = 1 if grid is None else 1 + grid.count
     picture_bytes = arrays * encoder.preparation.size_bytes
     return max(1, min(settings.queue_size, settings.queue_memory_mb * 2**20 // picture_bytes))
 
 
-def look(change: Change) -> Signature | None:
-    """The file's signature; None where there is none, `UNKNOWN` where that cannot be told."""
+def read_signature(change: Change) -> FileSignature | None:
+    """Read a file's signature; None if it is absent, UNKNOWN_SIGNATURE if it cannot be read."""
     try:
         status = os.stat(change.root.absolute(change.relative_path))
     except OSError as error:
         if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             return None
-        return UNKNOWN
+        return UNKNOWN_SIGNATURE
     if not stat.S_ISREG(status.st_mode):
         return None
-    return Signature(FileState.of(status), status.st_ino, status.st_ctime_ns)
+    return FileSignature(FileState.of(status), status.st_ino, status.st_ctime_ns)

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 
 class PauseKind(StrEnum):
+    """What made deletions pause."""
+
     UNLISTABLE = "unlistable"
     OTHER_DEVICE = "other_device"
     EMPTY = "empty"
@@ -34,78 +36,79 @@ class PauseKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Why a root's deletions wait for somebody to say that they are meant."""
+    """Why a root's deletions wait for permission."""
 
     kind: PauseKind
     reason: str
     pictures: int
-    # The folder is surely not there; a mount that answers with an error is not missing.
+    # There is no such folder; a mount that answers with another error is not missing.
     is_missing: bool = False
 
-    def words(self, root: Root, index: str) -> str:
-        told = f"Deletions in {root.name!r} are paused: {self.reason}. Nothing was deleted;"
+    def message(self, root: Root, index: str) -> str:
+        """Return what happened and what to do, for the log."""
+        start = f"Deletions in {root.name!r} are paused: {self.reason}. Nothing was deleted;"
         if self.kind is PauseKind.UNLISTABLE and not self.is_missing:
-            return f"{told} they go on when the folder can be listed."
+            return f"{start} they go on when the folder can be listed."
         return (
-            f"{told} if it is meant, run `es-imgsearch sync {root.name}={root.path} --index {index}"
-            " --allow-deletes`, with the same --exclude."
+            f"{start} if they are meant, run `es-imgsearch sync {root.name}={root.path}"
+            f" --index {index} --allow-deletes`, with the same --exclude."
         )
 
 
 class DeletionPauses:
-    """The pauses of one process; `standing` has them by the root's name."""
+    """The pauses of one process; `active` maps a root's name to its pause."""
 
     def __init__(self, store: Store, closing: threading.Event, outage: Outage) -> None:
-        """Writing the state is tried until `closing` is set."""
-        self.standing: dict[str, Pause] = {}
+        """Writes are retried until `closing` is set."""
+        self.active: dict[str, Pause] = {}
         self._index = store.index
         self._state = store.state
         self._closing = closing
         self._outage = outage
-        # A pause of a root that is not among these may stand from a process before.
-        self._told: set[str] = set()
+        # Roots whose stored pause is up to date; others may have one of an earlier process.
+        self._stored: set[str] = set()
 
-    def tell(self, root: Root, pause: Pause | None, *, is_complete: bool) -> None:
-        """Log and enter the pause of a root as it was judged now, None for none.
+    def update(self, root: Root, pause: Pause | None, *, is_complete: bool) -> None:
+        """Log and store the current pause of a root, None for none.
 
-        `is_complete` where all that the root lacks was judged.  Raises Stopped.
+        `is_complete`: all missing files of the root were checked.  Raises Stopped.
         """
-        before = self.standing.get(root.name)
-        is_known = root.name in self._told or not (pause or is_complete)
-        if pause == before and is_known:
+        before = self.active.get(root.name)
+        is_stored = root.name in self._stored or not (pause or is_complete)
+        if pause == before and is_stored:
             return
         if pause is not None:
-            self.standing[root.name] = pause
+            self.active[root.name] = pause
             if before is None or before.kind != pause.kind:
-                logger.warning("%s", pause.words(root, self._index))
+                logger.warning("%s", pause.message(root, self._index))
         elif before is not None:
-            del self.standing[root.name]
+            del self.active[root.name]
             logger.warning("Deletions in %r go on.", root.name)
-        self._enter(root, pause, is_known=before is not None)
-        self._told.add(root.name)
+        self._save(root, pause, is_known=before is not None)
+        self._stored.add(root.name)
 
-    def ended(self, roots: Sequence[Root]) -> list[Root]:
-        """Those of these roots whose pause another process ended: `sync --allow-deletes` ran.
+    def take_ended(self, roots: Sequence[Root]) -> list[Root]:
+        """Remove and return the roots whose pause `sync --allow-deletes` ended elsewhere.
 
-        They are not `standing` any more.  Raises Stopped, and what the store does.
+        Raises Stopped, and the store's errors.
         """
-        paused = [root for root in roots if root.name in self.standing]
+        paused = [root for root in roots if root.name in self.active]
         if not paused:
             return []
-        found = self._state.read_many([pause_id(root.name) for root in paused])
+        documents = self._state.read_many([pause_id(root.name) for root in paused])
         ended = []
         for root in paused:
-            document = found.get(pause_id(root.name))
+            document = documents.get(pause_id(root.name))
             if document is None:
-                self._enter(root, self.standing[root.name])
+                self._save(root, self.active[root.name])
             elif "ended_at" in document:
                 ended.append(root)
         for root in ended:
-            del self.standing[root.name]
+            del self.active[root.name]
             logger.warning("Deletions in %r go on.", root.name)
         return ended
 
-    def _enter(self, root: Root, pause: Pause | None, *, is_known: bool = False) -> None:
+    def _save(self, root: Root, pause: Pause | None, *, is_known: bool = False) -> None:
         persist(
             lambda: self._state.update(
                 pause_id(root.name),
@@ -119,12 +122,12 @@ class DeletionPauses:
 def _with_pause(
     document: Document | None, name: str, pause: Pause | None, *, is_known: bool
 ) -> Document | None:
-    """The document of a pause; `is_known` where this process entered one that it has not ended."""
+    """Return the new document, None to leave it; `is_known`: this process stored the pause."""
     has_ended = document is None or "ended_at" in document
     if pause is None:
         return None if document is None or has_ended else {**document, "ended_at": now_iso()}
     if document is not None and has_ended and is_known:
-        # Another process permitted deletions a moment ago; `ended` finds that.
+        # Another process has just permitted deletions, which `take_ended` finds.
         return None
     return {
         "kind": "pause",
@@ -134,8 +137,8 @@ def _with_pause(
     }
 
 
-def standing_pause(document: Document | None) -> dict[str, Any] | None:
-    """Reason, pictures and since of a pause that has not ended, as `status` shows it."""
+def active_pause(document: Document | None) -> dict[str, Any] | None:
+    """Return reason, pictures and since of a pause that has not ended, else None."""
     if document is None or "ended_at" in document:
         return None
     return {**document["body"], "since": document["since"]}

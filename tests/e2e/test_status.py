@@ -83,7 +83,7 @@ def test_sync_tells_what_it_compared(house: House):
 def heartbeat(house: House) -> Heartbeat:
     indexer = house.indexer()
     indexer.pipeline.close()
-    return indexer.presence()
+    return indexer.heartbeat()
 
 
 def test_a_daemon_that_takes_over_is_not_sent_away(house: House):
@@ -182,4 +182,4 @@ def test_sync_does_not_fail_for_what_status_would_show(
             )
     finally:
         indexer.pipeline.close()
-    assert "not told to `status`" in caplog.text
+    assert "so `status` does not show them" in caplog.text

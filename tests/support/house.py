@@ -30,7 +30,7 @@ from es_imgsearch.records import stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
 from es_imgsearch.watch.roots import parse_roots, register_roots
-from es_imgsearch.write.deletion_pauses import standing_pause
+from es_imgsearch.write.deletion_pauses import active_pause
 
 PATIENCE_SECONDS = 40.0
 
@@ -150,7 +150,7 @@ class House:
 
     def paused(self, root: str = "r") -> dict | None:
         read = State(self.store).read(pause_id(root))
-        return standing_pause(read and read.document)
+        return active_pause(read and read.document)
 
     def _all(self, name: str, fields: list[str]) -> Iterator[tuple[tuple[str, str], dict]]:
         self.store.refresh()

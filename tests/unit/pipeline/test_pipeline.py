@@ -264,7 +264,7 @@ def test_what_is_no_picture_is_counted_and_not_read_again(bench: Bench):
     assert bench.store.bulks == []
     # Somebody may have put words over a picture: its document has to go.
     assert bench.gone == ["notes.txt"]
-    assert image_id("r", "notes.txt") in bench.pipeline.no_pictures()
+    assert image_id("r", "notes.txt") in bench.pipeline.non_pictures()
 
 
 def test_a_path_that_is_not_there_is_reported_gone(bench: Bench):
@@ -601,7 +601,7 @@ def test_tiles_count_as_pictures_do(
     settings = load_settings(
         {"queue_memory_mb": memory_mb, "queue_size": queue_size}, environment={}
     )
-    assert pipeline.places(settings, encoder, grid) == expected
+    assert pipeline.max_files_in_flight(settings, encoder, grid) == expected
 
 
 def test_the_encoder_finds_its_next_batches_waiting_and_writing_holds_nothing_up(

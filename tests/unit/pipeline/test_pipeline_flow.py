@@ -148,8 +148,8 @@ FLOW_FILES = {
 
 # Public functions on the way that only look something up for those that the page names.
 HELPERS = re.compile(
-    r"InFlight\.(take_place|note_\w+|wait_idle|is_all_read|wake|to_read)"
-    r"|VectorSource\.recent|Pipeline\.(fatal|wait_idle)|DescribeStage\.begin|SharedEncoder\.\w+"
+    r"InFlight\.(acquire_slot|mark_\w+|wait_idle|is_all_read|wake|jobs_to_read)"
+    r"|VectorSource\.recent|Pipeline\.(fatal|wait_idle)|DescribeStage\.prepare|SharedEncoder\.\w+"
     r"|vector_fields|region_fields"
 )
 

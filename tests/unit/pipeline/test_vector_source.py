@@ -43,7 +43,7 @@ class Faces:
     def asked(
         self, pictures: Sequence[Picture]
     ) -> tuple[dict[str, Embedded], dict[str, ReadError]]:
-        return self._source.embedded(pictures, self._here)
+        return self._source.embed(pictures, self._here)
 
     def embedded(self, values: Sequence[int]) -> tuple[set[str], set[str]]:
         """Names of those that have vectors, and of those that are failures."""
