@@ -40,7 +40,7 @@ class InFlight:
         self._jobs: dict[str, Job] = {}
         # Each with the time (monotonic) of its acknowledgement.
         self._files: BoundedCache[tuple[FileSignature, float]] = BoundedCache(_RECENT_FILES)
-        self._no_pictures: BoundedCache[FileState] = BoundedCache(_RECENT_FILES)
+        self._non_pictures: BoundedCache[FileState] = BoundedCache(_RECENT_FILES)
 
     def __len__(self) -> int:
         with self._lock:
@@ -49,12 +49,12 @@ class InFlight:
     def non_pictures(self) -> dict[str, FileState]:
         """Return the ids of files that are no pictures, with the state in which they were read."""
         with self._lock:
-            return self._no_pictures.snapshot()
+            return self._non_pictures.snapshot()
 
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
         with self._lock:
-            return self._no_pictures.get(image_id) == state
+            return self._non_pictures.get(image_id) == state
 
     def acquire_slot(self, timeout_seconds: float) -> bool:
         """Wait for a free slot; False if none came free in time."""
@@ -107,7 +107,7 @@ class InFlight:
         if read_signature(job.change) != job.signature:
             return
         with self._lock:
-            self._no_pictures.put(job.change.image_id, job.signature.state)
+            self._non_pictures.put(job.change.image_id, job.signature.state)
 
     def mark_stored(self, job: Job, state: FileState) -> None:
         """Remember a file whose document, made in this state, was acknowledged; else repeat it."""
@@ -115,7 +115,7 @@ class InFlight:
         with self._lock:
             if current is not None and current.state == state and not job.may_be_deleted:
                 self._files.put(job.change.image_id, (current, time.monotonic()))
-                self._no_pictures.forget(job.change.image_id)
+                self._non_pictures.forget(job.change.image_id)
             elif job.next_change is None:
                 # It changed while in flight: read it again in the slot it has.
                 job.next_change = Change(job.change.root, job.change.relative_path, time.time())
@@ -176,7 +176,7 @@ class InFlight:
     ) -> bool:
         if (
             signature is UNKNOWN_SIGNATURE
-            or self._no_pictures.get(change.image_id) == signature.state
+            or self._non_pictures.get(change.image_id) == signature.state
         ):
             return True
         done = self._files.get(change.image_id)

@@ -81,14 +81,14 @@ class Indexer:
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
         self._leftovers = _LeftoverQueue(self.settler, self._pending)
-        self._deletions = DeletionGuard(
+        self._deletion_guard = DeletionGuard(
             store,
             self.excludes.prunes,
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
         for root in roots:
-            self._deletions.remember_device(root)
+            self._deletion_guard.remember_device(root)
         self._sidecars = SidecarChanges(store, context.describers)
         self._post_embed = context.post_embed()
         self.pipeline = Pipeline(
@@ -246,7 +246,7 @@ class Indexer:
         """
         ended = self._pauses.take_ended(self.roots)
         for root in ended:
-            self._deletions.resume(root)
+            self._deletion_guard.resume(root)
         return ended
 
     def refresh_post_embed(self) -> None:
@@ -286,7 +286,7 @@ class Indexer:
 
     def _delete(self, root: Root, relative_paths: Sequence[str], is_complete: bool) -> None:
         result = persist(
-            lambda: self._deletions.delete(root, relative_paths, self.pipeline.non_pictures()),
+            lambda: self._deletion_guard.delete(root, relative_paths, self.pipeline.non_pictures()),
             self.pipeline.closing,
             self.outage,
         )

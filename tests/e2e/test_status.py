@@ -94,7 +94,7 @@ def test_a_daemon_that_takes_over_is_not_sent_away(house: House):
     state.update(
         daemon_id("r"), lambda lease: {**(lease or {}), "token": "another's", "process_id": -1}
     )
-    first.leave()
+    first.release()
     first.join(30.0)
     assert root(house)["watched_by"]["process_id"] == -1
     state.delete(daemon_id("r"))
@@ -153,7 +153,7 @@ def test_a_daemon_that_was_killed_is_not_shown_as_alive(house: House):
     assert root(house)["watched_by"]["is_alive"]
     assert root(house)["queue"] == 0
     first._lease._held.clear()  # so that nothing is released
-    first.leave()
+    first.release()
     first.join(30.0)
     State(house.store).update(
         daemon_id("r"), lambda lease: {**(lease or {}), "seen_at": "2020-01-01T00:00:00+00:00"}

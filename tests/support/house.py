@@ -249,7 +249,7 @@ def compare_again(running: Running) -> None:
     """Have every root compared, as after `reconcile_minutes`, and wait until that has ended."""
     daemon = running.daemon
     for root in running.indexer.roots:
-        daemon._request(root)
+        daemon._request_comparison(root)
     requested = running.indexer.progress.comparisons.begun
     until(lambda: running.indexer.progress.comparisons.ended_until >= requested)
 
