@@ -32,6 +32,8 @@ from es_imgsearch.cli.verify import failures, verify
 from es_imgsearch.cli.watch import sync, watch
 from es_imgsearch.errors import EXIT_DONE, ImgSearchError
 
+_LEAK_FILTER = "ignore:resource_tracker:UserWarning"
+
 
 class _Main(Group):
     """Turn our errors into one line on standard error and their exit code."""
@@ -56,6 +58,7 @@ class _Main(Group):
 def main(verbose: bool) -> None:
     """Find pictures by words, by another picture or by a piece of one, on Elasticsearch 8."""
     let_waiting_threads_sleep()
+    ignore_leaks_of_killed_processes()
     logging.basicConfig(
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(message)s",
@@ -106,3 +109,13 @@ def let_waiting_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # The smallest value it accepts: threads spin for 2**4 cycles.  The default, 26, is about 25 ms.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+
+
+def ignore_leaks_of_killed_processes() -> None:
+    """Keep Python's resource tracker from printing a warning after `kill -9`.
+
+    It removes the semaphores of the pools of a killed process, and warns of each; it reads its
+    filters from the environment.
+    """
+    filters = [each for each in (os.environ.get("PYTHONWARNINGS"), _LEAK_FILTER) if each]
+    os.environ["PYTHONWARNINGS"] = ",".join(dict.fromkeys(filters))

@@ -257,7 +257,7 @@ def codes_alias(index: str) -> str:
 
 
 def tags_body() -> dict[str, Any]:
-    """Body of the index that holds a vocabulary and a trained head."""
+    """Body of the index that holds a vocabulary and a trained classifier."""
     return _body_beside("tags")
 
 

@@ -25,7 +25,14 @@ from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Root, disk_path, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.reconcile import Kind, Seen, Unknown, differences, is_looked_at, walk
+from es_imgsearch.watch.reconcile import (
+    DifferenceKind,
+    FileOnDisk,
+    Unknown,
+    differences,
+    is_looked_at,
+    walk,
+)
 from es_imgsearch.watch.settle import Settler
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.deletion_guard import DeletionGuard
@@ -155,15 +162,17 @@ class Indexer:
             if state is not None:
                 sidecars.add_file(difference.relative_path, state)
             is_non_picture = state is not None and self.pipeline.is_non_picture(change, state)
-            if difference.kind is Kind.LOST or (is_non_picture and difference.kind is Kind.CHANGED):
+            if difference.kind is DifferenceKind.LOST or (
+                is_non_picture and difference.kind is DifferenceKind.CHANGED
+            ):
                 counts.lost += 1
                 self._leftovers.put(change, Skipped.GONE)
                 continue
             if is_non_picture:
                 continue
             self.changed_files += 1
-            counts.new += difference.kind is Kind.NEW
-            counts.changed += difference.kind is Kind.CHANGED
+            counts.new += difference.kind is DifferenceKind.NEW
+            counts.changed += difference.kind is DifferenceKind.CHANGED
             if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
                 # Perhaps it is still being written.
                 self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
@@ -201,7 +210,9 @@ class Indexer:
             self.pipeline.submit(change)
         return bool(changes)
 
-    def _until_closing(self, disk: Iterator[Seen | Unknown]) -> Iterator[Seen | Unknown]:
+    def _until_closing(
+        self, disk: Iterator[FileOnDisk | Unknown]
+    ) -> Iterator[FileOnDisk | Unknown]:
         for each in disk:
             if self.pipeline.closing.is_set():
                 raise Stopped
