@@ -1,4 +1,4 @@
-"""What is remembered of files that were looked at."""
+"""What InFlight remembers of files that were read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flow goes forward: what a stage may know, and the way of one picture as the page says it."""
+"""What a stage may reference, and the way of one picture as the docstring lists it."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_the_walk_finds_what_a_callback_is_bound_to(indexer: Indexer):
 
 
 def page() -> list[str]:
-    """The functions that the page names, in order."""
+    """Return the functions that the package's docstring lists, in order."""
     text = pipeline.__doc__ or ""
     return re.findall(r"^    ([A-Za-z_]+(?:\.[a-z_]+)?)  +[a-z]", text, re.MULTILINE)
 
@@ -146,7 +146,7 @@ FLOW_FILES = {
     )
 } | {str(sys.modules["es_imgsearch.write.documents"].__file__)}  # fmt: skip
 
-# Public functions on the way that only look something up for those that the page names.
+# Public functions that the listed functions call only to look something up.
 HELPERS = re.compile(
     r"InFlight\.(acquire_slot|mark_\w+|wait_idle|is_all_read|wake|jobs_to_read)"
     r"|VectorSource\.recent|Pipeline\.(fatal|wait_idle)|DescribeStage\.prepare|SharedEncoder\.\w+"

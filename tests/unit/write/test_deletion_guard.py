@@ -1,4 +1,4 @@
-"""The guard before deletions, on a store in memory and a real folder."""
+"""Run the deletion guard on a store in memory and a real folder."""
 
 from __future__ import annotations
 
@@ -222,9 +222,7 @@ def test_a_root_with_nothing_but_left_out_files_counts_as_empty(folder):
     assert_paused(photos.run(names(3)), PauseKind.EMPTY)
 
 
-def test_another_device_pauses_until_somebody_says_it_is_meant(
-    folder, monkeypatch: pytest.MonkeyPatch
-):
+def test_another_device_pauses_until_it_is_permitted(folder, monkeypatch: pytest.MonkeyPatch):
     photos = folder()
     photos.add(names(30))
     photos.guard.remember_device(photos.root)
@@ -359,7 +357,7 @@ def test_what_could_not_be_deleted_is_not_counted_twice(folder, monkeypatch: pyt
     assert photos.run(names(5)).pictures == 5
 
 
-def test_what_was_deleted_before_a_later_chunk_failed_counts_and_is_told(
+def test_what_was_deleted_before_a_later_chunk_failed_counts_and_is_reported(
     folder, monkeypatch: pytest.MonkeyPatch
 ):
     photos = folder()
@@ -386,7 +384,9 @@ def test_what_was_deleted_before_a_later_chunk_failed_counts_and_is_told(
     assert photos.run([]) == DeletionResult()
 
 
-def test_what_was_deleted_before_a_pause_is_told_with_it(folder, monkeypatch: pytest.MonkeyPatch):
+def test_what_was_deleted_before_a_pause_is_reported_with_it(
+    folder, monkeypatch: pytest.MonkeyPatch
+):
     photos = folder()
     photos.add(names(40))
     photos.remove(names(5))

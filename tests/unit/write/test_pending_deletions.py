@@ -1,4 +1,4 @@
-"""When what is gone may be deleted."""
+"""When the documents of missing files may be deleted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Bench:
         return self.pending.take_due(self.comparisons.ended_until)
 
 
-def test_what_disappears_together_is_judged_together():
+def test_what_disappears_together_is_checked_together():
     bench = Bench()
     for name in "abc":
         bench.pending.add(name)
@@ -30,7 +30,7 @@ def test_what_disappears_together_is_judged_together():
     assert bench.take(5) is None
 
 
-def test_a_stream_without_end_is_judged_after_a_while():
+def test_a_stream_without_end_is_taken_after_a_while():
     bench = Bench()
     taken = []
     for n in range(40):
@@ -70,7 +70,7 @@ def test_what_was_submitted_until_then_has_to_be_acknowledged():
     assert bench.take() == (["a"], False)
 
 
-def test_a_complete_comparison_is_told_even_if_nothing_is_gone():
+def test_a_complete_comparison_is_reported_even_if_nothing_is_gone():
     bench = Bench()
     bench.pending.mark_complete()
     assert bench.pending
