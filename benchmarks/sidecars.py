@@ -31,7 +31,7 @@ from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.pipeline.sidecar_changes import Sidecars
+from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.testing import remove_index
 
@@ -74,20 +74,20 @@ def write(root: Root, name: str) -> Write:
 
 def together(store: Store, root: Root, names: list[str]) -> int:
     """How many documents are found to be outdated."""
-    sidecars = Sidecars(store, [Sidecar.name])
-    comparison = sidecars.comparison(root, "")
+    sidecars = SidecarChanges(store, [Sidecar.name])
+    comparison = sidecars.begin_comparison(root, "")
     for name in names:
         state = os.stat(root.absolute(name))
         comparison.meet(name, FileState(state.st_size, state.st_mtime_ns))
-    sidecars.compared(comparison, 1)
+    sidecars.end_comparison(comparison, 1)
     return len(list(sidecars.outdated(1)))
 
 
 def each_by_itself(store: Store, root: Root, names: list[str]) -> int:
-    sidecars = Sidecars(store, [Sidecar.name])
+    sidecars = SidecarChanges(store, [Sidecar.name])
     found = 0
     for name in names:
-        sidecars.note(root, name, 1)
+        sidecars.record(root, name, 1)
         found += len(list(sidecars.outdated(1)))
     return found
 

@@ -1,9 +1,9 @@
-"""The records that travel through the house, and the names they go by.
+"""Records that the packages exchange, and the ids and paths of files.
 
     Change ──read──▶ Picture ──embed──▶ Embedded ──write──▶ Elasticsearch
 
-A path inside a root is kept as `os.fsdecode` gives it (undecodable bytes are lone
-surrogates); `stored_path` is the form Elasticsearch can hold and sort.
+A path in a root is as `os.fsdecode` returns it (undecodable bytes are lone surrogates);
+`stored_path` is the form that Elasticsearch can store and sort.
 """
 
 from __future__ import annotations
@@ -30,37 +30,38 @@ _LOOKS_ESCAPED = re.compile(rb"\\(?=x[0-9a-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A watched folder: the `name` its documents carry, and where it is on this host."""
+    """A watched folder: its name in documents, and its path on this host."""
 
     name: str
     path: Path
 
     def absolute(self, relative_path: str) -> str:
-        """The path to open, as `str`, of a file of this root."""
+        """Return the path of a file of this root on this host."""
         return os.path.join(self.path, relative_path) if relative_path else str(self.path)
 
 
 class FileState(NamedTuple):
-    """What tells one version of a file from another without reading it."""
+    """Size and modification time, which differ between versions of a file."""
 
     size_bytes: int
     mtime_ns: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileState:
+        """Take the state from the result of `os.stat`."""
         return cls(status.st_size, status.st_mtime_ns)
 
     @classmethod
     def stored(cls, fields: Mapping[str, Any]) -> FileState:
-        """As a document has it; one that was imported need not, and then no file is like it."""
+        """Take the state from a document; without one (imported) it equals no file's."""
         return cls(fields.get("size_bytes", -1), fields.get("mtime_ns", -1))
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something may be different at this path; the disk says what.
+    """A path whose file may have been added, changed or removed.
 
-    `detected_at` is `time.time()` of the event or comparison, from which `ingest_lag_ms` counts.
+    `detected_at` is `time.time()` of the event or comparison, the start of `ingest_lag_ms`.
     """
 
     root: Root
@@ -92,10 +93,10 @@ class Region(NamedTuple):
 
 @dataclass(slots=True)
 class Picture:
-    """A file read: the arrays for the encoder and every field that needs no vector.
+    """A picture file that was read: arrays for the encoder, and fields that need no vector.
 
-    `tiles` are empty unless the index keeps regions.  `told` says which of the fields the file
-    itself gave (under an empty name) and which each describer, by its name.
+    `tiles` are empty unless the index has regions.  `fields_by_source` has the fields of the file
+    itself (under an empty name), and of each describer by its name; `fields` has all of them.
     """
 
     content_id: str
@@ -104,17 +105,17 @@ class Picture:
     fields: dict[str, Any] = field(default_factory=dict)
     read_ms: float = 0.0
     tiles: Sequence[Tile] = ()
-    told: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    fields_by_source: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def without_pixels(self) -> Picture:
-        """What is written of it: its arrays, which take the memory, are let go."""
+        """Return a copy without the arrays, which take the memory."""
         return replace(self, pixels=np.empty((0, 0, 3), np.uint8), tiles=())
 
 
 class Embedded(NamedTuple):
-    """What an encoder made of a picture: a vector of shape (dims,), and fields if it gives any.
+    """An encoder's output for a picture: a vector of shape (dims,), and perhaps fields.
 
-    `regions` are those of its tiles, where the index keeps them.
+    `regions` are the vectors of its tiles, if the index has regions.
     """
 
     vector: npt.NDArray[np.float32]
@@ -123,7 +124,7 @@ class Embedded(NamedTuple):
 
 
 def image_id(root_name: str, relative_path: str) -> str:
-    """`_id` of the file's document: 32 hex digits of BLAKE2b over root name and path bytes."""
+    """Return the `_id` of a file's document: BLAKE2b of root name and path, 32 hex digits."""
     key = root_name.encode() + b"\0" + os.fsencode(relative_path)
     return hashlib.blake2b(key, digest_size=16).hexdigest()
 
@@ -142,42 +143,40 @@ def iso_timestamp(moment: datetime | None = None, timespec: str = "seconds") -> 
 
 
 def is_text(text: str) -> bool:
-    """Whether it is valid Unicode: what the system gives may hold lone surrogates."""
+    """Return True if the text is valid Unicode: file names may have lone surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def stored_path(relative_path: str) -> str:
-    r"""A path as the index holds it: UTF-8, any other byte written `\xHH`.
+    r"""Return a path as the index stores it: UTF-8, any other byte written `\xHH`.
 
-    Reversible: a backslash that would read as such an escape is itself written `\x5c`.
+    Reversible: a backslash that looks like the start of such an escape is written `\x5c`.
     """
     raw = _LOOKS_ESCAPED.sub(rb"\\x5c", os.fsencode(relative_path))
     return raw.decode("utf-8", errors="backslashreplace")
 
 
 def disk_path(stored: str) -> str:
-    """The inverse of `stored_path`, as `os.fsdecode` would give it."""
+    """Return the path on disk of a stored path: the inverse of `stored_path`."""
     raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), stored.encode())
     return os.fsdecode(raw)
 
 
-# Regions: the tiles of a picture that get vectors of their own, so that a crop is found.
+# -- regions: tiles of a picture with vectors of their own, so that a crop is found ----------------
 #
-# A vector of a whole picture is made of everything in it; a part that fills a quarter of it may
-# have a rather different one.  The vector of a tile as large as that part is near to the part's
-# own, which is why grids of tiles are an old remedy in instance retrieval (Razavian et al. 2014,
-# *CNN Features off-the-shelf*; Tolias, Sicre and Jégou 2016, R-MAC).
-#
-# Pure functions: boxes are worked out here, cut in `read`, embedded in `stages`.
+# The vector of a whole picture depends on everything in it, so it may differ much from the vector
+# of a part that fills a quarter of it.  The vector of a tile of that size is closer, which is why
+# instance retrieval uses grids of tiles (Razavian et al. 2014, *CNN Features off-the-shelf*;
+# Tolias, Sicre and Jégou 2016, R-MAC).
 
 REGIONS_FIELD = "regions"
 REGION_VECTOR = "regions.embedding"
 DEFAULT_GRID = "2x2+centre"
 
 # Each region is stored, indexed and embedded like a picture of its own.
-MOST_REGIONS = 16
-# A tile smaller than this shows nothing that a crop could be recognised by.
-LEAST_SIDE_PIXELS = 16
+MAX_REGIONS = 16
+# A smaller tile shows too little to recognise a crop by.
+MIN_TILE_PIXELS = 16
 
 _CENTRE = "+centre"
 _GRID = re.compile(r"([1-9])x([1-9])(\+centre)?")
@@ -185,7 +184,7 @@ _GRID = re.compile(r"([1-9])x([1-9])(\+centre)?")
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How a picture is cut: `columns` x `rows` tiles, and one of their size in the middle."""
+    """A grid of `columns` x `rows` tiles, and perhaps one of their size in the middle."""
 
     columns: int
     rows: int
@@ -193,12 +192,12 @@ class Grid:
 
     @classmethod
     def parse(cls, text: str) -> Grid:
-        """A grid written like ``2x2+centre`` or ``3x3``.  Raises UsageError."""
+        """Parse text like ``2x2+centre`` or ``3x3``.  Raises UsageError."""
         match = _GRID.fullmatch(text)
         grid = match and cls(int(match[1]), int(match[2]), match[3] is not None)
-        if not grid or not 2 <= grid.count <= MOST_REGIONS:
+        if not grid or not 2 <= grid.count <= MAX_REGIONS:
             raise UsageError(
-                f"Regions are a grid of 2 to {MOST_REGIONS} tiles, such as {DEFAULT_GRID} or 3x3,"
+                f"Regions are a grid of 2 to {MAX_REGIONS} tiles, such as {DEFAULT_GRID} or 3x3,"
                 f" not {text!r}."
             )
         return grid
@@ -208,27 +207,27 @@ class Grid:
 
     @property
     def count(self) -> int:
-        """How many tiles a picture has, at most."""
+        """The largest number of tiles of a picture."""
         return self.columns * self.rows + self.has_centre
 
     def to_body(self) -> dict[str, Any]:
-        """As it stands in `_meta`."""
+        """Return the grid's entry in `_meta`."""
         return {"grid": str(self)}
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any] | None) -> Grid | None:
-        """Raises KeyError, TypeError or ValueError for what is not one."""
+        """Read an entry of `_meta`.  Raises KeyError, TypeError or ValueError if it is invalid."""
         try:
             return None if body is None else cls.parse(body["grid"])
         except UsageError as error:
             raise ValueError(str(error)) from None
 
     def boxes(self, width: int, height: int) -> list[Box]:
-        """Boxes (x, y, width, height), row by row, then the middle; none of a picture too small.
+        """Return boxes (x, y, width, height) row by row, then the middle one; none if too small.
 
-        The tiles cover every pixel once: their edges are rounded, not their sizes.
+        The grid covers every pixel once: edges are rounded, not sizes.
         """
-        if min(width // self.columns, height // self.rows) < LEAST_SIDE_PIXELS:
+        if min(width // self.columns, height // self.rows) < MIN_TILE_PIXELS:
             return []
         across = [round(n * width / self.columns) for n in range(self.columns + 1)]
         down = [round(n * height / self.rows) for n in range(self.rows + 1)]
@@ -245,9 +244,9 @@ class Grid:
 
 
 def utf8(text: str) -> str:
-    """Without lone surrogates (of names that are not UTF-8), which JSON cannot hold."""
+    """Escape lone surrogates (of names that are not UTF-8), which JSON cannot represent."""
     return text.encode(errors="backslashreplace").decode()
 
 
-# What the `info` of a converted picture says, where some of it was transparent.
+# Key in `Image.info` of a converted picture: whether some of it was transparent.
 TRANSPARENT = "is_transparent"

@@ -1,8 +1,8 @@
-"""For tests, ours and yours: an encoder without a model, a store without a server, a clean end.
+"""Support tests, also of plug-ins: an encoder without a model, a store without a server.
 
-`FakeEncoder` embeds colours, so that what it finds can be worked out by hand; `MemoryStore`
-keeps documents in a dictionary and can be made to fail.  The tests in `tests/contract` run on
-`MemoryStore` and on a real Elasticsearch alike; `remove_index` clears up after them there.
+`FakeEncoder` embeds colours, so that search results can be computed by hand; `MemoryStore`
+stores documents in a dictionary and can be made to fail.  The tests in `tests/contract` run on
+`MemoryStore` and on a real Elasticsearch; `remove_index` deletes their indices there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _GRID = 4
 
 
 def remove_index(store: Store, *companions: str) -> None:
-    """Remove what `Generations.create` made, and the aliases named; absent ones are no error."""
+    """Delete an index with its templates, and these companions; absent ones are no error."""
     client = store.connection.client.options(ignore_status=404)
     own = (store.index, failures_alias(store.index), state_alias(store.index))
     for alias in (*own, *companions):
@@ -41,11 +41,11 @@ def remove_index(store: Store, *companions: str) -> None:
 
 
 def _nothing(_pixels: Pixels) -> None:
-    """Unlike a lambda, it can be sent to another process with its encoder."""
+    """Do nothing; unlike a lambda, it can be pickled with its encoder."""
 
 
 class FakeEncoder:
-    """A picture's vector is the mean colours of a 4 x 4 grid; a text is the name of a colour.
+    """Embed a picture as the mean colours of a 4 x 4 grid, a text as a colour by its name.
 
     `batches` lists how many pictures each call embedded; `before_batch` is called with the
     pixels first and may raise.
@@ -76,7 +76,7 @@ class FakeEncoder:
         return self._vectors(pictures)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of pictures wholly of the named colours; an unknown name is grey."""
+        """Embed pictures of one named colour each; an unknown name is grey."""
         if not self.supports_text:
             raise TextUnsupported(f"Encoder {self.name!r} knows pictures only.")
         pictures = np.zeros((len(texts), 32, 32, 3), np.uint8)
@@ -98,9 +98,9 @@ class FakeEncoder:
 
 
 class MemoryStore:
-    """The writing side of a `Store`, in memory; one object plays all of its parts.
+    """The write side of a `Store`, in memory; one object is all of its parts.
 
-    What was written is seen by listings and look-ups only after `refresh`, as on the server.
+    Listings and look-ups see writes only after `refresh`, as on the server.
     `fail_next` holds errors that the next requests raise, one each; `reject` may name a reason
     to refuse a document.
     """
@@ -269,7 +269,7 @@ class MemoryStore:
         yield from sorted(found)
 
     def get(self, image_id: str) -> Mapping[str, Any]:
-        """Stored fields without the vectors, as the server gives them."""
+        """Return the stored fields without the vectors, as the server does."""
         self._request()
         document = self._documents[image_id]
         left_out = {VECTOR_FIELD, "colour_embedding"}

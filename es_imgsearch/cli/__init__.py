@@ -95,9 +95,6 @@ for _each in (
     main.add_command(_each)
 
 
-# How threads of libraries wait for work; set through the environment.
-
-
 def let_waiting_threads_sleep() -> None:
     """Keep idle threads of torch and of NumPy's OpenBLAS from spinning on cores that readers need.
 

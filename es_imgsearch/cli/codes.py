@@ -57,7 +57,7 @@ def _train(
 
     known = None if labels is None else read_labels(labels)
     with ImageSearch(settings=settings) as search:
-        trained = train_codes(search, method, bits=bits, labels=known, on_page=_say)
+        trained = train_codes(search, method, bits=bits, labels=known, on_page=_print_progress)
     if trained.missing:
         click.echo(f"{len(trained.missing)} of the labelled pictures are not there.", err=True)
     if as_json:
@@ -79,12 +79,12 @@ def _train(
 def _apply(settings: Settings, as_json: bool) -> None:
     from es_imgsearch.codes.apply import apply_codes
 
-    changed = apply_codes(open_store(settings), on_page=_say)
+    changed = apply_codes(open_store(settings), on_page=_print_progress)
     if as_json:
         print_json({"changed": changed})
     else:
         print_line(f"{changed} pictures have new codes")
 
 
-def _say(seen: int, changed: int) -> None:
+def _print_progress(seen: int, changed: int) -> None:
     click.echo(f"  {seen} pictures, {changed} with new codes", err=True)

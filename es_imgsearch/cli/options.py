@@ -31,12 +31,6 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  es-imgsearch {line}" for line in lines)
 
 
-# Fewer than `isprintable` leaves out, which are U+202F of macOS, U+3000 of Japanese and U+200D of
-# emoji, too.
-_NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}
-# Bidi_Control of Unicode: they show a name in another order than it is written.
-_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
 es_url_option = click.option("--es-url", metavar="URL", help="Address of Elasticsearch.  [ES_URL]")
 config_option = click.option(
     "--config",
@@ -76,7 +70,7 @@ class Group(click.Group):
             ):
                 raise
             raise click.UsageError(
-                f"{option} goes behind the command: `{ctx.command_path} COMMAND {option} ...`.", ctx
+                f"{option} goes after the command: `{ctx.command_path} COMMAND {option} ...`.", ctx
             ) from None
 
 

@@ -11,13 +11,22 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
-from es_imgsearch.cli.options import _DIRECTIONS, _NOT_SHOWN
 from es_imgsearch.errors import ImgSearchError
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from es_imgsearch.pipeline.indexer import Indexer
+
+# Unicode categories to escape.  `str.isprintable` would also escape U+202F of macOS, U+3000 of
+# Japanese and U+200D of emoji.
+_ESCAPED_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
+# Bidi_Control of Unicode: they show a name in another order than it is written.
+_BIDI_CONTROLS = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+_STEP_SECONDS = 0.2
 
 
 def print_line(text: str) -> None:
@@ -32,14 +41,14 @@ def print_line(text: str) -> None:
 
 
 def shown_path(root: str, relative_path: str) -> str:
-    """Format the path of a picture so that it fits one line, whatever its name holds.
+    """Format the path of a picture in one line.
 
-    Line ends, what terminals take for commands and what turns the direction of writing are written
-    as Python writes them; bytes that are no UTF-8 are so already.
+    Line ends, control characters and bidirectional controls are written as Python escapes; bytes
+    that are no UTF-8 are escaped already.
     """
     return "".join(
         letter.encode("unicode_escape").decode()
-        if letter in _DIRECTIONS or unicodedata.category(letter) in _NOT_SHOWN
+        if letter in _BIDI_CONTROLS or unicodedata.category(letter) in _ESCAPED_CATEGORIES
         else letter
         for letter in f"{root}/{relative_path}"
     )
@@ -47,7 +56,7 @@ def shown_path(root: str, relative_path: str) -> str:
 
 @contextmanager
 def progress_bar(unit: str, total: int = 0) -> Iterator[Callable[..., None]]:
-    """Show how many of how many are done, if standard error is a terminal."""
+    """Show a progress bar, if standard error is a terminal; yield its update function."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -74,15 +83,14 @@ def print_json(value: Any) -> None:
     print_line(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
-_STEP_SECONDS = 0.2
-
-
 @contextmanager
 def progress(indexer: Indexer) -> Iterator[None]:
     """Show how many of the files found so far are done."""
     if not sys.stderr.isatty():
         yield
         return
+    from tqdm import tqdm
+
     done = threading.Event()
     with tqdm(unit=" files", total=0, file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
         follower = threading.Thread(target=_follow, args=(bar, indexer, done), daemon=True)
@@ -98,7 +106,7 @@ def _follow(bar: tqdm[None], indexer: Indexer, done: threading.Event) -> None:
     while not done.wait(_STEP_SECONDS):
         counts = indexer.counts
         finished = counts.stored + counts.failed + counts.not_pictures
-        bar.total = max(finished + indexer.pipeline.in_flight, indexer.found)
+        bar.total = max(finished + indexer.pipeline.in_flight, indexer.changed_files)
         bar.n = finished
         bar.set_postfix_str(f"{counts.failed} failed", refresh=False)
         bar.refresh()

@@ -107,12 +107,12 @@ def reindex(
             )
     if as_json:
         print_json(done.to_dict())
-    _tell(done, note)
+    _print_outcome(done, note)
     if not done.switched or done.missing:
         sys.exit(EXIT_DIFFERENCE)
 
 
-def _tell(done: Migrated, note: Callable[[str], None]) -> None:
+def _print_outcome(done: Migrated, note: Callable[[str], None]) -> None:
     for root, reason, number in done.missing:
         note(f"{number} pictures of {root!r} are missing in it: {reason}.")
     if not done.switched:

@@ -87,7 +87,7 @@ def train_command(
                 "too_few": dict(done.too_few),
             }
         )
-    _say_left_out(settings.index, done.missing, done.too_few)
+    _print_left_out(settings.index, done.missing, done.too_few)
     trained = "; ".join(f"{len(each.labels)} labels of {each.facet}" for each in facets)
     click.echo(
         f"Trained {trained} on {done.classifier.pictures} pictures. Tags of stored pictures:"
@@ -126,7 +126,7 @@ def evaluate_command(
         check_can_plot(plot)
     with ImageSearch(settings=settings) as search:
         report = evaluate_tags(search, _labels(labels), facet=facet, one_of=one_of)
-    _say_left_out(settings.index, report.missing, report.too_few)
+    _print_left_out(settings.index, report.missing, report.too_few)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -297,7 +297,7 @@ def _labels(file: Path | None) -> Labels | None:
     return found
 
 
-def _say_left_out(index: str, missing: Any, too_few: Any) -> None:
+def _print_left_out(index: str, missing: Any, too_few: Any) -> None:
     if missing:
         shown = ", ".join(missing[:_MISSING_SHOWN])
         more = " and more" if len(missing) > _MISSING_SHOWN else ""

@@ -53,18 +53,18 @@ T = TypeVar("T")
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
 def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
     """Run the daemon: keep the index up to date with the folders until Ctrl-C or SIGTERM."""
-    # As a setting, in a file or the environment, an address may wait for a port.
-    given_here = click.get_current_context().params["metrics_address"]
-    if settings.metrics_port is None and given_here is not None:
-        raise UsageError("Nothing is served without a port: give --metrics-port, such as 9464.")
+    # In a settings file or the environment an address without a port is no error.
+    address_option = click.get_current_context().params["metrics_address"]
+    if settings.metrics_port is None and address_option is not None:
+        raise UsageError("--metrics-address needs a port: add --metrics-port, such as 9464.")
     _log_as_daemon(settings)
-    stopping = _Stopping()
+    signals = _SignalHandler()
     _check_folders(roots)
-    _in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, stopping))
+    _in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
 
 
 def _watch(
-    settings: Settings, roots: tuple[str, ...], allow_deletes: bool, stopping: _Stopping
+    settings: Settings, roots: tuple[str, ...], allow_deletes: bool, signals: _SignalHandler
 ) -> None:
     from es_imgsearch.pipeline.daemon import Daemon
 
@@ -81,10 +81,10 @@ def _watch(
             server = MetricsServer(indexer, settings.metrics_port, settings.metrics_address)
             stack.callback(server.close)
         daemon = Daemon(indexer, settings, on_ready=ready)
-        stopping.of(daemon)
+        signals.attach(daemon)
         drained = daemon.run()
-        left = "" if drained else "; some files were left for the next start"
-        click.echo(f"Stopped: {indexer.summary()}{left}.", err=True)
+        rest = "" if drained else "; the next start finishes some files"
+        click.echo(f"Stopped: {indexer.summary()}{rest}.", err=True)
 
 
 @click.command(epilog=examples("sync ~/Pictures", "sync nas=/mnt/nas/photos --allow-deletes"))
@@ -105,7 +105,7 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Non
 
     started = time.monotonic()
     if allow_deletes:
-        roots = _release_gone(settings, roots)
+        roots = _release_missing(settings, roots)
         if not roots:
             return
 
@@ -129,19 +129,19 @@ def _check_folders(roots: tuple[str, ...]) -> None:
     parse_roots(roots)
 
 
-def _in_each_generation(settings: Settings, keep: Callable[[], T]) -> T:
-    """Run the daemon, and start it again with the new encoder when `reindex` has switched."""
+def _in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
+    """Call `run`, and call it again with the new encoder after `reindex` has switched."""
     while True:
         serving = open_store(settings).generations.roles().serving
         try:
-            return keep()
+            return run()
         except (GenerationSwitched, IndexMissing) as error:
             now = open_store(settings).generations.roles().serving
-            # The one that was kept may have been dropped already.
+            # The generation that was in use may have been deleted already.
             if isinstance(error, IndexMissing) and now == serving:
                 raise
             logging.getLogger("es_imgsearch").warning(
-                "Index %r was switched to %s: beginning again.", settings.index, now
+                "Index %r was switched to %s: starting again with it.", settings.index, now
             )
 
 
@@ -166,7 +166,7 @@ def _indexer(
         indexer.pipeline.close()
 
 
-def _release_gone(settings: Settings, roots: tuple[str, ...]) -> tuple[str, ...]:
+def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[str, ...]:
     """Release roots whose folders no longer exist; leave the others to the comparison."""
     from es_imgsearch.watch.roots import parse_roots, release_root
 
@@ -191,24 +191,24 @@ def _log_as_daemon(settings: Settings) -> None:
             handler.setFormatter(ecs_logging.StdlibFormatter())
 
 
-class _Stopping:
-    """Signal handling: the first signal stops in order, the second at once."""
+class _SignalHandler:
+    """Stop the daemon in order at the first signal, end the process at the second."""
 
     def __init__(self) -> None:
         self._daemon: Daemon | None = None
-        self._is_wanted = False
+        self._is_requested = False
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, self._handle)
 
-    def of(self, daemon: Daemon) -> None:
-        """Stop this one from now on, at once if it was wanted before."""
+    def attach(self, daemon: Daemon) -> None:
+        """Stop this daemon at a signal, or now if there was one already."""
         self._daemon = daemon
-        if self._is_wanted:
+        if self._is_requested:
             daemon.stop()
 
     def _handle(self, _number: int, _frame: object) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, lambda again, _: os._exit(128 + again))
-        self._is_wanted = True
+        self._is_requested = True
         if self._daemon is not None:
             self._daemon.stop()

@@ -13,7 +13,7 @@ from typing import Any
 
 from es_imgsearch.elastic.meta_entries import Tuning
 from es_imgsearch.elastic.queries import exact_score, knn_body, source_filter
-from es_imgsearch.records import MOST_REGIONS, REGION_VECTOR, REGIONS_FIELD, Box
+from es_imgsearch.records import MAX_REGIONS, REGION_VECTOR, REGIONS_FIELD, Box
 
 # Under this key a joined hit carries the box that matched better than the whole picture.
 _MATCHED = "matched"
@@ -78,7 +78,7 @@ def stored_regions_clause() -> dict[str, Any]:
             "path": REGIONS_FIELD,
             "query": {"match_all": {}},
             "inner_hits": {
-                "size": MOST_REGIONS,
+                "size": MAX_REGIONS,
                 "_source": [f"{REGIONS_FIELD}.box"],
                 "docvalue_fields": [REGION_VECTOR],
             },

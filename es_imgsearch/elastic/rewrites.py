@@ -12,7 +12,7 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.queries import vector_of
 from es_imgsearch.elastic.region_queries import region_hits, stored_regions_clause
 from es_imgsearch.errors import IndexConflict, StoreBusy, StoreError, StoreRejected
-from es_imgsearch.records import MOST_REGIONS, REGION_VECTOR, REGIONS_FIELD
+from es_imgsearch.records import MAX_REGIONS, REGION_VECTOR, REGIONS_FIELD
 
 # Another writer of the same document wins again and again: a file that changes all the time.
 _CONFLICT_TRIES = 5
@@ -205,7 +205,7 @@ def documents_at_once(properties: Mapping[str, Mapping[str, Any]], left_out: Seq
     """How many documents of these fields to read with one request, so that it stays small."""
     floats: int = sum(properties[name]["dims"] for name in left_out if name in properties)
     if REGION_VECTOR in left_out:
-        floats += MOST_REGIONS * properties[REGIONS_FIELD]["properties"]["embedding"]["dims"]
+        floats += MAX_REGIONS * properties[REGIONS_FIELD]["properties"]["embedding"]["dims"]
     return max(1, min(_MOST_DOCUMENTS, _MOST_FLOATS // max(1, floats)))
 
 

@@ -16,7 +16,7 @@ from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.elastic.queries import vector_of
 from es_imgsearch.elastic.region_queries import box_of, region_hits
-from es_imgsearch.records import MOST_REGIONS, REGION_VECTOR, REGIONS_FIELD, Grid, Region
+from es_imgsearch.records import MAX_REGIONS, REGION_VECTOR, REGIONS_FIELD, Grid, Region
 
 # Regions as files hold them: those of all rows in one row, and where each row's begin.
 
@@ -183,7 +183,7 @@ def columns_of(
     Codes are left out: another index makes them with a coder of its own.  `grid` says how many
     regions a row has at most.
     """
-    most_regions = MOST_REGIONS if grid is None else grid.count
+    most_regions = MAX_REGIONS if grid is None else grid.count
     return [
         _column(name, mapping, most_regions)
         for name, mapping in properties.items()

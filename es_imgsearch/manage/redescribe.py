@@ -275,7 +275,7 @@ class _Originals:
             if isinstance(outcome, ReadError):
                 self._done.unreadable += 1
             elif isinstance(outcome, Picture) and outcome.content_id == source.get("content_id"):
-                found[source["image_id"]] = _Read(outcome.content_id, outcome.told)
+                found[source["image_id"]] = _Read(outcome.content_id, outcome.fields_by_source)
             else:
                 self._done.changed += 1
         return found

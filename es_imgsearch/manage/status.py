@@ -13,7 +13,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.reindex.lock import builders
 from es_imgsearch.manage.upgrade import legacy_builder, legacy_documents
 from es_imgsearch.records import disk_path
-from es_imgsearch.write.deletion_guard import standing_pause
+from es_imgsearch.write.deletion_pauses import active_pause
 
 # A setting tuned to .95 among 10,000 vectors found .997 of the true ten there, .991 among three
 # times as many and .987 among ten times as many (benchmarks/growth.py): growth costs recall slowly.
@@ -49,7 +49,7 @@ def index_status(store: Store) -> dict[str, Any]:
             "host": entry["host"],
             "pictures": pictures.get(name, 0),
             "failures": failures.get(name, 0),
-            "deletions_paused": standing_pause(state.get(pause_id(name))),
+            "deletions_paused": active_pause(state.get(pause_id(name))),
             **_daemon(state.get(daemon_id(name))),
             **_comparison(state.get(comparison_id(name))),
             **recent.get(name, {"last_indexed_at": None, "lag_ms": None}),

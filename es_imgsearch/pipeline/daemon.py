@@ -1,7 +1,8 @@
-"""The daemon: events make it fast, reconciling makes it right.
+"""Keep an index up to date: follow file events, and compare folders with the index.
 
-Its threads, in addition to the pipeline's: one reads events (the watcher), one submits settled
-files and runs deletions, one compares folders with the index, and one reports to `status`.
+Events make updates fast; comparisons find what events missed.  Threads, in addition to the
+pipeline's: one reads events (the watcher), one submits settled files and runs deletions, one
+compares folders with the index, and one renews the claim on the roots.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from es_imgsearch.watch.watcher import Hint, HintKind, Watcher
 
 logger = logging.getLogger(__name__)
 
-# How long the loop sleeps when nothing is due; deletions ripen in these steps.
+# How long the loop sleeps if nothing is due: the shorter while deletions are pending.
 _TICK_SECONDS = 0.1
 _IDLE_SECONDS = 1.0
 
-# Of `shutdown_seconds`, for the threads that only ask Elasticsearch.
-_LAST_SECONDS = 0.5
+# The part of `shutdown_seconds` for threads that only wait for Elasticsearch.
+_JOIN_SECONDS = 0.5
 
 
 class Daemon:
-    """Watches the indexer's roots until `stop` is called, or `reindex` switches the index."""
+    """Watch the indexer's roots until `stop`, or until `reindex` switches the index."""
 
     def __init__(
         self, indexer: Indexer, settings: Settings, on_ready: Callable[[], None] = lambda: None
@@ -41,49 +42,50 @@ class Daemon:
         self._indexer = indexer
         self._settings = settings
         self._on_ready = on_ready
-        self._watcher = Watcher(indexer.roots, indexer.excludes, self._hint)
-        self._presence = indexer.presence()
+        self._watcher = Watcher(indexer.roots, indexer.excludes, self._on_hint)
+        self._heartbeat = indexer.heartbeat()
         self._wake = threading.Event()
         self._stop = threading.Event()
-        # A signal handler may interrupt whoever holds an event's lock; this queue has none.
-        self._stop_wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
-        # Folders to compare, each with the number of the earliest request it stands for.
+        # `stop` may run in a signal handler, which can interrupt the thread that holds the lock of
+        # an Event; a SimpleQueue is reentrant.
+        self._stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # Folders to compare, each with the number of its earliest request.
         self._requests: OrderedDict[tuple[Root, str], int] = OrderedDict()
         self._requested = threading.Condition()
         self._comparisons = indexer.progress.comparisons
         self._error: BaseException | None = None
-        self._gone_roots: set[Root] = set()
-        self._pauses = waits()
+        self._missing_roots: set[Root] = set()
+        self._retry_delays = waits()
 
     def stop(self) -> None:
-        """Begin to stop; `run` returns when everything has ended.  Safe in a signal handler."""
-        self._stop_wanted.put(None)
+        """Begin to stop; `run` returns when all threads have ended.  Safe in a signal handler."""
+        self._stop_requests.put(None)
 
     def run(self) -> bool:
-        """Watch until stopped; False if something in flight was left for the next start.
+        """Watch until stopped; False if files in flight were given up.
 
-        Raises what ended the daemon if it was not `stop`: GenerationSwitched where one of the
-        index's next generation has to take over.
+        Raises the error that ended the daemon: GenerationSwitched if a daemon on the index's next
+        generation has to take over.
         """
         comparer = threading.Thread(target=self._compare_loop, name="reconcile", daemon=True)
         stopper = threading.Thread(target=self._await_stop, name="stop", daemon=True)
         stopper.start()
         try:
-            self._presence.start()
+            self._heartbeat.start()
         except Stopped:
             return True
         except BaseException:
             self.stop()
             raise
-        # Armed first, then scanned: what changes in between is seen by one or by both.
+        # Watch first, then compare, so that a change in between is not missed.
         self._watcher.start()
         comparer.start()
         for root in self._indexer.roots:
-            self._request(root)
+            self._request_comparison(root)
         looper = threading.Thread(target=self._guarded_loop, name="loop", daemon=True)
         looper.start()
         try:
-            # Wait here and not in a request that Elasticsearch does not answer.
+            # The main thread sends no requests, which may get no answer.
             self._stop.wait()
         finally:
             drained = self._close(stopper, looper, comparer)
@@ -94,25 +96,25 @@ class Daemon:
         return drained
 
     def _close(self, stopper: threading.Thread, *loops: threading.Thread) -> bool:
-        """End everything in order; False if something in flight was left for the next start."""
-        # Wake every thread that waits: for a place in the pipeline, a request, or Elasticsearch.
+        """End all threads in order; False if files in flight were given up."""
+        # Wake every thread that waits for a slot of the pipeline, a request, or Elasticsearch.
         self.stop()
         stopper.join()
-        # No more events: they would only add to what is in flight.
+        # No more events: they would add files in flight.
         self._watcher.stop()
-        # Finish what is in flight, unless another generation serves: then it cannot be written any
-        # more, and the next daemon finds it.
-        within_seconds = max(0.0, self._settings.shutdown_seconds - _LAST_SECONDS)
+        # Finish the files in flight.  After a switch they cannot be written any more: the next
+        # daemon finds them.
+        within_seconds = max(0.0, self._settings.shutdown_seconds - _JOIN_SECONDS)
         drained = self._indexer.pipeline.close(
             within_seconds=0.0 if self._is_switched else within_seconds
         )
-        # Give up the roots; only now may another daemon have them.
-        self._presence.leave()
-        # These may be in a request without an answer: they get a moment, and are left behind then.
-        deadline = time.monotonic() + _LAST_SECONDS
+        # Release the roots, now that nothing is written any more.
+        self._heartbeat.release()
+        # These may wait for an answer: after a short time they are left behind.
+        deadline = time.monotonic() + _JOIN_SECONDS
         for thread in loops:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
-        self._presence.join(max(0.0, deadline - time.monotonic()))
+        self._heartbeat.join(max(0.0, deadline - time.monotonic()))
         return drained
 
     @property
@@ -121,9 +123,9 @@ class Daemon:
         return any(isinstance(each, GenerationSwitched) for each in errors)
 
     def _await_stop(self) -> None:
-        self._stop_wanted.get()
+        self._stop_requests.get()
         self._stop.set()
-        # Whoever waits for a place in the pipeline, or for Elasticsearch, is woken by this.
+        # Wakes threads that wait for a slot of the pipeline, or for Elasticsearch.
         self._indexer.pipeline.closing.set()
         self._wake.set()
         with self._requested:
@@ -134,7 +136,7 @@ class Daemon:
             self._loop()
         except Stopped:
             logger.debug("The pipeline has ended.")
-        except BaseException as error:  # noqa: BLE001 - ends the daemon, which tells it
+        except BaseException as error:  # noqa: BLE001 - raised by `run`
             self._error = error
         finally:
             self.stop()
@@ -146,18 +148,18 @@ class Daemon:
             self._wake.clear()
             if self._indexer.pipeline.fatal is not None:
                 raise self._indexer.pipeline.fatal
-            self._presence.check()
+            self._heartbeat.check()
             compared = self._comparisons.ended_until
             self._indexer.submit_settled()
             self._indexer.submit_outdated()
             for root in self._indexer.settler.take_overflowed():
-                self._request(root)
-            all_deleted = self._indexer.delete_gone(compared=compared)
+                self._request_comparison(root)
+            all_deleted = self._indexer.delete_missing(compared=compared)
             now = time.monotonic()
             if now >= next_full:
                 next_full = now + self._settings.reconcile_minutes * 60
                 for root in self._indexer.roots:
-                    self._request(root)
+                    self._request_comparison(root)
             if now >= next_poll:
                 next_poll = now + self._settings.poll_seconds
                 self._poll()
@@ -168,11 +170,11 @@ class Daemon:
             self._wake.wait(sleep)
 
     def _poll(self) -> None:
-        """Compare what gets no events; look what has changed that no event tells of."""
+        """Check what no event reports: the generation, ended pauses, missing roots."""
         try:
             self._indexer.check_generation()
-            for root in self._indexer.pauses_ended():
-                self._request(root)
+            for root in self._indexer.resume_ended_pauses():
+                self._request_comparison(root)
             self._indexer.refresh_post_embed()
         except ImgSearchError as error:
             if not error.transient:
@@ -181,41 +183,41 @@ class Daemon:
         else:
             self._indexer.outage.ends("poll")
         for root in self._indexer.roots:
-            if root in self._gone_roots:
-                # Path.is_dir raises for a mount that is stale.
+            if root in self._missing_roots:
+                # Path.is_dir raises for a stale mount.
                 if os.path.isdir(root.path):
                     self._watcher.rearm(root)
-                    self._gone_roots.discard(root)
+                    self._missing_roots.discard(root)
                     logger.warning("The folder of %r is back.", root.name)
-                    self._request(root)
+                    self._request_comparison(root)
                 continue
             if refused := self._watcher.refused(root):
-                # Perhaps the quota was raised; what has a watch keeps it.
+                # The limit of inotify watches may have been raised; existing watches stay.
                 self._watcher.rearm(root)
                 for folder in sorted(refused):
-                    self._request(root, folder)
+                    self._request_comparison(root, folder)
 
-    def _hint(self, hint: Hint) -> None:
+    def _on_hint(self, hint: Hint) -> None:
         if hint.kind is HintKind.SUBTREE:
-            self._request(hint.root, hint.relative_path)
+            self._request_comparison(hint.root, hint.relative_path)
         elif hint.kind is HintKind.OVERFLOW:
-            self._request(hint.root)
+            self._request_comparison(hint.root)
         elif hint.kind is HintKind.ROOT_GONE:
             self._indexer.settler.offer(hint, time.time())
-            if hint.root not in self._gone_roots:
-                self._gone_roots.add(hint.root)
+            if hint.root not in self._missing_roots:
+                self._missing_roots.add(hint.root)
                 logger.warning(
-                    "The folder of %r is gone; what the index holds of it stays.", hint.root.name
+                    "The folder of %r is missing: its documents stay in the index.", hint.root.name
                 )
-            self._request(hint.root)
+            self._request_comparison(hint.root)
         else:
             self._indexer.settler.offer(hint, time.time())
         self._wake.set()
 
-    def _request(self, root: Root, folder: str = "", number: int | None = None) -> None:
-        """Have a folder compared; one request covers those for the folders below it.
+    def _request_comparison(self, root: Root, folder: str = "", number: int | None = None) -> None:
+        """Queue a folder to be compared; one request covers those for folders below it.
 
-        `number` is that of a request that has to be made again.
+        `number` is the number of a request that is repeated.
         """
         with self._requested:
             if number is None:
@@ -224,7 +226,7 @@ class Daemon:
                 if other_root != root:
                     continue
                 if not other or folder == other or folder.startswith(f"{other}/"):
-                    # The earlier number stays open; all up to the later one end with it.
+                    # In the queue already: the later number ends, the earlier stays open.
                     first, later = sorted((number, self._requests[root, other]))
                     self._requests[root, other] = first
                     self._comparisons.end(later)
@@ -236,24 +238,25 @@ class Daemon:
             self._requested.notify_all()
 
     def _compare_loop(self) -> None:
-        waiting_for = set(self._indexer.roots)
+        not_compared = set(self._indexer.roots)
         try:
             while (request := self._next_request()) is not None:
                 (root, folder), number = request
-                found = self._compare(root, folder, number)
+                comparison = self._compare(root, folder, number)
                 self._wake.set()
-                if found is None or folder:
+                if comparison is None or folder:
                     continue
-                self._presence.tell()
+                self._heartbeat.renew_soon()
                 logger.info(
-                    "Compared %r in %.1f s: %d new, %d changed, %d gone.",
-                    root.name, found.seconds, found.new, found.changed, found.lost,
+                    "Compared %r in %.1f s: %d new, %d changed, %d missing.",
+                    root.name, comparison.seconds,
+                    comparison.new, comparison.changed, comparison.lost,
                 )  # fmt: skip
-                if waiting_for and not (waiting_for := waiting_for - {root}):
+                if not_compared and not (not_compared := not_compared - {root}):
                     self._on_ready()
         except Stopped:
             return
-        except BaseException as error:  # noqa: BLE001 - ends the daemon, which tells it
+        except BaseException as error:  # noqa: BLE001 - raised by `run`
             self._error = error
             self.stop()
 
@@ -266,17 +269,17 @@ class Daemon:
             return self._requests.popitem(last=False)
 
     def _compare(self, root: Root, folder: str, number: int) -> RootComparison | None:
-        """One comparison; None if it has to be made again later."""
+        """Compare a folder; on a transient error queue it again and return None."""
         try:
-            found = self._indexer.reconcile(root, folder)
+            comparison = self._indexer.reconcile(root, folder)
         except ImgSearchError as error:
             if not error.transient:
                 raise
             self._indexer.outage.begins(error, f"compare {root.name}")
-            self._request(root, folder, number)
-            self._stop.wait(next(self._pauses))
+            self._request_comparison(root, folder, number)
+            self._stop.wait(next(self._retry_delays))
             return None
         self._comparisons.end(number)
         self._indexer.outage.ends(f"compare {root.name}")
-        self._pauses = waits()
-        return found
+        self._retry_delays = waits()
+        return comparison

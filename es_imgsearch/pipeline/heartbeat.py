@@ -1,50 +1,48 @@
-"""A daemon's claim on its roots, and what `status` shows of it: queue and last comparisons.
+"""Claim a daemon's roots; store its queue length and last comparisons for `status`.
 
-Elasticsearch is the only state, so `status` reads it there and finds a daemon on any host.
+The claims are documents in Elasticsearch, so `status` finds a daemon on any host.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from es_imgsearch.elastic.leases import Lease, is_alive
 from es_imgsearch.elastic.retry import Outage, persist
-from es_imgsearch.elastic.state import Document, State, comparison_id, daemon_id
+from es_imgsearch.elastic.state import Document, comparison_id, daemon_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
 
-logger = logging.getLogger(__name__)
 
-
-def note_passes(
-    store: Store, passes: Mapping[str, RootComparison], encoder_plan: Mapping[str, Any] | None
+def save_comparisons(
+    store: Store, comparisons: Mapping[str, RootComparison], encoder_plan: Mapping[str, Any] | None
 ) -> None:
-    """Enter what the last comparison of these roots found, and how the encoder ran."""
-    state = store.state
-    for name, each in passes.items():
+    """Store the last comparison of each root, and how the encoder ran."""
+    for name, each in comparisons.items():
         body = {**each.to_dict(), "encoder_plan": encoder_plan}
-        _note(state, name, {"kind": "comparison", "root": name, "body": body})
+        document: Document = {"kind": "comparison", "root": name, "body": body}
+        store.state.update(comparison_id(name), partial(_replace, document))
 
 
-def _note(state: State, name: str, document: Document) -> None:
-    state.update(comparison_id(name), lambda _: document)
+def _replace(document: Document, _stored: Document | None) -> Document:
+    return document
 
 
 def watched_roots(store: Store, names: Sequence[str]) -> set[str]:
-    """Those of these roots that a living daemon watches."""
-    found = store.state.read_many([daemon_id(name) for name in names])
-    return {lease["root"] for lease in found.values() if is_alive(lease)}
+    """Return the roots, of these names, that a running daemon watches."""
+    leases = store.state.read_many([daemon_id(name) for name in names])
+    return {lease["root"] for lease in leases.values() if is_alive(lease)}
 
 
 class Heartbeat:
-    """Holds the roots of one daemon, from a thread of its own, until it is closed.
+    """Hold the claim on a daemon's roots, from a thread of its own, until it is released.
 
-    `queue` gives the number of files on their way, `passes` the last whole comparison of each
-    root.  What cannot be written is left out: a running daemon never waits for this.
+    `queue` returns the number of files in flight; `comparisons` has the last comparison of each
+    whole root.  A write that fails is skipped: a running daemon never waits for it.
     """
 
     def __init__(
@@ -54,16 +52,16 @@ class Heartbeat:
         host: str,
         *,
         queue: Callable[[], int],
-        passes: Mapping[str, RootComparison],
+        comparisons: Mapping[str, RootComparison],
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
         lease_seconds: float,
         closing: threading.Event,
         outage: Outage,
     ) -> None:
         self._store = store
-        self._passes = passes
+        self._comparisons = comparisons
         self._encoder_plan = encoder_plan
-        self._noted: Mapping[str, RootComparison] = {}
+        self._saved: Mapping[str, RootComparison] = {}
         self._closing = closing
         self._outage = outage
         names = ", ".join(repr(root.name) for root in roots)
@@ -74,36 +72,36 @@ class Heartbeat:
             f"watching {names} into index {store.index!r}",
             lease_seconds=lease_seconds,
             body=lambda: {"queue": queue()},
-            renewed=self._note_passes,
+            renewed=self._save_news,
         )
 
     def start(self) -> None:
-        """Claim the roots; waits up to `lease_seconds` where a daemon was killed.
+        """Claim the roots; waits up to `lease_seconds` after a daemon was killed.
 
-        Raises AlreadyRunning where another daemon watches one of them, Stopped when `closing` is
-        set meanwhile.
+        Raises AlreadyRunning if another daemon watches one of them, Stopped if `closing` is set
+        meanwhile.
         """
         persist(lambda: self._lease.acquire(self._closing), self._closing, self._outage)
 
-    def tell(self) -> None:
-        """Have something new written soon, such as a comparison that ended."""
+    def renew_soon(self) -> None:
+        """Write the state soon, for example because a comparison ended."""
         self._lease.renew_soon()
 
     def check(self) -> None:
-        """Raise AlreadyRunning once another daemon has taken a root over."""
+        """Raise AlreadyRunning if another daemon has taken over a root."""
         self._lease.check()
 
-    def leave(self) -> None:
-        """Begin to give the roots up."""
+    def release(self) -> None:
+        """Begin to release the roots."""
         self._lease.release()
 
     def join(self, seconds: float) -> None:
-        """Wait until they are given up, or cannot be in time."""
+        """Wait until the roots are released, at most for this time."""
         self._lease.join(seconds)
 
-    def _note_passes(self) -> None:
+    def _save_news(self) -> None:
         # A copy: comparisons end in another thread.
-        passes = dict(self._passes)
-        news = {name: each for name, each in passes.items() if self._noted.get(name) != each}
-        note_passes(self._store, news, self._encoder_plan())
-        self._noted = {**self._noted, **news}
+        comparisons = dict(self._comparisons)
+        news = {name: each for name, each in comparisons.items() if self._saved.get(name) != each}
+        save_comparisons(self._store, news, self._encoder_plan())
+        self._saved = {**self._saved, **news}

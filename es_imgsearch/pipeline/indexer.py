@@ -1,6 +1,6 @@
-"""Keeps an index like folders: reconcile, pipeline and deletions put together.
+"""Keep an index equal to its folders: comparison, pipeline and deletions.
 
-`sync` runs one pass of it; `Daemon` runs it for good.
+`sync` runs one pass of an `Indexer`; `Daemon` runs it until stopped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -18,12 +17,12 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.runtime.select import plan_of
 from es_imgsearch.errors import ImgSearchError, StoreBusy
-from es_imgsearch.pipeline.heartbeat import Heartbeat, note_passes
+from es_imgsearch.pipeline.heartbeat import Heartbeat, save_comparisons
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
 from es_imgsearch.pipeline.pipeline import Pipeline
-from es_imgsearch.pipeline.sidecar_changes import Sidecars
+from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
 from es_imgsearch.read.file import Skipped
-from es_imgsearch.records import Change, Root, disk_path, stored_path
+from es_imgsearch.records import Change, Root, disk_path, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.reconcile import (
@@ -36,33 +35,31 @@ from es_imgsearch.watch.reconcile import (
 )
 from es_imgsearch.watch.settle import Settler
 from es_imgsearch.watch.watcher import Hint, HintKind
-from es_imgsearch.write.deletion_guard import DeletionPauses, Deletions, Pause
+from es_imgsearch.write.deletion_guard import DeletionGuard
+from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 
 logger = logging.getLogger(__name__)
 
-# A file that never stops growing must not keep `sync` from ending.
-_UNSETTLED_SECONDS = 30.0
 
-
-class _Remaining:
-    """What the pipeline leaves to be done later; its `put` is the pipeline's successor."""
+class _LeftoverQueue:
+    """Queue files that left no document: to settle once more, or to be deleted."""
 
     def __init__(self, settler: Settler, pending: Mapping[str, PendingDeletions]) -> None:
         self._settler = settler
         self._pending = pending
 
     def put(self, change: Change, reason: Skipped) -> None:
-        """A file that is still being written settles once more; any other is to be deleted."""
+        """Take a file from the pipeline, or a path from a comparison."""
         if reason is Skipped.CHANGING:
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
             self._settler.offer(hint, change.detected_at)
         else:
-            self._pending[change.root.name].note(change.relative_path)
+            self._pending[change.root.name].add(change.relative_path)
 
 
 class Indexer:
-    """The parts that every pass needs, and the deletions that are pending."""
+    """The pipeline of one process on some roots, their pending deletions and pauses."""
 
     def __init__(
         self,
@@ -79,31 +76,32 @@ class Indexer:
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
         self.settler = Settler(settings.settle_seconds)
-        # The last comparison of each root as a whole.
-        self.passes: dict[str, RootComparison] = {}
-        self.found = 0
+        # The last comparison of each whole root, by the root's name.
+        self.last_comparisons: dict[str, RootComparison] = {}
+        # New and changed files of all comparisons.
+        self.changed_files = 0
         self._store = store
         self._encoder = context.encoder
         self._settings = settings
-        self._unknown_told: set[tuple[str, str]] = set()
+        self._reported_unreadable: set[tuple[str, str]] = set()
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
-        self._remaining = _Remaining(self.settler, self._pending)
-        self._deletions = Deletions(
+        self._leftovers = _LeftoverQueue(self.settler, self._pending)
+        self._deletion_guard = DeletionGuard(
             store,
             self.excludes.prunes,
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
         for root in roots:
-            self._deletions.remember_device(root)
-        self._sidecars = Sidecars(store, context.describers)
+            self._deletion_guard.remember_device(root)
+        self._sidecars = SidecarChanges(store, context.describers)
         self._post_embed = context.post_embed()
         self.pipeline = Pipeline(
             context,
             settings,
-            emit=self._remaining.put,
+            emit=self._leftovers.put,
             vector_fields=self._post_embed.fields,
             progress=self.progress,
             outage=Outage(partial(_check_busy, store)),
@@ -113,8 +111,8 @@ class Indexer:
 
     @property
     def paused(self) -> Mapping[str, Pause]:
-        """Why deletions wait, by the name of their root."""
-        return self._pauses.standing
+        """The pause of each root whose deletions wait, by the root's name."""
+        return self._pauses.active
 
     @property
     def counts(self) -> Counts:
@@ -125,28 +123,28 @@ class Indexer:
         return self.pipeline.outage
 
     def check_generation(self) -> None:
-        """Raise GenerationSwitched once another generation serves than the one that is kept."""
+        """Raise GenerationSwitched if the alias points to another generation than this one."""
         _check_generation(self._store)
 
     def reconcile(self, root: Root, folder: str = "") -> RootComparison:
-        """Compare a root, or one of its folders, with the index and work off the difference.
+        """Compare a root, or one of its folders, with the index; submit what differs.
 
-        Waits for places in the pipeline, not for its end; what is lost waits for
-        `delete_gone`.
+        Waits for free slots of the pipeline, not for its end; `delete_missing` deletes missing
+        files later.
         """
         started = time.monotonic()
-        found = RootComparison()
-        beside = self._sidecars.comparison(root, folder)
-        unknown_now: set[tuple[str, str]] = set()
+        counts = RootComparison()
+        sidecars = self._sidecars.begin_comparison(root, folder)
+        unreadable: set[tuple[str, str]] = set()
 
-        def unknown(what: Unknown) -> None:
-            found.unknown += 1
+        def report_unreadable(what: Unknown) -> None:
+            counts.unknown += 1
             place = (root.name, what.stored_path)
-            unknown_now.add(place)
-            if place in self._unknown_told:
+            unreadable.add(place)
+            if place in self._reported_unreadable:
                 return
             logger.warning(
-                "%s cannot be looked at (%s); what the index holds of it stays.",
+                "%s cannot be read (%s): its documents stay in the index.",
                 root.absolute(disk_path(what.stored_path)),
                 what.reason,
             )
@@ -157,48 +155,48 @@ class Indexer:
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
         failures = self._store.listings.stored(root.name, stored_folder, failures=True)
-        for difference in differences(disk, documents, failures, unknown):
+        for difference in differences(disk, documents, failures, report_unreadable):
             now = time.time()
             change = Change(root, difference.relative_path, now)
             state = difference.state
             if state is not None:
-                beside.meet(difference.relative_path, state)
-            is_no_picture = state is not None and self.pipeline.is_no_picture(change, state)
+                sidecars.add_file(difference.relative_path, state)
+            is_non_picture = state is not None and self.pipeline.is_non_picture(change, state)
             if difference.kind is DifferenceKind.LOST or (
-                is_no_picture and difference.kind is DifferenceKind.CHANGED
+                is_non_picture and difference.kind is DifferenceKind.CHANGED
             ):
-                found.lost += 1
-                self._remaining.put(change, Skipped.GONE)
+                counts.lost += 1
+                self._leftovers.put(change, Skipped.GONE)
                 continue
-            if is_no_picture:
+            if is_non_picture:
                 continue
-            self.found += 1
-            found.new += difference.kind is DifferenceKind.NEW
-            found.changed += difference.kind is DifferenceKind.CHANGED
+            self.changed_files += 1
+            counts.new += difference.kind is DifferenceKind.NEW
+            counts.changed += difference.kind is DifferenceKind.CHANGED
             if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
-                # Perhaps somebody is still writing it.
+                # Perhaps it is still being written.
                 self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
             else:
                 self.pipeline.submit(change, listed_at=listed_at)
-        self._sidecars.compared(beside, self.progress.files.begun)
+        self._sidecars.end_comparison(sidecars, self.progress.files.begun)
         if not folder:
-            others = {place for place in self._unknown_told if place[0] != root.name}
-            self._unknown_told = others | unknown_now
-            self._pending[root.name].note_complete()
-        found.seconds = time.monotonic() - started
-        found.ended_at = datetime.now(tz=UTC).isoformat(timespec="seconds")
+            others = {place for place in self._reported_unreadable if place[0] != root.name}
+            self._reported_unreadable = others | unreadable
+            self._pending[root.name].mark_complete()
+        counts.seconds = time.monotonic() - started
+        counts.ended_at = iso_timestamp()
         if not folder:
-            self.passes[root.name] = found
-        return found
+            self.last_comparisons[root.name] = counts
+        return counts
 
     def submit_settled(self) -> None:
-        """Give the pipeline every file that has settled."""
+        """Submit every file that has settled."""
         for root, relative_path, detected_at in self.settler.due(time.time()):
-            self._sidecars.note(root, relative_path, self.progress.files.begun)
+            self._sidecars.record(root, relative_path, self.progress.files.begun)
             self.pipeline.submit(Change(root, relative_path, detected_at))
 
     def submit_outdated(self) -> bool:
-        """Have pictures read again whose sidecars say something new; False if there are none."""
+        """Submit pictures whose sidecars changed; False if there are none."""
         if not self._sidecars:
             return False
         changes = persist(
@@ -207,7 +205,7 @@ class Indexer:
             self.outage,
         )
         for change in changes:
-            # The file itself is as it was acknowledged.
+            # The picture file itself is unchanged.
             self.pipeline.forget(change)
             self.pipeline.submit(change)
         return bool(changes)
@@ -220,58 +218,60 @@ class Indexer:
                 raise Stopped
             yield each
 
-    def delete_gone(self, *, compared: int = 0, at_once: bool = False) -> bool:
-        """Delete what has been gone for a moment and whose additions are acknowledged.
+    def delete_missing(self, *, compared: int = 0, at_once: bool = False) -> bool:
+        """Delete documents of missing files that are due; False while some are not due yet.
 
-        `compared` is `progress.comparisons.ended_until` of before `submit_settled` was last
-        called.  `at_once`: everything, since nothing else is under way.  False while
-        something is still waiting.
+        `compared` is `progress.comparisons.ended_until` as it was before the last call of
+        `submit_settled`.  `at_once` deletes all, because no comparison or file is in progress.
         """
         for root in self.roots:
             pending = self._pending[root.name]
-            taken = pending.take_all() if at_once else pending.take(compared)
-            if taken is None:
+            batch = pending.take_all() if at_once else pending.take_due(compared)
+            if batch is None:
                 continue
-            paths, is_complete = taken
-            # A pause is judged again by a comparison of the whole root only: one more file
-            # that goes says nothing of those that are missing.
+            paths, is_complete = batch
+            # Only a comparison of the whole root checks a pause again: one more deleted file says
+            # nothing about the others that are missing.
             if is_complete or root.name not in self.paused:
                 self._delete(root, paths, is_complete)
         return not any(self._pending.values())
 
     def make_searchable(self) -> None:
-        """What was acknowledged is found by the next search, not only a second later."""
+        """Refresh the index: acknowledged documents are searchable on return."""
         persist(self._store.refresh, self.pipeline.closing, self.outage)
 
-    def note_passes(self) -> None:
-        """Enter what the last comparisons found, for `status`."""
+    def save_comparisons(self) -> None:
+        """Store the last comparisons for `status`."""
         try:
-            note_passes(self._store, self.passes, self.encoder_plan())
+            save_comparisons(self._store, self.last_comparisons, self.encoder_plan())
         except ImgSearchError as error:
-            logger.warning("What was compared is not told to `status`: %s", error)
+            logger.warning(
+                "The last comparisons could not be stored, so `status` does not show them: %s",
+                error,
+            )
 
-    def pauses_ended(self) -> list[Root]:
-        """Paused roots whose pause another process ended: `sync --allow-deletes` ran.
+    def resume_ended_pauses(self) -> list[Root]:
+        """Resume roots whose pause another process ended, and return them to be compared.
 
-        What they lack is judged afresh; the caller compares them.
+        `sync --allow-deletes` ends a pause.
         """
-        ended = self._pauses.ended(self.roots)
+        ended = self._pauses.take_ended(self.roots)
         for root in ended:
-            self._deletions.resume(root)
+            self._deletion_guard.resume(root)
         return ended
 
     def refresh_post_embed(self) -> None:
-        """Take up what was trained meanwhile for the step after embedding."""
+        """Load what was trained meanwhile for the step after embedding."""
         self._post_embed.refresh()
 
-    def presence(self) -> Heartbeat:
-        """The claim of this indexer's daemon on its roots; the caller starts and closes it."""
+    def heartbeat(self) -> Heartbeat:
+        """Return a new claim on the roots; the caller starts and releases it."""
         return Heartbeat(
             self._store,
             self.roots,
             self._settings.host,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
-            passes=self.passes,
+            comparisons=self.last_comparisons,
             encoder_plan=self.encoder_plan,
             lease_seconds=self._settings.lease_seconds,
             closing=self.pipeline.closing,
@@ -279,33 +279,34 @@ class Indexer:
         )
 
     def encoder_plan(self) -> Mapping[str, Any] | None:
-        """How the encoder runs on this machine; None if it runs in its own way."""
+        """Return how the encoder runs on this machine; None if it decides itself."""
         return plan_of(self._encoder)
 
     def summary(self) -> str:
+        """Return the counts in words."""
         counts = self.counts
         words = [f"{counts.embedded} embedded", f"{counts.reused} reused"]
-        for number, what in (
+        for number, outcome in (
             (counts.failed, "failed"),
             (counts.deleted, "deleted"),
             (counts.not_pictures, "no pictures"),
         ):
             if number:
-                words.append(f"{number} {what}")
+                words.append(f"{number} {outcome}")
         return ", ".join(words)
 
     def _delete(self, root: Root, relative_paths: Sequence[str], is_complete: bool) -> None:
         result = persist(
-            lambda: self._deletions.run(root, relative_paths, self.pipeline.no_pictures()),
+            lambda: self._deletion_guard.delete(root, relative_paths, self.pipeline.non_pictures()),
             self.pipeline.closing,
             self.outage,
         )
-        self._pauses.tell(root, result.pause, is_complete=is_complete)
+        self._pauses.update(root, result.pause, is_complete=is_complete)
         self.counts.deleted += result.pictures
         for path in result.paths:
             change = Change(root, path, time.time())
             self.pipeline.forget(change)
-            # Back again while its document was being deleted?
+            # The file may have come back while its document was being deleted.
             if is_looked_at(root, self.excludes.prunes, path) and os.path.exists(
                 root.absolute(path)
             ):
@@ -318,13 +319,13 @@ def _check_generation(store: Store) -> None:
 
 
 def _check_busy(store: Store, error: ImgSearchError) -> None:
-    """Raise GenerationSwitched if that is why Elasticsearch takes no writes.
+    """Raise GenerationSwitched if that is why Elasticsearch refuses writes.
 
-    A generation that was switched away takes none for good; no other error shows it.
+    The previous generation is read-only after a switch, which only StoreBusy shows.
     """
     if isinstance(error, StoreBusy):
         try:
             _check_generation(store)
-        except ImgSearchError as found:
-            if not found.transient:
+        except ImgSearchError as reason:
+            if not reason.transient:
                 raise

@@ -1,14 +1,12 @@
-"""A file on its way through the pipeline, and what became of those before it."""
+"""Records of the files in the pipeline, and the state of its run."""
 
 from __future__ import annotations
 
 import errno
 import os
-import queue
 import stat
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -16,16 +14,14 @@ from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import ReadError, StoreError
-from es_imgsearch.pipeline.queues import Recent
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Embedded, FileState, Grid, Picture
 from es_imgsearch.settings import Settings
-from es_imgsearch.write.pending_deletions import Tickets
 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the files so far."""
+    """Numbers of files by outcome since the start."""
 
     embedded: int = 0
     reused: int = 0
@@ -40,7 +36,7 @@ class Counts:
 
 @dataclass(slots=True)
 class RootComparison:
-    """What one comparison of a root with the index found; `unknown` could not be looked at."""
+    """Counts of one comparison of a root with the index; `unknown` paths cannot be read."""
 
     new: int = 0
     changed: int = 0
@@ -54,32 +50,32 @@ class RootComparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
-    """A file's identity and state; tells a replaced file of the same size and time too."""
+class FileSignature:
+    """A file's identity and state; differs for a replaced file of the same size and time."""
 
     state: FileState
     inode: int
     ctime_ns: int
 
 
-# A path whose state cannot be told (its folder may not be entered): left as it is.
-UNKNOWN = Signature(FileState(-1, -1), -1, -1)
+# Of a path whose state cannot be read (its folder may not be entered); its document stays.
+UNKNOWN_SIGNATURE = FileSignature(FileState(-1, -1), -1, -1)
 
 
 @dataclass(slots=True)
 class Job:
-    """One path that is being worked on, and the change that came meanwhile, if one did."""
+    """One path in the pipeline, and the latest change of it since the job began."""
 
     change: Change
-    signature: Signature
+    signature: FileSignature
     ticket: int
-    again: Change | None = None
-    # Its document was deleted while it was on its way: what is acknowledged may be gone.
-    in_doubt: bool = False
+    next_change: Change | None = None
+    # The path's document was deleted meanwhile, perhaps after this job's was acknowledged.
+    may_be_deleted: bool = False
 
 
-class Result(NamedTuple):
-    """A picture that has its vector; `embed_ms` is None where the vector was there already."""
+class EmbedResult(NamedTuple):
+    """A picture with its vector; `embed_ms` is None for a reused vector."""
 
     job: Job
     picture: Picture
@@ -88,248 +84,77 @@ class Result(NamedTuple):
 
 
 class Unembedded(NamedTuple):
-    """A file without a vector: it failed, or there is no picture to embed."""
+    """A file without a vector: it failed, or it is no picture."""
 
     job: Job
     reason: ReadError | Skipped
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """A job whose write is known, of the file in that state.
+class PendingWrite:
+    """A job's document that is ready to write, made from the file in `state`.
 
-    `fallback` gives what to write if Elasticsearch refuses it; None for a failure's document.
-    `result` is None for a failure.
+    `fallback` returns the document to write if Elasticsearch refuses this one; it is None for a
+    failure, and so is `result`.
     """
 
     job: Job
     write: Write
     state: FileState
-    result: Result | None = None
-    fallback: Callable[[StoreError], Ready] | None = None
+    result: EmbedResult | None = None
+    fallback: Callable[[StoreError], PendingWrite] | None = None
 
 
-class Run:
-    """Whether the pipeline goes on, for every stage to look at; `fatal` is the error that ended it.
+class RunState:
+    """Events and the error that end the pipeline, shared by all stages.
 
-    `closing`: nothing more is taken in.  `stopping`, set later: nothing more is done.
+    `closing`: no more changes are accepted.  `stopping`, set later: work in flight is given up.
+    `fatal` is the error that ended the pipeline.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        """`wake` is called when there is an error."""
+    def __init__(self, on_error: Callable[[], None]) -> None:
         self.closing = threading.Event()
         self.stopping = threading.Event()
         self.fatal: BaseException | None = None
-        self._wake = wake
+        self._on_error = on_error
 
-    def guarded(self, work: Callable[[], None]) -> None:
-        """Do it in a thread that no caller waits for; an error ends the run."""
+    def guard(self, work: Callable[[], None]) -> None:
+        """Call `work` in a background thread; an error ends the run."""
         try:
             work()
         except Stopped:
             return
         except BaseException as error:  # noqa: BLE001 - raised by `check`, and ends the process
             self.fatal = error
-            self._wake()
+            self._on_error()
 
     def check(self) -> None:
-        """Raise what ended the run, or Stopped when it is closing."""
+        """Raise the error that ended the run, or Stopped if it is closing."""
         if self.fatal is not None:
             raise self.fatal
         if self.closing.is_set():
             raise Stopped
 
 
-def places(settings: Settings, encoder: Encoder, grid: Grid | None) -> int:
-    """How many files may be on their way, so that their arrays fit into `queue_memory_mb`.
+def max_files_in_flight(settings: Settings, encoder: Encoder, grid: Grid | None) -> int:
+    """Return how many files may be in flight so that their arrays fit `queue_memory_mb`.
 
-    A place is taken before its file is read, and pictures of one index are prepared alike, so
-    the bound holds whatever comes.
+    A slot is acquired before the file is read, and all pictures of an index are prepared to the
+    same size, so the bound always holds.
     """
     arrays = 1 if grid is None else 1 + grid.count
     picture_bytes = arrays * encoder.preparation.size_bytes
     return max(1, min(settings.queue_size, settings.queue_memory_mb * 2**20 // picture_bytes))
 
 
-def look(change: Change) -> Signature | None:
-    """The file's signature; None where there is none, `UNKNOWN` where that cannot be told."""
+def read_signature(change: Change) -> FileSignature | None:
+    """Read a file's signature; None if it is absent, UNKNOWN_SIGNATURE if it cannot be read."""
     try:
         status = os.stat(change.root.absolute(change.relative_path))
     except OSError as error:
         if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             return None
-        return UNKNOWN
+        return UNKNOWN_SIGNATURE
     if not stat.S_ISREG(status.st_mode):
         return None
-    return Signature(FileState.of(status), status.st_ino, status.st_ctime_ns)
-
-
-# The files on their way, one change a path, and what became of those before them.
-
-_RECENT_FILES = 50_000
-
-
-class Begun(NamedTuple):
-    """The job of a change; None where the file is done, is not there, or `joins` one under way."""
-
-    job: Job | None
-    joins: bool
-
-
-class InFlight:
-    """Jobs by their path, in so many places, and the files that were done lately; thread-safe.
-
-    A change that comes while its path is on its way is looked at when the first is done.
-    """
-
-    def __init__(self, places: int, tickets: Tickets) -> None:
-        # Files that the reading workers have not answered for.
-        self.reading = 0
-        self._tickets = tickets
-        self._to_read: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
-        self._places = threading.BoundedSemaphore(places)
-        self._jobs: dict[str, Job] = {}
-        # With the time of the acknowledgement.
-        self._files: Recent[tuple[Signature, float]] = Recent(_RECENT_FILES)
-        self._no_pictures: Recent[FileState] = Recent(_RECENT_FILES)
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._jobs)
-
-    def no_pictures(self) -> dict[str, FileState]:
-        """Ids of files that were looked at and are no pictures, in the state they had."""
-        with self._lock:
-            return self._no_pictures.snapshot()
-
-    def is_no_picture(self, image_id: str, state: FileState) -> bool:
-        """Whether the file was looked at in this state, and is no picture."""
-        with self._lock:
-            return self._no_pictures.get(image_id) == state
-
-    def take_place(self, timeout_seconds: float) -> bool:
-        """Wait for a place; False where none came free in time."""
-        return self._places.acquire(timeout=timeout_seconds)
-
-    def begin(
-        self, change: Change, signature: Signature | None, listed_at: float | None = None
-    ) -> Begun:
-        """A job in the place that was taken, to be read; without one the place is given back.
-
-        `signature` is None where there is no such file; for `listed_at` see `Pipeline.submit`.
-        """
-        with self._lock:
-            waiting = self._jobs.get(change.image_id)
-            if waiting is not None:
-                waiting.again = change
-            elif signature is not None and not self._is_done(change, signature, listed_at):
-                job = self._jobs[change.image_id] = Job(change, signature, self._tickets.begin())
-                self._have_read(job)
-                return Begun(job, joins=False)
-        self._places.release()
-        return Begun(None, joins=waiting is not None)
-
-    def to_read(self) -> Iterator[Job]:
-        """Jobs as they are begun, or repeated; ends after `end_reading`."""
-        return iter(self._to_read.get, None)
-
-    def _have_read(self, job: Job) -> None:
-        """With the lock held."""
-        self.reading += 1
-        self._to_read.put(job)
-
-    def note_read(self) -> None:
-        """A file was read; call it before its picture is passed on."""
-        with self._lock:
-            self.reading -= 1
-
-    def is_all_read(self) -> bool:
-        """Whether no file is being read, or waits for it."""
-        return not self.reading
-
-    def end_reading(self) -> None:
-        self._to_read.put(None)
-
-    def note_no_picture(self, job: Job) -> None:
-        """The file of this job is no picture, as long as it stays as it is.
-
-        If it is another one than was looked at, it is not known which of the two was read.
-        """
-        if look(job.change) != job.signature:
-            return
-        with self._lock:
-            self._no_pictures.keep(job.change.image_id, job.signature.state)
-
-    def note_stored(self, job: Job, state: FileState) -> None:
-        """What was written of a file in this state was acknowledged."""
-        now = look(job.change)
-        with self._lock:
-            if now is not None and now.state == state and not job.in_doubt:
-                self._files.keep(job.change.image_id, (now, time.monotonic()))
-                self._no_pictures.forget(job.change.image_id)
-            elif job.again is None:
-                # It changed while it was on its way: once more, in the place it already has.
-                job.again = Change(job.change.root, job.change.relative_path, time.time())
-            job.in_doubt = False
-
-    def forget(self, change: Change) -> None:
-        """The document of this path was deleted; the same file back again is new."""
-        with self._lock:
-            self._files.forget(change.image_id)
-            if (job := self._jobs.get(change.image_id)) is not None:
-                job.in_doubt = True
-
-    def end(self, job: Job, *, may_repeat: Callable[[], bool]) -> Change | None:
-        """Give the place back, or keep it for the change that came meanwhile: it is read again.
-
-        Returns that change if it finds no file any more.
-        """
-        while True:
-            again = job.again
-            now = None if again is None else look(again)
-            with self._idle:
-                if job.again is not again:
-                    continue
-                job.again = None
-                if (
-                    again is not None
-                    and now is not None
-                    and may_repeat()
-                    and not self._is_done(again, now)
-                ):
-                    job.change, job.signature = again, now
-                    self._have_read(job)
-                    return None
-                self._jobs.pop(job.change.image_id, None)
-                self._tickets.end(job.ticket)
-                self._idle.notify_all()
-            self._places.release()
-            return again if now is None else None
-
-    def wait_idle(self, timeout_seconds: float | None, is_over: Callable[[], bool]) -> bool:
-        """Wait until nothing is on its way, or it `is_over`; False when the time ran out."""
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        with self._idle:
-            while self._jobs and not is_over():
-                left = 0.5 if deadline is None else min(0.5, deadline - time.monotonic())
-                if left <= 0:
-                    return False
-                self._idle.wait(left)
-        return True
-
-    def wake(self) -> None:
-        """Have whoever waits look whether it is over."""
-        with self._idle:
-            self._idle.notify_all()
-
-    def _is_done(
-        self, change: Change, signature: Signature, listed_at: float | None = None
-    ) -> bool:
-        if signature is UNKNOWN or self._no_pictures.get(change.image_id) == signature.state:
-            return True
-        done = self._files.get(change.image_id)
-        if done is None or done[0] != signature:
-            return False
-        return listed_at is None or done[1] >= listed_at
+    return FileSignature(FileState.of(status), status.st_ino, status.st_ctime_ns)

@@ -1,4 +1,4 @@
-"""Prometheus metrics and /healthz of a running daemon, for those who ask with --metrics-port."""
+"""Serve Prometheus metrics and /healthz of a running daemon (`--metrics-port`)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from es_imgsearch.pipeline.indexer import Indexer
 logger = logging.getLogger(__name__)
 
 _PREFIX = "es_imgsearch"
-# An outage shorter than this is nothing a supervisor should restart the daemon for.
+# A supervisor should not restart the daemon because of a shorter outage.
 _UNHEALTHY_SECONDS = 60.0
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class _Collector:
-    """Reads the indexer's own counters when somebody asks; nothing is counted twice."""
+    """Export the indexer's own counters on every scrape."""
 
     def __init__(self, indexer: Indexer) -> None:
         self._indexer = indexer
@@ -35,13 +35,13 @@ class _Collector:
     def collect(self) -> Iterator[Metric]:
         counts = self._indexer.counts
         pictures = CounterMetricFamily(
-            f"{_PREFIX}_pictures", "Files worked off since the start", labels=["outcome"]
+            f"{_PREFIX}_pictures", "Files handled since the start", labels=["outcome"]
         )
         for outcome in ("embedded", "reused", "failed", "deleted", "not_pictures"):
             pictures.add_metric([outcome], getattr(counts, outcome))
         yield pictures
         yield GaugeMetricFamily(
-            f"{_PREFIX}_queue_files", "Files on their way", self._indexer.pipeline.in_flight
+            f"{_PREFIX}_queue_files", "Files in flight", self._indexer.pipeline.in_flight
         )
         yield GaugeMetricFamily(
             f"{_PREFIX}_settling_files", "Files still being written", len(self._indexer.settler)
@@ -67,12 +67,12 @@ class _Collector:
 
 
 def health(indexer: Indexer) -> tuple[bool, Mapping[str, Any]]:
-    """Whether the daemon does its work, and what to say of it."""
+    """Return whether the daemon works, and the body of /healthz."""
     outage_seconds = indexer.outage.seconds
     fatal = indexer.pipeline.fatal
-    well = fatal is None and outage_seconds < _UNHEALTHY_SECONDS
-    return well, {
-        "status": "ok" if well else "failing",
+    is_healthy = fatal is None and outage_seconds < _UNHEALTHY_SECONDS
+    return is_healthy, {
+        "status": "ok" if is_healthy else "failing",
         "queue": indexer.pipeline.in_flight,
         "outage_seconds": round(outage_seconds, 1),
         "deletions_paused": sorted(indexer.paused),
@@ -80,7 +80,7 @@ def health(indexer: Indexer) -> tuple[bool, Mapping[str, Any]]:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A client that connects and says nothing must not keep the others waiting."""
+    """A server with a thread per request: a silent client must not block the others."""
 
     daemon_threads = True
     block_on_close = False
@@ -100,17 +100,17 @@ def _server_for(address: str) -> type[_Server]:
     return _ServerIPv6 if family == socket.AF_INET6 else _Server
 
 
-class _Quiet(WSGIRequestHandler):
+class _QuietHandler(WSGIRequestHandler):
     timeout = 5.0
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """A scrape every few seconds is no news."""
+        """Log nothing: a scrape comes every few seconds."""
 
 
 class MetricsServer:
-    """Serves /metrics and /healthz from a thread of its own; whoever reaches it may read them.
+    """Serve /metrics and /healthz without authentication, from a thread of its own.
 
-    Raises SettingsError where it cannot listen.
+    Raises SettingsError if it cannot listen.
     """
 
     def __init__(self, indexer: Indexer, port: int, address: str = "127.0.0.1") -> None:
@@ -126,17 +126,21 @@ class MetricsServer:
             if path != "/healthz":
                 start("404 Not Found", [("Content-Type", "text/plain")])
                 return [b"There are /metrics and /healthz.\n"]
-            well, body = health(indexer)
-            status = "200 OK" if well else "503 Service Unavailable"
+            is_healthy, body = health(indexer)
+            status = "200 OK" if is_healthy else "503 Service Unavailable"
             start(status, [("Content-Type", "application/json")])
             return [orjson.dumps(body)]
 
         try:
             self._server: WSGIServer = make_server(
-                address, port, answer, server_class=_server_for(address), handler_class=_Quiet
+                address,
+                port,
+                answer,
+                server_class=_server_for(address),
+                handler_class=_QuietHandler,
             )
         except (OSError, UnicodeError) as error:
-            # A name that cannot be one is refused by the codec that brings it to ASCII.
+            # UnicodeError: the IDNA codec refuses the name.
             why = getattr(error, "strerror", None) or error
             raise SettingsError(
                 f"Metrics cannot be served on {address}, port {port} ({why}): choose"

@@ -1,6 +1,6 @@
-"""Run the stages: take changes in, wait until they are acknowledged, close in order.
+"""Run the stages: accept changes, wait until they are acknowledged, close in order.
 
-The way of one picture, function by function, is on the page of this package.
+The package's docstring lists the way of one picture, function by function.
 """
 
 from __future__ import annotations
@@ -17,24 +17,28 @@ from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.encoder_process import encoders_for
 from es_imgsearch.embed.in_process import SharedEncoder
 from es_imgsearch.embed.runtime.network import batch_size
-from es_imgsearch.pipeline.ends import AcknowledgeStage, ReadStage
-from es_imgsearch.pipeline.jobs import Counts, InFlight, Run, look, places
-from es_imgsearch.pipeline.stages import DescribeStage, EmbedStage, VectorFields, WriteStage
+from es_imgsearch.pipeline.acknowledge_stage import AcknowledgeStage
+from es_imgsearch.pipeline.describe_stage import DescribeStage, VectorFields
+from es_imgsearch.pipeline.embed_stage import EmbedStage
+from es_imgsearch.pipeline.in_flight import InFlight
+from es_imgsearch.pipeline.jobs import Counts, RunState, max_files_in_flight, read_signature
+from es_imgsearch.pipeline.read_stage import ReadStage
 from es_imgsearch.pipeline.vector_source import VectorSource
+from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Change, Embedded, FileState
 from es_imgsearch.settings import Settings
 from es_imgsearch.write.pending_deletions import Progress
 
-_PLACE_WAIT_SECONDS = 0.2
+_SLOT_WAIT_SECONDS = 0.2
 
-# Of the seconds that `close` is given: what ending threads and processes may take.
+# The part of `within_seconds` of `close` for ending threads and processes.
 _END_SECONDS = 3.0
 
 
 class Pipeline:
-    """Runs the stages; `submit` feeds them, `wait_idle` and `close` end them."""
+    """Run the stages; `submit` feeds them, `wait_idle` and `close` end them."""
 
     def __init__(
         self,
@@ -47,24 +51,27 @@ class Pipeline:
         outage: Outage | None = None,
         warm_up: bool = False,
     ) -> None:
-        """`emit` gets each path that leaves no document: it is there no more or no picture, or it
-        changed while it was read.  `vector_fields` is the optional step after embedding.
-        `progress.files` numbers the submitted files.
+        """Start the stages' threads.
 
-        `warm_up` loads the model at once, so that the first picture does not wait for it.
+        `emit` gets each path that leaves no document: it is absent or no picture, or it changed
+        while it was read.  `vector_fields` is the optional step after embedding.
+        `progress.files` numbers the submitted files.  `warm_up` loads the model at once, so that
+        the first picture does not wait for it.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
         self._emit = emit
         self.outage = outage or Outage()
         self.counts = Counts()
-        self._in_flight = InFlight(places(settings, encoder, grid), (progress or Progress()).files)
-        self._run = Run(self._in_flight.wake)
+        self._in_flight = InFlight(
+            max_files_in_flight(settings, encoder, grid), (progress or Progress()).files
+        )
+        self._run = RunState(self._in_flight.wake)
         self.closing, self.stopping = self._run.closing, self._run.stopping
         self._drained: bool | None = None
         self._encoder = SharedEncoder(encoder)
-        at_once = batch_size(encoder, settings.batch_size)
-        stored = partial(
-            _stored_vectors, store, grid is not None, stopping=self.stopping, outage=self.outage
+        encoder_batch_size = batch_size(encoder, settings.batch_size)
+        look_up = partial(
+            _look_up_vectors, store, grid is not None, stopping=self.stopping, outage=self.outage
         )
         # From the last stage to the first: each is given the one that follows it.
         acknowledging = AcknowledgeStage(self._in_flight, self.counts, self._run, emit=emit)
@@ -84,9 +91,9 @@ class Pipeline:
             stopping=self.stopping,
         )
         self._embedding = EmbedStage(
-            VectorSource(encoder, stored, at_once),
+            VectorSource(encoder, look_up, encoder_batch_size),
             encoders_for(self._encoder, settings),
-            batch_size=at_once,
+            batch_size=encoder_batch_size,
             wait_seconds=settings.batch_wait_ms / 1000,
             all_read=self._in_flight.is_all_read,
             emit=describing.put,
@@ -103,42 +110,42 @@ class Pipeline:
         loops = {
             "read": self._reading.run,
             **self._embedding.loops(),
-            "describe": describing.begin,
+            "describe": describing.prepare,
             "write": self._writing.run,
         }
         self._threads = [
-            threading.Thread(target=self._run.guarded, args=(loop,), name=name, daemon=True)
+            threading.Thread(target=self._run.guard, args=(loop,), name=name, daemon=True)
             for name, loop in loops.items()
         ]
         for thread in self._threads:
             thread.start()
 
     def submit(self, change: Change, *, listed_at: float | None = None) -> None:
-        """Look at a path and do what its state asks for; waits while there is no place.
+        """Begin a job for a path, according to its file's state; waits for a free slot.
 
-        A file that was acknowledged in its present state is left alone, unless the index was
-        listed without it at `listed_at` (`time.monotonic()`) or later: then another process
-        removed its document.
+        A file that was acknowledged in its present state is skipped, unless the index was listed
+        without it at `listed_at` (`time.monotonic()`) or later: then another process removed its
+        document.
 
-        Raises Stopped when the pipeline is closing, or what ended it.
+        Raises Stopped if the pipeline is closing, or the error that ended it.
         """
         self._run.check()
-        while not self._in_flight.take_place(_PLACE_WAIT_SECONDS):
+        while not self._in_flight.acquire_slot(_SLOT_WAIT_SECONDS):
             self._run.check()
-        signature = look(change)
+        signature = read_signature(change)
         begun = self._in_flight.begin(change, signature, listed_at)
         if begun.job is None:
             self._run.check()
-            if signature is None and not begun.joins:
+            if signature is None and not begun.has_job:
                 self._emit(change, Skipped.GONE)
 
-    def no_pictures(self) -> dict[str, FileState]:
-        """Ids of files that were looked at and are no pictures, in the state they had."""
-        return self._in_flight.no_pictures()
+    def non_pictures(self) -> dict[str, FileState]:
+        """Return the ids of files that are no pictures, with the state in which they were read."""
+        return self._in_flight.non_pictures()
 
-    def is_no_picture(self, change: Change, state: FileState) -> bool:
-        """Whether that file was looked at in this state, and is no picture."""
-        return self._in_flight.is_no_picture(change.image_id, state)
+    def is_non_picture(self, change: Change, state: FileState) -> bool:
+        """Return True if the file was read in this state and is no picture."""
+        return self._in_flight.is_non_picture(change.image_id, state)
 
     @property
     def fatal(self) -> BaseException | None:
@@ -147,13 +154,13 @@ class Pipeline:
 
     @property
     def in_flight(self) -> int:
-        """How many files are on their way."""
+        """The number of files in flight."""
         return len(self._in_flight)
 
     def wait_idle(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until nothing is in flight; False when the time ran out.
+        """Wait until no file is in flight; False on timeout.
 
-        Raises what ended the pipeline, if something did.
+        Raises the error that ended the pipeline, if one did.
         """
         is_idle = self._in_flight.wait_idle(timeout_seconds, lambda: self.fatal is not None)
         if self.fatal is not None:
@@ -161,42 +168,42 @@ class Pipeline:
         return is_idle
 
     def forget(self, change: Change) -> None:
-        """The document of this path was deleted; the same file back again is new."""
+        """Forget a path whose document was deleted, so that the same file counts as new."""
         self._in_flight.forget(change)
 
     def close(self, *, within_seconds: float = 0.0) -> bool:
-        """End within so many seconds, most of them for what is in flight; False if some was left.
+        """End within this time, most of it for files in flight; False if some were given up.
 
-        May be called again, which changes nothing.
+        A second call changes nothing and returns the same.
         """
-        # Take nothing more in, so that what is in flight becomes less.
+        # Accept no more changes.
         self.closing.set()
         if self._drained is not None:
             return self._drained
-        # Let what is in flight reach Elasticsearch: the next start need not do it again.
+        # Let files in flight reach Elasticsearch: the next start need not read them again.
         try:
             self._drained = self.wait_idle(max(within_seconds / 2, within_seconds - _END_SECONDS))
         except BaseException:  # noqa: BLE001 - `fatal`, which `submit` and `wait_idle` raise
             self._drained = False
-        # Whatever waits for Elasticsearch to come back gives up.
+        # Give up every wait for Elasticsearch.
         self.stopping.set()
         deadline = time.monotonic() + _END_SECONDS
-        # Close the queues, in which threads wait for more; encoders end after their batch.
-        self._embedding.end()
-        self._writing.end()
-        # End the reading processes at once: what they read is found again.
-        self._reading.end()
-        # A thread that waits for an answer that does not come is left behind: it is a daemon.
+        # Close the queues, which ends the threads; encoders end after their current batch.
+        self._embedding.close()
+        self._writing.close()
+        # End the reading processes at once: the next comparison finds their files again.
+        self._reading.close()
+        # A thread that still waits for an answer is left behind: it is a daemon thread.
         for thread in self._threads:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
-        # Kill encoder processes that are still at a batch; wait until no thread is inside a model,
-        # which would abort the process when the interpreter ends.
+        # Kill encoder processes that still embed; wait until no thread is inside a model, which
+        # would abort the process when the interpreter ends.
         self._embedding.abandon()
         self._encoder.abandon()
         return self._drained
 
 
-def _stored_vectors(
+def _look_up_vectors(
     store: Store,
     with_regions: bool,
     content_ids: Sequence[str],
@@ -205,7 +212,7 @@ def _stored_vectors(
     stopping: threading.Event,
     outage: Outage,
 ) -> dict[str, Embedded]:
-    """Vectors in the index by content, looked up again after an outage."""
+    """Look up stored vectors by content id, waiting out an outage."""
     return persist(
         lambda: store.documents.embedded_by_content(content_ids, fields, with_regions=with_regions),
         stopping,

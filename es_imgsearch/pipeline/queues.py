@@ -1,4 +1,4 @@
-"""Queues in batches, and memories that forget the oldest."""
+"""Collect a queue's items in batches; cache a limited number of entries."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Recent(Generic[T]):
-    """The latest entries, oldest dropped first."""
+class BoundedCache(Generic[T]):
+    """A mapping of at most `size` entries that drops the one put first."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -21,7 +21,7 @@ class Recent(Generic[T]):
     def get(self, key: str) -> T | None:
         return self._entries.get(key)
 
-    def keep(self, key: str, value: T) -> None:
+    def put(self, key: str, value: T) -> None:
         self._entries[key] = value
         self._entries.move_to_end(key)
         while len(self._entries) > self._size:
@@ -38,34 +38,35 @@ def batches(
     source: queue.SimpleQueue[T | None],
     size: int,
     wait_seconds: float,
-    is_all: Callable[[], bool] = lambda: False,
+    is_complete: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[T]]:
-    """Batches of at most `size`; an incomplete one goes out `wait_seconds` after its first.
+    """Yield batches of at most `size` items, until the item None.
 
-    It goes out at once when `is_all` says that nothing else can come.  Ends at None.
+    A smaller batch is yielded `wait_seconds` after its first item, or at once if `is_complete`
+    returns True: no other item can come.
     """
     ended = False
     while not ended:
-        batch, ended = _collected(source, size, wait_seconds, is_all)
+        batch, ended = _collect_batch(source, size, wait_seconds, is_complete)
         if batch:
             yield batch
-        # Nothing of it is kept alive while the next one is waited for.
+        # Free its pictures while waiting for the next batch.
         del batch
 
 
-def _collected(
+def _collect_batch(
     source: queue.SimpleQueue[T | None],
     size: int,
     wait_seconds: float,
-    is_all: Callable[[], bool],
+    is_complete: Callable[[], bool],
 ) -> tuple[list[T], bool]:
-    """A batch, and whether it is the last."""
+    """Collect a batch; True with it if it is the last."""
     first = source.get()
     if first is None:
         return [], True
     batch = [first]
     deadline = time.monotonic() + wait_seconds
-    while len(batch) < size and not is_all():
+    while len(batch) < size and not is_complete():
         try:
             item = source.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:

@@ -1,4 +1,4 @@
-"""Failures, tried once more because somebody asked for it."""
+"""Run one pass over every root, or read every failed file once more."""
 
 from __future__ import annotations
 
@@ -11,35 +11,40 @@ from contextlib import contextmanager
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import open_context
-from es_imgsearch.pipeline.indexer import _UNSETTLED_SECONDS, Indexer
+from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Change, disk_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.roots import registered_root
 
+logger = logging.getLogger(__name__)
+
+# A file that never stops growing must not keep `sync` from ending.
+_UNSETTLED_SECONDS = 30.0
+
 
 def sync(indexer: Indexer) -> list[RootComparison]:
-    """One pass over every root, until what was found can be searched and what is gone is deleted.
+    """Index every root once: new pictures are searchable and missing ones deleted on return.
 
-    Raises what ended the pipeline; the caller closes it.
+    Raises the error that ended the pipeline; the caller closes it.
     """
-    passes = [indexer.reconcile(root) for root in indexer.roots]
+    comparisons = [indexer.reconcile(root) for root in indexer.roots]
     deadline = time.monotonic() + _UNSETTLED_SECONDS
-    _work_off(indexer, deadline)
+    _wait_settled(indexer, deadline)
     if len(indexer.settler):
         logger.warning(
-            "%d files are still being written; run sync again later.", len(indexer.settler)
+            "%d files are still being written: run sync again later.", len(indexer.settler)
         )
-    indexer.delete_gone(at_once=True)
+    indexer.delete_missing(at_once=True)
     # Files that came back while their documents were being deleted.
-    _work_off(indexer, deadline)
+    _wait_settled(indexer, deadline)
     indexer.make_searchable()
-    indexer.note_passes()
-    return passes
+    indexer.save_comparisons()
+    return comparisons
 
 
-def _work_off(indexer: Indexer, deadline: float) -> None:
-    """Wait until nothing is in flight and nothing settles, the latter until the deadline."""
+def _wait_settled(indexer: Indexer, deadline: float) -> None:
+    """Wait until no file is in flight, and, until the deadline, none settles."""
     pause = threading.Event()
     while True:
         indexer.submit_settled()
@@ -54,20 +59,17 @@ def _work_off(indexer: Indexer, deadline: float) -> None:
             pause.wait(max(0.0, min(1.0, due_at - time.time())))
 
 
-logger = logging.getLogger(__name__)
-
-
 @contextmanager
 def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
-    """An indexer that has read every failed file of this host's roots once more."""
+    """Read every failed file of this host's roots once more; yield the indexer that did it."""
     context = open_context(store, settings)
     meta = context.info.meta
-    entries = meta.roots
-    here = {name for name, entry in entries.items() if entry["host"] == settings.host}
     roots = {
         name: root
-        for name in here
-        if (root := registered_root(name, meta)) is not None and os.path.isdir(root.path)
+        for name, entry in meta.roots.items()
+        if entry["host"] == settings.host
+        and (root := registered_root(name, meta)) is not None
+        and os.path.isdir(root.path)
     }
     indexer = Indexer(context, list(roots.values()), settings)
     try:
@@ -81,9 +83,11 @@ def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
             path = disk_path(failure["relative_path"])
             indexer.pipeline.submit(Change(root, path, time.time()))
         if elsewhere:
-            logger.warning("%d failures are of folders that are not on this machine.", elsewhere)
+            logger.warning(
+                "%d failures belong to folders that are not on this machine: they stay.", elsewhere
+            )
         indexer.pipeline.wait_idle()
-        indexer.delete_gone(at_once=True)
+        indexer.delete_missing(at_once=True)
         yield indexer
     finally:
         indexer.pipeline.close()

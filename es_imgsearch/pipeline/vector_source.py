@@ -1,4 +1,4 @@
-"""Where vectors come from: what was embedded lately, what is stored, and the encoder."""
+"""Get a picture's vector: embedded recently, stored in the index, or from the encoder."""
 
 from __future__ import annotations
 
@@ -18,86 +18,82 @@ from es_imgsearch.embed.in_process import (
 )
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.errors import ReadError
-from es_imgsearch.pipeline.queues import Recent
+from es_imgsearch.pipeline.queues import BoundedCache
 from es_imgsearch.records import Embedded, Picture, Region
 
 logger = logging.getLogger(__name__)
 
-# Vectors written in the last seconds cannot be searched yet, so they are kept here; 4,096 of
-# 512 dims are 8 MB (with 5 regions each 48 MB) and outlast a refresh (1 s) at any speed an encoder
-# reaches.
+# Vectors written in the last second cannot be searched yet, so they are cached; 4,096 of 512 dims
+# are 8 MB (48 MB with 5 regions each) and outlast a refresh (1 s) at any speed of an encoder.
 _RECENT_VECTORS = 4096
 
-# Looks contents up in the index: their vectors, with the fields that are named.
-Stored = Callable[[Sequence[str], Sequence[str]], dict[str, Embedded]]
+# Looks up vectors in the index by content id, with the named fields.
+LookUp = Callable[[Sequence[str], Sequence[str]], dict[str, Embedded]]
 
 
 class VectorSource:
-    """Vectors by content id, with the fields that the encoder gives; for any thread.
+    """Vectors by content id, with the encoder's own fields.  Thread-safe."""
 
-    The encoder says what is wanted; what makes the vectors is given with the pictures.
-    """
-
-    def __init__(self, encoder: Encoder, stored: Stored, most_at_once: int) -> None:
-        """`most_at_once` arrays are embedded in one call, unless one picture's tiles are more."""
-        self._most_at_once = most_at_once
+    def __init__(self, encoder: Encoder, look_up: LookUp, max_arrays: int) -> None:
+        """One call embeds up to `max_arrays` arrays, or one picture with all of its tiles."""
+        self._max_arrays = max_arrays
         self._fields = encoder.fields if isinstance(encoder, FieldEncoder) else ()
-        self._stored = stored
-        self._recent: Recent[Embedded] = Recent(_RECENT_VECTORS)
+        self._look_up_stored = look_up
+        self._recent: BoundedCache[Embedded] = BoundedCache(_RECENT_VECTORS)
         self._lock = threading.Lock()
-        # By which an encoder that fails is told from a picture that no model could embed.
+        # Embedded again after an error: if that fails too, the encoder is at fault.
         self._last_embedded: Pixels | None = None
 
     def recent(self, content_id: str) -> Embedded | None:
-        """What was embedded lately, whether it can be searched yet or not."""
+        """Return a vector that was embedded recently, searchable or not."""
         with self._lock:
             return self._recent.get(content_id)
 
-    def known(self, content_ids: set[str]) -> dict[str, Embedded]:
-        """Those that need no encoder: embedded lately, or stored; one look-up for all."""
-        known = {
+    def look_up(self, content_ids: set[str]) -> dict[str, Embedded]:
+        """Return vectors that are cached or stored, with at most one request."""
+        cached = {
             content_id: embedded
             for content_id in content_ids
             if (embedded := self.recent(content_id)) is not None
         }
-        unknown = sorted(content_ids - known.keys())
-        return known | self._stored(unknown, self._fields) if unknown else known
+        missing = sorted(content_ids - cached.keys())
+        return cached | self._look_up_stored(missing, self._fields) if missing else cached
 
-    def embedded(
+    def embed(
         self, pictures: Sequence[Picture], encoder: PictureEncoder
     ) -> tuple[dict[str, Embedded], dict[str, ReadError]]:
-        """Vectors of these pictures by content, and the errors of those that have none.
+        """Embed pictures; return vectors, and errors of pictures without one, by content id.
 
-        Raises EncodersFailed where that is not these pictures' fault.
+        Raises EncodersFailed if the encoder is at fault.
         """
         errors: dict[str, ReadError] = {}
         vectors: dict[str, Embedded] = {}
         for part in self._parts(pictures):
-            vectors |= self._embedded(part, encoder, errors)
+            vectors |= self._embed_part(part, encoder, errors)
         with self._lock:
             for content_id, vector in vectors.items():
-                self._recent.keep(content_id, vector)
+                self._recent.put(content_id, vector)
         return vectors, errors
 
     def _parts(self, pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
-        """The pictures in calls of the encoder; without tiles a batch is one call."""
+        """Split pictures into calls of the encoder; without tiles a batch is one call."""
         part: list[Picture] = []
         size = 0
         for picture in pictures:
             arrays = 1 + len(picture.tiles)
-            if part and size + arrays > self._most_at_once:
+            if part and size + arrays > self._max_arrays:
                 yield part
                 part, size = [], 0
             part.append(picture)
             size += arrays
         yield part
 
-    def _embedded(
+    def _embed_part(
         self, pictures: Sequence[Picture], encoder: PictureEncoder, errors: dict[str, ReadError]
     ) -> dict[str, Embedded]:
-        """Vectors by content; a batch that fails is halved until the culprit stands alone.
+        """Embed with one call; halve a batch that fails until the bad picture is alone.
 
-        Raises EncodersFailed where the encoder embeds nothing: then no picture is the culprit.
+        Raises EncodersFailed if the encoder embeds no picture at all.
         """
         try:
             tiles = [tile.pixels for each in pictures for tile in each.tiles]
@@ -107,14 +103,14 @@ class VectorSource:
             if is_no_pictures_fault(error):
                 raise
             if not isinstance(error, ReadError):
-                self._check(encoder, pictures)
+                self._check_encoder(encoder, pictures)
             if len(pictures) > 1:
                 middle = len(pictures) // 2
-                return self._embedded(pictures[:middle], encoder, errors) | self._embedded(
+                return self._embed_part(pictures[:middle], encoder, errors) | self._embed_part(
                     pictures[middle:], encoder, errors
                 )
             if pictures[0].tiles:
-                return self._by_parts(pictures[0], encoder, errors)
+                return self._embed_tiles_separately(pictures[0], encoder, errors)
             logger.exception("The encoder cannot embed a picture.")
             errors[pictures[0].content_id] = (
                 error
@@ -122,29 +118,29 @@ class VectorSource:
                 else ReadError("embed_failed", f"{type(error).__name__}: {error}"[:400])
             )
             return {}
-        found: dict[str, Embedded] = {}
-        of_tiles = iter(vectors[len(pictures) :])
-        for picture, vector, given in zip(pictures, vectors, fields, strict=False):
-            regions = [Region(tile.box, next(of_tiles)) for tile in picture.tiles]
+        embedded: dict[str, Embedded] = {}
+        tile_vectors = iter(vectors[len(pictures) :])
+        for picture, vector, encoder_fields in zip(pictures, vectors, fields, strict=False):
+            regions = [Region(tile.box, next(tile_vectors)) for tile in picture.tiles]
             if _has_direction(vector):
-                # A tile without a vector that can be stored costs that tile only.
-                having = [each for each in regions if _has_direction(each.vector)]
-                found[picture.content_id] = Embedded(vector, given, having)
+                # A tile whose vector cannot be stored is left out alone.
+                storable = [each for each in regions if _has_direction(each.vector)]
+                embedded[picture.content_id] = Embedded(vector, encoder_fields, storable)
                 self._last_embedded = picture.pixels
             else:
                 if not np.isfinite(vector).all():
-                    self._check(encoder, pictures)
+                    self._check_encoder(encoder, pictures)
                 errors[picture.content_id] = ReadError(
-                    "embed_failed", "The encoder gave a vector that is zero or not finite."
+                    "embed_failed", "The encoder returned a vector that is zero or not finite."
                 )
-        return found
+        return embedded
 
-    def _by_parts(
+    def _embed_tiles_separately(
         self, picture: Picture, encoder: PictureEncoder, errors: dict[str, ReadError]
     ) -> dict[str, Embedded]:
-        """The picture without its tiles, then each of them: one that fails costs itself only."""
-        found = self._embedded([replace(picture, tiles=())], encoder, errors)
-        if picture.content_id not in found:
+        """Embed a picture, then each of its tiles; a tile that fails is left out alone."""
+        embedded = self._embed_part([replace(picture, tiles=())], encoder, errors)
+        if picture.content_id not in embedded:
             return {}
         regions = []
         for tile in picture.tiles:
@@ -157,20 +153,21 @@ class VectorSource:
             else:
                 if _has_direction(vector):
                     regions.append(Region(tile.box, vector))
-        return {picture.content_id: found[picture.content_id]._replace(regions=regions)}
+        return {picture.content_id: embedded[picture.content_id]._replace(regions=regions)}
 
-    def _check(self, encoder: PictureEncoder, pictures: Sequence[Picture]) -> None:
-        """Raise EncodersFailed unless the encoder embeds what it did, or anything else."""
+    def _check_encoder(self, encoder: PictureEncoder, pictures: Sequence[Picture]) -> None:
+        """Raise EncodersFailed unless the encoder embeds a picture that it did, or an example."""
         if self._last_embedded is not None:
             check_embeds(encoder, [self._last_embedded])
             return
         height, width = pictures[0].pixels.shape[:2]
-        is_known_to_fail = len(pictures) == 1 and not pictures[0].tiles
-        of_these = () if is_known_to_fail else (each.pixels for each in pictures)
+        has_failed = len(pictures) == 1 and not pictures[0].tiles
+        candidates = () if has_failed else (each.pixels for each in pictures)
         self._last_embedded = check_embeds(
-            encoder, itertools.chain(examples_of(height, width), of_these)
+            encoder, itertools.chain(examples_of(height, width), candidates)
         )
 
 
 def _has_direction(vector: Vectors) -> bool:
+    """Return True if the vector is finite and not zero: cosine similarity is defined."""
     return bool(np.isfinite(vector).all() and np.any(vector))

@@ -164,7 +164,7 @@ def _picture(
             said[name] = failed(name, error)
     with as_read_errors():
         pixels = preparation.apply(decoded.image, decoded.size)
-        picture = Picture(content_id, state, pixels, merged(said), told=said)
+        picture = Picture(content_id, state, pixels, merged(said), fields_by_source=said)
         if grid is not None:
             picture.tiles = _tiles(decoded, grid, preparation)
         return picture

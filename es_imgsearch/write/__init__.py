@@ -1,1 +1,1 @@
-"""Step 4: turn a vector into a document, and decide which documents may be deleted."""
+"""Make documents of pictures, and decide which documents may be deleted."""

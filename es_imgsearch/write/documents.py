@@ -1,4 +1,4 @@
-"""The documents that are written: a picture's, and a failure's."""
+"""Make the document of a picture, or of a failure."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def picture_document(
     embedded: Embedded,
     embed_ms: float | None,
 ) -> dict[str, Any]:
-    """Everything stored of one picture; `embed_ms` is None where the vector was reused."""
+    """Return a picture's document; `embed_ms` is None for a reused vector."""
     now = time.time()
     document: dict[str, Any] = {
-        **_place(change),
+        **_path_fields(change),
         **picture.fields,
         **embedded.fields,
         "content_id": picture.content_id,
-        **_state(picture.state),
+        **_state_fields(picture.state),
         "indexed_at": _date_field(now),
         # A clock set back between event and write would give a negative lag.
         "ingest_lag_ms": max(0, round((now - change.detected_at) * 1000)),
@@ -50,7 +50,7 @@ def picture_document(
 
 
 def vector_fields(embedded: Embedded) -> dict[str, Any]:
-    """The vectors of a picture, as its document holds them."""
+    """Return the vector fields of a picture's document."""
     fields: dict[str, Any] = {VECTOR_FIELD: embedded.vector}
     if embedded.regions:
         fields[REGIONS_FIELD] = region_fields(embedded.regions)
@@ -58,24 +58,24 @@ def vector_fields(embedded: Embedded) -> dict[str, Any]:
 
 
 def region_fields(regions: Sequence[Region]) -> list[dict[str, Any]]:
-    """The regions of a picture, as its document holds them."""
+    """Return the value of the regions field of a picture's document."""
     return [{"box": list(each.box), "embedding": each.vector} for each in regions]
 
 
 def failure_document(change: Change, error: ReadError, state: FileState | None) -> dict[str, Any]:
-    """What is kept of a file that could not be read; the store counts the attempts."""
+    """Return the document of a file that could not be read; the store adds the attempts."""
     document: dict[str, Any] = {
-        **_place(change),
+        **_path_fields(change),
         "failed_at": _date_field(time.time()),
         "error_class": error.error_class,
         "message": error.message,
     }
     if state is not None:
-        document |= _state(state)
+        document |= _state_fields(state)
     return document
 
 
-def _place(change: Change) -> dict[str, Any]:
+def _path_fields(change: Change) -> dict[str, Any]:
     path = stored_path(change.relative_path)
     folder, name = posixpath.split(path)
     return {
@@ -87,7 +87,7 @@ def _place(change: Change) -> dict[str, Any]:
     }
 
 
-def _state(state: FileState) -> dict[str, Any]:
+def _state_fields(state: FileState) -> dict[str, Any]:
     return {
         "size_bytes": state.size_bytes,
         "mtime_ns": state.mtime_ns,

@@ -1,9 +1,9 @@
-"""Pending deletions: files that are gone wait until nothing can take over their vectors any more.
+"""Collect missing files until no other file can reuse their vectors any more.
 
-A file moved is seen as gone in one place and as new in another, in either order, at once or
-by two comparisons.  So what is gone is gathered until it is quiet; then every comparison asked
-for before must have ended, a file that is settling must have settled, and what was submitted
-until then must be acknowledged.  What disappears together is judged together.
+A moved file is missing at one path and new at another, in either order, in one comparison or in
+two.  So missing paths are collected until no more are added; then every comparison requested
+before must have ended, settling files must have settled, and files submitted until then must be
+acknowledged.  The deletion guard checks the paths of a batch together.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-# Something disappears all the time in some folders; what has waited this long waits no longer.
-_GATHER_SECONDS = 10.0
+# In some folders files are deleted all the time; a batch collects no longer than this.
+_COLLECT_SECONDS = 10.0
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Paths that are judged together; `complete` if they are all that the root lacks."""
+    """Paths that are checked together; `complete` if they are all missing files of the root."""
 
     paths: dict[str, None] = field(default_factory=dict)
     complete: bool = False
     first_at: float = 0.0
-    mark: int = 0
+    # Comparisons requested when the last path was added.
+    comparisons: int = 0
     quiet_since: float | None = None
+    # Files submitted when the batch became quiet.
     ticket: int | None = None
 
     def __bool__(self) -> bool:
@@ -33,10 +35,10 @@ class _Batch:
 
 
 class Tickets:
-    """Numbers of pieces of work that begin in order and end in any order.  Thread-safe.
+    """Number tasks that begin in order and end in any order.  Thread-safe.
 
-    Work that begins later has a number of at least `begun`, so when `ended_until` reaches a
-    `begun` of before, all that had begun by then has ended.
+    When `ended_until` reaches an earlier value of `begun`, all tasks that had begun by then have
+    ended.
     """
 
     def __init__(self) -> None:
@@ -46,18 +48,18 @@ class Tickets:
 
     @property
     def begun(self) -> int:
-        """How many have begun."""
+        """The number of tasks that have begun."""
         with self._lock:
             return self._begun
 
     @property
     def ended_until(self) -> int:
-        """All with a smaller number have ended."""
+        """The number below which all tasks have ended."""
         with self._lock:
             return min(self._open, default=self._begun)
 
     def begin(self) -> int:
-        """The number of a piece of work that begins now."""
+        """Begin a task and return its number."""
         with self._lock:
             number = self._begun
             self._begun += 1
@@ -65,96 +67,98 @@ class Tickets:
             return number
 
     def end(self, *numbers: int) -> None:
-        """The work of these numbers has ended, or another does it."""
+        """End the tasks of these numbers."""
         with self._lock:
             self._open.difference_update(numbers)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What was requested and what has ended, of comparisons and of submitted files."""
+    """Tickets of requested comparisons and of submitted files."""
 
     comparisons: Tickets = field(default_factory=Tickets)
     files: Tickets = field(default_factory=Tickets)
 
 
 class PendingDeletions:
-    """The files that one root has lost.  Thread-safe."""
+    """The missing files of one root.  Thread-safe."""
 
     def __init__(
         self,
-        patience_seconds: float,
+        quiet_seconds: float,
         progress: Progress,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._patience_seconds = patience_seconds
+        self._quiet_seconds = quiet_seconds
         self._progress = progress
         self._clock = clock
         self._lock = threading.Lock()
-        self._gathering = _Batch()
+        self._collecting = _Batch()
         self._waiting: _Batch | None = None
 
-    def note(self, relative_path: str) -> None:
-        """A path was looked for and is not there."""
-        asked = self._progress.comparisons.begun
+    def add(self, relative_path: str) -> None:
+        """Add the path of a missing file."""
+        requested = self._progress.comparisons.begun
         with self._lock:
-            if relative_path not in self._gathering.paths:
-                self._touch(asked)
-                self._gathering.paths[relative_path] = None
+            if relative_path not in self._collecting.paths:
+                self._restart(requested)
+                self._collecting.paths[relative_path] = None
 
-    def note_complete(self) -> None:
-        """The whole root was compared: what was noted until now is all it lacks."""
-        asked = self._progress.comparisons.begun
+    def mark_complete(self) -> None:
+        """Mark the added paths as all missing files: the whole root was compared."""
+        requested = self._progress.comparisons.begun
         with self._lock:
-            self._touch(asked)
-            self._gathering.complete = True
+            self._restart(requested)
+            self._collecting.complete = True
 
-    def _touch(self, asked: int) -> None:
-        if not self._gathering:
-            self._gathering.first_at = self._clock()
-        self._gathering.mark = asked
-        self._gathering.quiet_since = None
+    def _restart(self, requested: int) -> None:
+        if not self._collecting:
+            self._collecting.first_at = self._clock()
+        self._collecting.comparisons = requested
+        self._collecting.quiet_since = None
 
-    def take(self, compared: int) -> tuple[list[str], bool] | None:
-        """Paths ripe for deletion, and whether they are all the root lacks.
+    def take_due(self, compared: int) -> tuple[list[str], bool] | None:
+        """Take paths that may be deleted; True with them if they are all missing files.
 
-        Call it after settled files were submitted; `compared` is the number of comparisons that
-        had ended before that.
+        To be called after settled files were submitted; `compared` is the number of comparisons
+        that had ended before that.  None if no batch is due.
         """
         now = self._clock()
         ticket = self._progress.files.begun
-        settled = self._progress.files.ended_until
+        acknowledged = self._progress.files.ended_until
         with self._lock:
-            if self._waiting is None and self._gathering:
-                batch = self._gathering
-                if batch.quiet_since is None and compared >= batch.mark:
-                    batch.quiet_since = now
-                if self._is_quiet(batch, now) or now - batch.first_at >= _GATHER_SECONDS:
-                    self._waiting, self._gathering = batch, _Batch()
-            batch_waiting = self._waiting
-            if batch_waiting is None:
+            if self._waiting is None and self._collecting:
+                batch = self._collecting
+                self._update(batch, compared, now)
+                if self._is_quiet(batch, now) or now - batch.first_at >= _COLLECT_SECONDS:
+                    self._waiting, self._collecting = batch, _Batch()
+            waiting = self._waiting
+            if waiting is None:
                 return None
-            if batch_waiting.quiet_since is None and compared >= batch_waiting.mark:
-                batch_waiting.quiet_since = now
-            if not self._is_quiet(batch_waiting, now):
+            self._update(waiting, compared, now)
+            if not self._is_quiet(waiting, now):
                 return None
-            if batch_waiting.ticket is None:
-                batch_waiting.ticket = ticket
-            if settled < batch_waiting.ticket:
+            if waiting.ticket is None:
+                waiting.ticket = ticket
+            if acknowledged < waiting.ticket:
                 return None
             self._waiting = None
-            return list(batch_waiting.paths), batch_waiting.complete
+            return list(waiting.paths), waiting.complete
 
     def take_all(self) -> tuple[list[str], bool]:
-        """Everything at once: the caller knows that all else is done."""
+        """Take all paths at once: no comparison or file is in progress."""
         with self._lock:
-            first, second = self._waiting or _Batch(), self._gathering
-            self._waiting, self._gathering = None, _Batch()
+            first, second = self._waiting or _Batch(), self._collecting
+            self._waiting, self._collecting = None, _Batch()
             return list(first.paths | second.paths), first.complete or second.complete
 
     def __bool__(self) -> bool:
-        return self._waiting is not None or bool(self._gathering)
+        return self._waiting is not None or bool(self._collecting)
+
+    def _update(self, batch: _Batch, compared: int, now: float) -> None:
+        if batch.quiet_since is None and compared >= batch.comparisons:
+            batch.quiet_since = now
 
     def _is_quiet(self, batch: _Batch, now: float) -> bool:
         since = batch.quiet_since
-        return since is not None and now - since >= self._patience_seconds
+        return since is not None and now - since >= self._quiet_seconds

@@ -1,11 +1,11 @@
-"""SMILE, the binary form of JSON, as far as documents need it: written, never read.
+"""Encode documents as SMILE, the binary form of JSON.
 
-After the Smile Format Specification 1.0.6 (FasterXML) and Jackson's `SmileGenerator`, which is
-what Elasticsearch reads it with.  Shared names and values and raw binary are left out, so a value
-never depends on what stands before it, and byte 0xFF never occurs: it separates the items of a
-bulk.  A float takes six bytes, 0x28 and five of seven bits each; a whole batch of vectors is
-turned into bytes by eight NumPy operations, so 20,000 vectors of 512 dims cost 0.14 s where JSON
-of float lists costs 10 s.
+Follows the Smile Format Specification 1.0.6 (FasterXML) and Jackson's `SmileGenerator`, whose
+parser Elasticsearch uses.  Shared names and values and raw binary are left out, so that a value
+does not depend on earlier values and byte 0xFF never occurs: it separates the items of a bulk.  A
+float takes six bytes, 0x28 and five of seven bits each; a whole batch of vectors is turned into
+bytes by eight NumPy operations, so 20,000 vectors of 512 dims cost 0.14 s where JSON of float lists
+costs 10 s.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-# The plain application/smile is refused beside the answer's type, which the client versions.
+# Elasticsearch refuses plain application/smile, because the client versions the Accept header.
 CONTENT_TYPE: Final = "application/vnd.elasticsearch+smile; compatible-with=8"
 SEPARATOR: Final = b"\xff"
 
@@ -30,14 +30,14 @@ _INT64 = range(-(2**63), 2**63)
 
 
 class Encoded(bytes):
-    """A value that is SMILE already and is copied as it is."""
+    """A value that is encoded already and copied unchanged."""
 
 
 def document(fields: Mapping[str, Any]) -> bytes:
-    """One document: str, bool, int of 64 bits, finite float, None, and lists and maps of them.
+    """Encode a document of str, bool, int, float, None, and lists and maps of them.
 
-    Raises ValueError for what JSON or the server has no place for: larger ints, NaN and
-    infinities, lone surrogates, other types.
+    Raises ValueError for values that JSON or the server cannot represent: ints of more than 64
+    bits, NaN and infinities, lone surrogates, other types.
     """
     parts = [_HEADER]
     _write(fields, parts)
@@ -45,7 +45,7 @@ def document(fields: Mapping[str, Any]) -> bytes:
 
 
 def vectors(matrix: npt.NDArray[np.float32]) -> list[Encoded]:
-    """Each row of a float32 matrix of shape (n, dims) as an array of single-precision floats."""
+    """Encode each row of a float32 matrix of shape (n, dims) as an array of floats."""
     rows, dims = matrix.shape
     bits = np.ascontiguousarray(matrix, dtype=np.float32).view(np.uint32)
     out = np.empty((rows, 2 + 6 * dims), np.uint8)

@@ -108,7 +108,7 @@ def test_a_document_that_somebody_else_removed_is_put_back(house: House, daemon:
     house.pictures(3)
     house.settle()
     house.store.documents.write([Write(image_id("r", "001.png"))])
-    daemon.daemon._request(daemon.indexer.roots[0])  # as every reconcile_minutes
+    daemon.daemon._request_comparison(daemon.indexer.roots[0])  # as every reconcile_minutes
     house.settle()
     assert house.encoder.pictures_embedded == 3, "the vector was still at hand"
 
@@ -411,11 +411,11 @@ def test_two_roots(make_house: MakeHouse):
 @contextmanager
 def quiet_poll(running: Running) -> Iterator[None]:
     """Meanwhile the daemon does not look whether another process ended its pauses."""
-    running.indexer.pauses_ended = list  # type: ignore[method-assign]
+    running.indexer.resume_ended_pauses = list  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del running.indexer.pauses_ended
+        del running.indexer.resume_ended_pauses
 
 
 def test_a_second_daemon_on_a_root_is_refused(house: House, daemon: Running):
@@ -524,7 +524,7 @@ def test_a_part_of_a_root_may_go_but_not_too_much_at_once(
     for n in range(6, 21):
         house.picture(f"{n:03}.png", n)
     house.settle()
-    daemon.daemon._request(daemon.indexer.roots[0])
+    daemon.daemon._request_comparison(daemon.indexer.roots[0])
     until(lambda: house.paused() is None)
     assert house.encoder.pictures_embedded == 30
 
@@ -582,7 +582,7 @@ def test_a_root_that_disappears_and_returns(
     house.picture("newer.png", 101)
     house.settle()
     assert house.encoder.pictures_embedded == 32
-    assert sum("is gone" in record.message for record in caplog.records) == 1
+    assert sum("is missing" in record.message for record in caplog.records) == 1
 
 
 def test_a_large_move_is_no_deletion(house: House):

@@ -250,7 +250,7 @@ def test_what_cannot_be_understood_is_noted_until_it_is_mended(house: House):
 
 def test_each_comparison_finds_what_no_event_told(house: House, monkeypatch: pytest.MonkeyPatch):
     """A share without events: files beside pictures come, change and go between comparisons."""
-    monkeypatch.setattr(Daemon, "_hint", lambda *_: None)
+    monkeypatch.setattr(Daemon, "_on_hint", lambda *_: None)
     house.pictures(4)
     for n in range(3):
         put(house, f"00{n}.xmp", XMP)

@@ -83,7 +83,7 @@ def test_sync_tells_what_it_compared(house: House):
 def heartbeat(house: House) -> Heartbeat:
     indexer = house.indexer()
     indexer.pipeline.close()
-    return indexer.presence()
+    return indexer.heartbeat()
 
 
 def test_a_daemon_that_takes_over_is_not_sent_away(house: House):
@@ -94,7 +94,7 @@ def test_a_daemon_that_takes_over_is_not_sent_away(house: House):
     state.update(
         daemon_id("r"), lambda lease: {**(lease or {}), "token": "another's", "process_id": -1}
     )
-    first.leave()
+    first.release()
     first.join(30.0)
     assert root(house)["watched_by"]["process_id"] == -1
     state.delete(daemon_id("r"))
@@ -153,7 +153,7 @@ def test_a_daemon_that_was_killed_is_not_shown_as_alive(house: House):
     assert root(house)["watched_by"]["is_alive"]
     assert root(house)["queue"] == 0
     first._lease._held.clear()  # so that nothing is released
-    first.leave()
+    first.release()
     first.join(30.0)
     house.store.state.update(
         daemon_id("r"), lambda lease: {**(lease or {}), "seen_at": "2020-01-01T00:00:00+00:00"}
@@ -182,4 +182,4 @@ def test_sync_does_not_fail_for_what_status_would_show(
             )
     finally:
         indexer.pipeline.close()
-    assert "not told to `status`" in caplog.text
+    assert "so `status` does not show them" in caplog.text

@@ -218,7 +218,7 @@ def test_an_option_of_commands_before_the_command():
     for group in ([], ["kibana"], ["tags"]):
         result = run(*group, "--index", "photos", "status")
         assert result.exit_code == 2
-        assert "--index goes behind the command" in result.stderr
+        assert "--index goes after the command" in result.stderr
     result = run("--colour", "red", "status")
     assert result.exit_code == 2
     assert "No such option" in result.stderr

@@ -30,7 +30,7 @@ from es_imgsearch.records import stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
 from es_imgsearch.watch.roots import parse_roots, register_roots
-from es_imgsearch.write.deletion_guard import standing_pause
+from es_imgsearch.write.deletion_pauses import active_pause
 
 PATIENCE_SECONDS = 40.0
 
@@ -150,7 +150,7 @@ class House:
 
     def paused(self, root: str = "r") -> dict | None:
         read = self.store.state.read(pause_id(root))
-        return standing_pause(read and read.document)
+        return active_pause(read and read.document)
 
     def _all(self, name: str, fields: list[str]) -> Iterator[tuple[tuple[str, str], dict]]:
         self.store.refresh()
@@ -249,7 +249,7 @@ def compare_again(running: Running) -> None:
     """Have every root compared, as after `reconcile_minutes`, and wait until that has ended."""
     daemon = running.daemon
     for root in running.indexer.roots:
-        daemon._request(root)
+        daemon._request_comparison(root)
     requested = running.indexer.progress.comparisons.begun
     until(lambda: running.indexer.progress.comparisons.ended_until >= requested)
 

@@ -25,8 +25,14 @@ from es_imgsearch.embed.in_process import SharedEncoder
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.errors import ReadError, ReadersFailed
-from es_imgsearch.pipeline.jobs import UNKNOWN, Job, Result, Unembedded, places
-from es_imgsearch.pipeline.stages import EmbedStage
+from es_imgsearch.pipeline.embed_stage import EmbedStage
+from es_imgsearch.pipeline.jobs import (
+    UNKNOWN_SIGNATURE,
+    EmbedResult,
+    Job,
+    Unembedded,
+    max_files_in_flight,
+)
 from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
@@ -66,7 +72,7 @@ class CarriedVectors:
         """Raises SettingsError for several `workers` and an encoder that cannot be sent to them."""
         grid = meta.grid
         self._settings = settings
-        self._most = places(settings, encoder, grid)
+        self._most = max_files_in_flight(settings, encoder, grid)
         self._stored = partial(target.documents.embedded_by_content, with_regions=grid is not None)
         self._stopping = threading.Event()
         self._outage = Outage()
@@ -118,7 +124,7 @@ class CarriedVectors:
     def close(self) -> None:
         """End processes and threads; files in work are given up."""
         self._stopping.set()
-        self._stage.end()
+        self._stage.close()
         if self._workers is not None:
             self._workers.close()
         deadline = time.monotonic() + _END_SECONDS
@@ -130,7 +136,7 @@ class CarriedVectors:
         """These documents or earlier ones, with what became of them."""
         page = list(documents)
         contents = {each["content_id"] for each in page if "content_id" in each}
-        self._made = self._vectors.known(contents - self._waiting.keys())
+        self._made = self._vectors.look_up(contents - self._waiting.keys())
         for document in page:
             key = _key(document)
             if (found := self._made.get(key)) is not None:
@@ -188,7 +194,7 @@ class CarriedVectors:
             raise RuntimeError("only what can be read here is submitted")
         change = Change(root, disk_path(document["relative_path"]), time.time())
         self._in_flight += 1
-        job = Job(change, UNKNOWN, next(self._tickets))
+        job = Job(change, UNKNOWN_SIGNATURE, next(self._tickets))
         with self._lock:
             self._reading += 1
             self._documents[job.ticket] = document
@@ -210,9 +216,9 @@ class CarriedVectors:
         else:
             self._tell(job, _reason(outcome), was_read=False)
 
-    def _were_embedded(self, items: Sequence[Result | Unembedded]) -> None:
+    def _were_embedded(self, items: Sequence[EmbedResult | Unembedded]) -> None:
         for item in items:
-            if isinstance(item, Result):
+            if isinstance(item, EmbedResult):
                 is_new = item.embed_ms is not None
                 self._tell(item.job, item.embedded, was_read=True, is_new=is_new)
             else:

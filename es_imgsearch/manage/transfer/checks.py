@@ -13,7 +13,7 @@ from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.errors import FileInvalid, IndexConflict, UsageError
 from es_imgsearch.files.columns import BOX, RegionValues
 from es_imgsearch.files.formats import Reader
-from es_imgsearch.records import DEFAULT_GRID, MOST_REGIONS, REGION_VECTOR, REGIONS_FIELD
+from es_imgsearch.records import DEFAULT_GRID, MAX_REGIONS, REGION_VECTOR, REGIONS_FIELD
 
 # Elasticsearch's own tolerance for dot_product: |length² - 1| (DenseVectorFieldMapper.EPS).
 _UNIT_TOLERANCE = 1e-3
@@ -63,9 +63,9 @@ def checked_regions(
     rows = np.repeat(np.arange(len(given)), given.counts)
     for region, reason in sorted(by_region.items()):
         reasons.setdefault(int(rows[region]), reason)
-    for n in np.flatnonzero(given.counts > MOST_REGIONS):
+    for n in np.flatnonzero(given.counts > MAX_REGIONS):
         reasons.setdefault(
-            int(n), f"it has {given.counts[n]} {REGIONS_FIELD}, {MOST_REGIONS} are the most"
+            int(n), f"it has {given.counts[n]} {REGIONS_FIELD}, {MAX_REGIONS} are the most"
         )
     return RegionValues(given.offsets, boxes, vectors)
 

@@ -25,7 +25,7 @@ from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.read.file import read_file
 from es_imgsearch.records import (
     DEFAULT_GRID,
-    LEAST_SIDE_PIXELS,
+    MIN_TILE_PIXELS,
     Embedded,
     Grid,
     Picture,
@@ -58,7 +58,7 @@ def test_the_boxes_of_a_picture():
     ]  # fmt: skip
     # The middle of 3x3 is a tile already.
     assert len(Grid.parse("3x3+centre").boxes(300, 300)) == 9
-    assert Grid.parse("2x2").boxes(2 * LEAST_SIDE_PIXELS - 1, 5000) == []
+    assert Grid.parse("2x2").boxes(2 * MIN_TILE_PIXELS - 1, 5000) == []
 
 
 @given(
@@ -69,8 +69,8 @@ def test_tiles_cover_the_picture_once_and_stay_inside(text: str, width: int, hei
     boxes = grid.boxes(width, height)
     assert len(boxes) <= grid.count
     for x, y, wide, high in boxes:
-        assert wide >= LEAST_SIDE_PIXELS
-        assert high >= LEAST_SIDE_PIXELS
+        assert wide >= MIN_TILE_PIXELS
+        assert high >= MIN_TILE_PIXELS
         assert 0 <= x <= x + wide <= width
         assert 0 <= y <= y + high <= height
     tiles = boxes[: grid.columns * grid.rows]
@@ -195,7 +195,7 @@ def test_calls_of_the_encoder_stay_bounded_and_every_tile_gets_its_vector():
     encoder = FakeEncoder()
     source = VectorSource(encoder, lambda _ids, _fields: {}, 8)
     pictures = [picture("a", 10, 20), picture("b", 30), picture("c", 1, 2, 3)]
-    found, errors = source.embedded(pictures, InProcessEncoder(SharedEncoder(encoder)))
+    found, errors = source.embed(pictures, InProcessEncoder(SharedEncoder(encoder)))
     assert not errors
     assert encoder.batches == [5, 4]
     for name, values in (("a", (10, 20)), ("b", (30,)), ("c", (1, 2, 3))):
@@ -204,12 +204,12 @@ def test_calls_of_the_encoder_stay_bounded_and_every_tile_gets_its_vector():
             alone = encoder._vectors(np.full((1, 32, 32, 3), value, np.uint8))[0]
             assert np.array_equal(region.vector, alone)
     # More tiles than a call may have: that picture alone.
-    source.embedded(
+    source.embed(
         [picture("d"), picture("e", *range(9)), picture("f")],
         InProcessEncoder(SharedEncoder(encoder)),
     )
     assert encoder.batches[2:] == [1, 10, 1]
-    assert source.known({"a"})["a"].regions == found["a"].regions
+    assert source.look_up({"a"})["a"].regions == found["a"].regions
 
 
 def test_a_tile_without_a_vector_costs_that_tile_only():
@@ -221,7 +221,7 @@ def test_a_tile_without_a_vector_costs_that_tile_only():
         )
     )
     source = VectorSource(encoder, lambda _ids, _fields: {}, 8)
-    found, errors = source.embedded([picture("a", 7, 20)], InProcessEncoder(SharedEncoder(encoder)))
+    found, errors = source.embed([picture("a", 7, 20)], InProcessEncoder(SharedEncoder(encoder)))
     assert not errors
     assert [each.box for each in found["a"].regions] == [(1, 0, 1, 1)]
 

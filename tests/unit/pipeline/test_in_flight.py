@@ -1,10 +1,11 @@
-"""What is remembered of files that were looked at."""
+"""What InFlight remembers of files that were read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from es_imgsearch.pipeline.jobs import InFlight, look
+from es_imgsearch.pipeline.in_flight import InFlight
+from es_imgsearch.pipeline.jobs import read_signature
 from es_imgsearch.records import Change, FileState, Root
 from es_imgsearch.write.pending_deletions import Tickets
 
@@ -14,21 +15,21 @@ def test_a_file_exchanged_while_it_was_read_is_not_known_to_be_no_picture(tmp_pa
     change = Change(Root("r", tmp_path), "a", 0.0)
     (tmp_path / "a").write_bytes(b"words")
     in_flight = InFlight(1, Tickets())
-    assert in_flight.take_place(0)
-    job, _ = in_flight.begin(change, look(change))
+    assert in_flight.acquire_slot(0)
+    job, _ = in_flight.begin(change, read_signature(change))
     assert job is not None
     state = FileState.of((tmp_path / "a").stat())
-    in_flight.note_no_picture(job)
-    assert in_flight.is_no_picture(change.image_id, state)
+    in_flight.mark_non_picture(job)
+    assert in_flight.is_non_picture(change.image_id, state)
 
     (tmp_path / "b").write_bytes(b"other words")
     (tmp_path / "b").rename(tmp_path / "a")
     again = InFlight(1, Tickets())
-    assert again.take_place(0)
-    job, _ = again.begin(change, look(change))
+    assert again.acquire_slot(0)
+    job, _ = again.begin(change, read_signature(change))
     assert job is not None
     state = FileState.of((tmp_path / "a").stat())
     (tmp_path / "a").rename(tmp_path / "b")
     (tmp_path / "b").rename(tmp_path / "a")
-    again.note_no_picture(job)
-    assert not again.is_no_picture(change.image_id, state)
+    again.mark_non_picture(job)
+    assert not again.is_non_picture(change.image_id, state)

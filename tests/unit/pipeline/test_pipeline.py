@@ -1,4 +1,4 @@
-"""The pipeline on the store in memory: what is written, once, and what becomes of trouble."""
+"""Run the pipeline on the store in memory: what is written, once, and after errors."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_the_same_state_is_not_read_twice_and_a_new_one_is(bench: Bench):
     assert bench.encoder.pictures_embedded == 2
 
 
-def test_a_document_that_somebody_else_removed_is_written_again(bench: Bench):
+def test_a_document_that_another_process_removed_is_written_again(bench: Bench):
     bench.picture("a.png")
     bench.run("a.png")
     bench.store.documents.write([Write(image_id("r", "a.png"))])
@@ -264,7 +264,7 @@ def test_what_is_no_picture_is_counted_and_not_read_again(bench: Bench):
     assert bench.store.bulks == []
     # Somebody may have put words over a picture: its document has to go.
     assert bench.gone == ["notes.txt"]
-    assert image_id("r", "notes.txt") in bench.pipeline.no_pictures()
+    assert image_id("r", "notes.txt") in bench.pipeline.non_pictures()
 
 
 def test_a_path_that_is_not_there_is_reported_gone(bench: Bench):
@@ -300,7 +300,7 @@ def test_an_outage_is_over_when_the_last_who_met_it_succeeds(caplog: pytest.LogC
     assert len(caplog.records) == 2
 
 
-def test_where_only_writing_is_refused_it_is_told_once(
+def test_where_only_writing_is_refused_it_is_logged_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ):
     """Looking up vectors goes on working meanwhile, and says nothing of writing."""
@@ -318,8 +318,8 @@ def test_where_only_writing_is_refused_it_is_told_once(
         bench.picture(f"{n}.png", f"rgb({n * 40},0,0)")
         bench.submit(f"{n}.png")
     assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
-    told = [record.message for record in caplog.records]
-    assert ["Waiting for it" in each for each in told] == [True, False], told
+    messages = [record.message for record in caplog.records]
+    assert ["Waiting for it" in each for each in messages] == [True, False], messages
     assert bench.pipeline.counts.embedded == 4
 
 
@@ -601,7 +601,7 @@ def test_tiles_count_as_pictures_do(
     settings = load_settings(
         {"queue_memory_mb": memory_mb, "queue_size": queue_size}, environment={}
     )
-    assert pipeline.places(settings, encoder, grid) == expected
+    assert pipeline.max_files_in_flight(settings, encoder, grid) == expected
 
 
 def test_the_encoder_finds_its_next_batches_waiting_and_writing_holds_nothing_up(

@@ -1,4 +1,4 @@
-"""The flow goes forward: what a stage may know, and the way of one picture as the page says it."""
+"""What a stage may reference, and the way of one picture as the docstring lists it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,23 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed import in_process
 from es_imgsearch.embed.context import IndexContext, open_context
 from es_imgsearch.embed.index_encoder import seal_of
-from es_imgsearch.pipeline import ends, jobs, stages, vector_source
+from es_imgsearch.pipeline import (
+    acknowledge_stage,
+    describe_stage,
+    embed_stage,
+    in_flight,
+    read_stage,
+    vector_source,
+    write_stage,
+)
 from es_imgsearch.pipeline import pipeline as pipeline_module
-from es_imgsearch.pipeline.ends import AcknowledgeStage, ReadStage
+from es_imgsearch.pipeline.acknowledge_stage import AcknowledgeStage
+from es_imgsearch.pipeline.describe_stage import DescribeStage
+from es_imgsearch.pipeline.embed_stage import EmbedStage
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.pipeline import Pipeline
-from es_imgsearch.pipeline.stages import DescribeStage, EmbedStage, WriteStage
+from es_imgsearch.pipeline.read_stage import ReadStage
+from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.read import workers
 from es_imgsearch.records import Change, Root
 from es_imgsearch.settings import Settings
@@ -122,20 +133,24 @@ def test_the_walk_finds_what_a_callback_is_bound_to(indexer: Indexer):
 
 
 def page() -> list[str]:
-    """The functions that the page names, in order."""
+    """Return the functions that the package's docstring lists, in order."""
     text = pipeline.__doc__ or ""
     return re.findall(r"^    ([A-Za-z_]+(?:\.[a-z_]+)?)  +[a-z]", text, re.MULTILINE)
 
 
 FLOW_FILES = {
     str(module.__file__)
-    for module in (pipeline_module, ends, jobs, stages, vector_source, in_process, workers)
+    for module in (
+        pipeline_module, in_flight, read_stage, workers, embed_stage, vector_source, in_process,
+        describe_stage, write_stage, acknowledge_stage,
+    )
 } | {str(sys.modules["es_imgsearch.write.documents"].__file__)}  # fmt: skip
 
-# Public functions on the way that only look something up for those that the page names.
+# Public functions that the listed functions call only to look something up.
 HELPERS = re.compile(
-    r"InFlight\.(take_place|note_\w+|wait_idle|is_all_read|wake|to_read)|VectorSource\.recent"
-    r"|Pipeline\.(fatal|wait_idle)|DescribeStage\.begin|SharedEncoder\.\w+|vector_fields|region_fields"
+    r"InFlight\.(acquire_slot|mark_\w+|wait_idle|is_all_read|wake|jobs_to_read)"
+    r"|VectorSource\.recent|Pipeline\.(fatal|wait_idle)|DescribeStage\.prepare|SharedEncoder\.\w+"
+    r"|vector_fields|region_fields"
 )
 
 

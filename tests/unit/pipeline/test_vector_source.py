@@ -1,4 +1,4 @@
-"""Whose fault it is that a picture has no vector: the encoder's, or the picture's."""
+"""Tell a failing encoder from a picture that cannot be embedded."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Faces:
         if not set(np.unique(pixels).tolist()) <= self.values:
             raise self.error
 
-    def asked(
+    def embed_pictures(
         self, pictures: Sequence[Picture]
     ) -> tuple[dict[str, Embedded], dict[str, ReadError]]:
-        return self._source.embedded(pictures, self._here)
+        return self._source.embed(pictures, self._here)
 
     def embedded(self, values: Sequence[int]) -> tuple[set[str], set[str]]:
         """Names of those that have vectors, and of those that are failures."""
-        found, errors = self.asked([picture(each) for each in values])
+        found, errors = self.embed_pictures([picture(each) for each in values])
         return set(found), set(errors)
 
 
@@ -73,7 +73,7 @@ def test_an_encoder_that_embeds_nothing_at_all():
 
 def test_a_picture_of_which_an_encoder_says_that_it_has_no_vector():
     faces = Faces(3, error=ReadError("no_face", "There is none."))
-    found, errors = faces.asked([picture(1), picture(3)])
+    found, errors = faces.embed_pictures([picture(1), picture(3)])
     assert set(found) == {"3"}
     assert errors["1"].error_class == "no_face"
 
@@ -94,8 +94,8 @@ def test_what_an_encoder_says_of_made_up_pictures_does_not_hide_that_it_is_broke
 @pytest.mark.parametrize("error", [RuntimeError("no face"), ReadError("no_face", "no face")])
 def test_a_tile_that_cannot_be_embedded_costs_itself_only(error: Exception):
     faces = Faces(3, 4, 5, error=error)
-    found, errors = faces.asked([picture(3, 4, 9, 5)])
+    found, errors = faces.embed_pictures([picture(3, 4, 9, 5)])
     assert not errors
     assert [each.box[0] for each in found["3"].regions] == [0, 2]
     # The picture itself is another matter.
-    assert set(faces.asked([picture(9, 4)])[1]) == {"9"}
+    assert set(faces.embed_pictures([picture(9, 4)])[1]) == {"9"}

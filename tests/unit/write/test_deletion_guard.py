@@ -1,4 +1,4 @@
-"""The guard before deletions, on a store in memory and a real folder."""
+"""Run the deletion guard on a store in memory and a real folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import StoreBusy
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.testing import FakeEncoder, MemoryStore
-from es_imgsearch.write.deletion_guard import Deleted, Deletions, PauseKind
+from es_imgsearch.write.deletion_guard import DeletionGuard, DeletionResult
+from es_imgsearch.write.deletion_pauses import PauseKind
 
 
 class Clock:
@@ -38,11 +39,11 @@ class Folder:
         self.store = MemoryStore()
         self.store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
         self.clock = Clock()
-        self.deletions = self.guard(**options)
+        self.guard = self.new_guard(**options)
 
-    def guard(self, **options: Any) -> Deletions:
+    def new_guard(self, **options: Any) -> DeletionGuard:
         values = {"max_delete_share": 0.2, "clock": self.clock, **options}
-        return Deletions(
+        return DeletionGuard(
             self.store, lambda name, _folder, _is_folder: name.startswith("."), **values
         )
 
@@ -66,8 +67,10 @@ class Folder:
         for name in names:
             (self.root.path / name).unlink()
 
-    def run(self, names: list[str], no_pictures: dict[str, FileState] | None = None) -> Deleted:
-        return self.deletions.run(self.root, names, no_pictures or {})
+    def run(
+        self, names: list[str], non_pictures: dict[str, FileState] | None = None
+    ) -> DeletionResult:
+        return self.guard.delete(self.root, names, non_pictures or {})
 
     @property
     def held(self) -> int:
@@ -84,7 +87,7 @@ def names(count: int, start: int = 0) -> list[str]:
     return [f"{number}.jpg" for number in range(start, start + count)]
 
 
-def assert_paused(found: Deleted, kind: PauseKind) -> str:
+def assert_paused(found: DeletionResult, kind: PauseKind) -> str:
     assert found.pause is not None
     assert found.pause.kind is kind
     assert found.pictures == 0
@@ -108,7 +111,7 @@ def test_a_file_that_is_back_is_not_deleted(folder):
     photos.add(names(5))
     photos.remove(["1.jpg"])
     (photos.root.path / "1.jpg").write_bytes(b"again")
-    assert photos.run(["1.jpg"]) == Deleted()
+    assert photos.run(["1.jpg"]) == DeletionResult()
     assert photos.held == 5
 
 
@@ -116,7 +119,7 @@ def test_nothing_to_delete_asks_the_store_nothing(folder):
     photos = folder()
     photos.add(names(2))
     photos.store.fail_next = [StoreBusy("no request was expected")]
-    assert photos.run([]) == photos.run(["1.jpg"]) == Deleted()
+    assert photos.run([]) == photos.run(["1.jpg"]) == DeletionResult()
 
 
 def test_failures_are_deleted_too_and_count_as_no_picture(folder):
@@ -144,7 +147,7 @@ def test_a_file_that_is_no_picture_any_more_is_deleted_in_that_state_only(folder
     path = photos.root.path / "1.jpg"
     seen = {image_id("photos", "1.jpg"): FileState.of(os.stat(path))}
     path.write_bytes(b"written since then")
-    assert photos.run(["1.jpg"], seen) == Deleted()
+    assert photos.run(["1.jpg"], seen) == DeletionResult()
     seen = {image_id("photos", "1.jpg"): FileState.of(os.stat(path))}
     assert photos.run(["1.jpg"], seen).pictures == 1
 
@@ -161,7 +164,7 @@ def test_an_error_is_no_absence(folder, monkeypatch: pytest.MonkeyPatch):
         return real(path, **options)
 
     monkeypatch.setattr(os, "stat", stat)
-    assert photos.run(["1.jpg"]) == Deleted()
+    assert photos.run(["1.jpg"]) == DeletionResult()
     monkeypatch.undo()
     assert photos.run(["1.jpg"]).pictures == 1
 
@@ -194,9 +197,9 @@ def test_an_unlistable_root_pauses_whatever_is_allowed(
     found = photos.run(names(3))
     assert "Permission denied" in assert_paused(found, PauseKind.UNLISTABLE)
     assert found.pause is not None
-    words = found.pause.words(photos.root, "images")
-    assert words.endswith("they go on when the folder can be listed.")
-    assert "--allow-deletes" not in words
+    message = found.pause.message(photos.root, "images")
+    assert message.endswith("they go on when the folder can be listed.")
+    assert "--allow-deletes" not in message
     assert photos.held == 3
 
 
@@ -219,12 +222,10 @@ def test_a_root_with_nothing_but_left_out_files_counts_as_empty(folder):
     assert_paused(photos.run(names(3)), PauseKind.EMPTY)
 
 
-def test_another_device_pauses_until_somebody_says_it_is_meant(
-    folder, monkeypatch: pytest.MonkeyPatch
-):
+def test_another_device_pauses_until_it_is_permitted(folder, monkeypatch: pytest.MonkeyPatch):
     photos = folder()
     photos.add(names(30))
-    photos.deletions.remember_device(photos.root)
+    photos.guard.remember_device(photos.root)
     photos.remove(["1.jpg"])
     real = os.stat
 
@@ -236,7 +237,7 @@ def test_another_device_pauses_until_somebody_says_it_is_meant(
 
     monkeypatch.setattr(os, "stat", stat)
     assert "another file system" in assert_paused(photos.run(["1.jpg"]), PauseKind.OTHER_DEVICE)
-    photos.deletions.resume(photos.root)
+    photos.guard.resume(photos.root)
     assert photos.run(["1.jpg"]).pictures == 1
 
 
@@ -274,7 +275,7 @@ def test_a_share_of_one_never_pauses_and_one_of_zero_always(folder):
     photos.add(names(30))
     photos.remove(names(29))
     assert photos.run(names(29)).pictures == 29
-    photos.deletions = photos.guard(max_delete_share=0.0)
+    photos.guard = photos.new_guard(max_delete_share=0.0)
     photos.add(names(30))
     photos.remove(["1.jpg"])
     assert_paused(photos.run(["1.jpg"]), PauseKind.SHARE)
@@ -335,7 +336,7 @@ def test_waiting_does_not_end_a_pause_but_allowing_does(folder):
     assert_paused(photos.run(["9.jpg"]), PauseKind.SHARE)
     photos.clock.now += 86_400
     assert_paused(photos.run(["9.jpg"]), PauseKind.SHARE)
-    photos.deletions.resume(photos.root)
+    photos.guard.resume(photos.root)
     assert photos.run(["9.jpg"]).pictures == 1
 
 
@@ -356,7 +357,7 @@ def test_what_could_not_be_deleted_is_not_counted_twice(folder, monkeypatch: pyt
     assert photos.run(names(5)).pictures == 5
 
 
-def test_what_was_deleted_before_a_later_chunk_failed_counts_and_is_told(
+def test_what_was_deleted_before_a_later_chunk_failed_counts_and_is_reported(
     folder, monkeypatch: pytest.MonkeyPatch
 ):
     photos = folder()
@@ -380,10 +381,12 @@ def test_what_was_deleted_before_a_later_chunk_failed_counts_and_is_told(
     # 15 of the hundred went, so six more are too many.
     photos.remove(names(6, 15))
     assert_paused(photos.run(names(6, 15)), PauseKind.SHARE)
-    assert photos.run([]) == Deleted()
+    assert photos.run([]) == DeletionResult()
 
 
-def test_what_was_deleted_before_a_pause_is_told_with_it(folder, monkeypatch: pytest.MonkeyPatch):
+def test_what_was_deleted_before_a_pause_is_reported_with_it(
+    folder, monkeypatch: pytest.MonkeyPatch
+):
     photos = folder()
     photos.add(names(40))
     photos.remove(names(5))

@@ -1,4 +1,4 @@
-"""When what is gone may be deleted."""
+"""When the documents of missing files may be deleted."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ class Bench:
         self.now = 100.0
         self.progress = Progress()
         self.comparisons, self.files = self.progress.comparisons, self.progress.files
-        self.gone = PendingDeletions(1.0, self.progress, lambda: self.now)
+        self.pending = PendingDeletions(1.0, self.progress, lambda: self.now)
 
     def take(self, seconds: float = 0.0) -> tuple[list[str], bool] | None:
         self.now += seconds
-        return self.gone.take(self.comparisons.ended_until)
+        return self.pending.take_due(self.comparisons.ended_until)
 
 
-def test_what_disappears_together_is_judged_together():
+def test_what_disappears_together_is_checked_together():
     bench = Bench()
     for name in "abc":
-        bench.gone.note(name)
+        bench.pending.add(name)
         assert bench.take(0.9) is None
-    bench.gone.note("a")
+    bench.pending.add("a")
     assert bench.take(1.0) == (["a", "b", "c"], False)
-    assert not bench.gone
+    assert not bench.pending
     assert bench.take(5) is None
 
 
-def test_a_stream_without_end_is_judged_after_a_while():
+def test_a_stream_without_end_is_taken_after_a_while():
     bench = Bench()
     taken = []
     for n in range(40):
-        bench.gone.note(str(n))
+        bench.pending.add(str(n))
         if (found := bench.take(0.5)) is not None:
             taken.append(len(found[0]))
     assert len(taken) == 1
@@ -44,7 +44,7 @@ def test_a_stream_without_end_is_judged_after_a_while():
 def test_comparisons_asked_for_before_have_to_end_first():
     bench = Bench()
     first, second = bench.comparisons.begin(), bench.comparisons.begin()
-    bench.gone.note("a")
+    bench.pending.add("a")
     bench.comparisons.begin()
     bench.comparisons.end(first)
     assert bench.take(5) is None
@@ -57,7 +57,7 @@ def test_comparisons_asked_for_before_have_to_end_first():
 
 def test_what_was_submitted_until_then_has_to_be_acknowledged():
     bench = Bench()
-    bench.gone.note("a")
+    bench.pending.add("a")
     assert bench.take() is None
     tickets = [bench.files.begin() for _ in range(7)]
     bench.files.end(*tickets[:3])
@@ -70,24 +70,24 @@ def test_what_was_submitted_until_then_has_to_be_acknowledged():
     assert bench.take() == (["a"], False)
 
 
-def test_a_complete_comparison_is_told_even_if_nothing_is_gone():
+def test_a_complete_comparison_is_reported_even_if_nothing_is_gone():
     bench = Bench()
-    bench.gone.note_complete()
-    assert bench.gone
+    bench.pending.mark_complete()
+    assert bench.pending
     assert bench.take() is None
     assert bench.take(1) == ([], True)
 
 
 def test_everything_at_once():
     bench = Bench()
-    bench.gone.note("a")
+    bench.pending.add("a")
     bench.files.begin()
     bench.take()
     bench.take(1)
-    bench.gone.note("b")
-    bench.gone.note_complete()
-    assert bench.gone.take_all() == (["a", "b"], True)
-    assert not bench.gone
+    bench.pending.add("b")
+    bench.pending.mark_complete()
+    assert bench.pending.take_all() == (["a", "b"], True)
+    assert not bench.pending
 
 
 def test_tickets_end_in_any_order_and_count_only_what_has_ended_before_them():

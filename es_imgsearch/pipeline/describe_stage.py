@@ -1,0 +1,123 @@
+"""Make documents of vectors and failures; drop described fields that Elasticsearch refuses.
+
+The stage works in the threads that call `put`: the look-up's and every encoder's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from es_imgsearch.describe.fields import VectorDescribers, merged, without_refused
+from es_imgsearch.describe.registry import VectorDescriber, VectorSpace
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.requests import Request
+from es_imgsearch.elastic.retry import Outage, persist
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.protocol import Encoder, Vectors
+from es_imgsearch.errors import ReadError, StoreError
+from es_imgsearch.pipeline.jobs import EmbedResult, Job, PendingWrite, Unembedded
+from es_imgsearch.records import Picture
+from es_imgsearch.write.documents import failure_document, picture_document
+
+# Returns document fields that are computed from the stored vector.
+VectorFields = Callable[[Vectors], Mapping[str, Any]]
+
+
+class DescribeStage:
+    """Make documents of pictures with vectors, and of failures."""
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder,
+        describers: Sequence[VectorDescriber],
+        vector_fields: VectorFields,
+        *,
+        emit: Callable[[PendingWrite | Unembedded], None],
+        outage: Outage,
+        stopping: threading.Event,
+    ) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._by_vector = VectorDescribers(describers)
+        self._vector_fields = vector_fields
+        self._emit = emit
+        self._outage = outage
+        self._stopping = stopping
+        self._lock = threading.Lock()
+        self._is_prepared = not self._by_vector
+
+    def prepare(self) -> None:
+        """Prepare the describers, so that the first picture does not wait for it.
+
+        Raises Stopped in an outage that outlasts the pipeline.
+        """
+        with self._lock:
+            if self._is_prepared:
+                return
+            info = persist(self._store.info, self._stopping, self._outage)
+            self._by_vector.begin(
+                VectorSpace(self._store.index, info.meta, self._encoder, self._send)
+            )
+            self._is_prepared = True
+
+    def put(self, items: Sequence[EmbedResult | Unembedded]) -> None:
+        """Make documents; pass on a file that has none.  Raises as `prepare`."""
+        self._describe([each for each in items if isinstance(each, EmbedResult)])
+        for item in items:
+            if isinstance(item, EmbedResult):
+                fields = self._vector_fields(item.embedded.vector)
+                picture = item.picture.without_pixels()
+                self._emit(_picture_write(item._replace(picture=picture), fields))
+            elif isinstance(item.reason, ReadError):
+                self._emit(_failure_write(item.job, item.reason))
+            else:
+                self._emit(item)
+
+    def _describe(self, results: Sequence[EmbedResult]) -> None:
+        if not self._by_vector or not results:
+            return
+        self.prepare()
+        vectors = np.stack([each.embedded.vector for each in results])
+        with self._lock:
+            described = self._by_vector.told(vectors)
+        for each, fields in zip(results, described, strict=True):
+            _set_fields(each.picture, {**each.picture.fields_by_source, **fields})
+
+    def _send(self, request: Request) -> Any:
+        """Send a describer's request, waiting out an outage."""
+        return persist(lambda: self._store.send(request), self._stopping, self._outage)
+
+
+def _set_fields(picture: Picture, fields_by_source: dict[str, Any]) -> None:
+    picture.fields_by_source, picture.fields = fields_by_source, merged(fields_by_source)
+
+
+def _picture_write(result: EmbedResult, fields: Mapping[str, Any]) -> PendingWrite:
+    job, picture, embedded, embed_ms = result
+    document = {**picture_document(job.change, picture, embedded, embed_ms), **fields}
+    write = Write(job.change.image_id, document=document)
+    return PendingWrite(
+        job, write, picture.state, result, partial(_without_refused_fields, result, fields)
+    )
+
+
+def _without_refused_fields(
+    result: EmbedResult, fields: Mapping[str, Any], error: StoreError
+) -> PendingWrite:
+    """Drop the describers' fields that were refused; return a failure if none were."""
+    remaining = without_refused(result.picture.fields_by_source, error)
+    if remaining is None:
+        return _failure_write(result.job, ReadError("rejected", str(error)))
+    _set_fields(result.picture, remaining)
+    return _picture_write(result, fields)
+
+
+def _failure_write(job: Job, error: ReadError) -> PendingWrite:
+    failure = failure_document(job.change, error, job.signature.state)
+    return PendingWrite(job, Write(job.change.image_id, failure=failure), job.signature.state)

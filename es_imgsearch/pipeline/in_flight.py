@@ -1,0 +1,185 @@
+"""Track the files in the pipeline, one job per path, and the files done recently."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from es_imgsearch.pipeline.jobs import UNKNOWN_SIGNATURE, FileSignature, Job, read_signature
+from es_imgsearch.pipeline.queues import BoundedCache
+from es_imgsearch.records import Change, FileState
+from es_imgsearch.write.pending_deletions import Tickets
+
+_RECENT_FILES = 50_000
+
+
+class BeginResult(NamedTuple):
+    """The new job; None if the file is done or absent, or if its path `has_job` already."""
+
+    job: Job | None
+    has_job: bool
+
+
+class InFlight:
+    """Jobs by path, limited to a number of slots, and the files done recently.  Thread-safe.
+
+    A change of a path that has a job already is handled when that job ends.
+    """
+
+    def __init__(self, slots: int, tickets: Tickets) -> None:
+        # Files that the reading workers have not finished.
+        self.reading = 0
+        self._tickets = tickets
+        self._to_read: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._slots = threading.BoundedSemaphore(slots)
+        self._jobs: dict[str, Job] = {}
+        # Each with the time (monotonic) of its acknowledgement.
+        self._files: BoundedCache[tuple[FileSignature, float]] = BoundedCache(_RECENT_FILES)
+        self._non_pictures: BoundedCache[FileState] = BoundedCache(_RECENT_FILES)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._jobs)
+
+    def non_pictures(self) -> dict[str, FileState]:
+        """Return the ids of files that are no pictures, with the state in which they were read."""
+        with self._lock:
+            return self._non_pictures.snapshot()
+
+    def is_non_picture(self, image_id: str, state: FileState) -> bool:
+        """Return True if the file was read in this state and is no picture."""
+        with self._lock:
+            return self._non_pictures.get(image_id) == state
+
+    def acquire_slot(self, timeout_seconds: float) -> bool:
+        """Wait for a free slot; False if none came free in time."""
+        return self._slots.acquire(timeout=timeout_seconds)
+
+    def begin(
+        self, change: Change, signature: FileSignature | None, listed_at: float | None = None
+    ) -> BeginResult:
+        """Begin a job in the acquired slot and queue its file for reading, or release the slot.
+
+        `signature` is None if there is no such file; for `listed_at` see `Pipeline.submit`.
+        """
+        with self._lock:
+            current = self._jobs.get(change.image_id)
+            if current is not None:
+                current.next_change = change
+            elif signature is not None and not self._is_done(change, signature, listed_at):
+                job = self._jobs[change.image_id] = Job(change, signature, self._tickets.begin())
+                self._queue_read(job)
+                return BeginResult(job, has_job=False)
+        self._slots.release()
+        return BeginResult(None, has_job=current is not None)
+
+    def jobs_to_read(self) -> Iterator[Job]:
+        """Yield jobs as they begin or repeat; ends after `stop_reading`."""
+        return iter(self._to_read.get, None)
+
+    def _queue_read(self, job: Job) -> None:
+        # The caller holds the lock.
+        self.reading += 1
+        self._to_read.put(job)
+
+    def mark_read(self) -> None:
+        """Count a file as read; to be called before its picture is passed on."""
+        with self._lock:
+            self.reading -= 1
+
+    def is_all_read(self) -> bool:
+        """Return True if no file is being read or is queued for it."""
+        return not self.reading
+
+    def stop_reading(self) -> None:
+        self._to_read.put(None)
+
+    def mark_non_picture(self, job: Job) -> None:
+        """Remember that the job's file is no picture, as long as its state stays the same.
+
+        A file that was replaced since the job began is not remembered: either may have been read.
+        """
+        if read_signature(job.change) != job.signature:
+            return
+        with self._lock:
+            self._non_pictures.put(job.change.image_id, job.signature.state)
+
+    def mark_stored(self, job: Job, state: FileState) -> None:
+        """Remember a file whose document, made in this state, was acknowledged; else repeat it."""
+        current = read_signature(job.change)
+        with self._lock:
+            if current is not None and current.state == state and not job.may_be_deleted:
+                self._files.put(job.change.image_id, (current, time.monotonic()))
+                self._non_pictures.forget(job.change.image_id)
+            elif job.next_change is None:
+                # It changed while in flight: read it again in the slot it has.
+                job.next_change = Change(job.change.root, job.change.relative_path, time.time())
+            job.may_be_deleted = False
+
+    def forget(self, change: Change) -> None:
+        """Forget a path whose document was deleted, so that the same file counts as new."""
+        with self._lock:
+            self._files.forget(change.image_id)
+            if (job := self._jobs.get(change.image_id)) is not None:
+                job.may_be_deleted = True
+
+    def end(self, job: Job, *, may_repeat: Callable[[], bool]) -> Change | None:
+        """End a job and release its slot, or read the file again if it changed meanwhile.
+
+        Returns that change if its file is absent.
+        """
+        while True:
+            change = job.next_change
+            signature = None if change is None else read_signature(change)
+            with self._idle:
+                if job.next_change is not change:
+                    continue
+                job.next_change = None
+                if (
+                    change is not None
+                    and signature is not None
+                    and may_repeat()
+                    and not self._is_done(change, signature)
+                ):
+                    job.change, job.signature = change, signature
+                    self._queue_read(job)
+                    return None
+                self._jobs.pop(job.change.image_id, None)
+                self._tickets.end(job.ticket)
+                self._idle.notify_all()
+            self._slots.release()
+            return change if signature is None else None
+
+    def wait_idle(self, timeout_seconds: float | None, is_cancelled: Callable[[], bool]) -> bool:
+        """Wait until no file is in flight or `is_cancelled`; False on timeout."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        with self._idle:
+            while self._jobs and not is_cancelled():
+                left = 0.5 if deadline is None else min(0.5, deadline - time.monotonic())
+                if left <= 0:
+                    return False
+                self._idle.wait(left)
+        return True
+
+    def wake(self) -> None:
+        """Make `wait_idle` check `is_cancelled` now."""
+        with self._idle:
+            self._idle.notify_all()
+
+    def _is_done(
+        self, change: Change, signature: FileSignature, listed_at: float | None = None
+    ) -> bool:
+        if (
+            signature is UNKNOWN_SIGNATURE
+            or self._non_pictures.get(change.image_id) == signature.state
+        ):
+            return True
+        done = self._files.get(change.image_id)
+        if done is None or done[0] != signature:
+            return False
+        return listed_at is None or done[1] >= listed_at

@@ -1,0 +1,144 @@
+"""Log deletions that wait for permission, and share them with other processes.
+
+    DeletionGuard ──Pause──▶ DeletionPauses ──▶ document pause:NAME
+    sync --allow-deletes ──▶ pause:NAME with ended_at ──▶ DeletionPauses.take_ended
+
+A pause that ended keeps its document as the permission to delete.  A missing document, for
+example after the state was restored from a snapshot, permits nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from es_imgsearch.elastic.leases import now_iso
+from es_imgsearch.elastic.retry import Outage, persist
+from es_imgsearch.elastic.state import Document, pause_id
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.records import Root
+
+logger = logging.getLogger(__name__)
+
+
+class PauseKind(StrEnum):
+    """What made deletions pause."""
+
+    UNLISTABLE = "unlistable"
+    OTHER_DEVICE = "other_device"
+    EMPTY = "empty"
+    SHARE = "share"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why a root's deletions wait for permission."""
+
+    kind: PauseKind
+    reason: str
+    pictures: int
+    # There is no such folder; a mount that answers with another error is not missing.
+    is_missing: bool = False
+
+    def message(self, root: Root, index: str) -> str:
+        """Return what happened and what to do, for the log."""
+        start = f"Deletions in {root.name!r} are paused: {self.reason}. Nothing was deleted;"
+        if self.kind is PauseKind.UNLISTABLE and not self.is_missing:
+            return f"{start} they go on when the folder can be listed."
+        return (
+            f"{start} if they are meant, run `es-imgsearch sync {root.name}={root.path}"
+            f" --index {index} --allow-deletes`, with the same --exclude."
+        )
+
+
+class DeletionPauses:
+    """The pauses of one process; `active` maps a root's name to its pause."""
+
+    def __init__(self, store: Store, closing: threading.Event, outage: Outage) -> None:
+        """Writes are retried until `closing` is set."""
+        self.active: dict[str, Pause] = {}
+        self._index = store.index
+        self._state = store.state
+        self._closing = closing
+        self._outage = outage
+        # Roots whose stored pause is up to date; others may have one of an earlier process.
+        self._stored: set[str] = set()
+
+    def update(self, root: Root, pause: Pause | None, *, is_complete: bool) -> None:
+        """Log and store the current pause of a root, None for none.
+
+        `is_complete`: all missing files of the root were checked.  Raises Stopped.
+        """
+        before = self.active.get(root.name)
+        is_stored = root.name in self._stored or not (pause or is_complete)
+        if pause == before and is_stored:
+            return
+        if pause is not None:
+            self.active[root.name] = pause
+            if before is None or before.kind != pause.kind:
+                logger.warning("%s", pause.message(root, self._index))
+        elif before is not None:
+            del self.active[root.name]
+            logger.warning("Deletions in %r go on.", root.name)
+        self._save(root, pause, is_known=before is not None)
+        self._stored.add(root.name)
+
+    def take_ended(self, roots: Sequence[Root]) -> list[Root]:
+        """Remove and return the roots whose pause `sync --allow-deletes` ended elsewhere.
+
+        Raises Stopped, and the store's errors.
+        """
+        paused = [root for root in roots if root.name in self.active]
+        if not paused:
+            return []
+        documents = self._state.read_many([pause_id(root.name) for root in paused])
+        ended = []
+        for root in paused:
+            document = documents.get(pause_id(root.name))
+            if document is None:
+                self._save(root, self.active[root.name])
+            elif "ended_at" in document:
+                ended.append(root)
+        for root in ended:
+            del self.active[root.name]
+            logger.warning("Deletions in %r go on.", root.name)
+        return ended
+
+    def _save(self, root: Root, pause: Pause | None, *, is_known: bool = False) -> None:
+        persist(
+            lambda: self._state.update(
+                pause_id(root.name),
+                lambda document: _with_pause(document, root.name, pause, is_known=is_known),
+            ),
+            self._closing,
+            self._outage,
+        )
+
+
+def _with_pause(
+    document: Document | None, name: str, pause: Pause | None, *, is_known: bool
+) -> Document | None:
+    """Return the new document, None to leave it; `is_known`: this process stored the pause."""
+    has_ended = document is None or "ended_at" in document
+    if pause is None:
+        return None if document is None or has_ended else {**document, "ended_at": now_iso()}
+    if document is not None and has_ended and is_known:
+        # Another process has just permitted deletions, which `take_ended` finds.
+        return None
+    return {
+        "kind": "pause",
+        "root": name,
+        "since": now_iso() if document is None or has_ended else document["since"],
+        "body": {"reason": pause.reason, "pictures": pause.pictures},
+    }
+
+
+def active_pause(document: Document | None) -> dict[str, Any] | None:
+    """Return reason, pictures and since of a pause that has not ended, else None."""
+    if document is None or "ended_at" in document:
+        return None
+    return {**document["body"], "since": document["since"]}
