@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from es_imgsearch.describe.fields import VectorDescribers, merged, without_refused
-from es_imgsearch.describe.registry import VectorDescriber, VectorSpace
+from es_imgsearch.describe.registry import TextEncoder, VectorDescriber, VectorSpace
 from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.requests import Request
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.in_process import PictureEncoder
-from es_imgsearch.embed.protocol import Encoder, Vectors
+from es_imgsearch.embed.protocol import Vectors
 from es_imgsearch.errors import ReadError, StoreError
 from es_imgsearch.pipeline.jobs import Job, Ready, Result, Unembedded
 from es_imgsearch.pipeline.queues import batches
@@ -251,7 +251,7 @@ class DescribeStage:
     def __init__(
         self,
         store: Store,
-        encoder: Encoder,
+        encoder: TextEncoder,
         describers: Sequence[VectorDescriber],
         vector_fields: VectorFields,
         *,

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from es_imgsearch.elastic.meta_entries import Curve
-from es_imgsearch.embed.protocol import query_vectors
+from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
 from es_imgsearch.quality.labels import Labels, Places, questions_of, vectors_of
 from es_imgsearch.search import relevance as background
@@ -371,7 +371,7 @@ def _fitted(store: Store, encoder: Encoder | None, labels: Labels, foreign: Floa
     asked = {IMAGE: (pictures, shares)}
     if encoder is not None:
         names = [question.name for question in questions]
-        texts = query_vectors(encoder, encoder.embed_texts, names)
+        texts = embed_queries(encoder, encoder.embed_texts, names)
         asked = {TEXT: (texts, has), **asked}
     curves, quality = {}, {}
     for kind, (queries, right) in asked.items():

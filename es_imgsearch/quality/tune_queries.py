@@ -37,7 +37,7 @@ from es_imgsearch.elastic.queries import (
     vector_of,
 )
 from es_imgsearch.elastic.requests import vectors_of
-from es_imgsearch.embed.reduction import checked
+from es_imgsearch.embed.reduced_encoder import check_output
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.generations import IndexInfo
@@ -233,7 +233,7 @@ def _words_of_one(source: Mapping[str, Any]) -> Iterator[str]:
 
 def embedded_texts(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Vectors of shape (n, dims), each once: texts that mean the same to the encoder count once."""
-    vectors = checked(encoder.embed_texts(texts), len(texts), encoder)
+    vectors = check_output(encoder.embed_texts(texts), len(texts), encoder)
     unique: npt.NDArray[np.float32] = np.unique(vectors, axis=0)
     # NumPy sorts them; their order must not decide which are tuned on.
     return np.random.default_rng(0).permutation(unique)

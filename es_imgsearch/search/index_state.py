@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from es_imgsearch.codes.coder import Coder
-from es_imgsearch.codes.storage import coder_from
+from es_imgsearch.codes.storage import read_coder
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import codes_alias, reduction_alias
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.requests import document_request, info_request
-from es_imgsearch.embed.reduction import reduction_from
+from es_imgsearch.embed.reduction import read_reduction
 from es_imgsearch.errors import (
     GenerationSwitched,
     ImageMissing,
@@ -84,7 +84,7 @@ class Knowledge:
         meta = known.info.meta
         if known.reduced is None and (entry := meta.reduction) is not None:
             document = yield from _auxiliary(reduction_alias(self._index), entry.hash)
-            reduction = reduction_from(document, self._index, meta)
+            reduction = read_reduction(document, self._index, meta)
             originals = self._open_originals(meta)
             known.reduced = ReducedVectors(reduction, entry.oversample, originals)
         return known.reduced
@@ -99,7 +99,7 @@ class Knowledge:
             )
         if known.coder is None:
             document = yield from _auxiliary(codes_alias(self._index), entry.hash)
-            known.coder = coder_from(document, self._index, known.info.meta)
+            known.coder = read_coder(document, self._index, known.info.meta)
         return known.coder
 
     def rating(

@@ -4,8 +4,8 @@
 
 The scores of bytes are estimates of the cosine.  Where a candidate's original is at hand, its
 score is the exact cosine; the others keep their estimates, and all are ordered by them.  The
-estimates are .02 too high on average (see `Reduction.estimated`), so a picture without an original
-may stand some places too high among pictures nearly as good.
+estimates are .02 too high on average (see `Reduction.estimate_cosines`), so a picture without an
+original may stand some places too high among pictures nearly as good.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ReducedVectors:
         if not hits:
             return []
         of_bytes = 2.0 * np.array([hit["_score"] for hit in hits]) - 1.0
-        cosines = self.reduction.estimated(of_bytes, query)
+        cosines = self.reduction.estimate_cosines(of_bytes, query)
         if compare and self.originals is not None:
             keys = [key_of(hit["_id"], hit.get("_source", {})) for hit in hits]
             for place, vector in self.originals(keys).items():

@@ -97,7 +97,7 @@ class Tagger:
 def tagger_of(
     index: str, meta: Meta, encoder: TextEncoder, send: Callable[[Request], Any]
 ) -> Tagger:
-    """The tagger of an index; `encoder` writes into it, see `sealing.writing_encoder`.
+    """The tagger of an index; `encoder` writes into it, see `open_encoder`.
 
     An encoder that knows pictures only gives tags by a trained head alone.
     """

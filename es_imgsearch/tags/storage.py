@@ -22,7 +22,7 @@ from es_imgsearch.describe.registry import TextEncoder
 from es_imgsearch.elastic.mapping import tags_alias, tags_body
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import Send, Store, get_auxiliary
-from es_imgsearch.embed.protocol import query_vectors
+from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.errors import StoreDenied
 from es_imgsearch.records import iso_timestamp
 from es_imgsearch.search.relevance import Floats
@@ -117,7 +117,7 @@ _AT_ONCE = 64
 def label_vectors(encoder: TextEncoder, meta: Meta, texts: Sequence[str]) -> Floats:
     """Unit vectors of these texts, of shape (n, dims), as the index stores vectors.
 
-    `encoder` is the one that writes into the index of this `meta`, see `sealing.writing_encoder`.
+    `encoder` is the one that writes into the index of this `meta`, see `open_encoder`.
     """
     file = _file(encoder, meta, texts)
     try:
@@ -127,7 +127,7 @@ def label_vectors(encoder: TextEncoder, meta: Meta, texts: Sequence[str]) -> Flo
     except (OSError, ValueError, EOFError):
         pass
     parts = [
-        query_vectors(encoder, encoder.embed_texts, texts[start : start + _AT_ONCE])
+        embed_queries(encoder, encoder.embed_texts, texts[start : start + _AT_ONCE])
         for start in range(0, len(texts), _AT_ONCE)
     ]
     found: Floats = np.concatenate(parts)

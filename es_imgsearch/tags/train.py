@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.embed.index_encoder import writing_encoder
+from es_imgsearch.embed.context import open_encoder
 from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.quality.labels import Labels, Places, vectors_of
 from es_imgsearch.records import iso_timestamp
@@ -282,7 +282,7 @@ def _zero_shot_scores(search: ImageSearch, given: _Given) -> list[tuple[Floats, 
     info, store = search.info, search.store
     if not info.meta.seal.supports_text:
         return None
-    encoder = writing_encoder(store, info, search.settings, search.encoder)
+    encoder = open_encoder(store, info, search.settings, search.encoder)
     vocabulary = with_labels(given.vocabulary, given.facets)
     texts = label_vectors(encoder, info.meta, vocabulary.texts)
     background = load_background(store.index, info.meta, encoder.dims, store.send)

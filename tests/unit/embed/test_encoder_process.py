@@ -25,10 +25,11 @@ from es_imgsearch.embed.encoder_process import (
     EncoderSource,
     encoders_for,
 )
-from es_imgsearch.embed.in_process import InProcessEncoder, SharedEncoder
+from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.embed.reduction import ReducedEncoder, fit
+from es_imgsearch.embed.reduced_encoder import ReducedEncoder
+from es_imgsearch.embed.reduction import fit
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime.select import run_for_pictures
 from es_imgsearch.errors import EncoderMismatch, EncodersFailed, ModelUnavailable, SettingsError
@@ -82,7 +83,7 @@ def test_its_vectors_are_those_of_the_encoder_here(started, tmp_path: Path):
     there = process.outputs(pictures)
     assert process.process_id in encoder.processes()
     assert os.getpid() not in encoder.processes()
-    here = InProcessEncoder(SharedEncoder(encoder)).outputs(pictures)
+    here = InProcessEncoder(encoder).outputs(pictures)
     assert np.array_equal(there.vectors, here.vectors)
     assert list(there.fields) == list(here.fields) == [{}] * 5
 
@@ -286,7 +287,7 @@ def test_an_encoder_that_is_loaded_already_is_made_anew_in_its_process(
         sample = np.random.default_rng(1).normal(size=(500, starter.dims)).astype(np.float32)
         encoder = ReducedEncoder(starter, fit(sample, 32))
         here = encoder.embed_images(pictures)
-    first, second = encoders_for(SharedEncoder(encoder), settings)
+    first, second = encoders_for(InProcessEncoder(encoder), settings)
     try:
         there = first.outputs(pictures).vectors
     finally:
@@ -318,7 +319,7 @@ def test_threads_ask_an_encoder_in_turn():
     encoder.before_batch = alone
     texts = encoder.embed_texts
     encoder.embed_texts = lambda each: (alone(), texts(each))[1]  # type: ignore[method-assign]
-    shared = SharedEncoder(encoder)
+    shared = InProcessEncoder(encoder)
     picture = np.zeros((1, 32, 32, 3), np.uint8)
     asked = [lambda: shared.embed_images(picture), lambda: shared.embed_texts(["red"])]
     threads = [
@@ -341,7 +342,7 @@ def test_an_encoder_that_is_given_up_takes_nothing_more_and_is_left_by_every_thr
         assert may_go_on.wait(PATIENCE_SECONDS)
 
     encoder.before_batch = wait
-    shared = SharedEncoder(encoder)
+    shared = InProcessEncoder(encoder)
     picture = np.zeros((1, 32, 32, 3), np.uint8)
     asking = threading.Thread(target=lambda: (shared.embed_images(picture), ended.set()))
     asking.start()
@@ -362,6 +363,6 @@ def test_an_encoder_that_is_asked_in_turn_gives_its_fields_all_the_same():
             return self.embed_images(pictures), [{"caption": "red"}] * len(pictures)
 
     picture = np.zeros((2, 32, 32, 3), np.uint8)
-    told = InProcessEncoder(SharedEncoder(Captioner())).outputs(picture)
+    told = InProcessEncoder(Captioner()).outputs(picture)
     assert told.fields == [{"caption": "red"}] * 2
-    assert InProcessEncoder(SharedEncoder(FakeEncoder())).outputs(picture).fields == [{}, {}]
+    assert InProcessEncoder(FakeEncoder()).outputs(picture).fields == [{}, {}]

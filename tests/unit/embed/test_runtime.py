@@ -26,7 +26,6 @@ from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime import benchmark as measurement
 from es_imgsearch.embed.runtime import onnx as exporting
 from es_imgsearch.embed.runtime.benchmark import (
-    StoredChoices,
     Timing,
     batch_sizes,
     candidates,
@@ -44,6 +43,7 @@ from es_imgsearch.embed.runtime.select import (
     run_for_pictures,
     run_for_queries,
 )
+from es_imgsearch.embed.runtime.stored_choices import StoredChoices
 from es_imgsearch.embed.runtime.torch import PictureNetwork, TorchRunner
 from es_imgsearch.embed.weights import least_cosine
 from es_imgsearch.errors import EncodersFailed, SettingsError
@@ -422,7 +422,7 @@ def test_what_cannot_be_exported_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exports, network = Exports(tmp_path), network_of(TwoWays().eval())
-    assert exporting.exported(exports, network, "float32", "theirs") is None
+    assert exporting.find_or_export(exports, network, "float32", "theirs") is None
     (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert "The pictures of theirs cannot be exported" in record.getMessage()
     assert exports.find(network, "float32") is None
@@ -430,7 +430,7 @@ def test_what_cannot_be_exported_is_told_once(
 
     caplog.clear()
     monkeypatch.setattr(exporting, "_export", lambda *_: pytest.fail("tried again"))
-    assert exporting.exported(exports, network, "float32", "theirs") is None
+    assert exporting.find_or_export(exports, network, "float32", "theirs") is None
     assert not caplog.records
 
 
@@ -440,7 +440,7 @@ def test_a_cache_without_room_for_that_note_costs_no_start(
     exports, network = Exports(tmp_path), network_of(TwoWays().eval())
     # Where the note would be is something else, so that writing it fails as on a full disk.
     exports.path(network, "float32").with_suffix(".impossible").mkdir(parents=True)
-    assert exporting.exported(exports, network, "float32", "theirs") is None
+    assert exporting.find_or_export(exports, network, "float32", "theirs") is None
     assert "tried again at every start" in caplog.text
 
 
@@ -452,7 +452,7 @@ def test_the_second_exporter_has_its_turn(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError
 
     monkeypatch.setattr(exporting, "_by_torchscript", refuses)
-    export = exporting.exported(Exports(tmp_path), network, "float32", "theirs")
+    export = exporting.find_or_export(Exports(tmp_path), network, "float32", "theirs")
     assert export is not None
     inputs = {"pictures": sample_pictures(11, 16, 16)}
     assert least_cosine(export.runner(1)(inputs), network.rows(inputs)) >= 0.999
@@ -705,7 +705,7 @@ def test_without_torch_an_export_runs(backend: str, tmp_path: Path) -> None:
     encoder = load_encoder("starter")
     made = Path(os.environ["ES_IMGSEARCH_CACHE_DIR"])
     for network in encoder.networks:
-        assert exporting.exported(Exports(made), network, "float32", "starter") is not None
+        assert exporting.find_or_export(Exports(made), network, "float32", "starter") is not None
     # Measurements are made with torch elsewhere in this session.
     (tmp_path / "onnx").symlink_to(made / "onnx")
     assert without_torch(tmp_path, backend) == ["(2, 384)"] * 2
