@@ -321,7 +321,7 @@ def test_threads_ask_an_encoder_in_turn():
     encoder.embed_texts = lambda each: (alone(), texts(each))[1]  # type: ignore[method-assign]
     shared = InProcessEncoder(encoder)
     picture = np.zeros((1, 32, 32, 3), np.uint8)
-    asked = [lambda: shared.embed_images(picture), lambda: shared.embed_texts(["red"])]
+    asked = [lambda: shared.outputs(picture), lambda: shared.embed_texts(["red"])]
     threads = [
         threading.Thread(target=lambda ask=ask: [ask() for _ in range(20)]) for ask in asked * 2
     ]
@@ -344,7 +344,7 @@ def test_an_encoder_that_is_given_up_takes_nothing_more_and_is_left_by_every_thr
     encoder.before_batch = wait
     shared = InProcessEncoder(encoder)
     picture = np.zeros((1, 32, 32, 3), np.uint8)
-    asking = threading.Thread(target=lambda: (shared.embed_images(picture), ended.set()))
+    asking = threading.Thread(target=lambda: (shared.outputs(picture), ended.set()))
     asking.start()
     assert inside.wait(PATIENCE_SECONDS)
     threading.Timer(0.1, may_go_on.set).start()
