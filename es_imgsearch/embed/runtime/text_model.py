@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import numpy as np
 
 from es_imgsearch.embed.runtime.network import Network
+from es_imgsearch.embed.weights import first_line, pick_device, quiet
+from es_imgsearch.errors import ModelUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from es_imgsearch.embed.model_folder import ModelFolder
     from es_imgsearch.embed.protocol import Vectors
     from es_imgsearch.embed.runtime.plan import Inputs
 
@@ -172,6 +175,24 @@ def _features(model: Any, texts: Sequence[str], task: Task) -> dict[str, Any]:
     features = model.preprocess(list(texts), prompt=_prompt(model, task) or None, task=task)
     # Other values are for the library itself.
     return {name: value.numpy() for name, value in features.items() if hasattr(value, "numpy")}
+
+
+def load_model(folder: ModelFolder, device: str) -> Any:
+    """Load a folder as SentenceTransformer, float32.  Raises ModelUnavailable if that fails."""
+    torch_device = str(pick_device(device))
+    try:
+        with quiet():
+            from sentence_transformers import SentenceTransformer
+
+            model = SentenceTransformer(
+                str(folder.path), device=torch_device, local_files_only=True
+            )
+    except Exception as error:
+        raise ModelUnavailable(
+            f"The model in {folder.path} cannot be loaded: {first_line(error)}."
+        ) from error
+    # Weights stored in half precision are slow on a CPU and differ between devices.
+    return model.float().eval()
 
 
 class TextModel:

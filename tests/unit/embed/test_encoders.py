@@ -25,7 +25,7 @@ from es_imgsearch.embed import registry, starter
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
 from es_imgsearch.embed.minilm import MiniLM
 from es_imgsearch.embed.model_folder import ModelFolder, _not_needed
-from es_imgsearch.embed.protocol import Encoder, query_vectors, vectors_of
+from es_imgsearch.embed.protocol import Encoder, check_vectors, embed_queries
 from es_imgsearch.embed.registry import encoder_names, load_encoder, spec_of
 from es_imgsearch.embed.weights import pick_device, weights_hash
 from es_imgsearch.errors import (
@@ -171,7 +171,7 @@ class WithGradient:
 )
 def test_what_is_no_vector_a_query_is_told(given: Any, words: str) -> None:
     with pytest.raises(EmbedFailed, match=words):
-        query_vectors(FakeEncoder(), lambda _: given, ["a", "b"])
+        embed_queries(FakeEncoder(), lambda _: given, ["a", "b"])
 
 
 def test_what_an_encoder_raises_is_told_with_its_name() -> None:
@@ -179,20 +179,20 @@ def test_what_an_encoder_raises_is_told_with_its_name() -> None:
         raise ValueError("out of order")
 
     with pytest.raises(EmbedFailed, match="'fake' failed: ValueError: out of order"):
-        query_vectors(FakeEncoder(), fail, ["a"])
+        embed_queries(FakeEncoder(), fail, ["a"])
 
 
 def test_vectors_are_brought_to_unit_length_and_those_that_have_it_left_alone() -> None:
     units = FakeEncoder().embed_texts(["red", "lime"])
-    assert vectors_of(units, 2, FakeEncoder()) is units
+    assert check_vectors(units, 2, FakeEncoder()) is units
     lists = (units * [[1], [7]]).tolist()
-    assert np.allclose(vectors_of(lists, 2, FakeEncoder()), units, atol=1e-6)
+    assert np.allclose(check_vectors(lists, 2, FakeEncoder()), units, atol=1e-6)
     for length in (1e25, 1e-30):
         assert np.allclose(
-            vectors_of(units * np.float32(length), 2, FakeEncoder()), units, atol=1e-6
+            check_vectors(units * np.float32(length), 2, FakeEncoder()), units, atol=1e-6
         )
     zero = np.zeros_like(units)
-    assert np.array_equal(vectors_of(zero, 2, FakeEncoder()), zero)
+    assert np.array_equal(check_vectors(zero, 2, FakeEncoder()), zero)
 
 
 def test_loading_an_encoder_evaluates_no_property(monkeypatch: pytest.MonkeyPatch) -> None:
