@@ -138,7 +138,7 @@ def test_lengths_do_not_count():
         assert coder.codes(vectors * np.float32(8)) == coder.codes(vectors)
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_bits_and_samples_are_refused():
     vectors = positive(100)
     for bits in (0, 12, -8, 4104):
         with pytest.raises(UsageError, match="multiple of 8"):

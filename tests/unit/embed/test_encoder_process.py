@@ -101,7 +101,7 @@ def test_a_process_that_is_killed_is_replaced_and_its_batch_done_again(started, 
     assert np.array_equal(process.outputs(plain((9, 9, 9), KILLS)).vectors, found.vectors)
 
 
-def test_a_batch_that_ends_every_process_is_told(started, tmp_path: Path):
+def test_a_batch_that_ends_every_process_is_an_error(started, tmp_path: Path):
     process = started(HookEncoder(tmp_path))
     with pytest.raises(EncoderEnded):
         process.outputs(plain(KILLS))
@@ -118,7 +118,7 @@ def test_what_the_encoder_raises_comes_back_and_costs_no_process(started, tmp_pa
     assert process.process_id == before
 
 
-def test_a_model_that_cannot_be_loaded_says_so_itself(started):
+def test_a_model_that_cannot_be_loaded_raises_its_own_error(started):
     with pytest.raises(ModelUnavailable, match="put them there"):
         started(Unloadable()).warm_up()
 
@@ -133,7 +133,7 @@ def test_an_encoder_that_gives_no_vectors_at_its_start_is_no_pictures_fault(star
         started(Shapeless()).outputs(plain((9, 9, 9)))
 
 
-def test_an_encoder_that_cannot_be_sent_is_told_at_once():
+def test_an_encoder_that_cannot_be_pickled_is_refused_at_once():
     encoder = FakeEncoder()
     encoder.before_batch = lambda _pixels: None
     with pytest.raises(SettingsError, match=r"'fake' cannot be sent .* workers = 1"):
@@ -304,7 +304,7 @@ def test_a_model_exchanged_meanwhile_is_not_mixed_in(starter: Encoder):
         replace(recipe, revision="another").encoder()
 
 
-def test_threads_ask_an_encoder_in_turn():
+def test_one_thread_at_a_time_uses_an_encoder():
     """A describer asks for texts while pictures are embedded."""
     encoder = FakeEncoder()
     inside, overlaps = threading.Lock(), []
@@ -333,7 +333,7 @@ def test_threads_ask_an_encoder_in_turn():
     assert (shared.dims, encoder.batches) == (encoder.dims, [1] * 40)
 
 
-def test_an_encoder_that_is_given_up_takes_nothing_more_and_is_left_by_every_thread():
+def test_an_abandoned_encoder_stops_every_thread():
     encoder = FakeEncoder()
     inside, may_go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
@@ -355,7 +355,7 @@ def test_an_encoder_that_is_given_up_takes_nothing_more_and_is_left_by_every_thr
     assert ended.wait(PATIENCE_SECONDS)
 
 
-def test_an_encoder_that_is_asked_in_turn_gives_its_fields_all_the_same():
+def test_an_encoder_of_several_threads_returns_its_fields():
     class Captioner(FakeEncoder):
         fields = ("caption",)
 

@@ -192,7 +192,7 @@ def test_meta_of_other_profiles_has_no_reduction():
     assert Meta.from_body(body, "i").reduction is None
 
 
-def test_a_damaged_entry_is_told(reduction):
+def test_a_damaged_entry_is_an_error(reduction):
     body = new_meta(SEAL, "reduced", "cosine", reduction.entry()).to_body()
     body["reduction"] = {"hash": "x"}
     with pytest.raises(IndexConflict, match="damaged"):

@@ -259,7 +259,7 @@ def test_batches_that_take_long_are_not_tried() -> None:
     assert batch_sizes(RuntimeOptions(batch_size=5), on_gpu) == [5]
 
 
-def test_what_was_chosen_is_told_with_what_was_slower() -> None:
+def test_the_choice_is_described_with_what_was_slower() -> None:
     fastest = Timing(replace(ONNX, batch_size=8), 18.0, cpu_seconds=0.11)
     timings = [Timing(ONNX, 17.9), Timing(TORCH, 11.6), fastest]
     assert measurement.describe(timings[2], timings) == (
@@ -349,7 +349,7 @@ def test_onnx_runtime_gives_torchs_vectors(spec: str, models_dir: Path, cache: P
     assert set(runs_in(in_torch)) <= {"TorchRunner", "NoneType"}
 
 
-def test_int8_is_told_what_it_costs(models_dir: Path, cache: Path) -> None:
+def test_the_cosine_of_int8_is_reported(models_dir: Path, cache: Path) -> None:
     def made() -> Any:
         return load_encoder("clip", models_dir=models_dir, device="cpu")
 
@@ -418,7 +418,7 @@ def network_of(tower: torch.nn.Module, identity: str = "1") -> Network:
     )
 
 
-def test_what_cannot_be_exported_is_told_once(
+def test_a_failed_export_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exports, network = Exports(tmp_path), network_of(TwoWays().eval())
@@ -458,7 +458,7 @@ def test_the_second_exporter_has_its_turn(tmp_path: Path, monkeypatch: pytest.Mo
     assert least_cosine(export.runner(1)(inputs), network.rows(inputs)) >= 0.999
 
 
-def test_a_damaged_export_is_told_and_torch_runs(
+def test_a_damaged_export_is_logged_and_torch_runs(
     models_dir: Path, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def made() -> Any:
@@ -599,7 +599,7 @@ def test_set_precision_and_threads_are_used(models_dir: Path, cache: Path) -> No
     assert 0.99 < least_cosine(vectors, expected) < 0.9999999
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_a_cache_that_cannot_be_written_is_logged(
     models_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")
@@ -632,7 +632,7 @@ def test_a_way_that_does_not_work_here_is_left_out(caplog: pytest.LogCaptureFixt
         measurement.measure(RuntimeOptions(), [ONNX], pictures, runner, cores=2)
 
 
-def test_encoders_of_others_run_as_they_like(tmp_path: Path) -> None:
+def test_plug_in_encoders_run_in_their_own_way(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     assert run_for_pictures(encoder, settings_with(tmp_path)) is None
     run_for_queries(encoder, settings_with(tmp_path))
@@ -712,6 +712,6 @@ def test_without_torch_an_export_runs(backend: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["auto", "onnx", "torch"])
-def test_without_torch_and_an_export_it_is_told_what_to_do(backend: str, tmp_path: Path) -> None:
+def test_without_torch_and_an_export_the_error_says_so(backend: str, tmp_path: Path) -> None:
     for told in without_torch(tmp_path, backend):
         assert told.startswith("The encoder's pictures need torch, which is not installed")
