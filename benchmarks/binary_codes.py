@@ -49,7 +49,7 @@ from report import arguments, report
 from starter_quality import opened
 from vectors import Vectors, add_vector_options, load_dataset, nearest, recall
 
-from es_imgsearch.codes.coder import Coder, fit_learned, fit_lsh, fit_sign, targets_of
+from es_imgsearch.codes.coder import Coder, fit_learned, fit_lsh, fit_sign, label_targets
 from es_imgsearch.codes.queries import code_body
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.documents import Write
@@ -109,7 +109,7 @@ def of_stamps(given: argparse.Namespace) -> tuple[str, list[Body]]:
     assert collection.is_known is not None
     known = collection.is_known[collection.stored_pictures]
     sample = collection.stored[known]
-    targets, _ = targets_of([labels[n] for n in collection.stored_pictures[known]])
+    targets, _ = label_targets([labels[n] for n in collection.stored_pictures[known]])
     coders = {
         "sign": fit_sign(sample),
         "lsh 48": fit_lsh(sample, 48),

@@ -29,7 +29,7 @@ from report import arguments, report
 from es_imgsearch.embed.protocol import Pixels
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime.network import Network, picture_examples, sample_pictures
-from es_imgsearch.embed.runtime.onnx import Exports, exported
+from es_imgsearch.embed.runtime.onnx import Exports, find_or_export
 from es_imgsearch.embed.runtime.plan import PICTURES, Runner
 from es_imgsearch.embed.runtime.torch import PictureNetwork, TorchRunner
 from es_imgsearch.embed.weights import devices, least_cosine
@@ -83,7 +83,7 @@ def runners(network: Network, cache: Path) -> dict[str, Runner]:
         "torch bfloat16": TorchRunner(module, "cpu", "bfloat16", threads),
     }
     for dtype in ("float32", "int8"):
-        export = exported(Exports(cache), network, dtype, "benchmark")
+        export = find_or_export(Exports(cache), network, dtype, "benchmark")
         if export is None:
             raise SystemExit(f"The {dtype} export failed.")
         found[f"ONNX Runtime {dtype}"] = export.runner(threads)

@@ -8,6 +8,7 @@ A path in a root is as `os.fsdecode` returns it (undecodable bytes are lone surr
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
@@ -135,6 +136,22 @@ def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     scaled: npt.NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
     return scaled
+
+
+def float_bytes(array: npt.NDArray[np.float32]) -> bytes:
+    """Return an array as it is stored and hashed: float32, little-endian, row by row."""
+    return np.ascontiguousarray(array, dtype="<f4").tobytes()
+
+
+def floats_to_base64(array: npt.NDArray[np.float32]) -> str:
+    """Encode `float_bytes` of an array in base64."""
+    return base64.b64encode(float_bytes(array)).decode()
+
+
+def floats_from_base64(text: str, shape: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Decode an array of this shape.  Raises ValueError if the text is not one."""
+    raw = base64.b64decode(text, validate=True)
+    return np.frombuffer(raw, "<f4").reshape(shape).astype(np.float32)
 
 
 def iso_timestamp(moment: datetime | None = None, timespec: str = "seconds") -> str:

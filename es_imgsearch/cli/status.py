@@ -27,7 +27,7 @@ def status(settings: Settings, as_json: bool) -> None:
 
     Also how this machine runs the encoder, if it embedded pictures here.
     """
-    from es_imgsearch.embed.runtime.benchmark import StoredChoices
+    from es_imgsearch.embed.runtime.stored_choices import StoredChoices
     from es_imgsearch.manage.status import index_status
 
     found = index_status(open_store(settings))

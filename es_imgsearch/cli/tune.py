@@ -108,13 +108,13 @@ def _texts_of(file: Path) -> list[str]:
 
 def _text_encoder(store: Store, settings: Settings, *, must: bool) -> Encoder | None:
     """Return the index's encoder if it embeds text and is on this machine; else print why not."""
-    from es_imgsearch.embed.index_encoder import writing_encoder
+    from es_imgsearch.embed.context import open_encoder
 
     info = store.info()
     if not info.meta.seal.supports_text and not must:
         return None
     try:
-        encoder = writing_encoder(store, info, settings, alone=True)
+        encoder = open_encoder(store, info, settings, alone=True)
         if encoder.supports_text:
             # Weights load with the first text, or turn out to be missing.
             encoder.embed_texts(["a picture"])

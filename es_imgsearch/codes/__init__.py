@@ -1,1 +1,1 @@
-"""Binary codes of vectors: make them, store their parameters, apply them to an index."""
+"""Binary codes of vectors: fit a coder, store it, apply it to an index."""

@@ -1,4 +1,4 @@
-"""Codes of stored pictures, brought up to date with the coder of the index."""
+"""Compute the codes of stored and of new pictures with the coder of the index."""
 
 from __future__ import annotations
 
@@ -19,24 +19,23 @@ from es_imgsearch.errors import UsageError
 
 _PAGE = 1_000
 
-# What was made this long before a coder was taken into use may have been stored after all the
-# others were looked at: it waited for Elasticsearch.
+# A picture coded up to this long before the coder was replaced may have been stored after the
+# others were recoded, since it waited for Elasticsearch.
 _SLACK = timedelta(minutes=10)
 
 
 def apply_codes(
-    store: Store, *, on_page: Callable[[int, int], None] = lambda _seen, _changed: None
+    store: Store, *, on_page: Callable[[int, int], None] = lambda _checked, _changed: None
 ) -> int:
-    """Give every stored picture the code that the index's coder makes of its vector.
+    """Compute the code of every stored picture with the index's coder; return how many changed.
 
-    Only documents whose code is missing or another one are written, so a run that was interrupted
-    is completed by the next.  `on_page` gets how many were seen and how many changed so far; the
-    latter is returned.
+    Only documents whose code is missing or outdated are written, so the next run completes one
+    that was interrupted.  `on_page` gets the numbers of pictures checked and changed so far.
 
-    Raises UsageError for an index without codes, GenerationSwitched where the index becomes
-    another generation meanwhile, and errors of the store.
+    Raises UsageError for an index without codes, GenerationSwitched if the alias moves to another
+    generation meanwhile, and errors of the store.
     """
-    # A new generation may come behind the alias, of another encoder.
+    # The alias may move to a new generation, of another encoder.
     store = store.pinned()
     with store.switching.while_serving("codes apply"):
         coder = load_coder(store, store.info().meta)
@@ -51,7 +50,7 @@ def _recode(
     store: Store,
     coder: Coder,
     *among: Mapping[str, Any],
-    on_page: Callable[[int, int], None] = lambda _seen, _changed: None,
+    on_page: Callable[[int, int], None] = lambda _checked, _changed: None,
 ) -> int:
     filters = [{"exists": {"field": VECTOR_FIELD}}, *among]
 
@@ -59,7 +58,7 @@ def _recode(
         return {**document, CODE_FIELD: coder.code(document[VECTOR_FIELD])}
 
     store.refresh()
-    seen = changed = 0
+    checked = changed = 0
     for hits in store.listings.pages(
         filters, fields=("image_id", CODE_FIELD), vectors=[VECTOR_FIELD], size=_PAGE
     ):
@@ -68,16 +67,16 @@ def _recode(
             changed += len(rewritten.written)
             for error in rewritten.refused.values():
                 raise error
-        seen += len(hits)
-        on_page(seen, changed)
+        checked += len(hits)
+        on_page(checked, changed)
     store.refresh()
     return changed
 
 
 class CodeStep:
-    """The step after embedding of an index with codes: gives each vector its code.
+    """The step after embedding of an index with codes: compute each vector's code.
 
-    Without a coder it gives nothing, until `refresh` finds one.
+    Without a coder it adds no field, until `refresh` finds one.
     """
 
     def __init__(self, store: Store, coder: Coder | None) -> None:
@@ -88,42 +87,41 @@ class CodeStep:
 
     @classmethod
     def of(cls, store: Store, meta: Meta) -> CodeStep:
-        """With the coder that `_meta` names.  Raises as `load_coder`."""
+        """Load the coder that `_meta` names.  Raises as `load_coder`."""
         return cls(store, load_coder(store, meta))
 
     def fields(self, vector: npt.ArrayLike) -> dict[str, Any]:
-        """The fields that the document gets in addition to its vector."""
+        """Return the field of a vector's code, of shape (dims,); none without a coder."""
         coder = self.coder
         return {} if coder is None else {CODE_FIELD: coder.code(vector)}
 
     def complete(self) -> int:
-        """Code the stored pictures that have no code; returns how many those were."""
+        """Code the stored pictures that have no code; return how many those were."""
         if self.coder is None:
             return 0
         missing = {"bool": {"must_not": [{"exists": {"field": CODE_FIELD}}]}}
         return _recode(self._store, self.coder, missing)
 
     def refresh(self) -> None:
-        """Take up the coder that the index has now, in a process that writes for long.
+        """Load the coder that the index has now, in a long-running process.
 
-        The call after one that found another coder recodes what was written with the one before:
-        by then nothing of that is on its way.  Whether another generation serves by now is for
-        the process to find out.
+        The call after one that found another coder recodes what was written with the old one: by
+        then no document with an old code is in flight.  The caller watches for another generation.
         """
         meta = self._store.info().meta
-        now = load_coder(self._store, meta) if self._has_old_codes else None
-        if meta.codes is not None and now is not None:
+        current = load_coder(self._store, meta) if self._has_old_codes else None
+        if meta.codes is not None and current is not None:
             since = datetime.fromisoformat(meta.codes.trained_at) - _SLACK
-            _recode(self._store, now, {"range": {"indexed_at": {"gte": since.isoformat()}}})
+            _recode(self._store, current, {"range": {"indexed_at": {"gte": since.isoformat()}}})
             self._has_old_codes = False
-        wanted = None if meta.codes is None else meta.codes.hash
-        if wanted != (None if self.coder is None else self.coder.hash):
+        current_hash = None if meta.codes is None else meta.codes.hash
+        if current_hash != (None if self.coder is None else self.coder.hash):
             self.coder = load_coder(self._store, meta)
             self._has_old_codes = True
 
 
 def _stale(hits: Sequence[Mapping[str, Any]], coder: Coder) -> list[str]:
-    """Ids of the pictures whose code the coder would make differently of their vector."""
+    """Return the ids of the pictures whose stored code is not the coder's."""
     codes = coder.codes([vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits])
     return [
         hit["_source"]["image_id"]

@@ -1,14 +1,27 @@
-"""A coder that learns from labels which bits tell pictures of different kinds apart.
+"""Binary codes of vectors: a few bits each, compared by counting those that differ.
 
-Lin et al. 2015 (Deep Learning of Binary Hash Codes for Fast Image Retrieval, CVPR Workshops):
-between the features and a classifier lies a layer of sigmoids, the classifier alone says what is
-learnt, and a bit says whether its sigmoid is above a half.  There the features are those of a
-network that learns along; here they are stored vectors, so nothing is embedded again.
+    code = bits of [ matrix @ v > thresholds ],  v of unit length
+
+Three ways to fit a coder, all for vectors of any encoder:
+
+`sign`
+    one bit a dim: whether it is above its mean over a sample.  Without the mean, features that
+    are nearly all positive, as those of a CNN are, would have the same sign.
+`lsh`
+    on which side of random hyperplanes through the mean (Charikar 2002, STOC): the share of bits
+    that differ tends to the angle between two vectors.
+`learned`
+    a layer of sigmoids between the vectors and a classifier, trained on labels; a bit is 1 if its
+    sigmoid is above a half (Lin et al. 2015, Deep Learning of Binary Hash Codes for Fast Image
+    Retrieval, CVPR Workshops).  In the paper the network of the features is trained along; here
+    the features are stored vectors, so nothing is embedded again.
+
+Searched coarse to fine: the nearest codes by Hamming distance, sorted by the full vectors
+(`codes.queries`).  Pure NumPy; `codes.storage` stores a coder in `<index>-codes`.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -20,45 +33,27 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from es_imgsearch.errors import IndexConflict, UsageError
-from es_imgsearch.records import unit
-
-# Binary codes of vectors: a few bits each, compared by counting those that differ.
-#
-#     code = bits of [ matrix @ v > thresholds ],  v of unit length
-#
-# Three ways to a coder, all for vectors of any encoder:
-#
-# `sign`
-#     one bit a dim, whether it is above its mean over a sample.  Without the mean, features that
-#     are nearly all positive, as those of a CNN are, would have the same sign.
-# `lsh`
-#     on which side of random hyperplanes through the mean (Charikar 2002, STOC): the share of bits
-#     that differ tends to the angle between two vectors.
-# `learned`
-#     a sigmoid layer trained on labels (Lin et al. 2015, CVPR Workshops), see `learned_codes`.
-#
-# Searched coarse to fine: the nearest codes by Hamming distance, put in order by the whole vectors
-# (`code_queries`).  Pure NumPy; `kept_coder` keeps a coder in `<index>-codes`.
+from es_imgsearch.records import float_bytes, floats_from_base64, floats_to_base64, unit
 
 Floats = npt.NDArray[np.float32]
 Method = Literal["sign", "lsh", "learned"]
 DEFAULT_BITS: Final = 128
-# What mean is taken of: means of 5,000 are as good as those of all.
+# Vectors to take the mean of: means of 5,000 are as good as means of all.
 SAMPLE_SIZE: Final = 5_000
 
-# A byte is the least that the server stores, 4,096 bits the most.
+# Elasticsearch stores whole bytes, at most 4,096 bits.
 _BITS_A_BYTE = 8
 _MOST_BITS = 4_096
-# The mean of fewer says nothing of the pictures to come.
+# The mean of fewer vectors says nothing about later pictures.
 _LEAST_SAMPLE = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coder:
-    """Turns vectors into codes.
+    """A function from vectors to codes.
 
-    `matrix` has the shape (bits, dims), or is None where a bit stands for a dim; `thresholds`
-    has the shape (bits,).  `sample_size` is the number of vectors it was made from.
+    `matrix` has the shape (bits, dims), or is None if each bit is one dim; `thresholds` has the
+    shape (bits,).  `sample_size` is the number of vectors it was fitted on.
     """
 
     method: str
@@ -76,71 +71,69 @@ class Coder:
 
     @property
     def hash(self) -> str:
-        """Of everything that changes a code."""
+        """Hash of everything that changes a code."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{self.bits} {self.dims}".encode())
         for each in (self.matrix, self.thresholds):
-            digest.update(b"" if each is None else _little_endian(each))
+            digest.update(b"" if each is None else float_bytes(each))
         return digest.hexdigest()
 
-    def packed(self, vectors: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-        """Codes of shape (n, bits / 8), of vectors of shape (n, dims) and any length."""
+    def pack(self, vectors: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Return codes of shape (n, bits / 8) of vectors of shape (n, dims) and any length."""
         rows = unit(vectors)
         projected = rows if self.matrix is None else rows @ self.matrix.T
         return np.packbits(projected > self.thresholds, axis=1)
 
     def codes(self, vectors: npt.ArrayLike) -> list[str]:
-        """The same in hexadecimal digits, as the index takes them."""
-        return [row.tobytes().hex() for row in self.packed(vectors)]
+        """Return the codes of n vectors in hexadecimal digits, as the index takes them."""
+        return [row.tobytes().hex() for row in self.pack(vectors)]
 
     def code(self, vector: npt.ArrayLike) -> str:
-        """That of one vector, of shape (dims,)."""
+        """Return the code of one vector, of shape (dims,), in hexadecimal digits."""
         return self.codes(np.asarray(vector)[None])[0]
 
-    # -- kept beside the index -------------------------------------------------------------
-
     def to_document(self) -> dict[str, Any]:
-        """As it is stored; arrays are float32, little-endian, row by row, in base64."""
+        """Return the document for `<index>-codes`; arrays are float32 in base64."""
         document = {
             "hash": self.hash,
             "method": self.method,
             "bits": self.bits,
             "dims": self.dims,
             "sample_size": self.sample_size,
-            "thresholds": base64.b64encode(_little_endian(self.thresholds)).decode(),
+            "thresholds": floats_to_base64(self.thresholds),
         }
         if self.matrix is not None:
-            document["matrix"] = base64.b64encode(_little_endian(self.matrix)).decode()
+            document["matrix"] = floats_to_base64(self.matrix)
         return document
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], wanted_hash: str, index: str) -> Coder:
-        """Raises IndexConflict where the document is not the one that the codes were made with."""
+    def from_document(cls, document: Mapping[str, Any], expected_hash: str, index: str) -> Coder:
+        """Read a stored document.  Raises IndexConflict if its hash is not `expected_hash`."""
         try:
             bits, dims = int(document["bits"]), int(document["dims"])
             matrix = document.get("matrix")
-            found = cls(
+            coder = cls(
                 method=str(document["method"]),
-                matrix=None if matrix is None else _floats(matrix, (bits, dims)),
-                thresholds=_floats(document["thresholds"], (bits,)),
+                matrix=None if matrix is None else floats_from_base64(matrix, (bits, dims)),
+                thresholds=floats_from_base64(document["thresholds"], (bits,)),
                 sample_size=int(document["sample_size"]),
             )
         except (KeyError, TypeError, ValueError, binascii.Error):
-            found = None
-        if found is None or found.hash != wanted_hash:
+            coder = None
+        if coder is None or coder.hash != expected_hash:
             raise IndexConflict(
                 f"The coder in {index}-codes is not the one that the codes of index {index!r} were"
                 " made with: train them anew with `es-imgsearch codes train`."
             )
-        return found
+        return coder
 
 
 def fit_sign(sample: npt.ArrayLike) -> Coder:
-    """One bit for each of the dims of the sample, of shape (n, dims).
+    """Fit one bit for each dim of the sample, of shape (n, dims).
 
-    Raises UsageError where the sample is too small, or dims no multiple of 8.
+    Raises UsageError if the sample is too small, or dims no multiple of 8.
     """
-    vectors = _usable(sample)
+    vectors = _unit_sample(sample)
     dims = vectors.shape[1]
     if dims % _BITS_A_BYTE:
         raise UsageError(
@@ -151,25 +144,26 @@ def fit_sign(sample: npt.ArrayLike) -> Coder:
 
 
 def fit_lsh(sample: npt.ArrayLike, bits: int = DEFAULT_BITS, *, seed: int = 0) -> Coder:
-    """Random hyperplanes through the mean of the sample, of shape (n, dims).
+    """Choose random hyperplanes through the mean of the sample, of shape (n, dims).
 
-    Raises UsageError where the sample is too small, or the number of bits cannot be.
+    Raises UsageError if the sample is too small or the number of bits is invalid.
     """
     check_bits(bits)
-    vectors = _usable(sample)
+    vectors = _unit_sample(sample)
     planes = np.random.default_rng(seed).standard_normal((bits, vectors.shape[1]))
     matrix = planes.astype(np.float32)
     return Coder("lsh", matrix, matrix @ vectors.mean(axis=0), len(vectors))
 
 
 def check_bits(bits: int) -> None:
+    """Raise UsageError unless a code may have this number of bits."""
     if not 0 < bits <= _MOST_BITS or bits % _BITS_A_BYTE:
         raise UsageError(
             f"Codes have a multiple of {_BITS_A_BYTE} bits up to {_MOST_BITS}, not {bits}."
         )
 
 
-def _usable(sample: npt.ArrayLike) -> Floats:
+def _unit_sample(sample: npt.ArrayLike) -> Floats:
     vectors = unit(sample)
     if len(vectors) < _LEAST_SAMPLE:
         raise UsageError(
@@ -179,18 +173,11 @@ def _usable(sample: npt.ArrayLike) -> Floats:
     return vectors
 
 
-def _floats(text: str, shape: Sequence[int]) -> Floats:
-    raw = base64.b64decode(text, validate=True)
-    return np.frombuffer(raw, "<f4").reshape(shape).astype(np.float32)
-
-
-def _little_endian(array: Floats) -> bytes:
-    return np.ascontiguousarray(array, dtype="<f4").tobytes()
-
+# The learned coder.
 
 _STEPS = 2_000
 _BATCH = 256
-# Adam (Kingma & Ba 2015, ICLR) with the decay kept apart (Loshchilov & Hutter 2019, ICLR).
+# AdamW: Adam (Kingma & Ba 2015, ICLR) with decoupled weight decay (Loshchilov & Hutter 2019, ICLR).
 _LEARNING_RATE = 3e-3
 _DECAYS = (0.9, 0.999)
 _EPSILON = 1e-8
@@ -198,21 +185,21 @@ _WEIGHT_DECAY = 1e-3
 
 
 def fit_learned(vectors: Floats, targets: Floats, bits: int = DEFAULT_BITS) -> Coder:
-    """The sigmoid layer between vectors of shape (n, dims) and labels of shape (n, labels).
+    """Train the sigmoid layer between vectors (n, dims) and targets (n, labels).
 
-    A row of `targets` says which share each label has in a picture, and sums to 1; with one label
-    a picture the loss is that of the paper, the cross-entropy of a softmax.  The same input gives
-    the same coder.
+    A row of `targets` holds the share of each label in a picture, and sums to 1; with one label a
+    picture the loss is the cross-entropy of a softmax, as in the paper.  The same input gives the
+    same coder.
     """
     check_bits(bits)
     rows = unit(vectors)
     mean = rows.mean(axis=0)
-    # Near vectors differ little: brought to a deviation of 1, the sigmoids have something to tell.
+    # Near vectors differ little; scaled to a deviation of 1 they move the sigmoids.
     scale = np.float32(1.0 / max(float((rows - mean).std()), 1e-6))
     inputs = (rows - mean) * scale
     random = np.random.default_rng(0)
     shapes = [(bits, rows.shape[1]), (bits, 1), (targets.shape[1], bits), (targets.shape[1], 1)]
-    # latent weights and offsets, the classifier's weights and offsets
+    # Latent weights and offsets, then the classifier's.
     parameters = [_initial(shape, random) for shape in shapes]
     means = [np.zeros_like(each) for each in parameters]
     squares = [np.zeros_like(each) for each in parameters]
@@ -235,8 +222,8 @@ def fit_learned(vectors: Floats, targets: Floats, bits: int = DEFAULT_BITS) -> C
     return Coder("learned", matrix, thresholds, len(rows))
 
 
-def targets_of(labels: Sequence[Sequence[str]]) -> tuple[Floats, list[str]]:
-    """Of pictures with these labels the targets of `fit_learned`, and what a column stands for."""
+def label_targets(labels: Sequence[Sequence[str]]) -> tuple[Floats, list[str]]:
+    """Return targets for `fit_learned` of pictures with these labels, and the columns' names."""
     names = sorted({label for each in labels for label in each})
     column = {name: n for n, name in enumerate(names)}
     targets = np.zeros((len(labels), len(names)), np.float32)
@@ -246,7 +233,7 @@ def targets_of(labels: Sequence[Sequence[str]]) -> tuple[Floats, list[str]]:
 
 
 def _gradients(parameters: Sequence[Floats], inputs: Floats, targets: Floats) -> list[Floats]:
-    """Of the mean cross-entropy, by each of the parameters."""
+    """Return the gradients of the mean cross-entropy by each of the parameters."""
     latent, offsets, classifier, biases = parameters
     codes = 1.0 / (1.0 + np.exp(-np.clip(inputs @ latent.T + offsets[:, 0], -30, 30)))
     logits = codes @ classifier.T + biases[:, 0]
@@ -263,7 +250,7 @@ def _gradients(parameters: Sequence[Floats], inputs: Floats, targets: Floats) ->
 
 
 def _initial(shape: tuple[int, int], random: np.random.Generator) -> Floats:
-    """Small and different from each other; offsets begin at 0."""
+    """Return small random weights; offsets (one column) start at 0."""
     if shape[1] == 1:
         return np.zeros(shape, np.float32)
     limit = 1.0 / np.sqrt(shape[1])

@@ -1,7 +1,7 @@
-"""Bodies for searches by binary codes: pure functions, as in `queries`.
+"""Bodies for searches by binary codes; pure functions, as in `elastic.queries`.
 
 Coarse to fine (Lin et al. 2015, CVPR Workshops): the codes nearest by Hamming distance are
-candidates, and their whole vectors put them in order, in one request.
+candidates, sorted by their full vectors in the same request.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def code_body(
     filters: Sequence[Mapping[str, Any]] = (),
     source: bool | Sequence[str] = True,
 ) -> dict[str, Any]:
-    """The k best by their whole vectors among the `num_candidates` (default 20 k) nearest codes.
+    """Find the k best by full vectors of the `num_candidates` (default 20 k) nearest codes.
 
-    `code` are hexadecimal digits, `vector` is of unit length.  The score of a hit is that of
-    every other search by vectors (`queries.exact_score`), so `cosine_of` reads it.
+    `code` is in hexadecimal digits, `vector` of unit length.  Scores are those of every other
+    search by vectors (`elastic.queries.exact_score`), so `cosine_of` reads them.
     """
     check_k(k)
-    wanted = CANDIDATES_PER_HIT * k if num_candidates is None else num_candidates
-    depth = min(max(k, wanted), MAX_NUM_CANDIDATES)
+    requested = CANDIDATES_PER_HIT * k if num_candidates is None else num_candidates
+    depth = min(max(k, requested), MAX_NUM_CANDIDATES)
     knn = {
         "field": CODE_FIELD,
         "query_vector": code,

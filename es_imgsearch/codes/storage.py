@@ -1,6 +1,6 @@
-"""`<index>-codes`: the coder of an index with binary codes.
+"""Store and load the coder of an index with binary codes, in `<index>-codes`.
 
-Losing it costs a training: the vectors that codes are made of are in the index itself.
+If it is lost it can be trained again: the vectors are in the index itself.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexConflict
 
 
-def keep_coder(store: Store, coder: Coder) -> None:
-    """Store the coder."""
+def store_coder(store: Store, coder: Coder) -> None:
+    """Store the coder in `<index>-codes`."""
     alias, document = codes_alias(store.index), coder.to_document()
     store.auxiliary.put(alias, codes_body(), coder.hash, document)
 
 
 def load_coder(store: Store, meta: Meta) -> Coder | None:
-    """The coder that `_meta` names by its hash; None for an index without codes.
+    """Load the coder that `_meta` names by its hash; None for an index without codes.
 
-    Raises IndexConflict, see `coder_from`.
+    Raises IndexConflict as `read_coder`.
     """
     if meta.codes is None:
         return None
     document = store.auxiliary.get(codes_alias(store.index), meta.codes.hash)
-    return coder_from(document, store.index, meta)
+    return read_coder(document, store.index, meta)
 
 
-def coder_from(document: Mapping[str, Any] | None, index: str, meta: Meta) -> Coder:
-    """The coder in a document that was looked up by the hash in `_meta`.
+def read_coder(document: Mapping[str, Any] | None, index: str, meta: Meta) -> Coder:
+    """Read the coder from a document that was looked up by the hash in `_meta`.
 
-    Raises IndexConflict where it is missing, is not the one that the codes were made with, or is
-    for vectors of other dims.
+    Raises IndexConflict if it is missing, not the one that the codes were made with, or for vectors
+    of other dims.
     """
     alias = codes_alias(index)
     if document is None or meta.codes is None:

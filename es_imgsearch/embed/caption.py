@@ -24,7 +24,7 @@ import numpy as np
 from es_imgsearch.embed.model_folder import (
     ModelFolder,
     default_models_dir,
-    find_folder,
+    find_folders,
     placed,
     portable,
     split_pair,
@@ -75,20 +75,13 @@ def create(argument: str, *, models_dir: Path | None = None, device: str = "auto
     spec, sentences = [*split_pair(models), ""][:2]
     spec = spec or CAPTIONER
     folder = models_dir or default_models_dir()
-    try:
-        captioner = find_folder(spec, folder)
-        text_model = find_folder(sentences, folder) if sentences else None
-    except ModelUnavailable as error:
-        raise ModelUnavailable(
-            f"{error} Give a model folder, put one into {folder}, or use --encoder starter,"
-            " which works offline."
-        ) from error
-    parts = {spec: captioner} | ({sentences: text_model} if text_model else {})
+    specs = [spec, sentences] if sentences else [spec]
+    folders = find_folders(specs, folder)
     return Caption(
-        f"caption:{'+'.join(map(portable, parts, parts.values()))}{hash_sign}{count}",
-        captioner,
-        FolderSentences(text_model, device) if text_model else PackageSentences(),
-        spec=f"caption:{'+'.join(map(placed, parts, parts.values()))}{hash_sign}{count}",
+        f"caption:{'+'.join(map(portable, specs, folders))}{hash_sign}{count}",
+        folders[0],
+        FolderSentences(folders[1], device) if sentences else PackageSentences(),
+        spec=f"caption:{'+'.join(map(placed, specs, folders))}{hash_sign}{count}",
         captions=int(count or 1),
         device=device,
     )

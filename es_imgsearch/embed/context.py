@@ -1,4 +1,4 @@
-"""What every command that writes needs of an index, opened in one place."""
+"""Open what commands need of an index: its encoder, or that and all else that writing needs."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from es_imgsearch.describe.registry import mapped_describers
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.embed.index_encoder import writing_encoder
+from es_imgsearch.embed.index_encoder import sealed_encoder
 from es_imgsearch.embed.protocol import Encoder, Vectors
+from es_imgsearch.embed.reduced_encoder import ReducedEncoder
+from es_imgsearch.embed.reduction import load_reduction
+from es_imgsearch.embed.runtime.select import run_for_pictures
 from es_imgsearch.records import Grid
 from es_imgsearch.settings import Settings
 
 
 class PostEmbed(Protocol):
-    """The optional step after embedding: fields that are made of the stored vector."""
+    """The optional step after embedding: fields that are computed from the stored vector."""
 
     def fields(self, vector: Vectors) -> Mapping[str, Any]:
-        """The fields that the document gets in addition to its vector."""
+        """Return the fields that the document gets in addition to its vector."""
 
     def refresh(self) -> None:
-        """Take up what was trained for it meanwhile.  Raises what the store does."""
+        """Load what was trained for it meanwhile.  Raises what the store does."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexContext:
-    """An index and what writes into it.
+    """An index and its encoder, describers and tiles.
 
-    `encoder` gives vectors as the index stores them, `describers` are the names of those to run,
-    and `grid` says of which tiles vectors are kept too (see `regions`).
+    `encoder` returns vectors as the index stores them, `describers` are the names of those to run,
+    and `grid` is the grid of tiles whose vectors are stored too (see `records.Grid`).
     """
 
     store: Store
@@ -42,7 +45,7 @@ class IndexContext:
     grid: Grid | None
 
     def post_embed(self) -> PostEmbed:
-        """Open the step after embedding.  Raises IndexConflict where what it needs is missing."""
+        """Open the step after embedding.  Raises IndexConflict if its parameters are missing."""
         return open_post_embed(self.store, self.info.meta)
 
 
@@ -59,21 +62,39 @@ def open_context(
     describers: Iterable[str] | None = None,
     alone: bool = False,
 ) -> IndexContext:
-    """Read the index's metadata and load its encoder, or check the one given.
+    """Read the index's metadata; load its encoder, or check the given one.
 
-    `store` should be held to the generation that is written, see `Store.pinned`.  `describers` are
-    those to run, by default those of the settings; the ones whose fields the index does not map are
-    left out with a warning.  An encoder that embeds `alone` has all cores, else its share of them
-    as one of `workers`.
-
-    Raises EncoderMismatch, ModelUnavailable, IndexConflict, and what a request raises.
+    Pass a `store` that is pinned to the generation to write, see `Store.pinned`.  `describers` are
+    those to run, by default the ones of the settings; those whose fields the index does not map
+    are left out with a warning.  Raises as `open_encoder`, and what a request raises.
     """
     info = store.info()
-    chosen = settings.describers if describers is None else describers
+    names = settings.describers if describers is None else describers
     return IndexContext(
         store=store,
         info=info,
-        describers=tuple(mapped_describers(info.properties, store.index, chosen)),
-        encoder=writing_encoder(store, info, settings, encoder, alone=alone),
+        describers=tuple(mapped_describers(info.properties, store.index, names)),
+        encoder=open_encoder(store, info, settings, encoder, alone=alone),
         grid=info.meta.grid,
     )
+
+
+def open_encoder(
+    store: Store,
+    info: IndexInfo,
+    settings: Settings,
+    encoder: Encoder | None = None,
+    *,
+    alone: bool = False,
+) -> Encoder:
+    """Load the index's encoder, or check the given one; its vectors are as the index stores them.
+
+    It is ready for pictures: with all cores if it embeds `alone`, else with its share of them as
+    one of `workers`.  Raises EncoderMismatch, ModelUnavailable, and IndexConflict if the matrix of
+    a reduced index is missing.
+    """
+    full = sealed_encoder(info, store.index, settings, encoder)
+    if encoder is None:
+        run_for_pictures(full, settings.model_copy(update={"workers": 1}) if alone else settings)
+    reduction = load_reduction(store, info.meta)
+    return full if reduction is None else ReducedEncoder(full, reduction)

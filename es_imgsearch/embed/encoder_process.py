@@ -1,8 +1,7 @@
-"""Encoders in processes of their own.
+"""Embed pictures in several processes, each with its share of the cores.
 
-One process uses several cores for a batch, but not all of a large machine: then several
-processes, each with its share of the cores, embed more (`workers`).  Each loads the model, so
-memory grows with their number.
+One process does not use all cores of a large machine; several (`workers`) embed more.  Each loads
+the model, so memory grows with their number.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ import numpy as np
 
 from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.embed.in_process import (
+    EncoderOutput,
     InProcessEncoder,
-    Outputs,
     PictureEncoder,
-    SharedEncoder,
-    words_of,
+    summarise,
 )
 from es_imgsearch.embed.protocol import Encoder, Pixels
-from es_imgsearch.embed.reduction import ReducedEncoder, Reduction
+from es_imgsearch.embed.reduced_encoder import ReducedEncoder
+from es_imgsearch.embed.reduction import Reduction
 from es_imgsearch.embed.registry import load_encoder, spec_of
 from es_imgsearch.embed.runtime.network import HasNetworks
 from es_imgsearch.embed.runtime.select import run_for_pictures
@@ -38,30 +37,31 @@ from es_imgsearch.settings import Settings, available_cores
 
 logger = logging.getLogger(__name__)
 
-# A batch that ended so many processes is halved, until the picture that does it stands alone.
+# A batch that ended as many processes is halved, until the picture that does it is alone.
 _PROCESSES_A_BATCH = 2
 _STARTS_IN_A_ROW = 3
-# What an idle process may take to end when it is asked to.
+# Time for an idle process to end after its connection is closed.
 _END_SECONDS = 2.0
 
 
 class EncoderEnded(Exception):
-    """A batch ended one process after the other."""
+    """A batch ended two processes in a row."""
 
 
 class EncoderProcess:
-    """An encoder in a process, which is started with the first batch and replaced when it ends.
+    """An encoder in a process that starts with the first batch and is replaced when it ends.
 
-    The thread that calls `outputs` has to stay until `end`; see `child_process`.
+    The thread that calls `outputs` must live until `end`: on Linux the process ends with the
+    thread that started it (`read.workers.begin_child`).
     """
 
     def __init__(self, encoder: Encoder | EncoderSource, threads: int) -> None:
-        """`threads` is how many cores its libraries may use at once.
+        """`threads` is the number of cores its libraries may use at once.
 
         Raises SettingsError for an encoder that cannot be pickled.
         """
         try:
-            # Before its weights are loaded, and once for every process that is ever needed.
+            # Once for all processes, before its weights are loaded.
             self._pickled = pickle.dumps(encoder)
         except Exception as error:
             raise SettingsError(
@@ -76,32 +76,31 @@ class EncoderProcess:
 
     @property
     def process_id(self) -> int | None:
-        """None while there is no process."""
+        """Return its id; None while there is no process."""
         return None if self._process is None else self._process.pid
 
-    def outputs(self, pixels: Pixels) -> Outputs:
-        """A process that ends is replaced, and the batch done again.
+    def outputs(self, pixels: Pixels) -> EncoderOutput:
+        """Embed in the process; if that ends, replace it and embed again.
 
-        Raises EncoderEnded when it ends the next one, too; what the encoder raised; what
-        `warm_up` raises; Stopped when it was abandoned.
+        Raises EncoderEnded if the second process ends too, what the encoder or `warm_up` raises,
+        and Stopped after `abandon`.
         """
         for _ in range(_PROCESSES_A_BATCH):
             self.warm_up()
-            answer = self._asked(pixels)
-            if answer is not None:
-                return answer
+            if (output := self._request(pixels)) is not None:
+                return output
         raise EncoderEnded("The process that embedded it ended, and so did the next one.")
 
     def warm_up(self) -> None:
-        """Have a process with its model loaded.
+        """Start the process if there is none, and load its model.
 
-        Raises EncodersFailed where processes end before they get so far.
+        Raises EncodersFailed if processes end before the model is loaded.
         """
         for _ in range(_STARTS_IN_A_ROW):
             if self._connection is not None:
                 return
             self._start()
-            if self._asked(None) is not None:
+            if self._request(None) is not None:
                 return
         raise EncodersFailed(
             "The processes that embed pictures end before they have loaded the model: is there"
@@ -122,7 +121,7 @@ class EncoderProcess:
                 self._process.join()
 
     def _start(self) -> None:
-        # fork would copy the locks of this process's threads
+        # fork would copy the locks of this process's threads.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         with self._lock:
@@ -138,8 +137,8 @@ class EncoderProcess:
             self._process, self._connection = process, ours
         theirs.close()
 
-    def _asked(self, pixels: Pixels | None) -> Outputs | None:
-        """The process's answer (to nothing: when its model is loaded); None if it ended."""
+    def _request(self, pixels: Pixels | None) -> EncoderOutput | None:
+        """Return the output for `pixels` (None: wait for the model); None if the process ended."""
         if self._connection is None or self._process is None:
             return None
         try:
@@ -159,17 +158,17 @@ class EncoderProcess:
             return None
         if isinstance(answer, BaseException):
             if pixels is None:
-                # It ends without a model.
+                # It could not load its model, and ends.
                 self._connection.close()
                 self._connection = None
             raise answer
-        outputs: Outputs = answer
-        return outputs
+        output: EncoderOutput = answer
+        return output
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderSource:
-    """How another process makes an encoder whose networks cannot be sent there."""
+    """How another process loads an encoder whose networks cannot be pickled."""
 
     name: str
     spec: str
@@ -179,7 +178,7 @@ class EncoderSource:
 
     @classmethod
     def of(cls, encoder: Encoder, settings: Settings) -> EncoderSource | None:
-        """None for an encoder that is sent as it is."""
+        """Describe an encoder; None for one that is pickled itself."""
         reduction = None
         if isinstance(encoder, ReducedEncoder):
             reduction = encoder.reduction
@@ -190,53 +189,54 @@ class EncoderSource:
         return cls(encoder.name, spec, encoder.revision, settings, reduction)
 
     def encoder(self) -> Encoder:
-        """Raises EncoderMismatch where that name stands for another model by now."""
-        made = load_encoder(
+        """Load the encoder.  Raises EncoderMismatch if its model was replaced meanwhile."""
+        encoder = load_encoder(
             self.spec, models_dir=self.settings.models_dir, device=self.settings.device
         )
-        if made.revision != self.revision:
+        if encoder.revision != self.revision:
             raise EncoderMismatch(
                 f"The model of encoder {self.name!r} was exchanged while it is used: start again."
             )
-        run_for_pictures(made, self.settings)
-        return made if self.reduction is None else ReducedEncoder(made, self.reduction)
+        run_for_pictures(encoder, self.settings)
+        return encoder if self.reduction is None else ReducedEncoder(encoder, self.reduction)
 
 
-def encoders_for(shared: SharedEncoder, settings: Settings) -> list[PictureEncoder]:
-    """The encoder in this process, or in as many as `workers`, which share the cores."""
+def encoders_for(local: InProcessEncoder, settings: Settings) -> list[PictureEncoder]:
+    """Return the encoder in this process, or in as many as `workers`, which share the cores.
+
+    Raises SettingsError for several workers and an encoder that cannot be pickled.
+    """
     if settings.workers == 1:
-        return [InProcessEncoder(shared)]
+        return [local]
     threads = max(1, available_cores() // settings.workers)
-    sent = EncoderSource.of(shared.encoder, settings) or shared.encoder
+    sent = EncoderSource.of(local.encoder, settings) or local.encoder
     return [EncoderProcess(sent, threads) for _ in range(settings.workers)]
 
 
 def _serve(connection: Connection, pickled: bytes, threads: int, parent: int) -> None:
-    """Answer batches until the other end is closed."""
+    """Embed batches until the other end of the connection is closed."""
     begin_child(parent)
-    # A supervisor sends it to the whole group; what is in flight is to be finished first.
+    # A supervisor sends it to the whole process group; the batch in progress is finished first.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Read by OpenMP, which torch's kernels run on, when it is loaded.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
         try:
             sent = pickle.loads(pickled)  # noqa: S301 - made by our parent
-            encoder = InProcessEncoder(
-                SharedEncoder(sent.encoder() if isinstance(sent, EncoderSource) else sent)
-            )
+            encoder = InProcessEncoder(sent.encoder() if isinstance(sent, EncoderSource) else sent)
             encoder.warm_up()
         except ImgSearchError as error:
             connection.send(_sendable(error))
             return
-        except Exception as error:  # noqa: BLE001 - told to whoever asked; it is no picture's fault
-            connection.send(EncodersFailed(f"The model cannot be loaded ({words_of(error)})."))
+        except Exception as error:  # noqa: BLE001 - sent to the parent; it is no picture's fault
+            connection.send(EncodersFailed(f"The model cannot be loaded ({summarise(error)})."))
             return
-        connection.send(Outputs(np.empty((0, 0), np.float32), ()))
+        connection.send(EncoderOutput(np.empty((0, 0), np.float32), ()))
         while True:
             pixels = connection.recv()
             try:
-                answer: Outputs | Exception = encoder.outputs(pixels)
-            except Exception as error:  # noqa: BLE001 - told to whoever asked
+                answer: EncoderOutput | Exception = encoder.outputs(pixels)
+            except Exception as error:  # noqa: BLE001 - sent to the parent
                 answer = _sendable(error)
             connection.send(answer)
     except (EOFError, OSError):
@@ -244,7 +244,7 @@ def _serve(connection: Connection, pickled: bytes, threads: int, parent: int) ->
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error itself if it survives the way between processes, else its words."""
+    """Return the error itself if it can be pickled and unpickled, else a RuntimeError."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - made one line above
     except Exception:  # noqa: BLE001 - an exception's own __reduce__ may raise anything

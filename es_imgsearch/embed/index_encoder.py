@@ -1,4 +1,4 @@
-"""The encoder an index is sealed to, and nobody else."""
+"""Load the encoder that an index is sealed to, and refuse any other."""
 
 from __future__ import annotations
 
@@ -7,31 +7,29 @@ import operator
 
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.meta import Seal
-from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.embed.reduction import ReducedEncoder, load_reduction
 from es_imgsearch.embed.registry import load_encoder, spec_of
-from es_imgsearch.embed.runtime.select import run_for_pictures, run_for_queries
+from es_imgsearch.embed.runtime.select import run_for_queries
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ImgSearchError, ModelUnavailable
 from es_imgsearch.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# What a dense_vector of Elasticsearch 8.19 may hold.
-_MOST_DIMS = 4096
+# The limit of a dense_vector in Elasticsearch 8.19.
+_MAX_DIMS = 4096
 
 
 def seal_of(encoder: Encoder) -> Seal:
-    """Raises EncoderUnknown for an encoder whose vectors Elasticsearch cannot hold."""
+    """Describe an encoder.  Raises EncoderUnknown if Elasticsearch cannot hold its vectors."""
     dims: object = encoder.dims
     try:
-        is_possible = 1 <= operator.index(dims) <= _MOST_DIMS  # type: ignore[arg-type]
+        is_possible = 1 <= operator.index(dims) <= _MAX_DIMS  # type: ignore[arg-type]
     except TypeError:
         is_possible = False
     if not is_possible:
         raise EncoderUnknown(
             f"Encoder {encoder.name!r} makes vectors of {dims!r} dims; Elasticsearch takes 1 to"
-            f" {_MOST_DIMS}."
+            f" {_MAX_DIMS}."
         )
     spec = spec_of(encoder)
     return Seal(
@@ -47,51 +45,51 @@ def seal_of(encoder: Encoder) -> Seal:
 def sealed_encoder(
     info: IndexInfo, index: str, settings: Settings, given: Encoder | None = None
 ) -> Encoder:
-    """The index's encoder, proven to be it by revision, dims and fingerprint; ready for queries.
+    """Return the index's encoder, checked by revision, dims and fingerprint; ready for queries.
 
-    It is `given`, or that of the settings, or else looked for where it was when the index was made,
-    and then by its name: models live in different places on different machines.
+    It is `given`, or the encoder of the settings, or else looked for where it was when the index
+    was made, and then by its name: models are in different places on different machines.
 
-    Raises EncoderMismatch, or ModelUnavailable where its weights are not here.
+    Raises EncoderMismatch, or ModelUnavailable if its weights are not here.
     """
     seal = info.meta.seal
     if given is not None:
         seal.check(seal_of(given), index)
         return given
-    encoder = _found(seal, index, settings)
+    encoder = _load_sealed(seal, index, settings)
     run_for_queries(encoder, settings)
     return encoder
 
 
-def present_encoder(seal: Seal, index: str, settings: Settings) -> Encoder:
-    """The index's encoder, or if there is only another model in its place by now, that."""
+def load_sealed_or_replaced(seal: Seal, index: str, settings: Settings) -> Encoder:
+    """Return the index's encoder, or else the model that has replaced it in its place."""
     try:
-        return _found(seal, index, settings)
+        return _load_sealed(seal, index, settings)
     except EncoderMismatch as error:
-        logger.debug("Another model has the place or the name of the encoder: %s", error)
+        logger.debug("Another model has the encoder's path or name: %s", error)
     if seal.spec is not None:
         try:
-            return loaded_encoder(seal.spec, settings)
+            return load_with_settings(seal.spec, settings)
         except ImgSearchError as error:
-            logger.debug("Nothing is at %s any more: %s", seal.spec, error)
-    return loaded_encoder(seal.name, settings)
+            logger.debug("The model is no longer at %s: %s", seal.spec, error)
+    return load_with_settings(seal.name, settings)
 
 
-def _found(seal: Seal, index: str, settings: Settings) -> Encoder:
-    differs: EncoderMismatch | None = None
+def _load_sealed(seal: Seal, index: str, settings: Settings) -> Encoder:
+    mismatch: EncoderMismatch | None = None
     if settings.encoder is None and seal.spec is not None:
         try:
-            return _checked(seal.spec, seal, index, settings)
+            return _load_checked(seal.spec, seal, index, settings)
         except EncoderMismatch as error:
-            differs = error
+            mismatch = error
         except ImgSearchError as error:
-            logger.debug("Nothing is at %s any more: %s", seal.spec, error)
+            logger.debug("The model is no longer at %s: %s", seal.spec, error)
     name = settings.encoder or seal.name
     try:
-        return _checked(name, seal, index, settings)
+        return _load_checked(name, seal, index, settings)
     except (ModelUnavailable, EncoderUnknown) as error:
-        if differs is not None:
-            raise differs from error
+        if mismatch is not None:
+            raise mismatch from error
         if isinstance(error, EncoderUnknown):
             raise
         if name == seal.name:
@@ -105,32 +103,12 @@ def _found(seal: Seal, index: str, settings: Settings) -> Encoder:
         ) from error
 
 
-def loaded_encoder(spec: str, settings: Settings) -> Encoder:
-    """`load_encoder` with the folder of models and the device of the settings."""
+def load_with_settings(spec: str, settings: Settings) -> Encoder:
+    """Call `load_encoder` with the folder of models and the device of the settings."""
     return load_encoder(spec, models_dir=settings.models_dir, device=settings.device)
 
 
-def _checked(spec: str, seal: Seal, index: str, settings: Settings) -> Encoder:
-    encoder = loaded_encoder(spec, settings)
+def _load_checked(spec: str, seal: Seal, index: str, settings: Settings) -> Encoder:
+    encoder = load_with_settings(spec, settings)
     seal.check(seal_of(encoder), index)
     return encoder
-
-
-def writing_encoder(
-    store: Store,
-    info: IndexInfo,
-    settings: Settings,
-    given: Encoder | None = None,
-    *,
-    alone: bool = False,
-) -> Encoder:
-    """Return the index's encoder, with vectors as the index stores them, ready for pictures.
-
-    It uses its share of the cores, as one of `workers` processes, or all of them if it embeds
-    `alone`.  Raises what `sealed_encoder` and `load_reduction` do.
-    """
-    encoder = sealed_encoder(info, store.index, settings, given)
-    if given is None:
-        run_for_pictures(encoder, settings.model_copy(update={"workers": 1}) if alone else settings)
-    reduction = load_reduction(store, info.meta)
-    return encoder if reduction is None else ReducedEncoder(encoder, reduction)

@@ -30,9 +30,13 @@ _ORGANISATION: Final = "sentence-transformers"
 # for a minute on a connection that never answers.
 _HUB_SECONDS: Final = 3.0
 _OURS: Final = "sentence_transformers."
+# A model folder has one of these.
+_MARKS: Final = ("modules.json", "config.json")
 # The same weights for other runtimes.
 _OTHER_FORMATS: Final = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "onnx/*", "openvino/*"]
 
+# All weights in one file.
+_WHOLE: Final = ("model.safetensors", "pytorch_model.bin")
 # The same weights for the library open_clip, in repositories that serve both.
 _OPEN_CLIP: Final = "open_clip_"
 
@@ -98,7 +102,7 @@ class ModelFolder:
 
     @property
     def architecture(self) -> str:
-        """The key of `backend.MEASURED` for the picture side; empty for all but CLIP's ViT-B/32."""
+        """The key of `runtime.select.MEASURED`; empty for all but CLIP's ViT-B/32."""
         vision = self._config.get("vision_config") or {}
         # Values left out of the file are those of ViT-B/32, transformers' defaults.
         is_vit_b_32 = all(vision.get(name, value) == value for name, value in _VIT_B_32.items())
@@ -122,39 +126,39 @@ class ModelFolder:
         """
         if self._config.get("model_type") != _SIGLIP:
             return None
-        told = self._config.get("text_config", {}).get("max_position_embeddings")
-        return int(told or _SIGLIP_TOKENS)
+        tokens = self._config.get("text_config", {}).get("max_position_embeddings")
+        return int(tokens or _SIGLIP_TOKENS)
 
     @property
     def truncate_dim(self) -> int | None:
         """Number of dimensions to keep, if the model limits them (Matryoshka)."""
-        told = self._saved.get("truncate_dim")
-        return None if told is None else int(told)
+        dims = self._saved.get("truncate_dim")
+        return None if dims is None else int(dims)
 
     @property
     def prompts(self) -> dict[str, str]:
         """Prompts put in front of texts, without the empty ones."""
-        told = self._saved.get("prompts") or {}
-        return {name: text for name, text in told.items() if text}
+        prompts = self._saved.get("prompts") or {}
+        return {name: text for name, text in prompts.items() if text}
 
     @property
     def generation(self) -> dict[str, Any]:
         """The generation settings of a captioning model, without the version that saved them."""
-        told = _read(self._transformer / "generation_config.json") or {}
-        return {name: value for name, value in told.items() if name != "transformers_version"}
+        settings = _read(self._transformer / "generation_config.json") or {}
+        return {name: value for name, value in settings.items() if name != "transformers_version"}
 
     def dims(self) -> int | None:
         """Length of a vector; None if the configuration does not say."""
-        told = self._config.get("projection_dim")
+        dims = self._config.get("projection_dim")
         if self._config.get("model_type") == _SIGLIP:
-            told = self._config.get("vision_config", {}).get("hidden_size", _SIGLIP_DIMS)
+            dims = self._config.get("vision_config", {}).get("hidden_size", _SIGLIP_DIMS)
         for module in self._modules[1:]:
             if module["type"].endswith("Dense"):
                 dense = _read(self.path / module["path"] / "config.json") or {}
-                told = dense.get("out_features", told)
-        if told is None:
+                dims = dense.get("out_features", dims)
+        if dims is None:
             return None
-        return min(int(told), self.truncate_dim or int(told))
+        return min(int(dims), self.truncate_dim or int(dims))
 
     def weight_files(self) -> list[Path]:
         """The files of the weights: in each folder the safetensors, or else the pickles.
@@ -187,44 +191,44 @@ class ModelFolder:
 
         Raises ModelUnavailable if there is none, or one that no `Preparation` can express.
         """
-        told = _read(self._transformer / "preprocessor_config.json")
-        if told is None:
-            told = (_read(self._transformer / "processor_config.json") or {}).get("image_processor")
-        if not told:
+        conf = _read(self._transformer / "preprocessor_config.json")
+        if conf is None:
+            conf = (_read(self._transformer / "processor_config.json") or {}).get("image_processor")
+        if not conf:
             raise ModelUnavailable(
                 f"The model in {self.path} takes no pictures: it has no preprocessor_config.json."
             )
-        normalises = told.get("do_normalize", True)
-        if normalises and not {"image_mean", "image_std"} <= told.keys():
+        normalises = conf.get("do_normalize", True)
+        if normalises and not {"image_mean", "image_std"} <= conf.keys():
             raise ModelUnavailable(
                 f"The image processor of the model in {self.path} is not supported: its settings"
                 " name no image_mean and image_std."
             )
         return Processing(
-            preparation=self._preparation(told),
-            rescale=told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 1.0,
-            mean=list(told["image_mean"]) if normalises else [0.0, 0.0, 0.0],
-            deviation=list(told["image_std"]) if normalises else [1.0, 1.0, 1.0],
+            preparation=self._preparation(conf),
+            rescale=conf.get("rescale_factor", 1 / 255) if conf.get("do_rescale", True) else 1.0,
+            mean=list(conf["image_mean"]) if normalises else [0.0, 0.0, 0.0],
+            deviation=list(conf["image_std"]) if normalises else [1.0, 1.0, 1.0],
         )
 
-    def _preparation(self, told: dict[str, Any]) -> Preparation:
-        if "max_num_patches" in told:
+    def _preparation(self, conf: dict[str, Any]) -> Preparation:
+        if "max_num_patches" in conf:
             raise ModelUnavailable(
                 f"The model in {self.path} takes pictures of any shape as patches (NaFlex), which"
                 " is not supported; take one of a fixed resolution, such as"
                 " google/siglip2-base-patch16-224."
             )
         # CLIP's processor crops by default, every other only if its settings say so.
-        kind = told.get("image_processor_type") or told.get("feature_extractor_type") or ""
-        crops = bool(told.get("do_center_crop", kind.startswith("CLIP")))
-        size, crop = told.get("size", 224), told.get("crop_size")
+        kind = conf.get("image_processor_type") or conf.get("feature_extractor_type") or ""
+        crops = bool(conf.get("do_center_crop", kind.startswith("CLIP")))
+        size, crop = conf.get("size", 224), conf.get("crop_size")
         # A bare number is the shorter side where a crop follows, else a square.
         if isinstance(size, int):
             size = {"shortest_edge": size} if crops else {"height": size, "width": size}
         if isinstance(crop, int):
             crop = {"height": crop, "width": crop}
-        resampling = _RESAMPLING.get(told.get("resample", 3))
-        if told.get("do_resize", True) and resampling is not None:
+        resampling = _RESAMPLING.get(conf.get("resample", 3))
+        if conf.get("do_resize", True) and resampling is not None:
             if crops and "shortest_edge" in size:
                 shorter = int(size["shortest_edge"])
                 crop = crop or {"height": shorter, "width": shorter}
@@ -244,7 +248,7 @@ class ModelFolder:
                 )
         raise ModelUnavailable(
             f"The image processor of the model in {self.path} prepares pictures in a way that is "
-            f"not supported (size {size}, crop {crop}, resample {told.get('resample')})."
+            f"not supported (size {size}, crop {crop}, resample {conf.get('resample')})."
         )
 
 
@@ -285,7 +289,15 @@ def find_folder(spec: str, models_dir: Path) -> ModelFolder:
     return _cached(repository) or _complete(ModelFolder(_downloaded(repository)))
 
 
-_MARKS: Final = ("modules.json", "config.json")
+def find_folders(specs: Sequence[str], models_dir: Path) -> list[ModelFolder]:
+    """Find several models as `find_folder` does; its error also says what to do instead."""
+    try:
+        return [find_folder(spec, models_dir) for spec in specs]
+    except ModelUnavailable as error:
+        raise ModelUnavailable(
+            f"{error} Give a model folder, put one into {models_dir}, or use --encoder starter,"
+            " which works offline."
+        ) from error
 
 
 def _complete(folder: ModelFolder) -> ModelFolder:
@@ -313,9 +325,9 @@ def _downloaded(repository: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        told = HfApi().model_info(repository, timeout=_HUB_SECONDS)
+        info = HfApi().model_info(repository, timeout=_HUB_SECONDS)
         logger.info("fetching the model %s from the hub", repository)
-        names = [file.rfilename for file in told.siblings or ()]
+        names = [file.rfilename for file in info.siblings or ()]
         return Path(snapshot_download(repository, ignore_patterns=_not_needed(names)))
     except Exception as error:
         # The hub's client changed its HTTP library, and with it its exceptions, twice.
@@ -332,9 +344,6 @@ def _not_needed(names: Sequence[str]) -> list[str]:
     pickles = [str(path) for path in paths if path.suffix == ".bin" and path.parent in safe]
     whole = any(path.name in _WHOLE for path in paths)
     return [*_OTHER_FORMATS, *pickles, *([f"{_OPEN_CLIP}*"] if whole else [])]
-
-
-_WHOLE: Final = ("model.safetensors", "pytorch_model.bin")
 
 
 def _read(file: Path) -> Any:

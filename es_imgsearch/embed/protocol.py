@@ -1,4 +1,4 @@
-"""The protocol of encoders: pictures, and perhaps texts, to unit vectors."""
+"""The protocol of encoders, and checks of their output, which a plug-in may get wrong."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ from es_imgsearch.read.preparation import Preparation
 Vectors = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
+Query = TypeVar("Query", bound=Sized)
+
+# float32 sums of 4,096 squares are nearer to 1 than this; vectors further off were not brought to
+# unit length.
+_ROUNDING: Final = 1e-3
+
 
 @runtime_checkable
 class Encoder(Protocol):
@@ -29,8 +35,8 @@ class Encoder(Protocol):
     `embed_images` takes at once (default 16); ``spec``, the name with absolute paths, if the name
     alone does not find it on this machine; and the members of `FieldEncoder`.
 
-    A plug-in's vectors are checked, see `output`: another shape is an error, another length is
-    scaled to unit length.
+    Its vectors are checked by `check_vectors`: another shape is an error, another length is scaled
+    to unit length.
     """
 
     @property
@@ -77,27 +83,18 @@ class FieldEncoder(Protocol):
 
     @property
     def fields(self) -> Sequence[str]:
-        """Names of the fields it may give; the index must have them (docs/reference/fields.md)."""
+        """Names of the fields that it may return; the index must map them."""
 
     def embed_with_fields(self, pictures: Pixels) -> tuple[Vectors, Sequence[Mapping[str, Any]]]:
         """Return what `embed_images` does, and the fields of each of the n pictures."""
 
 
-# Check and normalise an encoder's output; a plug-in may return anything.
-
-Q = TypeVar("Q", bound=Sized)
-
-# float32 sums of 4,096 squares are nearer to 1 than this; vectors further off were not brought to
-# unit length.
-_ROUNDING: Final = 1e-3
-
-
-def vectors_of(given: Any, count: int, encoder: Encoder | TextEncoder) -> Vectors:
+def check_vectors(output: Any, count: int, encoder: Encoder | TextEncoder) -> Vectors:
     """Return the output of `encoder` for `count` inputs as float32 of shape (count, dims).
 
-    Rows are scaled to unit length, unless they are zero or not finite.  Raises what `rows_of` does.
+    Rows are scaled to unit length, unless they are zero or not finite.  Raises as `check_rows`.
     """
-    vectors = rows_of(given, count, encoder)
+    vectors = check_rows(output, count, encoder)
     # float32 has no squares of 1e25 nor of 1e-30.
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     stray = np.isfinite(lengths) & (lengths > 0) & (abs(lengths - 1) > _ROUNDING)
@@ -107,42 +104,43 @@ def vectors_of(given: Any, count: int, encoder: Encoder | TextEncoder) -> Vector
     return vectors
 
 
-def rows_of(given: Any, count: int, encoder: Encoder | TextEncoder) -> Vectors:
-    """Like `vectors_of`, without scaling: the short vectors of a reduced index are bytes.
+def check_rows(output: Any, count: int, encoder: Encoder | TextEncoder) -> Vectors:
+    """Check as `check_vectors` does, without scaling: vectors of a reduced index are bytes.
 
     Raises EmbedFailed for another shape, or for values that are no numbers.
     """
     try:
-        vectors: Vectors = np.asarray(given, dtype=np.float32)
+        vectors: Vectors = np.asarray(output, dtype=np.float32)
     except Exception as error:
         # For example a torch tensor that requires a gradient, or an integer beyond float32.
         raise EmbedFailed(
-            f"Encoder {encoder.name!r} gave {type(given).__name__} where vectors are wanted:"
-            f" {error}."
+            f"Encoder {encoder.name!r} gave {type(output).__name__}, not vectors: {error}."
         ) from error
     if vectors.shape != (count, encoder.dims):
         raise EmbedFailed(
-            f"Encoder {encoder.name!r} gave an array of shape {vectors.shape} where"
-            f" {(count, encoder.dims)} is wanted: one vector of {encoder.dims} dims for each."
+            f"Encoder {encoder.name!r} gave an array of shape {vectors.shape}, not"
+            f" {(count, encoder.dims)}: one vector of {encoder.dims} dims for each input."
         )
     return vectors
 
 
-def query_vectors(encoder: Encoder | TextEncoder, embed: Callable[[Q], Any], queries: Q) -> Vectors:
+def embed_queries(
+    encoder: Encoder | TextEncoder, embed: Callable[[Query], Any], queries: Query
+) -> Vectors:
     """Return `embed(queries)` as vectors to search with; `embed` is a method of `encoder`.
 
     Raises EmbedFailed for any error that is no ImgSearchError, and for vectors of another shape,
     zero or not finite.
     """
     try:
-        given = embed(queries)
+        output = embed(queries)
     except (ImgSearchError, MemoryError, Stopped):
         raise
     except Exception as error:
         raise EmbedFailed(
             f"Encoder {encoder.name!r} failed: {type(error).__name__}: {error}."
         ) from error
-    vectors = vectors_of(given, len(queries), encoder)
+    vectors = check_vectors(output, len(queries), encoder)
     if not (np.isfinite(vectors).all() and vectors.any(axis=1).all()):
         raise EmbedFailed(f"Encoder {encoder.name!r} gave a vector that is zero or not finite.")
     return vectors

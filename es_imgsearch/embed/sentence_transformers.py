@@ -21,14 +21,15 @@ from es_imgsearch.embed.model_folder import (
     ModelFolder,
     default_models_dir,
     find_folder,
+    find_folders,
     placed,
     portable,
     split_pair,
 )
 from es_imgsearch.embed.runtime.network import Network, picture_examples
 from es_imgsearch.embed.runtime.plan import PICTURES
-from es_imgsearch.embed.runtime.text_model import TextModel
-from es_imgsearch.embed.weights import first_line, pick_device, quiet, weights_hash
+from es_imgsearch.embed.runtime.text_model import TextModel, load_model
+from es_imgsearch.embed.weights import weights_hash
 from es_imgsearch.errors import ModelUnavailable, TextUnsupported
 from es_imgsearch.read.preparation import Preparation, fingerprint
 from es_imgsearch.records import unit
@@ -78,22 +79,16 @@ def create(
     """
     if not argument:
         raise ModelUnavailable(
-            "Say which model: sentence-transformers:FOLDER or sentence-transformers:NAME."
+            "No model is named: use sentence-transformers:FOLDER or sentence-transformers:NAME."
         )
     folder = models_dir or default_models_dir()
     specs = split_pair(argument)
-    try:
-        found = [find_folder(spec, folder) for spec in specs]
-    except ModelUnavailable as error:
-        raise ModelUnavailable(
-            f"{error} Give a model folder, put one into {folder}, or use --encoder starter, "
-            f"which works offline."
-        ) from error
+    folders = find_folders(specs, folder)
     return SentenceTransformersEncoder(
-        "sentence-transformers:" + "+".join(map(portable, specs, found)),
-        found[0],
-        found[1] if len(found) > 1 else None,
-        spec="sentence-transformers:" + "+".join(map(placed, specs, found)),
+        "sentence-transformers:" + "+".join(map(portable, specs, folders)),
+        folders[0],
+        folders[1] if len(folders) > 1 else None,
+        spec="sentence-transformers:" + "+".join(map(placed, specs, folders)),
         device=device,
     )
 
@@ -174,8 +169,8 @@ class SentenceTransformersEncoder:
     @cached_property
     def dims(self) -> int:
         """Length of a vector."""
-        told = self._pictures.dims()
-        return int(self._picture_model.get_embedding_dimension()) if told is None else told
+        dims = self._pictures.dims()
+        return int(self._picture_model.get_embedding_dimension()) if dims is None else dims
 
     def embed_images(self, pictures: Pixels) -> Vectors:
         """Return vectors of shape (n, dims), unit length, of pictures (n, height, width, 3)."""
@@ -256,18 +251,7 @@ class SentenceTransformersEncoder:
         return self._load(self._texts)
 
     def _load(self, folder: ModelFolder) -> Any:
-        device = pick_device(self._device)
-        try:
-            with quiet():
-                from sentence_transformers import SentenceTransformer
-
-                model = SentenceTransformer(
-                    str(folder.path), device=str(device), local_files_only=True
-                )
-        except Exception as error:
-            raise ModelUnavailable(
-                f"The model in {folder.path} cannot be loaded: {first_line(error)}."
-            ) from error
+        model = load_model(folder, self._device)
         if (length := folder.text_length) is not None:
             model.max_seq_length = length
             model[0].processing_kwargs["text"] = {
@@ -276,5 +260,4 @@ class SentenceTransformersEncoder:
                 "max_length": length,
                 "return_attention_mask": False,
             }
-        # Weights stored in half precision are slow on a CPU and differ between devices.
-        return model.float().eval()
+        return model

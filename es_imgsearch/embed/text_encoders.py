@@ -1,4 +1,4 @@
-"""Sentence encoders: texts in, unit vectors out; the text side of `caption`."""
+"""Embed sentences as unit vectors; the text side of the encoder `caption`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from es_imgsearch.embed.minilm import DIMS, MiniLM
-from es_imgsearch.embed.runtime.text_model import TextModel
+from es_imgsearch.embed.runtime.text_model import TextModel, load_model
 from es_imgsearch.embed.starter import sentences_folder
-from es_imgsearch.embed.weights import first_line, pick_device, quiet
 from es_imgsearch.errors import ModelUnavailable
 from es_imgsearch.records import unit
 
@@ -36,7 +35,7 @@ class Sentences(Protocol):
 
     @property
     def networks(self) -> Sequence[Network]:
-        """The networks that `backend` may run in another library."""
+        """The networks that `runtime.select` may run in another library."""
 
     def weight_files(self) -> list[Path]:
         """The files of the weights."""
@@ -100,8 +99,8 @@ class FolderSentences:
     @cached_property
     def dims(self) -> int:
         """Length of a vector; loads the model if its configuration does not say."""
-        told = self._folder.dims()
-        return int(self._model.get_embedding_dimension()) if told is None else told
+        dims = self._folder.dims()
+        return int(self._model.get_embedding_dimension()) if dims is None else dims
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -132,19 +131,7 @@ class FolderSentences:
 
     @cached_property
     def _model(self) -> Any:
-        try:
-            with quiet():
-                from sentence_transformers import SentenceTransformer
-
-                model = SentenceTransformer(
-                    str(self._folder.path),
-                    device=str(pick_device(self._device)),
-                    local_files_only=True,
-                )
-        except Exception as error:
-            raise ModelUnavailable(
-                f"The model in {self._folder.path} cannot be loaded: {first_line(error)}."
-            ) from error
+        model = load_model(self._folder, self._device)
         if "text" not in model.modalities:
             raise ModelUnavailable(f"The model in {self._folder.path} takes no texts.")
-        return model.float().eval()
+        return model

@@ -90,8 +90,8 @@ def _config(name: str) -> Any:
         raise ModelUnavailable(
             "The encoder 'timm' needs the library timm; pip install 'es-imgsearch[timm]'."
         ) from error
-    wanted = [name] if "." in name else [f"{name}.{_TORCHVISION}", name]
-    for each in wanted if timm.is_model(name) else ():
+    names = [name] if "." in name else [f"{name}.{_TORCHVISION}", name]
+    for each in names if timm.is_model(name) else ():
         try:
             return timm.models.get_pretrained_cfg(each, allow_unregistered=False)
         except RuntimeError:

@@ -21,7 +21,7 @@ from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.queries import vector_of
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
-from es_imgsearch.embed.reduction import SAMPLE_SIZE, Reduction, fit, keep_reduction
+from es_imgsearch.embed.reduction import SAMPLE_SIZE, Reduction, fit, store_reduction
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.errors import (
     EncoderMismatch,
@@ -80,7 +80,7 @@ def create_index(
         meta = new_meta(seal, profile, similarity, reduction.entry() if reduction else None, grid)
         if reduction is not None:
             # Before the alias of the pictures: where that exists, everything does.
-            keep_reduction(store, reduction)
+            store_reduction(store, reduction)
         store.generations.create(meta, [describer.mapping for describer in load_describers()])
         _make_beside(store, settings, originals)
         return (

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from es_imgsearch.describe.fields import VectorDescribers, merged, without_refused
-from es_imgsearch.describe.registry import VectorDescriber, VectorSpace
+from es_imgsearch.describe.registry import TextEncoder, VectorDescriber, VectorSpace
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.requests import Request
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.embed.protocol import Encoder, Vectors
+from es_imgsearch.embed.protocol import Vectors
 from es_imgsearch.errors import ReadError, StoreError
 from es_imgsearch.pipeline.jobs import EmbedResult, Job, PendingWrite, Unembedded
 from es_imgsearch.records import Picture
@@ -34,7 +34,7 @@ class DescribeStage:
     def __init__(
         self,
         store: Store,
-        encoder: Encoder,
+        encoder: TextEncoder,
         describers: Sequence[VectorDescriber],
         vector_fields: VectorFields,
         *,

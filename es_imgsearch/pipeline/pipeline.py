@@ -15,7 +15,7 @@ from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.encoder_process import encoders_for
-from es_imgsearch.embed.in_process import SharedEncoder
+from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.pipeline.acknowledge_stage import AcknowledgeStage
 from es_imgsearch.pipeline.describe_stage import DescribeStage, VectorFields
@@ -68,7 +68,7 @@ class Pipeline:
         self._run = RunState(self._in_flight.wake)
         self.closing, self.stopping = self._run.closing, self._run.stopping
         self._drained: bool | None = None
-        self._encoder = SharedEncoder(encoder)
+        self._encoder = InProcessEncoder(encoder)
         encoder_batch_size = batch_size(encoder, settings.batch_size)
         look_up = partial(
             _look_up_vectors, store, grid is not None, stopping=self.stopping, outage=self.outage

@@ -13,8 +13,8 @@ import numpy as np
 from es_imgsearch.embed.in_process import (
     PictureEncoder,
     check_embeds,
-    examples_of,
-    is_no_pictures_fault,
+    example_pictures,
+    is_fatal,
 )
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.errors import ReadError
@@ -100,7 +100,7 @@ class VectorSource:
             pixels = np.stack([*(each.pixels for each in pictures), *tiles])
             vectors, fields = encoder.outputs(pixels)
         except Exception as error:
-            if is_no_pictures_fault(error):
+            if is_fatal(error):
                 raise
             if not isinstance(error, ReadError):
                 self._check_encoder(encoder, pictures)
@@ -147,7 +147,7 @@ class VectorSource:
             try:
                 (vector,), _ = encoder.outputs(tile.pixels[np.newaxis])
             except Exception as error:
-                if is_no_pictures_fault(error):
+                if is_fatal(error):
                     raise
                 logger.debug("The encoder cannot embed a tile.", exc_info=True)
             else:
@@ -164,7 +164,7 @@ class VectorSource:
         has_failed = len(pictures) == 1 and not pictures[0].tiles
         candidates = () if has_failed else (each.pixels for each in pictures)
         self._last_embedded = check_embeds(
-            encoder, itertools.chain(examples_of(height, width), candidates)
+            encoder, itertools.chain(example_pictures(height, width), candidates)
         )
 
 

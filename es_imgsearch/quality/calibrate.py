@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from es_imgsearch.elastic.meta_entries import Curve
-from es_imgsearch.embed.protocol import query_vectors
+from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
 from es_imgsearch.quality.curve_fitting import (
     CalibrationQuality,
@@ -111,7 +111,7 @@ def _fit_curves(
     queries_by_kind = {IMAGE: (pictures, share_label)}
     if encoder is not None:
         names = [query.name for query in label_queries]
-        texts = query_vectors(encoder, encoder.embed_texts, names)
+        texts = embed_queries(encoder, encoder.embed_texts, names)
         queries_by_kind = {TEXT: (texts, has_label), **queries_by_kind}
     curves, quality = {}, {}
     for kind, (queries, right) in queries_by_kind.items():

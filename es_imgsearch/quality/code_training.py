@@ -18,9 +18,9 @@ from es_imgsearch.codes.coder import (
     fit_learned,
     fit_lsh,
     fit_sign,
-    targets_of,
+    label_targets,
 )
-from es_imgsearch.codes.storage import keep_coder
+from es_imgsearch.codes.storage import store_coder
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
@@ -102,7 +102,7 @@ def _train(
             f" {coder.bits}: use a method that makes {mapped_bits}, or another --index."
         )
     store.switching.check_serving()
-    keep_coder(store, coder)
+    store_coder(store, coder)
     trained_at = iso_timestamp()
     entry = CodesEntry(coder.hash, coder.method, coder.bits, trained_at)
     described = [each.mapping for each in load_describers()]
@@ -141,7 +141,7 @@ def _load_labelled(store: Store, labels: Labels) -> tuple[Floats, Floats, tuple[
     """Load vectors and targets of labelled pictures, and list the missing ones."""
     labelled = LabelledPictures(store, labels.pictures)
     paths = list(labelled.id_of)
-    targets, names = targets_of([labels.pictures[path] for path in paths])
+    targets, names = label_targets([labels.pictures[path] for path in paths])
     if len(names) < 2:
         raise FileInvalid(
             f"All labelled pictures of index {store.index!r} have the same label,"

@@ -36,7 +36,7 @@ from es_imgsearch.elastic.queries import (
     vector_of,
 )
 from es_imgsearch.elastic.requests import vectors_of
-from es_imgsearch.embed.reduction import checked
+from es_imgsearch.embed.reduced_encoder import check_output
 from es_imgsearch.quality.recall import ScoredId
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _texts_of_picture(source: Mapping[str, Any]) -> Iterator[str]:
 
 def embed_distinct_texts(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Embed texts; return each distinct vector once, in shape (n, dims)."""
-    vectors = checked(encoder.embed_texts(texts), len(texts), encoder)
+    vectors = check_output(encoder.embed_texts(texts), len(texts), encoder)
     unique: npt.NDArray[np.float32] = np.unique(vectors, axis=0)
     # `unique` sorts, and the order decides which half of the queries is tuned on.
     return np.random.default_rng(0).permutation(unique)

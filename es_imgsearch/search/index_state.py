@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from es_imgsearch.codes.coder import Coder
-from es_imgsearch.codes.storage import coder_from
+from es_imgsearch.codes.storage import read_coder
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import codes_alias, reduction_alias
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.requests import document_request, info_request
-from es_imgsearch.embed.reduction import reduction_from
+from es_imgsearch.embed.reduction import read_reduction
 from es_imgsearch.errors import (
     GenerationSwitched,
     ImageMissing,
@@ -98,7 +98,7 @@ class IndexState:
         meta = state.info.meta
         if state.reduced is None and (entry := meta.reduction) is not None:
             document = yield from _companion_document(reduction_alias(self._index), entry.hash)
-            reduction = reduction_from(document, self._index, meta)
+            reduction = read_reduction(document, self._index, meta)
             originals = self._open_originals(meta)
             state.reduced = ReducedVectors(reduction, entry.oversample, originals)
         return state.reduced
@@ -113,7 +113,7 @@ class IndexState:
             )
         if state.coder is None:
             document = yield from _companion_document(codes_alias(self._index), entry.hash)
-            state.coder = coder_from(document, self._index, state.info.meta)
+            state.coder = read_coder(document, self._index, state.info.meta)
         return state.coder
 
     def query_relevance(

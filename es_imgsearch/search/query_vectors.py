@@ -26,7 +26,7 @@ from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.requests import hits_in, search_request, vectors_of
 from es_imgsearch.embed.index_encoder import sealed_encoder
-from es_imgsearch.embed.protocol import query_vectors
+from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.errors import ImageMissing, TextUnsupported, UsageError
 from es_imgsearch.records import unit
 from es_imgsearch.search.query import (
@@ -180,8 +180,8 @@ class LocalQueryEncoder:
         # An encoder need not be thread-safe.
         with self._lock:
             return QueryVectors(
-                query_vectors(encoder, encoder.embed_texts, list(texts)) if texts else nothing,
-                query_vectors(encoder, encoder.embed_images, np.stack(pixels))
+                embed_queries(encoder, encoder.embed_texts, list(texts)) if texts else nothing,
+                embed_queries(encoder, encoder.embed_images, np.stack(pixels))
                 if pixels
                 else nothing,
                 _truncated(encoder, texts),

@@ -4,8 +4,8 @@
 
 The scores of bytes are estimates of the cosine.  A candidate whose original (its whole vector) is
 available gets the exact cosine; the others keep their estimates, and all are ordered by score.
-The estimates are .02 too high on average (see `Reduction.estimated`), so a picture without an
-original may rank a little too high among pictures that are nearly as good.
+The estimates are .02 too high on average (see `Reduction.estimate_cosines`), so a picture without
+an original may rank a little too high among pictures that are nearly as good.
 
 Originals are read from an HDF5 file, float16 or float32, as `es-imgsearch export` writes it.  Its
 vectors are not compressed, so they are mapped into memory, and a search reads only the rows of its
@@ -98,7 +98,7 @@ class ReducedVectors:
         if not hits:
             return []
         byte_cosines = 2.0 * np.array([hit["_score"] for hit in hits]) - 1.0
-        cosines = self.reduction.estimated(byte_cosines, query)
+        cosines = self.reduction.estimate_cosines(byte_cosines, query)
         if compare and self.originals is not None:
             keys = [original_key(hit["_id"], hit.get("_source", {})) for hit in hits]
             for position, vector in self.originals(keys).items():

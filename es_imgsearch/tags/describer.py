@@ -97,7 +97,7 @@ class Tagger:
 def load_tagger(
     index: str, meta: Meta, encoder: TextEncoder, send: Callable[[Request], Any]
 ) -> Tagger:
-    """Load the tagger of an index; `encoder` is its encoder, see `writing_encoder`.
+    """Load the tagger of an index; `encoder` is its encoder, see `open_encoder`.
 
     With an encoder that embeds pictures only, tags come from a trained classifier alone.
     """

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from es_imgsearch.embed.index_encoder import writing_encoder
-from es_imgsearch.embed.protocol import query_vectors
+from es_imgsearch.embed.context import open_encoder
+from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.errors import UsageError
 from es_imgsearch.search.query import QueryBox, QueryPicture, open_query_picture
 from es_imgsearch.tags.describer import MIN_SCORE, Tagger, load_tagger
@@ -120,9 +120,9 @@ def identify(
 
 def _score_labels(search: ImageSearch, image: Any) -> tuple[Tagger, list[ScoredLabel]]:
     info = search.info
-    encoder = writing_encoder(search.store, info, search.settings, search.encoder)
+    encoder = open_encoder(search.store, info, search.settings, search.encoder)
     pixels = np.stack([encoder.preparation.apply(image)])
-    vectors = query_vectors(encoder, encoder.embed_images, pixels)
+    vectors = embed_queries(encoder, encoder.embed_images, pixels)
     tagger = load_tagger(search.store.index, info.meta, encoder, search.store.send)
     labels = []
     for facet in tagger.scores(vectors):

@@ -18,7 +18,7 @@ import numpy as np
 
 from es_imgsearch.describe.registry import TextEncoder
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.embed.protocol import query_vectors
+from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.search.relevance import Floats
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _BATCH_SIZE = 64
 def load_label_vectors(encoder: TextEncoder, meta: Meta, texts: Sequence[str]) -> Floats:
     """Load or embed texts: unit vectors (n, dims), as the index stores vectors.
 
-    `encoder` is the encoder of the index of this `meta`, see `writing_encoder`.
+    `encoder` is the encoder of the index of this `meta`, see `open_encoder`.
     """
     file = _cache_file(encoder, meta, texts)
     try:
@@ -39,7 +39,7 @@ def load_label_vectors(encoder: TextEncoder, meta: Meta, texts: Sequence[str]) -
     except (OSError, ValueError, EOFError):
         pass
     parts = [
-        query_vectors(encoder, encoder.embed_texts, texts[start : start + _BATCH_SIZE])
+        embed_queries(encoder, encoder.embed_texts, texts[start : start + _BATCH_SIZE])
         for start in range(0, len(texts), _BATCH_SIZE)
     ]
     vectors: Floats = np.concatenate(parts)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.embed.index_encoder import writing_encoder
+from es_imgsearch.embed.context import open_encoder
 from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.quality.labelled_pictures import LabelledPictures, load_unit_vectors
 from es_imgsearch.quality.labels import Labels
@@ -293,7 +293,7 @@ def _zero_shot_scores(
     info, store = search.info, search.store
     if not info.meta.seal.supports_text:
         return None
-    encoder = writing_encoder(store, info, search.settings, search.encoder)
+    encoder = open_encoder(store, info, search.settings, search.encoder)
     vocabulary = extend_vocabulary(data.vocabulary, data.facets)
     texts = load_label_vectors(encoder, info.meta, vocabulary.texts)
     background = load_background(store.index, info.meta, encoder.dims, store.send)

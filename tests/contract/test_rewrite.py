@@ -21,7 +21,7 @@ from es_imgsearch.elastic.mapping import (
 from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.elastic.naming import pinned_alias
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.embed.reduction import Reduction, fit, keep_reduction
+from es_imgsearch.embed.reduction import Reduction, fit, store_reduction
 from es_imgsearch.errors import IndexConflict, StoreBusy
 from es_imgsearch.records import Grid
 from es_imgsearch.testing import remove_index
@@ -127,7 +127,7 @@ def test_the_bytes_of_a_reduced_index_stay_too(real_store: Store):
     vectors = unit(np.random.default_rng(5).normal(size=(200, DIMS)))
     reduction: Reduction = fit(vectors, 16)
     try:
-        keep_reduction(real_store, reduction)
+        store_reduction(real_store, reduction)
         real_store.generations.create(
             new_meta(SEAL, "reduced", "cosine", reduction.entry()), NEW_FIELDS
         )

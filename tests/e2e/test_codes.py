@@ -116,7 +116,7 @@ def wrong_codes(store: Store) -> list[str]:
 
 
 def unpacked(coder: Coder, vectors: np.ndarray) -> np.ndarray:
-    return np.unpackbits(coder.packed(vectors), axis=1)
+    return np.unpackbits(coder.pack(vectors), axis=1)
 
 
 # -- training and searching --------------------------------------------------------------------

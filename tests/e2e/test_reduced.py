@@ -16,7 +16,7 @@ from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta, reduction_alias
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import open_context
-from es_imgsearch.embed.index_encoder import seal_of, writing_encoder
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.reduction import Reduction, load_reduction
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, NotCalibrated, UsageError
 from es_imgsearch.manage.init import create_index
@@ -174,7 +174,7 @@ def test_a_matrix_that_is_lost_or_another_is_refused_by_daemon_and_client(filled
     else:
         filled.connection.request("DELETE", f"/{alias}/_doc/{wanted}", params={"refresh": "true"})
     with pytest.raises(IndexConflict, match="make another --index"):
-        writing_encoder(filled, filled.info(), settings, FakeEncoder())
+        open_context(filled, settings, FakeEncoder())
     search = ImageSearch(
         filled.connection.client, filled.index, encoder=FakeEncoder(), settings=settings
     )
@@ -240,7 +240,7 @@ def test_by_bytes_hits_come_in_the_order_of_the_bytes_cosine(filled, settings, e
         hits = search.search(query, k=10, exact=exact)
         assert np.allclose(
             [hit.score for hit in hits],
-            reduction.estimated(cosines[best(cosines, 10)], query),
+            reduction.estimate_cosines(cosines[best(cosines, 10)], query),
             atol=2e-3,
         )
 

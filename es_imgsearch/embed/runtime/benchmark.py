@@ -7,20 +7,14 @@ of the cores.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import time
-from dataclasses import astuple, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from es_imgsearch.embed.runtime.network import sample_pictures, torch_missing, torch_runner
-from es_imgsearch.embed.runtime.onnx import default_cache_dir
 from es_imgsearch.embed.runtime.plan import (
     PICTURES,
     Dtype,
@@ -33,11 +27,10 @@ from es_imgsearch.embed.weights import (
     cpu_model_and_flags,
     devices,
     first_line,
-    gpu_models,
     least_cosine,
 )
 from es_imgsearch.errors import EncodersFailed, ImgSearchError
-from es_imgsearch.settings import available_cores, changed_settings
+from es_imgsearch.settings import available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -49,7 +42,6 @@ if TYPE_CHECKING:
     from es_imgsearch.embed.runtime.onnx import Export
     from es_imgsearch.embed.runtime.plan import Inputs, Runner
     from es_imgsearch.read.preparation import Preparation
-    from es_imgsearch.settings import Settings
 
 
 logger = logging.getLogger(__name__)
@@ -120,9 +112,9 @@ def benchmark_network(
         return torch_runner(loaded[0], plan)
 
     def pictures(count: int) -> Inputs:
-        # Few are made, and repeated: the speed does not depend on their content.
-        made = sample_pictures(min(count, 8), preparation.height, preparation.width)
-        return {PICTURES: np.resize(made, (count, *made.shape[1:]))}
+        # At most 8, repeated: the speed does not depend on their content.
+        samples = sample_pictures(min(count, 8), preparation.height, preparation.width)
+        return {PICTURES: np.resize(samples, (count, *samples.shape[1:]))}
 
     chosen, timings = measure(options, plans, pictures, runner, cores=cores)
     cosine = chosen.cosine
@@ -168,7 +160,7 @@ def _torch_dtypes(
     options: RuntimeOptions, device: str, *, has_fast_bfloat16: bool
 ) -> Sequence[Dtype]:
     if options.dtype == "int8":
-        # Wanted, but there is no export.
+        # Set, but there is no export.
         return ["float32"]
     if options.dtype != "auto":
         return [options.dtype]
@@ -269,7 +261,7 @@ def measure(
 
 
 def _timed(plan: RuntimePlan, run: Runner, pictures: Callable[[int], Inputs]) -> Timing:
-    """The best of some passes: other load on the machine only ever adds time."""
+    """Time the best of some passes: other load on the machine only adds time."""
     inputs = pictures(plan.batch_size)
     run(inputs)
     best_seconds = best_cpu_seconds = float("inf")
@@ -287,69 +279,3 @@ def _timed(plan: RuntimePlan, run: Runner, pictures: Callable[[int], Inputs]) ->
         pictures_per_second=plan.batch_size / best_seconds,
         cpu_seconds=best_cpu_seconds / plan.batch_size,
     )
-
-
-# Stored choices of how pictures are embedded on this machine.
-
-
-_CHOICE_FORMAT: Final = 2
-_LIBRARIES: Final = ("torch", "onnxruntime", "transformers", "timm")
-
-
-class StoredChoices:
-    """JSON files in the folder `choices` of the cache: what was measured here, or last ran.
-
-    A choice belongs to an encoder (its revision and fingerprint), the settings (`options`), the
-    versions of the libraries, and this machine's processor, cores and GPUs.  Reading one imports
-    no library.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        """`workers` share the cores.  Raises SettingsError for settings that contradict."""
-        if settings.workers > 1 and settings.threads is None:
-            share = max(1, available_cores() // settings.workers)
-            settings = changed_settings(settings, threads=share)
-        self.cache = settings.cache_dir or default_cache_dir()
-        self.options = RuntimeOptions.of(settings)
-
-    def find(self, revision: str, fingerprint: str) -> RuntimeChoice | None:
-        """Return the choice for an encoder, or None."""
-        try:
-            body = json.loads(self._file(revision, fingerprint).read_text("utf-8"))
-            return RuntimeChoice.from_dict(body)
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-
-    def record(self, revision: str, fingerprint: str, choice: RuntimeChoice) -> bool:
-        """Write the choice; return False if the file cannot be written."""
-        file = self._file(revision, fingerprint)
-        unfinished = file.with_suffix(f".{os.getpid()}")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(choice.to_dict(), indent=2), "utf-8")
-            unfinished.replace(file)
-        except OSError as error:
-            logger.debug("%s cannot be written: %s", file, error)
-            return False
-        return True
-
-    def _file(self, revision: str, fingerprint: str) -> Path:
-        key = [
-            _CHOICE_FORMAT,
-            revision,
-            fingerprint,
-            astuple(self.options),
-            [_version(name) for name in _LIBRARIES],
-            cpu_model_and_flags()[0],
-            available_cores(),
-            gpu_models(),
-        ]
-        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
-        return self.cache / "choices" / f"{name}.json"
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return ""

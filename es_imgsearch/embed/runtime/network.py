@@ -1,29 +1,29 @@
-"""One network of an encoder: arrays in, rows of floats out, in any library.
+"""Run one network of an encoder: arrays in, rows of floats out, in any library.
 
-An encoder defines how its networks are made in torch; `backend` chooses how they run on this
-machine.  Until it does, they run in torch on the encoder's device.
+An encoder defines how its networks are built in torch; `runtime.select` chooses how they run on
+this machine.  Until it does, they run in torch on the encoder's device.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from es_imgsearch.embed.runtime.plan import PICTURES, Inputs, Part, Runner
+from es_imgsearch.embed.runtime.plan import PICTURES
 from es_imgsearch.embed.weights import has_torch
 from es_imgsearch.errors import ModelUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import torch
 
     from es_imgsearch.embed.protocol import Encoder, Pixels, Vectors
-    from es_imgsearch.embed.runtime.plan import Inputs, RuntimePlan
+    from es_imgsearch.embed.runtime.plan import Inputs, Part, Runner, RuntimePlan
     from es_imgsearch.read.preparation import Preparation
 
 
@@ -35,7 +35,7 @@ BATCH_SIZE: Final = 16
 
 
 class Network:
-    """Runs in batches of `batch_size`; loads with the first call of `rows`."""
+    """One network; it runs in batches of `batch_size` and loads with the first call of `rows`."""
 
     def __init__(
         self,
@@ -54,16 +54,16 @@ class Network:
         `identity`
             changes whenever the network does.
         `load`
-            makes the torch module, float32, on the CPU or where it already is; it takes the
+            builds the torch module, float32, on the CPU or where it already is; it takes the
             arrays of the inputs as positional tensors and returns rows.
         `examples`
-            inputs to make an export (the first) and to check it (all).
+            inputs to trace an export with (the first) and to check it (all).
         `architecture`
-            the key of what was measured of it (`backend.MEASURED`).
+            the key of its measurements (`runtime.select.MEASURED`).
         `files`
             other files that an export needs, such as a tokenizer.
         `unload`
-            drops what `load` keeps.
+            releases the module that `load` returned.
         """
         self.part = part
         self.identity = identity
@@ -151,7 +151,7 @@ def torch_missing(part: Part) -> ModelUnavailable:
 
 @runtime_checkable
 class HasNetworks(Protocol):
-    """An encoder whose networks `backend` may run in another library."""
+    """An encoder whose networks `runtime.select` may run in another library."""
 
     @property
     def networks(self) -> Sequence[Network]:
@@ -166,7 +166,7 @@ def batch_size(encoder: Encoder, requested: int | None = None) -> int:
     return BATCH_SIZE if own is None else int(own)
 
 
-# Synthetic pictures to measure a network's speed and precision.
+# Synthetic pictures to measure the speed and precision of a network.
 
 
 def picture_examples(preparation: Preparation) -> list[Inputs]:

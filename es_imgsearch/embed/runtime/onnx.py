@@ -1,9 +1,9 @@
-"""Networks exported for ONNX Runtime: their folders, and how they run.
+"""Export networks for ONNX Runtime, check that they return the same rows, and run them.
 
 An export is a folder `<cache>/onnx/<name>`, written atomically: `network.onnx`, its weights in
 `network.onnx.data`, a report in `export.json`, and other files that the network needs.  The name is
 a hash of the network, the format of these files and the number format, so a changed model is
-exported again.  Nothing here imports torch.
+exported again.  Only making an export imports torch.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from es_imgsearch.embed.runtime.plan import Dtype, Inputs
 
 
+logger = logging.getLogger(__name__)
+
 # Raise it when the files of an export change.
 _EXPORT_FORMAT: Final = 1
 # The newest that both onnxruntime 1.20 and torch 2.7 know.
@@ -42,6 +44,8 @@ OPSET: Final = 18
 
 NETWORK: Final = "network.onnx"
 REPORT: Final = "export.json"
+_IMPOSSIBLE: Final = ".impossible"
+_PLAIN: Final = "float32.onnx"
 
 
 @dataclass(frozen=True)
@@ -111,22 +115,15 @@ def default_cache_dir() -> Path:
     return Path(user_cache_dir("es_imgsearch"))
 
 
-# Export a network for ONNX Runtime and check that it gives the same rows.
+def find_or_export(exports: Exports, network: Network, dtype: Dtype, name: str) -> Export | None:
+    """Return the export of a network, after making it if it is missing; None if that fails.
 
-logger = logging.getLogger(__name__)
-
-_IMPOSSIBLE: Final = ".impossible"
-_PLAIN: Final = "float32.onnx"
-
-
-def exported(exports: Exports, network: Network, dtype: Dtype, name: str) -> Export | None:
-    """Return the export of a network, made if it is missing; None if it cannot be made.
-
-    A failure is logged in one line and not tried again with the same versions of the libraries.
-    Without torch none is made.  Raises ModelUnavailable if torch cannot load the network.
+    A failure is logged in one line, and the export not tried again with the same versions of the
+    libraries.  Without torch it is not tried.  Raises ModelUnavailable if torch cannot load the
+    network.
     """
-    if (found := exports.find(network, dtype)) is not None:
-        return found
+    if (export := exports.find(network, dtype)) is not None:
+        return export
     if not has_torch():
         return None
     folder = exports.path(network, dtype)
@@ -155,11 +152,11 @@ def exported(exports: Exports, network: Network, dtype: Dtype, name: str) -> Exp
         return None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    made = Export(folder)
+    export = Export(folder)
     logger.info(
-        "Exported the %s of %s: cosine to float32 in torch %.5f.", network.part, name, made.cosine
+        "Exported the %s of %s: cosine to float32 in torch %.5f.", network.part, name, export.cosine
     )
-    return made
+    return export
 
 
 def _note_impossible(note: Path, versions: str) -> None:

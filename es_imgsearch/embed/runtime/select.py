@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from es_imgsearch.embed.runtime.benchmark import StoredChoices, benchmark_network
+from es_imgsearch.embed.runtime.benchmark import benchmark_network
 from es_imgsearch.embed.runtime.network import BATCH_SIZE, HasNetworks, torch_missing, torch_runner
 from es_imgsearch.embed.runtime.onnx import Exports, default_cache_dir
 from es_imgsearch.embed.runtime.plan import (
@@ -27,6 +27,7 @@ from es_imgsearch.embed.runtime.plan import (
     RuntimeOptions,
     RuntimePlan,
 )
+from es_imgsearch.embed.runtime.stored_choices import StoredChoices
 from es_imgsearch.embed.weights import (
     LEAST_COSINE,
     cpu_model_and_flags,
@@ -199,10 +200,10 @@ def _run(
         pick_device(options.device)
     exports: dict[Part, Export | None] = {}
     if options.allows_onnx:
-        from es_imgsearch.embed.runtime.onnx import exported
+        from es_imgsearch.embed.runtime.onnx import find_or_export
 
         for network in encoder.networks:
-            exports[network.part] = exported(
+            exports[network.part] = find_or_export(
                 Exports(stored.cache), network, options.onnx_dtype, encoder.name
             )
     choice: RuntimeChoice | None = None

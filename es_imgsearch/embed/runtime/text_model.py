@@ -1,4 +1,9 @@
-"""The text side of a sentence-transformers model: in that library, or in ONNX Runtime."""
+"""Embed texts with a sentence-transformers model: in that library, or in ONNX Runtime.
+
+`Tokens` prepares texts without the library: `Tokens.of` reads the parameters off a loaded model and
+checks them by examples.  They are stored with the exported network, for processes that load no
+torch.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import numpy as np
 
 from es_imgsearch.embed.runtime.network import Network
+from es_imgsearch.embed.weights import first_line, pick_device, quiet
+from es_imgsearch.errors import ModelUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +25,12 @@ if TYPE_CHECKING:
 
     import torch
 
+    from es_imgsearch.embed.model_folder import ModelFolder
     from es_imgsearch.embed.protocol import Vectors
     from es_imgsearch.embed.runtime.plan import Inputs
 
 
-# Tokenize texts as a sentence-transformers model does, without that library.
-#
-# `Tokens.of` reads the parameters off a loaded model and checks them by examples.  They are stored
-# with the exported network, for processes that load no torch.
+logger = logging.getLogger(__name__)
 
 Task = Literal["query", "document"]
 
@@ -33,6 +38,10 @@ TOKENIZER: Final = "tokenizer.json"
 _PARAMETERS: Final = "tokens.json"
 # The inputs that a network can be exported with, in the order of its arguments.
 _INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
+
+_TASKS: Final[tuple[Task, ...]] = ("query", "document")
+# The names that `encode_query` and `encode_document` look for.
+_PROMPT_NAMES: Final = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 _NO_LIMIT: Final = 1_000_000
 
@@ -51,7 +60,7 @@ class NotTokenizable(Exception):
 
 @dataclass(frozen=True)
 class Tokens:
-    """Makes arrays of shape (n, tokens), int64, from n texts.
+    """A tokenizer: n texts to arrays of shape (n, tokens), int64.
 
     `inputs` are their names.  A text is cut to `max_tokens` (None: no limit) and, with `is_fixed`,
     padded to it.  `prompts` are put in front of texts.
@@ -76,11 +85,11 @@ class Tokens:
         prompts = {task: _prompt(model, task) for task in _TASKS}
         if any(prompts.values()) and not _pools_prompts(model):
             raise NotTokenizable("its prompts are left out of the mean")
-        found = _features(model, EXAMPLES[0], "query")
-        inputs = tuple(name for name in _INPUTS if name in found)
-        if set(found) != set(inputs) or inputs != _INPUTS[: len(inputs)]:
-            raise NotTokenizable(f"it takes {', '.join(found)}")
-        # A tokenizer without a limit says 1e30.
+        features = _features(model, EXAMPLES[0], "query")
+        inputs = tuple(name for name in _INPUTS if name in features)
+        if set(features) != set(inputs) or inputs != _INPUTS[: len(inputs)]:
+            raise NotTokenizable(f"it takes {', '.join(features)}")
+        # A tokenizer without a limit has one of 1e30.
         limit = model.max_seq_length if (model.max_seq_length or _NO_LIMIT) < _NO_LIMIT else None
         lengths = {_features(model, texts, "query")["input_ids"].shape[1] for texts in EXAMPLES}
         tokens = cls(
@@ -94,8 +103,8 @@ class Tokens:
         )
         for task in _TASKS:
             for texts in EXAMPLES:
-                expected, made = _features(model, texts, task), tokens.arrays(texts, task)
-                if not all(np.array_equal(made[name], expected[name]) for name in inputs):
+                expected, actual = _features(model, texts, task), tokens.arrays(texts, task)
+                if not all(np.array_equal(actual[name], expected[name]) for name in inputs):
                     raise NotTokenizable(f"its tokens of {texts[0][:20]!r} differ")
         return tokens
 
@@ -150,11 +159,6 @@ class Tokens:
         return tokenizer
 
 
-_TASKS: Final[tuple[Task, ...]] = ("query", "document")
-# The names that `encode_query` and `encode_document` look for.
-_PROMPT_NAMES: Final = {"query": ("query",), "document": ("document", "passage", "corpus")}
-
-
 def _prompt(model: Any, task: Task) -> str:
     for name in _PROMPT_NAMES[task]:
         if name in model.prompts:
@@ -173,11 +177,26 @@ def _features(model: Any, texts: Sequence[str], task: Task) -> dict[str, Any]:
     return {name: value.numpy() for name, value in features.items() if hasattr(value, "numpy")}
 
 
-logger = logging.getLogger(__name__)
+def load_model(folder: ModelFolder, device: str) -> Any:
+    """Load a folder as SentenceTransformer, float32.  Raises ModelUnavailable if that fails."""
+    torch_device = str(pick_device(device))
+    try:
+        with quiet():
+            from sentence_transformers import SentenceTransformer
+
+            model = SentenceTransformer(
+                str(folder.path), device=torch_device, local_files_only=True
+            )
+    except Exception as error:
+        raise ModelUnavailable(
+            f"The model in {folder.path} cannot be loaded: {first_line(error)}."
+        ) from error
+    # Weights stored in half precision are slow on a CPU and differ between devices.
+    return model.float().eval()
 
 
 class TextModel:
-    """Maps texts to rows; loads the library only if there is no export."""
+    """The text side of a model; loads the library only if there is no export."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.retry import Outage, Stopped, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.encoder_process import encoders_for
-from es_imgsearch.embed.in_process import SharedEncoder
+from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.errors import ReadError, ReadersFailed
@@ -80,7 +80,7 @@ class CarriedVectors:
         self._vectors = VectorSource(encoder, self._look_up, at_once)
         self._stage = EmbedStage(
             self._vectors,
-            encoders_for(SharedEncoder(encoder), settings),
+            encoders_for(InProcessEncoder(encoder), settings),
             batch_size=at_once,
             wait_seconds=settings.batch_wait_ms / 1000,
             all_read=lambda: not self._reading,

@@ -17,7 +17,7 @@ from es_imgsearch.elastic.queries import knn_body, stored_vectors_body
 from es_imgsearch.elastic.requests import vectors_of
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.embed.index_encoder import writing_encoder
+from es_imgsearch.embed.context import open_encoder
 from es_imgsearch.embed.reduction import load_reduction
 from es_imgsearch.errors import AlreadyRunning, ImgSearchError
 from es_imgsearch.manage.reindex.copy import Carrier, Pass, keeps_vectors
@@ -98,7 +98,7 @@ class Migration:
         reduction = load_reduction(store, info.meta)
         encoder = None
         if not keeps_vectors(source.info().meta, info.meta):
-            encoder = writing_encoder(target, info, settings)
+            encoder = open_encoder(target, info, settings)
         self._carrier = Carrier(
             source,
             target,

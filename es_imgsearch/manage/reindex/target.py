@@ -10,8 +10,12 @@ from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import check_reducible, load_profile, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal, with_learned
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.embed.index_encoder import loaded_encoder, present_encoder, seal_of
-from es_imgsearch.embed.reduction import Reduction, fit, keep_reduction
+from es_imgsearch.embed.index_encoder import (
+    load_sealed_or_replaced,
+    load_with_settings,
+    seal_of,
+)
+from es_imgsearch.embed.reduction import Reduction, fit, store_reduction
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable, UsageError
 from es_imgsearch.manage.init import sample_of
 from es_imgsearch.settings import Settings
@@ -42,9 +46,9 @@ def begin_next(
     """
     meta = store.info().meta
     if settings.encoder is None:
-        encoder = present_encoder(meta.seal, store.index, settings)
+        encoder = load_sealed_or_replaced(meta.seal, store.index, settings)
     else:
-        encoder = loaded_encoder(settings.encoder, settings)
+        encoder = load_with_settings(settings.encoder, settings)
     seal, profile = seal_of(encoder), wanted.profile or meta.profile
     load_profile(profile)
     if seal.fits(meta.seal) and profile == meta.profile and wanted.dims_kept is None:
@@ -72,7 +76,7 @@ def begin_next(
     made = new_meta(seal, profile, meta.similarity, reduction.entry() if reduction else None, grid)
     made = with_learned(made, meta)
     if reduction is not None:
-        keep_reduction(store, reduction)
+        store_reduction(store, reduction)
     made = replace(made, roots=meta.roots)
     target = store.at(store.generations.begin_next(made, described_fields()))
     _note_place(seal, settings, note)
@@ -85,7 +89,7 @@ def _note_place(seal: Seal, settings: Settings, note: Callable[[str], None]) -> 
     if seal.spec is None:
         return
     try:
-        loaded_encoder(seal.name, settings)
+        load_with_settings(seal.name, settings)
     except (ModelUnavailable, EncoderUnknown):
         note(
             f"Daemons and clients of other machines will look for encoder {seal.name!r}: put it"
@@ -115,7 +119,7 @@ def check_begun(target: Store, settings: Settings, wanted: Wanted) -> None:
     meta = target.info().meta
     try:
         if settings.encoder is not None:
-            encoder = loaded_encoder(settings.encoder, settings)
+            encoder = load_with_settings(settings.encoder, settings)
             meta.seal.check(seal_of(encoder), str(target.generation))
         is_same = wanted.profile in {None, meta.profile}
     except EncoderMismatch:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from es_imgsearch.codes.coder import Coder, fit_learned, fit_lsh, fit_sign, targets_of
+from es_imgsearch.codes.coder import Coder, fit_learned, fit_lsh, fit_sign, label_targets
 from es_imgsearch.codes.queries import code_body
 from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal
@@ -45,7 +45,7 @@ def grouped(seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def learned() -> Coder:
     vectors, groups = grouped(1)
-    return fit_learned(vectors, targets_of([(f"g{each}",) for each in groups])[0], 48)
+    return fit_learned(vectors, label_targets([(f"g{each}",) for each in groups])[0], 48)
 
 
 def test_signs_are_those_around_the_mean():
@@ -75,7 +75,7 @@ def test_hyperplanes_go_through_the_mean_and_their_bits_tell_the_angle():
 
 def test_a_learned_code_is_the_sigmoid_above_a_half():
     vectors, groups = grouped(1)
-    targets, names = targets_of([(f"g{each}",) for each in groups])
+    targets, names = label_targets([(f"g{each}",) for each in groups])
     assert names == [f"g{n}" for n in range(5)]
     assert np.array_equal(targets.argmax(axis=1), groups)
     coder = fit_learned(vectors, targets, 48)
@@ -99,7 +99,7 @@ def test_learned_codes_bring_the_same_label_together_where_random_ones_do_not(le
 
 
 def test_a_picture_of_two_labels_counts_for_both():
-    targets, names = targets_of([("a", "b"), ("b",), ("c", "c")])
+    targets, names = label_targets([("a", "b"), ("b",), ("c", "c")])
     assert names == ["a", "b", "c"]
     assert targets.tolist() == [[0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]]
 
@@ -138,7 +138,7 @@ def test_lengths_do_not_count():
         assert coder.codes(vectors * np.float32(8)) == coder.codes(vectors)
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_bits_and_samples_are_refused():
     vectors = positive(100)
     for bits in (0, 12, -8, 4104):
         with pytest.raises(UsageError, match="multiple of 8"):

@@ -19,7 +19,7 @@ from es_imgsearch.elastic.region_queries import (
     matched_box,
     region_knn_body,
 )
-from es_imgsearch.embed.in_process import InProcessEncoder, SharedEncoder
+from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.errors import IndexConflict, UsageError
 from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.read.file import read_file
@@ -195,7 +195,7 @@ def test_calls_of_the_encoder_stay_bounded_and_every_tile_gets_its_vector():
     encoder = FakeEncoder()
     source = VectorSource(encoder, lambda _ids, _fields: {}, 8)
     pictures = [picture("a", 10, 20), picture("b", 30), picture("c", 1, 2, 3)]
-    found, errors = source.embed(pictures, InProcessEncoder(SharedEncoder(encoder)))
+    found, errors = source.embed(pictures, InProcessEncoder(encoder))
     assert not errors
     assert encoder.batches == [5, 4]
     for name, values in (("a", (10, 20)), ("b", (30,)), ("c", (1, 2, 3))):
@@ -206,7 +206,7 @@ def test_calls_of_the_encoder_stay_bounded_and_every_tile_gets_its_vector():
     # More tiles than a call may have: that picture alone.
     source.embed(
         [picture("d"), picture("e", *range(9)), picture("f")],
-        InProcessEncoder(SharedEncoder(encoder)),
+        InProcessEncoder(encoder),
     )
     assert encoder.batches[2:] == [1, 10, 1]
     assert source.look_up({"a"})["a"].regions == found["a"].regions
@@ -221,7 +221,7 @@ def test_a_tile_without_a_vector_costs_that_tile_only():
         )
     )
     source = VectorSource(encoder, lambda _ids, _fields: {}, 8)
-    found, errors = source.embed([picture("a", 7, 20)], InProcessEncoder(SharedEncoder(encoder)))
+    found, errors = source.embed([picture("a", 7, 20)], InProcessEncoder(encoder))
     assert not errors
     assert [each.box for each in found["a"].regions] == [(1, 0, 1, 1)]
 

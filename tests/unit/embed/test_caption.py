@@ -121,7 +121,7 @@ def test_several_captions_a_picture(three: Any, caption: Any) -> None:
     assert three.name.endswith("#3")
 
 
-def test_nothing_to_say_is_no_caption(caption: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_caption_is_no_field(caption: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caption, "_written", lambda _pixels: [" ", "a  cat "])
     vectors, fields = caption.embed_with_fields(prepared(caption, blocks(2)))
     assert fields == [{}, {"caption": ["a cat"]}]

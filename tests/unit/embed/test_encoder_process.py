@@ -25,10 +25,11 @@ from es_imgsearch.embed.encoder_process import (
     EncoderSource,
     encoders_for,
 )
-from es_imgsearch.embed.in_process import InProcessEncoder, SharedEncoder
+from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.embed.reduction import ReducedEncoder, fit
+from es_imgsearch.embed.reduced_encoder import ReducedEncoder
+from es_imgsearch.embed.reduction import fit
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime.select import run_for_pictures
 from es_imgsearch.errors import EncoderMismatch, EncodersFailed, ModelUnavailable, SettingsError
@@ -82,7 +83,7 @@ def test_its_vectors_are_those_of_the_encoder_here(started, tmp_path: Path):
     there = process.outputs(pictures)
     assert process.process_id in encoder.processes()
     assert os.getpid() not in encoder.processes()
-    here = InProcessEncoder(SharedEncoder(encoder)).outputs(pictures)
+    here = InProcessEncoder(encoder).outputs(pictures)
     assert np.array_equal(there.vectors, here.vectors)
     assert list(there.fields) == list(here.fields) == [{}] * 5
 
@@ -100,7 +101,7 @@ def test_a_process_that_is_killed_is_replaced_and_its_batch_done_again(started, 
     assert np.array_equal(process.outputs(plain((9, 9, 9), KILLS)).vectors, found.vectors)
 
 
-def test_a_batch_that_ends_every_process_is_told(started, tmp_path: Path):
+def test_a_batch_that_ends_every_process_is_an_error(started, tmp_path: Path):
     process = started(HookEncoder(tmp_path))
     with pytest.raises(EncoderEnded):
         process.outputs(plain(KILLS))
@@ -117,7 +118,7 @@ def test_what_the_encoder_raises_comes_back_and_costs_no_process(started, tmp_pa
     assert process.process_id == before
 
 
-def test_a_model_that_cannot_be_loaded_says_so_itself(started):
+def test_a_model_that_cannot_be_loaded_raises_its_own_error(started):
     with pytest.raises(ModelUnavailable, match="put them there"):
         started(Unloadable()).warm_up()
 
@@ -132,7 +133,7 @@ def test_an_encoder_that_gives_no_vectors_at_its_start_is_no_pictures_fault(star
         started(Shapeless()).outputs(plain((9, 9, 9)))
 
 
-def test_an_encoder_that_cannot_be_sent_is_told_at_once():
+def test_an_encoder_that_cannot_be_pickled_is_refused_at_once():
     encoder = FakeEncoder()
     encoder.before_batch = lambda _pixels: None
     with pytest.raises(SettingsError, match=r"'fake' cannot be sent .* workers = 1"):
@@ -286,7 +287,7 @@ def test_an_encoder_that_is_loaded_already_is_made_anew_in_its_process(
         sample = np.random.default_rng(1).normal(size=(500, starter.dims)).astype(np.float32)
         encoder = ReducedEncoder(starter, fit(sample, 32))
         here = encoder.embed_images(pictures)
-    first, second = encoders_for(SharedEncoder(encoder), settings)
+    first, second = encoders_for(InProcessEncoder(encoder), settings)
     try:
         there = first.outputs(pictures).vectors
     finally:
@@ -303,7 +304,7 @@ def test_a_model_exchanged_meanwhile_is_not_mixed_in(starter: Encoder):
         replace(recipe, revision="another").encoder()
 
 
-def test_threads_ask_an_encoder_in_turn():
+def test_one_thread_at_a_time_uses_an_encoder():
     """A describer asks for texts while pictures are embedded."""
     encoder = FakeEncoder()
     inside, overlaps = threading.Lock(), []
@@ -318,9 +319,9 @@ def test_threads_ask_an_encoder_in_turn():
     encoder.before_batch = alone
     texts = encoder.embed_texts
     encoder.embed_texts = lambda each: (alone(), texts(each))[1]  # type: ignore[method-assign]
-    shared = SharedEncoder(encoder)
+    shared = InProcessEncoder(encoder)
     picture = np.zeros((1, 32, 32, 3), np.uint8)
-    asked = [lambda: shared.embed_images(picture), lambda: shared.embed_texts(["red"])]
+    asked = [lambda: shared.outputs(picture), lambda: shared.embed_texts(["red"])]
     threads = [
         threading.Thread(target=lambda ask=ask: [ask() for _ in range(20)]) for ask in asked * 2
     ]
@@ -332,7 +333,7 @@ def test_threads_ask_an_encoder_in_turn():
     assert (shared.dims, encoder.batches) == (encoder.dims, [1] * 40)
 
 
-def test_an_encoder_that_is_given_up_takes_nothing_more_and_is_left_by_every_thread():
+def test_an_abandoned_encoder_stops_every_thread():
     encoder = FakeEncoder()
     inside, may_go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
@@ -341,9 +342,9 @@ def test_an_encoder_that_is_given_up_takes_nothing_more_and_is_left_by_every_thr
         assert may_go_on.wait(PATIENCE_SECONDS)
 
     encoder.before_batch = wait
-    shared = SharedEncoder(encoder)
+    shared = InProcessEncoder(encoder)
     picture = np.zeros((1, 32, 32, 3), np.uint8)
-    asking = threading.Thread(target=lambda: (shared.embed_images(picture), ended.set()))
+    asking = threading.Thread(target=lambda: (shared.outputs(picture), ended.set()))
     asking.start()
     assert inside.wait(PATIENCE_SECONDS)
     threading.Timer(0.1, may_go_on.set).start()
@@ -354,7 +355,7 @@ def test_an_encoder_that_is_given_up_takes_nothing_more_and_is_left_by_every_thr
     assert ended.wait(PATIENCE_SECONDS)
 
 
-def test_an_encoder_that_is_asked_in_turn_gives_its_fields_all_the_same():
+def test_an_encoder_of_several_threads_returns_its_fields():
     class Captioner(FakeEncoder):
         fields = ("caption",)
 
@@ -362,6 +363,6 @@ def test_an_encoder_that_is_asked_in_turn_gives_its_fields_all_the_same():
             return self.embed_images(pictures), [{"caption": "red"}] * len(pictures)
 
     picture = np.zeros((2, 32, 32, 3), np.uint8)
-    told = InProcessEncoder(SharedEncoder(Captioner())).outputs(picture)
+    told = InProcessEncoder(Captioner()).outputs(picture)
     assert told.fields == [{"caption": "red"}] * 2
-    assert InProcessEncoder(SharedEncoder(FakeEncoder())).outputs(picture).fields == [{}, {}]
+    assert InProcessEncoder(FakeEncoder()).outputs(picture).fields == [{}, {}]

@@ -25,7 +25,7 @@ from es_imgsearch.embed import registry, starter
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
 from es_imgsearch.embed.minilm import MiniLM
 from es_imgsearch.embed.model_folder import ModelFolder, _not_needed
-from es_imgsearch.embed.protocol import Encoder, query_vectors, vectors_of
+from es_imgsearch.embed.protocol import Encoder, check_vectors, embed_queries
 from es_imgsearch.embed.registry import encoder_names, load_encoder, spec_of
 from es_imgsearch.embed.weights import pick_device, weights_hash
 from es_imgsearch.errors import (
@@ -150,8 +150,8 @@ class WithGradient:
         (None, r"'fake' gave"),
         ([["a"] * FakeEncoder.dims] * 2, r"'fake' gave list"),
         ([[10**400] * FakeEncoder.dims] * 2, r"'fake' gave list"),
-        (WithGradient(), r"'fake' gave WithGradient .* Can't call numpy"),
-        (np.ones((1, FakeEncoder.dims)), r"shape \(1, 48\) where \(2, 48\)"),
+        (WithGradient(), r"'fake' gave WithGradient, not vectors: .*Can't call numpy"),
+        (np.ones((1, FakeEncoder.dims)), r"shape \(1, 48\), not \(2, 48\)"),
         (np.ones((2, 47)), r"shape \(2, 47\)"),
         (np.ones(2 * FakeEncoder.dims), r"shape \(96,\)"),
         (np.full((2, FakeEncoder.dims), np.nan), "zero or not finite"),
@@ -169,30 +169,30 @@ class WithGradient:
         "zero",
     ],
 )
-def test_what_is_no_vector_a_query_is_told(given: Any, words: str) -> None:
+def test_output_that_is_no_vector_is_refused(given: Any, words: str) -> None:
     with pytest.raises(EmbedFailed, match=words):
-        query_vectors(FakeEncoder(), lambda _: given, ["a", "b"])
+        embed_queries(FakeEncoder(), lambda _: given, ["a", "b"])
 
 
-def test_what_an_encoder_raises_is_told_with_its_name() -> None:
+def test_an_error_of_an_encoder_names_it() -> None:
     def fail(_: object) -> Any:
         raise ValueError("out of order")
 
     with pytest.raises(EmbedFailed, match="'fake' failed: ValueError: out of order"):
-        query_vectors(FakeEncoder(), fail, ["a"])
+        embed_queries(FakeEncoder(), fail, ["a"])
 
 
 def test_vectors_are_brought_to_unit_length_and_those_that_have_it_left_alone() -> None:
     units = FakeEncoder().embed_texts(["red", "lime"])
-    assert vectors_of(units, 2, FakeEncoder()) is units
+    assert check_vectors(units, 2, FakeEncoder()) is units
     lists = (units * [[1], [7]]).tolist()
-    assert np.allclose(vectors_of(lists, 2, FakeEncoder()), units, atol=1e-6)
+    assert np.allclose(check_vectors(lists, 2, FakeEncoder()), units, atol=1e-6)
     for length in (1e25, 1e-30):
         assert np.allclose(
-            vectors_of(units * np.float32(length), 2, FakeEncoder()), units, atol=1e-6
+            check_vectors(units * np.float32(length), 2, FakeEncoder()), units, atol=1e-6
         )
     zero = np.zeros_like(units)
-    assert np.array_equal(vectors_of(zero, 2, FakeEncoder()), zero)
+    assert np.array_equal(check_vectors(zero, 2, FakeEncoder()), zero)
 
 
 def test_loading_an_encoder_evaluates_no_property(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +343,7 @@ def test_the_shipped_class_vectors_are_those_of_the_class_names() -> None:
     assert cosines(unit(shipped[chosen]), made).min() > 0.99999
 
 
-def test_class_names_that_occur_twice_are_told_apart() -> None:
+def test_classes_of_one_name_have_different_vectors() -> None:
     sentences = [tuple(forms) for forms in starter.class_sentences()]
     assert len(sentences) == len(set(sentences)) == 1000
     assert sentences[281][0] == "tabby"
@@ -498,7 +498,7 @@ def test_clip_takes_empty_batches(clip: Encoder) -> None:
         ("sentence-transformers:clip-ViT-B-32", "a text of 362 tokens was cut to 77: cat dog"),
     ],
 )
-def test_a_text_that_is_too_long_is_cut_and_that_is_told(
+def test_a_text_that_is_too_long_is_cut_and_reported(
     models_dir: Path, caplog: pytest.LogCaptureFixture, spec: str, message: str
 ) -> None:
     encoder = load_encoder(spec, models_dir=models_dir, device="cpu")
@@ -510,7 +510,7 @@ def test_a_text_that_is_too_long_is_cut_and_that_is_told(
     assert encoder.truncated(texts) == [False, True]  # type: ignore[attr-defined]
 
 
-def test_the_starter_tells_of_a_text_of_more_than_256_word_pieces(starter: Encoder) -> None:
+def test_the_starter_reports_a_text_of_more_than_256_word_pieces(starter: Encoder) -> None:
     fits, longer = "cat " * 254, "cat " * 255  # and two that every text begins and ends with
     assert starter.truncated(["a cat", fits, longer]) == [False, False, True]  # type: ignore[attr-defined]
     whole, cut, same = starter.embed_texts([fits, longer, longer + "dog"])
@@ -710,7 +710,7 @@ def test_texts_of_siglip_are_lower_case_and_padded_as_in_training(tmp_path: Path
     assert encoder.truncated(["a" * 80, "a"]) == [True, False]  # type: ignore[attr-defined]
 
 
-def test_what_open_clip_keeps_beside_a_model_is_no_part_of_it(tmp_path: Path) -> None:
+def test_weights_for_open_clip_are_no_part_of_a_model(tmp_path: Path) -> None:
     make_open_clip(tmp_path / "laion")
     before = load_encoder(str(tmp_path / "laion")).revision
     (tmp_path / "laion" / "open_clip_model.safetensors").unlink()
@@ -835,7 +835,7 @@ def test_without_a_hub_and_a_copy_one_sentence_says_what_to_do(tmp_path: Path, s
     assert time.perf_counter() - begin < 5
 
 
-def test_an_index_of_a_model_that_lies_elsewhere_says_how_to_tell_where(
+def test_the_error_for_a_model_elsewhere_names_the_setting(
     clip: Encoder, models_dir: Path, tmp_path: Path
 ) -> None:
     """Made from a folder by its path, which on this machine leads nowhere."""

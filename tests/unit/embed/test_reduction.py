@@ -14,7 +14,8 @@ import pytest
 from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.meta_entries import ReductionEntry
-from es_imgsearch.embed.reduction import ReducedEncoder, Reduction, fit
+from es_imgsearch.embed.reduced_encoder import ReducedEncoder
+from es_imgsearch.embed.reduction import Reduction, fit
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, UsageError
 from es_imgsearch.files.columns import Column, ColumnKind, Origin
 from es_imgsearch.files.hdf5 import Hdf5Writer
@@ -106,10 +107,10 @@ def test_estimated_cosines_are_near_the_true_ones_in_order_and_one_for_the_same(
         asked = unit(reduction.reduce(query[None]))[0]
         of_bytes = unit(reduction.reduce(vectors)) @ asked
         nearest = np.argsort(-of_bytes)[:10]
-        estimated = reduction.estimated(of_bytes[nearest], query)
+        estimated = reduction.estimate_cosines(of_bytes[nearest], query)
         assert (np.diff(estimated) <= 0).all()
         assert np.abs(estimated - vectors[nearest] @ query).max() < 0.1
-    assert reduction.estimated(1.0, vectors[0]) == pytest.approx(1.0)
+    assert reduction.estimate_cosines(1.0, vectors[0]) == pytest.approx(1.0)
 
 
 def test_a_query_that_points_away_from_all_pictures_has_small_scores(vectors, reduction):
@@ -117,7 +118,7 @@ def test_a_query_that_points_away_from_all_pictures_has_small_scores(vectors, re
     inside /= np.linalg.norm(inside)
     outside = np.linalg.svd(reduction.matrix)[2][-1]
     text = (0.3 * inside + np.sqrt(1 - 0.3**2) * outside).astype(np.float32)
-    assert reduction.estimated(1.0, text) <= 0.3 / reduction.least_kept + 1e-3
+    assert reduction.estimate_cosines(1.0, text) <= 0.3 / reduction.least_kept + 1e-3
 
 
 def test_the_same_sample_gives_the_same_hash_and_another_one_another(vectors, reduction):
@@ -191,7 +192,7 @@ def test_meta_of_other_profiles_has_no_reduction():
     assert Meta.from_body(body, "i").reduction is None
 
 
-def test_a_damaged_entry_is_told(reduction):
+def test_a_damaged_entry_is_an_error(reduction):
     body = new_meta(SEAL, "reduced", "cosine", reduction.entry()).to_body()
     body["reduction"] = {"hash": "x"}
     with pytest.raises(IndexConflict, match="damaged"):
@@ -329,7 +330,7 @@ def test_hits_without_an_original_stand_where_their_estimate_puts_them(vectors, 
     (query,) = photographs(1, seed=3)
     hits = raw_hits(reduction, vectors, query)
     estimates = {
-        hit["_id"]: float(reduction.estimated(2 * hit["_score"] - 1, query)) for hit in hits
+        hit["_id"]: float(reduction.estimate_cosines(2 * hit["_score"] - 1, query)) for hit in hits
     }
     reranked = searched.reranking(query, is_whole=True).rerank(hits)
     scores = [2 * hit["_score"] - 1 for hit in reranked]

@@ -26,7 +26,6 @@ from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime import benchmark as measurement
 from es_imgsearch.embed.runtime import onnx as exporting
 from es_imgsearch.embed.runtime.benchmark import (
-    StoredChoices,
     Timing,
     batch_sizes,
     candidates,
@@ -44,6 +43,7 @@ from es_imgsearch.embed.runtime.select import (
     run_for_pictures,
     run_for_queries,
 )
+from es_imgsearch.embed.runtime.stored_choices import StoredChoices
 from es_imgsearch.embed.runtime.torch import PictureNetwork, TorchRunner
 from es_imgsearch.embed.weights import least_cosine
 from es_imgsearch.errors import EncodersFailed, SettingsError
@@ -259,7 +259,7 @@ def test_batches_that_take_long_are_not_tried() -> None:
     assert batch_sizes(RuntimeOptions(batch_size=5), on_gpu) == [5]
 
 
-def test_what_was_chosen_is_told_with_what_was_slower() -> None:
+def test_the_choice_is_described_with_what_was_slower() -> None:
     fastest = Timing(replace(ONNX, batch_size=8), 18.0, cpu_seconds=0.11)
     timings = [Timing(ONNX, 17.9), Timing(TORCH, 11.6), fastest]
     assert measurement.describe(timings[2], timings) == (
@@ -349,7 +349,7 @@ def test_onnx_runtime_gives_torchs_vectors(spec: str, models_dir: Path, cache: P
     assert set(runs_in(in_torch)) <= {"TorchRunner", "NoneType"}
 
 
-def test_int8_is_told_what_it_costs(models_dir: Path, cache: Path) -> None:
+def test_the_cosine_of_int8_is_reported(models_dir: Path, cache: Path) -> None:
     def made() -> Any:
         return load_encoder("clip", models_dir=models_dir, device="cpu")
 
@@ -418,11 +418,11 @@ def network_of(tower: torch.nn.Module, identity: str = "1") -> Network:
     )
 
 
-def test_what_cannot_be_exported_is_told_once(
+def test_a_failed_export_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exports, network = Exports(tmp_path), network_of(TwoWays().eval())
-    assert exporting.exported(exports, network, "float32", "theirs") is None
+    assert exporting.find_or_export(exports, network, "float32", "theirs") is None
     (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert "The pictures of theirs cannot be exported" in record.getMessage()
     assert exports.find(network, "float32") is None
@@ -430,7 +430,7 @@ def test_what_cannot_be_exported_is_told_once(
 
     caplog.clear()
     monkeypatch.setattr(exporting, "_export", lambda *_: pytest.fail("tried again"))
-    assert exporting.exported(exports, network, "float32", "theirs") is None
+    assert exporting.find_or_export(exports, network, "float32", "theirs") is None
     assert not caplog.records
 
 
@@ -440,7 +440,7 @@ def test_a_cache_without_room_for_that_note_costs_no_start(
     exports, network = Exports(tmp_path), network_of(TwoWays().eval())
     # Where the note would be is something else, so that writing it fails as on a full disk.
     exports.path(network, "float32").with_suffix(".impossible").mkdir(parents=True)
-    assert exporting.exported(exports, network, "float32", "theirs") is None
+    assert exporting.find_or_export(exports, network, "float32", "theirs") is None
     assert "tried again at every start" in caplog.text
 
 
@@ -452,13 +452,13 @@ def test_the_second_exporter_has_its_turn(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError
 
     monkeypatch.setattr(exporting, "_by_torchscript", refuses)
-    export = exporting.exported(Exports(tmp_path), network, "float32", "theirs")
+    export = exporting.find_or_export(Exports(tmp_path), network, "float32", "theirs")
     assert export is not None
     inputs = {"pictures": sample_pictures(11, 16, 16)}
     assert least_cosine(export.runner(1)(inputs), network.rows(inputs)) >= 0.999
 
 
-def test_a_damaged_export_is_told_and_torch_runs(
+def test_a_damaged_export_is_logged_and_torch_runs(
     models_dir: Path, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def made() -> Any:
@@ -599,7 +599,7 @@ def test_set_precision_and_threads_are_used(models_dir: Path, cache: Path) -> No
     assert 0.99 < least_cosine(vectors, expected) < 0.9999999
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_a_cache_that_cannot_be_written_is_logged(
     models_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")
@@ -632,7 +632,7 @@ def test_a_way_that_does_not_work_here_is_left_out(caplog: pytest.LogCaptureFixt
         measurement.measure(RuntimeOptions(), [ONNX], pictures, runner, cores=2)
 
 
-def test_encoders_of_others_run_as_they_like(tmp_path: Path) -> None:
+def test_plug_in_encoders_run_in_their_own_way(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     assert run_for_pictures(encoder, settings_with(tmp_path)) is None
     run_for_queries(encoder, settings_with(tmp_path))
@@ -705,13 +705,13 @@ def test_without_torch_an_export_runs(backend: str, tmp_path: Path) -> None:
     encoder = load_encoder("starter")
     made = Path(os.environ["ES_IMGSEARCH_CACHE_DIR"])
     for network in encoder.networks:
-        assert exporting.exported(Exports(made), network, "float32", "starter") is not None
+        assert exporting.find_or_export(Exports(made), network, "float32", "starter") is not None
     # Measurements are made with torch elsewhere in this session.
     (tmp_path / "onnx").symlink_to(made / "onnx")
     assert without_torch(tmp_path, backend) == ["(2, 384)"] * 2
 
 
 @pytest.mark.parametrize("backend", ["auto", "onnx", "torch"])
-def test_without_torch_and_an_export_it_is_told_what_to_do(backend: str, tmp_path: Path) -> None:
+def test_without_torch_and_an_export_the_error_says_so(backend: str, tmp_path: Path) -> None:
     for told in without_torch(tmp_path, backend):
         assert told.startswith("The encoder's pictures need torch, which is not installed")

@@ -263,7 +263,7 @@ def test_weights_of_another_architecture_are_refused(models_dir: Path) -> None:
         encoder.embed_images(np.zeros((1, 224, 224, 3), np.uint8))
 
 
-def test_the_fingerprint_tells_what_is_taken_from_the_same_weights(models_dir: Path) -> None:
+def test_the_fingerprint_depends_on_the_output_of_the_same_weights(models_dir: Path) -> None:
     specs = ["resnet18", "resnet18/logits", "resnet18.a1_in1k", "resnet34"]
     made = [load_encoder(f"timm:{each}@resnet18.pth", models_dir=models_dir) for each in specs]
     assert len({each.revision for each in made}) == 1

@@ -149,8 +149,8 @@ FLOW_FILES = {
 # Public functions that the listed functions call only to look something up.
 HELPERS = re.compile(
     r"InFlight\.(acquire_slot|mark_\w+|wait_idle|is_all_read|wake|jobs_to_read)"
-    r"|VectorSource\.recent|Pipeline\.(fatal|wait_idle)|DescribeStage\.prepare|SharedEncoder\.\w+"
-    r"|vector_fields|region_fields"
+    r"|VectorSource\.recent|Pipeline\.(fatal|wait_idle)|DescribeStage\.prepare"
+    r"|InProcessEncoder\.embed_texts|vector_fields|region_fields"
 )
 
 

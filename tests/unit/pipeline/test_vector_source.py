@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from es_imgsearch.embed.in_process import InProcessEncoder, SharedEncoder
+from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.embed.protocol import Pixels
 from es_imgsearch.errors import EncodersFailed, ReadError
 from es_imgsearch.pipeline.vector_source import VectorSource
@@ -33,7 +33,7 @@ class Faces:
         self.error = error or RuntimeError("no face")
         self._encoder = FakeEncoder()
         self._encoder.before_batch = self._look
-        self._here = InProcessEncoder(SharedEncoder(self._encoder))
+        self._here = InProcessEncoder(self._encoder)
         self._source = VectorSource(self._encoder, lambda _ids, _fields: {}, 8)
 
     def _look(self, pixels: Pixels) -> None:
