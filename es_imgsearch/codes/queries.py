@@ -30,7 +30,7 @@ def code_body(
     """The k best by their whole vectors among the `num_candidates` (default 20 k) nearest codes.
 
     `code` are hexadecimal digits, `vector` is of unit length.  The score of a hit is that of
-    every other search by vectors (`queries.exact_score`), so `cosine_of` reads it.
+    every other search by vectors (`queries.exact_score`), so `score_to_cosine` reads it.
     """
     check_k(k)
     wanted = CANDIDATES_PER_HIT * k if num_candidates is None else num_candidates

@@ -17,7 +17,7 @@ from es_imgsearch.duplicates.groups import Stored, stored_of
 from es_imgsearch.duplicates.hashes import BITS
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.queries import cosine_of, knn_body, vector_of
+from es_imgsearch.elastic.queries import knn_body, parse_vector, score_to_cosine
 from es_imgsearch.elastic.store import Store
 
 HASH_FIELD = "perceptual_hash"
@@ -96,7 +96,7 @@ def near_vectors(
         return knn_body(vector, k, meta.tuning, source=False)
 
     def near(hit: Mapping[str, Any]) -> Near:
-        return Near(hit["_id"], cosine_of(hit["_score"], meta.similarity))
+        return Near(hit["_id"], score_to_cosine(hit["_score"], meta.similarity))
 
     return _asked(store, vectors, body, near, lambda each: each.measure >= least_cosine, most)
 
@@ -158,7 +158,7 @@ def _seen(hit: Mapping[str, Any]) -> Seen:
     return Seen(
         stored_of(hit["_source"]),
         None if bits is None else _hash_of(bits),
-        None if vector is None else vector_of(vector),
+        None if vector is None else parse_vector(vector),
     )
 
 

@@ -18,7 +18,7 @@ from es_imgsearch.elastic.mapping import (
     new_meta,
 )
 from es_imgsearch.elastic.meta import Meta, Seal
-from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
 from es_imgsearch.embed.reduction import SAMPLE_SIZE, Reduction, fit, keep_reduction
@@ -133,7 +133,7 @@ def _sealed_and_fitted(
     """The encoder's seal, and what is fitted on the sample; a seal needs no model loaded."""
     sample: VectorSample | None = None
     if origin is not None:
-        sample = sample_of(origin, store)
+        sample = load_sample(origin, store)
         if sample.seal is not None and settings.encoder is None:
             return sample.seal, fit(sample.vectors, dims_kept)
     elif dims_kept is not None:
@@ -213,7 +213,7 @@ class VectorSample:
     seal: Seal | None
 
 
-def sample_of(origin: str, store: Store) -> VectorSample:
+def load_sample(origin: str, store: Store) -> VectorSample:
     """The sample from a file, known by its suffix, or from the index of that name.
 
     `store` says where Elasticsearch is.  Raises UsageError where there are no whole vectors,
@@ -233,7 +233,7 @@ def _of_index(store: Store) -> VectorSample:
             " whole ones, or the file they were exported to."
         )
     hits = store.searches.sample(SAMPLE_SIZE, seed=1)
-    rows = [vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits]
+    rows = [parse_vector(hit["fields"][VECTOR_FIELD]) for hit in hits]
     return VectorSample(_stacked(rows, meta.seal.dims), meta.seal)
 
 

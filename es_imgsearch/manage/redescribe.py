@@ -52,8 +52,8 @@ _FIELDS = ("image_id", "root", "relative_path", "content_id")
 
 
 @dataclass(slots=True)
-class Refreshed:
-    """What `refresh_described` did, in pictures.
+class RedescribeResult:
+    """What `redescribe_pictures` did, in pictures.
 
     `elsewhere` have no original on this machine, `changed` one that is no longer what was indexed,
     and `unreadable` one that cannot be read now: the fields of their pictures stayed as they were.
@@ -70,14 +70,14 @@ class Refreshed:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def refresh_described(
+def redescribe_pictures(
     store: Store,
     settings: Settings,
     *,
     only: Sequence[str] = (),
     encoder: Encoder | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _of: None,
-) -> Refreshed:
+) -> RedescribeResult:
     """Let describers look at every stored picture again, and store what they say now.
 
     `only` are the names of those that shall, by default all that `settings` switch on; those that
@@ -99,7 +99,7 @@ def refresh_described(
             f"Index {store.index!r} has the fields of none of these describers: add them with"
             f" `es-imgsearch init --index {store.index}`."
         )
-    done = Refreshed(tuple(names))
+    done = RedescribeResult(tuple(names))
     describers = load_describers(names)
     by_vector = VectorDescribers([each for each in describers if is_by_vector(each)])
     by_vector.begin(VectorSpace(store.index, info.meta, writing, partial(_send, store)))
@@ -240,7 +240,7 @@ class _Originals:
         settings: Settings,
         encoder: Encoder,
         describers: Sequence[Describer],
-        done: Refreshed,
+        done: RedescribeResult,
     ) -> None:
         self._done = done
         self._roots = _roots_here(info, settings.host)

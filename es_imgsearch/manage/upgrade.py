@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from es_imgsearch.elastic.leases import LEASE_SECONDS
-from es_imgsearch.elastic.mapping import state_alias
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
 from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause_id
 from es_imgsearch.elastic.store import Store
@@ -44,8 +44,8 @@ def upgrade(store: Store) -> None:
     except StoreDenied as error:
         raise StoreDenied(
             f"Index {store.index!r} was made by an earlier version and lacks"
-            f" {state_alias(store.index)!r}: run `es-imgsearch init --index {store.index}` once"
-            f" with a key that may make indices. {error}"
+            f" {Companion.STATE.alias(store.index)!r}: run `es-imgsearch init --index"
+            f" {store.index}` once with a key that may make indices. {error}"
         ) from error
     state = store.state
     for name, document in legacy_documents(serving).items():

@@ -177,9 +177,9 @@ class Daemon:
         except ImgSearchError as error:
             if not error.transient:
                 raise
-            self._indexer.outage.begins(error, "poll")
+            self._indexer.outage.begin(error, "poll")
         else:
-            self._indexer.outage.ends("poll")
+            self._indexer.outage.end("poll")
         for root in self._indexer.roots:
             if root in self._gone_roots:
                 # Path.is_dir raises for a mount that is stale.
@@ -272,11 +272,11 @@ class Daemon:
         except ImgSearchError as error:
             if not error.transient:
                 raise
-            self._indexer.outage.begins(error, f"compare {root.name}")
+            self._indexer.outage.begin(error, f"compare {root.name}")
             self._request(root, folder, number)
             self._stop.wait(next(self._pauses))
             return None
         self._comparisons.end(number)
-        self._indexer.outage.ends(f"compare {root.name}")
+        self._indexer.outage.end(f"compare {root.name}")
         self._pauses = waits()
         return found

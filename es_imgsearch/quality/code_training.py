@@ -24,7 +24,7 @@ from es_imgsearch.codes.storage import keep_coder
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
-from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.errors import FileInvalid, IndexConflict, UsageError
 from es_imgsearch.quality.labels import Labels, Places, vectors_of
 from es_imgsearch.records import iso_timestamp
@@ -152,5 +152,5 @@ def _labelled(store: Store, labels: Labels) -> tuple[Floats, Floats, tuple[str, 
 
 def _sample(store: Store) -> Floats:
     hits = store.searches.sample(SAMPLE_SIZE, seed=1)
-    vectors = [vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits]
+    vectors = [parse_vector(hit["fields"][VECTOR_FIELD]) for hit in hits]
     return np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)

@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from es_imgsearch.elastic.client import Connection, addresses, connect, connect_async
-from es_imgsearch.elastic.error_mapping import translated
+from es_imgsearch.elastic.error_mapping import translate_errors
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.requests import Request
 from es_imgsearch.elastic.store import Store
@@ -46,7 +46,7 @@ class AsyncConnection:
 
     async def send(self, request: Request) -> Any:
         """The parsed answer to one request."""
-        with translated(self.address, self.index):
+        with translate_errors(self.address, self.index):
             answer = await self.client.perform_request(
                 request.method, request.path, headers=request.headers, body=request.body
             )

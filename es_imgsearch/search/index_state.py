@@ -9,7 +9,7 @@ from typing import Any
 from es_imgsearch.codes.coder import Coder
 from es_imgsearch.codes.storage import coder_from
 from es_imgsearch.elastic.generations import IndexInfo
-from es_imgsearch.elastic.mapping import codes_alias, reduction_alias
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.requests import document_request, info_request
 from es_imgsearch.embed.reduction import reduction_from
@@ -83,7 +83,7 @@ class Knowledge:
         """What a reduced index is searched through, loaded once; None for any other."""
         meta = known.info.meta
         if known.reduced is None and (entry := meta.reduction) is not None:
-            document = yield from _auxiliary(reduction_alias(self._index), entry.hash)
+            document = yield from _auxiliary(Companion.REDUCTION.alias(self._index), entry.hash)
             reduction = reduction_from(document, self._index, meta)
             originals = self._open_originals(meta)
             known.reduced = ReducedVectors(reduction, entry.oversample, originals)
@@ -98,7 +98,7 @@ class Knowledge:
                 f" `es-imgsearch codes train --index {self._index}`."
             )
         if known.coder is None:
-            document = yield from _auxiliary(codes_alias(self._index), entry.hash)
+            document = yield from _auxiliary(Companion.CODES.alias(self._index), entry.hash)
             known.coder = coder_from(document, self._index, known.info.meta)
         return known.coder
 

@@ -31,10 +31,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, background_body
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion
 from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.meta_entries import Curve, curves_from_body
-from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.requests import info_request, search_request
 from es_imgsearch.elastic.store import Send, Store
 from es_imgsearch.errors import IndexMissing, StoreDenied
@@ -218,7 +218,7 @@ def sample(index: str, size: int = BACKGROUND_SIZE) -> RequestFlow[Sampled]:
 
 def _stored(index: str, seal: Seal) -> RequestFlow[Sampled | None]:
     """What `<index>-background` holds, if there is one of this encoder."""
-    alias = background_alias(index)
+    alias = Companion.BACKGROUND.alias(index)
     try:
         answer = yield info_request(alias)
         metas = [body["mappings"].get("_meta", {}) for body in answer.values()]
@@ -247,9 +247,9 @@ def store_background(store: Store, seal: Seal, sampled: Sampled) -> None:
     Raises IndexConflict where the name is taken by an index.
     """
     rows = zip(sampled.image_ids, sampled.content_ids, sampled.vectors, strict=True)
-    store.auxiliary.replace_all(
-        background_alias(store.index),
-        background_body(seal),
+    store.companions.replace_all(
+        Companion.BACKGROUND,
+        seal,
         (
             (image_id, {"image_id": image_id, "content_id": content_id, VECTOR_FIELD: vector})
             for image_id, content_id, vector in rows
@@ -265,7 +265,7 @@ def _is_of(encoder: Mapping[str, Any], seal: Seal) -> bool:
 def _sampled(answer: Mapping[str, Any]) -> Sampled:
     hits = answer.get("hits", {}).get("hits", ())
     fields = [hit["fields"] for hit in hits]
-    rows = [unit(vector_of(each[VECTOR_FIELD])) for each in fields]
+    rows = [unit(parse_vector(each[VECTOR_FIELD])) for each in fields]
     return Sampled(
         image_ids=[hit["_id"] for hit in hits],
         # Pictures that were imported may have none; their ids are hashes, too.

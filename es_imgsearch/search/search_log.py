@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from es_imgsearch.elastic.mapping import searches_alias, searches_body
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.requests import JSON, Request
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexMissing, StoreDenied, StoreError
@@ -30,7 +30,7 @@ _MOST_CHARACTERS = 2000
 
 def make_searches(store: Store) -> None:
     """The index for the log; one that is there stays as it is."""
-    store.auxiliary.make(searches_alias(store.index), searches_body())
+    store.companions.create(Companion.SEARCHES)
 
 
 class SearchLog:
@@ -43,19 +43,19 @@ class SearchLog:
 
     def note(self, asked: Asked, hits: Hits, duration_ms: float) -> RequestFlow[None]:
         """Write one search down."""
-        path = f"/{searches_alias(self._index)}/_doc?require_alias=true"
+        path = f"/{Companion.SEARCHES.alias(self._index)}/_doc?require_alias=true"
         body = orjson.dumps(search_document(asked, hits, duration_ms, self._host))
         try:
             yield Request("POST", path, body, JSON)
         except IndexMissing:
             self._warn(
-                f"There is no {searches_alias(self._index)!r} to note searches in: run"
+                f"There is no {Companion.SEARCHES.alias(self._index)!r} to note searches in: run"
                 " `es-imgsearch init` with log_searches on, which makes it."
             )
         except StoreDenied as error:
             self._warn(
-                f"Searches cannot be noted in {searches_alias(self._index)!r}: {error} It takes"
-                " the right create_doc there; or set log_searches = false."
+                f"Searches cannot be noted in {Companion.SEARCHES.alias(self._index)!r}: {error} It"
+                " takes the right create_doc there; or set log_searches = false."
             )
         except StoreError as error:
             self._warn(f"Searches cannot be noted: {error}")

@@ -19,9 +19,9 @@ from typing import Any, Final
 import numpy as np
 
 from es_imgsearch.describe.registry import TextEncoder
-from es_imgsearch.elastic.mapping import tags_alias, tags_body
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.store import Send, Store, get_auxiliary
+from es_imgsearch.elastic.store import Send, Store, get_companion
 from es_imgsearch.embed.protocol import query_vectors
 from es_imgsearch.errors import StoreDenied
 from es_imgsearch.records import iso_timestamp
@@ -85,19 +85,18 @@ def keep_head(store: Store, head: Head, labelled: Labelled) -> None:
 
 def forget_head(store: Store) -> bool:
     """Remove the head and its labels; False where there was none."""
-    alias = tags_alias(store.index)
-    removed = [store.auxiliary.delete(alias, name) for name in (_HEAD, _LABELLED)]
+    removed = [store.companions.delete(Companion.TAGS, name) for name in (_HEAD, _LABELLED)]
     return any(removed)
 
 
 def _put(store: Store, name: str, body: Mapping[str, Any]) -> None:
     document = {"stored_at": iso_timestamp(), "body": body}
-    store.auxiliary.put(tags_alias(store.index), tags_body(), name, document)
+    store.companions.put(Companion.TAGS, name, document)
 
 
 def _body(index: str, name: str, send: Send) -> Mapping[str, Any] | None:
     try:
-        document = get_auxiliary(send, tags_alias(index), name)
+        document = get_companion(send, Companion.TAGS, index, name)
     except StoreDenied:
         # A key may be good for the pictures' index alone, which has to be enough.
         return None

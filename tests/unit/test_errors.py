@@ -15,7 +15,7 @@ from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
 from elasticsearch.serializer import OrjsonSerializer
 
 from es_imgsearch import errors
-from es_imgsearch.elastic.error_mapping import translated
+from es_imgsearch.elastic.error_mapping import translate_errors
 from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,
@@ -33,7 +33,7 @@ ADDRESS = "https://es:9200"
 
 
 def turned(foreign: BaseException) -> ImgSearchError:
-    with pytest.raises(ImgSearchError) as caught, translated(ADDRESS, "images"):
+    with pytest.raises(ImgSearchError) as caught, translate_errors(ADDRESS, "images"):
         raise foreign
     assert caught.value.__cause__ is foreign
     assert str(caught.value)
@@ -212,7 +212,7 @@ def test_an_answer_of_any_shape_is_told(answer: Any):
 
 def test_ours_pass_unchanged_and_others_too():
     for error in (ReadError("corrupt", "x"), KeyError("x"), KeyboardInterrupt()):
-        with pytest.raises(type(error)) as caught, translated(ADDRESS, "images"):
+        with pytest.raises(type(error)) as caught, translate_errors(ADDRESS, "images"):
             raise error
         assert caught.value is error
 

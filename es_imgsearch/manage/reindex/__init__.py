@@ -21,12 +21,19 @@ from es_imgsearch.elastic.generations import Roles
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning, UsageError
 from es_imgsearch.manage.reindex.lock import ReindexLock
-from es_imgsearch.manage.reindex.run import Migrated, Migration
-from es_imgsearch.manage.reindex.target import Wanted, begin_next, check_begun
+from es_imgsearch.manage.reindex.run import ReindexResult, ReindexRun
+from es_imgsearch.manage.reindex.target import ReindexOptions, begin_next, check_begun
 from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.settings import Settings
 
-__all__ = ["DEFAULT_MAX_MISSING_SHARE", "Migrated", "cancel", "drop_before", "go_back", "reindex"]
+__all__ = [
+    "DEFAULT_MAX_MISSING_SHARE",
+    "ReindexResult",
+    "cancel",
+    "drop_before",
+    "go_back",
+    "reindex",
+]
 
 DEFAULT_MAX_MISSING_SHARE = 0.01
 
@@ -38,12 +45,12 @@ def _quiet(*_: object) -> None:
 def reindex(
     store: Store,
     settings: Settings,
-    wanted: Wanted | None = None,
+    wanted: ReindexOptions | None = None,
     *,
     max_missing_share: float = DEFAULT_MAX_MISSING_SHARE,
     on_progress: Callable[[int, int], None] = _quiet,
     note: Callable[[str], None] = _quiet,
-) -> Migrated:
+) -> ReindexResult:
     """Build the next generation with the encoder of the settings, and switch to it.
 
     One that was begun before is gone on with.  `on_progress` hears how many of how many pictures
@@ -63,13 +70,13 @@ def reindex(
     with ReindexLock(store, settings.host, lease_seconds=settings.lease_seconds) as lock:
         _check_unchanged(store, roles)
         if roles.next is None:
-            target = begin_next(store, settings, wanted or Wanted(), note)
+            target = begin_next(store, settings, wanted or ReindexOptions(), note)
         else:
             target = store.at(roles.next)
-            check_begun(target, settings, wanted or Wanted())
+            check_begun(target, settings, wanted or ReindexOptions())
             note(f"Going on with {roles.next}.")
         lock.note_generation(str(target.generation))
-        return Migration(
+        return ReindexRun(
             store, source, target, settings, lock, max_missing_share, on_progress, note
         ).run()
 
@@ -81,7 +88,7 @@ def go_back(
     max_missing_share: float = DEFAULT_MAX_MISSING_SHARE,
     on_progress: Callable[[int, int], None] = _quiet,
     note: Callable[[str], None] = _quiet,
-) -> Migrated:
+) -> ReindexResult:
     """Return to the generation that served before, brought up to date with what came since.
 
     Raises UsageError where there is none, AlreadyRunning where another process builds one.
@@ -102,7 +109,7 @@ def go_back(
             f"Bringing {roles.before} (encoder {kept.seal.name}, profile {kept.profile}) up to"
             " date."
         )
-        return Migration(
+        return ReindexRun(
             store, source, target, as_sealed, lock, max_missing_share, on_progress, note
         ).run()
 

@@ -24,7 +24,7 @@ from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta import Meta, with_learned
-from es_imgsearch.elastic.meta_entries import CODE_FIELD, Carried, code_mapping
+from es_imgsearch.elastic.meta_entries import CODE_FIELD, CopyCheckpoint, code_mapping
 from es_imgsearch.elastic.retry import Outage
 from es_imgsearch.elastic.rewrites import check_readable, documents_at_once, whole_document
 from es_imgsearch.elastic.store import Store
@@ -32,7 +32,7 @@ from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embed.reduction import Reduction
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.errors import IndexConflict, ReadError, StoreRejected
-from es_imgsearch.manage.reindex.re_embed import CarriedVectors, Document, Made
+from es_imgsearch.manage.reindex.re_embed import Document, EmbedOutcome, ReEmbedder
 from es_imgsearch.records import REGIONS_FIELD, Change, Embedded, FileState, disk_path, image_id
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.reconcile import Kind, Seen, differences
@@ -51,7 +51,7 @@ _MADE_BY_THE_ENCODER = {VECTOR_FIELD, REGIONS_FIELD, CODE_FIELD}
 
 
 @dataclass(slots=True)
-class Pass:
+class CopyPass:
     """What one pass did: how many documents it wrote, and how many it removed.
 
     `lacking` has the pictures of the source that the target lacks now, by image_id: their root,
@@ -72,7 +72,7 @@ class Pass:
         return Counter(self.lacking.values())
 
 
-def keeps_vectors(source: Meta, target: Meta) -> bool:
+def can_copy_vectors(source: Meta, target: Meta) -> bool:
     """Whether vectors of the source are what the target is made of: same encoder, whole, tiled."""
     return (
         source.seal.fits(target.seal)
@@ -81,7 +81,7 @@ def keeps_vectors(source: Meta, target: Meta) -> bool:
     )
 
 
-class Carrier:
+class GenerationCopier:
     """Brings `target` up to date with `source`; both are held to their generation."""
 
     def __init__(
@@ -102,13 +102,13 @@ class Carrier:
         """
         self._source, self._target, self._settings = source, target, settings
         self._from, self._to = source.info(), target.info()
-        check_readable(self._from.properties, self._from.left_out, source.index)
+        check_readable(self._from.properties, self._from.source_excludes, source.index)
         self._reduction = reduction
         self.codes = CodeStep(target, None)
         self._on_progress = on_progress
-        self._vectors: CarriedVectors | None = None
+        self._vectors: ReEmbedder | None = None
         if encoder is not None:
-            self._vectors = CarriedVectors(target, self._to.meta, encoder, settings)
+            self._vectors = ReEmbedder(target, self._to.meta, encoder, settings)
         # What failed in this run is not read again in each of its passes.
         self._failed: dict[str, FileState] = {}
         # Pictures of the target that are failures of the source, in the same state.
@@ -121,7 +121,7 @@ class Carrier:
         self._bulk_size = _WRITE_BATCH
         if encoder is not None:
             self._bulk_size = batch_size(encoder, settings.batch_size)
-        self._done = Pass()
+        self._done = CopyPass()
         self._there = self._total = 0
 
     @property
@@ -134,7 +134,7 @@ class Carrier:
         if self._vectors is not None:
             self._vectors.close()
 
-    def run_pass(self) -> Pass:
+    def run_pass(self) -> CopyPass:
         """Carry what differs, once.  After a `transient` error of the store, call it again."""
         # Before it is looked what was learned: what is recoded after that is newer than this.
         until = self._source.rewrites.checkpoints()
@@ -143,9 +143,9 @@ class Carrier:
             self._vectors.begin(self._from.meta)
         self._map_fields()
         self._learn()
-        self._done, self._writes = Pass(), []
-        carried = self._to.meta.carried
-        since = carried.until if carried and carried.source == self._source.generation else None
+        self._done, self._writes = CopyPass(), []
+        copied = self._to.meta.copy_checkpoint
+        since = copied.until if copied and copied.source == self._source.generation else None
         if since is None:
             # What is written from here on is newer than this, whenever the first pass ends.
             self._note(until)
@@ -165,17 +165,17 @@ class Carrier:
 
     def _changed(self, since: Mapping[str, int]) -> Iterator[Mapping[str, Any]]:
         """Whole documents, as hits, that are newer than the checkpoint."""
-        size = documents_at_once(self._from.properties, self._from.left_out)
-        for hits in self._source.rewrites.changed_since(since, self._from.left_out, size):
+        size = documents_at_once(self._from.properties, self._from.source_excludes)
+        for hits in self._source.rewrites.changed_since(since, self._from.source_excludes, size):
             yield from hits
 
     def _lacking(self) -> Iterator[Mapping[str, Any]]:
         """Whole documents, as hits, that the target has not or in another state."""
-        left_out = self._from.left_out
-        size = documents_at_once(self._from.properties, left_out)
+        source_excludes = self._from.source_excludes
+        size = documents_at_once(self._from.properties, source_excludes)
         lacking = self._lacking_ids()
         while ids := list(islice(lacking, size)):
-            yield from self._source.rewrites.whole(ids, left_out)
+            yield from self._source.rewrites.whole(ids, source_excludes)
 
     def _lacking_ids(self) -> Iterator[str]:
         """Ids that the target lacks, or has in another state; what only it has is removed."""
@@ -235,7 +235,7 @@ class Carrier:
         document.pop(CODE_FIELD, None)
         self._write_picture(document)
 
-    def _embedded(self, document: Document, outcome: Made) -> None:
+    def _embedded(self, document: Document, outcome: EmbedOutcome) -> None:
         if isinstance(outcome, Embedded):
             left = {*_MADE_BY_THE_ENCODER, "embed_ms"}
             kept = {name: value for name, value in document.items() if name not in left}
@@ -334,5 +334,5 @@ class Carrier:
             self.codes = CodeStep(self._target, None)
 
     def _note(self, until: Mapping[str, int]) -> None:
-        carried = Carried(str(self._source.generation), until)
-        self._target.generations.update_meta(lambda meta: replace(meta, carried=carried))
+        checkpoint = CopyCheckpoint(str(self._source.generation), until)
+        self._target.generations.update_meta(lambda meta: replace(meta, copy_checkpoint=checkpoint))

@@ -44,19 +44,19 @@ _END_SECONDS = 3.0
 
 Document: TypeAlias = dict[str, Any]
 # What became of a document: its vector, the error of a failure, or why there is nothing to read.
-Made: TypeAlias = Embedded | ReadError | str
+EmbedOutcome: TypeAlias = Embedded | ReadError | str
 
 
 class _Event(NamedTuple):
     """What became of a file; `was_read` if that holds for every file of the same content."""
 
     document: Document
-    made: Made
+    outcome: EmbedOutcome
     was_read: bool
     is_new: bool = False
 
 
-class CarriedVectors:
+class ReEmbedder:
     """Vectors of documents: from the target by content, or from their originals on this machine.
 
     As many files are on their way at most as `queue_size` and `queue_memory_mb` allow.
@@ -126,7 +126,7 @@ class CarriedVectors:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
         self._stage.abandon()
 
-    def of(self, documents: Iterator[Document]) -> Iterator[tuple[Document, Made]]:
+    def of(self, documents: Iterator[Document]) -> Iterator[tuple[Document, EmbedOutcome]]:
         """These documents or earlier ones, with what became of them."""
         page = list(documents)
         contents = {each["content_id"] for each in page if "content_id" in each}
@@ -145,12 +145,12 @@ class CarriedVectors:
                 self._waiting[key] = [document]
                 self._submit(document)
 
-    def rest(self) -> Iterator[tuple[Document, Made]]:
+    def rest(self) -> Iterator[tuple[Document, EmbedOutcome]]:
         """The same for all that is still on its way."""
         while self._in_flight:
             yield from self._next()
 
-    def _next(self) -> Iterator[tuple[Document, Made]]:
+    def _next(self) -> Iterator[tuple[Document, EmbedOutcome]]:
         """Wait until it is known of some file what became of it."""
         event = self._events.get()
         if isinstance(event, BaseException):
@@ -218,10 +218,12 @@ class CarriedVectors:
             else:
                 self._tell(item.job, _reason(item.reason), was_read=True)
 
-    def _tell(self, job: Job, made: Made, *, was_read: bool, is_new: bool = False) -> None:
+    def _tell(
+        self, job: Job, outcome: EmbedOutcome, *, was_read: bool, is_new: bool = False
+    ) -> None:
         with self._lock:
             document = self._documents.pop(job.ticket)
-        self._events.put(_Event(document, made, was_read, is_new))
+        self._events.put(_Event(document, outcome, was_read, is_new))
 
     def _look_up(self, content_ids: Sequence[str], fields: Sequence[str]) -> dict[str, Embedded]:
         return persist(lambda: self._stored(content_ids, fields), self._stopping, self._outage)

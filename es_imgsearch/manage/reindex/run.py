@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.elastic.meta_entries import Carried
+from es_imgsearch.elastic.meta_entries import CopyCheckpoint
 from es_imgsearch.elastic.queries import knn_body, stored_vectors_body
-from es_imgsearch.elastic.requests import vectors_of
+from es_imgsearch.elastic.requests import vectors_by_id
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import writing_encoder
 from es_imgsearch.embed.reduction import load_reduction
 from es_imgsearch.errors import AlreadyRunning, ImgSearchError
-from es_imgsearch.manage.reindex.copy import Carrier, Pass, keeps_vectors
+from es_imgsearch.manage.reindex.copy import CopyPass, GenerationCopier, can_copy_vectors
 from es_imgsearch.manage.reindex.lock import ReindexLock
 from es_imgsearch.manage.reindex.re_embed import CHANGED, GONE
 from es_imgsearch.manage.reindex.target import described_fields
@@ -40,7 +40,7 @@ _MOST_HOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Migrated:
+class ReindexResult:
     """What `reindex` or `go_back` did.
 
     `serving` is the generation that is searched now, `kept` the other one, which is as yet
@@ -73,7 +73,7 @@ class Migrated:
         }
 
 
-class Migration:
+class ReindexRun:
     """Source to target until they hold the same, then the switch."""
 
     def __init__(
@@ -91,15 +91,15 @@ class Migration:
         self._lock = lock
         self._max_missing_share = max_missing_share
         self._note = note
-        self._passes: list[Pass] = []
+        self._passes: list[CopyPass] = []
         self._started = time.monotonic()
         self._held_back_seconds = 0.0
         info = target.info()
         reduction = load_reduction(store, info.meta)
         encoder = None
-        if not keeps_vectors(source.info().meta, info.meta):
+        if not can_copy_vectors(source.info().meta, info.meta):
             encoder = writing_encoder(target, info, settings)
-        self._carrier = Carrier(
+        self._carrier = GenerationCopier(
             source,
             target,
             settings,
@@ -115,13 +115,13 @@ class Migration:
 
         return told
 
-    def run(self) -> Migrated:
+    def run(self) -> ReindexResult:
         try:
             return self._migrate()
         finally:
             self._carrier.close()
 
-    def _migrate(self) -> Migrated:
+    def _migrate(self) -> ReindexResult:
         # One that was killed while writing was held back left it so.
         self._source.switching.allow_writes()
         for _ in range(_MOST_PASSES):
@@ -167,7 +167,7 @@ class Migration:
             self._held_back_seconds += time.monotonic() - held_back_since
         return True
 
-    def _pass(self) -> Pass:
+    def _pass(self) -> CopyPass:
         done = persist(self._carrier.run_pass, threading.Event(), Outage())
         self._passes.append(done)
         logger.debug("A pass carried %d and removed %d.", done.carried, done.removed)
@@ -187,8 +187,10 @@ class Migration:
         roots = self._source.info().meta.roots
         self._target.generations.update_meta(lambda meta: replace(meta, roots=roots))
         # From here on the old one lacks what is written to the new one.
-        carried = Carried(str(self._target.generation), self._target.rewrites.checkpoints())
-        self._source.generations.update_meta(lambda meta: replace(meta, carried=carried))
+        checkpoint = CopyCheckpoint(
+            str(self._target.generation), self._target.rewrites.checkpoints()
+        )
+        self._source.generations.update_meta(lambda meta: replace(meta, copy_checkpoint=checkpoint))
         self._store.switching.switch_to(str(self._target.generation), described_fields())
 
     def _may_switch(self) -> bool:
@@ -216,7 +218,7 @@ class Migration:
         roots = {root for root, _ in lacking}
         return roots == watched_roots(self._store, sorted(roots))
 
-    def _outcome(self, compared: Agreement | None, *, switched: bool) -> Migrated:
+    def _outcome(self, compared: Agreement | None, *, switched: bool) -> ReindexResult:
         serving, kept = (
             str(self._source.generation),
             str(self._target.generation),
@@ -224,7 +226,7 @@ class Migration:
         if switched:
             serving, kept = kept, serving
         by_reason = self._passes[-1].lacking_by_reason
-        return Migrated(
+        return ReindexResult(
             switched=switched,
             serving=serving,
             kept=kept,
@@ -288,7 +290,7 @@ def agreement(
     answer = other.searches.search(stored_vectors_body(ids, [VECTOR_FIELD])) if ids else {}
     of_other = {
         each: fields[VECTOR_FIELD]
-        for each, fields in vectors_of(answer).items()
+        for each, fields in vectors_by_id(answer).items()
         if VECTOR_FIELD in fields
     }
     both = [each for each in ids if each in of_other]

@@ -13,12 +13,12 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import loaded_encoder, present_encoder, seal_of
 from es_imgsearch.embed.reduction import Reduction, fit, keep_reduction
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable, UsageError
-from es_imgsearch.manage.init import sample_of
+from es_imgsearch.manage.init import load_sample
 from es_imgsearch.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ReindexOptions:
     """What the next generation shall be; None stays as it is.
 
     `sample` and `dims_kept` are those of the profile `reduced`, see `creation.create_index`.
@@ -32,7 +32,7 @@ class Wanted:
 def begin_next(
     store: Store,
     settings: Settings,
-    wanted: Wanted,
+    wanted: ReindexOptions,
     note: Callable[[str], None],
 ) -> Store:
     """A new, empty generation as wanted, and the store that fills it.
@@ -93,7 +93,9 @@ def _note_place(seal: Seal, settings: Settings, note: Callable[[str], None]) -> 
         )
 
 
-def _fitted(store: Store, meta: Meta, seal: Seal, profile: str, wanted: Wanted) -> Reduction | None:
+def _fitted(
+    store: Store, meta: Meta, seal: Seal, profile: str, wanted: ReindexOptions
+) -> Reduction | None:
     """What the profile `reduced` needs: by default fitted on the index's own vectors."""
     sample = wanted.sample
     if sample is None and profile == "reduced" and seal.fits(meta.seal):
@@ -104,13 +106,13 @@ def _fitted(store: Store, meta: Meta, seal: Seal, profile: str, wanted: Wanted) 
         return None
     if sample is None:
         raise UsageError("--dims-kept is for the vectors of --sample FROM: give both.")
-    found = sample_of(sample, store)
+    found = load_sample(sample, store)
     if found.seal is not None:
         found.seal.check(seal, sample)
     return fit(found.vectors, wanted.dims_kept)
 
 
-def check_begun(target: Store, settings: Settings, wanted: Wanted) -> None:
+def check_begun(target: Store, settings: Settings, wanted: ReindexOptions) -> None:
     """Raise UsageError where the generation that was begun is not what is asked for now."""
     meta = target.info().meta
     try:

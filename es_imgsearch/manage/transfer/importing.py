@@ -70,7 +70,7 @@ class ImportOptions:
 
 
 @dataclass(slots=True)
-class Imported:
+class ImportResult:
     """What became of the rows."""
 
     stored: int = 0
@@ -89,9 +89,9 @@ def import_pictures(
     options: ImportOptions,
     *,
     on_bad_row: Callable[[BadRow], None] = _ignore,
-    on_progress: Callable[[Imported, int], None] = _ignore,
+    on_progress: Callable[[ImportResult, int], None] = _ignore,
     note: Callable[[str], None] = _ignore,
-) -> Imported:
+) -> ImportResult:
     """Store every good row of the file; the index is made where there is none.
 
     `on_progress` hears what became of how many of the file's rows, `note` of what a person
@@ -141,12 +141,12 @@ class _Import:
         self._roots: dict[str, bool] = {}
         self._may_have_failures = False
         self._resent: list[Item] = []
-        self._done = Imported()
+        self._done = ImportResult()
         self.on_bad_row: Callable[[BadRow], None] = _ignore
-        self.on_progress: Callable[[Imported, int], None] = _ignore
+        self.on_progress: Callable[[ImportResult, int], None] = _ignore
         self.note: Callable[[str], None] = _ignore
 
-    def run(self) -> Imported:
+    def run(self) -> ImportResult:
         self._store.refresh()
         self._may_have_failures = self._store.listings.count(failures=True) > 0
         sender = Sender(self._store, self._note_sent, as_ndjson=self._options.as_ndjson)
