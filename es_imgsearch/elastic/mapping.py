@@ -95,8 +95,7 @@ def new_meta(
     """
     if grid is not None and profile == _REDUCED:
         raise UsageError(
-            "Profile 'reduced' stores no vectors of regions: leave --regions out, or use another"
-            " --profile."
+            "Profile 'reduced' stores no regions: leave --regions out, or use another --profile."
         )
     if similarity not in SIMILARITIES:
         raise UsageError(

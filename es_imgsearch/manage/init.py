@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import (
     DEFAULT_PROFILE,
     DEFAULT_SIMILARITY,
-    VECTOR_FIELD,
     check_reducible,
     load_profile,
     new_meta,
 )
 from es_imgsearch.elastic.meta import Meta, Seal
-from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
-from es_imgsearch.embed.reduction import SAMPLE_SIZE, Reduction, fit, keep_reduction
+from es_imgsearch.embed.reduction import Reduction, fit, keep_reduction
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.errors import (
     EncoderMismatch,
-    FileInvalid,
     IndexConflict,
     IndexMissing,
     StoreRejected,
     UsageError,
 )
-from es_imgsearch.files.formats import FILE_SUFFIXES, open_reader
 from es_imgsearch.manage.upgrade import upgrade
+from es_imgsearch.manage.vector_sample import VectorSample, load_sample
 from es_imgsearch.records import Grid
 from es_imgsearch.search.reduced import remember_originals
 from es_imgsearch.search.search_log import make_searches
@@ -198,78 +192,3 @@ def _check_version(store: Store) -> None:
         raise StoreRejected(
             f"Elasticsearch {version} is not supported: 8.{_OLDEST_VERSION[1]} or a later 8 is."
         )
-
-
-# A sample of whole vectors, to fit a reduction on: from another index of ours, or from a file.
-
-_FILE_BATCH = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class VectorSample:
-    """Vectors of shape (n, dims), at random; `seal` is None where a file does not say whose."""
-
-    vectors: npt.NDArray[np.float32]
-    seal: Seal | None
-
-
-def load_sample(origin: str, store: Store) -> VectorSample:
-    """The sample from a file, known by its suffix, or from the index of that name.
-
-    `store` says where Elasticsearch is.  Raises UsageError where there are no whole vectors,
-    IndexMissing, FileInvalid.
-    """
-    path = Path(origin)
-    if path.suffix.lower() in FILE_SUFFIXES:
-        return _of_file(path)
-    return _of_index(Store(store.connection.client, origin))
-
-
-def _of_index(store: Store) -> VectorSample:
-    meta = store.info().meta
-    if meta.reduction is not None:
-        raise UsageError(
-            f"Index {store.index!r} has reduced vectors itself: give --sample an index that has"
-            " whole ones, or the file they were exported to."
-        )
-    hits = store.searches.sample(SAMPLE_SIZE, seed=1)
-    rows = [parse_vector(hit["fields"][VECTOR_FIELD]) for hit in hits]
-    return VectorSample(_stacked(rows, meta.seal.dims), meta.seal)
-
-
-def _of_file(path: Path) -> VectorSample:
-    """Rows spread evenly over the file: pictures that lie together look alike."""
-    reader = open_reader(path)
-    try:
-        if VECTOR_FIELD not in reader.names:
-            raise FileInvalid(f"{str(path)!r} has no column {VECTOR_FIELD!r} to take a sample of.")
-        seal = None if reader.origin is None else reader.origin.seal
-        step = max(1, reader.rows // SAMPLE_SIZE)
-        rows: list[npt.NDArray[np.float32]] = []
-        first = 0
-        for batch in reader.batches([VECTOR_FIELD], _FILE_BATCH):
-            values = batch[VECTOR_FIELD]
-            rows += [
-                np.asarray(values[n], np.float32)
-                for n in range(-first % step, len(values), step)
-                if values[n] is not None
-            ]
-            first += len(values)
-    finally:
-        reader.close()
-    dims = len(rows[0]) if rows else 0
-    if any(len(row) != dims for row in rows):
-        raise FileInvalid(f"The vectors in {str(path)!r} have different lengths.")
-    if seal is not None and rows and dims != seal.dims:
-        raise UsageError(
-            f"{str(path)!r} holds vectors of {dims} dims, its encoder {seal.name!r} has"
-            f" {seal.dims}: they are reduced already. Give --sample whole ones."
-        )
-    return VectorSample(_stacked(rows, dims), seal)
-
-
-def _stacked(rows: list[npt.NDArray[np.float32]], dims: int) -> npt.NDArray[np.float32]:
-    found = np.stack(rows) if rows else np.zeros((0, dims), np.float32)
-    usable = np.isfinite(found).all(axis=1) & found.any(axis=1)
-    sample: npt.NDArray[np.float32] = found[usable]
-    return sample

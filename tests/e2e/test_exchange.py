@@ -350,7 +350,7 @@ def test_an_index_without_regions_says_that_it_leaves_them_out(
     store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
     result = run(settings, "import", str(path))
     assert result.exit_code == 0, result.output
-    assert "keeps no regions" in result.stderr
+    assert "stores no regions" in result.stderr
     assert "made by the import or by `es-imgsearch init --regions 2x2+centre`" in result.stderr
     store.refresh()
     assert store.listings.count() == 40

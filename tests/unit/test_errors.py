@@ -153,7 +153,7 @@ def test_what_other_servers_and_proxies_say(status: int, expected: type[ImgSearc
     assert type(found) is expected
     assert ("is not Elasticsearch 8" in str(found)) == (expected is StoreUnreachable)
     refused = expected is StoreRejected and status != 413
-    assert ("is there a proxy" in str(found)) == refused
+    assert ("check for a proxy" in str(found)) == refused
 
 
 def test_https_where_http_is_spoken():

@@ -13,7 +13,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import loaded_encoder, present_encoder, seal_of
 from es_imgsearch.embed.reduction import Reduction, fit, keep_reduction
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable, UsageError
-from es_imgsearch.manage.init import load_sample
+from es_imgsearch.manage.vector_sample import load_sample
 from es_imgsearch.settings import Settings
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.elastic.generations import IndexInfo
-from es_imgsearch.errors import FileInvalid, IndexConflict, UsageError
 from es_imgsearch.files.columns import BOX, RegionValues
-from es_imgsearch.files.formats import Reader
-from es_imgsearch.records import DEFAULT_GRID, MOST_REGIONS, REGION_VECTOR, REGIONS_FIELD
+from es_imgsearch.records import MOST_REGIONS, REGION_VECTOR, REGIONS_FIELD
 
 # Elasticsearch's own tolerance for dot_product: |length² - 1| (DenseVectorFieldMapper.EPS).
 _UNIT_TOLERANCE = 1e-3
@@ -106,78 +101,3 @@ def _boxes(given: Rows, reasons: dict[int, str]) -> npt.NDArray[np.int32]:
             int(n), f"the box of one of its {REGIONS_FIELD} is not x, y, width, height in pixels"
         )
     return np.where(is_box[:, None], boxes, 0).astype(np.int32)
-
-
-# Regions of a file and those of an index: whether the one has a place for the other.
-
-
-def check_region_columns(
-    path: Path,
-    reader: Reader,
-    names: Mapping[str, str],
-    info: IndexInfo,
-    index: str,
-    *,
-    as_attributes: bool,
-) -> None:
-    """Raise unless regions, and nothing else, are to stand in the field `regions`.
-
-    `names` maps columns to fields; `as_attributes`: those that are no fields become attributes.
-
-    Raises FileInvalid for a column that holds something else, UsageError for regions under
-    another name, IndexConflict for those of another grid.
-    """
-    is_kept = REGIONS_FIELD in info.properties
-    for name, target in names.items():
-        has_regions = name in reader.regions
-        if target == REGIONS_FIELD and is_kept and not has_regions:
-            raise FileInvalid(
-                f"Column {name} of {str(path)!r} holds no regions: those are lists of a box (x, y,"
-                " width, height) and an embedding. Give it another name with --rename."
-            )
-        if has_regions and target != REGIONS_FIELD and (as_attributes or target in info.properties):
-            raise UsageError(
-                f"Column {name} of {str(path)!r} holds regions, which have a place in one field"
-                f" only: add --rename {name}={REGIONS_FIELD}."
-            )
-    grid = None if reader.origin is None else reader.origin.grid
-    mine = info.meta.grid
-    if REGIONS_FIELD in names.values() and grid and mine and grid != mine:
-        raise IndexConflict(
-            f"The pictures of {str(path)!r} have regions {grid}, those of index"
-            f" {index!r} have {mine}: import into another --index."
-        )
-
-
-def without_regions(
-    path: Path,
-    reader: Reader,
-    names: Mapping[str, str],
-    info: IndexInfo,
-    index: str,
-    note: Callable[[str], None],
-) -> dict[str, str]:
-    """The columns of `names` without regions that the index has no place for.
-
-    `note` hears of them, and of an index whose regions the file lacks.
-    """
-    if REGIONS_FIELD in info.properties:
-        if REGIONS_FIELD not in names.values():
-            note(
-                f"{str(path)!r} has no regions, those of index {index!r} have: of these pictures"
-                " only the whole is compared with a crop."
-            )
-        return dict(names)
-    left_out = {
-        name for name, target in names.items() if target == REGIONS_FIELD and name in reader.regions
-    }
-    if left_out:
-        grid = None if reader.origin is None else reader.origin.grid
-        # The import makes an index like the file's, and of regions where it knows the grid.
-        by_import = "the import or by " if grid else ""
-        note(
-            f"Index {index!r} keeps no regions: those of {str(path)!r} are left out, and a crop"
-            " finds its original less often. To keep them, import into an --index that is made by"
-            f" {by_import}`es-imgsearch init --regions {grid or DEFAULT_GRID}`."
-        )
-    return {name: target for name, target in names.items() if name not in left_out}

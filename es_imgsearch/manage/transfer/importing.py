@@ -31,8 +31,13 @@ from es_imgsearch.errors import (
 from es_imgsearch.files.columns import REST_COLUMN
 from es_imgsearch.files.formats import Reader, open_reader
 from es_imgsearch.manage.transfer import bulk_load as loading
-from es_imgsearch.manage.transfer.bulk_load import Item, Sender, ndjson_items, smile_items
-from es_imgsearch.manage.transfer.checks import check_region_columns, without_regions
+from es_imgsearch.manage.transfer.bulk_sender import (
+    BulkItem,
+    BulkSender,
+    encode_ndjson,
+    encode_smile,
+)
+from es_imgsearch.manage.transfer.region_columns import check_region_columns, without_regions
 from es_imgsearch.manage.transfer.rows import STATE_FIELDS, BadRow, Row, RowPlan
 from es_imgsearch.records import stored_path
 from es_imgsearch.settings import Settings
@@ -136,11 +141,11 @@ class _Import:
     ) -> None:
         self._store, self._path, self._reader = store, path, reader
         self._plan, self._info, self._options = plan, info, options
-        self._encode = ndjson_items if options.as_ndjson else smile_items
+        self._encode = encode_ndjson if options.as_ndjson else encode_smile
         # A root, and whether its folder is compared with the index.
         self._roots: dict[str, bool] = {}
         self._may_have_failures = False
-        self._resent: list[Item] = []
+        self._resent: list[BulkItem] = []
         self._done = ImportResult()
         self.on_bad_row: Callable[[BadRow], None] = _ignore
         self.on_progress: Callable[[ImportResult, int], None] = _ignore
@@ -149,7 +154,7 @@ class _Import:
     def run(self) -> ImportResult:
         self._store.refresh()
         self._may_have_failures = self._store.listings.count(failures=True) > 0
-        sender = Sender(self._store, self._note_sent, as_ndjson=self._options.as_ndjson)
+        sender = BulkSender(self._store, self._note_sent, as_ndjson=self._options.as_ndjson)
         first = 1
         try:
             for values in self._reader.batches(list(self._plan.names), self._bulk_rows()):
@@ -170,7 +175,7 @@ class _Import:
         self._store.refresh()
         return self._done
 
-    def _items(self, rows: Sequence[Row]) -> tuple[list[Item], list[BadRow]]:
+    def _items(self, rows: Sequence[Row]) -> tuple[list[BulkItem], list[BadRow]]:
         """What of these rows is to be sent, and which of them cannot be."""
         for root in {row.root for row in rows} - self._roots.keys():
             origin = self._reader.origin
@@ -214,7 +219,7 @@ class _Import:
         ids = [row.image_id for row in rows]
         return persist(lambda: ask(ids), threading.Event(), Outage())
 
-    def _resend(self, sender: Sender) -> None:
+    def _resend(self, sender: BulkSender) -> None:
         if not self._resent:
             return
         stored = self._done.stored
