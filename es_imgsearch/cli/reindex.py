@@ -70,7 +70,7 @@ def reindex(
     from es_imgsearch.manage.reindex.target import ReindexOptions
 
     store = open_store(settings)
-    wanted = ReindexOptions(profile=profile, sample=sample, dims_kept=dims_kept)
+    options = ReindexOptions(profile=profile, sample=sample, dims_kept=dims_kept)
     is_change = click.get_current_context().params["encoder"] is not None or any(
         each is not None for each in (profile, sample, dims_kept)
     )
@@ -100,7 +100,7 @@ def reindex(
             done = migration.reindex(
                 store,
                 settings,
-                wanted,
+                options,
                 max_missing_share=max_missing_share,
                 on_progress=advance,
                 note=note,

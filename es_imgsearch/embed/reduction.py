@@ -248,7 +248,8 @@ def reduction_from(document: Mapping[str, Any] | None, index: str, meta: Meta) -
     if document is None or meta.reduction is None:
         raise IndexConflict(
             f"{Companion.REDUCTION.alias(index)!r} lacks the matrix of index {index!r}, without"
-            " which its vectors cannot be compared: restore it from a snapshot, or make another --index."
+            " which its vectors cannot be compared: restore it from a snapshot, or make another"
+            " --index."
         )
     return Reduction.from_document(document, meta.reduction.hash, index)
 

@@ -43,8 +43,8 @@ def _sample_index(store: Store) -> VectorSample:
     meta = store.info().meta
     if meta.reduction is not None:
         raise UsageError(
-            f"Index {store.index!r} stores reduced vectors: give --sample an index with whole vectors,"
-            " or the file they were exported to."
+            f"Index {store.index!r} stores reduced vectors: give --sample an index with whole"
+            " vectors, or the file they were exported to."
         )
     hits = store.searches.sample(SAMPLE_SIZE, seed=1)
     rows = [parse_vector(hit["fields"][VECTOR_FIELD]) for hit in hits]

@@ -220,7 +220,7 @@ def test_fields_that_came_later_are_added_in_place(
         name = "mood"
         mapping = {"mood": {"type": "keyword"}}  # noqa: RUF012
 
-    monkeypatch.setattr(creation, "load_describers", lambda: [Mood()])
+    monkeypatch.setattr(creation, "describer_mappings", lambda: [Mood.mapping])
     assert "added the field mood." in creation.create_index(real_store, settings)
     assert "added" not in creation.create_index(real_store, settings)
     real_store.connection.request(
