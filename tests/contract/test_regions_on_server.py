@@ -223,6 +223,6 @@ def test_an_index_without_regions_says_so(es_url: str, real_store: Store, settin
     encoder = FakeEncoder()
     real_store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
     with ImageSearch(Elasticsearch(es_url), settings.index, encoder=encoder) as client:
-        with pytest.raises(UsageError, match=r"stores no regions: .*init --regions"):
+        with pytest.raises(UsageError, match=r"keeps no regions: .*init --regions"):
             client.search_text("red", regions=True)
         assert list(client.search_text("red", regions=False)) == []

@@ -1,7 +1,7 @@
-"""A new index for an import: filled without graphs, which are built once at the end.
+"""Load a new index without graphs, which are built once at the end.
 
-The index itself shows that a load has not ended: as long as its refresh interval is -1, one is
-under way or was interrupted, and the next import ends it.
+A refresh interval of -1 marks an index whose load is running or was interrupted; the next import
+completes it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from es_imgsearch.describe.registry import load_describers
+from es_imgsearch.describe.registry import describer_mappings
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import DEFAULT_PROFILE, DEFAULT_SIMILARITY, index_body, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal
@@ -22,25 +22,25 @@ from es_imgsearch.settings import Settings
 
 _RESTORED = ("refresh_interval", "auto_expand_replicas")
 
-# A merge of 100,000 vectors takes a minute on two cores; one of millions goes on by itself.
+# A merge of 100,000 vectors takes a minute on two cores; one of millions continues by itself.
 _MERGE_WAIT_SECONDS = 1800.0
 
 
-def make_index(
+def create_loading_index(
     store: Store,
     settings: Settings,
     origin: Origin | None,
     profile: str | None,
     dims: int | None,
 ) -> IndexInfo:
-    """An empty index to load, sealed as the file says, or to the encoder of the settings.
+    """Create an empty index to load, sealed to the encoder of the file or of the settings.
 
-    Raises UsageError where neither says who made the vectors, EncoderMismatch where they
-    contradict each other, or the `dims` of the file's vectors.
+    Raises UsageError if neither names the encoder of the vectors, EncoderMismatch if they differ,
+    or do not fit the `dims` of the vectors.
     """
     meta = _meta(settings, origin, profile)
     _check_dims(meta.seal, dims, store.index)
-    store.generations.create(meta, [each.mapping for each in load_describers()], for_loading=True)
+    store.generations.create(meta, describer_mappings(), for_loading=True)
     return store.info()
 
 
@@ -61,10 +61,10 @@ def _meta(settings: Settings, origin: Origin | None, profile: str | None) -> Met
 def check_seal(
     info: IndexInfo, settings: Settings, origin: Origin | None, dims: int | None
 ) -> None:
-    """Raise EncoderMismatch unless the file's vectors may live in this index.
+    """Raise EncoderMismatch unless the vectors of the file fit this index.
 
-    The encoder of the settings has to be the index's, too; without it, and where the file is
-    silent, the caller's word is taken.
+    The encoder of the settings has to fit, too.  Without it, and if the file names no encoder, only
+    the dims are checked.
     """
     if origin is not None:
         info.meta.seal.check(origin.seal, settings.index)
@@ -100,32 +100,32 @@ def _check_encoder(settings: Settings, seal: Seal, index: str) -> None:
 def finish(
     store: Store, info: IndexInfo, resend: Callable[[], None], note: Callable[[str], None]
 ) -> None:
-    """Give the vectors their graphs, restore what `make_index` left out, and merge.
+    """Map graphs, restore the settings that `create_loading_index` changed, and merge.
 
-    `resend` writes some of the rows once more: one segment alone is never rewritten, and would
-    keep its vectors without a graph.
+    `resend` writes some rows again: a single segment is never rewritten by a merge, and would keep
+    its vectors without a graph.
     """
-    body = index_body(info.meta, [each.mapping for each in load_describers()])
-    wanted = body["mappings"]["properties"]
+    body = index_body(info.meta, describer_mappings())
+    properties = body["mappings"]["properties"]
     mapped = store.info().properties
     changed: dict[str, Mapping[str, Any]] = {
-        name: each for name, each in wanted.items() if _lacks_graph(mapped.get(name, {}), each)
+        name: each for name, each in properties.items() if _lacks_graph(mapped.get(name, {}), each)
     }
     store.generations.end_loading(changed, {name: body["settings"][name] for name in _RESTORED})
     resend()
     note("Building the graphs: the pictures can be searched already.")
     store.refresh()
     if not store.generations.merge(wait_seconds=_MERGE_WAIT_SECONDS):
-        note("Elasticsearch is still merging, and goes on by itself.")
+        note("Elasticsearch is still merging and continues by itself.")
     store.refresh()
 
 
-def _lacks_graph(mapped: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether a field, or one in it, was loaded flat and is not to stay so."""
+def _lacks_graph(mapped: Mapping[str, Any], final: Mapping[str, Any]) -> bool:
+    """Check for a field, or one in it, that was loaded flat and shall get a graph."""
     within = mapped.get("properties", {})
-    return _index_type(mapped) == "flat" != _index_type(wanted) or any(
+    return _index_type(mapped) == "flat" != _index_type(final) or any(
         _lacks_graph(within.get(name, {}), each)
-        for name, each in wanted.get("properties", {}).items()
+        for name, each in final.get("properties", {}).items()
     )
 
 

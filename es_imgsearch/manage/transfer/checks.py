@@ -1,4 +1,4 @@
-"""Vectors and boxes of a file, looked at before the server sees them."""
+"""Check vectors and boxes of a file before they are sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from es_imgsearch.records import MOST_REGIONS, REGION_VECTOR, REGIONS_FIELD
 # Elasticsearch's own tolerance for dot_product: |length² - 1| (DenseVectorFieldMapper.EPS).
 _UNIT_TOLERANCE = 1e-3
 
-# A matrix, or a list of what may be rows of one.
+# A matrix, or a list of values that may be its rows.
 Rows: TypeAlias = npt.NDArray[Any] | list[Any]
 
 # The field holds ints of 32 bits.
@@ -21,19 +21,19 @@ _LARGEST_PIXEL = 2**31 - 1
 
 
 def checked_vectors(
-    name: str, given: Rows, dims: int, similarity: str, reasons: dict[int, str]
+    name: str, values: Rows, dims: int, similarity: str, reasons: dict[int, str]
 ) -> npt.NDArray[np.float32]:
-    """Shape (n, dims); rows of NaN where there is none.
+    """Convert vectors to shape (n, dims); a missing one is a row of NaN.
 
-    `reasons` gets, by its place, why a vector cannot be stored.
+    Adds to `reasons`, by position, why a vector cannot be stored.
     """
-    matrix: npt.NDArray[np.float32] = _matrix(name, given, dims, np.float32, reasons)
+    matrix: npt.NDArray[np.float32] = _matrix(name, values, dims, np.float32, reasons)
     lengths = np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64)
     for n in np.flatnonzero(~np.isfinite(lengths) & ~_missing(matrix)):
         reasons.setdefault(int(n), f"its {name} holds a number that is not finite")
     for n in np.flatnonzero(lengths == 0):
         reasons.setdefault(int(n), f"its {name} is zero, which has no direction")
-    # Queries are of unit length: beside longer vectors l2_norm would find the short ones.
+    # Queries have unit length: among longer vectors l2_norm would prefer the short ones.
     if similarity != "cosine":
         for n in np.flatnonzero(np.abs(lengths - 1) > _UNIT_TOLERANCE):
             reasons.setdefault(
@@ -44,39 +44,39 @@ def checked_vectors(
 
 
 def checked_regions(
-    given: RegionValues, dims: int, similarity: str, reasons: dict[int, str]
+    values: RegionValues, dims: int, similarity: str, reasons: dict[int, str]
 ) -> RegionValues:
-    """The same regions with boxes as int32 of shape (regions, 4) and vectors as float32.
+    """Convert regions: boxes to int32 of shape (regions, 4), vectors to float32.
 
-    `reasons` gets, by its row, why one of a row's regions cannot be stored.
+    Adds to `reasons`, by row, why one of its regions cannot be stored.
     """
     by_region: dict[int, str] = {}
-    vectors = checked_vectors(REGION_VECTOR, given.vectors, dims, similarity, by_region)
+    vectors = checked_vectors(REGION_VECTOR, values.vectors, dims, similarity, by_region)
     for n in np.flatnonzero(_missing(vectors)):
         by_region.setdefault(int(n), f"one of its {REGIONS_FIELD} has no vector")
-    boxes = _boxes(given.boxes, by_region)
-    rows = np.repeat(np.arange(len(given)), given.counts)
+    boxes = _boxes(values.boxes, by_region)
+    rows = np.repeat(np.arange(len(values)), values.counts)
     for region, reason in sorted(by_region.items()):
         reasons.setdefault(int(rows[region]), reason)
-    for n in np.flatnonzero(given.counts > MOST_REGIONS):
+    for n in np.flatnonzero(values.counts > MOST_REGIONS):
         reasons.setdefault(
-            int(n), f"it has {given.counts[n]} {REGIONS_FIELD}, {MOST_REGIONS} are the most"
+            int(n), f"it has {values.counts[n]} {REGIONS_FIELD}, {MOST_REGIONS} are the most"
         )
-    return RegionValues(given.offsets, boxes, vectors)
+    return RegionValues(values.offsets, boxes, vectors)
 
 
 def _missing(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Which rows have no vector."""
+    """Mask of the rows without a vector."""
     return np.asarray(np.isnan(matrix).all(axis=1))
 
 
 def _matrix(
-    name: str, given: Rows, dims: int, dtype: type[np.floating], reasons: dict[int, str]
+    name: str, values: Rows, dims: int, dtype: type[np.floating], reasons: dict[int, str]
 ) -> npt.NDArray[Any]:
-    if isinstance(given, np.ndarray) and given.shape[1] == dims:
-        return given.astype(dtype, copy=False)
-    matrix = np.full((len(given), dims), np.nan, dtype)
-    for n, each in enumerate(given):
+    if isinstance(values, np.ndarray) and values.shape[1] == dims:
+        return values.astype(dtype, copy=False)
+    matrix = np.full((len(values), dims), np.nan, dtype)
+    for n, each in enumerate(values):
         if each is None:
             continue
         try:
@@ -91,9 +91,9 @@ def _matrix(
     return matrix
 
 
-def _boxes(given: Rows, reasons: dict[int, str]) -> npt.NDArray[np.int32]:
-    boxes = _matrix(f"{REGIONS_FIELD}.{BOX}", given, 4, np.float64, reasons)
-    # What is missing is NaN, of which nothing is true.
+def _boxes(values: Rows, reasons: dict[int, str]) -> npt.NDArray[np.int32]:
+    boxes = _matrix(f"{REGIONS_FIELD}.{BOX}", values, 4, np.float64, reasons)
+    # A missing box is NaN, for which every comparison is False.
     is_pixel = (boxes >= 0) & (boxes <= _LARGEST_PIXEL) & (boxes == np.floor(boxes))
     is_box = is_pixel.all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
     for n in np.flatnonzero(~is_box):

@@ -19,13 +19,13 @@ from es_imgsearch.elastic.queries import (
     exact_body,
     exact_weighted_body,
     knn_body,
-    with_page,
     score_to_cosine,
     stored_vectors_body,
     text_body,
     to_json,
     to_msearch,
     weighted_body,
+    with_page,
 )
 from es_imgsearch.errors import UsageError
 
