@@ -265,8 +265,8 @@ def _map_columns(path: Path, reader: Reader, options: ImportOptions) -> dict[str
     for required, instead in ((VECTOR_FIELD, None), ("relative_path", "image_name")):
         if required not in targets and instead not in targets:
             raise FileInvalid(
-                f"{str(path)!r} has no column {required}; it has {', '.join(reader.names)}. Name the"
-                f" one that holds it with --rename COLUMN={required}."
+                f"{str(path)!r} has no column {required}; it has {', '.join(reader.names)}. Name"
+                f" the one that holds it with --rename COLUMN={required}."
             )
     if "root" not in targets and options.root is None:
         raise UsageError(
@@ -322,8 +322,8 @@ def _plan_rows(
     if unknown_names and options.unknown_columns == "error":
         raise UsageError(
             f"{str(path)!r} has columns that are no fields of the index:"
-            f" {', '.join(sorted(unknown_names))}. Rename them with --rename COLUMN=FIELD, or choose"
-            " with --unknown-columns whether they go into attributes or are ignored."
+            f" {', '.join(sorted(unknown_names))}. Rename them with --rename COLUMN=FIELD, or"
+            " choose with --unknown-columns whether they go into attributes or are ignored."
         )
     used = {
         name: target
