@@ -35,15 +35,15 @@ from starter_quality import opened, photographs
 import es_imgsearch
 from es_imgsearch.elastic.meta_entries import Curve
 from es_imgsearch.embed.registry import load_encoder
-from es_imgsearch.quality.calibrate import (
-    Judged,
-    Quality,
-    cross_validated,
-    fit,
-    judged_hits,
-    quality,
+from es_imgsearch.quality.curve_fitting import (
+    CalibrationQuality,
+    JudgedHits,
+    cross_validate,
+    fit_curve,
+    judge_hits,
+    measure_quality,
 )
-from es_imgsearch.quality.labels import questions_of, read_labels
+from es_imgsearch.quality.labels import queries_by_label, read_labels
 from es_imgsearch.search.relevance import IMAGE, TEXT, encoder_key
 
 LABELS = Path(__file__).parent / "labels" / "stamps.csv"
@@ -97,11 +97,11 @@ def noun(file: Path) -> str | None:
 def arrays(encoder: Any, images: list[Image.Image], labels: list[tuple[str, ...]]) -> Arrays:
     """Pictures, texts and which picture has which text: what both kinds of queries need."""
     by_place = {str(place): each for place, each in enumerate(labels)}
-    questions = questions_of(by_place)
-    right = np.zeros((len(questions), len(images)), dtype=bool)
-    for row, question in zip(right, questions, strict=True):
-        row[[int(place) for place in question.relevant]] = True
-    texts = encoder.embed_texts([question.text for question in questions])
+    queries = queries_by_label(by_place)
+    right = np.zeros((len(queries), len(images)), dtype=bool)
+    for row, query in zip(right, queries, strict=True):
+        row[[int(place) for place in query.relevant]] = True
+    texts = encoder.embed_texts([query.text for query in queries])
     return embedded(encoder, images), texts, right
 
 
@@ -113,13 +113,13 @@ def queries_of(kind: str, data: Arrays) -> tuple[Any, Any, Any]:
     return pictures, pictures, right.T.astype(int) @ right.astype(int) > 0
 
 
-def judged(kind: str, data: Arrays, background: Any) -> Judged:
+def judged(kind: str, data: Arrays, background: Any) -> JudgedHits:
     queries, pictures, right = queries_of(kind, data)
     itself = np.arange(len(pictures)) if kind == IMAGE else None
-    return judged_hits(queries, pictures, right, background, itself=itself)
+    return judge_hits(queries, pictures, right, background, own_picture=itself)
 
 
-def line(kind: str, name: str, found: Quality) -> dict[str, Any]:
+def line(kind: str, name: str, found: CalibrationQuality) -> dict[str, Any]:
     half = next(cut for cut in found.cut_offs if cut.at_least == 0.5)
     return {
         "query": kind,
@@ -133,7 +133,7 @@ def line(kind: str, name: str, found: Quality) -> dict[str, Any]:
     }
 
 
-def details(kind: str, found: Quality) -> list[dict[str, Any]]:
+def details(kind: str, found: CalibrationQuality) -> list[dict[str, Any]]:
     return [
         {
             "query": kind,
@@ -147,7 +147,7 @@ def details(kind: str, found: Quality) -> list[dict[str, Any]]:
     ]
 
 
-def reliability(kind: str, found: Quality) -> list[dict[str, Any]]:
+def reliability(kind: str, found: CalibrationQuality) -> list[dict[str, Any]]:
     return [
         {
             "query": kind,
@@ -211,7 +211,7 @@ def main() -> None:
             rows.append(line(kind, name, found))
         cuts += details(kind, found)
         said += reliability(kind, found)
-        curves[kind] = fit(judged(kind, stamps, own))
+        curves[kind] = fit_curve(judged(kind, stamps, own))
     report("2. What goes into the curve", rows, json_of(".terms.json"))
     report("3a. Cut-offs, held out", cuts, json_of(".json"))
     report("3b. Reliability, held out", said, json_of(".reliability.json"))
@@ -219,7 +219,7 @@ def main() -> None:
     rows, said = [], []
     for kind, curve in curves.items():
         hits = judged(kind, others, others[0])
-        found = quality(hits, curve.probability(hits.z, hits.cosine))
+        found = measure_quality(hits, curve.probability(hits.z, hits.cosine))
         rows += details(kind, found)
         said += reliability(kind, found)
     title = f"4. Carried over to {len(files)} other stamps, asked for by {len(others[1])} nouns"
@@ -240,9 +240,9 @@ def main() -> None:
         CURVES.write_text(json.dumps({key: entry}, indent=2) + "\n", "utf-8")
 
 
-def validated(kind: str, data: Arrays, background: Any, **used: bool) -> Quality:
+def validated(kind: str, data: Arrays, background: Any, **used: bool) -> CalibrationQuality:
     queries, pictures, right = queries_of(kind, data)
-    return cross_validated(queries, pictures, right, background, are_pictures=kind == IMAGE, **used)
+    return cross_validate(queries, pictures, right, background, are_pictures=kind == IMAGE, **used)
 
 
 if __name__ == "__main__":

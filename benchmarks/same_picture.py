@@ -30,7 +30,7 @@ import numpy as np
 
 from es_imgsearch.describe.hashes import perceptual_hash
 from es_imgsearch.duplicates import find as duplicates
-from es_imgsearch.duplicates.corners import agreeing, corners
+from es_imgsearch.duplicates.corners import count_agreeing, detect_corners
 from es_imgsearch.duplicates.hashes import ALL_TURNS, BITS, turned_hash
 from es_imgsearch.embed.registry import load_encoder
 
@@ -57,7 +57,7 @@ class Side:
 
     def corners(self, n: int, mirrored: bool = False) -> Any:
         if (n, mirrored) not in self._corners:
-            self._corners[n, mirrored] = corners(self.images[n], mirrored=mirrored)
+            self._corners[n, mirrored] = detect_corners(self.images[n], mirrored=mirrored)
         return self._corners[n, mirrored]
 
 
@@ -74,7 +74,7 @@ class Compared:
                 distances[:, n] = np.bitwise_count(turned[:, None] ^ others[None])
         distances[:, :, [each is None for each in originals.hashes]] = NO_HASH
         self.upright, self.turned = distances[0], distances.min(axis=0)
-        hands = np.array([turn.changes_hands for turn in ALL_TURNS])
+        hands = np.array([turn.is_reflection for turn in ALL_TURNS])
         mirrored = hands[distances.argmin(axis=0)]
         self.cosine = copied.vectors @ originals.vectors.T
         ranks = np.argsort(np.argsort(-self.cosine, axis=1), axis=1)
@@ -85,16 +85,16 @@ class Compared:
         self.by_hash = np.zeros(shape, int)
         self.by_vector = np.zeros(shape, int)
         for n, m in np.argwhere(self.turned <= SWEPT_RADIUS):
-            found = agreeing(copied.corners(n), originals.corners(m, bool(mirrored[n, m])))
+            found = count_agreeing(copied.corners(n), originals.corners(m, bool(mirrored[n, m])))
             self.by_hash[n, m] = found
         for n, m in np.argwhere(self.is_neighbour):
-            self.by_vector[n, m] = agreeing(copied.corners(n), originals.corners(m))
+            self.by_vector[n, m] = count_agreeing(copied.corners(n), originals.corners(m))
 
     def found(self) -> dict[str, Any]:
         sure = np.vectorize(duplicates.is_sure)(self.turned, self.cosine)
-        enough = duplicates.LEAST_CORNERS
+        enough = duplicates.MIN_CORNERS
         alike = self.turned <= duplicates.HASH_RADIUS
-        alike &= ~np.vectorize(duplicates.by_chance)(self.turned, self.cosine)
+        alike &= ~np.vectorize(duplicates.is_by_chance)(self.turned, self.cosine)
         near = (alike & (self.by_hash >= enough)) | sure
         return {
             "hash": self.upright <= duplicates.SURE_RADIUS,

@@ -30,11 +30,17 @@ from starter_quality import opened
 
 from es_imgsearch.embed.protocol import Vectors
 from es_imgsearch.embed.registry import load_encoder
-from es_imgsearch.quality.labels import questions_of, read_labels
+from es_imgsearch.quality.labels import queries_by_label, read_labels
 from es_imgsearch.search.relevance import IMAGE, foreign_moments, shipped_curves
 from es_imgsearch.tags.confusion_plot import plot_confusion
-from es_imgsearch.tags.fitting import labelled_facets, train
-from es_imgsearch.tags.train import NONE_OF_THEM, TRAINED, ZERO_SHOT, facet_report, with_labels
+from es_imgsearch.tags.fitting import group_by_facet, train_facets
+from es_imgsearch.tags.train import (
+    NONE_OF_THEM,
+    TRAINED,
+    ZERO_SHOT,
+    extend_vocabulary,
+    measure_facet,
+)
 from es_imgsearch.tags.vocabulary import default_vocabulary
 from es_imgsearch.tags.zero_shot import ZeroShot, empirical_null
 
@@ -92,7 +98,7 @@ def main() -> None:
                      "precision": precision, "recall": recall})  # fmt: skip
     report("1. Cosines of 151 words, standardised", rows, json_of(".standardised.json"))
 
-    asked = {question.name for question in questions_of(labelled)}
+    asked = {question.name for question in queries_by_label(labelled)}
     rows = []
     for name, background in (("with background", pictures), ("words alone", pictures[:0])):
         model = ZeroShot.of(vocabulary, words, background)
@@ -118,10 +124,10 @@ def main() -> None:
         })  # fmt: skip
     report("2. Tags by the vocabulary that ships", rows, json_of(".vocabulary.json"))
 
-    facets = [each.enough() for each in labelled_facets(labels, vocabulary)]
+    facets = [each.trainable() for each in group_by_facet(labels, vocabulary)]
     facets = [each for each in facets if each.labels]
-    trained = train(pictures, facets)
-    extended = with_labels(vocabulary, facets)
+    trained = train_facets(pictures, facets)
+    extended = extend_vocabulary(vocabulary, facets)
     model = ZeroShot.of(extended, encoder.embed_texts(extended.texts), pictures)
     assert model is not None
     by_facet = {each.facet: each for each in model.scores(pictures)}
@@ -130,8 +136,8 @@ def main() -> None:
         said = by_facet[facet.facet]
         at = [list(said.labels).index(label) for label in facet.labels]
         reports += [
-            facet_report(facet, ZERO_SHOT, said.scores[:, at], said.holds[:, at]),
-            facet_report(facet, TRAINED, held_out.probabilities, held_out.holds),
+            measure_facet(facet, ZERO_SHOT, said.scores[:, at], said.holds[:, at]),
+            measure_facet(facet, TRAINED, held_out.probabilities, held_out.holds),
         ]
     rows = []
     for found in reports:

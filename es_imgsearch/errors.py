@@ -72,7 +72,7 @@ class EncoderUnknown(UsageError):
 
 
 class EncoderMismatch(UsageError):
-    """Vectors, or a trained head, belong to another encoder than the index's."""
+    """Vectors, or a trained classifier, belong to another encoder than the index's."""
 
 
 class ModelUnavailable(UsageError):

@@ -10,7 +10,7 @@ from es_imgsearch.cli.options import examples, json_option, open_store, with_set
 from es_imgsearch.cli.output import print_json, print_line, shown_path
 
 if TYPE_CHECKING:
-    from es_imgsearch.duplicates.groups import Group
+    from es_imgsearch.duplicates.groups import DuplicateGroup
     from es_imgsearch.settings import Settings
 
 
@@ -67,7 +67,7 @@ def duplicates(
     click.echo(summary, err=True)
 
 
-def _print_group(group: Group, *, is_first: bool) -> None:
+def _print_group(group: DuplicateGroup, *, is_first: bool) -> None:
     if not is_first:
         print_line("")
     for each in group.pictures:

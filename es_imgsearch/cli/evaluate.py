@@ -20,8 +20,8 @@ from es_imgsearch.cli.output import print_json, print_line
 from es_imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from es_imgsearch.quality.calibrate import Quality
-    from es_imgsearch.quality.evaluate import Report
+    from es_imgsearch.quality.curve_fitting import CalibrationQuality
+    from es_imgsearch.quality.evaluate import EvaluationReport
     from es_imgsearch.settings import Settings
 
 
@@ -68,7 +68,7 @@ def evaluate(
     captions in .txt files of the same names. Given two indices or modes, they are compared query by
     query.
     """
-    from es_imgsearch.quality.evaluate import compare
+    from es_imgsearch.quality.evaluate import compare_reports
     from es_imgsearch.quality.evaluate import evaluate as run
     from es_imgsearch.quality.labels import read_labels
     from es_imgsearch.search.client import ImageSearch
@@ -83,7 +83,11 @@ def evaluate(
             with ImageSearch(settings=settings) as search:
                 reports.append(run(search, questions, mode=mode, by=by, ks=ks))  # type: ignore[arg-type]
         differences = [
-            {"first": reports[0].name, "second": other.name, "metrics": compare(reports[0], other)}
+            {
+                "first": reports[0].name,
+                "second": other.name,
+                "metrics": compare_reports(reports[0], other),
+            }
             for other in reports[1:]
         ]
         comparisons.append({"language": language, "runs": reports, "differences": differences})
@@ -110,7 +114,7 @@ def evaluate(
 
 def _print_runs(comparisons: list[dict[str, Any]]) -> None:
     named = len(comparisons) > 1
-    runs: list[tuple[str, Report]] = [
+    runs: list[tuple[str, EvaluationReport]] = [
         (f"{report.name} {each['language']}" if named else report.name, report)
         for each in comparisons
         for report in each["runs"]
@@ -177,7 +181,7 @@ def calibrate(settings: Settings, labels: Path | None, as_json: bool) -> None:
         _print_quality(kind, quality_of)
 
 
-def _print_quality(kind: str, quality: Quality) -> None:
+def _print_quality(kind: str, quality: CalibrationQuality) -> None:
     print_line(
         f"{kind}: {quality.searches} searches, half of them for things that no picture shows;"
         f" {quality.share_right:.0%} of {quality.hits} hits right; held out, Brier"

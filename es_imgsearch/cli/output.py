@@ -15,10 +15,9 @@ from tqdm import tqdm
 
 from es_imgsearch.cli.options import _DIRECTIONS, _NOT_SHOWN
 from es_imgsearch.errors import ImgSearchError
-from es_imgsearch.pipeline.indexer import Indexer
 
 if TYPE_CHECKING:
-    pass
+    from es_imgsearch.pipeline.indexer import Indexer
 
 
 def print_line(text: str) -> None:

@@ -76,22 +76,22 @@ def train_command(
 
     with ImageSearch(settings=settings) as search:
         done = train_tags(search, _labels(labels), facet=facet, one_of=one_of)
-    outputs = done.head.outputs
+    facets = done.classifier.facets
     if as_json:
         print_json(
             {
-                "facets": {each.facet: list(each.labels) for each in outputs},
-                "pictures": done.head.pictures,
-                "inverse_penalty": done.head.inverse_penalty,
+                "facets": {each.facet: list(each.labels) for each in facets},
+                "pictures": done.classifier.pictures,
+                "inverse_penalty": done.classifier.inverse_penalty,
                 "missing": list(done.missing),
                 "too_few": dict(done.too_few),
             }
         )
     _say_left_out(settings.index, done.missing, done.too_few)
-    trained = "; ".join(f"{len(each.labels)} labels of {each.facet}" for each in outputs)
+    trained = "; ".join(f"{len(each.labels)} labels of {each.facet}" for each in facets)
     click.echo(
-        f"Trained {trained} on {done.head.pictures} pictures. Tags of stored pictures: es-imgsearch"
-        f" describe --only tags --index {settings.index}.",
+        f"Trained {trained} on {done.classifier.pictures} pictures. Tags of stored pictures:"
+        f" es-imgsearch describe --only tags --index {settings.index}.",
         err=True,
     )
 
@@ -145,22 +145,23 @@ def evaluate_command(
 @json_option
 def list_command(settings: Settings, as_json: bool) -> None:
     """List the words that tags are chosen from, and which of them were trained."""
-    from es_imgsearch.tags.storage import kept_tags
+    from es_imgsearch.tags.storage import load_tags
 
     store = open_store(settings)
     meta = store.info().meta
-    kept = kept_tags(store.index, store.send)
-    if kept.head is not None:
-        kept.head.check(meta, store.index)
-    trained = {} if kept.head is None else {each.facet: each for each in kept.head.outputs}
+    stored = load_tags(store.index, store.send)
+    if stored.classifier is not None:
+        stored.classifier.check(meta, store.index)
+    classifier = stored.classifier
+    trained = {} if classifier is None else {each.facet: each for each in classifier.facets}
     if as_json:
         print_json(
             {
                 "vocabulary": {
                     each.name: {"answers": each.answers, "labels": list(each.labels)}
-                    for each in kept.vocabulary.facets
+                    for each in stored.vocabulary.facets
                 },
-                "is_default": kept.is_default,
+                "is_default": stored.is_default,
                 "trained": {
                     name: {
                         "answers": each.answers,
@@ -174,12 +175,12 @@ def list_command(settings: Settings, as_json: bool) -> None:
             }
         )
         return
-    for facet in kept.vocabulary.facets:
+    for facet in stored.vocabulary.facets:
         print_line(f"{facet.name} ({facet.answers}): {', '.join(facet.labels)}")
     for name, output in trained.items():
         print_line(f"trained: {name} ({output.answers}): {', '.join(output.labels)}")
-    origin = "that ships" if kept.is_default else "stored with the index"
-    click.echo(f"{len(kept.vocabulary.labels)} words, of the vocabulary {origin}.", err=True)
+    origin = "that ships" if stored.is_default else "stored with the index"
+    click.echo(f"{len(stored.vocabulary.labels)} words, of the vocabulary {origin}.", err=True)
     if not meta.seal.supports_text:
         click.echo(
             f"Encoder {meta.seal.name!r} knows pictures only: of these, only trained ones are"
@@ -196,16 +197,16 @@ def list_command(settings: Settings, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def vocabulary_command(settings: Settings, file: Path | None) -> None:
     """Print the index's vocabulary as a file to edit (TOML), or use FILE from now on."""
-    from es_imgsearch.tags.storage import keep_vocabulary, kept_tags
+    from es_imgsearch.tags.storage import load_tags, store_vocabulary
     from es_imgsearch.tags.vocabulary import read_vocabulary
 
     store = open_store(settings)
     store.info()
     if file is None:
-        print_line(kept_tags(store.index, store.send).vocabulary.source.rstrip("\n"))
+        print_line(load_tags(store.index, store.send).vocabulary.source.rstrip("\n"))
         return
     vocabulary = read_vocabulary(file)
-    keep_vocabulary(store, vocabulary)
+    store_vocabulary(store, vocabulary)
     click.echo(
         f"{len(vocabulary.labels)} words in {len(vocabulary.facets)} facets are used from now on."
         f" Tags of stored pictures: es-imgsearch describe --only tags --index {settings.index}.",
@@ -217,12 +218,14 @@ def vocabulary_command(settings: Settings, file: Path | None) -> None:
 @with_settings_options
 def forget_command(settings: Settings) -> None:
     """Remove the trained classifier; tags come from the vocabulary alone again."""
-    from es_imgsearch.tags.storage import forget_head
+    from es_imgsearch.tags.storage import delete_classifier
 
     store = open_store(settings)
     store.info()
-    done = forget_head(store)
-    click.echo("The trained head is removed." if done else "There is no trained head.", err=True)
+    done = delete_classifier(store)
+    click.echo(
+        "Removed the trained classifier." if done else "There is no trained classifier.", err=True
+    )
 
 
 @click.command(

@@ -21,8 +21,8 @@ from es_imgsearch.errors import (
 if TYPE_CHECKING:
     from es_imgsearch.elastic.store import Store
     from es_imgsearch.embed.protocol import Encoder
-    from es_imgsearch.quality.tune import Outcome
-    from es_imgsearch.quality.tune_queries import Point
+    from es_imgsearch.quality.recall import TuningPoint
+    from es_imgsearch.quality.tune import TuningResult
     from es_imgsearch.settings import Settings
 
 
@@ -126,7 +126,7 @@ def _text_encoder(store: Store, settings: Settings, *, must: bool) -> Encoder | 
     return encoder
 
 
-def _line(point: Point) -> str:
+def _line(point: TuningPoint) -> str:
     compared = "" if point.oversample is None else f", oversample {point.oversample:g}"
     half = "held back: " if point.held_back else ""
     return (
@@ -135,7 +135,7 @@ def _line(point: Point) -> str:
     )
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: TuningResult) -> None:
     kinds = sorted({kind for point in outcome.curve for kind in point.recall_by_kind})
     recalls = "".join(f"{f'recall {kind}s':>17}" for kind in kinds)
     print_line(f"  k  candidates  oversample{recalls}  took ms  wall ms  queries")
@@ -149,7 +149,7 @@ def _show(outcome: Outcome) -> None:
         )
 
 
-def _verdict(outcome: Outcome, index: str) -> list[str]:
+def _verdict(outcome: TuningResult, index: str) -> list[str]:
     tuning = outcome.tuning
     stored = "; ".join(
         f"k {each.k}: num_candidates {each.num_candidates}"

@@ -1,8 +1,7 @@
-"""Stored pictures with what they are compared by, and their neighbours by hash or by vector.
+"""Load hashes and vectors of indexed pictures; search for neighbours by either.
 
-Neighbours are asked for in batches of searches (`_msearch`).  A picture that has as many as
-were asked for is asked again for ten times as many, up to 1,000, so that fifty copies of one
-picture do not hide each other.
+Neighbours are searched in batches (`_msearch`).  If a search returns as many as it asked for, it is
+repeated with ten times as many, up to 1,000, so that fifty copies of a picture are all found.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.duplicates.groups import Stored, stored_of
+from es_imgsearch.duplicates.groups import IndexedPicture, parse_picture
 from es_imgsearch.duplicates.hashes import BITS
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta import Meta
@@ -28,81 +27,80 @@ _FIELDS = (
 # A page of 500 vectors of 512 dims is 5 MB of JSON.
 _PAGE = 500
 _FIRST_K = 10
-_LAST_K = 1000
+_MAX_K = 1000
 
 T = TypeVar("T")
 
 
-class Seen(NamedTuple):
-    """A stored picture, its hash and its vector (shape (dims,)), None where it has none."""
+class PictureFeatures(NamedTuple):
+    """An indexed picture, its hash and its vector (dims,), None if it has none."""
 
-    picture: Stored
+    picture: IndexedPicture
     perceptual_hash: int | None
     vector: npt.NDArray[np.float32] | None
 
 
-class Near(NamedTuple):
-    """A neighbour: its id, and its distance in bits or its cosine."""
+class Neighbour(NamedTuple):
+    """A picture near another one; `measure` is the distance in bits, or the cosine."""
 
     image_id: str
     measure: float
 
 
-def pages_of(
+def load_pages(
     store: Store, filters: Sequence[Mapping[str, Any]] = (), *, vectors: bool = True
-) -> Iterator[list[Seen]]:
-    """Every stored picture that the filters let through, in the order of root and path."""
-    wanted = [HASH_FIELD, VECTOR_FIELD] if vectors else [HASH_FIELD]
-    for hits in store.listings.pages(filters, fields=_FIELDS, vectors=wanted, size=_PAGE):
-        yield [_seen(hit) for hit in hits]
+) -> Iterator[list[PictureFeatures]]:
+    """Yield pages of indexed pictures that pass the filters, by root and path."""
+    names = [HASH_FIELD, VECTOR_FIELD] if vectors else [HASH_FIELD]
+    for hits in store.listings.pages(filters, fields=_FIELDS, vectors=names, size=_PAGE):
+        yield [_parse_features(hit) for hit in hits]
 
 
-def pictures_by_id(
+def load_by_id(
     store: Store, image_ids: Sequence[str], *, vectors: bool = True
-) -> dict[str, Seen]:
-    """Those of these ids that have a document."""
-    found: dict[str, Seen] = {}
+) -> dict[str, PictureFeatures]:
+    """Load pictures by id; ids without a document are left out."""
+    pictures: dict[str, PictureFeatures] = {}
     for start in range(0, len(image_ids), _PAGE):
-        wanted = list(image_ids[start : start + _PAGE])
-        for page in pages_of(store, [{"ids": {"values": wanted}}], vectors=vectors):
-            found |= {each.picture.image_id: each for each in page}
-    return found
+        chunk = list(image_ids[start : start + _PAGE])
+        for page in load_pages(store, [{"ids": {"values": chunk}}], vectors=vectors):
+            pictures |= {each.picture.image_id: each for each in page}
+    return pictures
 
 
-def near_hashes(store: Store, hashes: Sequence[int], radius: int) -> list[list[Near]]:
-    """For each 64-bit hash the stored pictures whose hash differs in at most `radius` bits."""
-
-    def body(perceptual_hash: int, k: int) -> dict[str, Any]:
-        return hash_body(perceptual_hash, k, radius)
-
-    def near(hit: Mapping[str, Any]) -> Near:
+def search_hashes(store: Store, hashes: Sequence[int], radius: int) -> list[list[Neighbour]]:
+    """Search for pictures whose hash differs in at most `radius` bits, per hash."""
+    return _search_all(
+        store,
+        hashes,
+        lambda perceptual_hash, k: hash_body(perceptual_hash, k, radius),
         # The score of bit vectors is the share of equal bits.
-        return Near(hit["_id"], round((1 - hit["_score"]) * BITS))
+        lambda score: round((1 - score) * BITS),
+        lambda distance: distance <= radius,
+    )
 
-    return _asked(store, hashes, body, near, lambda each: each.measure <= radius)
 
-
-def near_vectors(
+def search_vectors(
     store: Store,
     meta: Meta,
     vectors: Sequence[npt.NDArray[np.float32]],
-    least_cosine: float,
+    min_cosine: float,
     *,
-    most: int = _LAST_K,
-) -> list[list[Near]]:
-    """For each vector the stored pictures of at least this cosine, `most` of them at most."""
-
-    def body(vector: npt.NDArray[np.float32], k: int) -> dict[str, Any]:
-        return knn_body(vector, k, meta.tuning, source=False)
-
-    def near(hit: Mapping[str, Any]) -> Near:
-        return Near(hit["_id"], score_to_cosine(hit["_score"], meta.similarity))
-
-    return _asked(store, vectors, body, near, lambda each: each.measure >= least_cosine, most)
+    max_k: int = _MAX_K,
+) -> list[list[Neighbour]]:
+    """Search for up to `max_k` pictures of at least a cosine, for each vector."""
+    return _search_all(
+        store,
+        vectors,
+        lambda vector, k: knn_body(vector, k, meta.tuning, source=False),
+        lambda score: score_to_cosine(score, meta.similarity),
+        lambda cosine: cosine >= min_cosine,
+        max_k,
+    )
 
 
 def hash_body(perceptual_hash: int, k: int, radius: int) -> dict[str, Any]:
-    """The k nearest by hash, none of them farther than `radius` bits."""
+    """Build a search for the k nearest by hash within `radius` bits."""
     return {
         "knn": {
             "field": HASH_FIELD,
@@ -117,7 +115,7 @@ def hash_body(perceptual_hash: int, k: int, radius: int) -> dict[str, Any]:
 
 
 def contents_body(after: Mapping[str, Any] | None, size: int) -> dict[str, Any]:
-    """A page of contents with the number of files that have each, in the order of content_id."""
+    """Build an aggregation of a page of contents, with their numbers of files."""
     composite: dict[str, Any] = {
         "size": size,
         "sources": [{"content_id": {"terms": {"field": "content_id"}}}],
@@ -131,37 +129,38 @@ def contents_body(after: Mapping[str, Any] | None, size: int) -> dict[str, Any]:
     }
 
 
-def _asked(
+def _search_all(
     store: Store,
     queries: Sequence[T],
     body: Callable[[T, int], dict[str, Any]],
-    near: Callable[[Mapping[str, Any]], Near],
-    counts: Callable[[Near], bool],
-    most: int = _LAST_K,
-) -> list[list[Near]]:
-    found: list[list[Near]] = [[] for _ in queries]
-    left, k = list(range(len(queries))), min(_FIRST_K, most)
+    measure: Callable[[float], float],
+    is_near: Callable[[float], bool],
+    max_k: int = _MAX_K,
+) -> list[list[Neighbour]]:
+    neighbours: list[list[Neighbour]] = [[] for _ in queries]
+    left, k = list(range(len(queries))), min(_FIRST_K, max_k)
     while left:
         answers = store.searches.msearch([body(queries[n], k) for n in left])
         full = []
         for n, hits in zip(left, answers, strict=True):
-            found[n] = [each for each in map(near, hits) if counts(each)]
-            if len(found[n]) == k < most:
+            measured = [Neighbour(hit["_id"], measure(hit["_score"])) for hit in hits]
+            neighbours[n] = [each for each in measured if is_near(each.measure)]
+            if len(neighbours[n]) == k < max_k:
                 full.append(n)
-        left, k = full, min(k * 10, most)
-    return found
+        left, k = full, min(k * 10, max_k)
+    return neighbours
 
 
-def _seen(hit: Mapping[str, Any]) -> Seen:
+def _parse_features(hit: Mapping[str, Any]) -> PictureFeatures:
     fields = hit.get("fields", {})
     bits, vector = fields.get(HASH_FIELD), fields.get(VECTOR_FIELD)
-    return Seen(
-        stored_of(hit["_source"]),
-        None if bits is None else _hash_of(bits),
+    return PictureFeatures(
+        parse_picture(hit["_source"]),
+        None if bits is None else _parse_hash(bits),
         None if vector is None else parse_vector(vector),
     )
 
 
-def _hash_of(value: Sequence[Any]) -> int:
-    """Bits come back as signed bytes, in a list of one list."""
+def _parse_hash(value: Sequence[Any]) -> int:
+    """Convert a bit vector from signed bytes in a list of one list, as returned."""
     return int.from_bytes(np.asarray(value).astype(np.int8).tobytes(), "big")

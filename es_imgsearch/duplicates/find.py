@@ -1,16 +1,16 @@
-"""Groups of files that show the same picture: by bytes, by looks, by likeness.
+"""Find groups of files that show the same picture, at one of three levels.
 
 same
     equal bytes (`content_id`).
 near
-    saved anew, resized, cropped a little, turned, mirrored, watermarked…: candidates by
-    perceptual hash (every turn and mirror image), confirmed by the originals' corners where they
-    are on this host and OpenCV is installed, or by a smaller distance of the hashes together with
-    the embeddings' cosine.
+    recompressed, resized, slightly cropped, turned, mirrored, watermarked…: candidates by
+    perceptual hash (in every turn and mirror image), confirmed by corners of the originals if they
+    are on this host and OpenCV is installed, else by a smaller hash distance together with the
+    cosine of the embeddings.
 similar
     embeddings with at least a given cosine: the same subject, not always the same picture.
 
-Thresholds were chosen on benchmarks/same_picture.py: scikit-image's photographs and tuxpaint's
+Thresholds were chosen with benchmarks/same_picture.py: scikit-image's photographs and tuxpaint's
 stamps, 17 kinds of copies of each.
 """
 
@@ -19,43 +19,55 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 
 from es_imgsearch.duplicates.candidates import (
-    Seen,
+    Neighbour,
+    PictureFeatures,
     contents_body,
-    near_hashes,
-    near_vectors,
-    pages_of,
-    pictures_by_id,
+    load_by_id,
+    load_pages,
+    search_hashes,
+    search_vectors,
 )
-from es_imgsearch.duplicates.corners import CornerMatches, check_library
-from es_imgsearch.duplicates.groups import LEVELS, Group, Level, Pair, Stored, Unions, group_of
+from es_imgsearch.duplicates.corner_matcher import CornerMatcher
+from es_imgsearch.duplicates.corners import check_library
+from es_imgsearch.duplicates.groups import (
+    LEVELS,
+    DisjointSets,
+    DuplicateGroup,
+    DuplicatePair,
+    IndexedPicture,
+    Level,
+    sorted_group,
+)
 from es_imgsearch.duplicates.hashes import ALL_TURNS, HashTable, Turn, turned_hash
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImageMissing, UsageError
 from es_imgsearch.records import is_text
 
-# Bits of 64.  Copies that are farther apart are found by `thorough` only.
+# Bits of 64.  More distant copies are found by `thorough` only.
 HASH_RADIUS = 12
-# Below this cosine, hashes of more than SURE_RADIUS bits are alike by chance: files are not read.
-LEAST_COSINE = 0.5
-# Agreeing corners that make two originals the same picture.
-LEAST_CORNERS = 10
-# Without originals: bits of 64, and cosine.
+# Below this cosine, hashes that differ in more than SURE_RADIUS bits are similar by chance: the
+# files are not read.
+MIN_COSINE = 0.5
+# Originals with this many agreeing corners are the same picture.
+MIN_CORNERS = 10
+# Without originals, both are needed: bits of 64, and cosine.
 SURE_RADIUS = 8
 SURE_COSINE = 0.8
 SIMILAR_COSINE = 0.95
-# `thorough`: how many neighbours by embedding are compared corner by corner, from this cosine.
+# `thorough` compares corners of this many neighbours by embedding, from this cosine on.
 THOROUGH_NEIGHBOURS = 10
 THOROUGH_COSINE = 0.5
 
 _CONTENTS_PAGE = 10_000
-_SEARCHES_AT_ONCE = 256
-_REFUSED_PAIRS = 100_000
+_BATCH_SIZE = 256
+_MAX_REJECTED_PAIRS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,38 +87,40 @@ def find_duplicates(
     image_id: str | None = None,
     thorough: bool = False,
     max_pixels: int = 250_000_000,
-) -> Iterator[Group]:
-    """Groups of at least two pictures; nothing is changed.
+) -> Iterator[DuplicateGroup]:
+    """Find groups of at least two pictures; nothing is changed.
 
-    `threshold`: for near the most bits of 64 by which hashes may differ to be compared at all
-    (12), for similar the least cosine (0.95).  With `image_id` only the copies of that picture
-    are looked for.  `thorough` compares, besides, the ten nearest by embedding corner by
-    corner, which finds crops and pictures inside pictures and reads every original of this
-    `host` once.  Memory grows with the pictures that are in groups, not with the index.
+    `threshold` is, for near, the largest number of bits of 64 in which hashes of candidates differ
+    (default 12); for similar, the lowest cosine (0.95).  With `image_id`, finds only copies of that
+    picture.  `thorough` also compares the corners of the ten nearest by embedding, which finds
+    crops and pictures inside pictures, and reads every original on this `host` once.  Memory grows
+    with the number of pictures in groups, not with the index.
 
-    Raises UsageError, ImageMissing; LibraryMissing where `thorough` lacks OpenCV.
+    Raises UsageError, ImageMissing; LibraryMissing for `thorough` without OpenCV.
     """
-    _check(level, threshold, image_id, thorough)
+    _check_arguments(level, threshold, image_id, thorough)
     if level == "same":
-        return _same(store, image_id)
+        return _find_same(store, image_id)
     if thorough:
         check_library()
     meta = store.info().meta
     if level == "near":
         radius = HASH_RADIUS if threshold is None else int(threshold)
-        matches = CornerMatches(meta, host, max_pixels)
-        search = _Search(store, meta, matches, radius, thorough, None)
+        matcher = CornerMatcher(meta, host, max_pixels)
+        search = _Search(store, meta, matcher, radius, thorough, None)
     else:
-        least = SIMILAR_COSINE if threshold is None else threshold
-        search = _Search(store, meta, None, 0, False, least)
+        min_cosine = SIMILAR_COSINE if threshold is None else threshold
+        search = _Search(store, meta, None, 0, False, min_cosine)
     return search.groups(level, image_id)
 
 
-def _check(level: str, threshold: float | None, image_id: str | None, thorough: bool) -> None:
+def _check_arguments(
+    level: str, threshold: float | None, image_id: str | None, thorough: bool
+) -> None:
     if level not in LEVELS:
         raise UsageError(f"There is no level {level!r}; choose one of {', '.join(LEVELS)}.")
     if thorough and level != "near":
-        raise UsageError("Only level near can be thorough: leave it out, or ask for level near.")
+        raise UsageError("Only level near can be thorough: leave thorough out, or use level near.")
     if threshold is not None:
         if level == "same":
             raise UsageError("Level same compares bytes and has no threshold: leave it out.")
@@ -123,163 +137,152 @@ def _check(level: str, threshold: float | None, image_id: str | None, thorough: 
         raise ImageMissing(f"No picture has the image_id {image_id!r}.")
 
 
-# -- by bytes --------------------------------------------------------------------------------
-
-
-def _same(store: Store, image_id: str | None) -> Iterator[Group]:
+def _find_same(store: Store, image_id: str | None) -> Iterator[DuplicateGroup]:
     if image_id is not None:
-        (seen,) = _wanted(store, image_id)
-        yield from _of_contents(store, [seen.picture.content_id])
+        features = _load_one(store, image_id)
+        yield from _group_contents(store, [features.picture.content_id])
         return
     after = None
     while True:
         answer = store.searches.search(contents_body(after, _CONTENTS_PAGE))
-        found = answer["aggregations"]["contents"]
+        page = answer["aggregations"]["contents"]
         several = [
-            bucket["key"]["content_id"] for bucket in found["buckets"] if bucket["doc_count"] > 1
+            bucket["key"]["content_id"] for bucket in page["buckets"] if bucket["doc_count"] > 1
         ]
-        yield from _of_contents(store, several)
-        after = found.get("after_key")
+        yield from _group_contents(store, several)
+        after = page.get("after_key")
         if after is None:
             return
 
 
-def _of_contents(store: Store, content_ids: Sequence[str]) -> Iterator[Group]:
-    by_content: dict[str, list[Stored]] = {each: [] for each in content_ids}
+def _group_contents(store: Store, content_ids: Sequence[str]) -> Iterator[DuplicateGroup]:
+    by_content: dict[str, list[IndexedPicture]] = {each: [] for each in content_ids}
     if not by_content:
         return
-    for page in pages_of(store, [{"terms": {"content_id": list(content_ids)}}], vectors=False):
-        for seen in page:
-            by_content[seen.picture.content_id].append(seen.picture)
+    for page in load_pages(store, [{"terms": {"content_id": list(content_ids)}}], vectors=False):
+        for each in page:
+            by_content[each.picture.content_id].append(each.picture)
     for pictures in by_content.values():
-        # Files come and go between two searches.
+        # Files may be deleted between two searches.
         if len(pictures) > 1:
             first, *others = (each.image_id for each in pictures)
-            yield group_of("same", pictures, [Pair(first, each, "bytes") for each in others])
+            pairs = [DuplicatePair(first, each, "bytes") for each in others]
+            yield sorted_group("same", pictures, pairs)
 
 
-def _wanted(store: Store, image_id: str) -> list[Seen]:
-    found = pictures_by_id(store, [image_id])
-    if image_id not in found:
+def _load_one(store: Store, image_id: str) -> PictureFeatures:
+    features = load_by_id(store, [image_id]).get(image_id)
+    if features is None:
         raise ImageMissing(f"No picture has the image_id {image_id!r}.")
-    return [found[image_id]]
-
-
-# -- by looks, by likeness -------------------------------------------------------------------
+    return features
 
 
 @dataclass(slots=True)
 class _Search:
-    """One run of level near or similar; `least_cosine` is None for near."""
+    """One run of level near or similar; `min_cosine` is None for near."""
 
     store: Store
     meta: Meta
-    matches: CornerMatches | None
+    matcher: CornerMatcher | None
     radius: int
     thorough: bool
-    least_cosine: float | None
-    unions: Unions = field(default_factory=Unions)
-    # Each pair is met from both sides; what was refused once need not be compared again.
-    refused: OrderedDict[tuple[str, str, bool | None], None] = field(default_factory=OrderedDict)
+    min_cosine: float | None
+    sets: DisjointSets = field(default_factory=DisjointSets)
+    # Each pair comes up from both sides; a rejected pair is not compared again.
+    rejected: OrderedDict[tuple[str, str, bool | None], None] = field(default_factory=OrderedDict)
 
-    def groups(self, level: Level, image_id: str | None) -> Iterator[Group]:
+    def groups(self, level: Level, image_id: str | None) -> Iterator[DuplicateGroup]:
         if image_id is not None:
-            pages: Iterator[list[Seen]] = iter([_wanted(self.store, image_id)])
+            pages: Iterator[list[PictureFeatures]] = iter([[_load_one(self.store, image_id)]])
         else:
-            # Only candidates need their vectors, unless every picture is asked for by its own.
-            pages = pages_of(self.store, vectors=self.thorough or level == "similar")
+            # Only candidates need their vectors, unless neighbours of all pictures are searched.
+            pages = load_pages(self.store, vectors=self.thorough or level == "similar")
         table = HashTable()
         for page in pages:
-            if self.least_cosine is not None:
-                self._join_similar(page, self.least_cosine)
+            if self.min_cosine is not None:
+                self._merge_similar(page, self.min_cosine)
                 continue
             if self.thorough:
-                self._decide_all(self._by_vector(page))
+                self._decide_all(self._candidates_by_vector(page))
             if image_id is not None:
-                self._decide_all(self._by_hash(page[0]))
+                self._decide_all(self._candidates_by_hash(page[0]))
                 continue
             for each in page:
                 if each.perceptual_hash is not None:
                     table.add(each.picture.image_id, each.perceptual_hash)
         self._decide_all(_Candidate(*each) for each in table.pairs(self.radius))
-        yield from self._made(level)
+        for image_ids, pairs in self.sets.components():
+            features = load_by_id(self.store, image_ids, vectors=False)
+            if len(features) > 1:
+                yield sorted_group(level, (each.picture for each in features.values()), pairs)
 
-    def _made(self, level: Level) -> Iterator[Group]:
-        for image_ids, pairs in self.unions.groups():
-            found = pictures_by_id(self.store, image_ids, vectors=False)
-            if len(found) > 1:
-                yield group_of(level, (each.picture for each in found.values()), pairs)
-
-    def _join_similar(self, page: Sequence[Seen], least_cosine: float) -> None:
-        asked = [each for each in page if each.vector is not None]
-        for start in range(0, len(asked), _SEARCHES_AT_ONCE):
-            chunk = asked[start : start + _SEARCHES_AT_ONCE]
-            vectors = [each.vector for each in chunk if each.vector is not None]
-            answers = near_vectors(self.store, self.meta, vectors, least_cosine)
-            for seen, answer in zip(chunk, answers, strict=True):
-                for near in answer:
-                    if near.image_id != seen.picture.image_id:
-                        cosine = round(near.measure, 4)
-                        one = seen.picture.image_id
-                        self.unions.join(Pair(one, near.image_id, "cosine", cosine=cosine))
+    def _merge_similar(self, page: Sequence[PictureFeatures], min_cosine: float) -> None:
+        for one, other in self._neighbours_by_vector(page, min_cosine):
+            cosine = round(other.measure, 4)
+            self.sets.merge(DuplicatePair(one, other.image_id, "cosine", cosine=cosine))
 
     def _decide_all(self, candidates: Iterable[_Candidate]) -> None:
-        batch: list[_Candidate] = []
-        for candidate in candidates:
-            batch.append(candidate)
-            if len(batch) == _SEARCHES_AT_ONCE:
-                self._decide(batch)
-                batch = []
-        self._decide(batch)
+        remaining = iter(candidates)
+        while batch := list(islice(remaining, _BATCH_SIZE)):
+            self._decide(batch)
 
-    def _by_hash(self, one: Seen) -> Iterator[_Candidate]:
+    def _candidates_by_hash(self, one: PictureFeatures) -> Iterator[_Candidate]:
         if one.perceptual_hash is None:
             return
         hashes = [turned_hash(one.perceptual_hash, turn) for turn in ALL_TURNS]
-        answers = near_hashes(self.store, hashes, self.radius)
+        answers = search_hashes(self.store, hashes, self.radius)
         for turn, answer in zip(ALL_TURNS, answers, strict=True):
-            for near in answer:
-                if near.image_id != one.picture.image_id:
-                    distance = int(near.measure)
-                    yield _Candidate(one.picture.image_id, near.image_id, distance, turn)
+            for other in answer:
+                if other.image_id != one.picture.image_id:
+                    distance = int(other.measure)
+                    yield _Candidate(one.picture.image_id, other.image_id, distance, turn)
 
-    def _by_vector(self, page: Sequence[Seen]) -> Iterator[_Candidate]:
-        asked = [each for each in page if each.vector is not None]
-        for start in range(0, len(asked), _SEARCHES_AT_ONCE):
-            chunk = asked[start : start + _SEARCHES_AT_ONCE]
-            vectors = [each.vector for each in chunk if each.vector is not None]
-            most = THOROUGH_NEIGHBOURS + 1
-            answers = near_vectors(self.store, self.meta, vectors, THOROUGH_COSINE, most=most)
-            for seen, answer in zip(chunk, answers, strict=True):
-                for near in answer:
-                    if near.image_id != seen.picture.image_id:
-                        yield _Candidate(seen.picture.image_id, near.image_id, None, None)
+    def _candidates_by_vector(self, page: Sequence[PictureFeatures]) -> Iterator[_Candidate]:
+        # One more, since a picture is its own nearest neighbour.
+        max_k = THOROUGH_NEIGHBOURS + 1
+        for one, other in self._neighbours_by_vector(page, THOROUGH_COSINE, max_k=max_k):
+            yield _Candidate(one, other.image_id, None, None)
+
+    def _neighbours_by_vector(
+        self, page: Sequence[PictureFeatures], min_cosine: float, **options: int
+    ) -> Iterator[tuple[str, Neighbour]]:
+        """Yield image_id and neighbours of every picture of the page that has a vector."""
+        vectors = {each.picture.image_id: each.vector for each in page if each.vector is not None}
+        image_ids = list(vectors)
+        for start in range(0, len(image_ids), _BATCH_SIZE):
+            chunk = image_ids[start : start + _BATCH_SIZE]
+            queries = [vectors[image_id] for image_id in chunk]
+            answers = search_vectors(self.store, self.meta, queries, min_cosine, **options)
+            for image_id, answer in zip(chunk, answers, strict=True):
+                yield from ((image_id, each) for each in answer if each.image_id != image_id)
 
     def _decide(self, candidates: Sequence[_Candidate]) -> None:
-        open_ones = [each for each in candidates if self._is_open(each)]
-        wanted = sorted({name for each in open_ones for name in (each.one, each.other)})
-        pictures = pictures_by_id(self.store, wanted)
-        for each in open_ones:
-            # Gone since, or decided by another candidate of this batch.
-            if {each.one, each.other} - pictures.keys() or not self._is_open(each):
+        undecided = [each for each in candidates if self._is_undecided(each)]
+        image_ids = sorted({name for each in undecided for name in (each.one, each.other)})
+        features = load_by_id(self.store, image_ids)
+        for each in undecided:
+            # Deleted meanwhile, or decided by another candidate of this batch.
+            if {each.one, each.other} - features.keys() or not self._is_undecided(each):
                 continue
-            pair = self._pair(pictures[each.one], pictures[each.other], each)
+            pair = self._compare(features[each.one], features[each.other], each)
             if pair is None:
-                self._refuse(each)
+                self._reject(each)
             else:
-                self.unions.join(pair)
+                self.sets.merge(pair)
 
-    def _is_open(self, candidate: _Candidate) -> bool:
+    def _is_undecided(self, candidate: _Candidate) -> bool:
         one, other = candidate.one, candidate.other
-        return not self.unions.are_joined(one, other) and _key(candidate) not in self.refused
+        return not self.sets.are_connected(one, other) and _key(candidate) not in self.rejected
 
-    def _refuse(self, candidate: _Candidate) -> None:
-        self.refused[_key(candidate)] = None
-        if len(self.refused) > _REFUSED_PAIRS:
-            self.refused.popitem(last=False)
+    def _reject(self, candidate: _Candidate) -> None:
+        self.rejected[_key(candidate)] = None
+        if len(self.rejected) > _MAX_REJECTED_PAIRS:
+            self.rejected.popitem(last=False)
 
-    def _pair(self, one: Seen, other: Seen, candidate: _Candidate) -> Pair | None:
-        """The pair with its evidence, or None where that is not enough."""
+    def _compare(
+        self, one: PictureFeatures, other: PictureFeatures, candidate: _Candidate
+    ) -> DuplicatePair | None:
+        """Return the pair with its evidence, or None if that is not sufficient."""
         cosine = None
         if one.vector is not None and other.vector is not None:
             lengths = float(np.linalg.norm(one.vector) * np.linalg.norm(other.vector))
@@ -287,37 +290,35 @@ class _Search:
         by: Literal["bytes", "corners", "cosine"] | None = None
         corners, turn = None, candidate.turn
         distance = candidate.hash_distance
-        # Imported pictures may have no content_id, which says nothing.
+        # Imported pictures may have no content_id; that two have none is no evidence.
         if one.picture.content_id and one.picture.content_id == other.picture.content_id:
             by = "bytes"
-        elif not by_chance(distance, cosine):
-            if self.matches is not None:
-                mirrored = turn is not None and turn.changes_hands
-                corners = self.matches.agreeing_corners(
-                    one.picture, other.picture, mirrored=mirrored
-                )
-            if corners is not None and corners >= LEAST_CORNERS:
+        elif not is_by_chance(distance, cosine):
+            if self.matcher is not None:
+                mirrored = turn is not None and turn.is_reflection
+                corners = self.matcher.count_agreeing(one.picture, other.picture, mirrored=mirrored)
+            if corners is not None and corners >= MIN_CORNERS:
                 by = "corners"
             elif is_sure(distance, cosine):
                 by = "cosine"
         if by is None:
             return None
         name = None if turn is None else turn.name
-        return Pair(candidate.one, candidate.other, by, distance, name, corners, cosine)
+        return DuplicatePair(candidate.one, candidate.other, by, distance, name, corners, cosine)
 
 
-def by_chance(hash_distance: int | None, cosine: float | None) -> bool:
-    """Whether hashes are alike and embeddings so unlike that comparing files is not worth it."""
+def is_by_chance(hash_distance: int | None, cosine: float | None) -> bool:
+    """Return whether similar hashes are a coincidence, as embeddings are dissimilar."""
     return (
         hash_distance is not None
         and hash_distance > SURE_RADIUS
         and cosine is not None
-        and cosine < LEAST_COSINE
+        and cosine < MIN_COSINE
     )
 
 
 def is_sure(hash_distance: int | None, cosine: float | None) -> bool:
-    """Whether two pictures are the same by hash and embedding alone, without their originals."""
+    """Return whether two pictures are the same by hash and embedding alone."""
     return (
         hash_distance is not None
         and hash_distance <= SURE_RADIUS
@@ -327,6 +328,6 @@ def is_sure(hash_distance: int | None, cosine: float | None) -> bool:
 
 
 def _key(candidate: _Candidate) -> tuple[str, str, bool | None]:
-    """A pair that was refused as it is may still be a mirror image."""
+    """Identify a comparison; a rejected pair may still be a mirror image."""
     one, other = sorted((candidate.one, candidate.other))
-    return one, other, None if candidate.turn is None else candidate.turn.changes_hands
+    return one, other, None if candidate.turn is None else candidate.turn.is_reflection

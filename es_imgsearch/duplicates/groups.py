@@ -1,4 +1,4 @@
-"""Groups of pictures that are the same, and the evidence for it."""
+"""Group pictures that are the same, with the evidence for each pair."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ LEVELS: tuple[Level, ...] = ("same", "near", "similar")
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """One stored picture, as far as a decision about duplicates needs it; sides in pixels."""
+class IndexedPicture:
+    """The fields of an indexed picture that are needed to compare it; sides in pixels."""
 
     image_id: str
     root: str
@@ -25,7 +25,7 @@ class Stored:
     height: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `duplicates --json` prints them."""
+        """Convert to plain values, as `duplicates --json` prints them."""
         return {
             "image_id": self.image_id,
             "root": self.root,
@@ -38,17 +38,17 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Two pictures held to be the same, and why; what was not compared is None.
+class DuplicatePair:
+    """Two pictures that are the same, with the evidence; None if not compared.
 
     `by`
-        what decided: ``bytes``, ``corners`` (local features that agree) or ``cosine``.
+        the decisive evidence: ``bytes``, ``corners`` (local features that agree) or ``cosine``.
     `hash_distance`
-        bits of 64 by which the perceptual hashes differ, after `turn` was undone.
+        bits of 64 in which the perceptual hashes differ, after `turn` was undone.
     `turn`
-        how one has to be turned to be the other: ``upright``, ``mirrored``, ``turned by 90°``…
+        how one has to be turned to become the other: ``upright``, ``mirrored``, ``turned by 90°``…
     `corners`
-        local features that match and lie alike under one homography.
+        number of local features that match under one homography.
     `cosine`
         of the stored embeddings.
     """
@@ -62,23 +62,23 @@ class Pair:
     cosine: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Without what was not compared."""
+        """Convert to plain values, without None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Pictures that are the same at a level, the largest (in pixels, then bytes) first.
+class DuplicateGroup:
+    """Pictures that are the same at a level, largest (in pixels, then bytes) first.
 
-    `pairs` hold the group together: one fewer than there are pictures.
+    `pairs` connect all pictures: one fewer than there are pictures.
     """
 
     level: Level
-    pictures: tuple[Stored, ...]
-    pairs: tuple[Pair, ...]
+    pictures: tuple[IndexedPicture, ...]
+    pairs: tuple[DuplicatePair, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `duplicates --json` prints them."""
+        """Convert to plain values, as `duplicates --json` prints them."""
         return {
             "level": self.level,
             "pictures": [each.to_dict() for each in self.pictures],
@@ -86,34 +86,36 @@ class Group:
         }
 
 
-def group_of(level: Level, pictures: Iterable[Stored], pairs: Iterable[Pair]) -> Group:
-    """A group in its order, which depends on nothing but its pictures."""
+def sorted_group(
+    level: Level, pictures: Iterable[IndexedPicture], pairs: Iterable[DuplicatePair]
+) -> DuplicateGroup:
+    """Make a group with its pictures in order."""
 
-    def place(each: Stored) -> tuple[int, int, str, str]:
+    def rank(each: IndexedPicture) -> tuple[int, int, str, str]:
         return -each.width * each.height, -each.state.size_bytes, each.root, each.relative_path
 
-    return Group(level, tuple(sorted(pictures, key=place)), tuple(pairs))
+    return DuplicateGroup(level, tuple(sorted(pictures, key=rank)), tuple(pairs))
 
 
-class Unions:
-    """Which pictures hang together, by the pairs that were found (union by size, Tarjan 1975).
+class DisjointSets:
+    """Connected components of pictures by pairs (union by size, Tarjan 1975).
 
-    Holds only pictures that are in some pair, and only pairs that joined two groups.
+    Stores only pictures that are in some pair, and only pairs that merged two components.
     """
 
     def __init__(self) -> None:
         self._parents: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
-        self._pairs: list[Pair] = []
+        self._pairs: list[DuplicatePair] = []
 
-    def are_joined(self, one: str, other: str) -> bool:
+    def are_connected(self, one: str, other: str) -> bool:
         return (
-            one in self._parents and other in self._parents and self._top(one) == self._top(other)
+            one in self._parents and other in self._parents and self._root(one) == self._root(other)
         )
 
-    def join(self, pair: Pair) -> bool:
-        """Whether the pair joined what was apart."""
-        large, small = self._top(pair.one), self._top(pair.other)
+    def merge(self, pair: DuplicatePair) -> bool:
+        """Merge the components of a pair; return False if it was one already."""
+        large, small = self._root(pair.one), self._root(pair.other)
         if large == small:
             return False
         if self._sizes[large] < self._sizes[small]:
@@ -123,18 +125,18 @@ class Unions:
         self._pairs.append(pair)
         return True
 
-    def groups(self) -> Iterator[tuple[list[str], list[Pair]]]:
-        """Members and pairs of every group, in the order in which they were first seen."""
+    def components(self) -> Iterator[tuple[list[str], list[DuplicatePair]]]:
+        """Yield members and pairs of every component, in the order of their first pair."""
         members: dict[str, list[str]] = {}
         for each in self._parents:
-            members.setdefault(self._top(each), []).append(each)
-        pairs: dict[str, list[Pair]] = {}
+            members.setdefault(self._root(each), []).append(each)
+        pairs: dict[str, list[DuplicatePair]] = {}
         for pair in self._pairs:
-            pairs.setdefault(self._top(pair.one), []).append(pair)
-        for top, together in members.items():
-            yield together, pairs[top]
+            pairs.setdefault(self._root(pair.one), []).append(pair)
+        for root, image_ids in members.items():
+            yield image_ids, pairs[root]
 
-    def _top(self, each: str) -> str:
+    def _root(self, each: str) -> str:
         if each not in self._parents:
             self._parents[each] = each
             self._sizes[each] = 1
@@ -143,9 +145,9 @@ class Unions:
         return each
 
 
-def stored_of(fields: Mapping[str, Any]) -> Stored:
-    """From a document's fields; sides are 0 where the document has none."""
-    return Stored(
+def parse_picture(fields: Mapping[str, Any]) -> IndexedPicture:
+    """Convert a document's fields; sides are 0 if it has none."""
+    return IndexedPicture(
         image_id=fields["image_id"],
         root=fields["root"],
         relative_path=fields["relative_path"],

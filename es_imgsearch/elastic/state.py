@@ -91,7 +91,7 @@ class State:
         return True
 
     def read(self, name: str) -> VersionedDocument | None:
-        """Read a document by its id; None if it is missing."""
+        """VersionedDocument a document by its id; None if it is missing."""
         with self._explained():
             try:
                 answer = self._request("GET", self._path(name))
@@ -100,7 +100,7 @@ class State:
         return VersionedDocument(answer["_source"], _version(answer))
 
     def read_many(self, names: Sequence[str]) -> dict[str, Document]:
-        """Read the existing ones of these documents, by id."""
+        """VersionedDocument the existing ones of these documents, by id."""
         if not names:
             return {}
         params = {"filter_path": "docs._id,docs._source,docs.error"}

@@ -91,7 +91,7 @@ _FLOATS = {"float", "double", "half_float"}
 _JSON_TYPES = {"flattened", "geo_point", "nested", "object"}
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     TEXT = "text"
     TEXTS = "texts"
     INT = "int"
@@ -111,7 +111,7 @@ class Column:
     """
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     dims: int = 0
     vectors: int = 1
 
@@ -194,22 +194,22 @@ def columns_of(
 def _column(name: str, mapping: Mapping[str, Any], most_regions: int) -> Column:
     if name == REGIONS_FIELD:
         dims = int(mapping["properties"][EMBEDDING]["dims"])
-        return Column(name, Kind.REGIONS, dims, most_regions)
+        return Column(name, ColumnKind.REGIONS, dims, most_regions)
     # The server leaves the type of an object out.
     kind = str(mapping.get("type", "object"))
     if kind == "dense_vector":
         if mapping.get("element_type") == "bit":
-            return Column(name, Kind.TEXT)
-        return Column(name, Kind.VECTOR, int(mapping["dims"]))
+            return Column(name, ColumnKind.TEXT)
+        return Column(name, ColumnKind.VECTOR, int(mapping["dims"]))
     if kind in _INTS:
-        return Column(name, Kind.INT)
+        return Column(name, ColumnKind.INT)
     if kind in _FLOATS:
-        return Column(name, Kind.FLOAT)
+        return Column(name, ColumnKind.FLOAT)
     if kind == "boolean":
-        return Column(name, Kind.BOOL)
+        return Column(name, ColumnKind.BOOL)
     if kind in _JSON_TYPES:
-        return Column(name, Kind.JSON)
-    return Column(name, Kind.TEXTS if name in _LISTS else Kind.TEXT)
+        return Column(name, ColumnKind.JSON)
+    return Column(name, ColumnKind.TEXTS if name in _LISTS else ColumnKind.TEXT)
 
 
 def values_of(
@@ -220,9 +220,9 @@ def values_of(
     rest: list[dict[str, Any]] = [{} for _ in hits]
     values: dict[str, Values] = {}
     for column in columns:
-        if column.kind is Kind.VECTOR:
+        if column.kind is ColumnKind.VECTOR:
             values[column.name] = _matrix(column, hits)
-        elif column.kind is Kind.REGIONS:
+        elif column.kind is ColumnKind.REGIONS:
             values[column.name] = regions_of(hits, column.dims)
         elif column.name in bit_vectors:
             values[column.name] = [_bits(hit, column.name) for hit in hits]
@@ -239,18 +239,18 @@ def _cell(column: Column, value: Any, rest: dict[str, Any]) -> Any:
     if value is None:
         return None
     match column.kind:
-        case Kind.JSON:
+        case ColumnKind.JSON:
             return orjson.dumps(value).decode()
         # HDF5 ends a text at NUL; JSON escapes it.
-        case Kind.TEXT if isinstance(value, str) and "\0" not in value:
+        case ColumnKind.TEXT if isinstance(value, str) and "\0" not in value:
             return value
-        case Kind.TEXTS if isinstance(value, list) and all(isinstance(v, str) for v in value):
+        case ColumnKind.TEXTS if isinstance(value, list) and all(isinstance(v, str) for v in value):
             return value
-        case Kind.INT if isinstance(value, int) and not isinstance(value, bool):
+        case ColumnKind.INT if isinstance(value, int) and not isinstance(value, bool):
             return value
-        case Kind.FLOAT if isinstance(value, float):
+        case ColumnKind.FLOAT if isinstance(value, float):
             return value
-        case Kind.BOOL if isinstance(value, bool):
+        case ColumnKind.BOOL if isinstance(value, bool):
             return value
     rest[column.name] = value
     return None

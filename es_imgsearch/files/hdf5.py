@@ -23,7 +23,7 @@ from es_imgsearch.files.columns import (
     METADATA_KEY,
     REST_COLUMN,
     Column,
-    Kind,
+    ColumnKind,
     Origin,
     RegionValues,
     Values,
@@ -50,15 +50,15 @@ def load_h5py() -> Any:
 class Hdf5Writer:
     def __init__(self, path: Path, columns: Sequence[Column], origin: Origin) -> None:
         self._h5py = load_h5py()
-        self._columns = [*columns, Column(REST_COLUMN, Kind.JSON)]
+        self._columns = [*columns, Column(REST_COLUMN, ColumnKind.JSON)]
         self._file = self._h5py.File(path, "w")
         self._file.attrs[METADATA_KEY] = origin.to_json()
         for column in self._columns:
-            if column.kind is Kind.REGIONS:
+            if column.kind is ColumnKind.REGIONS:
                 self._create_regions(column)
                 continue
             self._create(_FIELDS, column, self._type(column))
-            self._create(_PRESENT, Column(column.name, Kind.BOOL), np.dtype(bool))
+            self._create(_PRESENT, Column(column.name, ColumnKind.BOOL), np.dtype(bool))
 
     def write(self, values: Mapping[str, Values]) -> None:
         for column in self._columns:
@@ -72,7 +72,7 @@ class Hdf5Writer:
             else:
                 present = np.array([each is not None for each in given], bool)
                 empty = "" if self._is_text(column) else 0
-                if column.kind is Kind.TEXTS:
+                if column.kind is ColumnKind.TEXTS:
                     given = [
                         None if each is None else orjson.dumps(each).decode() for each in given
                     ]
@@ -123,17 +123,17 @@ class Hdf5Writer:
     def _type(self, column: Column) -> Any:
         if self._is_text(column):
             return self._h5py.string_dtype()
-        kinds: dict[Kind, Any] = {
-            Kind.INT: np.int64,
-            Kind.FLOAT: np.float64,
-            Kind.BOOL: bool,
-            Kind.VECTOR: np.float32,
+        kinds: dict[ColumnKind, Any] = {
+            ColumnKind.INT: np.int64,
+            ColumnKind.FLOAT: np.float64,
+            ColumnKind.BOOL: bool,
+            ColumnKind.VECTOR: np.float32,
         }
         return np.dtype(kinds[column.kind])
 
     @staticmethod
     def _is_text(column: Column) -> bool:
-        return column.kind in {Kind.TEXT, Kind.TEXTS, Kind.JSON}
+        return column.kind in {ColumnKind.TEXT, ColumnKind.TEXTS, ColumnKind.JSON}
 
 
 class Hdf5Reader:
@@ -194,7 +194,7 @@ class Hdf5Reader:
             return vectors
         is_text = self._h5py.check_string_dtype(dataset.dtype) is not None
         values = (dataset.asstr()[rows] if is_text else dataset[rows]).tolist()
-        if dataset.attrs.get("kind") == Kind.TEXTS:
+        if dataset.attrs.get("kind") == ColumnKind.TEXTS:
             values = [orjson.loads(each) if each else None for each in values]
         if present is not None:
             values = [v if there else None for v, there in zip(values, present, strict=True)]

@@ -19,7 +19,7 @@ from es_imgsearch.files.columns import (
     METADATA_KEY,
     REST_COLUMN,
     Column,
-    Kind,
+    ColumnKind,
     Origin,
     RegionValues,
     Values,
@@ -45,11 +45,11 @@ def load_pyarrow() -> tuple[Any, Any]:
 class ParquetWriter:
     def __init__(self, path: Path, columns: Sequence[Column], origin: Origin) -> None:
         self._pa, pq = load_pyarrow()
-        self._columns = [*columns, Column(REST_COLUMN, Kind.JSON)]
+        self._columns = [*columns, Column(REST_COLUMN, ColumnKind.JSON)]
         fields = [self._pa.field(each.name, self._type(each)) for each in self._columns]
         schema = self._pa.schema(fields, metadata={METADATA_KEY: origin.to_json()})
         # A dictionary of floats that never repeat costs time and saves nothing.
-        worth_it = [each.name for each in self._columns if each.kind is Kind.TEXT]
+        worth_it = [each.name for each in self._columns if each.kind is ColumnKind.TEXT]
         self._schema = schema
         self._writer = pq.ParquetWriter(
             path, schema, compression="zstd", compression_level=1, use_dictionary=worth_it
@@ -64,18 +64,18 @@ class ParquetWriter:
 
     def _type(self, column: Column) -> Any:
         pa = self._pa
-        if column.kind is Kind.VECTOR:
+        if column.kind is ColumnKind.VECTOR:
             return pa.list_(pa.float32(), column.dims)
-        if column.kind is Kind.REGIONS:
+        if column.kind is ColumnKind.REGIONS:
             parts = {BOX: pa.list_(pa.int32(), 4), EMBEDDING: pa.list_(pa.float32(), column.dims)}
             return pa.list_(pa.struct(list(parts.items())))
         return {
-            Kind.TEXT: pa.string(),
-            Kind.TEXTS: pa.list_(pa.string()),
-            Kind.INT: pa.int64(),
-            Kind.FLOAT: pa.float64(),
-            Kind.BOOL: pa.bool_(),
-            Kind.JSON: pa.string(),
+            ColumnKind.TEXT: pa.string(),
+            ColumnKind.TEXTS: pa.list_(pa.string()),
+            ColumnKind.INT: pa.int64(),
+            ColumnKind.FLOAT: pa.float64(),
+            ColumnKind.BOOL: pa.bool_(),
+            ColumnKind.JSON: pa.string(),
         }[column.kind]
 
     def _array(self, column: Column, values: Values) -> Any:

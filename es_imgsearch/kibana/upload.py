@@ -31,7 +31,7 @@ Sleep = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class UploadResult:
     """How many objects were written, and how many of them took the place of others."""
 
     written: int
@@ -94,7 +94,7 @@ class Kibana:
         # Who did not log in gets the level alone.
         return {"level": level, "version": answer.get("version", {}).get("number")}
 
-    def import_objects(self, content: bytes, *, overwrite: bool) -> Imported:
+    def import_objects(self, content: bytes, *, overwrite: bool) -> UploadResult:
         """Write the objects of an NDJSON file.
 
         Raises KibanaError where some exist and may not be replaced, or where Kibana refuses them;
@@ -110,7 +110,7 @@ class Kibana:
         if not answer.get("success"):
             raise _failure(answer.get("errors", []))
         results = answer.get("successResults", [])
-        return Imported(
+        return UploadResult(
             answer["successCount"], sum(bool(each.get("overwrite")) for each in results)
         )
 

@@ -12,7 +12,14 @@ from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Picture, Root, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.reconcile import Difference, Kind, Prunes, Unknown, differences, walk
+from es_imgsearch.watch.reconcile import (
+    DifferenceKind,
+    FileDifference,
+    Prunes,
+    Unknown,
+    differences,
+    walk,
+)
 from es_imgsearch.watch.roots import check_registered
 
 _BATCH = 64
@@ -35,7 +42,11 @@ class Discrepancy:
         return asdict(self)
 
 
-_WORDS = {Kind.NEW: "missing", Kind.CHANGED: "changed", Kind.LOST: "gone"}
+_WORDS = {
+    DifferenceKind.NEW: "missing",
+    DifferenceKind.CHANGED: "changed",
+    DifferenceKind.LOST: "gone",
+}
 
 
 def verify(store: Store, roots: Sequence[Root], settings: Settings) -> Iterator[Discrepancy]:
@@ -72,9 +83,9 @@ def _verify_root(
         store.listings.stored(root.name, failures=True),
         unknown.append,
     )
-    new: list[Difference] = []
+    new: list[FileDifference] = []
     for difference in compared:
-        if difference.kind is Kind.NEW:
+        if difference.kind is DifferenceKind.NEW:
             new.append(difference)
             if len(new) == _BATCH:
                 yield from _missing(root, new, workers)
@@ -88,7 +99,9 @@ def _verify_root(
         yield Discrepancy("without vector", root.name, path)
 
 
-def _missing(root: Root, new: Sequence[Difference], workers: ReadWorkers) -> Iterator[Discrepancy]:
+def _missing(
+    root: Root, new: Sequence[FileDifference], workers: ReadWorkers
+) -> Iterator[Discrepancy]:
     """Yield those of these files that are pictures, or are named like one."""
     paths = {root.absolute(each.relative_path): each for each in new}
     outcomes = dict(workers.read_each(paths))
@@ -98,5 +111,5 @@ def _missing(root: Root, new: Sequence[Difference], workers: ReadWorkers) -> Ite
             yield _discrepancy(root, difference)
 
 
-def _discrepancy(root: Root, difference: Difference) -> Discrepancy:
+def _discrepancy(root: Root, difference: FileDifference) -> Discrepancy:
     return Discrepancy(_WORDS[difference.kind], root.name, stored_path(difference.relative_path))

@@ -26,7 +26,14 @@ from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Root, disk_path, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.reconcile import Kind, Seen, Unknown, differences, is_looked_at, walk
+from es_imgsearch.watch.reconcile import (
+    DifferenceKind,
+    FileOnDisk,
+    Unknown,
+    differences,
+    is_looked_at,
+    walk,
+)
 from es_imgsearch.watch.settle import Settler
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.deletion_guard import DeletionPauses, Deletions, Pause
@@ -157,15 +164,17 @@ class Indexer:
             if state is not None:
                 beside.meet(difference.relative_path, state)
             is_no_picture = state is not None and self.pipeline.is_no_picture(change, state)
-            if difference.kind is Kind.LOST or (is_no_picture and difference.kind is Kind.CHANGED):
+            if difference.kind is DifferenceKind.LOST or (
+                is_no_picture and difference.kind is DifferenceKind.CHANGED
+            ):
                 found.lost += 1
                 self._remaining.put(change, Skipped.GONE)
                 continue
             if is_no_picture:
                 continue
             self.found += 1
-            found.new += difference.kind is Kind.NEW
-            found.changed += difference.kind is Kind.CHANGED
+            found.new += difference.kind is DifferenceKind.NEW
+            found.changed += difference.kind is DifferenceKind.CHANGED
             if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
                 # Perhaps somebody is still writing it.
                 self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
@@ -203,7 +212,9 @@ class Indexer:
             self.pipeline.submit(change)
         return bool(changes)
 
-    def _until_closing(self, disk: Iterator[Seen | Unknown]) -> Iterator[Seen | Unknown]:
+    def _until_closing(
+        self, disk: Iterator[FileOnDisk | Unknown]
+    ) -> Iterator[FileOnDisk | Unknown]:
         for each in disk:
             if self.pipeline.closing.is_set():
                 raise Stopped

@@ -1,1 +1,1 @@
-"""Measure and improve the answers: tune, evaluate, calibrate, train codes."""
+"""Measure and improve search quality: tune, evaluate, calibrate, train codes."""

@@ -1,4 +1,4 @@
-"""Coders made of what an index holds: its vectors, and the labels of some of its pictures."""
+"""Train a coder of binary codes on stored vectors, or on labels of pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
 from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.errors import FileInvalid, IndexConflict, UsageError
-from es_imgsearch.quality.labels import Labels, Places, vectors_of
+from es_imgsearch.quality.labelled_pictures import LabelledPictures, load_unit_vectors
+from es_imgsearch.quality.labels import Labels
 from es_imgsearch.records import iso_timestamp
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """What a training did: the entry in `_meta`, and how many pictures got another code.
+class CodeTraining:
+    """The entry in `_meta` after a training, and the number of changed codes.
 
-    `sample_size` vectors were learnt from; `missing` are labelled pictures that the index does
-    not hold.
+    `sample_size` is the number of vectors trained on; `missing` are labelled pictures that the
+    index does not hold.
     """
 
     entry: CodesEntry
@@ -55,51 +56,50 @@ def train_codes(
     *,
     bits: int | None = None,
     labels: Labels | None = None,
-    on_page: Callable[[int, int], None] = lambda _seen, _changed: None,
-) -> Trained:
-    """Make a coder, keep it beside the index and give every stored picture its code.
+    on_page: Callable[[int, int], None] = lambda _compared, _changed: None,
+) -> CodeTraining:
+    """Train a coder, store it with the index and code every stored picture.
 
-    `method` is by default ``learned`` with labels and ``lsh`` without; `bits` 128, and the dims
-    for ``sign``.  New pictures get codes from then on.  Training again replaces all codes by those
-    of the new coder; only the number of bits is fixed once there are any.  `on_page` is that of
-    `coding.apply_codes`.
+    `method` defaults to ``learned`` with labels and ``lsh`` without; `bits` to 128, and to the
+    dims for ``sign``.  New pictures get codes from then on.  Training again replaces all codes;
+    only the number of bits cannot change once there are codes.  For `on_page` see `apply_codes`.
 
-    Raises UsageError where method, bits and labels do not go together, IndexConflict where the
-    index has codes of another length, FileInvalid where no two labels are known of its pictures,
-    GenerationSwitched where the index becomes another generation meanwhile.
+    Raises UsageError if method, bits and labels do not go together, IndexConflict if the index has
+    codes of another length, FileInvalid if its pictures have fewer than two of the labels,
+    GenerationSwitched if the index becomes another generation meanwhile.
     """
     store = search.store.pinned()
     try:
         with store.switching.while_serving("codes train"):
-            return _trained(store, method, bits, labels, on_page)
+            return _train(store, method, bits, labels, on_page)
     finally:
-        # The coder is in use from its training on, whether all pictures have their codes or not.
+        # The coder is used from its training on, even if coding the pictures failed half-way.
         search.reload()
 
 
-def _trained(
+def _train(
     store: Store,
     method: Method | None,
     bits: int | None,
     labels: Labels | None,
     on_page: Callable[[int, int], None],
-) -> Trained:
+) -> CodeTraining:
     method = method or ("lsh" if labels is None else "learned")
     info = store.info()
-    _check(store.index, info, method, bits, labels)
-    mapped = info.properties.get(CODE_FIELD, {}).get("dims")
+    _check_arguments(store.index, info, method, bits, labels)
+    mapped_bits = info.properties.get(CODE_FIELD, {}).get("dims")
     missing: tuple[str, ...] = ()
     if labels is not None:
-        vectors, targets, missing = _labelled(store, labels)
-        coder = fit_learned(vectors, targets, bits or mapped or DEFAULT_BITS)
+        vectors, targets, missing = _load_labelled(store, labels)
+        coder = fit_learned(vectors, targets, bits or mapped_bits or DEFAULT_BITS)
     elif method == "sign":
-        coder = fit_sign(_sample(store))
+        coder = fit_sign(_sample_vectors(store))
     else:
-        coder = fit_lsh(_sample(store), bits or mapped or DEFAULT_BITS)
-    if mapped not in {None, coder.bits}:
+        coder = fit_lsh(_sample_vectors(store), bits or mapped_bits or DEFAULT_BITS)
+    if mapped_bits not in {None, coder.bits}:
         raise IndexConflict(
-            f"Index {store.index!r} has codes of {mapped} bits, which cannot become {coder.bits}:"
-            f" use a method that makes {mapped}, or another --index."
+            f"Index {store.index!r} has codes of {mapped_bits} bits, which cannot become"
+            f" {coder.bits}: use a method that makes {mapped_bits}, or another --index."
         )
     store.switching.check_serving()
     keep_coder(store, coder)
@@ -108,16 +108,16 @@ def _trained(
     described = [each.mapping for each in load_describers()]
     store.generations.add_fields(replace(info, meta=replace(info.meta, codes=entry)), described)
     store.generations.update_meta(lambda meta: replace(meta, codes=entry))
-    return Trained(entry, coder.sample_size, apply_codes(store, on_page=on_page), missing)
+    return CodeTraining(entry, coder.sample_size, apply_codes(store, on_page=on_page), missing)
 
 
-def _check(
+def _check_arguments(
     index: str, info: IndexInfo, method: str, bits: int | None, labels: Labels | None
 ) -> None:
     if info.meta.reduction is not None:
         raise UsageError(
-            f"Index {index!r} has reduced vectors, by which nothing can be put in order exactly:"
-            " use an index of whole vectors."
+            f"Index {index!r} has reduced vectors, which cannot rank candidates exactly: use an"
+            " index of whole vectors."
         )
     if (method == "learned") != (labels is not None):
         raise UsageError(
@@ -137,20 +137,21 @@ def _check(
         )
 
 
-def _labelled(store: Store, labels: Labels) -> tuple[Floats, Floats, tuple[str, ...]]:
-    """Vectors and targets of the labelled pictures that the index holds, and which it lacks."""
-    places = Places(store, labels.pictures)
-    paths = list(places.id_of)
+def _load_labelled(store: Store, labels: Labels) -> tuple[Floats, Floats, tuple[str, ...]]:
+    """Load vectors and targets of labelled pictures, and list the missing ones."""
+    labelled = LabelledPictures(store, labels.pictures)
+    paths = list(labelled.id_of)
     targets, names = targets_of([labels.pictures[path] for path in paths])
     if len(names) < 2:
         raise FileInvalid(
-            f"The pictures of index {store.index!r} that have labels have one only,"
-            f" {names[0]!r}: codes are learned from what tells two apart."
+            f"All labelled pictures of index {store.index!r} have the same label,"
+            f" {names[0]!r}: codes are learned from pictures of at least two labels."
         )
-    return vectors_of(store, [places.id_of[path] for path in paths]), targets, places.missing
+    vectors = load_unit_vectors(store, [labelled.id_of[path] for path in paths])
+    return vectors, targets, labelled.missing
 
 
-def _sample(store: Store) -> Floats:
+def _sample_vectors(store: Store) -> Floats:
     hits = store.searches.sample(SAMPLE_SIZE, seed=1)
     vectors = [parse_vector(hit["fields"][VECTOR_FIELD]) for hit in hits]
     return np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)

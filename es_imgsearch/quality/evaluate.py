@@ -1,11 +1,11 @@
-"""How well an index answers: figures from labels or queries, and two ways compared.
+"""Measure search quality with labels or queries, and compare two runs.
 
 Everything runs through the client, as users search, with the tuning of the index.
 
-Of a file of labels every label is a query, or (`by="image"`) every labelled picture is, whose
-right answers are the others that share a label.  The searches are held to the labelled pictures,
-since nobody has said of the others what is on them (condensed lists, Sakai 2007, SIGIR).  Of a
-file of queries the whole index is searched, and what the file does not name is wrong.
+In a file of labels every label is a query, or (`by="image"`) every labelled picture is, whose
+right answers are the other pictures that share a label.  These searches are restricted to the
+labelled pictures, since the content of others is unknown (condensed lists, Sakai 2007, SIGIR).
+With a file of queries the whole index is searched, and pictures not named in the file are wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.quality import ranking
-from es_imgsearch.quality.labels import Labels, Places
+from es_imgsearch.quality.labelled_pictures import LabelledPictures
+from es_imgsearch.quality.labels import Labels
 from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.search.relevance import IMAGE, TEXT
 
@@ -33,8 +34,8 @@ PRECISION_AT: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One query's outcome: how many pictures are right, and at which ranks (from 1) they came."""
+class QueryResult:
+    """Number of right pictures of a query, and the ranks (from 1) of those found."""
 
     query: str
     right: int
@@ -42,17 +43,17 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """A run: one index, one mode, one set of queries.
+class EvaluationReport:
+    """Results of one run: one index, one mode, one set of queries.
 
-    `missing` are the pictures that the labels name and the index does not hold; a query none
-    of whose pictures are there was not asked.
+    `missing` are the labelled pictures that the index does not hold; queries without a right
+    picture in the index are left out.
     """
 
     index: str
     mode: str
     by: str
-    answers: tuple[Answer, ...]
+    answers: tuple[QueryResult, ...]
     ks: tuple[int, ...] = KS
     missing: tuple[str, ...] = ()
 
@@ -61,7 +62,7 @@ class Report:
         return f"{self.index} {self.mode}"
 
     def values(self) -> dict[str, list[float]]:
-        """Every metric of every query, in the order of `answers`; see `ranking`."""
+        """Return each metric for every query, in the order of `answers`; see `ranking`."""
         values: dict[str, list[float]] = {}
         for k in self.ks:
             values[f"recall@{k}"] = [
@@ -76,11 +77,11 @@ class Report:
         return values
 
     def metrics(self) -> dict[str, float]:
-        """The mean of every metric over the queries."""
+        """Return the mean of each metric over the queries."""
         return {name: sum(each) / len(each) for name, each in self.values().items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `evaluate --json` prints them."""
+        """Convert to plain values, as `evaluate --json` prints them."""
         return {
             "index": self.index,
             "mode": self.mode,
@@ -99,15 +100,15 @@ def evaluate(
     mode: Mode = "vector",
     by: By | None = None,
     ks: Sequence[int] = KS,
-) -> Report:
-    """Ask every question of the labels and say at which ranks the right pictures came.
+) -> EvaluationReport:
+    """Search for every query of the labels; record the ranks of right pictures.
 
-    `mode` is that of a search, or ``tags``: pictures whose `tags` hold the question's very
-    words, best `tag_scores` first.  As many hits are fetched as the largest of `ks` and of 5,
-    and a right picture beyond them counts as not found.  `by` is ``text`` by default, ``image``
-    where the encoder knows no texts.
+    `mode` is that of a search, or ``tags``: pictures with a tag equal to the query's text, best
+    `tag_scores` first.  The number of hits is the largest of `ks` and 5; a right picture beyond
+    them counts as not found.  `by` defaults to ``text``, and to ``image`` if the encoder embeds
+    pictures only.
 
-    Raises FileInvalid where the index holds none of the pictures.
+    Raises FileInvalid if the index holds none of the pictures.
     """
     if mode not in MODES:
         raise UsageError(f"There is no mode {mode!r}; choose one of {', '.join(MODES)}.")
@@ -117,78 +118,77 @@ def evaluate(
         no_text = mode == "vector" and not search.info.meta.seal.supports_text
         by = IMAGE if no_text and labels.pictures else TEXT
     if by == IMAGE and not (labels.pictures and mode == "vector"):
-        raise UsageError("Asking with the pictures themselves needs labels, and mode 'vector'.")
-    places = Places(search.store, _paths(labels))
+        raise UsageError("Searching by image needs labels of pictures and mode 'vector'.")
+    paths = [path for query in labels.queries for path in query.relevant]
+    places = LabelledPictures(search.store, paths)
     depth = max(*ks, PRECISION_AT)
     among = places.ids(labels.pictures) if labels.pictures else None
     answers = []
-    for question, right, query in _asked(labels, places, by):
-        found = _found(search, query, mode, depth, among)
-        ranks = tuple(rank for rank, each in enumerate(found, start=1) if each in right)
-        answers.append(Answer(question, len(right), ranks))
+    for name, right, query in _answerable_queries(labels, places, by):
+        hits = _hit_ids(search, query, mode, depth, among)
+        ranks = tuple(rank for rank, each in enumerate(hits, start=1) if each in right)
+        answers.append(QueryResult(name, len(right), ranks))
     if not answers:
         raise FileInvalid("No two of the labelled pictures in the index share a label.")
-    return Report(search.store.index, mode, by, tuple(answers), tuple(ks), places.missing)
+    return EvaluationReport(search.store.index, mode, by, tuple(answers), tuple(ks), places.missing)
 
 
-def compare(first: Report, second: Report) -> list[ranking.Difference]:
-    """Every metric of two runs over the same queries, query by query.
+def compare_reports(
+    first: EvaluationReport, second: EvaluationReport
+) -> list[ranking.MetricDifference]:
+    """Compare each metric of two runs query by query.
 
-    Queries that only one of them could ask are left out.  Raises UsageError where none is left.
+    Queries that are in one run only are left out.  Raises UsageError if none is left.
     """
-    both = {each.query for each in first.answers} & {each.query for each in second.answers}
-    if not both:
+    shared = {each.query for each in first.answers} & {each.query for each in second.answers}
+    if not shared:
         raise UsageError("The two runs have no query in common, so they cannot be compared.")
 
-    def values(report: Report) -> dict[str, list[float]]:
-        kept = sorted(
-            (each for each in report.answers if each.query in both), key=lambda each: each.query
+    def values(report: EvaluationReport) -> dict[str, list[float]]:
+        answers = sorted(
+            (each for each in report.answers if each.query in shared), key=lambda each: each.query
         )
-        return Report(
-            report.index, report.mode, report.by, tuple(kept), first.ks, report.missing
+        return EvaluationReport(
+            report.index, report.mode, report.by, tuple(answers), first.ks, report.missing
         ).values()
 
     ours, theirs = values(first), values(second)
-    return [ranking.difference(name, ours[name], theirs[name]) for name in ours]
+    return [ranking.compare_metric(name, ours[name], theirs[name]) for name in ours]
 
 
-def _paths(labels: Labels) -> list[str]:
-    return [path for question in labels.questions for path in question.relevant]
-
-
-def _asked(
-    labels: Labels, places: Places, by: By
+def _answerable_queries(
+    labels: Labels, places: LabelledPictures, by: By
 ) -> Iterator[tuple[str, set[str], str | Path | StoredPicture]]:
-    """Name, right pictures and query of every question that has an answer in the index."""
+    """Yield name, right pictures and query, if the index holds right pictures."""
     if by == IMAGE and labels.pictures:
-        having = {q.name: set(places.ids(q.relevant)) for q in labels.questions}
+        ids_of_label = {each.name: set(places.ids(each.relevant)) for each in labels.queries}
         for path, names in labels.pictures.items():
             if (own := places.id_of.get(path)) is not None:
-                right = set[str]().union(*(having[name] for name in names)) - {own}
+                right = set[str]().union(*(ids_of_label[name] for name in names)) - {own}
                 if right:
                     yield path, right, StoredPicture(own)
         return
-    for question in labels.questions:
-        right = set(places.ids(question.relevant))
-        query = question.text if question.text is not None else question.image
+    for each in labels.queries:
+        right = set(places.ids(each.relevant))
+        query = each.text if each.text is not None else each.image
         if right and query is not None:
-            yield question.name, right, query
+            yield each.name, right, query
 
 
-def _found(
+def _hit_ids(
     search: ImageSearch,
     query: str | Path | StoredPicture,
     mode: Mode,
     depth: int,
     among: Sequence[str] | None,
 ) -> list[str]:
-    """Ids of the hits, best first."""
+    """Return the ids of the hits, best first."""
     if mode != "tags":
         filters = None if among is None else {"image_id": among}
         hits = search.search([query], k=depth, mode=mode, filters=filters, fields=())
         return [hit.image_id for hit in hits]
     if not isinstance(query, str):
-        raise UsageError("Mode 'tags' looks for words, and the file asks with a picture.")
+        raise UsageError("Mode 'tags' searches by text only, and the file has picture queries.")
     clauses: list[dict[str, Any]] = [{"term": {"tags": query}}]
     if among is not None:
         clauses.append({"terms": {"image_id": list(among)}})

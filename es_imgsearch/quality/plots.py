@@ -1,18 +1,22 @@
-"""The curve of recall against latency as a picture."""
+"""Plot recall against latency as a PNG file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from es_imgsearch.errors import LibraryMissing, UsageError
 from es_imgsearch.files.formats import check_can_write
-from es_imgsearch.quality.tune_queries import Point
+from es_imgsearch.quality.recall import TuningPoint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def check_can_plot(file: Path) -> None:
-    """Raises LibraryMissing without matplotlib, UsageError where no file can be written."""
+    """Raise LibraryMissing without matplotlib, UsageError for an unwritable file."""
     if find_spec("matplotlib") is None:
         raise LibraryMissing(
             "A plot needs matplotlib, which is not installed: pip install 'es-imgsearch[plot]'."
@@ -21,17 +25,17 @@ def check_can_plot(file: Path) -> None:
 
 
 def plot_curve(
-    points: Sequence[Point],
+    points: Sequence[TuningPoint],
     file: Path,
     *,
     target_recall: float,
     exact_ms: float,
     chosen: Sequence[tuple[int, int]],
 ) -> None:
-    """Write recall over the median round trip (ms), a line a k and oversample; see `tune`.
+    """Plot recall over the median round trip (ms), one line per k and oversample.
 
-    `chosen` are the pairs (k, num_candidates) that were stored; `exact_ms` is what comparing every
-    vector takes.  Raises LibraryMissing, or UsageError where the file cannot be written.
+    `chosen` are the stored pairs (k, num_candidates); `exact_ms` is the time of a search that
+    compares every vector.  Raises LibraryMissing, or UsageError if the file cannot be written.
     """
     check_can_plot(file)
     from matplotlib.figure import Figure
@@ -58,6 +62,11 @@ def plot_curve(
     axes.set(xlabel="median round trip [ms]", ylabel="recall@k", ylim=(None, 1.005))
     axes.legend(loc="lower right", fontsize=8)
     axes.grid(alpha=0.3)
+    save_plot(figure, file)
+
+
+def save_plot(figure: Figure, file: Path) -> None:
+    """Write a figure as a PNG file; raise UsageError if it cannot be written."""
     try:
         figure.savefig(file, dpi=120, format="png")
     except OSError as error:

@@ -1,8 +1,8 @@
-"""`tune`: the cheapest kNN setting that finds what exact search finds, measured on the index.
+"""`tune`: find and store the cheapest kNN setting that reaches a target recall.
 
 Half of the sampled queries choose the setting, the other half confirms it.  For each k the number
-of candidates climbs until the target is reached; where the recall stops rising below it, what
-was quantised is to blame, and the oversample is raised instead.
+of candidates rises until the target is reached; if the recall stops rising below the target,
+quantisation is the cause, and the oversample is raised instead.
 """
 
 from __future__ import annotations
@@ -16,22 +16,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import TunedK, Tuning
 from es_imgsearch.elastic.queries import MAX_NUM_CANDIDATES, knn_body
 from es_imgsearch.errors import TextUnsupported, UsageError
+from es_imgsearch.quality.recall import TuningPoint, knn_recall, recall_lower_bound
 from es_imgsearch.quality.tune_queries import (
     PICTURE,
     TEXT,
-    Point,
     SampledQuery,
-    embedded_texts,
-    lower_bound,
-    recall_at,
-    sampled_queries,
-    stored_pictures,
+    collect_texts,
+    embed_distinct_texts,
+    sample_pictures,
+    sample_queries,
     timed_search,
-    words_of,
 )
 from es_imgsearch.records import iso_timestamp
 
@@ -44,55 +41,55 @@ TUNED_KS = (1, 10, 100)
 DEFAULT_TARGET_RECALL = 0.95
 DEFAULT_QUERIES = 400
 
-# 1 compares every candidate again; less would leave hits with the scores of quantised vectors,
-# which are no cosines.
+# 1 rescores every candidate; less would leave hits with scores of quantised vectors, which are not
+# cosines.
 OVERSAMPLES = (1.0, 2.0, 3.0, 5.0, 10.0)
 _QUANTISED = ("int8", "int4", "bbq")
 
-# A narrow walk hides from sampled queries what it misses of new ones: as wide as 10 it found .938
-# and .914 of their true ten, as wide as 20 .986 and .984 (`query_sample`; 15,000 synthetic vectors
-# of 512 dims).  Ten more cost next to nothing: of 100,000 vectors, 10 took 1.8 ms and 50 1.9 ms.
-_LEAST_CANDIDATES = 20
+# With few candidates the recall of sampled queries exceeds that of new ones: .938 and .914 with 10,
+# .986 and .984 with 20 (see `tune_queries`; 15,000 synthetic vectors of 512 dims).  More candidates
+# cost next to nothing: among 100,000 vectors, 10 took 1.8 ms and 50 took 1.9 ms.
+_MIN_CANDIDATES = 20
 
-# Steps of num_candidates, as multiples of k: each about 1.5 times the one before.
+# Steps of num_candidates within a power of ten: each about 1.5 times the one before.
 _STEPS = (1, 1.5, 2, 3, 5, 7)
 
-# It rises no more when twice the candidates find less than this of what was missing; on a graph
-# that is only too narrow they find half of it (benchmarks/knn_settings.py).
-_FOUND_OF_MISSING = 0.1
+# Recall has stopped rising if twice the candidates find less than this share of the missed
+# neighbours; if only num_candidates is too small, they find half (benchmarks/knn_settings.py).
+_MIN_GAIN = 0.1
 
-# The first searches warm the server's caches.
-_WARM_UP = 10
+# Untimed searches before a measurement, since the first ones fill the server's caches.
+_WARM_UP_QUERIES = 10
 
 
-class Setting(NamedTuple):
-    """num_candidates, and the position of the oversample among those that may be tried."""
+class KnnSetting(NamedTuple):
+    """num_candidates, and the position of the oversample in the list of those to try."""
 
     num_candidates: int
     level: int
 
 
-Measure = Callable[[Setting], Point]
+Measure = Callable[[KnnSetting], TuningPoint]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What `tune` measured and stored.
+class TuningResult:
+    """Measurements of `tune`, and the stored setting.
 
-    `curve` has every measured point; `exact_ms` is the median round trip of a search that
-    compares every vector; `raised_for` the k whose setting was raised since the held-back queries
-    asked for more; `missed` the k for which no setting reached the target: what is stored for
-    them is the best there was.
+    `curve` holds every measured point; `exact_ms` is the median round trip of a search that
+    compares every vector; `raised_for` are the k whose setting was raised because the held-back
+    queries needed more; `missed` are the k for which no setting reached the target, and the best
+    one was stored.
     """
 
     tuning: Tuning
-    curve: tuple[Point, ...]
+    curve: tuple[TuningPoint, ...]
     exact_ms: float
     raised_for: tuple[int, ...]
     missed: tuple[int, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `tune --json` prints them."""
+        """Convert to plain values, as `tune --json` prints them."""
         return {
             "target_recall": self.tuning.target_recall,
             "reached": not self.missed,
@@ -113,17 +110,16 @@ def tune(
     texts: Sequence[str] | None = None,
     seed: int = 0,
     oversamples: Sequence[float] = OVERSAMPLES,
-    on_point: Callable[[Point], None] = lambda _point: None,
-) -> Outcome:
-    """Measure, choose and store the setting of this index for k = 1, 10 and 100.
+    on_point: Callable[[TuningPoint], None] = lambda _point: None,
+) -> TuningResult:
+    """Measure, choose and store the kNN setting of an index for k = 1, 10 and 100.
 
-    `queries` vectors made of stored ones are searched with; with an `encoder` that knows text a
-    quarter as many texts besides: `texts`, or what stored pictures are called.  The target holds
-    for either kind.  `oversamples` are tried in order where vectors are quantised.
+    Searches with `queries` vectors derived from stored ones and, given an `encoder` of text, with
+    a quarter as many texts: `texts`, or captions, tags and names of stored pictures.  The target
+    holds for both kinds.  `oversamples` are tried in order if vectors are quantised.
 
-    Raises UsageError where the index holds too little to tell, TextUnsupported where `texts` are
-    given to an encoder that knows none, GenerationSwitched where the index becomes another
-    generation meanwhile.
+    Raises UsageError if the index holds too few pictures, TextUnsupported for `texts` with an
+    encoder of pictures only, GenerationSwitched if the index becomes another generation meanwhile.
     """
     if not 0 < target_recall <= 1:
         raise UsageError(f"target_recall must be above 0 and at most 1, not {target_recall:g}.")
@@ -131,10 +127,10 @@ def tune(
         raise UsageError(f"queries must be between 2 and {MAX_NUM_CANDIDATES}, not {queries}.")
     store = store.pinned()
     with store.switching.while_serving("tune"):
-        return _tuned(store, target_recall, queries, encoder, texts, seed, oversamples, on_point)
+        return _tune(store, target_recall, queries, encoder, texts, seed, oversamples, on_point)
 
 
-def _tuned(
+def _tune(
     store: Store,
     target_recall: float,
     queries: int,
@@ -142,19 +138,20 @@ def _tuned(
     texts: Sequence[str] | None,
     seed: int,
     oversamples: Sequence[float],
-    on_point: Callable[[Point], None],
-) -> Outcome:
+    on_point: Callable[[TuningPoint], None],
+) -> TuningResult:
     store.refresh()
     info = store.info()
-    pictures = stored_pictures(store, queries, seed)
+    pictures = sample_pictures(store, queries, seed)
     vectors = None
     if encoder is not None and encoder.supports_text:
-        wanted = words_of(pictures, max(2, queries // 4)) if texts is None else list(texts)
-        vectors = embedded_texts(encoder, wanted) if wanted else None
+        if texts is None:
+            texts = collect_texts(pictures, max(2, queries // 4))
+        vectors = embed_distinct_texts(encoder, texts) if texts else None
     elif texts is not None:
-        raise TextUnsupported("The encoder of this index knows pictures only: leave the texts out.")
-    sampled = list(sampled_queries(store, info, pictures, max(TUNED_KS), seed, vectors))
-    halves = _halves(sampled)
+        raise TextUnsupported("The index's encoder embeds pictures only: leave the texts out.")
+    sampled = list(sample_queries(store, info, pictures, max(TUNED_KS), seed, vectors))
+    halves = _split_halves(sampled)
     if halves is None:
         raise UsageError(
             f"Index {store.index!r} holds too few different pictures to tune by: fill it first with"
@@ -162,22 +159,22 @@ def _tuned(
         )
     pictures_stored = store.listings.count()
     levels = oversamples if _is_quantised(info.properties[VECTOR_FIELD]) else (None,)
-    bench = _Bench(store, levels, on_point)
-    found: list[TunedK] = []
+    measurement = _Measurement(store, levels, on_point)
+    per_k: list[TunedK] = []
     raised, missed = [], []
     for k in TUNED_KS:
-        chosen, confirmed = bench.settle(k, halves, target_recall, pictures_stored)
+        chosen, confirmed = measurement.choose_setting(k, halves, target_recall, pictures_stored)
         if confirmed.recall < target_recall - 1e-9:
             missed.append(k)
         elif _cost(confirmed) != _cost(chosen):
             raised.append(k)
         recall = round(confirmed.recall, 4)
-        found.append(TunedK(k, confirmed.num_candidates, confirmed.oversample, recall))
-    of_ten = next(each for each in found if each.k == 10)
+        per_k.append(TunedK(k, confirmed.num_candidates, confirmed.oversample, recall))
+    for_ten = next(each for each in per_k if each.k == 10)
     tuning = Tuning(
-        num_candidates=of_ten.num_candidates,
-        oversample=of_ten.oversample,
-        per_k=tuple(found),
+        num_candidates=for_ten.num_candidates,
+        oversample=for_ten.oversample,
+        per_k=tuple(per_k),
         target_recall=target_recall,
         pictures=pictures_stored,
         queries_tuned_on=len(halves[0]),
@@ -185,65 +182,61 @@ def _tuned(
         tuned_at=iso_timestamp(),
     )
     store.switching.check_serving()
-    store.generations.update_meta(lambda meta: _with_tuning(meta, tuning))
+    store.generations.update_meta(lambda meta: replace(meta, tuning=tuning))
     exact_ms = statistics.median(each.exact_ms for each in sampled)
-    return Outcome(tuning, tuple(bench.curve), exact_ms, tuple(raised), tuple(missed))
-
-
-def _with_tuning(meta: Meta, tuning: Tuning) -> Meta:
-    return replace(meta, tuning=tuning)
+    return TuningResult(tuning, tuple(measurement.curve), exact_ms, tuple(raised), tuple(missed))
 
 
 def _is_quantised(field: Mapping[str, Any]) -> bool:
     return str(field.get("index_options", {}).get("type", "")).startswith(_QUANTISED)
 
 
-def _halves(
+def _split_halves(
     sampled: Sequence[SampledQuery],
 ) -> tuple[list[SampledQuery], list[SampledQuery]] | None:
-    """Every other query of each kind; None where there are not two of any."""
+    """Split queries in two halves of all kinds; None without two queries of any kind."""
     kinds = [[each for each in sampled if each.kind == kind] for kind in (PICTURE, TEXT)]
-    # A kind of which there is one could be tuned on and not confirmed.
+    # A single query of a kind could be tuned on, but not confirmed.
     kinds = [kind for kind in kinds if len(kind) > 1]
     if not kinds:
         return None
     return [e for kind in kinds for e in kind[::2]], [e for kind in kinds for e in kind[1::2]]
 
 
-class _Bench:
-    """Runs queries against the index and keeps every point of the curve."""
+class _Measurement:
+    """Measure settings on the index; record every point of the curve."""
 
     def __init__(
         self,
         store: Store,
         levels: Sequence[float | None],
-        on_point: Callable[[Point], None],
+        on_point: Callable[[TuningPoint], None],
     ) -> None:
-        self.curve: list[Point] = []
+        self.curve: list[TuningPoint] = []
         self._store = store
         self._levels = levels
         self._on_point = on_point
 
-    def settle(
+    def choose_setting(
         self,
         k: int,
         halves: tuple[Sequence[SampledQuery], Sequence[SampledQuery]],
         target: float,
         pictures: int,
-    ) -> tuple[Point, Point]:
-        """What one half chose, and what the other confirmed or raised it to."""
-        # The lower bound, since a mean that just reaches the target is as often below it for
-        # the queries that come.
-        most = max(k, _LEAST_CANDIDATES, min(pictures, MAX_NUM_CANDIDATES))
-        start = Setting(max(k, _LEAST_CANDIDATES), 0)
-        setting, chosen = climb(
+    ) -> tuple[TuningPoint, TuningPoint]:
+        """Return the point chosen on one half, and the one confirmed on the other."""
+        # The lower bound, since of new queries half would be below a mean that just reaches the
+        # target.
+        most = max(k, _MIN_CANDIDATES, min(pictures, MAX_NUM_CANDIDATES))
+        start = KnnSetting(max(k, _MIN_CANDIDATES), 0)
+        setting, chosen = find_setting(
             self._measure(k, halves[0], held_back=False),
             lambda point: point.lower_bound >= target - 1e-9,
             levels=len(self._levels),
             most=most,
             start=start,
         )
-        _, confirmed = climb(
+        _, confirmed = find_setting(
             self._measure(k, halves[1], held_back=True),
             lambda point: point.recall >= target - 1e-9,
             levels=len(self._levels),
@@ -253,27 +246,27 @@ class _Bench:
         return chosen, confirmed
 
     def _measure(self, k: int, queries: Sequence[SampledQuery], *, held_back: bool) -> Measure:
-        def measure(setting: Setting) -> Point:
+        def measure(setting: KnnSetting) -> TuningPoint:
             oversample = self._levels[setting.level]
-            for query in queries[:_WARM_UP]:
+            for query in queries[:_WARM_UP_QUERIES]:
                 timed_search(self._store, _body(query, k, setting.num_candidates, oversample))
             recalls: dict[str, list[float]] = {}
             took, wall = [], []
             for query in queries:
                 body = _body(query, k, setting.num_candidates, oversample)
-                found, took_ms, wall_ms = timed_search(self._store, body)
-                others = [each for each in found if each.image_id not in query.own]
+                hits, took_ms, wall_ms = timed_search(self._store, body)
+                others = [each for each in hits if each.image_id not in query.own]
                 recalls.setdefault(query.kind, []).append(
-                    recall_at(k, others, query.exact, scores_are_exact=oversample != 0)
+                    knn_recall(k, others, query.exact, scores_are_exact=oversample != 0)
                 )
                 took.append(took_ms)
                 wall.append(wall_ms)
-            point = Point(
+            point = TuningPoint(
                 k=k,
                 num_candidates=setting.num_candidates,
                 oversample=oversample,
                 recall_by_kind={kind: statistics.fmean(each) for kind, each in recalls.items()},
-                lower_bound=min(lower_bound(np.array(each)) for each in recalls.values()),
+                lower_bound=min(recall_lower_bound(np.array(each)) for each in recalls.values()),
                 took_ms=statistics.fmean(took),
                 wall_ms=statistics.median(wall),
                 held_back=held_back,
@@ -288,10 +281,10 @@ class _Bench:
 def _body(
     query: SampledQuery, k: int, num_candidates: int, oversample: float | None
 ) -> dict[str, Any]:
-    """The search, with room for what the query was made of besides the k and the candidates.
+    """Build the search; raise k and candidates by the pictures the query was made of.
 
-    A filter that leaves it out would cost what the searches to come do not pay: a look at every
-    document.
+    A filter that excludes these pictures would test every document, a cost that users' searches
+    do not have.
     """
     own = len(query.own)
     candidates = min(num_candidates + own, MAX_NUM_CANDIDATES)
@@ -306,24 +299,24 @@ def _body(
     )
 
 
-def climb(
+def find_setting(
     measure: Measure,
-    reached: Callable[[Point], bool],
+    reached: Callable[[TuningPoint], bool],
     *,
     levels: int,
     most: int,
-    start: Setting,
-) -> tuple[Setting, Point]:
-    """The first setting from `start` upwards that is good enough, else the best of all.
+    start: KnnSetting,
+) -> tuple[KnnSetting, TuningPoint]:
+    """Return the first setting from `start` upwards that is good enough, or the best.
 
-    On each level num_candidates climbs to `most`; a recall that has stopped rising goes on to
-    the next level, from the start's num_candidates.  The last level is climbed to its end.
+    On each level num_candidates rises up to `most`; once the recall stops rising, the next level
+    begins with the num_candidates of `start`.  The last level is tried to its end.
     """
-    tried: list[tuple[Setting, Point]] = []
+    tried: list[tuple[KnnSetting, TuningPoint]] = []
     for level in range(start.level, levels):
         misses: list[float] = []
-        for num_candidates in steps(start.num_candidates, most):
-            setting = Setting(num_candidates, level)
+        for num_candidates in candidate_steps(start.num_candidates, most):
+            setting = KnnSetting(num_candidates, level)
             point = measure(setting)
             if reached(point):
                 return setting, point
@@ -334,8 +327,8 @@ def climb(
     return max(tried, key=lambda each: each[1].recall)
 
 
-def steps(first: int, most: int) -> Iterator[int]:
-    """first, then about 1.5 times as many each, and `most` last."""
+def candidate_steps(first: int, most: int) -> Iterator[int]:
+    """Yield `first`, then about 1.5 times as many each time, and `most` last."""
     last = 0
     for power in range(math.ceil(math.log10(max(most / first, 1))) + 1):
         for factor in _STEPS:
@@ -346,9 +339,9 @@ def steps(first: int, most: int) -> Iterator[int]:
 
 
 def has_stopped_falling(misses: Sequence[float]) -> bool:
-    """Whether the last two steps, twice the candidates, found next to nothing that was missing."""
-    return len(misses) > 2 and misses[-1] > (1 - _FOUND_OF_MISSING) * misses[-3]
+    """Return whether twice the candidates, the last two steps, hardly reduced misses."""
+    return len(misses) > 2 and misses[-1] > (1 - _MIN_GAIN) * misses[-3]
 
 
-def _cost(point: Point) -> tuple[float, int]:
+def _cost(point: TuningPoint) -> tuple[float, int]:
     return point.oversample or 0.0, point.num_candidates

@@ -1,11 +1,11 @@
-"""Queries to measure a search with, each with its exact neighbours: pictures and texts.
+"""Sample picture and text queries for tuning, each with its exact neighbours.
 
-A stored vector is no fair query, even if it does not count as its own neighbour: it is a node of
-the graph that is searched, and linked to its nearest.  So a query is made of each sampled vector
-v: v + a - b, where a and b are two of its 50 nearest.  It differs from v as pictures of its
-surroundings differ from each other.  It lies nearer to v and a than a new one lies to anything, so
-neither counts as a neighbour, nor do their copies.  What a walk as wide as 10, 15 and 20 found of
-the true ten (hnswlib, m 16, 512 dims, 300 queries):
+A stored vector is not a fair query, even if it does not count as its own neighbour: it is a node of
+the searched graph, and linked to its nearest.  So a query v + a - b is made from each sampled
+vector v, where a and b are two of its 50 nearest.  It differs from v as pictures near v differ from
+each other.  It is nearer to v and a than a new vector is to any, so v, a and their copies do not
+count as neighbours.  Recall@10 with num_candidates 10, 15 and 20 (hnswlib, m 16, 512 dims, 300
+queries):
 
                        15,000 synthetic vectors    11,700 of photographs
     new vectors            .914  .962  .984           .980  .990  .994
@@ -15,7 +15,6 @@ the true ten (hnswlib, m 16, 512 dims, 300 queries):
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ from es_imgsearch.elastic.queries import (
 )
 from es_imgsearch.elastic.requests import vectors_by_id
 from es_imgsearch.embed.reduction import checked
+from es_imgsearch.quality.recall import ScoredId
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.generations import IndexInfo
@@ -47,24 +47,25 @@ if TYPE_CHECKING:
 
 PICTURE, TEXT = "picture", "text"
 
-_NEAREST = 50
-_VECTORS_AT_ONCE = 500
+_NEIGHBOURS = 50
+_VECTORS_PER_REQUEST = 500
 
-# A query is asked for its own besides its neighbours, and a server weighs 10,000 at most.
-_MOST_COPIES = MAX_NUM_CANDIDATES // 10
+# A query fetches its own pictures in addition to its neighbours, and a server considers at most
+# 10,000 candidates.
+_MAX_COPIES = MAX_NUM_CANDIDATES // 10
 
 _WORD_FIELDS = ("caption", "title", "tags", "image_name", "content_id")
-# What cameras and programs call pictures says nothing.
+# Names that cameras and programs give to pictures say nothing about their content.
 _CAMERA_WORDS = {"copy", "dsc", "dscn", "dscf", "image", "img", "mvi", "pic", "pxl", "screenshot"}
 _WORDS = re.compile(r"[^\W\d_]{3,}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampledQuery:
-    """A vector of shape (dims,) to search with, and its exact neighbours, best first.
+    """A query vector of shape (dims,), and its exact neighbours, best first.
 
-    `own` are the stored pictures it was made of and their copies, which are no neighbours;
-    `exact_ms` is how long finding the others took.
+    `own` are the stored pictures it was made from and their copies, which do not count as
+    neighbours; `exact_ms` is the round trip of the exact search.
     """
 
     kind: str
@@ -74,14 +75,14 @@ class SampledQuery:
     exact_ms: float
 
 
-def stored_pictures(store: Store, count: int, seed: int) -> list[Mapping[str, Any]]:
-    """A random sample of hits with vector and words, one a content; see `Searches.sample`."""
+def sample_pictures(store: Store, count: int, seed: int) -> list[Mapping[str, Any]]:
+    """Sample hits with vector and text fields at random, one for each content."""
     hits = store.searches.sample(count, seed, _WORD_FIELDS)
     contents = {hit.get("_source", {}).get("content_id", hit["_id"]): hit for hit in hits}
     return list(contents.values())
 
 
-def sampled_queries(
+def sample_queries(
     store: Store,
     info: IndexInfo,
     pictures: Sequence[Mapping[str, Any]],
@@ -89,48 +90,48 @@ def sampled_queries(
     seed: int,
     texts: npt.NDArray[np.float32] | None = None,
 ) -> Iterator[SampledQuery]:
-    """Every query with its exact k neighbours, found by comparing all stored vectors.
+    """Yield queries with their exact k neighbours, from comparing all stored vectors.
 
-    `texts` are vectors of texts, of shape (n, dims).  Left out are pictures that have not two
-    different ones beside them, and those stored more than 1,000 times.
+    `texts` are vectors of texts, of shape (n, dims).  Pictures without two different neighbours,
+    and those stored more than 1,000 times, are left out.
     """
-    made = [(PICTURE, *each) for each in _made_vectors(store, info, pictures, seed)]
-    made += [(TEXT, each, frozenset()) for each in (() if texts is None else texts)]
-    for kind, vector, own in made:
-        if len(own) > _MOST_COPIES:
+    queries = [(PICTURE, *each) for each in _perturbed_vectors(store, info, pictures, seed)]
+    queries += [(TEXT, each, frozenset()) for each in (() if texts is None else texts)]
+    for kind, vector, own in queries:
+        if len(own) > _MAX_COPIES:
             continue
         others = [{"bool": {"must_not": [{"ids": {"values": sorted(own)}}]}}] if own else []
         body = exact_body(vector, k, info.meta.similarity, filters=others, source=False)
-        found, _, wall_ms = timed_search(store, body)
-        if found:
-            yield SampledQuery(kind, vector, own, tuple(found), wall_ms)
+        neighbours, _, wall_ms = timed_search(store, body)
+        if neighbours:
+            yield SampledQuery(kind, vector, own, tuple(neighbours), wall_ms)
 
 
-def _made_vectors(
+def _perturbed_vectors(
     store: Store, info: IndexInfo, pictures: Sequence[Mapping[str, Any]], seed: int
 ) -> Iterator[tuple[npt.NDArray[np.float32], frozenset[str]]]:
     random = np.random.default_rng(seed)
-    triples: list[tuple[Mapping[str, Any], _Near, _Near]] = []
+    triples: list[tuple[Mapping[str, Any], _Neighbour, _Neighbour]] = []
     for picture in pictures:
-        near = _near(store, info, picture)
+        near = _neighbours(store, info, picture)
         if len(near) > 1:
             one, other = random.permutation(len(near))[:2]
             triples.append((picture, near[one], near[other]))
     stored = _vectors(store, [each.image_id for _, *pair in triples for each in pair])
     contents = [_content(picture) for picture, *_ in triples] + [a.content for _, a, _ in triples]
     copies = _copies(store, [each for each in contents if each is not None])
-    whole_numbers = info.properties[VECTOR_FIELD].get("element_type") == "byte"
+    is_integer = info.properties[VECTOR_FIELD].get("element_type") == "byte"
     for picture, a, b in triples:
-        # What was deleted in between is left out.
+        # A picture may have been deleted in between.
         if a.image_id in stored and b.image_id in stored:
-            by = stored[a.image_id] - stored[b.image_id]
-            vector = moved(_vector(picture), by, whole_numbers=whole_numbers)
+            offset = stored[a.image_id] - stored[b.image_id]
+            vector = _shift(_vector(picture), offset, is_integer=is_integer)
             own = {picture["_id"], a.image_id}
             own |= copies.get(_content(picture), set()) | copies.get(a.content, set())
             yield vector, frozenset(own)
 
 
-class _Near(NamedTuple):
+class _Neighbour(NamedTuple):
     image_id: str
     content: str | None
 
@@ -147,58 +148,58 @@ def _content(picture: Mapping[str, Any]) -> str | None:
 def _vectors(store: Store, image_ids: Iterable[str]) -> dict[str, npt.NDArray[np.float32]]:
     ids = sorted(set(image_ids))
     stored: dict[str, npt.NDArray[np.float32]] = {}
-    for start in range(0, len(ids), _VECTORS_AT_ONCE):
-        body = stored_vectors_body(ids[start : start + _VECTORS_AT_ONCE], [VECTOR_FIELD])
-        found = vectors_by_id(store.searches.search(body))
-        stored.update({image_id: fields[VECTOR_FIELD] for image_id, fields in found.items()})
+    for start in range(0, len(ids), _VECTORS_PER_REQUEST):
+        body = stored_vectors_body(ids[start : start + _VECTORS_PER_REQUEST], [VECTOR_FIELD])
+        vectors = vectors_by_id(store.searches.search(body))
+        stored.update({image_id: fields[VECTOR_FIELD] for image_id, fields in vectors.items()})
     return stored
 
 
 def _copies(store: Store, contents: Iterable[str]) -> dict[str | None, set[str]]:
-    """Of every content the ids that hold it."""
+    """Return the image ids of each content."""
     ids: dict[str | None, set[str]] = defaultdict(set)
-    wanted = sorted(set(contents))
-    for content, image_id in store.listings.ids_by_content(wanted) if wanted else ():
+    distinct = sorted(set(contents))
+    for content, image_id in store.listings.ids_by_content(distinct) if distinct else ():
         ids[content].add(image_id)
     return ids
 
 
-def moved(
-    vector: npt.NDArray[np.float32], by: npt.NDArray[np.float32], *, whole_numbers: bool = False
+def _shift(
+    vector: npt.NDArray[np.float32], offset: npt.NDArray[np.float32], *, is_integer: bool
 ) -> npt.NDArray[np.float32]:
-    """The vector moved and brought back to its length; `whole_numbers` as an index of bytes has."""
-    there = vector + by
-    length = float(np.linalg.norm(there))
-    # Nothing is left of opposite vectors.
+    """Add an offset and rescale to the vector's length; round for an index of bytes."""
+    shifted = vector + offset
+    length = float(np.linalg.norm(shifted))
+    # Opposite vectors cancel out.
     if length < 1e-6:
         return vector
-    there = there * (float(np.linalg.norm(vector)) / length)
-    if whole_numbers:
-        there = np.clip(np.rint(there), -128, 127)
-    return there.astype(np.float32)
+    shifted = shifted * (float(np.linalg.norm(vector)) / length)
+    if is_integer:
+        shifted = np.clip(np.rint(shifted), -128, 127)
+    return shifted.astype(np.float32)
 
 
-def _near(store: Store, info: IndexInfo, picture: Mapping[str, Any]) -> list[_Near]:
-    """Other pictures near this one, one a content.
+def _neighbours(store: Store, info: IndexInfo, picture: Mapping[str, Any]) -> list[_Neighbour]:
+    """Search for other pictures near this one, one for each content.
 
-    By approximate search, since any near one will do; where copies fill it, by comparing all.
+    Approximately, since any near one will do; if copies fill the hits, by comparing all.
     """
     content, vector = _content(picture), _vector(picture)
-    body = knn_body(vector, _NEAREST, info.meta.tuning, source=["content_id"])
-    found = {_content(hit) or hit["_id"]: hit for hit in store.searches.hits(body)}
-    found.pop(content or picture["_id"], None)
-    if len(found) > 1:
-        return [_Near(hit["_id"], _content(hit)) for hit in found.values()]
+    body = knn_body(vector, _NEIGHBOURS, info.meta.tuning, source=["content_id"])
+    by_content = {_content(hit) or hit["_id"]: hit for hit in store.searches.hits(body)}
+    by_content.pop(content or picture["_id"], None)
+    if len(by_content) > 1:
+        return [_Neighbour(hit["_id"], _content(hit)) for hit in by_content.values()]
     field, value = ("image_id", picture["_id"]) if content is None else ("content_id", content)
     others = [{"bool": {"must_not": [{"term": {field: value}}]}}]
     similarity = info.meta.similarity
-    body = exact_body(vector, _NEAREST, similarity, filters=others, source=["content_id"])
+    body = exact_body(vector, _NEIGHBOURS, similarity, filters=others, source=["content_id"])
     hits = store.searches.hits({**body, "collapse": {"field": field}})
-    return [_Near(hit["_id"], _content(hit)) for hit in hits]
+    return [_Neighbour(hit["_id"], _content(hit)) for hit in hits]
 
 
 def timed_search(store: Store, body: Mapping[str, Any]) -> tuple[list[ScoredId], int, float]:
-    """Hits, the server's own ms, and the ms of the whole round trip."""
+    """Search; return the hits, the server's own time and the round trip in ms."""
     started = perf_counter()
     answer = store.searches.search(body)
     wall_ms = (perf_counter() - started) * 1000
@@ -206,105 +207,34 @@ def timed_search(store: Store, body: Mapping[str, Any]) -> tuple[list[ScoredId],
     return [ScoredId(hit["_id"], hit["_score"]) for hit in hits], int(answer["took"]), wall_ms
 
 
-def words_of(pictures: Iterable[Mapping[str, Any]], count: int) -> list[str]:
-    """Up to `count` different texts that somebody might search these pictures for.
+def collect_texts(pictures: Iterable[Mapping[str, Any]], count: int) -> list[str]:
+    """Collect up to `count` different texts that users might search for.
 
-    Their captions, titles, tags and the words of their names, one of each picture in turn;
-    where that is not enough, everyday words.
+    One per picture of its caption, title, tags and the words of its name; if these are not
+    enough, everyday words.
     """
     texts: dict[str, None] = {}
-    for found in (_words_of_one(each.get("_source", {})) for each in pictures):
-        texts.update(dict.fromkeys(islice((each for each in found if each not in texts), 1)))
+    for candidates in (_texts_of_picture(each.get("_source", {})) for each in pictures):
+        texts.update(dict.fromkeys(islice((each for each in candidates if each not in texts), 1)))
     everyday = files("es_imgsearch.quality") / "everyday_words.txt"
     texts.update(dict.fromkeys(everyday.read_text(encoding="utf-8").splitlines()))
     return list(texts)[:count]
 
 
-def _words_of_one(source: Mapping[str, Any]) -> Iterator[str]:
+def _texts_of_picture(source: Mapping[str, Any]) -> Iterator[str]:
     for field in ("caption", "title"):
         if text := str(source.get(field) or "").strip():
             yield text
     tags = source.get("tags") or []
     yield from [tags] if isinstance(tags, str) else tags
     words = _WORDS.findall(str(source.get("image_name", "")).rpartition(".")[0])
-    if kept := [word for word in words if word.lower() not in _CAMERA_WORDS]:
-        yield " ".join(kept)
+    if words := [word for word in words if word.lower() not in _CAMERA_WORDS]:
+        yield " ".join(words)
 
 
-def embedded_texts(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Vectors of shape (n, dims), each once: texts that mean the same to the encoder count once."""
+def embed_distinct_texts(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Embed texts; return each distinct vector once, in shape (n, dims)."""
     vectors = checked(encoder.embed_texts(texts), len(texts), encoder)
     unique: npt.NDArray[np.float32] = np.unique(vectors, axis=0)
-    # NumPy sorts them; their order must not decide which are tuned on.
+    # `unique` sorts, and the order decides which half of the queries is tuned on.
     return np.random.default_rng(0).permutation(unique)
-
-
-# How much of the exact answer an approximate search finds, and with what certainty.
-
-# Scores are sums of float32 products in another order than the exact search adds them: of 512 dims
-# they differ by about 1e-7.
-_EQUAL_SCORES = 1e-6
-
-# One-sided 95 % of the normal distribution.
-_CONFIDENCE_Z = 1.645
-
-
-class ScoredId(NamedTuple):
-    image_id: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One measured setting of a curve of recall against latency.
-
-    `recall_by_kind` is the mean recall@k of picture and text queries; `took_ms` the mean of what
-    the server says it took, in whole milliseconds each; `wall_ms` the median of the whole round
-    trip.
-    """
-
-    k: int
-    num_candidates: int
-    oversample: float | None
-    recall_by_kind: Mapping[str, float]
-    lower_bound: float
-    took_ms: float
-    wall_ms: float
-    held_back: bool = False
-
-    @property
-    def recall(self) -> float:
-        """Of the kind of query that fares worst."""
-        return min(self.recall_by_kind.values())
-
-
-def recall_at(
-    k: int, found: Sequence[ScoredId], exact: Sequence[ScoredId], *, scores_are_exact: bool = True
-) -> float:
-    """Share of the `k` nearest that were found, both lists best first.
-
-    Pictures as near as the k-th are worth the same, whichever of them was found.  Where fewer
-    than k exist, the share of those.  Scores that quantised vectors gave are not compared:
-    `scores_are_exact=False`.
-    """
-    wanted = min(k, len(exact))
-    if not wanted:
-        return 1.0
-    least = exact[wanted - 1].score - _EQUAL_SCORES
-    right = {each.image_id for each in exact if each.score >= least}
-    hits = sum(
-        each.image_id in right or (scores_are_exact and each.score >= least) for each in found[:k]
-    )
-    return min(hits, wanted) / wanted
-
-
-def lower_bound(recalls: npt.NDArray[np.float64]) -> float:
-    """What the mean recall of all queries surpasses with 95 % probability, by this sample.
-
-    Of 200 queries with a recall@10 of .95 it is about .94.  One query says nothing: 0, unless it
-    found everything.
-    """
-    mean = float(recalls.mean())
-    if len(recalls) < 2:
-        return mean if mean == 1.0 else 0.0
-    return mean - _CONFIDENCE_Z * float(recalls.std(ddof=1)) / math.sqrt(len(recalls))

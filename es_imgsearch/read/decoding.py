@@ -78,18 +78,18 @@ def decode(
     Raises ReadError; its class is `unidentified` where no known format fits.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    with told():
+    with as_read_errors():
         prefix = file.read(16)
         file.seek(0)
     if rare_formats.begins_like_raw(prefix, suffix):
         return _raw(file, max_pixels, shorter_side_pixels)
     if rare_formats.begins_like_jxl(prefix, suffix):
-        with told():
+        with as_read_errors():
             image, exif = rare_formats.jxl_picture(file, max_pixels)
             return Decoded(to_rgb(image, shorter_side_pixels), "JPEGXL", exif, image.size)
     formats = [*_known_formats(), *filter(None, [_WEAK_FORMATS.get(suffix)])]
     try:
-        with told(HeaderInvalid):
+        with as_read_errors(HeaderInvalid):
             opened = _opened(file, formats, max_pixels)
     except ReadError as error:
         if not prefix.startswith(rare_formats.TIFF_BEGINNINGS) or error.error_class in _FINAL:
@@ -103,11 +103,11 @@ def decode(
             )
         # Phones write several pictures into one JPEG file and call it MPO; people do not.
         kind = "JPEG" if opened.format == "MPO" else opened.format or "unknown"
-        with told():
+        with as_read_errors():
             is_misread = rare_formats.is_misread(opened)
         if is_misread:
             return _rare_tiff(file, max_pixels, shorter_side_pixels)
-        with told():
+        with as_read_errors():
             whole = opened.size
             # Only plug-ins that can decode at a reduced scale do so: libjpeg at 1/2, 1/4 and 1/8.
             is_reduced = bool(shorter_side_pixels) and opened.draft(
@@ -128,7 +128,7 @@ _FINAL = {"too_large", "out_of_memory", "io_error"}
 
 
 def _raw(file: IO[bytes], max_pixels: int, shorter_side_pixels: int | None) -> Decoded:
-    with told():
+    with as_read_errors():
         found = rare_formats.raw_picture(file, max_pixels)
     exif = rare_formats.container_exif(file)
     if isinstance(found, Image.Image):
@@ -145,7 +145,7 @@ def _rare_tiff(
 ) -> Decoded:
     """A TIFF file that Pillow refused, for the reason given, or would read wrongly."""
     try:
-        with told():
+        with as_read_errors():
             found = rare_formats.tiff_picture(file, max_pixels)
             if found is not None:
                 image, exif = found
@@ -197,7 +197,7 @@ def _kinds_by_first_bytes(file: IO[bytes], formats: list[str]) -> list[str]:
 
 
 @contextmanager
-def told(unreadable: type[ReadError] = ReadError) -> Iterator[None]:
+def as_read_errors(unreadable: type[ReadError] = ReadError) -> Iterator[None]:
     """Turn whatever a decoder raises on malformed data into a ReadError.
 
     Pillow and its plug-ins raise nearly every class there is (tests/unit/read/test_hostile.py).

@@ -35,7 +35,7 @@ from PIL import Image
 
 from es_imgsearch.describe.fields import checked, failed, merged
 from es_imgsearch.errors import ReadError
-from es_imgsearch.read.decoding import PICTURE_SUFFIXES, Decoded, decode, told, words_of
+from es_imgsearch.read.decoding import PICTURE_SUFFIXES, Decoded, as_read_errors, decode, words_of
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.rare_formats import HeaderInvalid
 from es_imgsearch.records import FileState, Grid, Picture, Tile
@@ -162,7 +162,7 @@ def _picture(
             said[name] = checked(describe(decoded.image, decoded.exif, path))
         except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
             said[name] = failed(name, error)
-    with told():
+    with as_read_errors():
         pixels = preparation.apply(decoded.image, decoded.size)
         picture = Picture(content_id, state, pixels, merged(said), told=said)
         if grid is not None:

@@ -1,1 +1,1 @@
-"""Tags: derived from stored vectors by a vocabulary and a trained classifier."""
+"""Derive tags from stored vectors with a vocabulary and a trained classifier."""

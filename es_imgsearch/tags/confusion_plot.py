@@ -1,69 +1,61 @@
-"""Confusion matrices as a picture: a panel a facet and way."""
+"""Plot confusion matrices as a PNG file, one panel per facet and method."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from es_imgsearch.errors import UsageError
-from es_imgsearch.quality.plots import check_can_plot
+import numpy as np
+
+from es_imgsearch.quality.plots import check_can_plot, save_plot
 from es_imgsearch.tags.train import NONE_OF_THEM, FacetReport
 
-# Inches: a label takes this much, and its name what a long word needs.
-_CELL, _NAMES, _LEAST = 0.28, 2.2, 2.0
-# More labels than these and the numbers in the cells cannot be read.
-_MOST_WITH_NUMBERS = 40
+# Inches: a row or column, the margin for names of labels, the smallest matrix.
+_CELL, _NAMES, _MIN_MATRIX = 0.28, 2.2, 2.0
+# With more labels the numbers in the cells are too small to read.
+_MAX_LABELS_WITH_NUMBERS = 40
 
 
 def plot_confusion(reports: Sequence[FacetReport], file: Path) -> None:
-    """Write every report's confusion matrix (PNG): rows are right, columns what was given.
+    """Plot every report's confusion matrix: right labels by predicted labels.
 
-    Colours are shares of the row.  Raises LibraryMissing without matplotlib, UsageError
-    where the file cannot be written.
+    Colours are shares of the row.  Raises LibraryMissing without matplotlib, UsageError if the
+    file cannot be written.
     """
     check_can_plot(file)
     from matplotlib.figure import Figure
 
     facets = list(dict.fromkeys(each.facet for each in reports))
-    ways = list(dict.fromkeys(each.way for each in reports))
+    methods = list(dict.fromkeys(each.way for each in reports))
     sides = [
-        max(_LEAST, _CELL * max(len(each.labels) for each in reports if each.facet == facet))
+        max(_MIN_MATRIX, _CELL * max(len(each.labels) for each in reports if each.facet == facet))
         + _NAMES
         for facet in facets
     ]
-    figure = Figure(figsize=(len(ways) * max(sides), sum(sides)), layout="constrained")
+    figure = Figure(figsize=(len(methods) * max(sides), sum(sides)), layout="constrained")
     panels = figure.subplots(
-        len(facets), len(ways), squeeze=False, gridspec_kw={"height_ratios": sides}
+        len(facets), len(methods), squeeze=False, gridspec_kw={"height_ratios": sides}
     )
     for report in reports:
-        axes = panels[facets.index(report.facet), ways.index(report.way)]
+        axes = panels[facets.index(report.facet), methods.index(report.way)]
         counts = report.confusion
         axes.imshow(
             counts / counts.sum(axis=1, keepdims=True).clip(min=1), cmap="Blues", vmin=0, vmax=1
         )
         names = [each.label for each in report.labels]
         axes.set_yticks(range(len(names)), names, fontsize=7)
-        given = [*names, NONE_OF_THEM]
-        axes.set_xticks(range(len(given)), given, fontsize=7, rotation=90)
-        axes.set(xlabel="given", ylabel="right")
+        predicted = [*names, NONE_OF_THEM]
+        axes.set_xticks(range(len(predicted)), predicted, fontsize=7, rotation=90)
+        axes.set(xlabel="predicted", ylabel="right")
         axes.set_title(
             f"{report.facet}, {report.way}: mean average precision"
             f" {report.mean_average_precision:.2f}",
             fontsize=9,
         )
-        if len(names) <= _MOST_WITH_NUMBERS:
-            for (row, column), count in _counted(report):
+        if len(names) <= _MAX_LABELS_WITH_NUMBERS:
+            for (row, column), count in np.ndenumerate(counts):
+                if not count:
+                    continue
                 shade = "white" if count > counts[row].sum() / 2 else "black"
                 axes.text(column, row, count, ha="center", va="center", fontsize=6, color=shade)
-    try:
-        figure.savefig(file, dpi=120, format="png")
-    except OSError as error:
-        raise UsageError(f"The plot {str(file)!r} cannot be written: {error}.") from error
-
-
-def _counted(report: FacetReport) -> list[tuple[tuple[int, int], int]]:
-    rows, columns = report.confusion.nonzero()
-    return [
-        ((int(row), int(column)), int(report.confusion[row, column]))
-        for row, column in zip(rows, columns, strict=True)
-    ]
+    save_plot(figure, file)

@@ -1,7 +1,7 @@
-"""Tags: what a picture shows, told from its vector by a vocabulary and a trained head.
+"""Tag pictures by their vectors, with a vocabulary and a trained classifier.
 
-A describer of vectors: nothing is embedded again when the words change or a head is trained, new
-pictures get their tags as they come, and `describe --only tags` gives the stored ones theirs.
+A describer of vectors: no picture is embedded again when the vocabulary changes or a classifier is
+trained.  New pictures are tagged when they are indexed, stored ones by `describe --only tags`.
 """
 
 from __future__ import annotations
@@ -23,99 +23,101 @@ if TYPE_CHECKING:
     from es_imgsearch.describe.registry import TextEncoder, VectorSpace
     from es_imgsearch.elastic.meta import Meta
     from es_imgsearch.elastic.requests import Request
-    from es_imgsearch.tags.classifier import Head
+    from es_imgsearch.tags.classifier import TagClassifier
 
 
 logger = logging.getLogger(__name__)
 
-# Of 399 scores a picture, those below say nothing that anybody would look for.
-LEAST_SCORE: Final = 0.1
+# Each picture has 399 scores; lower ones are not worth storing.
+MIN_SCORE: Final = 0.1
 
-# A daemon gives the new tags this long after the vocabulary or the head has changed at the latest;
-# looking takes three small requests.
-_FRESH_SECONDS = 60.0
+# A daemon uses a changed vocabulary or classifier after this time; loading takes three small
+# requests.
+_RELOAD_SECONDS = 60.0
 
-# What is damaged shall not be asked for again with every batch.  (An outage is waited out by the
-# `send` of the space.)
+# Damaged documents are not requested again with every batch.  (The `send` of the space waits until
+# an outage ends.)
 _RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tagger:
-    """What gives pictures of one index their tags.
+    """The vocabulary and the classifier that tag pictures of one index.
 
-    `note` says why a trained head is not used, None where it is or there is none.
+    `note` says why a trained classifier is not used; None if it is, or there is none.
     """
 
     vocabulary: Vocabulary
     zero_shot: ZeroShot | None
-    head: Head | None = None
+    classifier: TagClassifier | None = None
     note: str | None = None
 
     def scores(self, vectors: Floats) -> list[FacetScores]:
-        """Of n unit vectors, of shape (n, dims), every facet's scores.
+        """Compute every facet's scores for n unit vectors, of shape (n, dims).
 
-        What was trained takes the place of the same words of the vocabulary, and in a facet of one
-        answer of all of them.
+        Trained labels replace equal words of the vocabulary, and a trained facet with one answer
+        replaces that facet.
         """
-        trained = [] if self.head is None else self.head.scores(vectors)
-        whole = {each.facet for each in trained if each.answers == ONE}
-        known = {label for each in trained for label in each.labels}
-        found = list(trained)
+        trained = [] if self.classifier is None else self.classifier.scores(vectors)
+        replaced_facets = {each.facet for each in trained if each.answers == ONE}
+        replaced_labels = {label for each in trained for label in each.labels}
+        scores = list(trained)
         for each in [] if self.zero_shot is None else self.zero_shot.scores(vectors):
-            left = [n for n, label in enumerate(each.labels) if label not in known]
-            if each.facet in whole or not left:
+            columns = [n for n, label in enumerate(each.labels) if label not in replaced_labels]
+            if each.facet in replaced_facets or not columns:
                 continue
-            found.append(
+            scores.append(
                 each._replace(
-                    labels=[each.labels[n] for n in left],
-                    scores=each.scores[:, left],
-                    holds=each.holds[:, left],
-                    thresholds=each.thresholds[left],
+                    labels=[each.labels[n] for n in columns],
+                    scores=each.scores[:, columns],
+                    holds=each.holds[:, columns],
+                    thresholds=each.thresholds[columns],
                 )
             )
-        return found
+        return scores
 
     def fields(self, vectors: Floats) -> list[dict[str, Any]]:
-        """Of n unit vectors, of shape (n, dims), `tags`, most certain first, and `tag_scores`."""
+        """Make fields `tags`, best first, and `tag_scores` of n unit vectors (n, dims)."""
         facets = self.scores(vectors)
-        found = []
+        rows = []
         for row in range(len(vectors)):
             scores: dict[str, float] = {}
             tags: list[tuple[float, str]] = []
             for facet in facets:
-                kept = facet.holds[row] | (facet.scores[row] >= LEAST_SCORE)
-                for n in np.flatnonzero(kept).tolist():
-                    # To sort by text is to sort by number, as long as the digits are fixed.
+                stored = facet.holds[row] | (facet.scores[row] >= MIN_SCORE)
+                for n in np.flatnonzero(stored).tolist():
+                    # Flattened values sort as text: in numeric order only without exponents.
                     scores[facet.labels[n]] = round(float(facet.scores[row, n]), 4)
                     if facet.holds[row, n]:
                         tags.append((-float(facet.scores[row, n]), facet.labels[n]))
-            found.append({"tags": [label for _, label in sorted(tags)], "tag_scores": scores})
-        return found
+            rows.append({"tags": [label for _, label in sorted(tags)], "tag_scores": scores})
+        return rows
 
 
-def tagger_of(
+def load_tagger(
     index: str, meta: Meta, encoder: TextEncoder, send: Callable[[Request], Any]
 ) -> Tagger:
-    """The tagger of an index; `encoder` writes into it, see `sealing.writing_encoder`.
+    """Load the tagger of an index; `encoder` is its encoder, see `writing_encoder`.
 
-    An encoder that knows pictures only gives tags by a trained head alone.
+    With an encoder that embeds pictures only, tags come from a trained classifier alone.
     """
     from es_imgsearch.search.relevance import load_background
-    from es_imgsearch.tags.storage import kept_tags, label_vectors
+    from es_imgsearch.tags.label_vectors import load_label_vectors
+    from es_imgsearch.tags.storage import load_tags
 
-    kept = kept_tags(index, send)
-    head, note = kept.head, None
+    stored = load_tags(index, send)
+    classifier, note = stored.classifier, None
     try:
-        if head is not None:
-            head.check(meta, index)
+        if classifier is not None:
+            classifier.check(meta, index)
     except EncoderMismatch as error:
-        head, note = None, str(error)
+        classifier, note = None, str(error)
     if not encoder.supports_text:
-        return Tagger(kept.vocabulary, None, head, note)
-    texts = label_vectors(encoder, meta, kept.vocabulary.texts)
+        return Tagger(stored.vocabulary, None, classifier, note)
+    texts = load_label_vectors(encoder, meta, stored.vocabulary.texts)
     background = load_background(index, meta, encoder.dims, send)
-    return Tagger(kept.vocabulary, ZeroShot.of(kept.vocabulary, texts, background), head, note)
+    zero_shot = ZeroShot.of(stored.vocabulary, texts, background)
+    return Tagger(stored.vocabulary, zero_shot, classifier, note)
 
 
 class Tags:
@@ -132,33 +134,33 @@ class Tags:
         self._space: VectorSpace | None = None
         self._tagger: Tagger | None = None
         self._loaded_at = 0.0
-        # When, and why: the error itself would keep whoever asked alive, pictures and all.
+        # Time and message: the error object would keep its frames, with all pictures, in memory.
         self._failed: tuple[float, str] | None = None
 
     def begin(self, space: VectorSpace) -> None:
-        """Only remembers it: the words are embedded when the first vectors come."""
+        """Store the space; the vocabulary is embedded when the first vectors come."""
         self._space = space
 
     def describe_vectors(self, vectors: Floats) -> Sequence[Mapping[str, Any]]:
-        """`tags` and `tag_scores` of n unit vectors, of shape (n, dims)."""
-        return self._fresh().fields(vectors)
+        """Return `tags` and `tag_scores` for n unit vectors, of shape (n, dims)."""
+        return self._load_tagger().fields(vectors)
 
-    def _fresh(self) -> Tagger:
+    def _load_tagger(self) -> Tagger:
         if self._space is None:
-            raise RuntimeError("`begin` comes before the first vectors")
+            raise RuntimeError("call `begin` before the first vectors")
         now = time.monotonic()
-        if self._tagger is not None and now - self._loaded_at < _FRESH_SECONDS:
+        if self._tagger is not None and now - self._loaded_at < _RELOAD_SECONDS:
             return self._tagger
         if self._failed is not None and now - self._failed[0] < _RETRY_SECONDS:
             raise ImgSearchError(self._failed[1])
         space = self._space
         try:
-            tagger = tagger_of(space.index, space.meta, space.encoder, space.send)
+            tagger = load_tagger(space.index, space.meta, space.encoder, space.send)
         except ImgSearchError as error:
             if self._tagger is None:
                 self._failed = time.monotonic(), str(error)
                 raise
-            logger.warning("Tags are given by the words of a minute ago: %s", error)
+            logger.warning("Tags use the vocabulary of a minute ago; loading it failed: %s", error)
             tagger = self._tagger
         if tagger.note and (self._tagger is None or self._tagger.note != tagger.note):
             logger.warning("%s", tagger.note)

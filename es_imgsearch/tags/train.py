@@ -1,6 +1,6 @@
-"""`tags train` and `tags evaluate`: from a file of labels to a head, and what its tags are worth.
+"""`tags train` and `tags evaluate`: train a classifier, measure tags.
 
-The vectors are those that the index holds; nothing is embedded but words.
+Vectors of pictures come from the index; only labels are embedded.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ import numpy.typing as npt
 
 from es_imgsearch.embed.index_encoder import writing_encoder
 from es_imgsearch.errors import FileInvalid, UsageError
-from es_imgsearch.quality.labels import Labels, Places, vectors_of
+from es_imgsearch.quality.labelled_pictures import LabelledPictures, load_unit_vectors
+from es_imgsearch.quality.labels import Labels
 from es_imgsearch.records import iso_timestamp
 from es_imgsearch.search.relevance import Floats, load_background
-from es_imgsearch.tags.classifier import Head
+from es_imgsearch.tags.classifier import TagClassifier
 from es_imgsearch.tags.fitting import (
-    LEAST_EXAMPLES,
+    MIN_EXAMPLES,
     LabelledFacet,
     check_can_train,
-    labelled_facets,
-    train,
+    group_by_facet,
+    train_facets,
 )
-from es_imgsearch.tags.storage import Labelled, keep_head, kept_labelled, kept_tags, label_vectors
+from es_imgsearch.tags.label_vectors import load_label_vectors
+from es_imgsearch.tags.storage import (
+    TrainingLabels,
+    load_tags,
+    load_training_labels,
+    store_classifier,
+)
 from es_imgsearch.tags.vocabulary import Facet, Vocabulary
 from es_imgsearch.tags.zero_shot import Bools, FacetScores, ZeroShot
 
@@ -40,25 +47,25 @@ NONE_OF_THEM: Final = "(none)"
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedHead:
-    """What `train_tags` stored, and what it had to leave out.
+class TagTraining:
+    """The stored classifier, and the labels and pictures that were left out.
 
     `missing` are the paths that the index does not hold, `too_few` the labels of fewer than five
-    pictures, with how many there are.
+    pictures, with their number of pictures.
     """
 
-    head: Head
+    classifier: TagClassifier
     missing: Sequence[str]
     too_few: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class LabelReport:
-    """How well one label is told, one way.
+    """Quality of one label, by one method.
 
-    `average_precision` is that of ranking the facet's labelled pictures by the label's score (area
-    under precision over recall as scikit-learn has it, by steps), `precision` and `recall` are
-    those of the tags given; precision is None where none was.
+    `average_precision` is for the facet's labelled pictures ranked by the label's score (area
+    under precision over recall by steps, as scikit-learn computes it); `precision` and `recall`
+    are for the predicted tags; precision is None if no picture was tagged.
     """
 
     label: str
@@ -70,10 +77,10 @@ class LabelReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FacetReport:
-    """One facet, one way (`zero-shot`, or `trained` in cross-validation).
+    """Quality of one facet by one method (`way`): `zero-shot`, or `trained` held out.
 
-    `confusion`, of shape (labels, labels + 1), counts for the pictures that have the label of a
-    row which label they were given with the best score, none of them in the last column.
+    `confusion`, of shape (labels, labels + 1), counts the pictures with the label of the row by
+    their best predicted label, in the last column if they have no tag.
     """
 
     facet: str
@@ -87,7 +94,7 @@ class FacetReport:
         return float(np.mean([each.average_precision for each in self.labels]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `tags evaluate --json` prints them."""
+        """Convert to plain values, as `tags evaluate --json` prints them."""
         return {
             "facet": self.facet,
             "way": self.way,
@@ -104,7 +111,7 @@ class FacetReport:
 
 @dataclass(frozen=True, slots=True)
 class TagReport:
-    """Every facet, each way; `too_few` and `missing` as in `TrainedHead`."""
+    """Quality of all facets by each method; `too_few`, `missing` as in `TagTraining`."""
 
     index: str
     facets: Sequence[FacetReport]
@@ -126,40 +133,40 @@ def train_tags(
     *,
     facet: str | None = None,
     one_of: Sequence[str] = (),
-) -> TrainedHead:
-    """Fit a head on labels of stored pictures and keep it beside the index, in place of any before.
+) -> TagTraining:
+    """Train a classifier on labels of stored pictures; replace the one before.
 
-    Without labels it is trained again on those that the last one was trained on, which is what an
-    index needs whose encoder has changed.  `facet` and `one_of`: see `labelled_facets`.
+    Without labels, train it again on the labels of the last training, as needed after a change of
+    the encoder.  For `facet` and `one_of` see `group_by_facet`.
 
-    Raises LibraryMissing without scikit-learn, FileInvalid for labels that cannot be used or are
-    too few, UsageError where there are none and none are kept, GenerationSwitched where the index
-    becomes another generation meanwhile.
+    Raises LibraryMissing without scikit-learn, FileInvalid for unusable or too few labels,
+    UsageError without labels and stored ones, GenerationSwitched if the index becomes another
+    generation meanwhile.
     """
     check_can_train()
     store = search.store.pinned()
     with store.switching.while_serving("tags train"):
-        return _trained_head(store, labels, facet, one_of)
+        return _train(store, labels, facet, one_of)
 
 
-def _trained_head(
+def _train(
     store: Store, labels: Labels | None, facet: str | None, one_of: Sequence[str]
-) -> TrainedHead:
+) -> TagTraining:
     meta = store.info().meta
-    given = _given(store, labels, facet, one_of)
-    trained = train(given.vectors, given.facets)
-    # The head belongs to the index, whichever generation serves.
+    data = _load_training_data(store, labels, facet, one_of)
+    trained = train_facets(data.vectors, data.facets)
+    # The classifier is shared by all generations of the index.
     store.switching.check_serving()
-    head = Head(
+    classifier = TagClassifier(
         seal=meta.seal,
         reduction=meta.reduction.hash if meta.reduction else None,
-        outputs=trained.outputs,
-        pictures=len(given.vectors),
+        facets=trained.classifiers,
+        pictures=len(data.vectors),
         trained_at=iso_timestamp(),
         inverse_penalty=trained.inverse_penalty,
     )
-    keep_head(store, head, given.labelled)
-    return TrainedHead(head, given.missing, given.too_few)
+    store_classifier(store, classifier, data.training_labels)
+    return TagTraining(classifier, data.missing, data.too_few)
 
 
 def evaluate_tags(
@@ -169,44 +176,44 @@ def evaluate_tags(
     facet: str | None = None,
     one_of: Sequence[str] = (),
 ) -> TagReport:
-    """How well labelled pictures get their labels: zero-shot, and by a head in cross-validation.
+    """Measure zero-shot tags, and those of a classifier in cross-validation.
 
-    Both are told of the same labels, those of at least five pictures; a label that the vocabulary
-    lacks is added to it for this.  The head is trained anew on four fifths of the pictures five
-    times, and nothing is stored.  Without labels those are taken that the head was trained on.
+    Both use the same labels, those of at least five pictures; labels that the vocabulary lacks are
+    added to it for the measurement.  The classifier is trained five times on four fifths of the
+    pictures, and nothing is stored.  Without labels, uses those of the last training.
 
-    Raises what `train_tags` does.
+    Raises the same errors as `train_tags`.
     """
     check_can_train()
-    given = _given(search.store, labels, facet, one_of)
+    data = _load_training_data(search.store, labels, facet, one_of)
     reports = []
-    zero_shot = _zero_shot_scores(search, given)
-    trained = train(given.vectors, given.facets)
-    for n, each in enumerate(given.facets):
+    zero_shot = _zero_shot_scores(search, data)
+    trained = train_facets(data.vectors, data.facets)
+    for n, each in enumerate(data.facets):
         if zero_shot is not None:
-            reports.append(facet_report(each, ZERO_SHOT, *zero_shot[n]))
+            reports.append(measure_facet(each, ZERO_SHOT, *zero_shot[n]))
         held_out = trained.held_out[n]
-        reports.append(facet_report(each, TRAINED, held_out.probabilities, held_out.holds))
-    return TagReport(search.store.index, reports, given.missing, given.too_few)
+        reports.append(measure_facet(each, TRAINED, held_out.probabilities, held_out.holds))
+    return TagReport(search.store.index, reports, data.missing, data.too_few)
 
 
-def facet_report(facet: LabelledFacet, way: str, scores: Floats, holds: Bools) -> FacetReport:
-    """What scores and tags, both of shape (pictures, labels), are worth."""
+def measure_facet(facet: LabelledFacet, way: str, scores: Floats, holds: Bools) -> FacetReport:
+    """Measure scores and tags, both of shape (pictures, labels)."""
     from sklearn.metrics import average_precision_score
 
     known = facet.known
     right, scores, holds = facet.targets[known], scores[known], holds[known]
     reports = []
     for column, label in enumerate(facet.labels):
-        has, given = right[:, column], holds[:, column]
-        hits = int((has & given).sum())
+        has_label, is_tagged = right[:, column], holds[:, column]
+        hits = int((has_label & is_tagged).sum())
         reports.append(
             LabelReport(
                 label=label,
-                pictures=int(has.sum()),
-                average_precision=float(average_precision_score(has, scores[:, column])),
-                precision=hits / int(given.sum()) if given.any() else None,
-                recall=hits / int(has.sum()),
+                pictures=int(has_label.sum()),
+                average_precision=float(average_precision_score(has_label, scores[:, column])),
+                precision=hits / int(is_tagged.sum()) if is_tagged.any() else None,
+                recall=hits / int(has_label.sum()),
             )
         )
     best = np.where(holds, scores, -1.0).argmax(axis=1)
@@ -218,88 +225,92 @@ def facet_report(facet: LabelledFacet, way: str, scores: Floats, holds: Bools) -
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Given:
-    """Labels with the vectors of their pictures, of shape (n, dims)."""
+class _TrainingData:
+    """Labels, and the vectors of their pictures, of shape (n, dims)."""
 
     vectors: Floats
     facets: Sequence[LabelledFacet]
     vocabulary: Vocabulary
-    labelled: Labelled
+    training_labels: TrainingLabels
     missing: Sequence[str]
     too_few: Mapping[str, int]
 
 
-def _given(store: Store, labels: Labels | None, facet: str | None, one_of: Sequence[str]) -> _Given:
+def _load_training_data(
+    store: Store, labels: Labels | None, facet: str | None, one_of: Sequence[str]
+) -> _TrainingData:
     store.refresh()
-    vocabulary = kept_tags(store.index, store.send).vocabulary
+    vocabulary = load_tags(store.index, store.send).vocabulary
     if labels is None:
-        kept = kept_labelled(store.index, store.send)
-        if kept is None:
+        stored = load_training_labels(store.index, store.send)
+        if stored is None:
             raise UsageError(
-                f"No head was trained for index {store.index!r} whose labels could be taken: give a"
-                f" file of labels, es-imgsearch tags train LABELS --index {store.index}."
+                f"Index {store.index!r} has no labels of an earlier training: give a file of"
+                f" labels, es-imgsearch tags train LABELS --index {store.index}."
             )
-        pictures = kept.pictures
-        one_of = [*one_of, *kept.one_of]
+        pictures = stored.pictures
+        one_of = [*one_of, *stored.one_of]
     else:
         pictures = labels.pictures
     if not pictures:
         raise FileInvalid("Tags take labels of pictures (path,label), not queries.")
-    places = Places(store, pictures)
-    paths = [path for path in pictures if path in places.id_of]
-    facets = labelled_facets(
+    documents = LabelledPictures(store, pictures)
+    paths = [path for path in pictures if path in documents.id_of]
+    facets = group_by_facet(
         [pictures[path] for path in paths], vocabulary, facet=facet, one_of=tuple(set(one_of))
     )
     too_few = {
         label: int(count)
         for each in facets
         for label, count in zip(each.labels, each.targets.sum(axis=0), strict=True)
-        if count < LEAST_EXAMPLES
+        if count < MIN_EXAMPLES
     }
-    enough = [left for each in facets if (left := each.enough()).labels]
-    if not enough:
+    trainable = [reduced for each in facets if (reduced := each.trainable()).labels]
+    if not trainable:
         raise FileInvalid(
-            f"No label has {LEAST_EXAMPLES} pictures in the index, which is the least to train"
-            f" from, and others of its facet without it: label more of those in {store.index!r}."
+            f"No label of index {store.index!r} has the {MIN_EXAMPLES} pictures that training"
+            " needs, and pictures of its facet without it: label more pictures."
         )
     written = {
-        places.id_of[path]: [f"{each.facet}:{each.labels[n]}" for each in facets
+        documents.id_of[path]: [f"{each.facet}:{each.labels[n]}" for each in facets
                              for n in np.flatnonzero(each.targets[row])]
         for row, path in enumerate(paths)
     }  # fmt: skip
-    return _Given(
-        vectors=vectors_of(store, [places.id_of[path] for path in paths]),
-        facets=enough,
+    return _TrainingData(
+        vectors=load_unit_vectors(store, [documents.id_of[path] for path in paths]),
+        facets=trainable,
         vocabulary=vocabulary,
-        labelled=Labelled(written, tuple(set(one_of))),
-        missing=places.missing,
+        training_labels=TrainingLabels(written, tuple(set(one_of))),
+        missing=documents.missing,
         too_few=too_few,
     )
 
 
-def _zero_shot_scores(search: ImageSearch, given: _Given) -> list[tuple[Floats, Bools]] | None:
-    """Scores and tags of the labelled facets; None for an encoder that knows pictures only."""
+def _zero_shot_scores(
+    search: ImageSearch, data: _TrainingData
+) -> list[tuple[Floats, Bools]] | None:
+    """Return zero-shot scores and tags by facet; None for an encoder of pictures only."""
     info, store = search.info, search.store
     if not info.meta.seal.supports_text:
         return None
     encoder = writing_encoder(store, info, search.settings, search.encoder)
-    vocabulary = with_labels(given.vocabulary, given.facets)
-    texts = label_vectors(encoder, info.meta, vocabulary.texts)
+    vocabulary = extend_vocabulary(data.vocabulary, data.facets)
+    texts = load_label_vectors(encoder, info.meta, vocabulary.texts)
     background = load_background(store.index, info.meta, encoder.dims, store.send)
     model = ZeroShot.of(vocabulary, texts, background)
     if model is None:
         return None
-    by_facet: dict[str, FacetScores] = {each.facet: each for each in model.scores(given.vectors)}
-    found = []
-    for facet in given.facets:
-        of_all = by_facet[facet.facet]
-        at = [of_all.labels.index(label) for label in facet.labels]
-        found.append((of_all.scores[:, at], of_all.holds[:, at]))
-    return found
+    by_facet: dict[str, FacetScores] = {each.facet: each for each in model.scores(data.vectors)}
+    scores = []
+    for facet in data.facets:
+        full = by_facet[facet.facet]
+        columns = [full.labels.index(label) for label in facet.labels]
+        scores.append((full.scores[:, columns], full.holds[:, columns]))
+    return scores
 
 
-def with_labels(vocabulary: Vocabulary, facets: Sequence[LabelledFacet]) -> Vocabulary:
-    """The vocabulary with the labelled facets and labels that it lacks."""
+def extend_vocabulary(vocabulary: Vocabulary, facets: Sequence[LabelledFacet]) -> Vocabulary:
+    """Add the labelled facets and labels that the vocabulary lacks."""
     extended = {facet.name: facet for facet in vocabulary.facets}
     for each in facets:
         before = extended.get(each.facet, Facet(each.facet, each.answers, ()))

@@ -1,6 +1,6 @@
-"""The words that pictures are tagged with, in facets; a file that people edit (TOML).
+"""Parse vocabularies: labels for tagging, in facets, from TOML files.
 
-`vocabulary.toml` is the one that ships and says what is in it.
+`vocabulary.toml` is the built-in one, and documents the format.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _KEYS = {"answers", "labels", "texts"}
 
 @dataclass(frozen=True, slots=True)
 class Facet:
-    """Labels of one kind; `answers` says whether at most one of them or many fit a picture.
+    """Labels of one kind; `answers` says whether one at most or many fit a picture.
 
-    `texts` are what an encoder reads in place of a label.
+    `texts` map a label to the text that is embedded in its place.
     """
 
     name: str
@@ -35,29 +35,30 @@ class Facet:
     texts: Mapping[str, str] = field(default_factory=dict)
 
     def text_of(self, label: str) -> str:
+        """Return the text that is embedded for a label."""
         return self.texts.get(label, label)
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Facets, and the TOML they were read from, as it is kept and shown."""
+    """Facets, and the TOML they were parsed from, which is stored and printed."""
 
     facets: tuple[Facet, ...]
     source: str
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Every label, facet by facet."""
+        """All labels, by facet."""
         return tuple(label for facet in self.facets for label in facet.labels)
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
-        """What the encoder reads of every label, in the order of `labels`."""
+        """The texts that are embedded, in the order of `labels`."""
         return tuple(facet.text_of(label) for facet in self.facets for label in facet.labels)
 
     @cached_property
     def facet_of(self) -> Mapping[str, Facet]:
-        """The facet of each label."""
+        """Map each label to its facet."""
         return {label: facet for facet in self.facets for label in facet.labels}
 
     def facet(self, name: str) -> Facet | None:
@@ -65,7 +66,7 @@ class Vocabulary:
 
 
 def read_vocabulary(file: Path) -> Vocabulary:
-    """The vocabulary in a file.  Raises FileInvalid."""
+    """Read a vocabulary from a file.  Raises FileInvalid."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -75,12 +76,12 @@ def read_vocabulary(file: Path) -> Vocabulary:
 
 
 def parse_vocabulary(text: str, name: str) -> Vocabulary:
-    """The vocabulary in this TOML; `name` is what errors call it.  Raises FileInvalid."""
+    """Parse a vocabulary from TOML; errors call it `name`.  Raises FileInvalid."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise FileInvalid(f"{name} is not TOML: {error}.") from error
-    facets = tuple(_facet(facet, table, name) for facet, table in tables.items())
+    facets = tuple(_parse_facet(facet, table, name) for facet, table in tables.items())
     if not facets:
         raise FileInvalid(f"{name} holds no facet: write a table [object] with labels.")
     owner: dict[str, str] = {}
@@ -88,8 +89,8 @@ def parse_vocabulary(text: str, name: str) -> Vocabulary:
         for label in facet.labels:
             if label in owner:
                 raise FileInvalid(
-                    f"{name}: {label!r} stands in [{owner[label]}] and in [{facet.name}]; as tags"
-                    " they could not be told apart, so write one of them differently."
+                    f"{name}: {label!r} is in [{owner[label]}] and in [{facet.name}], which would"
+                    " be the same tag: rename one of them."
                 )
             owner[label] = facet.name
     return Vocabulary(facets, text)
@@ -97,32 +98,32 @@ def parse_vocabulary(text: str, name: str) -> Vocabulary:
 
 @cache
 def default_vocabulary() -> Vocabulary:
-    """The one that ships."""
+    """Return the built-in vocabulary."""
     file = "vocabulary.toml"
     text = (resources.files("es_imgsearch.tags") / file).read_text(encoding="utf-8")
     return parse_vocabulary(text, file)
 
 
-def _facet(name: str, table: Any, file: str) -> Facet:
-    def refused(why: str) -> FileInvalid:
-        return FileInvalid(f"{file}, facet {name!r}: {why}.")
+def _parse_facet(name: str, table: Any, file: str) -> Facet:
+    def invalid(reason: str) -> FileInvalid:
+        return FileInvalid(f"{file}, facet {name!r}: {reason}.")
 
     if not isinstance(table, dict) or ":" in name:
-        raise refused('a facet is a table, such as [object], whose name has no ":"')
+        raise invalid('a facet must be a table, such as [object], with no ":" in its name')
     if unknown := sorted(table.keys() - _KEYS):
-        raise refused(f"it has no {unknown[0]!r}; there are {', '.join(sorted(_KEYS))}")
+        raise invalid(f"there is no key {unknown[0]!r}; the keys are {', '.join(sorted(_KEYS))}")
     answers = table.get("answers", MANY)
     if answers not in get_args(Answers):
-        raise refused(f'answers is "one" or "many", not {answers!r}')
+        raise invalid(f'answers must be "one" or "many", not {answers!r}')
     labels = table.get("labels")
     if not isinstance(labels, list) or not labels:
-        raise refused("labels is a list of words, not empty")
+        raise invalid("labels must be a list of words, not empty")
     for label in labels:
         if not isinstance(label, str) or not label.strip() or "\0" in label:
-            raise refused(f"a label is a word, not {label!r}")
+            raise invalid(f"a label must be a word, not {label!r}")
     texts = table.get("texts", {})
     if not isinstance(texts, dict) or not all(isinstance(each, str) for each in texts.values()):
-        raise refused("texts is a table of words")
-    if strange := sorted(texts.keys() - set(labels)):
-        raise refused(f"texts has {strange[0]!r}, which is none of its labels")
+        raise invalid("texts must be a table of words")
+    if surplus := sorted(texts.keys() - set(labels)):
+        raise invalid(f"texts has {surplus[0]!r}, which is not one of its labels")
     return Facet(name, answers, tuple(dict.fromkeys(labels)), texts)

@@ -1,4 +1,4 @@
-"""Which files and folders are not looked at.
+"""Match files and folders to exclude, by glob patterns.
 
 A pattern is a glob, matched case-sensitively:
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # Hidden names (a leading dot) are excluded as well.  What network storage, desktops and
-# version tools put beside pictures:
+# version tools put next to pictures:
 DEFAULT_NAMES: Final = frozenset(
     {
         "@eaDir",  # Synology: thumbnails of every picture
@@ -93,7 +93,7 @@ class Excludes:
         self._folder_names = _any_of(folder_names)
 
     def prunes(self, name: str, relative_folder: str, is_folder: bool) -> bool:
-        """Whether the entry `name` of a folder that is itself looked at is not.
+        """Return True if the entry `name` of a folder that is not excluded is.
 
         For walkers, which never enter an excluded folder: only the last component is looked at.
         `relative_folder` is the path below the root, ``""`` for the root itself.
@@ -114,7 +114,7 @@ class Excludes:
         return False
 
     def matches(self, relative_path: str, is_folder: bool) -> bool:
-        """Whether the path, or a folder above it, is excluded; the root (``""``) never is."""
+        """Return True if the path or a parent is excluded; the root (``""``) never is."""
         if not relative_path:
             return False
         start = 0
@@ -143,7 +143,7 @@ def _parts(pattern: str) -> tuple[_Part, ...]:
 
 
 def _matches_parts(parts: Sequence[_Part], components: Sequence[str]) -> bool:
-    """Whether the whole path fits; `a/**` is everything below `a`, not `a` itself."""
+    """Match a whole path; `a/**` matches everything below `a`, not `a` itself."""
     # Backtracking to the latest `**` only, as in any glob matcher: linear but for that.
     part = component = 0
     retry_part = retry_component = -1

@@ -1,4 +1,4 @@
-"""The kernel's inotify, read by watchdog's low-level reader; and its limits, in words.
+"""Read inotify events with watchdog's low-level reader; explain its limits.
 
 Of watchdog only `InotifyFD` is used, for its thread and its way to stop: it calls
 `handle_event` for every event.  Its table of watches is left empty, for three reasons: a folder
@@ -59,14 +59,14 @@ _PROC: Final = Path("/proc/sys")
 
 
 class Event(Protocol):
-    """What the kernel says: `name` is the entry of the watched folder, empty for itself."""
+    """A kernel event; `name` is the folder's entry, empty for the folder itself."""
 
     wd: int
     mask: int
     name: bytes
 
 
-class Reader:
+class InotifyReader:
     """One inotify instance and the thread that reads it, running from the start.
 
     `on_event` is called on that thread for every event and must not raise; `on_death` is
@@ -99,7 +99,7 @@ class Reader:
         self._thread.start()
 
     def add(self, path: str, follow: bool = False) -> int:
-        """Watch a folder; the descriptor, which is the same for the same inode.
+        """Watch a folder; return the descriptor, one per inode.
 
         Raises OSError: ENOENT or ENOTDIR (gone, or a symbolic link and not `follow`), EACCES,
         ENOSPC (`fs.inotify.max_user_watches` is used up).
@@ -112,7 +112,7 @@ class Reader:
         return wd
 
     def remove(self, wd: int) -> bool:
-        """Stop watching; False when the kernel had already. IN_IGNORED follows if True."""
+        """Stop watching; False if the kernel already had. IN_IGNORED follows if True."""
         return bool(self._inotify_c.inotify_rm_watch(self._fd, wd) == 0)
 
     def stop(self) -> None:
@@ -133,20 +133,20 @@ class Reader:
         except Exception:
             logger.exception("the reader of file events failed")
             if not self._closing:
-                self._on_death()  # after it nobody uses the descriptor
+                self._on_death()  # after it nothing uses the descriptor
                 self.stop()
                 self._close_leftovers()
 
     def _close_leftovers(self) -> None:
         # InotifyFD leaves closing to its thread while that is reading, and takes it to be
-        # reading before its first read and after a failed one: then nobody closes.
+        # reading before its first read and after a failed one: then nothing closes it.
         if self._thread._is_reading:
             self._thread._is_reading = False
             self._thread._close_resources()
 
 
 def limit_message(number: int, used: int) -> str:
-    """What stopped inotify, in one sentence with the limit's name, value and remedy.
+    """Explain why inotify failed: the limit's name, its value and the remedy.
 
     `number` is the errno; `used` how many watches this process holds.
     """

@@ -1,8 +1,7 @@
-"""What differs between a folder and the index: two sorted streams, merged.
+"""Compare a folder with the index by merging two sorted streams.
 
 Memory is one folder's names and one page of the index, however many files there are.  Both
-streams are in the order of the stored path, which is that of its UTF-8 bytes and of Python's
-strings alike.
+streams are sorted by the stored path; its UTF-8 bytes and Python's strings sort alike.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Prunes = Callable[[str, str, bool], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FileOnDisk:
     """A file on the disk."""
 
     stored_path: str
@@ -39,24 +38,28 @@ class Unknown:
     reason: str
 
 
-class Kind(Enum):
+class DifferenceKind(Enum):
+    """How a file differs from the index; LOST: only the index has it."""
+
     NEW = auto()
     CHANGED = auto()
     LOST = auto()
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    kind: Kind
+class FileDifference:
+    """A file to read, or a path to delete if it is LOST (then without a state)."""
+
+    kind: DifferenceKind
     relative_path: str
     state: FileState | None = None
 
 
-def walk(root: Root, prunes: Prunes, folder: str = "") -> Iterator[Seen | Unknown]:
-    """Every regular file below a folder of a root, in the order of its stored path.
+def walk(root: Root, prunes: Prunes, folder: str = "") -> Iterator[FileOnDisk | Unknown]:
+    """Yield every regular file below a folder of a root, sorted by stored path.
 
-    `prunes(name, relative_folder, is_folder)` says what is left out.  Links to files are
-    files; links to folders are not followed, so there are no loops.
+    `prunes(name, relative_folder, is_folder)` returns True for excluded entries.
+    Links to files are files; links to folders are not followed, so there are no loops.
     """
     if not is_reached(root, prunes, folder):
         return
@@ -91,13 +94,13 @@ def walk(root: Root, prunes: Prunes, folder: str = "") -> Iterator[Seen | Unknow
                 yield Unknown(where, error.strerror or str(error))
             continue
         if stat.S_ISREG(status.st_mode):
-            yield Seen(where, FileState.of(status))
+            yield FileOnDisk(where, FileState.of(status))
 
 
 def is_reached(root: Root, prunes: Prunes, folder: str) -> bool:
-    """Whether a walk of the root enters this folder: it is there, no link, not left out.
+    """Return True if a walk enters this folder: it exists, is no link, not excluded.
 
-    True where that cannot be told.
+    Also True if that cannot be found out, for example without permission.
     """
     path, above = os.fspath(root.path), ""
     for name in folder.split("/") if folder else ():
@@ -114,7 +117,7 @@ def is_reached(root: Root, prunes: Prunes, folder: str) -> bool:
 
 
 def is_looked_at(root: Root, prunes: Prunes, relative_path: str) -> bool:
-    """Whether a walk of the root would give this file, if it is there."""
+    """Return True if a walk of the root would yield this file, if it exists."""
     folder, _, name = relative_path.rpartition("/")
     return not prunes(name, folder, False) and is_reached(root, prunes, folder)
 
@@ -140,12 +143,12 @@ def _entries(base: str, folder: str, prunes: Prunes) -> list[tuple[str, str]]:
 
 
 def differences(
-    disk: Iterable[Seen | Unknown],
+    disk: Iterable[FileOnDisk | Unknown],
     documents: Iterable[tuple[str, FileState]],
     failures: Iterable[tuple[str, FileState]],
     on_unknown: Callable[[Unknown], None] = lambda _unknown: None,
-) -> Iterator[Difference]:
-    """What has to happen so that the index holds what the disk holds.
+) -> Iterator[FileDifference]:
+    """Yield the changes that bring the index to the state of the disk.
 
     A file is accounted for by a document or a failure of the same size and modification time.
     """
@@ -153,14 +156,14 @@ def differences(
     stored = next(known, None)
     unknown_below: str | None = None
 
-    def lost_before(limit: str | None) -> Iterator[Difference]:
+    def lost_before(limit: str | None) -> Iterator[FileDifference]:
         nonlocal stored
         while stored is not None and (limit is None or stored[0] < limit):
             path = stored[0]
             stored = next(known, None)
             if unknown_below is not None and is_below(path, unknown_below):
                 continue
-            yield Difference(Kind.LOST, disk_path(path))
+            yield FileDifference(DifferenceKind.LOST, disk_path(path))
 
     for seen in disk:
         yield from lost_before(seen.stored_path)
@@ -172,16 +175,18 @@ def differences(
             states = stored[1]
             stored = next(known, None)
             if seen.state not in states:
-                yield Difference(Kind.CHANGED, disk_path(seen.stored_path), seen.state)
+                yield FileDifference(
+                    DifferenceKind.CHANGED, disk_path(seen.stored_path), seen.state
+                )
         else:
-            yield Difference(Kind.NEW, disk_path(seen.stored_path), seen.state)
+            yield FileDifference(DifferenceKind.NEW, disk_path(seen.stored_path), seen.state)
     yield from lost_before(None)
 
 
 def _grouped(
     merged: Iterable[tuple[str, FileState]],
 ) -> Iterator[tuple[str, list[FileState]]]:
-    """One item a path; a path that stands in the index and in the failures has two states."""
+    """Group states by path; a path in both the index and the failures has two."""
     current: tuple[str, list[FileState]] | None = None
     for path, state in merged:
         if current is not None and current[0] == path:
@@ -195,5 +200,5 @@ def _grouped(
 
 
 def is_below(path: str, folder: str) -> bool:
-    """Whether this is the folder, or in it; the empty one is the root itself."""
+    """Return True for the folder itself and paths below it; "" is the root."""
     return not folder or path == folder or path.startswith(f"{folder}/")

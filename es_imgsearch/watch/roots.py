@@ -1,4 +1,4 @@
-"""Roots: from `[NAME=]DIR` to a folder whose name nobody else holds."""
+"""Resolve `[NAME=]DIR` to roots, and register their names with the index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from es_imgsearch.records import Root, disk_path, image_id, stored_path
 
 
 def parse_roots(texts: Sequence[str], *, may_be_gone: bool = False) -> list[Root]:
-    """Roots of the command line, checked against the disk and against each other.
+    """Resolve the command line's roots; check them on disk and for overlaps.
 
     Raises RootError for what is no folder, a name given twice, or folders inside each other;
     with `may_be_gone` a folder need not exist.
@@ -89,7 +89,7 @@ def register_roots(
 
 
 def release_root(store: Store, root: Root, host: str) -> int:
-    """Remove everything the index holds of a folder that is gone, and its name; how many pictures.
+    """Remove a lost folder's documents and its name; return the number of pictures.
 
     Raises RootError where the index knows no such folder of that name.
     """
@@ -157,7 +157,7 @@ def _text(path: Path) -> str:
 
 # Roots of imported rows: entered in `_meta` so that no folder's comparison deletes them.
 
-# The host of a root whose pictures are on no machine: nobody can watch a folder of that name.
+# The host of a root whose pictures are on no machine: a folder of that name cannot be watched.
 IMPORTED_HOST = "(imported)"
 
 

@@ -1,4 +1,4 @@
-"""Waits until a file is finished before it is looked at.
+"""Wait until a file has settled before it is read.
 
 A file closed after writing is due at once.  One that was created or modified may still be
 written to (a slow copy, a program that keeps it open), so it is due when its size and
@@ -33,7 +33,7 @@ class _Waiting:
 
 
 class Settler:
-    """From hints about files to paths that are due. Thread-safe.
+    """Turn hints about files into paths that are due; thread-safe.
 
     `now` is a clock in seconds (`time.time()`, as it becomes `Change.detected_at`).  `stat`
     takes an absolute path and raises OSError for a file that is not there; it is called by
@@ -86,9 +86,9 @@ class Settler:
                     self._unseen[key] = now
 
     def due(self, now: float) -> list[tuple[Root, str, float]]:
-        """Paths to look at, with the time of the last hint; each is given once.
+        """Return the paths to read, with the time of the last hint; each only once.
 
-        A path that has vanished is given as well: whoever looks finds that out.
+        A path that has vanished is returned as well: reading it shows that.
         """
         with self._lock:
             given = list(self._ready.items())
@@ -117,7 +117,7 @@ class Settler:
         return [(root, path, detected_at) for (root, path), detected_at in given]
 
     def next_due_at(self) -> float | None:
-        """When to call `due` again: past if there is something to do, None if nothing waits.
+        """Return when to call `due` again: past if now, None if nothing waits.
 
         Sleep no longer than `settle_seconds` on it: the clock may be set back meanwhile.
         """
@@ -128,7 +128,7 @@ class Settler:
             return next((waiting.check_at for waiting in self._waiting.values()), None)
 
     def take_overflowed(self) -> frozenset[Root]:
-        """The roots of which hints were dropped since the last call: compare them whole."""
+        """Return the roots that lost hints since the last call: compare them whole."""
         with self._lock:
             taken = frozenset(self._overflowed)
             self._overflowed.clear()

@@ -1,4 +1,4 @@
-"""The table of watched folders: which watch descriptor is which path.
+"""Map watch descriptors to the paths of watched folders.
 
 A tree, not two dictionaries of paths: renaming or forgetting a folder costs what lies below
 it, not a look at every path.  Measured: 225 bytes a folder here; what the kernel keeps for
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from es_imgsearch.records import Root
     from es_imgsearch.watch.excludes import Excludes
-    from es_imgsearch.watch.inotify import Reader
+    from es_imgsearch.watch.inotify import InotifyReader
 
 
 # Each watch given up answers with one IN_IGNORED. A whole tree at once would fill the
@@ -46,7 +46,7 @@ class Folder:
         return None if self._children is None else self._children.get(name)
 
     def top_root(self) -> Root:
-        """The root it belongs to."""
+        """Return the root that the folder belongs to."""
         folder = self
         while folder.parent is not None:
             folder = folder.parent
@@ -54,7 +54,7 @@ class Folder:
         return folder.root
 
     def path(self, name: str = "") -> str:
-        """Its path relative to the root, or that of its entry `name`."""
+        """Return the path relative to the root, of the folder or its entry `name`."""
         parts = [name] if name else []
         folder = self
         while folder.parent is not None:
@@ -63,14 +63,14 @@ class Folder:
         return "/".join(reversed(parts))
 
     def link(self) -> None:
-        """Take the place in the parent."""
+        """Enter the folder in its parent."""
         if self.parent is not None:
             if self.parent._children is None:
                 self.parent._children = {}
             self.parent._children[self.name] = self
 
     def unlink(self) -> None:
-        """Give up the place in the parent, if it still is this one's."""
+        """Remove the folder from its parent, unless another took its name."""
         if self.parent is not None and self.parent.child(self.name) is self:
             assert self.parent._children is not None  # noqa: S101 - it has this child
             del self.parent._children[self.name]
@@ -88,7 +88,7 @@ class Folder:
 
 
 class Top(Folder):
-    """The folder a root is."""
+    """The folder of a root itself."""
 
     __slots__ = ("root",)
 
@@ -98,14 +98,15 @@ class Top(Folder):
 
 
 class WatchTable:
-    """Not thread-safe: its owner holds a lock. `len()` is the number of watched folders.
+    """The watched folders as a tree; `len()` is their number.
 
-    `on_top_lost` hears of a root found as a folder of another one.
+    Not thread-safe: its owner holds a lock. `on_top_lost` is called for a
+    root found as a folder of another one.
     """
 
     def __init__(
         self,
-        reader: Reader,
+        reader: InotifyReader,
         excludes: Excludes,
         stopping: threading.Event,
         on_top_lost: Callable[[Root], None],
@@ -232,7 +233,7 @@ class WatchTable:
             ]
 
     def _take(self, folder: Folder, wd: int, path: str) -> bool:
-        """Give the descriptor to `folder`; False if another path has a right to it."""
+        """Assign the descriptor to `folder`; False if another path owns it."""
         other = self._by_wd.get(wd)
         if other is not None and other is not folder:
             other_path = self._absolute(other)
@@ -241,7 +242,7 @@ class WatchTable:
                 return False
             if other.parent is None:
                 self._on_top_lost(other.top_root())
-            self.forget(other)  # it moved here, and the event that says so is still to come
+            self.forget(other)  # it moved here, and the event of the move is still to come
         self._aside.discard(wd)
         folder.wd = wd
         self._by_wd[wd] = folder
@@ -249,7 +250,7 @@ class WatchTable:
 
     def _fail(self, folder: Folder, number: int) -> None:
         if number in _GONE:
-            self.forget(folder)  # gone meanwhile; if it returns, its parent tells
+            self.forget(folder)  # deleted meanwhile; if it returns, its parent has an event
         else:
             self._refuse(folder, number)
 

@@ -1,11 +1,11 @@
-"""Events of the operating system as hints: what makes the daemon fast.
+"""Turn the operating system's file events into hints for the daemon.
 
 A hint may be late, doubled or missing; reconcile makes it right.  One inotify instance and
 one thread serve all roots.  Only folders are watched, excluded ones never.  A symbolic link
 is reported as a file and never entered, whatever it points to; a root may be one.
 
 How nothing is lost between a folder's appearance and its watch: watch it, list it, do the
-same with what it holds, and only then say SUBTREE.  What was there before is in that
+same with what it holds, and only then emit SUBTREE.  What was there before is in that
 comparison, what comes after has events of its own.  All changes to the table of watches are
 made under one lock, in the order of the events, so a folder known twice is noticed by its
 watch descriptor, which belongs to the inode.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from es_imgsearch.records import Root, stored_path
 from es_imgsearch.watch import inotify
-from es_imgsearch.watch.inotify import Event, Reader, limit_message
+from es_imgsearch.watch.inotify import Event, InotifyReader, limit_message
 from es_imgsearch.watch.watch_table import Folder, WatchTable
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class HintKind(StrEnum):
-    """What to do about a path."""
+    """The action that a path needs."""
 
     WRITTEN = "written"  # closed after writing, or moved in: look at it now
     TOUCHED = "touched"  # created, modified, attributes changed: look when it has settled
@@ -56,7 +56,7 @@ class Hint:
 
 
 class Watcher:
-    """Watches roots and everything below them.
+    """Watch roots and everything below them.
 
     `on_hint` is called on the reading thread, without any lock held.  It must be quick and
     must not block: the kernel keeps `fs.inotify.max_queued_events` (16,384) events and then
@@ -74,10 +74,10 @@ class Watcher:
         self._on_hint = on_hint
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._reader: Reader | None = None
+        self._reader: InotifyReader | None = None
         self._table: WatchTable | None = None
         self._outbox: list[Hint] = []
-        self._told: set[tuple[str, int]] = set()  # root name and errno already in the log
+        self._logged: set[tuple[str, int]] = set()  # root name and errno already in the log
 
     def start(self) -> None:
         """Arm every watch and return when that is done; a folder costs about 25 µs.
@@ -99,7 +99,7 @@ class Watcher:
             return self._arm(root)
 
     def stop(self) -> None:
-        """End watching; no hint is given after it returns. May be called more than once.
+        """Stop watching; no hint follows its return. May be called more than once.
 
         It waits for an `on_hint` in progress, except when called from it.
         """
@@ -126,7 +126,7 @@ class Watcher:
 
     @property
     def watch_count(self) -> int:
-        """How many folders are watched."""
+        """Number of watched folders."""
         table = self._table
         return 0 if table is None else len(table)
 
@@ -139,17 +139,17 @@ class Watcher:
             return False
         assert self._table is not None  # noqa: S101 - for the type checker
         armed = self._table.arm(root)
-        self._tell_refusals()
+        self._log_refusals()
         self._table.release()
         return armed
 
     def _open(self, root: Root) -> bool:
         try:
-            self._reader = Reader(self._handle, self._died)
+            self._reader = InotifyReader(self._handle, self._died)
         except OSError as error:
             number = error.errno or errno.EIO
-            if (root.name, number) not in self._told:
-                self._told.add((root.name, number))
+            if (root.name, number) not in self._logged:
+                self._logged.add((root.name, number))
                 logger.warning(
                     "%s is polled, not watched: %s", root.name, limit_message(number, used=0)
                 )
@@ -157,17 +157,17 @@ class Watcher:
         self._table = WatchTable(self._reader, self._excludes, self._stopping, self._top_gone)
         return True
 
-    def _tell_refusals(self) -> None:
-        """Say it once for each root and reason, with the number found until then."""
+    def _log_refusals(self) -> None:
+        """Log each root and reason once, with the number of folders so far."""
         if self._table is None:
             return
         found: dict[tuple[str, int], list[Folder]] = {}
         for folder, number in self._table.take_refusals():
             key = (folder.top_root().name, number)
-            if key not in self._told:
+            if key not in self._logged:
                 found.setdefault(key, []).append(folder)
         for (name, number), folders in found.items():
-            self._told.add((name, number))
+            self._logged.add((name, number))
             logger.warning(
                 "%d folders of %s are polled, not watched (the first is %r): %s",
                 len(folders),
@@ -183,23 +183,23 @@ class Watcher:
             with self._lock:
                 if self._table is None or self._stopping.is_set():
                     return
-                self._digest(self._table, event)
-                self._tell_refusals()
+                self._dispatch(self._table, event)
+                self._log_refusals()
                 hints, self._outbox = self._outbox, []
         except Exception:
             logger.exception("a file event could not be handled")
             hints = self._everywhere(HintKind.OVERFLOW)
-        self._give(hints)
+        self._deliver(hints)
 
     def _died(self) -> None:
         with self._lock:
             self._table = None  # every root is unwatched from here on
-        self._give(self._everywhere(HintKind.OVERFLOW))
+        self._deliver(self._everywhere(HintKind.OVERFLOW))
 
     def _everywhere(self, kind: HintKind) -> list[Hint]:
         return [Hint(root, "", kind) for root in self._roots]
 
-    def _give(self, hints: Sequence[Hint]) -> None:
+    def _deliver(self, hints: Sequence[Hint]) -> None:
         for hint in hints:
             if self._stopping.is_set():
                 return
@@ -208,7 +208,7 @@ class Watcher:
             except Exception:
                 logger.exception("a hint could not be delivered: %r", hint)
 
-    def _digest(self, table: WatchTable, event: Event) -> None:
+    def _dispatch(self, table: WatchTable, event: Event) -> None:
         mask = event.mask
         if mask & inotify.IN_Q_OVERFLOW:
             self._overflow(table)
@@ -218,14 +218,13 @@ class Watcher:
         folder = table.folder(event.wd)
         if folder is not None:
             if not event.name:
-                self._itself(table, folder, mask)
+                self._on_own_event(table, folder, mask)
             elif mask & inotify.IN_ISDIR:
-                self._subfolder(table, folder, mask, os.fsdecode(event.name))
+                self._on_folder_event(table, folder, mask, os.fsdecode(event.name))
             else:
-                self._file(folder, mask, os.fsdecode(event.name))
-        # The kernel puts the two halves of a rename side by side, then tells the folder that
-        # it moved. If the next thing heard is not the second half, the watches of what was
-        # moved are given up.
+                self._on_file_event(folder, mask, os.fsdecode(event.name))
+        # The kernel queues the two halves of a rename one after the other, then the folder's own
+        # event. If the next event is not the second half, the moved folder's watches are removed.
         if not mask & inotify.IN_MOVED_FROM:
             table.release()
 
@@ -245,7 +244,7 @@ class Watcher:
         table.release()
         self._outbox.extend(self._everywhere(HintKind.OVERFLOW))
 
-    def _itself(self, table: WatchTable, folder: Folder, mask: int) -> None:
+    def _on_own_event(self, table: WatchTable, folder: Folder, mask: int) -> None:
         if folder.parent is None:
             ends = (
                 inotify.IN_DELETE_SELF
@@ -258,14 +257,14 @@ class Watcher:
                 table.forget(folder)
                 self._top_gone(root)
         elif mask & (inotify.IN_UNMOUNT | inotify.IN_IGNORED):
-            # Deletion and renaming are told by the parent. What is left: a file system
-            # mounted here is gone, and the folder beneath it has come to light.
+            # Deletion and renaming are events of the parent. This one: a file system
+            # mounted here was unmounted, and the folder beneath it is visible again.
             parent, name = folder.parent, folder.name
             table.forget(folder)
             table.appear(parent, name)
             self._hint(parent.top_root(), parent.path(name), HintKind.SUBTREE)
 
-    def _subfolder(self, table: WatchTable, parent: Folder, mask: int, name: str) -> None:
+    def _on_folder_event(self, table: WatchTable, parent: Folder, mask: int, name: str) -> None:
         root, relative_folder = parent.top_root(), parent.path()
         if self._excludes.prunes(name, relative_folder, True):
             return
@@ -285,7 +284,7 @@ class Watcher:
             return
         self._hint(root, parent.path(name), HintKind.SUBTREE)
 
-    def _file(self, folder: Folder, mask: int, name: str) -> None:
+    def _on_file_event(self, folder: Folder, mask: int, name: str) -> None:
         if self._excludes.prunes(name, folder.path(), False):
             return
         if mask & (inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_TO):

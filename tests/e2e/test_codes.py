@@ -29,7 +29,7 @@ from es_imgsearch.manage.status import index_status
 from es_imgsearch.manage.transfer.export import export_pictures
 from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
 from es_imgsearch.quality.code_training import train_codes
-from es_imgsearch.quality.labels import Labels, questions_of
+from es_imgsearch.quality.labels import Labels, queries_by_label
 from es_imgsearch.records import image_id
 from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.settings import Settings
@@ -65,7 +65,7 @@ def number_of(hit) -> int:
 
 def labels() -> Labels:
     known = {f"{n:04}.jpg": (f"kind {n % KINDS}",) for n in range(0, COUNT, 2)}
-    return Labels(questions_of(known), known)
+    return Labels(queries_by_label(known), known)
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_training_again_replaces_all_codes_and_keeps_their_length(search, filled
     assert filled.info().meta.codes == second.entry
 
 
-def test_what_does_not_go_together_is_refused(search, filled):
+def test_arguments_that_exclude_each_other_are_refused(search, filled):
     with pytest.raises(UsageError, match="Learned codes need LABELS"):
         train_codes(search, "learned")
     with pytest.raises(UsageError, match="learns nothing from labels"):
@@ -224,7 +224,7 @@ def test_what_does_not_go_together_is_refused(search, filled):
     with pytest.raises(UsageError, match="a bit for each of the 48 dims"):
         train_codes(search, "sign", bits=64)
     one = Labels((), {f"{n:04}.jpg": ("same",) for n in range(9)})
-    with pytest.raises(FileInvalid, match="have one only, 'same'"):
+    with pytest.raises(FileInvalid, match="have the same label, 'same'"):
         train_codes(search, labels=one)
     assert filled.info().meta.codes is None
     assert CODE_FIELD not in filled.info().properties

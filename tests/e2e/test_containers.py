@@ -344,8 +344,8 @@ def test_a_search_is_noted_by_the_key_that_reads_which_sees_no_notes(
     assert done.exit_code == 0, done.output
     assert not [each for each in caplog.messages if "noted" in each]
     noting, admin = stack.store("read"), stack.store("admin")
-    assert admin.request("POST", "/images-searches/_refresh")["_shards"]["failed"] == 0
-    (note,) = admin.request("GET", "/images-searches/_search")["hits"]["hits"]
+    assert admin.connection.request("POST", "/images-searches/_refresh")["_shards"]["failed"] == 0
+    (note,) = admin.connection.request("GET", "/images-searches/_search")["hits"]["hits"]
     assert note["_source"]["text"] == "a cat"
     for method, path, body in (
         ("GET", "/images-searches/_search", None),
@@ -357,7 +357,7 @@ def test_a_search_is_noted_by_the_key_that_reads_which_sees_no_notes(
         ("DELETE", "/images-searches-000001", None),
     ):
         with pytest.raises(StoreDenied):
-            noting.request(method, path, body)
+            noting.connection.request(method, path, body)
 
 
 def test_a_key_that_may_not_note_searches_searches_all_the_same(
@@ -417,8 +417,8 @@ def test_a_key_that_lacks_a_right_on_the_state_is_told_which(server: Secured, st
 
 def test_an_index_of_schema_1_is_brought_up_to_date_by_the_key_that_makes_indices(stack: Stack):
     admin = stack.store("admin")
-    admin.update_meta(lambda meta: replace(meta, schema_version=1))
-    admin.request("DELETE", "/images-state-000001")
+    admin.generations.update_meta(lambda meta: replace(meta, schema_version=1))
+    admin.connection.request("DELETE", "/images-state-000001")
     try:
         assert stack.status()["pictures"] == 3
         done = stack.run("watch", "sync", f"photos={stack.photos}")

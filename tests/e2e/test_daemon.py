@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from es_imgsearch.elastic.client import Connection
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.leases import now_iso
-from es_imgsearch.elastic.state import State, daemon_id, pause_id
+from es_imgsearch.elastic.state import daemon_id, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning
 from es_imgsearch.manage.status import index_status
@@ -193,24 +194,25 @@ def test_text_files_leave_no_trace(house: House, daemon: Running):
     assert (again.new, again.changed) == (0, 0)
 
 
-def test_nothing_goes_on_when_nothing_happens(house: House, daemon: Running):
+def test_nothing_goes_on_when_nothing_happens(
+    house: House, daemon: Running, monkeypatch: pytest.MonkeyPatch
+):
     """What was deleted or is no picture must not be looked at again and again."""
     for path in house.pictures(25)[:3]:
         path.unlink()
     (house.folder / "words.txt").write_text("words")
     house.settle()
     last_request = time.monotonic()
-    store = daemon.indexer._store
-    ask = store.connection.request
+    ask = Connection.request
 
-    def listen(method: str, path: str, *arguments, **named):
+    def listen(self, method: str, path: str, *arguments, **named):
         nonlocal last_request
         # Whether the index was switched, or codes were trained, is looked for all the time.
         if method != "GET":
             last_request = time.monotonic()
-        return ask(method, path, *arguments, **named)
+        return ask(self, method, path, *arguments, **named)
 
-    store.connection.request = listen  # type: ignore[method-assign]
+    monkeypatch.setattr(Connection, "request", listen)
     until(lambda: time.monotonic() - last_request > 1.5)
 
 
@@ -438,7 +440,7 @@ def test_a_daemon_whose_root_was_taken_over_ends(house: House):
     indexer = house.indexer()
 
     def take_over() -> None:
-        State(house.store).update(
+        house.store.state.update(
             daemon_id("r"),
             lambda lease: {**(lease or {}), "token": "another's", "host": "another"},
         )
@@ -457,7 +459,7 @@ def test_a_pause_that_another_process_ends_stays_ended(
         path.unlink()
     until(house.paused)
     with quiet_poll(daemon):
-        State(house.store).update(
+        house.store.state.update(
             pause_id("r"), lambda pause: {**(pause or {}), "ended_at": now_iso()}
         )
         paths[40].unlink()
@@ -697,7 +699,7 @@ def test_a_pause_that_another_writer_erased_is_no_permission(house: House, daemo
         path.unlink()
     until(house.paused)
 
-    assert State(house.store).delete(pause_id("r"))
+    assert house.store.state.delete(pause_id("r"))
     until(house.paused)
     compare_again(daemon)
     assert len(house.indexed()) == 60

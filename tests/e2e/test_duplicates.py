@@ -20,8 +20,8 @@ from es_imgsearch.describe.registry import picture_describers
 from es_imgsearch.duplicates import candidates as neighbours
 from es_imgsearch.duplicates import find as duplicates
 from es_imgsearch.duplicates.find import find_duplicates
-from es_imgsearch.duplicates.groups import Group
-from es_imgsearch.duplicates.hashes import ALL_TURNS, hamming, turned_hash
+from es_imgsearch.duplicates.groups import DuplicateGroup
+from es_imgsearch.duplicates.hashes import ALL_TURNS, turned_hash
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.elastic.meta import Seal
@@ -37,6 +37,10 @@ from es_imgsearch.write.documents import picture_document
 
 DIMS = 64
 MAX_PIXELS = 10**8
+
+
+def hamming(one: int, other: int) -> int:
+    return (one ^ other).bit_count()
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -63,7 +67,7 @@ def fill(store: Store, documents: Iterable[dict[str, Any]]) -> None:
     store.refresh()
 
 
-def ids(groups: Iterable[Group]) -> set[frozenset[str]]:
+def ids(groups: Iterable[DuplicateGroup]) -> set[frozenset[str]]:
     return {frozenset(each.image_id for each in group.pictures) for group in groups}
 
 
@@ -106,7 +110,7 @@ def test_equal_bytes_of_one_picture(real_store: Store):
 
 
 @pytest.mark.parametrize("level", ["same", "near", "similar"])
-def test_a_picture_that_is_not_there_is_told(real_store: Store, level: Any):
+def test_a_missing_picture_raises(real_store: Store, level: Any):
     fill(real_store, [{}])
     with pytest.raises(ImageMissing):
         list(find_duplicates(real_store, level, host="here", image_id="nobody"))
@@ -144,7 +148,7 @@ def test_neighbours_by_hash_are_those_of_comparing_all(real_store: Store):
     for radius in (0, 6, 12):
         asked = [*hashes[:40], *hashes[-2:]]
         for one, found in zip(
-            asked, neighbours.near_hashes(real_store, asked, radius), strict=True
+            asked, neighbours.search_hashes(real_store, asked, radius), strict=True
         ):
             distances = {f"{n:05}": hamming(one, other) for n, other in enumerate(hashes)}
             wanted = {key: value for key, value in distances.items() if value <= radius}
@@ -207,7 +211,7 @@ def test_similar_ones_are_those_of_comparing_all(real_store: Store):
             assert pair.cosine == pytest.approx(cosines[int(pair.one), int(pair.other)], abs=1e-3)
 
 
-def test_more_likes_than_are_asked_for_at_first_are_all_found(real_store: Store):
+def test_more_similar_pictures_than_the_first_k_are_all_found(real_store: Store):
     vector = unit(np.ones(DIMS))
     fill(real_store, ({VECTOR_FIELD: vector} for _ in range(150)))
     (group,) = find_duplicates(real_store, "similar", host="here", image_id="00007")
@@ -254,12 +258,14 @@ class Album:
         assert set(self.store.documents.write(writes).values()) == {None}
         self.store.refresh()
 
-    def found(self, level: Any = "near", host: str | None = None, **given: Any) -> list[Group]:
+    def find(
+        self, level: Any = "near", host: str | None = None, **options: Any
+    ) -> list[DuplicateGroup]:
         host = self.settings.host if host is None else host
-        return list(find_duplicates(self.store, level, host=host, **given))
+        return list(find_duplicates(self.store, level, host=host, **options))
 
 
-def names(groups: Iterable[Group]) -> set[frozenset[str]]:
+def names(groups: Iterable[DuplicateGroup]) -> set[frozenset[str]]:
     return {frozenset(each.relative_path for each in group.pictures) for group in groups}
 
 
@@ -285,14 +291,14 @@ CATS = frozenset({"cat.png", "cat small.jpg", "cat mirrored.jpg", "cat grey.jpg"
 CUPS = frozenset({"cup.png", "cup turned.jpg", "cup bright.jpg", "cup again.png"})
 
 
-def test_copies_are_grouped_and_say_why(album: Album):
+def test_copies_are_grouped_with_their_evidence(album: Album):
     album.index()
-    found = album.found()
+    found = album.find()
     assert names(found) == {CATS, CUPS}
-    assert names(album.found("same")) == {frozenset({"cup.png", "cup again.png"})}
+    assert names(album.find("same")) == {frozenset({"cup.png", "cup again.png"})}
     pairs = [pair for group in found for pair in group.pairs]
     assert {pair.by for pair in pairs} == {"bytes", "corners"}
-    assert all(pair.corners >= duplicates.LEAST_CORNERS for pair in pairs if pair.by == "corners")
+    assert all(pair.corners >= duplicates.MIN_CORNERS for pair in pairs if pair.by == "corners")
     assert {"mirrored", "upright"} < {pair.turn for pair in pairs}
     assert {"turned by 90°", "turned by 270°"} & {pair.turn for pair in pairs}
     for group in found:
@@ -302,9 +308,9 @@ def test_copies_are_grouped_and_say_why(album: Album):
 
 def test_the_copies_of_one_picture(album: Album):
     album.index()
-    by_name = {each.relative_path: each for group in album.found() for each in group.pictures}
+    by_name = {each.relative_path: each for group in album.find() for each in group.pictures}
     for name in ("cup.png", "cup turned.jpg"):
-        (group,) = album.found(image_id=by_name[name].image_id)
+        (group,) = album.find(image_id=by_name[name].image_id)
         assert {each.relative_path for each in group.pictures} == CUPS
 
 
@@ -312,27 +318,27 @@ def test_a_crop_is_found_when_it_looks_thoroughly(album: Album):
     cat = album.photograph("chelsea.png")
     album.save("ear.jpg", cat.crop((0, 0, cat.width * 6 // 10, cat.height * 7 // 10)))
     album.index()
-    assert CATS in names(album.found())
-    assert CATS | {"ear.jpg"} in names(album.found(thorough=True))
+    assert CATS in names(album.find())
+    assert CATS | {"ear.jpg"} in names(album.find(thorough=True))
 
 
 def test_another_host_decides_by_hash_and_embedding(album: Album):
     album.index()
-    pairs = [pair for group in album.found(host="elsewhere") for pair in group.pairs]
+    pairs = [pair for group in album.find(host="elsewhere") for pair in group.pairs]
     assert pairs
     assert {pair.by for pair in pairs} == {"bytes", "cosine"}
 
 
-def test_without_opencv_it_decides_by_hash_and_embedding_and_says_so(
+def test_without_opencv_hash_and_embedding_decide_with_a_warning(
     album: Album, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     album.index()
     monkeypatch.setitem(sys.modules, "cv2", None)
-    pairs = [pair for group in album.found() for pair in group.pairs]
+    pairs = [pair for group in album.find() for pair in group.pairs]
     assert {pair.by for pair in pairs} == {"bytes", "cosine"}
     assert [each.message for each in caplog.records if "OpenCV" in each.message] != []
     with pytest.raises(LibraryMissing, match="pip install"):
-        album.found(thorough=True)
+        album.find(thorough=True)
 
 
 def test_an_original_that_changed_since_or_is_gone_is_not_compared(album: Album):
@@ -341,9 +347,9 @@ def test_an_original_that_changed_since_or_is_gone_is_not_compared(album: Album)
         (album.folder / name).write_bytes(b"changed")
     (album.folder / "cup turned.jpg").unlink()
     pairs = {
-        frozenset({pair.one, pair.other}): pair for group in album.found() for pair in group.pairs
+        frozenset({pair.one, pair.other}): pair for group in album.find() for pair in group.pairs
     }
-    by_id = {each.image_id: each for group in album.found() for each in group.pictures}
+    by_id = {each.image_id: each for group in album.find() for each in group.pictures}
     for together, pair in pairs.items():
         paths = {by_id[each].relative_path for each in together}
         if paths & CATS or "cup turned.jpg" in paths:
@@ -365,7 +371,7 @@ def test_the_described_vectors_are_stored_and_the_colours_left_out_of_the_source
     stored = np.ravel(hit["fields"]["colour_embedding"])
     wanted = colour_vector(Image.open(album.folder / "cat.png").convert("RGB"))
     np.testing.assert_array_equal(stored.astype(np.float32), wanted)
-    (seen,) = neighbours.pictures_by_id(album.store, [hit["_id"]]).values()
+    (seen,) = neighbours.load_by_id(album.store, [hit["_id"]]).values()
     assert f"{seen.perceptual_hash:016x}" == hit["_source"]["perceptual_hash"]
 
 

@@ -17,8 +17,8 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import FileInvalid, TextUnsupported, UsageError
-from es_imgsearch.quality.evaluate import compare, evaluate
-from es_imgsearch.quality.labels import Labels, Question, questions_of
+from es_imgsearch.quality.evaluate import compare_reports, evaluate
+from es_imgsearch.quality.labels import LabelledQuery, Labels, queries_by_label
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
 
@@ -67,7 +67,7 @@ def search(real_store: Store, settings: Settings) -> ImageSearch:
 
 def labels() -> Labels:
     pictures = {path: (path.split("/")[0],) for path in made()[0]}
-    return Labels(questions_of(pictures), pictures)
+    return Labels(queries_by_label(pictures), pictures)
 
 
 def ranks_by_force(vector: np.ndarray, right: set[int], among: list[int]) -> tuple[int, ...]:
@@ -101,7 +101,7 @@ def test_pictures_are_asked_with_and_are_no_answer_to_themselves(search: ImageSe
 
 def test_queries_are_asked_of_the_whole_index(search: ImageSearch):
     # The 20 pure reds without a label come before every noisy one.
-    asked = Labels((Question(("red/0.png", "red/1.png"), "red"),), {})
+    asked = Labels((LabelledQuery(("red/0.png", "red/1.png"), "red"),), {})
     (answer,) = evaluate(search, asked).answers
     assert (answer.right, answer.ranks) == (2, ())
     (answer,) = evaluate(search, asked, ks=(68,)).answers
@@ -111,9 +111,11 @@ def test_queries_are_asked_of_the_whole_index(search: ImageSearch):
 
 def test_a_question_may_be_a_picture_file(search: ImageSearch, tmp_path: Path):
     Image.new("RGB", (32, 32), "blue").save(tmp_path / "blue.png")
-    asked = Labels((Question(("blue/0.png",), image=tmp_path / "blue.png"),), {})
+    asked = Labels((LabelledQuery(("blue/0.png",), image=tmp_path / "blue.png"),), {})
     (answer,) = evaluate(search, asked, ks=(48,)).answers
-    (place,) = evaluate(search, Labels((Question(("blue/0.png",), "blue"),), {}), ks=(48,)).answers
+    (place,) = evaluate(
+        search, Labels((LabelledQuery(("blue/0.png",), "blue"),), {}), ks=(48,)
+    ).answers
     assert answer.ranks == place.ranks
 
 
@@ -129,7 +131,7 @@ def test_tags_are_the_right_ones_and_the_surest_first(search: ImageSearch):
 
 def test_two_modes_are_compared_query_by_query(search: ImageSearch):
     by_vector, by_tags = (evaluate(search, labels(), mode=mode) for mode in ("vector", "tags"))
-    for each in compare(by_vector, by_tags):
+    for each in compare_reports(by_vector, by_tags):
         first = by_vector.values()[each.metric]
         second = by_tags.values()[each.metric]
         assert each.mean == pytest.approx(np.mean(second) - np.mean(first))
@@ -143,7 +145,7 @@ def test_paths_may_be_written_in_five_ways(search: ImageSearch, settings: Settin
     )
     search.reload()
     ways = ("red/0.png", "./red/1.png", "r/red/2.png", "/srv/pictures/red/3.png", "r-red-4.png")
-    (answer,) = evaluate(search, Labels((Question(ways, "red"),), {}), ks=(68,)).answers
+    (answer,) = evaluate(search, Labels((LabelledQuery(ways, "red"),), {}), ks=(68,)).answers
     assert answer.right == len(answer.ranks) == 5
 
 
@@ -152,29 +154,29 @@ def test_a_path_in_two_roots_needs_the_name_of_one(search: ImageSearch):
     search.store.documents.write([document("other", "red/0.png", vector)])
     search.store.refresh()
     with pytest.raises(FileInvalid, match=r"'red/0\.png' is in more than one root"):
-        evaluate(search, Labels((Question(("red/0.png",), "red"),), {}))
-    found = evaluate(search, Labels((Question(("other/red/0.png",), "red"),), {}), ks=(68,))
+        evaluate(search, Labels((LabelledQuery(("red/0.png",), "red"),), {}))
+    found = evaluate(search, Labels((LabelledQuery(("other/red/0.png",), "red"),), {}), ks=(68,))
     assert found.answers[0].right == 1
 
 
-def test_pictures_that_are_not_there_are_told(search: ImageSearch):
-    asked = (Question(("gone.png", "red/0.png"), "red"), Question(("lost.png",), "lost"))
+def test_missing_pictures_are_reported(search: ImageSearch):
+    asked = (LabelledQuery(("gone.png", "red/0.png"), "red"), LabelledQuery(("lost.png",), "lost"))
     found = evaluate(search, Labels(asked, {}))
     assert found.missing == ("gone.png", "lost.png")
     assert [(each.query, each.right) for each in found.answers] == [("red", 1)]
-    with pytest.raises(FileInvalid, match=r"holds none of the 1 pictures named.*'lost\.png'"):
+    with pytest.raises(FileInvalid, match=r"holds none of the 1 pictures of the file.*'lost\.png'"):
         evaluate(search, Labels(asked[1:], {}))
     one_each = {"red/0.png": ("a",), "red/1.png": ("b",)}
     with pytest.raises(FileInvalid, match="No two"):
-        evaluate(search, Labels(questions_of(one_each), one_each), by="image")
+        evaluate(search, Labels(queries_by_label(one_each), one_each), by="image")
 
 
-def test_what_cannot_be_asked_is_refused(search: ImageSearch, settings: Settings):
-    queries = Labels((Question(("red/0.png",), "red"),), {})
+def test_unanswerable_queries_are_refused(search: ImageSearch, settings: Settings):
+    queries = Labels((LabelledQuery(("red/0.png",), "red"),), {})
     for wrong in ({"mode": "words"}, {"by": "image"}, {"ks": ()}, {"ks": (0,)}):
         with pytest.raises(UsageError):
             evaluate(search, queries, **wrong)
-    with pytest.raises(UsageError, match="needs labels, and mode 'vector'"):
+    with pytest.raises(UsageError, match="needs labels of pictures and mode 'vector'"):
         evaluate(search, labels(), by="image", mode="tags")
 
 

@@ -65,7 +65,7 @@ class Reads:
 
     def __init__(self, running: Running) -> None:
         self.of: Counter[str] = Counter()
-        workers = running.indexer.pipeline._workers
+        workers = running.indexer.pipeline._reading._workers
         self._read = workers.read
         workers.read = self._counted  # type: ignore[method-assign]
 

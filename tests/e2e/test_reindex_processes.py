@@ -17,7 +17,6 @@ import pytest
 
 from es_imgsearch.elastic.leases import now_iso
 from es_imgsearch.elastic.naming import generation_number
-from es_imgsearch.elastic.state import State
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import AlreadyRunning
@@ -60,7 +59,7 @@ def lock_of(process_id: int, seen_at: str = "", **given: Any) -> dict[str, Any]:
 @contextmanager
 def locked_by_another(house: House, generation: str) -> Iterator[None]:
     """Another machine's process renews its lock meanwhile, and is killed then."""
-    state, ending = State(house.store), threading.Event()
+    state, ending = house.store.state, threading.Event()
 
     def renew() -> None:
         while not ending.wait(0.2):
@@ -88,7 +87,7 @@ def unfinished(house: House, encoders: dict) -> Store:
     encoders["twin"].before_batch = lambda _pixels: None
     generation = house.store.at(str(house.store.generations.roles().next))
     # One that ends in order, error or not, gives its lock back.
-    assert State(house.store).read(LOCK) is None
+    assert house.store.state.read(LOCK) is None
     return generation
 
 
@@ -104,12 +103,10 @@ def test_what_another_machine_builds_is_left_alone_until_its_lock_has_expired(
                 refused()
         assert index_status(house.store)["next"]["builder"]["is_alive"]
     silent = (datetime.now(tz=UTC) - timedelta(minutes=1)).isoformat()
-    State(house.store).update(
-        LOCK, lambda _: lock_of(4711, silent, body={"generation": generation})
-    )
+    house.store.state.update(LOCK, lambda _: lock_of(4711, silent, body={"generation": generation}))
     assert not index_status(house.store)["next"]["builder"]["is_alive"]
     assert to(house, "twin").switched
-    assert State(house.store).read(LOCK) is None
+    assert house.store.state.read(LOCK) is None
 
     # The same of the generation that is gone back to.
     with locked_by_another(house, str(house.store.generations.roles().before)):
@@ -127,7 +124,7 @@ def test_what_another_machine_builds_is_left_alone_until_its_lock_has_expired(
 def test_one_whose_lock_was_taken_over_ends(house: House, encoders: dict):
     house.pictures(12)
     synced(house)
-    state = State(house.store)
+    state = house.store.state
 
     def take_over(text: str) -> None:
         if "pictures are in" in text:
@@ -147,7 +144,6 @@ def test_of_two_processes_that_begin_together_one_wins(house: House):
     """The other is refused with exit code 2, whether it comes sooner or later than that."""
     house.pictures(4)
     synced(house)
-    script = Path(__file__).with_name("reindex_hooks.py")
     for encoder in ("twin", "fake", "twin"):
         before = house.store.generations.roles()
         if before.before is not None:
@@ -155,7 +151,7 @@ def test_of_two_processes_that_begin_together_one_wins(house: House):
         arguments = [house.settings.index, str(house.settings.es_url), "together", encoder]
         processes = [
             subprocess.Popen(
-                [sys.executable, script, *arguments],
+                [sys.executable, "-m", "tests.support.reindex_hooks", *arguments], cwd=CHECKOUT,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
             for _ in range(2)

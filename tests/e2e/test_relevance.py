@@ -19,7 +19,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
 from es_imgsearch.quality.calibrate import calibrate
-from es_imgsearch.quality.labels import Labels, questions_of
+from es_imgsearch.quality.labels import Labels, queries_by_label
 from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.search.relevance import IMAGE, TEXT, sample
 from es_imgsearch.search.request_flow import run_flow
@@ -62,7 +62,7 @@ def fill(store: Store, paths: list[str], vectors: np.ndarray) -> None:
 
 def labels_of(paths: list[str]) -> Labels:
     pictures = {path: (path.split("/")[0],) for path in paths}
-    return Labels(questions_of(pictures), pictures)
+    return Labels(queries_by_label(pictures), pictures)
 
 
 @pytest.fixture
@@ -241,13 +241,13 @@ def test_a_vector_has_no_kind_and_a_kind_without_curve_no_relevance(
         search.similar("red-0.png", k=1, min_relevance=0.5)
 
 
-def test_labels_that_cannot_calibrate_are_told(search: ImageSearch):
+def test_labels_that_are_too_few_raise(search: ImageSearch):
     paths = pictures_of(COLOURS)[0]
     with pytest.raises(UsageError, match="too few to calibrate"):
         calibrate(search, labels_of(paths[:2]))
     with pytest.raises(FileInvalid, match="labels of pictures, not queries"):
-        calibrate(search, Labels(questions_of({paths[0]: ("x",)}), {}))
-    with pytest.raises(FileInvalid, match="holds none of the 1 pictures named"):
+        calibrate(search, Labels(queries_by_label({paths[0]: ("x",)}), {}))
+    with pytest.raises(FileInvalid, match="holds none of the 1 pictures of the file"):
         calibrate(search, labels_of(["elsewhere/1.png"]))
     assert search.info.meta.relevance == {}
 

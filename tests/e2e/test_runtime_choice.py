@@ -9,14 +9,19 @@ from urllib.request import urlopen
 from click.testing import CliRunner
 
 from es_imgsearch.cli import main
+from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.context import open_context
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime.select import run_for_pictures
+from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.metrics import MetricsServer
 from es_imgsearch.settings import Settings
-from tests.support.house import House
+from es_imgsearch.watch.roots import parse_roots, register_roots
+from tests.support.house import described
 
-# Each agrees with torch in float32 to .999 or more (`embed.backend.MEASURED`).
+# Each agrees with torch in float32 to .999 or more (`embed.runtime.select.MEASURED`).
 CHOICES = [("torch", "float32"), ("onnx", "float32"), ("torch", "float16")]
 PICTURES = ["chelsea.png", "coffee.png", "rocket.jpg"]
 
@@ -63,10 +68,13 @@ def test_the_seal_accepts_every_choice_that_agrees(
 
 
 def test_what_runs_is_a_metric(real_store: Store, settings: Settings, tmp_path: Path) -> None:
-    house = House(real_store, settings, tmp_path)
-    house.encoder = load_encoder("starter")  # type: ignore[assignment]
-    run_for_pictures(house.encoder, settings.model_copy(update={"backend": "onnx"}))
-    indexer = house.indexer()
+    encoder = load_encoder("starter")
+    real_store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"), described())
+    run_for_pictures(encoder, settings.model_copy(update={"backend": "onnx"}))
+    context = open_context(real_store.pinned(), settings, encoder)
+    roots = parse_roots([str(tmp_path)])
+    register_roots(context.store, roots, settings.host)
+    indexer = Indexer(context, roots, settings)
     server = MetricsServer(indexer, 0)
     try:
         with urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta_entries import Tuning
-from es_imgsearch.elastic.state import State, daemon_id
+from es_imgsearch.elastic.state import daemon_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.pipeline.heartbeat import Heartbeat
@@ -87,7 +87,7 @@ def heartbeat(house: House) -> Heartbeat:
 
 
 def test_a_daemon_that_takes_over_is_not_sent_away(house: House):
-    state = State(house.store)
+    state = house.store.state
     first = heartbeat(house)
     first._closing.clear()
     first.start()
@@ -155,7 +155,7 @@ def test_a_daemon_that_was_killed_is_not_shown_as_alive(house: House):
     first._lease._held.clear()  # so that nothing is released
     first.leave()
     first.join(30.0)
-    State(house.store).update(
+    house.store.state.update(
         daemon_id("r"), lambda lease: {**(lease or {}), "seen_at": "2020-01-01T00:00:00+00:00"}
     )
     found = root(house)

@@ -1,4 +1,4 @@
-"""Tags on a real index: by words, by a trained head, for new pictures and for stored ones."""
+"""Tags on a real index: from a vocabulary and a classifier, for new and stored pictures."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from es_imgsearch.manage import redescribe as describing
 from es_imgsearch.manage.redescribe import redescribe_pictures
 from es_imgsearch.pipeline import pipeline
 from es_imgsearch.pipeline.sync import sync
-from es_imgsearch.quality.labels import Labels, questions_of
+from es_imgsearch.quality.labels import Labels, queries_by_label
 from es_imgsearch.search.relevance import IMAGE
 from es_imgsearch.settings import Settings
-from es_imgsearch.tags.describer import tagger_of
+from es_imgsearch.tags.describer import load_tagger
 from es_imgsearch.tags.identify import UNKNOWN, identify
-from es_imgsearch.tags.storage import keep_vocabulary, kept_tags
+from es_imgsearch.tags.storage import load_tags, store_vocabulary
 from es_imgsearch.tags.train import TRAINED, ZERO_SHOT, evaluate_tags, train_tags
 from es_imgsearch.tags.vocabulary import default_vocabulary, parse_vocabulary
 from es_imgsearch.testing import FakeEncoder, remove_index
@@ -84,7 +84,7 @@ def fill(store: Store, colours: tuple[str, ...] = COLOURS, each: int = 12, **mor
 def labels_of(colours: tuple[str, ...] = COLOURS, each: int = 12) -> Labels:
     pictures = {f"{colour}/{n}.png": (f"colour:{colour}",) for colour in colours
                 for n in range(each)}  # fmt: skip
-    return Labels(questions_of(pictures), pictures)
+    return Labels(queries_by_label(pictures), pictures)
 
 
 def written(labels: Labels, file: Path) -> Path:
@@ -132,7 +132,7 @@ def test_stored_pictures_get_the_tags_of_a_new_vocabulary_and_keep_everything_el
 ):
     fill(store, each=4, caption="a caption", colour_embedding=[0.1] * 108)
     before = documents(store)
-    keep_vocabulary(store, WORDS)
+    store_vocabulary(store, WORDS)
     encoder = FakeEncoder()
     done = redescribe_pictures(store, settings, only=["tags"], encoder=encoder)
     assert (done.describers, done.pictures, done.written, done.refused) == (("tags",), 76, 76, {})
@@ -147,18 +147,18 @@ def test_stored_pictures_get_the_tags_of_a_new_vocabulary_and_keep_everything_el
     # What is so already is not written again, and new words are.
     again = redescribe_pictures(store, settings, only=["tags"], encoder=encoder)
     assert (again.pictures, again.written) == (76, 0)
-    keep_vocabulary(store, parse_vocabulary('[tint]\nlabels = ["blue", "black"]\n', "words"))
+    store_vocabulary(store, parse_vocabulary('[tint]\nlabels = ["blue", "black"]\n', "words"))
     redescribe_pictures(store, settings, only=["tags"], encoder=encoder)
     tagged = {path: document["tags"] for path, document in documents(store).items()}
     assert tagged["blue/3.png"] == ["blue"]
     assert tagged["red/3.png"] == []
 
 
-def test_a_trained_head_tags_stored_and_new_pictures_and_embeds_nothing(
+def test_a_trained_classifier_tags_stored_and_new_pictures_and_embeds_nothing(
     store: Store, settings: Settings, search: ImageSearch, tmp_path: Path
 ):
     fill(store, each=8)
-    keep_vocabulary(store, WORDS)
+    store_vocabulary(store, WORDS)
     named = {
         "red": "ours:apples",
         "lime": "ours:leaves",
@@ -166,9 +166,9 @@ def test_a_trained_head_tags_stored_and_new_pictures_and_embeds_nothing(
         "white": "ours:suns",
     }
     pictures = {f"{colour}/{n}.png": (name,) for colour, name in named.items() for n in range(8)}
-    done = train_tags(search, Labels(questions_of(pictures), pictures), one_of=["ours"])
-    assert [(each.facet, each.answers) for each in done.head.outputs] == [("ours", "one")]
-    assert done.head.pictures == 32
+    done = train_tags(search, Labels(queries_by_label(pictures), pictures), one_of=["ours"])
+    assert [(each.facet, each.answers) for each in done.classifier.facets] == [("ours", "one")]
+    assert done.classifier.pictures == 32
     redescribe_pictures(store, settings, only=["tags"], encoder=FakeEncoder())
     for path, document in documents(store).items():
         if path.startswith("other/"):
@@ -187,7 +187,7 @@ def test_a_trained_head_tags_stored_and_new_pictures_and_embeds_nothing(
 
 def test_evaluation_agrees_with_scikit_learn_and_numpy(store: Store, search: ImageSearch):
     fill(store)
-    keep_vocabulary(store, WORDS)
+    store_vocabulary(store, WORDS)
     labels = labels_of()
     report = evaluate_tags(search, labels)
     assert [(each.facet, each.way) for each in report.facets] == [
@@ -196,7 +196,7 @@ def test_evaluation_agrees_with_scikit_learn_and_numpy(store: Store, search: Ima
     paths = list(labels.pictures)
     vectors = np.stack([near(*_numbered(path)) for path in paths])
     info = search.info
-    tagger = tagger_of(store.index, info.meta, FakeEncoder(), store.send)
+    tagger = load_tagger(store.index, info.meta, FakeEncoder(), store.send)
     (colour,) = [each for each in tagger.scores(vectors) if each.facet == "colour"]
     zero_shot, trained = report.facets
     for each in zero_shot.labels:
@@ -213,7 +213,7 @@ def test_evaluation_agrees_with_scikit_learn_and_numpy(store: Store, search: Ima
     assert trained.confusion.sum() == 48
     assert trained.mean_average_precision > 0.95
     assert np.trace(trained.confusion[:, :4]) >= 44
-    assert kept_tags(store.index, store.send).head is None
+    assert load_tags(store.index, store.send).classifier is None
 
 
 def _numbered(path: str) -> tuple[str, int]:
@@ -221,14 +221,14 @@ def _numbered(path: str) -> tuple[str, int]:
     return colour, int(name.removesuffix(".png"))
 
 
-def test_train_without_labels_uses_those_of_the_last_time(store: Store, search: ImageSearch):
+def test_train_without_labels_uses_those_of_the_last_training(store: Store, search: ImageSearch):
     fill(store, each=6)
-    keep_vocabulary(store, WORDS)
+    store_vocabulary(store, WORDS)
     with pytest.raises(UsageError, match="tags train LABELS --index"):
         train_tags(search)
-    first = train_tags(search, labels_of(each=6)).head
-    again = train_tags(search).head
-    for one, other in zip(first.outputs, again.outputs, strict=True):
+    first = train_tags(search, labels_of(each=6)).classifier
+    again = train_tags(search).classifier
+    for one, other in zip(first.facets, again.facets, strict=True):
         assert one.labels == other.labels
         assert np.allclose(one.weights, other.weights, atol=1e-4)
     # A few labels of pictures that are not there are told, and too few of one are left out.
@@ -240,36 +240,36 @@ def test_train_without_labels_uses_those_of_the_last_time(store: Store, search: 
     done = train_tags(search, Labels((), labels))
     assert done.missing == ("gone.png",)
     assert done.too_few == {"pink": 1}
-    with pytest.raises(FileInvalid, match="No label has 5 pictures"):
+    with pytest.raises(FileInvalid, match="has the 5 pictures that training needs"):
         train_tags(search, labels_of(each=3))
 
 
-def test_the_head_of_another_encoder_is_refused_and_costs_the_words_nothing(
+def test_the_classifier_of_another_encoder_is_refused_and_the_vocabulary_still_used(
     store: Store, settings: Settings, search: ImageSearch
 ):
     fill(store, each=8)
-    keep_vocabulary(store, WORDS)
+    store_vocabulary(store, WORDS)
     train_tags(search, labels_of(each=8))
     other = FakeEncoder(revision="2")
     store.generations.update_meta(
         lambda meta: new_meta(seal_of(other), meta.profile, meta.similarity)
     )
     info = store.info()
-    tagger = tagger_of(store.index, info.meta, other, store.send)
-    assert tagger.head is None
+    tagger = load_tagger(store.index, info.meta, other, store.send)
+    assert tagger.classifier is None
     assert "train it again" in tagger.note
     assert tagger.fields(near("red", 0)[None])[0]["tags"] == ["red"]
     with pytest.raises(EncoderMismatch, match="differs in revision: train it again"):
-        kept_tags(store.index, store.send).head.check(info.meta, store.index)
+        load_tags(store.index, store.send).classifier.check(info.meta, store.index)
     listed = run(settings, "tags", "list")
     assert listed.exit_code == 2
     assert "es-imgsearch tags train --index" in listed.stderr
     # As it says.
     train_tags(ImageSearch(settings=settings, encoder=other))
-    assert tagger_of(store.index, info.meta, other, store.send).note is None
+    assert load_tagger(store.index, info.meta, other, store.send).note is None
 
 
-def test_an_encoder_without_texts_is_tagged_by_its_head_alone(
+def test_with_an_encoder_of_pictures_only_the_classifier_alone_tags(
     real_store: Store, settings: Settings
 ):
     encoder = FakeEncoder(supports_text=False)
@@ -298,7 +298,7 @@ def test_an_outage_costs_no_picture_its_tags(
     store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     fill(store, each=1)
-    keep_vocabulary(store, WORDS)
+    store_vocabulary(store, WORDS)
     house = House(store, settings, tmp_path)
     house.pictures(2)
     Image.new("RGB", (32, 32), "red").save(house.folder / "red.png")
@@ -327,7 +327,7 @@ def test_a_stop_waits_for_words_that_are_being_embedded(
 ):
     """A process that ends with a thread inside the model is ended by SIGABRT."""
     words = [f"nobody embedded {uuid.uuid4()}" for _ in range(40)]
-    keep_vocabulary(store, parse_vocabulary(f"[object]\nlabels = {json.dumps(words)}\n", "words"))
+    store_vocabulary(store, parse_vocabulary(f"[object]\nlabels = {json.dumps(words)}\n", "words"))
     monkeypatch.setattr(pipeline, "_END_SECONDS", 0.0)
     house = House(store, settings, tmp_path)
     house.pictures(1)
@@ -538,7 +538,7 @@ def test_identify_by_neighbours_by_words_and_not_at_all(
     store: Store, settings: Settings, search: ImageSearch
 ):
     fill(store, ("red", "lime"))
-    keep_vocabulary(store, WORDS)
+    store_vocabulary(store, WORDS)
     store.rewrites.rewrite(
         ["red-0.png", "red-1.png"], lambda document: {**document, "product_id": "R2"}
     )
@@ -606,7 +606,7 @@ def test_the_best_tag_answers_whatever_its_facet(store: Store, search: ImageSear
     """As it would be the first of a document's tags."""
     fill(store, each=8)
     # Of two words that mean the same, the one in a facet of one answer shares its certainty.
-    keep_vocabulary(store, parse_vocabulary(
+    store_vocabulary(store, parse_vocabulary(
         '[first]\nanswers = "one"\nlabels = ["red", "crimson", "firebrick"]\n'
         '[second]\nlabels = ["tomato", "#fe0000"]\ntexts = {"#fe0000" = "#fe0000"}\n',
         "words",
@@ -618,7 +618,7 @@ def test_the_best_tag_answers_whatever_its_facet(store: Store, search: ImageSear
     assert (found.answer, found.by) == (best.label, best.facet)
     assert best.facet == "second"
     info = search.info
-    tagger = tagger_of(store.index, info.meta, FakeEncoder(), store.send)
+    tagger = load_tagger(store.index, info.meta, FakeEncoder(), store.send)
     (document,) = tagger.fields(FakeEncoder().embed_texts(["red"]))
     assert document["tags"][0] == found.answer
 
@@ -683,7 +683,7 @@ def test_train_and_evaluate_from_the_command_line(
     store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     fill(store)
-    keep_vocabulary(store, WORDS)
+    store_vocabulary(store, WORDS)
     # The index is sealed to a fake encoder, which is in no registry.
     monkeypatch.setattr(
         "es_imgsearch.embed.index_encoder.load_encoder", lambda *_, **__: FakeEncoder()
@@ -711,8 +711,8 @@ def test_train_and_evaluate_from_the_command_line(
     described_now = run(settings, "describe", "--only", "tags", "--json")
     assert json.loads(described_now.stdout)["written"] == 48 + OTHERS
     assert "trained: colour (one)" in run(settings, "tags", "list").stdout
-    assert "is removed" in run(settings, "tags", "forget").stderr
-    assert "no trained head" in run(settings, "tags", "forget").stderr
+    assert "Removed the trained classifier" in run(settings, "tags", "forget").stderr
+    assert "no trained classifier" in run(settings, "tags", "forget").stderr
     queries = tmp_path / "queries.csv"
     queries.write_text("query,path\nred,red/0.png\n")
     assert "not queries" in run(settings, "tags", "train", str(queries)).stderr

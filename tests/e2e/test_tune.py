@@ -80,7 +80,7 @@ def recall_of(store: Store, k: int, stored: np.ndarray, queries: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("profile", ["balanced", "compact", "binary"])
-def test_the_target_is_reached_on_queries_it_never_saw(real_store: Store, profile: str):
+def test_the_target_is_reached_on_new_queries(real_store: Store, profile: str):
     stored = clustered(2500, seed=2)
     fill(real_store, stored, profile)
     outcome = tune(real_store, target_recall=TARGET, queries=160)
@@ -153,14 +153,14 @@ def test_fewer_pictures_than_k(real_store: Store):
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_too_few_pictures_are_told(real_store: Store, count: int):
+def test_too_few_pictures_raise(real_store: Store, count: int):
     fill(real_store, clustered(count, seed=2))
     with pytest.raises(UsageError, match=r"too few different pictures .* sync"):
         tune(real_store)
     assert real_store.info().meta.tuning == Tuning(50, 2.0)
 
 
-def test_a_target_out_of_reach_is_told_and_the_best_is_stored(real_store: Store):
+def test_an_unreachable_target_is_reported_and_the_best_setting_stored(real_store: Store):
     """Without a second comparison 1-bit codes never find everything."""
     fill(real_store, clustered(600, seed=2), "binary")
     outcome = tune(real_store, target_recall=1.0, queries=40, oversamples=(0.0,))
@@ -292,13 +292,13 @@ def test_the_command_ends_with_1_where_the_target_is_out_of_reach(
         (["--texts", "no-such-file", "--no-texts"], "exclude each other"),
     ],
 )
-def test_wrong_use_is_told(settings: Settings, arguments: list[str], words: str):
+def test_wrong_use_prints_what_is_wrong(settings: Settings, arguments: list[str], words: str):
     done = run(settings, *arguments)
     assert done.exit_code == 2
     assert words in done.stderr
 
 
-def test_texts_without_their_model_are_told(real_store: Store, settings: Settings, tmp_path: Path):
+def test_texts_without_the_model_are_refused(real_store: Store, settings: Settings, tmp_path: Path):
     fill(real_store, clustered(20, seed=2))
     texts = tmp_path / "texts"
     texts.write_text("a cat\n\na dog\n", encoding="utf-8")

@@ -117,7 +117,9 @@ def test_an_unfinished_reindex_of_before_is_gone_on_with(house: House, encoders:
             "host": "old", "process_id": 4711, "process_space": None, "process_start": None,
             "token": "t", "since": now(900), "seen_at": seen_at,
         }  # fmt: skip
-        unfinished.update_meta(lambda meta: replace(meta, schema_version=1, builder=builder))
+        unfinished.generations.update_meta(
+            lambda meta: replace(meta, schema_version=1, builder=builder)
+        )
 
     as_before(house.store)
     mark(now())

@@ -20,7 +20,7 @@ from PIL import Image
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
-from es_imgsearch.elastic.state import State, pause_id
+from es_imgsearch.elastic.state import pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
@@ -149,7 +149,7 @@ class House:
         }
 
     def paused(self, root: str = "r") -> dict | None:
-        read = State(self.store).read(pause_id(root))
+        read = self.store.state.read(pause_id(root))
         return standing_pause(read and read.document)
 
     def _all(self, name: str, fields: list[str]) -> Iterator[tuple[tuple[str, str], dict]]:

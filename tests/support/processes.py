@@ -27,7 +27,7 @@ def without_root(ask: Callable[[], str], folder: Path) -> str:
     """What `ask` says for a user to whom file modes apply, and who may enter pytest's `folder`."""
     if os.geteuid() != 0:
         return ask()
-    for each in (folder, *folder.parents[:2]):
+    for each in (folder, *folder.parents[:3]):
         each.chmod(stat.S_IMODE(each.stat().st_mode) | 0o055)
     read_end, write_end = os.pipe()
     child = os.fork()

@@ -69,7 +69,8 @@ def make_clip(folder: Path) -> None:
 def make_text_model(folder: Path, dims: int = 16) -> None:
     """As sentence-transformers/clip-ViT-B-32-multilingual-v1."""
     import torch
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as parts
     from transformers import BertConfig, BertModel, BertTokenizer
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "ein", "hund"]
@@ -85,8 +86,8 @@ def make_text_model(folder: Path, dims: int = 16) -> None:
     plain = folder.parent / "plain-bert"
     BertModel(config).save_pretrained(plain)
     BertTokenizer(vocab={word: at for at, word in enumerate(words)}).save_pretrained(plain)
-    transformer = models.Transformer(str(plain))
-    modules = [transformer, models.Pooling(32), models.Dense(32, dims, bias=False)]
+    transformer = parts.Transformer(str(plain))
+    modules = [transformer, parts.Pooling(32), parts.Dense(32, dims, bias=False)]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder))
     shutil.rmtree(plain)
 

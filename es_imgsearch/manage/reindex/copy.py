@@ -34,7 +34,7 @@ from es_imgsearch.errors import IndexConflict, ReadError, StoreRejected
 from es_imgsearch.manage.reindex.re_embed import Document, EmbedOutcome, ReEmbedder
 from es_imgsearch.records import REGIONS_FIELD, Change, Embedded, FileState, disk_path, image_id
 from es_imgsearch.settings import Settings
-from es_imgsearch.watch.reconcile import Kind, Seen, differences
+from es_imgsearch.watch.reconcile import DifferenceKind, FileOnDisk, differences
 from es_imgsearch.watch.roots import registered_root
 from es_imgsearch.write.documents import failure_document, vector_fields
 
@@ -178,11 +178,11 @@ class GenerationCopier:
             | self._target.listings.counts_by_root().keys()
         )
         for name in sorted(names):
-            stored = (Seen(*each) for each in self._source.listings.stored(name))
+            stored = (FileOnDisk(*each) for each in self._source.listings.stored(name))
             lost: list[str] = []
             for each in differences(stored, self._target.listings.stored(name), ()):
                 identity = image_id(name, each.relative_path)
-                if each.kind is not Kind.LOST:
+                if each.kind is not DifferenceKind.LOST:
                     yield identity
                 elif identity not in self._only_there:
                     lost.append(identity)

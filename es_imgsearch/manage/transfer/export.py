@@ -16,7 +16,7 @@ from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImgSearchError, UsageError
-from es_imgsearch.files.columns import Column, Kind, Origin, columns_of, values_of
+from es_imgsearch.files.columns import Column, ColumnKind, Origin, columns_of, values_of
 from es_imgsearch.files.formats import check_writable, open_writer
 from es_imgsearch.records import REGIONS_FIELD
 
@@ -70,7 +70,7 @@ def _write(
 ) -> int:
     bits = [n for n, mapping in info.properties.items() if mapping.get("element_type") == "bit"]
     names = [each.name for each in columns]
-    vectors = [each.name for each in columns if each.kind is Kind.VECTOR or each.name in bits]
+    vectors = [each.name for each in columns if each.kind is ColumnKind.VECTOR or each.name in bits]
     with_regions = REGIONS_FIELD in names
     plain = [name for name in names if name not in {*vectors, REGIONS_FIELD}]
     floats = sum(each.floats for each in columns)

@@ -19,7 +19,7 @@ from es_imgsearch.files.columns import (
     EMBEDDING,
     REST_COLUMN,
     Column,
-    Kind,
+    ColumnKind,
     RegionValues,
     Values,
     columns_of,
@@ -85,7 +85,7 @@ class RowPlan:
     def __post_init__(self) -> None:
         columns = {each.name: each for each in columns_of(self.properties, self.grid)}
         if self.reduction is not None:
-            columns[VECTOR_FIELD] = Column(VECTOR_FIELD, Kind.VECTOR, self.reduction.dims)
+            columns[VECTOR_FIELD] = Column(VECTOR_FIELD, ColumnKind.VECTOR, self.reduction.dims)
         object.__setattr__(self, "columns", columns)
 
     def rows(self, values: Mapping[str, Values], first: int) -> tuple[list[Row], list[BadRow]]:
@@ -104,7 +104,7 @@ class RowPlan:
                 cells[target] = _converted(target, column, _map, reasons)
             elif isinstance(column, RegionValues):
                 regions = self._regions(column, reasons)
-            elif self.columns[target].kind is Kind.VECTOR:
+            elif self.columns[target].kind is ColumnKind.VECTOR:
                 vectors[target] = self._vectors(target, column, reasons)
             else:
                 cells[target] = _converted(target, column, self._converter(target), reasons)
@@ -165,13 +165,13 @@ class RowPlan:
     def _converter(self, name: str) -> Callable[[Any], Any]:
         mapping = self.properties[name]
         match self.columns[name].kind:
-            case Kind.INT:
+            case ColumnKind.INT:
                 return _integer
-            case Kind.FLOAT:
+            case ColumnKind.FLOAT:
                 return _number
-            case Kind.BOOL:
+            case ColumnKind.BOOL:
                 return _boolean
-            case Kind.JSON:
+            case ColumnKind.JSON:
                 return _map
         if mapping.get("type") == "date":
             return _date

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from es_imgsearch.describe.hashes import Hashes, perceptual_hash
-from es_imgsearch.duplicates.hashes import ALL_TURNS, UPRIGHT, Turn, hamming, turned_hash
+from es_imgsearch.duplicates.hashes import ALL_TURNS, Turn, turned_hash
 
 NAMES = ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg"]
 TRANSPOSITIONS = {
@@ -26,6 +26,10 @@ TRANSPOSITIONS = {
 }
 
 hashes = st.integers(0, 2**64 - 1)
+
+
+def hamming(one: int, other: int) -> int:
+    return (one ^ other).bit_count()
 
 
 def opened(photographs: Path, name: str) -> Image.Image:
@@ -72,7 +76,7 @@ def test_copies_are_near_and_other_pictures_are_far(photographs: Path, name: str
         assert hamming(own, hash_of(opened(photographs, other))) >= 16
 
 
-@pytest.mark.parametrize("turn", [turn for turn in ALL_TURNS if turn != UPRIGHT], ids=str)
+@pytest.mark.parametrize("turn", [turn for turn in ALL_TURNS if turn != Turn()], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_hash_of_a_turned_picture_is_worked_out(photographs: Path, name: str, turn: Turn):
     image = opened(photographs, name)
@@ -80,8 +84,8 @@ def test_the_hash_of_a_turned_picture_is_worked_out(photographs: Path, name: str
     assert hamming(turned_hash(hash_of(image), turn), hash_of(turned)) <= 10
 
 
-def test_a_turn_changes_hands_when_an_odd_number_of_mirrors_does_it():
-    assert {turn.name for turn in ALL_TURNS if turn.changes_hands} == {
+def test_a_turn_is_a_reflection_with_an_odd_number_of_mirrors():
+    assert {turn.name for turn in ALL_TURNS if turn.is_reflection} == {
         "mirrored",
         "flipped",
         "transposed",
@@ -91,7 +95,7 @@ def test_a_turn_changes_hands_when_an_odd_number_of_mirrors_does_it():
 
 @given(hashes)
 def test_no_turn_changes_nothing(perceptual: int):
-    assert turned_hash(perceptual, UPRIGHT) == perceptual
+    assert turned_hash(perceptual, Turn()) == perceptual
 
 
 @given(hashes, st.sampled_from(ALL_TURNS))

@@ -13,17 +13,21 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from es_imgsearch.duplicates import find as duplicates
 from es_imgsearch.duplicates import hashes as hash_table
-from es_imgsearch.duplicates.corners import agreeing, corners
-from es_imgsearch.duplicates.groups import Pair, Unions, group_of, stored_of
-from es_imgsearch.duplicates.hashes import ALL_TURNS, hamming, turned_hash
+from es_imgsearch.duplicates.corners import count_agreeing, detect_corners
+from es_imgsearch.duplicates.groups import DisjointSets, DuplicatePair, parse_picture, sorted_group
+from es_imgsearch.duplicates.hashes import ALL_TURNS, turned_hash
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImageMissing, LibraryMissing, UsageError
 
 NAMES = ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg"]
 
 
-def pair(one: object, other: object) -> Pair:
-    return Pair(str(one), str(other), "bytes")
+def hamming(one: int, other: int) -> int:
+    return (one ^ other).bit_count()
+
+
+def pair(one: object, other: object) -> DuplicatePair:
+    return DuplicatePair(str(one), str(other), "bytes")
 
 
 # -- groups --------------------------------------------------------------------------------
@@ -49,12 +53,12 @@ edges = st.lists(
 
 @given(edges)
 def test_groups_are_the_connected_components(edges: list[tuple[int, int]]):
-    unions = Unions()
+    sets = DisjointSets()
     for one, other in edges:
-        before = unions.are_joined(str(one), str(other))
-        assert unions.join(pair(one, other)) is not before
-        assert unions.are_joined(str(one), str(other))
-    found = list(unions.groups())
+        before = sets.are_connected(str(one), str(other))
+        assert sets.merge(pair(one, other)) is not before
+        assert sets.are_connected(str(one), str(other))
+    found = list(sets.components())
     assert {frozenset(members) for members, _ in found} == components(edges)
     for members, pairs in found:
         # They hold the group together and none is superfluous.
@@ -65,7 +69,7 @@ def test_groups_are_the_connected_components(edges: list[tuple[int, int]]):
 def test_the_largest_picture_of_a_group_comes_first():
     sizes = {"a": (10, 10, 900), "b": (20, 20, 100), "c": (20, 20, 500)}
     pictures = [
-        stored_of(
+        parse_picture(
             {
                 "image_id": name,
                 "root": "r",
@@ -77,7 +81,7 @@ def test_the_largest_picture_of_a_group_comes_first():
         )
         for name, (width, height, size) in sizes.items()
     ]
-    group = group_of("near", pictures, [pair("a", "b"), pair("b", "c")])
+    group = sorted_group("near", pictures, [pair("a", "b"), pair("b", "c")])
     assert [each.image_id for each in group.pictures] == ["c", "b", "a"]
     assert group.to_dict()["pairs"] == [
         {"one": "a", "other": "b", "by": "bytes"},
@@ -113,36 +117,36 @@ COPIES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_the_corners_of_a_copy_agree(photographs: Path, name: str, kind: str):
     image = opened(photographs, name)
-    found = agreeing(corners(image), corners(COPIES[kind](image)))
-    assert found >= duplicates.LEAST_CORNERS
+    found = count_agreeing(detect_corners(image), detect_corners(COPIES[kind](image)))
+    assert found >= duplicates.MIN_CORNERS
 
 
 def test_the_corners_of_different_pictures_do_not_agree(photographs: Path):
-    every = [corners(opened(photographs, name)) for name in NAMES]
+    every = [detect_corners(opened(photographs, name)) for name in NAMES]
     for n, one in enumerate(every):
         for other in every[:n]:
-            assert agreeing(one, other) < duplicates.LEAST_CORNERS
+            assert count_agreeing(one, other) < duplicates.MIN_CORNERS
 
 
 def test_a_mirror_image_agrees_when_it_is_mirrored_back(photographs: Path):
     image = opened(photographs, "coffee.png")
     mirror = ImageOps.mirror(image)
-    assert agreeing(corners(image), corners(mirror)) < duplicates.LEAST_CORNERS
-    assert agreeing(corners(image), corners(mirror, mirrored=True)) > 100
+    assert count_agreeing(detect_corners(image), detect_corners(mirror)) < duplicates.MIN_CORNERS
+    assert count_agreeing(detect_corners(image), detect_corners(mirror, mirrored=True)) > 100
 
 
 def test_the_same_pictures_give_the_same_number(photographs: Path):
     image = opened(photographs, "astronaut.png")
-    one, other = corners(image), corners(image.rotate(20))
-    assert len({agreeing(one, other) for _ in range(5)}) == 1
+    one, other = detect_corners(image), detect_corners(image.rotate(20))
+    assert len({count_agreeing(one, other) for _ in range(5)}) == 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 900), (64, 64), (2000, 1)])
 def test_a_picture_without_corners_agrees_with_none(size: tuple[int, int]):
-    flat = corners(Image.new("RGB", size, "white"))
+    flat = detect_corners(Image.new("RGB", size, "white"))
     assert len(flat) == 0
-    assert flat.places.shape == (0, 2)
-    assert agreeing(flat, flat) == 0
+    assert flat.positions.shape == (0, 2)
+    assert count_agreeing(flat, flat) == 0
 
 
 def test_a_repeated_letter_is_no_evidence():
@@ -150,13 +154,13 @@ def test_a_repeated_letter_is_no_evidence():
     board = np.kron(np.indices((8, 8)).sum(axis=0) % 2, np.ones((40, 40))) * 255
     lines = np.kron(np.indices((8, 8))[0] % 2, np.ones((40, 40))) * 255
     one, other = (Image.fromarray(each.astype(np.uint8)).convert("RGB") for each in (board, lines))
-    assert agreeing(corners(one), corners(other)) < duplicates.LEAST_CORNERS
+    assert count_agreeing(detect_corners(one), detect_corners(other)) < duplicates.MIN_CORNERS
 
 
-def test_without_opencv_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_without_opencv_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(LibraryMissing, match=r"pip install 'es-imgsearch\[duplicates\]'"):
-        corners(Image.new("RGB", (50, 50)))
+        detect_corners(Image.new("RGB", (50, 50)))
 
 
 # -- decisions -----------------------------------------------------------------------------
@@ -173,7 +177,7 @@ def test_without_opencv_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         (0, None, False),
     ],
 )
-def test_without_originals_hash_and_embedding_have_to_agree(distance, cosine, sure):
+def test_without_originals_hash_and_embedding_must_agree(distance, cosine, sure):
     assert duplicates.is_sure(distance, cosine) is sure
 
 
@@ -190,13 +194,13 @@ def test_without_originals_hash_and_embedding_have_to_agree(distance, cosine, su
         ({"level": "similar", "thorough": True}, "Only level near can be thorough"),
     ],
 )
-def test_wrong_use_is_told_before_anything_is_asked(given, words):
+def test_invalid_arguments_raise_before_any_request(given, words):
     unused = Store(None, "images")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=words):
         duplicates.find_duplicates(unused, host="here", **given)
 
 
-def test_an_id_that_is_no_text_is_unknown():
+def test_an_id_with_surrogates_is_unknown():
     unused = Store(None, "images")  # type: ignore[arg-type]
     with pytest.raises(ImageMissing):
         duplicates.find_duplicates(unused, host="here", image_id="\udcff")

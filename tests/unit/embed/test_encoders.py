@@ -514,7 +514,7 @@ def test_the_starter_tells_of_a_text_of_more_than_256_word_pieces(starter: Encod
     fits, longer = "cat " * 254, "cat " * 255  # and two that every text begins and ends with
     assert starter.truncated(["a cat", fits, longer]) == [False, False, True]  # type: ignore[attr-defined]
     whole, cut, same = starter.embed_texts([fits, longer, longer + "dog"])
-    # Rows of one batch may differ in their last bits, by the position of a row in the matrix product.
+    # Rows of one batch may differ in their last bits, depending on their position.
     assert np.allclose(cut, same, rtol=0, atol=1e-7)
     assert cosines(whole[None], cut[None]).min() > 0.999
 

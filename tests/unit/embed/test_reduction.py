@@ -16,7 +16,7 @@ from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.meta_entries import ReductionEntry
 from es_imgsearch.embed.reduction import ReducedEncoder, Reduction, fit
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, UsageError
-from es_imgsearch.files.columns import Column, Kind, Origin
+from es_imgsearch.files.columns import Column, ColumnKind, Origin
 from es_imgsearch.files.hdf5 import Hdf5Writer
 from es_imgsearch.records import image_id
 from es_imgsearch.search.reduced import Originals, ReducedVectors
@@ -250,7 +250,10 @@ def test_originals_are_found_by_their_key_in_any_order(tmp_path, vectors, dtype,
 def test_originals_that_an_export_wrote_are_found_by_content_and_by_place(tmp_path, vectors):
     path = tmp_path / "o.h5"
     names = ("root", "relative_path", "content_id")
-    columns = [*(Column(n, Kind.TEXT) for n in names), Column("image_embedding", Kind.VECTOR, DIMS)]
+    columns = [
+        *(Column(n, ColumnKind.TEXT) for n in names),
+        Column("image_embedding", ColumnKind.VECTOR, DIMS),
+    ]
     writer = Hdf5Writer(path, columns, Origin(SEAL, "cosine", "exact", {}))
     for start in (0, 50):
         rows = vectors[start : start + 50].copy()

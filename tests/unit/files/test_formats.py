@@ -18,7 +18,7 @@ import pytest
 from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.errors import FileInvalid, LibraryMissing, UsageError
-from es_imgsearch.files.columns import Column, Kind, Origin, columns_of, values_of
+from es_imgsearch.files.columns import Column, ColumnKind, Origin, columns_of, values_of
 from es_imgsearch.files.formats import check_can_replace, check_can_write, open_reader, open_writer
 from es_imgsearch.manage.transfer.rows import RowPlan
 from es_imgsearch.records import Grid, image_id
@@ -477,9 +477,9 @@ def test_hdf5_datasets_of_different_lengths_are_no_table(tmp_path: Path):
 
 def test_kinds_of_columns_follow_the_mapping():
     kinds = {each.name: each.kind for each in COLUMNS}
-    assert kinds["mtime_ns"] is Kind.INT
-    assert kinds["tags"] is Kind.TEXTS
-    assert kinds["location"] is Kind.JSON
-    assert kinds["perceptual_hash"] is Kind.TEXT
-    assert kinds["checked"] is Kind.BOOL
+    assert kinds["mtime_ns"] is ColumnKind.INT
+    assert kinds["tags"] is ColumnKind.TEXTS
+    assert kinds["location"] is ColumnKind.JSON
+    assert kinds["perceptual_hash"] is ColumnKind.TEXT
+    assert kinds["checked"] is ColumnKind.BOOL
     assert {each.name: each.dims for each in COLUMNS}["image_embedding"] == DIMS

@@ -17,7 +17,7 @@ from es_imgsearch.cli import main
 from es_imgsearch.errors import KibanaDenied, KibanaError, KibanaUnreachable, SettingsError
 from es_imgsearch.kibana.build import builder_for
 from es_imgsearch.kibana.objects import to_ndjson
-from es_imgsearch.kibana.upload import Imported, Kibana
+from es_imgsearch.kibana.upload import Kibana, UploadResult
 from es_imgsearch.settings import Settings, load_settings
 from tests.support.fake_kibana import FakeKibana
 
@@ -44,12 +44,12 @@ def test_everything_is_written_once_and_replaced_when_asked(
 ):
     count = content.count(b"\n") - 1
     kibana = Kibana(settings)
-    assert kibana.import_objects(content, overwrite=False) == Imported(count, 0)
+    assert kibana.import_objects(content, overwrite=False) == UploadResult(count, 0)
     assert len(fake.objects) == count
     with pytest.raises(KibanaError, match=r"exists.*--overwrite") as told:
         kibana.import_objects(content, overwrite=False)
     assert f"and {count - 10} more" in str(told.value)
-    assert kibana.import_objects(content, overwrite=True) == Imported(count, count)
+    assert kibana.import_objects(content, overwrite=True) == UploadResult(count, count)
 
 
 def test_a_space_of_its_own(fake: FakeKibana, settings: Settings, content: bytes):

@@ -13,8 +13,14 @@ from es_imgsearch.elastic.meta_entries import Curve, curves_from_body
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import IndexConflict, UsageError
-from es_imgsearch.quality import calibrate as calibration
-from es_imgsearch.quality.calibrate import Judged, cross_validated, fit, judged_hits, quality
+from es_imgsearch.quality import curve_fitting
+from es_imgsearch.quality.curve_fitting import (
+    JudgedHits,
+    cross_validate,
+    fit_curve,
+    judge_hits,
+    measure_quality,
+)
 from es_imgsearch.search.options import Plan
 from es_imgsearch.search.relevance import IMAGE, TEXT, Relevance, shipped_curves, z_scores
 from es_imgsearch.testing import FakeEncoder
@@ -38,14 +44,14 @@ def grouped(seed: int = 0, groups: int = 30, each: int = 6, spread: float = 0.6)
     return centres, pictures.astype(np.float32), members[None, :] == np.arange(groups)[:, None]
 
 
-def judged(z: np.ndarray, cosine: np.ndarray, right: np.ndarray) -> Judged:
-    return Judged(z, cosine, right, np.zeros(len(z), bool), np.arange(len(z)) // 10)
+def judged(z: np.ndarray, cosine: np.ndarray, right: np.ndarray) -> JudgedHits:
+    return JudgedHits(z, cosine, right, np.zeros(len(z), bool), np.arange(len(z)) // 10)
 
 
 # -- from cosines to probabilities -----------------------------------------------------------
 
 
-def test_z_scores_are_those_of_numpy():
+def test_z_scores_equal_numpy():
     generator = np.random.default_rng(1)
     queries, pictures, background = (units(generator, n) for n in (5, 40, 200))
     cosines = queries @ pictures.T
@@ -103,14 +109,14 @@ def test_a_kind_without_a_curve_has_no_rating():
 # -- fitting ---------------------------------------------------------------------------------
 
 
-def test_the_fit_is_that_of_scikit_learn():
+def test_the_fit_equals_scikit_learn():
     from sklearn.linear_model import LogisticRegression
 
     generator = np.random.default_rng(7)
     z = generator.normal(1, 1.5, 4000)
     cosine = 0.1 * z + generator.normal(0, 0.1, 4000)
     right = generator.random(4000) < 1 / (1 + np.exp(-(-3 + 1.2 * z + 2 * cosine)))
-    curve = fit(judged(z, cosine, right))
+    curve = fit_curve(judged(z, cosine, right))
     # Platt's targets: every hit counts a little for the other side as well.
     n, m = right.sum(), (~right).sum()
     target = np.where(right, (n + 1) / (n + 2), 1 / (m + 2))
@@ -125,9 +131,9 @@ def test_the_fit_is_that_of_scikit_learn():
     assert curve.z_weight == pytest.approx(1.2, abs=0.25)
 
 
-def test_hits_that_can_be_told_apart_get_a_finite_curve():
+def test_separable_hits_get_a_finite_curve():
     z = np.concatenate([np.full(50, 0.0), np.full(50, 5.0)])
-    curve = fit(judged(z, z / 10, z > 2))
+    curve = fit_curve(judged(z, z / 10, z > 2))
     assert np.isfinite([curve.intercept, curve.z_weight, curve.cosine_weight]).all()
     assert curve.probability(5.0, 0.5) > 0.9
     assert curve.probability(0.0, 0.0) < 0.1
@@ -138,7 +144,7 @@ def test_no_weight_is_negative():
     z = generator.normal(size=1000)
     cosine = generator.normal(size=1000) / 10
     right = generator.random(1000) < 1 / (1 + np.exp(-(z - 8 * cosine)))
-    curve = fit(judged(z, cosine, right))
+    curve = fit_curve(judged(z, cosine, right))
     assert curve.cosine_weight == 0
     assert curve.z_weight > 0.5
 
@@ -147,12 +153,12 @@ def test_no_weight_is_negative():
 def test_too_few_right_or_wrong_hits_are_refused(right: int):
     z = np.linspace(0, 1, 100)
     with pytest.raises(UsageError, match="too few to calibrate"):
-        fit(judged(z, z, np.arange(100) < right))
+        fit_curve(judged(z, z, np.arange(100) < right))
 
 
 def test_hits_are_the_first_ten_with_the_right_pictures_and_without():
     queries, pictures, right = grouped()
-    found = judged_hits(queries, pictures, right, pictures)
+    found = judge_hits(queries, pictures, right, pictures)
     cosines = queries @ pictures.T
     for at in range(len(queries)):
         mine = (found.query == at) & ~found.absent
@@ -168,16 +174,16 @@ def test_hits_are_the_first_ten_with_the_right_pictures_and_without():
 def test_a_picture_is_no_hit_of_itself():
     _, pictures, right = grouped()
     shares = right.T.astype(int) @ right.astype(int) > 0
-    found = judged_hits(pictures, pictures, shares, pictures, itself=np.arange(len(pictures)))
+    found = judge_hits(pictures, pictures, shares, pictures, own_picture=np.arange(len(pictures)))
     assert found.cosine.max() < 0.9999
 
 
 @pytest.mark.parametrize("are_pictures", [False, True])
-def test_held_out_probabilities_are_right_about_as_often_as_they_say(are_pictures: bool):
+def test_held_out_probabilities_are_calibrated(are_pictures: bool):
     queries, pictures, right = grouped(groups=60)
     if are_pictures:
         queries, right = pictures, right.T.astype(int) @ right.astype(int) > 0
-    found = cross_validated(queries, pictures, right, pictures, are_pictures=are_pictures)
+    found = cross_validate(queries, pictures, right, pictures, are_pictures=are_pictures)
     assert found.searches == 2 * len(queries)
     assert found.brier < 0.7 * found.brier_of_share
     assert found.calibration_error < 0.1
@@ -187,16 +193,16 @@ def test_held_out_probabilities_are_right_about_as_often_as_they_say(are_picture
     assert kept == sorted(kept, reverse=True)
 
 
-def test_what_is_tested_on_was_not_fitted_on(monkeypatch: pytest.MonkeyPatch):
+def test_cross_validation_tests_on_what_it_did_not_fit_on(monkeypatch: pytest.MonkeyPatch):
     queries, pictures, right = grouped(groups=30)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def watched(asked: np.ndarray, among: np.ndarray, *rest: object, **more: object) -> Judged:
+    def watched(asked: np.ndarray, among: np.ndarray, *rest: object, **more: object) -> JudgedHits:
         seen.append((asked, among))
-        return judged_hits(asked, among, *rest, **more)
+        return judge_hits(asked, among, *rest, **more)
 
-    monkeypatch.setattr(calibration, "judged_hits", watched)
-    cross_validated(queries, pictures, right, pictures)
+    monkeypatch.setattr(curve_fitting, "judge_hits", watched)
+    cross_validate(queries, pictures, right, pictures)
     place = {picture.tobytes(): at for at, picture in enumerate(pictures)}
     number = {query.tobytes(): at for at, query in enumerate(queries)}
     tested = []
@@ -209,14 +215,14 @@ def test_what_is_tested_on_was_not_fitted_on(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_figures_of_quality_by_hand():
-    hits = Judged(
+    hits = JudgedHits(
         z=np.zeros(6),
         cosine=np.zeros(6),
         right=np.array([1, 0, 1, 0, 0, 0], bool),
         absent=np.array([0, 0, 0, 1, 1, 1], bool),
         query=np.array([0, 0, 1, 0, 1, 1]),
     )
-    found = quality(hits, np.array([0.95, 0.55, 0.2, 0.6, 0.05, 0.3]))
+    found = measure_quality(hits, np.array([0.95, 0.55, 0.2, 0.6, 0.05, 0.3]))
     assert found.share_right == pytest.approx(1 / 3)
     assert found.brier == pytest.approx(
         (0.05**2 + 0.55**2 + 0.8**2 + 0.6**2 + 0.05**2 + 0.3**2) / 6
@@ -246,7 +252,7 @@ def test_figures_of_quality_by_hand():
         ({"min_relevance": 0.5, "weights": {"content": 1.0}}, "leave mode and weights out"),
     ],
 )
-def test_what_min_relevance_cannot_be(options: dict, message: str):
+def test_invalid_min_relevance_is_refused(options: dict, message: str):
     with pytest.raises(UsageError, match=message):
         Plan.of(10, options)
 
@@ -267,18 +273,18 @@ def test_curves_survive_the_meta_of_an_index():
 
 
 @pytest.mark.parametrize("value", [{TEXT: {}}, {TEXT: {"intercept": "x"}}, 3, {TEXT: None}])
-def test_damaged_curves_are_told(value: object):
+def test_damaged_curves_raise_index_conflict(value: object):
     meta = new_meta(seal_of(FakeEncoder()), "exact", "cosine")
     with pytest.raises(IndexConflict, match="damaged"):
         Meta.from_body(meta.to_body() | {"relevance": value}, "images")
 
 
-def test_no_curve_of_what_is_no_number():
+def test_a_coefficient_that_is_not_a_number_is_refused():
     with pytest.raises(ValueError, match="no number"):
         curves_from_body({TEXT: {"intercept": "nan", "z_weight": 1, "cosine_weight": 1}})
 
 
-def test_the_curves_that_are_shipped_are_of_this_starter(starter: Encoder):
+def test_shipped_curves_belong_to_the_starter_encoder(starter: Encoder):
     curves = shipped_curves(starter.revision, starter.fingerprint)
     assert set(curves) == {TEXT, IMAGE}
     for curve in curves.values():

@@ -9,17 +9,19 @@ import pytest
 
 from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.quality import ranking
-from es_imgsearch.quality.evaluate import Answer, Report, compare
-from es_imgsearch.quality.labels import Question, read_labels
+from es_imgsearch.quality.evaluate import EvaluationReport, QueryResult, compare_reports
+from es_imgsearch.quality.labels import LabelledQuery, read_labels
 
 
-def report(*answers: Answer, mode: str = "vector") -> Report:
-    return Report("images", mode, "text", answers)
+def report(*answers: QueryResult, mode: str = "vector") -> EvaluationReport:
+    return EvaluationReport("images", mode, "text", answers)
 
 
 def test_metrics_by_hand():
     # Right pictures at ranks 2 and 4 of 4 there are; at 1, of 1; none found of 2.
-    found = report(Answer("a", 4, (2, 4)), Answer("b", 1, (1,)), Answer("c", 2, ())).metrics()
+    found = report(
+        QueryResult("a", 4, (2, 4)), QueryResult("b", 1, (1,)), QueryResult("c", 2, ())
+    ).metrics()
     assert found == pytest.approx(
         {
             "recall@1": (0 + 1 + 0) / 3,
@@ -42,7 +44,7 @@ def test_metrics_by_force():
         right = set(generator.choice(40, generator.integers(1, 15), replace=False).tolist())
         shown = ranking_of[:10]
         ranks = tuple(place for place, each in enumerate(shown, start=1) if each in right)
-        answers.append(Answer(str(number), len(right), ranks))
+        answers.append(QueryResult(str(number), len(right), ranks))
         first = [place for place, each in enumerate(shown) if each in right]
         wanted.append(
             (
@@ -57,7 +59,7 @@ def test_metrics_by_force():
     assert [found[name] for name in names] == pytest.approx(np.mean(wanted, axis=0))
 
 
-def test_the_sign_test_is_that_of_scipy():
+def test_the_sign_test_equals_scipy():
     from scipy.stats import binomtest
 
     for better, worse in [(0, 0), (1, 0), (9, 1), (5, 5), (30, 12), (700, 600)]:
@@ -65,11 +67,11 @@ def test_the_sign_test_is_that_of_scipy():
         assert ranking.sign_test(better, worse) == pytest.approx(wanted)
 
 
-def test_the_interval_of_a_difference_is_that_of_the_mean():
+def test_the_interval_of_a_difference_equals_the_normal_approximation():
     generator = np.random.default_rng(1)
     first = generator.random(400)
     second = first + generator.normal(0.05, 0.2, 400)
-    found = ranking.difference("mrr", first.tolist(), second.tolist())
+    found = ranking.compare_metric("mrr", first.tolist(), second.tolist())
     change = second - first
     assert found.mean == pytest.approx(change.mean())
     # Of so many queries the mean is normally distributed.
@@ -80,14 +82,16 @@ def test_the_interval_of_a_difference_is_that_of_the_mean():
 
 
 def test_runs_are_compared_over_the_queries_they_share():
-    one = report(Answer("a", 1, (1,)), Answer("b", 1, ()), Answer("only here", 1, (1,)))
-    other = report(Answer("b", 1, (2,)), Answer("a", 1, (1,)), mode="text")
-    found = {each.metric: each for each in compare(one, other)}
+    one = report(
+        QueryResult("a", 1, (1,)), QueryResult("b", 1, ()), QueryResult("only here", 1, (1,))
+    )
+    other = report(QueryResult("b", 1, (2,)), QueryResult("a", 1, (1,)), mode="text")
+    found = {each.metric: each for each in compare_reports(one, other)}
     assert (found["mrr"].first, found["mrr"].second) == (0.5, 0.75)
     assert (found["mrr"].better, found["mrr"].worse) == (1, 0)
     assert found["hit@1"].mean == 0
     with pytest.raises(UsageError, match="no query in common"):
-        compare(one, report(Answer("z", 1, (1,))))
+        compare_reports(one, report(QueryResult("z", 1, (1,))))
 
 
 # -- files -----------------------------------------------------------------------------------
@@ -109,39 +113,39 @@ def test_labels_of_pictures_in_csv_and_json(tmp_path: Path):
     lines += '{"path": "a, b.jpg", "label": "dog"}\n'
     for found in (read_labels(csv), read_labels(written(tmp_path, "a.jsonl", lines))):
         assert found.pictures == {"pets/tom.jpg": ("cat", "animal", "tom"), "a, b.jpg": ("dog",)}
-        assert found.questions[0] == Question(("pets/tom.jpg",), "animal")
-        assert [each.text for each in found.questions] == ["animal", "cat", "dog", "tom"]
+        assert found.queries[0] == LabelledQuery(("pets/tom.jpg",), "animal")
+        assert [each.text for each in found.queries] == ["animal", "cat", "dog", "tom"]
 
 
 def test_queries_in_csv_and_json(tmp_path: Path):
     csv = written(tmp_path, "q.csv", "query,path\na cat,1.jpg,2.jpg\na cat,3.jpg\na dog,4.jpg\n")
     found = read_labels(csv)
     assert found.pictures == {}
-    assert found.questions == (
-        Question(("1.jpg", "2.jpg", "3.jpg"), "a cat"),
-        Question(("4.jpg",), "a dog"),
+    assert found.queries == (
+        LabelledQuery(("1.jpg", "2.jpg", "3.jpg"), "a cat"),
+        LabelledQuery(("4.jpg",), "a dog"),
     )
     lines = '{"query": "a cat", "relevant": "1.jpg"}\n{"image": "q/1.jpg", "relevant": ["2.jpg"]}'
-    assert read_labels(written(tmp_path, "q.jsonl", lines)).questions == (
-        Question(("1.jpg",), "a cat"),
-        Question(("2.jpg",), image=tmp_path / "q" / "1.jpg"),
+    assert read_labels(written(tmp_path, "q.jsonl", lines)).queries == (
+        LabelledQuery(("1.jpg",), "a cat"),
+        LabelledQuery(("2.jpg",), image=tmp_path / "q" / "1.jpg"),
     )
 
 
-def test_captions_beside_pictures_in_many_languages(tmp_path: Path):
+def test_captions_of_pictures_in_several_languages(tmp_path: Path):
     (tmp_path / "birds").mkdir()
     for name in ("birds/crow.png", "frog.png", "toad.png", "bare.png"):
         (tmp_path / name).write_bytes(b"")
     written(tmp_path, "birds/crow.txt", "A crow.\nde.utf8=Eine Krähe.\nsr@latin.utf8=Vrana.\n")
     written(tmp_path, "frog.txt", "A frog.\nde.utf8=Ein Frosch.\n")
     written(tmp_path, "toad.txt", "A frog.\n")
-    assert read_labels(tmp_path).questions == (
-        Question(("birds/crow.png",), "A crow."),
-        Question(("frog.png", "toad.png"), "A frog."),
+    assert read_labels(tmp_path).queries == (
+        LabelledQuery(("birds/crow.png",), "A crow."),
+        LabelledQuery(("frog.png", "toad.png"), "A frog."),
     )
-    german = read_labels(tmp_path, "de").questions
+    german = read_labels(tmp_path, "de").queries
     assert [each.text for each in german] == ["Eine Krähe.", "Ein Frosch."]
-    assert [each.text for each in read_labels(tmp_path, "sr@latin").questions] == ["Vrana."]
+    assert [each.text for each in read_labels(tmp_path, "sr@latin").queries] == ["Vrana."]
     with pytest.raises(FileInvalid, match="'xx'"):
         read_labels(tmp_path, "xx")
 
@@ -170,12 +174,14 @@ def test_captions_beside_pictures_in_many_languages(tmp_path: Path):
         ("l.xlsx", "", r"a \.csv or a \.jsonl file"),
     ],
 )
-def test_bad_files_are_told_with_the_line(tmp_path: Path, name: str, text: str, message: str):
+def test_invalid_files_raise_with_the_line_number(
+    tmp_path: Path, name: str, text: str, message: str
+):
     with pytest.raises(FileInvalid, match=message):
         read_labels(written(tmp_path, name, text))
 
 
-def test_files_that_cannot_be_read_are_told(tmp_path: Path):
+def test_unreadable_files_raise(tmp_path: Path):
     with pytest.raises(FileInvalid, match="No such file"):
         read_labels(tmp_path / "none.csv")
     (tmp_path / "l.csv").write_bytes(b"path,label\n\xff,cat\n")

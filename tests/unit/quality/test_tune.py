@@ -15,15 +15,9 @@ from es_imgsearch.elastic.meta_entries import TunedK, Tuning
 from es_imgsearch.elastic.queries import knn_body
 from es_imgsearch.errors import LibraryMissing, UsageError
 from es_imgsearch.quality.plots import plot_curve
-from es_imgsearch.quality.tune import OVERSAMPLES, Setting, climb, steps
-from es_imgsearch.quality.tune_queries import (
-    Point,
-    ScoredId,
-    embedded_texts,
-    lower_bound,
-    recall_at,
-    words_of,
-)
+from es_imgsearch.quality.recall import ScoredId, TuningPoint, knn_recall, recall_lower_bound
+from es_imgsearch.quality.tune import OVERSAMPLES, KnnSetting, candidate_steps, find_setting
+from es_imgsearch.quality.tune_queries import collect_texts, embed_distinct_texts
 from es_imgsearch.testing import FakeEncoder
 
 TUNED = Tuning(
@@ -66,17 +60,17 @@ EXACT = scored(("a", 0.9), ("b", 0.8), ("c", 0.7), ("d", 0.7), ("e", 0.6))
         (1, scored(("b", 0.8), ("a", 0.9)), 0.0),
     ],
 )
-def test_recall_counts_what_is_as_near_as_the_kth(k, found, recall):
-    assert recall_at(k, found, EXACT) == pytest.approx(recall)
+def test_recall_counts_pictures_as_near_as_the_kth(k, found, recall):
+    assert knn_recall(k, found, EXACT) == pytest.approx(recall)
 
 
 def test_scores_of_quantised_vectors_are_not_compared():
     found = scored(("x", 0.95), ("b", 0.5))
-    assert recall_at(2, found, EXACT, scores_are_exact=False) == 0.5
+    assert knn_recall(2, found, EXACT, scores_are_exact=False) == 0.5
 
 
-def test_where_nothing_exists_nothing_is_missed():
-    assert recall_at(10, [], []) == 1.0
+def test_recall_is_one_if_no_neighbour_exists():
+    assert knn_recall(10, [], []) == 1.0
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 30))
@@ -88,21 +82,21 @@ def test_many_equal_vectors_are_never_missed(seed: int, k: int, size: int):
     exact = [ScoredId(str(n), float(scores[n])) for n in order]
     other = np.lexsort((random.random(size), -scores))
     found = [ScoredId(str(n), float(scores[n])) for n in other[:k]]
-    assert recall_at(k, found, exact[:k]) == 1.0
+    assert knn_recall(k, found, exact[:k]) == 1.0
 
 
-def test_the_lower_bound_is_surpassed_about_19_times_in_20():
+def test_the_lower_bound_holds_in_95_percent_of_samples():
     random = np.random.default_rng(0)
     population = random.binomial(10, 0.94, 100_000) / 10
-    bounds = [lower_bound(random.choice(population, 200)) for _ in range(1000)]
+    bounds = [recall_lower_bound(random.choice(population, 200)) for _ in range(1000)]
     above = np.mean([bound <= population.mean() for bound in bounds])
     assert 0.92 < above < 0.98
     assert np.mean(bounds) > population.mean() - 0.015
 
 
 @pytest.mark.parametrize(("recalls", "bound"), [([1.0] * 5, 1.0), ([1.0], 1.0), ([0.9], 0.0)])
-def test_the_lower_bound_of_few(recalls: list[float], bound: float):
-    assert lower_bound(np.array(recalls)) == bound
+def test_the_lower_bound_of_a_few_queries(recalls: list[float], bound: float):
+    assert recall_lower_bound(np.array(recalls)) == bound
 
 
 # -- climbing ------------------------------------------------------------------------------
@@ -113,20 +107,22 @@ class Server:
 
     def __init__(self, *ceilings: float, k: int = 10) -> None:
         self.ceilings, self.k = ceilings, k
-        self.asked: list[Setting] = []
+        self.asked: list[KnnSetting] = []
 
-    def __call__(self, setting: Setting) -> Point:
+    def __call__(self, setting: KnnSetting) -> TuningPoint:
         self.asked.append(setting)
         recall = self.ceilings[setting.level] * (1 - 0.5 ** (setting.num_candidates / self.k))
-        return Point(
+        return TuningPoint(
             self.k, setting.num_candidates, OVERSAMPLES[setting.level], {"picture": recall},
             recall, 1.0, 2.0,
         )  # fmt: skip
 
-    def climb(self, target: float, *, most: int = 10_000, start: Setting | None = None):
-        start = start or Setting(self.k, 0)
+    def climb(self, target: float, *, most: int = 10_000, start: KnnSetting | None = None):
+        start = start or KnnSetting(self.k, 0)
         levels = len(self.ceilings)
-        return climb(self, lambda p: p.recall >= target, levels=levels, most=most, start=start)
+        return find_setting(
+            self, lambda p: p.recall >= target, levels=levels, most=most, start=start
+        )
 
 
 def test_candidates_climb_until_the_target_is_reached():
@@ -154,16 +150,16 @@ def test_on_the_last_level_candidates_climb_to_their_end():
     assert setting.num_candidates <= 1234
 
 
-def test_what_was_best_is_kept_where_nothing_is_good_enough():
+def test_the_best_setting_is_returned_if_none_reaches_the_target():
     server = Server(0.9, 0.6)
     setting, point = server.climb(0.95)
     assert setting.level == 0
     assert point.recall == max(server(each).recall for each in list(server.asked))
 
 
-def test_a_confirmation_never_goes_below_what_was_chosen():
+def test_a_confirmation_never_goes_below_the_chosen_setting():
     server = Server(0.9, 0.93, 0.99)
-    server.climb(0.95, start=Setting(30, 1))
+    server.climb(0.95, start=KnnSetting(30, 1))
     assert server.asked[0] == (30, 1)
     assert all(each.num_candidates >= 30 and each.level >= 1 for each in server.asked)
 
@@ -171,7 +167,7 @@ def test_a_confirmation_never_goes_below_what_was_chosen():
 @given(st.integers(1, 200), st.integers(1, 10_000))
 def test_steps_rise_to_the_most_and_never_by_more_than_two(first: int, most: int):
     most = max(first, most)
-    taken = list(steps(first, most))
+    taken = list(candidate_steps(first, most))
     assert taken[0] == first
     assert taken[-1] == most
     assert all(low < high <= 2 * low for low, high in pairwise(taken))
@@ -185,7 +181,7 @@ def test_a_tuning_comes_back_from_meta_as_it_was():
         assert Tuning.from_body(json.loads(json.dumps(tuning.to_body()))) == tuning
 
 
-def test_meta_keeps_the_numbers_of_ten_where_they_were():
+def test_meta_stores_the_setting_for_ten_at_the_top_level():
     body = TUNED.to_body()
     assert (body["num_candidates"], body["oversample"]) == (60, 2.0)
     # As of an index that was never tuned.
@@ -220,7 +216,7 @@ def test_between_ten_and_a_hundred_candidates_rise(k: int):
              max_size=3),
     st.integers(1, 10_000),
 )  # fmt: skip
-def test_whatever_was_tuned_a_search_is_one_the_server_takes(measured, k):
+def test_every_tuning_gives_a_search_within_server_limits(measured, k):
     per_k = tuple(
         TunedK(each, max(each, candidates), oversample, 1.0)
         for each, (candidates, oversample) in zip((1, 10, 100), measured, strict=True)
@@ -229,7 +225,7 @@ def test_whatever_was_tuned_a_search_is_one_the_server_takes(measured, k):
     assert k <= knn["num_candidates"] <= 10_000
 
 
-def test_a_number_of_ones_own_wins_over_the_tuned_one():
+def test_an_explicit_num_candidates_overrides_the_tuned_one():
     assert knn_body([1.0], 10, TUNED, num_candidates=11)["knn"]["num_candidates"] == 11
     with pytest.raises(UsageError, match="at least k"):
         knn_body([1.0], 10, TUNED, num_candidates=9)
@@ -238,7 +234,7 @@ def test_a_number_of_ones_own_wins_over_the_tuned_one():
 # -- texts ---------------------------------------------------------------------------------
 
 
-def test_texts_are_what_pictures_are_called_and_then_everyday_words():
+def test_texts_come_from_metadata_and_then_everyday_words():
     pictures = [
         {"_source": {"caption": "A cat on a mat", "image_name": "x.jpg"}},
         {"_source": {"tags": ["dog", "lawn"], "image_name": "IMG_1234.jpg"}},
@@ -248,21 +244,21 @@ def test_texts_are_what_pictures_are_called_and_then_everyday_words():
         {"_source": {"title": "A cat on a mat", "caption": ""}},
         {},
     ]
-    texts = words_of(pictures, 40)
+    texts = collect_texts(pictures, 40)
     assert texts[:4] == ["A cat on a mat", "dog", "sea", "Blue bicycle"]
     assert len(texts) == len(set(texts)) == 40
 
 
-def test_texts_that_mean_the_same_to_the_encoder_count_once():
+def test_texts_with_equal_vectors_count_once():
     texts = ["red", "blue", "a word it does not know", "another", "#ff0000"]
-    assert embedded_texts(FakeEncoder(), texts).shape == (3, FakeEncoder.dims)
+    assert embed_distinct_texts(FakeEncoder(), texts).shape == (3, FakeEncoder.dims)
 
 
 # -- the plot ------------------------------------------------------------------------------
 
 
 def test_the_curve_is_drawn(tmp_path):
-    points = [Server(0.9, 0.99)(Setting(n, level)) for level in (0, 1) for n in (10, 20, 50)]
+    points = [Server(0.9, 0.99)(KnnSetting(n, level)) for level in (0, 1) for n in (10, 20, 50)]
     file = tmp_path / "curve.png"
     plot_curve(points, file, target_recall=0.95, exact_ms=7.0, chosen=[(10, 50)])
     assert file.read_bytes().startswith(b"\x89PNG")
@@ -270,7 +266,7 @@ def test_the_curve_is_drawn(tmp_path):
         plot_curve(points, tmp_path / "no" / "x.png", target_recall=0.95, exact_ms=7.0, chosen=[])
 
 
-def test_without_matplotlib_the_plot_says_what_to_install(tmp_path, monkeypatch):
+def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(LibraryMissing, match=r"es-imgsearch\[plot\]"):
         plot_curve([], tmp_path / "x.png", target_recall=0.9, exact_ms=1.0, chosen=[])

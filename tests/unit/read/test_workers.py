@@ -24,7 +24,7 @@ from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
 from es_imgsearch.records import FileState, Picture, Root
-from es_imgsearch.watch.reconcile import Difference, Kind
+from es_imgsearch.watch.reconcile import DifferenceKind, FileDifference
 from tests.support import picture_samples as samples
 from tests.support.processes import gone
 
@@ -235,7 +235,7 @@ def test_workers_that_cannot_begin_are_no_pictures_fault(readers, tmp_path: Path
     with pytest.raises(ReadersFailed):
         list(read.workers.read_each([str(picture(tmp_path, "three"))]))
     # `verify` does not report every file as missing from the index.
-    new = [Difference(Kind.NEW, "three.png", FileState(1, 1))]
+    new = [FileDifference(DifferenceKind.NEW, "three.png", FileState(1, 1))]
     with pytest.raises(ReadersFailed):
         list(_missing(Root("shop", tmp_path), new, read.workers))
 

@@ -1,4 +1,4 @@
-"""Zero-shot scores and trained heads, against what NumPy and scikit-learn work out."""
+"""Zero-shot scores and trained classifiers, against what NumPy and scikit-learn work out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sklearn.linear_model import LogisticRegression
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.errors import EncoderMismatch, FileInvalid, IndexConflict
-from es_imgsearch.tags.classifier import Head
+from es_imgsearch.tags.classifier import TagClassifier
 from es_imgsearch.tags.describer import Tagger
 from es_imgsearch.tags.fitting import (
     FOLDS,
     INVERSE_PENALTIES,
     best_threshold,
-    labelled_facets,
+    group_by_facet,
     summed_loss,
-    train,
+    train_facets,
 )
 from es_imgsearch.tags.vocabulary import Facet, Vocabulary, default_vocabulary, parse_vocabulary
 from es_imgsearch.tags.zero_shot import ZeroShot
@@ -52,14 +52,14 @@ def pictures(each: int = 30, noise: float = 0.15) -> tuple[np.ndarray, list[tupl
     return unit(np.asarray(vectors)), labels
 
 
-def head_of(outputs: tuple, seal: Seal, reduction: str | None = None) -> Head:
-    return Head(seal, reduction, outputs, 90, "2026-01-01T00:00:00+00:00", 1.0)
+def classifier_of(outputs: tuple, seal: Seal, reduction: str | None = None) -> TagClassifier:
+    return TagClassifier(seal, reduction, outputs, 90, "2026-01-01T00:00:00+00:00", 1.0)
 
 
 SEAL = Seal("fake", "1", DIMS, "f")
 
 
-def test_zero_shot_scores_are_those_of_the_formula():
+def test_zero_shot_scores_equal_the_formula():
     generator = np.random.default_rng(2)
     words = Vocabulary(
         (
@@ -94,7 +94,7 @@ def test_zero_shot_scores_are_those_of_the_formula():
     assert scenes.holds[1].tolist() == [False, True, False]
 
 
-def test_what_most_pictures_show_is_a_tag_all_the_same():
+def test_a_label_that_most_pictures_show_is_still_a_tag():
     """A plain z-score of the cosine would be near 0 for the dogs of a folder of dogs."""
     generator = np.random.default_rng(3)
     words = Vocabulary((Facet("object", "many", tuple(f"o{n}" for n in range(40))),), "")
@@ -110,7 +110,7 @@ def test_what_most_pictures_show_is_a_tag_all_the_same():
     assert plain.max() < 2
 
 
-def test_without_background_words_are_compared_with_words_and_few_words_with_nothing():
+def test_without_background_only_the_t_norm_is_used_and_few_words_have_no_scores():
     generator = np.random.default_rng(4)
     empty = np.zeros((0, 0), np.float32)
     assert ZeroShot.of(WORDS, unit(generator.normal(size=(5, DIMS))), empty) is None
@@ -122,13 +122,13 @@ def test_without_background_words_are_compared_with_words_and_few_words_with_not
     assert model.deviations(vectors) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_each_output_is_the_regression_of_scikit_learn_and_the_summed_loss_has_its_minimum_there():
+def test_each_facet_equals_scikit_learn_and_minimises_the_summed_loss():
     vectors, labels = pictures()
-    objects, scenes = labelled_facets(labels, WORDS)
-    trained = train(vectors, [objects, scenes])
+    objects, scenes = group_by_facet(labels, WORDS)
+    trained = train_facets(vectors, [objects, scenes])
     c = trained.inverse_penalty
     assert c in INVERSE_PENALTIES
-    of_objects, of_scenes = trained.outputs
+    of_objects, of_scenes = trained.classifiers
     for column, label in enumerate(of_objects.labels):
         model = LogisticRegression(C=c, max_iter=1000).fit(
             vectors[objects.known].astype(np.float64), objects.targets[objects.known, column]
@@ -151,24 +151,24 @@ def test_each_output_is_the_regression_of_scikit_learn_and_the_summed_loss_has_i
 def test_two_classes_are_a_softmax_like_any_other():
     vectors, labels = pictures()
     two = [(each[0],) if each[0] != "city" else ("forest",) for each in labels]
-    (facet,) = labelled_facets(two, WORDS)
-    trained = train(vectors, [facet])
+    (facet,) = group_by_facet(two, WORDS)
+    trained = train_facets(vectors, [facet])
     model = LogisticRegression(C=trained.inverse_penalty, max_iter=1000).fit(
         vectors.astype(np.float64), facet.targets.argmax(axis=1)
     )
-    assert trained.outputs[0].probabilities(vectors) == pytest.approx(
+    assert trained.classifiers[0].probabilities(vectors) == pytest.approx(
         model.predict_proba(vectors), abs=1e-3
     )
 
 
-def test_predictions_held_out_do_not_know_the_picture():
+def test_held_out_predictions_are_independent_of_the_picture():
     """Labels drawn at random can be learned by heart, and not foretold."""
     generator = np.random.default_rng(5)
     vectors = unit(generator.normal(size=(100, 200)))
     labels = [("dog",) if each else ("ball",) for each in generator.integers(0, 2, 100)]
-    (facet,) = labelled_facets(labels, WORDS)
-    trained = train(vectors, [facet])
-    own = trained.outputs[0].probabilities(vectors)[:, 0] > 0.5
+    (facet,) = group_by_facet(labels, WORDS)
+    trained = train_facets(vectors, [facet])
+    own = trained.classifiers[0].probabilities(vectors)[:, 0] > 0.5
     held_out = trained.held_out[0].probabilities[:, 0] > 0.5
     assert (own == facet.targets[:, 0]).mean() > 0.7
     assert (held_out == facet.targets[:, 0]).mean() < 0.65
@@ -179,15 +179,15 @@ def test_copies_of_a_picture_are_held_out_together():
     generator = np.random.default_rng(6)
     vectors = np.repeat(unit(generator.normal(size=(60, 200))), 2, axis=0)
     drawn = np.repeat(generator.integers(0, 2, 60), 2)
-    (facet,) = labelled_facets([("dog",) if each else ("ball",) for each in drawn], WORDS)
-    held_out = train(vectors, [facet]).held_out[0].probabilities
+    (facet,) = group_by_facet([("dog",) if each else ("ball",) for each in drawn], WORDS)
+    held_out = train_facets(vectors, [facet]).held_out[0].probabilities
     assert ((held_out[:, 0] > 0.5) == facet.targets[:, 0]).mean() < 0.65
 
 
 def test_the_penalty_is_the_one_of_least_summed_loss_held_out():
     vectors, labels = pictures(each=12, noise=0.5)
-    facets = labelled_facets(labels, WORDS)
-    trained = train(vectors, facets)
+    facets = group_by_facet(labels, WORDS)
+    trained = train_facets(vectors, facets)
     everything = np.ones(len(vectors), dtype=bool)
     said = [each.probabilities for each in trained.held_out]
     by_hand = 0.0
@@ -221,7 +221,7 @@ def test_the_best_threshold_has_the_largest_f1():
 
 def test_labels_find_their_facet():
     labels = [("beach", "dog"), ("season:summer",), ("brand",), ("scene:cave",)]
-    facets = labelled_facets(labels, WORDS, facet="product", one_of=["season"])
+    facets = group_by_facet(labels, WORDS, facet="product", one_of=["season"])
     assert {each.facet: (each.answers, each.labels) for each in facets} == {
         "object": ("many", ("dog",)),
         "product": ("many", ("brand",)),
@@ -235,21 +235,23 @@ def test_labels_find_their_facet():
 @pytest.mark.parametrize(
     ("labels", "one_of", "says"),
     [
-        ([("beach", "city")], (), "two labels of the facet 'scene', of which one is right"),
+        ([("beach", "city")], (), "two labels of the facet 'scene', which has one answer"),
         ([("dog",), ("scene:dog",)], (), "'dog' is labelled in the facets 'object' and 'scene'"),
         ([("dog",)], ("season",), "no labels of the facet 'season'"),
     ],
 )
-def test_labels_that_contradict_each_other_say_so(labels, one_of, says):
+def test_contradictory_labels_are_refused(labels, one_of, says):
     with pytest.raises(FileInvalid, match=says):
-        labelled_facets(labels, WORDS, one_of=one_of)
+        group_by_facet(labels, WORDS, one_of=one_of)
 
 
-def test_a_head_survives_being_kept_and_is_refused_by_another_encoder():
+def test_a_classifier_is_stored_without_loss_and_refused_for_another_encoder():
     vectors, labels = pictures()
-    head = head_of(train(vectors, labelled_facets(labels, WORDS)).outputs, SEAL)
-    kept = Head.from_body(json.loads(json.dumps(head.to_body())), "images")
-    for ours, theirs in zip(head.scores(vectors), kept.scores(vectors), strict=True):
+    classifier = classifier_of(
+        train_facets(vectors, group_by_facet(labels, WORDS)).classifiers, SEAL
+    )
+    kept = TagClassifier.from_body(json.loads(json.dumps(classifier.to_body())), "images")
+    for ours, theirs in zip(classifier.scores(vectors), kept.scores(vectors), strict=True):
         assert (ours.scores == theirs.scores).all()
         assert (ours.holds == theirs.holds).all()
     meta = new_meta(SEAL, "exact", "cosine")
@@ -257,13 +259,13 @@ def test_a_head_survives_being_kept_and_is_refused_by_another_encoder():
     for other in (Seal("other", "2", DIMS, "f"), Seal("fake", "1", DIMS, "g")):
         with pytest.raises(EncoderMismatch, match=r"train it again .* `es-imgsearch tags train"):
             kept.check(new_meta(other, "exact", "cosine"), "images")
-    with pytest.raises(EncoderMismatch, match="reduced in another way"):
-        head_of(head.outputs, SEAL, "abc").check(meta, "images")
+    with pytest.raises(EncoderMismatch, match="another reduction"):
+        classifier_of(classifier.facets, SEAL, "abc").check(meta, "images")
     with pytest.raises(IndexConflict, match="damaged"):
-        Head.from_body({"encoder": {}}, "images")
+        TagClassifier.from_body({"encoder": {}}, "images")
 
 
-def test_what_was_trained_takes_the_place_of_the_same_words():
+def test_trained_labels_replace_equal_words():
     generator = np.random.default_rng(8)
     words = Vocabulary(
         (
@@ -274,12 +276,14 @@ def test_what_was_trained_takes_the_place_of_the_same_words():
     )
     zero_shot = ZeroShot.of(words, unit(generator.normal(size=(35, DIMS))), np.zeros((0, 0)))
     vectors, labels = pictures()
-    head = head_of(train(vectors, labelled_facets(labels, WORDS)).outputs, SEAL)
-    found = Tagger(words, zero_shot, head).scores(vectors)
+    classifier = classifier_of(
+        train_facets(vectors, group_by_facet(labels, WORDS)).classifiers, SEAL
+    )
+    found = Tagger(words, zero_shot, classifier).scores(vectors)
     assert [(each.facet, each.is_trained, len(each.labels)) for each in found] == [
         ("object", True, 2), ("scene", True, 3), ("object", False, 30),
     ]  # fmt: skip
-    fields = Tagger(words, None, head).fields(vectors)
+    fields = Tagger(words, None, classifier).fields(vectors)
     right = [set(each["tags"]) == set(names) for each, names in zip(fields, labels, strict=True)]
     assert np.mean(right) > 0.8
     for each in fields:
@@ -298,10 +302,10 @@ def test_what_was_trained_takes_the_place_of_the_same_words():
     ],
 )
 def test_a_label_without_a_counter_example_is_not_trained(one_of, labels):
-    (facet,) = labelled_facets(labels, WORDS, facet="scene" if one_of else "object", one_of=one_of)
-    assert facet.enough().labels == ()
+    (facet,) = group_by_facet(labels, WORDS, facet="scene" if one_of else "object", one_of=one_of)
+    assert facet.trainable().labels == ()
     other = [["ball"]] * 6 if not one_of else [["forest"]] * 6
-    (facet,) = labelled_facets(
+    (facet,) = group_by_facet(
         [*labels, *other], WORDS, facet="scene" if one_of else "object", one_of=one_of
     )
-    assert len(facet.enough().labels) == 2
+    assert len(facet.trainable().labels) == 2

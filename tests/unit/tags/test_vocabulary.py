@@ -16,7 +16,7 @@ from es_imgsearch.tags.vocabulary import (
 )
 
 
-def test_the_vocabulary_that_ships_has_several_hundred_words_in_five_facets():
+def test_the_built_in_vocabulary_has_several_hundred_words_in_five_facets():
     vocabulary = default_vocabulary()
     answers = {facet.name: facet.answers for facet in vocabulary.facets}
     assert answers == {
@@ -47,21 +47,21 @@ def test_a_file_is_read_with_its_texts(tmp_path: Path):
     [
         ("[object", "is not TOML"),
         ("", "holds no facet"),
-        ("labels = ['a']", "'labels': a facet is a table"),
-        ("['a:b']\nlabels = ['x']", 'whose name has no ":"'),
-        ("[object]\nlabels = []", "labels is a list of words, not empty"),
-        ("[object]\nlabels = ['a', 3]", "a label is a word, not 3"),
+        ("labels = ['a']", "'labels': a facet must be a table"),
+        ("['a:b']\nlabels = ['x']", 'no ":" in its name'),
+        ("[object]\nlabels = []", "labels must be a list of words, not empty"),
+        ("[object]\nlabels = ['a', 3]", "a label must be a word, not 3"),
         ("[object]\nlabels = ['a']\nanswers = 'two'", '"one" or "many", not \'two\''),
-        ("[object]\nlabels = ['a']\nprompts = ['b']", "it has no 'prompts'"),
-        ("[object]\nlabels = ['a']\ntexts = {b = 'c'}", "'b', which is none of its labels"),
-        ("[one]\nlabels = ['a']\n[two]\nlabels = ['a']", r"'a' stands in \[one\] and in \[two\]"),
+        ("[object]\nlabels = ['a']\nprompts = ['b']", "there is no key 'prompts'"),
+        ("[object]\nlabels = ['a']\ntexts = {b = 'c'}", "'b', which is not one of its labels"),
+        ("[one]\nlabels = ['a']\n[two]\nlabels = ['a']", r"'a' is in \[one\] and in \[two\]"),
     ],
 )
-def test_what_is_no_vocabulary_says_why(text: str, says: str):
+def test_an_invalid_vocabulary_raises_with_the_reason(text: str, says: str):
     with pytest.raises(FileInvalid, match=says):
         parse_vocabulary(text, "words.toml")
 
 
-def test_a_file_that_is_not_there_says_so(tmp_path: Path):
+def test_a_missing_file_raises(tmp_path: Path):
     with pytest.raises(FileInvalid, match="cannot be read: No such file"):
         read_vocabulary(tmp_path / "words.toml")

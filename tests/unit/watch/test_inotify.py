@@ -289,7 +289,7 @@ def test_the_limit_of_the_machine_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_child_process_does_not_inherit_the_instance() -> None:
-    reader = inotify.Reader(lambda event: None)
+    reader = inotify.InotifyReader(lambda event: None)
     try:
         assert not os.get_inheritable(reader._fd)
     finally:
@@ -305,7 +305,7 @@ def test_stopped_before_its_first_read_it_closes_all_the_same(
     stopped = threading.Event()
     monkeypatch.setattr(inotify_c.InotifyFD, "run", lambda self: stopped.wait(DEADLINE_SECONDS))
     before = set(os.listdir("/proc/self/fd"))
-    reader = inotify.Reader(lambda event: None)
+    reader = inotify.InotifyReader(lambda event: None)
     reader.stop()
     stopped.set()
     reader.join()

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from es_imgsearch.records import FileState, Root, stored_path
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.reconcile import Difference, Kind, Seen, Unknown, differences, walk
+from es_imgsearch.watch.reconcile import (
+    DifferenceKind,
+    FileDifference,
+    FileOnDisk,
+    Unknown,
+    differences,
+    walk,
+)
 
 prunes = Excludes().prunes
 
@@ -91,7 +98,7 @@ OTHER = FileState(2, 2)
 def found(disk: dict[str, FileState | None], stored: dict, failures: dict | None = None):
     """`None` as a state on the disk stands for a folder that cannot be listed."""
     seen = [
-        Unknown(path, "no") if state is None else Seen(path, state)
+        Unknown(path, "no") if state is None else FileOnDisk(path, state)
         for path, state in sorted(disk.items(), key=lambda item: item[0])
     ]
     found = differences(seen, sorted(stored.items()), sorted((failures or {}).items()))
@@ -102,24 +109,24 @@ def test_new_changed_and_lost():
     disk = {"same": STATE, "new": STATE, "changed": OTHER}
     stored = {"same": STATE, "changed": STATE, "lost": STATE}
     assert found(disk, stored) == {
-        "new": Kind.NEW,
-        "changed": Kind.CHANGED,
-        "lost": Kind.LOST,
+        "new": DifferenceKind.NEW,
+        "changed": DifferenceKind.CHANGED,
+        "lost": DifferenceKind.LOST,
     }
 
 
 def test_a_failure_accounts_for_its_file_until_that_changes():
     assert found({"bad": STATE}, {}, {"bad": STATE}) == {}
-    assert found({"bad": OTHER}, {}, {"bad": STATE}) == {"bad": Kind.CHANGED}
-    assert found({}, {}, {"bad": STATE}) == {"bad": Kind.LOST}
+    assert found({"bad": OTHER}, {}, {"bad": STATE}) == {"bad": DifferenceKind.CHANGED}
+    assert found({}, {}, {"bad": STATE}) == {"bad": DifferenceKind.LOST}
 
 
 def test_what_lies_below_an_unlistable_folder_is_not_lost():
     stored = {"a/1": STATE, "b/1": STATE, "b/c/2": STATE, "b2": STATE, "z": STATE}
     assert found({"b": None}, stored) == {
-        "a/1": Kind.LOST,
-        "b2": Kind.LOST,
-        "z": Kind.LOST,
+        "a/1": DifferenceKind.LOST,
+        "b2": DifferenceKind.LOST,
+        "z": DifferenceKind.LOST,
     }
 
 
@@ -133,15 +140,17 @@ _states = st.sampled_from([FileState(1, 1), FileState(1, 2), FileState(2, 1)])
 
 @given(st.dictionaries(_paths, _states), st.dictionaries(_paths, _states))
 def test_any_two_listings_differ_by_what_sets_say(disk: dict, stored: dict):
-    expected = dict.fromkeys(disk.keys() - stored.keys(), Kind.NEW)
-    expected |= dict.fromkeys(stored.keys() - disk.keys(), Kind.LOST)
+    expected = dict.fromkeys(disk.keys() - stored.keys(), DifferenceKind.NEW)
+    expected |= dict.fromkeys(stored.keys() - disk.keys(), DifferenceKind.LOST)
     expected |= {
-        path: Kind.CHANGED for path in disk.keys() & stored.keys() if disk[path] != stored[path]
+        path: DifferenceKind.CHANGED
+        for path in disk.keys() & stored.keys()
+        if disk[path] != stored[path]
     }
     assert found(disk, stored) == expected
 
 
 def test_a_difference_names_the_path_as_it_is_on_the_disk():
     name = os.fsdecode(b"caf\xe9")
-    (difference,) = differences([Seen(stored_path(name), STATE)], [], [])
-    assert difference == Difference(Kind.NEW, name, STATE)
+    (difference,) = differences([FileOnDisk(stored_path(name), STATE)], [], [])
+    assert difference == FileDifference(DifferenceKind.NEW, name, STATE)

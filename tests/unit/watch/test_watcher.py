@@ -619,7 +619,7 @@ def test_a_mistake_of_ours_costs_a_comparison_only(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(watcher, "_file", broken)
+    monkeypatch.setattr(watcher, "_on_file_event", broken)
     (root.path / "a.jpg").write_bytes(b"x")
     listener.wait_for_hint("", HintKind.OVERFLOW)
     monkeypatch.undo()
