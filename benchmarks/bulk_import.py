@@ -34,7 +34,7 @@ from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.files.columns import Origin, columns_of, values_of
 from es_imgsearch.files.formats import open_writer
-from es_imgsearch.manage.transfer.bulk_load import Sender, ndjson_items, smile_items
+from es_imgsearch.manage.transfer.bulk_sender import BulkSender, encode_ndjson, encode_smile
 from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
 from es_imgsearch.manage.transfer.rows import Row
 from es_imgsearch.records import image_id
@@ -138,8 +138,8 @@ class Contest:
 
     def send(self, index: str, fields: list[dict[str, Any]], *, as_ndjson: bool) -> None:
         store = Store(self.client, index)
-        sender = Sender(store, lambda _stored, refused: check(refused), as_ndjson=as_ndjson)
-        encode = ndjson_items if as_ndjson else smile_items
+        sender = BulkSender(store, lambda _stored, refused: check(refused), as_ndjson=as_ndjson)
+        encode = encode_ndjson if as_ndjson else encode_smile
         for start in range(0, len(fields), CHUNK):
             rows = [
                 Row(n, fields[n].get("image_id", str(n)), "", fields[n], {VECTOR_FIELD: vector})

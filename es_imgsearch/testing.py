@@ -16,8 +16,8 @@ from PIL import ImageColor
 
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.generations import IndexInfo
-from es_imgsearch.elastic.listings import Stored
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body, state_alias
+from es_imgsearch.elastic.listings import IndexedFile
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion, index_body
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.naming import failures_alias, first_generation
 from es_imgsearch.elastic.requests import Request
@@ -33,7 +33,7 @@ _GRID = 4
 def remove_index(store: Store, *companions: str) -> None:
     """Delete an index with its templates, and these companions; absent ones are no error."""
     client = store.connection.client.options(ignore_status=404)
-    own = (store.index, failures_alias(store.index), state_alias(store.index))
+    own = (store.index, failures_alias(store.index), Companion.STATE.alias(store.index))
     for alias in (*own, *companions):
         for generation in client.indices.get(index=f"{alias}-0*", filter_path="*.aliases"):
             client.indices.delete(index=generation)
@@ -258,10 +258,10 @@ class MemoryStore:
 
     def stored(
         self, root_name: str, folder: str = "", *, failures: bool = False
-    ) -> Iterator[Stored]:
+    ) -> Iterator[IndexedFile]:
         self._request()
         found = [
-            Stored(each["relative_path"], FileState(each["size_bytes"], each["mtime_ns"]))
+            IndexedFile(each["relative_path"], FileState(each["size_bytes"], each["mtime_ns"]))
             for each in self._seen[failures].values()
             if each["root"] == root_name
             and (not folder or each["relative_path"].startswith(f"{folder}/"))

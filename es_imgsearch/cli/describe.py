@@ -38,7 +38,7 @@ def describe(settings: Settings, only: tuple[str, ...], as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from es_imgsearch.manage.redescribe import refresh_described
+    from es_imgsearch.manage.redescribe import redescribe_pictures
 
     started = time.monotonic()
     names = [name for each in only for name in each.split(",") if name]
@@ -47,7 +47,7 @@ def describe(settings: Settings, only: tuple[str, ...], as_json: bool) -> None:
             "--only names no describer: give some, such as tags,exif, or leave it out."
         )
     with progress_bar("pictures") as advance:
-        done = refresh_described(open_store(settings), settings, only=names, on_progress=advance)
+        done = redescribe_pictures(open_store(settings), settings, only=names, on_progress=advance)
     if as_json:
         print_json(asdict(done))
     words = [f"{done.written} of {done.pictures} pictures written"]

@@ -20,7 +20,7 @@ from es_imgsearch.cli.output import print_json, progress_bar
 from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
 
 if TYPE_CHECKING:
-    from es_imgsearch.manage.reindex.run import Migrated
+    from es_imgsearch.manage.reindex.run import ReindexResult
     from es_imgsearch.settings import Settings
 
 
@@ -67,10 +67,10 @@ def reindex(
     it switched to.
     """
     from es_imgsearch.manage import reindex as migration
-    from es_imgsearch.manage.reindex.target import Wanted
+    from es_imgsearch.manage.reindex.target import ReindexOptions
 
     store = open_store(settings)
-    wanted = Wanted(profile=profile, sample=sample, dims_kept=dims_kept)
+    options = ReindexOptions(profile=profile, sample=sample, dims_kept=dims_kept)
     is_change = click.get_current_context().params["encoder"] is not None or any(
         each is not None for each in (profile, sample, dims_kept)
     )
@@ -100,7 +100,7 @@ def reindex(
             done = migration.reindex(
                 store,
                 settings,
-                wanted,
+                options,
                 max_missing_share=max_missing_share,
                 on_progress=advance,
                 note=note,
@@ -112,7 +112,7 @@ def reindex(
         sys.exit(EXIT_DIFFERENCE)
 
 
-def _print_outcome(done: Migrated, note: Callable[[str], None]) -> None:
+def _print_outcome(done: ReindexResult, note: Callable[[str], None]) -> None:
     for root, reason, number in done.missing:
         note(f"{number} pictures of {root!r} are missing in it: {reason}.")
     if not done.switched:

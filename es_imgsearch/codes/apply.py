@@ -13,7 +13,7 @@ from es_imgsearch.codes.storage import load_coder
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
-from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import UsageError
 
@@ -122,7 +122,7 @@ class CodeStep:
 
 def _stale(hits: Sequence[Mapping[str, Any]], coder: Coder) -> list[str]:
     """Return the ids of the pictures whose stored code is not the coder's."""
-    codes = coder.codes([vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits])
+    codes = coder.codes([parse_vector(hit["fields"][VECTOR_FIELD]) for hit in hits])
     return [
         hit["_source"]["image_id"]
         for hit, code in zip(hits, codes, strict=True)

@@ -30,7 +30,7 @@ def code_body(
     """Find the k best by full vectors of the `num_candidates` (default 20 k) nearest codes.
 
     `code` is in hexadecimal digits, `vector` of unit length.  Scores are those of every other
-    search by vectors (`elastic.queries.exact_score`), so `cosine_of` reads them.
+    search by vectors (`elastic.queries.exact_score`), so `score_to_cosine` reads them.
     """
     check_k(k)
     requested = CANDIDATES_PER_HIT * k if num_candidates is None else num_candidates

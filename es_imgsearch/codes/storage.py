@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from es_imgsearch.codes.coder import Coder
-from es_imgsearch.elastic.mapping import codes_alias, codes_body
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexConflict
@@ -17,8 +17,7 @@ from es_imgsearch.errors import IndexConflict
 
 def store_coder(store: Store, coder: Coder) -> None:
     """Store the coder in `<index>-codes`."""
-    alias, document = codes_alias(store.index), coder.to_document()
-    store.auxiliary.put(alias, codes_body(), coder.hash, document)
+    store.companions.put(Companion.CODES, coder.hash, coder.to_document())
 
 
 def load_coder(store: Store, meta: Meta) -> Coder | None:
@@ -28,7 +27,7 @@ def load_coder(store: Store, meta: Meta) -> Coder | None:
     """
     if meta.codes is None:
         return None
-    document = store.auxiliary.get(codes_alias(store.index), meta.codes.hash)
+    document = store.companions.get(Companion.CODES, meta.codes.hash)
     return read_coder(document, store.index, meta)
 
 
@@ -38,7 +37,7 @@ def read_coder(document: Mapping[str, Any] | None, index: str, meta: Meta) -> Co
     Raises IndexConflict if it is missing, not the one that the codes were made with, or for vectors
     of other dims.
     """
-    alias = codes_alias(index)
+    alias = Companion.CODES.alias(index)
     if document is None or meta.codes is None:
         raise IndexConflict(
             f"{alias!r} lacks the coder of index {index!r}: train its codes anew with"

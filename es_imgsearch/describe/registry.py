@@ -168,6 +168,11 @@ def load_describers(names: Sequence[str] | None = None) -> list[Describer]:
     return describers
 
 
+def describer_mappings() -> list[Mapping[str, Any]]:
+    """Mappings of the fields of all installed describers."""
+    return [each.mapping for each in load_describers()]
+
+
 def _check_mapping(describer: Any, entry: EntryPoint) -> None:
     mapping = getattr(describer, "mapping", None)
     if not (

@@ -16,7 +16,7 @@ from es_imgsearch.duplicates.groups import IndexedPicture, parse_picture
 from es_imgsearch.duplicates.hashes import BITS
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.queries import cosine_of, knn_body, vector_of
+from es_imgsearch.elastic.queries import knn_body, parse_vector, score_to_cosine
 from es_imgsearch.elastic.store import Store
 
 HASH_FIELD = "perceptual_hash"
@@ -93,7 +93,7 @@ def search_vectors(
         store,
         vectors,
         lambda vector, k: knn_body(vector, k, meta.tuning, source=False),
-        lambda score: cosine_of(score, meta.similarity),
+        lambda score: score_to_cosine(score, meta.similarity),
         lambda cosine: cosine >= min_cosine,
         max_k,
     )
@@ -157,7 +157,7 @@ def _parse_features(hit: Mapping[str, Any]) -> PictureFeatures:
     return PictureFeatures(
         parse_picture(hit["_source"]),
         None if bits is None else _parse_hash(bits),
-        None if vector is None else vector_of(vector),
+        None if vector is None else parse_vector(vector),
     )
 
 

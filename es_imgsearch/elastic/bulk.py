@@ -1,6 +1,6 @@
-"""Bulks: their lines, one request with a result an action, and the loop that retries.
+"""Write in bulk: lines of a request, its results, and the loop that retries.
 
-`BulkWriter` is the only loop that sends bulks again; indexing, import and `reindex` share it.
+`BulkWriter` is the only loop that repeats bulks; indexing, import and `reindex` share it.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from es_imgsearch.errors import StoreDenied, StoreError, StoreRejected
 
 T = TypeVar("T")
 
-# How long the server itself waits for a shard.  A bulk that outlasts our own request would be
-# carried out later, over what was written since.
+# How long the server waits for a shard.  A bulk that outlasts our own request would be executed
+# later, over newer writes.
 _SERVER_WAIT = "10s"
 
 
 def action_line(action: str, index: str, image_id: str, **conditions: int) -> bytes:
-    """The first line of an action: what to do with one document, under which conditions."""
+    """First line of a bulk action on one document, with conditions such as `if_seq_no`."""
     return json_line({action: {"_index": index, "_id": image_id, **conditions}})
 
 
 def json_line(value: Mapping[str, Any]) -> bytes:
-    """One line of a bulk."""
+    """Encode one line of a bulk."""
     return to_json(dict(value)) + b"\n"
 
 
 def bulk_results(
     connection: Connection, body: bytes, content_type: str = NDJSON["content-type"]
 ) -> list[tuple[Mapping[str, Any], StoreError | None]]:
-    """Send one bulk: `_id` and `status` of every action in order, and its error or None.
+    """Send one bulk; return `_id` and `status` of every action in order, with its error or None.
 
-    The body is ready bytes, NDJSON or SMILE.
+    The body is encoded already, as NDJSON or SMILE.
     """
     answer = connection.request(
         "POST",
@@ -60,7 +60,7 @@ def bulk_results(
 
 
 def _is_done(action: str, result: Mapping[str, Any]) -> bool:
-    # Deleting a document that is not there is done; an index that is not there is not.
+    # Deleting a missing document succeeds, in a missing index it fails.
     was_absent = action == "delete" and result["status"] == 404 and "error" not in result
     return was_absent or result["status"] < 300
 
@@ -68,8 +68,8 @@ def _is_done(action: str, result: Mapping[str, Any]) -> bool:
 class BulkWriter(Generic[T]):
     """Sends items in bulks until each is stored or refused for good.
 
-    Retries what met a transient error with exponential backoff, and halves a request that is
-    refused as a whole until the culprit is alone.
+    Retries transient errors with exponential backoff, and halves a request that is refused as a
+    whole until the item at fault is alone.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class BulkWriter(Generic[T]):
         self._patience_seconds = patience_seconds
 
     def write(self, items: Sequence[T]) -> Iterator[tuple[T, StoreError | None]]:
-        """Yield each item as soon as its fate is known: None if stored, else why not.
+        """Yield each item as soon as its outcome is known: None if stored, else the error.
 
-        Raises StoreDenied for the first item that is not permitted, since no other item fares
-        better, and Stopped.
+        Raises StoreDenied for the first item that is not permitted, since no other item would be,
+        and Stopped.
         """
-        who = threading.current_thread().name
+        thread = threading.current_thread().name
         pauses = waits()
         while items:
             retry: list[T] = []
@@ -110,13 +110,13 @@ class BulkWriter(Generic[T]):
                 else:
                     yield item, error
             if transient is None:
-                self._outage.ends(who)
+                self._outage.end(thread)
                 return
             if len(retry) < len(items):
-                # Some items got through: the server is busy, not away.
+                # Some items were stored: the server is busy, not unreachable.
                 pauses = waits()
             else:
-                self._outage.begins(transient, who)
+                self._outage.begin(transient, thread)
                 if self._outage.seconds > self._patience_seconds:
                     raise transient
             if self._stopping.wait(next(pauses)):
@@ -127,9 +127,9 @@ class BulkWriter(Generic[T]):
 def _halved(
     send: Callable[[Sequence[T]], Sequence[StoreError | None]], items: Sequence[T]
 ) -> Sequence[StoreError | None]:
-    """Send items as one bulk, or as two halves each where it is refused as a whole.
+    """Send items as one bulk; halve it, recursively, if it is refused as a whole.
 
-    A transient error of the whole request is the result of each of its items.
+    A transient error of the whole request becomes the error of each item.
     """
     try:
         return send(items)

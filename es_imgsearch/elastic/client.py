@@ -1,4 +1,4 @@
-"""One connection to one alias: requests out, parsed answers and our errors in."""
+"""Connect to Elasticsearch, send requests, and page through hits."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import elasticsearch
 from elasticsearch.serializer import OrjsonSerializer, TextSerializer
 
-from es_imgsearch.elastic.error_mapping import _JSON, _SMILE, translated
+from es_imgsearch.elastic.error_mapping import JSON_TYPE, SMILE_TYPE, translate_errors
 from es_imgsearch.elastic.http_node import HttpNode
 from es_imgsearch.elastic.naming import failures_alias, failures_generation, pinned_alias
 from es_imgsearch.elastic.requests import JSON, Request
-from es_imgsearch.errors import (
-    SettingsError,
-)
+from es_imgsearch.errors import SettingsError
 from es_imgsearch.settings import Settings
 
 
 def connect(settings: Settings) -> elasticsearch.Elasticsearch:
-    """Make a client for these settings, without sending a request."""
+    """Create a client from settings, without sending a request."""
     return new_client(settings.es_url, **_options(settings))
 
 
 def connect_async(settings: Settings) -> elasticsearch.AsyncElasticsearch:
-    """Make a client for asyncio.  Raises SettingsError if aiohttp is not installed."""
+    """Create a client for asyncio.  Raises SettingsError if aiohttp is not installed."""
     url, options = _address_and_options(settings.es_url, _options(settings))
     try:
         return elasticsearch.AsyncElasticsearch(url, **options)
@@ -57,7 +55,7 @@ def _options(settings: Settings) -> dict[str, Any]:
 
 
 def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
-    """Make a client for an address, with or without port and credentials."""
+    """Create a client for an address, with or without port and credentials."""
     bare, options = _address_and_options(url, options)
     options.setdefault("node_class", HttpNode)
     try:
@@ -67,8 +65,8 @@ def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
 
 
 def _address_and_options(url: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    # The second passes on bytes that are SMILE already.
-    options.setdefault("serializers", {_JSON: OrjsonSerializer(), _SMILE: TextSerializer()})
+    # Bodies in SMILE are encoded already: TextSerializer passes bytes through.
+    options.setdefault("serializers", {JSON_TYPE: OrjsonSerializer(), SMILE_TYPE: TextSerializer()})
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -89,7 +87,7 @@ def _address_and_options(url: str, options: dict[str, Any]) -> tuple[str, dict[s
     return bare, options
 
 
-# The most that one page may hold (index.max_result_window).
+# The most hits that one page may hold (index.max_result_window).
 MOST_HITS = 10_000
 
 # Root and path never change under one id, so a page that follows the last path of the page before
@@ -97,11 +95,12 @@ MOST_HITS = 10_000
 BY_PATH: Sequence[Mapping[str, str]] = ({"root": "asc"}, {"relative_path": "asc"})
 
 Hits: TypeAlias = Sequence[Mapping[str, Any]]
-# Makes a request, such as `backoff.persist` with an event and an outage.
+# Calls a search and may repeat it, such as `retry.persist` with an event and an outage.
 Retry: TypeAlias = Callable[[Callable[[], Hits]], Hits]
 
 
-def once(search: Callable[[], Hits]) -> Hits:
+def without_retry(search: Callable[[], Hits]) -> Hits:
+    """Call a search once."""
     return search()
 
 
@@ -109,11 +108,11 @@ def once(search: Callable[[], Hits]) -> Hits:
 class Connection:
     """A client and the names that requests go to, shared by all parts of a `Store`.
 
-    `index` is the name that people use; the names of all companion indices are made of it.
-    Requests go to `pictures` and `failures`: the aliases of those names, or with a `generation`
-    aliases that never leave it, see `Store.pinned`.
+    `index` is the alias that people use; the names of all companion indices derive from it.
+    `pictures` and `failures` are aliases: those that move with a switch, or with a `generation`
+    those that never leave it, see `Store.pinned`.
 
-    Every method raises errors of our tree only; `transient` ones may be tried again.
+    Every method raises only errors of `errors`; `transient` ones may be retried.
     """
 
     client: elasticsearch.Elasticsearch
@@ -136,7 +135,7 @@ class Connection:
         return addresses(self.client)
 
     def at(self, generation: str) -> Connection:
-        """The same, held to a generation."""
+        """Return a connection that is held to a generation."""
         return replace(self, generation=generation)
 
     def request(
@@ -148,28 +147,28 @@ class Connection:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """The parsed answer to one request."""
-        with translated(self.address, self.index):
+        """Send a request and return the parsed answer."""
+        with translate_errors(self.address, self.index):
             answer = self.client.perform_request(
                 method, path, params=params, headers=headers or JSON, body=body
             )
             return answer.body
 
     def send(self, request: Request) -> Any:
-        """The parsed answer to a request whose path and body are ready."""
+        """Send a request whose path and body are ready; return the parsed answer."""
         return self.request(request.method, request.path, request.body, headers=request.headers)
 
     def hits(
         self, name: str, body: Mapping[str, Any], parts: str, *, preference: str | None = None
     ) -> Hits:
-        """The hits of one search in an index, reduced to these parts; never a partial answer."""
+        """Search an index; return its hits, reduced to these parts, never a partial answer."""
         answer = self.request(
             "POST",
             f"/{name}/_search",
             dict(body),
             params={
                 "filter_path": ",".join(f"hits.hits.{each}" for each in parts.split(",")),
-                # What lies on a shard that does not answer would pass for absent.
+                # Documents on a shard that does not answer would look absent.
                 "allow_partial_search_results": "false",
                 **({"preference": preference} if preference else {}),
             },
@@ -185,13 +184,13 @@ class Connection:
         *,
         size: int = MOST_HITS,
         preference: str | None = None,
-        retry: Retry = once,
+        retry: Retry = without_retry,
     ) -> Iterator[Hits]:
         """Page through all hits of a search by `search_after`, in the order of root and path.
 
-        Each page is searched when it is asked for, and sees what was refreshed until then.  No
+        Each page is searched when it is requested, and sees what was refreshed until then.  No
         point-in-time is held, so a listing that waits for hours on a full queue does not expire.
-        `retry` makes the request for each page, and may make it again.
+        `retry` calls the search of each page.
         """
         page = {"_source": False, **body, "size": size, "track_total_hits": False, "sort": BY_PATH}
         search = partial(self.hits, name, page, f"{parts},sort", preference=preference)
@@ -202,9 +201,9 @@ class Connection:
             page["search_after"] = hits[-1]["sort"]
 
     def refresh(self) -> None:
-        """Make everything that was written searchable."""
+        """Make all acknowledged writes searchable."""
         self.request("POST", f"/{self.pictures},{self.failures}/_refresh")
 
     def version(self) -> str:
-        """The version of Elasticsearch."""
+        """Read the version of Elasticsearch."""
         return str(self.request("GET", "/")["version"]["number"])

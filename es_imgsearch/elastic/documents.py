@@ -1,4 +1,4 @@
-"""Documents by id: written in bulk, deleted, read."""
+"""Write, delete and read documents by id."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy.typing as npt
 
 from es_imgsearch.elastic.bulk import action_line, bulk_results, json_line
 from es_imgsearch.elastic.client import Connection
-from es_imgsearch.elastic.error_mapping import missed_error
+from es_imgsearch.elastic.error_mapping import multi_get_error
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.elastic.queries import vector_of
-from es_imgsearch.elastic.region_queries import box_of, region_hits, stored_regions_clause
+from es_imgsearch.elastic.queries import parse_vector
+from es_imgsearch.elastic.region_queries import parse_box, region_hits, stored_regions_clause
 from es_imgsearch.elastic.requests import document_request
 from es_imgsearch.errors import ImageMissing, StoreError
 from es_imgsearch.records import REGION_VECTOR, Embedded, FileState, Region
 
-_AT_ONCE = 500
+_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What shall stand under one id: a picture's document, a failure, or (neither) nothing."""
+    """New content of one id: a picture's document, a failure, or (neither) nothing."""
 
     image_id: str
     document: Mapping[str, Any] | None = None
@@ -40,10 +40,10 @@ class Documents:
         self._pictures, self._failures = connection.pictures, connection.failures
 
     def write(self, writes: Sequence[Write]) -> dict[str, StoreError | None]:
-        """Write one bulk; for every id None where it was acknowledged, else what went wrong.
+        """Write one bulk; return for every id None if it was acknowledged, else the error.
 
-        An id stands in the index or in the failures, never in both: what one gains the other
-        loses in the same bulk.
+        An id is in the index or in the failures, never in both: writing to one deletes from the
+        other in the same bulk.
         """
         ids = [write.image_id for write in writes]
         failed_before = dict(self._fetched(self._failures, ids, "attempts,failed_at"))
@@ -55,19 +55,19 @@ class Documents:
         return outcome
 
     def write_each(self, writes: Sequence[Write]) -> list[StoreError | None]:
-        """`write`, with one result a write in their order, as a `BulkWriter` takes it."""
+        """Write one bulk; return one result per write, in order, as `BulkWriter` expects."""
         outcome = self.write(writes)
         return [outcome[each.image_id] for each in writes]
 
     def bulk(self, body: bytes, content_type: str) -> list[StoreError | None]:
-        """Send one bulk of ready bytes, NDJSON or SMILE; one result an action, in its order."""
+        """Send an encoded bulk, NDJSON or SMILE; return one result per action, in order."""
         return [error for _, error in bulk_results(self._connection, body, content_type)]
 
     def write_failures(self, failures: Sequence[Mapping[str, Any]]) -> None:
-        """Store failures as they are, attempts and all; their pictures are removed."""
-        for start in range(0, len(failures), _AT_ONCE):
+        """Store failures unchanged, attempts included, and delete their pictures."""
+        for start in range(0, len(failures), _BATCH):
             lines = []
-            for each in failures[start : start + _AT_ONCE]:
+            for each in failures[start : start + _BATCH]:
                 image_id = each["image_id"]
                 lines += [
                     action_line("index", self._failures, image_id),
@@ -83,12 +83,12 @@ class Documents:
         image_ids: Iterable[str],
         deleted: Callable[[Sequence[str]], None] = lambda _ids: None,
     ) -> None:
-        """Remove everything under these ids, as many at once as a bulk takes well.
+        """Delete pictures and failures with these ids, 500 per bulk.
 
-        `deleted` gets the ids that were acknowledged, also where the rest raises.
+        `deleted` gets the acknowledged ids, also if the rest raises.
         """
         remaining = iter(image_ids)
-        while chunk := list(islice(remaining, _AT_ONCE)):
+        while chunk := list(islice(remaining, _BATCH)):
             results = self.write([Write(each) for each in chunk])
             deleted([each for each in chunk if results[each] is None])
             for error in results.values():
@@ -107,7 +107,7 @@ class Documents:
         elif write.failure is not None:
             before = failed_before.get(image_id, {})
             failed_at = write.failure.get("failed_at")
-            # The same failure once more: only the other half of its bulk was refused.
+            # The same failure repeated: only the other half of its bulk was refused.
             if failed_at is None or failed_at != before.get("failed_at"):
                 attempts = before.get("attempts", 1) + 1 if before else 1
                 yield action_line("index", self._failures, image_id)
@@ -119,18 +119,18 @@ class Documents:
                 yield action_line("delete", self._failures, image_id)
 
     def existing(self, image_ids: Sequence[str]) -> set[str]:
-        """Those of these ids that have a document, refreshed or not."""
+        """Return the ids that have a document, refreshed or not."""
         return {each for each, _ in self._fetched(self._pictures, image_ids, "image_id")}
 
     def states(self, image_ids: Sequence[str]) -> dict[str, FileState]:
-        """In what state their files were, of those of these ids that have a document."""
-        found = self._fetched(self._pictures, image_ids, "size_bytes,mtime_ns")
-        return {each: FileState.stored(source) for each, source in found}
+        """Return the stored file states of the ids that have a document."""
+        sources = self._fetched(self._pictures, image_ids, "size_bytes,mtime_ns")
+        return {each: FileState.stored(source) for each, source in sources}
 
     def attempts(self, image_ids: Sequence[str]) -> dict[str, int]:
-        """How often reading was tried, of those of these ids that are failures."""
-        found = self._fetched(self._failures, image_ids, "attempts")
-        return {each: source.get("attempts", 1) for each, source in found}
+        """Return the number of attempts of the ids that are failures."""
+        sources = self._fetched(self._failures, image_ids, "attempts")
+        return {each: source.get("attempts", 1) for each, source in sources}
 
     def embedded_by_content(
         self,
@@ -139,9 +139,9 @@ class Documents:
         *,
         with_regions: bool = False,
     ) -> dict[str, Embedded]:
-        """Stored vectors of these contents, exactly as they were written (float32).
+        """Read stored vectors by content_id, bit for bit (float32).
 
-        With them come those of these fields that the document has, and its regions if asked for.
+        Each comes with those of `fields` that the document has, and on request with its regions.
         """
         if not content_ids:
             return {}
@@ -167,10 +167,10 @@ class Documents:
         )
         return {
             hit["fields"]["content_id"][0]: Embedded(
-                vector_of(hit["fields"][VECTOR_FIELD]),
+                parse_vector(hit["fields"][VECTOR_FIELD]),
                 hit.get("_source", {}),
                 [
-                    Region(box_of(each), vector_of(each["fields"][REGION_VECTOR]))
+                    Region(parse_box(each), parse_vector(each["fields"][REGION_VECTOR]))
                     for each in region_hits(hit)
                 ],
             )
@@ -178,18 +178,18 @@ class Documents:
         }
 
     def content_ids(self, image_ids: Sequence[str]) -> dict[str, str]:
-        """content_id of those of these ids that have a document."""
-        found = self._fetched(self._pictures, image_ids, "content_id")
-        return {each: source["content_id"] for each, source in found}
+        """Return the content_id of the ids that have a document."""
+        sources = self._fetched(self._pictures, image_ids, "content_id")
+        return {each: source["content_id"] for each, source in sources}
 
     def stored_fields(
         self, image_ids: Sequence[str], fields: Sequence[str]
     ) -> dict[str, Mapping[str, Any]]:
-        """These fields, as far as it has them, of each of these ids that has a document."""
+        """Read those of these fields that documents have, by id."""
         return dict(self._fetched(self._pictures, image_ids, ",".join(fields)))
 
     def get(self, image_id: str) -> Mapping[str, Any]:
-        """Stored fields of one picture, without its vector."""
+        """Read the stored fields of one picture, without its vector.  Raises ImageMissing."""
         try:
             answer = self._connection.send(document_request(self._pictures, image_id))
         except ImageMissing:
@@ -198,7 +198,7 @@ class Documents:
         return source
 
     def vector(self, image_id: str) -> npt.NDArray[np.float32]:
-        """One picture's vector, exactly as it was written.  Raises ImageMissing."""
+        """Read the vector of one picture, bit for bit.  Raises ImageMissing."""
         hits = self._connection.hits(
             self._pictures,
             {
@@ -210,12 +210,12 @@ class Documents:
         )
         if not hits or VECTOR_FIELD not in hits[0].get("fields", {}):
             raise ImageMissing(f"No picture has the image_id {image_id!r}.")
-        return vector_of(hits[0]["fields"][VECTOR_FIELD])
+        return parse_vector(hits[0]["fields"][VECTOR_FIELD])
 
     def _fetched(
         self, name: str, image_ids: Sequence[str], fields: str
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Id and source, with these fields, of those of these ids that have a document."""
+        """Yield id and source, reduced to these fields, of the ids that have a document."""
         answer = self._connection.request(
             "POST",
             f"/{name}/_mget",
@@ -226,8 +226,8 @@ class Documents:
             },
         )
         for doc in answer.get("docs", ()):
-            # What could not be looked for is not absent.
-            if "error" in doc and (error := missed_error(doc["error"])) is not None:
+            # A document that could not be looked up is not absent.
+            if "error" in doc and (error := multi_get_error(doc["error"])) is not None:
                 raise error
             if "_source" in doc:
                 yield doc["_id"], doc["_source"]

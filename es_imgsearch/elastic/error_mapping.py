@@ -1,4 +1,4 @@
-"""The connection to Elasticsearch: clients, and the one place that translates foreign errors."""
+"""Translate errors of the Elasticsearch client and of its answers into ours."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from es_imgsearch.errors import (
 SyncClient = elasticsearch.Elasticsearch
 AsyncClient = elasticsearch.AsyncElasticsearch
 
-_JSON, _SMILE = "application/json", "application/vnd.elasticsearch+smile"
+JSON_TYPE, SMILE_TYPE = "application/json", "application/vnd.elasticsearch+smile"
 
 _BUSY = {408, 429, 502, 503, 504}
-# Statuses of other servers for paths that only Elasticsearch has.  A proxy that refuses the type or
-# the size of one request is no outage: waiting would not help.
-_OF_OTHERS = {404, 405, 410, 421, 501}
-# An index that was closed may be opened again: its documents are not to blame.
+# Statuses by which other servers answer requests that only Elasticsearch knows.  A proxy that
+# refuses the type or the size of one request is no outage: waiting would not help.
+_FOREIGN_STATUSES = {404, 405, 410, 421, 501}
+# A closed index may be opened again: its documents are not at fault.
 _ITEM_BUSY = {"cluster_block_exception", "index_closed_exception"}
 
 
@@ -38,10 +38,12 @@ def item_error(result: Mapping[str, Any]) -> StoreError:
 
     Raises IndexMissing, which concerns every document.
     """
-    kind, message = _of_item(result.get("error") or {})
+    kind, message = _kind_and_message(result.get("error") or {})
     status = int(result["status"])
     if kind == "index_not_found_exception":
-        raise IndexMissing(f"The index is gone ({message}): make it with `es-imgsearch init`.")
+        raise IndexMissing(
+            f"The index does not exist any more ({message}): make it with `es-imgsearch init`."
+        )
     if status in _BUSY or status >= 500 or kind in _ITEM_BUSY:
         return StoreBusy(f"Elasticsearch cannot write now ({message}).")
     if status in {401, 403}:
@@ -53,7 +55,7 @@ def search_error(result: Mapping[str, Any]) -> StoreError:
     """Translate the error of one search of a multi-search."""
     error = result["error"]
     causes = error.get("root_cause") or [error]
-    kind, message = _of_item(causes[0])
+    kind, message = _kind_and_message(causes[0])
     status = int(result.get("status", 500))
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot search now ({message}).")
@@ -62,12 +64,12 @@ def search_error(result: Mapping[str, Any]) -> StoreError:
     return StoreRejected(f"Elasticsearch rejected the search ({message}).")
 
 
-def missed_error(error: Mapping[str, Any]) -> StoreError | None:
+def multi_get_error(error: Mapping[str, Any]) -> StoreError | None:
     """Translate the error of one document of a multi-get; None if its index does not exist.
 
     These errors carry no status, and the request as a whole succeeds.
     """
-    kind, message = _of_item(error)
+    kind, message = _kind_and_message(error)
     if kind == "index_not_found_exception":
         return None
     if kind == "security_exception":
@@ -75,7 +77,7 @@ def missed_error(error: Mapping[str, Any]) -> StoreError | None:
     return StoreBusy(f"Elasticsearch cannot read now ({message}).")
 
 
-def _of_item(error: Mapping[str, Any]) -> tuple[str, str]:
+def _kind_and_message(error: Mapping[str, Any]) -> tuple[str, str]:
     kind, reason = str(error.get("type", "unknown")), str(error.get("reason", ""))
     cause = error.get("caused_by") or {}
     if cause.get("reason"):
@@ -84,8 +86,8 @@ def _of_item(error: Mapping[str, Any]) -> tuple[str, str]:
 
 
 @contextmanager
-def translated(address: str, index: str) -> Iterator[None]:
-    """Turn every error of the client libraries into one of ours, by the table `_TRANSLATIONS`."""
+def translate_errors(address: str, index: str) -> Iterator[None]:
+    """Translate every error of the client libraries, by the table `_TRANSLATIONS`."""
     try:
         yield
     except tuple(_TRANSLATIONS) as error:
@@ -100,16 +102,16 @@ def _unsupported_product(error: Any, address: str, _index: str) -> StoreUnreacha
 def _not_elasticsearch(address: str, why: str) -> StoreUnreachable:
     """Report another server as transient: it may be a proxy's page during an outage."""
     return StoreUnreachable(
-        f"What answers at {address} is not Elasticsearch 8 ({why}): say where that is with ES_URL"
-        " or --es-url."
+        f"The server at {address} is not Elasticsearch 8 ({why}): set the address with ES_URL or"
+        " --es-url."
     )
 
 
 def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> ImgSearchError:
     status = error.meta.status
-    # Elasticsearch 8 marks all its answers, the client looks at those of success only.
+    # Elasticsearch 8 marks all its answers; the client checks successful ones only.
     is_marked = "x-elastic-product" in error.meta.headers
-    if not is_marked and (status in _OF_OTHERS or status < 400):
+    if not is_marked and (status in _FOREIGN_STATUSES or status < 400):
         return _not_elasticsearch(address, f"HTTP {status}")
     kind, reason = _kind_and_reason(error)
     detail = f"{kind}: {reason}" if reason else kind
@@ -126,7 +128,7 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
             f" `es-imgsearch init --index {index}`."
         )
     if status == 404:
-        return ImageMissing(f"Elasticsearch does not have it ({detail}).")
+        return ImageMissing(f"Elasticsearch does not have this document ({detail}).")
     if status == 413:
         return StoreRejected(f"The request is too large for Elasticsearch ({detail}).")
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
@@ -134,8 +136,8 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
     return StoreRejected(
         f"Elasticsearch rejected the request ({detail})."
         if is_marked
-        else f"What answers at {address} rejected the request ({detail}), and does not say that it"
-        " is Elasticsearch: is there a proxy, or is it https://?"
+        else f"The server at {address} rejected the request ({detail}) and does not identify itself"
+        " as Elasticsearch: check for a proxy, and whether the address needs https://."
     )
 
 
@@ -150,7 +152,7 @@ def _kind_and_reason(error: elastic_transport.ApiError) -> tuple[str, str]:
         kind, reason = str(causes[0].get("type")), str(causes[0].get("reason"))
     deepest = details.get("caused_by")
     while isinstance(deepest, Mapping) and isinstance(deepest.get("caused_by"), Mapping):
-        # The causes in between only say that an inner one failed.
+        # The causes in between only report that an inner one failed.
         deepest = deepest["caused_by"]
     if isinstance(deepest, Mapping) and deepest.get("reason") and deepest["reason"] != reason:
         reason = f"{reason} ({deepest['reason']})"
@@ -160,7 +162,7 @@ def _kind_and_reason(error: elastic_transport.ApiError) -> tuple[str, str]:
 def _tls_error(error: Any, address: str, _index: str) -> StoreError:
     if "WRONG_VERSION_NUMBER" in _reason(error):
         return StoreUnreachable(
-            f"What answers at {address} does not speak https: write http:// in ES_URL or --es-url."
+            f"The server at {address} does not speak https: write http:// in ES_URL or --es-url."
         )
     return StoreDenied(
         f"Elasticsearch at {address} cannot be trusted ({_reason(error)}): set ES_CA_CERTS to"
@@ -175,16 +177,16 @@ def _timeout(error: Any, address: str, _index: str) -> StoreUnreachable:
 
 
 def _serialization_error(error: Any, address: str, _index: str) -> StoreError:
-    # Its own message holds the whole body.
+    # Its own message contains the whole body.
     if error.message.startswith("Unable to serialize"):
-        return StoreRejected(f"What was to be sent to {address} cannot be written as JSON.")
+        return StoreRejected(f"The request to {address} cannot be encoded as JSON.")
     return _not_elasticsearch(address, "its answer cannot be read")
 
 
 def _no_answer(error: Any, address: str, _index: str) -> StoreUnreachable:
     return StoreUnreachable(
-        f"Elasticsearch at {address} does not answer ({_reason(error)}): start it, or say"
-        " where it is with ES_URL or --es-url."
+        f"Elasticsearch at {address} does not answer ({_reason(error)}): start it, or set"
+        " its address with ES_URL or --es-url."
     )
 
 
@@ -194,7 +196,7 @@ def _reason(error: Exception) -> str:
     return text.split("): ", 1)[-1].split(">: ", 1)[-1].strip(" .")
 
 
-# The first class that fits counts: subclasses come before their bases.
+# The first matching class counts: subclasses come before their bases.
 _TRANSLATIONS: dict[type[Exception], Callable[[Any, str, str], ImgSearchError]] = {
     elasticsearch.UnsupportedProductError: _unsupported_product,
     elastic_transport.ApiError: _api_error,

@@ -1,4 +1,4 @@
-"""The indices behind the alias: made, extended, loaded, dropped, and their `_meta`."""
+"""Create, extend, load and drop the indices behind the alias; change their `_meta`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 from es_imgsearch.elastic.client import Connection
 from es_imgsearch.elastic.mapping import (
+    Companion,
     failures_body,
     index_body,
-    left_out_of_source,
     loading_body,
-    state_alias,
-    state_body,
+    source_excludes,
     template_body,
 )
 from es_imgsearch.elastic.meta import Meta
@@ -40,7 +39,7 @@ from es_imgsearch.errors import (
 )
 
 _META_TRIES = 5
-# No other thread of this process comes between; other processes are noticed by reading back.
+# Excludes other threads of this process; other processes are noticed by reading back.
 _meta_lock = threading.Lock()
 
 
@@ -48,22 +47,22 @@ _meta_lock = threading.Lock()
 class IndexInfo:
     """The concrete index behind the alias.
 
-    `is_loading`: it was made for a load that has not ended yet.  `left_out` are the fields that
-    documents have and their `_source` lacks.
+    `is_loading`: a bulk load into it has not ended yet.  `source_excludes` are the fields that its
+    documents have outside of `_source`.
     """
 
     name: str
     meta: Meta
     properties: Mapping[str, Mapping[str, Any]]
     is_loading: bool = False
-    left_out: Sequence[str] = ()
+    source_excludes: Sequence[str] = ()
     aliases: Collection[str] = ()
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any], alias: str) -> IndexInfo:
-        """What the server says of an alias.
+        """Parse the answer to `info_request`.
 
-        Raises IndexConflict where the name is not an alias of ours.
+        Raises IndexConflict if the name is not an alias of ours.
         """
         if alias in answer:
             raise IndexConflict(
@@ -82,13 +81,13 @@ class IndexInfo:
             meta=Meta.from_body(mappings.get("_meta", {}), alias),
             properties=mappings["properties"],
             is_loading=body["settings"]["index"].get("refresh_interval") == "-1",
-            left_out=left_out_of_source(mappings),
+            source_excludes=source_excludes(mappings),
             aliases=tuple(body.get("aliases", ())),
         )
 
 
 class Roles(NamedTuple):
-    """Names of the generations by what they are for; None where there is none."""
+    """Names of the generations by role; None where there is none."""
 
     serving: str
     next: str | None
@@ -96,16 +95,16 @@ class Roles(NamedTuple):
 
 
 class Generations:
-    """Makes, extends and drops the indices behind the alias, and keeps their `_meta`."""
+    """Creates, extends and drops the indices behind the alias, and changes their `_meta`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._index = connection.index
 
     def info(self) -> IndexInfo:
-        """The index behind the alias.
+        """Read the index behind the alias.
 
-        Raises IndexMissing, or IndexConflict where the name is not an alias of ours.
+        Raises IndexMissing, or IndexConflict if the name is not an alias of ours.
         """
         return IndexInfo.from_answer(
             self._connection.send(info_request(self._connection.pictures)),
@@ -113,13 +112,13 @@ class Generations:
         )
 
     def roles(self) -> Roles:
-        """Which generation serves, which is being built and which served before.
+        """Read which generation serves, which is being built and which served before.
 
-        Raises IndexMissing where none serves, IndexConflict where the name is an index.
+        Raises IndexMissing if none serves, IndexConflict if the name is an index.
         """
         serving = self._behind(self._index)
         if serving is None:
-            # An index of that name has no such alias, and is no index of ours.
+            # Raises IndexConflict for an index of that name.
             self.info()
             raise IndexMissing(
                 f"There is no index {self._index!r} at {self._connection.address}: make it with"
@@ -136,10 +135,7 @@ class Generations:
             return None
 
     def pin(self) -> str:
-        """Give the generation that serves an alias of its own, and return its name.
-
-        An index from before there were such aliases has none.
-        """
+        """Add the pinned alias to the serving generation if it lacks one; return its name."""
         info = self.info()
         pinned = self._connection.at(info.name)
         if pinned.pictures not in info.aliases:
@@ -157,17 +153,17 @@ class Generations:
     def create(
         self,
         meta: Meta,
-        described: Iterable[Mapping[str, Any]] = (),
+        describer_fields: Iterable[Mapping[str, Any]] = (),
         *,
         for_loading: bool = False,
     ) -> None:
-        """Templates, the first generation of both indices, the state, and their aliases.
+        """Create templates, the first generation of both indices, the state, and their aliases.
 
-        What an interrupted `create` left behind is completed, never replaced.  `for_loading`:
-        with vectors that are only stored, not searchable until `end_loading`.
+        An interrupted `create` is completed, never replaced.  `for_loading`: vectors are stored,
+        but not searchable until `end_loading`.
         """
         bodies = {
-            self._index: index_body(meta, described),
+            self._index: index_body(meta, describer_fields),
             self._connection.failures: failures_body(),
         }
         for alias, body in bodies.items():
@@ -175,58 +171,45 @@ class Generations:
         if for_loading:
             bodies[self._index] = loading_body(bodies[self._index])
         self.make_state()
-        # The pictures' alias comes last: where it exists, everything does.
+        # The alias of the pictures comes last: if it exists, everything does.
         for alias in (self._connection.failures, self._index):
             self.make_generation(alias, bodies[alias])
 
     def make_state(self) -> None:
-        """Make the index of state documents; one that is there already stays as it is."""
-        alias, body = state_alias(self._index), state_body()
+        """Create the index of state documents; an existing index stays unchanged."""
+        alias, body = Companion.STATE.alias(self._index), Companion.STATE.body()
         self._connection.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
         self.make_generation(alias, body)
 
     def make_generation(self, alias: str, body: Mapping[str, Any]) -> None:
-        """The first index behind an alias; one that is there already stays as it is."""
-        try:
-            self._connection.request(
-                "PUT",
-                f"/{first_generation(alias)}",
-                {
-                    **body,
-                    "aliases": {
-                        each: {"is_write_index": True}
-                        for each in (alias, pinned_alias(first_generation(alias)))
-                    },
-                },
-            )
-        except StoreRejected as error:
-            if "resource_already_exists" not in str(error):
-                raise
+        """Create the first index behind an alias; an existing index stays unchanged."""
+        name = first_generation(alias)
+        self._create(name, {**body, "aliases": _writable(alias, pinned_alias(name))})
 
-    def begin_next(self, meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> str:
-        """Make an empty generation behind the alias `<index>-next`, and return its name."""
-        there = self._connection.request(
+    def begin_next(self, meta: Meta, describer_fields: Iterable[Mapping[str, Any]] = ()) -> str:
+        """Create an empty generation behind the alias `<index>-next`; return its name."""
+        existing = self._connection.request(
             "GET",
             f"/{self._index}-0*",
             params={"filter_path": "*.aliases", "expand_wildcards": "all"},
         )
         is_ours = re.compile(re.escape(self._index) + r"-\d{6,}")
-        number = 1 + max(generation_number(each) for each in there if is_ours.fullmatch(each))
+        number = 1 + max(generation_number(each) for each in existing if is_ours.fullmatch(each))
         name = generation_name(self._index, number)
         failures = failures_generation(self._index, name)
-        # Perhaps one was begun and no more than these came of it; then they are empty.
+        # An interrupted call may have left them behind, empty.
         self._create(failures, {**failures_body(), "aliases": _writable(pinned_alias(failures))})
-        # The pictures come last: where the alias exists, everything does.
+        # The pictures come last: if their alias exists, everything does.
         aliases = _writable(pinned_alias(name), next_alias(self._index))
-        if not self._create(name, {**index_body(meta, described), "aliases": aliases}):
+        if not self._create(name, {**index_body(meta, describer_fields), "aliases": aliases}):
             raise AlreadyRunning(
-                f"Another process begins {name} at this moment: see `es-imgsearch status --index"
+                f"Another process has just created {name}: see `es-imgsearch status --index"
                 f" {self._index}`."
             )
         return name
 
     def _create(self, name: str, body: Mapping[str, Any]) -> bool:
-        """Make an index of that name; False if there is one."""
+        """Create an index; False if it exists."""
         try:
             self._connection.request("PUT", f"/{name}", body)
         except StoreRejected as error:
@@ -236,20 +219,22 @@ class Generations:
         return True
 
     def drop(self, generation: str) -> None:
-        """Delete a generation, and its failures."""
+        """Delete a generation and its failures."""
         for name in (generation, failures_generation(self._index, generation)):
             self._connection.request("DELETE", f"/{name}", params={"ignore_unavailable": "true"})
 
-    def add_fields(self, info: IndexInfo, described: Iterable[Mapping[str, Any]] = ()) -> list[str]:
-        """Map the fields that `create` would map today and the index lacks; their names.
+    def add_fields(
+        self, info: IndexInfo, describer_fields: Iterable[Mapping[str, Any]] = ()
+    ) -> list[str]:
+        """Map the fields that `create` would map now and the index lacks; return their names.
 
-        What is mapped already stays as it is.
+        Mapped fields stay unchanged.
         """
-        body = index_body(info.meta, described)
-        wanted = body["mappings"]["properties"]
+        body = index_body(info.meta, describer_fields)
+        properties = body["mappings"]["properties"]
         missing = sorted(
             name
-            for name, mapping in wanted.items()
+            for name, mapping in properties.items()
             if mapping.get("fields", {}).keys() - info.properties.get(name, {}).get("fields", {})
             or name not in info.properties
         )
@@ -259,7 +244,7 @@ class Generations:
                 f"/_index_template/{self._index}",
                 template_body(self._index, body, info.name),
             )
-            added = {"properties": {name: wanted[name] for name in missing}}
+            added = {"properties": {name: properties[name] for name in missing}}
             self._connection.request("PUT", f"/{info.name}/_mapping", added)
         return missing
 
@@ -273,18 +258,15 @@ class Generations:
     def end_loading(
         self, properties: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
     ) -> None:
-        """Give vectors their graphs from now on, make everything searchable, and say so."""
-        if properties:
-            self._connection.request(
-                "PUT", f"/{self._connection.pictures}/_mapping", {"properties": properties}
-            )
+        """Map vectors with graphs, restore settings, and make everything searchable."""
+        self.map_fields(properties)
         self._connection.request(
             "PUT", f"/{self._connection.pictures}/_settings", {"index": settings}
         )
         self._connection.refresh()
 
     def merge(self, *, wait_seconds: float) -> bool:
-        """Merge the pictures into one segment; False if it goes on after `wait_seconds`."""
+        """Merge the pictures into one segment; False if that takes longer than `wait_seconds`."""
         patient = self._connection.client.options(request_timeout=wait_seconds)
         try:
             replace(self._connection, client=patient).request(
@@ -297,20 +279,20 @@ class Generations:
         return True
 
     def update_meta(self, change: Callable[[Meta], Meta]) -> Meta:
-        """Read, change, write `_meta`, since the server replaces it whole.
+        """Read, change and write `_meta`, which the server replaces as a whole.
 
-        There is no compare-and-set for mappings, so the result is read back and the change
-        applied again if another process came between.  One that read before and writes after
-        that still undoes the change: what must not be lost has to leave a mark that is missed.
+        Mappings have no compare-and-set, so the result is read back and the change applied again
+        after a conflict.  A process that read before and writes after that still undoes it: a
+        change that must not be lost needs a check of its own.
         """
         with _meta_lock:
             for _ in range(_META_TRIES):
                 info = self.info()
-                wanted = change(info.meta)
-                if wanted == info.meta:
-                    return wanted
+                changed = change(info.meta)
+                if changed == info.meta:
+                    return changed
                 self._connection.request(
-                    "PUT", f"/{info.name}/_mapping", {"_meta": wanted.to_body()}
+                    "PUT", f"/{info.name}/_mapping", {"_meta": changed.to_body()}
                 )
                 if change(read_back := self.info().meta) == read_back:
                     return read_back

@@ -1,8 +1,8 @@
-"""A node of the Elasticsearch client that costs less: plain HTTP by http.client.
+"""Node of the Elasticsearch client for plain HTTP by http.client, for less CPU time.
 
-The client's own node sends through urllib3, which takes 0.3 ms of CPU a request more than
-http.client does, a tenth of a search (`benchmarks/client_overhead.py`).  TLS and compression, where
-it matters less, stay with urllib3.
+The client's default node uses urllib3, which takes 0.3 ms more CPU time per request than
+http.client, a tenth of a search (`benchmarks/client_overhead.py`).  TLS and compression, where that
+matters less, stay with urllib3.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import elastic_transport
 from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig, TransportApiResponse
 from elastic_transport.client_utils import DEFAULT, DefaultType
 
-# What a request line cannot hold; urllib3 quotes it, so we do.
+# Characters that a request line cannot contain; quoted as urllib3 does.
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
 _QUOTED_ALREADY = "%/:=&?~#+!$,;'@()*[]"
 
 
 class HttpNode(elastic_transport.Urllib3HttpNode):
-    """Keeps connections alive, as many as there are threads; safe to share between them."""
+    """Keeps one connection per thread alive; safe to share between threads."""
 
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config)
@@ -40,7 +40,7 @@ class HttpNode(elastic_transport.Urllib3HttpNode):
         headers: HttpHeaders | None = None,
         request_timeout: DefaultType | float | None = DEFAULT,
     ) -> Any:
-        """One request; raises elastic_transport's errors.
+        """Send one request.  Raises the errors of elastic_transport.
 
         The answer has the two members of a `NodeApiResponse`, which is not public.
         """
@@ -70,7 +70,7 @@ class HttpNode(elastic_transport.Urllib3HttpNode):
             words = str(error) or type(error).__name__
             raise elastic_transport.ConnectionError(words, errors=(error,)) from error
         except BaseException:
-            # Interrupted: what is still to come would be taken for the next answer.
+            # Interrupted: the rest of this answer would be taken for the next one.
             connection.close()
             raise
         if answer.will_close:
@@ -89,7 +89,7 @@ class HttpNode(elastic_transport.Urllib3HttpNode):
         return TransportApiResponse(meta, content)
 
     def close(self) -> None:
-        """Close what is idle; a request under way ends first."""
+        """Close idle connections; a running request ends first."""
         super().close()
         while self._idle:
             self._idle.pop().close()
@@ -109,14 +109,14 @@ class HttpNode(elastic_transport.Urllib3HttpNode):
 
 
 def _is_readable(sock: Any) -> bool:
-    """Whether the other side hung up (or sent what nobody asked for)."""
+    """Check whether the peer closed the connection (or sent unrequested data)."""
     poll = select.poll()
     poll.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
     return bool(poll.poll(0))
 
 
 def _joined(answer: http.client.HTTPResponse) -> dict[str, str]:
-    """Headers, those that come several times (such as warnings) in one."""
+    """Headers, with repeated ones (such as warnings) joined."""
     joined: dict[str, str] = {}
     for name, value in answer.getheaders():
         joined[name] = f"{joined[name]}, {value}" if name in joined else value

@@ -1,16 +1,15 @@
-"""Leases: claims on state documents that end by themselves when nobody renews them.
+"""Leases: claims on state documents that expire when they are not renewed.
 
     acquire ──▶ the document is created, or an expired one replaced, by compare-and-set
     a thread ──▶ writes `seen_at` anew four times within `lease_seconds`
     release ──▶ the document is deleted, if it is still ours
 
-A killed process leaves its documents behind.  Whoever wants them takes them over once it saw the
-same version for the whole of `lease_seconds`, by its own monotonic clock: a living holder would
-have renewed it.  Sooner only if `seen_at` is older than four times that, which clocks that differ
-by a minute do not make of a renewed one (`lease_seconds` is 20 by default).  A holder that was
-stopped for so long, such as a laptop that slept, finds out at its next renewal, at most a fourth
-of `lease_seconds` after it wakes; until then two may be at work, so that a step that must not be
-made twice calls `confirm` first.
+A killed process leaves its documents behind.  Another process takes them over once it has seen the
+same version for `lease_seconds` by its own monotonic clock: a living holder would have renewed it.
+It need not wait if `seen_at` is older than four times that, which no clock difference below a
+minute causes (`lease_seconds` is 20 by default).  A holder that was suspended for so long, such as
+a sleeping laptop, notices at its next renewal, at most a fourth of `lease_seconds` after it wakes;
+until then two may be at work, so a step that must not happen twice calls `confirm` first.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from es_imgsearch.elastic.retry import Stopped
-from es_imgsearch.elastic.state import Document, Read, State, Version
+from es_imgsearch.elastic.state import Document, State, Version, VersionedDocument
 from es_imgsearch.errors import AlreadyRunning, ImgSearchError
 
 logger = logging.getLogger(__name__)
@@ -33,34 +32,34 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 20.0
 _RENEWALS = 4
 _POLLS = 40
-# How often `lease_seconds` a time stamp may be old before it counts without watching.
+# A time stamp older than this many `lease_seconds` has expired without further watching.
 _SURELY_EXPIRED = 4
-# How long an answer that does not come may hold up the end.
+# How long a missing answer may delay the end of the process.
 _RELEASE_SECONDS = 5.0
 
-# Tokens of the leases of this process, all and those that are held: its own ones never block it.
+# Tokens of all leases of this process, and of the held ones: released ones never block it.
 _made_here: set[str] = set()
 _held_here: set[str] = set()
 
 
 def is_alive(lease: Document) -> bool:
-    """Whether a lease was renewed lately, as far as time stamps show."""
+    """Check by its time stamp that a lease was renewed lately."""
     silent_for = datetime.now(tz=UTC) - datetime.fromisoformat(lease["seen_at"])
     longest: float = _SURELY_EXPIRED * lease["lease_seconds"]
     return silent_for.total_seconds() < longest
 
 
 def holder(lease: Document) -> str:
-    """Which process holds a lease, in words."""
+    """Describe the process that holds a lease."""
     return f"Process {lease['process_id']} on {lease['host']}"
 
 
 class Lease:
-    """State documents that one process holds, all or none of them.
+    """Claim of one process on several state documents, all or none of them.
 
-    `claims` gives the constant fields of each document by its id, `work` says what their holder is
-    doing ("watching 'photos'").  `body` gives what else is written at every renewal, and `renewed`
-    is called from the renewing thread after each.
+    `claims` has the constant fields of each document by its id, `work` describes the activity of
+    the holder ("watching 'photos'").  `body` returns further fields for every renewal; `renewed` is
+    called after each, from the renewing thread.
     """
 
     def __init__(
@@ -105,14 +104,14 @@ class Lease:
         self.join(_RELEASE_SECONDS)
 
     def acquire(self, stopping: threading.Event) -> None:
-        """Claim all documents; waits where another process perhaps was killed.
+        """Claim all documents; wait for the expiry of those that a killed process left.
 
-        May be called again after a transient error.  Raises AlreadyRunning where another process
+        May be called again after a transient error.  Raises AlreadyRunning if another process
         holds one of them, Stopped once `stopping` is set.
         """
         _held_here.add(self._token)
         if not self._thread.ident:
-            # Before the first claim, which would expire while the others are waited for.
+            # Before the first claim, which would expire during the wait for the others.
             self._thread.start()
         try:
             self._claim(stopping)
@@ -122,7 +121,7 @@ class Lease:
             raise
 
     def renew_soon(self) -> None:
-        """Renew now and not only when it is due, from the thread."""
+        """Have the thread renew now instead of when it is due."""
         self._news.set()
 
     def check(self) -> None:
@@ -134,18 +133,18 @@ class Lease:
             )
 
     def confirm(self) -> None:
-        """Renew now, and raise AlreadyRunning where another process has taken over."""
+        """Renew now; raise AlreadyRunning if another process has taken over."""
         self._renew()
         self.check()
 
     def release(self) -> None:
-        """Begin to give the documents up; a process that waits for them then gets them."""
+        """Begin to delete the documents, so that a waiting process gets them."""
         _held_here.discard(self._token)
         self._ending.set()
         self._news.set()
 
     def join(self, seconds: float) -> None:
-        """Wait until they are given up, or cannot be in time; then they expire."""
+        """Wait until the documents are deleted, at most so long; otherwise they expire."""
         if self._thread.ident:
             self._thread.join(seconds)
 
@@ -153,16 +152,16 @@ class Lease:
         return {**self._claims[name], **self._me, "seen_at": now_iso(), "body": self._body()}
 
     def _claim(self, stopping: threading.Event) -> None:
-        seen: dict[str, tuple[Read, float]] = {}
+        first_reads: dict[str, tuple[VersionedDocument, float]] = {}
         while missing := sorted(self._claims.keys() - self._held.keys()):
             reads = {name: self._state.read(name) for name in missing}
             for name, read in reads.items():
                 if read is not None and read.document["token"] != self._token:
-                    self._watch(read, seen.get(name))
-                    seen.setdefault(name, (read, time.monotonic()))
-            # In one order everywhere, so that of two processes one gets all.
+                    self._watch(read, first_reads.get(name))
+                    first_reads.setdefault(name, (read, time.monotonic()))
+            # In the same order in every process, so that of two processes one gets all.
             for name in missing:
-                if (version := self._take(name, reads[name], seen.get(name))) is None:
+                if (version := self._take(name, reads[name], first_reads.get(name))) is None:
                     stopping.wait(self._lease_seconds / _POLLS)
                     break
                 with self._lock:
@@ -170,7 +169,9 @@ class Lease:
             if stopping.is_set():
                 raise Stopped
 
-    def _watch(self, other: Read, first: tuple[Read, float] | None) -> None:
+    def _watch(
+        self, other: VersionedDocument, first: tuple[VersionedDocument, float] | None
+    ) -> None:
         """Raise AlreadyRunning where a document was written since it was first seen."""
         lease = other.document
         if first is None:
@@ -187,13 +188,16 @@ class Lease:
             )
 
     def _take(
-        self, name: str, read: Read | None, first: tuple[Read, float] | None
+        self,
+        name: str,
+        read: VersionedDocument | None,
+        first: tuple[VersionedDocument, float] | None,
     ) -> Version | None:
-        """Claim a document that is free; None where it is not, or another process was faster."""
+        """Claim a free document; None if it is held, or another process was faster."""
         if read is None:
             return self._state.create(name, self._document(name))
         if read.document["token"] == self._token:
-            # Written by us; the answer was lost.
+            # We wrote it, and the answer was lost.
             return read.version
         watched_seconds = 0.0 if first is None else time.monotonic() - first[1]
         if not self._may_take(read.document, watched_seconds):
@@ -232,13 +236,13 @@ class Lease:
         mine = self._document(name)
         if (renewed := self._state.replace(name, mine, version)) is not None:
             return renewed
-        found = self._state.read(name)
-        if found is None:
-            # Erased by somebody; created unless another process claims it at this moment.
+        stored = self._state.read(name)
+        if stored is None:
+            # Deleted by others; created unless another process claims it at this moment.
             return self._state.create(name, mine) or version
-        if found.document["token"] != self._token:
-            self._lost_to = found.document
-        return found.version
+        if stored.document["token"] != self._token:
+            self._lost_to = stored.document
+        return stored.version
 
     def _give_up(self) -> None:
         with self._lock:
@@ -247,5 +251,5 @@ class Lease:
 
 
 def now_iso() -> str:
-    """The present time, UTC, to the millisecond."""
+    """Format the present time (UTC) to the millisecond."""
     return datetime.now(tz=UTC).isoformat(timespec="milliseconds")

@@ -1,20 +1,20 @@
-"""List stored documents in the order of root and path, count them, and search them."""
+"""List, count and search stored documents."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from es_imgsearch.elastic.client import Connection, Hits, Retry, once
+from es_imgsearch.elastic.client import Connection, Hits, Retry, without_retry
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.queries import stored_vectors_body, to_json, to_msearch
 from es_imgsearch.elastic.region_queries import stored_regions_clause
-from es_imgsearch.elastic.requests import answers_of, msearch_request, search_request
+from es_imgsearch.elastic.requests import msearch_answers, msearch_request, search_request
 from es_imgsearch.records import FileState
 
 
-class Stored(NamedTuple):
-    """One line of a listing: where a document says its file is, and in what state."""
+class IndexedFile(NamedTuple):
+    """Path and state of a file, as its document stores them."""
 
     stored_path: str
     state: FileState
@@ -35,13 +35,13 @@ class Listings:
         vectors: Sequence[str],
         size: int,
         with_regions: bool = False,
-        retry: Retry = once,
+        retry: Retry = without_retry,
     ) -> Iterator[Hits]:
-        """Pages of `size` hits by root and path: these fields and, bit-exact, these vectors.
+        """Page through hits by root and path, with these fields and, bit-exact, these vectors.
 
-        `region_hits` reads the regions, if they are wanted.  See `Connection.pages`.
+        `region_hits` reads the regions.  See `Connection.pages`.
         """
-        # Without a filter the clause that only brings regions would have to match.
+        # Without a filter the `should` clause, which only adds regions, would have to match.
         query = {
             "filter": [*filters, {"match_all": {}}],
             **({"should": [stored_regions_clause()]} if with_regions else {}),
@@ -55,7 +55,7 @@ class Listings:
         return self._connection.pages(self._pictures, body, parts, size=size, retry=retry)
 
     def ids_by_content(self, content_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """(content_id, image_id) of every document with one of these contents."""
+        """Yield (content_id, image_id) of every document with one of these contents."""
         body = {
             "query": {"terms": {"content_id": list(content_ids)}},
             "docvalue_fields": ["content_id"],
@@ -64,7 +64,7 @@ class Listings:
             yield hit["fields"]["content_id"][0], hit["_id"]
 
     def count(self, root_name: str | None = None, *, failures: bool = False) -> int:
-        """Count documents (or failures) of one root or of all, as far as they are searchable."""
+        """Count searchable documents (or failures) of one root or of all."""
         query = {"match_all": {}} if root_name is None else {"term": {"root": root_name}}
         return self._count(self._failures if failures else self._pictures, query)
 
@@ -76,7 +76,7 @@ class Listings:
         return int(self._connection.request("POST", f"/{name}/_count", {"query": query})["count"])
 
     def counts_by_root(self, *, failures: bool = False) -> dict[str, int]:
-        """Count documents (or failures) of every root that has any."""
+        """Count documents (or failures) by root."""
         name = self._failures if failures else self._pictures
         answer = self._connection.request(
             "POST",
@@ -86,8 +86,8 @@ class Listings:
         return {b["key"]: b["doc_count"] for b in answer["aggregations"]["roots"]["buckets"]}
 
     def recent_by_root(self) -> dict[str, dict[str, Any]]:
-        """The time of each root's last picture, and the lag of the last 24 hours (ms)."""
-        # Imported documents have none.
+        """Time of the last picture, and lag of the last 24 hours (ms), by root."""
+        # Imported documents have no lag.
         has_lag = {"exists": {"field": "ingest_lag_ms"}}
         lag = {
             "filter": {
@@ -101,24 +101,24 @@ class Listings:
         by_root = {"terms": {"field": "root", "size": 10_000}, "aggs": aggregations}
         body = {"size": 0, "aggs": {"roots": by_root}}
         answer = self._connection.request("POST", f"/{self._pictures}/_search", body)
-        found = {}
+        recent = {}
         for bucket in answer["aggregations"]["roots"]["buckets"]:
             values = bucket["recent"]["lag"]["values"]
             pictures = bucket["recent"]["doc_count"]
-            found[bucket["key"]] = {
+            recent[bucket["key"]] = {
                 "last_indexed_at": bucket["last"].get("value_as_string"),
                 "lag_ms": {"pictures": pictures, "p50": values["50.0"], "p95": values["95.0"]}
                 if pictures
                 else None,
             }
-        return found
+        return recent
 
     def stored(
         self, root_name: str, folder: str = "", *, failures: bool = False
-    ) -> Iterator[Stored]:
-        """List the documents of a root, or of one of its folders, by the bytes of their paths.
+    ) -> Iterator[IndexedFile]:
+        """List the documents of a root or of one of its folders, in byte order of their paths.
 
-        Sees what was refreshed before each page.  Memory is one page of 10,000.
+        Sees what was refreshed before each page.  Memory: one page of 10,000.
         """
         filters: list[dict[str, Any]] = [{"term": {"root": root_name}}]
         if folder:
@@ -130,22 +130,22 @@ class Listings:
         name = self._failures if failures else self._pictures
         for hit in self._hits(name, body):
             fields = hit.get("fields", {})
-            # An imported document need not say; then no file is like it.
+            # An imported document may lack them: -1 differs from every file.
             size_bytes, mtime_ns = (
                 fields.get(each, [-1])[0] for each in ("size_bytes", "mtime_ns")
             )
             state = FileState(size_bytes, mtime_ns)
-            yield Stored(hit["sort"][1], state)
+            yield IndexedFile(hit["sort"][1], state)
 
     def without_vector(self, root_name: str) -> Iterator[str]:
-        """Stored paths of documents that have lost their vector, which no search finds."""
+        """List stored paths of documents without a vector, which no search finds."""
         missing = {"bool": {"must_not": [{"exists": {"field": VECTOR_FIELD}}]}}
         body = {"query": {"bool": {"filter": [{"term": {"root": root_name}}, missing]}}}
         for hit in self._hits(self._pictures, body):
             yield hit["sort"][1]
 
     def having(self, root_name: str, field: str, *, prefix: str = "") -> Iterator[str]:
-        """Stored paths of a root's documents that have this field, with a value that begins so."""
+        """List stored paths of a root's documents that have this field, with this prefix."""
         has: dict[str, Any] = {"exists": {"field": field}}
         if prefix:
             has = {"prefix": {field: prefix}}
@@ -154,12 +154,12 @@ class Listings:
             yield hit["sort"][1]
 
     def failures(self) -> Iterator[Mapping[str, Any]]:
-        """Every failure's document, by root and path."""
+        """List the documents of all failures, by root and path."""
         for hit in self._hits(self._failures, {"query": {"match_all": {}}, "_source": True}):
             yield hit["_source"]
 
     def _hits(self, name: str, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        """Every hit of a search, by root and path."""
+        """Iterate over all hits of a search, by root and path."""
         for page in self._connection.pages(name, body, "_id,_source,fields"):
             yield from page
 
@@ -169,7 +169,7 @@ _SAMPLE_PAGE = 500
 
 
 class Searches:
-    """Searches the pictures."""
+    """Runs searches among the pictures."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -177,12 +177,12 @@ class Searches:
     def sample(
         self, count: int, seed: int, fields: Sequence[str] = ()
     ) -> Iterator[Mapping[str, Any]]:
-        """Hits of at most `count` documents that have a vector, chosen at random.
+        """Draw at most `count` documents that have a vector at random.
 
-        Each holds `_id`, `_source` with these fields, and in `fields` the vector exactly as it
-        was written.  The same seed chooses the same of an unchanged index.
+        Each hit has `_id`, `_source` with these fields, and in `fields` the vector, bit for bit.
+        With the same seed an unchanged index yields the same sample.
         """
-        # The seed is mixed with the id, which unlike a sequence number survives another write.
+        # Mixed with the id, which unlike a sequence number survives another write.
         random = {
             "query": {"exists": {"field": VECTOR_FIELD}},
             "random_score": {"seed": seed, "field": "image_id"},
@@ -197,20 +197,20 @@ class Searches:
             yield from self.hits(body)
 
     def search(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The answer, reduced to what hits are made of; never a partial one."""
+        """Run a search; return the answer, reduced to the parts of hits, never a partial one."""
         request = search_request(self._connection.pictures, to_json(body))
         answer: Mapping[str, Any] = self._connection.send(request)
         return answer
 
     def hits(self, body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        """The hits of one search."""
+        """Run a search and return its hits."""
         hits: Sequence[Mapping[str, Any]] = self.search(body).get("hits", {}).get("hits", ())
         return hits
 
     def msearch(self, bodies: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-        """The hits of several searches in one round trip, in the order of `bodies`."""
+        """Run several searches in one round trip; return the hits of each, in order."""
         if not bodies:
             return []
         request = msearch_request(self._connection.pictures, to_msearch(bodies))
         answer = self._connection.send(request)
-        return [each.get("hits", {}).get("hits", []) for each in answers_of(answer)]
+        return [each.get("hits", {}).get("hits", []) for each in msearch_answers(answer)]

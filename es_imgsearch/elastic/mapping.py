@@ -1,6 +1,11 @@
-"""Bodies for indices: common fields and a vector profile, composed, with the index's `_meta`.
+"""Bodies of indices and templates: mappings, settings and `_meta`.
 
-Pure functions: nothing here talks to Elasticsearch.
+    mappings/common.json ─┐
+    a vector profile ─────┼─▶ index_body ──▶ images-000001
+    describers' fields ───┘
+    mappings/NAME.json ─────▶ Companion ───▶ images-state, images-codes, ...
+
+Pure functions, without requests.  The JSON files ship with the package.
 """
 
 from __future__ import annotations
@@ -8,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from enum import StrEnum
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -20,12 +26,6 @@ from es_imgsearch.elastic.naming import first_generation
 from es_imgsearch.errors import IndexConflict, UsageError
 from es_imgsearch.records import REGION_VECTOR, REGIONS_FIELD, Grid
 
-
-def left_out_of_source(mappings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the fields that documents of this mapping have and `_source` does not."""
-    return tuple(mappings.get("_source", {}).get("excludes", ()))
-
-
 VECTOR_FIELD = "image_embedding"
 SIMILARITIES = ("cosine", "dot_product", "l2_norm")
 DEFAULT_PROFILE = "balanced"
@@ -33,17 +33,46 @@ DEFAULT_SIMILARITY = "cosine"
 
 # Fewer dims than this and Elasticsearch refuses 1-bit quantisation.
 _BINARY_MIN_DIMS = 64
-_COMPANIONS = {"background", "codes", "failures", "reduction", "searches", "state", "tags"}
 _REDUCED = "reduced"
 
 
+class Companion(StrEnum):
+    """Indices next to the index of pictures, each behind the alias `<index>-<value>`."""
+
+    BACKGROUND = "background"  # sample of vectors that relevance is calibrated against
+    CODES = "codes"  # coders of binary codes
+    REDUCTION = "reduction"  # matrix of the profile `reduced`
+    SEARCHES = "searches"  # log of searches
+    STATE = "state"  # documents that processes share, see `elastic.state`
+    TAGS = "tags"  # vocabulary and trained head
+
+    def alias(self, index: str) -> str:
+        """Name of the alias for an index of pictures."""
+        return f"{index}-{self}"
+
+    def body(self, seal: Seal | None = None) -> dict[str, Any]:
+        """Body of the index; `seal` is the encoder whose vectors it holds, if it holds any."""
+        body = _with_meta(self)
+        if seal is not None:
+            body["mappings"]["properties"][VECTOR_FIELD]["dims"] = seal.dims
+            body["mappings"]["_meta"]["encoder"] = seal.to_body()
+        return body
+
+
+def source_excludes(mappings: Mapping[str, Any]) -> tuple[str, ...]:
+    """List the fields that a mapping keeps out of `_source`."""
+    return tuple(mappings.get("_source", {}).get("excludes", ()))
+
+
 def profile_names() -> tuple[str, ...]:
+    """List the vector profiles, sorted."""
     files = (entry.name for entry in folder("mappings").iterdir())
     names = {name.removesuffix(".json") for name in files if name.endswith(".json")}
-    return tuple(sorted(names - _COMPANIONS - {"common"}))
+    return tuple(sorted(names - {*Companion, "common", "failures"}))
 
 
 def load_profile(name: str) -> dict[str, Any]:
+    """Load a vector profile.  Raises UsageError for an unknown name."""
     if name not in profile_names():
         raise UsageError(
             f"There is no profile {name!r}; choose one of {', '.join(profile_names())}."
@@ -59,15 +88,14 @@ def new_meta(
     reduction: ReductionEntry | None = None,
     grid: Grid | None = None,
 ) -> Meta:
-    """What `init` seals into a new index; the starting point of `tune` is the profile's.
+    """Compose the `_meta` of a new index, with the profile's tuning.
 
-    The profile `reduced`, and no other, needs the entry of the reduction that was fitted for it;
-    its `oversample` becomes the profile's.
+    The profile `reduced`, and no other, needs the entry of its fitted reduction, which gets the
+    profile's `oversample`.  Raises UsageError for parts that do not go together.
     """
     if grid is not None and profile == _REDUCED:
         raise UsageError(
-            "Profile 'reduced' keeps its vectors small and no regions: leave --regions out, or use"
-            " another --profile."
+            "Profile 'reduced' stores no regions: leave --regions out, or use another --profile."
         )
     if similarity not in SIMILARITIES:
         raise UsageError(
@@ -126,10 +154,11 @@ def _reduction_entry(
     return replace(reduction, oversample=oversample)
 
 
-def index_body(meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Body that creates the pictures' index: settings, strict mappings and `_meta`.
+def index_body(meta: Meta, describer_fields: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Body of an index of pictures: settings, strict mappings and `_meta`.
 
-    `described` are the mappings of fields that describers bring.
+    `describer_fields` are the mappings that describers add.  Raises IndexConflict where two map
+    one field differently.
     """
     body: dict[str, Any] = load_json("mappings", "common.json")
     properties = body["mappings"]["properties"]
@@ -148,7 +177,7 @@ def index_body(meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> dict[
         body["mappings"]["_source"]["excludes"].append(REGION_VECTOR)
     if meta.codes is not None:
         properties[CODE_FIELD] = code_mapping(meta.codes.bits)
-    for fields in described:
+    for fields in describer_fields:
         for name, mapping in fields.items():
             if properties.get(name, mapping) != mapping:
                 raise IndexConflict(
@@ -161,7 +190,7 @@ def index_body(meta: Meta, described: Iterable[Mapping[str, Any]] = ()) -> dict[
 
 
 def loading_body(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The same index for a load of many vectors: no graphs, no refreshes, no copies.
+    """Change the body of an index for a bulk load: no graphs, refreshes or replicas.
 
     Building the graphs once, when the segments are merged, takes 55 s for 100,000 vectors of
     512 dims where growing them takes 115 s.  `flat` may become any other type, never the reverse
@@ -178,39 +207,34 @@ def loading_body(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_graphs(properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, each in properties.items():
-        made[name] = dict(each)
+        flat[name] = dict(each)
         if "index_options" in each:
-            made[name]["index_options"] = {"type": "flat"}
+            flat[name]["index_options"] = {"type": "flat"}
         if "properties" in each:
-            made[name]["properties"] = _without_graphs(each["properties"])
-    return made
-
-
-def background_body(seal: Seal) -> dict[str, Any]:
-    """Body of the index of the sample for `relevance`; its `_meta` says of which encoder."""
-    body: dict[str, Any] = load_json("mappings", "background.json")
-    body["mappings"]["properties"][VECTOR_FIELD]["dims"] = seal.dims
-    body["mappings"]["_meta"] = {
-        "created_by": CREATED_BY,
-        "schema_version": SCHEMA_VERSION,
-        "encoder": seal.to_body(),
-    }
-    return body
+            flat[name]["properties"] = _without_graphs(each["properties"])
+    return flat
 
 
 def failures_body() -> dict[str, Any]:
-    return _body_beside("failures")
+    """Body of an index of failures; each generation of pictures has one."""
+    return _with_meta("failures")
+
+
+def _with_meta(name: str) -> dict[str, Any]:
+    body: dict[str, Any] = load_json("mappings", f"{name}.json")
+    body["mappings"]["_meta"] = {"created_by": CREATED_BY, "schema_version": SCHEMA_VERSION}
+    return body
 
 
 def template_body(
     alias: str, body: Mapping[str, Any], generation: str | None = None
 ) -> dict[str, Any]:
-    """Index template that keeps a stray write from making an index with guessed mappings.
+    """Body of the index template that keeps a stray write from guessing mappings.
 
-    It names the alias and the `generation` behind it, the first if none is given; it has no
-    wildcard, since two patterns that overlap are refused.
+    It matches the alias and the `generation` behind it, by default the first, and has no wildcard:
+    the server refuses patterns that overlap.
     """
     return {
         "index_patterns": [alias, generation or first_generation(alias)],
@@ -220,70 +244,13 @@ def template_body(
     }
 
 
-def searches_body() -> dict[str, Any]:
-    """Body of the index that searches are noted in."""
-    return _body_beside("searches")
-
-
-def searches_alias(index: str) -> str:
-    return f"{index}-searches"
-
-
-def state_body() -> dict[str, Any]:
-    """Body of the index that holds what processes share, see `store.state`."""
-    return _body_beside("state")
-
-
-def state_alias(index: str) -> str:
-    return f"{index}-state"
-
-
-def reduction_body() -> dict[str, Any]:
-    """Body of the index that holds the matrix of the profile `reduced`."""
-    return _body_beside("reduction")
-
-
-def reduction_alias(index: str) -> str:
-    return f"{index}-reduction"
-
-
-def codes_body() -> dict[str, Any]:
-    """Body of the index that holds the coders of binary codes."""
-    return _body_beside("codes")
-
-
-def codes_alias(index: str) -> str:
-    return f"{index}-codes"
-
-
-def tags_body() -> dict[str, Any]:
-    """Body of the index that holds a vocabulary and a trained classifier."""
-    return _body_beside("tags")
-
-
-def tags_alias(index: str) -> str:
-    return f"{index}-tags"
-
-
-def background_alias(index: str) -> str:
-    return f"{index}-background"
-
-
-def _body_beside(name: str) -> dict[str, Any]:
-    body: dict[str, Any] = load_json("mappings", f"{name}.json")
-    body["mappings"]["_meta"] = {"created_by": CREATED_BY, "schema_version": SCHEMA_VERSION}
-    return body
-
-
-# The JSON that ships with the package: mappings and Kibana objects.
-
-# In the wheel both folders lie inside the package; in a checkout they stand beside it, where
-# people look for them.
+# In the wheel both folders lie inside the package, in a checkout next to it, where people look for
+# them.
 _FOLDERS = {"mappings": "mappings", "kibana": "kibana_objects"}
 
 
 def folder(name: str) -> Traversable:
-    """The folder `mappings` or `kibana`, wherever this installation keeps it."""
+    """Locate the folder `mappings` or `kibana` of this installation."""
     packaged = resources.files("es_imgsearch") / _FOLDERS[name]
     if packaged.is_dir():
         return packaged
@@ -296,5 +263,5 @@ def _text(folder_name: str, file_name: str) -> str:
 
 
 def load_json(folder_name: str, file_name: str) -> Any:
-    """A fresh copy of the parsed file; callers may change it."""
+    """Parse a file that ships with the package; callers may change the result."""
     return json.loads(_text(folder_name, file_name))

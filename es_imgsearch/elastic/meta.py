@@ -1,6 +1,6 @@
-"""`_meta` of an index, typed: the encoder it is sealed to, and all that was noted of it since.
+"""`_meta` of an index, typed: its encoder, and what was learned of its vectors.
 
-Elasticsearch keeps it in the mapping; nothing here talks to it.
+Elasticsearch stores it in the mapping; nothing here sends a request.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from es_imgsearch.elastic.meta_entries import (
-    Carried,
     CodesEntry,
+    CopyCheckpoint,
     Curve,
     ReductionEntry,
     Tuning,
@@ -28,10 +28,10 @@ _SEALED = ("dims", "revision", "fingerprint")
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """The encoder an index belongs to.
+    """The encoder that an index is sealed to.
 
-    `spec` says where it was when the index was made, if that was no place where every machine looks
-    for encoders: folders and files by their whole paths.
+    `spec` is the absolute path it was loaded from when the index was made; None if every machine
+    looks for encoders there.
     """
 
     name: str
@@ -42,16 +42,15 @@ class Seal:
     spec: str | None = None
 
     def fits(self, other: Seal) -> bool:
-        """Whether vectors of `other` may live beside ours.
+        """Check that vectors of both encoders are comparable.
 
-        `name` and `spec` are only how the encoder is found: the same weights in another folder
-        are the same encoder.
+        `name` and `spec` do not count: the same weights in another folder are the same encoder.
         """
         return all(getattr(self, part) == getattr(other, part) for part in _SEALED)
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Seal:
-        """What a later program notes besides is passed over."""
+        """Parse a seal; entries of later versions are ignored."""
         if not isinstance(body, Mapping):
             raise TypeError(f"not {body!r}")
         names = {each.name for each in fields(cls)}
@@ -77,12 +76,11 @@ class Seal:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """`_meta` of an index, typed; `relevance` holds a curve a kind of query once calibrated.
+    """`_meta` of an index; `relevance` has a curve for each kind of query once calibrated.
 
-    `reduction` is that of the profile `reduced`, whose vectors are not the encoder's own.  `grid`
-    says of which tiles vectors are kept as well, None where of none; `codes` which binary codes.
-    `carried` is there where `reindex` brought the pictures, see `generations`; `builder` in schema
-    1 only, see `upgrade`.
+    `reduction` is set in the profile `reduced` only.  `grid` defines the tiles whose vectors are
+    stored too, None for no tiles; `codes` the binary codes.  `copy_checkpoint` is set in an index
+    that `reindex` fills, `builder` in schema 1 only, see `upgrade`.
     """
 
     seal: Seal
@@ -95,7 +93,7 @@ class Meta:
     reduction: ReductionEntry | None = None
     grid: Grid | None = None
     codes: CodesEntry | None = None
-    carried: Carried | None = None
+    copy_checkpoint: CopyCheckpoint | None = None
     builder: Mapping[str, Any] | None = None
 
     def to_body(self) -> dict[str, Any]:
@@ -112,7 +110,7 @@ class Meta:
             **({"reduction": self.reduction.to_body()} if self.reduction else {}),
             **({"regions": self.grid.to_body()} if self.grid else {}),
             **({"codes": self.codes.to_body()} if self.codes else {}),
-            **({"carried": self.carried.to_body()} if self.carried else {}),
+            **({"carried": self.copy_checkpoint.to_body()} if self.copy_checkpoint else {}),
             **({"builder": dict(self.builder)} if self.builder else {}),
         }
 
@@ -123,7 +121,7 @@ class Meta:
             raise IndexConflict(
                 f"Index {index!r} was not made by es_imgsearch: choose another --index."
             )
-        # Looked at first: what a newer schema adds must not look like a foreign index.
+        # Checked first: entries of a newer schema must not look like a damaged index.
         if version > SCHEMA_VERSION:
             raise IndexConflict(
                 f"Index {index!r} has schema {version}, newer than this program's"
@@ -131,7 +129,7 @@ class Meta:
             )
         if body.keys() == {"created_by", "schema_version"}:
             raise IndexConflict(
-                f"{index!r} is the index of failures beside an index of pictures: choose that one,"
+                f"{index!r} holds the failures of an index of pictures: choose that index,"
                 f" --index {index.removesuffix('-failures')}."
             )
         try:
@@ -146,7 +144,7 @@ class Meta:
                 reduction=ReductionEntry.from_body(body.get("reduction")),
                 grid=Grid.from_body(body.get("regions")),
                 codes=CodesEntry.from_body(body.get("codes")),
-                carried=Carried.from_body(body.get("carried")),
+                copy_checkpoint=CopyCheckpoint.from_body(body.get("carried")),
                 builder=body.get("builder"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -156,7 +154,7 @@ class Meta:
 
     @property
     def stored_dims(self) -> int:
-        """How long the stored vectors are."""
+        """Number of dims of the stored vectors."""
         return self.reduction.dims_kept if self.reduction else self.seal.dims
 
     def with_root(self, name: str, root: Mapping[str, Any]) -> Meta:
@@ -164,9 +162,9 @@ class Meta:
 
 
 def with_learned(target: Meta, source: Meta) -> Meta:
-    """The target with what was learned of the vectors of the source, if it has the same ones.
+    """Add curves and codes of `source` to `target`, if both store the same vectors.
 
-    The same vectors have the same cosines and codes; what the source lacks, the target keeps.
+    Entries that the source lacks stay unchanged.
     """
     if not source.seal.fits(target.seal) or source.reduction or target.reduction:
         return target

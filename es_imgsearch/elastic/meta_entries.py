@@ -1,4 +1,4 @@
-"""How searches of an index are run, as `tune` found it, and what that means for any k."""
+"""Entries of `_meta`: tuning, reduction, codes, relevance curves, copy checkpoint."""
 
 from __future__ import annotations
 
@@ -10,33 +10,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """How far a generation holds what another one holds, as its `_meta` tells.
-
-    `until` are sequence numbers, by shard, of the generation `source`: what was written there
-    later is not here yet, and nor is what could not be carried.
-    """
-
-    source: str
-    until: Mapping[str, int] = field(default_factory=dict)
-
-    def to_body(self) -> dict[str, Any]:
-        return {"source": self.source, "until": dict(self.until)}
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any] | None) -> Carried | None:
-        """Raises KeyError or TypeError for what is not one."""
-        return None if body is None else cls(body["source"], dict(body["until"]))
-
-
-# For an index that was not tuned: its number is for k = 10, and a larger k needs more.  The
+# For an index that was not tuned: its num_candidates is for k = 10, and a larger k needs more.  The
 # server's own default is 1.5 k, which found .95 (int8) and .87 (int4) of the true ten of 10,000
 # vectors, the profiles' tuning all of them (benchmarks/knn_settings.py).
 _CANDIDATES_PER_HIT = 2
 
-# A graph is walked as wide as there are candidates; for a small k that alone decides what is found.
+# A graph is searched with a width of num_candidates; for a small k that alone decides the recall.
 # Half-way between 3 for k = 1 and 15 for k = 10, 9 candidates found .924 of the true five where .95
 # was the target (2,000 vectors).
 _WIDTH_DECIDES_UP_TO_K = 10
@@ -44,7 +23,7 @@ _WIDTH_DECIDES_UP_TO_K = 10
 
 @dataclass(frozen=True, slots=True)
 class TunedK:
-    """What `tune` found for one k, and the recall@k of queries that had no part in finding it."""
+    """Tuned setting for one k, and its recall@k on held-out queries."""
 
     k: int
     num_candidates: int
@@ -54,16 +33,15 @@ class TunedK:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How a kNN search of this index is run.
+    """Settings of the kNN searches of an index.
 
-    `num_candidates` are weighed per shard; `oversample` says how many are compared again with
-    the full vectors, None where they were never quantised.  Both are those of k = 10; `per_k`
-    holds what was measured for other k.  The rest says how it was measured, and is None on an
-    index that was never tuned.
+    `num_candidates` is per shard; `oversample` sets how many are compared again with the full
+    vectors, None for vectors that are not quantised.  Both are for k = 10; `per_k` has those of
+    other k.  The rest documents the measurement and is None on an index that was never tuned.
 
     A top-level kNN search of Elasticsearch 8.19.13 compares num_candidates · oversample vectors
-    a shard again, not k · oversample as its documentation has it: 50 · 2 and 100 · 1 found the
-    same (recall@100 of 1-bit codes: .785 with 100 · 2 and with 200 · 1, .986 with 500 · 2,
+    a shard again, not k · oversample as documented: 50 · 2 and 100 · 1 found the same
+    (recall@100 of 1-bit codes: .785 with 100 · 2 and with 200 · 1, .986 with 500 · 2,
     200 · 5 and 1000 · 1).
     """
 
@@ -77,11 +55,10 @@ class Tuning:
     tuned_at: str | None = None
 
     def for_k(self, k: int) -> tuple[int, float | None]:
-        """num_candidates and oversample of a search for k.
+        """Choose num_candidates and oversample for any k.
 
-        Up to k = 10 those of the next k that was tuned; from there to the next as many
-        candidates as the straight line or the power law through both has, whichever is more,
-        and the larger oversample.  Above the last, candidates in proportion to k.
+        Up to k = 10: those of the next tuned k.  Between two tuned k: the larger of linear and
+        power-law interpolation, and the larger oversample.  Above the last: in proportion to k.
         """
         if not self.per_k:
             return max(self.num_candidates, _CANDIDATES_PER_HIT * k), self.oversample
@@ -101,7 +78,7 @@ class Tuning:
         return max(k, math.ceil(max(line, power))), max(oversamples, default=None)
 
     def to_body(self) -> dict[str, Any]:
-        """As it stands in `_meta`: what is not known is left out."""
+        """Body for `_meta`; unknown values are left out."""
         body = {name: value for name, value in asdict(self).items() if value not in (None, ())}
         return body | {
             "oversample": self.oversample,
@@ -110,18 +87,18 @@ class Tuning:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Tuning:
-        """Raises TypeError or AttributeError for what is not one."""
+        """Parse an entry.  Raises TypeError or AttributeError for a body of another shape."""
         per_k = tuple(TunedK(**each) for each in body.get("per_k", ()))
         return cls(**{**body, "per_k": per_k})
 
 
 @dataclass(frozen=True, slots=True)
 class ReductionEntry:
-    """What `_meta` says of an index's reduction.
+    """Reduction of the vectors of an index (profile `reduced`).
 
-    `hash` names the one document of `<index>-reduction` that holds the matrix.  `oversample`
-    times k candidates are compared again with their originals, which lie in `originals`: the
-    `path` of an export file and the `host` it is on.
+    `hash` is the id of the document of `<index>-reduction` with the matrix.  `oversample` times k
+    candidates are compared again with their original vectors, which are in `originals`: the `path`
+    of an export file and the `host` it is on.
     """
 
     hash: str
@@ -136,7 +113,7 @@ class ReductionEntry:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any] | None) -> ReductionEntry | None:
-        """Raises TypeError where the body is not one of ours."""
+        """Parse an entry.  Raises TypeError for a body of another shape."""
         return None if body is None else cls(**body)
 
     def with_originals(self, path: str, host: str) -> ReductionEntry:
@@ -148,10 +125,10 @@ CODE_FIELD: Final = "image_code"
 
 @dataclass(frozen=True, slots=True)
 class CodesEntry:
-    """What `_meta` says of an index's codes.
+    """Binary codes of an index.
 
-    `hash` names the one document of `<index>-codes` that holds the coder; `trained_at` is when
-    it was taken into use (ISO 8601, UTC).
+    `hash` is the id of the document of `<index>-codes` with the coder; `trained_at` is when it came
+    into use (ISO 8601, UTC).
     """
 
     hash: str
@@ -164,14 +141,14 @@ class CodesEntry:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any] | None) -> CodesEntry | None:
-        """Raises TypeError where the body is not one of ours."""
+        """Parse an entry.  Raises TypeError for a body of another shape."""
         return None if body is None else cls(**body)
 
 
 def code_mapping(bits: int) -> dict[str, Any]:
-    """Of the field `image_code`.
+    """Mapping of the field `image_code`.
 
-    Walked as a graph: among 50,000 codes of 128 bits that finds what comparing all of them does
+    Searched by a graph: among 50,000 codes of 128 bits it finds as much as comparing all of them
     (.974 and .971 of the true ten with 200 candidates), in 7 instead of 13 ms.
     """
     return {
@@ -184,35 +161,55 @@ def code_mapping(bits: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyCheckpoint:
+    """Up to which sequence numbers a generation was copied from another one.
+
+    `until` holds them by shard of the generation `source`.  Documents that were written there
+    later are not copied yet.
+    """
+
+    source: str
+    until: Mapping[str, int] = field(default_factory=dict)
+
+    def to_body(self) -> dict[str, Any]:
+        return {"source": self.source, "until": dict(self.until)}
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any] | None) -> CopyCheckpoint | None:
+        """Parse an entry.  Raises KeyError or TypeError for a body of another shape."""
+        return None if body is None else cls(body["source"], dict(body["until"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
-    """Coefficients of the logistic curve of one encoder and kind of query."""
+    """Logistic curve of relevance for one encoder and kind of query."""
 
     intercept: float
     z_weight: float
     cosine_weight: float
 
     def probability(self, z: npt.ArrayLike, cosine: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Relevance, from 0 to 1, of hits with these z-scores and cosines (any equal shapes)."""
+        """Relevance (0 to 1) of hits with these z-scores and cosines (equal shapes)."""
         odds = (
             self.intercept
             + self.z_weight * np.asarray(z, dtype=np.float64)
             + self.cosine_weight * np.asarray(cosine, dtype=np.float64)
         )
-        # Beyond 60 the exponential says 0 or 1 anyway, and beyond 709 it overflows.
+        # Beyond 60 the result is 0 or 1 in float64, and beyond 709 the exponential overflows.
         probability: npt.NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(odds, -60.0, 60.0)))
         return probability
 
 
 def curves_from_body(body: Mapping[str, Mapping[str, Any]]) -> dict[str, Curve]:
-    """Curves by kind of query, as `_meta` and the shipped file hold them.
+    """Parse curves by kind of query, from `_meta` or the shipped file.
 
-    Raises KeyError, TypeError or ValueError for what is none.
+    Raises KeyError, TypeError or ValueError for a body of another shape.
     """
     names = Curve.__slots__
     curves = {}
     for kind, values in body.items():
         numbers = [float(values[name]) for name in names]
         if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"{kind} has a coefficient that is no number")
+            raise ValueError(f"{kind} has a coefficient that is not finite")
         curves[kind] = Curve(*numbers)
     return curves

@@ -1,4 +1,4 @@
-"""Bodies for searches: pure functions, values in and dictionaries out."""
+"""Bodies of searches, and the conversion of scores and vectors in their answers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import Tuning
 from es_imgsearch.errors import UsageError
 
-# The server's own ceiling; a k above it cannot be asked for either.
+# The server's limit, for k too.
 MAX_NUM_CANDIDATES = 10_000
 
-# What words are looked for in, and how much more than once a match there says.  Names of files are
-# often numbers, and a folder's name counts for everything in it; captions, descriptions and what
-# is written in a picture are long and say more things than one.
+# Fields that words are searched in, with their boosts.  Names of files are often numbers, and a
+# folder's name applies to everything in it; captions, descriptions and text in pictures are long
+# and are about several things.
 TEXT_FIELDS = (
     "title^3",
     "product_id^3",
@@ -32,20 +32,20 @@ TEXT_FIELDS = (
     "text_in_image",
     "attributes",
 )
-# Of a text that matches several fields the best one counts, and this much of the others.
+# The best matching field counts, and this share of the others.
 _TIE_BREAKER = 0.3
 
 
 class PartQuery(NamedTuple):
-    """What is asked of one vector field: a unit vector, and its share of the score."""
+    """Query of one vector field: a unit vector, and its weight in the score."""
 
     field: str
     vector: Sequence[float] | npt.NDArray[np.float32]
     weight: float
 
 
-# `tune` measures searches of one field.  The best of a weighted mean may be far down in each
-# part's own order: with 50 from each, at least 95 % of the true ten of 300 were found.
+# `tune` measures searches of one field.  The best of a weighted mean may rank low in each part:
+# with 50 from each, at least 95 % of the true ten of 300 were found.
 _CANDIDATES_PER_PART = 50
 
 
@@ -58,7 +58,7 @@ def knn_body(
     filters: Sequence[Mapping[str, Any]] = (),
     source: bool | Sequence[str] = True,
 ) -> dict[str, Any]:
-    """Approximate search: the k nearest among `num_candidates` a shard.
+    """Approximate kNN search: the k nearest among `num_candidates` per shard.
 
     Filters run inside the graph search, so a filtered search still finds k if k exist.
     """
@@ -93,17 +93,16 @@ def exact_body(
     filters: Sequence[Mapping[str, Any]] = (),
     source: bool | Sequence[str] = True,
 ) -> dict[str, Any]:
-    """Every picture compared with the full vectors: what approximate search is measured by.
+    """Exact kNN search with the full vectors, the ground truth of approximate search.
 
-    The score of a hit is that of the approximate search of the same index, so `cosine_of`
-    reads both.
+    Scores are those of approximate search in the same index, so `score_to_cosine` converts both.
     """
     check_k(k)
-    having_vector = {"exists": {"field": VECTOR_FIELD}}
+    has_vector = {"exists": {"field": VECTOR_FIELD}}
     return {
         "query": {
             "script_score": {
-                "query": {"bool": {"filter": [having_vector, *filters]}},
+                "query": {"bool": {"filter": [has_vector, *filters]}},
                 "script": {
                     "source": exact_score(similarity, VECTOR_FIELD),
                     "params": {"query": vector},
@@ -116,7 +115,7 @@ def exact_body(
 
 
 def exact_score(similarity: str, field: str) -> str:
-    """Script that gives a field's vector, compared with `params.query`, the score of a kNN."""
+    """Script that scores a vector field against `params.query` as kNN search does."""
     # Rounding takes 1 + cos below 0 for an opposite vector, which the server refuses as a score.
     scripts = {
         "cosine": f"Math.max(0.0, 1.0 + cosineSimilarity(params.query, '{field}')) / 2.0",
@@ -135,12 +134,12 @@ def weighted_body(
     filters: Sequence[Mapping[str, Any]] = (),
     source: bool | Sequence[str] = True,
 ) -> dict[str, Any]:
-    """One boosted kNN search over several vector fields, its candidates compared exactly.
+    """Weighted kNN search over several vector fields, rescored exactly.
 
-    Every part nominates its `num_candidates` nearest.  Elasticsearch adds up the scores of the
-    clauses that nominated a picture, and counts the others as nothing; so what was nominated by
-    any is given its true score by `rescore`: the mean of the cosines, weighted, as `cosine_of`
-    finds it.  A picture without a vector of a part has the cosine 0 there.
+    Each part contributes its `num_candidates` nearest.  Elasticsearch adds up the scores of the
+    clauses that found a picture and counts the others as 0, so `rescore` gives every candidate its
+    true score: the weighted mean of the cosines, as `score_to_cosine` expects it.  A picture
+    without a vector of a part has the cosine 0 there.
     """
     check_k(k)
     one = knn_body([], k, tuning, num_candidates=num_candidates)["knn"]["num_candidates"]
@@ -180,7 +179,7 @@ def exact_weighted_body(
     filters: Sequence[Mapping[str, Any]] = (),
     source: bool | Sequence[str] = True,
 ) -> dict[str, Any]:
-    """`weighted_body` with every picture that has a vector of any part compared."""
+    """Exact `weighted_body`, over all pictures that have a vector of any part."""
     check_k(k)
     having = [{"exists": {"field": part.field}} for part in parts]
     among = {"bool": {"filter": [{"bool": {"should": having}}, *filters]}}
@@ -207,25 +206,25 @@ def _weighted_score(parts: Sequence[PartQuery], among: Mapping[str, Any]) -> dic
 
 
 def text_body(
-    wanted: Sequence[tuple[str, float]],
-    unwanted: Sequence[str],
+    positive: Sequence[tuple[str, float]],
+    negative: Sequence[str],
     k: int,
     *,
     filters: Sequence[Mapping[str, Any]] = (),
     source: bool | Sequence[str] = True,
 ) -> dict[str, Any]:
-    """Words among the words stored of a picture, by BM25 (Robertson & Zaragoza 2009).
+    """Text search in the stored words of pictures, by BM25 (Robertson & Zaragoza 2009).
 
-    `wanted` are texts and their weights, of which one has to match and all count; a picture
-    that holds every word of an unwanted text is left out.
+    `positive` are texts and their weights, of which one has to match and all count; a picture
+    that has every word of a negative text is excluded.
     """
     check_k(k)
     bool_query: dict[str, Any] = {
-        "should": [_words(text, "or", weight) for text, weight in wanted],
+        "should": [_words(text, "or", weight) for text, weight in positive],
         "minimum_should_match": 1,
     }
-    if unwanted:
-        bool_query["must_not"] = [_words(text, "and", 1.0) for text in unwanted]
+    if negative:
+        bool_query["must_not"] = [_words(text, "and", 1.0) for text in negative]
     if filters:
         bool_query["filter"] = list(filters)
     return {"query": {"bool": bool_query}, "size": k, "_source": source_filter(source)}
@@ -245,7 +244,7 @@ def _words(text: str, operator: str, weight: float) -> dict[str, Any]:
 
 
 def stored_vectors_body(image_ids: Sequence[str], fields: Sequence[str]) -> dict[str, Any]:
-    """The vectors of stored pictures, exactly as they were written."""
+    """Search that returns stored vectors, bit for bit; read it with `vectors_by_id`."""
     return {
         "query": {"ids": {"values": list(image_ids)}},
         "size": len(image_ids),
@@ -254,32 +253,32 @@ def stored_vectors_body(image_ids: Sequence[str], fields: Sequence[str]) -> dict
     }
 
 
-def paged(body: Mapping[str, Any], offset: int, size: int) -> dict[str, Any]:
-    """`size` hits of a search, from the one at `offset` (0 is the best)."""
+def with_page(body: Mapping[str, Any], offset: int, size: int) -> dict[str, Any]:
+    """Restrict a search to `size` hits from `offset` (0 is the best)."""
     return {**body, "from": offset, "size": size}
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:
-    """A body as it is sent: vectors straight from NumPy, 12 bytes a dimension."""
+    """Encode a body as JSON; vectors straight from NumPy, 12 bytes per dim."""
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def to_msearch(bodies: Iterable[Mapping[str, Any]]) -> bytes:
-    """Several searches of one index in one request."""
-    # What is on a shard that does not answer would silently be missing.
+    """Encode several searches for one `_msearch`."""
+    # Documents on a shard that does not answer would silently be missing.
     head = b'{"allow_partial_search_results":false}\n'
     return b"".join(head + to_json(body) + b"\n" for body in bodies)
 
 
-def vector_of(value: Any) -> npt.NDArray[np.float32]:
-    """A stored vector as docvalue_fields give it: in a list of one."""
+def parse_vector(value: Any) -> npt.NDArray[np.float32]:
+    """Convert a vector of `docvalue_fields`, which may be in a list of one, to float32."""
     if len(value) == 1 and isinstance(value[0], list):
         value = value[0]
     return np.asarray(value, dtype=np.float32)
 
 
-def cosine_of(score: float, similarity: str) -> float:
-    """The cosine behind a `_score`, for unit vectors.
+def score_to_cosine(score: float, similarity: str) -> float:
+    """Convert the `_score` of unit vectors to a cosine.
 
     Elasticsearch scores (1 + cos) / 2 for cosine and dot_product and 1 / (1 + d²) for
     l2_norm; for unit vectors d² = 2 - 2 cos (reference of the dense_vector field type).
@@ -290,16 +289,18 @@ def cosine_of(score: float, similarity: str) -> float:
 
 
 def check_k(k: int) -> None:
+    """Raise UsageError unless k is a whole number that the server accepts."""
     check_whole("k", k)
     if not 1 <= k <= MAX_NUM_CANDIDATES:
         raise UsageError(f"k must be between 1 and {MAX_NUM_CANDIDATES}, not {k}.")
 
 
 def check_whole(name: str, value: Any) -> None:
-    """Raises UsageError for what is no whole number."""
+    """Raise UsageError unless the value is a whole number."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise UsageError(f"{name} must be a whole number, not a {type(value).__name__}.")
 
 
 def source_filter(source: bool | Sequence[str]) -> bool | list[str]:
+    """Value of `_source`: all, none or these fields."""
     return source if isinstance(source, bool) else list(source)

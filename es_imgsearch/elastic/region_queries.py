@@ -1,9 +1,9 @@
-"""Searches among the regions of pictures: bodies, and two rankings joined into one.
+"""Searches among the regions of pictures: bodies, and the merge of two rankings.
 
-A search by the whole pictures and one by their regions go side by side.  Elasticsearch adds up the
-scores of several kNN clauses; here each picture counts by the better of both, so the rankings are
-joined by `best_of`.  A picture among the best k of the joined ranking is among the best k of the
-ranking that its better score is from, so k of each are enough.
+A search among whole pictures and one among their regions are sent together.  Elasticsearch would
+add up the scores of several kNN clauses; here a picture counts by the better of both, so
+`merge_rankings` merges them.  A picture among the best k of the merged ranking is among the best k
+of the ranking with its better score, so k of each are enough.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from es_imgsearch.elastic.meta_entries import Tuning
 from es_imgsearch.elastic.queries import exact_score, knn_body, source_filter
 from es_imgsearch.records import MAX_REGIONS, REGION_VECTOR, REGIONS_FIELD, Box
 
-# Under this key a joined hit carries the box that matched better than the whole picture.
+# Key of a merged hit for the box that matched better than the whole picture.
 _MATCHED = "matched"
 
 
@@ -28,7 +28,7 @@ def region_knn_body(
     filters: Sequence[Mapping[str, Any]] = (),
     source: bool | Sequence[str] = True,
 ) -> dict[str, Any]:
-    """The k pictures with the nearest region, each once, with that region's box.
+    """Approximate search: the k pictures with the nearest region, with its box.
 
     Elasticsearch's kNN over a nested field counts and filters pictures, not regions (reference of
     the kNN search, "Search nested documents").
@@ -48,7 +48,7 @@ def exact_region_body(
     filters: Sequence[Mapping[str, Any]] = (),
     source: bool | Sequence[str] = True,
 ) -> dict[str, Any]:
-    """`region_knn_body` with every region compared."""
+    """Exact search: the k pictures with the nearest region, with its box."""
     script = {"source": exact_score(similarity, REGION_VECTOR), "params": {"query": vector}}
     nearest = {
         "nested": {
@@ -72,7 +72,7 @@ def _nearest_box() -> dict[str, Any]:
 
 
 def stored_regions_clause() -> dict[str, Any]:
-    """Makes every hit carry its regions, `regions_of` reads them; leaves no hit out."""
+    """Clause that adds the regions to every hit, for `region_hits`; excludes no hit."""
     return {
         "nested": {
             "path": REGIONS_FIELD,
@@ -87,34 +87,34 @@ def stored_regions_clause() -> dict[str, Any]:
 
 
 def region_hits(hit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The regions that a hit came with, in the order of the document."""
+    """List the regions of a hit, in the order of the document."""
     inner = hit.get("inner_hits", {}).get(REGIONS_FIELD, {}).get("hits", {}).get("hits", ())
     return sorted(inner, key=lambda each: int(each["_nested"]["offset"]))
 
 
-def box_of(region: Mapping[str, Any]) -> Box:
-    """The box of one of `region_hits`."""
+def parse_box(region: Mapping[str, Any]) -> Box:
+    """Parse the box of one of `region_hits`."""
     x, y, width, height = region["_source"]["box"]
     return x, y, width, height
 
 
-def best_of(
+def merge_rankings(
     whole: Sequence[Mapping[str, Any]], by_region: Sequence[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """Every picture of both rankings once, by its better score, the best first.
+    """Merge two rankings: every picture once, by its better score, best first.
 
-    Where both are equal the whole picture counts.
+    With equal scores the whole picture counts.
     """
     best: dict[str, Mapping[str, Any]] = {hit["_id"]: hit for hit in whole}
     for hit in by_region:
-        rival = best.get(hit["_id"])
-        if rival is None or hit["_score"] > rival["_score"]:
+        other = best.get(hit["_id"])
+        if other is None or hit["_score"] > other["_score"]:
             (region,) = region_hits(hit)
-            best[hit["_id"]] = {**hit, _MATCHED: box_of(region)}
+            best[hit["_id"]] = {**hit, _MATCHED: parse_box(region)}
     return sorted(best.values(), key=lambda hit: -hit["_score"])
 
 
 def matched_box(hit: Mapping[str, Any]) -> Box | None:
-    """The box by which a hit of `best_of` was found; None where it was the whole picture."""
+    """Box that a hit of `merge_rankings` matched by; None for the whole picture."""
     box: Box | None = hit.get(_MATCHED)
     return box

@@ -1,4 +1,4 @@
-"""Requests to Elasticsearch as values: method, path with parameters, ready body."""
+"""Requests to Elasticsearch as values, and readers of their answers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from es_imgsearch.elastic.error_mapping import search_error
-from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.errors import GenerationSwitched
 
 JSON = {"accept": "application/json", "content-type": "application/json"}
 NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
 
-# The parts of an answer that hits are made of; `_index` names their generation.  The rest is not
-# sent.
+# The parts of an answer that hits consist of, `_index` being their generation; the server omits the
+# rest.
 _HIT = "hits.hits._index,hits.hits._id,hits.hits._score,hits.hits._source,hits.hits.fields"
 _SEARCH = urlencode(
     {
@@ -44,33 +44,30 @@ class Request:
 
 
 def search_request(index: str, body: bytes) -> Request:
-    """One search; the answer is reduced to what hits are made of and never a partial one."""
+    """Search; the answer is reduced to the parts of hits and never a partial one."""
     return Request("POST", f"/{index}/_search?{_SEARCH}", body, JSON)
 
 
 def msearch_request(index: str, body: bytes, *, inner_hits: bool = False) -> Request:
-    """Several searches in one round trip; the status keeps the place of one without hits."""
+    """Several searches in one round trip; `status` keeps the place of one without hits."""
     parameters = _MSEARCH_INNER if inner_hits else _MSEARCH
     return Request("POST", f"/{index}/_msearch?{parameters}", body, NDJSON)
 
 
 def info_request(index: str) -> Request:
-    """The index behind an alias, see `store.IndexInfo.from_answer`."""
+    """Get the index behind an alias, see `IndexInfo.from_answer`."""
     return Request("GET", f"/{index}")
 
 
 def document_request(index: str, image_id: str) -> Request:
-    """One document by its id."""
+    """Get a document by its id."""
     return Request("GET", f"/{index}/_doc/{quote(image_id, safe='')}")
 
 
-# What answers of Elasticsearch hold, where that takes more than a look.
+def checked_hits(answer: Mapping[str, Any], generation: str) -> Sequence[Mapping[str, Any]]:
+    """Extract the hits of a search through the alias.
 
-
-def hits_in(answer: Mapping[str, Any], generation: str) -> Sequence[Mapping[str, Any]]:
-    """The hits of a search through the alias, which have to be of this generation.
-
-    Raises GenerationSwitched.
+    Raises GenerationSwitched if one is from another generation.
     """
     hits: Sequence[Mapping[str, Any]] = answer.get("hits", {}).get("hits", ())
     for hit in hits:
@@ -81,20 +78,19 @@ def hits_in(answer: Mapping[str, Any], generation: str) -> Sequence[Mapping[str,
     return hits
 
 
-def vectors_of(answer: Mapping[str, Any]) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
-    """Of every hit of `queries.stored_vectors_body` its vectors by field."""
+def vectors_by_id(answer: Mapping[str, Any]) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
+    """Vectors by id and field, from an answer to `queries.stored_vectors_body`."""
     hits = answer.get("hits", {}).get("hits", ())
     return {
-        hit["_id"]: {name: vector_of(value) for name, value in hit.get("fields", {}).items()}
+        hit["_id"]: {name: parse_vector(value) for name, value in hit.get("fields", {}).items()}
         for hit in hits
     }
 
 
-def answers_of(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The answers to the searches of one `_msearch`.
+def msearch_answers(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Split the answer to an `_msearch` into those of its searches.
 
-    Raises the error of the first that failed, since the request as a whole succeeds all the
-    same.
+    Raises the error of the first search that failed; the request as a whole succeeds even so.
     """
     answers: list[Mapping[str, Any]] = answer["responses"]
     for each in answers:

@@ -1,4 +1,4 @@
-"""Trying again: exponential waits with jitter, told once and not a thousand times."""
+"""Retry with exponential backoff; log an outage once."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LONGEST_WAIT_SECONDS = 15.0
 
 
 class Stopped(Exception):
-    """The process is shutting down; the work was not done and will be found again."""
+    """The process is shutting down; unfinished work is found again by `reconcile`."""
 
 
 def waits() -> Iterator[float]:
-    """Seconds to wait before each further try, without end."""
+    """Yield the seconds to wait before each further try, without end."""
     ceiling = FIRST_WAIT_SECONDS
     while True:
         yield random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret
@@ -33,14 +33,14 @@ def waits() -> Iterator[float]:
 
 
 class Outage:
-    """Tells the log of an outage once, when it begins, and once when it is over.
+    """Logs the begin and the end of an outage once each.
 
-    Shared by every thread that talks to Elasticsearch.  It is over when everybody who met it
-    has succeeded: where nothing may be written, searching works all the time.
+    Shared by all threads that send requests.  It ends when every thread that met it has succeeded:
+    while writes are blocked, searches still work.
     """
 
     def __init__(self, may_go_on: Callable[[ImgSearchError], None] = lambda _error: None) -> None:
-        """`may_go_on` hears of every try that met an error, and raises where no more will help."""
+        """`may_go_on` gets the error of every failed try; it raises to end the retries."""
         self._may_go_on = may_go_on
         self._lock = threading.Lock()
         self._since: float | None = None
@@ -48,24 +48,24 @@ class Outage:
 
     @property
     def seconds(self) -> float:
-        """How long the present outage has lasted; 0 when there is none."""
+        """Duration of the present outage; 0 without one."""
         with self._lock:
             return 0.0 if self._since is None else time.monotonic() - self._since
 
-    def begins(self, error: ImgSearchError, who: str = "") -> None:
-        """`who` met this error, and tries again until it can say that it `ends`."""
+    def begin(self, error: ImgSearchError, thread: str = "") -> None:
+        """Note that a thread met this error and retries, until it calls `end`."""
         self._may_go_on(error)
         with self._lock:
-            self._waiting.add(who)
+            self._waiting.add(thread)
             if self._since is not None:
                 return
             self._since = time.monotonic()
         logger.warning("%s Waiting for it; nothing is dropped.", error)
 
-    def ends(self, who: str = "") -> None:
-        """`who` succeeded, whether it met an error before or not."""
+    def end(self, thread: str = "") -> None:
+        """Note that a thread succeeded, whether it met an error before or not."""
         with self._lock:
-            self._waiting.discard(who)
+            self._waiting.discard(thread)
             if self._since is None or self._waiting:
                 return
             seconds = time.monotonic() - self._since
@@ -74,23 +74,23 @@ class Outage:
 
 
 def persist(call: Callable[[], T], stop: threading.Event, outage: Outage) -> T:
-    """The result of `call`, tried again while its error is transient.
+    """Call until it succeeds, with retries of transient errors; return the result.
 
-    Raises Stopped when `stop` is set during a wait; any other error as it comes.
+    Raises Stopped when `stop` is set during a wait, and every other error of the call.
     """
-    who = threading.current_thread().name
+    thread = threading.current_thread().name
     for wait_seconds in waits():
         try:
             result = call()
         except ImgSearchError as error:
             if not error.transient:
-                # Elasticsearch did answer.
-                outage.ends(who)
+                # Elasticsearch answered.
+                outage.end(thread)
                 raise
-            outage.begins(error, who)
+            outage.begin(error, thread)
             if stop.wait(wait_seconds):
                 raise Stopped from error
         else:
-            outage.ends(who)
+            outage.end(thread)
             return result
     raise AssertionError("waits() has no end")

@@ -1,7 +1,7 @@
-"""Documents of `<index>-state`: what processes share, changed by compare-and-set only.
+"""Documents that processes share (`<index>-state`), changed by compare-and-set only.
 
     daemon:NAME        lease of the daemon that watches a root; its queue
-    comparison:NAME    what the last comparison of the root found
+    comparison:NAME    result of the last comparison of the root
     pause:NAME         why deletions of the root wait; with `ended_at` once they may go on
     lock:reindex       lease of the process that builds, drops or cancels a generation
 
@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from es_imgsearch.elastic.client import Connection
-from es_imgsearch.elastic.error_mapping import missed_error
-from es_imgsearch.elastic.mapping import state_alias
+from es_imgsearch.elastic.error_mapping import multi_get_error
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.errors import (
     ImageMissing,
     IndexMissing,
@@ -32,7 +32,7 @@ from es_imgsearch.errors import (
 )
 
 Document: TypeAlias = Mapping[str, Any]
-# Which write of a document was read or made: parameters that let a write through only over it.
+# Version of a document: parameters that make a write conditional on it.
 Version: TypeAlias = Mapping[str, str]
 
 # Each round of a race has one winner, so 50 tries with jitter outlast 40 writers of one document.
@@ -41,8 +41,8 @@ _LONGEST_WAIT_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """A document as it was read."""
+class VersionedDocument:
+    """A document and the version that was read."""
 
     document: Document
     version: Version
@@ -54,12 +54,12 @@ def daemon_id(root_name: str) -> str:
 
 
 def comparison_id(root_name: str) -> str:
-    """Id of what the last comparison of a root found."""
+    """Id of the result of the last comparison of a root."""
     return f"comparison:{root_name}"
 
 
 def pause_id(root_name: str) -> str:
-    """Id of the pause of a root's deletions."""
+    """Id of the pause of deletions in a root."""
     return f"pause:{root_name}"
 
 
@@ -69,18 +69,18 @@ class State:
     def __init__(self, connection: Connection) -> None:
         self._request = connection.request
         self._index = connection.index
-        self._alias = state_alias(connection.index)
+        self._alias = Companion.STATE.alias(connection.index)
 
     def create(self, name: str, document: Document) -> Version | None:
-        """Write a document where there is none; None where there is one."""
+        """Create a document; None if it exists."""
         return self._put(name, document, {"op_type": "create"})
 
     def replace(self, name: str, document: Document, version: Version) -> Version | None:
-        """Write over exactly this version; None where it was changed or removed meanwhile."""
+        """Replace exactly this version; None if it was changed or deleted meanwhile."""
         return self._put(name, document, version)
 
     def delete(self, name: str, version: Version | None = None) -> bool:
-        """Remove a document, or exactly this version of it; False where that is not there."""
+        """Delete a document, or exactly this version of it; False if that is missing."""
         with self._explained():
             try:
                 self._request("DELETE", self._path(name), params=version)
@@ -90,17 +90,17 @@ class State:
                 return _refused(error)
         return True
 
-    def read(self, name: str) -> Read | None:
-        """The document of that id; None where there is none."""
+    def read(self, name: str) -> VersionedDocument | None:
+        """VersionedDocument a document by its id; None if it is missing."""
         with self._explained():
             try:
                 answer = self._request("GET", self._path(name))
             except ImageMissing:
                 return None
-        return Read(answer["_source"], _version(answer))
+        return VersionedDocument(answer["_source"], _version(answer))
 
     def read_many(self, names: Sequence[str]) -> dict[str, Document]:
-        """Those of these documents that are there, by id."""
+        """VersionedDocument the existing ones of these documents, by id."""
         if not names:
             return {}
         params = {"filter_path": "docs._id,docs._source,docs.error"}
@@ -111,31 +111,30 @@ class State:
             docs = answer.get("docs", ())
             if missed := [each["error"] for each in docs if "error" in each]:
                 # The request as a whole succeeds where no index or shard answers.
-                raise missed_error(missed[0]) or IndexMissing
+                raise multi_get_error(missed[0]) or IndexMissing
         return {each["_id"]: each["_source"] for each in docs if "_source" in each}
 
     def update(
         self, name: str, change: Callable[[Document | None], Document | None]
     ) -> Document | None:
-        """Write what `change` makes of the document or None; the document as it is then.
+        """Replace a document (or None) by what `change` returns; return the document.
 
-        Where it returns None nothing is written.  `change` is called again when another process
-        wrote meanwhile, and also after an answer that was lost, so what it does twice must be as
-        good as once.  Raises StoreBusy when 50 tries were not enough.
+        Nothing is written if that is None.  `change` is called again after a conflict with another
+        process and after a lost answer, so it must be idempotent.  Raises StoreBusy after 50 tries.
         """
         for tried in range(_UPDATE_TRIES):
-            found = self.read(name)
-            before = None if found is None else found.document
-            wanted = change(before)
-            if wanted is None or wanted == before:
+            stored = self.read(name)
+            before = None if stored is None else stored.document
+            after = change(before)
+            if after is None or after == before:
                 return before
             written = (
-                self.create(name, wanted)
-                if found is None
-                else self.replace(name, wanted, found.version)
+                self.create(name, after)
+                if stored is None
+                else self.replace(name, after, stored.version)
             )
             if written is not None:
-                return wanted
+                return after
             longest = min(_LONGEST_WAIT_SECONDS, 0.002 * 2**tried)
             time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
         raise StoreBusy(f"{name!r} in {self._alias!r} is being changed by many others.")
@@ -155,12 +154,12 @@ class State:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Name this index in errors, which else name the index of pictures."""
+        """Name this index in errors, which otherwise name the index of pictures."""
         try:
             yield
         except IndexMissing as error:
             raise IndexMissing(
-                f"There is no {self._alias!r}, which keeps what processes share: make it with"
+                f"There is no {self._alias!r}, which holds what processes share: make it with"
                 f" `es-imgsearch init --index {self._index}`."
             ) from error
         except StoreDenied as error:
@@ -178,7 +177,7 @@ def _version(answer: Mapping[str, Any]) -> Version:
 
 
 def _refused(error: StoreError) -> bool:
-    """False for a version that is no longer the present one; any other error is raised."""
+    """Return False for a version conflict; raise any other error."""
     if "version_conflict_engine_exception" not in str(error):
         raise error
     return False

@@ -1,17 +1,16 @@
-"""The operations on one index and its companions, in parts of one job each.
+"""Store: all operations on one index of pictures and its companion indices.
 
-    store.connection    the client, the names of indices, requests
-    store.documents     by id: write, delete, read
-    store.listings      by root and path; counts
-    store.searches      ready bodies
-    store.rewrites      whole documents changed
-    store.generations   make, extend, drop indices; `_meta`
-    store.switching     the alias; writes held back
-    store.auxiliary     companion indices
+    store.connection    sends requests; names of indices
+    store.documents     write, delete and read documents by id
+    store.listings      list and count documents by root and path
+    store.searches      run searches
+    store.rewrites      change whole documents, vectors included
+    store.generations   create, extend and drop the indices behind the alias; `_meta`
+    store.switching     switch the alias, block writes
+    store.companions    read and write companion indices
     store.state         documents that processes share, by compare-and-set
 
-Foreign errors become ours in `connection.translated`; bodies come from `mapping` and `queries`, or
-are a line long.
+`Connection.request` translates the client's errors into those of `errors`.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ from es_imgsearch.elastic.bulk import BulkWriter, action_line, json_line
 from es_imgsearch.elastic.client import Connection
 from es_imgsearch.elastic.documents import Documents, Write
 from es_imgsearch.elastic.generations import Generations, IndexInfo, Roles
-from es_imgsearch.elastic.listings import Listings, Searches, Stored
-from es_imgsearch.elastic.mapping import template_body
+from es_imgsearch.elastic.listings import IndexedFile, Listings, Searches
+from es_imgsearch.elastic.mapping import Companion, template_body
+from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.elastic.requests import NDJSON, Request, document_request, info_request
 from es_imgsearch.elastic.rewrites import Rewrites
 from es_imgsearch.elastic.state import State
@@ -34,83 +34,85 @@ from es_imgsearch.errors import ImageMissing, IndexConflict, IndexMissing
 if TYPE_CHECKING:
     import elasticsearch
 
-    from es_imgsearch.elastic.requests import Request
-
 
 __all__ = [
     "BulkWriter",
     "Connection",
     "IndexInfo",
+    "IndexedFile",
     "Roles",
     "Send",
     "Store",
-    "Stored",
     "Write",
-    "get_auxiliary",
+    "get_companion",
 ]
 
 
-# Most companion indices hold a few documents by id.  A document without which the index is useless
-# has its hash as id: the matrix of the profile `reduced`, the coder of its codes.  A later
-# generation may have another one, so none replaces another.  Documents of tags have names as ids,
-# and are replaced.
-
-# Makes a request and returns the parsed answer, such as `Store.send`.
+# Sends a request and returns the parsed answer, such as `Store.send`.
 Send: TypeAlias = Callable[[Request], Any]
 
 
-def get_auxiliary(send: Send, alias: str, name: str) -> Mapping[str, Any] | None:
-    """The document of that id in a companion index; None where it is missing."""
+def get_companion(
+    send: Send, companion: Companion, index: str, name: str
+) -> Mapping[str, Any] | None:
+    """Get a document of a companion index by its id; None if it is missing."""
     try:
-        source: Mapping[str, Any] = send(document_request(alias, name))["_source"]
+        source: Mapping[str, Any] = send(document_request(companion.alias(index), name))["_source"]
     except (IndexMissing, ImageMissing):
         return None
     return source
 
 
-class Auxiliary:
-    """Keeps the companion indices of an index, each behind an alias."""
+class Companions:
+    """Reads and writes the companion indices, which hold a few documents by id.
+
+    The matrix of the profile `reduced` and the coder of codes have their hash as id: another
+    generation may have another one, so none replaces another.  Documents of tags have names as ids
+    and are replaced.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def make(self, alias: str, body: Mapping[str, Any]) -> None:
-        """Make a companion index; one that is there already stays as it is."""
+    def create(self, companion: Companion) -> None:
+        """Create a companion index and its template; an existing index stays unchanged."""
+        alias, body = companion.alias(self._connection.index), companion.body()
         self._connection.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
         Generations(self._connection).make_generation(alias, body)
 
-    def get(self, alias: str, name: str) -> Mapping[str, Any] | None:
-        """The document of that id; None where it is missing."""
-        return get_auxiliary(self._connection.send, alias, name)
+    def get(self, companion: Companion, name: str) -> Mapping[str, Any] | None:
+        """Get a document by its id; None if it is missing."""
+        return get_companion(self._connection.send, companion, self._connection.index, name)
 
-    def put(
-        self, alias: str, body: Mapping[str, Any], name: str, document: Mapping[str, Any]
-    ) -> None:
-        """Store a document under this id; its index is made where there is none."""
-        self.make(alias, body)
+    def put(self, companion: Companion, name: str, document: Mapping[str, Any]) -> None:
+        """Store a document under this id; create its index if there is none."""
+        self.create(companion)
         params = {"refresh": "true", "require_alias": "true"}
-        self._connection.request("PUT", f"/{alias}/_doc/{name}", document, params=params)
+        path = f"/{companion.alias(self._connection.index)}/_doc/{name}"
+        self._connection.request("PUT", path, document, params=params)
 
-    def delete(self, alias: str, name: str) -> bool:
-        """Remove the document of that id; False where there is none."""
+    def delete(self, companion: Companion, name: str) -> bool:
+        """Delete a document by its id; False if it is missing."""
+        path = f"/{companion.alias(self._connection.index)}/_doc/{name}"
         try:
-            self._connection.request("DELETE", f"/{alias}/_doc/{name}", params={"refresh": "true"})
+            self._connection.request("DELETE", path, params={"refresh": "true"})
         except (IndexMissing, ImageMissing):
             return False
         return True
 
     def replace_all(
         self,
-        alias: str,
-        body: Mapping[str, Any],
+        companion: Companion,
+        seal: Seal,
         documents: Iterable[tuple[str, Mapping[str, Any]]],
     ) -> None:
-        """Put a new index of these documents, by id, in place of the one behind the alias.
+        """Replace a companion index by a new one with these documents, by id.
 
-        It is filled before the alias shows it, so no client reads half of it.  Raises
+        It is filled before the alias moves to it, so no client reads half of it.  Raises
         IndexConflict where the name is taken by an index, or a document is refused.
         """
-        before = self._behind(alias)
+        alias = companion.alias(self._connection.index)
+        before = self._indices(alias)
         if alias in before:
             raise IndexConflict(
                 f"{alias!r} is an index, not an alias of ours: remove it, or use another --index."
@@ -119,7 +121,7 @@ class Auxiliary:
         name = f"{alias}-{max(numbers, default=0) + 1:06}"
         # An interrupted run may have left it behind no alias.
         self._connection.request("DELETE", f"/{name}", params={"ignore_unavailable": "true"})
-        self._connection.request("PUT", f"/{name}", body)
+        self._connection.request("PUT", f"/{name}", companion.body(seal))
         lines = [
             line
             for image_id, document in documents
@@ -138,7 +140,7 @@ class Auxiliary:
         actions += [{"remove_index": {"index": each}} for each in before]
         self._connection.request("POST", "/_aliases", {"actions": actions})
 
-    def _behind(self, alias: str) -> list[str]:
+    def _indices(self, alias: str) -> list[str]:
         try:
             return list(self._connection.send(info_request(alias)))
         except IndexMissing:
@@ -146,7 +148,7 @@ class Auxiliary:
 
 
 class Store:
-    """One alias of pictures with its failures and companion indices, in parts of one job each.
+    """One alias of pictures with its failures and companion indices.
 
     Every method raises errors of our tree only; `transient` ones may be tried again.
     """
@@ -163,15 +165,15 @@ class Store:
         self.generations = Generations(connection)
         self.switching = Switching(connection)
         self.rewrites = Rewrites(connection)
-        self.auxiliary = Auxiliary(connection)
+        self.companions = Companions(connection)
         self.state = State(connection)
 
     def info(self) -> IndexInfo:
-        """The index behind the alias, see `Generations.info`."""
+        """Read the index behind the alias, see `Generations.info`."""
         return self.generations.info()
 
     def send(self, request: Request) -> Any:
-        """The parsed answer to a request whose path and body are ready."""
+        """Send a request and return the parsed answer."""
         return self.connection.send(request)
 
     def refresh(self) -> None:
@@ -179,15 +181,15 @@ class Store:
         self.connection.refresh()
 
     def at(self, generation: str) -> Store:
-        """This store, held to a generation whatever it is for; see `pinned`."""
+        """Return a store that is held to a generation; see `pinned`."""
         return Store(self.connection.client, self.index, generation=generation)
 
     def pinned(self) -> Store:
-        """This store, held to the generation that the alias points to now.
+        """Return a store that is held to the generation that the alias points to now.
 
-        A writer whose vectors fit one generation must not write into the next by surprise, and
-        names of indices are no protection: a bulk makes an index that is not there.  So each
-        generation has an alias of its own.
+        A writer whose vectors fit one generation must not write into the next one.  Names of
+        indices do not prevent that, since a bulk creates a missing index; so each generation has an
+        alias that never moves.
         """
         if self.generation is not None:
             return self

@@ -1,4 +1,4 @@
-"""Switching the alias to another generation, and work that must not outlive one."""
+"""Switch the alias to another generation; block writes; guard work that a switch spoils."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from es_imgsearch.errors import GenerationSwitched, IndexMissing, StoreBusy
 
 
 class Switching:
-    """Switches generations, with writes held back meanwhile."""
+    """Switches generations and blocks writes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -29,7 +29,7 @@ class Switching:
         self._generations = Generations(connection)
 
     def check_serving(self) -> None:
-        """Raise GenerationSwitched where this is held to a generation that no longer serves."""
+        """Raise GenerationSwitched if this store's generation no longer serves."""
         held = self._connection.generation
         if held is not None and (serving := self._generations.roles().serving) != held:
             raise GenerationSwitched(
@@ -39,10 +39,9 @@ class Switching:
 
     @contextmanager
     def while_serving(self, what: str) -> Iterator[None]:
-        """For work that is lost on a generation that stops serving meanwhile.
+        """Context for work that is lost if its generation stops serving meanwhile.
 
-        Raises GenerationSwitched where it did, also in place of the error that a late write
-        met.
+        Raises GenerationSwitched in that case, also in place of the error of a late write.
         """
         try:
             yield
@@ -61,22 +60,22 @@ class Switching:
             ) from error
 
     def block_writes(self) -> None:
-        """Let nothing more be written; returns when what was under way has ended.
+        """Block writes; return when running ones have ended.
 
-        Writers meet `errors.StoreBusy` and wait; searching goes on.
+        Writers get `errors.StoreBusy` and wait; searches still work.
         """
         for alias in (self._connection.pictures, self._connection.failures):
             self._connection.request("PUT", f"/{alias}/_block/write")
 
     def allow_writes(self) -> None:
-        """End what `block_writes` began."""
+        """Undo `block_writes`."""
         for alias in (self._connection.pictures, self._connection.failures):
             self._connection.request(
                 "PUT", f"/{alias}/_settings", {"index": {"blocks": {"write": None}}}
             )
 
     def is_blocked(self) -> bool:
-        """Whether `block_writes` was called, by any process."""
+        """Check whether any process has called `block_writes`."""
         answer = self._connection.request(
             "GET",
             f"/{self._connection.pictures}/_settings/index.blocks.write",
@@ -86,8 +85,10 @@ class Switching:
             str(each["settings"]["index"]["blocks"]["write"]) == "true" for each in answer.values()
         )
 
-    def switch_to(self, generation: str, described: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Let this generation serve and keep the one that did, in one step for every client."""
+    def switch_to(
+        self, generation: str, describer_fields: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        """Switch to this generation and keep the present one, in one atomic step."""
         serving = self._generations.roles().serving
         names, failed = self._index, failures_alias(self._index)
         actions: list[dict[str, Any]] = []
@@ -109,7 +110,9 @@ class Switching:
         self._connection.request("POST", "/_aliases", {"actions": actions})
         # A stray write to a missing alias must not make an index of guessed mappings.
         bodies = {
-            names: index_body(Generations(self._connection.at(generation)).info().meta, described),
+            names: index_body(
+                Generations(self._connection.at(generation)).info().meta, describer_fields
+            ),
             failed: failures_body(),
         }
         for alias, body in bodies.items():

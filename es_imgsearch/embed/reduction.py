@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.elastic.mapping import reduction_alias, reduction_body
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import ReductionEntry
 from es_imgsearch.elastic.store import Store
@@ -214,8 +214,7 @@ def _stretch(reduction: Reduction, vectors: Floats) -> float:
 
 def store_reduction(store: Store, reduction: Reduction) -> None:
     """Store the matrix in `<index>-reduction`."""
-    alias, document = reduction_alias(store.index), reduction.to_document()
-    store.auxiliary.put(alias, reduction_body(), reduction.hash, document)
+    store.companions.put(Companion.REDUCTION, reduction.hash, reduction.to_document())
 
 
 def load_reduction(store: Store, meta: Meta) -> Reduction | None:
@@ -225,7 +224,7 @@ def load_reduction(store: Store, meta: Meta) -> Reduction | None:
     """
     if meta.reduction is None:
         return None
-    document = store.auxiliary.get(reduction_alias(store.index), meta.reduction.hash)
+    document = store.companions.get(Companion.REDUCTION, meta.reduction.hash)
     return read_reduction(document, store.index, meta)
 
 
@@ -236,7 +235,8 @@ def read_reduction(document: Mapping[str, Any] | None, index: str, meta: Meta) -
     """
     if document is None or meta.reduction is None:
         raise IndexConflict(
-            f"{reduction_alias(index)!r} lacks the matrix of index {index!r}, without which its"
-            " vectors cannot be compared: restore it from a snapshot, or make another --index."
+            f"{Companion.REDUCTION.alias(index)!r} lacks the matrix of index {index!r}, without"
+            " which its vectors cannot be compared: restore it from a snapshot, or make another"
+            " --index."
         )
     return Reduction.from_document(document, meta.reduction.hash, index)

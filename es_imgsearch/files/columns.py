@@ -14,8 +14,8 @@ import orjson
 
 from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
-from es_imgsearch.elastic.queries import vector_of
-from es_imgsearch.elastic.region_queries import box_of, region_hits
+from es_imgsearch.elastic.queries import parse_vector
+from es_imgsearch.elastic.region_queries import parse_box, region_hits
 from es_imgsearch.records import MAX_REGIONS, REGION_VECTOR, REGIONS_FIELD, Grid, Region
 
 # Regions as files hold them: those of all rows in one row, and where each row's begin.
@@ -69,10 +69,10 @@ def regions_of(hits: Sequence[Mapping[str, Any]], dims: int) -> RegionValues:
     flat = list(chain.from_iterable(found))
     return RegionValues(
         offsets_of([len(each) for each in found]),
-        np.array([box_of(each) for each in flat], np.int32).reshape(-1, 4),
-        np.array([vector_of(each["fields"][REGION_VECTOR]) for each in flat], np.float32).reshape(
-            -1, dims
-        ),
+        np.array([parse_box(each) for each in flat], np.int32).reshape(-1, 4),
+        np.array(
+            [parse_vector(each["fields"][REGION_VECTOR]) for each in flat], np.float32
+        ).reshape(-1, dims),
     )
 
 

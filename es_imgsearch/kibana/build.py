@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from es_imgsearch.describe.registry import load_describers
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, load_json, searches_alias
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion, load_json
 from es_imgsearch.elastic.naming import failures_alias
 from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.kibana.dashboards import dashboard
@@ -184,7 +184,7 @@ def types_of(settings: Settings, properties: Mapping[str, Any] | None = None) ->
     aliases = {
         "images": settings.index,
         "failures": failures_alias(settings.index),
-        "searches": searches_alias(settings.index),
+        "searches": Companion.SEARCHES.alias(settings.index),
     }
     return {aliases[name]: field_types(each) for name, each in by_view.items()}
 

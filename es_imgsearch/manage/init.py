@@ -1,38 +1,32 @@
-"""Making an index, or finding that it is there as asked."""
+"""Create an index, or check that the existing one is as requested (`init`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from es_imgsearch.describe.registry import load_describers
+from es_imgsearch.describe.registry import describer_mappings
 from es_imgsearch.elastic.mapping import (
     DEFAULT_PROFILE,
     DEFAULT_SIMILARITY,
-    VECTOR_FIELD,
     check_reducible,
     load_profile,
     new_meta,
 )
 from es_imgsearch.elastic.meta import Meta, Seal
-from es_imgsearch.elastic.queries import vector_of
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
-from es_imgsearch.embed.reduction import SAMPLE_SIZE, Reduction, fit, store_reduction
+from es_imgsearch.embed.reduction import Reduction, fit, store_reduction
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.errors import (
     EncoderMismatch,
-    FileInvalid,
     IndexConflict,
     IndexMissing,
     StoreRejected,
     UsageError,
 )
-from es_imgsearch.files.formats import FILE_SUFFIXES, open_reader
 from es_imgsearch.manage.upgrade import upgrade
+from es_imgsearch.manage.vector_sample import VectorSample, load_sample
 from es_imgsearch.records import Grid
 from es_imgsearch.search.reduced import register_originals
 from es_imgsearch.search.search_log import create_searches_index
@@ -53,18 +47,18 @@ def create_index(
     originals: Path | None = None,
     regions: str | None = None,
 ) -> str:
-    """Make the index behind the alias, or check the one that is there; says which, in a sentence.
+    """Create the index behind the alias, or check the existing one; report which in a sentence.
 
-    Fields that the index lacks, since a describer or a version of this program brought them
+    Fields that an existing index lacks, since a describer or a version of this program added them
     later, are added to its mapping.
 
-    `sample` is the name of an index or a file with whole vectors, on which the profile `reduced`
-    fits the `dims_kept` dims that it keeps; `originals` a file with those that its hits are
-    compared with again, see `originals`.  Both are for that profile only.  `regions` is the grid
-    of tiles, such as 2x2+centre, of which vectors are kept too.
+    `sample` is an index or a file with whole vectors, on which the profile `reduced` fits its
+    `dims_kept` dims; `originals` a file of whole vectors that its hits are compared with again, see
+    `search.reduced`.  Both are for that profile only.  `regions` is the grid of tiles, such as
+    2x2+centre, whose vectors are stored too.
 
-    Raises IndexConflict where an existing index has another profile, similarity or grid than asked
-    for, EncoderMismatch where it, or the sample, belongs to another encoder.
+    Raises IndexConflict if an existing index has another profile, similarity or grid,
+    EncoderMismatch if it, or the sample, belongs to another encoder.
     """
     if profile is not None:
         load_profile(profile)
@@ -79,13 +73,13 @@ def create_index(
         seal, reduction = _sealed_and_fitted(store, settings, sample, dims_kept)
         meta = new_meta(seal, profile, similarity, reduction.entry() if reduction else None, grid)
         if reduction is not None:
-            # Before the alias of the pictures: where that exists, everything does.
+            # Before the alias of the pictures: if that exists, everything does.
             store_reduction(store, reduction)
-        store.generations.create(meta, [describer.mapping for describer in load_describers()])
-        _make_beside(store, settings, originals)
+        store.generations.create(meta, describer_mappings())
+        _create_companions(store, settings, originals)
         return (
             f"Made index {store.index!r}: encoder {seal.name}, {seal.dims} dims, profile"
-            f" {profile}, {similarity}{_fitted_words(reduction)}"
+            f" {profile}, {similarity}{_reduction_words(reduction)}"
             + (f", {_grid_words(grid)}." if grid else ".")
         )
     upgrade(store)
@@ -102,16 +96,14 @@ def create_index(
             store.generations.update_meta(
                 lambda meta: replace(meta, seal=replace(meta.seal, spec=spec))
             )
-    _check_as_asked(store.index, info.meta, profile, similarity, dims_kept)
+    _check_requested(store.index, info.meta, profile, similarity, dims_kept)
     if grid is not None and grid != info.meta.grid:
         raise IndexConflict(
             f"Index {store.index!r} exists with {_grid_words(info.meta.grid)}, not {grid}: leave"
             " --regions out, or make another --index."
         )
-    _make_beside(store, settings, originals)
-    added = store.generations.add_fields(
-        info, [describer.mapping for describer in load_describers()]
-    )
+    _create_companions(store, settings, originals)
+    added = store.generations.add_fields(info, describer_mappings())
     plural = "s" * (len(added) != 1)
     return (
         f"Index {store.index!r} is there already: encoder {info.meta.seal.name}, profile"
@@ -120,7 +112,7 @@ def create_index(
     )
 
 
-def _make_beside(store: Store, settings: Settings, originals: Path | None) -> None:
+def _create_companions(store: Store, settings: Settings, originals: Path | None) -> None:
     if originals is not None:
         register_originals(store, settings, originals)
     if settings.log_searches:
@@ -130,11 +122,12 @@ def _make_beside(store: Store, settings: Settings, originals: Path | None) -> No
 def _sealed_and_fitted(
     store: Store, settings: Settings, origin: str | None, dims_kept: int | None
 ) -> tuple[Seal, Reduction | None]:
-    """The encoder's seal, and what is fitted on the sample; a seal needs no model loaded."""
+    """Read the seal of the encoder, and fit the reduction on the sample, if there is one."""
     sample: VectorSample | None = None
     if origin is not None:
-        sample = sample_of(origin, store)
+        sample = load_sample(origin, store)
         if sample.seal is not None and settings.encoder is None:
+            # Its seal is enough: no model is loaded.
             return sample.seal, fit(sample.vectors, dims_kept)
     elif dims_kept is not None:
         raise UsageError("--dims-kept is for the vectors of --sample FROM: give both.")
@@ -156,7 +149,7 @@ def _sealed_and_fitted(
     return seal, fit(sample.vectors, dims_kept)
 
 
-def _fitted_words(reduction: Reduction | None) -> str:
+def _reduction_words(reduction: Reduction | None) -> str:
     if reduction is None:
         return ""
     return (
@@ -169,18 +162,19 @@ def _grid_words(grid: Grid | None) -> str:
     return "no regions" if grid is None else f"regions {grid}"
 
 
-def _check_as_asked(
+def _check_requested(
     index: str, meta: Meta, profile: str | None, similarity: str | None, dims_kept: int | None
 ) -> None:
-    for what, asked, has in (
+    for option, requested, actual in (
         ("profile", profile, meta.profile),
         ("similarity", similarity, meta.similarity),
         ("dims-kept", dims_kept, meta.stored_dims),
     ):
-        if asked is not None and asked != has:
+        if requested is not None and requested != actual:
             raise IndexConflict(
-                f"Index {index!r} exists with {what} {has}, not {asked}: leave --{what} out,"
-                + (" change it with `es-imgsearch reindex`," if what == "profile" else "")
+                f"Index {index!r} exists with {option} {actual}, not {requested}: leave --{option}"
+                " out,"
+                + (" change it with `es-imgsearch reindex`," if option == "profile" else "")
                 + " or make another --index."
             )
 
@@ -190,86 +184,9 @@ def _check_version(store: Store) -> None:
     try:
         major, minor = (int(part) for part in version.split(".")[:2])
     except ValueError:
-        raise StoreRejected(
-            f"Elasticsearch has a version that is unknown here: {version}."
-        ) from None
-    # rescore_vector came with 8.18; a 9.x server speaks to clients of its own major.
+        raise StoreRejected(f"The version of Elasticsearch cannot be parsed: {version}.") from None
+    # rescore_vector came with 8.18; a 9.x server answers clients of its own major only.
     if major != _OLDEST_VERSION[0] or (major, minor) < _OLDEST_VERSION:
         raise StoreRejected(
             f"Elasticsearch {version} is not supported: 8.{_OLDEST_VERSION[1]} or a later 8 is."
         )
-
-
-# A sample of whole vectors, to fit a reduction on: from another index of ours, or from a file.
-
-_FILE_BATCH = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class VectorSample:
-    """Vectors of shape (n, dims), at random; `seal` is None where a file does not say whose."""
-
-    vectors: npt.NDArray[np.float32]
-    seal: Seal | None
-
-
-def sample_of(origin: str, store: Store) -> VectorSample:
-    """The sample from a file, known by its suffix, or from the index of that name.
-
-    `store` says where Elasticsearch is.  Raises UsageError where there are no whole vectors,
-    IndexMissing, FileInvalid.
-    """
-    path = Path(origin)
-    if path.suffix.lower() in FILE_SUFFIXES:
-        return _of_file(path)
-    return _of_index(Store(store.connection.client, origin))
-
-
-def _of_index(store: Store) -> VectorSample:
-    meta = store.info().meta
-    if meta.reduction is not None:
-        raise UsageError(
-            f"Index {store.index!r} has reduced vectors itself: give --sample an index that has"
-            " whole ones, or the file they were exported to."
-        )
-    hits = store.searches.sample(SAMPLE_SIZE, seed=1)
-    rows = [vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits]
-    return VectorSample(_stacked(rows, meta.seal.dims), meta.seal)
-
-
-def _of_file(path: Path) -> VectorSample:
-    """Rows spread evenly over the file: pictures that lie together look alike."""
-    reader = open_reader(path)
-    try:
-        if VECTOR_FIELD not in reader.names:
-            raise FileInvalid(f"{str(path)!r} has no column {VECTOR_FIELD!r} to take a sample of.")
-        seal = None if reader.origin is None else reader.origin.seal
-        step = max(1, reader.rows // SAMPLE_SIZE)
-        rows: list[npt.NDArray[np.float32]] = []
-        first = 0
-        for batch in reader.batches([VECTOR_FIELD], _FILE_BATCH):
-            values = batch[VECTOR_FIELD]
-            rows += [
-                np.asarray(values[n], np.float32)
-                for n in range(-first % step, len(values), step)
-                if values[n] is not None
-            ]
-            first += len(values)
-    finally:
-        reader.close()
-    dims = len(rows[0]) if rows else 0
-    if any(len(row) != dims for row in rows):
-        raise FileInvalid(f"The vectors in {str(path)!r} have different lengths.")
-    if seal is not None and rows and dims != seal.dims:
-        raise UsageError(
-            f"{str(path)!r} holds vectors of {dims} dims, its encoder {seal.name!r} has"
-            f" {seal.dims}: they are reduced already. Give --sample whole ones."
-        )
-    return VectorSample(_stacked(rows, dims), seal)
-
-
-def _stacked(rows: list[npt.NDArray[np.float32]], dims: int) -> npt.NDArray[np.float32]:
-    found = np.stack(rows) if rows else np.zeros((0, dims), np.float32)
-    usable = np.isfinite(found).all(axis=1) & found.any(axis=1)
-    sample: npt.NDArray[np.float32] = found[usable]
-    return sample

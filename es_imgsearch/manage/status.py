@@ -1,4 +1,4 @@
-"""What an index holds, as one value."""
+"""Report the contents and the state of an index (`status`)."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from es_imgsearch.records import disk_path
 from es_imgsearch.write.deletion_pauses import active_pause
 
 # A setting tuned to .95 among 10,000 vectors found .997 of the true ten there, .991 among three
-# times as many and .987 among ten times as many (benchmarks/growth.py): growth costs recall slowly.
+# times as many and .987 among ten times as many (benchmarks/growth.py): recall falls slowly.
 GROWN_TIMES = 5
 
 
 def index_status(store: Store) -> dict[str, Any]:
-    """The index, its encoder and, of each root, its counts, its daemon and what waits.
+    """Report the index, its encoder and, for each root, its counts, daemon and pause.
 
-    `watched_by.is_alive` is False when the daemon has not renewed its lease for four times
-    `lease_seconds`: it was killed, or lost Elasticsearch.  `queue` is the number of files on their
-    way when it renewed it last (`seen_at`, every 5 s by default), None without a living daemon.
-    `lag_ms` is the time from when a file was noticed (by an event or a comparison) until its
-    document was made, over the pictures of the last 24 hours.  `encoder_plan` is how the encoder
-    ran when the root was last compared, None for encoders of other packages.  `tune_again` is True
-    once the index holds `GROWN_TIMES` as many pictures as when it was tuned.  `codes` is None
-    without binary codes; `missing` is the number of pictures without one.  `next` and `before` are
-    the generations that `reindex` builds and keeps, None where there is none, and `builder` the
-    process that is or was at work on it; everything else is of the generation that serves.
+    watched_by.is_alive   False if the daemon has not renewed its lease for four times
+                          `lease_seconds`: it was killed, or lost Elasticsearch
+    queue                 files in progress at its last renewal (`seen_at`, every 5 s by default);
+                          None without a living daemon
+    lag_ms                from noticing a file (by an event or a comparison) to its document, over
+                          the pictures of the last 24 hours
+    encoder_plan          how the encoder ran at the last comparison of the root; None for encoders
+                          of other packages
+    tune_again            True once the index has `GROWN_TIMES` as many pictures as when tuned
+    codes                 None without binary codes; `missing`: pictures without a code
+    next, before          generations that `reindex` builds and keeps, or None; `builder`: the
+                          process that builds one, or did until it was killed
+
+    Everything else is about the generation that serves.
     """
     info, generations = store.info(), store.generations.roles()
     store.refresh()
-    pictures, failures = (
-        store.listings.counts_by_root(),
-        store.listings.counts_by_root(failures=True),
-    )
+    pictures = store.listings.counts_by_root()
+    failures = store.listings.counts_by_root(failures=True)
     recent = store.listings.recent_by_root()
     state = _state(store, info.meta)
-    at_work = {} if info.meta.schema_version < SCHEMA_VERSION else builders(store)
+    building = {} if info.meta.schema_version < SCHEMA_VERSION else builders(store)
     roots = {
         name: {
             "path": disk_path(entry["path"]),
@@ -71,8 +73,8 @@ def index_status(store: Store) -> dict[str, Any]:
         if info.meta.codes is None
         else {**info.meta.codes.to_body(), "missing": _without_code(store)},
         "import_unfinished": info.is_loading,
-        "next": _generation(store, generations.next, at_work),
-        "before": _generation(store, generations.before, at_work),
+        "next": _generation(store, generations.next, building),
+        "before": _generation(store, generations.before, building),
         "writes_held_back": store.switching.is_blocked(),
         "roots": roots,
     }
@@ -88,7 +90,7 @@ def _without_code(store: Store) -> int:
 
 
 def _state(store: Store, meta: Meta) -> Mapping[str, Document]:
-    """The state documents of the roots, also of an index that no writer has brought up to date."""
+    """Read the state documents of the roots, also from an index of schema 1."""
     if meta.schema_version < SCHEMA_VERSION:
         return legacy_documents(meta)
     kinds = (pause_id, daemon_id, comparison_id)
@@ -96,35 +98,35 @@ def _state(store: Store, meta: Meta) -> Mapping[str, Document]:
 
 
 def _comparison(document: Document | None) -> dict[str, Any]:
-    """The last comparison of a root, and how the encoder ran then."""
+    """Last comparison of a root, and how the encoder ran then."""
     body = dict((document or {}).get("body") or {})
     plan = body.pop("encoder_plan", None)
     return {"last_reconcile": body or None, "encoder_plan": plan}
 
 
 def _generation(
-    store: Store, name: str | None, at_work: Mapping[str, Mapping[str, Any]]
+    store: Store, name: str | None, building: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any] | None:
     if name is None:
         return None
-    one = store.at(name)
-    meta = one.info().meta
+    generation = store.at(name)
+    meta = generation.info().meta
     return {
         "generation": name,
         "encoder": meta.seal.name,
         "profile": meta.profile,
-        "pictures": one.listings.count(),
-        "builder": at_work.get(name) or legacy_builder(meta),
+        "pictures": generation.listings.count(),
+        "builder": building.get(name) or legacy_builder(meta),
     }
 
 
 def _daemon(lease: Document | None) -> dict[str, Any]:
     if lease is None:
         return {"queue": None, "watched_by": None}
-    lives = is_alive(lease)
+    alive = is_alive(lease)
     shown = {name: lease[name] for name in ("host", "process_id", "since", "seen_at")}
     queue = lease["body"]["queue"]
     return {
-        "queue": queue if lives else None,
-        "watched_by": {**shown, "queue": queue, "is_alive": lives},
+        "queue": queue if alive else None,
+        "watched_by": {**shown, "queue": queue, "is_alive": alive},
     }

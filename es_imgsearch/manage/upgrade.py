@@ -1,7 +1,7 @@
-"""Bring an index of schema 1 up to date: what processes share moves from `_meta` to the state.
+"""Upgrade an index of schema 1: shared entries move from `_meta` to state documents.
 
-The first writer of this version does it.  Programs of before refuse the index from then on; who
-only reads takes the old entries as they are, see `legacy_documents`.
+The first writer of this version does it; earlier versions refuse the index from then on.  Readers
+convert the old entries on the fly, see `legacy_documents`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from es_imgsearch.elastic.leases import LEASE_SECONDS
-from es_imgsearch.elastic.mapping import state_alias
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
 from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause_id
 from es_imgsearch.elastic.store import Store
@@ -22,15 +22,15 @@ from es_imgsearch.errors import AlreadyRunning, StoreDenied
 logger = logging.getLogger(__name__)
 
 _MOVED = {"deletions_paused", "deletions_allowed", "watched_by", "last_reconcile"}
-# So long after its last sign of life schema 1 took a reindex for alive.
+# Schema 1 considered a reindex alive for so long after its last sign of life.
 _BUILDER_SECONDS = 180.0
 
 
 def upgrade(store: Store) -> None:
-    """Bring an index of schema 1 up to date; one of the present schema stays as it is.
+    """Upgrade an index of schema 1; one of the present schema stays unchanged.
 
-    Raises AlreadyRunning while a reindex of the version before runs, StoreDenied where the index
-    of state documents has to be made and may not be.
+    Raises AlreadyRunning while a reindex of an earlier version runs, StoreDenied if the index of
+    state documents is missing and may not be created.
     """
     serving = store.info().meta
     if serving.schema_version >= SCHEMA_VERSION:
@@ -44,14 +44,14 @@ def upgrade(store: Store) -> None:
     except StoreDenied as error:
         raise StoreDenied(
             f"Index {store.index!r} was made by an earlier version and lacks"
-            f" {state_alias(store.index)!r}: run `es-imgsearch init --index {store.index}` once"
-            f" with a key that may make indices. {error}"
+            f" {Companion.STATE.alias(store.index)!r}: run `es-imgsearch init --index"
+            f" {store.index}` once with a key that may make indices. {error}"
         ) from error
     state = store.state
     for name, document in legacy_documents(serving).items():
-        # One that is there was written by another process that upgrades.
+        # An existing one was written by another process that upgrades.
         state.create(name, document)
-    # The serving generation last: once that is done, everything is.
+    # The serving generation last: once it is upgraded, everything is.
     for generation in (*others, store):
         generation.generations.update_meta(_upgraded)
     logger.warning(
@@ -60,20 +60,20 @@ def upgrade(store: Store) -> None:
 
 
 def legacy_documents(meta: Meta) -> dict[str, Document]:
-    """What `_meta` of schema 1 holds, as the state documents of now."""
-    found: dict[str, Document] = {}
+    """Convert entries of `_meta` of schema 1 to state documents."""
+    documents: dict[str, Document] = {}
     for root, entry in meta.roots.items():
         if pause := entry.get("deletions_paused"):
-            found[pause_id(root)] = {
+            documents[pause_id(root)] = {
                 "kind": "pause",
                 "root": root,
                 "since": pause["since"],
                 "body": {"reason": pause["reason"], "pictures": pause["pictures"]},
             }
         if compared := entry.get("last_reconcile"):
-            found[comparison_id(root)] = {"kind": "comparison", "root": root, "body": compared}
+            documents[comparison_id(root)] = {"kind": "comparison", "root": root, "body": compared}
         if daemon := entry.get("watched_by"):
-            found[daemon_id(root)] = {
+            documents[daemon_id(root)] = {
                 "kind": "daemon",
                 "root": root,
                 **{name: daemon[name] for name in ("host", "process_id", "since", "seen_at")},
@@ -81,11 +81,11 @@ def legacy_documents(meta: Meta) -> dict[str, Document]:
                 "lease_seconds": LEASE_SECONDS,
                 "body": {"queue": daemon["queue"]},
             }
-    return found
+    return documents
 
 
 def legacy_builder(meta: Meta) -> dict[str, Any] | None:
-    """The process that `_meta` of schema 1 names as building this generation, as in `status`."""
+    """Process that builds this generation by `_meta` of schema 1, in the form of `status`."""
     if meta.builder is None:
         return None
     shown = {name: meta.builder[name] for name in ("host", "process_id", "since", "seen_at")}

@@ -1,4 +1,4 @@
-"""Disk against index: what `verify` finds, without changing anything."""
+"""Compare folders and index without changing anything (`verify`)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from es_imgsearch.watch.reconcile import (
 )
 from es_imgsearch.watch.roots import check_registered
 
-_AT_ONCE = 64
+_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Discrepancy:
-    """One path that disk and index tell differently.
+    """A path in which folder and index differ.
 
-    `what` is ``missing`` (a picture that the index lacks), ``changed`` (the index holds another
-    state of it), ``gone`` (the index holds what the disk lacks), ``unknown`` (cannot be looked
-    at) or ``without vector``.
+    `what` is ``missing`` (the index lacks a picture), ``changed`` (the index has another state of
+    it), ``gone`` (the index has a file that the folder lacks), ``unknown`` (cannot be examined) or
+    ``without vector``.
     """
 
     what: str
@@ -50,12 +50,12 @@ _WORDS = {
 
 
 def verify(store: Store, roots: Sequence[Root], settings: Settings) -> Iterator[Discrepancy]:
-    """Every difference between the roots and the index.
+    """Yield every difference between the roots and the index.
 
-    Raises RootError where the index knows another folder under a root's name.
+    A file matches a document or a failure of its size and modification time.  Files that are no
+    pictures have neither, so every file that the index lacks is read.
 
-    A file is accounted for by a document or a failure of its size and modification time;
-    files that are no pictures need neither, so each file that the index lacks is read.
+    Raises RootError if the index has another folder under a root's name.
     """
     meta = store.info().meta
     for root in roots:
@@ -77,17 +77,17 @@ def _verify_root(
     store: Store, root: Root, prunes: Prunes, workers: ReadWorkers
 ) -> Iterator[Discrepancy]:
     unknown: list[Unknown] = []
-    found = differences(
+    compared = differences(
         walk(root, prunes),
         store.listings.stored(root.name),
         store.listings.stored(root.name, failures=True),
         unknown.append,
     )
     new: list[FileDifference] = []
-    for difference in found:
+    for difference in compared:
         if difference.kind is DifferenceKind.NEW:
             new.append(difference)
-            if len(new) == _AT_ONCE:
+            if len(new) == _BATCH:
                 yield from _missing(root, new, workers)
                 new = []
         else:
@@ -102,7 +102,7 @@ def _verify_root(
 def _missing(
     root: Root, new: Sequence[FileDifference], workers: ReadWorkers
 ) -> Iterator[Discrepancy]:
-    """The files among these that are pictures, or are named like one."""
+    """Yield those of these files that are pictures, or are named like one."""
     paths = {root.absolute(each.relative_path): each for each in new}
     outcomes = dict(workers.read_each(paths))
     for path, difference in paths.items():

@@ -179,9 +179,9 @@ class Daemon:
         except ImgSearchError as error:
             if not error.transient:
                 raise
-            self._indexer.outage.begins(error, "poll")
+            self._indexer.outage.begin(error, "poll")
         else:
-            self._indexer.outage.ends("poll")
+            self._indexer.outage.end("poll")
         for root in self._indexer.roots:
             if root in self._missing_roots:
                 # Path.is_dir raises for a stale mount.
@@ -275,11 +275,11 @@ class Daemon:
         except ImgSearchError as error:
             if not error.transient:
                 raise
-            self._indexer.outage.begins(error, f"compare {root.name}")
+            self._indexer.outage.begin(error, f"compare {root.name}")
             self._request_comparison(root, folder, number)
             self._stop.wait(next(self._retry_delays))
             return None
         self._comparisons.end(number)
-        self._indexer.outage.ends(f"compare {root.name}")
+        self._indexer.outage.end(f"compare {root.name}")
         self._retry_delays = waits()
         return comparison

@@ -24,7 +24,7 @@ from es_imgsearch.codes.storage import store_coder
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
-from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.errors import FileInvalid, IndexConflict, UsageError
 from es_imgsearch.quality.labelled_pictures import LabelledPictures, load_unit_vectors
 from es_imgsearch.quality.labels import Labels
@@ -153,5 +153,5 @@ def _load_labelled(store: Store, labels: Labels) -> tuple[Floats, Floats, tuple[
 
 def _sample_vectors(store: Store) -> Floats:
     hits = store.searches.sample(SAMPLE_SIZE, seed=1)
-    vectors = [vector_of(hit["fields"][VECTOR_FIELD]) for hit in hits]
+    vectors = [parse_vector(hit["fields"][VECTOR_FIELD]) for hit in hits]
     return np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import FileInvalid
 from es_imgsearch.records import unit
@@ -81,7 +81,7 @@ def load_unit_vectors(store: Store, ids: Sequence[str]) -> Floats:
     for start in range(0, len(ids), _PAGE):
         clause = {"terms": {"image_id": list(ids[start : start + _PAGE])}}
         for source, fields in _pages(store, clause, [VECTOR_FIELD]):
-            vectors[source["image_id"]] = unit(vector_of(fields[VECTOR_FIELD]))
+            vectors[source["image_id"]] = unit(parse_vector(fields[VECTOR_FIELD]))
     return np.stack([vectors[each] for each in ids])
 
 

@@ -32,10 +32,10 @@ from es_imgsearch.elastic.queries import (
     MAX_NUM_CANDIDATES,
     exact_body,
     knn_body,
+    parse_vector,
     stored_vectors_body,
-    vector_of,
 )
-from es_imgsearch.elastic.requests import vectors_of
+from es_imgsearch.elastic.requests import vectors_by_id
 from es_imgsearch.embed.reduced_encoder import check_output
 from es_imgsearch.quality.recall import ScoredId
 
@@ -137,7 +137,7 @@ class _Neighbour(NamedTuple):
 
 
 def _vector(picture: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    return vector_of(picture["fields"][VECTOR_FIELD])
+    return parse_vector(picture["fields"][VECTOR_FIELD])
 
 
 def _content(picture: Mapping[str, Any]) -> str | None:
@@ -150,7 +150,7 @@ def _vectors(store: Store, image_ids: Iterable[str]) -> dict[str, npt.NDArray[np
     stored: dict[str, npt.NDArray[np.float32]] = {}
     for start in range(0, len(ids), _VECTORS_PER_REQUEST):
         body = stored_vectors_body(ids[start : start + _VECTORS_PER_REQUEST], [VECTOR_FIELD])
-        vectors = vectors_of(store.searches.search(body))
+        vectors = vectors_by_id(store.searches.search(body))
         stored.update({image_id: fields[VECTOR_FIELD] for image_id, fields in vectors.items()})
     return stored
 

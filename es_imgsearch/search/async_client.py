@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from es_imgsearch.elastic.client import addresses, connect_async
-from es_imgsearch.elastic.error_mapping import translated
+from es_imgsearch.elastic.error_mapping import translate_errors
 from es_imgsearch.search.client import SearchClient, client_and_settings
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.options import SearchOptions
@@ -141,7 +141,7 @@ class AsyncImageSearch(SearchClient):
 
     async def _send(self, request: Request) -> Any:
         self._check_open()
-        with translated(self._address, self.settings.index):
+        with translate_errors(self._address, self.settings.index):
             answer = await self._client.perform_request(
                 request.method, request.path, headers=request.headers, body=request.body
             )

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeAlias
 from es_imgsearch.codes import queries as code_queries
 from es_imgsearch.elastic import queries, region_queries
 from es_imgsearch.elastic.requests import (
-    answers_of,
-    hits_in,
+    checked_hits,
+    msearch_answers,
     msearch_request,
     search_request,
 )
@@ -139,9 +139,9 @@ def run_searches(
         return SearchResult(lists[name], took)
     body = searches[name](plan.k, clauses)
     if plan.page != slice(0, plan.k):
-        body = queries.paged(body, plan.page.start, plan.page.stop - plan.page.start)
+        body = queries.with_page(body, plan.page.start, plan.page.stop - plan.page.start)
     answer = yield search_request(index, queries.to_json(body))
-    return SearchResult(hits_in(answer, generation), int(answer.get("took", 0)), is_page=True)
+    return SearchResult(checked_hits(answer, generation), int(answer.get("took", 0)), is_page=True)
 
 
 def _collect(
@@ -217,15 +217,15 @@ def _round(
     else:
         body = queries.to_msearch(bodies)
         answer = yield msearch_request(index, body, inner_hits=with_regions)
-        answers = answers_of(answer)
-    in_regions = hits_in(answers.pop(), generation) if with_regions else ()
+        answers = msearch_answers(answer)
+    in_regions = checked_hits(answers.pop(), generation) if with_regions else ()
     answered: dict[Ranking, tuple[Sequence[Raw], bool]] = {}
     for name, each in zip(depths, answers, strict=True):
-        hits = hits_in(each, generation)
+        hits = checked_hits(each, generation)
         # Every picture has a vector, so the search by regions ends with it.
         is_end = len(hits) < depths[name]
         if with_regions and name == "vector":
-            hits = region_queries.best_of(hits, in_regions)
+            hits = region_queries.merge_rankings(hits, in_regions)
         answered[name] = (hits, is_end)
     return answered, int(answer.get("took", 0))
 

@@ -13,7 +13,7 @@ from typing import Any
 from es_imgsearch.codes.coder import Coder
 from es_imgsearch.codes.storage import read_coder
 from es_imgsearch.elastic.generations import IndexInfo
-from es_imgsearch.elastic.mapping import codes_alias, reduction_alias
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.requests import document_request, info_request
 from es_imgsearch.embed.reduction import read_reduction
@@ -97,7 +97,8 @@ class IndexState:
         """Load the reduction of a reduced index, once; None for an index of whole vectors."""
         meta = state.info.meta
         if state.reduced is None and (entry := meta.reduction) is not None:
-            document = yield from _companion_document(reduction_alias(self._index), entry.hash)
+            alias = Companion.REDUCTION.alias(self._index)
+            document = yield from _companion_document(alias, entry.hash)
             reduction = read_reduction(document, self._index, meta)
             originals = self._open_originals(meta)
             state.reduced = ReducedVectors(reduction, entry.oversample, originals)
@@ -112,7 +113,8 @@ class IndexState:
                 f" `es-imgsearch codes train --index {self._index}`."
             )
         if state.coder is None:
-            document = yield from _companion_document(codes_alias(self._index), entry.hash)
+            alias = Companion.CODES.alias(self._index)
+            document = yield from _companion_document(alias, entry.hash)
             state.coder = read_coder(document, self._index, state.info.meta)
         return state.coder
 

@@ -24,7 +24,7 @@ import numpy as np
 from es_imgsearch.elastic import queries
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.elastic.requests import hits_in, search_request, vectors_of
+from es_imgsearch.elastic.requests import checked_hits, search_request
 from es_imgsearch.embed.index_encoder import sealed_encoder
 from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.errors import ImageMissing, TextUnsupported, UsageError
@@ -287,8 +287,8 @@ class QueryVectorizer:
         if reduced is not None:
             body["_source"] = ["content_id"]
         answer = yield search_request(self._index, queries.to_json(body))
-        stored = vectors_of(answer)
-        fields = {hit["_id"]: hit.get("_source", {}) for hit in hits_in(answer, info.name)}
+        stored = vectors_by_id(answer)
+        fields = {hit["_id"]: hit.get("_source", {}) for hit in checked_hits(answer, info.name)}
         are_whole = True
         for n, image_id in image_ids.items():
             if image_id not in stored:

@@ -37,10 +37,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, background_body
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion
 from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.meta_entries import Curve, curves_from_body
-from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.requests import info_request, search_request
 from es_imgsearch.elastic.store import Send, Store
 from es_imgsearch.errors import IndexMissing, StoreDenied
@@ -216,7 +216,7 @@ def sample_background(index: str, size: int = BACKGROUND_SIZE) -> RequestFlow[Ba
 
 def _read_stored(index: str, seal: Seal) -> RequestFlow[BackgroundSample | None]:
     """Read `<index>-background`; None if it is missing or of another encoder."""
-    alias = background_alias(index)
+    alias = Companion.BACKGROUND.alias(index)
     try:
         answer = yield info_request(alias)
         metas = [body["mappings"].get("_meta", {}) for body in answer.values()]
@@ -245,9 +245,9 @@ def store_background(store: Store, seal: Seal, background: BackgroundSample) -> 
     Raises IndexConflict if an index has this name.
     """
     rows = zip(background.image_ids, background.content_ids, background.vectors, strict=True)
-    store.auxiliary.replace_all(
-        background_alias(store.index),
-        background_body(seal),
+    store.companions.replace_all(
+        Companion.BACKGROUND,
+        seal,
         (
             (image_id, {"image_id": image_id, "content_id": content_id, VECTOR_FIELD: vector})
             for image_id, content_id, vector in rows
@@ -263,7 +263,7 @@ def _is_sealed_by(encoder: Mapping[str, Any], seal: Seal) -> bool:
 def _parse_sample(answer: Mapping[str, Any]) -> BackgroundSample:
     hits = answer.get("hits", {}).get("hits", ())
     fields = [hit["fields"] for hit in hits]
-    rows = [unit(vector_of(each[VECTOR_FIELD])) for each in fields]
+    rows = [unit(parse_vector(each[VECTOR_FIELD])) for each in fields]
     return BackgroundSample(
         image_ids=[hit["_id"] for hit in hits],
         # Imported pictures may have no content_id; their image_id is a hash as well.

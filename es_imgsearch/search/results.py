@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from es_imgsearch.elastic.generations import IndexInfo
-from es_imgsearch.elastic.queries import cosine_of, vector_of
+from es_imgsearch.elastic.queries import parse_vector, score_to_cosine
 from es_imgsearch.elastic.region_queries import matched_box
 from es_imgsearch.errors import UsageError
 from es_imgsearch.records import disk_path
@@ -139,7 +139,7 @@ def _relevant(
     return [
         hit
         for hit in hits
-        if relevance.probability(cosine_of(hit["_score"], similarity)) >= at_least
+        if relevance.probability(score_to_cosine(hit["_score"], similarity)) >= at_least
     ]
 
 
@@ -158,7 +158,7 @@ def _hit(raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext) ->
     vector_score = ranks.vector_score if ranks else None
     if plan.mode == "vector":
         vector_score = raw["_score"]
-    mean = None if vector_score is None else cosine_of(vector_score, similarity)
+    mean = None if vector_score is None else score_to_cosine(vector_score, similarity)
     if ranks is not None:
         score = round(ranks.fused, _FUSED_DIGITS)
     else:
@@ -193,7 +193,9 @@ def _cosines(raw: Mapping[str, Any], context: SearchContext) -> dict[str, float]
     """Compute the cosine of every part; 0 for a part without a stored vector."""
     stored = raw.get("fields", {})
     return {
-        part.name: _cosine(vector, vector_of(stored[part.field])) if part.field in stored else 0.0
+        part.name: _cosine(vector, parse_vector(stored[part.field]))
+        if part.field in stored
+        else 0.0
         for part, _, vector in context.parts
     }
 
@@ -220,7 +222,7 @@ def _explanation(
             {
                 "query": _label(term.query),
                 "weight": term.weight,
-                "cosine": round(_cosine(vector, vector_of(content)), _COSINE_DIGITS),
+                "cosine": round(_cosine(vector, parse_vector(content)), _COSINE_DIGITS),
             }
             for term, vector in zip(context.terms, context.term_vectors, strict=True)
         ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from es_imgsearch.elastic.mapping import searches_alias, searches_body
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.requests import JSON, Request
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexMissing, StoreDenied, StoreError
@@ -30,31 +30,31 @@ _MAX_CHARACTERS = 2000
 
 def create_searches_index(store: Store) -> None:
     """Create the index for the log, unless it exists."""
-    store.auxiliary.make(searches_alias(store.index), searches_body())
+    store.companions.create(Companion.SEARCHES)
 
 
 class SearchLog:
     """Logs the searches of one client."""
 
     def __init__(self, index: str, host: str) -> None:
-        self._index = index
+        self._alias = Companion.SEARCHES.alias(index)
         self._host = host
         self._has_warned = False
 
     def write(self, context: SearchContext, hits: Hits, duration_ms: float) -> RequestFlow[None]:
         """Index the document of one search; log a warning if that fails."""
-        path = f"/{searches_alias(self._index)}/_doc?require_alias=true"
+        path = f"/{self._alias}/_doc?require_alias=true"
         body = orjson.dumps(search_document(context, hits, duration_ms, self._host))
         try:
             yield Request("POST", path, body, JSON)
         except IndexMissing:
             self._warn(
-                f"Searches cannot be logged: there is no index {searches_alias(self._index)!r}. Run"
+                f"Searches cannot be logged: there is no index {self._alias!r}. Run"
                 " `es-imgsearch init` with log_searches on, which creates it."
             )
         except StoreDenied as error:
             self._warn(
-                f"Searches cannot be logged in {searches_alias(self._index)!r}: {error} Grant the"
+                f"Searches cannot be logged in {self._alias!r}: {error} Grant the"
                 " privilege create_doc on it, or set log_searches = false."
             )
         except StoreError as error:

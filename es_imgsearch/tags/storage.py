@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from es_imgsearch.elastic.mapping import tags_alias, tags_body
-from es_imgsearch.elastic.store import Send, Store, get_auxiliary
+from es_imgsearch.elastic.mapping import Companion
+from es_imgsearch.elastic.store import Send, Store, get_companion
 from es_imgsearch.errors import StoreDenied
 from es_imgsearch.records import iso_timestamp
 from es_imgsearch.tags.classifier import TagClassifier
@@ -76,19 +76,20 @@ def store_classifier(store: Store, classifier: TagClassifier, labels: TrainingLa
 
 def delete_classifier(store: Store) -> bool:
     """Delete the classifier and its labels; return False if there was none."""
-    alias = tags_alias(store.index)
-    deleted = [store.auxiliary.delete(alias, name) for name in (_CLASSIFIER, _TRAINING_LABELS)]
+    deleted = [
+        store.companions.delete(Companion.TAGS, name) for name in (_CLASSIFIER, _TRAINING_LABELS)
+    ]
     return any(deleted)
 
 
 def _put(store: Store, name: str, body: Mapping[str, Any]) -> None:
     document = {"stored_at": iso_timestamp(), "body": body}
-    store.auxiliary.put(tags_alias(store.index), tags_body(), name, document)
+    store.companions.put(Companion.TAGS, name, document)
 
 
 def _load(index: str, name: str, send: Send) -> Mapping[str, Any] | None:
     try:
-        document = get_auxiliary(send, tags_alias(index), name)
+        document = get_companion(send, Companion.TAGS, index, name)
     except StoreDenied:
         # A key with access to the index of pictures only must be enough for searching.
         return None

@@ -78,7 +78,7 @@ def test_each_profile_and_similarity_finds_what_comparing_all_finds(
         assert ids == np.argsort(-cosines)[:5].tolist()
         assert [int(hit["_id"]) for hit in near] == ids
         for hit in (*near, *exact):
-            told = queries.cosine_of(hit["_score"], similarity)
+            told = queries.score_to_cosine(hit["_score"], similarity)
             # 1-bit and 4-bit scores that were not compared again would be far off this.
             assert told == pytest.approx(float(cosines[int(hit["_id"])]), abs=2e-3)
 
@@ -220,7 +220,7 @@ def test_fields_that_came_later_are_added_in_place(
         name = "mood"
         mapping = {"mood": {"type": "keyword"}}  # noqa: RUF012
 
-    monkeypatch.setattr(creation, "load_describers", lambda: [Mood()])
+    monkeypatch.setattr(creation, "describer_mappings", lambda: [Mood.mapping])
     assert "added the field mood." in creation.create_index(real_store, settings)
     assert "added" not in creation.create_index(real_store, settings)
     real_store.connection.request(

@@ -23,7 +23,7 @@ from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.queries import to_msearch
-from es_imgsearch.elastic.requests import answers_of, msearch_request
+from es_imgsearch.elastic.requests import msearch_answers, msearch_request
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Vectors
@@ -397,7 +397,9 @@ def test_hybrid_explains_both_ranks(client: ImageSearch):
 def test_a_search_of_several_that_fails_is_told(client: ImageSearch):
     good, bad = {"query": {"match_all": {}}}, {"query": {"term": {"width": {"value": "wide"}}}}
     with pytest.raises(StoreRejected, match="wide"):
-        answers_of(client.store.send(msearch_request(client.info.name, to_msearch([good, bad]))))
+        msearch_answers(
+            client.store.send(msearch_request(client.info.name, to_msearch([good, bad])))
+        )
 
 
 # -- pages, contents, counts ---------------------------------------------------------------

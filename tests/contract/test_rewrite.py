@@ -12,11 +12,11 @@ from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import (
     SIMILARITIES,
     VECTOR_FIELD,
+    Companion,
     failures_body,
     index_body,
     new_meta,
     profile_names,
-    reduction_alias,
 )
 from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.elastic.naming import pinned_alias
@@ -143,7 +143,7 @@ def test_the_bytes_of_a_reduced_index_stay_too(real_store: Store):
             each["image_id"]: plain({**each, "caption": "x"}) for each in documents
         }
     finally:
-        remove_index(real_store, reduction_alias(real_store.index))
+        remove_index(real_store, Companion.REDUCTION.alias(real_store.index))
 
 
 def test_vectors_of_any_length_keep_their_direction_and_length(real_store: Store):

@@ -18,9 +18,9 @@ from es_imgsearch.codes.apply import CodeStep, apply_codes
 from es_imgsearch.codes.coder import Coder
 from es_imgsearch.codes.storage import load_coder
 from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, codes_alias, new_meta
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion, new_meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
-from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.reduction import fit
@@ -79,7 +79,7 @@ def filled(real_store: Store) -> Iterator[Store]:
     assert not any(results.values())
     real_store.refresh()
     yield real_store
-    remove_index(real_store, codes_alias(real_store.index))
+    remove_index(real_store, Companion.CODES.alias(real_store.index))
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def stored(store: Store) -> dict[str, tuple[str | None, np.ndarray]]:
     return {
         hit["_source"]["relative_path"]: (
             hit["_source"].get(CODE_FIELD),
-            vector_of(hit["fields"][VECTOR_FIELD]),
+            parse_vector(hit["fields"][VECTOR_FIELD]),
         )
         for hit in answer["hits"]["hits"]
     }
@@ -242,7 +242,7 @@ def test_an_index_of_reduced_vectors_has_none(real_store, settings):
 @pytest.mark.parametrize("harm", ["changed", "removed"])
 def test_a_coder_that_is_lost_or_another_is_refused_and_trained_anew(search, filled, harm):
     train_codes(search, "lsh")
-    place = f"/{codes_alias(filled.index)}/_doc/{filled.info().meta.codes.hash}"
+    place = f"/{Companion.CODES.alias(filled.index)}/_doc/{filled.info().meta.codes.hash}"
     if harm == "changed":
         document = dict(filled.connection.request("GET", place)["_source"])
         document["thresholds"] = document["thresholds"][:-8] + "AAAAAAA="
@@ -288,7 +288,7 @@ def test_an_import_makes_codes_and_an_export_leaves_them_out(search, filled, set
         assert wrong_codes(elsewhere) == []
         assert coder_in(elsewhere).hash != coder_in(filled).hash
     finally:
-        remove_index(elsewhere, codes_alias(elsewhere.index))
+        remove_index(elsewhere, Companion.CODES.alias(elsewhere.index))
 
 
 def test_a_daemon_takes_up_what_is_trained_while_it_runs(real_store, settings, tmp_path):
@@ -307,7 +307,7 @@ def test_a_daemon_takes_up_what_is_trained_while_it_runs(real_store, settings, t
             house.settle()
             assert wrong_codes(real_store) == []
     finally:
-        remove_index(real_store, codes_alias(real_store.index))
+        remove_index(real_store, Companion.CODES.alias(real_store.index))
 
 
 def test_what_was_written_with_the_coder_before_is_recoded(search, filled):

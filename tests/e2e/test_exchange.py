@@ -22,8 +22,8 @@ from es_imgsearch.elastic.client import Connection
 from es_imgsearch.elastic.documents import Documents, Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.elastic.region_queries import (
-    box_of,
     exact_region_body,
+    parse_box,
     region_hits,
     region_knn_body,
 )
@@ -41,7 +41,7 @@ from es_imgsearch.errors import (
     UsageError,
 )
 from es_imgsearch.manage.transfer.export import export_pictures
-from es_imgsearch.manage.transfer.importing import Imported, ImportOptions, import_pictures
+from es_imgsearch.manage.transfer.importing import ImportOptions, ImportResult, import_pictures
 from es_imgsearch.manage.transfer.rows import BadRow
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
@@ -176,7 +176,7 @@ def test_what_is_imported_is_what_was_exported(
     assert export_pictures(full_store, path) == 30
     store, settings = new_index()
     done = import_pictures(store, settings, path, ImportOptions(as_ndjson=as_ndjson))
-    assert done == Imported(stored=30)
+    assert done == ImportResult(stored=30)
     assert contents(store) == contents(full_store)
     assert store.info().meta.seal == full_store.info().meta.seal
     assert store.info().meta.roots["photos"] == {"path": "/far/photos", "host": "far"}
@@ -282,7 +282,7 @@ def regions_of(store: Store) -> dict[str, list[tuple[list[int], list[float]]]]:
 
 def found_by_crop(store: Store, body: dict[str, Any]) -> list[tuple[str, list[int], float]]:
     hits = store.connection.client.search(index=store.index, **body)["hits"]["hits"]
-    return [(hit["_id"], list(box_of(region_hits(hit)[0])), hit["_score"]) for hit in hits]
+    return [(hit["_id"], list(parse_box(region_hits(hit)[0])), hit["_score"]) for hit in hits]
 
 
 @pytest.mark.parametrize(("suffix", "as_ndjson"), [("parquet", False), ("h5", True)])
@@ -350,7 +350,7 @@ def test_an_index_without_regions_says_that_it_leaves_them_out(
     store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
     result = run(settings, "import", str(path))
     assert result.exit_code == 0, result.output
-    assert "keeps no regions" in result.stderr
+    assert "stores no regions" in result.stderr
     assert "made by the import or by `es-imgsearch init --regions 2x2+centre`" in result.stderr
     store.refresh()
     assert store.listings.count() == 40
@@ -413,7 +413,7 @@ def test_regions_made_elsewhere_are_stored_and_bad_ones_told_by_their_row(
         import_pictures(store, settings, path, options)
     options = replace(SHOP, names={"tiles": "regions"}, skip_bad_rows=True)
     done = import_pictures(store, settings, path, options, on_bad_row=bad.append)
-    assert done == Imported(stored=3, bad=6)
+    assert done == ImportResult(stored=3, bad=6)
     told = {each.number: each.reason for each in bad}
     assert "regions.box has 3 dims instead of 4" in told[4]
     assert "not x, y, width, height" in told[5]
@@ -460,7 +460,7 @@ def test_vectors_made_elsewhere_are_found_as_numpy_finds_them(
 ):
     vectors = unit_vectors(200)
     path = vector_file(tmp_path / "x.parquet", vectors)
-    assert import_pictures(fake_store, settings, path, SHOP) == Imported(stored=200)
+    assert import_pictures(fake_store, settings, path, SHOP) == ImportResult(stored=200)
     query = unit_vectors(1, seed=9)[0]
     expected = np.argsort(-(vectors @ query))[:10]
     knn = {"field": VECTOR_FIELD, "query_vector": query.tolist(), "k": 10, "num_candidates": 200}
@@ -489,7 +489,7 @@ def test_bad_rows_are_skipped_and_told_whoever_finds_them(
     bad: list[BadRow] = []
     options = replace(SHOP, skip_bad_rows=True)
     done = import_pictures(fake_store, settings, path, options, on_bad_row=bad.append)
-    assert done == Imported(stored=4, bad=2)
+    assert done == ImportResult(stored=4, bad=2)
     assert sorted(each.number for each in bad) == [2, 4]
     assert "the day before" in next(each.reason for each in bad if each.number == 4)
     assert fake_store.listings.count() == 4
@@ -505,7 +505,7 @@ def test_an_import_run_again_changes_nothing_and_only_new_leaves_what_is_there(
     assert contents(fake_store) == before
     more = vector_file(tmp_path / "y.parquet", unit_vectors(25, seed=5))
     done = import_pictures(fake_store, settings, more, replace(SHOP, only_new=True))
-    assert done == Imported(stored=5, there_already=20)
+    assert done == ImportResult(stored=5, there_already=20)
     after = contents(fake_store)
     assert {key: after[key] for key in before} == before
     assert len(after) == 25
@@ -765,7 +765,7 @@ def test_a_refused_first_row_is_told_once_and_keeps_no_graph_away(
     options = replace(SHOP, skip_bad_rows=True)
     done = import_pictures(store, settings, path, options, on_bad_row=bad.append)
     assert [each.number for each in bad] == [1]
-    assert done == Imported(stored=49, bad=1)
+    assert done == ImportResult(stored=49, bad=1)
     assert store.listings.count() == 49
     assert index_state(store) == ("int8_hnsw", "1s", "0-1", "0")
 
@@ -778,7 +778,7 @@ def test_an_interrupted_load_is_seen_and_completed_by_the_next(
     export_pictures(full_store, path)
     store, settings = new_index()
 
-    def interrupt(done: Imported, rows: int) -> None:
+    def interrupt(done: ImportResult, rows: int) -> None:
         if done.stored >= 10:
             raise KeyboardInterrupt
 
@@ -820,7 +820,7 @@ def test_only_what_was_refused_for_the_moment_is_sent_again(
 
     monkeypatch.setattr(Documents, "bulk", busy)
     path = vector_file(tmp_path / "x.parquet", unit_vectors(10))
-    assert import_pictures(fake_store, settings, path, SHOP) == Imported(stored=10)
+    assert import_pictures(fake_store, settings, path, SHOP) == ImportResult(stored=10)
     assert sent == [10, 10, 5]
     assert fake_store.listings.count() == 10
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.mapping import new_meta, searches_alias
+from es_imgsearch.elastic.mapping import Companion, new_meta
 from es_imgsearch.elastic.naming import failures_alias
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
@@ -52,13 +52,13 @@ def shelf(es_url: str) -> Iterator[tuple[Store, Settings]]:
 
     settings = load_settings({"es_url": es_url, "index": "t-kibana-shelf"})
     store = Store(connect(settings), settings.index)
-    remove_index(store, searches_alias(store.index))
+    remove_index(store, Companion.SEARCHES.alias(store.index))
     encoder = FakeEncoder()
     store.generations.create(new_meta(seal_of(encoder), "balanced", "cosine"))
     create_searches_index(store)
     fill(store, encoder)
     yield store, settings
-    remove_index(store, searches_alias(store.index))
+    remove_index(store, Companion.SEARCHES.alias(store.index))
 
 
 def fill(store: Store, encoder: FakeEncoder) -> None:
@@ -70,7 +70,7 @@ def fill(store: Store, encoder: FakeEncoder) -> None:
         f"{json.dumps(failure(n))}\n"
         for n in range(6)
     )
-    searches = searches_alias(store.index)
+    searches = Companion.SEARCHES.alias(store.index)
     bulk += "".join(
         f"{json.dumps({'create': {'_index': searches}})}\n{json.dumps(search(n))}\n"
         for n in range(20)

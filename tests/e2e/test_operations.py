@@ -293,7 +293,7 @@ def test_metrics_and_health_tell_what_the_daemon_does(indexer: Indexer, monkeypa
         assert 'es_imgsearch_deletions_paused{root="photos"} 0.0' in text
         status, text = get(server.port, "/healthz")
         assert (status, json.loads(text)["status"]) == (200, "ok")
-        indexer.outage.begins(StoreUnreachable("away"))
+        indexer.outage.begin(StoreUnreachable("away"))
         assert get(server.port, "/healthz")[0] == 200, "a short outage is waited out"
         monkeypatch.setattr("es_imgsearch.pipeline.metrics._UNHEALTHY_SECONDS", 0.0)
         status, text = get(server.port, "/healthz")

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta, reduction_alias
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion, new_meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
@@ -93,7 +93,7 @@ def reduced(whole: Store, real_store: Store, settings: Settings) -> Iterator[Sto
     said = create_index(real_store, settings, profile="reduced", sample=whole.index, dims_kept=KEPT)
     assert f"{KEPT} dims kept" in said
     yield real_store
-    remove_index(real_store, reduction_alias(real_store.index))
+    remove_index(real_store, Companion.REDUCTION.alias(real_store.index))
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_file_serves_as_the_sample(whole, real_store, settings, tmp_path, suff
         assert meta.reduction is not None
         assert reduction_in(real_store).sample_size == COUNT
     finally:
-        remove_index(real_store, reduction_alias(real_store.index))
+        remove_index(real_store, Companion.REDUCTION.alias(real_store.index))
 
 
 def test_made_once_more_it_stays_as_it_is(reduced, whole, settings):
@@ -164,7 +164,7 @@ def test_a_reduced_index_is_no_sample(reduced, settings):
 
 @pytest.mark.parametrize("harm", ["changed", "removed"])
 def test_a_matrix_that_is_lost_or_another_is_refused_by_daemon_and_client(filled, settings, harm):
-    alias, wanted = reduction_alias(filled.index), filled.info().meta.reduction.hash
+    alias, wanted = Companion.REDUCTION.alias(filled.index), filled.info().meta.reduction.hash
     if harm == "changed":
         document = dict(filled.connection.request("GET", f"/{alias}/_doc/{wanted}")["_source"])
         document["stretch"] += 0.5
@@ -387,7 +387,7 @@ def test_the_command_line_makes_fills_and_searches_it(whole, originals, settings
         assert "400" in run("status")
         assert "0001.jpg" in run("similar", fields(0)["image_id"], "-k", "399")
     finally:
-        remove_index(store, reduction_alias(index))
+        remove_index(store, Companion.REDUCTION.alias(index))
 
 
 def test_tags_are_not_held_against_a_sample_of_whole_vectors(filled: Store, settings: Settings):
@@ -408,4 +408,4 @@ def test_tags_are_not_held_against_a_sample_of_whole_vectors(filled: Store, sett
         report = evaluate_tags(search, Labels((), labels), one_of=["parity"])
         assert [each.way for each in report.facets] == [ZERO_SHOT, TRAINED]
     finally:
-        remove_index(filled, background_alias(filled.index))
+        remove_index(filled, Companion.BACKGROUND.alias(filled.index))

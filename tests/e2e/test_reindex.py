@@ -19,7 +19,7 @@ from es_imgsearch import ImageSearch
 from es_imgsearch.cli.watch import _in_each_generation
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.documents import Documents, Write
-from es_imgsearch.elastic.mapping import new_meta, reduction_alias
+from es_imgsearch.elastic.mapping import Companion, new_meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.elastic.switching import Switching
 from es_imgsearch.embed.context import open_context
@@ -34,7 +34,7 @@ from es_imgsearch.errors import (
     UsageError,
 )
 from es_imgsearch.manage.reindex import cancel, drop_before, go_back, reindex
-from es_imgsearch.manage.reindex.target import Wanted
+from es_imgsearch.manage.reindex.target import ReindexOptions
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.pipeline.daemon import Daemon
 from es_imgsearch.pipeline.indexer import Indexer
@@ -442,7 +442,7 @@ def test_a_bulk_that_is_too_large_is_halved(
         return write(documents, writes)
 
     monkeypatch.setattr(Documents, "write", small_ones)
-    done = reindex(house.store, house.settings, Wanted(profile="compact"))
+    done = reindex(house.store, house.settings, ReindexOptions(profile="compact"))
     assert (done.switched, done.carried, done.missing) == (True, 12, ())
     assert max(sizes) == 12
     assert ids_served(house) == ids_on_disk(house)
@@ -544,7 +544,7 @@ def test_another_profile_of_the_same_encoder_embeds_nothing(house: House, encode
     assert house.store.info().meta.stored_dims == 12
     hit = client(house).search_image(house.folder / "007.png", k=1)[0]
     assert hit.relative_path == "007.png"
-    remove_index(house.store, reduction_alias(house.store.index))
+    remove_index(house.store, Companion.REDUCTION.alias(house.store.index))
 
 
 def test_regions_are_made_anew_or_carried(real_store: Store, settings: Settings, tmp_path: Path):
@@ -568,7 +568,7 @@ def test_regions_are_made_anew_or_carried(real_store: Store, settings: Settings,
     search = ImageSearch(settings=settings)
     for wanted in ({"profile": "balanced"}, {"encoder": "twin"}):
         given = settings.model_copy(update={"encoder": wanted.pop("encoder", None)})
-        assert reindex(real_store, given, Wanted(**wanted)).switched
+        assert reindex(real_store, given, ReindexOptions(**wanted)).switched
         hit = search.search_image(crop, k=1, regions=True)[0]
         assert (hit.relative_path, hit.matched_box) == ("4.png", (0, 0, 64, 64))
         assert hit.score == pytest.approx(1.0, abs=1e-2)

@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 
 from es_imgsearch.codes.storage import load_coder
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, codes_alias
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry, Curve
-from es_imgsearch.elastic.queries import vector_of
+from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.requests import info_request
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import GenerationSwitched, IndexConflict, IndexMissing
 from es_imgsearch.manage.reindex import go_back, reindex
-from es_imgsearch.manage.reindex.run import Migrated
-from es_imgsearch.manage.reindex.target import Wanted
+from es_imgsearch.manage.reindex.run import ReindexResult
+from es_imgsearch.manage.reindex.target import ReindexOptions
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.quality.calibrate import calibrate
 from es_imgsearch.quality.code_training import train_codes
@@ -41,7 +41,7 @@ def wrong_codes(store: Store) -> list[str]:
         hit["_source"]["image_id"]
         for hits in pages
         for hit in hits
-        if hit["_source"].get(CODE_FIELD) != coder.code(vector_of(hit["fields"][VECTOR_FIELD]))
+        if hit["_source"].get(CODE_FIELD) != coder.code(parse_vector(hit["fields"][VECTOR_FIELD]))
     ]
 
 
@@ -50,7 +50,7 @@ def with_codes(house: House) -> Iterator[House]:
     house.pictures(24)
     synced(house)
     yield house
-    remove_index(house.store, codes_alias(house.store.index))
+    remove_index(house.store, Companion.CODES.alias(house.store.index))
 
 
 def test_the_way_back_gives_new_pictures_codes(with_codes: House, encoders: dict):
@@ -76,7 +76,9 @@ def test_codes_trained_meanwhile_are_carried_to_the_same_vectors(with_codes: Hou
         if "pictures are in" in text:
             trained.append(train_codes(client(house), "lsh", bits=48).entry)
 
-    assert reindex(house.store, house.settings, Wanted(profile="compact"), note=train).switched
+    assert reindex(
+        house.store, house.settings, ReindexOptions(profile="compact"), note=train
+    ).switched
     assert house.store.info().meta.codes == trained[0]
     assert wrong_codes(house.store) == []
     # Of the one before it was known that it has none; now they are those.
@@ -91,7 +93,7 @@ def test_codes_trained_meanwhile_are_carried_to_the_same_vectors(with_codes: Hou
 def test_a_lost_coder_stops_no_reindex(with_codes: House, caplog: pytest.LogCaptureFixture):
     store = with_codes.store
     entry = train_codes(client(with_codes), "lsh", bits=48).entry
-    place = f"/{codes_alias(store.index)}/_doc/{entry.hash}"
+    place = f"/{Companion.CODES.alias(store.index)}/_doc/{entry.hash}"
     store.connection.request("DELETE", place, params={"refresh": "true"})
     assert to(with_codes, profile="compact").switched
     assert "train its codes anew" in caplog.text
@@ -134,7 +136,7 @@ def test_a_switch_while_it_runs_is_told_and_writes_nothing_of_it(
 ):
     house.pictures(32)
     synced(house)
-    done: list[Migrated] = []
+    done: list[ReindexResult] = []
 
     def switch() -> None:
         if not done:
@@ -149,6 +151,6 @@ def test_a_switch_while_it_runs_is_told_and_writes_nothing_of_it(
         assert (meta.seal.name, meta.tuning.tuned_at) == ("twin", None)
         assert (dict(meta.relevance), meta.codes) == ({}, None)
         with pytest.raises(IndexMissing):
-            house.store.send(info_request(background_alias(house.store.index)))
+            house.store.send(info_request(Companion.BACKGROUND.alias(house.store.index)))
     finally:
-        remove_index(house.store, codes_alias(house.store.index))
+        remove_index(house.store, Companion.CODES.alias(house.store.index))

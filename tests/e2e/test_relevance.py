@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion, new_meta
 from es_imgsearch.elastic.meta_entries import Curve
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
@@ -71,7 +71,7 @@ def store(real_store: Store) -> Iterator[Store]:
     real_store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
     fill(real_store, *pictures_of(COLOURS))
     yield real_store
-    names = [f"{background_alias(real_store.index)}-{n:06}" for n in (1, 2, 3)]
+    names = [f"{Companion.BACKGROUND.alias(real_store.index)}-{n:06}" for n in (1, 2, 3)]
     real_store.connection.client.indices.delete(index=names, ignore_unavailable=True)
 
 
@@ -168,7 +168,7 @@ def test_the_background_stays_while_the_index_grows(search: ImageSearch, store: 
     # Calibrated again, the sample is drawn again; one index stands behind the alias.
     found = calibrate(search, labels_of(pictures_of(COLOURS)[0]))
     assert found.background == len(COLOURS) * EACH + 60
-    alias = background_alias(store.index)
+    alias = Companion.BACKGROUND.alias(store.index)
     assert list(store.connection.request("GET", f"/{alias}")) == [f"{alias}-000002"]
     assert store.connection.request("GET", f"/{alias}/_count")["count"] == found.background
 
@@ -196,7 +196,7 @@ def test_the_sample_is_the_same_whoever_draws_it_and_holds_each_content_once(sto
 def test_a_background_of_another_encoder_is_not_compared_with(search: ImageSearch, store: Store):
     calibrate(search, labels_of(pictures_of(COLOURS)[0]))
     before = [hit.relevance for hit in search.search_text("red", k=3)]
-    alias = background_alias(store.index)
+    alias = Companion.BACKGROUND.alias(store.index)
     mapping = store.connection.request("GET", f"/{alias}")[f"{alias}-000001"]["mappings"]["_meta"]
     mapping["encoder"]["fingerprint"] = "another"
     store.connection.request("PUT", f"/{alias}/_mapping", {"_meta": mapping})
@@ -292,7 +292,7 @@ def test_an_encoder_of_pictures_only_is_calibrated_and_searched_on_the_command_l
         assert kept == [hit for hit in whole if hit["relevance"] >= least]
         assert 0 < len(kept) < len(whole)
     finally:
-        names = [f"{background_alias(settings.index)}-{n:06}" for n in (1, 2, 3)]
+        names = [f"{Companion.BACKGROUND.alias(settings.index)}-{n:06}" for n in (1, 2, 3)]
         real_store.connection.client.indices.delete(index=names, ignore_unavailable=True)
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from es_imgsearch import AsyncImageSearch, ImageSearch
 from es_imgsearch.cli import main
-from es_imgsearch.elastic.mapping import searches_alias
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.init import create_index
 from es_imgsearch.pipeline.sync import sync
@@ -35,11 +35,11 @@ def house(real_store: Store, settings: Settings, tmp_path: Path):
         indexer.pipeline.close()
     create_searches_index(real_store)
     yield house
-    remove_index(real_store, searches_alias(real_store.index))
+    remove_index(real_store, Companion.SEARCHES.alias(real_store.index))
 
 
 def logged(house: House) -> list[dict]:
-    alias = searches_alias(house.store.index)
+    alias = Companion.SEARCHES.alias(house.store.index)
     house.store.connection.request("POST", f"/{alias}/_refresh")
     body = {"size": 100, "sort": ["searched_at", "_doc"]}
     answer = house.store.connection.request("POST", f"/{alias}/_search", body)
@@ -101,7 +101,7 @@ def test_by_default_nothing_is_logged(house: House):
 def test_without_the_index_searches_succeed_and_one_warning_is_logged(
     house: House, caplog: pytest.LogCaptureFixture
 ):
-    alias = searches_alias(house.store.index)
+    alias = Companion.SEARCHES.alias(house.store.index)
     house.store.connection.client.indices.delete(index=f"{alias}-000001")
     with (
         caplog.at_level(logging.WARNING),
@@ -115,7 +115,7 @@ def test_without_the_index_searches_succeed_and_one_warning_is_logged(
 
 
 def test_init_creates_the_index(house: House):
-    alias = searches_alias(house.store.index)
+    alias = Companion.SEARCHES.alias(house.store.index)
     client = house.store.connection.client
     client.indices.delete(index=f"{alias}-000001")
     create_index(house.store, house.settings.model_copy(update={"log_searches": False}))

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from es_imgsearch.cli import main
-from es_imgsearch.elastic.mapping import state_alias
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta_entries import Tuning
 from es_imgsearch.elastic.state import daemon_id
 from es_imgsearch.elastic.store import Store
@@ -172,13 +172,15 @@ def test_sync_does_not_fail_for_what_status_would_show(
     try:
         sync(indexer)
         block = {"index.blocks.write": True}
-        house.store.connection.request("PUT", f"/{state_alias(house.store.index)}/_settings", block)
+        house.store.connection.request(
+            "PUT", f"/{Companion.STATE.alias(house.store.index)}/_settings", block
+        )
         try:
             sync(indexer)
         finally:
             block = {"index.blocks.write": None}
             house.store.connection.request(
-                "PUT", f"/{state_alias(house.store.index)}/_settings", block
+                "PUT", f"/{Companion.STATE.alias(house.store.index)}/_settings", block
             )
     finally:
         indexer.pipeline.close()

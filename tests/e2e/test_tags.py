@@ -21,14 +21,14 @@ from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.mapping import VECTOR_FIELD, background_alias, new_meta, tags_alias
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion, new_meta
 from es_imgsearch.elastic.meta_entries import Curve
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed import context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import EncoderMismatch, FileInvalid, StoreUnreachable, UsageError
 from es_imgsearch.manage import redescribe as describing
-from es_imgsearch.manage.redescribe import refresh_described
+from es_imgsearch.manage.redescribe import redescribe_pictures
 from es_imgsearch.pipeline import pipeline
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.quality.labels import Labels, queries_by_label
@@ -115,7 +115,11 @@ def run(settings: Settings, *arguments: str) -> Result:
 def store(real_store: Store) -> Iterator[Store]:
     real_store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"), described())
     yield real_store
-    remove_index(real_store, tags_alias(real_store.index), background_alias(real_store.index))
+    remove_index(
+        real_store,
+        Companion.TAGS.alias(real_store.index),
+        Companion.BACKGROUND.alias(real_store.index),
+    )
 
 
 @pytest.fixture
@@ -130,7 +134,7 @@ def test_stored_pictures_get_the_tags_of_a_new_vocabulary_and_keep_everything_el
     before = documents(store)
     store_vocabulary(store, WORDS)
     encoder = FakeEncoder()
-    done = refresh_described(store, settings, only=["tags"], encoder=encoder)
+    done = redescribe_pictures(store, settings, only=["tags"], encoder=encoder)
     assert (done.describers, done.pictures, done.written, done.refused) == (("tags",), 76, 76, {})
     assert encoder.pictures_embedded == 0
     after = documents(store)
@@ -141,10 +145,10 @@ def test_stored_pictures_get_the_tags_of_a_new_vocabulary_and_keep_everything_el
         assert colour == "other" or scores[colour] > 0.5
         assert document == before[path]
     # What is so already is not written again, and new words are.
-    again = refresh_described(store, settings, only=["tags"], encoder=encoder)
+    again = redescribe_pictures(store, settings, only=["tags"], encoder=encoder)
     assert (again.pictures, again.written) == (76, 0)
     store_vocabulary(store, parse_vocabulary('[tint]\nlabels = ["blue", "black"]\n', "words"))
-    refresh_described(store, settings, only=["tags"], encoder=encoder)
+    redescribe_pictures(store, settings, only=["tags"], encoder=encoder)
     tagged = {path: document["tags"] for path, document in documents(store).items()}
     assert tagged["blue/3.png"] == ["blue"]
     assert tagged["red/3.png"] == []
@@ -165,7 +169,7 @@ def test_a_trained_classifier_tags_stored_and_new_pictures_and_embeds_nothing(
     done = train_tags(search, Labels(queries_by_label(pictures), pictures), one_of=["ours"])
     assert [(each.facet, each.answers) for each in done.classifier.facets] == [("ours", "one")]
     assert done.classifier.pictures == 32
-    refresh_described(store, settings, only=["tags"], encoder=FakeEncoder())
+    redescribe_pictures(store, settings, only=["tags"], encoder=FakeEncoder())
     for path, document in documents(store).items():
         if path.startswith("other/"):
             continue
@@ -272,19 +276,19 @@ def test_with_an_encoder_of_pictures_only_the_classifier_alone_tags(
     real_store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"), described())
     try:
         fill(real_store, each=8)
-        refresh_described(real_store, settings, only=["tags"], encoder=encoder)
+        redescribe_pictures(real_store, settings, only=["tags"], encoder=encoder)
         assert {tuple(each["tags"]) for each in documents(real_store).values()} == {()}
         search = ImageSearch(settings=settings, encoder=encoder)
         report = evaluate_tags(search, labels_of(each=8))
         assert [each.way for each in report.facets] == [TRAINED]
         train_tags(search, labels_of(each=8))
-        done = refresh_described(real_store, settings, only=["tags"], encoder=encoder)
+        done = redescribe_pictures(real_store, settings, only=["tags"], encoder=encoder)
         assert done.written == 32 + OTHERS
         for path, document in documents(real_store).items():
             if not path.startswith("other/"):
                 assert document["tags"] == [path.split("/")[0]]
     finally:
-        remove_index(real_store, tags_alias(real_store.index))
+        remove_index(real_store, Companion.TAGS.alias(real_store.index))
 
 
 # -- in the pipeline ----------------------------------------------------------------------------
@@ -382,7 +386,7 @@ def test_describe_reads_originals_again_and_embeds_nothing(
     (house.folder / "003.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"broken" * 40)
     embedded = house.encoder.pictures_embedded
     seen: list[tuple[int, int]] = []
-    done = refresh_described(
+    done = redescribe_pictures(
         store, settings, only=["hashes"], encoder=house.encoder,
         on_progress=lambda *at: seen.append(at),
     )  # fmt: skip
@@ -400,7 +404,7 @@ def test_describe_reads_originals_again_and_embeds_nothing(
     for path, document in after.items():
         assert document[VECTOR_FIELD] == before[path][VECTOR_FIELD]
     # All of them, which restores the rest of the two.
-    refresh_described(store, settings, encoder=house.encoder)
+    redescribe_pictures(store, settings, encoder=house.encoder)
     restored = documents(store)["004.png"]
     assert restored["colour_embedding"] == before["004.png"]["colour_embedding"]
 
@@ -463,19 +467,19 @@ def test_what_a_failing_describer_gave_is_not_erased_by_one_that_shares_the_fiel
 
     two_describers["one"] = lambda: {"rating": 4}
     two_describers["other"] = fails
-    refresh_described(store, settings, encoder=FakeEncoder())
+    redescribe_pictures(store, settings, encoder=FakeEncoder())
     document = documents(store)["red/0.png"]
     assert (document["title"], document["rating"]) == ("of the sidecar", 4)
     assert document["describe_errors"] == ["other: RuntimeError: not today"]
     # Who can tell again, says it; and nobody's failure stays noted.
     two_describers["other"] = lambda: {"title": "again"}
-    refresh_described(store, settings, encoder=FakeEncoder())
+    redescribe_pictures(store, settings, encoder=FakeEncoder())
     document = documents(store)["red/0.png"]
     assert (document["title"], "describe_errors" in document) == ("again", False)
     # Of what nothing is stored the other's word is better than none.
     store.rewrites.rewrite(ids, lambda now: {name: now[name] for name in now if name != "title"})
     two_describers |= {"one": lambda: {"title": "of one"}, "other": fails}
-    refresh_described(store, settings, encoder=FakeEncoder())
+    redescribe_pictures(store, settings, encoder=FakeEncoder())
     assert documents(store)["red/0.png"]["title"] == "of one"
 
 
@@ -485,7 +489,7 @@ def test_what_elasticsearch_refuses_of_a_describer_costs_the_others_nothing(
     fill(store, ("red",), each=1, title="before", rating=3)
     two_describers["one"] = lambda: {"rating": "five stars"}
     two_describers["other"] = lambda: {"title": "now"}
-    done = refresh_described(store, settings, encoder=FakeEncoder())
+    done = redescribe_pictures(store, settings, encoder=FakeEncoder())
     assert (done.refused, done.written) == ({}, 1 + OTHERS)
     document = documents(store)["red/0.png"]
     assert document["title"] == "before"
@@ -507,7 +511,7 @@ def test_describe_gives_its_only_process_all_cores(
         "es_imgsearch.embed.index_encoder.run_for_pictures",
         lambda _, given: seen.append(given.workers),
     )
-    refresh_described(store, settings.model_copy(update={"workers": 4}), only=["tags"])
+    redescribe_pictures(store, settings.model_copy(update={"workers": 4}), only=["tags"])
     assert seen == [1]
 
 
@@ -520,7 +524,7 @@ def test_what_a_failing_describer_said_before_stays(
         raise RuntimeError("no tagger today")
 
     monkeypatch.setattr("es_imgsearch.tags.describer.Tags.describe_vectors", fails)
-    done = refresh_described(store, settings, only=["tags"], encoder=FakeEncoder())
+    done = redescribe_pictures(store, settings, only=["tags"], encoder=FakeEncoder())
     assert done.with_errors == done.written == 76
     for document in documents(store).values():
         assert document["tags"] == ["mine"]
@@ -672,7 +676,7 @@ def test_the_commands_from_vocabulary_to_identify(
         assert run(settings, "identify", str(tmp_path / "no.png")).exit_code == 2
         assert run(settings, "describe", "--only", "nobody").exit_code == 2
     finally:
-        remove_index(real_store, tags_alias(real_store.index))
+        remove_index(real_store, Companion.TAGS.alias(real_store.index))
 
 
 def test_train_and_evaluate_from_the_command_line(

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from es_imgsearch.cli import main
-from es_imgsearch.elastic.mapping import state_alias
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import SCHEMA_VERSION
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning, IndexMissing
@@ -37,8 +37,8 @@ def as_before(store: Store, **entries: Any) -> None:
     """Make the index one of schema 1, with these entries of the root `r`; it had no state."""
     roots = {"r": {**store.info().meta.roots["r"], **entries}}
     store.generations.update_meta(lambda meta: replace(meta, schema_version=1, roots=roots))
-    store.connection.request("DELETE", f"/{state_alias(store.index)}-000001")
-    store.connection.request("DELETE", f"/_index_template/{state_alias(store.index)}")
+    store.connection.request("DELETE", f"/{Companion.STATE.alias(store.index)}-000001")
+    store.connection.request("DELETE", f"/_index_template/{Companion.STATE.alias(store.index)}")
 
 
 def watched_by(seen_at: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_reading_changes_nothing(old: House):
     assert "3 pictures" in run(old, "status").stdout
     assert old.store.info().meta.schema_version == 1
     with pytest.raises(IndexMissing):
-        old.store.connection.request("GET", f"/{state_alias(old.store.index)}")
+        old.store.connection.request("GET", f"/{Companion.STATE.alias(old.store.index)}")
 
 
 def test_what_meta_held_is_the_state_once_upgraded(old: House):

@@ -10,8 +10,8 @@ from es_imgsearch import ImageSearch
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.reindex import reindex
-from es_imgsearch.manage.reindex.run import Migrated
-from es_imgsearch.manage.reindex.target import Wanted
+from es_imgsearch.manage.reindex.run import ReindexResult
+from es_imgsearch.manage.reindex.target import ReindexOptions
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
 from tests.support.house import House
@@ -29,9 +29,9 @@ def synced(house: House) -> None:
         indexer.pipeline.close()
 
 
-def to(house: House, encoder: str | None = None, **wanted: Any) -> Migrated:
+def to(house: House, encoder: str | None = None, **wanted: Any) -> ReindexResult:
     given = house.settings.model_copy(update={"encoder": encoder})
-    return reindex(house.store, given, Wanted(**wanted))
+    return reindex(house.store, given, ReindexOptions(**wanted))
 
 
 def client(house: House) -> ImageSearch:

@@ -15,7 +15,7 @@ from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
 from elasticsearch.serializer import OrjsonSerializer
 
 from es_imgsearch import errors
-from es_imgsearch.elastic.error_mapping import translated
+from es_imgsearch.elastic.error_mapping import translate_errors
 from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,
@@ -33,7 +33,7 @@ ADDRESS = "https://es:9200"
 
 
 def turned(foreign: BaseException) -> ImgSearchError:
-    with pytest.raises(ImgSearchError) as caught, translated(ADDRESS, "images"):
+    with pytest.raises(ImgSearchError) as caught, translate_errors(ADDRESS, "images"):
         raise foreign
     assert caught.value.__cause__ is foreign
     assert str(caught.value)
@@ -153,7 +153,7 @@ def test_what_other_servers_and_proxies_say(status: int, expected: type[ImgSearc
     assert type(found) is expected
     assert ("is not Elasticsearch 8" in str(found)) == (expected is StoreUnreachable)
     refused = expected is StoreRejected and status != 413
-    assert ("is there a proxy" in str(found)) == refused
+    assert ("check for a proxy" in str(found)) == refused
 
 
 def test_https_where_http_is_spoken():
@@ -212,7 +212,7 @@ def test_an_answer_of_any_shape_is_told(answer: Any):
 
 def test_ours_pass_unchanged_and_others_too():
     for error in (ReadError("corrupt", "x"), KeyError("x"), KeyboardInterrupt()):
-        with pytest.raises(type(error)) as caught, translated(ADDRESS, "images"):
+        with pytest.raises(type(error)) as caught, translate_errors(ADDRESS, "images"):
             raise error
         assert caught.value is error
 

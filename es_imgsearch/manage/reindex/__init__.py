@@ -1,16 +1,16 @@
-"""`reindex`: another encoder or profile for an index, built behind its alias while it serves.
+"""Change the encoder or profile of an index while it serves (`reindex`).
 
-    images ──▶ images-000001    searched, and kept like the folders by the daemon, all the time
-                    │ carrying: fields, and vectors embedded anew or carried, pass after pass
+    images ──▶ images-000001    searched, and updated by the daemon, all the time
+                    │ copy passes: fields, and vectors copied or embedded again
                     ▼
-    images-next ▶ images-000002 ── compared ── writes held back, the last pass ── images ▶ 000002
+    images-next ▶ images-000002 ── compared ── writes blocked, the last pass ── images ▶ 000002
 
-Only the carrying process runs the new encoder: a daemon that wrote to both generations would need
-two models in its memory, on every host, and what it missed would have to be reconciled all the
-same.  So it goes on as ever, and each pass carries what it wrote meanwhile.  When little is left,
-writing is held back on the server, which daemons take for a short outage; the last pass then ends
-with two generations that hold the same, and the aliases are exchanged at one moment.  Whoever
-still writes to the old one is refused from then on, looks, and begins again with the new.
+Only this process runs the new encoder: a daemon that wrote to both generations would need two
+models in memory on every host, and what it missed would have to be reconciled even so.  So the
+daemon keeps writing to the old generation, and each pass copies what it wrote meanwhile.  When
+little is left, writes are blocked on the server, which daemons treat as a short outage; after the
+last pass both generations hold the same, and the aliases are switched atomically.  Late writes to
+the old generation are refused, and their writers start again with the new one.
 """
 
 from __future__ import annotations
@@ -21,38 +21,45 @@ from es_imgsearch.elastic.generations import Roles
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning, UsageError
 from es_imgsearch.manage.reindex.lock import ReindexLock
-from es_imgsearch.manage.reindex.run import Migrated, Migration
-from es_imgsearch.manage.reindex.target import Wanted, begin_next, check_begun
+from es_imgsearch.manage.reindex.run import ReindexResult, ReindexRun
+from es_imgsearch.manage.reindex.target import ReindexOptions, begin_next, check_begun
 from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.settings import Settings
 
-__all__ = ["DEFAULT_MAX_MISSING_SHARE", "Migrated", "cancel", "drop_before", "go_back", "reindex"]
+__all__ = [
+    "DEFAULT_MAX_MISSING_SHARE",
+    "ReindexResult",
+    "cancel",
+    "drop_before",
+    "go_back",
+    "reindex",
+]
 
 DEFAULT_MAX_MISSING_SHARE = 0.01
 
 
-def _quiet(*_: object) -> None:
+def _ignore(*_: object) -> None:
     pass
 
 
 def reindex(
     store: Store,
     settings: Settings,
-    wanted: Wanted | None = None,
+    options: ReindexOptions | None = None,
     *,
     max_missing_share: float = DEFAULT_MAX_MISSING_SHARE,
-    on_progress: Callable[[int, int], None] = _quiet,
-    note: Callable[[str], None] = _quiet,
-) -> Migrated:
+    on_progress: Callable[[int, int], None] = _ignore,
+    note: Callable[[str], None] = _ignore,
+) -> ReindexResult:
     """Build the next generation with the encoder of the settings, and switch to it.
 
-    One that was begun before is gone on with.  `on_progress` hears how many of how many pictures
-    it has.  It is not switched to when more than `max_missing_share` of the pictures could not be
-    carried; what is there stays, and the same call goes on with it.  For a few whose files went or
-    changed under a daemon it waits until that has noted it, 15 s at most each time.
+    An interrupted run is continued.  `on_progress` gets the number of copied and of all pictures.
+    There is no switch if more than `max_missing_share` of the pictures could not be copied; the
+    copied ones stay, and the same call continues.  For a few files that were deleted or changed
+    under a daemon it waits until the daemon has noticed, 15 s at most each time.
 
-    Raises UsageError where there is nothing to change or what is asked for does not fit together,
-    AlreadyRunning where another process does this already, IndexMissing, ModelUnavailable.
+    Raises UsageError if nothing would change or the options do not go together, AlreadyRunning if
+    another process does this already, IndexMissing, ModelUnavailable.
     """
     upgrade(store)
     source, roles = store.pinned(), store.generations.roles()
@@ -63,13 +70,13 @@ def reindex(
     with ReindexLock(store, settings.host, lease_seconds=settings.lease_seconds) as lock:
         _check_unchanged(store, roles)
         if roles.next is None:
-            target = begin_next(store, settings, wanted or Wanted(), note)
+            target = begin_next(store, settings, options or ReindexOptions(), note)
         else:
             target = store.at(roles.next)
-            check_begun(target, settings, wanted or Wanted())
-            note(f"Going on with {roles.next}.")
+            check_begun(target, settings, options or ReindexOptions())
+            note(f"Continuing with {roles.next}.")
         lock.note_generation(str(target.generation))
-        return Migration(
+        return ReindexRun(
             store, source, target, settings, lock, max_missing_share, on_progress, note
         ).run()
 
@@ -79,38 +86,38 @@ def go_back(
     settings: Settings,
     *,
     max_missing_share: float = DEFAULT_MAX_MISSING_SHARE,
-    on_progress: Callable[[int, int], None] = _quiet,
-    note: Callable[[str], None] = _quiet,
-) -> Migrated:
-    """Return to the generation that served before, brought up to date with what came since.
+    on_progress: Callable[[int, int], None] = _ignore,
+    note: Callable[[str], None] = _ignore,
+) -> ReindexResult:
+    """Return to the generation that served before, after bringing it up to date.
 
-    Raises UsageError where there is none, AlreadyRunning where another process builds one.
+    Raises UsageError if there is none, AlreadyRunning if another process builds one.
     """
     upgrade(store)
     source, roles = store.pinned(), store.generations.roles()
     if roles.before is None:
         raise UsageError(f"Index {store.index!r} has no generation to go back to.")
     target = store.at(roles.before)
-    # It knows its encoder; the settings may name that of the present one.
+    # Its seal names its encoder; the settings may name the encoder of the serving generation.
     as_sealed = settings.model_copy(update={"encoder": None})
     with ReindexLock(store, settings.host, lease_seconds=settings.lease_seconds) as lock:
         _check_unchanged(store, roles)
         lock.note_generation(roles.before)
         target.switching.allow_writes()
-        kept = target.info().meta
+        meta = target.info().meta
         note(
-            f"Bringing {roles.before} (encoder {kept.seal.name}, profile {kept.profile}) up to"
+            f"Bringing {roles.before} (encoder {meta.seal.name}, profile {meta.profile}) up to"
             " date."
         )
-        return Migration(
+        return ReindexRun(
             store, source, target, as_sealed, lock, max_missing_share, on_progress, note
         ).run()
 
 
 def drop_before(store: Store) -> str:
-    """Delete the generation that served before; its name.
+    """Delete the generation that served before; return its name.
 
-    Raises UsageError where none is kept, AlreadyRunning where a process goes back to it.
+    Raises UsageError if there is none, AlreadyRunning if a process returns to it.
     """
     upgrade(store)
     with ReindexLock(store):
@@ -122,9 +129,9 @@ def drop_before(store: Store) -> str:
 
 
 def cancel(store: Store) -> str | None:
-    """Give up what an unfinished `reindex` built, and let writing go on; what was deleted.
+    """Delete what an interrupted `reindex` built, and allow writes; return the deleted name.
 
-    Raises AlreadyRunning where it has not ended.
+    Raises AlreadyRunning if it is still running.
     """
     upgrade(store)
     with ReindexLock(store):
@@ -136,9 +143,9 @@ def cancel(store: Store) -> str | None:
 
 
 def _check_unchanged(store: Store, roles: Roles) -> None:
-    """Raise AlreadyRunning where another process changed them before this one had the lock."""
+    """Raise AlreadyRunning if another process changed them before this one had the lock."""
     if store.generations.roles() != roles:
         raise AlreadyRunning(
-            f"The generations of index {store.index!r} were changed at this moment: see"
-            f" `es-imgsearch status --index {store.index}`, and run it again if need be."
+            f"The generations of index {store.index!r} have just been changed by another process:"
+            f" see `es-imgsearch status --index {store.index}`, then run it again if needed."
         )

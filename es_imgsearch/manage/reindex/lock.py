@@ -1,7 +1,7 @@
-"""One process at a time builds, drops or cancels a generation: the lease `lock:reindex`.
+"""Lock for building, dropping or cancelling a generation: the lease `lock:reindex`.
 
-A second one is refused once it saw the first renew its lease, within `lease_seconds` / 4.  After a
-crash the next one waits until the lease has expired, and goes on.
+A second process is refused once it has seen the first one renew its lease, within
+`lease_seconds` / 4.  After a crash the next process waits until the lease has expired.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _LOCK = "lock:reindex"
 
 
 class ReindexLock(Lease):
-    """The lease on the generations of an index; `generation` is the one that is being built.
+    """Lease on the generations of an index; its body names the one that is being built.
 
-    Entering it raises AlreadyRunning where another process holds it.
+    Entering it raises AlreadyRunning if another process holds it.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ReindexLock(Lease):
 
 
 def builders(store: Store) -> dict[str, dict[str, Any]]:
-    """The process that builds a generation or did until it was killed, by the generation."""
+    """Process that builds a generation, or did until it was killed, by generation."""
     lease = store.state.read_many([_LOCK]).get(_LOCK)
     if lease is None or lease["body"]["generation"] is None:
         return {}

@@ -1,10 +1,10 @@
-"""Vectors for documents that are carried: those of the target, or new ones of the originals.
+"""Vectors for copied documents: from the target by content, or embedded from originals.
 
-    of ──▶ reading workers ──▶ embedding stage ──▶ events ──▶ of, rest
-            (processes)      (threads, processes)
+    embed ──▶ reading workers ──▶ embedding stage ──▶ events ──▶ embed, finish
+               (processes)      (threads, processes)
 
-The stage is that of the pipeline, with as many encoder processes as `workers` says, so pictures are
-read, embedded and written at the same time.
+The stage is that of the pipeline, with as many encoder processes as the setting `workers`, so
+pictures are read, embedded and written at the same time.
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ from es_imgsearch.records import Change, Embedded, Picture, Root, disk_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.roots import registered_root
 
-# Why a picture of the source is not in the target.
+# Reasons why a picture of the source is not in the target.
 GONE = "original is not there"
 CHANGED = "original has changed"
 ELSEWHERE = "original is not on this machine"
 
-# What the threads may take to end, once nothing more comes.
+# How long to wait for the threads at the end.
 _END_SECONDS = 3.0
 
 Document: TypeAlias = dict[str, Any]
-# What became of a document: its vector, the error of a failure, or why there is nothing to read.
-Made: TypeAlias = Embedded | ReadError | str
+# The vector of a document, the error of a failure, or the reason why there is nothing to read.
+EmbedOutcome: TypeAlias = Embedded | ReadError | str
 
 
 class _Event(NamedTuple):
-    """What became of a file; `was_read` if that holds for every file of the same content."""
+    """Outcome of a file; `was_read`: it applies to every file of the same content."""
 
     document: Document
-    made: Made
+    outcome: EmbedOutcome
     was_read: bool
     is_new: bool = False
 
 
-class CarriedVectors:
-    """Vectors of documents: from the target by content, or from their originals on this machine.
+class ReEmbedder:
+    """Gets vectors of documents from the target by content, or embeds their originals.
 
-    As many files are on their way at most as `queue_size` and `queue_memory_mb` allow.
+    At most as many files are in progress as `queue_size` and `queue_memory_mb` allow.
     """
 
     def __init__(self, target: Store, meta: Meta, encoder: Encoder, settings: Settings) -> None:
@@ -94,7 +94,7 @@ class CarriedVectors:
             describers=(),
             grid=grid,
         )
-        # Made for the first file: the way back often reads none.
+        # Started with the first file: `reindex --back` often reads none.
         self._workers: ReadWorkers | None = None
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -102,27 +102,27 @@ class CarriedVectors:
         # By the ticket of their job.
         self._documents: dict[int, Document] = {}
         self._tickets = itertools.count()
-        # Files that the workers have not answered for, and those that nothing is known of yet.
+        # Files being read, and files without an outcome.
         self._reading = 0
         self._in_flight = 0
-        # Documents of the same content wait for the first of them, by what it is read as.
+        # Documents of the same content wait for the first of them, by `_key`.
         self._waiting: dict[str, list[Document]] = {}
-        # What was embedded since the index was last asked what it has.
-        self._made: dict[str, Embedded] = {}
+        # Embedded since the target was last searched for known contents.
+        self._recent: dict[str, Embedded] = {}
         self._meta = meta
         self.pictures = 0
 
     def begin(self, meta: Meta) -> None:
-        """Begin a pass with these roots; what one before it left unfinished is not asked for."""
-        for _ in self.rest():
-            # It ends among the vectors that were made lately.
+        """Begin a pass with these roots; discard results of an interrupted pass."""
+        for _ in self.finish():
+            # Its vectors are still known by their content.
             pass
         self._meta = meta
-        self._made = {}
+        self._recent = {}
         self._waiting = {}
 
     def close(self) -> None:
-        """End processes and threads; files in work are given up."""
+        """End processes and threads; drop files in progress."""
         self._stopping.set()
         self._stage.close()
         if self._workers is not None:
@@ -132,15 +132,15 @@ class CarriedVectors:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
         self._stage.abandon()
 
-    def of(self, documents: Iterator[Document]) -> Iterator[tuple[Document, Made]]:
-        """These documents or earlier ones, with what became of them."""
+    def embed(self, documents: Iterator[Document]) -> Iterator[tuple[Document, EmbedOutcome]]:
+        """Submit documents; yield these or earlier ones with their outcome."""
         page = list(documents)
         contents = {each["content_id"] for each in page if "content_id" in each}
-        self._made = self._vectors.look_up(contents - self._waiting.keys())
+        self._recent = self._vectors.look_up(contents - self._waiting.keys())
         for document in page:
             key = _key(document)
-            if (found := self._made.get(key)) is not None:
-                yield document, found
+            if (known := self._recent.get(key)) is not None:
+                yield document, known
             elif key in self._waiting:
                 self._waiting[key].append(document)
             elif self._root(document) is None:
@@ -151,37 +151,37 @@ class CarriedVectors:
                 self._waiting[key] = [document]
                 self._submit(document)
 
-    def rest(self) -> Iterator[tuple[Document, Made]]:
-        """The same for all that is still on its way."""
+    def finish(self) -> Iterator[tuple[Document, EmbedOutcome]]:
+        """Wait for all submitted documents; yield them with their outcome."""
         while self._in_flight:
             yield from self._next()
 
-    def _next(self) -> Iterator[tuple[Document, Made]]:
-        """Wait until it is known of some file what became of it."""
+    def _next(self) -> Iterator[tuple[Document, EmbedOutcome]]:
+        """Wait for the outcome of a file."""
         event = self._events.get()
         if isinstance(event, BaseException):
             raise event
-        document, made, was_read, is_new = event
+        document, outcome, was_read, is_new = event
         self._in_flight -= 1
         self.pictures += is_new
         key = _key(document)
-        if isinstance(made, Embedded):
-            self._made[key] = made
+        if isinstance(outcome, Embedded):
+            self._recent[key] = outcome
         if was_read:
             for each in self._waiting.pop(key):
-                yield each, made
+                yield each, outcome
             return
         # A copy of it may be unchanged.  Submitted first: the consumer of this one may raise.
         others = self._waiting.pop(key)[1:]
         if others:
             self._waiting[key] = others
             self._submit(others[0])
-        yield document, made
+        yield document, outcome
 
-    # -- on its way ------------------------------------------------------------------------
+    # -- in progress -----------------------------------------------------------------------
 
     def _root(self, document: Document) -> Root | None:
-        """The root, if its originals are on this machine."""
+        """Root of a document if its originals are on this machine, else None."""
         root = registered_root(document["root"], self._meta)
         if root is None or self._meta.roots[root.name]["host"] != self._settings.host:
             return None
@@ -191,7 +191,7 @@ class CarriedVectors:
         self._start()
         root = self._root(document)
         if self._workers is None or root is None:
-            raise RuntimeError("only what can be read here is submitted")
+            raise RuntimeError("only files on this machine are submitted")
         change = Change(root, disk_path(document["relative_path"]), time.time())
         self._in_flight += 1
         job = Job(change, UNKNOWN_SIGNATURE, next(self._tickets))
@@ -204,7 +204,7 @@ class CarriedVectors:
 
     def _was_read(self, job: Job, outcome: Outcome) -> None:
         with self._lock:
-            # Before it is passed on, or the stage would wait for a file that does not come.
+            # Before it is passed on, or the stage would wait for a file that never comes.
             self._reading -= 1
             document = self._documents[job.ticket]
         if isinstance(outcome, ReadersFailed):
@@ -214,20 +214,22 @@ class CarriedVectors:
         ):
             self._stage.put(job, outcome)
         else:
-            self._tell(job, _reason(outcome), was_read=False)
+            self._post(job, _reason(outcome), was_read=False)
 
     def _were_embedded(self, items: Sequence[EmbedResult | Unembedded]) -> None:
         for item in items:
             if isinstance(item, EmbedResult):
                 is_new = item.embed_ms is not None
-                self._tell(item.job, item.embedded, was_read=True, is_new=is_new)
+                self._post(item.job, item.embedded, was_read=True, is_new=is_new)
             else:
-                self._tell(item.job, _reason(item.reason), was_read=True)
+                self._post(item.job, _reason(item.reason), was_read=True)
 
-    def _tell(self, job: Job, made: Made, *, was_read: bool, is_new: bool = False) -> None:
+    def _post(
+        self, job: Job, outcome: EmbedOutcome, *, was_read: bool, is_new: bool = False
+    ) -> None:
         with self._lock:
             document = self._documents.pop(job.ticket)
-        self._events.put(_Event(document, made, was_read, is_new))
+        self._events.put(_Event(document, outcome, was_read, is_new))
 
     def _look_up(self, content_ids: Sequence[str], fields: Sequence[str]) -> dict[str, Embedded]:
         return persist(lambda: self._stored(content_ids, fields), self._stopping, self._outage)
@@ -255,7 +257,7 @@ class CarriedVectors:
 
 
 def _key(document: Document) -> str:
-    """The key of files to read once: their content_id, or the image_id of one without."""
+    """Key of files to read once: their content_id, or else their image_id."""
     return str(document.get("content_id") or document["image_id"])
 
 

@@ -1,52 +1,49 @@
-"""One run of `reindex`: pass after pass until two generations hold the same, then the switch."""
+"""Run a reindex: copy passes until both generations hold the same, then the switch."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.elastic.meta_entries import Carried
-from es_imgsearch.elastic.queries import knn_body, stored_vectors_body
-from es_imgsearch.elastic.requests import vectors_of
+from es_imgsearch.describe.registry import describer_mappings
+from es_imgsearch.elastic.meta_entries import CopyCheckpoint
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import open_encoder
 from es_imgsearch.embed.reduction import load_reduction
 from es_imgsearch.errors import AlreadyRunning, ImgSearchError
-from es_imgsearch.manage.reindex.copy import Carrier, Pass, keeps_vectors
+from es_imgsearch.manage.reindex.agreement import Agreement, agreement
+from es_imgsearch.manage.reindex.copy import CopyPass, GenerationCopier, can_copy_vectors
 from es_imgsearch.manage.reindex.lock import ReindexLock
 from es_imgsearch.manage.reindex.re_embed import CHANGED, GONE
-from es_imgsearch.manage.reindex.target import described_fields
 from es_imgsearch.pipeline.heartbeat import watched_roots
 from es_imgsearch.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# Writing is held back when a pass found no more than this to carry: with a slow encoder, a minute.
+# Writes are blocked once a pass copied no more than this: with a slow encoder, a minute.
 _FEW = 50
-# A daemon that writes faster than can be carried would never let it become few.
+# A daemon that writes faster than this copies would never let it become few.
 _MOST_PASSES = 20
-# A daemon gathers what is gone for 10 s at most before it deletes it; see `gone`.
+# A daemon collects deletions for 10 s at most before it executes them.
 _SETTLING_WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)
-# So often writing is held back for a switch that a file then prevents.
+# How often writes are blocked for a switch that a changed file then prevents.
 _MOST_HOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Migrated:
-    """What `reindex` or `go_back` did.
+class ReindexResult:
+    """Result of `reindex` or `go_back`.
 
-    `serving` is the generation that is searched now, `kept` the other one, which is as yet
-    unfinished if not `switched`.  `carried` documents were written, for which `embedded` pictures
-    went through the encoder.  `missing` are the pictures that could not be carried, by root and
-    reason; those that failed are in the failures of the new generation.
+    `serving` is the generation that is searched now, `kept` the other one, unfinished unless
+    `switched`.  `carried` documents were copied, for which `embedded` pictures went through the
+    encoder.  `missing` are the pictures that could not be copied, by root and reason; failed ones
+    are in the failures of the new generation.
     """
 
     switched: bool
@@ -63,18 +60,19 @@ class Migrated:
 
     @property
     def missing_pictures(self) -> int:
+        """Number of pictures that could not be copied."""
         return sum(number for _, _, number in self.missing)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `reindex --json` prints them."""
+        """Convert to plain values for `reindex --json`."""
         names = ("root", "reason", "pictures")
         return asdict(self) | {
             "missing": [dict(zip(names, each, strict=True)) for each in self.missing]
         }
 
 
-class Migration:
-    """Source to target until they hold the same, then the switch."""
+class ReindexRun:
+    """Copies source to target until both hold the same, then switches."""
 
     def __init__(
         self,
@@ -91,234 +89,142 @@ class Migration:
         self._lock = lock
         self._max_missing_share = max_missing_share
         self._note = note
-        self._passes: list[Pass] = []
+        self._passes: list[CopyPass] = []
         self._started = time.monotonic()
         self._held_back_seconds = 0.0
         info = target.info()
         reduction = load_reduction(store, info.meta)
         encoder = None
-        if not keeps_vectors(source.info().meta, info.meta):
+        if not can_copy_vectors(source.info().meta, info.meta):
             encoder = open_encoder(target, info, settings)
-        self._carrier = Carrier(
-            source,
-            target,
-            settings,
-            encoder=encoder,
-            reduction=reduction,
-            on_progress=self._on_progress(on_progress),
+
+        def report(done: int, total: int) -> None:
+            lock.check()
+            on_progress(done, total)
+
+        self._copier = GenerationCopier(
+            source, target, settings, encoder=encoder, reduction=reduction, on_progress=report
         )
 
-    def _on_progress(self, tell: Callable[[int, int], None]) -> Callable[[int, int], None]:
-        def told(done: int, total: int) -> None:
-            self._lock.check()
-            tell(done, total)
-
-        return told
-
-    def run(self) -> Migrated:
+    def run(self) -> ReindexResult:
+        """Copy, compare and switch."""
         try:
-            return self._migrate()
+            return self._run()
         finally:
-            self._carrier.close()
+            self._copier.close()
 
-    def _migrate(self) -> Migrated:
-        # One that was killed while writing was held back left it so.
+    def _run(self) -> ReindexResult:
+        # A run that was killed while writes were blocked left them so.
         self._source.switching.allow_writes()
         for _ in range(_MOST_PASSES):
-            if self._pass().changes <= _FEW:
+            if self._copy().changes <= _FEW:
                 break
         if not self._may_switch_soon():
             return self._outcome(None, switched=False)
-        self._carrier.codes.complete()
+        self._copier.codes.complete()
         compared = agreement(self._source, self._target)
         self._note(
             f"{self._target.listings.count()} of {self._source.listings.count()} pictures are in"
-            f" {self._target.generation}. {_agreement_words(compared)}"
+            f" {self._target.generation}. {compared.summary()}"
         )
-        # What came meanwhile: the way back may load its model for that, which took 22 s on a busy
-        # machine, while writing would have been held back.
-        self._pass()
+        # Before writes are blocked: `go_back` may load its model for new pictures, which took 22 s
+        # on a busy machine.
+        self._copy()
         for _ in range(_MOST_HOLDS):
             if not self._may_switch_soon():
                 break
             self._lock.confirm()
-            if self._switched():
+            if self._try_to_switch():
                 return self._outcome(compared, switched=True)
         return self._outcome(compared, switched=False)
 
-    def _switched(self) -> bool:
-        """Hold writing back, carry the rest and switch; False where too much lacks then."""
-        held_back_since = time.monotonic()
+    def _try_to_switch(self) -> bool:
+        """Block writes, copy the rest and switch; False if too much is missing then."""
+        blocked_since = time.monotonic()
         is_ours = True
         try:
             self._source.switching.block_writes()
-            self._pass()
+            self._copy()
             if not self._may_switch():
                 return False
-            self._exchange()
+            self._switch()
         except AlreadyRunning:
-            # Whoever took over may hold writing back by now.
+            # The process that took over may have blocked writes by now.
             is_ours = False
             raise
         finally:
-            # Also after Ctrl-C; the old generation stays closed only once it is the old one.
+            # Also after Ctrl-C.  The source stays blocked only once it no longer serves.
             if is_ours and self._store.generations.roles().serving == self._source.generation:
                 self._source.switching.allow_writes()
-            self._held_back_seconds += time.monotonic() - held_back_since
+            self._held_back_seconds += time.monotonic() - blocked_since
         return True
 
-    def _pass(self) -> Pass:
-        done = persist(self._carrier.run_pass, threading.Event(), Outage())
+    def _copy(self) -> CopyPass:
+        done = persist(self._copier.run_pass, threading.Event(), Outage())
         self._passes.append(done)
-        logger.debug("A pass carried %d and removed %d.", done.carried, done.removed)
+        logger.debug("A pass copied %d and removed %d.", done.copied, done.removed)
         return done
 
-    def _exchange(self) -> None:
-        """The switch itself; nothing is written to either generation now."""
-        there = self._target.listings.count()
-        wanted = self._source.listings.count() - len(self._passes[-1].lacking)
-        if there < wanted:
-            # It cannot be; and were it so, nobody would notice later.
+    def _switch(self) -> None:
+        """Switch the aliases; nothing is written to either generation now."""
+        actual = self._target.listings.count()
+        expected = self._source.listings.count() - len(self._passes[-1].missing)
+        if actual < expected:
+            # Should be impossible, and would go unnoticed later.
             raise ImgSearchError(
-                f"{self._target.generation} has {there} pictures where it should have {wanted}, and"
-                " is not switched to: run it again."
+                f"{self._target.generation} has {actual} pictures instead of {expected} and is not"
+                " switched to: run it again."
             )
         self._lock.confirm()
         roots = self._source.info().meta.roots
         self._target.generations.update_meta(lambda meta: replace(meta, roots=roots))
-        # From here on the old one lacks what is written to the new one.
-        carried = Carried(str(self._target.generation), self._target.rewrites.checkpoints())
-        self._source.generations.update_meta(lambda meta: replace(meta, carried=carried))
-        self._store.switching.switch_to(str(self._target.generation), described_fields())
+        # The source misses everything that is written to the target from now on.
+        checkpoint = CopyCheckpoint(
+            str(self._target.generation), self._target.rewrites.checkpoints()
+        )
+        self._source.generations.update_meta(lambda meta: replace(meta, copy_checkpoint=checkpoint))
+        self._store.switching.switch_to(str(self._target.generation), describer_mappings())
 
     def _may_switch(self) -> bool:
-        lacking = len(self._passes[-1].lacking)
-        return lacking <= self._max_missing_share * max(1, self._source.listings.count())
+        missing = len(self._passes[-1].missing)
+        return missing <= self._max_missing_share * max(1, self._source.listings.count())
 
     def _may_switch_soon(self) -> bool:
-        """`_may_switch`, after more passes where that only takes a daemon's next deletions."""
+        """Check `_may_switch`, after more passes if a daemon's next deletions are enough."""
         for wait_seconds in _SETTLING_WAITS_SECONDS:
             if self._may_switch() or not self._is_settling():
                 break
             time.sleep(wait_seconds)
-            self._pass()
+            self._copy()
         return self._may_switch()
 
     def _is_settling(self) -> bool:
-        """Whether nothing lacks but a few files that went or changed, in folders that are watched.
+        """Check that only a few files are missing, deleted or changed in watched folders.
 
-        Until the daemon has noted it, such a picture of the source cannot be had any more; of less
+        Until the daemon has noticed, such a picture of the source cannot be embedded; among fewer
         than 100 pictures a single one is too many.
         """
-        lacking = self._passes[-1].lacking.values()
-        if len(lacking) > _FEW or any(reason not in {GONE, CHANGED} for _, reason in lacking):
+        missing = self._passes[-1].missing.values()
+        if len(missing) > _FEW or any(reason not in {GONE, CHANGED} for _, reason in missing):
             return False
-        roots = {root for root, _ in lacking}
+        roots = {root for root, _ in missing}
         return roots == watched_roots(self._store, sorted(roots))
 
-    def _outcome(self, compared: Agreement | None, *, switched: bool) -> Migrated:
-        serving, kept = (
-            str(self._source.generation),
-            str(self._target.generation),
-        )
+    def _outcome(self, compared: Agreement | None, *, switched: bool) -> ReindexResult:
+        serving, kept = str(self._source.generation), str(self._target.generation)
         if switched:
             serving, kept = kept, serving
-        by_reason = self._passes[-1].lacking_by_reason
-        return Migrated(
+        by_reason = Counter(self._passes[-1].missing.values())
+        return ReindexResult(
             switched=switched,
             serving=serving,
             kept=kept,
             pictures=self._target.listings.count(),
-            carried=sum(each.carried for each in self._passes),
-            embedded=self._carrier.pictures_embedded,
+            carried=sum(each.copied for each in self._passes),
+            embedded=self._copier.pictures_embedded,
             removed=sum(each.removed for each in self._passes),
             missing=tuple((*place, number) for place, number in sorted(by_reason.items())),
             agreement=compared,
             held_back_seconds=self._held_back_seconds,
             seconds=time.monotonic() - self._started,
         )
-
-
-def _agreement_words(found: Agreement) -> str:
-    if found.overlap is None:
-        return "There are too few pictures to compare what both find."
-    return (
-        f"Of the {found.k} nearest of {found.queries} pictures, both generations name"
-        f" {found.overlap:.0%} (by chance {found.by_chance:.1%})."
-    )
-
-
-# How far two generations find the same: pictures of both searched with, in each by its own vector.
-#
-# Encoders differ, so this is nothing to pass or fail by; two profiles of one encoder should agree
-# in almost everything.
-
-AGREEMENT_K = 10
-AGREEMENT_QUERIES = 100
-
-# Searches in one round trip.
-_AT_ONCE = 20
-_SEED = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """Of `queries` pictures, the mean share of their `k` nearest that both generations name.
-
-    `overlap` is None where no picture has neighbours in both; `by_chance` is what two random
-    choices of k would share.
-    """
-
-    queries: int
-    k: int
-    overlap: float | None
-    by_chance: float
-
-
-def agreement(
-    one: Store, other: Store, *, k: int = AGREEMENT_K, queries: int = AGREEMENT_QUERIES
-) -> Agreement:
-    """Search both generations with pictures of both, chosen at random."""
-    # Whole hits, in a dictionary: their order is that of the sample.
-    of_one = {
-        hit["_id"]: hit["fields"][VECTOR_FIELD][0]
-        for hit in one.searches.sample(queries, seed=_SEED)
-    }
-    ids = list(of_one)
-    answer = other.searches.search(stored_vectors_body(ids, [VECTOR_FIELD])) if ids else {}
-    of_other = {
-        each: fields[VECTOR_FIELD]
-        for each, fields in vectors_of(answer).items()
-        if VECTOR_FIELD in fields
-    }
-    both = [each for each in ids if each in of_other]
-    neighbours = [
-        _neighbours(store, {each: vectors[each] for each in both}, k)
-        for store, vectors in ((one, of_one), (other, of_other))
-    ]
-    shares = [
-        len(first & second) / min(k, max(len(first), len(second)))
-        for first, second in zip(*neighbours, strict=True)
-        if first or second
-    ]
-    pictures = max(1, other.listings.count() - 1)
-    return Agreement(
-        queries=len(shares),
-        k=k,
-        overlap=float(np.mean(shares)) if shares else None,
-        by_chance=min(1.0, k / pictures),
-    )
-
-
-def _neighbours(store: Store, vectors: dict[str, Any], k: int) -> list[set[str]]:
-    """The k nearest of each of these pictures, itself left out."""
-    tuning = store.info().meta.tuning
-    found: list[set[str]] = []
-    items = list(vectors.items())
-    for start in range(0, len(items), _AT_ONCE):
-        part = items[start : start + _AT_ONCE]
-        bodies = [knn_body(vector, k + 1, tuning, source=False) for _, vector in part]
-        for (image_id, _), hits in zip(part, store.searches.msearch(bodies), strict=True):
-            others = [hit["_id"] for hit in hits if hit["_id"] != image_id]
-            found.append(set(others[:k]))
-    return found

@@ -1,12 +1,11 @@
-"""What the next generation shall be, and its beginning."""
+"""Create the next generation, or check the one that an interrupted run began."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-from es_imgsearch.describe.registry import load_describers
+from es_imgsearch.describe.registry import describer_mappings
 from es_imgsearch.elastic.mapping import check_reducible, load_profile, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal, with_learned
 from es_imgsearch.elastic.store import Store
@@ -17,15 +16,15 @@ from es_imgsearch.embed.index_encoder import (
 )
 from es_imgsearch.embed.reduction import Reduction, fit, store_reduction
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ModelUnavailable, UsageError
-from es_imgsearch.manage.init import sample_of
+from es_imgsearch.manage.vector_sample import load_sample
 from es_imgsearch.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the next generation shall be; None stays as it is.
+class ReindexOptions:
+    """Options of the next generation; None keeps the present value.
 
-    `sample` and `dims_kept` are those of the profile `reduced`, see `creation.create_index`.
+    `sample` and `dims_kept` are for the profile `reduced`, see `init.create_index`.
     """
 
     profile: str | None = None
@@ -36,102 +35,100 @@ class Wanted:
 def begin_next(
     store: Store,
     settings: Settings,
-    wanted: Wanted,
+    options: ReindexOptions,
     note: Callable[[str], None],
 ) -> Store:
-    """A new, empty generation as wanted, and the store that fills it.
+    """Create an empty generation with these options; return its store.
 
-    Raises UsageError where nothing would change, or where a generation before is kept;
-    AlreadyRunning where somebody else begins one at this moment.
+    Raises UsageError if nothing would change or an old generation is still kept, AlreadyRunning if
+    another process creates one at the same time.
     """
     meta = store.info().meta
     if settings.encoder is None:
         encoder = load_sealed_or_replaced(meta.seal, store.index, settings)
     else:
         encoder = load_with_settings(settings.encoder, settings)
-    seal, profile = seal_of(encoder), wanted.profile or meta.profile
+    seal, profile = seal_of(encoder), options.profile or meta.profile
     load_profile(profile)
-    if seal.fits(meta.seal) and profile == meta.profile and wanted.dims_kept is None:
+    if seal.fits(meta.seal) and profile == meta.profile and options.dims_kept is None:
         raise UsageError(
             f"Index {store.index!r} has encoder {meta.seal.name!r} and profile {meta.profile}"
-            " already: say what it shall have with --encoder or --profile."
+            " already: choose another one with --encoder or --profile."
         )
     before = store.generations.roles().before
     if before is not None:
-        kept = store.at(before).info().meta
-        is_it = seal.fits(kept.seal) and profile == kept.profile
+        old = store.at(before).info().meta
+        is_same = seal.fits(old.seal) and profile == old.profile
         raise UsageError(
-            f"The generation before, {before} (encoder {kept.seal.name!r}, profile"
-            f" {kept.profile}), is kept"
+            f"The generation before, {before} (encoder {old.seal.name!r}, profile {old.profile}),"
+            " is kept"
             + (
-                " and is what is asked for: return to it with `es-imgsearch reindex --back`."
-                if is_it
+                " and has these options: return to it with `es-imgsearch reindex --back`."
+                if is_same
                 else ": delete it first with `es-imgsearch reindex --drop-old`."
             )
         )
-    reduction = _fitted(store, meta, seal, profile, wanted)
+    reduction = _fit_reduction(store, meta, seal, profile, options)
     grid = None if reduction is not None else meta.grid
     if meta.grid is not None and grid is None:
-        note("The profile 'reduced' keeps no regions: they are left out.")
-    made = new_meta(seal, profile, meta.similarity, reduction.entry() if reduction else None, grid)
-    made = with_learned(made, meta)
+        note("The profile 'reduced' stores no regions: they are left out.")
+    entry = None if reduction is None else reduction.entry()
+    new = with_learned(new_meta(seal, profile, meta.similarity, entry, grid), meta)
     if reduction is not None:
         store_reduction(store, reduction)
-    made = replace(made, roots=meta.roots)
-    target = store.at(store.generations.begin_next(made, described_fields()))
-    _note_place(seal, settings, note)
+    new = replace(new, roots=meta.roots)
+    target = store.at(store.generations.begin_next(new, describer_mappings()))
+    _note_missing_encoder(seal, settings, note)
     note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")
     return target
 
 
-def _note_place(seal: Seal, settings: Settings, note: Callable[[str], None]) -> None:
-    """Other machines will look for the encoder by its name, not where this one has it."""
+def _note_missing_encoder(seal: Seal, settings: Settings, note: Callable[[str], None]) -> None:
+    """Warn if other machines, which load the encoder by its name, may not find it."""
     if seal.spec is None:
         return
     try:
         load_with_settings(seal.name, settings)
     except (ModelUnavailable, EncoderUnknown):
         note(
-            f"Daemons and clients of other machines will look for encoder {seal.name!r}: put it"
+            f"Daemons and clients on other machines load encoder {seal.name!r} by its name: put it"
             " into the folder `models_dir` of their settings, or they end at the switch."
         )
 
 
-def _fitted(store: Store, meta: Meta, seal: Seal, profile: str, wanted: Wanted) -> Reduction | None:
-    """What the profile `reduced` needs: by default fitted on the index's own vectors."""
-    sample = wanted.sample
+def _fit_reduction(
+    store: Store, meta: Meta, seal: Seal, profile: str, options: ReindexOptions
+) -> Reduction | None:
+    """Fit the reduction of the profile `reduced`, by default on the vectors of the index."""
+    sample = options.sample
     if sample is None and profile == "reduced" and seal.fits(meta.seal):
         sample = store.index if meta.reduction is None else None
-    has_sample = sample is not None or wanted.dims_kept is not None
+    has_sample = sample is not None or options.dims_kept is not None
     check_reducible(profile, meta.similarity, has_sample=has_sample)
     if not has_sample:
         return None
     if sample is None:
         raise UsageError("--dims-kept is for the vectors of --sample FROM: give both.")
-    found = sample_of(sample, store)
-    if found.seal is not None:
-        found.seal.check(seal, sample)
-    return fit(found.vectors, wanted.dims_kept)
+    drawn = load_sample(sample, store)
+    if drawn.seal is not None:
+        drawn.seal.check(seal, sample)
+    return fit(drawn.vectors, options.dims_kept)
 
 
-def check_begun(target: Store, settings: Settings, wanted: Wanted) -> None:
-    """Raise UsageError where the generation that was begun is not what is asked for now."""
+def check_begun(target: Store, settings: Settings, options: ReindexOptions) -> None:
+    """Raise UsageError if an unfinished generation has other options than these."""
     meta = target.info().meta
     try:
         if settings.encoder is not None:
             encoder = load_with_settings(settings.encoder, settings)
             meta.seal.check(seal_of(encoder), str(target.generation))
-        is_same = wanted.profile in {None, meta.profile}
+        is_same = options.profile in {None, meta.profile}
     except EncoderMismatch:
         is_same = False
     if not is_same:
         raise UsageError(
             f"{target.generation} is begun and not finished, with encoder {meta.seal.name!r} and"
-            f" profile {meta.profile}: go on with `es-imgsearch reindex --encoder"
-            f" {meta.seal.spec or meta.seal.name}`, or give it up with"
+            f" profile {meta.profile}: continue with `es-imgsearch reindex --encoder"
+            f" {meta.seal.spec or meta.seal.name}`, or delete it with"
             " `es-imgsearch reindex --cancel`."
         )
-
-
-def described_fields() -> list[Any]:
-    return [describer.mapping for describer in load_describers()]

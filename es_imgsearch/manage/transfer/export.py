@@ -1,8 +1,8 @@
-"""Out of an index into a file, page by page.
+"""Export documents of an index to a file, page by page.
 
-The file is written beside its final name and renamed when it is complete: a file of that name
-is always whole, and an export that was killed starts over.  One that meets an outage waits and
-goes on after the last page, since pages follow the path and not a snapshot that expires.
+The file is written under a temporary name and renamed when it is complete, so a file of the final
+name is always whole, and a killed export starts over.  An outage is waited out: pages follow the
+path and not a snapshot that expires.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from es_imgsearch.files.columns import Column, ColumnKind, Origin, columns_of, v
 from es_imgsearch.files.formats import check_writable, open_writer
 from es_imgsearch.records import REGIONS_FIELD
 
-# A row without either could not be told from another.
+# Together they identify a row.
 _ALWAYS = ("root", "relative_path")
 
 # Floats a page: 2,048 rows of 512 dims, about 13 MB of JSON and 40 MB of Python lists; fewer rows
@@ -37,17 +37,17 @@ def export_pictures(
     filters: Sequence[Mapping[str, Any]] = (),
     on_page: Callable[[int], None] = lambda _rows: None,
 ) -> int:
-    """Write the documents that pass these clauses to `path`; how many there were.
+    """Write the documents that match these filters to `path`; return their number.
 
-    Without `fields` all of them, vectors and regions too; `root` and `relative_path` always.
-    Memory is one page.  Raises UsageError for a field that is not mapped, LibraryMissing,
-    ImgSearchError where the file cannot be written.
+    Without `fields` all fields are written, vectors and regions too; `root` and `relative_path`
+    always.  Memory: one page.  Raises UsageError for a field that is not mapped, LibraryMissing,
+    ImgSearchError if the file cannot be written.
     """
     check_writable(path)
-    # A file of vectors of two encoders would be of no use.
+    # A file with vectors of two encoders would be useless.
     store = store.pinned()
     info = store.info()
-    columns = _chosen(info, fields)
+    columns = _select_columns(info, fields)
     partial = path.with_name(f"{path.name}.part")
     try:
         rows = _write(store, info, columns, filters, path, partial, on_page)
@@ -99,13 +99,13 @@ def _write(
     return rows
 
 
-def _chosen(info: IndexInfo, fields: Sequence[str]) -> list[Column]:
-    every = columns_of(info.properties, info.meta.grid)
+def _select_columns(info: IndexInfo, fields: Sequence[str]) -> list[Column]:
+    columns = columns_of(info.properties, info.meta.grid)
     if not fields:
-        return every
+        return columns
     if unknown := sorted(set(fields) - info.properties.keys()):
         raise UsageError(
             f"The index has no field {', '.join(unknown)}; it has"
             f" {', '.join(sorted(info.properties))}."
         )
-    return [each for each in every if each.name in fields or each.name in _ALWAYS]
+    return [each for each in columns if each.name in fields or each.name in _ALWAYS]

@@ -1,6 +1,6 @@
-"""From a file into an index: checked row by row, sent in bulks, safe to be run again.
+"""Import a file into an index: check row by row, send in bulks; safe to repeat.
 
-Ids follow from root and path, so a row that is imported twice is one document.
+Ids derive from root and path, so a row that is imported twice is one document.
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ from es_imgsearch.errors import (
 from es_imgsearch.files.columns import REST_COLUMN
 from es_imgsearch.files.formats import Reader, open_reader
 from es_imgsearch.manage.transfer import bulk_load as loading
-from es_imgsearch.manage.transfer.bulk_load import Item, Sender, ndjson_items, smile_items
-from es_imgsearch.manage.transfer.checks import check_region_columns, without_regions
+from es_imgsearch.manage.transfer.bulk_sender import (
+    BulkItem,
+    BulkSender,
+    encode_ndjson,
+    encode_smile,
+)
+from es_imgsearch.manage.transfer.region_columns import check_region_columns, without_regions
 from es_imgsearch.manage.transfer.rows import STATE_FIELDS, BadRow, Row, RowPlan
 from es_imgsearch.records import stored_path
 from es_imgsearch.settings import Settings
@@ -40,24 +45,24 @@ from es_imgsearch.watch.roots import claim_root
 
 T = TypeVar("T")
 
-# About 1,000 rows of 512 dims in SMILE, where larger bulks were no faster.
+# About 1,000 rows of 512 dims in SMILE; larger bulks were no faster.
 _BULK_BYTES = 3_500_000
 _FLOAT_BYTES = 6
 _FIELDS_BYTES = 500
 _LARGEST_BULK = 2000
 
-# Worked out from root and path, or from the vector; and what pandas adds for an index without a
-# name.
-_NEVER_READ = {"image_id", CODE_FIELD, "__index_level_0__"}
+# Computed from root and path or from the vector, and the column that pandas adds for an unnamed
+# index.
+_IGNORED_COLUMNS = {"image_id", CODE_FIELD, "__index_level_0__"}
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """How a file is taken in.
+    """Options of an import.
 
-    `names` maps columns to the fields they stand for.  `unknown_columns`: what happens to those
-    that are no fields.  `skip_bad_rows`: else the first one ends the import.  `only_new` leaves
-    alone what the index has already, whatever is in it.  `profile` is that of an index made here.
+    `names` maps columns to fields.  `unknown_columns`: error, attributes or ignore.
+    `skip_bad_rows`: otherwise the first one ends the import.  `only_new` skips pictures that the
+    index has, whatever their content.  `profile` is for an index that the import creates.
     """
 
     root: str | None = None
@@ -70,8 +75,8 @@ class ImportOptions:
 
 
 @dataclass(slots=True)
-class Imported:
-    """What became of the rows."""
+class ImportResult:
+    """Numbers of rows by outcome."""
 
     stored: int = 0
     bad: int = 0
@@ -89,23 +94,23 @@ def import_pictures(
     options: ImportOptions,
     *,
     on_bad_row: Callable[[BadRow], None] = _ignore,
-    on_progress: Callable[[Imported, int], None] = _ignore,
+    on_progress: Callable[[ImportResult, int], None] = _ignore,
     note: Callable[[str], None] = _ignore,
-) -> Imported:
-    """Store every good row of the file; the index is made where there is none.
+) -> ImportResult:
+    """Store every valid row of the file; create the index if there is none.
 
-    `on_progress` hears what became of how many of the file's rows, `note` of what a person
-    should know.
+    `on_progress` gets the result so far and the number of rows in the file, `note` messages for the
+    user.
 
-    Raises FileInvalid, EncoderMismatch, RootError and other UsageErrors where the file
-    as a whole does not fit, RowInvalid at the first bad row unless those are skipped.  What was
-    stored by then stays, and the same import run again completes it.
+    Raises FileInvalid, EncoderMismatch, RootError and other UsageErrors if the file as a whole does
+    not fit, RowInvalid at the first bad row unless those are skipped.  Rows stored by then stay,
+    and the same import, repeated, completes it.
     """
     reader = open_reader(path)
     try:
-        names = _names(path, reader, options)
-        info = _opened(store, settings, reader, names, options, note)
-        # The vectors fit this generation, and perhaps not the one that is switched to meanwhile.
+        names = _map_columns(path, reader, options)
+        info = _open_index(store, settings, reader, names, options, note)
+        # The vectors fit this generation, perhaps not one that is switched to meanwhile.
         store = store.pinned()
         if store.generation != info.name:
             raise GenerationSwitched(
@@ -114,16 +119,16 @@ def import_pictures(
         as_attributes = options.unknown_columns == "attributes"
         check_region_columns(path, reader, names, info, store.index, as_attributes=as_attributes)
         names = without_regions(path, reader, names, info, store.index, note)
-        plan = _plan(path, reader, names, store, info, options)
-        rows = _Import(store, path, reader, plan, info, options)
-        rows.on_bad_row, rows.on_progress, rows.note = on_bad_row, on_progress, note
-        return rows.run()
+        plan = _plan_rows(path, reader, names, store, info, options)
+        return _Import(
+            store, path, reader, plan, info, options, on_bad_row, on_progress, note
+        ).run()
     finally:
         reader.close()
 
 
 class _Import:
-    """One run over the rows, once the file as a whole is known to fit."""
+    """One run over the rows of a file that fits as a whole."""
 
     def __init__(
         self,
@@ -133,23 +138,24 @@ class _Import:
         plan: RowPlan,
         info: IndexInfo,
         options: ImportOptions,
+        on_bad_row: Callable[[BadRow], None],
+        on_progress: Callable[[ImportResult, int], None],
+        note: Callable[[str], None],
     ) -> None:
         self._store, self._path, self._reader = store, path, reader
         self._plan, self._info, self._options = plan, info, options
-        self._encode = ndjson_items if options.as_ndjson else smile_items
-        # A root, and whether its folder is compared with the index.
+        self._encode = encode_ndjson if options.as_ndjson else encode_smile
+        # By root: is its folder compared with the index?
         self._roots: dict[str, bool] = {}
         self._may_have_failures = False
-        self._resent: list[Item] = []
-        self._done = Imported()
-        self.on_bad_row: Callable[[BadRow], None] = _ignore
-        self.on_progress: Callable[[Imported, int], None] = _ignore
-        self.note: Callable[[str], None] = _ignore
+        self._resent: list[BulkItem] = []
+        self._done = ImportResult()
+        self._on_bad_row, self._on_progress, self._note = on_bad_row, on_progress, note
 
-    def run(self) -> Imported:
+    def run(self) -> ImportResult:
         self._store.refresh()
         self._may_have_failures = self._store.listings.count(failures=True) > 0
-        sender = Sender(self._store, self._note_sent, as_ndjson=self._options.as_ndjson)
+        sender = BulkSender(self._store, self._count_sent, as_ndjson=self._options.as_ndjson)
         first = 1
         try:
             for values in self._reader.batches(list(self._plan.names), self._bulk_rows()):
@@ -159,19 +165,19 @@ class _Import:
                 if items:
                     sender.send(items)
                 if bad or unfit:
-                    # What is good is stored first: a bad row costs nothing but itself.
+                    # Valid rows are stored first: a bad row costs nothing but itself.
                     sender.finish()
                     self._refuse(sorted([*bad, *unfit], key=lambda each: each.number))
             sender.finish()
             if self._info.is_loading:
-                loading.finish(self._store, self._info, lambda: self._resend(sender), self.note)
+                loading.finish(self._store, self._info, lambda: self._resend(sender), self._note)
         finally:
             sender.close()
         self._store.refresh()
         return self._done
 
-    def _items(self, rows: Sequence[Row]) -> tuple[list[Item], list[BadRow]]:
-        """What of these rows is to be sent, and which of them cannot be."""
+    def _items(self, rows: Sequence[Row]) -> tuple[list[BulkItem], list[BadRow]]:
+        """Encode rows; return what is to be sent, and the rows that cannot be stored."""
         for root in {row.root for row in rows} - self._roots.keys():
             origin = self._reader.origin
             entry = None if origin is None else origin.roots.get(root)
@@ -180,17 +186,17 @@ class _Import:
         bad: list[BadRow] = []
         good: list[Row] = []
         for row in rows:
-            lacking = [name for name in STATE_FIELDS if name not in row.fields]
-            if lacking and self._roots[row.root]:
-                bad.append(BadRow(row.number, f"a watched root needs its {', '.join(lacking)}"))
+            missing = [name for name in STATE_FIELDS if name not in row.fields]
+            if missing and self._roots[row.root]:
+                bad.append(BadRow(row.number, f"a watched root needs its {', '.join(missing)}"))
             else:
                 good.append(row)
         failed = (
-            self._asked(self._store.documents.attempts, good) if self._may_have_failures else {}
+            self._look_up(self._store.documents.attempts, good) if self._may_have_failures else {}
         )
         new = good
         if self._options.only_new:
-            known = self._asked(self._store.documents.existing, good)
+            known = self._look_up(self._store.documents.existing, good)
             new = [row for row in good if row.image_id not in known]
             self._done.there_already += len(good) - len(new)
         index, failures = self._store.connection.pictures, self._store.connection.failures
@@ -210,11 +216,11 @@ class _Import:
                 self._resent = self._encode(good[:1], index, failures, failed)
         return items, bad
 
-    def _asked(self, ask: Callable[[Sequence[str]], T], rows: Sequence[Row]) -> T:
+    def _look_up(self, read: Callable[[Sequence[str]], T], rows: Sequence[Row]) -> T:
         ids = [row.image_id for row in rows]
-        return persist(lambda: ask(ids), threading.Event(), Outage())
+        return persist(lambda: read(ids), threading.Event(), Outage())
 
-    def _resend(self, sender: Sender) -> None:
+    def _resend(self, sender: BulkSender) -> None:
         if not self._resent:
             return
         stored = self._done.stored
@@ -222,22 +228,22 @@ class _Import:
         sender.finish()
         self._done.stored = stored
 
-    def _note_sent(self, stored: int, refused: Sequence[BadRow]) -> None:
+    def _count_sent(self, stored: int, refused: Sequence[BadRow]) -> None:
         self._done.stored += stored
         self._refuse(refused)
-        self.on_progress(self._done, self._reader.rows)
+        self._on_progress(self._done, self._reader.rows)
 
     def _refuse(self, bad: Sequence[BadRow]) -> None:
         for each in bad:
             if not self._options.skip_bad_rows:
                 raise RowInvalid(
                     f"Row {each.number} of {str(self._path)!r} cannot be stored: {each.reason}."
-                    " Mend it and import again, or add --on-error skip; what was stored before"
-                    " stays."
+                    " Correct it and import again, or add --on-error skip; rows stored before"
+                    " stay."
                 )
             self._done.bad += 1
             self._resent = [item for item in self._resent if item.number != each.number]
-            self.on_bad_row(each)
+            self._on_bad_row(each)
 
     def _bulk_rows(self) -> int:
         columns = [self._plan.columns.get(target) for target in self._plan.names.values()]
@@ -245,31 +251,31 @@ class _Import:
         return min(_LARGEST_BULK, max(1, _BULK_BYTES // (_FLOAT_BYTES * floats + _FIELDS_BYTES)))
 
 
-def _names(path: Path, reader: Reader, options: ImportOptions) -> dict[str, str]:
-    """The fields that the file's columns stand for.  Raises FileInvalid, UsageError."""
+def _map_columns(path: Path, reader: Reader, options: ImportOptions) -> dict[str, str]:
+    """Map the columns of the file to fields.  Raises FileInvalid, UsageError."""
     if unknown := sorted(options.names.keys() - set(reader.names)):
         raise UsageError(
             f"{str(path)!r} has no column {', '.join(unknown)}; it has {', '.join(reader.names)}."
         )
     names = {each: options.names.get(each, each) for each in reader.names}
-    targets = [target for target in names.values() if target not in _NEVER_READ]
+    targets = [target for target in names.values() if target not in _IGNORED_COLUMNS]
     if len(set(targets)) < len(targets):
         twice = sorted({each for each in targets if targets.count(each) > 1})
         raise UsageError(f"Two columns stand for {', '.join(twice)}: rename one of them only.")
-    for wanted, instead in ((VECTOR_FIELD, None), ("relative_path", "image_name")):
-        if wanted not in targets and instead not in targets:
+    for required, instead in ((VECTOR_FIELD, None), ("relative_path", "image_name")):
+        if required not in targets and instead not in targets:
             raise FileInvalid(
-                f"{str(path)!r} has no column {wanted}; it has {', '.join(reader.names)}. Say which"
-                f" one it is with --rename COLUMN={wanted}."
+                f"{str(path)!r} has no column {required}; it has {', '.join(reader.names)}. Name"
+                f" the one that holds it with --rename COLUMN={required}."
             )
     if "root" not in targets and options.root is None:
         raise UsageError(
             f"{str(path)!r} has no column root: give the pictures a common name with --root NAME."
         )
-    return {name: target for name, target in names.items() if target not in _NEVER_READ}
+    return {name: target for name, target in names.items() if target not in _IGNORED_COLUMNS}
 
 
-def _opened(
+def _open_index(
     store: Store,
     settings: Settings,
     reader: Reader,
@@ -277,13 +283,13 @@ def _opened(
     options: ImportOptions,
     note: Callable[[str], None],
 ) -> IndexInfo:
-    """The index, found or made, that these vectors may live in."""
+    """Open or create the index for these vectors."""
     (column,) = (name for name, target in names.items() if target == VECTOR_FIELD)
     dims = reader.dims.get(column)
     try:
         info = store.info()
     except IndexMissing:
-        info = loading.make_index(store, settings, reader.origin, options.profile, dims)
+        info = loading.create_loading_index(store, settings, reader.origin, options.profile, dims)
         note(f"Made index {store.index!r}, which is searched when the import has ended.")
         return info
     loading.check_seal(info, settings, reader.origin, dims)
@@ -294,7 +300,7 @@ def _opened(
         )
     if reader.origin is None and settings.encoder is None:
         note(
-            "The file does not say which encoder made its vectors; they are taken for those of"
+            "The file does not say which encoder made its vectors; they are taken as vectors of"
             f" {info.meta.seal.name!r}, to which the index is sealed."
         )
     if info.is_loading:
@@ -302,7 +308,7 @@ def _opened(
     return info
 
 
-def _plan(
+def _plan_rows(
     path: Path,
     reader: Reader,
     names: Mapping[str, str],
@@ -310,32 +316,32 @@ def _plan(
     info: IndexInfo,
     options: ImportOptions,
 ) -> RowPlan:
-    """Raises UsageError for columns that are no fields, unless they have a place."""
+    """Plan the conversion of rows.  Raises UsageError for unknown columns."""
     known = info.properties.keys() | {REST_COLUMN}
-    strange = {name for name, target in names.items() if target not in known}
-    if strange and options.unknown_columns == "error":
+    unknown_names = {name for name, target in names.items() if target not in known}
+    if unknown_names and options.unknown_columns == "error":
         raise UsageError(
-            f"{str(path)!r} has columns that are no fields of index: {', '.join(sorted(strange))}."
-            " Rename them with --rename COLUMN=FIELD, or say with --unknown-columns whether they"
-            " go into attributes or are ignored."
+            f"{str(path)!r} has columns that are no fields of the index:"
+            f" {', '.join(sorted(unknown_names))}. Rename them with --rename COLUMN=FIELD, or"
+            " choose with --unknown-columns whether they go into attributes or are ignored."
         )
-    kept = {
+    used = {
         name: target
         for name, target in names.items()
-        if name not in strange or options.unknown_columns == "attributes"
+        if name not in unknown_names or options.unknown_columns == "attributes"
     }
     plan = RowPlan(
         properties=info.properties,
-        names=kept,
+        names=used,
         root=options.root,
-        as_attributes=frozenset(strange & kept.keys()),
+        as_attributes=frozenset(unknown_names & used.keys()),
         paths_are_stored=reader.origin is not None,
         reduction=load_reduction(store, info.meta),
         vector_fields=open_post_embed(store, info.meta).fields,
         grid=info.meta.grid,
     )
     for name, dims in reader.dims.items():
-        column = plan.columns.get(kept.get(name, ""))
+        column = plan.columns.get(used.get(name, ""))
         if column is not None and column.dims not in {0, dims}:
             raise EncoderMismatch(
                 f"Column {name} of {str(path)!r} has vectors of {dims} dims, the field"

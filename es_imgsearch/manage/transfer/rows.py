@@ -1,4 +1,4 @@
-"""From the columns of a file to documents, each checked by itself."""
+"""Convert the columns of a file to documents, and check each row."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from es_imgsearch.write.documents import TOP_FOLDER
 
 _INT64 = range(-(2**63), 2**63)
 
-# What a comparison with a folder needs of every document.
+# Fields that a comparison with a folder needs in every document.
 STATE_FIELDS = ("content_id", "mtime_ns", "size_bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One good row: `number` counts from 1, `vectors` are float32 and not in `fields`."""
+    """A valid row: `number` counts from 1, `vectors` are float32 and not in `fields`."""
 
     number: int
     image_id: str
@@ -56,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """One row that was not stored, and why; `number` counts from 1."""
+    """A row that was not stored, and why; `number` counts from 1."""
 
     number: int
     reason: str
@@ -64,13 +64,12 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
-    """How the columns of a file become fields.
+    """Converter of the columns of a file to rows.
 
-    `names` maps its columns to fields; those in `as_attributes` go into `attributes`.  `root` is
-    that of rows that name none.  `paths_are_stored`: the file has paths in the index's own form.
-    `reduction` is what the vectors of the file go through where the index stores less of them,
-    `vector_fields` makes more fields of each (its code, in an index with codes), `grid` is the
-    grid of its regions.
+    `names` maps columns to fields; those in `as_attributes` go into `attributes`.  `root` is the
+    default root.  `paths_are_stored`: the file has paths in the form of the index.  `reduction`
+    applies to the vectors in an index of the profile `reduced`, `vector_fields` computes further
+    fields of each (its binary code), `grid` defines its regions.
     """
 
     properties: Mapping[str, Mapping[str, Any]]
@@ -90,25 +89,25 @@ class RowPlan:
         object.__setattr__(self, "columns", columns)
 
     def rows(self, values: Mapping[str, Values], first: int) -> tuple[list[Row], list[BadRow]]:
-        """The rows of a batch, the first of which has the number `first`."""
+        """Convert a batch whose first row has the number `first`."""
         count = len(next(iter(values.values()), ()))
         reasons: dict[int, str] = {}
         vectors: dict[str, npt.NDArray[np.float32]] = {}
         cells: dict[str, list[Any]] = {}
         extra: dict[str, list[Any]] = {}
         regions: Sequence[Sequence[Region]] | RegionValues = [()] * count
-        for name, given in values.items():
+        for name, column in values.items():
             target = self.names.get(name, name)
             if name in self.as_attributes:
-                extra[name] = _converted(target, given, _attribute, reasons)
+                extra[name] = _converted(target, column, _attribute, reasons)
             elif target == REST_COLUMN:
-                cells[target] = _converted(target, given, _map, reasons)
-            elif isinstance(given, RegionValues):
-                regions = self._regions(given, reasons)
+                cells[target] = _converted(target, column, _map, reasons)
+            elif isinstance(column, RegionValues):
+                regions = self._regions(column, reasons)
             elif self.columns[target].kind is ColumnKind.VECTOR:
-                vectors[target] = self._vectors(target, given, reasons)
+                vectors[target] = self._vectors(target, column, reasons)
             else:
-                cells[target] = _converted(target, given, self._converter(target), reasons)
+                cells[target] = _converted(target, column, self._converter(target), reasons)
         now = iso_timestamp(timespec="milliseconds")
         good: list[Row] = []
         for n in range(count):
@@ -116,7 +115,7 @@ class RowPlan:
                 continue
             having = {k: v[n] for k, v in vectors.items() if not np.isnan(v[n, 0])}
             try:
-                fields = {"indexed_at": now} | _fields_of(n, cells, extra)
+                fields = {"indexed_at": now} | _collect_fields(n, cells, extra)
                 good.append(self._row(first + n, fields, having, regions[n]))
             except (ValueError, UnicodeError) as error:
                 reasons[n] = str(error)
@@ -147,10 +146,10 @@ class RowPlan:
         fields.setdefault("folder", folder or TOP_FOLDER)
         return Row(number, key, root, fields, vectors, regions)
 
-    def _vectors(self, name: str, given: Rows, reasons: dict[int, str]) -> npt.NDArray[np.float32]:
-        """Shape (n, stored dims); rows of NaN where there is none."""
+    def _vectors(self, name: str, column: Rows, reasons: dict[int, str]) -> npt.NDArray[np.float32]:
+        """Convert vectors to shape (n, stored dims); a missing one is a row of NaN."""
         similarity = self.properties[name].get("similarity", "cosine")
-        matrix = checked_vectors(name, given, self.columns[name].dims, similarity, reasons)
+        matrix = checked_vectors(name, column, self.columns[name].dims, similarity, reasons)
         if self.reduction is None or name != VECTOR_FIELD:
             return matrix
         reduced = np.full((len(matrix), self.reduction.dims_kept), np.nan, np.float32)
@@ -158,10 +157,10 @@ class RowPlan:
         reduced[usable] = self.reduction.reduce(matrix[usable])
         return reduced
 
-    def _regions(self, given: RegionValues, reasons: dict[int, str]) -> RegionValues:
+    def _regions(self, column: RegionValues, reasons: dict[int, str]) -> RegionValues:
         mapping = self.properties[REGIONS_FIELD]["properties"][EMBEDDING]
         dims = self.columns[REGIONS_FIELD].dims
-        return checked_regions(given, dims, mapping.get("similarity", "cosine"), reasons)
+        return checked_regions(column, dims, mapping.get("similarity", "cosine"), reasons)
 
     def _converter(self, name: str) -> Callable[[Any], Any]:
         mapping = self.properties[name]
@@ -171,27 +170,27 @@ class RowPlan:
             case ColumnKind.FLOAT:
                 return _number
             case ColumnKind.BOOL:
-                return _flag
+                return _boolean
             case ColumnKind.JSON:
                 return _map
         if mapping.get("type") == "date":
-            return _moment
+            return _date
         if mapping.get("element_type") == "bit":
             return _bits
         return _text
 
 
-def _fields_of(
+def _collect_fields(
     row: int, cells: Mapping[str, Sequence[Any]], extra: Mapping[str, Sequence[Any]]
 ) -> dict[str, Any]:
-    """What its columns say; those in `extra` go into its attributes.  Raises ValueError."""
+    """Collect the fields of a row; columns in `extra` become attributes.  Raises ValueError."""
     fields = {name: each[row] for name, each in cells.items() if each[row] is not None}
     rest, own = fields.pop(REST_COLUMN, {}), fields.get("attributes", {})
     if not isinstance(rest, dict) or (extra and not isinstance(own, dict)):
         raise ValueError(f"its {REST_COLUMN} or attributes is no map of names and values")
     fields |= rest
-    if extra and (found := {k: v[row] for k, v in extra.items() if v[row] is not None}):
-        fields["attributes"] = {**fields.get("attributes", {}), **found}
+    if extra and (added := {k: v[row] for k, v in extra.items() if v[row] is not None}):
+        fields["attributes"] = {**fields.get("attributes", {}), **added}
     return fields
 
 
@@ -203,7 +202,7 @@ def _converted(
 ) -> list[Any]:
     converted: list[Any] = []
     for n, value in enumerate(values):
-        # Pandas writes a number that is missing as NaN.
+        # Pandas writes a missing number as NaN.
         if value is None or (isinstance(value, float) and math.isnan(value)):
             converted.append(None)
             continue
@@ -216,9 +215,7 @@ def _converted(
 
 
 def _text(value: Any) -> Any:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (bool, int, float)):
+    if isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, (list, tuple, np.ndarray)):
         return [_text(each) for each in value if each is not None]
@@ -245,13 +242,13 @@ def _number(value: Any) -> Any:
     return number
 
 
-def _flag(value: Any) -> bool:
+def _boolean(value: Any) -> bool:
     if value in {True, False, "true", "false"}:
         return value is True or value == 1 or value == "true"
     raise ValueError(f"{value!r} is neither true nor false")
 
 
-def _moment(value: Any) -> Any:
+def _date(value: Any) -> Any:
     if isinstance(value, (date, datetime)):
         return _date_text(value)
     if isinstance(value, (str, int)):
@@ -268,7 +265,7 @@ def _date_text(value: date) -> str:
 
 
 def _bits(value: Any) -> Any:
-    """Hexadecimal digits, of such or of bytes, signed or not."""
+    """Convert hexadecimal digits, bytes, or lists of signed or unsigned bytes to digits."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, (list, np.ndarray)):
@@ -277,11 +274,11 @@ def _bits(value: Any) -> Any:
 
 
 def _map(value: Any) -> Any:
-    """A map or list, of itself or of its JSON; other text is left to the server."""
+    """Convert a map or list, or its JSON; other text is left to the server."""
     if isinstance(value, str):
         return orjson.loads(value) if value[:1] in {"{", "["} else value
     if isinstance(value, list) and value and all(isinstance(each, tuple) for each in value):
-        # That is how Arrow gives maps.
+        # Arrow represents maps so.
         return _plain(dict(value))
     return _plain(value)
 
@@ -291,7 +288,7 @@ def _attribute(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Only what JSON has; names without a value are left out."""
+    """Convert to JSON types; names without a value are left out."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, (list, tuple, np.ndarray)):

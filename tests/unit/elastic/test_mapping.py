@@ -265,9 +265,9 @@ def test_another_encoder_is_refused_with_what_differs(changed: dict[str, Any]):
         assert word in str(caught.value)
 
 
-def test_the_index_of_failures_is_called_so():
+def test_an_index_of_failures_is_refused_by_name():
     body = failures_body()["mappings"]["_meta"]
-    with pytest.raises(IndexConflict, match=r"index of failures .* --index photos\."):
+    with pytest.raises(IndexConflict, match=r"holds the failures .* --index photos\."):
         Meta.from_body(body, "photos-failures")
 
 

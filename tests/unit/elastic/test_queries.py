@@ -16,16 +16,16 @@ from es_imgsearch.elastic.queries import (
     TEXT_FIELDS,
     PartQuery,
     check_k,
-    cosine_of,
     exact_body,
     exact_weighted_body,
     knn_body,
-    paged,
+    score_to_cosine,
     stored_vectors_body,
     text_body,
     to_json,
     to_msearch,
     weighted_body,
+    with_page,
 )
 from es_imgsearch.errors import UsageError
 
@@ -116,9 +116,9 @@ def test_the_cosine_is_found_in_the_score_of_each_similarity(seed: int, dims: in
     one, other = one / np.linalg.norm(one), other / np.linalg.norm(other)
     cosine = float(one @ other)
     for similarity in ("cosine", "dot_product"):
-        assert cosine_of((1 + cosine) / 2, similarity) == pytest.approx(cosine, abs=1e-9)
+        assert score_to_cosine((1 + cosine) / 2, similarity) == pytest.approx(cosine, abs=1e-9)
     distance = float(np.linalg.norm(one - other))
-    assert cosine_of(1 / (1 + distance**2), "l2_norm") == pytest.approx(cosine, abs=1e-9)
+    assert score_to_cosine(1 / (1 + distance**2), "l2_norm") == pytest.approx(cosine, abs=1e-9)
 
 
 @pytest.mark.parametrize("k", [1.0, "10", None, True])
@@ -218,8 +218,8 @@ def test_words_are_looked_for_in_every_text_that_is_stored():
 
 def test_a_page_is_a_part_of_the_k_hits():
     body = knn_body(VECTOR, 100, Tuning())
-    assert paged(body, 20, 10) == {**body, "from": 20, "size": 10}
-    assert paged(body, 20, 10)["knn"]["k"] == 100
+    assert with_page(body, 20, 10) == {**body, "from": 20, "size": 10}
+    assert with_page(body, 20, 10)["knn"]["k"] == 100
 
 
 def test_stored_vectors_are_asked_for_by_id():

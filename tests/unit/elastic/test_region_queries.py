@@ -14,9 +14,9 @@ from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.meta_entries import Tuning
 from es_imgsearch.elastic.region_queries import (
-    best_of,
     exact_region_body,
     matched_box,
+    merge_rankings,
     region_knn_body,
 )
 from es_imgsearch.embed.in_process import InProcessEncoder
@@ -142,7 +142,7 @@ def raw(name: str, score: float, box: list[int] | None = None) -> dict[str, Any]
 def test_rankings_are_joined_by_the_better_score():
     whole = [raw("a", 0.9), raw("b", 0.8), raw("c", 0.5)]
     by_region = [raw("c", 0.95, [1, 2, 3, 4]), raw("b", 0.8, [0, 0, 9, 9]), raw("d", 0.1, [5] * 4)]
-    joined = best_of(whole, by_region)
+    joined = merge_rankings(whole, by_region)
     assert [(hit["_id"], hit["_score"]) for hit in joined] == [
         ("c", 0.95), ("a", 0.9), ("b", 0.8), ("d", 0.1),
     ]  # fmt: skip

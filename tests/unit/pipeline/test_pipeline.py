@@ -284,19 +284,19 @@ def test_an_outage_delays_and_drops_nothing(bench: Bench):
 
 def test_an_outage_is_over_when_the_last_who_met_it_succeeds(caplog: pytest.LogCaptureFixture):
     outage = Outage()
-    outage.begins(StoreUnreachable("Away."), "write")
-    outage.begins(StoreUnreachable("Away."), "embed")
-    outage.ends("embed")
-    outage.ends("somebody else")
-    outage.begins(StoreBusy("Busy."), "write")
+    outage.begin(StoreUnreachable("Away."), "write")
+    outage.begin(StoreUnreachable("Away."), "embed")
+    outage.end("embed")
+    outage.end("somebody else")
+    outage.begin(StoreBusy("Busy."), "write")
     assert outage.seconds > 0
     assert [record.message for record in caplog.records] == [
         "Away. Waiting for it; nothing is dropped."
     ]
-    outage.ends("write")
+    outage.end("write")
     assert outage.seconds == 0
     assert "works again" in caplog.records[-1].message
-    outage.ends("write")
+    outage.end("write")
     assert len(caplog.records) == 2
 
 
