@@ -24,7 +24,7 @@ import numpy as np
 from es_imgsearch.elastic import queries
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.elastic.requests import checked_hits, search_request
+from es_imgsearch.elastic.requests import checked_hits, search_request, vectors_by_id
 from es_imgsearch.embed.index_encoder import sealed_encoder
 from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.errors import ImageMissing, TextUnsupported, UsageError
