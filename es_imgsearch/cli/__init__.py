@@ -1,4 +1,4 @@
-"""The command line, a thin layer: data on standard output, everything else on standard error.
+"""The command line: data on standard output, the rest on standard error.
 
 A module bears its command's name; `options` and `output` hold what the commands share.
 """
@@ -56,7 +56,7 @@ class _Main(Group):
 @click.version_option(package_name="es-imgsearch")
 @click.option("-v", "--verbose", is_flag=True, help="Log more on standard error.")
 def main(verbose: bool) -> None:
-    """Find pictures by words, by another picture or by a piece of one, on Elasticsearch 8."""
+    """Find pictures by words, by another picture or by part of one."""
     let_waiting_threads_sleep()
     ignore_leaks_of_killed_processes()
     logging.basicConfig(
@@ -96,7 +96,7 @@ for _each in (
 
 
 def let_waiting_threads_sleep() -> None:
-    """Keep idle threads of torch and of NumPy's OpenBLAS from spinning on cores that readers need.
+    """Keep idle threads of torch and OpenBLAS from spinning on the readers' cores.
 
     Works for libraries that are not imported yet, and leaves variables that are set already.  On
     two busy cores `sync` of 600 small pictures took 15.0 s with OpenBLAS's default and 11.7 s with

@@ -33,7 +33,7 @@ def codes(
     bits: int | None,
     as_json: bool,
 ) -> None:
-    """Make binary codes of the stored vectors, for `search --codes`; nothing is embedded.
+    """Make binary codes of the stored vectors, for `search --codes`.
 
     `train` makes a coder, of a sample of the vectors or of the LABELS of some pictures, and gives
     every picture its code; new pictures get theirs when they are stored. `apply` only gives codes

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @json_option
 @sigterm_as_ctrl_c()
 def describe(settings: Settings, only: tuple[str, ...], as_json: bool) -> None:
-    """Run the describers again on stored pictures; embeds nothing and keeps every vector.
+    """Run the describers again on stored pictures; every vector stays.
 
     Tags come from stored vectors; EXIF, colours, hashes and the like from the originals, as far as
     they are on this machine and unchanged. Ends with 1 if something could not be described.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--again", is_flag=True, help="Measure again, also if there is a stored result.")
 @json_option
 def encoder(settings: Settings, again: bool, as_json: bool) -> None:
-    """Measure how the index's encoder runs the fastest on this machine, and store that.
+    """Measure how the index's encoder runs fastest on this machine, and store it.
 
     Exports it for ONNX Runtime, so that searches here need no torch, and times it in torch and in
     ONNX Runtime for some seconds.  `watch` and `sync` use the stored result; without one they

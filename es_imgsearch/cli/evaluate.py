@@ -1,4 +1,4 @@
-"""`evaluate` and `calibrate`: measure the answers, and turn scores into probabilities."""
+"""`evaluate` and `calibrate`: measure answers, turn scores into probabilities."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def evaluate(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Search for what LABELS names and measure how much is found: recall, MRR, precision.
+    """Search for what LABELS names and measure recall, MRR and precision.
 
     LABELS is a .csv file (path,label or query,path) or a .jsonl file, or a folder of pictures with
     captions in .txt files of the same names. Given two indices or modes, they are compared query by
@@ -148,7 +148,7 @@ def _print_difference(pair: dict[str, Any]) -> None:
 @click.argument("labels", type=click.Path(path_type=Path), required=False)
 @json_option
 def calibrate(settings: Settings, labels: Path | None, as_json: bool) -> None:
-    """Fit the curves of `relevance` on pictures whose LABELS are known; store them in the index.
+    """Fit the curves of `relevance` on labelled pictures; store them in the index.
 
     LABELS is a .csv file (path,label) or a .jsonl file. Without it, the curves that are shipped for
     the index's encoder are stored. Also draws the sample that scores are compared with,

@@ -53,7 +53,7 @@ def _with_kibana_options(function: F) -> F:
 
 @click.group(cls=Group)
 def kibana() -> None:
-    """Build and import dashboards, Discover sessions and vector searches for Kibana 8.19."""
+    """Build and import dashboards, sessions and vector searches for Kibana 8.19."""
 
 
 @kibana.command(
@@ -89,7 +89,7 @@ def build(settings: Settings, output: Path | None, no_searches: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 def check(settings: Settings, file: Path, as_json: bool) -> None:
-    """List what Kibana would refuse in a file, or could not open; ends with 1 if there is any.
+    """List what Kibana would refuse in a file or could not open; ends with 1 if any.
 
     Fields are compared with the mapping of the index that the file was built for, or where there is
     none with the mapping of a new index.
@@ -160,7 +160,7 @@ def save_search(
     space: str | None,
     wait_seconds: float,
 ) -> None:
-    """Save a search by words or by picture in Kibana: a Discover session, and a gallery.
+    """Save a search by words or picture in Kibana: a session and a gallery.
 
     The vector is made now; saving the same title again replaces it.
     """

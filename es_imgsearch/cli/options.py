@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def examples(*lines: str) -> str:
-    """Format the epilog of a command's help: examples of real use, one a line, as typed."""
+    """Format the epilog of a command's help: examples, one a line, as typed."""
     return "\b\nExamples:\n" + "\n".join(f"  es-imgsearch {line}" for line in lines)
 
 
@@ -75,7 +75,7 @@ class Group(click.Group):
 
 
 def with_settings_options(function: F) -> F:
-    """Add the options every command has and hand the settings over as the first argument."""
+    """Add the options of every command; pass the settings as the first argument."""
 
     @functools.wraps(function)
     def with_settings(
@@ -100,7 +100,7 @@ def with_settings_options(function: F) -> F:
 
 
 def _import_client() -> None:
-    """Import Elasticsearch's client without the optional libraries that it would import too.
+    """Import Elasticsearch's client without its optional libraries.
 
     No command uses aiohttp, httpx, pyarrow or requests, but elastic_transport and
     elasticsearch.serializer import those that are installed, and have no option against it. This
@@ -143,7 +143,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Handle SIGTERM like Ctrl-C, so that work in progress and its processes end in order."""
+    """Handle SIGTERM like Ctrl-C, so that work and its processes end in order."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @with_settings_options
 @json_option
 def status(settings: Settings, as_json: bool) -> None:
-    """Show what the index holds, who watches, how far it is, and whether deletions are paused.
+    """Show what the index holds, its daemons, and whether deletions are paused.
 
     Also how this machine runs the encoder, if it embedded pictures here.
     """

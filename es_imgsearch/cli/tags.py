@@ -65,7 +65,7 @@ def train_command(
     one_of: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Train a classifier of tags on stored vectors of the pictures in LABELS, and store it.
+    """Train a classifier of tags on the stored vectors of labelled pictures.
 
     LABELS is a .csv file (path,label) or a .jsonl file; a label may name its facet, scene:beach.
     Without it, the labels of the last training are used again. Five pictures a label are the
@@ -112,7 +112,7 @@ def evaluate_command(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure how well labelled pictures get their labels: zero-shot, and cross-validated.
+    """Measure the tags of labelled pictures: zero-shot, and cross-validated.
 
     Prints average precision, precision and recall a label, and a confusion matrix a facet. Without
     LABELS, those of the last training are used. Nothing is stored.
@@ -253,7 +253,7 @@ def identify(
     min_relevance: float,
     as_json: bool,
 ) -> None:
-    """Print what FILE shows: the name of its nearest stored pictures, its best tag, or unknown."""
+    """Print what FILE shows: a name from its neighbours, its best tag, or unknown."""
     from es_imgsearch.search.client import ImageSearch
     from es_imgsearch.tags.identify import NAMING_FIELDS
     from es_imgsearch.tags.identify import identify as run

@@ -1,4 +1,4 @@
-"""`export` and `import`: write vectors and fields to files, and store them from files."""
+"""`export` and `import`: vectors and fields to files and from files."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _texts_of(file: Path) -> list[str]:
 
 
 def _text_encoder(store: Store, settings: Settings, *, must: bool) -> Encoder | None:
-    """Return the index's encoder if it embeds text and is on this machine; else print why not."""
+    """Return the index's encoder if it embeds text and is here; else print why not."""
     from es_imgsearch.embed.context import open_encoder
 
     info = store.info()

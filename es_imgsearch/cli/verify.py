@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @exclude_option
 @json_option
 def verify(settings: Settings, roots: tuple[str, ...], as_json: bool) -> None:
-    """Compare the folders with the index, changing nothing; ends with 1 on any difference."""
+    """Compare folders and index, change nothing; ends with 1 on any difference."""
     from es_imgsearch.manage.verify import verify as run_verify
     from es_imgsearch.watch.roots import parse_roots
 

@@ -52,7 +52,7 @@ T = TypeVar("T")
 @click.option("--metrics-address", metavar="ADDRESS",
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
 def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
-    """Run the daemon: keep the index up to date with the folders until Ctrl-C or SIGTERM."""
+    """Run the daemon: keep the index up to date until Ctrl-C or SIGTERM."""
     # In a settings file or the environment an address without a port is no error.
     address_option = click.get_current_context().params["metrics_address"]
     if settings.metrics_port is None and address_option is not None:
