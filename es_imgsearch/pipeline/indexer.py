@@ -136,6 +136,7 @@ class Indexer:
         counts = RootComparison()
         sidecars = self._sidecars.begin_comparison(root, folder)
         unreadable: set[tuple[str, str]] = set()
+        missing: list[str] = []
 
         def report_unreadable(what: Unknown) -> None:
             counts.unknown += 1
@@ -166,7 +167,7 @@ class Indexer:
                 is_non_picture and difference.kind is DifferenceKind.CHANGED
             ):
                 counts.lost += 1
-                self._leftovers.put(change, Skipped.GONE)
+                missing.append(difference.relative_path)
                 continue
             if is_non_picture:
                 continue
@@ -182,7 +183,7 @@ class Indexer:
         if not folder:
             others = {place for place in self._reported_unreadable if place[0] != root.name}
             self._reported_unreadable = others | unreadable
-            self._pending[root.name].mark_complete()
+        self._pending[root.name].add_compared(missing, is_complete=not folder)
         counts.seconds = time.monotonic() - started
         counts.ended_at = iso_timestamp()
         if not folder:

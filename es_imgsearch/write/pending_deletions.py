@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 # In some folders files are deleted all the time; a batch collects no longer than this.
@@ -104,12 +104,19 @@ class PendingDeletions:
                 self._restart(requested)
                 self._collecting.paths[relative_path] = None
 
-    def mark_complete(self) -> None:
-        """Mark the added paths as all missing files: the whole root was compared."""
+    def add_compared(self, relative_paths: Iterable[str], *, is_complete: bool) -> None:
+        """Add what a comparison found missing, at once; `is_complete` for a whole root.
+
+        A batch may be taken between two calls.  Paths added one by one and marked as complete
+        afterwards could then leave a complete batch without paths, which would end a pause.
+        """
         requested = self._progress.comparisons.begun
         with self._lock:
-            self._restart(requested)
-            self._collecting.complete = True
+            missing = [each for each in relative_paths if each not in self._collecting.paths]
+            if missing or is_complete:
+                self._restart(requested)
+            self._collecting.paths.update(dict.fromkeys(missing))
+            self._collecting.complete |= is_complete
 
     def _restart(self, requested: int) -> None:
         if not self._collecting:

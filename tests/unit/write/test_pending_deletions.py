@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress, Tickets
 
 
@@ -72,10 +74,28 @@ def test_what_was_submitted_until_then_has_to_be_acknowledged():
 
 def test_a_complete_comparison_is_reported_even_if_nothing_is_gone():
     bench = Bench()
-    bench.pending.mark_complete()
+    bench.pending.add_compared([], is_complete=True)
     assert bench.pending
     assert bench.take() is None
     assert bench.take(1) == ([], True)
+
+
+def test_a_complete_batch_holds_all_missing_files_though_one_was_taken_meanwhile():
+    """A complete batch without them would end a pause of deletions by mistake."""
+    bench = Bench()
+    taken: list[tuple[list[str], bool] | None] = []
+
+    def missing() -> Iterator[str]:
+        for name in "ab":
+            taken.append(bench.take(2))
+            yield name
+
+    for _ in range(4):
+        bench.pending.add_compared(list(missing()), is_complete=True)
+    taken += [bench.take(), bench.take(2)]
+    batches = [batch for batch in taken if batch is not None]
+    assert batches
+    assert all(batch == (["a", "b"], True) for batch in batches)
 
 
 def test_everything_at_once():
@@ -84,8 +104,7 @@ def test_everything_at_once():
     bench.files.begin()
     bench.take()
     bench.take(1)
-    bench.pending.add("b")
-    bench.pending.mark_complete()
+    bench.pending.add_compared(["b"], is_complete=True)
     assert bench.pending.take_all() == (["a", "b"], True)
     assert not bench.pending
 
