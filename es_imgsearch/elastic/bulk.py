@@ -25,7 +25,10 @@ _SERVER_WAIT = "10s"
 
 
 def action_line(action: str, index: str, image_id: str, **conditions: int) -> bytes:
-    """First line of a bulk action on one document, with conditions such as `if_seq_no`."""
+    """First line of a bulk action on one document.
+
+    It has conditions such as `if_seq_no`.
+    """
     return json_line({action: {"_index": index, "_id": image_id, **conditions}})
 
 
@@ -37,9 +40,10 @@ def json_line(value: Mapping[str, Any]) -> bytes:
 def bulk_results(
     connection: Connection, body: bytes, content_type: str = NDJSON["content-type"]
 ) -> list[tuple[Mapping[str, Any], StoreError | None]]:
-    """Send one bulk; return `_id` and `status` of every action in order, with its error or None.
+    """Send one bulk; return the results of its actions in order.
 
-    The body is encoded already, as NDJSON or SMILE.
+    A result has `_id`, `status`, and the error or None.  The body is encoded already, as NDJSON or
+    SMILE.
     """
     answer = connection.request(
         "POST",

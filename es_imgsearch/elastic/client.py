@@ -161,7 +161,10 @@ class Connection:
     def hits(
         self, name: str, body: Mapping[str, Any], parts: str, *, preference: str | None = None
     ) -> Hits:
-        """Search an index; return its hits, reduced to these parts, never a partial answer."""
+        """Search an index; return its hits, reduced to these parts.
+
+        Never returns a partial answer.
+        """
         answer = self.request(
             "POST",
             f"/{name}/_search",
@@ -186,11 +189,11 @@ class Connection:
         preference: str | None = None,
         retry: Retry = without_retry,
     ) -> Iterator[Hits]:
-        """Page through all hits of a search by `search_after`, in the order of root and path.
+        """Page through all hits of a search, in the order of root and path.
 
-        Each page is searched when it is requested, and sees what was refreshed until then.  No
-        point-in-time is held, so a listing that waits for hours on a full queue does not expire.
-        `retry` calls the search of each page.
+        Pages follow each other by `search_after`.  Each page is searched when it is requested, and
+        sees what was refreshed until then.  No point-in-time is held, so a listing that waits for
+        hours on a full queue does not expire.  `retry` calls the search of each page.
         """
         page = {"_source": False, **body, "size": size, "track_total_hits": False, "sort": BY_PATH}
         search = partial(self.hits, name, page, f"{parts},sort", preference=preference)

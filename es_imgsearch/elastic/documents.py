@@ -33,7 +33,7 @@ class Write:
 
 
 class Documents:
-    """Reads and writes documents whose ids are known."""
+    """Read and write documents whose ids are known."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

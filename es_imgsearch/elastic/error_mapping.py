@@ -65,9 +65,10 @@ def search_error(result: Mapping[str, Any]) -> StoreError:
 
 
 def multi_get_error(error: Mapping[str, Any]) -> StoreError | None:
-    """Translate the error of one document of a multi-get; None if its index does not exist.
+    """Translate the error of one document of a multi-get.
 
-    These errors carry no status, and the request as a whole succeeds.
+    Returns None if its index does not exist.  These errors carry no status, and the request as a
+    whole succeeds.
     """
     kind, message = _kind_and_message(error)
     if kind == "index_not_found_exception":

@@ -1,4 +1,4 @@
-"""Create, extend, load and drop the indices behind the alias; change their `_meta`."""
+"""Create, extend, load, drop the indices behind the alias; change their `_meta`."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Roles(NamedTuple):
 
 
 class Generations:
-    """Creates, extends and drops the indices behind the alias, and changes their `_meta`."""
+    """Create, extend and drop the indices behind the alias; change their `_meta`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -157,10 +157,10 @@ class Generations:
         *,
         for_loading: bool = False,
     ) -> None:
-        """Create templates, the first generation of both indices, the state, and their aliases.
+        """Create templates, the first generation, the state, and their aliases.
 
-        An interrupted `create` is completed, never replaced.  `for_loading`: vectors are stored,
-        but not searchable until `end_loading`.
+        The first generation is of both indices.  An interrupted `create` is completed, never
+        replaced.  `for_loading`: vectors are stored, but not searchable until `end_loading`.
         """
         bodies = {
             self._index: index_body(meta, describer_fields),
@@ -226,9 +226,9 @@ class Generations:
     def add_fields(
         self, info: IndexInfo, describer_fields: Iterable[Mapping[str, Any]] = ()
     ) -> list[str]:
-        """Map the fields that `create` would map now and the index lacks; return their names.
+        """Map fields that `create` would map now and the index lacks.
 
-        Mapped fields stay unchanged.
+        Returns their names.  Mapped fields stay unchanged.
         """
         body = index_body(info.meta, describer_fields)
         properties = body["mappings"]["properties"]
@@ -266,7 +266,10 @@ class Generations:
         self._connection.refresh()
 
     def merge(self, *, wait_seconds: float) -> bool:
-        """Merge the pictures into one segment; False if that takes longer than `wait_seconds`."""
+        """Merge the pictures into one segment.
+
+        Returns False if that takes longer than `wait_seconds`.
+        """
         patient = self._connection.client.options(request_timeout=wait_seconds)
         try:
             replace(self._connection, client=patient).request(

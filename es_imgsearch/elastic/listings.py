@@ -37,9 +37,9 @@ class Listings:
         with_regions: bool = False,
         retry: Retry = without_retry,
     ) -> Iterator[Hits]:
-        """Page through hits by root and path, with these fields and, bit-exact, these vectors.
+        """Page through hits by root and path, with these fields and vectors.
 
-        `region_hits` reads the regions.  See `Connection.pages`.
+        Vectors are bit-exact.  `region_hits` reads the regions.  See `Connection.pages`.
         """
         # Without a filter the `should` clause, which only adds regions, would have to match.
         query = {
@@ -116,9 +116,10 @@ class Listings:
     def stored(
         self, root_name: str, folder: str = "", *, failures: bool = False
     ) -> Iterator[IndexedFile]:
-        """List the documents of a root or of one of its folders, in byte order of their paths.
+        """List the documents of a root or of one of its folders.
 
-        Sees what was refreshed before each page.  Memory: one page of 10,000.
+        They are in byte order of their paths.  Sees what was refreshed before each page.  Memory:
+        one page of 10,000.
         """
         filters: list[dict[str, Any]] = [{"term": {"root": root_name}}]
         if folder:
@@ -169,7 +170,7 @@ _SAMPLE_PAGE = 500
 
 
 class Searches:
-    """Runs searches among the pictures."""
+    """Run searches among the pictures."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -197,7 +198,10 @@ class Searches:
             yield from self.hits(body)
 
     def search(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Run a search; return the answer, reduced to the parts of hits, never a partial one."""
+        """Run a search; return the answer, reduced to the parts of hits.
+
+        Never returns a partial answer.
+        """
         request = search_request(self._connection.pictures, to_json(body))
         answer: Mapping[str, Any] = self._connection.send(request)
         return answer

@@ -51,7 +51,10 @@ class Companion(StrEnum):
         return f"{index}-{self}"
 
     def body(self, seal: Seal | None = None) -> dict[str, Any]:
-        """Body of the index; `seal` is the encoder whose vectors it holds, if it holds any."""
+        """Body of the index.
+
+        `seal` is the encoder whose vectors it holds, if it holds any.
+        """
         body = _with_meta(self)
         if seal is not None:
             body["mappings"]["properties"][VECTOR_FIELD]["dims"] = seal.dims
@@ -123,7 +126,10 @@ def new_meta(
 
 
 def check_reducible(profile: str, similarity: str, *, has_sample: bool) -> None:
-    """Raise UsageError unless a profile, a similarity and a sample (or none) go together."""
+    """Raise UsageError unless profile, similarity and sample go together.
+
+    There may be no sample.
+    """
     if profile != _REDUCED:
         if has_sample:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""`_meta` of an index, typed: its encoder, and what was learned of its vectors.
+"""`_meta` of an index, typed: its encoder, and parameters learned of its vectors.
 
 Elasticsearch stores it in the mapping; nothing here sends a request.
 """
@@ -76,11 +76,12 @@ class Seal:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """`_meta` of an index; `relevance` has a curve for each kind of query once calibrated.
+    """Typed `_meta` of an index.
 
-    `reduction` is set in the profile `reduced` only.  `grid` defines the tiles whose vectors are
-    stored too, None for no tiles; `codes` the binary codes.  `copy_checkpoint` is set in an index
-    that `reindex` fills, `builder` in schema 1 only, see `upgrade`.
+    `relevance` has a curve for each kind of query once calibrated.  `reduction` is set in the
+    profile `reduced` only.  `grid` defines the tiles whose vectors are stored too, None for no
+    tiles; `codes` the binary codes.  `copy_checkpoint` is set in an index that `reindex` fills,
+    `builder` in schema 1 only, see `upgrade`.
     """
 
     seal: Seal

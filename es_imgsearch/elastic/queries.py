@@ -213,10 +213,10 @@ def text_body(
     filters: Sequence[Mapping[str, Any]] = (),
     source: bool | Sequence[str] = True,
 ) -> dict[str, Any]:
-    """Text search in the stored words of pictures, by BM25 (Robertson & Zaragoza 2009).
+    """Text search in the stored words of pictures, by BM25.
 
-    `positive` are texts and their weights, of which one has to match and all count; a picture
-    that has every word of a negative text is excluded.
+    For BM25 see Robertson & Zaragoza 2009.  `positive` are texts and their weights, of which one
+    has to match and all count; a picture that has every word of a negative text is excluded.
     """
     check_k(k)
     bool_query: dict[str, Any] = {
@@ -271,7 +271,10 @@ def to_msearch(bodies: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def parse_vector(value: Any) -> npt.NDArray[np.float32]:
-    """Convert a vector of `docvalue_fields`, which may be in a list of one, to float32."""
+    """Convert a vector of `docvalue_fields` to float32.
+
+    The vector may be in a list of one.
+    """
     if len(value) == 1 and isinstance(value[0], list):
         value = value[0]
     return np.asarray(value, dtype=np.float32)

@@ -35,7 +35,10 @@ _MSEARCH_INNER = urlencode({"filter_path": f"{_OF_EACH},responses.hits.hits.inne
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to Elasticsearch; `path` carries its parameters, a body is ready bytes."""
+    """One request to Elasticsearch.
+
+    `path` carries its parameters, a body is ready bytes.
+    """
 
     method: str
     path: str
@@ -49,7 +52,10 @@ def search_request(index: str, body: bytes) -> Request:
 
 
 def msearch_request(index: str, body: bytes, *, inner_hits: bool = False) -> Request:
-    """Several searches in one round trip; `status` keeps the place of one without hits."""
+    """Several searches in one round trip.
+
+    `status` keeps the place of one without hits.
+    """
     parameters = _MSEARCH_INNER if inner_hits else _MSEARCH
     return Request("POST", f"/{index}/_msearch?{parameters}", body, NDJSON)
 

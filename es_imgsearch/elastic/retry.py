@@ -63,7 +63,7 @@ class Outage:
         logger.warning("%s Waiting for it; nothing is dropped.", error)
 
     def end(self, thread: str = "") -> None:
-        """Note that a thread succeeded, whether it met an error before or not."""
+        """Note that a thread succeeded, with or without an error before."""
         with self._lock:
             self._waiting.discard(thread)
             if self._since is None or self._waiting:

@@ -46,13 +46,13 @@ class RewriteResult(NamedTuple):
 
 
 class Rewrites:
-    """Reads whole documents and writes changed ones."""
+    """Read whole documents and write changed ones."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def rewrite(self, image_ids: Sequence[str], change: DocumentChange) -> RewriteResult:
-        """Replace each of these documents by what `change` returns for it.
+        """Replace each of these documents by the result of `change` for it.
 
         `change` gets the stored fields, and vectors as float32 of shape (dims,), bit for bit,
         those of `regions` too; perceptual_hash as hexadecimal digits.  It returns the whole
@@ -91,7 +91,10 @@ class Rewrites:
         source_excludes: Sequence[str],
         result: RewriteResult,
     ) -> Sequence[str]:
-        """Rewrite once; return the ids that others wrote meanwhile, note the rest in `result`."""
+        """Rewrite once; return the ids that others wrote meanwhile.
+
+        The rest is noted in `result`.
+        """
         # A search does not see writes of the last second, and a change that leaves such a document
         # unchanged would miss them.
         self._connection.refresh()

@@ -1,4 +1,6 @@
-"""Documents that processes share (`<index>-state`), changed by compare-and-set only.
+"""Documents that processes share (`<index>-state`).
+
+They are changed by compare-and-set only.
 
     daemon:NAME        lease of the daemon that watches a root; its queue
     comparison:NAME    result of the last comparison of the root
@@ -117,7 +119,7 @@ class State:
     def update(
         self, name: str, change: Callable[[Document | None], Document | None]
     ) -> Document | None:
-        """Replace a document (or None) by what `change` returns; return the document.
+        """Replace a document (or None) by the result of `change`; return the document.
 
         Nothing is written if that is None.  `change` is called again after a conflict with another
         process and after a lost answer, so it must be idempotent.  Raises StoreBusy after 50 tries.

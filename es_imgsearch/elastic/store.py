@@ -64,7 +64,7 @@ def get_companion(
 
 
 class Companions:
-    """Reads and writes the companion indices, which hold a few documents by id.
+    """Read and write the companion indices, which hold a few documents by id.
 
     The matrix of the profile `reduced` and the coder of codes have their hash as id: another
     generation may have another one, so none replaces another.  Documents of tags have names as ids

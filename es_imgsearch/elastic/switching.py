@@ -1,4 +1,7 @@
-"""Switch the alias to another generation; block writes; guard work that a switch spoils."""
+"""Switch the alias to another generation, and block writes.
+
+Also guards work that a switch spoils.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ class Switching:
             )
 
     def is_blocked(self) -> bool:
-        """Check whether any process has called `block_writes`."""
+        """Return True if any process has called `block_writes`."""
         answer = self._connection.request(
             "GET",
             f"/{self._connection.pictures}/_settings/index.blocks.write",

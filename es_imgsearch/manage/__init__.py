@@ -1,1 +1,4 @@
-"""Commands on a whole index: init, status, verify, redescribe, reindex, export and import."""
+"""Commands on a whole index.
+
+They are init, status, verify, redescribe, reindex, export and import.
+"""

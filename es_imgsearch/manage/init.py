@@ -47,10 +47,10 @@ def create_index(
     originals: Path | None = None,
     regions: str | None = None,
 ) -> str:
-    """Create the index behind the alias, or check the existing one; report which in a sentence.
+    """Create the index behind the alias, or check the existing one.
 
-    Fields that an existing index lacks, since a describer or a version of this program added them
-    later, are added to its mapping.
+    Returns a sentence that reports which.  Fields that an existing index lacks, since a describer
+    or a version of this program added them later, are added to its mapping.
 
     `sample` is an index or a file with whole vectors, on which the profile `reduced` fits its
     `dims_kept` dims; `originals` a file of whole vectors that its hits are compared with again, see
@@ -122,7 +122,7 @@ def _create_companions(store: Store, settings: Settings, originals: Path | None)
 def _sealed_and_fitted(
     store: Store, settings: Settings, origin: str | None, dims_kept: int | None
 ) -> tuple[Seal, Reduction | None]:
-    """Read the seal of the encoder, and fit the reduction on the sample, if there is one."""
+    """Read the seal of the encoder, and fit the reduction on a sample, if any."""
     sample: VectorSample | None = None
     if origin is not None:
         sample = load_sample(origin, store)

@@ -131,14 +131,17 @@ def redescribe_pictures(
 
 
 def _send(store: Store, request: Request) -> Any:
-    """Send a request of a describer; wait out an outage, so that no picture loses fields."""
+    """Send a request of a describer; wait out an outage.
+
+    No picture loses fields by an outage.
+    """
     return persist(lambda: store.send(request), threading.Event(), Outage())
 
 
 def _add_sharing(
     names: Sequence[str], properties: Mapping[str, Any], settings: Settings
 ) -> list[str]:
-    """Add the switched-on describers that share a field with one of these, transitively.
+    """Add switched-on describers that share a field with one of these, transitively.
 
     Their contribution would be missing if the field were computed without them.  Describers whose
     fields the index does not map (`properties`) never contributed.
@@ -236,7 +239,10 @@ def _to_json(document: Mapping[str, Any]) -> bytes:
 
 
 class _OriginalReader:
-    """Reads the files of stored pictures again if they are on this machine and unchanged."""
+    """Reader of the original files of stored pictures.
+
+    A file is read again if it is on this machine and unchanged.
+    """
 
     def __init__(
         self,

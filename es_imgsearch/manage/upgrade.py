@@ -1,7 +1,8 @@
-"""Upgrade an index of schema 1: shared entries move from `_meta` to state documents.
+"""Upgrade an index of schema 1.
 
-The first writer of this version does it; earlier versions refuse the index from then on.  Readers
-convert the old entries on the fly, see `legacy_documents`.
+Shared entries move from `_meta` to state documents.  The first writer of this version does it;
+earlier versions refuse the index from then on.  Readers convert the old entries on the fly, see
+`legacy_documents`.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ def legacy_documents(meta: Meta) -> dict[str, Document]:
 
 
 def legacy_builder(meta: Meta) -> dict[str, Any] | None:
-    """Process that builds this generation by `_meta` of schema 1, in the form of `status`."""
+    """Process that builds this generation by `_meta` of schema 1.
+
+    It is in the form of `status`.
+    """
     if meta.builder is None:
         return None
     shown = {name: meta.builder[name] for name in ("host", "process_id", "since", "seen_at")}

@@ -21,17 +21,20 @@ _FILE_BATCH = 2_000
 
 @dataclass(frozen=True, slots=True)
 class VectorSample:
-    """Random vectors of shape (n, dims); `seal` is None if a file does not name the encoder."""
+    """Random vectors of shape (n, dims).
+
+    `seal` is None if a file does not name the encoder.
+    """
 
     vectors: npt.NDArray[np.float32]
     seal: Seal | None
 
 
 def load_sample(origin: str, store: Store) -> VectorSample:
-    """Draw a sample from a file, recognised by its suffix, or from the index of that name.
+    """Draw a sample from a file or from the index of that name.
 
-    The index is in the Elasticsearch of `store`.  Raises UsageError for reduced vectors,
-    IndexMissing, FileInvalid.
+    A file is recognised by its suffix.  The index is in the Elasticsearch of `store`.  Raises
+    UsageError for reduced vectors, IndexMissing, FileInvalid.
     """
     path = Path(origin)
     if path.suffix.lower() in FILE_SUFFIXES:

@@ -1,4 +1,4 @@
-"""Keep an index up to date: follow file events, and compare folders with the index.
+"""Keep an index up to date by file events and by comparisons of folders with it.
 
 Events make updates fast; comparisons find what events missed.  Threads, in addition to the
 pipeline's: one reads events (the watcher), one submits settled files and runs deletions, one
@@ -58,7 +58,10 @@ class Daemon:
         self._retry_delays = waits()
 
     def stop(self) -> None:
-        """Begin to stop; `run` returns when all threads have ended.  Safe in a signal handler."""
+        """Begin to stop.
+
+        `run` returns when all threads have ended.  Safe in a signal handler.
+        """
         self._stop_requests.put(None)
 
     def run(self) -> bool:
@@ -170,7 +173,7 @@ class Daemon:
             self._wake.wait(sleep)
 
     def _poll(self) -> None:
-        """Check what no event reports: the generation, ended pauses, missing roots."""
+        """Check for changes without an event: generation, ended pauses, missing roots."""
         try:
             self._indexer.check_generation()
             for root in self._indexer.resume_ended_pauses():

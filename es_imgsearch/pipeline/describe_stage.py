@@ -1,6 +1,7 @@
-"""Make documents of vectors and failures; drop described fields that Elasticsearch refuses.
+"""Make documents of vectors and failures.
 
-The stage works in the threads that call `put`: the look-up's and every encoder's.
+Described fields that Elasticsearch refuses are dropped.  The stage works in the threads that call
+`put`: the look-up's and every encoder's.
 """
 
 from __future__ import annotations

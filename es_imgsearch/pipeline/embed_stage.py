@@ -87,7 +87,7 @@ class EmbedStage:
             self._fresh.put(None)
 
     def abandon(self) -> None:
-        """Give up the encoders' current batches; returns when no thread is inside a model."""
+        """Abandon the encoders' current batches; return when no thread is inside a model."""
         for encoder in self._encoders:
             encoder.abandon()
 
@@ -103,7 +103,7 @@ class EmbedStage:
         return True
 
     def look_up(self, batch: Sequence[tuple[Job, Picture]]) -> None:
-        """Pass on the pictures whose vectors are stored; queue the others for the encoders."""
+        """Pass on pictures whose vectors are stored; queue the others for the encoders."""
         with self._lock:
             content_ids = {each.content_id for _, each in batch} - self._waiting.keys()
         stored = self._source.look_up(content_ids)

@@ -1,6 +1,7 @@
-"""Claim a daemon's roots; store its queue length and last comparisons for `status`.
+"""Claim a daemon's roots, and store its state for `status`.
 
-The claims are documents in Elasticsearch, so `status` finds a daemon on any host.
+The state is its queue length and its last comparisons.  The claims are documents in Elasticsearch,
+so `status` finds a daemon on any host.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ def watched_roots(store: Store, names: Sequence[str]) -> set[str]:
 
 
 class Heartbeat:
-    """Hold the claim on a daemon's roots, from a thread of its own, until it is released.
+    """Hold the claim on a daemon's roots until it is released.
 
-    `queue` returns the number of files in flight; `comparisons` has the last comparison of each
-    whole root.  A write that fails is skipped: a running daemon never waits for it.
+    The claim is renewed from a thread of its own.  `queue` returns the number of files in flight;
+    `comparisons` has the last comparison of each whole root.  A write that fails is skipped: a
+    running daemon never waits for it.
     """
 
     def __init__(

@@ -17,16 +17,19 @@ _RECENT_FILES = 50_000
 
 
 class BeginResult(NamedTuple):
-    """The new job; None if the file is done or absent, or if its path `has_job` already."""
+    """Result of `begin`: the new job, if there is one.
+
+    The job is None if the file is done or absent, or if its path `has_job` already.
+    """
 
     job: Job | None
     has_job: bool
 
 
 class InFlight:
-    """Jobs by path, limited to a number of slots, and the files done recently.  Thread-safe.
+    """Jobs by path, limited to a number of slots, and the files done recently.
 
-    A change of a path that has a job already is handled when that job ends.
+    Thread-safe.  A change of a path that has a job already is handled when that job ends.
     """
 
     def __init__(self, slots: int, tickets: Tickets) -> None:
@@ -47,7 +50,7 @@ class InFlight:
             return len(self._jobs)
 
     def non_pictures(self) -> dict[str, FileState]:
-        """Return the ids of files that are no pictures, with the state in which they were read."""
+        """Return the ids of non-pictures, with the state in which they were read."""
         with self._lock:
             return self._non_pictures.snapshot()
 
@@ -63,9 +66,10 @@ class InFlight:
     def begin(
         self, change: Change, signature: FileSignature | None, listed_at: float | None = None
     ) -> BeginResult:
-        """Begin a job in the acquired slot and queue its file for reading, or release the slot.
+        """Begin a job in the acquired slot, or release the slot.
 
-        `signature` is None if there is no such file; for `listed_at` see `Pipeline.submit`.
+        The file of a job that begins is queued for reading.  `signature` is None if there is no
+        such file; for `listed_at` see `Pipeline.submit`.
         """
         with self._lock:
             current = self._jobs.get(change.image_id)
@@ -110,7 +114,10 @@ class InFlight:
             self._non_pictures.put(job.change.image_id, job.signature.state)
 
     def mark_stored(self, job: Job, state: FileState) -> None:
-        """Remember a file whose document, made in this state, was acknowledged; else repeat it."""
+        """Remember a file whose document, made in this state, was acknowledged.
+
+        Otherwise, as when the file has changed since, the job is repeated.
+        """
         current = read_signature(job.change)
         with self._lock:
             if current is not None and current.state == state and not job.may_be_deleted:

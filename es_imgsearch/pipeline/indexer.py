@@ -70,7 +70,10 @@ class Indexer:
         allow_deletes: bool = False,
         warm_up: bool = False,
     ) -> None:
-        """`warm_up` loads the model at once, so that the first picture does not wait for it."""
+        """Connect the parts; `warm_up` loads the model at once.
+
+        The first picture does not wait for a model that is loaded at once.
+        """
         store = context.store
         self.progress = Progress()
         self.roots = tuple(roots)
@@ -123,11 +126,11 @@ class Indexer:
         return self.pipeline.outage
 
     def check_generation(self) -> None:
-        """Raise GenerationSwitched if the alias points to another generation than this one."""
+        """Raise GenerationSwitched if the alias points to another generation."""
         _check_generation(self._store)
 
     def reconcile(self, root: Root, folder: str = "") -> RootComparison:
-        """Compare a root, or one of its folders, with the index; submit what differs.
+        """Compare a root, or one of its folders, with the index; submit differences.
 
         Waits for free slots of the pipeline, not for its end; `delete_missing` deletes missing
         files later.
@@ -220,10 +223,11 @@ class Indexer:
             yield each
 
     def delete_missing(self, *, compared: int = 0, at_once: bool = False) -> bool:
-        """Delete documents of missing files that are due; False while some are not due yet.
+        """Delete documents of missing files that are due.
 
-        `compared` is `progress.comparisons.ended_until` as it was before the last call of
-        `submit_settled`.  `at_once` deletes all, because no comparison or file is in progress.
+        Returns False while some are not due yet.  `compared` is `progress.comparisons.ended_until`
+        as it was before the last call of `submit_settled`.  `at_once` deletes all, because no
+        comparison or file is in progress.
         """
         for root in self.roots:
             pending = self._pending[root.name]
@@ -262,7 +266,7 @@ class Indexer:
         return ended
 
     def refresh_post_embed(self) -> None:
-        """Load what was trained meanwhile for the step after embedding."""
+        """Load parts trained meanwhile for the step after embedding."""
         self._post_embed.refresh()
 
     def heartbeat(self) -> Heartbeat:

@@ -36,7 +36,10 @@ class Counts:
 
 @dataclass(slots=True)
 class RootComparison:
-    """Counts of one comparison of a root with the index; `unknown` paths cannot be read."""
+    """Counts of one comparison of a root with the index.
+
+    `unknown` paths cannot be read.
+    """
 
     new: int = 0
     changed: int = 0
@@ -51,7 +54,10 @@ class RootComparison:
 
 @dataclass(frozen=True, slots=True)
 class FileSignature:
-    """A file's identity and state; differs for a replaced file of the same size and time."""
+    """Identity and state of a file.
+
+    Differs for a replaced file of the same size and time.
+    """
 
     state: FileState
     inode: int
@@ -137,7 +143,7 @@ class RunState:
 
 
 def max_files_in_flight(settings: Settings, encoder: Encoder, grid: Grid | None) -> int:
-    """Return how many files may be in flight so that their arrays fit `queue_memory_mb`.
+    """Return the number of files in flight whose arrays fit `queue_memory_mb`.
 
     A slot is acquired before the file is read, and all pictures of an index are prepared to the
     same size, so the bound always holds.
@@ -148,7 +154,10 @@ def max_files_in_flight(settings: Settings, encoder: Encoder, grid: Grid | None)
 
 
 def read_signature(change: Change) -> FileSignature | None:
-    """Read a file's signature; None if it is absent, UNKNOWN_SIGNATURE if it cannot be read."""
+    """Read a file's signature.
+
+    Returns None if the file is absent, UNKNOWN_SIGNATURE if it cannot be read.
+    """
     try:
         status = os.stat(change.root.absolute(change.relative_path))
     except OSError as error:

@@ -67,7 +67,7 @@ class _Collector:
 
 
 def health(indexer: Indexer) -> tuple[bool, Mapping[str, Any]]:
-    """Return whether the daemon works, and the body of /healthz."""
+    """Return True if the daemon works, and the body of /healthz."""
     outage_seconds = indexer.outage.seconds
     fatal = indexer.pipeline.fatal
     is_healthy = fatal is None and outage_seconds < _UNHEALTHY_SECONDS

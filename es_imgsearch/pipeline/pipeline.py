@@ -1,4 +1,4 @@
-"""Run the stages: accept changes, wait until they are acknowledged, close in order.
+"""Run the stages: accept changes, wait for their acknowledgement, close in order.
 
 The package's docstring lists the way of one picture, function by function.
 """
@@ -140,7 +140,7 @@ class Pipeline:
                 self._emit(change, Skipped.GONE)
 
     def non_pictures(self) -> dict[str, FileState]:
-        """Return the ids of files that are no pictures, with the state in which they were read."""
+        """Return the ids of non-pictures, with the state in which they were read."""
         return self._in_flight.non_pictures()
 
     def is_non_picture(self, change: Change, state: FileState) -> bool:
@@ -172,9 +172,10 @@ class Pipeline:
         self._in_flight.forget(change)
 
     def close(self, *, within_seconds: float = 0.0) -> bool:
-        """End within this time, most of it for files in flight; False if some were given up.
+        """End within this time; return False if some files were given up.
 
-        A second call changes nothing and returns the same.
+        Most of the time is for files in flight.  A second call changes nothing and returns the
+        same.
         """
         # Accept no more changes.
         self.closing.set()

@@ -1,4 +1,4 @@
-"""Hand files to the reading workers and take back what they read."""
+"""Hand files to the reading workers and take back their outcomes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from es_imgsearch.read.workers import Outcome, ReadWorkers
 
 
 class ReadStage:
-    """Read each job's file in a worker process; `run` is the loop of the stage's thread.
+    """Read each job's file in a worker process.
 
-    `emit` gets each job with its outcome, in a thread of the workers' pool.
+    `run` is the loop of the stage's thread.  `emit` gets each job with its outcome, in a thread of
+    the workers' pool.
     """
 
     def __init__(
@@ -51,7 +52,10 @@ class ReadStage:
         self._run.guard(lambda: self.finish_read(job, outcome))
 
     def finish_read(self, job: Job, outcome: Outcome) -> None:
-        """Pass on a file's outcome.  Raises ReadersFailed if the workers fail with any file."""
+        """Pass on a file's outcome.
+
+        Raises ReadersFailed if the workers fail with any file.
+        """
         # First, or the next stage would wait for a file that is here already.
         self._in_flight.mark_read()
         if isinstance(outcome, ReadersFailed):
@@ -59,6 +63,6 @@ class ReadStage:
         self._emit(job, outcome)
 
     def close(self) -> None:
-        """End the workers and the loop; give up files that are being read."""
+        """End the workers and the loop; abandon files that are being read."""
         self._in_flight.stop_reading()
         self._workers.close()

@@ -171,7 +171,7 @@ class SidecarChanges:
             self._changed[place] = ticket
 
     def outdated(self, settled: int) -> Iterator[Change]:
-        """Yield pictures to read again, of the changes recorded up to the ticket `settled`.
+        """Yield pictures to read again, of the changes up to the ticket `settled`.
 
         The changes are dropped when the last picture was yielded.
         """
@@ -196,7 +196,10 @@ class SidecarChanges:
                     del self._changed[place]
 
     def _pictures(self, places: Mapping[_Place, int]) -> Iterator[Change]:
-        """Yield every picture that these sidecars may describe, once; list each folder once."""
+        """Yield every picture that these sidecars may describe, once.
+
+        Each folder is listed once.
+        """
         by_folder: dict[tuple[Root, str], set[str]] = {}
         for place in places:
             by_folder.setdefault((place.root, place.folder), set()).add(place.name)

@@ -24,9 +24,10 @@ _UNSETTLED_SECONDS = 30.0
 
 
 def sync(indexer: Indexer) -> list[RootComparison]:
-    """Index every root once: new pictures are searchable and missing ones deleted on return.
+    """Index every root once.
 
-    Raises the error that ended the pipeline; the caller closes it.
+    On return, new pictures are searchable and missing ones deleted.  Raises the error that ended
+    the pipeline; the caller closes it.
     """
     comparisons = [indexer.reconcile(root) for root in indexer.roots]
     deadline = time.monotonic() + _UNSETTLED_SECONDS
@@ -61,7 +62,10 @@ def _wait_settled(indexer: Indexer, deadline: float) -> None:
 
 @contextmanager
 def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
-    """Read every failed file of this host's roots once more; yield the indexer that did it."""
+    """Read every failed file of this host's roots once more.
+
+    Yields the indexer that did it.
+    """
     context = open_context(store, settings)
     meta = context.info.meta
     roots = {

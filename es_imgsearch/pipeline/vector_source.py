@@ -1,4 +1,7 @@
-"""Get a picture's vector: embedded recently, stored in the index, or from the encoder."""
+"""Get a picture's vector from the cache, the index or the encoder.
+
+The cache has the vectors of contents that were embedded recently.
+"""
 
 from __future__ import annotations
 
@@ -62,9 +65,9 @@ class VectorSource:
     def embed(
         self, pictures: Sequence[Picture], encoder: PictureEncoder
     ) -> tuple[dict[str, Embedded], dict[str, ReadError]]:
-        """Embed pictures; return vectors, and errors of pictures without one, by content id.
+        """Embed pictures; return vectors and errors by content id.
 
-        Raises EncodersFailed if the encoder is at fault.
+        A picture without a vector has an error.  Raises EncodersFailed if the encoder is at fault.
         """
         errors: dict[str, ReadError] = {}
         vectors: dict[str, Embedded] = {}
@@ -156,7 +159,10 @@ class VectorSource:
         return {picture.content_id: embedded[picture.content_id]._replace(regions=regions)}
 
     def _check_encoder(self, encoder: PictureEncoder, pictures: Sequence[Picture]) -> None:
-        """Raise EncodersFailed unless the encoder embeds a picture that it did, or an example."""
+        """Raise EncodersFailed unless the encoder embeds a picture known to work.
+
+        That is a picture that it embedded before, or an example.
+        """
         if self._last_embedded is not None:
             check_embeds(encoder, [self._last_embedded])
             return

@@ -68,7 +68,10 @@ class DeletionGuard:
         self._devices.setdefault(root.name, os.stat(root.path).st_dev)
 
     def resume(self, root: Root) -> None:
-        """Forget the root's device and recent deletions, after its deletions were permitted."""
+        """Forget the root's device and recent deletions.
+
+        Called after its deletions were permitted.
+        """
         self._devices.pop(root.name, None)
         self._recent.pop(root.name, None)
         self._paused_by_share.discard(root.name)

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class PauseKind(StrEnum):
-    """What made deletions pause."""
+    """Reason for a pause of deletions."""
 
     UNLISTABLE = "unlistable"
     OTHER_DEVICE = "other_device"
@@ -36,7 +36,7 @@ class PauseKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Why a root's deletions wait for permission."""
+    """Reason why a root's deletions wait for permission."""
 
     kind: PauseKind
     reason: str
@@ -45,7 +45,7 @@ class Pause:
     is_missing: bool = False
 
     def message(self, root: Root, index: str) -> str:
-        """Return what happened and what to do, for the log."""
+        """Return the event and the remedy, for the log."""
         start = f"Deletions in {root.name!r} are paused: {self.reason}. Nothing was deleted;"
         if self.kind is PauseKind.UNLISTABLE and not self.is_missing:
             return f"{start} they go on when the folder can be listed."
@@ -122,7 +122,10 @@ class DeletionPauses:
 def _with_pause(
     document: Document | None, name: str, pause: Pause | None, *, is_known: bool
 ) -> Document | None:
-    """Return the new document, None to leave it; `is_known`: this process stored the pause."""
+    """Return the new document, None to leave it.
+
+    `is_known`: this process stored the pause.
+    """
     has_ended = document is None or "ended_at" in document
     if pause is None:
         return None if document is None or has_ended else {**document, "ended_at": now_iso()}

@@ -63,7 +63,10 @@ def region_fields(regions: Sequence[Region]) -> list[dict[str, Any]]:
 
 
 def failure_document(change: Change, error: ReadError, state: FileState | None) -> dict[str, Any]:
-    """Return the document of a file that could not be read; the store adds the attempts."""
+    """Return the document of a file that could not be read.
+
+    The store adds the attempts.
+    """
     document: dict[str, Any] = {
         **_path_fields(change),
         "failed_at": _date_field(time.time()),

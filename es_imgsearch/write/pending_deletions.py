@@ -19,7 +19,10 @@ _COLLECT_SECONDS = 10.0
 
 @dataclass(slots=True)
 class _Batch:
-    """Paths that are checked together; `complete` if they are all missing files of the root."""
+    """Paths that are checked together.
+
+    `complete` if they are all missing files of the root.
+    """
 
     paths: dict[str, None] = field(default_factory=dict)
     complete: bool = False

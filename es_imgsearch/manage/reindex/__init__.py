@@ -129,9 +129,9 @@ def drop_before(store: Store) -> str:
 
 
 def cancel(store: Store) -> str | None:
-    """Delete what an interrupted `reindex` built, and allow writes; return the deleted name.
+    """Delete the generation that an interrupted `reindex` built, and allow writes.
 
-    Raises AlreadyRunning if it is still running.
+    Returns the deleted name.  Raises AlreadyRunning if it is still running.
     """
     upgrade(store)
     with ReindexLock(store):
@@ -143,7 +143,10 @@ def cancel(store: Store) -> str | None:
 
 
 def _check_unchanged(store: Store, roles: Roles) -> None:
-    """Raise AlreadyRunning if another process changed them before this one had the lock."""
+    """Raise AlreadyRunning if another process has changed the generations.
+
+    It may have done so before this process had the lock.
+    """
     if store.generations.roles() != roles:
         raise AlreadyRunning(
             f"The generations of index {store.index!r} have just been changed by another process:"

@@ -1,4 +1,6 @@
-"""Copy one generation into another: fields unchanged, vectors as the target stores them.
+"""Copy one generation into another.
+
+Fields are copied unchanged, vectors as the target stores them.
 
     changed since the checkpoint ─┐            ┌─ same encoder: the stored vector ────────┐
     missing in the target ────────┴─▶ fields ──┼─ same content in the target: its vector ─┼─▶ target
@@ -129,7 +131,10 @@ class GenerationCopier:
             self._vectors.close()
 
     def run_pass(self) -> CopyPass:
-        """Copy what differs, once.  After a `transient` error of the store, call it again."""
+        """Copy differing documents, once.
+
+        After a `transient` error of the store, call it again.
+        """
         # Read before curves and coder are: documents recoded after that are newer than this.
         until = self._source.rewrites.checkpoints()
         self._from, self._to = self._source.info(), self._target.info()
@@ -172,7 +177,10 @@ class GenerationCopier:
             yield from self._source.rewrites.whole(ids, source_excludes)
 
     def _missing_ids(self) -> Iterator[str]:
-        """Yield ids that the target lacks or has in another state; remove those only it has."""
+        """Yield ids that the target lacks or has in another state.
+
+        Ids that only the target has are removed from it.
+        """
         names = (
             self._source.listings.counts_by_root().keys()
             | self._target.listings.counts_by_root().keys()

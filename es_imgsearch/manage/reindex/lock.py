@@ -1,7 +1,8 @@
-"""Lock for building, dropping or cancelling a generation: the lease `lock:reindex`.
+"""Lock for building, dropping or cancelling a generation.
 
-A second process is refused once it has seen the first one renew its lease, within
-`lease_seconds` / 4.  After a crash the next process waits until the lease has expired.
+It is the lease `lock:reindex`.  A second process is refused once it has seen the first one renew
+its lease, within `lease_seconds` / 4.  After a crash the next process waits until the lease has
+expired.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ _LOCK = "lock:reindex"
 
 
 class ReindexLock(Lease):
-    """Lease on the generations of an index; its body names the one that is being built.
+    """Lease on the generations of an index.
 
-    Entering it raises AlreadyRunning if another process holds it.
+    Its body names the one that is being built.  Entering it raises AlreadyRunning if another
+    process holds it.
     """
 
     def __init__(
@@ -35,7 +37,10 @@ class ReindexLock(Lease):
         )
 
     def note_generation(self, generation: str) -> None:
-        """Have `status` show which generation is being built.  Raises AlreadyRunning if lost."""
+        """Have `status` show which generation is being built.
+
+        Raises AlreadyRunning if the lock is lost.
+        """
         self._generation = generation
         self.confirm()
 

@@ -1,4 +1,6 @@
-"""Vectors for copied documents: from the target by content, or embedded from originals.
+"""Vectors for copied documents.
+
+They come from the target by content, or are embedded from originals.
 
     embed ──▶ reading workers ──▶ embedding stage ──▶ events ──▶ embed, finish
                (processes)      (threads, processes)
@@ -69,7 +71,7 @@ class ReEmbedder:
     """
 
     def __init__(self, target: Store, meta: Meta, encoder: Encoder, settings: Settings) -> None:
-        """Raises SettingsError for several `workers` and an encoder that cannot be sent to them."""
+        """Raise SettingsError if the encoder cannot be sent to several `workers`."""
         grid = meta.grid
         self._settings = settings
         self._most = max_files_in_flight(settings, encoder, grid)

@@ -1,4 +1,7 @@
-"""Run a reindex: copy passes until both generations hold the same, then the switch."""
+"""Run a reindex: copy until both generations hold the same, then switch.
+
+The copy is made in passes.
+"""
 
 from __future__ import annotations
 

@@ -99,7 +99,10 @@ def _note_missing_encoder(seal: Seal, settings: Settings, note: Callable[[str], 
 def _fit_reduction(
     store: Store, meta: Meta, seal: Seal, profile: str, options: ReindexOptions
 ) -> Reduction | None:
-    """Fit the reduction of the profile `reduced`, by default on the vectors of the index."""
+    """Fit the reduction of the profile `reduced`.
+
+    By default it is fitted on the vectors of the index.
+    """
     sample = options.sample
     if sample is None and profile == "reduced" and seal.fits(meta.seal):
         sample = store.index if meta.reduction is None else None

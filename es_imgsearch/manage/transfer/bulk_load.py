@@ -33,10 +33,11 @@ def create_loading_index(
     profile: str | None,
     dims: int | None,
 ) -> IndexInfo:
-    """Create an empty index to load, sealed to the encoder of the file or of the settings.
+    """Create an empty index to load.
 
-    Raises UsageError if neither names the encoder of the vectors, EncoderMismatch if they differ,
-    or do not fit the `dims` of the vectors.
+    It is sealed to the encoder of the file or of the settings.  Raises UsageError if neither names
+    the encoder of the vectors, EncoderMismatch if they differ, or do not fit the `dims` of the
+    vectors.
     """
     meta = _meta(settings, origin, profile)
     _check_dims(meta.seal, dims, store.index)

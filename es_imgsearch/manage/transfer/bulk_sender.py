@@ -44,9 +44,10 @@ class BulkItem(NamedTuple):
 def encode_smile(
     rows: Sequence[Row], index: str, failures: str, failed: Collection[str] = ()
 ) -> list[BulkItem]:
-    """Encode rows as index actions in SMILE; delete ids in `failed` from the failures with them.
+    """Encode rows as index actions in SMILE.
 
-    Raises ValueError for a document that cannot be encoded.
+    The item of a row whose id is in `failed` also deletes it from the failures.  Raises ValueError
+    for a document that cannot be encoded.
     """
     documents: list[dict[str, Any]] = [dict(row.fields) for row in rows]
     for name in {name: None for row in rows for name in row.vectors}:

@@ -177,7 +177,7 @@ class _Import:
         return self._done
 
     def _items(self, rows: Sequence[Row]) -> tuple[list[BulkItem], list[BadRow]]:
-        """Encode rows; return what is to be sent, and the rows that cannot be stored."""
+        """Encode rows; return the items to send, and the rows that cannot be stored."""
         for root in {row.root for row in rows} - self._roots.keys():
             origin = self._reader.origin
             entry = None if origin is None else origin.roots.get(root)

@@ -183,7 +183,10 @@ class RowPlan:
 def _collect_fields(
     row: int, cells: Mapping[str, Sequence[Any]], extra: Mapping[str, Sequence[Any]]
 ) -> dict[str, Any]:
-    """Collect the fields of a row; columns in `extra` become attributes.  Raises ValueError."""
+    """Collect the fields of a row; columns in `extra` become attributes.
+
+    Raises ValueError.
+    """
     fields = {name: each[row] for name, each in cells.items() if each[row] is not None}
     rest, own = fields.pop(REST_COLUMN, {}), fields.get("attributes", {})
     if not isinstance(rest, dict) or (extra and not isinstance(own, dict)):
@@ -265,7 +268,10 @@ def _date_text(value: date) -> str:
 
 
 def _bits(value: Any) -> Any:
-    """Convert hexadecimal digits, bytes, or lists of signed or unsigned bytes to digits."""
+    """Convert hexadecimal digits, bytes, or lists of bytes to digits.
+
+    The bytes of a list are signed or unsigned.
+    """
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, (list, np.ndarray)):
