@@ -32,7 +32,7 @@ from es_imgsearch.elastic.client import new_client
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body, new_meta
 from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.files.columns import Origin, columns_of, values_of
+from es_imgsearch.files.columns import Origin, column_values, mapped_columns
 from es_imgsearch.files.formats import open_writer
 from es_imgsearch.manage.transfer.bulk_load import Sender, ndjson_items, smile_items
 from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
@@ -178,7 +178,7 @@ class Contest:
 
     def write_file(self, path: Path, fields: list[dict[str, Any]]) -> None:
         properties = index_body(new_meta(self.seal, "balanced", "cosine"))["mappings"]["properties"]
-        columns = columns_of(properties)
+        columns = mapped_columns(properties)
         roots = {"photos": {"path": "/bench/photos", "host": "bench"}}
         writer = open_writer(path, columns, Origin(self.seal, "cosine", "balanced", roots), at=path)
         for start in range(0, len(fields), CHUNK):
@@ -190,7 +190,7 @@ class Contest:
                     strict=True,
                 )
             ]
-            writer.write(values_of(columns, hits, ["perceptual_hash"]))
+            writer.write(column_values(columns, hits, ["perceptual_hash"]))
         writer.close()
 
 

@@ -26,8 +26,8 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.reduction import Reduction
 from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.files.columns import Origin
-from es_imgsearch.files.formats import Reader, open_reader
-from es_imgsearch.files.hdf5 import vector_rows
+from es_imgsearch.files.formats import FileReader, open_reader
+from es_imgsearch.files.hdf5 import vector_row_reader
 from es_imgsearch.records import disk_path, image_id, stored_path, unit
 from es_imgsearch.settings import Settings
 
@@ -149,7 +149,7 @@ class Originals:
         finally:
             reader.close()
         self.path = path
-        self._rows = vector_rows(path, VECTOR_FIELD)
+        self._rows = vector_row_reader(path, VECTOR_FIELD)
         # Fixed-width bytes, sorted, take 40 bytes a picture; a dictionary takes 150.
         order = np.argsort(keys, kind="stable")
         self._keys, self._row_of = keys[order], order.astype(np.int64)
@@ -236,7 +236,7 @@ def remember_imported(store: Store, settings: Settings, path: Path) -> str | Non
     return f"{path} stays needed: its vectors put the hits of {store.index!r} in order."
 
 
-def _keys(reader: Reader) -> npt.NDArray[np.bytes_]:
+def _keys(reader: FileReader) -> npt.NDArray[np.bytes_]:
     """A key for every row, empty where there is none."""
     origin: Origin | None = reader.origin
     names = [each for each in _KEY_COLUMNS if each in reader.names]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.errors import FileInvalid, IndexConflict, UsageError
 from es_imgsearch.files.columns import BOX, RegionValues
-from es_imgsearch.files.formats import Reader
+from es_imgsearch.files.formats import FileReader
 from es_imgsearch.records import DEFAULT_GRID, MOST_REGIONS, REGION_VECTOR, REGIONS_FIELD
 
 # Elasticsearch's own tolerance for dot_product: |length² - 1| (DenseVectorFieldMapper.EPS).
@@ -113,7 +113,7 @@ def _boxes(given: Rows, reasons: dict[int, str]) -> npt.NDArray[np.int32]:
 
 def check_region_columns(
     path: Path,
-    reader: Reader,
+    reader: FileReader,
     names: Mapping[str, str],
     info: IndexInfo,
     index: str,
@@ -151,7 +151,7 @@ def check_region_columns(
 
 def without_regions(
     path: Path,
-    reader: Reader,
+    reader: FileReader,
     names: Mapping[str, str],
     info: IndexInfo,
     index: str,

@@ -29,7 +29,7 @@ from es_imgsearch.errors import (
     UsageError,
 )
 from es_imgsearch.files.columns import REST_COLUMN
-from es_imgsearch.files.formats import Reader, open_reader
+from es_imgsearch.files.formats import FileReader, open_reader
 from es_imgsearch.manage.transfer import bulk_load as loading
 from es_imgsearch.manage.transfer.bulk_load import Item, Sender, ndjson_items, smile_items
 from es_imgsearch.manage.transfer.checks import check_region_columns, without_regions
@@ -129,7 +129,7 @@ class _Import:
         self,
         store: Store,
         path: Path,
-        reader: Reader,
+        reader: FileReader,
         plan: RowPlan,
         info: IndexInfo,
         options: ImportOptions,
@@ -245,7 +245,7 @@ class _Import:
         return min(_LARGEST_BULK, max(1, _BULK_BYTES // (_FLOAT_BYTES * floats + _FIELDS_BYTES)))
 
 
-def _names(path: Path, reader: Reader, options: ImportOptions) -> dict[str, str]:
+def _names(path: Path, reader: FileReader, options: ImportOptions) -> dict[str, str]:
     """The fields that the file's columns stand for.  Raises FileInvalid, UsageError."""
     if unknown := sorted(options.names.keys() - set(reader.names)):
         raise UsageError(
@@ -272,7 +272,7 @@ def _names(path: Path, reader: Reader, options: ImportOptions) -> dict[str, str]
 def _opened(
     store: Store,
     settings: Settings,
-    reader: Reader,
+    reader: FileReader,
     names: Mapping[str, str],
     options: ImportOptions,
     note: Callable[[str], None],
@@ -304,7 +304,7 @@ def _opened(
 
 def _plan(
     path: Path,
-    reader: Reader,
+    reader: FileReader,
     names: Mapping[str, str],
     store: Store,
     info: IndexInfo,
