@@ -16,7 +16,7 @@ other half is new.  All are stored, and two more crops of each new picture are t
     mAP new            the same of the new pictures, but for the query's own and its crops
     mAP ... by code    with the 100 nearest codes in the order of their Hamming distance
     p50 ms             the whole round trip of a search for ten, 200 candidates
-    bytes a code       what is walked through; beside it the whole vectors lie on disk
+    bytes a code       what is walked through; the full vectors are on disk in addition
 
 `exact` compares every vector, `binary` is the search of that profile (1-bit codes made by
 Elasticsearch, 50 candidates compared again), both without codes of ours.
@@ -75,7 +75,7 @@ Search = Callable[[Vectors, int, Sequence[Mapping[str, Any]]], Body]
 
 
 class Collection(NamedTuple):
-    """Stored vectors and queries; `pictures` are the numbers of what each was cut from.
+    """Stored vectors and queries; `pictures` numbers the source picture of each.
 
     `right` says of two pictures whether they share a label, `is_known` of one whether coders saw
     it; both are None without labels.

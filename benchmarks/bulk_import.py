@@ -1,4 +1,4 @@
-"""What `import` gains: SMILE and NDJSON from two threads beside `helpers.bulk` of lists.
+"""Compare `import` (SMILE, NDJSON, two threads) with `helpers.bulk` of lists.
 
     python benchmarks/bulk_import.py [--documents N] [--dims D] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""The start of `sync` where Python finds its packages compiled, and where it compiles them.
+"""Measure how compiled bytecode shortens the start of `sync`.
 
     python benchmarks/bytecode.py [--runs N] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""What the client itself adds to a search: (its round trip - a bare one) / the bare one.
+"""Measure client overhead: (client's round trip - bare round trip) / bare.
 
     python benchmarks/client_overhead.py [--vectors N] [--dims N] [--pairs N] [--json FILE]
 
@@ -6,7 +6,7 @@ Bare is a keep-alive HTTP request by http.client of the very body that the clien
 server, its answer read and not parsed.  Every search is run by each way in turn, in one process;
 the queries are vectors, so no model is timed.  `elasticsearch-py` is its `search` with default
 settings and lists of floats.  A share is the median over the pairs, each compared with the bare
-request beside it.  Needs an Elasticsearch (`make es-up`, or ES_URL); the index it makes is removed.
+request in comparison.  Needs an Elasticsearch (`make es-up`, or ES_URL); the index it makes is removed.
 """
 
 from __future__ import annotations

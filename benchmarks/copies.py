@@ -98,7 +98,7 @@ def _saved(image: Image.Image, quality: int) -> Image.Image:
 
 
 def _cropped(image: Image.Image, share: float) -> Image.Image:
-    """`share` of the width and of the height is gone, more of it on the left and the bottom."""
+    """Crop `share` of width and height, more of it at the left and the bottom."""
     width, height = image.width * share, image.height * share
     left, top = round(width * 0.7), round(height * 0.3)
     return image.crop(
@@ -118,7 +118,7 @@ def _watermarked(image: Image.Image) -> Image.Image:
 
 
 def _screenshot(image: Image.Image) -> Image.Image:
-    """In a window: a title bar, a row of buttons, a margin; two thirds of it is the picture."""
+    """Show it in a window with title bar and buttons; the picture fills two thirds."""
     bar = max(14, image.height // 9)
     frame = Image.new("RGB", (round(image.width * 1.12), image.height + 3 * bar), (232, 232, 235))
     draw = ImageDraw.Draw(frame)
@@ -133,7 +133,7 @@ def _screenshot(image: Image.Image) -> Image.Image:
 
 
 def _turned_away(image: Image.Image, degrees: float) -> Image.Image:
-    """As a camera sees a print turned about its upright axis, from 1.2 times its width away."""
+    """Turn it as a print about its upright axis, seen from 1.2 times its width."""
     width, height = image.size
     angle, away = math.radians(degrees), 1.2 * max(width, height)
     seen = []

@@ -1,4 +1,4 @@
-"""Makes real vectors for the other benchmarks: features of random crops of real photographs.
+"""Make real vectors for other benchmarks: features of random photograph crops.
 
     python benchmarks/crop_vectors.py FILE.npy [--stamps DIR] [--count N] [--dims N] [--device cuda]
 

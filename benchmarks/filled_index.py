@@ -1,4 +1,4 @@
-"""An index full of vectors for as long as a benchmark needs it, loaded the fast way."""
+"""Create a temporary index of vectors for a benchmark, loaded in bulk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole folder from nothing to verified: files/s, memory, and whether `verify` is clean.
+"""Index a whole folder and verify it: files/s, memory, result of `verify`.
 
     python benchmarks/folder.py [--files N] [--size WxH] [--folders N] [--encoder NAME]
         [--json FILE]

@@ -1,4 +1,4 @@
-"""From a finished write to searchable, one file at a time on a quiet moment.
+"""Measure the time from a finished write to searchable, one file at a time.
 
     python benchmarks/ingest_lag.py [--files N] [--encoder NAME] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""Recall and latency of each profile with its own tuning, beside the server's default and exact.
+"""Compare each tuned profile with server defaults and exact search.
 
     python benchmarks/knn_settings.py [--count N] [--vectors FILE.npy] [--json FILE]
 

@@ -64,7 +64,7 @@ def faiss_graph(vectors: Vectors, k: int) -> Callable[[int], Search]:
 
 
 def faiss_lsh(vectors: Vectors, k: int, bits: int) -> Callable[[int], Search]:
-    """Signs of `bits` random projections (Charikar 2002); the nearest by bits compared exactly."""
+    """Hash by signs of `bits` random projections (Charikar 2002); rescore exactly."""
     import faiss
 
     index = faiss.IndexLSH(vectors.shape[1], bits, True, False)

@@ -1,4 +1,4 @@
-"""Pictures a second of rclip's and clip-retrieval's own indexing loops, with weights given.
+"""Measure pictures/s of the indexing loops of rclip and clip-retrieval.
 
     PYTHON benchmarks/peer_loops.py MODEL_FOLDER FILE...
 

@@ -1,4 +1,4 @@
-"""How near `sync` comes to what the cores allow, and beside what people write themselves.
+"""Compare `sync` with the limit of the cores and with hand-written loops.
 
     python benchmarks/pipeline_speed.py [--only large|small] [--files N] [--small-files N]
         [--naive N] [--workers N] [--peers PYTHON] [--json FILE]
@@ -14,7 +14,7 @@ JPEGs of 12 megapixels.  small: the encoder `starter` over 3,000 of 500 x 375.
 
 The limit is cores / (encode CPU + read CPU of a picture): all cores busy with nothing else.  Both
 are measured alone, each with the other core idle; a core that shares memory with a busy one is
-slower, so the limit of busy cores has both measured while the other runs beside it.
+slower, so the limit of busy cores has each measured while the other runs at the same time.
 Reading is all that a reading worker does: decode, shrink, hash, describe (but for text_in_image,
 which is left out).  Needs an Elasticsearch
 (`make es-up`, or ES_URL), which takes its share of the cores when it runs on the same machine; the
@@ -66,7 +66,7 @@ from es_imgsearch.testing import remove_index
 
 COMMAND = Path(sys.executable).with_name("es-imgsearch")
 # While the model loads, reading goes ahead by as many files as have a place (`queue_size`): what is
-# taken off as the start has to hold most of them, or the rest would seem to be read by nobody.
+# taken off as the start has to hold most of them, or the rest would seem to be read at no cost.
 START_SHARE = 0.5
 # All but the reading of text, which takes longer than everything else together.
 DESCRIBERS = ["colours", "exif", "hashes", "iptc", "layout", "sidecar"]
@@ -92,7 +92,7 @@ class Cost(NamedTuple):
 
 
 def measured(work: Callable[[], int]) -> Cost:
-    """CPU of all threads of this process and wall time, by the number of pictures done."""
+    """Measure CPU time of all threads and wall time per picture."""
     cpu, wall = time.process_time(), time.perf_counter()
     pictures = work()
     return Cost((time.process_time() - cpu) / pictures, (time.perf_counter() - wall) / pictures)
@@ -174,7 +174,7 @@ def read_cost(preparation: Preparation, files: list[Path]) -> Cost:
 
 
 def busy_costs(encoder: Encoder, size: int, files: list[Path]) -> tuple[Cost, Cost]:
-    """Of encoding and of reading, while the other runs beside it on all cores but one."""
+    """Measure encoding and reading, each while the other uses all cores but one."""
     readers = max(1, available_cores() - 1)
     with ProcessPoolExecutor(readers, multiprocessing.get_context("spawn")) as pool:
         # Once to start the processes, which is not measured; then one after the other until
@@ -201,7 +201,7 @@ def busy_costs(encoder: Encoder, size: int, files: list[Path]) -> tuple[Cost, Co
 
 @contextmanager
 def new_index(encoder: str) -> Iterator[Store]:
-    """An index as `init` makes it; the command line's environment points to it meanwhile."""
+    """Make an index as `init` does; point the command line's environment to it."""
     index = f"bench-pipeline-{uuid.uuid4().hex[:8]}"
     os.environ["ES_IMGSEARCH_INDEX"] = index
     store = Store(connect(load_settings()), index)
@@ -280,7 +280,7 @@ def naive_cost(job: Job, encoder: Encoder, model: Path | None, files: list[Path]
 
 
 def peer_rows(python: str, model: Path, files: list[Path]) -> dict[str, float]:
-    """Pictures a second of the peers' own loops; those that are not installed are left out."""
+    """Measure pictures/s of the peers' own loops; skip peers not installed."""
     loops = Path(__file__).with_name("peer_loops.py")
     done = subprocess.run(
         [python, loops, model / "0_CLIPModel", *files],

@@ -1,4 +1,4 @@
-"""Size, recall and latency of every profile, and what 200,000 vectors take on disk.
+"""Measure size, recall and latency of every profile (200,000 vectors).
 
     python benchmarks/profiles.py [--count N] [--vectors FILE.npy] [--only PROFILE]... [--claim]
                                   [--json FILE]
@@ -12,7 +12,7 @@ the whole round trip; that of `reduced + originals` includes comparing its candi
 graphs and the vectors they are walked by, from the sizes of the files.
 
 `--claim` answers a published one, an index of 439 MB brought to 32 MB with basically the same
-quality: `balanced` and `reduced` beside Faiss Flat, HNSW and IVF-PQ on the same vectors.
+quality: `balanced` and `reduced` compared with Faiss Flat, HNSW and IVF-PQ on the same vectors.
 
 Needs an Elasticsearch (`make es-up`, or ES_URL); the indices it makes are removed.  On two cores
 10,000 take about 3 minutes, 100,000 about 12, 200,000 with `--claim` about 15.
@@ -317,7 +317,9 @@ def main() -> None:
     parser = arguments(__doc__)
     add_vector_options(parser, count=10_000, queries=200)
     parser.add_argument("--only", action="append", choices=profile_names(), metavar="PROFILE")
-    parser.add_argument("--claim", action="store_true", help="beside Faiss, without the others")
+    parser.add_argument(
+        "--claim", action="store_true", help="compare with Faiss; leave out the other profiles"
+    )
     given = parser.parse_args()
     data = load_dataset(given)
     truth = nearest(data.stored, data.queries, K)

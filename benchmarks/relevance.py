@@ -1,4 +1,4 @@
-"""What `relevance` is worth, on pictures and words it was not fitted on; makes the shipped curves.
+"""Evaluate `relevance` on unseen pictures and words; make the shipped curves.
 
     python benchmarks/relevance.py STAMPS [--json FILE] [--write]
 
@@ -95,7 +95,7 @@ def noun(file: Path) -> str | None:
 
 
 def arrays(encoder: Any, images: list[Image.Image], labels: list[tuple[str, ...]]) -> Arrays:
-    """Pictures, texts and which picture has which text: what both kinds of queries need."""
+    """Vectors of pictures and texts, and which picture has which text."""
     by_place = {str(place): each for place, each in enumerate(labels)}
     queries = queries_by_label(by_place)
     right = np.zeros((len(queries), len(images)), dtype=bool)

@@ -1,4 +1,4 @@
-"""What one search from the command line takes: with torch, and without it.
+"""Time one search from the command line, with and without torch.
 
     python benchmarks/start_time.py [--runs N] [--json FILE]
 

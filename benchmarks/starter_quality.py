@@ -1,4 +1,4 @@
-"""How well captions find their pictures with the encoder `starter`, plain and as it is shipped.
+"""Measure how well captions find pictures with `starter`, plain and shipped.
 
     python benchmarks/starter_quality.py STAMPS [--json FILE]
 
@@ -78,7 +78,7 @@ def photographs() -> tuple[list[Image.Image], list[str]]:
 
 
 class Variant:
-    """`starter` with some decisions taken back; of several views the probabilities are averaged."""
+    """`starter` with some decisions undone; probabilities of views are averaged."""
 
     def __init__(
         self, *views: dict[str, Any], classes: Any, temperature: float = 2.0, centred: bool = True

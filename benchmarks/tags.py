@@ -1,4 +1,4 @@
-"""What tags are worth: zero-shot and trained, on pictures whose labels are known.
+"""Evaluate zero-shot and trained tags on labelled pictures.
 
     python benchmarks/tags.py STAMPS [--plot FILE] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""One query after the other, on one thread, as a person searches: recall and median latency."""
+"""Measure recall and median latency of sequential queries on one thread."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def climbed(
     truth: npt.NDArray[np.int64],
     target: float,
 ) -> tuple[int, Timed]:
-    """The least effort that reaches the target recall, or the most there is, and its figures."""
+    """Find the least effort that reaches the target recall, else the largest."""
     for effort in efforts:
         figures = timed(search_with(effort), queries, truth)
         if figures.recall >= target:

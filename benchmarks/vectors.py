@@ -19,7 +19,7 @@ _PER_CENTRE = 100
 
 
 class Dataset(NamedTuple):
-    """Unit vectors: to store, of shape (n, dims), and to search with, which are not stored."""
+    """Unit vectors to store, of shape (n, dims), and unstored ones to search with."""
 
     name: str
     stored: Vectors
@@ -36,7 +36,7 @@ def add_vector_options(
 
 
 def load_dataset(given: argparse.Namespace) -> Dataset:
-    """As `add_vector_options` were given; queries are drawn from the same distribution."""
+    """Load vectors by the options of `add_vector_options`, with queries alike."""
     if given.vectors is None:
         both = clustered(given.count + given.queries, given.dims, seed=2)
         name = "synthetic"

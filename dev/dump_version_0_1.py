@@ -141,7 +141,7 @@ def wait_until(condition: Any) -> None:
 
 
 def answers(home: Path) -> dict[str, Any]:
-    """What this version finds, for those after it to find as well."""
+    """Record what this version finds; later versions have to find the same."""
     sys.path.insert(0, str(old.PLUGIN))
     os.environ["ES_IMGSEARCH_HOST"] = old.HOST
     searches = []

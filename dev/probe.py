@@ -1,11 +1,11 @@
-"""What answers at an address? Used by es-up; the standard library only.
+"""Detect what answers at an address, for es-up; standard library only.
 
     probe.py ADDRESS [SECONDS]
     probe.py ES_URL             the variable of that name, with ES_API_KEY and ES_CA_CERTS
 
 Prints one line: state, version (or -) and the address without credentials. The states:
 
-    absent         nobody listens
+    absent         nothing listens
     elasticsearch  an Elasticsearch (version - if the credentials do not allow to ask for it)
     denied         wants credentials, or other ones
     other          something else, or something that cannot be spoken to this way

@@ -142,9 +142,9 @@ class Kibana:
             )
         if code == 403:
             return KibanaDenied(
-                f"Kibana at {self.address} does not allow these credentials to import (403){detail}."
-                " They need the privilege 'all' on Saved Objects Management, Discover, Dashboards and"
-                " Visualize Library of that space."
+                f"Kibana at {self.address} does not allow these credentials to import"
+                f" (403){detail}. They need the privilege 'all' on Saved Objects Management, Discover,"
+                " Dashboards and Visualize Library of that space."
             )
         if code == 404:
             return KibanaError(f"Kibana at {self.address} has no such space or API (404){detail}.")
