@@ -5,8 +5,8 @@
 Bare is a keep-alive HTTP request by http.client of the very body that the client sends, to the same
 server, its answer read and not parsed.  Every search is run by each way in turn, in one process;
 the queries are vectors, so no model is timed.  `elasticsearch-py` is its `search` with default
-settings and lists of floats.  A share is the median over the pairs, each compared with the bare
-request in comparison.  Needs an Elasticsearch (`make es-up`, or ES_URL); the index it makes is removed.
+settings and lists of floats.  A share is the median over the pairs, each with its bare request.
+Needs an Elasticsearch (`make es-up`, or ES_URL); the index it makes is removed.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class Origin:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Origin:
-        """Parse the output of `to_json`; raise ValueError, KeyError or TypeError otherwise."""
+        """Parse output of `to_json`; raise ValueError, KeyError or TypeError otherwise."""
         body = orjson.loads(text)
         if body["format_version"] > _FORMAT_VERSION:
             raise ValueError(

@@ -46,7 +46,10 @@ class FileWriter(Protocol):
 
 
 def open_reader(path: Path) -> FileReader:
-    """Open a file to read; raise FileInvalid, LibraryMissing, UsageError (unknown suffix)."""
+    """Open a file to read.
+
+    Raises FileInvalid, LibraryMissing, UsageError for an unknown suffix.
+    """
     if not path.is_file():
         raise FileInvalid(f"There is no file {str(path)!r}.")
     if _is_parquet(path):

@@ -229,7 +229,7 @@ FieldTypes = Mapping[str, str]
 def field_types(
     properties: Mapping[str, Any], runtime: Mapping[str, Any] | None = None
 ) -> FieldTypes:
-    """Map field names, as queries use them, to types; sub-fields and runtime fields too."""
+    """Map full field names, sub-fields and runtime fields included, to types."""
     return dict(_types(properties)) | {name: each["type"] for name, each in (runtime or {}).items()}
 
 
@@ -259,7 +259,7 @@ def unknown_fields(names: Collection[str], types: FieldTypes | None) -> Iterator
 def mismatched_field(
     name: str, types: FieldTypes | None, fitting: frozenset[str], purpose: str
 ) -> Iterator[str]:
-    """Report a field that is missing or of no `fitting` type; nothing if `types` is None."""
+    """Report a field that is missing or of another type; nothing without `types`."""
     if types is None:
         return
     if name not in types:

@@ -143,8 +143,8 @@ class Kibana:
         if code == 403:
             return KibanaDenied(
                 f"Kibana at {self.address} does not allow these credentials to import"
-                f" (403){detail}. They need the privilege 'all' on Saved Objects Management, Discover,"
-                " Dashboards and Visualize Library of that space."
+                f" (403){detail}. They need the privilege 'all' on Saved Objects Management,"
+                " Discover, Dashboards and Visualize Library of that space."
             )
         if code == 404:
             return KibanaError(f"Kibana at {self.address} has no such space or API (404){detail}.")
@@ -223,7 +223,7 @@ def _without_credentials(url: str) -> tuple[str, str | None]:
 
 
 def _authorization(settings: Settings, credentials: str | None) -> dict[str, str]:
-    """Choose Kibana's API key, else credentials in the address, else Elasticsearch's key."""
+    """Choose Kibana's API key, else the address's credentials, else es_api_key."""
     if settings.kibana_api_key is not None:
         return {"Authorization": f"ApiKey {settings.kibana_api_key.get_secret_value()}"}
     if credentials is not None:

@@ -75,9 +75,9 @@ class PictureFiles:
             raise ImageMissing(f"No picture has the image_id {image_id!r}.") from None
         root = self._store.info().meta.roots.get(source["root"])
         if root is None or root["host"] != self._host:
-            where = "no root" if root is None else f"the host {root['host']!r}"
+            place = "no root" if root is None else f"the host {root['host']!r}"
             raise ImageMissing(
-                f"The original of {image_id!r} is on {where}, not here ({self._host!r}): run"
+                f"The original of {image_id!r} is on {place}, not here ({self._host!r}): run"
                 " `es-imgsearch serve` there."
             )
         relative = disk_path(source["relative_path"])

@@ -212,7 +212,7 @@ def test_the_cache_evicts_the_least_recently_used(tmp_path: Path):
     assert later.get("new") is not None
     assert later.get("key0") is not None
     assert sum(file.stat().st_size for file in tmp_path.glob("??/*")) <= 300
-    with pytest.raises(ValueError, match="is no key"):
+    with pytest.raises(ValueError, match="is not a valid cache key"):
         cache.get("../key0")
 
 
