@@ -46,7 +46,7 @@ SHORT = {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "-1
 
 
 def full_fields(n: int) -> dict[str, Any]:
-    """What the daemon stores of a photograph."""
+    """Make the fields that the daemon stores of a photograph."""
     name = f"IMG_{n:06d}.jpg"
     path = f"2024/{n % 50:02d} summer/{name}"
     return {
@@ -125,7 +125,7 @@ class Contest:
         )
 
     def helpers_bulk(self, index: str, fields: list[dict[str, Any]]) -> None:
-        """As it is written everywhere: the client's own defaults, vectors as lists."""
+        """Index in the usual way: client defaults, vectors as lists."""
 
         def actions() -> Iterator[dict[str, Any]]:
             for n, (each, vector) in enumerate(zip(fields, self.matrix, strict=True)):

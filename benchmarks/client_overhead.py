@@ -80,7 +80,7 @@ def fill(store: Store, vectors: np.ndarray) -> None:
 
 
 def measure(ways: dict[str, Callable[[np.ndarray], None]], queries: np.ndarray) -> dict:
-    """Milliseconds of every way and query; the ways take turns in going first."""
+    """Measure ms of every way and query; the ways take turns in going first."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
     for number, query in enumerate(queries):

@@ -38,7 +38,7 @@ SOURCES = ["chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg", "motorcyc
 
 
 def make_pictures(folder: Path, count: int, size: tuple[int, int], folders: int) -> int:
-    """Bytes written."""
+    """Write the pictures; return the bytes written."""
     random = np.random.default_rng(0)
     data = Path(skimage.__file__).parent / "data"
     sources = [Image.open(data / name).convert("RGB") for name in SOURCES]

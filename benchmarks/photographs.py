@@ -19,7 +19,7 @@ GRAIN = 4.0
 
 
 def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> int:
-    """Bytes of `count` JPEGs of that width and height, no two with the same pixels."""
+    """Write `count` different JPEGs of this size; return their bytes."""
     share = -(-count // len(SOURCES))
     jobs = [
         (folder, number, range(number, count, len(SOURCES))[:share], size)

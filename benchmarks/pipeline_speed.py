@@ -85,7 +85,7 @@ class Job(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of one picture."""
+    """Wall and CPU time of one picture."""
 
     cpu_seconds: float
     wall_seconds: float
@@ -99,7 +99,7 @@ def measured(work: Callable[[], int]) -> Cost:
 
 
 def save_vit_b_32(folder: Path) -> Path:
-    """A folder as sentence-transformers publishes clip-ViT-B-32, its weights random."""
+    """Save clip-ViT-B-32 in sentence-transformers' layout, with random weights."""
     import torch
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -152,7 +152,7 @@ def encode_cost(encoder: Encoder, count: int) -> Cost:
 
 
 def read_cost(preparation: Preparation, files: list[Path]) -> Cost:
-    """What a reading worker does, on one core, with files that were read before."""
+    """Time a reading worker on one core, with files in the page cache."""
     plan = ReadPlan(preparation, 250_000_000, 0, 0.0)
     describers = picture_describers(DESCRIBERS)
     named = [(each.name, each.describe) for each in describers]
@@ -215,7 +215,7 @@ def new_index(encoder: str) -> Iterator[Store]:
 
 
 def sync_seconds(encoder: str, folder: Path, files: int, workers: int) -> tuple[float, float]:
-    """Wall time, and CPU of the command and its processes, of a whole `sync`."""
+    """Measure wall time of a whole `sync`, and CPU of the command's processes."""
     with new_index(encoder) as store:
         started, cpu = time.perf_counter(), cpu_of_children()
         done = subprocess.run(
@@ -241,7 +241,7 @@ def sync_seconds(encoder: str, folder: Path, files: int, workers: int) -> tuple[
 
 
 def cpu_of_children() -> float:
-    """Seconds of all that have ended, and of theirs."""
+    """CPU seconds of all ended child processes and of their children."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

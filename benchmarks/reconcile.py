@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def measured(name: str, folder: Path, files: int) -> dict[str, object]:
-    """The best of three: the first reads the disk, the others the page cache."""
+    """Take the best of three runs: the first reads the disk, others the page cache."""
     command = [sys.executable, __file__, "--step", name, "--folder", str(folder)]
     best: list[float] = []
     for _ in range(3):

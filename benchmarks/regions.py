@@ -56,7 +56,7 @@ def saved(image: Image.Image) -> Image.Image:
 
 
 def quarter(image: Image.Image) -> Image.Image:
-    """Half of each side, anywhere: hardly ever where a tile is."""
+    """Crop half of each side at random: hardly ever on a tile."""
     width, height = image.width // 2, image.height // 2
     left = int(RANDOM.integers(0, image.width - width + 1))
     top = int(RANDOM.integers(0, image.height - height + 1))

@@ -183,7 +183,7 @@ def sweep(compared: list[Compared], right: Any) -> None:
 
 
 def name_wrong(compared: list[Compared], right: Any, names: list[str]) -> None:
-    """Which pictures are taken for each other by corners."""
+    """Print the pairs of different pictures that corners match."""
     counts: dict[tuple[str, str], int] = {}
     for each in compared:
         for n, m in np.argwhere(each.found()["thorough"] & ~right):

@@ -73,7 +73,7 @@ def write(root: Root, name: str) -> Write:
 
 
 def together(store: Store, root: Root, names: list[str]) -> int:
-    """How many documents are found to be outdated."""
+    """Compare all sidecars together; return the number of outdated documents."""
     sidecars = Sidecars(store, [Sidecar.name])
     comparison = sidecars.comparison(root, "")
     for name in names:

@@ -58,7 +58,7 @@ def climbed(
 def server_search(
     store: Store, k: int, tuning: Tuning, num_candidates: int | None = None
 ) -> Search:
-    """The round trip through the client, as `ImageSearch` sends it."""
+    """Search through the client, as `ImageSearch` does."""
 
     def search(query: npt.NDArray[np.float32]) -> list[int]:
         body = knn_body(query, k, tuning, num_candidates=num_candidates, source=False)

@@ -29,9 +29,9 @@ class Dataset(NamedTuple):
 def add_vector_options(
     parser: argparse.ArgumentParser, *, count: int = 20_000, queries: int = 200
 ) -> None:
-    parser.add_argument("--vectors", type=Path, metavar="FILE.npy", help="real ones, (n, dims)")
-    parser.add_argument("--count", type=int, default=count, help="how many to store")
-    parser.add_argument("--queries", type=int, default=queries, help="how many to search with")
+    parser.add_argument("--vectors", type=Path, metavar="FILE.npy", help="real vectors, (n, dims)")
+    parser.add_argument("--count", type=int, default=count, help="vectors to store")
+    parser.add_argument("--queries", type=int, default=queries, help="queries to search with")
     parser.add_argument("--dims", type=int, default=512, help="of synthetic vectors")
 
 
@@ -73,7 +73,7 @@ def nearest(stored: Vectors, queries: Vectors, k: int) -> npt.NDArray[np.int64]:
 
 
 def recall(found: list[list[int]], truth: npt.NDArray[np.int64]) -> float:
-    """Share of the true neighbours among what was found."""
+    """Share of the true neighbours among the results."""
     hits = [
         len(set(few).intersection(map(int, right))) for few, right in zip(found, truth, strict=True)
     ]

@@ -27,7 +27,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 
 def address(target: str) -> SplitResult | None:
-    """The parts of an address; None if it is none.
+    """Parse an address; None if it is invalid.
 
     An unescaped "/" or "?" in a password ends the host's part of an address early: such an
     address is refused, not half understood, so that no password is ever shown as a host or path.
@@ -41,7 +41,7 @@ def address(target: str) -> SplitResult | None:
 
 
 def shown(url: SplitResult) -> str:
-    """The address without user, password and parameters."""
+    """Format an address without user, password and parameters."""
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}".rstrip("/")
 
 

@@ -25,8 +25,8 @@ from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.kibana.build import (
     create_builder,
     index_field_types,
-    saved_query,
     vectorise_queries,
+    vectorise_query,
 )
 from es_imgsearch.kibana.check import check, parse_ndjson
 from es_imgsearch.kibana.objects import to_ndjson
@@ -298,7 +298,7 @@ def test_a_saved_search_by_picture_and_words(shelf: tuple[Store, Settings], phot
     _, settings = shelf
     with ImageSearch(settings=settings, encoder=FakeEncoder()) as client:
         picture = photographs / "coffee.png"
-        query = saved_query(client, "red", picture, None)
+        query = vectorise_query(client, "red", picture, None)
         assert query.title == "red + coffee.png"
         both = client.embed("red") + client.embed(picture)
     both /= np.linalg.norm(both)
