@@ -16,7 +16,7 @@ other half is new.  All are stored, and two more crops of each new picture are t
     mAP new            the same of the new pictures, but for the query's own and its crops
     mAP ... by code    with the 100 nearest codes in the order of their Hamming distance
     p50 ms             the whole round trip of a search for ten, 200 candidates
-    bytes a code       what is walked through; beside it the whole vectors lie on disk
+    bytes a code       what is walked through; the full vectors are on disk in addition
 
 `exact` compares every vector, `binary` is the search of that profile (1-bit codes made by
 Elasticsearch, 50 candidates compared again), both without codes of ours.
@@ -75,7 +75,7 @@ Search = Callable[[Vectors, int, Sequence[Mapping[str, Any]]], Body]
 
 
 class Collection(NamedTuple):
-    """Stored vectors and queries; `pictures` are the numbers of what each was cut from.
+    """Stored vectors and queries; `pictures` numbers the source picture of each.
 
     `right` says of two pictures whether they share a label, `is_known` of one whether coders saw
     it; both are None without labels.
@@ -137,7 +137,7 @@ def of_vectors(given: argparse.Namespace) -> tuple[str, list[Body]]:
 
 
 def embedded_stamps(folder: Path, crops: int) -> tuple[Collection, list[tuple[str, ...]]]:
-    """The stamps that have a label, half of each label's known, and their labels."""
+    """Embed the labelled stamps; half of each label's stamps are training data."""
     named = read_labels(LABELS).pictures
     paths = sorted(named, key=lambda path: (named[path], path))
     labels = [named[path] for path in paths]
@@ -169,7 +169,7 @@ def embedded_stamps(folder: Path, crops: int) -> tuple[Collection, list[tuple[st
 
 
 def crop(image: Image.Image, random: np.random.Generator) -> Image.Image:
-    """From half of each side to nine tenths, anywhere."""
+    """Crop at random: half to nine tenths of each side."""
     share = random.uniform(0.5, 0.9)
     width, height = (max(8, int(side * share)) for side in image.size)
     left = int(random.integers(0, image.width - width + 1))
@@ -181,7 +181,7 @@ def crop(image: Image.Image, random: np.random.Generator) -> Image.Image:
 def filled(
     collection: Collection, profile: str, coder: Coder | None, flat: bool
 ) -> Iterator[Store]:
-    """An index of the vectors and their codes, one segment; an id is a position."""
+    """Fill an index with vectors and codes, in one segment; ids are positions."""
     name = f"bench-codes-{uuid.uuid4().hex[:8]}"
     store = Store(connect(load_settings({"index": name})), name)
     meta = new_meta(Seal("bench", "1", collection.stored.shape[1], "1"), profile, "cosine")
@@ -276,7 +276,7 @@ def coded_row(collection: Collection, name: str, coder: Coder, *, flat: bool = F
 
 
 def by_depth(coder: Coder) -> Search:
-    """The first 100 of 200 candidates in the order of their vectors."""
+    """Rank 200 candidates by their vectors; return the first 100."""
 
     def body(vector: Vectors, k: int, filters: Any) -> Body:
         code = coder.code(vector)
@@ -288,7 +288,7 @@ def by_depth(coder: Coder) -> Search:
 
 
 def timed(store: Store, collection: Collection, search: Search) -> tuple[float, float]:
-    """Recall@10 and the median in ms."""
+    """Measure recall@10 and the median latency in ms."""
     truth = nearest(collection.stored, collection.queries, K)
     found, times = [], []
     for query in [*collection.queries[:20], *collection.queries]:
@@ -302,7 +302,7 @@ def timed(store: Store, collection: Collection, search: Search) -> tuple[float, 
 def precisions(
     store: Store, collection: Collection, search: Search, by_code: Search | None
 ) -> dict[str, Any]:
-    """Mean average precision, through the vectors and by codes alone."""
+    """Compute mean average precision, by vectors and by codes alone."""
     if collection.is_known is None:
         return {}
     found: dict[str, Any] = {}

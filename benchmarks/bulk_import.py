@@ -1,4 +1,4 @@
-"""What `import` gains: SMILE and NDJSON from two threads beside `helpers.bulk` of lists.
+"""Compare `import` (SMILE, NDJSON, two threads) with `helpers.bulk` of lists.
 
     python benchmarks/bulk_import.py [--documents N] [--dims D] [--json FILE]
 
@@ -32,7 +32,7 @@ from es_imgsearch.elastic.client import new_client
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, index_body, new_meta
 from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.files.columns import Origin, columns_of, values_of
+from es_imgsearch.files.columns import Origin, column_values, mapped_columns
 from es_imgsearch.files.formats import open_writer
 from es_imgsearch.manage.transfer.bulk_sender import BulkSender, encode_ndjson, encode_smile
 from es_imgsearch.manage.transfer.importing import ImportOptions, import_pictures
@@ -46,7 +46,7 @@ SHORT = {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "-1
 
 
 def full_fields(n: int) -> dict[str, Any]:
-    """What the daemon stores of a photograph."""
+    """Make the fields that the daemon stores of a photograph."""
     name = f"IMG_{n:06d}.jpg"
     path = f"2024/{n % 50:02d} summer/{name}"
     return {
@@ -125,7 +125,7 @@ class Contest:
         )
 
     def helpers_bulk(self, index: str, fields: list[dict[str, Any]]) -> None:
-        """As it is written everywhere: the client's own defaults, vectors as lists."""
+        """Index in the usual way: client defaults, vectors as lists."""
 
         def actions() -> Iterator[dict[str, Any]]:
             for n, (each, vector) in enumerate(zip(fields, self.matrix, strict=True)):
@@ -178,7 +178,7 @@ class Contest:
 
     def write_file(self, path: Path, fields: list[dict[str, Any]]) -> None:
         properties = index_body(new_meta(self.seal, "balanced", "cosine"))["mappings"]["properties"]
-        columns = columns_of(properties)
+        columns = mapped_columns(properties)
         roots = {"photos": {"path": "/bench/photos", "host": "bench"}}
         writer = open_writer(path, columns, Origin(self.seal, "cosine", "balanced", roots), at=path)
         for start in range(0, len(fields), CHUNK):
@@ -190,7 +190,7 @@ class Contest:
                     strict=True,
                 )
             ]
-            writer.write(values_of(columns, hits, ["perceptual_hash"]))
+            writer.write(column_values(columns, hits, ["perceptual_hash"]))
         writer.close()
 
 

@@ -1,4 +1,4 @@
-"""The start of `sync` where Python finds its packages compiled, and where it compiles them.
+"""Measure how compiled bytecode shortens the start of `sync`.
 
     python benchmarks/bytecode.py [--runs N] [--json FILE]
 
@@ -26,7 +26,7 @@ from start_time import NAMES, PHOTOGRAPHS, WITHOUT, run
 
 
 def sync(encoder: str, photos: Path, bytecode: Path, *, may_write: bool) -> tuple[float, float]:
-    """Seconds on the clock and of CPU of a `sync` into an empty index."""
+    """Measure wall and CPU seconds of a `sync` into an empty index."""
     with new_index(encoder):
         return run(
             WITHOUT, "sync", str(photos),

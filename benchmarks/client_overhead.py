@@ -1,12 +1,12 @@
-"""What the client itself adds to a search: (its round trip - a bare one) / the bare one.
+"""Measure client overhead: (client's round trip - bare round trip) / bare.
 
     python benchmarks/client_overhead.py [--vectors N] [--dims N] [--pairs N] [--json FILE]
 
 Bare is a keep-alive HTTP request by http.client of the very body that the client sends, to the same
 server, its answer read and not parsed.  Every search is run by each way in turn, in one process;
 the queries are vectors, so no model is timed.  `elasticsearch-py` is its `search` with default
-settings and lists of floats.  A share is the median over the pairs, each compared with the bare
-request beside it.  Needs an Elasticsearch (`make es-up`, or ES_URL); the index it makes is removed.
+settings and lists of floats.  A share is the median over the pairs, each with its bare request.
+Needs an Elasticsearch (`make es-up`, or ES_URL); the index it makes is removed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def fill(store: Store, vectors: np.ndarray) -> None:
 
 
 def measure(ways: dict[str, Callable[[np.ndarray], None]], queries: np.ndarray) -> dict:
-    """Milliseconds of every way and query; the ways take turns in going first."""
+    """Measure ms of every way and query; the ways take turns in going first."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
     for number, query in enumerate(queries):

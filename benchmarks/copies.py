@@ -19,7 +19,7 @@ WHITE = (255, 255, 255)
 
 
 class Source(NamedTuple):
-    """A picture on white, and the part of it that is not ground (mode L)."""
+    """Picture on white, and the mask of its subject (mode L)."""
 
     name: str
     image: Image.Image
@@ -27,7 +27,7 @@ class Source(NamedTuple):
 
 
 def sources(stamps: Path | None, most_stamps: int) -> list[Source]:
-    """scikit-image's photographs, and evenly chosen stamps of animals and food."""
+    """Load scikit-image's photographs, and stamps of animals and food."""
     import skimage
 
     data = Path(skimage.__file__).parent / "data"
@@ -62,7 +62,7 @@ Copy = Callable[[Source, Image.Image], Image.Image]
 
 
 def copies(background: Image.Image) -> dict[str, Callable[[Source], Image.Image]]:
-    """The kinds; every copy but the recompressed one is saved as JPEG of quality 90."""
+    """Make all kinds of copies; all but the recompressed one are JPEG of quality 90."""
     kinds: dict[str, Callable[[Source], Image.Image]] = {
         "resized to half": lambda s: s.image.resize(_scaled(s.image, 0.5)),
         "recompressed": lambda s: _saved(s.image, 25),
@@ -98,7 +98,7 @@ def _saved(image: Image.Image, quality: int) -> Image.Image:
 
 
 def _cropped(image: Image.Image, share: float) -> Image.Image:
-    """`share` of the width and of the height is gone, more of it on the left and the bottom."""
+    """Crop `share` of width and height, more of it at the left and the bottom."""
     width, height = image.width * share, image.height * share
     left, top = round(width * 0.7), round(height * 0.3)
     return image.crop(
@@ -118,7 +118,7 @@ def _watermarked(image: Image.Image) -> Image.Image:
 
 
 def _screenshot(image: Image.Image) -> Image.Image:
-    """In a window: a title bar, a row of buttons, a margin; two thirds of it is the picture."""
+    """Show it in a window with title bar and buttons; the picture fills two thirds."""
     bar = max(14, image.height // 9)
     frame = Image.new("RGB", (round(image.width * 1.12), image.height + 3 * bar), (232, 232, 235))
     draw = ImageDraw.Draw(frame)
@@ -133,7 +133,7 @@ def _screenshot(image: Image.Image) -> Image.Image:
 
 
 def _turned_away(image: Image.Image, degrees: float) -> Image.Image:
-    """As a camera sees a print turned about its upright axis, from 1.2 times its width away."""
+    """Turn it as a print about its upright axis, seen from 1.2 times its width."""
     width, height = image.size
     angle, away = math.radians(degrees), 1.2 * max(width, height)
     seen = []
@@ -160,7 +160,7 @@ def _turned_away(image: Image.Image, degrees: float) -> Image.Image:
 
 
 def _on(background: Image.Image, source: Source) -> Image.Image:
-    """The subject of a drawing, or the middle of a photograph, before something else."""
+    """Put a drawing's subject, or a photograph's middle, on another background."""
     ground = ImageOps.fit(background, source.image.size)
     ground.paste(source.image, mask=source.subject)
     return ground

@@ -1,4 +1,4 @@
-"""Makes real vectors for the other benchmarks: features of random crops of real photographs.
+"""Make real vectors for other benchmarks: features of random photograph crops.
 
     python benchmarks/crop_vectors.py FILE.npy [--stamps DIR] [--count N] [--dims N] [--device cuda]
 
@@ -34,7 +34,10 @@ DEVIATION = (0.229, 0.224, 0.225)
 
 
 def crops(picture: torch.Tensor, count: int, random: torch.Generator, device: str) -> torch.Tensor:
-    """Of a picture (3, height, width) in 0 to 1: (count, 3, SIDE, SIDE), normalised."""
+    """Crop a picture (3, height, width) in 0 to 1 into (count, 3, SIDE, SIDE).
+
+    The crops are normalised.
+    """
 
     def drawn(low: float, high: float) -> torch.Tensor:
         return low + (high - low) * torch.rand(count, generator=random)

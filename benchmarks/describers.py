@@ -1,4 +1,4 @@
-"""What describers cost: pictures a second through `sync` with all of them on, beside none.
+"""Measure the cost of describers: pictures/s of `sync` with all and with none.
 
     python benchmarks/describers.py [--files N] [--size WxH] [--rounds N] [--encoder NAME]
         [--ocr] [--json FILE]
@@ -133,7 +133,7 @@ def row_of(name: str, speeds: Sequence[float], none: Sequence[float]) -> dict[st
 
 
 def alone(folder: Path, names: Sequence[str]) -> dict[str, float]:
-    """Each describer of pictures by itself, in this process; what it shares is in the first."""
+    """Time each describer alone in this process; shared work counts for the first."""
     paths = sorted(folder.rglob("*.jpg"))[: SAMPLE + 1]
     opened = [Image.open(path).convert("RGB") for path in paths]
     exif = [image.getexif() for image in opened]

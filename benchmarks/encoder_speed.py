@@ -1,4 +1,4 @@
-"""Pictures a second of each encoder's picture side: torch, ONNX Runtime, and its int8.
+"""Measure pictures/s of each encoder: torch, ONNX Runtime, ONNX int8.
 
     python benchmarks/encoder_speed.py [--batch N]... [--seconds S] [--json FILE]
 

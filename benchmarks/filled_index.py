@@ -1,4 +1,4 @@
-"""An index full of vectors for as long as a benchmark needs it, loaded the fast way."""
+"""Create a temporary index of vectors for a benchmark, loaded in bulk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MERGE_SECONDS = 3600
 
 @contextmanager
 def filled_index(profile: str, vectors: Vectors) -> Iterator[Store]:
-    """A store on a fresh index of these vectors, one segment; an id is a position.
+    """Open a store on a new index of vectors, one segment; ids are positions.
 
     Vectors are loaded without graphs, which are built once, by the merge.  Everything is removed
     at the end.

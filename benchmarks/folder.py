@@ -1,4 +1,4 @@
-"""A whole folder from nothing to verified: files/s, memory, and whether `verify` is clean.
+"""Index a whole folder and verify it: files/s, memory, result of `verify`.
 
     python benchmarks/folder.py [--files N] [--size WxH] [--folders N] [--encoder NAME]
         [--json FILE]
@@ -38,7 +38,7 @@ SOURCES = ["chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg", "motorcyc
 
 
 def make_pictures(folder: Path, count: int, size: tuple[int, int], folders: int) -> int:
-    """Bytes written."""
+    """Write the pictures; return the bytes written."""
     random = np.random.default_rng(0)
     data = Path(skimage.__file__).parent / "data"
     sources = [Image.open(data / name).convert("RGB") for name in SOURCES]

@@ -1,4 +1,4 @@
-"""Latency and recall while one index grows: 10,000, 30,000, 100,000 vectors (or --counts).
+"""Measure latency and recall while one index grows (see --counts).
 
     python benchmarks/growth.py [--counts 10000,30000] [--vectors FILE.npy] [--plot FILE.png]
 

@@ -1,4 +1,4 @@
-"""From a finished write to searchable, one file at a time on a quiet moment.
+"""Measure the time from a finished write to searchable, one file at a time.
 
     python benchmarks/ingest_lag.py [--files N] [--encoder NAME] [--json FILE]
 
@@ -45,7 +45,7 @@ PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")
 
 
 def picture(number: int, chance: random.Random) -> Image.Image:
-    """A part of a photograph that no other number has."""
+    """Cut the part of a photograph that belongs to this number alone."""
     path = Path(skimage.__file__).parent / "data" / PHOTOGRAPHS[number % len(PHOTOGRAPHS)]
     with Image.open(path) as image:
         width, height = image.size

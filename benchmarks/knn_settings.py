@@ -1,4 +1,4 @@
-"""Recall and latency of each profile with its own tuning, beside the server's default and exact.
+"""Compare each tuned profile with server defaults and exact search.
 
     python benchmarks/knn_settings.py [--count N] [--vectors FILE.npy] [--json FILE]
 
@@ -29,7 +29,7 @@ K = 10
 
 
 def measure(store: Store, bodies: list[dict], truth: list[set[str]]) -> tuple[float, float]:
-    """Recall@k and the median round trip in ms."""
+    """Measure recall@k and the median round trip in ms."""
     found, times = 0, []
     for body, right in zip(bodies, truth, strict=True):
         started = time.perf_counter()

@@ -64,7 +64,7 @@ def faiss_graph(vectors: Vectors, k: int) -> Callable[[int], Search]:
 
 
 def faiss_lsh(vectors: Vectors, k: int, bits: int) -> Callable[[int], Search]:
-    """Signs of `bits` random projections (Charikar 2002); the nearest by bits compared exactly."""
+    """Hash by signs of `bits` random projections (Charikar 2002); rescore exactly."""
     import faiss
 
     index = faiss.IndexLSH(vectors.shape[1], bits, True, False)
@@ -76,7 +76,7 @@ def faiss_lsh(vectors: Vectors, k: int, bits: int) -> Callable[[int], Search]:
 
 
 def faiss_bits(vectors: Vectors, k: int) -> Callable[[int], Search]:
-    """A bit a dimension, above the mean or not; the nearest by bits compared exactly."""
+    """Hash a bit per dimension, above the mean or not; rescore exactly."""
     import faiss
 
     mean = vectors.mean(axis=0)
@@ -97,7 +97,7 @@ def sklearn_brute(vectors: Vectors, k: int) -> Search:
 
 
 def sklearn_kd_tree(vectors: Vectors, k: int) -> Search:
-    """By Euclidean distance, which orders unit vectors as the cosine does."""
+    """Search by Euclidean distance, which orders unit vectors as the cosine does."""
     from sklearn.neighbors import KDTree
 
     tree = KDTree(vectors, leaf_size=40)
@@ -105,7 +105,7 @@ def sklearn_kd_tree(vectors: Vectors, k: int) -> Search:
 
 
 def reranked(candidates: Search, vectors: Vectors, k: int) -> Search:
-    """The best k of the candidates by the full vectors."""
+    """Rescore candidates by the full vectors; return the best k."""
 
     def search(query: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         positions = np.asarray(candidates(query))

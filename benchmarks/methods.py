@@ -1,9 +1,9 @@
-"""Ways to find neighbours on the same vectors: exact, K-D tree, LSH, HNSW, bits then exact.
+"""Compare neighbour search on the same vectors: exact, K-D tree, LSH, HNSW, bits.
 
     python benchmarks/methods.py [--count N] [--vectors FILE.npy] [--json FILE]
 
 Each approximate method is run at the least effort that reaches --target-recall, or the most that
-was tried; k 5 with num_candidates 10, as tutorials have it, stands beside the tuned setting.
+was tried; k 5 with num_candidates 10, as tutorials have it, is compared with the tuned setting.
 scikit-learn and faiss run inside this process on one thread, Elasticsearch answers over HTTP (`make
 es-up`, or ES_URL).  Needs the dependency group `bench`.
 """

@@ -1,4 +1,4 @@
-"""Pictures a second of rclip's and clip-retrieval's own indexing loops, with weights given.
+"""Measure pictures/s of the indexing loops of rclip and clip-retrieval.
 
     PYTHON benchmarks/peer_loops.py MODEL_FOLDER FILE...
 
@@ -62,7 +62,7 @@ def rclip(model: str, folder: Path, count: int) -> float:
     from transformers import CLIPVisionModelWithProjection
 
     class Tower(torch.nn.Module):
-        """It gives the embedding and nothing else, as rclip's own file does."""
+        """Model that returns only the embedding, as rclip's own file does."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -113,7 +113,7 @@ def main() -> None:
                 try:
                     found[name] = loop(model, folder, len(files))
                 except Exception as error:  # noqa: BLE001 - somebody else's program
-                    print(f"{name} is left out: {type(error).__name__}: {error}")
+                    print(f"{name} is skipped: {type(error).__name__}: {error}")
     print(json.dumps(found))
 
 

@@ -1,4 +1,4 @@
-"""Photographs as large as a camera makes them: scikit-image's, enlarged, each another part."""
+"""Make camera-sized photographs: enlarged parts of scikit-image's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GRAIN = 4.0
 
 
 def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> int:
-    """Bytes of `count` JPEGs of that width and height, no two with the same pixels."""
+    """Write `count` different JPEGs of this size; return their bytes."""
     share = -(-count // len(SOURCES))
     jobs = [
         (folder, number, range(number, count, len(SOURCES))[:share], size)
@@ -30,7 +30,7 @@ def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> int:
 
 
 def _write(folder: Path, source: int, numbers: range, size: tuple[int, int]) -> int:
-    """Parts of one photograph; two pictures differ in what part they are, and in their grain."""
+    """Write parts of one photograph; each is another part with other grain."""
     random = np.random.default_rng(source)
     width, height = size
     with Image.open(Path(skimage.__file__).parent / "data" / SOURCES[source]) as image:

@@ -1,4 +1,4 @@
-"""How near `sync` comes to what the cores allow, and beside what people write themselves.
+"""Compare `sync` with the limit of the cores and with hand-written loops.
 
     python benchmarks/pipeline_speed.py [--only large|small] [--files N] [--small-files N]
         [--naive N] [--workers N] [--peers PYTHON] [--json FILE]
@@ -14,7 +14,7 @@ JPEGs of 12 megapixels.  small: the encoder `starter` over 3,000 of 500 x 375.
 
 The limit is cores / (encode CPU + read CPU of a picture): all cores busy with nothing else.  Both
 are measured alone, each with the other core idle; a core that shares memory with a busy one is
-slower, so the limit of busy cores has both measured while the other runs beside it.
+slower, so the limit of busy cores has each measured while the other runs at the same time.
 Reading is all that a reading worker does: decode, shrink, hash, describe (but for text_in_image,
 which is left out).  Needs an Elasticsearch
 (`make es-up`, or ES_URL), which takes its share of the cores when it runs on the same machine; the
@@ -66,7 +66,7 @@ from es_imgsearch.testing import remove_index
 
 COMMAND = Path(sys.executable).with_name("es-imgsearch")
 # While the model loads, reading goes ahead by as many files as have a place (`queue_size`): what is
-# taken off as the start has to hold most of them, or the rest would seem to be read by nobody.
+# taken off as the start has to hold most of them, or the rest would seem to be read at no cost.
 START_SHARE = 0.5
 # All but the reading of text, which takes longer than everything else together.
 DESCRIBERS = ["colours", "exif", "hashes", "iptc", "layout", "sidecar"]
@@ -85,21 +85,21 @@ class Job(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of one picture."""
+    """Wall and CPU time of one picture."""
 
     cpu_seconds: float
     wall_seconds: float
 
 
 def measured(work: Callable[[], int]) -> Cost:
-    """CPU of all threads of this process and wall time, by the number of pictures done."""
+    """Measure CPU time of all threads and wall time per picture."""
     cpu, wall = time.process_time(), time.perf_counter()
     pictures = work()
     return Cost((time.process_time() - cpu) / pictures, (time.perf_counter() - wall) / pictures)
 
 
 def save_vit_b_32(folder: Path) -> Path:
-    """A folder as sentence-transformers publishes clip-ViT-B-32, its weights random."""
+    """Save clip-ViT-B-32 in sentence-transformers' layout, with random weights."""
     import torch
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -152,7 +152,7 @@ def encode_cost(encoder: Encoder, count: int) -> Cost:
 
 
 def read_cost(preparation: Preparation, files: list[Path]) -> Cost:
-    """What a reading worker does, on one core, with files that were read before."""
+    """Time a reading worker on one core, with files in the page cache."""
     plan = ReadPlan(preparation, 250_000_000, 0, 0.0)
     describers = picture_describers(DESCRIBERS)
     named = [(each.name, each.describe) for each in describers]
@@ -174,7 +174,7 @@ def read_cost(preparation: Preparation, files: list[Path]) -> Cost:
 
 
 def busy_costs(encoder: Encoder, size: int, files: list[Path]) -> tuple[Cost, Cost]:
-    """Of encoding and of reading, while the other runs beside it on all cores but one."""
+    """Measure encoding and reading, each while the other uses all cores but one."""
     readers = max(1, available_cores() - 1)
     with ProcessPoolExecutor(readers, multiprocessing.get_context("spawn")) as pool:
         # Once to start the processes, which is not measured; then one after the other until
@@ -201,7 +201,7 @@ def busy_costs(encoder: Encoder, size: int, files: list[Path]) -> tuple[Cost, Co
 
 @contextmanager
 def new_index(encoder: str) -> Iterator[Store]:
-    """An index as `init` makes it; the command line's environment points to it meanwhile."""
+    """Make an index as `init` does; point the command line's environment to it."""
     index = f"bench-pipeline-{uuid.uuid4().hex[:8]}"
     os.environ["ES_IMGSEARCH_INDEX"] = index
     store = Store(connect(load_settings()), index)
@@ -215,7 +215,7 @@ def new_index(encoder: str) -> Iterator[Store]:
 
 
 def sync_seconds(encoder: str, folder: Path, files: int, workers: int) -> tuple[float, float]:
-    """Wall time, and CPU of the command and its processes, of a whole `sync`."""
+    """Measure wall time of a whole `sync`, and CPU of the command's processes."""
     with new_index(encoder) as store:
         started, cpu = time.perf_counter(), cpu_of_children()
         done = subprocess.run(
@@ -241,7 +241,7 @@ def sync_seconds(encoder: str, folder: Path, files: int, workers: int) -> tuple[
 
 
 def cpu_of_children() -> float:
-    """Seconds of all that have ended, and of theirs."""
+    """CPU seconds of all ended child processes and of their children."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -280,7 +280,7 @@ def naive_cost(job: Job, encoder: Encoder, model: Path | None, files: list[Path]
 
 
 def peer_rows(python: str, model: Path, files: list[Path]) -> dict[str, float]:
-    """Pictures a second of the peers' own loops; those that are not installed are left out."""
+    """Measure pictures/s of the peers' own loops; skip peers not installed."""
     loops = Path(__file__).with_name("peer_loops.py")
     done = subprocess.run(
         [python, loops, model / "0_CLIPModel", *files],

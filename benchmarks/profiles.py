@@ -1,4 +1,4 @@
-"""Size, recall and latency of every profile, and what 200,000 vectors take on disk.
+"""Measure size, recall and latency of every profile (200,000 vectors).
 
     python benchmarks/profiles.py [--count N] [--vectors FILE.npy] [--only PROFILE]... [--claim]
                                   [--json FILE]
@@ -12,7 +12,7 @@ the whole round trip; that of `reduced + originals` includes comparing its candi
 graphs and the vectors they are walked by, from the sizes of the files.
 
 `--claim` answers a published one, an index of 439 MB brought to 32 MB with basically the same
-quality: `balanced` and `reduced` beside Faiss Flat, HNSW and IVF-PQ on the same vectors.
+quality: `balanced` and `reduced` compared with Faiss Flat, HNSW and IVF-PQ on the same vectors.
 
 Needs an Elasticsearch (`make es-up`, or ES_URL); the indices it makes are removed.  On two cores
 10,000 take about 3 minutes, 100,000 about 12, 200,000 with `--claim` about 15.
@@ -58,7 +58,7 @@ Search = Callable[[np.ndarray], list[int]]
 
 
 class Built:
-    """One index of the benchmark, filled; `merged` before it is searched or weighed."""
+    """Filled index of the benchmark; call `merge` before search and `sizes`."""
 
     def __init__(self, store: Store, profile: str, base: np.ndarray, reduction: Reduction) -> None:
         self.profile = profile
@@ -73,7 +73,7 @@ class Built:
         self.fill(base)
 
     def fill(self, base: np.ndarray) -> None:
-        """Load without a graph; that is built when the segments are merged."""
+        """Load without a graph, which `merge` builds."""
         vector = index_body(self.meta)["mappings"]["properties"][VECTOR_FIELD]
         mappings = {
             "dynamic": "strict",
@@ -148,7 +148,7 @@ class Built:
         return min((each["retaining_seq_no"] for each in leases), default=0)
 
     def sizes(self) -> tuple[int, int]:
-        """Bytes on disk, and bytes that a search reads."""
+        """Measure bytes on disk, and bytes that a search reads."""
         params = {"include_segment_file_sizes": "true"}
         stats = self._store.connection.request(
             "GET", f"/{self._name}/_stats/segments", params=params
@@ -201,7 +201,7 @@ class Built:
 
 
 def measure(search: Search, queries: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Recall@10 and the median in ms."""
+    """Measure recall@10 and the median latency in ms."""
     for query in queries[:20]:
         search(query)
     times, found = [], []
@@ -214,7 +214,7 @@ def measure(search: Search, queries: np.ndarray, truth: np.ndarray) -> tuple[flo
 
 @contextmanager
 def originals_of(base: np.ndarray, seal: Seal) -> Iterator[tuple[Originals, int]]:
-    """The vectors in float16 as an export file holds them, and its bytes."""
+    """Write the vectors as float16, as an export file has them; return its bytes too."""
     import h5py
 
     with tempfile.TemporaryDirectory() as folder:
@@ -267,7 +267,7 @@ def profile_rows(data: Dataset, truth: np.ndarray, profiles: list[str]) -> list[
 
 
 def faiss_rows(data: Dataset, truth: np.ndarray) -> list[dict[str, Any]]:
-    """Flat, HNSW and IVF-PQ at 64 and 128 bytes a vector, one thread a query."""
+    """Measure Faiss Flat, HNSW and IVF-PQ (64, 128 bytes), one thread a query."""
     import faiss
 
     base, queries = data.stored, data.queries
@@ -317,7 +317,9 @@ def main() -> None:
     parser = arguments(__doc__)
     add_vector_options(parser, count=10_000, queries=200)
     parser.add_argument("--only", action="append", choices=profile_names(), metavar="PROFILE")
-    parser.add_argument("--claim", action="store_true", help="beside Faiss, without the others")
+    parser.add_argument(
+        "--claim", action="store_true", help="compare with Faiss; leave out the other profiles"
+    )
     given = parser.parse_args()
     data = load_dataset(given)
     truth = nearest(data.stored, data.queries, K)

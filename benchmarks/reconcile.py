@@ -1,4 +1,4 @@
-"""Reconcile beside what it cannot do without: a bare walk of the disk, a bare scan of the index.
+"""Compare reconcile with a bare walk of the disk and a bare scan of the index.
 
     python benchmarks/reconcile.py [--files N] [--folder DIR] [--json FILE]
 
@@ -94,7 +94,7 @@ def bare_scan(store: Store, root: Root) -> int:
 
 
 def whole(store: Store, root: Root) -> int:
-    """Every difference, of which there is none, so what is counted is what was compared."""
+    """Count the compared files; the folder has no differences."""
     store.refresh()
     compared = 0
 
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def measured(name: str, folder: Path, files: int) -> dict[str, object]:
-    """The best of three: the first reads the disk, the others the page cache."""
+    """Take the best of three runs: the first reads the disk, others the page cache."""
     command = [sys.executable, __file__, "--step", name, "--folder", str(folder)]
     best: list[float] = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What regions add and cost: the originals of crops and halves found first, disk, embedding time.
+"""Measure what regions add (crops found first) and cost (disk, time).
 
     python benchmarks/regions.py [STAMPS] [--most-stamps N] [--grid GRID]... [--json FILE]
 
@@ -56,7 +56,7 @@ def saved(image: Image.Image) -> Image.Image:
 
 
 def quarter(image: Image.Image) -> Image.Image:
-    """Half of each side, anywhere: hardly ever where a tile is."""
+    """Crop half of each side at random: hardly ever on a tile."""
     width, height = image.width // 2, image.height // 2
     left = int(RANDOM.integers(0, image.width - width + 1))
     top = int(RANDOM.integers(0, image.height - height + 1))
@@ -64,7 +64,7 @@ def quarter(image: Image.Image) -> Image.Image:
 
 
 def three_quarters(image: Image.Image) -> Image.Image:
-    """A quarter of each side is gone, as `cropped 25 %` of same_picture.py."""
+    """Crop a quarter of each side, as `cropped 25 %` of same_picture.py."""
     left, top = round(image.width * 0.175), round(image.height * 0.075)
     return image.crop((left, top, left + image.width * 3 // 4, top + image.height * 3 // 4))
 

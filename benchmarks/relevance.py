@@ -1,4 +1,4 @@
-"""What `relevance` is worth, on pictures and words it was not fitted on; makes the shipped curves.
+"""Evaluate `relevance` on unseen pictures and words; make the shipped curves.
 
     python benchmarks/relevance.py STAMPS [--json FILE] [--write]
 
@@ -70,7 +70,7 @@ def crops(images: list[Image.Image], each: int) -> list[Image.Image]:
 
 
 def textures(number: int) -> list[Image.Image]:
-    """Coloured noise of different smoothness."""
+    """Make coloured noise of different smoothness."""
     generator = np.random.default_rng(0)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(224), np.fft.fftfreq(224)))
     frequency[0, 0] = 1
@@ -88,14 +88,14 @@ def textures(number: int) -> list[Image.Image]:
 
 
 def noun(file: Path) -> str | None:
-    """The last noun of a stamp's English caption, nearly."""
+    """Guess the last noun of a stamp's English caption."""
     text = file.with_suffix(".txt").read_text("utf-8", "replace").splitlines()[0].lower()
     words = re.findall("[a-z]+", re.split(r"[,(—.!]|\b(?:with|for|of the|to|in) ", text)[0])
     return words[-1] if words and len(words) <= 4 else None
 
 
 def arrays(encoder: Any, images: list[Image.Image], labels: list[tuple[str, ...]]) -> Arrays:
-    """Pictures, texts and which picture has which text: what both kinds of queries need."""
+    """Vectors of pictures and texts, and which picture has which text."""
     by_place = {str(place): each for place, each in enumerate(labels)}
     queries = queries_by_label(by_place)
     right = np.zeros((len(queries), len(images)), dtype=bool)
@@ -106,7 +106,7 @@ def arrays(encoder: Any, images: list[Image.Image], labels: list[tuple[str, ...]
 
 
 def queries_of(kind: str, data: Arrays) -> tuple[Any, Any, Any]:
-    """Queries, pictures, and what is right, for queries of this kind."""
+    """Return queries, pictures and correct pairs for this kind of query."""
     pictures, texts, right = data
     if kind == TEXT:
         return texts, pictures, right

@@ -1,4 +1,4 @@
-"""What every benchmark does with its figures: a table for people, JSON for programs."""
+"""Print the figures of a benchmark: a table for people, JSON for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs every benchmark that needs nothing but this checkout: `make bench`.
+"""Run every benchmark that needs nothing but this checkout: `make bench`.
 
 Each writes JSON to benchmarks/results.  starter_quality, relevance and regions are run with the
 pictures of a Debian package, where STAMPS names their folder.

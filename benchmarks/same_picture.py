@@ -1,4 +1,4 @@
-"""Which copies of a picture `duplicates` finds, and what it takes for copies that are none.
+"""Measure which copies `duplicates` finds, and its false matches.
 
     python benchmarks/same_picture.py [STAMPS] [--most-stamps N] [--json FILE] [--sweep]
 
@@ -44,7 +44,7 @@ NO_HASH = BITS // 2
 
 
 class Side:
-    """What is known of some pictures: hashes, unit vectors (n, dims), corners as asked for."""
+    """Features of some pictures: hashes, unit vectors (n, dims), corners."""
 
     def __init__(self, images: list[Any], encoder: Any) -> None:
         self.images = images
@@ -62,7 +62,7 @@ class Side:
 
 
 class Compared:
-    """One kind of copies with all originals; every array has the shape (copies, originals)."""
+    """Comparison of one kind of copies: arrays of shape (copies, originals)."""
 
     def __init__(self, copied: Side, originals: Side) -> None:
         shape = len(copied.images), len(originals.images)
@@ -183,7 +183,7 @@ def sweep(compared: list[Compared], right: Any) -> None:
 
 
 def name_wrong(compared: list[Compared], right: Any, names: list[str]) -> None:
-    """Which pictures are taken for each other by corners."""
+    """Print the pairs of different pictures that corners match."""
     counts: dict[tuple[str, str], int] = {}
     for each in compared:
         for n, m in np.argwhere(each.found()["thorough"] & ~right):

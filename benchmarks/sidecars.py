@@ -1,8 +1,8 @@
-"""Files beside pictures, all in one folder: compared together, and each by itself.
+"""Compare sidecar files of one folder, together and one by one.
 
     python benchmarks/sidecars.py [--files N]... [--by-itself N] [--json FILE]
 
-Makes N pictures (empty files: they are not opened) with a JSON file beside each, and N documents
+Makes N pictures (empty files: they are not opened) with a JSON sidecar file each, and N documents
 that say what these say.  "together" is what a comparison of the folder does: it meets every file,
 and asks which documents are outdated.  "each by itself" asks the same of the same code after every
 single file, so that the folder is listed as often as it has files; that grows with the square, and
@@ -41,7 +41,7 @@ CHANGED = 7
 
 
 def make_files(folder: Path, count: int) -> list[str]:
-    """Names of the files beside the pictures."""
+    """List the names of the sidecar files."""
     for n in range(count):
         (folder / f"{n:06}.jpg").touch()
         (folder / f"{n:06}.json").write_bytes(orjson.dumps({"title": f"Picture {n}"}))
@@ -125,7 +125,7 @@ def main() -> None:
     given = parser.parse_args()
     counts = given.files or [500, 1000, 5000]
     rows = [measured(count, given.by_itself) for count in counts]
-    report("files beside pictures, in one folder", rows, given.json)
+    report("sidecar files in one folder", rows, given.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one search from the command line takes: with torch, and without it.
+"""Time one search from the command line, with and without torch.
 
     python benchmarks/start_time.py [--runs N] [--json FILE]
 
@@ -36,7 +36,7 @@ WITH = f"import elasticsearch; {WITHOUT}"
 
 
 def run(code: str, *command: str, **environment: str) -> tuple[float, float]:
-    """Seconds on the clock, and of CPU of the process and those it started."""
+    """Measure wall seconds, and CPU of the process and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     subprocess.run(

@@ -1,4 +1,4 @@
-"""How well captions find their pictures with the encoder `starter`, plain and as it is shipped.
+"""Measure how well captions find pictures with `starter`, plain and shipped.
 
     python benchmarks/starter_quality.py STAMPS [--json FILE]
 
@@ -47,7 +47,7 @@ IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
 def opened(file: Path) -> Image.Image:
-    """The picture on white, as es_imgsearch reads transparent ones."""
+    """Open a picture on white, as es_imgsearch reads transparent ones."""
     with Image.open(file) as image:
         whole = image.convert("RGBA")
     white = Image.new("RGBA", whole.size, "white")
@@ -78,7 +78,7 @@ def photographs() -> tuple[list[Image.Image], list[str]]:
 
 
 class Variant:
-    """`starter` with some decisions taken back; of several views the probabilities are averaged."""
+    """`starter` with some decisions undone; probabilities of views are averaged."""
 
     def __init__(
         self, *views: dict[str, Any], classes: Any, temperature: float = 2.0, centred: bool = True
@@ -133,7 +133,7 @@ def logits(images: list[Image.Image], preparation: Preparation, norm: Any = None
 
 
 def padded(image: Image.Image) -> Image.Image:
-    """The whole picture in the middle of a white square."""
+    """Pad a picture to a white square."""
     side = max(image.size)
     square = Image.new("RGB", (side, side), "white")
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
@@ -141,7 +141,7 @@ def padded(image: Image.Image) -> Image.Image:
 
 
 def all_names() -> list[str]:
-    """Every lemma of each class's synset."""
+    """List every lemma of each class's synset."""
     from timm.data import ImageNetInfo
 
     texts = ImageNetInfo("imagenet-1k").label_descriptions(detailed=True)

@@ -1,4 +1,4 @@
-"""What tags are worth: zero-shot and trained, on pictures whose labels are known.
+"""Evaluate zero-shot and trained tags on labelled pictures.
 
     python benchmarks/tags.py STAMPS [--plot FILE] [--json FILE]
 
@@ -48,7 +48,7 @@ NEIGHBOURS = 10
 
 
 def at_best_f1(scores: Vectors, right: Any) -> tuple[float, float, float]:
-    """F1, precision and recall at the cut that is best for all pairs together."""
+    """Compute F1, precision and recall at the best common threshold."""
     order = np.argsort(-scores.ravel(), kind="stable")
     hits = right.ravel()[order].cumsum()
     given = np.arange(1, len(order) + 1)

@@ -1,4 +1,4 @@
-"""One query after the other, on one thread, as a person searches: recall and median latency."""
+"""Measure recall and median latency of sequential queries on one thread."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def climbed(
     truth: npt.NDArray[np.int64],
     target: float,
 ) -> tuple[int, Timed]:
-    """The least effort that reaches the target recall, or the most there is, and its figures."""
+    """Find the least effort that reaches the target recall, else the largest."""
     for effort in efforts:
         figures = timed(search_with(effort), queries, truth)
         if figures.recall >= target:
@@ -58,7 +58,7 @@ def climbed(
 def server_search(
     store: Store, k: int, tuning: Tuning, num_candidates: int | None = None
 ) -> Search:
-    """The round trip through the client, as `ImageSearch` sends it."""
+    """Search through the client, as `ImageSearch` does."""
 
     def search(query: npt.NDArray[np.float32]) -> list[int]:
         body = knn_body(query, k, tuning, num_candidates=num_candidates, source=False)

@@ -1,4 +1,4 @@
-"""Does `tune` reach its target on queries it never saw, and how fast is that beside libraries?
+"""Check `tune` on unseen queries; compare its speed with libraries.
 
     python benchmarks/tuned_against_libraries.py [--count N] [--vectors FILE.npy] [--json FILE]
 

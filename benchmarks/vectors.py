@@ -19,7 +19,7 @@ _PER_CENTRE = 100
 
 
 class Dataset(NamedTuple):
-    """Unit vectors: to store, of shape (n, dims), and to search with, which are not stored."""
+    """Unit vectors to store, of shape (n, dims), and unstored ones to search with."""
 
     name: str
     stored: Vectors
@@ -29,14 +29,14 @@ class Dataset(NamedTuple):
 def add_vector_options(
     parser: argparse.ArgumentParser, *, count: int = 20_000, queries: int = 200
 ) -> None:
-    parser.add_argument("--vectors", type=Path, metavar="FILE.npy", help="real ones, (n, dims)")
-    parser.add_argument("--count", type=int, default=count, help="how many to store")
-    parser.add_argument("--queries", type=int, default=queries, help="how many to search with")
+    parser.add_argument("--vectors", type=Path, metavar="FILE.npy", help="real vectors, (n, dims)")
+    parser.add_argument("--count", type=int, default=count, help="vectors to store")
+    parser.add_argument("--queries", type=int, default=queries, help="queries to search with")
     parser.add_argument("--dims", type=int, default=512, help="of synthetic vectors")
 
 
 def load_dataset(given: argparse.Namespace) -> Dataset:
-    """As `add_vector_options` were given; queries are drawn from the same distribution."""
+    """Load vectors by the options of `add_vector_options`, with queries alike."""
     if given.vectors is None:
         both = clustered(given.count + given.queries, given.dims, seed=2)
         name = "synthetic"
@@ -73,7 +73,7 @@ def nearest(stored: Vectors, queries: Vectors, k: int) -> npt.NDArray[np.int64]:
 
 
 def recall(found: list[list[int]], truth: npt.NDArray[np.int64]) -> float:
-    """Share of the true neighbours among what was found."""
+    """Share of the true neighbours among the results."""
     hits = [
         len(set(few).intersection(map(int, right))) for few, right in zip(found, truth, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""The main job, on real photographs: `make demo`.
+"""Show the main job on real photographs: `make demo`.
 
 Starts Elasticsearch, makes an index, starts the daemon on a folder, drops scikit-image's
 photographs into it, and searches them through the Python client.

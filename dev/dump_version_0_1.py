@@ -141,7 +141,7 @@ def wait_until(condition: Any) -> None:
 
 
 def answers(home: Path) -> dict[str, Any]:
-    """What this version finds, for those after it to find as well."""
+    """Record what this version finds; later versions have to find the same."""
     sys.path.insert(0, str(old.PLUGIN))
     os.environ["ES_IMGSEARCH_HOST"] = old.HOST
     searches = []
@@ -233,7 +233,7 @@ def documents(client: Elasticsearch, name: str) -> Iterator[dict[str, Any]]:
 
 
 def whole(hit: Mapping[str, Any]) -> dict[str, Any]:
-    """A document as it was written, with the vectors that `_source` leaves out."""
+    """Restore a document as written, with the vectors that `_source` leaves out."""
     document = {**hit["_source"]}
     for field, value in hit.get("fields", {}).items():
         document[field] = vector(value)
@@ -246,7 +246,7 @@ def whole(hit: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def vector(value: Any) -> list[float]:
-    """The shortest decimals that give the same float32."""
+    """Round to the shortest decimals that give the same float32."""
     numbers = value[0] if isinstance(value[0], list) else value
     return [float(str(each)) for each in np.asarray(numbers, np.float32)]
 

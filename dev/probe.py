@@ -1,11 +1,11 @@
-"""What answers at an address? Used by es-up; the standard library only.
+"""Detect what answers at an address, for es-up; standard library only.
 
     probe.py ADDRESS [SECONDS]
     probe.py ES_URL             the variable of that name, with ES_API_KEY and ES_CA_CERTS
 
 Prints one line: state, version (or -) and the address without credentials. The states:
 
-    absent         nobody listens
+    absent         nothing listens
     elasticsearch  an Elasticsearch (version - if the credentials do not allow to ask for it)
     denied         wants credentials, or other ones
     other          something else, or something that cannot be spoken to this way
@@ -27,7 +27,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 
 def address(target: str) -> SplitResult | None:
-    """The parts of an address; None if it is none.
+    """Parse an address; None if it is invalid.
 
     An unescaped "/" or "?" in a password ends the host's part of an address early: such an
     address is refused, not half understood, so that no password is ever shown as a host or path.
@@ -41,7 +41,7 @@ def address(target: str) -> SplitResult | None:
 
 
 def shown(url: SplitResult) -> str:
-    """The address without user, password and parameters."""
+    """Format an address without user, password and parameters."""
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}".rstrip("/")
 
 

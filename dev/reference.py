@@ -1,4 +1,4 @@
-"""Write docs/reference from the code; with `--check`, only report whether it is current."""
+"""Write docs/reference from the code, or check that it is current (`--check`)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from es_imgsearch.cli.output import print_json, print_line
 from es_imgsearch.errors import EXIT_DIFFERENCE, IndexMissing, UsageError
 
 if TYPE_CHECKING:
-    from es_imgsearch.kibana.objects import Object
+    from es_imgsearch.kibana.objects import SavedObject
     from es_imgsearch.settings import Settings
 
 
@@ -96,14 +96,13 @@ def check(settings: Settings, file: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from es_imgsearch.kibana.build import index_of
-    from es_imgsearch.kibana.check import check as find_problems
-    from es_imgsearch.kibana.check import parse_ndjson
+    from es_imgsearch.kibana.build import detect_index
+    from es_imgsearch.kibana.check import find_problems, parse_ndjson
     from es_imgsearch.settings import changed_settings
 
     objects = parse_ndjson(_read(file))
     if "index" not in settings.model_fields_set:
-        settings = changed_settings(settings, index=index_of(objects))
+        settings = changed_settings(settings, index=detect_index(objects))
     problems = find_problems(objects, _types(settings))
     if as_json:
         print_json([asdict(each) for each in problems])
@@ -164,40 +163,40 @@ def save_search(
 
     The vector is made now; saving the same title again replaces it.
     """
-    from es_imgsearch.kibana.build import builder_for, saved_query
+    from es_imgsearch.kibana.build import create_builder, vectorise_query
     from es_imgsearch.kibana.objects import to_ndjson
     from es_imgsearch.search.client import ImageSearch
 
     with ImageSearch(settings=settings) as client:
-        builder = builder_for(settings, client.info.properties)
-        query = saved_query(client, text, image, title)
-    content = to_ndjson(builder.saved_query(query))
+        builder = create_builder(settings, client.info.properties)
+        query = vectorise_query(client, text, image, title)
+    content = to_ndjson(builder.build_query(query))
     if output is not None:
         _write(output, content)
         return
     _import(settings, content, space, overwrite=True, wait_seconds=wait_seconds)
 
 
-def _built(settings: Settings, *, with_searches: bool) -> list[Object]:
-    from es_imgsearch.kibana.build import builder_for, ready_queries
+def _built(settings: Settings, *, with_searches: bool) -> list[SavedObject]:
+    from es_imgsearch.kibana.build import create_builder, vectorise_queries
     from es_imgsearch.search.client import ImageSearch
 
     if not with_searches:
-        return builder_for(settings).everything()
+        return create_builder(settings).build_all()
     with ImageSearch(settings=settings) as client:
-        builder = builder_for(settings, client.info.properties)
-        return builder.everything(ready_queries(client, builder.sources.queries))
+        builder = create_builder(settings, client.info.properties)
+        return builder.build_all(vectorise_queries(client, builder.sources.queries))
 
 
 def _types(settings: Settings) -> Any:
     from es_imgsearch.errors import StoreError
-    from es_imgsearch.kibana.build import types_of
+    from es_imgsearch.kibana.build import index_field_types
 
     try:
-        return types_of(settings, open_store(settings).info().properties)
+        return index_field_types(settings, open_store(settings).info().properties)
     except (IndexMissing, StoreError) as error:
         click.echo(f"Compared with the mapping of a new index: {error}", err=True)
-        return types_of(settings)
+        return index_field_types(settings)
 
 
 def _import(

@@ -36,14 +36,14 @@ def serve(settings: Settings, address: str, port: int) -> None:
         raise LibraryMissing(
             "`es-imgsearch serve` needs FastAPI and uvicorn: pip install 'es-imgsearch[serve]'."
         ) from error
-    from es_imgsearch.serve.thumbnails import Pictures
+    from es_imgsearch.serve.thumbnails import PictureFiles
 
     store = open_store(settings)
     store.info()
     with _listening(address, port) as listening:
         # Reading processes start only now.
         config = uvicorn.Config(
-            create_app(Pictures(store, settings)), log_level="warning", server_header=False
+            create_app(PictureFiles(store, settings)), log_level="warning", server_header=False
         )
         shown = f"[{address}]" if ":" in address else address
         bound = listening.getsockname()[1]

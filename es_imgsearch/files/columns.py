@@ -1,4 +1,4 @@
-"""What a file's columns are: from a mapping to columns, from hits to their values."""
+"""Columns of a vector file: derive them from a mapping, fill them from hits."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.region_queries import parse_box, region_hits
 from es_imgsearch.records import MAX_REGIONS, REGION_VECTOR, REGIONS_FIELD, Grid, Region
 
-# Regions as files hold them: those of all rows in one row, and where each row's begin.
-
-# A region's parts have the names that they have in the field `regions`.
+# Column names of a region's parts, the same as in the field `regions`.
 BOX, EMBEDDING = "box", "embedding"
 
 
 @dataclass(frozen=True, slots=True)
 class RegionValues:
-    """The regions of some rows; those of row n are offsets[n] to offsets[n + 1].
+    """Regions of several rows; row n has the regions offsets[n] to offsets[n + 1].
 
     `offsets` is int64 of shape (rows + 1,) and begins with 0.  `boxes` (x, y, width, height, in
     pixels) has shape (regions, 4), `vectors` is float32 of shape (regions, dims); either is a list
-    where the file does not promise that all have one length.
+    if the lengths in the file may differ.
     """
 
     offsets: npt.NDArray[np.int64]
@@ -52,23 +50,24 @@ class RegionValues:
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
-        """How many regions each row has."""
+        """Number of regions of each row, of shape (rows,)."""
         return np.diff(self.offsets)
 
 
-def offsets_of(counts: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def offsets_from_counts(counts: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Cumulate counts of shape (rows,) to offsets of shape (rows + 1,)."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
 
 
-def regions_of(hits: Sequence[Mapping[str, Any]], dims: int) -> RegionValues:
-    """Those that the hits came with; one that has lost its vector is of no use."""
-    found = [
+def hit_regions(hits: Sequence[Mapping[str, Any]], dims: int) -> RegionValues:
+    """Collect the regions of hits; skip those without a vector."""
+    by_hit = [
         [each for each in region_hits(hit) if REGION_VECTOR in each.get("fields", {})]
         for hit in hits
     ]
-    flat = list(chain.from_iterable(found))
+    flat = list(chain.from_iterable(by_hit))
     return RegionValues(
-        offsets_of([len(each) for each in found]),
+        offsets_from_counts([len(each) for each in by_hit]),
         np.array([parse_box(each) for each in flat], np.int32).reshape(-1, 4),
         np.array(
             [parse_vector(each["fields"][REGION_VECTOR]) for each in flat], np.float32
@@ -76,15 +75,15 @@ def regions_of(hits: Sequence[Mapping[str, Any]], dims: int) -> RegionValues:
     )
 
 
-# Where a file keeps `Origin`: a key of Parquet's schema metadata, an attribute of HDF5's root.
+# Key of `Origin` in a file: in Parquet's schema metadata, an attribute of HDF5's root group.
 METADATA_KEY = "es_imgsearch"
 
-# Holds, as JSON, what does not fit its own column: a list where nearly all have one value.
+# Values that do not fit their own column, as JSON: a list where nearly all rows have one value.
 REST_COLUMN = "other_values"
 
 _FORMAT_VERSION = 1
 
-# The mapping does not tell which fields hold lists.
+# Elasticsearch mappings do not say which fields hold lists.
 _LISTS = {"colours", "describe_errors", "keywords", "palette", "tags"}
 _INTS = {"long", "integer", "short", "byte"}
 _FLOATS = {"float", "double", "half_float"}
@@ -92,6 +91,8 @@ _JSON_TYPES = {"flattened", "geo_point", "nested", "object"}
 
 
 class ColumnKind(StrEnum):
+    """Type of the values of a column."""
+
     TEXT = "text"
     TEXTS = "texts"
     INT = "int"
@@ -106,8 +107,8 @@ class ColumnKind(StrEnum):
 class Column:
     """One field in a file.
 
-    `dims` is the length of a vector, 0 for everything else; `vectors` is how many of them a row
-    has at most.
+    `dims` is the length of a vector, 0 for other kinds; `vectors` is the largest number of vectors
+    in a row.
     """
 
     name: str
@@ -117,21 +118,21 @@ class Column:
 
     @property
     def floats(self) -> int:
-        """How many a row has at most."""
+        """Largest number of floats in a row."""
         return self.dims * self.vectors
 
 
-# A list with None where nothing is; of vectors float32 of shape (n, dims) with rows of NaN there,
-# or a list where the file does not promise that all have one length.
+# A list with None for a missing value; vectors as float32 of shape (n, dims) with rows of NaN for
+# missing ones, or as a list if the lengths in the file may differ.
 Values = list[Any] | npt.NDArray[np.float32] | RegionValues
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a file's vectors come from: what makes them comparable with others, or not.
+    """Source of a file's vectors: decides whether they are comparable with others.
 
-    `roots` maps the roots' names to `path` and `host`, as `_meta` does.  `grid` says which regions
-    the pictures have, None where the file has no such column.
+    `roots` maps the roots' names to `path` and `host`, as `_meta` does.  `grid` describes the
+    regions of the pictures; None if the file has no column of regions.
     """
 
     seal: Seal
@@ -141,12 +142,22 @@ class Origin:
     grid: Grid | None = None
 
     def to_json(self) -> str:
-        body = {"format_version": _FORMAT_VERSION, **_plain(self)}
+        body = {
+            "format_version": _FORMAT_VERSION,
+            "encoder": self.seal.to_body(),
+            "similarity": self.similarity,
+            "profile": self.profile,
+            "roots": {
+                name: {"path": entry["path"], "host": entry["host"]}
+                for name, entry in self.roots.items()
+            },
+            **({"regions": self.grid.to_body()} if self.grid else {}),
+        }
         return orjson.dumps(body).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Origin:
-        """Raises ValueError, KeyError or TypeError where it is not what `to_json` gave."""
+        """Parse output of `to_json`; raise ValueError, KeyError or TypeError otherwise."""
         body = orjson.loads(text)
         if body["format_version"] > _FORMAT_VERSION:
             raise ValueError(
@@ -162,40 +173,27 @@ class Origin:
         )
 
 
-def _plain(origin: Origin) -> dict[str, Any]:
-    return {
-        "encoder": origin.seal.to_body(),
-        "similarity": origin.similarity,
-        "profile": origin.profile,
-        "roots": {
-            name: {"path": entry["path"], "host": entry["host"]}
-            for name, entry in origin.roots.items()
-        },
-        **({"regions": origin.grid.to_body()} if origin.grid else {}),
-    }
-
-
-def columns_of(
+def mapped_columns(
     properties: Mapping[str, Mapping[str, Any]], grid: Grid | None = None
 ) -> list[Column]:
-    """A column for each field; a bit vector is text, its hexadecimal digits.
+    """Create a column for each mapped field; a bit vector becomes hexadecimal text.
 
-    Codes are left out: another index makes them with a coder of its own.  `grid` says how many
-    regions a row has at most.
+    Codes are left out: another index makes them with a coder of its own.  `grid` limits the number
+    of regions in a row.
     """
-    most_regions = MAX_REGIONS if grid is None else grid.count
+    max_regions = MAX_REGIONS if grid is None else grid.count
     return [
-        _column(name, mapping, most_regions)
+        _column(name, mapping, max_regions)
         for name, mapping in properties.items()
         if name != CODE_FIELD
     ]
 
 
-def _column(name: str, mapping: Mapping[str, Any], most_regions: int) -> Column:
+def _column(name: str, mapping: Mapping[str, Any], max_regions: int) -> Column:
     if name == REGIONS_FIELD:
         dims = int(mapping["properties"][EMBEDDING]["dims"])
-        return Column(name, ColumnKind.REGIONS, dims, most_regions)
-    # The server leaves the type of an object out.
+        return Column(name, ColumnKind.REGIONS, dims, max_regions)
+    # Elasticsearch omits the type of an object.
     kind = str(mapping.get("type", "object"))
     if kind == "dense_vector":
         if mapping.get("element_type") == "bit":
@@ -212,10 +210,10 @@ def _column(name: str, mapping: Mapping[str, Any], most_regions: int) -> Column:
     return Column(name, ColumnKind.TEXTS if name in _LISTS else ColumnKind.TEXT)
 
 
-def values_of(
+def column_values(
     columns: Sequence[Column], hits: Sequence[Mapping[str, Any]], bit_vectors: Sequence[str]
 ) -> dict[str, Values]:
-    """The columns of a page of hits, and REST_COLUMN for what does not fit them."""
+    """Convert a page of hits to columns; REST_COLUMN holds values that fit no column."""
     sources = [hit.get("_source", {}) for hit in hits]
     rest: list[dict[str, Any]] = [{} for _ in hits]
     values: dict[str, Values] = {}
@@ -223,7 +221,7 @@ def values_of(
         if column.kind is ColumnKind.VECTOR:
             values[column.name] = _matrix(column, hits)
         elif column.kind is ColumnKind.REGIONS:
-            values[column.name] = regions_of(hits, column.dims)
+            values[column.name] = hit_regions(hits, column.dims)
         elif column.name in bit_vectors:
             values[column.name] = [_bits(hit, column.name) for hit in hits]
         else:
@@ -258,10 +256,10 @@ def _cell(column: Column, value: Any, rest: dict[str, Any]) -> Any:
 
 def _matrix(column: Column, hits: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float32]:
     matrix = np.full((len(hits), column.dims), np.nan, np.float32)
-    found = [_doc_value(hit, column.name) for hit in hits]
-    having = [n for n, each in enumerate(found) if each is not None]
-    if having:
-        matrix[having] = np.array([found[n] for n in having], np.float32)
+    vectors = {n: _doc_value(hit, column.name) for n, hit in enumerate(hits)}
+    vectors = {n: vector for n, vector in vectors.items() if vector is not None}
+    if vectors:
+        matrix[list(vectors)] = np.array(list(vectors.values()), np.float32)
     return matrix
 
 

@@ -1,4 +1,4 @@
-"""Files by their suffix, and what a reader and a writer of one are."""
+"""Open vector files by suffix; interfaces of their readers and writers."""
 
 from __future__ import annotations
 
@@ -15,38 +15,41 @@ _HDF5 = {".h5", ".hdf5"}
 FILE_SUFFIXES = _PARQUET | _HDF5
 
 
-class Reader(Protocol):
-    """A file that is open to be read, a batch of rows at a time."""
+class FileReader(Protocol):
+    """Open file that yields batches of rows."""
 
     rows: int
     names: Sequence[str]
-    """Its columns, in their order."""
+    """Column names in file order."""
 
     dims: Mapping[str, int]
-    """Lengths of the vectors of columns that hold vectors of one length."""
+    """Vector length of each column whose vectors all have one length."""
 
     regions: frozenset[str]
-    """The columns whose values are `RegionValues`."""
+    """Columns whose values are `RegionValues`."""
 
     origin: Origin | None
-    """None where another program wrote the file."""
+    """None if another program wrote the file."""
 
     def batches(self, names: Sequence[str], size: int) -> Iterator[dict[str, Values]]:
-        """These columns, `size` rows at most at once.  Raises FileInvalid."""
+        """Yield these columns in batches of at most `size` rows; raise FileInvalid."""
 
     def close(self) -> None: ...
 
 
-class Writer(Protocol):
-    """A file that grows by pages of rows; complete after `close`."""
+class FileWriter(Protocol):
+    """Open file that takes pages of rows; complete after `close`."""
 
     def write(self, values: Mapping[str, Values]) -> None: ...
 
     def close(self) -> None: ...
 
 
-def open_reader(path: Path) -> Reader:
-    """Raises FileInvalid, UsageError for an unknown suffix, LibraryMissing."""
+def open_reader(path: Path) -> FileReader:
+    """Open a file to read.
+
+    Raises FileInvalid, LibraryMissing, UsageError for an unknown suffix.
+    """
     if not path.is_file():
         raise FileInvalid(f"There is no file {str(path)!r}.")
     if _is_parquet(path):
@@ -59,7 +62,7 @@ def open_reader(path: Path) -> Reader:
 
 
 def check_writable(path: Path) -> None:
-    """Raise what `open_writer` would, before anything is asked of the server."""
+    """Raise the errors of `open_writer` early, before the first request to the server."""
     if _is_parquet(path):
         from es_imgsearch.files.parquet import load_pyarrow
 
@@ -71,8 +74,8 @@ def check_writable(path: Path) -> None:
     check_can_replace(path)
 
 
-def open_writer(path: Path, columns: Sequence[Column], origin: Origin, *, at: Path) -> Writer:
-    """A writer of the format that `path` names, into the file `at`."""
+def open_writer(path: Path, columns: Sequence[Column], origin: Origin, *, at: Path) -> FileWriter:
+    """Open a writer into the file `at`, in the format of the suffix of `path`."""
     if _is_parquet(path):
         from es_imgsearch.files.parquet import ParquetWriter
 
@@ -85,32 +88,31 @@ def open_writer(path: Path, columns: Sequence[Column], origin: Origin, *, at: Pa
 def _is_parquet(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix not in FILE_SUFFIXES:
-        raise UsageError(f"{str(path)!r} has to end in .parquet or in .h5, which says what it is.")
+        raise UsageError(
+            f"{str(path)!r} has to end in .parquet or in .h5: the suffix selects the format."
+        )
     return suffix in _PARQUET
 
 
-# Whether a file can be written, asked before the work that makes its content.
-
-
 def check_can_write(file: Path) -> None:
-    """For a file that is written where it is.
+    """Check, before the work on its content, that a file can be written in place.
 
-    Raises UsageError where there is no folder for it, where it is a folder, or where this user may
-    not write it.
+    Raises UsageError if its folder is missing, if it is a folder itself, or if this user may not
+    write it.
     """
-    folder = _folder_of(file)
+    folder = _parent_folder(file)
     _check_access(file, file if file.exists() else folder)
 
 
 def check_can_replace(file: Path) -> None:
-    """For a file that is written beside its place and moved there: its folder has to be writable.
+    """Check that a file can be replaced by rename, which needs a writable folder.
 
     Raises UsageError as `check_can_write` does.
     """
-    _check_access(file, _folder_of(file))
+    _check_access(file, _parent_folder(file))
 
 
-def _folder_of(file: Path) -> Path:
+def _parent_folder(file: Path) -> Path:
     folder = file.absolute().parent
     if not folder.is_dir():
         raise UsageError(f"There is no folder {str(folder)!r} to write into.")
@@ -120,7 +122,7 @@ def _folder_of(file: Path) -> Path:
 
 
 def _check_access(file: Path, changed: Path) -> None:
-    """`changed` is what this user has to be allowed to write, so that the file can be."""
+    """Raise UsageError unless this user may write `changed`: the file or its folder."""
     if not os.access(changed, os.W_OK):
         why = "" if changed == file else f" into folder {str(changed)!r}"
         raise UsageError(f"{str(file)!r} may not be written{why} by this user: give another file.")

@@ -1,8 +1,9 @@
-"""HDF5: one dataset a field in the group `fields`, beside it in `present` which rows have it.
+"""Read and write HDF5 files of vectors and fields.
 
-Lists and maps are JSON text.  Regions are a group of three datasets: `box` and `embedding` have a
-row for each region, and those of row n are offsets[n] to offsets[n + 1].  A file of another program
-may have its datasets at the top.
+The group `fields` holds one dataset per field, the group `present` a dataset of the same name:
+which rows have a value.  Lists and maps are JSON text.  Regions are a group of three datasets:
+`box` and `embedding` have a row for each region, and row n has the regions offsets[n] to
+offsets[n + 1].  A file of another program may have its datasets at the top.
 Format: https://docs.hdfgroup.org/; written and read by h5py.
 """
 
@@ -33,13 +34,13 @@ _FIELDS, _PRESENT = "fields", "present"
 _OFFSETS = "offsets"
 _REGION_PARTS = {BOX, EMBEDDING, _OFFSETS}
 
-# A chunk is the least a dataset takes on disk, and there are about 60 of them.
+# A dataset takes at least one chunk on disk, and a file has about 60 datasets.
 _CHUNK_BYTES = 2**18
 _CELL_CHUNK_ROWS = 1024
 
 
 def load_h5py() -> Any:
-    """h5py.  Raises LibraryMissing."""
+    """Import h5py; raise LibraryMissing."""
     try:
         import h5py
     except ImportError as error:
@@ -48,6 +49,8 @@ def load_h5py() -> Any:
 
 
 class Hdf5Writer:
+    """`FileWriter` for HDF5."""
+
     def __init__(self, path: Path, columns: Sequence[Column], origin: Origin) -> None:
         self._h5py = load_h5py()
         self._columns = [*columns, Column(REST_COLUMN, ColumnKind.JSON)]
@@ -62,21 +65,19 @@ class Hdf5Writer:
 
     def write(self, values: Mapping[str, Values]) -> None:
         for column in self._columns:
-            given = values[column.name]
-            if isinstance(given, RegionValues):
-                self._append_regions(column, given)
+            rows = values[column.name]
+            if isinstance(rows, RegionValues):
+                self._append_regions(column, rows)
                 continue
-            if isinstance(given, np.ndarray):
-                present = np.logical_not(np.isnan(given).all(axis=1))
-                filled: Any = np.where(present[:, None], given, np.float32(0))
+            if isinstance(rows, np.ndarray):
+                present = np.logical_not(np.isnan(rows).all(axis=1))
+                filled: Any = np.where(present[:, None], rows, np.float32(0))
             else:
-                present = np.array([each is not None for each in given], bool)
+                present = np.array([each is not None for each in rows], bool)
                 empty = "" if self._is_text(column) else 0
                 if column.kind is ColumnKind.TEXTS:
-                    given = [
-                        None if each is None else orjson.dumps(each).decode() for each in given
-                    ]
-                filled = [empty if each is None else each for each in given]
+                    rows = [None if each is None else orjson.dumps(each).decode() for each in rows]
+                filled = [empty if each is None else each for each in rows]
             self._extend(self._file[f"{_FIELDS}/{column.name}"], filled)
             self._extend(self._file[f"{_PRESENT}/{column.name}"], present)
 
@@ -88,28 +89,28 @@ class Hdf5Writer:
         dataset.attrs["kind"] = column.kind.value
 
     def _create_regions(self, column: Column) -> None:
-        place = f"{_FIELDS}/{column.name}"
-        self._dataset(f"{place}/{BOX}", np.int32, 4)
-        self._dataset(f"{place}/{EMBEDDING}", np.float32, column.dims)
-        self._extend(self._dataset(f"{place}/{_OFFSETS}", np.int64), np.zeros(1, np.int64))
+        path = f"{_FIELDS}/{column.name}"
+        self._dataset(f"{path}/{BOX}", np.int32, 4)
+        self._dataset(f"{path}/{EMBEDDING}", np.float32, column.dims)
+        self._extend(self._dataset(f"{path}/{_OFFSETS}", np.int64), np.zeros(1, np.int64))
 
-    def _append_regions(self, column: Column, given: RegionValues) -> None:
-        place = self._file[f"{_FIELDS}/{column.name}"]
-        offsets = given.offsets[1:] + len(place[BOX])
-        for name, values in ((BOX, given.boxes), (EMBEDDING, given.vectors), (_OFFSETS, offsets)):
-            self._extend(place[name], values)
+    def _append_regions(self, column: Column, rows: RegionValues) -> None:
+        group = self._file[f"{_FIELDS}/{column.name}"]
+        offsets = rows.offsets[1:] + len(group[BOX])
+        for name, values in ((BOX, rows.boxes), (EMBEDDING, rows.vectors), (_OFFSETS, offsets)):
+            self._extend(group[name], values)
 
-    def _dataset(self, place: str, kind: Any, dims: int = 0) -> Any:
-        """An empty dataset that may grow, of vectors if they have dims."""
+    def _dataset(self, path: str, kind: Any, dims: int = 0) -> Any:
+        """Create an empty, growable dataset, of vectors if `dims` is not 0."""
         tail = (dims,) if dims else ()
         rows = max(1, _CHUNK_BYTES // (4 * dims)) if dims else _CELL_CHUNK_ROWS
         return self._file.create_dataset(
-            place,
+            path,
             shape=(0, *tail),
             maxshape=(None, *tail),
             chunks=(rows, *tail),
             dtype=kind,
-            # Floats that never repeat do not shrink.
+            # Vectors do not compress: their floats hardly ever repeat.
             compression=None if dims else "lzf",
         )
 
@@ -137,6 +138,8 @@ class Hdf5Writer:
 
 
 class Hdf5Reader:
+    """`FileReader` for HDF5."""
+
     def __init__(self, path: Path) -> None:
         self._h5py = load_h5py()
         self._path = path
@@ -146,17 +149,17 @@ class Hdf5Reader:
             self.origin = None if text is None else Origin.from_json(text)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _invalid(path, error) from error
-        place = self._file.get(_FIELDS, self._file)
+        group = self._file.get(_FIELDS, self._file)
         self._datasets = {
-            name: each for name, each in place.items() if isinstance(each, self._h5py.Dataset)
+            name: each for name, each in group.items() if isinstance(each, self._h5py.Dataset)
         }
         self._regions = {
             name: {part: each[part] for part in _REGION_PARTS}
-            for name, each in place.items()
+            for name, each in group.items()
             if isinstance(each, self._h5py.Group) and self._is_regions(each)
         }
         self.regions = frozenset(self._regions)
-        self._present = self._file.get(_PRESENT, {}) if place is not self._file else {}
+        self._present = self._file.get(_PRESENT, {}) if group is not self._file else {}
         lengths = {
             name: each.shape[0] if each.shape else 0 for name, each in self._datasets.items()
         }
@@ -202,14 +205,14 @@ class Hdf5Reader:
         return listed
 
     def _is_regions(self, group: Any) -> bool:
-        """A file of another program may have anything under these names."""
+        """Check the datasets of a group: other programs may use the same names otherwise."""
         for part, rank, kinds in ((_OFFSETS, 1, "iu"), (BOX, 2, "fiu"), (EMBEDDING, 2, "fiu")):
-            # None for a link that leads nowhere.
-            found = group.get(part)
-            if not isinstance(found, self._h5py.Dataset) or found.dtype.kind not in kinds:
+            # None for a broken link.
+            dataset = group.get(part)
+            if not isinstance(dataset, self._h5py.Dataset) or dataset.dtype.kind not in kinds:
                 return False
             # An empty dataspace has no shape.
-            if found.shape is None or len(found.shape) != rank:
+            if dataset.shape is None or len(dataset.shape) != rank:
                 return False
         return True
 
@@ -223,14 +226,15 @@ class Hdf5Reader:
         return RegionValues(offsets - first, boxes, vectors)
 
 
-def vector_rows(
+def vector_row_reader(
     path: Path, name: str
 ) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]:
-    """Reads any rows of a column of vectors, as float32 of shape (n, dims), in their order.
+    """Return a function that reads given rows of a column of vectors.
 
-    Where they lie uncompressed, as we write them, the file is mapped into memory: 50 rows of 512
-    dims take 0.5 ms, where HDF5 would read a chunk of a megabyte for each.  Safe to be called
-    from several threads.  Raises FileInvalid.
+    It returns float32 of shape (n, dims), in the order of its argument, and is thread-safe.  The
+    file is mapped into memory, so the column has to be uncompressed, as `Hdf5Writer` writes it:
+    50 rows of 512 dims take 0.5 ms, while HDF5 would read a chunk of a megabyte for each.
+    Raises FileInvalid.
     """
     h5py = load_h5py()
     try:
@@ -246,18 +250,18 @@ def vector_rows(
         raise _invalid(path, error) from error
 
     def read(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        found = np.empty((len(rows), dims), np.float32)
+        vectors = np.empty((len(rows), dims), np.float32)
         for n, row in enumerate(rows):
-            chunk, place = divmod(int(row), chunk_rows)
-            at = starts[chunk] + place * dims * dtype.itemsize
-            found[n] = np.frombuffer(mapped, dtype, dims, at)
-        return found
+            chunk, row_in_chunk = divmod(int(row), chunk_rows)
+            start = starts[chunk] + row_in_chunk * dims * dtype.itemsize
+            vectors[n] = np.frombuffer(mapped, dtype, dims, start)
+        return vectors
 
     return read
 
 
 def _chunk_starts(dataset: Any) -> list[int] | None:
-    """Where in the file each chunk of rows begins; None where rows do not lie there as they are."""
+    """File offset of each chunk of rows; None if rows are not stored as plain bytes."""
     if dataset.chunks is None:
         start = dataset.id.get_offset()
         return None if start is None else [start]

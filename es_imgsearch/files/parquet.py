@@ -1,5 +1,6 @@
-"""Parquet: one row group a page, vectors as lists of fixed length, regions as lists of structs.
+"""Read and write Parquet files of vectors and fields.
 
+Each page is a row group, vectors are lists of fixed length, regions lists of structs.
 Format: https://parquet.apache.org/docs/file-format/; written and read by pyarrow.
 """
 
@@ -23,16 +24,16 @@ from es_imgsearch.files.columns import (
     Origin,
     RegionValues,
     Values,
-    offsets_of,
+    offsets_from_counts,
 )
 
 
 def load_pyarrow() -> tuple[Any, Any]:
-    """pyarrow and its module of Parquet.  Raises LibraryMissing."""
+    """Import pyarrow and pyarrow.parquet; raise LibraryMissing."""
     try:
         import pyarrow as pa
 
-        # An attribute of `pa` only once it was imported.
+        # `pa.compute` exists only after this import.
         import pyarrow.compute
         import pyarrow.parquet as pq
     except ImportError as error:
@@ -43,16 +44,18 @@ def load_pyarrow() -> tuple[Any, Any]:
 
 
 class ParquetWriter:
+    """`FileWriter` for Parquet."""
+
     def __init__(self, path: Path, columns: Sequence[Column], origin: Origin) -> None:
         self._pa, pq = load_pyarrow()
         self._columns = [*columns, Column(REST_COLUMN, ColumnKind.JSON)]
         fields = [self._pa.field(each.name, self._type(each)) for each in self._columns]
         schema = self._pa.schema(fields, metadata={METADATA_KEY: origin.to_json()})
         # A dictionary of floats that never repeat costs time and saves nothing.
-        worth_it = [each.name for each in self._columns if each.kind is ColumnKind.TEXT]
+        dictionary_columns = [each.name for each in self._columns if each.kind is ColumnKind.TEXT]
         self._schema = schema
         self._writer = pq.ParquetWriter(
-            path, schema, compression="zstd", compression_level=1, use_dictionary=worth_it
+            path, schema, compression="zstd", compression_level=1, use_dictionary=dictionary_columns
         )
 
     def write(self, values: Mapping[str, Values]) -> None:
@@ -109,6 +112,8 @@ class ParquetWriter:
 
 
 class ParquetReader:
+    """`FileReader` for Parquet."""
+
     def __init__(self, path: Path) -> None:
         pa, pq = load_pyarrow()
         self._path, self._pa = path, pa
@@ -151,13 +156,13 @@ class ParquetReader:
         if _is_numbers(types, array.type):
             return self._vectors(array, np.float32)
         if types.is_timestamp(array.type) and array.type.unit == "ns":
-            # Python's own dates end at microseconds; without pandas this would be refused.
+            # Python's datetime has microseconds; without pandas pyarrow refuses nanoseconds.
             array = array.cast(self._pa.timestamp("us", array.type.tz), safe=False)
         values: list[Any] = array.to_pylist()
         return values
 
     def _is_regions(self, kind: Any) -> bool:
-        """Whether it is a list of structs, each with the numbers of a box and of a vector."""
+        """Check for a list of structs, each with the numbers of a box and of a vector."""
         types = self._pa.types
         if not _is_list(types, kind) or not types.is_struct(kind.value_type):
             return False
@@ -170,7 +175,7 @@ class ParquetReader:
         # `flatten` leaves out rows that are null.
         flat = array.flatten()
         return RegionValues(
-            offsets_of(counts),
+            offsets_from_counts(counts),
             self._vectors(compute.struct_field(flat, BOX), np.float64),
             self._vectors(compute.struct_field(flat, EMBEDDING), np.float32),
         )
@@ -199,7 +204,7 @@ def _is_list(types: Any, kind: Any) -> bool:
 
 
 def _is_numbers(types: Any, kind: Any) -> bool:
-    """Whether it is a list of numbers."""
+    """Check for a list of numbers."""
     return _is_list(types, kind) and bool(
         types.is_floating(kind.value_type) or types.is_integer(kind.value_type)
     )

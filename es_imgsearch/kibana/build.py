@@ -1,4 +1,4 @@
-"""Everything for Kibana of one index, from the sources to saved objects."""
+"""Build every saved object of one index from the readable sources."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.kibana.dashboards import dashboard
 from es_imgsearch.kibana.lens import lens_panel
 from es_imgsearch.kibana.objects import (
-    Object,
-    Types,
+    FieldTypes,
+    SavedObject,
     data_view,
     discover_session,
     field_types,
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from es_imgsearch.search.client import ImageSearch
 
 
-# The dashboard whose pictures follow whatever stands above it.
+# This dashboard shows the pictures that its query and filters select.
 _GALLERY = "gallery"
-# A gallery shows 60; a session shows as many as are fetched.
+# The gallery shows 60 pictures; a session shows all hits of its query.
 SAVED_HITS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class SavedQuery:
-    """A query whose vector was made: `knn` is the body of a kNN query, its vector as stored."""
+    """Named vector query; `knn` is the body of a kNN query with its vector."""
 
     title: str
     knn: Mapping[str, Any] = field(repr=False)
@@ -46,9 +46,9 @@ class SavedQuery:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the objects are for: the index's alias, the service's address, the indices' mappings.
+    """Index alias, service address and mappings that the objects are built for.
 
-    `properties` are those of the data views by their sources' names.
+    `properties` are the mapped fields by the data view's source name.
     """
 
     index: str
@@ -56,32 +56,32 @@ class Target:
     properties: Mapping[str, Mapping[str, Any]]
 
     def identify(self, kind: str, name: str) -> str:
-        """The id of the object of a kind of source and a name; unique within its type."""
+        """Derive the object id from kind and name of a source; unique within its type."""
         return object_id(self.index, f"data-{name}" if kind == "data_views" else name)
 
 
-class Builder:
-    """Builds from one set of sources.  Raises FileInvalid for what does not fit."""
+class SavedObjectBuilder:
+    """Build saved objects from one set of sources; raise FileInvalid for misfits."""
 
     def __init__(self, target: Target, sources: Sources | None = None) -> None:
         values = {"index": target.index, "service": target.service.rstrip("/")}
         self.sources = load_sources(values) if sources is None else sources
         self._target = target
-        self._types: dict[str, Types] = {
+        self._types: dict[str, FieldTypes] = {
             name: field_types(target.properties[name], source.get("runtimeFieldMap"))
-            for name, source in self.sources.of("data_views").items()
+            for name, source in self.sources.by_kind["data_views"].items()
         }
 
-    def everything(self, queries: Sequence[SavedQuery] = ()) -> list[Object]:
-        """Every object, those that others refer to before them."""
+    def build_all(self, queries: Sequence[SavedQuery] = ()) -> list[SavedObject]:
+        """Build all objects; an object follows those that it refers to."""
         identify, sources = self._target.identify, self.sources
         objects = [
             data_view(identify("data_views", name), source)
-            for name, source in sources.of("data_views").items()
+            for name, source in sources.by_kind["data_views"].items()
         ]
         objects += [
             discover_session(identify("discover", name), source, self._view(source))
-            for name, source in sources.of("discover").items()
+            for name, source in sources.by_kind["discover"].items()
         ]
         objects += [
             lens_panel(
@@ -90,31 +90,31 @@ class Builder:
                 self._view(source),
                 self._types[source["data_view"]],
             )
-            for name, source in sources.of("lens").items()
+            for name, source in sources.by_kind["lens"].items()
         ]
         objects += [
             vega_panel(identify("vega", name), source)
-            for name, source in sources.of("vega").items()
+            for name, source in sources.by_kind["vega"].items()
         ]
-        objects += [self._dashboard(name) for name in sources.of("dashboards")]
+        objects += [self._dashboard(name) for name in sources.by_kind["dashboards"]]
         for query in queries:
-            objects += self.saved_query(query)
+            objects += self.build_query(query)
         return objects
 
-    def saved_query(self, query: SavedQuery) -> list[Object]:
-        """A Discover session that shows the neighbours in their order, and a gallery of them.
+    def build_query(self, query: SavedQuery) -> list[SavedObject]:
+        """Build a Discover session with the neighbours in order, and a gallery of them.
 
-        In the session they are the query (scored), above the gallery a pill (a filter, which has
-        no scores): both may be combined with words and filters.
+        The session has them as its query, which scores; the gallery as a filter pill, which does
+        not.  Both may be combined with words and filters.
         """
         name = slug(query.title)
         source = {
-            **self.sources.of("discover")[_GALLERY],
+            **self.sources.by_kind["discover"][_GALLERY],
             "title": f"{self._target.index}: {query.title}",
             "description": f"The {SAVED_HITS} pictures nearest to “{query.title}”, best first.",
             "sort": [["_score", "desc"]],
             "timeRestore": True,
-            "timeRange": self.sources.of("dashboards")[_GALLERY]["time"],
+            "timeRange": self.sources.by_kind["dashboards"][_GALLERY]["time"],
         }
         session = discover_session(
             self._target.identify("discover", f"nearest-{name}"),
@@ -131,13 +131,13 @@ class Builder:
         as_name: str | None = None,
         title: str | None = None,
         filters: Sequence[Mapping[str, Any]] = (),
-    ) -> Object:
-        source = self.sources.of("dashboards")[name]
+    ) -> SavedObject:
+        source = self.sources.by_kind["dashboards"][name]
         if title is not None:
             source = {**source, "title": f"{self._target.index}: {title}"}
         others = {
             other: each["title"].removeprefix(f"{self._target.index}, ").capitalize()
-            for other, each in self.sources.of("dashboards").items()
+            for other, each in self.sources.by_kind["dashboards"].items()
             if other != (as_name or name)
         }
         return dashboard(
@@ -145,15 +145,17 @@ class Builder:
             source,
             self._existing,
             others=others,
-            lens_kinds={name: _lens_kind(each) for name, each in self.sources.of("lens").items()},
+            lens_kinds={
+                name: _lens_kind(each) for name, each in self.sources.by_kind["lens"].items()
+            },
             filters=filters,
         )
 
     def _existing(self, kind: str, name: str) -> str:
-        if name not in self.sources.of(kind):
+        if name not in self.sources.by_kind[kind]:
             raise FileInvalid(
-                f"A dashboard refers to {kind}/{name}, which is not there; there are"
-                f" {', '.join(self.sources.of(kind))}."
+                f"A dashboard refers to {kind}/{name}, which does not exist; choose one of"
+                f" {', '.join(self.sources.by_kind[kind])}."
             )
         return self._target.identify(kind, name)
 
@@ -166,21 +168,27 @@ def _lens_kind(source: Mapping[str, Any]) -> str:
     return next((kind for layout, kind in kinds.items() if layout in source), "lnsMetric")
 
 
-# Everything for Kibana of one index, as its mappings and its encoder are.
-
 Properties = Mapping[str, Mapping[str, Any]]
 
 
-def builder_for(settings: Settings, properties: Mapping[str, Any] | None = None) -> Builder:
-    """`properties` are those of the index's mapping; without them those a new index would get."""
-    return Builder(
-        Target(settings.index, settings.service_url, _by_data_view(properties or _expected()))
+def create_builder(
+    settings: Settings, properties: Mapping[str, Any] | None = None
+) -> SavedObjectBuilder:
+    """Create a builder for an index's mapped fields, by default those of a new index."""
+    return SavedObjectBuilder(
+        Target(
+            settings.index,
+            settings.service_url,
+            _by_data_view(properties or _new_index_properties()),
+        )
     )
 
 
-def types_of(settings: Settings, properties: Mapping[str, Any] | None = None) -> dict[str, Types]:
-    """Types of the fields of every index that data views are for, by its alias."""
-    by_view = _by_data_view(properties or _expected())
+def index_field_types(
+    settings: Settings, properties: Mapping[str, Any] | None = None
+) -> dict[str, FieldTypes]:
+    """Map the alias of each index with a data view to the types of its fields."""
+    by_view = _by_data_view(properties or _new_index_properties())
     aliases = {
         "images": settings.index,
         "failures": failures_alias(settings.index),
@@ -189,31 +197,31 @@ def types_of(settings: Settings, properties: Mapping[str, Any] | None = None) ->
     return {aliases[name]: field_types(each) for name, each in by_view.items()}
 
 
-def index_of(objects: Sequence[Object]) -> str | None:
-    """The index of pictures that these objects were built for; None if they do not tell."""
+def detect_index(objects: Sequence[SavedObject]) -> str | None:
+    """Detect which index of pictures the objects were built for; None if unclear."""
     views = [each.get("attributes") for each in objects if each["type"] == "index-pattern"]
     titles = {str(each.get("title")) for each in views if isinstance(each, Mapping)}
-    found = [title for title in titles if failures_alias(title) in titles and "*" not in title]
-    return found[0] if len(found) == 1 else None
+    indices = [title for title in titles if failures_alias(title) in titles and "*" not in title]
+    return indices[0] if len(indices) == 1 else None
 
 
-def saved_query(
+def vectorise_query(
     client: ImageSearch, text: str | None, image: Path | None, title: str | None
 ) -> SavedQuery:
-    """The neighbours of words, of a picture, or of what lies between both."""
+    """Make the vector query for words, a picture, or the mean of both."""
     queries: list[str | Path] = [each for each in (text, image) if each is not None]
     if not queries:
-        raise UsageError("Say what to look for: words, --image FILE, or both.")
+        raise UsageError("There is nothing to search for: give words, --image FILE, or both.")
     if title is None:
         title = text if image is None else " + ".join([*([text] if text else []), image.name])
     return SavedQuery(str(title), client.knn_query(queries, k=SAVED_HITS))
 
 
-def ready_queries(client: ImageSearch, texts: Sequence[str]) -> list[SavedQuery]:
-    """Those of the sources, where the index's encoder knows words."""
+def vectorise_queries(client: ImageSearch, texts: Sequence[str]) -> list[SavedQuery]:
+    """Make the vector queries of the sources; none if the encoder embeds no text."""
     if not client.info.meta.seal.supports_text:
         return []
-    return [saved_query(client, text, None, None) for text in texts]
+    return [vectorise_query(client, text, None, None) for text in texts]
 
 
 def _by_data_view(images: Mapping[str, Any]) -> Properties:
@@ -224,7 +232,7 @@ def _by_data_view(images: Mapping[str, Any]) -> Properties:
     }
 
 
-def _expected() -> Mapping[str, Any]:
+def _new_index_properties() -> Mapping[str, Any]:
     described: dict[str, Any] = {}
     for describer in load_describers():
         described |= describer.mapping
@@ -232,5 +240,5 @@ def _expected() -> Mapping[str, Any]:
 
 
 def _properties(file_name: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = load_json("mappings", file_name)["mappings"]["properties"]
-    return found
+    properties: Mapping[str, Any] = load_json("mappings", file_name)["mappings"]["properties"]
+    return properties

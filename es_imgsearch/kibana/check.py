@@ -1,9 +1,9 @@
-"""Whether Kibana would take saved objects, and could open what it took.
+"""Check whether Kibana would import saved objects and could open them.
 
-Kibana's import looks at versions, at attributes, and at references to data views and sessions
-only.  A dashboard that refers to a panel that is not there is imported and then does not open; so
-everything is looked at here: shapes (`kibana/schemas`), versions, references both ways, the grid,
-JSON within JSON, and every field with the type it needs.
+Kibana's import checks only versions, attributes, and references to data views and sessions: it
+imports a dashboard that refers to a missing panel, and then cannot open it.  So this checks
+everything: shapes (`kibana/schemas`), versions, references in both directions, the grid, JSON
+within JSON, and the type of every field.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from es_imgsearch.kibana.objects import (
     RECORDS,
     SEARCH_SOURCE,
     TYPE_VERSIONS,
-    Object,
-    Types,
+    FieldTypes,
+    SavedObject,
     control_reference,
-    fields_in,
+    mismatched_field,
     query_problems,
     reference_names,
+    referenced_fields,
     search_source,
-    unfit,
-    unknown,
+    unknown_fields,
 )
 
-# Types with values that stand in columns of their own, by which documents are grouped and sorted.
+# Types with doc values, by which documents can be grouped and sorted.
 _VALUES: Final = NUMBERS | frozenset({"keyword", "boolean", "ip", "date"})
 _DATES: Final = frozenset({"date"})
 _FITTING: Final[Mapping[str, frozenset[str]]] = {
@@ -51,7 +51,7 @@ _FITTING: Final[Mapping[str, frozenset[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with one object, named as type/id."""
+    """Defect of one object; `where` is its type/id."""
 
     where: str
     what: str
@@ -60,8 +60,8 @@ class Problem:
         return f"{self.where}: {self.what}"
 
 
-def parse_ndjson(content: bytes) -> list[Object]:
-    """The objects of a file, its summary left out.  Raises FileInvalid."""
+def parse_ndjson(content: bytes) -> list[SavedObject]:
+    """Parse the objects of a file without its summary line; raise FileInvalid."""
     objects = []
     for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
@@ -82,16 +82,18 @@ def parse_ndjson(content: bytes) -> list[Object]:
     return objects
 
 
-def check(objects: Sequence[Object], types: Mapping[str, Types] | None = None) -> list[Problem]:
-    """What is wrong, nothing if all is well.
+def find_problems(
+    objects: Sequence[SavedObject], types: Mapping[str, FieldTypes] | None = None
+) -> list[Problem]:
+    """List the defects of saved objects.
 
-    `types` are the fields' types of each index by its alias; without them fields are not looked at.
+    `types` are the fields' types of each index by its alias; without them fields are not checked.
     """
     return list(_Checker(objects, types or {}).problems())
 
 
 class _Checker:
-    def __init__(self, objects: Sequence[Object], types: Mapping[str, Types]) -> None:
+    def __init__(self, objects: Sequence[SavedObject], types: Mapping[str, FieldTypes]) -> None:
         self._objects = objects
         self._by_key = {(each["type"], each["id"]): each for each in objects}
         self._types = types
@@ -101,17 +103,17 @@ class _Checker:
             (each["type"], each["id"]) for each in self._objects
         ).items():
             if count > 1:
-                yield Problem(f"{kind}/{identifier}", f"it is there {count} times")
+                yield Problem(f"{kind}/{identifier}", f"the file has it {count} times")
         for each in self._objects:
             where = f"{each['type']}/{each['id']}"
             try:
-                for what in self._of(each):
+                for what in self._object_problems(each):
                     yield Problem(where, what)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
-                # What its schema has told of already, or JSON that does not parse.
+                # A defect that the schema has reported already, or JSON that does not parse.
                 yield Problem(where, f"it cannot be read further ({type(error).__name__}: {error})")
 
-    def _of(self, each: Object) -> Iterator[str]:
+    def _object_problems(self, each: SavedObject) -> Iterator[str]:
         kind = each["type"]
         if kind not in TYPE_VERSIONS:
             yield f"the type {kind!r} is none of {', '.join(TYPE_VERSIONS)}"
@@ -121,45 +123,46 @@ class _Checker:
         references = {name["name"]: name for name in each["references"]}
         if len(references) < len(each["references"]):
             yield "two references have the same name"
-        wanted = set(reference_names(each))
-        for name in sorted(wanted - references.keys()):
+        used = set(reference_names(each))
+        for name in sorted(used - references.keys()):
             yield f"it uses the reference {name!r}, which it does not have"
-        for name in sorted(references.keys() - wanted):
+        for name in sorted(references.keys() - used):
             yield f"it has the reference {name!r}, which it does not use"
         for name, target in references.items():
             if (target["type"], target["id"]) not in self._by_key:
-                yield f"the reference {name!r} leads to {target['type']}/{target['id']}, not there"
-        looks = {
+                missing = f"{target['type']}/{target['id']}"
+                yield f"the reference {name!r} leads to {missing}, which the file does not have"
+        checks = {
             "index-pattern": self._data_view,
             "search": self._session,
             "lens": self._lens,
             "visualization": self._vega,
             "dashboard": self._dashboard,
         }
-        yield from looks[kind](each, references)
+        yield from checks[kind](each, references)
 
-    # -- one kind each ---------------------------------------------------------------------
+    # -- checks of one type each -------------------------------------------------------------------
 
-    def _data_view(self, each: Object, _: Mapping[str, Any]) -> Iterator[str]:
+    def _data_view(self, each: SavedObject, _: Mapping[str, Any]) -> Iterator[str]:
         attributes = each["attributes"]
         types = self._types_of(each)
         for name in ("fieldFormatMap", "fieldAttrs"):
-            yield from unknown(orjson.loads(attributes.get(name, "{}")), types)
+            yield from unknown_fields(orjson.loads(attributes.get(name, "{}")), types)
         if (time := attributes.get("timeFieldName")) is not None:
-            yield from unfit(time, types, _DATES, "as the time")
+            yield from mismatched_field(time, types, _DATES, "as the time")
 
-    def _session(self, each: Object, references: Mapping[str, Any]) -> Iterator[str]:
+    def _session(self, each: SavedObject, references: Mapping[str, Any]) -> Iterator[str]:
         attributes = each["attributes"]
         types = self._types_behind(references, f"{SEARCH_SOURCE}.index")
-        yield from unknown(attributes.get("columns", []), types)
+        yield from unknown_fields(attributes.get("columns", []), types)
         for name, _ in attributes.get("sort", []):
             if name != "_score":
-                yield from unfit(name, types, _VALUES, "to sort by")
+                yield from mismatched_field(name, types, _VALUES, "to sort by")
         if (name := attributes.get("breakdownField")) is not None:
-            yield from unfit(name, types, frozenset({"keyword"}), "to break down by")
+            yield from mismatched_field(name, types, frozenset({"keyword"}), "to break down by")
         yield from query_problems(search_source(each)["query"], types)
 
-    def _lens(self, each: Object, references: Mapping[str, Any]) -> Iterator[str]:
+    def _lens(self, each: SavedObject, references: Mapping[str, Any]) -> Iterator[str]:
         state = each["attributes"]["state"]
         for name, layer in state["datasourceStates"]["formBased"]["layers"].items():
             types = self._types_behind(references, f"indexpattern-datasource-layer-{name}")
@@ -168,25 +171,27 @@ class _Checker:
                 yield "columnOrder names other columns than there are"
             is_bucket = [columns[column]["isBucketed"] for column in layer["columnOrder"]]
             if is_bucket != sorted(is_bucket, reverse=True):
-                yield "a metric stands before a bucket"
+                yield "a metric precedes a bucket"
             for column in columns.values():
                 field, operation = column["sourceField"], column["operationType"]
                 if field != RECORDS:
-                    yield from unfit(field, types, _FITTING[operation], f"for {operation}")
+                    yield from mismatched_field(
+                        field, types, _FITTING[operation], f"for {operation}"
+                    )
                 ordered_by = column.get("params", {}).get("orderBy", {}).get("columnId")
                 if ordered_by is not None and ordered_by not in columns:
-                    yield f"a column is ordered by {ordered_by!r}, which is not there"
+                    yield f"a column is ordered by {ordered_by!r}, which does not exist"
             yield from query_problems(state["query"], types)
         shown = set(_accessors(state["visualization"]))
-        there = {
+        defined = {
             column
             for layer in state["datasourceStates"]["formBased"]["layers"].values()
             for column in layer["columns"]
         }
-        for column in sorted(shown ^ there):
-            yield f"the column {column!r} is shown and not there, or there and not shown"
+        for column in sorted(shown ^ defined):
+            yield f"the column {column!r} is either not shown or not defined"
 
-    def _vega(self, each: Object, _: Mapping[str, Any]) -> Iterator[str]:
+    def _vega(self, each: SavedObject, _: Mapping[str, Any]) -> Iterator[str]:
         spec = orjson.loads(orjson.loads(each["attributes"]["visState"])["params"]["spec"])
         if not str(spec.get("$schema", "")).startswith("https://vega.github.io/schema/vega"):
             yield "its specification names no Vega schema"
@@ -197,30 +202,30 @@ class _Checker:
             if extra := url.keys() - {"index", "body", "%context%", "%timefield%"}:
                 yield f"a query has {', '.join(sorted(extra))}, which Kibana does not pass on"
             if "%context%" in url and "query" in url["body"]:
-                yield "a query has %context% and a query of its own, of which Kibana allows one"
+                yield "a query has %context% and a query of its own; Kibana allows only one of them"
             types = self._types.get(url["index"])
             if self._types and types is None:
-                yield f"it asks the index {url['index']!r}, which no data view has"
+                yield f"it queries the index {url['index']!r}, which no data view has"
             if (time := url.get("%timefield%")) is not None:
-                yield from unfit(time, types, _DATES, "as the time")
-            yield from unknown(fields_in(url["body"]), types)
+                yield from mismatched_field(time, types, _DATES, "as the time")
+            yield from unknown_fields(referenced_fields(url["body"]), types)
 
-    def _dashboard(self, each: Object, references: Mapping[str, Any]) -> Iterator[str]:
+    def _dashboard(self, each: SavedObject, references: Mapping[str, Any]) -> Iterator[str]:
         attributes = each["attributes"]
         yield from _grid_problems(orjson.loads(attributes["panelsJSON"]), references)
         controls = orjson.loads(attributes["controlGroupInput"]["panelsJSON"])
         yield from _schema_problems("controls", controls)
         for name, control in controls.items():
             if control["explicitInput"]["id"] != name:
-                yield f"the control {name!r} has another id within"
+                yield f"the control {name!r} has another id in explicitInput"
             if (reference := control_reference(name, control)) is not None:
                 types = self._types_behind(references, reference)
                 field = control["explicitInput"]["fieldName"]
-                yield from unfit(field, types, _VALUES, "for a control")
+                yield from mismatched_field(field, types, _VALUES, "for a control")
 
     # -- fields ----------------------------------------------------------------------------
 
-    def _types_of(self, view: Object) -> Types | None:
+    def _types_of(self, view: SavedObject) -> FieldTypes | None:
         attributes = view["attributes"]
         types = self._types.get(attributes["title"])
         if types is None:
@@ -228,17 +233,17 @@ class _Checker:
         runtime = orjson.loads(attributes.get("runtimeFieldMap", "{}"))
         return {**types, **{name: each["type"] for name, each in runtime.items()}}
 
-    def _types_behind(self, references: Mapping[str, Any], name: str) -> Types | None:
-        """Of the data view that a reference leads to; None where that is not known."""
+    def _types_behind(self, references: Mapping[str, Any], name: str) -> FieldTypes | None:
+        """Field types of the data view that a reference leads to; None if unknown."""
         target = references.get(name)
         view = None if target is None else self._by_key.get((target["type"], target["id"]))
         return None if view is None else self._types_of(view)
 
 
-# -- what does not need the other objects --------------------------------------------------
+# -- checks without the other objects -----------------------------------------------------
 
 
-def _version_problems(each: Object) -> Iterator[str]:
+def _version_problems(each: SavedObject) -> Iterator[str]:
     for name, newest in (
         ("coreMigrationVersion", CORE_VERSION),
         ("typeMigrationVersion", TYPE_VERSIONS[each["type"]]),
@@ -263,8 +268,8 @@ def _validator(name: str) -> Any:
 
 def _schema_problems(name: str, value: Any) -> Iterator[str]:
     for error in _validator(name).iter_errors(value):
-        place = ".".join(map(str, error.absolute_path)) or "it"
-        yield f"{place}: {error.message[:300]}"
+        path = ".".join(map(str, error.absolute_path)) or "it"
+        yield f"{path}: {error.message[:300]}"
 
 
 def _grid_problems(
@@ -274,7 +279,7 @@ def _grid_problems(
     for panel in panels:
         grid = panel["gridData"]
         if panel["panelIndex"] != grid["i"]:
-            yield f"the panel {panel['panelIndex']!r} stands on the grid as {grid['i']!r}"
+            yield f"the panel {panel['panelIndex']!r} has the id {grid['i']!r} on the grid"
         if grid["x"] + grid["w"] > GRID_COLUMNS:
             yield f"the panel {panel['panelIndex']!r} is wider than the grid"
         if panel["type"] == "links":
@@ -300,7 +305,7 @@ def _overlap(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
 
 
 def _accessors(state: Any) -> Iterator[str]:
-    """The columns that a Lens visualisation shows."""
+    """Yield the columns that a Lens visualisation shows."""
     if isinstance(state, list):
         for each in state:
             yield from _accessors(each)

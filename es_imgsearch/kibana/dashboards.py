@@ -1,7 +1,8 @@
-"""Dashboards: rows of panels by reference, controls above them, links to the other dashboards.
+"""Build dashboards: rows of panels, controls above them, links to each other.
 
-A source gives `rows`, each of a height and panels with their widths, of the grid of 48 columns:
-`{height: 12, panels: [lens/tags: 24, vega/places: 24]}`.  The panel `links` leads to the others.
+A source has `rows`, each with a height and panels with their widths on the grid of 48 columns:
+`{height: 12, panels: [lens/tags: 24, vega/places: 24]}`.  The panel `links` leads to the other
+dashboards.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from es_imgsearch.kibana.objects import (
     GRID_COLUMNS,
     SEARCH_SOURCE,
     TYPES,
-    Object,
     Reference,
+    SavedObject,
     json_text,
     kql,
     reference,
     saved_object,
 )
 
-# Kinds of Lens panels on which a click can lead to the pictures behind it.
+# Kinds of Lens panels on which a click can open the pictures of a bar or a row.
 _CLICKABLE: Final = {"lnsXY", "lnsPie", "lnsDatatable"}
 _LINKS: Final = "links"
 
@@ -37,11 +38,12 @@ def dashboard(
     others: Mapping[str, str],
     lens_kinds: Mapping[str, str],
     filters: Sequence[Mapping[str, Any]] = (),
-) -> Object:
-    """`identify` gives the id of a kind and a name; `others` maps names to titles to link to.
+) -> SavedObject:
+    """Build a dashboard; raise FileInvalid for a panel or a row that does not fit.
 
-    `lens_kinds` are the visualisation types of the Lens panels; `filters` are queries, by their
-    titles, that stand above the dashboard as pills.  Raises FileInvalid.
+    `identify` returns the id of a kind and a name; `others` maps names of dashboards to link to to
+    their titles; `lens_kinds` are the visualisation types of the Lens panels; `filters` are titled
+    queries, shown above the dashboard as pills.
     """
     panels, references = _panels(source, identify, others, lens_kinds)
     view = identify("data_views", source["data_view"])
@@ -50,7 +52,7 @@ def dashboard(
         name = f"{SEARCH_SOURCE}.filter[{number}].meta.index"
         pills.append(_pill(each, name))
         references.append(reference("index-pattern", view, name))
-    controls, of_controls = _controls(source, view)
+    controls, control_references = _controls(source, view)
     attributes: dict[str, Any] = {
         "title": source["title"],
         "description": source.get("description", ""),
@@ -89,7 +91,7 @@ def dashboard(
         },
         "version": 1,
     }
-    return saved_object("dashboard", identifier, attributes, references + of_controls)
+    return saved_object("dashboard", identifier, attributes, references + control_references)
 
 
 def _panels(
@@ -104,30 +106,32 @@ def _panels(
     for row in source["rows"]:
         left = 0
         for entry in row["panels"]:
-            ((what, width),) = entry.items()
-            place = f"panel{len(panels)}"
-            grid = {"x": left, "y": top, "w": width, "h": row["height"], "i": place}
-            panel: Panel = {"panelIndex": place, "gridData": grid}
-            if what == _LINKS:
+            ((content, width),) = entry.items()
+            panel_id = f"panel{len(panels)}"
+            grid = {"x": left, "y": top, "w": width, "h": row["height"], "i": panel_id}
+            panel: Panel = {"panelIndex": panel_id, "gridData": grid}
+            if content == _LINKS:
                 panel |= _links(others)
                 references += [
-                    reference("dashboard", identify("dashboards", name), f"{place}:{_link(name)}")
+                    reference(
+                        "dashboard", identify("dashboards", name), f"{panel_id}:{_link(name)}"
+                    )
                     for name in others
                 ]
             else:
-                kind, _, name = what.partition("/")
+                kind, _, name = content.partition("/")
                 if TYPES.get(kind) in {None, "dashboard", "index-pattern"}:
                     raise FileInvalid(
-                        f"The dashboard {source['title']!r} has a panel {what!r}; panels are"
+                        f"The dashboard {source['title']!r} has a panel {content!r}; panels are"
                         " links, lens/NAME, vega/NAME or discover/NAME."
                     )
                 panel |= {
                     "type": TYPES[kind],
-                    "panelRefName": f"panel_{place}",
+                    "panelRefName": f"panel_{panel_id}",
                     "embeddableConfig": _config(lens_kinds.get(name) if kind == "lens" else None),
                 }
                 references.append(
-                    reference(TYPES[kind], identify(kind, name), f"{place}:panel_{place}")
+                    reference(TYPES[kind], identify(kind, name), f"{panel_id}:panel_{panel_id}")
                 )
             panels.append(panel)
             left += width
@@ -167,7 +171,7 @@ def _links(others: Mapping[str, str]) -> Panel:
             "order": order,
             "label": title,
             "destinationRefName": _link(name),
-            # Another dashboard has other controls, and a time range that fits it.
+            # Each dashboard has its own controls and time range.
             "options": {
                 "openInNewTab": False,
                 "useCurrentFilters": False,
@@ -188,7 +192,7 @@ def _links(others: Mapping[str, str]) -> Panel:
 
 
 def _controls(source: Mapping[str, Any], view: str) -> tuple[dict[str, Any], list[Reference]]:
-    """Lists of values to choose from, and a slider over the time range."""
+    """Build lists of values to choose from, and a slider over the time range."""
     controls: dict[str, Any] = {}
     references = []
     for order, name in enumerate(source["controls"]):

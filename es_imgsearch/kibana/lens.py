@@ -1,4 +1,4 @@
-"""Lens panels, from a few lines each.
+"""Build Lens panels from sources of a few lines.
 
 A source names its `data_view` and one of four layouts, whose columns are Lens operations:
 
@@ -8,7 +8,7 @@ A source names its `data_view` and one of four layouts, whose columns are Lens o
     chart: bar|bar_stacked|bar_horizontal|line|area   x: {NAME: COLUMN}   split: {NAME: COLUMN}
                                                       y: {NAME: COLUMN...}
 
-What Lens needs besides, and can be told from an operation and the field's type, is filled in here.
+This module fills in what Lens needs besides and follows from an operation and a field's type.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from es_imgsearch.errors import FileInvalid
-from es_imgsearch.kibana.objects import RECORDS, Object, kql, reference, saved_object
+from es_imgsearch.kibana.objects import RECORDS, SavedObject, kql, reference, saved_object
 
 _LAYER: Final = "layer"
 _BUCKETS: Final = {"terms": "ordinal", "date_histogram": "interval", "range": "interval"}
@@ -68,11 +68,10 @@ Columns = Mapping[str, Mapping[str, Any]]
 
 def lens_panel(
     identifier: str, source: Mapping[str, Any], data_view_id: str, types: Mapping[str, str]
-) -> Object:
-    """`types` are the types of the data view's fields, as a mapping has them.
+) -> SavedObject:
+    """Build a Lens panel; `types` are the mapped types of the data view's fields.
 
-    Raises FileInvalid for a field that is not there, an operation or a layout that is not
-    one of those above.
+    Raises FileInvalid for a missing field, an unknown operation, or an unknown layout.
     """
     title = source["title"]
     kind, layer_columns, state = _layout(source, title)
@@ -108,7 +107,7 @@ def lens_panel(
 
 
 def _layout(source: Mapping[str, Any], title: str) -> tuple[str, Columns, dict[str, Any]]:
-    """The kind of the panel, its columns, and what it does with them."""
+    """Return the panel's visualisation type, columns and visualisation state."""
     layer = {"layerId": _LAYER, "layerType": "data"}
     if "metric" in source:
         (name,) = source["metric"]
@@ -156,15 +155,15 @@ def _chart(
         "fittingFunction": "None",
         "layers": [drawn],
     }
-    # The first bucket is the outer one: of each series its points.
+    # The first bucket is the outer one: series, then points of each series.
     return "lnsXY", {**split, **x, **y}, state
 
 
 def _columns(columns: Columns, types: Mapping[str, str], title: str) -> dict[str, dict[str, Any]]:
     metrics = [name for name, each in columns.items() if each["operationType"] in _METRICS]
-    found = {name: _column(each, types, metrics, title) for name, each in columns.items()}
-    # Lens wants buckets before metrics.
-    return dict(sorted(found.items(), key=lambda each: not each[1]["isBucketed"]))
+    built = {name: _column(each, types, metrics, title) for name, each in columns.items()}
+    # Lens requires buckets before metrics.
+    return dict(sorted(built.items(), key=lambda each: not each[1]["isBucketed"]))
 
 
 def _column(
@@ -184,11 +183,11 @@ def _column(
         params.setdefault("orderBy", {"type": "column", "columnId": metrics[0]})
     if operation in {"count", "sum", "unique_count"}:
         params.setdefault("emptyAsNull", False)
-    keeps_type = operation in _BUCKETS or operation in {"min", "max"}
+    has_field_type = operation in _BUCKETS or operation in {"min", "max"}
     column: dict[str, Any] = {
         "label": source["label"],
         "customLabel": True,
-        "dataType": _DATA_TYPES[types[field]] if keeps_type else "number",
+        "dataType": _DATA_TYPES[types[field]] if has_field_type else "number",
         "isBucketed": operation in _BUCKETS,
         "scale": _BUCKETS.get(operation, "ratio"),
         "operationType": operation,

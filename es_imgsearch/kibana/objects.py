@@ -1,6 +1,6 @@
-"""Saved objects of Kibana 8.19 as values: ids, versions, references; data views, Discover, Vega.
+"""Saved objects of Kibana 8.19: ids, versions, references, fields.
 
-Shapes and versions are those of Kibana's own sources.  Each object is written in the oldest
+Shapes and versions follow Kibana's source code.  Each object is written in the oldest
 version that has what it uses: Kibana brings older ones up to date and refuses newer ones.
 """
 
@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import orjson
 
-Object = dict[str, Any]
+SavedObject = dict[str, Any]
 Reference = dict[str, str]
 
 CORE_VERSION: Final = "8.8.0"
-# The shape each type is written in; a dashboard's is that before sections.
+# Model version of each type; a dashboard's is the last one before sections.
 TYPE_VERSIONS: Final = {
     "index-pattern": "8.0.0",
     "search": "10.5.0",
@@ -24,7 +24,7 @@ TYPE_VERSIONS: Final = {
     "visualization": "8.5.0",
     "dashboard": "10.2.0",
 }
-# What stands under each kind of source.
+# Saved object type of each kind of source.
 TYPES: Final = {
     "data_views": "index-pattern",
     "discover": "search",
@@ -34,7 +34,7 @@ TYPES: Final = {
 }
 
 GRID_COLUMNS: Final = 48
-# What a Lens column counts that has no field.
+# Field name of a Lens column that counts documents.
 RECORDS: Final = "___records___"
 SEARCH_SOURCE: Final = "kibanaSavedObjectMeta.searchSourceJSON"
 # These are strings that hold JSON; Kibana parses them when it loads a data view.
@@ -46,7 +46,7 @@ _JSON_OF_DATA_VIEW = (
     "sourceFilters",
     "typeMeta",
 )
-_OF_SEARCH = (
+_SEARCH_ATTRIBUTES = (
     "description",
     "columns",
     "sort",
@@ -61,12 +61,12 @@ _OF_SEARCH = (
 
 
 def object_id(index: str, name: str) -> str:
-    """Always the same for one index, so that importing anew replaces instead of adding."""
+    """Build an id that stays the same for one index: a new import replaces objects."""
     return f"es-imgsearch-{index}-{name}"
 
 
 def slug(text: str) -> str:
-    """A text as part of an id: letters and digits of any script, joined by hyphens."""
+    """Turn a text into a part of an id: letters and digits joined by hyphens."""
     return re.sub(r"[\W_]+", "-", text.casefold()).strip("-")[:60] or "query"
 
 
@@ -79,7 +79,7 @@ def saved_object(
     identifier: str,
     attributes: Mapping[str, Any],
     references: Iterable[Reference],
-) -> Object:
+) -> SavedObject:
     return {
         "type": object_type,
         "id": identifier,
@@ -98,8 +98,8 @@ def kql(query: str) -> dict[str, str]:
     return {"query": query, "language": "kuery"}
 
 
-def data_view(identifier: str, source: Mapping[str, Any]) -> Object:
-    # The index of searches is there only where log_searches is on.
+def data_view(identifier: str, source: Mapping[str, Any]) -> SavedObject:
+    # The index of searches exists only if log_searches is on.
     attributes: dict[str, Any] = {"allowNoIndex": True, "fields": "[]", "runtimeFieldMap": "{}"}
     for name, value in source.items():
         if name == "sourceFilters":
@@ -113,10 +113,10 @@ def discover_session(
     source: Mapping[str, Any],
     data_view_id: str,
     query: Mapping[str, Any] | None = None,
-) -> Object:
-    """A saved search; `query` takes the place of the source's own, which is KQL."""
+) -> SavedObject:
+    """Build a saved search; `query` replaces the source's own KQL query."""
     attributes = {"title": source["title"], "description": ""}
-    attributes |= {name: source[name] for name in _OF_SEARCH if name in source}
+    attributes |= {name: source[name] for name in _SEARCH_ATTRIBUTES if name in source}
     attributes |= {"isTextBasedQuery": False, "usesAdHocDataView": False}
     attributes["kibanaSavedObjectMeta"] = {
         "searchSourceJSON": json_text(
@@ -131,12 +131,12 @@ def discover_session(
     return saved_object("search", identifier, attributes, [index])
 
 
-def vega_panel(identifier: str, source: Mapping[str, Any]) -> Object:
+def vega_panel(identifier: str, source: Mapping[str, Any]) -> SavedObject:
     state = {
         "title": source["title"],
         "type": "vega",
         "aggs": [],
-        # Kept as it is laid out in its file: people edit it in Kibana.
+        # Indented, since people edit it in Kibana.
         "params": {"spec": orjson.dumps(source["spec"], option=orjson.OPT_INDENT_2).decode()},
     }
     attributes = {
@@ -152,8 +152,8 @@ def vega_panel(identifier: str, source: Mapping[str, Any]) -> Object:
     return saved_object("visualization", identifier, attributes, [])
 
 
-def to_ndjson(objects: Sequence[Object]) -> bytes:
-    """One object a line, and the summary that Kibana's own exports end with."""
+def to_ndjson(objects: Sequence[SavedObject]) -> bytes:
+    """Write an object per line, then a summary line as Kibana's own exports have."""
     summary = {
         "excludedObjects": [],
         "excludedObjectsCount": 0,
@@ -165,45 +165,46 @@ def to_ndjson(objects: Sequence[Object]) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-# The names of the references that an object's content uses, whatever references it has.
-
-_ENDS: Final = {
+_REFERENCE_SUFFIXES: Final = {
     "optionsListControl": "optionsListDataView",
     "rangeSliderControl": "rangeSliderDataView",
 }
 
 
-def reference_names(each: Object) -> Iterator[str]:
-    """Of any saved object; raises KeyError or ValueError for one that is not as it should be."""
+def reference_names(each: SavedObject) -> Iterator[str]:
+    """Yield the reference names that an object's content uses.
+
+    Raises KeyError or ValueError for a malformed object.
+    """
     attributes = each["attributes"]
     if "kibanaSavedObjectMeta" in attributes:
-        yield from _of_search_source(search_source(each))
+        yield from _search_source_references(search_source(each))
     if each["type"] == "lens":
         for layer in attributes["state"]["datasourceStates"]["formBased"]["layers"]:
             yield f"indexpattern-datasource-layer-{layer}"
     if each["type"] == "dashboard":
         for panel in orjson.loads(attributes["panelsJSON"]):
-            yield from _of_panel(panel)
+            yield from _panel_references(panel)
         for name, control in orjson.loads(attributes["controlGroupInput"]["panelsJSON"]).items():
             if (reference := control_reference(name, control)) is not None:
                 yield reference
 
 
-def search_source(each: Object) -> Mapping[str, Any]:
-    """The query and the filters of an object that has them."""
-    found: Mapping[str, Any] = orjson.loads(
+def search_source(each: SavedObject) -> Mapping[str, Any]:
+    """Parse the query and the filters of an object."""
+    source: Mapping[str, Any] = orjson.loads(
         each["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"]
     )
-    return found
+    return source
 
 
 def control_reference(name: str, control: Mapping[str, Any]) -> str | None:
-    """The name of the reference to a control's data view; None for one that needs none."""
-    end = _ENDS.get(control["type"])
-    return None if end is None else f"controlGroup_{name}:{end}"
+    """Name of the reference to a control's data view; None if it needs none."""
+    suffix = _REFERENCE_SUFFIXES.get(control["type"])
+    return None if suffix is None else f"controlGroup_{name}:{suffix}"
 
 
-def _of_search_source(source: Mapping[str, Any]) -> Iterator[str]:
+def _search_source_references(source: Mapping[str, Any]) -> Iterator[str]:
     if "indexRefName" in source:
         yield source["indexRefName"]
     for pill in source["filter"]:
@@ -211,26 +212,25 @@ def _of_search_source(source: Mapping[str, Any]) -> Iterator[str]:
             yield pill["meta"]["indexRefName"]
 
 
-def _of_panel(panel: Mapping[str, Any]) -> Iterator[str]:
-    place = panel["panelIndex"]
+def _panel_references(panel: Mapping[str, Any]) -> Iterator[str]:
+    panel_id = panel["panelIndex"]
     if "panelRefName" in panel:
-        yield f"{place}:{panel['panelRefName']}"
+        yield f"{panel_id}:{panel['panelRefName']}"
     for link in panel["embeddableConfig"].get("attributes", {}).get("links", []):
         if "destinationRefName" in link:
-            yield f"{place}:{link['destinationRefName']}"
+            yield f"{panel_id}:{link['destinationRefName']}"
 
-
-# Which fields a data view has, and of what type: those of a mapping, and its runtime fields.
 
 NUMBERS: Final = frozenset({"long", "integer", "short", "byte", "float", "double", "half_float"})
 
-Types = Mapping[str, str]
+FieldTypes = Mapping[str, str]
 
 
-def field_types(properties: Mapping[str, Any], runtime: Mapping[str, Any] | None = None) -> Types:
-    """Types by the names that queries use, multi-fields and sub-fields of objects included."""
-    found = dict(_types(properties))
-    return found | {name: each["type"] for name, each in (runtime or {}).items()}
+def field_types(
+    properties: Mapping[str, Any], runtime: Mapping[str, Any] | None = None
+) -> FieldTypes:
+    """Map full field names, sub-fields and runtime fields included, to types."""
+    return dict(_types(properties)) | {name: each["type"] for name, each in (runtime or {}).items()}
 
 
 def _types(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -243,15 +243,12 @@ def _types(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{name}.{sub}", each["type"]
 
 
-# Fields that queries, sorts and panels use, held against those that an index has.
-#
-# Without an index to compare with (types None) nothing is wrong.
-
-# `size_bytes >= 1` and `taken_at: *`: names of fields stand before a colon or a comparison.
+# `size_bytes >= 1` and `taken_at: *`: a field name precedes a colon or a comparison.
 _KQL_FIELD = re.compile(r"([\w.]+)\s*(?::|[<>]=?)")
 
 
-def unknown(names: Collection[str], types: Types | None) -> Iterator[str]:
+def unknown_fields(names: Collection[str], types: FieldTypes | None) -> Iterator[str]:
+    """Report names that an index does not have; nothing if `types` is None."""
     if types is None:
         return
     for name in names:
@@ -259,38 +256,41 @@ def unknown(names: Collection[str], types: Types | None) -> Iterator[str]:
             yield f"the index has no field {name!r}"
 
 
-def unfit(name: str, types: Types | None, fitting: frozenset[str], what_for: str) -> Iterator[str]:
+def mismatched_field(
+    name: str, types: FieldTypes | None, fitting: frozenset[str], purpose: str
+) -> Iterator[str]:
+    """Report a field that is missing or of another type; nothing without `types`."""
     if types is None:
         return
     if name not in types:
         yield f"the index has no field {name!r}"
     elif types[name] not in fitting:
-        yield f"the field {name!r} is {types[name]}, which does not fit {what_for}"
+        yield f"the field {name!r} is {types[name]}, which does not fit {purpose}"
 
 
-def query_problems(query: Mapping[str, Any], types: Types | None) -> Iterator[str]:
-    """Of a query in KQL, or of one in Elasticsearch's own language."""
+def query_problems(query: Mapping[str, Any], types: FieldTypes | None) -> Iterator[str]:
+    """Report unknown fields of a query in KQL or in Elasticsearch's query DSL."""
     text = query["query"]
     if query["language"] == "kuery":
-        yield from unknown(_KQL_FIELD.findall(text), types)
+        yield from unknown_fields(_KQL_FIELD.findall(text), types)
     elif isinstance(text, dict):
-        yield from unknown(fields_in(text), types)
+        yield from unknown_fields(referenced_fields(text), types)
 
 
-def fields_in(body: Any) -> list[str]:
-    """Every field that a request's body names to search, aggregate, sort or fetch."""
+def referenced_fields(body: Any) -> list[str]:
+    """List the fields that a request body searches, aggregates, sorts or fetches."""
     if isinstance(body, list):
-        return [name for each in body for name in fields_in(each)]
+        return [name for each in body for name in referenced_fields(each)]
     if not isinstance(body, dict):
         return []
-    found: list[str] = []
+    names: list[str] = []
     for key, value in body.items():
         if key == "field" and isinstance(value, str):
-            found.append(value)
+            names.append(value)
         elif key == "sort":
-            found += [name for each in value for name in each if not name.startswith("_")]
+            names += [name for each in value for name in each if not name.startswith("_")]
         elif key == "_source" and isinstance(value, list):
-            found += value
+            names += value
         else:
-            found += fields_in(value)
-    return found
+            names += referenced_fields(value)
+    return names

@@ -1,10 +1,10 @@
-"""The readable files that saved objects are built from: the folder `kibana` of this package.
+"""Load the readable files in the folder `kibana`, sources of the saved objects.
 
     data_views/NAME.yaml   discover/NAME.yaml   lens/NAME.yaml   vega/NAME.json
     dashboards/NAME.yaml   inlined/NAME.json   queries.yaml
 
-`${index}` and `${service}` in them stand for the index's alias and the address of the service that
-gives thumbnails, `${NAME}` for the text of `inlined/NAME.json`.
+Placeholders in them: `${index}` is the index's alias, `${service}` the address of the service that
+serves thumbnails, `${NAME}` the text of `inlined/NAME.json`.
 """
 
 from __future__ import annotations
@@ -31,20 +31,16 @@ _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Every source by its kind and its file's name without suffix; the words of ready queries."""
+    """Sources by kind and file name without suffix; texts of the saved queries."""
 
     by_kind: Mapping[str, Mapping[str, Source]]
     queries: tuple[str, ...] = field(default=())
 
-    def of(self, kind: str) -> Mapping[str, Source]:
-        return self.by_kind[kind]
-
 
 def load_sources(values: Mapping[str, str], root: Traversable | None = None) -> Sources:
-    """All of them, placeholders filled in.
+    """Load all sources and fill in their placeholders.
 
-    Raises FileInvalid for a file that does not parse, is no mapping, or has a placeholder
-    that is neither among `values` nor a file's.
+    Raises FileInvalid for a file that does not parse, is no mapping, or has an unknown placeholder.
     """
     root = folder("kibana") if root is None else root
     values = {**_inlined(root / INLINED), **values}
@@ -62,13 +58,13 @@ def load_sources(values: Mapping[str, str], root: Traversable | None = None) -> 
     return Sources(by_kind, tuple(queries))
 
 
-def _inlined(at: Traversable) -> Mapping[str, str]:
-    """Texts that would drown what people edit, by their files' names without suffix."""
-    if not at.is_dir():
+def _inlined(folder: Traversable) -> Mapping[str, str]:
+    """Load the long texts that edited files include, by name without suffix."""
+    if not folder.is_dir():
         return {}
     return {
         file.name.removesuffix(".json"): file.read_text(encoding="utf-8").strip()
-        for file in at.iterdir()
+        for file in folder.iterdir()
         if file.name.endswith(".json")
     }
 
@@ -76,24 +72,26 @@ def _inlined(at: Traversable) -> Mapping[str, str]:
 def _mapping(file: Traversable, values: Mapping[str, str]) -> Source:
     source = _parsed(file, values)
     if not isinstance(source, dict):
-        raise FileInvalid(f"{file.name} has to be a mapping, as its neighbours are.")
+        raise FileInvalid(
+            f"{file.name} has to be a mapping: compare it with the other files of its folder."
+        )
     return source
 
 
 def _parsed(file: Traversable, values: Mapping[str, str]) -> Any:
     try:
-        # JSON is YAML, too.
+        # JSON is valid YAML.
         parsed = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise FileInvalid(f"{file.name} is not YAML: {' '.join(str(error).split())}") from error
-    return filled(parsed, values, file.name)
+    return fill_placeholders(parsed, values, file.name)
 
 
-def filled(value: Any, values: Mapping[str, str], where: str) -> Any:
-    """The same value with its placeholders replaced; raises FileInvalid."""
+def fill_placeholders(value: Any, values: Mapping[str, str], where: str) -> Any:
+    """Replace the placeholders in a value; raise FileInvalid for unknown ones."""
     if isinstance(value, str):
 
-        def of(match: re.Match[str]) -> str:
+        def replacement(match: re.Match[str]) -> str:
             if match[1] not in values:
                 raise FileInvalid(
                     f"{where} has the placeholder {match[0]}; there are"
@@ -101,9 +99,12 @@ def filled(value: Any, values: Mapping[str, str], where: str) -> Any:
                 )
             return values[match[1]]
 
-        return _PLACEHOLDER.sub(of, value)
+        return _PLACEHOLDER.sub(replacement, value)
     if isinstance(value, list):
-        return [filled(each, values, where) for each in value]
+        return [fill_placeholders(each, values, where) for each in value]
     if isinstance(value, dict):
-        return {filled(k, values, where): filled(v, values, where) for k, v in value.items()}
+        return {
+            fill_placeholders(k, values, where): fill_placeholders(v, values, where)
+            for k, v in value.items()
+        }
     return value

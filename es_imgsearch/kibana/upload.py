@@ -1,7 +1,7 @@
-"""Taking saved objects into a Kibana that runs: wait for it, post them, read what it says.
+"""Import saved objects into a running Kibana through its HTTP API.
 
-The API is `POST /api/saved_objects/_import` of Kibana 8.  It answers 200 even where nothing was
-written, so only `success` counts; one conflict or missing reference leaves out every object.
+The API is `POST /api/saved_objects/_import` of Kibana 8.  It answers 200 even if nothing was
+written, so only `success` counts; one conflict or missing reference rejects every object.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ import urllib3
 from es_imgsearch.errors import KibanaDenied, KibanaError, KibanaUnreachable, SettingsError
 from es_imgsearch.settings import Settings
 
-_LOOK_SECONDS: Final = 1.0
-# Older ones refuse the shapes that are written here; 8.8 is the oldest with all of them.
-_OLDEST: Final = (8, 8)
+_POLL_SECONDS: Final = 1.0
+# Kibana before 8.8 refuses some of the object versions written here.
+_OLDEST_VERSION: Final = (8, 8)
 _SPACE: Final = re.compile(r"[a-z0-9_-]+")
-# More than a person reads; the rest is counted.
-_MOST_TOLD: Final = 10
+# Errors listed in a message; the rest is counted.
+_MAX_LISTED: Final = 10
 
 Sleep = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class UploadResult:
-    """How many objects were written, and how many of them took the place of others."""
+    """Numbers of objects written, and of those that replaced others."""
 
     written: int
     replaced: int
 
 
 class Kibana:
-    """One Kibana, and a space of it.  Raises SettingsError for an address that is none."""
+    """Client of one space of a Kibana; raise SettingsError for unusable settings."""
 
     def __init__(self, settings: Settings, space: str | None = None) -> None:
         if space is not None and not _SPACE.fullmatch(space):
             raise SettingsError(
                 f"{space!r} cannot be a space: its identifier has lower-case letters, digits, '-'"
-                " and '_' (it stands in the address of the space, after /s/)."
+                " and '_': copy it from the space's address, after /s/."
             )
         self.address, credentials = _without_credentials(settings.kibana_url)
         self._base = self.address + ("" if space in {None, "default"} else f"/s/{space}")
@@ -60,23 +60,23 @@ class Kibana:
         )
 
     def wait(self, seconds: float, sleep: Sleep = time.sleep) -> str | None:
-        """Until it says that it is available; its version, None where it does not tell that.
+        """Wait until Kibana is available; return its version, None if it hides that.
 
-        Raises KibanaUnreachable when the time is over, KibanaError for a version too old.
+        Raises KibanaUnreachable on timeout, KibanaError for a version that is too old.
         """
         deadline = time.monotonic() + seconds
         while True:
-            said = self._status()
-            if said["level"] == "available":
+            status = self._status()
+            if status["level"] == "available":
                 break
-            if time.monotonic() + _LOOK_SECONDS > deadline:
+            if time.monotonic() + _POLL_SECONDS > deadline:
                 raise KibanaUnreachable(
                     f"Kibana at {self.address} is not ready after {seconds:g} s"
-                    f" ({said['level']}): look at its log, or wait longer with --wait-seconds."
+                    f" ({status['level']}): look at its log, or wait longer with --wait-seconds."
                 )
-            sleep(_LOOK_SECONDS)
-        version: str | None = said["version"]
-        if version is not None and _numbers(version) < _OLDEST:
+            sleep(_POLL_SECONDS)
+        version: str | None = status["version"]
+        if version is not None and _numbers(version) < _OLDEST_VERSION:
             raise KibanaError(
                 f"Kibana at {self.address} is {version}; these objects need 8.8 or newer"
                 " (they are made for 8.19)."
@@ -90,14 +90,14 @@ class Kibana:
             return {"level": str(error), "version": None}
         if code not in {200, 503} or not isinstance(answer, dict):
             return {"level": f"its status page answers {code}", "version": None}
-        level = answer.get("status", {}).get("overall", {}).get("level", "no level told")
-        # Who did not log in gets the level alone.
+        level = answer.get("status", {}).get("overall", {}).get("level", "no level given")
+        # Without credentials Kibana returns only the level.
         return {"level": level, "version": answer.get("version", {}).get("number")}
 
     def import_objects(self, content: bytes, *, overwrite: bool) -> UploadResult:
         """Write the objects of an NDJSON file.
 
-        Raises KibanaError where some exist and may not be replaced, or where Kibana refuses them;
+        Raises KibanaError if some exist and may not be replaced or if Kibana refuses them,
         KibanaDenied, KibanaUnreachable.
         """
         code, answer = self._request(
@@ -114,9 +114,9 @@ class Kibana:
             answer["successCount"], sum(bool(each.get("overwrite")) for each in results)
         )
 
-    def _request(self, method: str, url: str, **given: Any) -> tuple[int, Any]:
+    def _request(self, method: str, url: str, **options: Any) -> tuple[int, Any]:
         try:
-            answer = self._http.request(method, url, headers=self._headers, **given)
+            answer = self._http.request(method, url, headers=self._headers, **options)
         except urllib3.exceptions.SSLError as error:
             raise KibanaUnreachable(
                 f"The certificate of Kibana at {self.address} is not trusted"
@@ -133,45 +133,47 @@ class Kibana:
             return answer.status, answer.data[:200].decode(errors="replace")
 
     def _refusal(self, code: int, answer: Any) -> KibanaError:
-        said = answer.get("message", "") if isinstance(answer, dict) else str(answer)
-        told = f": {said[:400]}" if said else ""
+        message = answer.get("message", "") if isinstance(answer, dict) else str(answer)
+        detail = f": {message[:400]}" if message else ""
         if code == 401:
             return KibanaDenied(
-                f"Kibana at {self.address} wants other credentials (401): set kibana_api_key, or"
+                f"Kibana at {self.address} rejected the credentials (401): set kibana_api_key, or"
                 " put user:password@ into kibana_url."
             )
         if code == 403:
             return KibanaDenied(
-                f"Kibana at {self.address} does not let these credentials import (403){told}. They"
-                " need the privilege 'all' on Saved Objects Management, Discover, Dashboards and"
-                " Visualize Library of that space."
+                f"Kibana at {self.address} does not allow these credentials to import"
+                f" (403){detail}. They need the privilege 'all' on Saved Objects Management,"
+                " Discover, Dashboards and Visualize Library of that space."
             )
         if code == 404:
-            return KibanaError(f"Kibana at {self.address} has no such space or API (404){told}.")
+            return KibanaError(f"Kibana at {self.address} has no such space or API (404){detail}.")
         if code == 413:
             return KibanaError(
-                f"The file is larger than Kibana takes (413){told}: raise"
+                f"The file is larger than Kibana accepts (413){detail}: raise"
                 " savedObjects.maxImportPayloadBytes."
             )
-        if code == 422 or "more recent version" in said:
+        if code == 422 or "more recent version" in message:
             return KibanaError(
-                f"Kibana at {self.address} is older than these objects ({code}){told}."
+                f"Kibana at {self.address} is older than these objects ({code}){detail}."
             )
         if code >= 500 or code == 429:
-            return KibanaUnreachable(f"Kibana at {self.address} cannot now ({code}){told}.")
-        return KibanaError(f"Kibana at {self.address} refused the file ({code}){told}.")
+            return KibanaUnreachable(
+                f"Kibana at {self.address} cannot answer now ({code}){detail}. Try again later."
+            )
+        return KibanaError(f"Kibana at {self.address} refused the file ({code}){detail}.")
 
 
 def _failure(errors: list[Mapping[str, Any]]) -> KibanaError:
-    told = [_words(each) for each in errors[:_MOST_TOLD]]
-    if len(errors) > _MOST_TOLD:
-        told.append(f"and {len(errors) - _MOST_TOLD} more")
+    reasons = [_describe_error(each) for each in errors[:_MAX_LISTED]]
+    if len(errors) > _MAX_LISTED:
+        reasons.append(f"and {len(errors) - _MAX_LISTED} more")
     kinds = {each["error"]["type"] for each in errors}
-    text = "; ".join(told)
+    text = "; ".join(reasons)
     if kinds and kinds <= {"conflict", "ambiguous_conflict"}:
         return KibanaError(
-            f"Nothing was written, since some objects are there already: {text}. --overwrite"
-            " replaces them."
+            f"Nothing was written, since some objects exist already: {text}. Give --overwrite to"
+            " replace them."
         )
     advice = ""
     if "missing_references" in kinds:
@@ -179,17 +181,17 @@ def _failure(errors: list[Mapping[str, Any]]) -> KibanaError:
     return KibanaError(f"Kibana did not write everything: {text or 'it gives no reason'}.{advice}")
 
 
-def _words(failed: Mapping[str, Any]) -> str:
+def _describe_error(failed: Mapping[str, Any]) -> str:
     error = failed["error"]
     name = f"{failed['type']}/{failed['id']}"
     kind = error["type"]
     if kind == "conflict":
         return f"{name} exists"
     if kind == "ambiguous_conflict":
-        there = ", ".join(each["id"] for each in error.get("destinations", []))
-        return f"{name} exists more than once ({there})"
+        ids = ", ".join(each["id"] for each in error.get("destinations", []))
+        return f"{name} exists more than once ({ids})"
     if kind == "missing_references":
-        # A dashboard names its data view once for each of its controls.
+        # A dashboard names its data view once per control.
         names = dict.fromkeys(f"{each['type']}/{each['id']}" for each in error["references"])
         missing = ", ".join(names)
         return f"{name} refers to {missing}, which Kibana does not have"
@@ -202,7 +204,7 @@ def _words(failed: Mapping[str, Any]) -> str:
 
 def _reason(error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
-    # urllib3 begins with the object's address in memory.
+    # urllib3 messages begin with the object's address in memory.
     return str(reason).rpartition(": ")[2] or type(error).__name__
 
 
@@ -213,15 +215,15 @@ def _numbers(version: str) -> tuple[int, int]:
 
 def _without_credentials(url: str) -> tuple[str, str | None]:
     parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
+    host = parts.netloc.rpartition("@")[2]
     credentials = None
     if parts.username is not None:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", "")), credentials
+    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", "")), credentials
 
 
 def _authorization(settings: Settings, credentials: str | None) -> dict[str, str]:
-    """An API key of Kibana's own before credentials in the address; Elasticsearch's key last."""
+    """Choose Kibana's API key, else the address's credentials, else es_api_key."""
     if settings.kibana_api_key is not None:
         return {"Authorization": f"ApiKey {settings.kibana_api_key.get_secret_value()}"}
     if credentials is not None:

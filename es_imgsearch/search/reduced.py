@@ -33,8 +33,8 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.reduction import Reduction
 from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.files.columns import Origin
-from es_imgsearch.files.formats import Reader, open_reader
-from es_imgsearch.files.hdf5 import vector_rows
+from es_imgsearch.files.formats import FileReader, open_reader
+from es_imgsearch.files.hdf5 import vector_row_reader
 from es_imgsearch.records import disk_path, image_id, stored_path, unit
 from es_imgsearch.settings import Settings
 
@@ -147,7 +147,7 @@ class Originals:
         finally:
             reader.close()
         self.path = path
-        self._rows = vector_rows(path, VECTOR_FIELD)
+        self._rows = vector_row_reader(path, VECTOR_FIELD)
         # Sorted fixed-width bytes take 40 bytes a picture, a dictionary 150.
         order = np.argsort(keys, kind="stable")
         self._keys, self._row_of = keys[order], order.astype(np.int64)
@@ -235,7 +235,7 @@ def register_imported_originals(store: Store, settings: Settings, path: Path) ->
     return f"Keep {path}: its vectors put the hits of {store.index!r} in order."
 
 
-def _keys(reader: Reader) -> npt.NDArray[np.bytes_]:
+def _keys(reader: FileReader) -> npt.NDArray[np.bytes_]:
     """Build a key for every row; empty for a row without one."""
     origin: Origin | None = reader.origin
     names = [each for each in _KEY_COLUMNS if each in reader.names]

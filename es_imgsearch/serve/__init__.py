@@ -1,1 +1,1 @@
-"""The service that gives thumbnails and originals by id: Kibana shows pictures through it."""
+"""HTTP service of thumbnails and originals, for Kibana and browsers."""

@@ -1,4 +1,4 @@
-"""The HTTP service: pictures by id only, never by a path from a request."""
+"""Define the HTTP routes: pictures by id only, never by a path from a request."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, JSONResponse
 
 from es_imgsearch.errors import ImageMissing, ImgSearchError, IndexMissing, ReadError
-from es_imgsearch.serve.thumbnails import Pictures
+from es_imgsearch.serve.thumbnails import PictureFiles
 
-# What is behind an id changes when its file does; a browser asks again after this and is told
-# in a few bytes that nothing changed.
+# A picture changes when its file does; a browser asks again after this time and gets a short 304
+# response if nothing changed.
 _FRESH_SECONDS: Final = 300
 _ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 _IfNoneMatch = Annotated[str | None, Header()]
 
 
-def create_app(pictures: Pictures) -> FastAPI:
-    """`pictures` are closed when the service ends."""
+def create_app(pictures: PictureFiles) -> FastAPI:
+    """Create the application; it closes `pictures` at shutdown."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -31,7 +31,7 @@ def create_app(pictures: Pictures) -> FastAPI:
     app = FastAPI(title="es-imgsearch", lifespan=lifespan)
 
     @app.exception_handler(ImgSearchError)
-    async def told(_: Request, error: ImgSearchError) -> JSONResponse:
+    async def problem(_: Request, error: ImgSearchError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, status_code=_status(error))
 
     @app.get("/healthz")
@@ -40,24 +40,28 @@ def create_app(pictures: Pictures) -> FastAPI:
 
     @app.get("/thumbnails/{image_id}", response_class=Response)
     def thumbnail(image_id: _ImageId, if_none_match: _IfNoneMatch = None) -> Response:
-        found = pictures.thumbnail(image_id)
-        headers = _headers(found.content_id) if found.is_current else {"cache-control": "no-store"}
-        if found.is_current and if_none_match == headers["etag"]:
+        picture = pictures.thumbnail(image_id)
+        headers = (
+            _headers(picture.content_id) if picture.is_current else {"cache-control": "no-store"}
+        )
+        if picture.is_current and if_none_match == headers["etag"]:
             return Response(status_code=304, headers=headers)
-        return Response(found.content, media_type="image/jpeg", headers=headers)
+        return Response(picture.content, media_type="image/jpeg", headers=headers)
 
     @app.get("/images/{image_id}", response_class=Response)
     def image(image_id: _ImageId, if_none_match: _IfNoneMatch = None) -> Response:
-        found = pictures.original(image_id)
-        if not found.path.is_file():
-            raise ImageMissing(f"The original of {image_id!r} is gone.")
-        headers = _headers(found.content_id) | {"x-content-type-options": "nosniff"}
+        original = pictures.original(image_id)
+        if not original.path.is_file():
+            raise ImageMissing(
+                f"The original of {image_id!r} is gone: run `es-imgsearch sync` on its folder."
+            )
+        headers = _headers(original.content_id) | {"x-content-type-options": "nosniff"}
         if if_none_match == headers["etag"]:
             return Response(status_code=304, headers=headers)
         return FileResponse(
-            found.path,
+            original.path,
             headers=headers,
-            filename=found.name,
+            filename=original.name,
             content_disposition_type="inline",
         )
 
@@ -72,6 +76,6 @@ def _status(error: ImgSearchError) -> int:
     if isinstance(error, ImageMissing | IndexMissing):
         return 404
     if isinstance(error, ReadError):
-        # The original is there and is no picture that can be shown.
+        # The original exists, but is not a picture that can be shown.
         return 422
     return 503 if error.transient else 500

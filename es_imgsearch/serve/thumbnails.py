@@ -1,4 +1,4 @@
-"""Pictures by their ids: where the original lies, and a thumbnail of it."""
+"""Look up originals by id and make thumbnails of them, cached on disk."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Picture, disk_path
 from es_imgsearch.settings import Settings
 
-# JPEG, which whatever shows pictures can show.
 _JPEG_QUALITY: Final = 85
 _SOURCE: Final = ("image_id", "image_name", "root", "relative_path", "content_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """Where a stored picture lies on this machine, and the hash of what it was stored as."""
+    """Path of a stored picture on this machine, and its content hash when stored."""
 
     path: Path
     name: str
@@ -41,15 +40,15 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """JPEG; `is_current` is False where the file has changed since it was stored."""
+    """JPEG; `is_current` is False if the file has changed since it was stored."""
 
     content: bytes
     content_id: str
     is_current: bool = True
 
 
-class Pictures:
-    """Looks pictures up and makes thumbnails, in reading processes: originals may be hostile."""
+class PictureFiles:
+    """Look up pictures; make thumbnails in worker processes: originals may be hostile."""
 
     def __init__(self, store: Store, settings: Settings, folder: Path | None = None) -> None:
         self._store = store
@@ -69,35 +68,35 @@ class Pictures:
         self._workers.close()
 
     def original(self, image_id: str) -> Original:
-        """Raises ImageMissing where no such picture is stored, or its root is not on this host."""
+        """Find the original; raise ImageMissing if not stored or not on this host."""
         try:
             source = self._store.documents.get(image_id)
         except ImageMissing:
             raise ImageMissing(f"No picture has the image_id {image_id!r}.") from None
         root = self._store.info().meta.roots.get(source["root"])
         if root is None or root["host"] != self._host:
-            where = "no root" if root is None else f"the host {root['host']!r}"
+            place = "no root" if root is None else f"the host {root['host']!r}"
             raise ImageMissing(
-                f"The original of {image_id!r} is on {where}, not here ({self._host!r}): run"
+                f"The original of {image_id!r} is on {place}, not here ({self._host!r}): run"
                 " `es-imgsearch serve` there."
             )
         relative = disk_path(source["relative_path"])
         if posixpath.isabs(relative) or ".." in relative.split("/"):
-            # Nothing of ours writes such a path; whoever may write to the index may not read
+            # This program writes no such path: a user who may write to the index must not read
             # this machine's files.
             raise ImageMissing(f"The path of {image_id!r} leads out of its root.")
         path = Path(disk_path(root["path"])) / relative
         return Original(path, source["image_name"], source.get("content_id", image_id))
 
     def thumbnail(self, image_id: str) -> Thumbnail:
-        """At most `thumbnail_pixels` on its longer side.
+        """Return a thumbnail of at most `thumbnail_pixels` on its longer side.
 
-        Raises ImageMissing where there is no original, ReadError where it cannot be read.
+        Raises ImageMissing if there is no original, ReadError if it cannot be read.
         """
         original = self.original(image_id)
         key = f"{original.content_id}-{self._side}.jpeg"
-        if (kept := self._cache.get(key)) is not None:
-            return Thumbnail(kept, original.content_id)
+        if (cached := self._cache.get(key)) is not None:
+            return Thumbnail(cached, original.content_id)
         picture = self._read(original.path)
         if picture is None:
             raise ImageMissing(f"The original of {image_id!r} is gone or being written.")
@@ -121,17 +120,15 @@ def _jpeg(picture: Picture) -> bytes:
     return stream.getvalue()
 
 
-# Small files on disk by key, of bounded size together; the ones not asked for longest go first.
-
-# Making room for one thumbnail at a time would touch the disk at every write.
-_KEPT_SHARE = 0.9
+# Share of the cache left by an eviction: evicting file by file would cost a deletion per write.
+_EVICT_TO_SHARE = 0.9
 _KEY = re.compile(r"[0-9A-Za-z_.-]+")
 
 
 class DiskCache:
-    """Safe to share between threads; several processes may use one folder.
+    """Thread-safe LRU cache of small files; several processes may use one folder.
 
-    What another process wrote is found, and counted once this one has read it or starts anew.
+    A file of another process is readable, and counted once this process has read it or restarts.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -139,20 +136,20 @@ class DiskCache:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = []
+        files = []
         for file in folder.glob("??/*"):
             with suppress(FileNotFoundError):
                 status = file.stat()
-                found.append((status.st_mtime_ns, file.name, status.st_size))
-        # The least recently used first.
-        self._sizes = OrderedDict((name, size) for _, name, size in sorted(found))
+                files.append((status.st_mtime_ns, file.name, status.st_size))
+        # Least recently used first.
+        self._sizes = OrderedDict((name, size) for _, name, size in sorted(files))
         self._bytes = sum(self._sizes.values())
 
     def get(self, key: str) -> bytes | None:
         file = self._file(key)
         try:
             content = file.read_bytes()
-            # So that the order outlives this process.
+            # The times preserve the order of use across restarts.
             os.utime(file)
         except OSError:
             return None
@@ -161,11 +158,11 @@ class DiskCache:
         return content
 
     def put(self, key: str, content: bytes) -> None:
-        """Keep a file; a disk that refuses it costs nothing but the file."""
+        """Store a file; skip it if the disk refuses."""
         file = self._file(key)
         with suppress(OSError):
             file.parent.mkdir(exist_ok=True, mode=0o700)
-            # Another process never sees half of it.
+            # A rename, so that no process reads a partial file.
             with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as new:
                 unfinished = Path(new.name)
                 try:
@@ -177,19 +174,19 @@ class DiskCache:
                     raise
             with self._lock:
                 self._count(key, len(content))
-                too_many = self._too_many()
-            for name in too_many:
+                evicted = self._evict()
+            for name in evicted:
                 self._file(name).unlink(missing_ok=True)
 
     def _count(self, key: str, size: int) -> None:
         self._bytes += size - self._sizes.pop(key, 0)
         self._sizes[key] = size
 
-    def _too_many(self) -> list[str]:
+    def _evict(self) -> list[str]:
         names: list[str] = []
         if self._bytes <= self._max_bytes:
             return names
-        while self._sizes and self._bytes > _KEPT_SHARE * self._max_bytes:
+        while self._sizes and self._bytes > _EVICT_TO_SHARE * self._max_bytes:
             name, size = self._sizes.popitem(last=False)
             self._bytes -= size
             names.append(name)
@@ -197,5 +194,5 @@ class DiskCache:
 
     def _file(self, key: str) -> Path:
         if not _KEY.fullmatch(key) or key.startswith("."):
-            raise ValueError(f"{key!r} is no key")
+            raise ValueError(f"{key!r} is not a valid cache key")
         return self._folder / key[:2] / key

@@ -22,7 +22,12 @@ from es_imgsearch.elastic.naming import failures_alias
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.kibana.build import builder_for, ready_queries, saved_query, types_of
+from es_imgsearch.kibana.build import (
+    create_builder,
+    index_field_types,
+    vectorise_queries,
+    vectorise_query,
+)
 from es_imgsearch.kibana.check import check, parse_ndjson
 from es_imgsearch.kibana.objects import to_ndjson
 from es_imgsearch.search.search_log import create_searches_index
@@ -148,9 +153,9 @@ def search(n: int) -> dict[str, Any]:
 def saved(shelf: tuple[Store, Settings]) -> SavedObjects:
     store, settings = shelf
     with ImageSearch(settings=settings, encoder=FakeEncoder()) as client:
-        builder = builder_for(settings, client.info.properties)
-        objects = builder.everything(ready_queries(client, ["red", "navy"]))
-    assert check(objects, types_of(settings, store.info().properties)) == []
+        builder = create_builder(settings, client.info.properties)
+        objects = builder.build_all(vectorise_queries(client, ["red", "navy"]))
+    assert check(objects, index_field_types(settings, store.info().properties)) == []
     return SavedObjects(parse_ndjson(to_ndjson(objects)))
 
 
@@ -293,7 +298,7 @@ def test_a_saved_search_by_picture_and_words(shelf: tuple[Store, Settings], phot
     _, settings = shelf
     with ImageSearch(settings=settings, encoder=FakeEncoder()) as client:
         picture = photographs / "coffee.png"
-        query = saved_query(client, "red", picture, None)
+        query = vectorise_query(client, "red", picture, None)
         assert query.title == "red + coffee.png"
         both = client.embed("red") + client.embed(picture)
     both /= np.linalg.norm(both)
@@ -318,8 +323,8 @@ def test_build_and_check_on_the_command_line(shelf: tuple[Store, Settings], tmp_
     file.write_bytes(file.read_bytes().replace(b'\\"camera\\"', b'\\"kamera\\"'))
     checked = CliRunner().invoke(main, ["kibana", "check", str(file), *given, "--json"])
     assert checked.exit_code == 1
-    told = json.loads(checked.stdout)
-    assert any("'kamera'" in each["what"] for each in told)
+    problems = json.loads(checked.stdout)
+    assert any("'kamera'" in each["what"] for each in problems)
 
 
 def test_make_kibana(settings: Settings, real_store: Store, starter: Encoder):
@@ -338,7 +343,7 @@ def test_make_kibana(settings: Settings, real_store: Store, starter: Encoder):
         assert (
             f"{len(written)} saved objects in Kibana at {kibana.url}, space photos" in made.stderr
         )
-        assert check(written, types_of(settings, real_store.info().properties)) == []
+        assert check(written, index_field_types(settings, real_store.info().properties)) == []
         ready = [each["id"] for each in written if "-nearest-" in each["id"]]
         # A session and a gallery for each of kibana/queries.yaml.
         assert len(ready) == 2 * 6

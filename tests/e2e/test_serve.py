@@ -25,7 +25,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
 from es_imgsearch.serve.app import create_app
-from es_imgsearch.serve.thumbnails import DiskCache, Pictures
+from es_imgsearch.serve.thumbnails import DiskCache, PictureFiles
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import remove_index
 from tests.support.house import House
@@ -58,7 +58,7 @@ def cache(house: House) -> Path:
 
 @pytest.fixture(scope="module")
 def shared_client(house: House, cache: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Pictures(house.store, house.settings, cache))) as each:
+    with TestClient(create_app(PictureFiles(house.store, house.settings, cache))) as each:
         yield each
 
 
@@ -72,12 +72,12 @@ def photograph(house: House, photographs: Path) -> Iterator[str]:
 @pytest.fixture
 def client(shared_client: TestClient, cache: Path) -> TestClient:
     """The service, its cache empty."""
-    for kept in cache.glob("??/*"):
-        kept.unlink()
+    for cached in cache.glob("??/*"):
+        cached.unlink()
     return shared_client
 
 
-def test_a_thumbnail_keeps_the_shape(client: TestClient, photograph: str):
+def test_a_thumbnail_keeps_the_aspect_ratio(client: TestClient, photograph: str):
     answer = client.get(f"/thumbnails/{photograph}")
     assert answer.headers["content-type"] == "image/jpeg"
     with Image.open(io.BytesIO(answer.content)) as picture:
@@ -96,7 +96,7 @@ def test_a_thumbnail_looks_like_its_picture(client: TestClient, photograph: str,
     assert max(differences) < 16
 
 
-def test_a_browser_is_told_that_nothing_changed(client: TestClient, photograph: str):
+def test_an_unchanged_picture_is_answered_with_304(client: TestClient, photograph: str):
     for kind in ("thumbnails", "images"):
         first = client.get(f"/{kind}/{photograph}")
         assert "max-age" in first.headers["cache-control"]
@@ -108,11 +108,11 @@ def test_a_browser_is_told_that_nothing_changed(client: TestClient, photograph: 
 
 def test_a_thumbnail_is_made_once(client: TestClient, photograph: str, cache: Path):
     first = client.get(f"/thumbnails/{photograph}").content
-    (kept,) = cache.glob("??/*")
-    assert kept.read_bytes() == first
-    # Not read again: a file that stands in its place is what is given.
-    kept.write_bytes(b"kept")
-    assert client.get(f"/thumbnails/{photograph}").content == b"kept"
+    (cached,) = cache.glob("??/*")
+    assert cached.read_bytes() == first
+    # Not read again: the service returns what the cache file holds.
+    cached.write_bytes(b"cached")
+    assert client.get(f"/thumbnails/{photograph}").content == b"cached"
 
 
 def test_the_original_byte_for_byte(client: TestClient, photograph: str, photographs: Path):
@@ -123,7 +123,7 @@ def test_the_original_byte_for_byte(client: TestClient, photograph: str, photogr
     assert 'filename="coffee.png"' in answer.headers["content-disposition"]
 
 
-def test_a_changed_file_is_shown_and_not_kept(
+def test_a_changed_file_is_shown_and_not_cached(
     client: TestClient, photograph: str, house: House, cache: Path
 ):
     Image.new("RGB", (64, 64), "red").save(house.folder / "coffee.png")
@@ -142,7 +142,7 @@ def test_only_ids_are_answered(client: TestClient, photograph: str, path: str):
         assert client.get(f"/{kind}/{path}").status_code in {404, 422}
 
 
-def test_originals_that_are_not_here(client: TestClient, photograph: str, house: House):
+def test_originals_on_another_host_or_deleted(client: TestClient, photograph: str, house: House):
     (house.folder / "coffee.png").unlink()
     for kind in ("thumbnails", "images"):
         answer = client.get(f"/{kind}/{photograph}")
@@ -178,22 +178,22 @@ def test_a_path_that_leads_out_of_its_root(client: TestClient, photograph: str, 
         assert "leads out of its root" in answer.json()["detail"]
 
 
-def test_a_file_that_is_no_picture_any_more(client: TestClient, photograph: str, house: House):
+def test_a_file_that_no_longer_is_a_picture(client: TestClient, photograph: str, house: House):
     (house.folder / "coffee.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     answer = client.get(f"/thumbnails/{photograph}")
     assert answer.status_code == 422
     assert answer.json()["detail"]
 
 
-def test_elasticsearch_away(house: House, tmp_path: Path):
+def test_elasticsearch_unreachable(house: House, tmp_path: Path):
     settings = house.settings.model_copy(update={"es_url": "http://127.0.0.1:9"})
     away = Store(connect(settings), settings.index)
-    with TestClient(create_app(Pictures(away, settings, tmp_path / "cache"))) as client:
+    with TestClient(create_app(PictureFiles(away, settings, tmp_path / "cache"))) as client:
         assert client.get("/healthz").json() == {"status": "ok"}
         assert client.get(f"/thumbnails/{'0' * 32}").status_code == 503
 
 
-def test_the_cache_keeps_what_was_asked_for_last(tmp_path: Path):
+def test_the_cache_evicts_the_least_recently_used(tmp_path: Path):
     cache = DiskCache(tmp_path, max_bytes=1000)
     for n in range(9):
         cache.put(f"key{n}", bytes(100))
@@ -205,14 +205,14 @@ def test_the_cache_keeps_what_was_asked_for_last(tmp_path: Path):
     assert sum(file.stat().st_size for file in tmp_path.glob("??/*")) <= 1000
     # Another process knows them, too, and how long ago they were wanted; the clock of files
     # is too coarse for nine in a row.
-    (kept,) = tmp_path.glob("??/key0")
-    os.utime(kept, (2**31, 2**31))
+    (cached,) = tmp_path.glob("??/key0")
+    os.utime(cached, (2**31, 2**31))
     later = DiskCache(tmp_path, max_bytes=300)
     later.put("new", bytes(100))
     assert later.get("new") is not None
     assert later.get("key0") is not None
     assert sum(file.stat().st_size for file in tmp_path.glob("??/*")) <= 300
-    with pytest.raises(ValueError, match="is no key"):
+    with pytest.raises(ValueError, match="is not a valid cache key"):
         cache.get("../key0")
 
 
@@ -238,9 +238,9 @@ def test_the_command(house: House, photograph: str, tmp_path: Path):
         process.wait()
 
 
-def test_settings_say_how_large(house: House, photograph: str, tmp_path: Path):
+def test_settings_set_the_thumbnail_size(house: House, photograph: str, tmp_path: Path):
     settings = house.settings.model_copy(update={"thumbnail_pixels": 100})
-    with TestClient(create_app(Pictures(house.store, settings, tmp_path / "cache"))) as client:
+    with TestClient(create_app(PictureFiles(house.store, settings, tmp_path / "cache"))) as client:
         answer = client.get(f"/thumbnails/{photograph}")
     with Image.open(io.BytesIO(answer.content)) as picture:
         assert picture.size == (100, 67)
@@ -251,18 +251,18 @@ def test_a_port_in_use(house: House):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        told = refused(house, "--port", port)
-    assert told == f"Error: 127.0.0.1:{port} cannot be listened on: Address already in use."
+        message = refused(house, "--port", port)
+    assert message == f"Error: 127.0.0.1:{port} cannot be listened on: Address already in use."
 
 
 def test_an_address_of_another_machine(house: House):
-    told = refused(house, "--address", "192.0.2.1", "--port", "0")
-    assert told.startswith("Error: 192.0.2.1:0 cannot be listened on: ")
+    message = refused(house, "--address", "192.0.2.1", "--port", "0")
+    assert message.startswith("Error: 192.0.2.1:0 cannot be listened on: ")
 
 
-def test_an_address_that_is_none(house: House):
-    told = refused(house, "--address", "no.such.name.invalid", "--port", "0")
-    assert told.startswith("Error: no.such.name.invalid:0 cannot be listened on: ")
+def test_an_unresolvable_address(house: House):
+    message = refused(house, "--address", "no.such.name.invalid", "--port", "0")
+    assert message.startswith("Error: no.such.name.invalid:0 cannot be listened on: ")
 
 
 @pytest.mark.parametrize("library", ["fastapi", "uvicorn"])

@@ -20,7 +20,7 @@ from PIL import Image
 
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.kibana.build import builder_for
+from es_imgsearch.kibana.build import create_builder
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import remove_index
@@ -114,7 +114,7 @@ def library(
         store.refresh()
         with served(house, home / "cache") as address:
             settings = settings.model_copy(update={"service_url": address})
-            objects = builder_for(settings, store.info().properties).everything()
+            objects = create_builder(settings, store.info().properties).build_all()
             yield house, SavedObjects(objects)
     finally:
         remove_index(store)

@@ -16,7 +16,7 @@ from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImgSearchError, UsageError
-from es_imgsearch.files.columns import Column, ColumnKind, Origin, columns_of, values_of
+from es_imgsearch.files.columns import Column, ColumnKind, Origin, column_values, mapped_columns
 from es_imgsearch.files.formats import check_writable, open_writer
 from es_imgsearch.records import REGIONS_FIELD
 
@@ -91,7 +91,7 @@ def _write(
             with_regions=with_regions,
             retry=lambda search: persist(search, never, outage),
         ):
-            writer.write(values_of(columns, hits, bits))
+            writer.write(column_values(columns, hits, bits))
             rows += len(hits)
             on_page(rows)
     finally:
@@ -100,7 +100,7 @@ def _write(
 
 
 def _select_columns(info: IndexInfo, fields: Sequence[str]) -> list[Column]:
-    columns = columns_of(info.properties, info.meta.grid)
+    columns = mapped_columns(info.properties, info.meta.grid)
     if not fields:
         return columns
     if unknown := sorted(set(fields) - info.properties.keys()):

@@ -29,7 +29,7 @@ from es_imgsearch.errors import (
     UsageError,
 )
 from es_imgsearch.files.columns import REST_COLUMN
-from es_imgsearch.files.formats import Reader, open_reader
+from es_imgsearch.files.formats import FileReader, open_reader
 from es_imgsearch.manage.transfer import bulk_load as loading
 from es_imgsearch.manage.transfer.bulk_sender import (
     BulkItem,
@@ -134,7 +134,7 @@ class _Import:
         self,
         store: Store,
         path: Path,
-        reader: Reader,
+        reader: FileReader,
         plan: RowPlan,
         info: IndexInfo,
         options: ImportOptions,
@@ -251,7 +251,7 @@ class _Import:
         return min(_LARGEST_BULK, max(1, _BULK_BYTES // (_FLOAT_BYTES * floats + _FIELDS_BYTES)))
 
 
-def _map_columns(path: Path, reader: Reader, options: ImportOptions) -> dict[str, str]:
+def _map_columns(path: Path, reader: FileReader, options: ImportOptions) -> dict[str, str]:
     """Map the columns of the file to fields.  Raises FileInvalid, UsageError."""
     if unknown := sorted(options.names.keys() - set(reader.names)):
         raise UsageError(
@@ -278,7 +278,7 @@ def _map_columns(path: Path, reader: Reader, options: ImportOptions) -> dict[str
 def _open_index(
     store: Store,
     settings: Settings,
-    reader: Reader,
+    reader: FileReader,
     names: Mapping[str, str],
     options: ImportOptions,
     note: Callable[[str], None],
@@ -310,7 +310,7 @@ def _open_index(
 
 def _plan_rows(
     path: Path,
-    reader: Reader,
+    reader: FileReader,
     names: Mapping[str, str],
     store: Store,
     info: IndexInfo,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.errors import FileInvalid, IndexConflict, UsageError
-from es_imgsearch.files.formats import Reader
+from es_imgsearch.files.formats import FileReader
 from es_imgsearch.records import DEFAULT_GRID, REGIONS_FIELD
 
 
 def check_region_columns(
     path: Path,
-    reader: Reader,
+    reader: FileReader,
     names: Mapping[str, str],
     info: IndexInfo,
     index: str,
@@ -51,7 +51,7 @@ def check_region_columns(
 
 def without_regions(
     path: Path,
-    reader: Reader,
+    reader: FileReader,
     names: Mapping[str, str],
     info: IndexInfo,
     index: str,

@@ -22,7 +22,7 @@ from es_imgsearch.files.columns import (
     ColumnKind,
     RegionValues,
     Values,
-    columns_of,
+    mapped_columns,
 )
 from es_imgsearch.manage.transfer.checks import Rows, checked_regions, checked_vectors
 from es_imgsearch.records import (
@@ -83,7 +83,7 @@ class RowPlan:
     columns: Mapping[str, Column] = field(init=False)
 
     def __post_init__(self) -> None:
-        columns = {each.name: each for each in columns_of(self.properties, self.grid)}
+        columns = {each.name: each for each in mapped_columns(self.properties, self.grid)}
         if self.reduction is not None:
             columns[VECTOR_FIELD] = Column(VECTOR_FIELD, ColumnKind.VECTOR, self.reduction.dims)
         object.__setattr__(self, "columns", columns)

@@ -14,7 +14,7 @@ from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
 from es_imgsearch.errors import IndexConflict, UsageError
-from es_imgsearch.files.columns import columns_of
+from es_imgsearch.files.columns import mapped_columns
 from es_imgsearch.search.options import SearchPlan
 
 DIMS = 64
@@ -159,7 +159,7 @@ def test_the_meta_and_the_mapping_follow_the_entry():
     assert properties[CODE_FIELD]["dims"] == 128
     assert CODE_FIELD not in index_body(plain)["mappings"]["properties"]
     # An export leaves out what another index makes by a coder of its own.
-    assert CODE_FIELD not in {each.name for each in columns_of(properties)}
+    assert CODE_FIELD not in {each.name for each in mapped_columns(properties)}
 
 
 def test_candidates_are_twenty_a_hit_and_never_fewer_than_hits():

@@ -1,4 +1,4 @@
-"""Files written and read back, and rows made of them; no server."""
+"""Write vector files, read them back, make rows of them; no server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.errors import FileInvalid, LibraryMissing, UsageError
-from es_imgsearch.files.columns import Column, ColumnKind, Origin, columns_of, values_of
+from es_imgsearch.files.columns import Column, ColumnKind, Origin, column_values, mapped_columns
 from es_imgsearch.files.formats import check_can_replace, check_can_write, open_reader, open_writer
 from es_imgsearch.manage.transfer.rows import RowPlan
 from es_imgsearch.records import Grid, image_id
@@ -35,7 +35,7 @@ def properties(similarity: str = "cosine") -> dict[str, Any]:
     return body["mappings"]["properties"]
 
 
-COLUMNS = columns_of(properties())
+COLUMNS = mapped_columns(properties())
 BITS = ["perceptual_hash"]
 ORIGIN = Origin(SEAL, "cosine", "balanced", {"photos": {"path": "/p", "host": "h"}})
 
@@ -68,7 +68,7 @@ HITS = [
 def written(path: Path, hits: list[dict[str, Any]], columns: list[Column] = COLUMNS) -> Path:
     writer = open_writer(path, columns, ORIGIN, at=path)
     for start in range(0, len(hits), 3):
-        writer.write(values_of(columns, hits[start : start + 3], BITS))
+        writer.write(column_values(columns, hits[start : start + 3], BITS))
     writer.close()
     return path
 
@@ -85,10 +85,10 @@ def read_rows(path: Path, plan: RowPlan, size: int = 100):
     return rows, bad
 
 
-def own_plan(**given: Any) -> RowPlan:
+def own_plan(**options: Any) -> RowPlan:
     names = {each.name: each.name for each in COLUMNS if each.name != "image_id"}
     names["other_values"] = "other_values"
-    return RowPlan(properties(), names, paths_are_stored=True, **given)
+    return RowPlan(properties(), names, paths_are_stored=True, **options)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -118,7 +118,7 @@ def test_a_bit_vector_is_its_hexadecimal_digits(tmp_path: Path, suffix: str):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_file_tells_where_its_vectors_come_from(tmp_path: Path, suffix: str):
+def test_the_file_records_the_origin_of_its_vectors(tmp_path: Path, suffix: str):
     reader = open_reader(written(tmp_path / f"x.{suffix}", HITS))
     assert reader.origin == ORIGIN
     assert reader.rows == len(HITS)
@@ -133,7 +133,7 @@ def test_an_export_of_nothing_is_a_file_of_no_rows(tmp_path: Path, suffix: str):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_is_no_such_file_is_told(tmp_path: Path, suffix: str):
+def test_a_file_of_another_format_is_refused(tmp_path: Path, suffix: str):
     path = tmp_path / f"x.{suffix}"
     with pytest.raises(FileInvalid, match="no file"):
         open_reader(path)
@@ -142,7 +142,7 @@ def test_what_is_no_such_file_is_told(tmp_path: Path, suffix: str):
         open_reader(path)
 
 
-def test_a_truncated_file_is_told(tmp_path: Path):
+def test_a_truncated_file_is_refused(tmp_path: Path):
     path = written(tmp_path / "x.parquet", HITS)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(FileInvalid):
@@ -157,7 +157,7 @@ def test_a_file_of_another_suffix_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("suffix", "library"), [("parquet", "pyarrow"), ("h5", "h5py")])
-def test_a_missing_library_is_told_with_what_to_install(
+def test_a_missing_library_is_named_with_the_install_command(
     tmp_path: Path, suffix: str, library: str, monkeypatch: pytest.MonkeyPatch
 ):
     path = written(tmp_path / f"x.{suffix}", HITS)
@@ -178,7 +178,7 @@ def test_a_missing_library_is_told_with_what_to_install(
 # -- regions -------------------------------------------------------------------------------
 
 GRID = Grid.parse("3x3")
-TILED = columns_of(
+TILED = mapped_columns(
     index_body(new_meta(SEAL, "exact", "cosine", grid=GRID))["mappings"]["properties"]
 )
 
@@ -217,7 +217,7 @@ def test_regions_are_read_back_row_by_row(tmp_path: Path, suffix: str, size: int
     reader.close()
 
 
-def test_regions_are_what_other_programs_expect(tmp_path: Path):
+def test_regions_can_be_read_by_other_programs(tmp_path: Path):
     hits = [tiled_hit(n, count) for n, count in enumerate(TILES)]
     frame = pq.read_table(written(tmp_path / "x.parquet", hits, TILED)).to_pandas()
     assert frame["regions"][1] is None
@@ -267,7 +267,7 @@ def test_a_group_of_other_shapes_holds_no_regions(tmp_path: Path, other: dict[st
 
 
 @pytest.mark.parametrize("offsets", [[0, 2, 1], [0, 1, 9]])
-def test_offsets_that_do_not_fit_are_told(tmp_path: Path, offsets: list[int]):
+def test_offsets_that_do_not_fit_are_refused(tmp_path: Path, offsets: list[int]):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         file["relative_path"] = ["a", "b"]
@@ -325,8 +325,10 @@ def foreign(tmp_path: Path, **columns: Any) -> Path:
     return path
 
 
-def plan_of(*names: str, **given: Any) -> RowPlan:
-    return RowPlan(properties(given.pop("similarity", "cosine")), {n: n for n in names}, **given)
+def plan_of(*names: str, **options: Any) -> RowPlan:
+    return RowPlan(
+        properties(options.pop("similarity", "cosine")), {n: n for n in names}, **options
+    )
 
 
 UNIT = [1.0, 0.0, 0.0, 0.0]
@@ -344,17 +346,17 @@ UNIT = [1.0, 0.0, 0.0, 0.0]
     ids=str,
 )
 def test_vectors_come_as_any_list_of_floats(tmp_path: Path, kind: pa.DataType):
-    given = [UNIT, None, [0.5, 0.25, -1, 2]]
-    values = [None if each is None else np.array(each, np.float16) for each in given]
+    vectors = [UNIT, None, [0.5, 0.25, -1, 2]]
+    values = [None if each is None else np.array(each, np.float16) for each in vectors]
     if kind.value_type != pa.float16():
-        values = given
+        values = vectors
     path = foreign(
         tmp_path,
         relative_path=["a.jpg", "b.jpg", "c.jpg"],
         image_embedding=pa.array(values, kind),
     )
     rows, bad = read_rows(path, plan_of("relative_path", "image_embedding", root="r"))
-    assert [row.vectors["image_embedding"].tolist() for row in rows] == [given[0], given[2]]
+    assert [row.vectors["image_embedding"].tolist() for row in rows] == [vectors[0], vectors[2]]
     assert [each.number for each in bad] == [2]
     assert rows[0].image_id == image_id("r", "a.jpg")
     assert rows[0].fields["folder"] == "."
@@ -395,7 +397,7 @@ def bad_reasons(tmp_path: Path, similarity: str, vectors: Any) -> dict[int, str]
     return {each.number: each.reason for each in bad}
 
 
-def test_vectors_that_cannot_be_stored_are_told_by_their_row(tmp_path: Path):
+def test_vectors_that_cannot_be_stored_are_reported_by_row(tmp_path: Path):
     vectors = [UNIT, [0.0] * 4, UNIT[:3], [1.0, float("nan"), 0, 0], [float("inf"), 0, 0, 0], UNIT]
     reasons = bad_reasons(tmp_path, "cosine", vectors)
     assert reasons.keys() == {2, 3, 4, 5}
@@ -408,8 +410,8 @@ def test_vectors_that_cannot_be_stored_are_told_by_their_row(tmp_path: Path):
 def test_all_but_cosine_want_vectors_of_unit_length(tmp_path: Path):
     vectors = [UNIT, [1.0, 1.0, 0, 0], [0.6, 0.8, 0, 0]]
     for similarity in ("dot_product", "l2_norm"):
-        (told,) = bad_reasons(tmp_path, similarity, vectors).values()
-        assert told.endswith(f"1.414 long and has to be 1 for {similarity}")
+        (reason,) = bad_reasons(tmp_path, similarity, vectors).values()
+        assert reason.endswith(f"1.414 long and has to be 1 for {similarity}")
     assert bad_reasons(tmp_path, "cosine", vectors) == {}
 
 

@@ -1,4 +1,4 @@
-"""Saved objects: what is built is right, and `check` finds what is not."""
+"""Saved objects: everything built passes the check, and every defect is reported."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import Any
 import pytest
 
 from es_imgsearch.errors import FileInvalid
-from es_imgsearch.kibana.build import Builder, SavedQuery, Target, builder_for, types_of
-from es_imgsearch.kibana.check import check, parse_ndjson
+from es_imgsearch.kibana.build import (
+    SavedObjectBuilder,
+    SavedQuery,
+    Target,
+    create_builder,
+    index_field_types,
+)
+from es_imgsearch.kibana.check import find_problems, parse_ndjson
 from es_imgsearch.kibana.objects import slug, to_ndjson
-from es_imgsearch.kibana.sources import Sources, filled, load_sources
+from es_imgsearch.kibana.sources import Sources, fill_placeholders, load_sources
 from es_imgsearch.settings import Settings, load_settings
 
-Object = dict[str, Any]
+SavedObject = dict[str, Any]
 KNN = {"field": "image_embedding", "query_vector": [0.1, 0.2], "k": 60, "num_candidates": 90}
 
 
@@ -26,39 +32,39 @@ def settings() -> Settings:
 
 
 @pytest.fixture(scope="module")
-def built(settings: Settings) -> list[Object]:
-    return builder_for(settings).everything([SavedQuery("A dog, at sea", KNN)])
+def built(settings: Settings) -> list[SavedObject]:
+    return create_builder(settings).build_all([SavedQuery("A dog, at sea", KNN)])
 
 
 @pytest.fixture
-def objects(built: list[Object]) -> list[Object]:
+def objects(built: list[SavedObject]) -> list[SavedObject]:
     return parse_ndjson(to_ndjson(built))
 
 
-def one(objects: list[Object], kind: str, end: str) -> Object:
-    (found,) = [each for each in objects if each["type"] == kind and each["id"].endswith(end)]
-    return found
+def one(objects: list[SavedObject], kind: str, end: str) -> SavedObject:
+    (match,) = [each for each in objects if each["type"] == kind and each["id"].endswith(end)]
+    return match
 
 
-def test_everything_that_is_built_is_right(built: list[Object], settings: Settings):
+def test_everything_built_has_no_problems(built: list[SavedObject], settings: Settings):
     again = parse_ndjson(to_ndjson(built))
     assert again == built
-    assert check(again, types_of(settings)) == []
+    assert find_problems(again, index_field_types(settings)) == []
 
 
-def test_ids_stay_and_are_unique(built: list[Object], settings: Settings):
+def test_ids_stay_and_are_unique(built: list[SavedObject], settings: Settings):
     keys = [(each["type"], each["id"]) for each in built]
     assert len(set(keys)) == len(keys)
-    later = builder_for(settings).everything([SavedQuery("A dog, at sea", KNN)])
+    later = create_builder(settings).build_all([SavedQuery("A dog, at sea", KNN)])
     assert to_ndjson(later) == to_ndjson(built)
 
 
-def test_two_indices_live_side_by_side(built: list[Object]):
-    other = builder_for(load_settings({"index": "products"})).everything()
+def test_two_indices_live_side_by_side(built: list[SavedObject]):
+    other = create_builder(load_settings({"index": "products"})).build_all()
     assert not {each["id"] for each in built} & {each["id"] for each in other}
 
 
-def test_thumbnails_come_from_the_service(built: list[Object]):
+def test_thumbnails_come_from_the_service(built: list[SavedObject]):
     formats = json.loads(one(built, "index-pattern", "data-images")["attributes"]["fieldFormatMap"])
     assert (
         formats["thumbnail"]["params"]["urlTemplate"]
@@ -67,12 +73,14 @@ def test_thumbnails_come_from_the_service(built: list[Object]):
     assert b"${" not in to_ndjson(built)
 
 
-def test_titles_of_data_views_name_one_index_each(built: list[Object]):
+def test_titles_of_data_views_name_one_index_each(built: list[SavedObject]):
     titles = {each["attributes"]["title"] for each in built if each["type"] == "index-pattern"}
     assert titles == {"holidays", "holidays-failures", "holidays-searches"}
 
 
-def test_a_saved_query_is_scored_in_its_session_and_a_pill_on_its_dashboard(built: list[Object]):
+def test_a_saved_query_is_scored_in_its_session_and_a_pill_on_its_dashboard(
+    built: list[SavedObject],
+):
     session = one(built, "search", "-nearest-a-dog-at-sea")
     source = json.loads(session["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"])
     assert source["query"] == {"language": "lucene", "query": {"knn": KNN}}
@@ -81,7 +89,7 @@ def test_a_saved_query_is_scored_in_its_session_and_a_pill_on_its_dashboard(buil
     assert source["filter"][0]["query"] == {"knn": KNN}
 
 
-def boards(built: list[Object]) -> dict[str, Object]:
+def boards(built: list[SavedObject]) -> dict[str, SavedObject]:
     return {
         each["id"].removeprefix("es-imgsearch-holidays-"): each
         for each in built
@@ -89,7 +97,7 @@ def boards(built: list[Object]) -> dict[str, Object]:
     }
 
 
-def test_each_dashboard_of_pictures_has_every_control(built: list[Object]):
+def test_each_dashboard_of_pictures_has_every_control(built: list[SavedObject]):
     for name, board in boards(built).items():
         controls = json.loads(board["attributes"]["controlGroupInput"]["panelsJSON"])
         ordered = sorted(controls, key=lambda each: controls[each]["order"])
@@ -100,7 +108,7 @@ def test_each_dashboard_of_pictures_has_every_control(built: list[Object]):
             assert ordered == pictures, name
 
 
-def test_each_dashboard_leads_to_every_other(built: list[Object]):
+def test_each_dashboard_leads_to_every_other(built: list[SavedObject]):
     own = boards(built)
     names = own.keys() - {"nearest-a-dog-at-sea"}
     for name, board in own.items():
@@ -109,17 +117,17 @@ def test_each_dashboard_leads_to_every_other(built: list[Object]):
             for each in json.loads(board["attributes"]["panelsJSON"])
             if each["type"] == "links"
         ]
-        led_to = {each["id"] for each in links["embeddableConfig"]["attributes"]["links"]}
-        assert led_to == names - {name}
+        linked = {each["id"] for each in links["embeddableConfig"]["attributes"]["links"]}
+        assert linked == names - {name}
 
 
-def test_charts_and_tables_lead_to_discover(built: list[Object]):
+def test_charts_and_tables_lead_to_discover(built: list[SavedObject]):
     kinds = {
         each["id"]: each["attributes"]["visualizationType"]
         for each in built
         if each["type"] == "lens"
     }
-    seen = set()
+    kinds_shown = set()
     for board in boards(built).values():
         ids = {each["name"]: each["id"] for each in board["references"]}
         for panel in json.loads(board["attributes"]["panelsJSON"]):
@@ -127,11 +135,11 @@ def test_charts_and_tables_lead_to_discover(built: list[Object]):
                 kind = kinds[ids[f"{panel['panelIndex']}:{panel['panelRefName']}"]]
                 enhancements = panel["embeddableConfig"]["enhancements"]
                 assert ("dynamicActions" in enhancements) == (kind != "lnsMetric")
-                seen.add(kind)
-    assert seen == {"lnsXY", "lnsPie", "lnsDatatable", "lnsMetric"}
+                kinds_shown.add(kind)
+    assert kinds_shown == {"lnsXY", "lnsPie", "lnsDatatable", "lnsMetric"}
 
 
-def test_the_land_of_the_map_is_one_short_line(built: list[Object]):
+def test_the_land_of_the_map_is_one_short_line(built: list[SavedObject]):
     state = json.loads(one(built, "visualization", "-places")["attributes"]["visState"])
     text = state["params"]["spec"]
     (land,) = [each for each in json.loads(text)["data"] if each["name"] == "land"]
@@ -141,10 +149,10 @@ def test_the_land_of_the_map_is_one_short_line(built: list[Object]):
     assert sorted(len(line) for line in text.splitlines())[-2] < 400
 
 
-def attributes(change: Callable[[Any], None], name: str) -> Callable[[Object], None]:
+def attributes(change: Callable[[Any], None], name: str) -> Callable[[SavedObject], None]:
     """A change of a JSON string among the attributes; a dot leads into one of them."""
 
-    def of(each: Object) -> None:
+    def of(each: SavedObject) -> None:
         holder = each["attributes"]
         *path, last = name.split(".")
         for part in path:
@@ -156,11 +164,11 @@ def attributes(change: Callable[[Any], None], name: str) -> Callable[[Object], N
     return of
 
 
-def layer(each: Object) -> dict[str, Any]:
+def layer(each: SavedObject) -> dict[str, Any]:
     return each["attributes"]["state"]["datasourceStates"]["formBased"]["layers"]["layer"]
 
 
-def vega(change: Callable[[Any], None]) -> Callable[[Object], None]:
+def vega(change: Callable[[Any], None]) -> Callable[[SavedObject], None]:
     def of(state: Any) -> None:
         spec = json.loads(state["params"]["spec"])
         change(spec)
@@ -170,7 +178,7 @@ def vega(change: Callable[[Any], None]) -> Callable[[Object], None]:
 
 
 SEARCH_SOURCE = "kibanaSavedObjectMeta.searchSourceJSON"
-DEFECTS: list[tuple[str, str, Callable[[Object], Any], str]] = [
+DEFECTS: list[tuple[str, str, Callable[[SavedObject], Any], str]] = [
     ("search", "-gallery", lambda o: o.pop("typeMigrationVersion"), "has no typeMigrationVersion"),
     ("search", "-gallery", lambda o: o.update(typeMigrationVersion="10.6.0"), "newer than 10.5.0"),
     ("lens", "-tags", lambda o: o.update(coreMigrationVersion="9.0.0"), "newer than 8.8.0"),
@@ -206,7 +214,7 @@ DEFECTS: list[tuple[str, str, Callable[[Object], Any], str]] = [
         "search",
         "-newest",
         lambda o: o["references"][0].update(id="elsewhere"),
-        "leads to index-pattern/elsewhere, not there",
+        "leads to index-pattern/elsewhere, which the file does not have",
     ),
     (
         "search",
@@ -245,7 +253,7 @@ DEFECTS: list[tuple[str, str, Callable[[Object], Any], str]] = [
         lambda o: layer(o)["columns"]["p95"].update(sourceField="camera"),
         "does not fit for percentile",
     ),
-    ("lens", "-tags", lambda o: layer(o)["columnOrder"].reverse(), "a metric stands before"),
+    ("lens", "-tags", lambda o: layer(o)["columnOrder"].reverse(), "a metric precedes"),
     ("lens", "-tags", lambda o: layer(o)["columnOrder"].pop(), "columnOrder names other columns"),
     (
         "lens",
@@ -257,7 +265,7 @@ DEFECTS: list[tuple[str, str, Callable[[Object], Any], str]] = [
         "lens",
         "-tags",
         lambda o: o["attributes"]["state"]["visualization"]["layers"][0].update(accessors=[]),
-        "the column 'count' is shown and not there, or there and not shown",
+        "the column 'count' is either not shown or not defined",
     ),
     (
         "visualization",
@@ -275,7 +283,7 @@ DEFECTS: list[tuple[str, str, Callable[[Object], Any], str]] = [
         "visualization",
         "-gallery",
         vega(lambda s: s["data"][0]["url"].update(index="holidays*")),
-        "asks the index 'holidays*'",
+        "queries the index 'holidays*'",
     ),
     (
         "visualization",
@@ -304,7 +312,7 @@ DEFECTS: list[tuple[str, str, Callable[[Object], Any], str]] = [
         "dashboard",
         "-library",
         attributes(lambda p: p[1]["gridData"].update(i="other"), "panelsJSON"),
-        "stands on the grid as 'other'",
+        "has the id 'other' on the grid",
     ),
     (
         "dashboard",
@@ -345,41 +353,41 @@ DEFECTS: list[tuple[str, str, Callable[[Object], Any], str]] = [
             lambda c: c["tags"]["explicitInput"].update(id="other"),
             "controlGroupInput.panelsJSON",
         ),
-        "another id within",
+        "another id in explicitInput",
     ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("kind", "end", "damage", "told"), DEFECTS, ids=[each[3][:40] for each in DEFECTS]
+    ("kind", "end", "damage", "message"), DEFECTS, ids=[each[3][:40] for each in DEFECTS]
 )
-def test_a_defect_is_found(
-    objects: list[Object],
+def test_a_defect_is_reported(
+    objects: list[SavedObject],
     settings: Settings,
     kind: str,
     end: str,
-    damage: Callable[[Object], Any],
-    told: str,
+    damage: Callable[[SavedObject], Any],
+    message: str,
 ):
     bad = one(objects, kind, end)
     damage(bad)
-    problems = [str(each) for each in check(objects, types_of(settings))]
-    assert any(told in each for each in problems), problems
+    problems = [str(each) for each in find_problems(objects, index_field_types(settings))]
+    assert any(message in each for each in problems), problems
     assert all(each.startswith(f"{kind}/{bad['id']}: ") for each in problems)
 
 
-def test_an_object_that_is_there_twice(objects: list[Object], settings: Settings):
-    problems = check([*objects, objects[0]], types_of(settings))
-    assert [each.what for each in problems] == ["it is there 2 times"]
+def test_duplicate_objects_are_reported(objects: list[SavedObject], settings: Settings):
+    problems = find_problems([*objects, objects[0]], index_field_types(settings))
+    assert [each.what for each in problems] == ["the file has it 2 times"]
 
 
-def test_a_type_of_another_kind(settings: Settings):
-    (problem,) = check([{"type": "map", "id": "m", "attributes": {}, "references": []}])
+def test_an_unsupported_type_is_reported(settings: Settings):
+    (problem,) = find_problems([{"type": "map", "id": "m", "attributes": {}, "references": []}])
     assert "'map' is none of" in problem.what
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "no saved objects"),
         (b"{", "Line 1 is not JSON"),
@@ -387,13 +395,13 @@ def test_a_type_of_another_kind(settings: Settings):
         (b'\n{"type": "lens"}', "Line 2 has no type and id"),
     ],
 )
-def test_a_file_that_is_none(content: bytes, told: str):
-    with pytest.raises(FileInvalid, match=told):
+def test_an_invalid_file_is_refused(content: bytes, message: str):
+    with pytest.raises(FileInvalid, match=message):
         parse_ndjson(content)
 
 
-def test_objects_have_the_shape_of_exports(built: list[Object]):
-    """What Kibana's own exports have at the top of each object, less what an import replaces."""
+def test_objects_have_the_shape_of_exports(built: list[SavedObject]):
+    """Exports of Kibana have these top-level keys, and some that an import replaces."""
     for each in built:
         assert each.keys() == {
             "type",
@@ -420,7 +428,7 @@ def sources(**kinds: dict[str, Any]) -> Sources:
 
 
 @pytest.mark.parametrize(
-    ("panel", "told"),
+    ("panel", "message"),
     [
         ({}, "has to have one of metric, table"),
         ({"metric": {"x": {"operationType": "mode", "label": "l"}}}, "unknown operation 'mode'"),
@@ -430,21 +438,21 @@ def sources(**kinds: dict[str, Any]) -> Sources:
         ),
     ],
 )
-def test_a_panel_that_cannot_be(panel: dict[str, Any], told: str):
+def test_an_invalid_panel_is_refused(panel: dict[str, Any], message: str):
     bad = {"bad": {"title": "Bad", "data_view": "images", **panel}}
-    with pytest.raises(FileInvalid, match=told):
-        Builder(Target("i", "", PROPERTIES), sources(lens=bad)).everything()
+    with pytest.raises(FileInvalid, match=message):
+        SavedObjectBuilder(Target("i", "", PROPERTIES), sources(lens=bad)).build_all()
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ([{"lens/gone": 10}], "refers to lens/gone"),
         ([{"lens/tags": 30}, {"lens/tags": 30}], "60 columns wide"),
         ([{"map/here": 10}], "has a panel 'map/here'"),
     ],
 )
-def test_a_dashboard_that_cannot_be(row: list[dict[str, int]], told: str):
+def test_an_invalid_dashboard_is_refused(row: list[dict[str, int]], message: str):
     count = {"metric": {"n": {"operationType": "count", "label": "n"}}}
     panel = {"tags": {"title": "Tags", "data_view": "images", **count}}
     board = {
@@ -455,16 +463,16 @@ def test_a_dashboard_that_cannot_be(row: list[dict[str, int]], told: str):
         "rows": [{"height": 5, "panels": row}],
     }
     given = sources(lens=panel, dashboards={"board": board})
-    with pytest.raises(FileInvalid, match=told):
-        Builder(Target("i", "", PROPERTIES), given).everything()
+    with pytest.raises(FileInvalid, match=message):
+        SavedObjectBuilder(Target("i", "", PROPERTIES), given).build_all()
 
 
-def test_a_placeholder_that_is_unknown():
+def test_an_unknown_placeholder_is_refused():
     with pytest.raises(FileInvalid, match=r"\$\{host\}"):
-        filled({"a": ["${host}"]}, {"index": "i"}, "file.yaml")
+        fill_placeholders({"a": ["${host}"]}, {"index": "i"}, "file.yaml")
 
 
-def test_a_source_that_does_not_parse(tmp_path: Path):
+def test_a_malformed_source_is_refused(tmp_path: Path):
     for kind in ("data_views", "discover", "lens", "vega", "dashboards"):
         (tmp_path / kind).mkdir()
     (tmp_path / "queries.yaml").write_text("[]")

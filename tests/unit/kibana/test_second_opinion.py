@@ -1,4 +1,4 @@
-"""Our saved objects beside those of kb-dashboard-core 0.4.1, another builder for Kibana.
+"""Compare saved objects with those of kb-dashboard-core 0.4.1, another builder.
 
 It needs Python 3.12, so that what it makes of `second_opinion/panels.yaml` is kept in
 `compiled.json`; `compile.py` there makes it anew.

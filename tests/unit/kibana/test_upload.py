@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from es_imgsearch.cli import main
 from es_imgsearch.errors import KibanaDenied, KibanaError, KibanaUnreachable, SettingsError
-from es_imgsearch.kibana.build import builder_for
+from es_imgsearch.kibana.build import create_builder
 from es_imgsearch.kibana.objects import to_ndjson
 from es_imgsearch.kibana.upload import Kibana, UploadResult
 from es_imgsearch.settings import Settings, load_settings
@@ -36,7 +36,7 @@ def settings(fake: FakeKibana) -> Settings:
 
 @pytest.fixture(scope="module")
 def content() -> bytes:
-    return to_ndjson(builder_for(load_settings()).everything())
+    return to_ndjson(create_builder(load_settings()).build_all())
 
 
 def test_everything_is_written_once_and_replaced_when_asked(
@@ -46,13 +46,13 @@ def test_everything_is_written_once_and_replaced_when_asked(
     kibana = Kibana(settings)
     assert kibana.import_objects(content, overwrite=False) == UploadResult(count, 0)
     assert len(fake.objects) == count
-    with pytest.raises(KibanaError, match=r"exists.*--overwrite") as told:
+    with pytest.raises(KibanaError, match=r"exists.*--overwrite") as message:
         kibana.import_objects(content, overwrite=False)
-    assert f"and {count - 10} more" in str(told.value)
+    assert f"and {count - 10} more" in str(message.value)
     assert kibana.import_objects(content, overwrite=True) == UploadResult(count, count)
 
 
-def test_a_space_of_its_own(fake: FakeKibana, settings: Settings, content: bytes):
+def test_an_import_into_a_space(fake: FakeKibana, settings: Settings, content: bytes):
     Kibana(settings, "photos").import_objects(content, overwrite=False)
     Kibana(settings, "default").import_objects(content, overwrite=False)
     assert {space for space, _, _ in fake.objects} == {"photos", "default"}
@@ -66,11 +66,11 @@ def test_a_file_with_parts_missing(fake: FakeKibana, settings: Settings, content
         for line in content.splitlines(keepends=True)
         if json.loads(line).get("type") != "index-pattern"
     ]
-    with pytest.raises(KibanaError, match=r"refers to index-pattern/.* does not have") as told:
+    with pytest.raises(KibanaError, match=r"refers to index-pattern/.* does not have") as message:
         Kibana(settings).import_objects(b"".join(lines), overwrite=False)
-    assert "`es-imgsearch kibana import`" in str(told.value)
+    assert "`es-imgsearch kibana import`" in str(message.value)
     # Each once, however often an object refers to it.
-    for each in str(told.value).split("; "):
+    for each in str(message.value).split("; "):
         names = re.findall(r"index-pattern/[\w-]+", each)
         assert len(names) == len(set(names))
     assert not fake.objects
@@ -96,7 +96,7 @@ REFUSALS: list[tuple[tuple[int, Any], type[KibanaError], str]] = [
     ),
     ((200, {"success": False, "successCount": 0}), KibanaError, "gives no reason"),
     ((400, {"message": "Unexpected token"}), KibanaError, r"\(400\): Unexpected token"),
-    ((403, {"message": "Forbidden"}), KibanaDenied, "does not let these credentials"),
+    ((403, {"message": "Forbidden"}), KibanaDenied, "does not allow these credentials"),
     ((404, {"message": "Not Found"}), KibanaError, "no such space"),
     ((413, {"message": "too large"}), KibanaError, "maxImportPayloadBytes"),
     (
@@ -104,24 +104,24 @@ REFUSALS: list[tuple[tuple[int, Any], type[KibanaError], str]] = [
         KibanaError,
         "older than these objects",
     ),
-    ((429, {"message": "slow"}), KibanaUnreachable, "cannot now"),
+    ((429, {"message": "slow"}), KibanaUnreachable, "cannot answer now"),
     ((502, "<html>Bad gateway</html>"), KibanaUnreachable, "Bad gateway"),
     ((200, "<html>a login page</html>"), KibanaError, "a login page"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "told"), REFUSALS, ids=[each[2][:30] for each in REFUSALS]
+    ("answer", "error", "message"), REFUSALS, ids=[each[2][:30] for each in REFUSALS]
 )
-def test_refusals_in_words(
+def test_refusals_are_explained(
     fake: FakeKibana,
     settings: Settings,
     answer: tuple[int, Any],
     error: type[KibanaError],
-    told: str,
+    message: str,
 ):
     fake.scripted = [answer]
-    with pytest.raises(KibanaError, match=told) as raised:
+    with pytest.raises(KibanaError, match=message) as raised:
         Kibana(settings).import_objects(b"{}\n", overwrite=False)
     assert type(raised.value) is error
     assert error.transient is (error is KibanaUnreachable)
@@ -142,7 +142,7 @@ def test_credentials(fake: FakeKibana, content: bytes):
         assert Kibana(settings).import_objects(content, overwrite=True).written
 
 
-def test_it_waits_until_kibana_is_ready(fake: FakeKibana, settings: Settings):
+def test_wait_until_kibana_is_ready(fake: FakeKibana, settings: Settings):
     fake.levels = ["unavailable", "degraded", "available"]
     slept: list[float] = []
     assert Kibana(settings).wait(60, slept.append) == "8.19.4"
@@ -154,19 +154,19 @@ def test_it_waits_until_kibana_is_ready(fake: FakeKibana, settings: Settings):
     assert Kibana(settings).wait(0) is None
 
 
-def test_a_kibana_that_is_too_old(fake: FakeKibana, settings: Settings):
+def test_an_old_kibana_is_refused(fake: FakeKibana, settings: Settings):
     fake.version = "7.17.9"
     with pytest.raises(KibanaError, match=r"is 7\.17\.9; these objects need"):
         Kibana(settings).wait(0)
 
 
-def test_a_kibana_that_is_not_there(fake: FakeKibana, settings: Settings, content: bytes):
+def test_an_unreachable_kibana(fake: FakeKibana, settings: Settings, content: bytes):
     fake.close()
     with pytest.raises(KibanaUnreachable, match="is it running, and is kibana_url right"):
         Kibana(settings).import_objects(content, overwrite=False)
 
 
-def test_over_tls_with_an_authority_of_ones_own(content: bytes, tmp_path: Path):
+def test_tls_with_a_private_authority(content: bytes, tmp_path: Path):
     authority, authority_file = trustme.CA(), tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(authority_file)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -186,7 +186,7 @@ def test_over_tls_with_an_authority_of_ones_own(content: bytes, tmp_path: Path):
         fake.close()
 
 
-def test_certificates_that_are_not_there(tmp_path: Path):
+def test_missing_certificates_are_refused(tmp_path: Path):
     settings = load_settings({"kibana_ca_certs": str(tmp_path / "ca.pem")})
     with pytest.raises(SettingsError, match="no file"):
         Kibana(settings)
@@ -199,15 +199,15 @@ def run(*arguments: str) -> Result:
 def test_the_command(fake: FakeKibana, content: bytes, tmp_path: Path):
     file = tmp_path / "objects.ndjson"
     file.write_bytes(content)
-    given = [str(file), "--kibana-url", fake.url]
-    first = run(*given)
+    arguments = [str(file), "--kibana-url", fake.url]
+    first = run(*arguments)
     assert (first.exit_code, "0 of them replaced" in first.stderr) == (0, True), first.stderr
-    assert run(*given).exit_code == 1
-    assert run(*given, "--overwrite", "--space", "default").exit_code == 0
+    assert run(*arguments).exit_code == 1
+    assert run(*arguments, "--overwrite", "--space", "default").exit_code == 0
     missing = run(str(tmp_path / "no.ndjson"), "--kibana-url", fake.url)
     assert missing.exit_code == 2
     assert "cannot be read" in missing.stderr
     fake.close()
-    gone = run(*given, "--wait-seconds", "0")
-    assert gone.exit_code == 3
-    assert "is it running" in gone.stderr
+    unreachable = run(*arguments, "--wait-seconds", "0")
+    assert unreachable.exit_code == 3
+    assert "is it running" in unreachable.stderr
