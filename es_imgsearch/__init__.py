@@ -1,4 +1,4 @@
-"""Find pictures by words, by another picture or by a piece of one, on Elasticsearch 8.
+"""Search pictures by text, by picture or by part of a picture, on Elasticsearch 8.
 
 from es_imgsearch import ImageSearch
 

@@ -76,7 +76,10 @@ class EncoderMismatch(UsageError):
 
 
 class ModelUnavailable(UsageError):
-    """The encoder's weights or libraries are not on this machine and cannot be fetched."""
+    """The encoder's weights or libraries are not on this machine.
+
+    They cannot be fetched either.
+    """
 
 
 class TextUnsupported(UsageError):
@@ -92,9 +95,10 @@ class FilterInvalid(UsageError):
 
 
 class FileInvalid(UsageError):
-    """A given file (labels, vocabulary, vectors, saved objects) is missing or cannot be used.
+    """A given file is missing or cannot be used.
 
-    The message names the file, and the line, column or part where there is one.
+    Such files are labels, vocabularies, vectors and saved objects.  The message names the file, and
+    the line, column or part where there is one.
     """
 
 
@@ -123,10 +127,10 @@ class LibraryMissing(UsageError):
 
 
 class GenerationSwitched(ImgSearchError):
-    """The alias was switched to another generation, perhaps of another encoder, meanwhile.
+    """The alias was switched to another generation meanwhile.
 
-    Work on the previous generation has to start again; clients, `watch` and `sync` do this
-    themselves.
+    The other generation may be of another encoder.  Work on the previous generation has to start
+    again; clients, `watch` and `sync` do this themselves.
     """
 
 

@@ -94,10 +94,11 @@ class Region(NamedTuple):
 
 @dataclass(slots=True)
 class Picture:
-    """A picture file that was read: arrays for the encoder, and fields that need no vector.
+    """A picture file as read: arrays for the encoder, and fields without vectors.
 
-    `tiles` are empty unless the index has regions.  `fields_by_source` has the fields of the file
-    itself (under an empty name), and of each describer by its name; `fields` has all of them.
+    The fields are those that need no vector.  `tiles` are empty unless the index has regions.
+    `fields_by_source` has the fields of the file itself (under an empty name), and of each
+    describer by its name; `fields` has all of them.
     """
 
     content_id: str
@@ -114,7 +115,7 @@ class Picture:
 
 
 class Embedded(NamedTuple):
-    """An encoder's output for a picture: a vector of shape (dims,), and perhaps fields.
+    """An encoder's output for a picture: a vector (dims,), and perhaps fields.
 
     `regions` are the vectors of its tiles, if the index has regions.
     """
@@ -125,13 +126,19 @@ class Embedded(NamedTuple):
 
 
 def image_id(root_name: str, relative_path: str) -> str:
-    """Return the `_id` of a file's document: BLAKE2b of root name and path, 32 hex digits."""
+    """Return the `_id` of a file's document.
+
+    It is BLAKE2b of root name and path, 32 hex digits.
+    """
     key = root_name.encode() + b"\0" + os.fsencode(relative_path)
     return hashlib.blake2b(key, digest_size=16).hexdigest()
 
 
 def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Scale vectors, of shape (dims,) or (n, dims), to length 1 as float32; zeros stay zeros."""
+    """Scale vectors, of shape (dims,) or (n, dims), to length 1 as float32.
+
+    Zeros stay zeros.
+    """
     rows = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     scaled: npt.NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
@@ -155,7 +162,10 @@ def floats_from_base64(text: str, shape: Sequence[int]) -> npt.NDArray[np.float3
 
 
 def iso_timestamp(moment: datetime | None = None, timespec: str = "seconds") -> str:
-    """Format a moment, by default now, for a date field: ISO 8601 with its offset, UTC for now."""
+    """Format a moment, by default now, for a date field.
+
+    The format is ISO 8601 with the moment's offset, UTC for now.
+    """
     return (moment or datetime.now(tz=UTC)).isoformat(timespec=timespec)
 
 
@@ -233,16 +243,20 @@ class Grid:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any] | None) -> Grid | None:
-        """Read an entry of `_meta`.  Raises KeyError, TypeError or ValueError if it is invalid."""
+        """Read an entry of `_meta`.
+
+        Raises KeyError, TypeError or ValueError if it is invalid.
+        """
         try:
             return None if body is None else cls.parse(body["grid"])
         except UsageError as error:
             raise ValueError(str(error)) from None
 
     def boxes(self, width: int, height: int) -> list[Box]:
-        """Return boxes (x, y, width, height) row by row, then the middle one; none if too small.
+        """Return boxes (x, y, width, height) row by row, then the middle one.
 
-        The grid covers every pixel once: edges are rounded, not sizes.
+        There are none if the picture is too small.  The grid covers every pixel once: edges are
+        rounded, not sizes.
         """
         if min(width // self.columns, height // self.rows) < MIN_TILE_PIXELS:
             return []
@@ -261,7 +275,10 @@ class Grid:
 
 
 def utf8(text: str) -> str:
-    """Escape lone surrogates (of names that are not UTF-8), which JSON cannot represent."""
+    """Escape lone surrogates, which JSON cannot represent.
+
+    They come from names that are not UTF-8.
+    """
     return text.encode(errors="backslashreplace").decode()
 
 

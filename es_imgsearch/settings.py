@@ -1,4 +1,7 @@
-"""Settings: the command line, then the environment, then es-imgsearch.toml, then defaults."""
+"""Settings from four sources; the first source that names a setting wins.
+
+The sources are the command line, then the environment, then es-imgsearch.toml, then defaults.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ logger = logging.getLogger(__name__)
 
 
 def available_cores() -> int:
-    """Count the cores this process may use; in a container, fewer than the machine has."""
+    """Count the cores this process may use.
+
+    In a container they are fewer than the machine has.
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -66,7 +72,7 @@ class ReadingLimits:
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How many pictures are embedded at once, and how many files are in the pipeline at once."""
+    """Numbers of pictures embedded at once and of files in the pipeline at once."""
 
     batch_size: int | None
     batch_wait_ms: float
@@ -76,7 +82,7 @@ class Batching:
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """What is watched, and how often it is compared with the index."""
+    """The files that are watched, and how often they are compared with the index."""
 
     exclude: tuple[str, ...]
     settle_seconds: float
@@ -202,7 +208,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
-        """Take the arguments only: `load_settings` merges the sources and names them in errors."""
+        """Take the arguments only.
+
+        `load_settings` merges the sources and names them in errors.
+        """
         return (sources["init_settings"],)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

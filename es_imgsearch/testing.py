@@ -1,8 +1,9 @@
-"""Support tests, also of plug-ins: an encoder without a model, a store without a server.
+"""Support tests, also of plug-ins.
 
-`FakeEncoder` embeds colours, so that search results can be computed by hand; `MemoryStore`
-stores documents in a dictionary and can be made to fail.  The tests in `tests/contract` run on
-`MemoryStore` and on a real Elasticsearch; `remove_index` deletes their indices there.
+It has an encoder without a model and a store without a server.  `FakeEncoder` embeds colours, so
+that search results can be computed by hand; `MemoryStore` stores documents in a dictionary and can
+be made to fail.  The tests in `tests/contract` run on `MemoryStore` and on a real Elasticsearch;
+`remove_index` deletes their indices there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _GRID = 4
 
 
 def remove_index(store: Store, *companions: str) -> None:
-    """Delete an index with its templates, and these companions; absent ones are no error."""
+    """Delete an index with its templates, and these companions.
+
+    Absent ones are no error.
+    """
     client = store.connection.client.options(ignore_status=404)
     own = (store.index, failures_alias(store.index), Companion.STATE.alias(store.index))
     for alias in (*own, *companions):
@@ -45,10 +49,11 @@ def _nothing(_pixels: Pixels) -> None:
 
 
 class FakeEncoder:
-    """Embed a picture as the mean colours of a 4 x 4 grid, a text as a colour by its name.
+    """An encoder of colours: of the 4 x 4 grid of a picture, or named by a text.
 
-    `batches` lists how many pictures each call embedded; `before_batch` is called with the
-    pixels first and may raise.
+    A picture becomes the mean colours of the grid, a text the colour of that name.  `batches` lists
+    how many pictures each call embedded; `before_batch` is called with the pixels first and may
+    raise.
     """
 
     name = "fake"

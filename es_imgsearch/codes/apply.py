@@ -27,10 +27,11 @@ _SLACK = timedelta(minutes=10)
 def apply_codes(
     store: Store, *, on_page: Callable[[int, int], None] = lambda _checked, _changed: None
 ) -> int:
-    """Compute the code of every stored picture with the index's coder; return how many changed.
+    """Compute the code of every stored picture; return how many changed.
 
-    Only documents whose code is missing or outdated are written, so the next run completes one
-    that was interrupted.  `on_page` gets the numbers of pictures checked and changed so far.
+    The coder is the index's.  Only documents whose code is missing or outdated are written, so the
+    next run completes one that was interrupted.  `on_page` gets the numbers of pictures checked and
+    changed so far.
 
     Raises UsageError for an index without codes, GenerationSwitched if the alias moves to another
     generation meanwhile, and errors of the store.

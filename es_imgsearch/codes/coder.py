@@ -1,4 +1,6 @@
-"""Binary codes of vectors: a few bits each, compared by counting those that differ.
+"""Binary codes of vectors: a few bits each, compared by Hamming distance.
+
+The Hamming distance is the number of bits that differ.
 
     code = bits of [ matrix @ v > thresholds ],  v of unit length
 
@@ -79,7 +81,10 @@ class Coder:
         return digest.hexdigest()
 
     def pack(self, vectors: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-        """Return codes of shape (n, bits / 8) of vectors of shape (n, dims) and any length."""
+        """Return codes of shape (n, bits / 8) of vectors of shape (n, dims).
+
+        The vectors may have any length.
+        """
         rows = unit(vectors)
         projected = rows if self.matrix is None else rows @ self.matrix.T
         return np.packbits(projected > self.thresholds, axis=1)
@@ -108,7 +113,10 @@ class Coder:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], expected_hash: str, index: str) -> Coder:
-        """Read a stored document.  Raises IndexConflict if its hash is not `expected_hash`."""
+        """Read a stored document.
+
+        Raises IndexConflict if its hash is not `expected_hash`.
+        """
         try:
             bits, dims = int(document["bits"]), int(document["dims"])
             matrix = document.get("matrix")
@@ -223,7 +231,10 @@ def fit_learned(vectors: Floats, targets: Floats, bits: int = DEFAULT_BITS) -> C
 
 
 def label_targets(labels: Sequence[Sequence[str]]) -> tuple[Floats, list[str]]:
-    """Return targets for `fit_learned` of pictures with these labels, and the columns' names."""
+    """Return targets for `fit_learned`, and the names of their columns.
+
+    The targets are of pictures with these labels.
+    """
     names = sorted({label for each in labels for label in each})
     column = {name: n for n, name in enumerate(names)}
     targets = np.zeros((len(labels), len(names)), np.float32)

@@ -27,10 +27,11 @@ def code_body(
     filters: Sequence[Mapping[str, Any]] = (),
     source: bool | Sequence[str] = True,
 ) -> dict[str, Any]:
-    """Find the k best by full vectors of the `num_candidates` (default 20 k) nearest codes.
+    """Find the k best by full vectors of the `num_candidates` nearest codes.
 
-    `code` is in hexadecimal digits, `vector` of unit length.  Scores are those of every other
-    search by vectors (`elastic.queries.exact_score`), so `score_to_cosine` reads them.
+    The default of `num_candidates` is 20 k.  `code` is in hexadecimal digits, `vector` of unit
+    length.  Scores are those of every other search by vectors (`elastic.queries.exact_score`), so
+    `score_to_cosine` reads them.
     """
     check_k(k)
     requested = CANDIDATES_PER_HIT * k if num_candidates is None else num_candidates

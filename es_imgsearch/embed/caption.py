@@ -1,4 +1,4 @@
-"""The encoder `caption`: a model describes the picture, and searches use the description.
+"""The encoder `caption`: a model describes the picture; searches use the text.
 
     caption[:MODEL[+SENTENCES]][#COUNT]
 
@@ -88,7 +88,7 @@ def create(argument: str, *, models_dir: Path | None = None, device: str = "auto
 
 
 class Caption:
-    """Adds the field `caption` to the vectors: a list, the likeliest caption first."""
+    """An encoder that adds the field `caption`: a list, the likeliest caption first."""
 
     similarity = "cosine"
     supports_text = True
@@ -150,7 +150,7 @@ class Caption:
         return max(_BEAMS, self._captions)
 
     def embed_images(self, pictures: Pixels) -> Vectors:
-        """Return vectors of shape (n, dims), unit length, of pictures (n, height, width, 3)."""
+        """Return unit vectors of shape (n, dims) of pictures (n, height, width, 3)."""
         return self.embed_with_fields(pictures)[0]
 
     def embed_with_fields(

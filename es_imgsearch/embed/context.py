@@ -1,4 +1,4 @@
-"""Open what commands need of an index: its encoder, or that and all else that writing needs."""
+"""Open an index for a command: its encoder, or everything that writing needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from es_imgsearch.settings import Settings
 
 
 class PostEmbed(Protocol):
-    """The optional step after embedding: fields that are computed from the stored vector."""
+    """The optional step after embedding: compute fields from the stored vector."""
 
     def fields(self, vector: Vectors) -> Mapping[str, Any]:
         """Return the fields that the document gets in addition to its vector."""
@@ -45,7 +45,10 @@ class IndexContext:
     grid: Grid | None
 
     def post_embed(self) -> PostEmbed:
-        """Open the step after embedding.  Raises IndexConflict if its parameters are missing."""
+        """Open the step after embedding.
+
+        Raises IndexConflict if its parameters are missing.
+        """
         return open_post_embed(self.store, self.info.meta)
 
 
@@ -87,11 +90,11 @@ def open_encoder(
     *,
     alone: bool = False,
 ) -> Encoder:
-    """Load the index's encoder, or check the given one; its vectors are as the index stores them.
+    """Load the index's encoder, or check the given one.
 
-    It is ready for pictures: with all cores if it embeds `alone`, else with its share of them as
-    one of `workers`.  Raises EncoderMismatch, ModelUnavailable, and IndexConflict if the matrix of
-    a reduced index is missing.
+    Its vectors are as the index stores them.  It is ready for pictures: with all cores if it embeds
+    `alone`, else with its share of them as one of `workers`.  Raises EncoderMismatch,
+    ModelUnavailable, and IndexConflict if the matrix of a reduced index is missing.
     """
     full = sealed_encoder(info, store.index, settings, encoder)
     if encoder is None:

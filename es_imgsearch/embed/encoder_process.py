@@ -49,10 +49,11 @@ class EncoderEnded(Exception):
 
 
 class EncoderProcess:
-    """An encoder in a process that starts with the first batch and is replaced when it ends.
+    """An encoder in a process of its own.
 
-    The thread that calls `outputs` must live until `end`: on Linux the process ends with the
-    thread that started it (`read.workers.begin_child`).
+    The process starts with the first batch and is replaced when it ends.  The thread that calls
+    `outputs` must live until `end`: on Linux the process ends with the thread that started it
+    (`read.workers.begin_child`).
     """
 
     def __init__(self, encoder: Encoder | EncoderSource, threads: int) -> None:
@@ -138,7 +139,10 @@ class EncoderProcess:
         theirs.close()
 
     def _request(self, pixels: Pixels | None) -> EncoderOutput | None:
-        """Return the output for `pixels` (None: wait for the model); None if the process ended."""
+        """Return the output for `pixels`; None if the process ended.
+
+        Without `pixels` (None) it waits for the model.
+        """
         if self._connection is None or self._process is None:
             return None
         try:
@@ -168,7 +172,10 @@ class EncoderProcess:
 
 @dataclass(frozen=True, slots=True)
 class EncoderSource:
-    """How another process loads an encoder whose networks cannot be pickled."""
+    """Source from which another process loads an encoder.
+
+    It is for encoders whose networks cannot be pickled.
+    """
 
     name: str
     spec: str
@@ -202,9 +209,10 @@ class EncoderSource:
 
 
 def encoders_for(local: InProcessEncoder, settings: Settings) -> list[PictureEncoder]:
-    """Return the encoder in this process, or in as many as `workers`, which share the cores.
+    """Return the encoder in this process, or in as many as `workers`.
 
-    Raises SettingsError for several workers and an encoder that cannot be pickled.
+    Several processes share the cores.  Raises SettingsError for several workers and an encoder that
+    cannot be pickled.
     """
     if settings.workers == 1:
         return [local]

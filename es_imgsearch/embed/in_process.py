@@ -25,14 +25,14 @@ _EXAMPLES = 3
 
 
 class EncoderOutput(NamedTuple):
-    """Vectors of shape (n, dims), and the fields that the encoder returns, of n pictures."""
+    """Vectors of shape (n, dims), and the encoder's fields, of n pictures."""
 
     vectors: Vectors
     fields: Sequence[Mapping[str, Any]]
 
 
 class PictureEncoder(Protocol):
-    """Embeds arrays of shape (n, height, width, 3); called by one thread at a time."""
+    """Encoder of arrays (n, height, width, 3); called by one thread at a time."""
 
     def outputs(self, pixels: Pixels) -> EncoderOutput: ...
 
@@ -43,7 +43,10 @@ class PictureEncoder(Protocol):
         """
 
     def end(self) -> None:
-        """Release the model after the last batch; called by the thread that calls `outputs`."""
+        """Release the model after the last batch.
+
+        Called by the thread that calls `outputs`.
+        """
 
     def abandon(self) -> None:
         """Give up the batch in progress; may be called by any thread."""
@@ -115,7 +118,7 @@ class InProcessEncoder:
 
 
 def is_fatal(error: Exception) -> bool:
-    """Return whether an encoder's error ends the run, since no single picture causes it."""
+    """Return True if an encoder's error ends the run: no single picture causes it."""
     return isinstance(error, (ImgSearchError, Stopped)) and not isinstance(
         error, (EmbedFailed, ReadError)
     )
@@ -157,10 +160,10 @@ def check_embeds(encoder: PictureEncoder, examples: Iterable[Pixels]) -> Pixels 
 
 
 def example_pictures(height: int, width: int) -> Pixels:
-    """Return a few pictures that are no special case for a model: not plain, not empty."""
+    """Return a few pictures that are no special case: not plain, not empty."""
     return sample_pictures(_EXAMPLES, height, width)
 
 
 def summarise(error: Exception) -> str:
-    """Return an error's type and first line, at most 400 characters, to be quoted in a message."""
+    """Return an error's type and first line, at most 400 characters, for a message."""
     return f"{type(error).__name__}: {first_line(error)}"[:400]

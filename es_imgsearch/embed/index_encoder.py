@@ -20,7 +20,10 @@ _MAX_DIMS = 4096
 
 
 def seal_of(encoder: Encoder) -> Seal:
-    """Describe an encoder.  Raises EncoderUnknown if Elasticsearch cannot hold its vectors."""
+    """Describe an encoder.
+
+    Raises EncoderUnknown if Elasticsearch cannot hold its vectors.
+    """
     dims: object = encoder.dims
     try:
         is_possible = 1 <= operator.index(dims) <= _MAX_DIMS  # type: ignore[arg-type]
@@ -45,10 +48,11 @@ def seal_of(encoder: Encoder) -> Seal:
 def sealed_encoder(
     info: IndexInfo, index: str, settings: Settings, given: Encoder | None = None
 ) -> Encoder:
-    """Return the index's encoder, checked by revision, dims and fingerprint; ready for queries.
+    """Return the index's encoder, checked and ready for queries.
 
-    It is `given`, or the encoder of the settings, or else looked for where it was when the index
-    was made, and then by its name: models are in different places on different machines.
+    The revision, dims and fingerprint are checked.  It is `given`, or the encoder of the settings,
+    or else looked for where it was when the index was made, and then by its name: models are in
+    different places on different machines.
 
     Raises EncoderMismatch, or ModelUnavailable if its weights are not here.
     """

@@ -38,7 +38,10 @@ _BATCH: Final = 32
 
 
 class MiniLM:
-    """Sentence vectors of the model in `folder` (config.json, tokenizer.json, safetensors)."""
+    """Sentence vectors of the model in `folder`.
+
+    The folder has config.json, tokenizer.json and the safetensors.
+    """
 
     def __init__(self, folder: Path) -> None:
         from safetensors.numpy import load_file

@@ -1,4 +1,4 @@
-"""A sentence-transformers model on disk: find its folder and read its configuration.
+"""Find a sentence-transformers model on disk and read its configuration.
 
 Nothing here imports torch.  Layout of such a folder: `modules.json` lists the modules with
 their sub-folders, the first being the transformer with its weights, `config.json` and the image
@@ -73,7 +73,10 @@ def default_models_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Processing:
-    """An image processor's steps: `preparation`, then ``(x * rescale - mean) / deviation``."""
+    """The steps of an image processor.
+
+    They are `preparation`, then ``(x * rescale - mean) / deviation``.
+    """
 
     preparation: Preparation
     rescale: float
@@ -96,7 +99,10 @@ class ModelFolder:
 
     @property
     def code_of_its_own(self) -> str:
-        """The first module whose class comes with the model (jina-clip's do); empty if none."""
+        """The first module whose class comes with the model; empty if there is none.
+
+        The classes of jina-clip come with the model.
+        """
         kinds = [str(module["type"]) for module in self._modules]
         return next((kind for kind in kinds if not kind.startswith(_OURS)), "")
 
@@ -111,7 +117,7 @@ class ModelFolder:
 
     @property
     def takes_text(self) -> bool:
-        """Whether texts can be embedded with this model."""
+        """True if texts can be embedded with this model."""
         if "modality_config" in self._settings:
             return "text" in self._settings["modality_config"]
         return "text_config" in self._config or "text_config_dict" in self._config
@@ -143,7 +149,10 @@ class ModelFolder:
 
     @property
     def generation(self) -> dict[str, Any]:
-        """The generation settings of a captioning model, without the version that saved them."""
+        """The generation settings of a captioning model.
+
+        The version that saved them is left out.
+        """
         settings = _read(self._transformer / "generation_config.json") or {}
         return {name: value for name, value in settings.items() if name != "transformers_version"}
 
@@ -275,9 +284,10 @@ def split_pair(spec: str) -> list[str]:
 
 
 def find_folder(spec: str, models_dir: Path) -> ModelFolder:
-    """Find a model: a folder, a folder in `models_dir`, in the hub's cache, or on the hub.
+    """Find a model.
 
-    Raises ModelUnavailable, within seconds, if it is in none of these places.
+    It is a folder, a folder in `models_dir`, in the hub's cache, or on the hub.  Raises
+    ModelUnavailable, within seconds, if it is in none of these places.
     """
     inside = [models_dir / spec, models_dir / spec.rsplit("/", 1)[-1]]
     for path in [Path(spec), *inside] if "/" in spec else [*inside, Path(spec)]:
@@ -290,7 +300,10 @@ def find_folder(spec: str, models_dir: Path) -> ModelFolder:
 
 
 def find_folders(specs: Sequence[str], models_dir: Path) -> list[ModelFolder]:
-    """Find several models as `find_folder` does; its error also says what to do instead."""
+    """Find several models as `find_folder` does.
+
+    The error also says what to do instead.
+    """
     try:
         return [find_folder(spec, models_dir) for spec in specs]
     except ModelUnavailable as error:

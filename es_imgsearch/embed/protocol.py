@@ -1,4 +1,7 @@
-"""The protocol of encoders, and checks of their output, which a plug-in may get wrong."""
+"""The protocol of encoders, and checks of their output.
+
+A plug-in may get its output wrong.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ class Encoder(Protocol):
 
     @property
     def revision(self) -> str:
-        """Changes whenever the weights do."""
+        """An identifier that changes whenever the weights do."""
 
     @property
     def dims(self) -> int:
@@ -57,7 +60,7 @@ class Encoder(Protocol):
 
     @property
     def preparation(self) -> Preparation:
-        """How the reading workers shrink a picture for `embed_images`."""
+        """The way the reading workers shrink a picture for `embed_images`."""
 
     @property
     def fingerprint(self) -> str:
@@ -68,10 +71,10 @@ class Encoder(Protocol):
         """False for image-only encoders, whose `embed_texts` raises TextUnsupported."""
 
     def embed_images(self, pictures: Pixels) -> Vectors:
-        """Return vectors of shape (n, dims), unit length, of pictures (n, height, width, 3)."""
+        """Return unit vectors of shape (n, dims) of pictures (n, height, width, 3)."""
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Return vectors of shape (n, dims), unit length, in the same space as the pictures."""
+        """Return unit vectors of shape (n, dims), in the same space as the pictures."""
 
 
 @runtime_checkable
@@ -90,9 +93,10 @@ class FieldEncoder(Protocol):
 
 
 def check_vectors(output: Any, count: int, encoder: Encoder | TextEncoder) -> Vectors:
-    """Return the output of `encoder` for `count` inputs as float32 of shape (count, dims).
+    """Return the output of `encoder` for `count` inputs, checked and scaled.
 
-    Rows are scaled to unit length, unless they are zero or not finite.  Raises as `check_rows`.
+    The result is float32 of shape (count, dims).  Rows are scaled to unit length, unless they are
+    zero or not finite.  Raises as `check_rows`.
     """
     vectors = check_rows(output, count, encoder)
     # float32 has no squares of 1e25 nor of 1e-30.
@@ -105,9 +109,10 @@ def check_vectors(output: Any, count: int, encoder: Encoder | TextEncoder) -> Ve
 
 
 def check_rows(output: Any, count: int, encoder: Encoder | TextEncoder) -> Vectors:
-    """Check as `check_vectors` does, without scaling: vectors of a reduced index are bytes.
+    """Check as `check_vectors` does, without scaling.
 
-    Raises EmbedFailed for another shape, or for values that are no numbers.
+    Vectors of a reduced index are bytes.  Raises EmbedFailed for another shape, or for values that
+    are no numbers.
     """
     try:
         vectors: Vectors = np.asarray(output, dtype=np.float32)
@@ -127,10 +132,10 @@ def check_rows(output: Any, count: int, encoder: Encoder | TextEncoder) -> Vecto
 def embed_queries(
     encoder: Encoder | TextEncoder, embed: Callable[[Query], Any], queries: Query
 ) -> Vectors:
-    """Return `embed(queries)` as vectors to search with; `embed` is a method of `encoder`.
+    """Return `embed(queries)` as vectors to search with.
 
-    Raises EmbedFailed for any error that is no ImgSearchError, and for vectors of another shape,
-    zero or not finite.
+    `embed` is a method of `encoder`.  Raises EmbedFailed for any error that is no ImgSearchError,
+    and for vectors of another shape, zero or not finite.
     """
     try:
         output = embed(queries)

@@ -1,4 +1,7 @@
-"""An encoder for indexes of the profile `reduced`: its vectors are reduced to bytes."""
+"""An encoder for indexes of the profile `reduced`, whose vectors are bytes.
+
+It reduces the vectors of another encoder.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from es_imgsearch.embed.runtime.network import batch_size
 
 
 class ReducedEncoder:
-    """Returns vectors of shape (n, dims_kept), integers from -127 to 127.
+    """Encoder of vectors of shape (n, dims_kept), integers from -127 to 127.
 
     The index returns stored vectors in the same form, so reused vectors are not reduced again.
     """
@@ -64,9 +67,10 @@ class ReducedEncoder:
 
 
 def check_output(output: Any, count: int, encoder: Encoder) -> Vectors:
-    """Apply `check_vectors`, or `check_rows` for a `ReducedEncoder`, whose vectors are bytes.
+    """Apply `check_vectors`, or `check_rows` for a `ReducedEncoder`.
 
-    A `ReducedEncoder` checks the full vectors before it reduces them.
+    The vectors of a `ReducedEncoder` are bytes.  A `ReducedEncoder` checks the full vectors before
+    it reduces them.
     """
     check = check_rows if isinstance(encoder, ReducedEncoder) else check_vectors
     return check(output, count, encoder)

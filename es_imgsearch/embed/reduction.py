@@ -1,4 +1,4 @@
-"""Reduce vectors to a few bytes by principal components, and store the matrix of that.
+"""Reduce vectors to a few bytes by principal components, and store the matrix.
 
 Principal components: Pearson 1901; here those of the matrix of second moments, not of the
 covariance, so that no mean is taken away and the angles between vectors are kept: on 60,000
@@ -48,12 +48,12 @@ _NOTHING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """A projection onto `dims_kept` orthonormal directions, and the scale of its scores.
+    """A projection onto orthonormal directions, and the scale of its scores.
 
-    `matrix` has the shape (dims_kept, dims), strongest direction first.  `stretch` is the
-    ratio of the distance 1 - cosine of two near pictures to the distance of their bytes.
-    `least_kept` is the first percentile of the pictures' lengths after the cut (unit length
-    before): a query that keeps less, such as a text, points away from all pictures.
+    It has `dims_kept` directions.  `matrix` has the shape (dims_kept, dims), strongest direction
+    first.  `stretch` is the ratio of the distance 1 - cosine of two near pictures to the distance
+    of their bytes.  `least_kept` is the first percentile of the pictures' lengths after the cut
+    (unit length before): a query that keeps less, such as a text, points away from all pictures.
     `variance_kept` is the share of the squared length that the cut leaves, from 0 to 1.
     """
 
@@ -84,10 +84,10 @@ class Reduction:
         return ReductionEntry(self.hash, self.dims_kept, self.variance_kept)
 
     def reduce(self, vectors: npt.ArrayLike) -> Bytes:
-        """Return vectors of shape (n, dims), of any length, as bytes of shape (n, dims_kept).
+        """Return vectors of shape (n, dims) as bytes of shape (n, dims_kept).
 
-        Each uses the whole range from -127 to 127.  A vector that the cut reduces to nothing
-        becomes zeros, which an index with cosine refuses.
+        The vectors may have any length.  Each uses the whole range from -127 to 127.  A vector that
+        the cut reduces to nothing becomes zeros, which an index with cosine refuses.
         """
         cut = np.asarray(vectors, np.float32) @ self.matrix.T
         largest = np.abs(cut).max(axis=1, keepdims=True)
@@ -137,7 +137,10 @@ class Reduction:
     def from_document(
         cls, document: Mapping[str, Any], expected_hash: str, index: str
     ) -> Reduction:
-        """Read a stored document.  Raises IndexConflict if its hash is not `expected_hash`."""
+        """Read a stored document.
+
+        Raises IndexConflict if its hash is not `expected_hash`.
+        """
         try:
             shape = (int(document["dims_kept"]), int(document["dims"]))
             reduction = cls(
@@ -159,9 +162,10 @@ class Reduction:
 
 
 def fit(sample: npt.ArrayLike, dims_kept: int | None = None) -> Reduction:
-    """Fit the reduction that keeps most of these vectors, of shape (n, dims) and any length but 0.
+    """Fit the reduction that keeps most of these vectors.
 
-    Raises UsageError if `dims_kept` is not from 1 to dims, or the sample is too small.
+    They have the shape (n, dims) and any length but 0.  Raises UsageError if `dims_kept` is not
+    from 1 to dims, or the sample is too small.
     """
     vectors = np.asarray(sample, np.float32)
     dims = vectors.shape[1]
@@ -192,7 +196,10 @@ def fit(sample: npt.ArrayLike, dims_kept: int | None = None) -> Reduction:
 
 
 def _stretch(reduction: Reduction, vectors: Floats) -> float:
-    """Fit full on reduced distances of near neighbours: least squares through the origin."""
+    """Fit full on reduced distances of near neighbours.
+
+    The fit is least squares through the origin.
+    """
     probes = vectors[:: max(1, len(vectors) // _PROBES)][:_PROBES]
     reduced = unit(reduction.reduce(vectors))
     reduced_probes = unit(reduction.reduce(probes))
@@ -218,9 +225,9 @@ def store_reduction(store: Store, reduction: Reduction) -> None:
 
 
 def load_reduction(store: Store, meta: Meta) -> Reduction | None:
-    """Load the matrix that `_meta` names by its hash; None if the index stores full vectors.
+    """Load the matrix that `_meta` names by its hash.
 
-    Raises IndexConflict as `read_reduction`.
+    None if the index stores full vectors.  Raises IndexConflict as `read_reduction`.
     """
     if meta.reduction is None:
         return None

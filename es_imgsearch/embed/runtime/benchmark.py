@@ -90,10 +90,10 @@ class Timing:
 def benchmark_network(
     network: Network, preparation: Preparation, options: RuntimeOptions, export: Export | None
 ) -> RuntimeChoice:
-    """Time a network of pictures in the ways that `options` leave open, and choose one.
+    """Time the ways to run a network of pictures, and choose one.
 
-    Raises ModelUnavailable if there is neither an export nor torch, EncodersFailed if the network
-    runs in none of the ways.
+    The ways are those that `options` leave open.  Raises ModelUnavailable if there is neither an
+    export nor torch, EncodersFailed if the network runs in none of the ways.
     """
     cores = available_cores()
     has_fast_bfloat16 = bool(_FAST_BFLOAT16 & cpu_model_and_flags()[1])
@@ -179,10 +179,11 @@ def batch_sizes(options: RuntimeOptions, fastest: Timing) -> list[int]:
 
 
 def choose(timings: Sequence[Timing], cores: int) -> Timing:
-    """Return the first that is as fast as the fastest, to 5 %, while these cores read as well.
+    """Return the first timing that is as fast as the fastest, to 5 %.
 
-    `timings` are in order of preference.  Those whose vectors differ too much count only if
-    all do: then that precision was set.
+    The speed compared is that while these cores read as well.  `timings` are in order of
+    preference.  Those whose vectors differ too much count only if all do: then that precision was
+    set.
     """
     same = [each for each in timings if each.cosine >= LEAST_COSINE] or timings
     best = max(each.while_reading(cores) for each in same)
@@ -217,10 +218,11 @@ def measure(
     *,
     cores: int,
 ) -> tuple[Timing, list[Timing]]:
-    """Time the plans, then batches of the fastest; return the chosen timing and all of them.
+    """Time the plans, then batches of the fastest plan.
 
-    `pictures` makes inputs of so many; `runner` loads a plan.  A plan that fails is left out, with
-    a line in the log.  Raises EncodersFailed if all fail.
+    Returns the chosen timing and all of them.  `pictures` makes inputs of so many; `runner` loads a
+    plan.  A plan that fails is left out, with a line in the log.  Raises EncodersFailed if all
+    fail.
     """
     examples = pictures(_FIRST_BATCH)
     timings: list[Timing] = []

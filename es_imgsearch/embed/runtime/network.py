@@ -35,7 +35,10 @@ BATCH_SIZE: Final = 16
 
 
 class Network:
-    """One network; it runs in batches of `batch_size` and loads with the first call of `rows`."""
+    """One network, which runs in batches of `batch_size`.
+
+    It loads with the first call of `rows`.
+    """
 
     def __init__(
         self,
@@ -159,7 +162,10 @@ class HasNetworks(Protocol):
 
 
 def batch_size(encoder: Encoder, requested: int | None = None) -> int:
-    """Return how many pictures to embed at once: as requested, the encoder's own number, or 16."""
+    """Return how many pictures to embed at once.
+
+    The number is the requested one, the encoder's own, or 16.
+    """
     if requested is not None:
         return requested
     own = getattr(encoder, "batch_size", None)

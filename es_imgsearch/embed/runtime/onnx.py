@@ -1,9 +1,9 @@
-"""Export networks for ONNX Runtime, check that they return the same rows, and run them.
+"""Export networks for ONNX Runtime, check their results, and run them.
 
-An export is a folder `<cache>/onnx/<name>`, written atomically: `network.onnx`, its weights in
-`network.onnx.data`, a report in `export.json`, and other files that the network needs.  The name is
-a hash of the network, the format of these files and the number format, so a changed model is
-exported again.  Only making an export imports torch.
+The check is that they return the same rows.  An export is a folder `<cache>/onnx/<name>`, written
+atomically: `network.onnx`, its weights in `network.onnx.data`, a report in `export.json`, and other
+files that the network needs.  The name is a hash of the network, the format of these files and the
+number format, so a changed model is exported again.  Only making an export imports torch.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def default_cache_dir() -> Path:
 
 
 def find_or_export(exports: Exports, network: Network, dtype: Dtype, name: str) -> Export | None:
-    """Return the export of a network, after making it if it is missing; None if that fails.
+    """Return the export of a network, made if it is missing; None if that fails.
 
     A failure is logged in one line, and the export not tried again with the same versions of the
     libraries.  Without torch it is not tried.  Raises ModelUnavailable if torch cannot load the
@@ -219,11 +219,12 @@ def _lowest_cosine(file: Path, examples: Sequence[Inputs], expected: Sequence[Ve
 def _write(
     module: torch.nn.Module, examples: Sequence[Inputs], expected: Sequence[Vectors], file: Path
 ) -> float:
-    """Write the network to `file`, its weights next to it; return the lowest cosine to `expected`.
+    """Write the network to `file`; return the lowest cosine to `expected`.
 
-    torch has two exporters.  TorchScript took 2 s of CPU for EfficientNet-Lite0, torch.export 7 to
-    17 s; but TorchScript is deprecated and follows no conditions in a model's code.  The examples
-    check its result; if that is wrong, torch.export is tried.
+    The weights are written next to it.  torch has two exporters.  TorchScript took 2 s of CPU for
+    EfficientNet-Lite0, torch.export 7 to 17 s; but TorchScript is deprecated and follows no
+    conditions in a model's code.  The examples check its result; if that is wrong, torch.export is
+    tried.
     """
     try:
         _by_torchscript(module, examples[0], file)

@@ -39,7 +39,10 @@ _LIBRARY_NAMES: Final = {"torch": "torch", "onnx": "ONNX Runtime"}
 
 @dataclass(frozen=True, slots=True)
 class RuntimePlan:
-    """One way to run a network; `device` is a torch device, for ONNX Runtime always cpu."""
+    """One way to run a network.
+
+    `device` is a torch device, for ONNX Runtime always cpu.
+    """
 
     backend: Backend
     device: str
@@ -89,7 +92,7 @@ class RuntimeOptions:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Raises SettingsError for settings that contradict each other."""
+        """Read the options; raise SettingsError if they contradict each other."""
         options = cls(
             settings.backend,
             settings.device,
@@ -113,7 +116,7 @@ class RuntimeOptions:
 
     @property
     def allows_onnx(self) -> bool:
-        """Whether ONNX Runtime may run the network."""
+        """True if ONNX Runtime may run the network."""
         return (
             self.backend != "torch"
             and self.device in {"auto", "cpu"}
@@ -122,7 +125,7 @@ class RuntimeOptions:
 
     @property
     def allows_torch(self) -> bool:
-        """Whether torch may run the network although an export is available."""
+        """True if torch may run the network although an export is available."""
         return self.backend != "onnx" and self.dtype != "int8"
 
     @property

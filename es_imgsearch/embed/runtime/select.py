@@ -1,9 +1,10 @@
-"""Choose how an encoder's networks run on this machine: by a rule, or as was measured.
+"""Choose how an encoder's networks run here: by a rule, or by measurement.
 
-`choose_plan` is the rule; it costs nothing.  Programs that embed many pictures (`watch`, `sync`)
-call `run_for_pictures`, which exports the networks for ONNX Runtime once.  Searches call
-`run_for_queries`, which exports nothing: an export that is there runs without torch.  The command
-`encoder` calls `measure_for_pictures`; its stored result takes precedence over the rule.
+The choice is for this machine.  `choose_plan` is the rule; it costs nothing.  Programs that embed
+many pictures (`watch`, `sync`) call `run_for_pictures`, which exports the networks for ONNX Runtime
+once.  Searches call `run_for_queries`, which exports nothing: an export that is there runs without
+torch.  The command `encoder` calls `measure_for_pictures`; its stored result takes precedence over
+the rule.
 
 Encoders without `HasNetworks`, such as those of other packages, run in their own way.
 """
@@ -52,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureMeasurement:
-    """What was measured of one architecture (benchmarks/encoder_speed.py).
+    """Measurements of one architecture (benchmarks/encoder_speed.py).
 
     `bfloat16` and `float16` are the lowest cosines to float32 in torch, over the photographs of
     scikit-image and the synthetic samples.  `is_light` is True if a picture takes less CPU than
@@ -82,7 +83,7 @@ _GPU_FILES: Final = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What the rule looks at; `gpu` is torch's name of the GPU, None without one."""
+    """The input of the rule; `gpu` is torch's name of the GPU, None without one."""
 
     cores: int
     gpu: str | None = None
@@ -141,9 +142,10 @@ def choose_plan(
 
 
 def run_for_queries(encoder: Encoder, settings: Settings) -> None:
-    """Have the networks run where the first query waits least: in ONNX Runtime if exported.
+    """Have the networks run where the first query waits least.
 
-    Raises SettingsError for settings that contradict each other.
+    That is in ONNX Runtime if they are exported.  Raises SettingsError for settings that contradict
+    each other.
     """
     options = RuntimeOptions.of(settings)
     if not isinstance(encoder, HasNetworks) or not options.allows_onnx:
@@ -156,11 +158,12 @@ def run_for_queries(encoder: Encoder, settings: Settings) -> None:
 
 
 def run_for_pictures(encoder: Encoder, settings: Settings) -> RuntimeChoice | None:
-    """Have the networks run as was measured here, or else by the rule; None if there is no choice.
+    """Have the networks run as was measured here, or else by the rule.
 
-    The first time it exports the networks, which takes 1 s (`starter`) to a minute.  What runs is
-    recorded for `status`.  Raises SettingsError for settings that contradict each other or name a
-    device that is not here, ModelUnavailable if there is neither an export nor torch.
+    None if there is no choice.  The first time it exports the networks, which takes 1 s (`starter`)
+    to a minute.  What runs is recorded for `status`.  Raises SettingsError for settings that
+    contradict each other or name a device that is not here, ModelUnavailable if there is neither an
+    export nor torch.
     """
     return _run(encoder, settings)
 
@@ -168,16 +171,19 @@ def run_for_pictures(encoder: Encoder, settings: Settings) -> RuntimeChoice | No
 def measure_for_pictures(
     encoder: Encoder, settings: Settings, *, again: bool = False
 ) -> RuntimeChoice | None:
-    """Have the networks run in the fastest way, and store which; None if there is no choice.
+    """Have the networks run in the fastest way, and store the choice.
 
-    A stored result is used, unless `again`.  Raises what `run_for_pictures` does, and
-    EncodersFailed if the network runs in none of the ways.
+    None if there is no choice.  A stored result is used, unless `again`.  Raises what
+    `run_for_pictures` does, and EncodersFailed if the network runs in none of the ways.
     """
     return _run(encoder, settings, measures=True, again=again)
 
 
 def plan_of(encoder: Encoder) -> dict[str, Any] | None:
-    """Return the plan by which an encoder embeds pictures, as JSON; None if it has none."""
+    """Return the plan by which an encoder embeds pictures, as JSON.
+
+    None if it has no plan.
+    """
     # The encoder whose vectors a ReducedEncoder shortens.
     whole = getattr(encoder, "whole", encoder)
     if isinstance(whole, HasNetworks):
@@ -229,7 +235,10 @@ def _choice(
     measures: bool,
     again: bool,
 ) -> RuntimeChoice:
-    """Return the stored result of a benchmark if it can run, else measure or apply the rule."""
+    """Return a benchmark's stored result, else measure or apply the rule.
+
+    A stored result counts if it can run.
+    """
     found = stored.find(encoder.revision, encoder.fingerprint)
     if (
         found is not None

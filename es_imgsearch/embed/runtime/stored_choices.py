@@ -1,4 +1,7 @@
-"""Store how pictures are embedded on this machine: as measured, or as last chosen by the rule."""
+"""Store how pictures are embedded on this machine.
+
+The choice is as measured, or as last made by the rule.
+"""
 
 from __future__ import annotations
 

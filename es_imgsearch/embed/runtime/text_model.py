@@ -1,8 +1,8 @@
-"""Embed texts with a sentence-transformers model: in that library, or in ONNX Runtime.
+"""Embed texts with a sentence-transformers model.
 
-`Tokens` prepares texts without the library: `Tokens.of` reads the parameters off a loaded model and
-checks them by examples.  They are stored with the exported network, for processes that load no
-torch.
+It runs in that library, or in ONNX Runtime.  `Tokens` prepares texts without the library:
+`Tokens.of` reads the parameters off a loaded model and checks them by examples.  They are stored
+with the exported network, for processes that load no torch.
 """
 
 from __future__ import annotations
@@ -178,7 +178,10 @@ def _features(model: Any, texts: Sequence[str], task: Task) -> dict[str, Any]:
 
 
 def load_model(folder: ModelFolder, device: str) -> Any:
-    """Load a folder as SentenceTransformer, float32.  Raises ModelUnavailable if that fails."""
+    """Load a folder as SentenceTransformer, float32.
+
+    Raises ModelUnavailable if that fails.
+    """
     torch_device = str(pick_device(device))
     try:
         with quiet():

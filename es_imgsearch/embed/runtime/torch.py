@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PictureNetwork(nn.Module):
-    """Maps pictures of shape (n, height, width, 3), uint8, to rows of shape (n, width).
+    """A module from pictures (n, height, width, 3), uint8, to rows (n, width).
 
     `tower` gets ``(x * rescale - mean) / deviation``, channels first.
     """
@@ -59,7 +59,7 @@ class PictureNetwork(nn.Module):
 
 
 class TextNetwork(nn.Module):
-    """Maps the tokens of a sentence-transformers model to rows of shape (n, width)."""
+    """A module from tokens of a sentence-transformers model to rows (n, width)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
