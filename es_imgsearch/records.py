@@ -104,7 +104,7 @@ class Picture:
     fields: dict[str, Any] = field(default_factory=dict)
     read_ms: float = 0.0
     tiles: Sequence[Tile] = ()
-    told: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    described: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def without_pixels(self) -> Picture:
         """What is written of it: its arrays, which take the memory, are let go."""

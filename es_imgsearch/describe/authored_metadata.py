@@ -83,8 +83,8 @@ _DEFAULT_LANGUAGE = "x-default"
 def xmp_properties(packet: bytes) -> dict[str, Any]:
     """Read title, description, creator, keywords, rating, identifier and source.
 
-    Absent ones are left out.  `creator` and `keywords` are lists, all others texts; of several languages the default one is
-    taken.  Raises ValueError for malformed XMP.
+    Absent ones are left out.  `creator` and `keywords` are lists, all others texts; of several
+    languages the default one is taken.  Raises ValueError for malformed XMP.
     """
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import ParseError, fromstring

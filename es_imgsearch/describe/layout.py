@@ -50,9 +50,9 @@ class Layout:
 def colour_vector(image: Image.Image) -> npt.NDArray[np.float32]:
     """Histogram of colours by place; shape (108,), unit length, none negative.
 
-    Of an upright RGB picture: 8 hues and 4 levels of grey in each of 3 x 3 cells.  A pixel counts by its
-    saturation for the two nearest hues and by the rest for the two nearest greys, so that no
-    small change of colour makes a large one of the vector.  The entries are square roots of
+    Of an upright RGB picture: 8 hues and 4 levels of grey in each of 3 x 3 cells.  A pixel
+    counts by its saturation for the two nearest hues and by the rest for the two nearest greys, so
+    that no small change of colour makes a large one of the vector.  The entries are square roots of
     shares: the cosine of two vectors is the Bhattacharyya coefficient of their histograms
     (Bhattacharyya 1943), 1 for the same colours in the same places and 0 for none in common.
     """

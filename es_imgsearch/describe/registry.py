@@ -73,7 +73,8 @@ def shorter_side_pixels(describers: Iterable[PictureDescriber]) -> int | None:
 class VectorDescriber(Protocol):
     """Plug-in that computes fields from the vectors of pictures.
 
-    Copies, renamed files and `describe` use stored vectors: nothing is embedded again.  May have `missing`, as a PictureDescriber may.
+    Copies, renamed files and `describe` use stored vectors: nothing is embedded again.  May have
+    `missing`, as a PictureDescriber may.
     """
 
     name: str

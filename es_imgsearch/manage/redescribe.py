@@ -161,7 +161,7 @@ class _Read(NamedTuple):
     """An original that was read: its content, and its fields by describer."""
 
     content_id: str
-    told: Mapping[str, Mapping[str, Any]]
+    described: Mapping[str, Mapping[str, Any]]
 
 
 class _Page:
@@ -209,9 +209,9 @@ class _Page:
         told: dict[str, Mapping[str, Any]] = {}
         original = self._read.get(document["image_id"])
         if original is not None and original.content_id == document.get("content_id"):
-            told |= {name: fields for name, fields in original.told.items() if name}
+            told |= {name: fields for name, fields in original.described.items() if name}
         if VECTOR_FIELD in document and self._by_vector:
-            told |= self._by_vector.told(np.asarray(document[VECTOR_FIELD])[None])[0]
+            told |= self._by_vector.describe(np.asarray(document[VECTOR_FIELD])[None])[0]
         return told | self._refused.get(document["image_id"], {})
 
     def mend(self, image_id: str, error: StoreError) -> bool:
@@ -275,7 +275,7 @@ class _Originals:
             if isinstance(outcome, ReadError):
                 self._done.unreadable += 1
             elif isinstance(outcome, Picture) and outcome.content_id == source.get("content_id"):
-                found[source["image_id"]] = _Read(outcome.content_id, outcome.told)
+                found[source["image_id"]] = _Read(outcome.content_id, outcome.described)
             else:
                 self._done.changed += 1
         return found

@@ -302,17 +302,17 @@ class DescribeStage:
         self.begin()
         vectors = np.stack([each.embedded.vector for each in results])
         with self._lock:
-            found = self._by_vector.told(vectors)
+            found = self._by_vector.describe(vectors)
         for each, fields in zip(results, found, strict=True):
-            _set_fields(each.picture, {**each.picture.told, **fields})
+            _set_fields(each.picture, {**each.picture.described, **fields})
 
     def _send(self, request: Request) -> Any:
         """Requests of describers wait out an outage, as everything else does."""
         return persist(lambda: self._store.send(request), self._stopping, self._outage)
 
 
-def _set_fields(picture: Picture, told: dict[str, Any]) -> None:
-    picture.told, picture.fields = told, merged(told)
+def _set_fields(picture: Picture, described: dict[str, Any]) -> None:
+    picture.described, picture.fields = described, merged(described)
 
 
 def _picture(result: Result, fields: Mapping[str, Any]) -> Ready:
@@ -324,7 +324,7 @@ def _picture(result: Result, fields: Mapping[str, Any]) -> Ready:
 
 def _less_refused(result: Result, fields: Mapping[str, Any], error: StoreError) -> Ready:
     """The document without the describers' fields that were refused; a failure if none were."""
-    left = without_refused(result.picture.told, error)
+    left = without_refused(result.picture.described, error)
     if left is None:
         return _failure(result.job, ReadError("rejected", str(error)))
     _set_fields(result.picture, left)
