@@ -1,4 +1,4 @@
-"""Step 2b: describers, plug-ins that add fields to a picture's document.
+"""Describers (step 2b): plug-ins that add fields to a picture's document.
 
-Entry points of the group `es_imgsearch.describers` are found by `registry`.
+`registry` finds them by the entry-point group `es_imgsearch.describers`.
 """

@@ -1,4 +1,8 @@
-"""What people wrote of a picture: the same fields, whether it stands in the file or beside it."""
+"""Metadata that people wrote, from the picture's file (IPTC, XMP) or its sidecar.
+
+XMP properties as in ISO 16684-1 (XMP, part 1) and the IPTC Photo Metadata Standard 2023.1; a
+packet is RDF/XML, in which a simple property may be an attribute as well as an element.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ _RATINGS = range(-1, 6)
 
 
 def written_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of MAPPING, of values as they were found; what makes no sense is left out.
+    """Normalize raw values to the fields of MAPPING; leave out invalid ones.
 
     `creator` and `keywords` may be one text or several; one creator stays one text.
     """
@@ -43,21 +47,21 @@ def written_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text_of(value: Any, most: int) -> str:
-    """A text, or a number as one, cut to so many characters; what stands before the first NUL."""
+    """Return text before the first NUL, cut to `most` characters; "" for no text."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return ""
     return str(value).partition("\0")[0].strip()[:most]
 
 
 def texts_of(value: Any) -> list[str]:
-    """One text or a list of them as a list, each once."""
+    """Return one text or several as a list without duplicates."""
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     texts = (text_of(each, MOST_KEYWORD) for each in values)
     return list(dict.fromkeys(text for text in texts if text))[:_MOST_KEYWORDS]
 
 
 def rating_of(value: Any) -> int | None:
-    """Stars from 0 to 5, or -1 for a picture that was rejected, as XMP has it; None for no such."""
+    """Return 0 to 5 stars, or -1 for a rejected picture (as in XMP); else None."""
     try:
         stars = round(float(value))
     except (TypeError, ValueError, OverflowError):
@@ -65,10 +69,7 @@ def rating_of(value: Any) -> int | None:
     return stars if stars in _RATINGS else None
 
 
-# An XMP packet: what people wrote of a picture, in the file itself or beside it.
-#
-# Properties as in ISO 16684-1 (XMP, part 1) and the IPTC Photo Metadata Standard 2023.1; a packet
-# is RDF/XML, in which a simple property may be an attribute as well as an element.
+# -- XMP packets
 
 MOST_PACKET_BYTES: Final = 4 * 1024 * 1024
 
@@ -80,10 +81,10 @@ _DEFAULT_LANGUAGE = "x-default"
 
 
 def xmp_properties(packet: bytes) -> dict[str, Any]:
-    """Title, description, creator, keywords, rating, identifier and source, as far as there.
+    """Read title, description, creator, keywords, rating, identifier and source.
 
-    `creator` and `keywords` are lists, all others texts; of several languages the default one is
-    taken.  Raises ValueError for what is no XMP.
+    Absent ones are left out.  `creator` and `keywords` are lists, all others texts; of several
+    languages the default one is taken.  Raises ValueError for malformed XMP.
     """
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import ParseError, fromstring
@@ -95,7 +96,7 @@ def xmp_properties(packet: bytes) -> dict[str, Any]:
         tree = fromstring(packet.strip(b"\0 \r\n\t"), forbid_dtd=True)
     except (ParseError, DefusedXmlException, LookupError) as error:
         raise ValueError(f"the XMP is malformed: {error}") from error
-    found: dict[str, Any] = {}
+    properties: dict[str, Any] = {}
     for description in tree.iter(f"{_RDF}Description"):
         for name, key in (
             ("title", f"{_DC}title"),
@@ -105,11 +106,11 @@ def xmp_properties(packet: bytes) -> dict[str, Any]:
             ("source", f"{_DC}source"),
         ):
             if text := _one(description, key):
-                found.setdefault(name, text)
+                properties.setdefault(name, text)
         for name, key in (("creator", f"{_DC}creator"), ("keywords", f"{_DC}subject")):
             if texts := _all(description, key):
-                found.setdefault(name, texts)
-    return found
+                properties.setdefault(name, texts)
+    return properties
 
 
 def _one(description: Any, key: str) -> str:
@@ -127,7 +128,7 @@ def _all(description: Any, key: str) -> list[str]:
 
 
 def _items(description: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Language and text of every value of a property: of the items of its list, or its own."""
+    """Yield language and text of each value of a property (list items or its own)."""
     for element in description.iterfind(key):
         items = list(element.iter(f"{_RDF}li")) or [element]
         for item in items:

@@ -1,4 +1,4 @@
-"""Which colours a picture has, by the names people use for them."""
+"""Name the colours of a picture in the words people use for them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Floats = npt.NDArray[np.float64]
 _SIDE_PIXELS = 64
 _DROPPED_BITS = 3
 
-# A colour of less than this is not what anybody would call the picture's.
+# A smaller share is no colour that people would name for the picture.
 _LEAST_SHARE = 0.05
 _PALETTE_SIZE = 5
 
 # Chroma (the distance from grey in CIELAB) below which a pixel looks grey; the noise of JPEG's
 # colour planes stays below it.
 _GREY_CHROMA = 6.0
-# That of sepia is at most 20 or so, where it is brightest.
+# The chroma of sepia is at most about 20, where it is brightest.
 _TINT_CHROMA = 22.0
 _GREY_SHARE = 0.995
 
-# Shades that people call so: of the 527 names of the xkcd colour survey (Munroe 2010) that say one
-# of these words and no other, 88 % have it of the nearest shade, too
+# Shades of each colour name: of the 527 names of the xkcd colour survey (Munroe 2010) that contain
+# exactly one of these words, 88 % get the same word from the nearest shade
 # (tests/unit/describe/test_colours.py).
 SHADES: Final[Mapping[str, tuple[str, ...]]] = {
     "black": ("000000", "1b1b1b"),
@@ -76,7 +76,7 @@ SHADES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class Colours:
-    """Fields colours, colour_shares, palette, monochrome and transparent; see `named_shares`."""
+    """Fields colours, colour_shares, palette, monochrome and transparent."""
 
     name = "colours"
     shorter_side_pixels = SHORTER_SIDE_PIXELS
@@ -103,9 +103,12 @@ class Colours:
 
 
 def lab_of(pixels: npt.NDArray[np.uint8]) -> Floats:
-    """CIELAB (D65, 2 degrees; IEC 61966-2-1, CIE 15) of sRGB pixels of shape (n, 3); (n, 3)."""
+    """Convert sRGB pixels of shape (n, 3) to CIELAB, of shape (n, 3).
+
+    D65, 2 degrees; IEC 61966-2-1, CIE 15.
+    """
     levels = _linear_levels()[pixels]
-    # Columns as of white, so that white is 1, 1, 1.
+    # Scaled so that white is 1, 1, 1.
     xyz = levels @ _TO_XYZ.T
     cube = np.where(xyz > _EPSILON, np.cbrt(xyz), (_KAPPA * xyz + 16) / 116)
     x, y, z = cube.T
@@ -113,29 +116,29 @@ def lab_of(pixels: npt.NDArray[np.uint8]) -> Floats:
 
 
 def nearest_shades(lab: Floats) -> npt.NDArray[np.intp]:
-    """Of colours of shape (n, 3) in CIELAB the nearest of all shades, by number; shape (n,)."""
+    """Return the number of the nearest shade of each CIELAB colour: (n, 3) to (n,)."""
     _, shades = _shades()
     # The nearest is where the scalar product, less half the shade's own square, is greatest.
     nearness = lab @ shades.T - (shades**2).sum(axis=1) / 2
-    found: npt.NDArray[np.intp] = nearness.argmax(axis=1)
-    return found
+    numbers: npt.NDArray[np.intp] = nearness.argmax(axis=1)
+    return numbers
 
 
 def named_shares(nearest: npt.NDArray[np.intp]) -> dict[str, float]:
-    """The share of the pixels that each name has, the largest first, from 5 % on."""
+    """Return each colour name's share of the pixels, from 5 % on, largest first."""
     names, _ = _shades()
     numbers = np.bincount(nearest, minlength=len(names)) / len(nearest)
     shares: dict[str, float] = {}
     for name, share in zip(names, numbers.tolist(), strict=True):
         shares[name] = shares.get(name, 0.0) + share
-    # The names of a picture without any large colour are those of its largest.
+    # Without any colour of 5 %, the largest one is taken.
     ordered = sorted(shares.items(), key=lambda item: -item[1])
-    kept = [item for item in ordered if item[1] >= _LEAST_SHARE] or ordered[:1]
-    return {name: round(share, 3) for name, share in kept}
+    large = [item for item in ordered if item[1] >= _LEAST_SHARE] or ordered[:1]
+    return {name: round(share, 3) for name, share in large}
 
 
 def shade_names(lab: Floats) -> list[str]:
-    """What people call each of these colours of shape (n, 3) in CIELAB."""
+    """Return the name of each CIELAB colour of shape (n, 3)."""
     names, _ = _shades()
     return [names[number] for number in nearest_shades(lab)]
 
@@ -146,16 +149,16 @@ def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _palette(pixels: npt.NDArray[np.uint8], nearest: npt.NDArray[np.intp]) -> list[str]:
-    """`#rrggbb`, the mean of the pixels of each of the most frequent shades, largest first."""
+    """Return the mean pixel of each most frequent shade as `#rrggbb`, largest first."""
     numbers = np.bincount(nearest)
     largest = np.argsort(-numbers, kind="stable")[:_PALETTE_SIZE]
-    kept = [each for each in largest if numbers[each] >= _LEAST_SHARE * len(nearest)]
-    means = [pixels[nearest == each].mean(axis=0).round() for each in kept or largest[:1]]
+    frequent = [each for each in largest if numbers[each] >= _LEAST_SHARE * len(nearest)]
+    means = [pixels[nearest == each].mean(axis=0).round() for each in frequent or largest[:1]]
     return ["#" + bytes(mean.astype(np.uint8)).hex() for mean in means]
 
 
 def _is_monochrome(lab: Floats) -> bool:
-    """Whether it is of greys, or of one weak tint of them, as old photographs are."""
+    """Return True for greys, or one weak tint of them, as in old photographs."""
     opponents = lab[:, 1:]
     tint = opponents.mean(axis=0)
     tint /= max(float(np.hypot(*tint)), 1e-9)
@@ -164,7 +167,7 @@ def _is_monochrome(lab: Floats) -> bool:
     return bool(is_grey.mean() >= _GREY_SHARE)
 
 
-# sRGB's matrix, each row divided by what white has there.
+# sRGB's matrix; _TO_XYZ divides each row by its sum, which is white.
 _SRGB: Final = np.array(
     [
         [0.4123908, 0.3575843, 0.1804808],

@@ -1,4 +1,4 @@
-"""What the camera wrote: when, with what, how, where.
+"""Read EXIF: date, camera, lens, exposure and location.
 
 Tags as in CIPA DC-008 (Exif 2.32); cameras and editors break every rule of it, so each field
 is read on its own and left out when it makes no sense.
@@ -17,7 +17,7 @@ _EARLIEST_YEAR = 1826  # the first photograph that is left
 _LARGEST_OFFSET = timedelta(hours=14)  # of the world's time zones; Elasticsearch takes 18
 
 
-# What no camera does: seconds, focal ratio, ISO speed, millimetres.
+# Beyond what any camera does: seconds, focal ratio, ISO speed, millimetres.
 _MOST_EXPOSURE_SECONDS = 1e5
 _MOST_F_NUMBER = 1e3
 _MOST_ISO = 100_000_000
@@ -25,7 +25,7 @@ _MOST_FOCAL_LENGTH_MM = 1e5
 
 
 class Exif:
-    """Fields taken_at, camera, lens, what the exposure was, and location."""
+    """Fields taken_at, camera, lens, location and those of the exposure."""
 
     name = "exif"
     shorter_side_pixels = 0
@@ -59,7 +59,7 @@ class Exif:
 
 
 def _taken_at(details: Mapping[int, Any]) -> str | None:
-    """ISO 8601 to the second; without an offset where the camera wrote none."""
+    """Return ISO 8601 to the second, with an offset only if the camera wrote one."""
     for moment_tag, offset_tag in (
         (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
         (ExifTags.Base.DateTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
@@ -76,7 +76,7 @@ def _taken_at(details: Mapping[int, Any]) -> str | None:
 
 
 def _offset(text: str) -> str:
-    """`+HH:MM` as the camera wrote it, or nothing where that is none."""
+    """Return the offset as `+HH:MM`; empty if it is missing or invalid."""
     try:
         offset = datetime.strptime(text, "%z").utcoffset()
     except ValueError:
@@ -97,14 +97,14 @@ def _device(maker: Any, name: Any) -> str | None:
 
 
 def _number(value: Any, most: float) -> float | None:
-    """A positive number of at most `most`, to six digits, as a float holds it."""
+    """Return a positive number of at most `most`, to six digits; else None."""
     if isinstance(value, (tuple, list)) and value:
         value = value[0]
     try:
         number = float(value)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    # (Comparing with NaN is never true.)
+    # Comparing with NaN is never true.
     return float(f"{number:.6g}") if 0 < number <= most else None
 
 
@@ -119,7 +119,7 @@ def _location(exif: Image.Exif) -> dict[str, float] | None:
 
 
 def _degrees(value: Any, reference: Any, halves: str, limit: int) -> float | None:
-    """Signed degrees; None without the hemisphere, which half of all guesses would miss."""
+    """Return signed degrees; None without the hemisphere, which cannot be guessed."""
     half = _text(reference)[:1].upper()
     if not half or half not in halves or not isinstance(value, (tuple, list)):
         return None
@@ -141,7 +141,7 @@ def _part(exif: Image.Exif, part: ExifTags.IFD) -> Mapping[int, Any]:
 
 
 def _text(value: Any) -> str:
-    """What stands before the first NUL; what is no text counts as absent."""
+    """Return the text before the first NUL; empty for a value that is no text."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
     return value.partition("\0")[0].strip() if isinstance(value, str) else ""

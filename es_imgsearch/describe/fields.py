@@ -1,4 +1,4 @@
-"""Runs the describers that work on vectors, each held to what it promised."""
+"""Run the vector describers; check and merge the fields of all describers."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from es_imgsearch.records import unit, utf8
 
 Vectors = npt.NDArray[np.float32]
 
-# Not the describer's doing: its requests wait out an outage until the process has to end.
+# No fault of the describer: its requests wait out an outage until the process ends.
 _ENDS = (Stopped, GenerationSwitched)
 
 
 class VectorDescribers:
-    """Several describers as one: whatever one of them does costs its own fields only."""
+    """Several describers run as one; a failing one costs its own fields only."""
 
     def __init__(self, describers: Sequence[VectorDescriber]) -> None:
         self._describers = describers
-        # Of those that could not begin, what is noted in every picture.
+        # Of those whose `begin` failed: the note for every picture.
         self._not_begun: dict[str, Mapping[str, Any]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._describers)
 
     def begin(self, space: VectorSpace) -> None:
-        """Let each get ready; call it before `told`."""
+        """Prepare every describer; call it before `describe`."""
         for describer in self._describers:
             try:
                 describer.begin(space)
@@ -43,51 +43,55 @@ class VectorDescribers:
             except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
                 self._not_begun[describer.name] = failed(describer.name, error)
 
-    def told(self, vectors: Vectors) -> list[dict[str, Mapping[str, Any]]]:
-        """Of each of the n vectors, of shape (n, dims) and any length, each describer's fields.
+    def describe(self, vectors: Vectors) -> list[dict[str, Mapping[str, Any]]]:
+        """Return the fields of each vector, by describer; (n, dims), any length.
 
-        What went wrong stands in `describe_errors`.
+        Errors are noted in the field `describe_errors`.
         """
-        found: list[dict[str, Mapping[str, Any]]] = [{} for _ in vectors]
+        described: list[dict[str, Mapping[str, Any]]] = [{} for _ in vectors]
         unit_vectors = unit(vectors)
         for describer in self._describers:
             note = self._not_begun.get(describer.name)
-            given = _given(describer, unit_vectors) if note is None else [note] * len(vectors)
-            for each, fields in zip(found, given, strict=True):
+            results = (
+                _fields_of_vectors(describer, unit_vectors)
+                if note is None
+                else [note] * len(vectors)
+            )
+            for each, fields in zip(described, results, strict=True):
                 each[describer.name] = fields
-        return found
+        return described
 
 
-def _given(describer: VectorDescriber, vectors: Vectors) -> list[Mapping[str, Any]]:
+def _fields_of_vectors(describer: VectorDescriber, vectors: Vectors) -> list[Mapping[str, Any]]:
     try:
-        given = [checked(fields) for fields in describer.describe_vectors(vectors)]
-        if len(given) != len(vectors):
-            raise ValueError(f"it described {len(given)} of {len(vectors)} vectors")
-        for fields in given:
+        results = [checked(fields) for fields in describer.describe_vectors(vectors)]
+        if len(results) != len(vectors):
+            raise ValueError(f"it described {len(results)} of {len(vectors)} vectors")
+        for fields in results:
             check_mapped(fields, describer.mapping)
     except _ENDS:
         raise
     except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
         if len(vectors) == 1:
             return [failed(describer.name, error)]
-        return [each for row in vectors for each in _given(describer, row[None])]
-    return list(given)
+        return [each for row in vectors for each in _fields_of_vectors(describer, row[None])]
+    return list(results)
 
 
-# Fields that describers give: checked, put together, and what is noted of those that fail.
+# -- Check and merge fields; notes of failures
 
 ERRORS_FIELD = "describe_errors"
 _ERROR_LENGTH = 500
 
 
 def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """These fields, if they can be written.  Raises what orjson does.
+    """Return the fields if JSON can hold them; raises as orjson does.
 
-    What JSON cannot hold would fail when it is written, together with everybody else.
+    Otherwise the whole bulk request would fail when it is written.
     """
-    given = dict(fields)
-    orjson.dumps(given, option=orjson.OPT_SERIALIZE_NUMPY)
-    return given
+    results = dict(fields)
+    orjson.dumps(results, option=orjson.OPT_SERIALIZE_NUMPY)
+    return results
 
 
 def check_mapped(fields: Mapping[str, Any], mapping: Mapping[str, Any]) -> None:
@@ -100,35 +104,33 @@ def check_mapped(fields: Mapping[str, Any], mapping: Mapping[str, Any]) -> None:
 
 
 def note_of(name: str, document: Mapping[str, Any]) -> str | None:
-    """What a document notes of this describer's failure; None if it did not fail."""
+    """Return the document's note of this describer's failure, if any."""
     notes = (each for each in document.get(ERRORS_FIELD, ()) if each.startswith(f"{name}: "))
     return next(notes, None)
 
 
 def failed(name: str, error: Exception) -> dict[str, Any]:
-    """The fields of a describer that raised: what is noted of it."""
+    """Return the fields of a describer that raised: only a note."""
     return {ERRORS_FIELD: [utf8(f"{name}: {type(error).__name__}: {error}"[:_ERROR_LENGTH])]}
 
 
-def merged(told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Of what several describers gave, by their names in the order in which they were asked, all
-    fields; of two that give the same one the later counts.
-    """
+def merged(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge the fields of describers, in order; of equal names the later counts."""
     fields: dict[str, Any] = {}
-    for each in told.values():
+    for each in described.values():
         merge(fields, each)
     return fields
 
 
 def merge(fields: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Add fields to those of a picture; notes of failures are kept beside each other."""
+    """Add fields to those of a picture; notes of failures are appended."""
     errors = [*fields.get(ERRORS_FIELD, ()), *more.get(ERRORS_FIELD, ())]
     fields.update(more)
     if errors:
         fields[ERRORS_FIELD] = errors
 
 
-# Fields that Elasticsearch refuses: they cost what one describer gave, not the picture.
+# -- Fields that Elasticsearch refuses cost those of one describer, not the picture
 
 # Whatever goes wrong with a field, 8.19 names it in one of these ways:
 #   failed to parse field [mood] of type [long] in document with id '4f'
@@ -146,43 +148,45 @@ _REFUSALS = (StoreRejected.__name__, "StoreTooLarge")
 
 
 def without_refused(
-    told: Mapping[str, Mapping[str, Any]], error: StoreError
+    described: Mapping[str, Mapping[str, Any]], error: StoreError
 ) -> dict[str, Mapping[str, Any]] | None:
-    """What describers told, by their names in order, less what Elasticsearch refuses of it.
+    """Leave out the fields that Elasticsearch refused; None if there are none.
 
     Of the describers that gave a field named in the error, the last counts: it was its value.
-    Where none is named, all from other packages are left out.  A note takes the place of the
-    fields.  None where there is nothing to leave out, so that the picture itself is refused.
+    Where none is named, all of other packages are left out.  A note replaces the fields.  None
+    means that the picture itself is refused.
     """
-    names = set(_giving(told, str(error))[-1:])
+    names = set(_describers_named_in(described, str(error))[-1:])
     if not names:
-        names = {name for name in foreign_describers() & told.keys() if _fields(told[name])}
+        names = {
+            name for name in foreign_describers() & described.keys() if _fields(described[name])
+        }
     if not names:
         return None
     return {
         name: _refused(name, fields, error) if name in names else fields
-        for name, fields in told.items()
+        for name, fields in described.items()
     }
 
 
 def is_refusal(note: str) -> bool:
-    """Whether a describer's note tells of fields that Elasticsearch refused."""
+    """Return True if a describer's note is of fields that Elasticsearch refused."""
     return note.partition(": ")[2].startswith(_REFUSALS)
 
 
 def _refused(name: str, fields: Mapping[str, Any], error: StoreError) -> dict[str, Any]:
-    # By its hash a later comparison knows that the same would be refused again.
-    kept = {SIDECAR_ID: fields[SIDECAR_ID]} if SIDECAR_ID in fields else {}
-    return {**failed(name, error), **kept}
+    # By this hash a later comparison knows that the same would be refused again.
+    sidecar_id = {SIDECAR_ID: fields[SIDECAR_ID]} if SIDECAR_ID in fields else {}
+    return {**failed(name, error), **sidecar_id}
 
 
-def _giving(told: Mapping[str, Mapping[str, Any]], reason: str) -> list[str]:
-    """Describers that gave one of the fields named; what the file itself tells is nobody's."""
-    # (The preview may hold anything.)
+def _describers_named_in(described: Mapping[str, Mapping[str, Any]], reason: str) -> list[str]:
+    """Return the describers that gave a field named in the error's reason."""
+    # The preview may hold anything.
     reason = reason.partition("Preview of field's value")[0]
     named = {bracketed or quoted for bracketed, quoted in _NAMED.findall(reason)}
     named |= {each.partition(".")[0] for each in named}
-    return [name for name, fields in told.items() if name and _fields(fields) & named]
+    return [name for name, fields in described.items() if name and _fields(fields) & named]
 
 
 def _fields(fields: Mapping[str, Any]) -> set[str]:

@@ -1,4 +1,4 @@
-"""A perceptual hash: 64 bits that stay nearly the same when a file is saved anew."""
+"""Compute a perceptual hash: 64 bits, nearly unchanged by resaving the file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from es_imgsearch.describe.registry import SHORTER_SIDE_PIXELS, shrink, shrunken
 
 _SIDE, _LOWEST = 32, 8
 
-# Of 255 levels of grey.  The hash of a picture without structure is that of its noise, and
-# all such pictures would be each other's copies.
+# Of 255 levels of grey.  A picture without structure would be hashed by its noise, and all such
+# pictures would look like copies of each other.
 _LEAST_DEVIATION = 2.0
 
 
@@ -35,17 +35,17 @@ class Hashes:
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         _ = exif, path
-        found = perceptual_hash(shrunken(image))
-        return {} if found is None else {"perceptual_hash": found}
+        digits = perceptual_hash(shrunken(image))
+        return {} if digits is None else {"perceptual_hash": digits}
 
 
 def perceptual_hash(image: Image.Image) -> str | None:
-    """The pHash of an upright RGB picture, 16 hex digits as Elasticsearch takes bits.
+    """Compute the pHash of an upright RGB picture: 16 hex digits, or None.
 
     The 8 x 8 lowest frequencies of a 32 x 32 discrete cosine transform, each compared with
     their median (Zauner 2010, "Implementation and benchmarking of perceptual image hash
     functions"), bit for bit as the package ImageHash has it, whose SciPy would cost every reading
-    process 0.65 s.  None where there is no structure to tell.
+    process 0.65 s.  None for a picture without structure.
     """
     import numpy as np
     from PIL import ImageStat
@@ -61,7 +61,7 @@ def perceptual_hash(image: Image.Image) -> str | None:
 
 @cache
 def _cosines() -> Any:
-    """Rows of the lowest frequencies of a type II cosine transform, shape (8, 32)."""
+    """Rows of the 8 lowest frequencies of a type II cosine transform, (8, 32)."""
     import numpy as np
 
     frequency, place = np.arange(_LOWEST)[:, None], np.arange(_SIDE)[None, :]

@@ -1,7 +1,7 @@
-"""What people wrote into the file: title, description, creator, keywords and rating.
+"""Read title, description, creator, keywords and rating from the file.
 
-As IPTC's two forms have it (Photo Metadata Standard 2023.1: XMP, and the older IIM 4.2), or else
-EXIF.  Where they differ, XMP counts first and EXIF last, as programs write XMP in any case
+From the two forms of IPTC (Photo Metadata Standard 2023.1: XMP, and the older IIM 4.2) and
+from EXIF.  Where they differ, XMP counts first and EXIF last, as programs always write XMP
 (Metadata Working Group, Guidelines for Handling Image Metadata 2.0, 2010).
 """
 
@@ -52,7 +52,7 @@ class Iptc:
             try:
                 fields |= written_fields(xmp_properties(packet))
             except ValueError:
-                # Malformed as half of all EXIF; what stands elsewhere is good.
+                # Malformed XMP is common; the other sources are good.
                 return fields
         return fields
 
@@ -83,7 +83,7 @@ def _text(value: Any) -> str:
 
 
 def _windows_text(value: Any) -> str:
-    """UTF-16, as Windows writes it: bytes, or the same as numbers."""
+    """Decode UTF-16 as Windows writes it: bytes, or a tuple of their values."""
     try:
         return bytes(value).decode("utf-16-le").partition("\0")[0].strip()
     except (TypeError, ValueError):
@@ -111,7 +111,7 @@ def _iim(image: Image.Image, exif: Image.Exif) -> dict[str, Any]:
 
 
 def _datasets(block: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
-    """Record and number of each dataset, and its bytes, up to the first that is malformed."""
+    """Yield (record, number) and bytes of each dataset, up to a malformed one."""
     at = 0
     while at + _HEADER_BYTES <= len(block) and block[at] == _MARKER:
         length = int.from_bytes(block[at + 3 : at + 5])
@@ -123,7 +123,7 @@ def _datasets(block: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
 
 
 def _decoded(value: bytes) -> str:
-    """Most writers use UTF-8 and do not say so; the others mean the Western code page."""
+    """Decode UTF-8, which most writers use undeclared, or else Windows-1252."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

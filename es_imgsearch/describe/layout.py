@@ -1,4 +1,4 @@
-"""Where in the picture which colours are: a vector for "composed like this"."""
+"""Compute a vector of colours by place, to find pictures composed alike."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Layout:
 
 
 def colour_vector(image: Image.Image) -> npt.NDArray[np.float32]:
-    """Colours by place, of an upright RGB picture; shape (108,), unit length, none negative.
+    """Histogram of colours by place; shape (108,), unit length, none negative.
 
-    A histogram of 8 hues and 4 levels of grey in each of 3 x 3 cells.  A pixel counts by its
-    saturation for the two nearest hues and by the rest for the two nearest greys, so that no
-    small change of colour makes a large one of the vector.  The entries are square roots of
+    Of an upright RGB picture: 8 hues and 4 levels of grey in each of 3 x 3 cells.  A pixel
+    counts by its saturation for the two nearest hues and by the rest for the two nearest greys, so
+    that no small change of colour makes a large one of the vector.  The entries are square roots of
     shares: the cosine of two vectors is the Bhattacharyya coefficient of their histograms
     (Bhattacharyya 1943), 1 for the same colours in the same places and 0 for none in common.
     """

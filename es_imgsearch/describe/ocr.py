@@ -1,4 +1,4 @@
-"""What is written in the picture, read by PP-OCR: Chinese, Latin letters and digits.
+"""Read text in the picture with PP-OCR: Chinese, Latin letters and digits.
 
 Uses RapidOCR with the models that its package carries (PP-OCRv6 small, of PaddleOCR); nothing is
 downloaded.
@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-# Shrunk before it is looked for; small print of a page of A4 needs these.
+# Pictures are shrunk to these before detection; small print on an A4 page needs them.
 _LONGER_SIDE_PIXELS = 1600
 _DETECTION_SIDE_PIXELS = 736
 
-# A page of small print takes minutes: what is largest is read first, until time is up.  Of the
-# processor's time: a machine that is busy with other things shall find the same text.
+# A page of small print takes minutes: the largest lines are read first, until time is up.
+# Processor time, so that a busy machine reads the same text.
 _MOST_CPU_SECONDS = 8.0
 _LINES_AT_ONCE = 6
 
@@ -32,10 +32,10 @@ _MOST_CHARACTERS = 20_000
 
 
 class TextInImage:
-    """Field text_in_image: the lines in the order of reading; absent where there are none."""
+    """Field text_in_image: the lines in reading order; absent without any."""
 
     name = "text_in_image"
-    # Of a photograph of 4:3 whose longer side is to be that long.
+    # For a 4:3 photograph with this longer side.
     shorter_side_pixels = _LONGER_SIDE_PIXELS * 3 // 4
     mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {"text_in_image": {"type": "text"}}
 
@@ -55,7 +55,7 @@ class TextInImage:
         crops = self._crops(image)
         until = time.process_time() + _MOST_CPU_SECONDS
         largest_first = sorted(range(len(crops)), key=lambda n: -crops[n].shape[0])
-        found: dict[int, str] = {}
+        texts: dict[int, str] = {}
         for start in range(0, len(crops), _LINES_AT_ONCE):
             if time.process_time() > until:
                 break
@@ -65,11 +65,11 @@ class TextInImage:
                 text = line.strip()
                 # A lone Latin letter or digit is some shape more often than writing.
                 if score >= _LEAST_SCORE and (len(text) > 1 or not text.isascii()):
-                    found[number] = text
-        return [found[number] for number in sorted(found)]
+                    texts[number] = text
+        return [texts[number] for number in sorted(texts)]
 
     def _crops(self, image: Image.Image) -> list[Any]:
-        """The lines of text that are found, upright, from top to bottom."""
+        """Crop the detected lines of text, upright, from top to bottom."""
         from rapidocr.main import RapidOCRError
 
         longer = max(image.size)
@@ -77,13 +77,13 @@ class TextInImage:
             scale = _LONGER_SIDE_PIXELS / longer
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
             image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-        # PaddleOCR's channels are those of OpenCV: blue first.
+        # PaddleOCR's channels are in the order of OpenCV: blue first.
         pixels = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
         pixels, record = self._engine.preprocess_img(pixels)
         try:
             crops, _ = self._engine.detect_and_crop(pixels, record)
         except RapidOCRError:
-            # So it says that there is no text.
+            # Raised where there is no text.
             return []
         return list(crops)
 
@@ -95,7 +95,7 @@ class TextInImage:
         return rapidocr.RapidOCR(
             params={
                 "Global.log_level": "error",
-                # Named as files, so that nothing looks for them in the network.
+                # Given as files, so that nothing is downloaded.
                 "Det.model_path": _only(models, "*_det_*.onnx"),
                 "Rec.model_path": _only(models, "*_rec_*.onnx"),
                 "Det.limit_type": "max",
@@ -108,7 +108,7 @@ class TextInImage:
 
 
 def _only(folder: Path, pattern: str) -> str:
-    found = sorted(folder.glob(pattern))
-    if not found:
+    files = sorted(folder.glob(pattern))
+    if not files:
         raise FileNotFoundError(f"rapidocr has no model {pattern}: pip install 'rapidocr>=3.10,<4'")
-    return str(found[0])
+    return str(files[0])

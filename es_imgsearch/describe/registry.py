@@ -1,7 +1,7 @@
-"""Describers: plug-ins that add fields to a picture's document.
+"""Find and choose describers: plug-ins that add fields to a document.
 
-A describer is found through the entry-point group `es_imgsearch.describers` and names its fields
-and their mapping beside its code.  There are two kinds, told apart by the attribute `source`:
+A describer is found through the entry-point group `es_imgsearch.describers` and declares its fields
+with their mapping.  There are two kinds, distinguished by the attribute `source`:
 
     "picture"  gets the decoded picture, in the reading workers; must not import torch
     "vector"   gets the picture's vector, once there is one, where the encoder runs
@@ -37,27 +37,26 @@ GROUP = "es_imgsearch.describers"
 
 
 class PictureDescriber(Protocol):
-    """One noun's worth of fields, from one picture.
+    """Plug-in that computes fields from one picture.
 
     Describers run in the order of their names; of two that give the same field, the later counts.
-    It may also have the attributes `source` ("picture", which is what it is without), and
-    `missing`: in words, what has to be installed before it can work, None if it can.  One that
-    lacks something is left out unless it is asked for by name.
+    It may also have the attributes `source` ("picture", the default), and `missing`: in words,
+    what has to be installed before it can work, None if it can.  One that lacks something is left
+    out unless it is enabled by name.
 
-    Pictures are decoded small, at half the cost for a large JPEG.  A describer says of how much
-    it needs with the attribute ``shorter_side_pixels``: what the shorter side is to have at least,
-    where the file has so many; 0 if it looks at no pixels.  One without it gets whole pictures,
-    and then so does everybody.
+    Pictures are decoded small, at half the cost for a large JPEG.  The attribute
+    ``shorter_side_pixels`` is the least shorter side that a describer needs, where the file has
+    as many pixels; 0 if it reads no pixels.  If one describer lacks it, all get whole pictures.
     """
 
     name: str
-    """What it is switched on and off by."""
+    """Name by which the setting `describers` switches it on and off."""
 
     mapping: Mapping[str, Mapping[str, Any]]
-    """Its fields, as Elasticsearch maps them."""
+    """Fields and their Elasticsearch mapping."""
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
-        """The fields that can be told of an upright RGB `image`; those that cannot are absent.
+        """Compute the fields of an upright RGB `image`; unknown ones are absent.
 
         An exception costs these fields only, and is noted in `describe_errors`; so does a value
         that Elasticsearch refuses.
@@ -65,17 +64,17 @@ class PictureDescriber(Protocol):
 
 
 def shorter_side_pixels(describers: Iterable[PictureDescriber]) -> int | None:
-    """What the shorter side of a picture has to have for all of these; None: it is to be whole."""
-    wanted = [getattr(describer, "shorter_side_pixels", None) for describer in describers]
-    known = [pixels for pixels in wanted if pixels is not None]
-    return max(known, default=0) if len(known) == len(wanted) else None
+    """Return the shorter side that all of these need; None for whole pictures."""
+    needed = [getattr(describer, "shorter_side_pixels", None) for describer in describers]
+    known = [pixels for pixels in needed if pixels is not None]
+    return max(known, default=0) if len(known) == len(needed) else None
 
 
 class VectorDescriber(Protocol):
-    """One noun's worth of fields, from the vectors of pictures.
+    """Plug-in that computes fields from the vectors of pictures.
 
-    What the encoder saw before costs nothing again: copies, renamed files and `describe` come here
-    with stored vectors.  May have `missing`, as a PictureDescriber may.
+    Copies, renamed files and `describe` use stored vectors: nothing is embedded again.  May have
+    `missing`, as a PictureDescriber may.
     """
 
     name: str
@@ -83,13 +82,13 @@ class VectorDescriber(Protocol):
     mapping: Mapping[str, Mapping[str, Any]]
 
     def begin(self, space: VectorSpace) -> None:
-        """Called once, before the first vectors come, perhaps in another thread than those.
+        """Prepare; called once before the first vectors, maybe in another thread.
 
         An exception is noted in `describe_errors` of every picture, which lacks these fields.
         """
 
     def describe_vectors(self, vectors: npt.NDArray[np.float32]) -> Sequence[Mapping[str, Any]]:
-        """Of each of the n vectors, of shape (n, dims) and unit length, the fields it gives.
+        """Return the fields of each of the n unit vectors, of shape (n, dims).
 
         Called from several threads, never from two at once.  An exception costs the fields of
         those pictures that raise it when they come alone.
@@ -100,7 +99,7 @@ Describer: TypeAlias = PictureDescriber | VectorDescriber
 
 
 class TextEncoder(Protocol):
-    """What a describer may use of the index's encoder: its identity, and vectors of texts."""
+    """Part of the index's encoder for describers: identity, vectors of texts."""
 
     @property
     def name(self) -> str: ...
@@ -117,12 +116,11 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VectorSpace:
-    """Where the vectors come from, and whom a describer may ask.
+    """Index, encoder and requests that a vector describer may use.
 
     `encoder` gives vectors as the index stores them (of profile `reduced`: the short ones), and
     is the one whose `embed_texts` they may be compared with, if it `supports_text`.  `send`
-    carries out a request to Elasticsearch, for what is kept beside the index; it waits while there
-    is no answer.
+    sends a request to Elasticsearch, for documents of `<index>-state`; it waits out outages.
     """
 
     index: str
@@ -142,29 +140,34 @@ def describer_names() -> tuple[str, ...]:
 
 @cache
 def foreign_describers() -> frozenset[str]:
-    """Names of the describers that other packages bring."""
-    found = entry_points(group=GROUP)
-    return frozenset(entry.name for entry in found if not entry.value.startswith("es_imgsearch."))
+    """Names of the describers of other packages."""
+    installed = entry_points(group=GROUP)
+    return frozenset(
+        entry.name for entry in installed if not entry.value.startswith("es_imgsearch.")
+    )
 
 
 def load_describers(names: Sequence[str] | None = None) -> list[Describer]:
-    """The describers of these names, or all that are installed, in the order of their names."""
-    wanted = describer_names() if names is None else names
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    """Load the describers of these names, or all that are installed, by name.
+
+    Raises SettingsError for one that is not installed or cannot be loaded.
+    """
+    names = describer_names() if names is None else names
+    installed = {entry.name: entry for entry in entry_points(group=GROUP)}
     describers: list[Describer] = []
-    for name in wanted:
-        if name not in found:
+    for name in names:
+        if name not in installed:
             raise SettingsError(
-                f"There is no describer {name!r}; installed are {', '.join(sorted(found))}."
+                f"There is no describer {name!r}; installed are {', '.join(sorted(installed))}."
             )
         try:
-            describers.append(found[name].load()())
+            describers.append(installed[name].load()())
         except Exception as error:
             raise SettingsError(
-                f"The describer {name!r} ({found[name].value}) cannot be loaded:"
+                f"The describer {name!r} ({installed[name].value}) cannot be loaded:"
                 f" {type(error).__name__}: {error}."
             ) from error
-        _check_mapping(describers[-1], found[name])
+        _check_mapping(describers[-1], installed[name])
     return describers
 
 
@@ -187,30 +190,29 @@ def _check_mapping(describer: Any, entry: EntryPoint) -> None:
 
 
 def picture_describers(names: Sequence[str] | None = None) -> list[PictureDescriber]:
-    """Those of these names, or of all that can work, that run in the reading workers."""
+    """Load the named (default: all usable) describers of pictures."""
     loaded = chosen_describers() if names is None else load_describers(names)
     return [cast("PictureDescriber", each) for each in loaded if not is_by_vector(each)]
 
 
 def vector_describers(names: Sequence[str] | None = None) -> list[VectorDescriber]:
-    """Those of these names, or of all that can work, that run where the encoder does."""
+    """Load the named (default: all usable) describers of vectors."""
     loaded = chosen_describers() if names is None else load_describers(names)
     return [each for each in loaded if is_by_vector(each)]
 
 
-def chosen_describers(asked: Iterable[str] = ()) -> list[Describer]:
-    """The describers that a setting asks for: all, only those named, or all but those with a dash.
+def chosen_describers(selection: Iterable[str] = ()) -> list[Describer]:
+    """Load the describers that the setting `describers` selects; default: all.
 
-    ``exif``, ``colours`` are these two alone; ``-layout`` is every one but that.  They come in the
-    order of their names: of two that give the same field, the later counts.
+    ``exif``, ``colours`` select these two only; ``-layout`` all but that one.  They are sorted by
+    name: of two that give the same field, the later counts.
 
-    Raises SettingsError for a name that is not installed, and for one asked for that lacks
-    something.
+    Raises SettingsError for a name that is not installed, and for a named one that lacks something.
     """
-    asked = set(asked)
-    off = {name[1:] for name in asked if name.startswith("-")}
-    named = sorted(name for name in asked if not name.startswith("-"))
-    # (Those that are not asked for may be broken.)
+    selection = set(selection)
+    off = {name[1:] for name in selection if name.startswith("-")}
+    named = sorted(name for name in selection if not name.startswith("-"))
+    # Only the named ones are loaded: the others may be broken.
     chosen = load_describers(named)
     for describer in chosen:
         if (missing := missing_of(describer)) is not None:
@@ -227,26 +229,26 @@ def chosen_describers(asked: Iterable[str] = ()) -> list[Describer]:
 
 
 def missing_of(describer: Describer) -> str | None:
-    """What has to be installed before it can work, in words; None if it can."""
+    """Return what must be installed before it can work, in words; else None."""
     missing: str | None = getattr(describer, "missing", None)
     return missing
 
 
 def unmapped_fields(describer: Describer, properties: Mapping[str, Any]) -> list[str]:
-    """Fields of a describer that an index of this mapping lacks."""
+    """Return the fields of a describer that an index of this mapping lacks."""
     return sorted(describer.mapping.keys() - properties.keys())
 
 
 def mapped_describers(
-    properties: Mapping[str, Any], index: str, asked: Iterable[str] = ()
+    properties: Mapping[str, Any], index: str, selection: Iterable[str] = ()
 ) -> list[str]:
-    """Names of the describers asked for (see `chosen_describers`) whose fields the index maps.
+    """Return the selected describers (see `chosen_describers`) that the index maps.
 
     The index refuses whole documents for one field that it does not map, so the others are
     left out, with a warning.
     """
     names = []
-    for describer in chosen_describers(asked):
+    for describer in chosen_describers(selection):
         if lacking := unmapped_fields(describer, properties):
             logger.warning(
                 "The describer %r is left out, since index %r has no field %s: add what is"
@@ -258,7 +260,7 @@ def mapped_describers(
     return names
 
 
-# A picture as small as describers need it, made once for all of them.
+# -- A small copy of the picture, computed once for all describers
 
 # Hashing 4,000 x 3,000 pixels takes 12 ms so, and 78 ms without.  Two of the 64 bits of a
 # photograph's hash changed when it was shrunk to 128 pixels, none at 256.
@@ -268,21 +270,21 @@ _last: tuple[weakref.ref[Image.Image], Image.Image] | None = None
 
 
 def shrink(image: Image.Image) -> Image.Image:
-    """The picture, shrunk by a whole factor to a shorter side of 256 to 511 pixels.
+    """Shrink by a whole factor to a shorter side of 256 to 511 pixels.
 
-    One that is as small already comes back as it is.
+    A picture that is as small already is returned unchanged.
     """
     factor = max(1, min(image.size) // SHORTER_SIDE_PIXELS)
     return image.reduce(factor) if factor > 1 else image
 
 
 def shrunken(image: Image.Image) -> Image.Image:
-    """`shrink` for describers, which all get the same picture: it is not to be changed."""
+    """Shrink, computed once for all describers; do not change the result."""
     global _last
     if _last is not None and _last[0]() is image:
         return _last[1]
     small = shrink(image)
     if small is not image:
-        # (A picture that kept itself alive would never be let go.)
+        # A weak reference, so that the cache does not keep the large picture.
         _last = weakref.ref(image), small
     return small

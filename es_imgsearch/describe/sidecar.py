@@ -1,10 +1,10 @@
-"""Files beside a picture that say more of it: JSON, XMP, or a row of a table.
+"""Read sidecar files of a picture: JSON, XMP, or a row of a table.
 
     metadata.csv               a row for each picture in the folder, named by the column file_name
     NAME.xmp, NAME.jpg.xmp     XMP, as photo managers write it
     NAME.json, NAME.jpg.json   an object
 
-Where several say something different, the later in this list counts.
+Where several differ, the later in this list counts.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ _OWN_NAMES = {*MAPPING, "product_id", "source_url", "attributes"}
 
 
 class Sidecar:
-    """Fields product_id, source_url, attributes, and those of `written.MAPPING`.
+    """Fields product_id, source_url, attributes, and authored metadata.
 
-    `sidecar_id` is a hash of what the files beside the picture say: it tells that they changed.
+    `sidecar_id` is a hash of the fields from sidecars, to detect that they changed.
     """
 
     name = "sidecar"
@@ -79,12 +79,12 @@ class Sidecar:
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether a file of this name may say something of a picture beside it."""
+    """Return True if a file of this name may be the sidecar of a picture."""
     return name == TABLE or name.endswith(_SUFFIXES)
 
 
 class Listing:
-    """A folder's file names: which of them are pictures that a file beside them is about."""
+    """Pictures of a folder, found by their sidecar's name."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.pictures = [name for name in names if not is_sidecar(name)]
@@ -94,7 +94,7 @@ class Listing:
                 self._by_stem.setdefault(stem, []).append(name)
 
     def about(self, sidecar_name: str) -> list[str]:
-        """Pictures that this file, there or not, may say something of."""
+        """Return the pictures that this sidecar, existing or not, belongs to."""
         if sidecar_name == TABLE:
             return self.pictures
         return self._by_stem.get(sidecar_name[: sidecar_name.rindex(".")], [])
@@ -105,13 +105,13 @@ def _stem(name: str) -> str:
 
 
 def sidecar_fields(path: str) -> dict[str, Any]:
-    """What the files beside a picture say of it, with its `sidecar_id`; empty where there is none.
+    """Read the fields of a picture's sidecars with `sidecar_id`; empty without any.
 
     Raises ValueError for a file that cannot be understood, OSError for one that cannot be read.
     """
     folder, name = os.path.split(path)
     stem = _stem(name)
-    said: dict[str, Any] = {}
+    raw_fields: dict[str, Any] = {}
     attributes: dict[str, Any] = {}
     for raw in (
         _row(os.path.join(folder, TABLE), name),
@@ -119,11 +119,11 @@ def sidecar_fields(path: str) -> dict[str, Any]:
         *(_object(os.path.join(folder, f"{each}.json")) for each in (stem, name)),
     ):
         attributes |= raw.pop("attributes", {})
-        said |= {name: value for name, value in raw.items() if value is not None}
-    fields = written_fields(said)
-    if product_id := text_of(said.get("product_id"), MOST_KEYWORD):
+        raw_fields |= {name: value for name, value in raw.items() if value is not None}
+    fields = written_fields(raw_fields)
+    if product_id := text_of(raw_fields.get("product_id"), MOST_KEYWORD):
         fields["product_id"] = product_id
-    if source_url := text_of(said.get("source_url"), _MOST_URL):
+    if source_url := text_of(raw_fields.get("source_url"), _MOST_URL):
         fields["source_url"] = source_url
     if attributes:
         fields["attributes"] = attributes
@@ -134,7 +134,7 @@ def sidecar_fields(path: str) -> dict[str, Any]:
 
 
 def _origin(path: str) -> str:
-    """Where a browser or wget says that it has the file from."""
+    """Return the URL that a browser or wget stored as an extended attribute."""
     if not hasattr(os, "getxattr"):
         return ""
     try:
@@ -166,7 +166,7 @@ def _object(path: str) -> dict[str, Any]:
         raise ValueError(f"{os.path.basename(path)} is no JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{os.path.basename(path)} holds no JSON object")  # noqa: TRY004
-    return _sorted_out(found)
+    return _with_attributes(found)
 
 
 def _row(path: str, name: str) -> dict[str, Any]:
@@ -186,13 +186,13 @@ def _row(path: str, name: str) -> dict[str, Any]:
     for column in ("creator", "keywords"):
         if column in found:
             found[column] = [each.strip() for each in cells[column].split(";")]
-    return _sorted_out(found)
+    return _with_attributes(found)
 
 
 def names_pictures(path: str) -> bool:
-    """Whether a table of that name is one of pictures: by its column `file_name`.
+    """Return True if the table is of pictures: has a column `file_name`.
 
-    True where there is none, or none that can be read.
+    Also True for a missing or unreadable table.
     """
     try:
         return _table_now(path) is not _OF_SOMETHING_ELSE
@@ -202,7 +202,7 @@ def names_pictures(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Columns, and rows by file name; or why it cannot be understood."""
+    """Columns, and rows by file name; or the error that made it unreadable."""
 
     columns: list[str] = field(default_factory=list)
     rows: dict[str, list[str]] = field(default_factory=dict)
@@ -213,7 +213,7 @@ _OF_SOMETHING_ELSE = _Table()
 
 
 def _table_now(path: str) -> _Table | None:
-    """The table in its present state; None where there is none."""
+    """Return the table in its present state; None if it is missing."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -224,7 +224,7 @@ def _table_now(path: str) -> _Table | None:
 # One folder's pictures come one after the other, and every worker reads some of them.
 @lru_cache(maxsize=2)
 def _table(path: str, mtime_ns: int, size_bytes: int, inode: int) -> _Table | None:
-    """The table in this state, which is read once, whatever comes of it."""
+    """Read the table in this state once, even if it is unreadable."""
     _ = mtime_ns, inode
     with _opened(path) as file:
         if file is None:
@@ -254,13 +254,13 @@ def _columns(head: bytes) -> list[str]:
         return []
 
 
-def _sorted_out(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Our own names as they are; everything else among `attributes`."""
+def _with_attributes(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep our own names; put everything else into `attributes`."""
     own = {name: value for name, value in found.items() if name in _OWN_NAMES}
     free = {name: value for name, value in found.items() if name not in _OWN_NAMES}
-    given = own.pop("attributes", None)
-    if given is not None:
-        free |= given if isinstance(given, dict) else {"attributes": given}
+    attributes = own.pop("attributes", None)
+    if attributes is not None:
+        free |= attributes if isinstance(attributes, dict) else {"attributes": attributes}
     return {**own, "attributes": _attributes(free)}
 
 
@@ -286,7 +286,7 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _content(path: str, most_bytes: int) -> bytes | None:
-    """A regular file's bytes; None where there is none."""
+    """Return a regular file's bytes; None without such a file."""
     with _opened(path) as file:
         if file is None:
             return None
@@ -301,7 +301,7 @@ def _too_large(path: str, most_bytes: int) -> str:
 
 @contextmanager
 def _opened(path: str) -> Iterator[BinaryIO | None]:
-    """A regular file; None where there is none."""
+    """Open a regular file; None without such a file."""
     descriptor = None
     with suppress(FileNotFoundError, NotADirectoryError):
         # Without O_NONBLOCK the opening of a named pipe waits for its writer for ever.

@@ -218,7 +218,7 @@ class _PageUpdate:
         if original is not None and original.content_id == document.get("content_id"):
             outputs |= {name: fields for name, fields in original.outputs.items() if name}
         if VECTOR_FIELD in document and self._by_vector:
-            outputs |= self._by_vector.told(np.asarray(document[VECTOR_FIELD])[None])[0]
+            outputs |= self._by_vector.describe(np.asarray(document[VECTOR_FIELD])[None])[0]
         return outputs | self._refused.get(document["image_id"], {})
 
     def drop_refused(self, image_id: str, error: StoreError) -> bool:

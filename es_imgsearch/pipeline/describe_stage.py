@@ -86,7 +86,7 @@ class DescribeStage:
         self.prepare()
         vectors = np.stack([each.embedded.vector for each in results])
         with self._lock:
-            described = self._by_vector.told(vectors)
+            described = self._by_vector.describe(vectors)
         for each, fields in zip(results, described, strict=True):
             _set_fields(each.picture, {**each.picture.fields_by_source, **fields})
 

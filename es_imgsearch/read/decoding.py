@@ -1,4 +1,4 @@
-"""Bytes of any format become an upright sRGB picture, or a ReadError of a known class."""
+"""Decode any format to an upright sRGB picture, or raise a ReadError."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PACKETS = {"xmp", "photoshop"}
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An upright RGB picture and what its file says of it.
+    """Upright RGB picture with format, EXIF and size.
 
     `size` is the width and height of the whole upright picture; `image` may be smaller.
     `image.info` holds its XMP packet (`xmp`, bytes) and Photoshop's resources (`photoshop`), where
@@ -143,7 +143,7 @@ def _rare_tiff(
     shorter_side_pixels: int | None,
     refused: ReadError | None = None,
 ) -> Decoded:
-    """A TIFF file that Pillow refused, for the reason given, or would read wrongly."""
+    """Decode a TIFF file that Pillow refused (`refused`) or would read wrongly."""
     try:
         with as_read_errors():
             found = rare_formats.tiff_picture(file, max_pixels)
@@ -164,10 +164,10 @@ _SHORTEST_PREFIX = 4
 
 
 def _opened(file: IO[bytes], formats: list[str], max_pixels: int) -> Image.Image:
-    """The picture with its header read and nothing decoded (but an icon, which Pillow decodes).
+    """Open the picture; decode nothing yet, except icons, which Pillow decodes.
 
-    Our limit of pixels stands in for Pillow's, which is a global that the rest of the process
-    keeps: a thin client lives in other people's programs.
+    Our limit of pixels replaces Pillow's only here: it is a global of the process, and a
+    thin client runs inside other programs.
     """
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels

@@ -1,6 +1,6 @@
-"""A path, or bytes, become a picture: identified by content, upright, RGB, of sane size.
+"""Read a path into a picture: identified by content, upright, RGB.
 
-Meant to run in a worker process (`stages.workers`), because what it opens may be hostile.
+Runs in a worker process (`read.workers`), because the files may be hostile.
 
 Error classes of a ReadError, stable names that failure documents carry:
 
@@ -45,7 +45,7 @@ Describe = Callable[[Image.Image, Image.Exif, str], Mapping[str, Any]]
 
 
 class Skipped(Enum):
-    """Why a path gives neither a picture nor a failure."""
+    """Reason why a path gives neither a picture nor a failure."""
 
     NOT_A_PICTURE = auto()
     GONE = auto()
@@ -61,7 +61,7 @@ def read_file(
     grid: Grid | None = None,
     shorter_side_pixels: int | None = None,
 ) -> Picture | Skipped:
-    """The picture in a file, ready for the encoder; with its tiles where there is a grid.
+    """Read the picture in a file for the encoder; with a grid, its tiles, too.
 
     With `shorter_side_pixels` it is decoded as small as that allows: it must be enough for the
     preparation (of a tile, where there is a grid) and for every describer.
@@ -109,7 +109,7 @@ def _not_opened(error: OSError) -> Skipped:
         # nothing.
         return Skipped.GONE
     if error.errno == errno.EWOULDBLOCK:
-        # Somebody holds a lease on it (Samba does while a client writes); O_NONBLOCK never waits.
+        # A lease is held (by Samba while a client writes); O_NONBLOCK never waits.
         return Skipped.CHANGING
     if error.errno in {errno.EACCES, errno.EPERM}:
         raise ReadError("permission_denied", "This file may not be read.") from error
@@ -149,7 +149,7 @@ def _picture(
     grid: Grid | None,
 ) -> Picture:
     width, height = decoded.size
-    said: dict[str, Mapping[str, Any]] = {
+    described: dict[str, Mapping[str, Any]] = {
         "": {
             "format": decoded.format.lower(),
             "width": width,
@@ -159,19 +159,19 @@ def _picture(
     }
     for name, describe in describers:
         try:
-            said[name] = checked(describe(decoded.image, decoded.exif, path))
+            described[name] = checked(describe(decoded.image, decoded.exif, path))
         except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
-            said[name] = failed(name, error)
+            described[name] = failed(name, error)
     with as_read_errors():
         pixels = preparation.apply(decoded.image, decoded.size)
-        picture = Picture(content_id, state, pixels, merged(said), fields_by_source=said)
+        picture = Picture(content_id, state, pixels, merged(described), fields_by_source=described)
         if grid is not None:
             picture.tiles = _tiles(decoded, grid, preparation)
         return picture
 
 
 def _tiles(decoded: Decoded, grid: Grid, preparation: Preparation) -> list[Tile]:
-    """Boxes are of the whole picture, wherever they lie in the one that was decoded."""
+    """Crop and prepare tiles; their boxes are in pixels of the whole picture."""
     image, (width, height) = decoded.image, decoded.size
     across, down = image.width / width, image.height / height
     tiles = []

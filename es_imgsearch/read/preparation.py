@@ -1,4 +1,4 @@
-"""From a decoded picture to the fixed-size array an encoder expects.
+"""Turn a decoded picture into the fixed-size array an encoder expects.
 
 Runs in the reading workers, so nothing here may import torch.  An encoder states its
 preparation as data; scaling to floats and normalising stay with the encoder, so that what
@@ -29,7 +29,7 @@ _RESAMPLING = {
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How an encoder wants its pictures, as data.
+    """Size, mode and resampling that an encoder needs, as data.
 
     `mode`
         ``crop``: the shorter side becomes `resize`, then the middle `width` x `height`;
@@ -45,7 +45,7 @@ class Preparation:
 
     @property
     def size_bytes(self) -> int:
-        """Of the array that `apply` gives; in the mode ``fit`` it may be smaller."""
+        """Size of the array that `apply` returns; in mode ``fit`` the largest."""
         return self.width * self.height * 3
 
     @property
@@ -56,14 +56,14 @@ class Preparation:
         vectors stay above .9993 so, and fall to .9956 at 1.5 times (`starter`, 12 megapixels).
         """
         # In the mode ``fit`` the shorter side may stay as large as the longer one, not larger.
-        wanted = self.resize if self.mode == "crop" else max(self.width, self.height)
-        return 2 * wanted
+        longest = self.resize if self.mode == "crop" else max(self.width, self.height)
+        return 2 * longest
 
     def apply(self, image: Image.Image, size: tuple[int, int] | None = None) -> type_pixels:
-        """The array of shape (height, width, 3), uint8, of an upright RGB `image`.
+        """Prepare an upright RGB image as uint8, of shape (height, width, 3).
 
         `size` is the width and height of the picture before it was shrunk, if it was: its sides
-        were rounded then, and the crop would lie beside by up to half a pixel.
+        were rounded then, and the crop would be off by up to half a pixel.
 
         In the mode ``fit`` only the shape of the array is another: as large as it becomes.
         """
@@ -102,7 +102,7 @@ class Preparation:
 
 
 def fingerprint(parameters: Mapping[str, Any]) -> str:
-    """A short, stable hash of preprocessing parameters (never of library versions)."""
+    """Hash preprocessing parameters, stable and short; no library versions."""
     text = json.dumps(parameters, sort_keys=True, separators=(",", ":"), default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

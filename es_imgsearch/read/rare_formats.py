@@ -1,6 +1,6 @@
-"""Formats that Pillow does not read, or of which it reads the wrong part.
+"""Read RAW, JPEG XL and those TIFF files that Pillow cannot read rightly.
 
-The libraries that do are imported when the first such file is met: most folders hold none, and
+Their libraries are imported when the first such file is met: most folders hold none, and
 they would add 0.7 s to the start of every reading process.
 """
 
@@ -48,14 +48,14 @@ _SMALLEST_PREVIEW = 256
 
 
 class HeaderInvalid(ReadError):
-    """It begins like a known format and goes on like none.
+    """Header of a known format, followed by invalid data.
 
     `BM`, `P4` and `MMOR` begin texts, too: without a picture's name such a file is no picture.
     """
 
 
 def begins_like_raw(prefix: bytes, suffix: str) -> bool:
-    """Whether these first 16 bytes are of a camera's RAW file."""
+    """Return True if these first 16 bytes are of a camera's RAW file."""
     if prefix.startswith(TIFF_BEGINNINGS):
         # Most are TIFF files whose first picture is a tiny preview.
         named = suffix in RAW_SUFFIXES or suffix == _AMBIGUOUS_RAW_SUFFIX
@@ -68,7 +68,7 @@ def begins_like_raw(prefix: bytes, suffix: str) -> bool:
 
 
 def begins_like_jxl(prefix: bytes, suffix: str) -> bool:
-    """Whether they are of a JPEG XL file; the two bytes of a bare stream need its name."""
+    """Return True for JPEG XL; the two bytes of a bare stream need its name."""
     return prefix.startswith(_JXL_CONTAINER) or (
         suffix == ".jxl" and prefix.startswith(_JXL_STREAM)
     )
@@ -78,13 +78,13 @@ def begins_like_jxl(prefix: bytes, suffix: str) -> bool:
 
 
 def raw_picture(file: IO[bytes], max_pixels: int) -> Image.Image | bytes:
-    """The upright picture of a RAW file, or the JPEG file that the camera put in it.
+    """Return the upright picture of a RAW file, or the JPEG embedded in it.
 
     LibRaw gives each such JPEG its orientation, if the camera did not.
     """
     import rawpy
 
-    with _libraw_told():
+    with _libraw_errors():
         file.seek(0)
         with rawpy.imread(cast("BinaryIO", file)) as raw:
             size = raw.sizes
@@ -130,7 +130,7 @@ def _turned(image: Image.Image, flip: int) -> Image.Image:
 
 
 @contextmanager
-def _libraw_told() -> Iterator[None]:
+def _libraw_errors() -> Iterator[None]:
     import rawpy
 
     try:
@@ -150,7 +150,7 @@ def _libraw_told() -> Iterator[None]:
 
 
 def _is_whole_tiff(file: IO[bytes]) -> bool:
-    """Whether all data that a RAW file of TIFF structure refers to lies within it."""
+    """Return True if a TIFF-structured RAW file holds all data it refers to."""
     file.seek(0)
     if not file.read(4).startswith(TIFF_BEGINNINGS):
         return False
@@ -168,7 +168,7 @@ def _is_whole_tiff(file: IO[bytes]) -> bool:
 
 
 def is_misread(opened: Image.Image) -> bool:
-    """Whether what Pillow opened is not what the file shows, or comes out wrong.
+    """Return True if Pillow opened the wrong part, or would decode it wrongly.
 
     Of a DNG file it opens the preview.  Of more than 8 bits a sample it mistakes colours in
     planes for one plane, and a scale from white to black for its opposite (Pillow 13.0).
@@ -181,7 +181,7 @@ def is_misread(opened: Image.Image) -> bool:
 
 
 def tiff_picture(file: IO[bytes], max_pixels: int) -> tuple[Image.Image, Image.Exif] | None:
-    """The first page of a TIFF file, not turned upright; None if it is a camera's RAW file."""
+    """Return the first page of a TIFF file, not upright yet; None if it is RAW."""
     with _tiff(file) as tiff:
         page = tiff.pages.first
         if _DNG_VERSION in page.tags or page.photometric in {32803, 34892}:
@@ -242,7 +242,7 @@ def _page_image(page: tifffile.TiffPage) -> Image.Image:
 def _image(
     values: npt.NDArray[Any], channels: int, *, has_alpha: bool, is_negative: bool = False
 ) -> Image.Image:
-    """Rows, columns and at least so many channels of any type as an 8-bit picture."""
+    """Convert (rows, columns, >= channels) of any type to an 8-bit picture."""
     colours = eight_bit(values[..., :channels])
     if is_negative:
         colours = 255 - colours
@@ -258,7 +258,7 @@ def _image(
 
 
 def container_exif(file: IO[bytes]) -> Image.Exif:
-    """What the first directory of a file of TIFF structure says; empty if it is none."""
+    """Read the EXIF of a TIFF-structured file's first directory; empty for others."""
     exif = Image.Exif()
     try:
         file.seek(0)
@@ -273,7 +273,7 @@ def container_exif(file: IO[bytes]) -> Image.Exif:
 
 
 def jxl_picture(file: IO[bytes], max_pixels: int) -> tuple[Image.Image, Image.Exif]:
-    """The first frame, upright (its EXIF orientation is history), and its EXIF data."""
+    """Return the first frame, upright despite its EXIF orientation, and the EXIF."""
     import imagecodecs
 
     file.seek(0)
@@ -300,7 +300,7 @@ def jxl_picture(file: IO[bytes], max_pixels: int) -> tuple[Image.Image, Image.Ex
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and content of each box, in reverse: of several of a type the first counts."""
+    """Yield each box's type and content in reverse, so that the first wins a dict."""
     found, at = [], 0
     while at + 8 <= len(content):
         size, kind, head = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8], 8
@@ -315,7 +315,7 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _jxl_size(stream: bytes) -> tuple[int, int]:
-    """Width and height of the header of a stream (ISO/IEC 18181-1, D.2), before all decoding."""
+    """Read width and height from a stream's header (ISO/IEC 18181-1, D.2)."""
     if not stream.startswith(_JXL_STREAM) or len(stream) < 12:
         raise ReadError("truncated", "The JPEG XL file ends in its header.")
     left = int.from_bytes(stream[2:], "little")

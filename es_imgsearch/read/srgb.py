@@ -1,4 +1,4 @@
-"""Pictures of any mode and colour profile as 8-bit sRGB, which encoders were taught with."""
+"""Convert any mode and colour profile to 8-bit sRGB, as encoders expect."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AVERAGED = {"L", "RGB", "CMYK", *_WITH_ALPHA}
 
 
 def shrunk(image: Image.Image, shorter_side_pixels: int | None) -> Image.Image:
-    """The picture shrunk by a whole factor, its shorter side no shorter than that.
+    """Shrink by a whole factor; the shorter side stays at least that long.
 
     Averages of whole blocks: nothing is blurred or shifted, and it is the fastest way there is.
     """
@@ -36,7 +36,7 @@ def shrunk(image: Image.Image, shorter_side_pixels: int | None) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, shorter_side_pixels: int | None = None) -> Image.Image:
-    """Any mode as 8-bit sRGB: transparency on white, 16-bit and float scaled to their range.
+    """Convert to 8-bit sRGB: transparency on white, 16-bit and float scaled.
 
     An embedded colour profile is followed where it fits the picture, and ignored where not.
     The picture comes out shrunk to `shorter_side_pixels` (see `shrunk`), before its profile is
@@ -92,7 +92,7 @@ def eight_bit(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _by_profile(image: Image.Image, profile: object) -> Image.Image | None:
-    """The picture in sRGB; None where there is nothing to follow or nothing to change."""
+    """Convert to sRGB by the profile; None if it is unusable or changes nothing."""
     # (Lab says itself what its numbers mean.)
     if not isinstance(profile, bytes) or image.mode not in {"L", "RGB", "CMYK"}:
         return None
@@ -109,7 +109,7 @@ def _by_profile(image: Image.Image, profile: object) -> Image.Image | None:
 
 @lru_cache(maxsize=8)
 def _transform(profile: bytes, mode: str) -> Any:
-    """From a profile to sRGB; None for a broken one, one of other channels, and sRGB itself.
+    """Build the transform to sRGB; None for a broken or misfit profile, and sRGB.
 
     Kept, because the pictures of a folder mostly come from one camera, and the tables of a
     CMYK profile take longer to build than a small picture to turn.

@@ -1,4 +1,4 @@
-"""Reading in worker processes, so that a hostile file costs that file only.
+"""Read files in worker processes, so that a hostile one costs itself only.
 
 Each worker has a limit of memory (RLIMIT_AS) and each file one of time; a worker that
 crashes or hangs is replaced.  Workers load no torch, and die with the process that made them.
@@ -44,12 +44,12 @@ _FILES_PER_WORKER = 2000
 # A pool whose workers end while they read nothing gives up as a whole; then there is another.
 _POOLS_IN_A_ROW = 3
 _LIVED_SECONDS = 60.0
-_LOOK_SECONDS = 0.5
+_CHECK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """What every worker needs to know once."""
+    """Preparation, limits and describers of every worker."""
 
     preparation: Preparation
     max_pixels: int
@@ -66,30 +66,24 @@ class ReadPlan:
         describers: Sequence[str] | None = None,
         grid: Grid | None = None,
     ) -> ReadPlan:
-        """With the limits that the settings give."""
-        return cls(
-            preparation=preparation,
-            max_pixels=settings.max_pixels,
-            memory_mb=settings.read_memory_mb,
-            timeout_seconds=settings.read_timeout_seconds,
-            describers=describers,
-            grid=grid,
-        )
+        """Make a plan with the limits of the settings."""
+        limits = settings.max_pixels, settings.read_memory_mb, settings.read_timeout_seconds
+        return cls(preparation, *limits, describers, grid)
 
     def shorter_side_pixels(self, describers: Sequence[PictureDescriber]) -> int | None:
-        """What is needed of a picture by whoever gets it; None for all there is."""
-        described = shorter_side_pixels(describers)
-        if described is None:
+        """Return the shorter side that describers and encoder need; None for all."""
+        for_describers = shorter_side_pixels(describers)
+        if for_describers is None:
             return None
         tiles_a_side = 1 if self.grid is None else max(self.grid.columns, self.grid.rows)
-        return max(described, tiles_a_side * self.preparation.shorter_side_pixels)
+        return max(for_describers, tiles_a_side * self.preparation.shorter_side_pixels)
 
 
 Outcome = Picture | Skipped | ReadError
 
 
 class ReadWorkers:
-    """A pool of reading processes; `read` calls back from a thread of the pool.
+    """Pool of reading processes; `read` calls back from a thread of the pool.
 
     A pool that breaks is replaced and what it left is read again; after three in a row that
     read nothing, every file's outcome is ReadersFailed.
@@ -98,15 +92,15 @@ class ReadWorkers:
     """
 
     def __init__(self, plan: ReadPlan, processes: int) -> None:
-        # A describer that cannot be loaded is told here and not blamed on every file.
+        # Raised here for a describer that cannot be loaded, not once for every file.
         picture_describers(plan.describers)
         self._plan = plan
         self._processes = processes
         self._pool = self._new_pool()
         self._lock = threading.Lock()
         self._numbers = itertools.count()
-        # What was asked for and has no outcome yet.
-        self._asked: dict[int, tuple[str, Callable[[Outcome], None]]] = {}
+        # Files without an outcome yet.
+        self._pending: dict[int, tuple[str, Callable[[Outcome], None]]] = {}
         self._broken_in_a_row = 0
         self._pool_since = time.monotonic()
         self._failed: ReadersFailed | None = None
@@ -136,7 +130,7 @@ class ReadWorkers:
             self._is_working()  # makes the workers
         finally:
             started.set()
-        while not self._closed.wait(_LOOK_SECONDS):
+        while not self._closed.wait(_CHECK_SECONDS):
             if not self._is_working():
                 self._replace_pool()
 
@@ -167,16 +161,16 @@ class ReadWorkers:
                     "The processes that read pictures end before they read anything:"
                     " is there memory enough, and may this user start processes?",
                 )
-            left = list(self._asked)
+            left = list(self._pending)
         if self._failed is None:
             logger.warning("The processes that read pictures ended; there are new ones.")
         for number in left:
             self._schedule(number)
 
     def read(self, path: str, done: Callable[[Outcome], None]) -> None:
-        """Read a file in some worker, then call `done` with what became of it."""
+        """Read a file in some worker, then call `done` with its outcome."""
         number = next(self._numbers)
-        self._asked[number] = (path, done)
+        self._pending[number] = (path, done)
         self._schedule(number)
 
     def read_each(self, paths: Iterable[str]) -> Iterator[tuple[str, Outcome]]:
@@ -199,17 +193,16 @@ class ReadWorkers:
         if self._failed is not None:
             self._end(number, self._failed)
             return
-        asked = self._asked.get(number)
-        if asked is None:
+        pending = self._pending.get(number)
+        if pending is None:
             return
         try:
-            future = self._pool.schedule(
-                _read, args=(asked[0],), timeout=self._plan.timeout_seconds
-            )
+            limit = self._plan.timeout_seconds
+            future = self._pool.schedule(_read, args=(pending[0],), timeout=limit)
         except RuntimeError:
             if self._closing:
                 raise
-            # The pool is broken; whoever replaces it finds this among what is left.
+            # The pool is broken; `_replace_pool` schedules this file again.
             return
         future.add_done_callback(partial(self._was_read, number))
 
@@ -220,13 +213,13 @@ class ReadWorkers:
             self._end(number, outcome)
 
     def _end(self, number: int, outcome: Outcome) -> None:
-        asked = self._asked.pop(number, None)
+        pending = self._pending.pop(number, None)
         # It may have been scheduled twice, when a pool broke in between.
-        if asked is not None:
-            asked[1](outcome)
+        if pending is not None:
+            pending[1](outcome)
 
     def close(self) -> None:
-        """End the workers at once; files being read are given up, their `done` not awaited."""
+        """End the workers at once; give up files being read, without their `done`."""
         with self._lock:
             self._closing = True
         self._pool.stop()
@@ -235,7 +228,7 @@ class ReadWorkers:
         self._keeper.join()
 
     def _outcome(self, future: Future[Any]) -> Outcome | None:
-        """What became of the file; None if it is the pool that broke."""
+        """Return the outcome of the file; None if the pool broke."""
         try:
             result = future.result()
         except ReadError as error:
@@ -248,7 +241,7 @@ class ReadWorkers:
             )
         except ProcessExpired as error:
             if error.exitcode == -signal.SIGTERM:
-                # Nobody but the system, which ends this process too, asks a worker to end.
+                # Only the system sends it, and it ends this process, too.
                 return Skipped.CHANGING
             return _expired(error.exitcode)
         except MemoryError:
@@ -257,7 +250,7 @@ class ReadWorkers:
             )
         except CancelledError:
             return Skipped.CHANGING
-        except Exception as error:  # noqa: BLE001 - of our own making, told to whoever waits
+        except Exception as error:  # noqa: BLE001 - a bug of ours, reported to the caller
             return ReadersFailed("readers_failed", f"{type(error).__name__}: {error}"[:400])
         if isinstance(result, Picture | Skipped):
             return result
@@ -291,7 +284,7 @@ def _begin_worker(plan: ReadPlan, parent: int) -> None:
 
 
 def _mapped(describer: PictureDescriber) -> Describe:
-    """`describe`, held to the fields it mapped."""
+    """Return `describe` with a check that its fields are mapped."""
 
     def describe(image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         fields = describer.describe(image, exif, path)
@@ -316,8 +309,7 @@ def _read(path: str) -> Picture | Skipped:
     except (ReadError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's fault
-        # As it is, it need not survive the way between processes, and what cannot be unpickled
-        # breaks the pool.
+        # The original may fail to unpickle in the parent, which would break the pool.
         raise ReadError("corrupt", f"{type(error).__name__}: {error}"[:400]) from None
 
 
@@ -331,13 +323,11 @@ def _limit_memory(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
 
-# What every process that the daemon starts does first.
-
 _PR_SET_PDEATHSIG = 1
 
 
 def begin_child(parent: int) -> None:
-    """End with the process `parent` that made this one, however it ends; leave Ctrl-C to it.
+    """Make this process end with its parent and ignore Ctrl-C; called first.
 
     Linux sends the signal when the *thread* that made this process ends, so that thread has to
     stay.

@@ -1,1 +1,1 @@
-"""Step 1: find out which files changed, from events and from comparisons with the index."""
+"""Step 1: find changed files by events and by comparison with the index."""

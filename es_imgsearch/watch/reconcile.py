@@ -129,7 +129,7 @@ def _unlisted(stored: str, error: OSError) -> Iterator[Unknown]:
 
 
 def _entries(base: str, folder: str, prunes: Prunes) -> list[tuple[str, str]]:
-    """(sort key, name) of a folder's entries, sorted; a sub-folder's key ends in a slash."""
+    """List (sort key, name) of a folder, sorted; a sub-folder's key ends in a slash."""
     found = []
     with os.scandir(f"{base}/{folder}" if folder else base) as entries:
         for entry in entries:

@@ -113,7 +113,7 @@ def release_root(store: Store, root: Root, host: str) -> int:
 
 
 def _forget(store: Store, name: str) -> None:
-    """Remove what the state holds of another folder of that name; a daemon keeps its lease."""
+    """Remove state of another folder of that name; a daemon keeps its lease."""
     for document in (pause_id(name), comparison_id(name)):
         store.state.delete(document)
 
@@ -125,7 +125,7 @@ def registered_root(name: str, meta: Meta) -> Root | None:
 
 
 def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise RootError where the root's name or folder belongs to another registered root."""
+    """Raise RootError if another registered root has this name or folder."""
     for name, entry in registered.items():
         same_host = entry["host"] == host
         if name == root.name:
@@ -162,7 +162,7 @@ IMPORTED_HOST = "(imported)"
 
 
 def claim_root(store: Store, name: str, origin: Mapping[str, Any] | None, file: str) -> bool:
-    """Enter a root that a file brings; whether some machine watches or may watch its folder.
+    """Enter an imported root; return True if a machine watches or may watch it.
 
     `origin` is the root's `path` and `host` as the file tells them: where the pictures still are,
     `sync` goes on with the imported documents instead of embedding anew.  Without it the root is

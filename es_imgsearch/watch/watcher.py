@@ -48,7 +48,7 @@ class HintKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Something may be different at `relative_path` of `root`; ``""`` is the root itself."""
+    """Possible change at `relative_path` of `root`; ``""`` is the root itself."""
 
     root: Root
     relative_path: str

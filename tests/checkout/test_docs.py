@@ -136,7 +136,7 @@ def test_the_describers_of_the_how_to_work(photographs: Path):
     seal = Seal("fake", "1", 2, "f")
     meta = new_meta(seal, "exact", "cosine")
     by_vector.begin(VectorSpace("images", meta, FakeEncoder(), lambda _request: None))
-    assert by_vector.told(np.array([[3.0, 4.0]], np.float32)) == [
+    assert by_vector.describe(np.array([[3.0, 4.0]], np.float32)) == [
         {"centre": {"first_number": pytest.approx(0.6)}}
     ]
 

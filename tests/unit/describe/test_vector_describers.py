@@ -38,7 +38,7 @@ def test_the_end_of_the_process_is_not_noted_as_a_failure(error: Exception):
     by_vector = VectorDescribers([Asks(error)])
     by_vector.begin(SPACE)
     with pytest.raises(type(error)):
-        by_vector.told(VECTORS)
+        by_vector.describe(VECTORS)
     begins = Asks(error)
     begins.name = "begins"
     with pytest.raises(type(error)):
@@ -49,4 +49,4 @@ def test_what_else_it_raises_is_noted_of_each_picture():
     by_vector = VectorDescribers([Asks(StoreRejected("No."))])
     by_vector.begin(SPACE)
     note = {"asks": {"describe_errors": ["asks: StoreRejected: No."]}}
-    assert by_vector.told(VECTORS) == [note, note]
+    assert by_vector.describe(VECTORS) == [note, note]
