@@ -12,9 +12,8 @@ import socket
 import tomllib
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import (
     AliasChoices,
@@ -35,7 +34,6 @@ ENVIRONMENT_PREFIX = "ES_IMGSEARCH_"
 _NOT_OURS = {f"{ENVIRONMENT_PREFIX}ES_HOME"}
 _INDEX_NAME = re.compile(r"""(?![_.+-])[^ "*+\\/|<>?,#:]+""")
 
-GroupType = TypeVar("GroupType", "ReadingLimits", "Batching", "Watching")
 
 logger = logging.getLogger(__name__)
 
@@ -58,36 +56,6 @@ def default_read_workers(cores: int) -> int:
     encoder take turns.
     """
     return min(cores, max(8, cores // 3))
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingLimits:
-    """Limits of the processes that read pictures."""
-
-    read_workers: int
-    read_timeout_seconds: float
-    read_memory_mb: int
-    max_pixels: int
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """Numbers of pictures embedded at once and of files in the pipeline at once."""
-
-    batch_size: int | None
-    batch_wait_ms: float
-    queue_size: int
-    queue_memory_mb: int
-
-
-@dataclass(frozen=True, slots=True)
-class Watching:
-    """The files that are watched, and how often they are compared with the index."""
-
-    exclude: tuple[str, ...]
-    settle_seconds: float
-    poll_seconds: float
-    reconcile_minutes: float
 
 
 def _shared(name: str) -> AliasChoices:
@@ -201,10 +169,6 @@ class Settings(BaseSettings):
     """How `watch` logs: text, or JSON in the Elastic Common Schema."""
     shutdown_seconds: float = Field(20.0, gt=0)
     """How long work in hand may take to finish after SIGTERM."""
-
-    def group(self, kind: type[GroupType]) -> GroupType:
-        """Return the settings of one group: ReadingLimits, Batching or Watching."""
-        return kind(**{each.name: getattr(self, each.name) for each in fields(kind)})
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from es_imgsearch.embed.model_folder import (
-    ModelFolder,
+from es_imgsearch.embed.model_folder import ModelFolder
+from es_imgsearch.embed.model_lookup import (
     default_models_dir,
     find_folders,
     placed,

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from es_imgsearch.embed.model_folder import default_models_dir, find_folder
+from es_imgsearch.embed.model_lookup import default_models_dir, find_folder
 from es_imgsearch.embed.runtime.network import Network, picture_examples
 from es_imgsearch.embed.runtime.plan import PICTURES
 from es_imgsearch.embed.weights import first_line, weights_hash

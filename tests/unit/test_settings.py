@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -15,10 +14,7 @@ from es_imgsearch.errors import SettingsError
 from es_imgsearch.settings import (
     CONFIG_NAME,
     ENVIRONMENT_PREFIX,
-    Batching,
-    ReadingLimits,
     Settings,
-    Watching,
     available_cores,
     changed_settings,
     default_read_workers,
@@ -104,16 +100,6 @@ def test_settings_made_from_arguments_read_no_other_source(
     empty = config(tmp_path, "", "empty.toml")
     assert Settings(queue_size=5) == load({"queue_size": 5}, config=empty)
     assert changed_settings(Settings(), queue_size=5) == Settings(queue_size=5)
-
-
-@pytest.mark.parametrize("group", [ReadingLimits, Batching, Watching])
-def test_a_group_holds_settings_under_their_own_names(group: Any):
-    settings = load()
-    value = settings.group(group)
-    for field in fields(value):
-        assert getattr(value, field.name) == getattr(settings, field.name)
-    hints = get_type_hints(Settings)
-    assert get_type_hints(group) == {name: hints[name] for name in get_type_hints(group)}
 
 
 def test_names_shared_with_other_tools_win_over_ours():

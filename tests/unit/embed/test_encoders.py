@@ -24,7 +24,8 @@ from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.embed import registry, starter
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
 from es_imgsearch.embed.minilm import MiniLM
-from es_imgsearch.embed.model_folder import ModelFolder, _not_needed
+from es_imgsearch.embed.model_folder import ModelFolder
+from es_imgsearch.embed.model_lookup import _not_needed
 from es_imgsearch.embed.protocol import Encoder, check_vectors, embed_queries
 from es_imgsearch.embed.registry import encoder_names, load_encoder, spec_of
 from es_imgsearch.embed.weights import pick_device, weights_hash
