@@ -1,4 +1,4 @@
-"""Find the folder of a model: by path, in `models_dir`, in the hub's cache, on the hub."""
+"""Find the folder of a model: a path, `models_dir`, the hub's cache, or the hub."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_five_hundred_malformed_pictures(house: House, damaged: list[Path]):
         indexed = {path for _, path in house.indexed()}
         failed = {path for _, path in house.failed()}
         ids = {image_id("r", name): name for name in names}
-        skipped = {ids[each] for each in daemon.indexer.pipeline.no_pictures()}
+        skipped = {ids[each] for each in daemon.indexer.pipeline.non_pictures()}
         assert indexed | failed | skipped == names
         assert len(indexed) + len(failed) + len(skipped) == FILES
         assert all(name.endswith(".txt") for name in skipped)

@@ -153,7 +153,7 @@ def test_made_once_more_it_stays_as_it_is(reduced, whole, settings):
 
 
 def test_a_reduced_index_is_no_sample(reduced, settings):
-    with pytest.raises(UsageError, match="reduced vectors itself"):
+    with pytest.raises(UsageError, match="stores reduced vectors"):
         create_index(
             Store(reduced.connection.client, f"{reduced.index}-other"),
             settings,

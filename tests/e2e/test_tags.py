@@ -425,10 +425,10 @@ def test_describers_that_share_a_field_look_together(
     monkeypatch.setattr(describing, "load_describers", lambda names: [known[n] for n in names])
     monkeypatch.setattr(describing, "chosen_describers", lambda _asked: list(known.values()))
     mapped = {"title": {}, "creator": {}, "camera": {}}
-    assert describing._with_sharing(["signed"], mapped, settings) == ["fruit", "signed"]
-    assert describing._with_sharing(["other"], mapped, settings) == ["other"]
+    assert describing._add_sharing(["signed"], mapped, settings) == ["fruit", "signed"]
+    assert describing._add_sharing(["other"], mapped, settings) == ["other"]
     # One whose fields the index lacks would have the whole document refused.
-    assert describing._with_sharing(["signed"], {"creator": {}}, settings) == ["signed"]
+    assert describing._add_sharing(["signed"], {"creator": {}}, settings) == ["signed"]
 
 
 @pytest.fixture
@@ -451,7 +451,7 @@ def two_describers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     one, other = Describer("one"), Describer("other")
     other.mapping = {"title": {"type": "text"}}
     monkeypatch.setattr(context, "mapped_describers", lambda *_: ["one", "other"])
-    monkeypatch.setattr(describing, "_with_sharing", lambda names, *_: names)
+    monkeypatch.setattr(describing, "_add_sharing", lambda names, *_: names)
     monkeypatch.setattr(describing, "load_describers", lambda _names: [one, other])
     return does
 
@@ -508,7 +508,7 @@ def test_describe_gives_its_only_process_all_cores(
     )
     monkeypatch.setattr("es_imgsearch.embed.index_encoder.run_for_queries", lambda *_: None)
     monkeypatch.setattr(
-        "es_imgsearch.embed.index_encoder.run_for_pictures",
+        "es_imgsearch.embed.context.run_for_pictures",
         lambda _, given: seen.append(given.workers),
     )
     redescribe_pictures(store, settings.model_copy(update={"workers": 4}), only=["tags"])
