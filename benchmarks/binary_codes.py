@@ -49,7 +49,8 @@ from report import arguments, report
 from starter_quality import opened
 from vectors import Vectors, add_vector_options, load_dataset, nearest, recall
 
-from es_imgsearch.codes.coder import Coder, fit_learned, fit_lsh, fit_sign, label_targets
+from es_imgsearch.codes.coder import Coder
+from es_imgsearch.codes.fitting import fit_learned, fit_lsh, fit_sign, label_targets
 from es_imgsearch.codes.queries import code_body
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.documents import Write

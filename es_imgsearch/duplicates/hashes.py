@@ -1,5 +1,7 @@
 """Compare all perceptual hashes of an index, upright, turned and mirrored.
 
+Yields candidates within a radius; `find` chooses the radius and decides which are duplicates.
+
 Exact; takes 20 s of one core for 50,000 pictures.  Searches in Elasticsearch for the neighbours of
 each picture in every turn take 280 s with an HNSW graph over the hashes (0.8 ms a search, in
 batches), which also misses equal hashes, and longer without a graph (12 ms a search).

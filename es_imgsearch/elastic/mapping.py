@@ -5,7 +5,8 @@
     describers' fields ───┘
     mappings/NAME.json ─────▶ Companion ───▶ images-state, images-codes, ...
 
-Pure functions, without requests.  The JSON files ship with the package.
+Pure functions, without requests.  The JSON files ship with the package; a new stored field is a
+line in mappings/common.json at the top of the checkout.
 """
 
 from __future__ import annotations

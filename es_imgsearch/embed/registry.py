@@ -44,7 +44,8 @@ def load_encoder(spec: str, *, models_dir: Path | None = None, device: str = "au
 
     `spec`
         ``NAME`` or ``NAME:ARGUMENT`` of a registered encoder; or an existing folder, or
-        anything with a slash (``ORGANISATION/MODEL``), for a sentence-transformers model.
+        anything with a slash (``ORGANISATION/MODEL``), for a sentence-transformers model; that
+        plug-in also takes a pair, ``PICTURES+TEXT`` (`model_lookup.split_pair`).
 
     Raises EncoderUnknown if there is no such encoder or its plug-in is broken,
     ModelUnavailable if its weights or libraries are missing.

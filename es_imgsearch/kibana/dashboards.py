@@ -1,8 +1,8 @@
 """Build dashboards: rows of panels, controls above them, links to each other.
 
-A source has `rows`, each with a height and panels with their widths on the grid of 48 columns:
-`{height: 12, panels: [lens/tags: 24, vega/places: 24]}`.  The panel `links` leads to the other
-dashboards.
+A source (`kibana/dashboards/NAME.yaml` at the top of the checkout) has `rows`, each with a height
+and panels with their widths on the grid of 48 columns: `{height: 12, panels: [lens/tags: 24,
+vega/places: 24]}`.  The panel `links` leads to the other dashboards.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Load the readable files in the folder `kibana`, sources of the saved objects.
 
+The folder stands at the top of the checkout, and in the wheel as `kibana_objects`.
+
     data_views/NAME.yaml   discover/NAME.yaml   lens/NAME.yaml   vega/NAME.json
     dashboards/NAME.yaml   inlined/NAME.json   queries.yaml
 

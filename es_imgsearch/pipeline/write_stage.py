@@ -1,5 +1,7 @@
 """Write documents in bulks until each item is acknowledged or refused.
 
+`Documents.write` (elastic/documents.py) sends a bulk; `BulkWriter` (elastic/bulk.py) decides what
+is sent again.  A document that is refused for good is replaced by its failure, class `rejected`.
 The stage has a thread and a queue of its own, so that encoders go on while Elasticsearch works.
 """
 

@@ -1,4 +1,7 @@
-"""Train a coder of binary codes on stored vectors, or on labels of pictures."""
+"""Train a coder of binary codes on stored vectors, or on labels of pictures.
+
+Chooses the method, loads vectors and stores the coder; `codes.fitting` fits it.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from es_imgsearch.codes.apply import apply_codes
-from es_imgsearch.codes.coder import (
-    DEFAULT_BITS,
-    SAMPLE_SIZE,
-    Floats,
-    Method,
-    check_bits,
-    fit_learned,
-    fit_lsh,
-    fit_sign,
-    label_targets,
-)
+from es_imgsearch.codes.coder import DEFAULT_BITS, SAMPLE_SIZE, Floats, Method
+from es_imgsearch.codes.fitting import check_bits, fit_learned, fit_lsh, fit_sign, label_targets
 from es_imgsearch.codes.storage import store_coder
 from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import VECTOR_FIELD

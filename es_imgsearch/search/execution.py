@@ -18,18 +18,13 @@ from es_imgsearch.elastic.requests import (
     msearch_request,
     search_request,
 )
+from es_imgsearch.search.fusion import MIN_DEPTH, SearchResult, fuse_rankings
 from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import Term
 from es_imgsearch.search.query_vectors import CONTENT
 from es_imgsearch.search.reduced import Reranking
 from es_imgsearch.search.request_flow import RequestFlow, Work
-from es_imgsearch.search.results import (
-    MIN_DEPTH,
-    SearchContext,
-    SearchResult,
-    facet_fields,
-    fuse_rankings,
-)
+from es_imgsearch.search.results import SearchContext, facet_fields
 
 Clauses: TypeAlias = Sequence[Mapping[str, Any]]
 Body: TypeAlias = dict[str, Any]

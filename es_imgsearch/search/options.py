@@ -1,4 +1,8 @@
-"""Options of every search: `SearchOptions` as passed, `SearchPlan` checked."""
+"""Options of every search: `SearchOptions` as passed, `SearchPlan` checked.
+
+`num_candidates` stays None unless given: `elastic.queries.knn_body` then takes the tuned number,
+`codes.queries` 20 k.
+"""
 
 from __future__ import annotations
 

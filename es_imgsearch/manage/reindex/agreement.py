@@ -2,7 +2,7 @@
 
 Random pictures are searched with in both generations, in each by the vector stored there.  Encoders
 differ, so this is information, not a criterion; two profiles of one encoder should agree almost
-entirely.
+entirely.  `run.ReindexRun` decides whether to switch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Convert the columns of a file to documents, and check each row."""
+"""Convert the columns of a file to documents, and check each row.
+
+A row that cannot be stored becomes a `BadRow`; `importing` raises RowInvalid or skips it.
+"""
 
 from __future__ import annotations
 

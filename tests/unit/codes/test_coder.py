@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from es_imgsearch.codes.coder import Coder, fit_learned, fit_lsh, fit_sign, label_targets
+from es_imgsearch.codes.coder import Coder
+from es_imgsearch.codes.fitting import fit_learned, fit_lsh, fit_sign, label_targets
 from es_imgsearch.codes.queries import code_body
 from es_imgsearch.elastic.mapping import index_body, new_meta
 from es_imgsearch.elastic.meta import Meta, Seal

@@ -9,12 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.search.results import (
-    check_facets,
-    count_facets,
-    reciprocal_rank,
-    reciprocal_rank_fusion,
-)
+from es_imgsearch.search.fusion import reciprocal_rank, reciprocal_rank_fusion
+from es_imgsearch.search.results import check_facets, count_facets
 
 RANKINGS = st.lists(st.lists(st.integers(0, 30), unique=True, max_size=20), max_size=3)
 
