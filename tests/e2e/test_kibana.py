@@ -28,7 +28,7 @@ from es_imgsearch.kibana.build import (
     vectorise_queries,
     vectorise_query,
 )
-from es_imgsearch.kibana.check import check, parse_ndjson
+from es_imgsearch.kibana.check import find_problems, parse_ndjson
 from es_imgsearch.kibana.objects import to_ndjson
 from es_imgsearch.search.search_log import create_searches_index
 from es_imgsearch.settings import Settings
@@ -155,7 +155,7 @@ def saved(shelf: tuple[Store, Settings]) -> SavedObjects:
     with ImageSearch(settings=settings, encoder=FakeEncoder()) as client:
         builder = create_builder(settings, client.info.properties)
         objects = builder.build_all(vectorise_queries(client, ["red", "navy"]))
-    assert check(objects, index_field_types(settings, store.info().properties)) == []
+    assert find_problems(objects, index_field_types(settings, store.info().properties)) == []
     return SavedObjects(parse_ndjson(to_ndjson(objects)))
 
 
@@ -343,7 +343,9 @@ def test_make_kibana(settings: Settings, real_store: Store, starter: Encoder):
         assert (
             f"{len(written)} saved objects in Kibana at {kibana.url}, space photos" in made.stderr
         )
-        assert check(written, index_field_types(settings, real_store.info().properties)) == []
+        assert (
+            find_problems(written, index_field_types(settings, real_store.info().properties)) == []
+        )
         ready = [each["id"] for each in written if "-nearest-" in each["id"]]
         # A session and a gallery for each of kibana/queries.yaml.
         assert len(ready) == 2 * 6
