@@ -10,7 +10,7 @@ from pathlib import Path
 
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime.network import HasNetworks
-from es_imgsearch.embed.runtime.onnx import Exports, exported
+from es_imgsearch.embed.runtime.onnx import Exports, find_or_export
 
 
 def main(folder: Path) -> None:
@@ -18,7 +18,7 @@ def main(folder: Path) -> None:
     if not isinstance(encoder, HasNetworks):
         raise TypeError("starter says nothing of its networks")
     for network in encoder.networks:
-        export = exported(Exports(folder), network, "float32", encoder.name)
+        export = find_or_export(Exports(folder), network, "float32", encoder.name)
         if export is None:
             sys.exit(f"The {network.part} of {encoder.name} cannot be exported.")
         print(f"{encoder.name}, {network.part}: cosine to torch {export.cosine}")
