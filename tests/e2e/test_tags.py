@@ -504,7 +504,7 @@ def test_describe_gives_its_only_process_all_cores(
     )
     monkeypatch.setattr("es_imgsearch.embed.index_encoder.run_for_queries", lambda *_: None)
     monkeypatch.setattr(
-        "es_imgsearch.embed.index_encoder.run_for_pictures",
+        "es_imgsearch.embed.context.run_for_pictures",
         lambda _, given: seen.append(given.workers),
     )
     refresh_described(store, settings.model_copy(update={"workers": 4}), only=["tags"])
