@@ -134,8 +134,9 @@ FLOW_FILES = {
 
 # Public functions on the way that only look something up for those that the page names.
 HELPERS = re.compile(
-    r"InFlight\.(take_place|note_\w+|wait_idle|is_all_read|wake|to_read)|VectorSource\.recent"
-    r"|Pipeline\.(fatal|wait_idle)|DescribeStage\.begin|SharedEncoder\.\w+|vector_fields|region_fields"
+    r"InFlight\.(take_place|note_\w+|wait_idle|is_all_read|wake|to_read)|Run\.(check|guarded)|look"
+    r"|VectorSource\.recent|Pipeline\.(fatal|wait_idle)|DescribeStage\.begin|InProcessEncoder\.embed_texts"
+    r"|vector_fields|region_fields"
 )
 
 
