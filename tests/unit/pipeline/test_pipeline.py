@@ -318,6 +318,8 @@ def test_where_only_writing_is_refused_it_is_logged_once(
         bench.picture(f"{n}.png", f"rgb({n * 40},0,0)")
         bench.submit(f"{n}.png")
     assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    # The end of the outage is logged after the last document was acknowledged.
+    bench.pipeline.close(within_seconds=PATIENCE_SECONDS)
     messages = [record.message for record in caplog.records]
     assert ["Waiting for it" in each for each in messages] == [True, False], messages
     assert bench.pipeline.counts.embedded == 4
