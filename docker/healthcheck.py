@@ -20,12 +20,12 @@ def main(ports: list[str]) -> None:
         try:
             connection.request("GET", "/healthz")
             answer = connection.getresponse()
-            told = answer.read(1000).decode("utf-8", "replace")
+            answer_text = answer.read(1000).decode("utf-8", "replace")
         except ConnectionRefusedError:
             continue
         except (OSError, http.client.HTTPException) as error:
             sys.exit(f"Port {port} does not answer: {error}")
-        print(told)
+        print(answer_text)
         sys.exit(answer.status != 200)
     sys.exit(f"Nothing listens on {' or '.join(ports)}.")
 

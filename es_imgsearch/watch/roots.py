@@ -164,9 +164,9 @@ IMPORTED_HOST = "(imported)"
 def claim_root(store: Store, name: str, origin: Mapping[str, Any] | None, file: str) -> bool:
     """Enter an imported root; return True if a machine watches or may watch it.
 
-    `origin` is the root's `path` and `host` as the file tells them: where the pictures still are,
-    `sync` goes on with the imported documents instead of embedding anew.  Without it the root is
-    nobody's, and `file` its path.
+    `origin` is the root's `path` and `host` as in the file: if the pictures are still there, `sync`
+    continues with the imported documents instead of embedding again.  Without it the root belongs
+    to no machine, and `file` is its path.
 
     Raises RootError where the name, or the folder, belongs to another root.
     """
