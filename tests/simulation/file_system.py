@@ -91,6 +91,8 @@ class FileSystem:
         self.main = Device(1)
         self.top = self._new(self.main, stat.S_IFDIR | 0o755)
         self.mounts: dict[int, Inode] = {}
+        # Of each folder whose file system was dropped, what it showed before.
+        self.dropped: dict[int, Inode] = {}
 
     # -- looking things up (no switch points) ---------------------------------------------------
 
@@ -154,6 +156,41 @@ class FileSystem:
                 yield from self.files(below)
             else:
                 yield below, child
+
+    def folders(self, path: str) -> Iterator[str]:
+        """Yield a folder and every folder below it."""
+        yield path
+        for name, child in sorted(self.mounted(self._plain(path)).entries.items()):
+            if self.mounted(child).is_folder:
+                yield from self.folders(f"{path}/{name}")
+
+    def truth(self, path: str) -> tuple[Inode | None, bool]:
+        """Return a path's inode whatever can be seen, and whether all of the way can be seen.
+
+        The name must be exact.  Dropped file systems count as if they were mounted, and links are
+        followed; a link without a target has no inode and cannot be seen.
+        """
+        return self._truth(path, 0)
+
+    def _truth(self, path: str, links: int) -> tuple[Inode | None, bool]:
+        inode, is_seen = self.top, True
+        parts = [part for part in path.split("/") if part]
+        for position, part in enumerate(parts):
+            is_seen = is_seen and inode.is_readable and not inode.device.error
+            child = inode.entries.get(part)
+            if child is None:
+                return None, is_seen
+            if child.number in self.dropped:
+                inode, is_seen = self.dropped[child.number], False
+                continue
+            inode = self.mounted(child)
+            if stat.S_ISLNK(inode.mode):
+                if position < len(parts) - 1 or links > _MOST_LINKS:
+                    return None, is_seen
+                target = posixpath.join("/" + "/".join(parts[:position]), inode.target)
+                aim, aim_seen = self._truth(posixpath.normpath(target), links + 1)
+                return aim, is_seen and aim_seen and aim is not None
+        return inode, is_seen and inode.is_readable and not inode.device.error
 
     def _plain(self, path: str) -> Inode:
         """Return the inode of a path whatever the permissions are."""
@@ -289,22 +326,30 @@ class FileSystem:
         return self._new(Device(self._devices), stat.S_IFDIR | 0o755)
 
     def mount(self, path: str, top: Inode) -> None:
-        """Mount a file system on a folder."""
-        parent, name = self._parent(path)
-        self.mounts[parent.entries[name].number] = top
+        """Mount a file system on a folder, or mount a dropped one again."""
+        folder = self._covered(path)
+        self.mounts[folder.number] = top
+        if self.dropped.get(folder.number) is top:
+            del self.dropped[folder.number]
         self.on_change()
 
-    def unmount(self, path: str) -> None:
-        """Show the folder below the mount again; watches of the file system end."""
-        parent, name = self._parent(path)
-        top = self.mounts.pop(parent.entries[name].number)
+    def drop(self, path: str) -> Inode:
+        """Unmount a file system that is to come back, and return it; its watches end."""
+        folder = self._covered(path)
+        top = self.dropped[folder.number] = self.mounts.pop(folder.number)
         waiting = [top]
         while waiting:
-            folder = waiting.pop()
-            waiting.extend(each for each in folder.entries.values() if each.is_folder)
-            self._event(folder, inotify.IN_UNMOUNT, "")
-            self._event(folder, inotify.IN_IGNORED, "")
+            each = waiting.pop()
+            waiting.extend(below for below in each.entries.values() if below.is_folder)
+            self._event(each, inotify.IN_UNMOUNT, "")
+            self._event(each, inotify.IN_IGNORED, "")
         self.on_change()
+        return top
+
+    def _covered(self, path: str) -> Inode:
+        """Return the folder itself, not what is mounted on it."""
+        parent, name = self._parent(path)
+        return parent.entries[name]
 
     def fail(self, path: str, number: int) -> None:
         """Have every call on the file system of a folder fail with an errno, 0 for none."""

@@ -38,6 +38,8 @@ class SimulatedProcess:
         self.number = number
         self.host = host
         self.is_alive = True
+        # Switch points after which it is killed, if it is to be.
+        self.fuse: int | None = None
         self.module_state: dict[tuple[Any, str], Any] = {}
         self.on_end: list[Callable[[], None]] = []
 
@@ -143,6 +145,10 @@ class Scheduler:
     def switch(self) -> None:
         """Perhaps let another task run first."""
         task = self._running()
+        if task.process.fuse is not None:
+            task.process.fuse -= 1
+            if task.process.fuse <= 0:
+                task.process.kill()
         if self.random.random() >= self.restlessness:
             return
         self.wake(task)
