@@ -22,9 +22,10 @@ Parser: TypeAlias = Callable[[Any], Any]
 MOST_TERM_BYTES = 32766
 _LARGEST_FLOAT32 = 3.4028235677973366e38
 _RANGES = {"byte": 7, "short": 15, "integer": 31, "long": 63}
+_DAYS_IN_400_YEARS = 146_097
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE = re.compile(
-    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(?:(\d\d)(?::(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
+    r"(-?)(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(?:(\d\d)(?::(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
     r"(Z|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?)?)?)?)?"
 )
 
@@ -128,20 +129,28 @@ def parse_date(value: Any) -> int:
     """Milliseconds since 1970 of a date, as the server's default format reads it."""
     if isinstance(value, (bool, dict, list)):
         raise Unfit(f"not a date: {value!r}")
+    # Java writes such numbers with an exponent, which the format does not have.
+    if isinstance(value, float) and value != 0 and not 1e-3 <= abs(value) < 1e7:
+        raise Unfit(f"failed to parse date field [{value}]")
     text = str(value)
     if (found := _DATE.fullmatch(text)) is None:
-        if re.fullmatch(r"-?\d{1,18}(\.\d+)?", text):
-            return math.floor(float(text)) if "." in text else int(text)
-        raise Unfit(f"failed to parse date field [{text}]")
-    year, month, day, hour, minute, second, fraction, zone = found.groups()
+        if not re.fullmatch(r"-?\d{1,19}(\.\d+)?", text):
+            raise Unfit(f"failed to parse date field [{text}]")
+        milliseconds = math.floor(float(text)) if "." in text else int(text)
+        if not -(2**63) <= milliseconds < 2**63:
+            raise Unfit(f"failed to parse date field [{text}]")
+        return milliseconds
+    sign, year, month, day, hour, minute, second, fraction, zone = found.groups()
     nanos = int((fraction or "").ljust(9, "0"))
-    if int(year) < 1:
-        raise NotImplementedError(f"the year 0 in {text!r}")
+    # The calendar repeats itself every 400 years; datetime knows the years from 1 on.
+    cycles, near = divmod(-int(year) if sign else int(year), 400)
     moment = datetime(
-        int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0),
+        2000 + near, int(month or 1), int(day or 1), int(hour or 0), int(minute or 0),
         int(second or 0), tzinfo=_zone(zone),
     )  # fmt: skip
-    return (moment - _EPOCH) // timedelta(milliseconds=1) + nanos // 1_000_000
+    days = (cycles - 5) * _DAYS_IN_400_YEARS
+    milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
+    return milliseconds + days * 86_400_000 + nanos // 1_000_000
 
 
 def _zone(text: str | None) -> timezone:
@@ -205,10 +214,8 @@ def _binary(value: Any) -> bytes:
 
 def _vector(mapping: Mapping[str, Any]) -> Parser:
     element, dims = mapping.get("element_type", "float"), mapping["dims"]
-    if element == "bit":
-        return _bits(dims)
-    if element != "float":
-        raise NotImplementedError(f"a dense_vector of {element}")
+    if element in {"bit", "byte"}:
+        return _bytes(dims // 8 if element == "bit" else dims)
     similarity = mapping.get("similarity", "cosine") if mapping.get("index", True) else None
 
     def parse(value: Any) -> tuple[float, ...]:
@@ -236,21 +243,23 @@ def _check_length(vector: tuple[float, ...], similarity: str) -> None:
         raise Unfit("The [dot_product] similarity can only be used with unit-length vectors.")
 
 
-def _bits(dims: int) -> Parser:
+def _bytes(length: int) -> Parser:
     def parse(value: Any) -> tuple[int, ...]:
         if isinstance(value, str):
             try:
                 found = tuple(array("b", bytes.fromhex(value)))
             except ValueError:
                 raise Unfit("not hexadecimal") from None
-        elif isinstance(value, list) and all(type(each) is int for each in value):
-            found = tuple(value)
+        elif isinstance(value, list) and all(type(each) in {int, float} for each in value):
+            found = tuple(int(each) for each in value)
+            if found != tuple(value):
+                raise Unfit("bytes are whole numbers")
         else:
-            raise Unfit("bits are hexadecimal or an array of bytes")
+            raise Unfit("bytes are hexadecimal or an array of whole numbers")
         if any(not -128 <= each <= 127 for each in found):
             raise Unfit("a byte is from -128 to 127")
-        if len(found) * 8 != dims:
-            raise Unfit(f"has [{len(found) * 8}] dimensions instead of [{dims}]")
+        if len(found) != length:
+            raise Unfit(f"has [{len(found)}] bytes instead of [{length}]")
         return found
 
     return parse
