@@ -124,14 +124,25 @@ class Ledger:
 
     # -- after a quiet period -------------------------------------------------------------------
 
-    def check(self, peek: Peek, *, moving: frozenset[str] = frozenset()) -> list[str]:
-        """Return what is wrong with the index now; `moving` paths change all the time."""
-        return self.violations + sorted(self._differences(peek, moving))
+    def paused(self, peek: Peek) -> list[str]:
+        """Return the roots whose deletions are paused."""
+        return [name for name in self._roots if active_pause(peek.state(f"pause:{name}"))]
 
-    def _differences(self, peek: Peek, moving: frozenset[str]) -> Iterator[str]:
+    def check(
+        self, peek: Peek, *, moving: frozenset[str] = frozenset(), allows_pause: bool = True
+    ) -> list[str]:
+        """Return what is wrong with the index now; `moving` paths change all the time.
+
+        With `allows_pause` a root whose deletions are paused keeps documents of missing files.
+        """
+        paused = self.paused(peek) if allows_pause else []
+        return self.violations + sorted(self._differences(peek, moving, paused))
+
+    def _differences(
+        self, peek: Peek, moving: frozenset[str], paused: list[str]
+    ) -> Iterator[str]:
         pictures, failures = peek.pictures(), peek.failures()
         encoder = ENCODERS[peek.meta()["encoder"]["name"]]
-        paused = {name for name in self._roots if active_pause(peek.state(f"pause:{name}"))}
         for key in pictures.keys() & failures.keys():
             yield f"{_where(pictures[key])} is in the index and in the failures"
         for key, document in pictures.items():

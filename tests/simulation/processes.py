@@ -28,6 +28,11 @@ class Command:
     ended_at: float = 0.0
 
     @property
+    def has_crashed(self) -> bool:
+        """Whether it ended with an error that is none of the product's."""
+        return self.error is not None and not isinstance(self.error, ImgSearchError)
+
+    @property
     def is_running(self) -> bool:
         return self.process.is_alive and not self.has_ended
 
@@ -48,6 +53,9 @@ class Commands:
         )
         self._note = note
         self.all: list[Command] = []
+
+    def running(self) -> list[Command]:
+        return [each for each in self.all if each.is_running]
 
     def init(self, encoder: str) -> Command:
         from es_imgsearch.cli.options import open_store
