@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -19,7 +20,7 @@ EPOCH_NS = 1_767_225_600_000_000_000
 _SECOND_NS = 1_000_000_000
 
 # A world that runs longer than this spins.
-_MOST_SWITCHES = 2_000_000
+_MOST_SWITCHES = 500_000
 
 
 class WorldStuck(BaseException):
@@ -84,6 +85,7 @@ class Scheduler:
 
     def __init__(self, seed: int, restlessness: float = 0.3) -> None:
         self.random = random.Random(seed)
+        self._draw = self.random.random
         self.restlessness = restlessness
         self.now_ns = 0
         self.switches = 0
@@ -145,11 +147,12 @@ class Scheduler:
     def switch(self) -> None:
         """Perhaps let another task run first."""
         task = self._running()
-        if task.process.fuse is not None:
-            task.process.fuse -= 1
-            if task.process.fuse <= 0:
-                task.process.kill()
-        if self.random.random() >= self.restlessness:
+        process = task.process
+        if process.fuse is not None:
+            process.fuse -= 1
+            if process.fuse <= 0:
+                process.kill()
+        if self._draw() >= self.restlessness:
             return
         self.wake(task)
         self._hub.switch()
@@ -159,11 +162,12 @@ class Scheduler:
         self, places: Places, is_met: Callable[[], bool], seconds: float | None = None
     ) -> bool:
         """Wait until `is_met`, for at most some seconds; return whether it is."""
-        task = self._running()
         self.switch()
         if is_met():
             return True
-        deadline = None if seconds is None else self.now_ns + max(0, int(seconds * _SECOND_NS))
+        task = self._running()
+        # Rounded up: a wait of less than a nanosecond must not take no time.
+        deadline = None if seconds is None else self.now_ns + max(0, ceil(seconds * _SECOND_NS))
         while not is_met():
             if deadline is not None and self.now_ns >= deadline:
                 return False
@@ -190,7 +194,8 @@ class Scheduler:
         task = self.current
         if task is None:
             raise WorldStuck("the product was called outside of a task")
-        self._check(task)
+        if self.is_over or not task.process.is_alive:
+            raise GreenletExit
         return task
 
     def _check(self, task: Task) -> None:
@@ -213,7 +218,7 @@ class Scheduler:
                 continue
             self.switches += 1
             if self.switches > _MOST_SWITCHES:
-                raise WorldStuck(f"{self.switches} switches: {task.process.name} {task.name}")
+                raise WorldStuck(f"{task.process.name} spins: {_place(task)}")
             self._resume(task)
 
     def _resume(self, task: Task) -> None:
@@ -252,3 +257,13 @@ class Scheduler:
                 task.greenlet.throw(GreenletExit)
         self.current = None
         self._tasks.clear()
+
+
+def _place(task: Task) -> str:
+    """Return the functions that a task is in, the innermost last."""
+    names: list[str] = []
+    frame = task.greenlet.gr_frame if task.greenlet is not None else None
+    while frame is not None:
+        names.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+        frame = frame.f_back
+    return " > ".join(reversed(names))

@@ -29,11 +29,11 @@ class SimulatedLock:
         if self._reentrant and self._owner is task:
             self._depth += 1
             return True
-        if not blocking:
-            timeout = 0
-        seconds = None if timeout < 0 else timeout
-        if not scheduler.wait(self._places, lambda: self._owner is None, seconds):
-            return False
+        scheduler.switch()
+        if self._owner is not None:
+            seconds = 0.0 if not blocking else None if timeout < 0 else timeout
+            if not scheduler.wait(self._places, lambda: self._owner is None, seconds):
+                return False
         self._owner = scheduler.current
         self._depth = 1
         return True

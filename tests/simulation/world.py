@@ -18,8 +18,13 @@ from tests.simulation.threads import Threads
 from tests.simulation.transport import CALM, Network, Server
 
 # Longer than a lease, a comparison and the collecting of deletions together.
-_QUIET_SECONDS = 170.0
-_SETTINGS = {"reconcile_minutes": 1.0, "poll_seconds": 10.0, "request_timeout_seconds": 10.0}
+_QUIET_SECONDS = 100.0
+_SETTINGS = {
+    "reconcile_minutes": 0.5,
+    "poll_seconds": 10.0,
+    "request_timeout_seconds": 10.0,
+    "lease_seconds": 8.0,
+}
 _MOST_STARTS = 6
 
 
