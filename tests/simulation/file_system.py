@@ -251,6 +251,15 @@ class FileSystem:
         self._event(parent, inotify.IN_MOVED_TO, name)
         self.on_change()
 
+    def open_mapped(self, path: str, content: bytes) -> None:
+        """Make a file whose writer keeps it open."""
+        parent, name = self._parent(path)
+        inode = parent.entries[name] = self._new(parent.device, stat.S_IFREG | 0o644)
+        inode.content = content
+        self._event(parent, inotify.IN_CREATE, name)
+        self._event(parent, inotify.IN_MODIFY, name)
+        self.on_change()
+
     def poke(self, path: str, content: bytes) -> None:
         """Change a file's content through a memory map: no time changes, one event."""
         parent, name = self._parent(path)

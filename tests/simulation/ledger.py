@@ -46,6 +46,12 @@ class PathRecord:
     is_excused: bool = False
     # A field that no encoder and describer owns was stored with this content.
     label: str | None = None
+    # It vanished with so many others that only --allow-deletes may delete its document.
+    is_protected: bool = False
+
+    @property
+    def key(self) -> str:
+        return image_id(self.root, self.path)
 
 
 class Ledger:
@@ -67,13 +73,16 @@ class Ledger:
     def records(self) -> list[PathRecord]:
         return list(self._records.values())
 
-    def record(self, absolute: str) -> PathRecord:
-        """Return the record of an absolute path."""
-        return next(
-            each
-            for each in self._records.values()
-            if f"{self._roots[each.root]}/{each.path}" == absolute
-        )
+    def visible(self) -> list[PathRecord]:
+        """Return the records of files that are there and can be seen."""
+        return [each for each in self.records() if each.is_seen and each.kind is not Kind.ABSENT]
+
+    def find(self, absolute: str) -> PathRecord | None:
+        """Return the record of an absolute path, if there ever was a file."""
+        for name, folder in self._roots.items():
+            if absolute.startswith(f"{folder}/"):
+                return self._records.get(image_id(name, absolute[len(folder) + 1 :]))
+        return None
 
     def update(self) -> None:
         """Look at every path again; the file system calls it after each change."""
@@ -98,6 +107,7 @@ class Ledger:
         kind = _kind(record.path, inode)
         if kind is not record.kind:
             record.kind, record.since = kind, self._scheduler.seconds
+            record.is_protected = False
         record.is_seen = is_seen
         if inode is not None and kind is not Kind.ABSENT and inode.content != record.content:
             record.content = inode.content
@@ -114,6 +124,11 @@ class Ledger:
             record = self._records.get(action.document_id)
             if record is None or "-failures" in action.index:
                 continue
+            if record.is_protected:
+                self.violations.append(
+                    f"{self._scheduler.seconds:.3f} deleted {record.root}/{record.path}, which"
+                    " vanished with many others"
+                )
             limit = self._network.steady_since - _GRACE_SECONDS
             if record.kind is Kind.PICTURE and record.since < limit:
                 seen = "on the disk" if record.is_seen else "unknown"
@@ -154,7 +169,7 @@ class Ledger:
         for key in (pictures.keys() | failures.keys()) - self._records.keys():
             yield f"{_where((pictures | failures)[key])} never was a file"
         for key, record in self._records.items():
-            if f"{record.root}/{record.path}" in moving:
+            if f"{self._roots[record.root]}/{record.path}" in moving:
                 continue
             document = pictures.get(key)
             yield from self._path_differences(

@@ -46,7 +46,10 @@ class FileOperations:
         """Return the absolute path of a file of one of these kinds that can be seen."""
         chosen = kinds or (Kind.PICTURE, Kind.BROKEN, Kind.NONE)
         records = [
-            each for each in self.world.ledger.records() if each.kind in chosen and each.is_seen
+            each
+            for each in self.world.ledger.records()
+            if each.kind in chosen and each.is_seen and not each.path.startswith("link")
+            if self.absolute(each) not in self.world.moving
         ]
         return self.absolute(self.random.choice(records)) if records else None
 
@@ -146,8 +149,19 @@ class FileOperations:
         old, new = self.existing(), self.new_path()
         if old is None or new is None or old == new:
             return None
+        before = self.world.ledger.find(old)
         self.files.rename(old, new)
+        after = self.world.ledger.find(new)
+        if before is not None and after is not None and before.root == after.root:
+            after.label, before.label = before.label, None
         return f"rename {old} to {new}"
+
+    def rename_case(self) -> str | None:
+        if (old := self.existing()) is None:
+            return None
+        folder, name = posixpath.split(old)
+        self.files.rename(old, f"{folder}/{name.swapcase()}")
+        return f"rename {old} to {name.swapcase()}"
 
     def make_folder(self) -> str | None:
         folders = [each for each in self.visible_folders() if each.count("/") < 5]
@@ -206,6 +220,90 @@ class FileOperations:
         return f"replace {path}, same size and time"
 
 
+    def map_write(self) -> str | None:
+        """A program writes through a memory map and closes the file later."""
+        path = self.new_path()
+        if path is None or self.world.ledger.find(path) in self.world.ledger.visible():
+            return None
+        first, second = self.content("M"), self.content("M")
+        self.files.open_mapped(path, first.ljust(len(second), b"."))
+
+        def work() -> None:
+            self.world.scheduler.sleep(1.0 + self.random.random() * 4)
+            if (record := self.world.ledger.find(path)) is None or record.content != first:
+                return
+            self.files.poke(path, second.ljust(len(first), b"."))
+            record.is_excused = True
+            self._expect_noticed(record)
+
+        self.world.spawn("mapper", work)
+        return f"write {path} through a memory map"
+
+    def _expect_noticed(self, record: PathRecord) -> None:
+        """Expect what only an event shows from a daemon that had 20 quiet seconds for it."""
+        world, content = self.world, record.content
+        daemon, begun = world.watching(record.root), world.scheduler.seconds
+        world.scheduler.sleep(20.0)
+        is_steady = world.network.steady_since >= world.scheduler.seconds
+        is_same = daemon is not None and daemon.is_running and record.content == content
+        if is_same and is_steady and record.is_seen and record.since < begun:
+            record.is_excused = False
+
+    def camera(self) -> str | None:
+        """A file is rewritten all the time, also in quiet, while the server is slow."""
+        path = self.existing(Kind.PICTURE)
+        if path is None or self.world.moving:
+            return None
+        self.world.moving.add(path)
+        self.world.network.latency_seconds = 1.0
+
+        def work() -> None:
+            while True:
+                self.world.scheduler.sleep(0.5)
+                try:
+                    self.files.write(path, [self.content()], lambda: None)
+                except (OSError, KeyError):
+                    return
+
+        self.world.spawn("camera", work)
+        return f"rewrite {path} twice a second from now on"
+
+    def label(self) -> str | None:
+        """Store a field of a picture, and expect it to stay with the content."""
+        records = [each for each in self.world.ledger.visible() if each.kind is Kind.PICTURE]
+        if not records or self.world.network.is_troubled:
+            return None
+        record = self.random.choice(records)
+        self.labels += 1
+        text, content = f"label {self.labels}", record.content
+        command = self.world.commands.label(record.key, text)
+
+        def work() -> None:
+            self.world.scheduler.sleep(12.0)
+            stored = self.world.peek.pictures().get(record.key, {})
+            is_same = record.content == content and record.kind is Kind.PICTURE
+            if is_same and not command.is_running and stored.get("product_id") == text:
+                record.label = text
+
+        self.world.spawn("labeller", work)
+        return f"store product_id of {self.absolute(record)}"
+
+    def vanish(self) -> str | None:
+        """Delete half of a big folder at once: the guard has to ask."""
+        name = next(iter(self.world.big), None)
+        if name is None or self.world.undo:
+            return None
+        records = [each for each in self.world.ledger.visible() if each.root == name]
+        pictures = self.world.peek.pictures()
+        if len(records) < 22 or not all(each.key in pictures for each in records):
+            return None
+        chosen = self.random.sample(records, len(records) // 2)
+        for record in chosen:
+            self.files.remove(self.absolute(record))
+            record.is_protected = True
+        return f"delete {len(chosen)} of {len(records)} files of {name}"
+
+
 class TroubleOperations(FileOperations):
     """What makes files unknown, processes end and servers fail; quiet ends all of it."""
 
@@ -226,6 +324,22 @@ class TroubleOperations(FileOperations):
         top = self.files.drop(path)
         self.world.undo.append(lambda: self.files.mount(path, top))
         return f"unmount {path}"
+
+    def wrong_disk(self) -> str | None:
+        """Mount another disk of many pictures on a big folder; `sync` runs by cron."""
+        name = next(iter(self.world.big), None)
+        if name is None:
+            return None
+        root = self.world.roots[name]
+        if not self.world.is_mounted(root) or any(each.startswith(root) for each in self.world.mounts):
+            return None
+        top = self.files.drop(root)
+        self.files.mount(root, self.files.new_device())
+        for number in range(120):
+            self.files.put(f"{root}/other-{number}.png", self.content("O"))
+        self.world.undo.append(lambda: self.files.mount(root, top))
+        self.world.sync(name)
+        return f"mount another disk on {root}"
 
     def fail_device(self) -> str | None:
         mounted = [each for each in self.world.mounts if self.world.is_mounted(each)]
@@ -258,7 +372,7 @@ class TroubleOperations(FileOperations):
         return "requests and answers are lost"
 
     def half_bulks(self) -> str:
-        self.world.network.set(Weather(half_bulk=0.7, lost_answer=0.1))
+        self.world.network.set(Weather(half_bulk=0.7, lost_answer=0.1, crash=0.2))
         self._later(lambda: self.world.network.set(CALM), 20.0)
         return "bulks are applied in part"
 
@@ -286,6 +400,22 @@ class TroubleOperations(FileOperations):
         name = self.random.choice(list(self.world.roots))
         return self.world.sync(name).words
 
+    def make_anew(self) -> str | None:
+        """Delete the index and make it again under the same name for another encoder."""
+        if self.world.was_remade:
+            return None
+        self.world.was_remade = True
+        for record in self.world.ledger.records():
+            record.label = None
+        keeps_state = self.random.random() < 0.5
+        return self.world.commands.make_anew("two", keeps_state=keeps_state).words
+
+    def reindex(self) -> str | None:
+        if self.world.was_remade:
+            return None
+        self.world.was_remade = True
+        return self.world.commands.reindex("two").words
+
     def _later(self, action: Callable[[], None], seconds: float) -> None:
         pause = self.random.random() * seconds
 
@@ -305,4 +435,6 @@ COMMON = {
 RARE = {
     "forbid": 3, "drop_mount": 3, "fail_device": 2, "outage": 2, "storm": 2, "half_bulks": 2,
     "kill": 4, "stop": 2, "sync": 3, "change_owner": 1, "replace_alike": 2,
+    "rename_case": 2, "map_write": 2, "camera": 1, "label": 4, "vanish": 3, "wrong_disk": 3,
+    "make_anew": 1, "reindex": 1,
 }  # fmt: skip

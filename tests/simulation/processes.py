@@ -25,7 +25,7 @@ class Command:
     result: Any = None
     error: BaseException | None = None
     has_ended: bool = False
-    ended_at: float = 0.0
+    began_at: float = 0.0
 
     @property
     def has_crashed(self) -> bool:
@@ -102,10 +102,50 @@ class Commands:
         options = " --allow-deletes" if allow_deletes else ""
         return self._start(f"sync {' '.join(roots)} on {host}{options}", host, run)
 
+    def make_anew(self, encoder: str, *, keeps_state: bool) -> Command:
+        """Delete the index and make it again under the same name for another encoder."""
+        from es_imgsearch.cli.options import open_store
+        from es_imgsearch.manage.init import create_index
+
+        settings = self._settings.model_copy(update={"encoder": encoder})
+        index = settings.index
+
+        def run(_command: Command) -> None:
+            store = open_store(settings)
+            kinds = ["", "-failures"] if keeps_state else ["", "-failures", "-state"]
+            for kind in kinds:
+                request = store.connection.request
+                for name in list(request("GET", f"/{index}{kind}-0*")):
+                    request("DELETE", f"/{name}")
+            create_index(store, settings)
+
+        return self._start(f"delete {index}, init --encoder {encoder}", "host", run)
+
+    def reindex(self, encoder: str) -> Command:
+        from es_imgsearch.cli.options import open_store
+        from es_imgsearch.manage.reindex import reindex
+
+        settings = self._settings.model_copy(update={"encoder": encoder})
+        return self._start(
+            f"reindex --encoder {encoder}",
+            "host",
+            lambda _command: reindex(open_store(settings), settings),
+        )
+
+    def label(self, image_id: str, text: str) -> Command:
+        """Store a field that no describer or encoder owns."""
+        from es_imgsearch.cli.options import open_store
+
+        def run(_command: Command) -> None:
+            rewrites = open_store(self._settings).rewrites
+            rewrites.rewrite([image_id], lambda document: {**document, "product_id": text})
+
+        return self._start(f"rewrite product_id={text}", "host", run)
+
     def _start(self, words: str, host: str, run: Callable[[Command], Any]) -> Command:
         number = 1000 + len(self.all)
         process = SimulatedProcess(self._scheduler, f"{words.split()[0]}-{number}", number, host)
-        command = Command(words, process)
+        command = Command(words, process, began_at=self._scheduler.seconds)
         self.all.append(command)
 
         def work() -> None:
@@ -121,7 +161,6 @@ class Commands:
             else:
                 self._note(f"{process.name} ended")
             command.has_ended = True
-            command.ended_at = self._scheduler.seconds
             # Its other threads are daemon threads: they end with it.
             process.kill()
 

@@ -38,6 +38,8 @@ class Weather:
     lost_answer: float = 0.0
     busy: float = 0.0
     half_bulk: float = 0.0
+    # Of a half-applied bulk: the process that sent it is killed at once.
+    crash: float = 0.0
     slow: float = 0.0
 
 
@@ -56,6 +58,8 @@ class Network:
         self.server = server
         self.weather = CALM
         self.is_down = False
+        # The longest that a request takes without trouble.
+        self.latency_seconds = 0.05
         self.requests = 0
         # Begin of the present trouble, or None.
         self.trouble_since: float | None = None
@@ -93,7 +97,7 @@ class Network:
         self.requests += 1
         scheduler.switch()
         if chance() < 0.4:
-            scheduler.sleep(0.05 * chance())
+            scheduler.sleep(self.latency_seconds * chance())
         if weather.slow and chance() < weather.slow:
             scheduler.sleep(limit * 0.9 * chance())
         if self.is_down or chance() < weather.lost_request:
@@ -108,7 +112,7 @@ class Network:
         if self.is_down or chance() < weather.lost_answer:
             raise elastic_transport.ConnectionTimeout("Connection timed out")
         if chance() < 0.2:
-            scheduler.sleep(0.05 * chance())
+            scheduler.sleep(self.latency_seconds * chance())
         return answer
 
     def _bulk(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -125,8 +129,9 @@ class Network:
                 return answer
             results = json.loads(answer.body)["items"]
             self.on_bulk(kept, results)
-        if is_half:
-            self._scheduler.switch()
+        task = self._scheduler.current
+        if is_half and task is not None and chance() < self.weather.crash:
+            task.process.kill()
         remaining = iter(results)
         items = [
             next(remaining) if is_applied else each.refused()

@@ -42,15 +42,21 @@ class World:
         scheduler.restlessness = random.choice((0.05, 0.2, 0.5))
         self.trace: list[str] = []
         self.threads = Threads(scheduler)
-        self.files = FileSystem(scheduler)
+        self.files = FileSystem(scheduler, ignores_case=random.random() < 0.15)
         self.network = Network(scheduler, server(scheduler))
         self.calls = FileCalls(scheduler, self.files)
+        self.index = index
         self.peek = Peek(self.network.server, index)
         names = ("a", "b")[: random.choice((1, 1, 2))]
         self.roots = {name: f"/simulated/{name}" for name in names}
         self.hosts = {name: f"host-{name}" for name in names}
         self.mounts: list[str] = []
         self.undo: list[Callable[[], None]] = []
+        # Absolute paths that change all the time, also in quiet.
+        self.moving: set[str] = set()
+        self.was_remade = False
+        # Roots of more pictures than the least for a share, on file systems of their own.
+        self.big: list[str] = []
         self.ledger = Ledger(scheduler, self.files, self.network, self.roots)
         self.commands = Commands(scheduler, index, self.note, **_SETTINGS)
         self.operations = TroubleOperations(self)
@@ -71,6 +77,20 @@ class World:
     def sync(self, root: str, *, allow_deletes: bool = False) -> Command:
         words = (f"{root}={self.roots[root]}",)
         return self.commands.sync(self.hosts[root], words, allow_deletes=allow_deletes)
+
+    def watching(self, root: str) -> Command | None:
+        """Return the daemon that has watched a root for at least 15 s, if there is one."""
+        words = f"watch {root}="
+        return next(
+            (
+                each
+                for each in self.commands.running()
+                if each.words.startswith(words)
+                and each.daemon is not None
+                and self.scheduler.seconds - each.began_at > 15
+            ),
+            None,
+        )
 
     def is_mounted(self, path: str) -> bool:
         inode, is_seen = self.files.truth(path)
@@ -118,17 +138,30 @@ class World:
 
     def _make_folders(self) -> None:
         random = self.scheduler.random
-        for path in self.roots.values():
+        for name, path in self.roots.items():
             self.files.make_folders(path)
+            if random.random() < 0.1:
+                self._mount(path, 0)
+                self.mounts.remove(path)
+                self.big.append(name)
+                for number in range(24):
+                    self.files.put(f"{path}/big-{number}.png", self.operations.content("B"))
             for number in range(random.choice((0, 3, 6))):
                 self.files.put(f"{path}/{'pqrstu'[number]}.png", self.operations.content())
             if random.random() < 0.5:
-                mount = f"{path}/M"
-                self.files.make_folders(mount)
-                self.files.mount(mount, self.files.new_device())
-                self.mounts.append(mount)
-                for number in range(random.choice((1, 3))):
-                    self.files.put(f"{mount}/{'pqr'[number]}.png", self.operations.content())
+                self._mount(f"{path}/M", random.choice((1, 3)))
+            if random.random() < 0.2:
+                self._mount(f"/simulated/outside-{name}", 2)
+                for each in "pq":
+                    self.files.link(f"{path}/link-{each}.png", f"../outside-{name}/{each}.png")
+
+    def _mount(self, path: str, pictures: int) -> None:
+        """Mount a file system with pictures."""
+        self.files.make_folders(path)
+        self.files.mount(path, self.files.new_device())
+        self.mounts.append(path)
+        for number in range(pictures):
+            self.files.put(f"{path}/{'pqr'[number]}.png", self.operations.content())
 
     def _operate(self) -> None:
         random = self.scheduler.random
@@ -159,6 +192,10 @@ class World:
         self.end_unknown()
         for command in self.commands.running():
             command.process.fuse = None
+        if self.peek.send("GET", f"/{self.index}")["status"] != 200:
+            # What made the index anew was killed.
+            init = self.commands.init("two")
+            self.scheduler.run(lambda: init.has_ended)
         begun = self.scheduler.seconds
         self.spawn("supervisor", self._supervise)
         self.scheduler.run(lambda: self.scheduler.seconds > begun + _QUIET_SECONDS)
@@ -178,8 +215,10 @@ class World:
 
     def _allow_deletes(self) -> None:
         begun = self.scheduler.seconds
-        commands = [self.sync(name, allow_deletes=True) for name in self.roots]
-        self.scheduler.run(lambda: all(not each.is_running for each in commands))
+        for record in self.ledger.records():
+            record.is_protected = False
+        for name in self.roots:
+            self.sync(name, allow_deletes=True)
         self.scheduler.run(lambda: self.scheduler.seconds > begun + _QUIET_SECONDS)
 
     def peek_paused(self) -> list[str]:
@@ -187,7 +226,11 @@ class World:
         return self.ledger.paused(self.peek)
 
     def _check(self, when: str, *, allows_pause: bool = True) -> None:
-        problems = self.ledger.check(self.peek, allows_pause=allows_pause)
+        moving = frozenset(self.moving)
+        problems = self.ledger.check(self.peek, moving=moving, allows_pause=allows_pause)
+        for command in self.commands.running():
+            if command.words.startswith("sync"):
+                problems.append(f"{command.process.name} does not end")
         for process, thread, error in self.threads.crashes:
             problems.append(f"{process.name} {thread} crashed: {error!r}")
         for command in self.commands.all:
