@@ -222,7 +222,7 @@ def _kind(path: str, inode: Inode | None) -> Kind:
         return Kind.ABSENT
     if is_whole(inode.content):
         return Kind.PICTURE
-    return Kind.BROKEN if path.endswith(".png") else Kind.NONE
+    return Kind.BROKEN if path.lower().endswith(".png") else Kind.NONE
 
 
 def _where(document: Mapping[str, Any]) -> str:

@@ -225,14 +225,15 @@ class FileOperations:
         path = self.new_path()
         if path is None or self.world.ledger.find(path) in self.world.ledger.visible():
             return None
-        first, second = self.content("M"), self.content("M")
-        self.files.open_mapped(path, first.ljust(len(second), b"."))
+        self._numbers += 2
+        first, second = (picture_bytes(self._numbers + each, mark="M") for each in (0, 1))
+        self.files.open_mapped(path, first)
 
         def work() -> None:
             self.world.scheduler.sleep(1.0 + self.random.random() * 4)
             if (record := self.world.ledger.find(path)) is None or record.content != first:
                 return
-            self.files.poke(path, second.ljust(len(first), b"."))
+            self.files.poke(path, second)
             record.is_excused = True
             self._expect_noticed(record)
 

@@ -68,8 +68,13 @@ class World:
         self.trace.append(f"{self.scheduler.seconds:9.3f} {words}")
 
     def spawn(self, name: str, work: Callable[[], None]) -> None:
-        """Do something beside everything else."""
-        self.scheduler.start(self._users, name, work)
+        """Do something beside everything else; what it needs may be gone meanwhile."""
+
+        def tolerant() -> None:
+            with suppress(OSError, KeyError):
+                work()
+
+        self.scheduler.start(self._users, name, tolerant)
 
     def watch(self, root: str) -> Command:
         return self.commands.watch(self.hosts[root], (f"{root}={self.roots[root]}",))
@@ -165,7 +170,9 @@ class World:
 
     def _operate(self) -> None:
         random = self.scheduler.random
-        weights = {**COMMON, **{name: each for name, each in RARE.items() if random.random() < 0.4}}
+        weights = {**COMMON, **{name: each for name, each in RARE.items() if random.random() < 0.25}}
+        # Two rare kinds that meet each other often in this world.
+        weights |= dict.fromkeys(random.sample(list(RARE), 2), 8)
         names = list(weights)
         silence = random.choice((0.0, 0.0, 0.3))
         for name in self.roots:
