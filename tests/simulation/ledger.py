@@ -65,6 +65,8 @@ class Ledger:
         self._network = network
         self._roots = roots
         self._records: dict[str, PathRecord] = {}
+        self._contents: set[bytes] = set()
+        # Every content that a file had, by its id.
         self.contents: dict[str, bytes] = {}
         self.violations: list[str] = []
         files.on_change = self.update
@@ -87,7 +89,10 @@ class Ledger:
     def update(self) -> None:
         """Look at every path again; the file system calls it after each change."""
         for name, folder in self._roots.items():
-            for path in self._paths(folder):
+            for path, inode in self._paths(folder):
+                if inode.content not in self._contents:
+                    self._contents.add(inode.content)
+                    self.contents[content_id(inode.content)] = inode.content
                 relative = posixpath.relpath(path, folder)
                 key = image_id(name, relative)
                 if key not in self._records:
@@ -95,10 +100,9 @@ class Ledger:
         for record in self._records.values():
             self._update(record)
 
-    def _paths(self, folder: str) -> Iterator[str]:
+    def _paths(self, folder: str) -> Iterator[tuple[str, Inode]]:
         try:
-            for path, _ in self._files.files(folder):
-                yield path
+            yield from self._files.files(folder)
         except OSError:
             return
 
@@ -113,8 +117,7 @@ class Ledger:
             record.content = inode.content
             record.is_excused = False
             record.label = None
-            if kind is Kind.PICTURE:
-                self.contents[content_id(inode.content)] = inode.content
+            self.contents[content_id(inode.content)] = inode.content
 
     def _on_bulk(self, actions: list[Action], results: list[dict[str, Any]]) -> None:
         """Check each deletion of a picture at the time when the server applies it."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.simulation.ledger import Kind, PathRecord
-from tests.simulation.pictures import picture_bytes
+from tests.simulation.pictures import is_whole, picture_bytes
 from tests.simulation.transport import CALM, STORM, Weather
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class FileOperations:
 
     def content(self, mark: str = "") -> bytes:
         """Return a picture that was not there before, or now and then one that was."""
-        known = list(self.world.ledger.contents.values())
+        known = [each for each in self.world.ledger.contents.values() if is_whole(each)]
         if not mark and known and self.random.random() < 0.15:
             return self.random.choice(known)
         self._numbers += 1
@@ -256,7 +256,7 @@ class FileOperations:
         if path is None or self.world.moving:
             return None
         self.world.moving.add(path)
-        self.world.network.latency_seconds = 1.0
+        self.world.network.least_seconds = 0.3
 
         def work() -> None:
             while True:
@@ -373,7 +373,7 @@ class TroubleOperations(FileOperations):
         return "requests and answers are lost"
 
     def half_bulks(self) -> str:
-        self.world.network.set(Weather(half_bulk=0.7, lost_answer=0.1, crash=0.2))
+        self.world.network.set(Weather(half_bulk=0.7, lost_answer=0.1, crash=0.4))
         self._later(lambda: self.world.network.set(CALM), 20.0)
         return "bulks are applied in part"
 

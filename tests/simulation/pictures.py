@@ -69,10 +69,10 @@ class SimulatedEncoder:
     preparation = Preparation(width=_SIDE, height=_SIDE, mode="squash")
     fingerprint = "simulated"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, shift: int) -> None:
         self.name = name
         self.revision = name
-        self._shift = sum(name.encode()) % self.dims
+        self._shift = shift
 
     def embed_images(self, pictures: Pixels) -> Vectors:
         flat = pictures.reshape(len(pictures), self.dims).astype(np.float32) - 127.5
@@ -87,7 +87,7 @@ class SimulatedEncoder:
         return vector
 
 
-ENCODERS = {name: SimulatedEncoder(name) for name in ("one", "two")}
+ENCODERS = {name: SimulatedEncoder(name, shift) for name, shift in {"one": 1, "two": 5}.items()}
 
 
 def load_encoder(spec: str, **_: Any) -> SimulatedEncoder:

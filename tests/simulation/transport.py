@@ -58,7 +58,8 @@ class Network:
         self.server = server
         self.weather = CALM
         self.is_down = False
-        # The longest that a request takes without trouble.
+        # The shortest and the longest that a request takes without trouble, if it takes any time.
+        self.least_seconds = 0.0
         self.latency_seconds = 0.05
         self.requests = 0
         # Begin of the present trouble, or None.
@@ -96,8 +97,8 @@ class Network:
         scheduler, chance, weather = self._scheduler, self._scheduler.random.random, self.weather
         self.requests += 1
         scheduler.switch()
-        if chance() < 0.4:
-            scheduler.sleep(self.latency_seconds * chance())
+        if self.least_seconds or chance() < 0.4:
+            scheduler.sleep(self.least_seconds + self.latency_seconds * chance())
         if weather.slow and chance() < weather.slow:
             scheduler.sleep(limit * 0.9 * chance())
         if self.is_down or chance() < weather.lost_request:

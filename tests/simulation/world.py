@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from tests.simulation.file_calls import FileCalls
@@ -26,6 +26,7 @@ _SETTINGS = {
     "lease_seconds": 8.0,
 }
 _MOST_STARTS = 6
+_MOST_PROBLEMS = 12
 
 
 class PromiseBroken(AssertionError):
@@ -35,8 +36,16 @@ class PromiseBroken(AssertionError):
 class World:
     """Roots, processes, a server, and what is done to them."""
 
-    def __init__(self, seed: int, server: Callable[[Scheduler], Server], index: str) -> None:
+    def __init__(
+        self,
+        seed: int,
+        server: Callable[[Scheduler], Server],
+        index: str,
+        emphasis: Sequence[str] = (),
+    ) -> None:
+        """`emphasis` names operations that happen often; by default two rare ones."""
         self.seed = seed
+        self._emphasis = emphasis
         self.scheduler = scheduler = Scheduler(seed)
         random = scheduler.random
         scheduler.restlessness = random.choice((0.05, 0.2, 0.5))
@@ -172,7 +181,7 @@ class World:
         random = self.scheduler.random
         weights = {**COMMON, **{name: each for name, each in RARE.items() if random.random() < 0.25}}
         # Two rare kinds that meet each other often in this world.
-        weights |= dict.fromkeys(random.sample(list(RARE), 2), 8)
+        weights |= dict.fromkeys(self._emphasis or random.sample(list(RARE), 2), 8)
         names = list(weights)
         silence = random.choice((0.0, 0.0, 0.3))
         for name in self.roots:
@@ -251,13 +260,21 @@ class World:
             raise PromiseBroken(self._report(problems))
 
     def _report(self, problems: list[str]) -> str:
-        lines = [f"seed {self.seed}:", *problems, "", "Trace:", *self.trace]
+        shown = problems[:_MOST_PROBLEMS]
+        if len(problems) > len(shown):
+            shown.append(f"and {len(problems) - len(shown)} more")
+        lines = [f"seed {self.seed}:", *shown, "", "Trace:", *self.trace]
         return "\n".join(lines)
 
 
-def run_seed(seed: int, server: Callable[[Scheduler], Server], index: str = "images") -> World:
+def run_seed(
+    seed: int,
+    server: Callable[[Scheduler], Server],
+    index: str = "images",
+    emphasis: Sequence[str] = (),
+) -> World:
     """Run one interleaving; raises PromiseBroken."""
-    world = World(seed, server, index)
+    world = World(seed, server, index, emphasis)
     world.run()
     return world
 
