@@ -155,6 +155,7 @@ class Indexer:
 
         listed_at = time.monotonic()
         self._store.refresh()
+        self._deletion_guard.begin_comparison(root)
         disk = self._until_closing(walk(root, self.excludes.prunes, folder))
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
@@ -262,7 +263,7 @@ class Indexer:
         """
         ended = self._pauses.take_ended(self.roots)
         for root in ended:
-            self._deletion_guard.resume(root)
+            persist(partial(self._deletion_guard.resume, root), self.pipeline.closing, self.outage)
         return ended
 
     def refresh_post_embed(self) -> None:
@@ -307,6 +308,10 @@ class Indexer:
             self.outage,
         )
         self._pauses.update(root, result.pause, is_complete=is_complete)
+        if is_complete and result.pause is None:
+            persist(
+                partial(self._deletion_guard.note_whole, root), self.pipeline.closing, self.outage
+            )
         self.counts.deleted += result.pictures
         for path in result.paths:
             change = Change(root, path, time.time())
