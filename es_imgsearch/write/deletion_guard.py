@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,9 @@ from typing import Any
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import FileState, Root, image_id
-from es_imgsearch.watch.reconcile import Prunes, is_looked_at
+from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.presence import Presence, RootFiles
+from es_imgsearch.watch.reconcile import Prunes
 from es_imgsearch.write.deletion_history import DeletionHistory, RootHistory
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
 
@@ -57,12 +58,14 @@ class DeletionGuard:
         store: Store,
         prunes: Prunes,
         *,
+        mounts: KnownMounts | None = None,
         max_delete_share: float,
         allow: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._prunes = prunes
+        self._mounts = mounts or KnownMounts(store.state)
         self._max_delete_share = max_delete_share
         self._allow = allow
         self._history = DeletionHistory(store.state, clock)
@@ -124,10 +127,12 @@ class DeletionGuard:
         `non_pictures` has the ids of files that are no pictures (any more), with their states.
         Every path is checked once more; additions must have been acknowledged before.
         """
+        files = RootFiles(root, self._prunes, self._mounts.of(root))
         missing = {
-            image_id(root.name, path): path
+            each: path
             for path in relative_paths
-            if self._is_missing(root, path, non_pictures.get(image_id(root.name, path)))
+            if files.presence(path, non_pictures.get(each := image_id(root.name, path)))
+            is Presence.GONE
         }
         # After the paths, to detect a folder that vanished while they were checked.
         pause = self._check_folder(root, missing)
@@ -179,11 +184,6 @@ class DeletionGuard:
                 return
             self._history.note_deleted(root, *self._unnoted[root.name])
             del self._unnoted[root.name]
-
-    def _is_missing(self, root: Root, path: str, non_picture: FileState | None) -> bool:
-        return not is_looked_at(root, self._prunes, path) or _is_missing(
-            root.absolute(path), non_picture
-        )
 
     def _check_folder(self, root: Root, missing: Mapping[str, str]) -> Pause | None:
         # An unreadable folder pauses deletions even if they are allowed.
@@ -271,17 +271,6 @@ class DeletionGuard:
 
 def _timestamp(date: str) -> float:
     return datetime.fromisoformat(date).timestamp()
-
-
-def _is_missing(path: str, non_picture: FileState | None) -> bool:
-    """Return True if there is no such file, or no picture; other errors do not count."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-    if not stat.S_ISREG(status.st_mode):
-        return True
-    return non_picture is not None and FileState.of(status) == non_picture
 
 
 def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:

@@ -19,6 +19,7 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import StoreBusy
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.testing import FakeEncoder, MemoryStore
+from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.write.deletion_guard import DeletionGuard, DeletionResult
 from es_imgsearch.write.deletion_pauses import PauseKind
 
@@ -142,13 +143,32 @@ def test_failures_are_deleted_too_and_count_as_no_picture(folder):
     assert photos.store.documents.attempts([bad]) == {}
 
 
-def test_a_file_that_became_a_folder_or_a_broken_link_is_gone(folder):
+def test_a_file_that_became_a_folder_is_gone_and_a_link_to_nothing_unknown(folder):
     photos = folder()
     photos.add(names(6))
-    photos.remove(["1.jpg", "2.jpg"])
+    photos.remove(["1.jpg", "2.jpg", "3.jpg"])
     (photos.root.path / "1.jpg").mkdir()
     (photos.root.path / "2.jpg").symlink_to("nowhere")
-    assert photos.run(["1.jpg", "2.jpg"]).pictures == 2
+    (photos.root.path / "3.jpg").symlink_to("3.jpg")
+    assert photos.run(["1.jpg", "2.jpg", "3.jpg"]).paths == ["1.jpg"]
+    photos.remove(["2.jpg"])
+    assert photos.run(["2.jpg", "3.jpg"]).paths == ["2.jpg"]
+
+
+def test_what_was_on_a_file_system_that_is_not_mounted_any_more_is_unknown(folder):
+    """Here none ever was; the document says so."""
+    photos = folder()
+    photos.add(["disk/1.jpg", "disk/2.jpg", "disk2.jpg", "media/usb/3.jpg", *names(30)])
+    mounts = KnownMounts(photos.store.state)
+    for each in ("disk", "media/usb"):
+        mounts.add(photos.root, each)
+    photos.guard = photos.new_guard(mounts=mounts)
+    photos.remove(["disk/1.jpg", "disk2.jpg"])
+    shutil.rmtree(photos.root.path / "media")
+    gone = ["disk/1.jpg", "disk/2.jpg", "disk2.jpg", "media/usb/3.jpg"]
+    assert photos.run(gone).paths == ["disk2.jpg"]
+    mounts.forget(photos.root)
+    assert sorted(photos.run(gone).paths) == ["disk/1.jpg", "media/usb/3.jpg"]
 
 
 def test_a_file_that_is_no_picture_any_more_is_deleted_in_that_state_only(folder):
