@@ -12,6 +12,7 @@ from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Picture, Root, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
+from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.reconcile import (
     DifferenceKind,
     FileDifference,
@@ -78,7 +79,7 @@ def _verify_root(
 ) -> Iterator[Discrepancy]:
     unknown: list[Unknown] = []
     compared = differences(
-        walk(root, prunes),
+        walk(root, prunes, mounts=KnownMounts(store.state).load(root)),
         store.listings.stored(root.name),
         store.listings.stored(root.name, failures=True),
         unknown.append,
