@@ -103,9 +103,7 @@ def _picture_write(result: EmbedResult, fields: Mapping[str, Any]) -> PendingWri
     job, picture, embedded, embed_ms = result
     document = {**picture_document(job.change, picture, embedded, embed_ms), **fields}
     write = Write(job.change.image_id, document=document)
-    return PendingWrite(
-        job, write, picture.state, result, partial(_without_refused_fields, result, fields)
-    )
+    return PendingWrite(job, write, result, partial(_without_refused_fields, result, fields))
 
 
 def _without_refused_fields(
@@ -121,4 +119,4 @@ def _without_refused_fields(
 
 def _failure_write(job: Job, error: ReadError) -> PendingWrite:
     failure = failure_document(job.change, error, job.signature.state)
-    return PendingWrite(job, Write(job.change.image_id, failure=failure), job.signature.state)
+    return PendingWrite(job, Write(job.change.image_id, failure=failure))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +16,9 @@ from es_imgsearch.elastic.bulk import action_line, bulk_results, json_line
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
-from es_imgsearch.records import image_id
+from es_imgsearch.records import Change, image_id
 from es_imgsearch.settings import Settings
-from tests.support.house import House
+from tests.support.house import PATIENCE_SECONDS, House, paint
 
 pytestmark = pytest.mark.process
 
@@ -74,3 +78,57 @@ def test_a_half_applied_bulk_leaves_no_second_state(house: House, is_good: bool)
     assert house.differing() != []
     with synced(house):
         assert house.differing() == []
+
+
+# -- changes behind an equal size and time -------------------------------------------------------
+
+
+def bitmap(house: House, name: str, seed: int, like: Path | None = None) -> Path:
+    """Make an uncompressed picture: all have one size; with the time of the file `like`."""
+    path = house.folder / name
+    paint(path, seed, "bmp")
+    if like is not None:
+        os.utime(path, ns=(0, like.stat().st_mtime_ns))
+    return path
+
+
+def test_a_file_replaced_while_its_write_waited_ends_with_the_new_content(house: House):
+    path = bitmap(house, "a.bmp", 1)
+    indexer = house.indexer()
+    waits, goes_on = threading.Event(), threading.Event()
+    write = indexer._store.documents.write
+
+    def held(writes):
+        waits.set()
+        assert goes_on.wait(PATIENCE_SECONDS)
+        return write(writes)
+
+    indexer._store.documents.write = held  # type: ignore[method-assign]
+    try:
+        indexer.pipeline.submit(Change(indexer.roots[0], "a.bmp", time.time()))
+        assert waits.wait(PATIENCE_SECONDS)
+        bitmap(house, ".other.bmp", 2, like=path).rename(path)
+        indexer.pipeline.submit(Change(indexer.roots[0], "a.bmp", time.time()))
+        goes_on.set()
+        assert indexer.pipeline.wait_idle(PATIENCE_SECONDS)
+    finally:
+        indexer.pipeline.close()
+    assert house.differing() == []
+
+
+def test_what_a_mapped_file_was_given_after_its_first_read_is_stored_when_it_is_closed(
+    house: House,
+):
+    """The page is writable since before the read: the system notes no time of the second write."""
+    other = bitmap(house, ".other.bmp", 2).read_bytes()
+    with house.watched() as running:
+        path = bitmap(house, "a.bmp", 1)
+        with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[:] = mapped[:]
+            house.settle()
+            running.turn()
+            assert running.indexer.pipeline.wait_idle(PATIENCE_SECONDS)
+            mapped[:] = other
+        # The house takes equal signatures for equal contents.
+        house._expected.clear()
+        house.settle()
