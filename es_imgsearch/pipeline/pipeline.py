@@ -18,6 +18,7 @@ from es_imgsearch.embed.encoder_process import encoders_for
 from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.pipeline.acknowledge_stage import AcknowledgeStage
+from es_imgsearch.pipeline.carried_fields import CarriedFields
 from es_imgsearch.pipeline.describe_stage import DescribeStage, VectorFields
 from es_imgsearch.pipeline.embed_stage import EmbedStage
 from es_imgsearch.pipeline.in_flight import InFlight
@@ -92,6 +93,7 @@ class Pipeline:
             self._encoder,
             vector_describers(context.describers),
             vector_fields,
+            CarriedFields(store, context.describers, outage=self.outage, stopping=self.stopping),
             emit=self._writing.put,
             outage=self.outage,
             stopping=self.stopping,

@@ -18,7 +18,7 @@ from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import Change, image_id
 from es_imgsearch.settings import Settings
-from tests.support.house import PATIENCE_SECONDS, House, paint
+from tests.support.house import PATIENCE_SECONDS, House, paint, until
 
 pytestmark = pytest.mark.process
 
@@ -132,3 +132,68 @@ def test_what_a_mapped_file_was_given_after_its_first_read_is_stored_when_it_is_
         # The house takes equal signatures for equal contents.
         house._expected.clear()
         house.settle()
+
+
+# -- fields that nothing computes ----------------------------------------------------------------
+
+GIVEN = {"shelf": "A3", "caption": "by hand", "title": "Sea", "attributes": {"sku": "17"}}
+
+
+def give_fields(house: House, name: str, **fields: object) -> None:
+    house.store.generations.map_fields({"shelf": {"type": "keyword"}})
+    key = image_id("r", name)
+    result = house.store.rewrites.rewrite([key], lambda document: {**document, **fields})
+    assert result.written == [key]
+
+
+def given_fields(house: House, name: str) -> dict:
+    document = house.store.documents.get(image_id("r", name))
+    return {field: document[field] for field in GIVEN if field in document}
+
+
+@pytest.mark.parametrize("change", ["chmod", "touch", "rename", "folder"])
+def test_fields_that_nothing_computes_stay_with_their_content(house: House, change: str):
+    path = house.picture("a/000.png", 0)
+    name = "a/000.png"
+    with synced(house):
+        give_fields(house, name, **GIVEN)
+    with house.watched() as running:
+        running.turn()
+        match change:
+            case "chmod":
+                before = house.store.documents.get(image_id("r", name))["indexed_at"]
+                path.chmod(0o600)
+                until(lambda: house.store.documents.get(image_id("r", name))["indexed_at"] > before)
+            case "touch":
+                os.utime(path)
+            case "rename":
+                name = "a/other.png"
+                path.rename(house.folder / name)
+            case "folder":
+                name = "b/000.png"
+                path.parent.rename(house.folder / "b")
+        house.settle()
+        assert running.indexer.counts.embedded == 0
+    assert given_fields(house, name) == GIVEN
+
+
+def test_fields_that_nothing_computes_go_with_their_content(house: House):
+    path = house.picture("000.png", 0)
+    with synced(house):
+        give_fields(house, "000.png", **GIVEN)
+    paint(path, 1)
+    with synced(house):
+        assert house.differing() == []
+    assert given_fields(house, "000.png") == {}
+
+
+def test_fields_of_a_sidecar_go_with_it_and_others_stay(house: House):
+    house.picture("000.png", 0)
+    sidecar = house.folder / "000.png.json"
+    sidecar.write_text('{"title": "Sea"}')
+    with synced(house):
+        give_fields(house, "000.png", shelf="A3")
+    assert given_fields(house, "000.png") == {"shelf": "A3", "title": "Sea"}
+    sidecar.unlink()
+    with synced(house):
+        assert given_fields(house, "000.png") == {"shelf": "A3"}
