@@ -242,8 +242,9 @@ def differences(
 ) -> Iterator[FileDifference]:
     """Yield the changes that bring the index to the state of the disk.
 
-    A file is accounted for by a document or a failure of the same size and modification time.
-    `on_unknown` gets what is unknown; links to nothing only if something is stored of them.
+    A file is accounted for by a document or a failure of the same size and modification time; by
+    both it is CHANGED, since no path may have both.  `on_unknown` gets what is unknown; links to
+    nothing only if something is stored of them.
     """
     known = _grouped(heapq.merge(documents, failures))
     stored = next(known, None)
@@ -271,7 +272,7 @@ def differences(
         if stored is not None and stored[0] == seen.stored_path:
             states = stored[1]
             stored = next(known, None)
-            if seen.state not in states:
+            if seen.state not in states or len(states) > 1:
                 yield FileDifference(
                     DifferenceKind.CHANGED, disk_path(seen.stored_path), seen.state
                 )
