@@ -27,7 +27,7 @@ TIMES = {
     "30828": 910_692_730_085,
     "year 0": -62_167_219_201,
 }
-MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, which stores any time; ext4 ends in 2446
+MEMORY = Path("/dev/shm")  # a tmpfs, which stores any time; ext4 ends in 2446
 
 
 @pytest.fixture
