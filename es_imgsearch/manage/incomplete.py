@@ -30,7 +30,7 @@ def incomplete_documents(store: Store, meta: Meta, root_name: str) -> Iterator[t
 
 
 def _without_regions(grid: Grid) -> dict[str, Any]:
-    """Match pictures large enough for tiles, see `Grid.boxes`; imported sizes may be missing."""
+    """Match pictures that are large enough for tiles, see `Grid.boxes`, and have none."""
     has_regions = {"nested": {"path": REGIONS_FIELD, "query": {"match_all": {}}}}
     large = [
         {"range": {"width": {"gte": grid.columns * MIN_TILE_PIXELS}}},
