@@ -22,7 +22,7 @@ Comparison = tuple[str, str | None, str]
 def unequal_contents(
     root: Root, stored: Iterator[StoredContent], threads: int
 ) -> Iterator[Comparison]:
-    """Read every file that has its document's size and time; yield each document's result.
+    """Hash every file that has its document's size and time; yield every result.
 
     The difference is "other content", or "unknown" for a file that cannot be read.  Any other state
     of the file is a difference that needs no reading.  Hashing releases the interpreter's lock.

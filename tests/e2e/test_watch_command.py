@@ -201,6 +201,7 @@ def test_killed_at_random_moments_and_started_again(service: Service):
             process.kill()
             process.wait(timeout=SLACK_SECONDS)
         until(lambda children=children: not any(map(is_alive, children)))
+        assert "Traceback" not in service.said()
     before = service.indexed()
     assert set(before) <= set(names)
     (service.folder / before[0]).rename(service.folder / "zzzz.png")
