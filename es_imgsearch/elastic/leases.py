@@ -51,7 +51,7 @@ def is_alive(lease: Document) -> bool:
 
 
 def is_running(lease: Document) -> bool:
-    """Check that a lease was renewed lately, and by a process that has not ended since.
+    """Check that a lease was renewed lately, by a process that has not ended.
 
     Whether it has ended shows on the same machine only.  Its lease is waited for nevertheless: what
     it sent last may not have been carried out yet.

@@ -23,6 +23,8 @@ from es_imgsearch.records import Grid
 # 1 kept pauses, daemons and the process of a reindex in `_meta`, see `upgrade`.
 SCHEMA_VERSION = 2
 CREATED_BY = "es_imgsearch"
+# Ends of the names of the indices next to one of pictures, see `mapping.Companion`.
+_COMPANIONS = ("background", "codes", "failures", "reduction", "searches", "state", "tags")
 _SEALED = ("dims", "revision", "fingerprint")
 
 
@@ -128,10 +130,10 @@ class Meta:
                 f"Index {index!r} has schema {version}, newer than this program's"
                 f" {SCHEMA_VERSION}: update es_imgsearch."
             )
-        if body.keys() == {"created_by", "schema_version"}:
+        if "profile" not in body and (owner := _owner(index)) is not None:
             raise IndexConflict(
-                f"{index!r} holds the failures of an index of pictures: choose that index,"
-                f" --index {index.removesuffix('-failures')}."
+                f"{index!r} holds no pictures, but what belongs to the index {owner!r}: choose that"
+                f" index, --index {owner}."
             )
         try:
             return cls(
@@ -160,6 +162,12 @@ class Meta:
 
     def with_root(self, name: str, root: Mapping[str, Any]) -> Meta:
         return replace(self, roots={**self.roots, name: root})
+
+
+def _owner(index: str) -> str | None:
+    """Return the index that a companion index belongs to; None for any other."""
+    name, _, end = index.rpartition("-")
+    return name if name and end in _COMPANIONS else None
 
 
 def with_learned(target: Meta, source: Meta) -> Meta:
