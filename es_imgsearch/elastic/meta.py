@@ -29,6 +29,8 @@ from es_imgsearch.records import Grid
 # 1 kept everything in `_meta`, 2 roots and what was learned, see `upgrade`.
 SCHEMA_VERSION = 3
 CREATED_BY = "es_imgsearch"
+# Ends of the names of the indices next to one of pictures, see `mapping.Companion`.
+_COMPANIONS = ("background", "codes", "failures", "reduction", "searches", "state", "tags")
 _SEALED = ("dims", "revision", "fingerprint")
 
 
@@ -142,10 +144,10 @@ class Meta:
                 f"Index {index!r} has schema {version}, newer than this program's"
                 f" {SCHEMA_VERSION}: update es_imgsearch."
             )
-        if body.keys() == {"created_by", "schema_version"}:
+        if "profile" not in body and (owner := _owner(index)) is not None:
             raise IndexConflict(
-                f"{index!r} holds the failures of an index of pictures: choose that index,"
-                f" --index {index.removesuffix('-failures')}."
+                f"{index!r} holds no pictures, but what belongs to the index {owner!r}: choose that"
+                f" index, --index {owner}."
             )
         try:
             return cls(
@@ -245,6 +247,12 @@ class Meta:
                 copy_checkpoint=CopyCheckpoint.from_body(body.get("carried")),
             )
         return meta
+
+
+def _owner(index: str) -> str | None:
+    """Return the index that a companion index belongs to; None for any other."""
+    name, _, end = index.rpartition("-")
+    return name if name and end in _COMPANIONS else None
 
 
 def with_learned(target: Meta, source: Meta) -> Meta:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from es_imgsearch.elastic.leases import is_alive
+from es_imgsearch.elastic.leases import is_running
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, Tuning
 from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause_id
@@ -24,7 +24,8 @@ def index_status(store: Store) -> dict[str, Any]:
     """Report the index, its encoder and, for each root, its counts, daemon and pause.
 
     watched_by.is_alive   False if the daemon has not renewed its lease for four times
-                          `lease_seconds`: it was killed, or lost Elasticsearch
+                          `lease_seconds`: it was killed, or lost Elasticsearch; on its own machine
+                          as soon as its process is gone
     queue                 files in progress at its last renewal (`seen_at`, every 5 s by default);
                           None without a living daemon
     lag_ms                from noticing a file (by an event or a comparison) to its document, over
@@ -123,7 +124,7 @@ def _generation(
 def _daemon(lease: Document | None) -> dict[str, Any]:
     if lease is None:
         return {"queue": None, "watched_by": None}
-    alive = is_alive(lease)
+    alive = is_running(lease)
     shown = {name: lease[name] for name in ("host", "process_id", "since", "seen_at")}
     queue = lease["body"]["queue"]
     return {

@@ -150,7 +150,8 @@ def differences(
 ) -> Iterator[FileDifference]:
     """Yield the changes that bring the index to the state of the disk.
 
-    A file is accounted for by a document or a failure of the same size and modification time.
+    A file is accounted for by a document or a failure of the same size and modification time; by
+    both it is CHANGED, since no path may have both.
     """
     known = _grouped(heapq.merge(documents, failures))
     stored = next(known, None)
@@ -174,7 +175,7 @@ def differences(
         if stored is not None and stored[0] == seen.stored_path:
             states = stored[1]
             stored = next(known, None)
-            if seen.state not in states:
+            if seen.state not in states or len(states) > 1:
                 yield FileDifference(
                     DifferenceKind.CHANGED, disk_path(seen.stored_path), seen.state
                 )

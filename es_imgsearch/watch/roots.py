@@ -19,7 +19,7 @@ def parse_roots(texts: Sequence[str], *, may_be_gone: bool = False) -> list[Root
     """Resolve the command line's roots; check them on disk and for overlaps.
 
     Raises RootError for what is no folder, a name given twice, or folders inside each other;
-    with `may_be_gone` a folder need not exist.
+    with `may_be_gone` a folder need not exist or be readable.
     """
     roots = [_parse(text, may_be_gone) for text in texts]
     for position, root in enumerate(roots):
@@ -53,7 +53,7 @@ def _parse(text: str, may_be_gone: bool) -> Root:
     path = path.resolve()
     if not name or "/" in name or name != name.strip() or not name.isprintable():
         raise RootError(f"{text!r} gives no usable name for the folder: write NAME=DIR.")
-    if not is_gone and not os.access(path, os.R_OK | os.X_OK):
+    if not may_be_gone and not os.access(path, os.R_OK | os.X_OK):
         raise RootError(f"The folder {folder!r} may not be read by this user.")
     return Root(name, path)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from es_imgsearch.elastic.leases import LEASE_SECONDS, Lease, is_alive
+from es_imgsearch.elastic.leases import LEASE_SECONDS, Lease, is_running
 from es_imgsearch.elastic.state import REINDEX_LOCK
 from es_imgsearch.elastic.store import Store
 
@@ -50,4 +50,4 @@ def builders(store: Store) -> dict[str, dict[str, Any]]:
     if lease is None or lease["body"]["generation"] is None:
         return {}
     shown = {name: lease[name] for name in ("host", "process_id", "since", "seen_at")}
-    return {lease["body"]["generation"]: {**shown, "is_alive": is_alive(lease)}}
+    return {lease["body"]["generation"]: {**shown, "is_alive": is_running(lease)}}

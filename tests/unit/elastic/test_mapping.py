@@ -16,6 +16,7 @@ from es_imgsearch.elastic.mapping import (
     DEFAULT_SIMILARITY,
     SIMILARITIES,
     VECTOR_FIELD,
+    Companion,
     failures_body,
     folder,
     index_body,
@@ -287,10 +288,12 @@ def test_another_encoder_is_refused_with_what_differs(changed: dict[str, Any]):
         assert word in str(caught.value)
 
 
-def test_an_index_of_failures_is_refused_by_name():
-    body = failures_body()["mappings"]["_meta"]
-    with pytest.raises(IndexConflict, match=r"holds the failures .* --index photos\."):
-        Meta.from_body(body, "photos-failures")
+@pytest.mark.parametrize("kind", ["failures", *Companion])
+def test_a_companion_index_is_refused_with_the_name_of_its_index(kind: str):
+    """It was called an index of failures, and `images-state` was named as the one to choose."""
+    body = failures_body() if kind == "failures" else Companion(kind).body()
+    with pytest.raises(IndexConflict, match=r"'my-photos': choose .* --index my-photos\."):
+        Meta.from_body(body["mappings"]["_meta"], f"my-photos-{kind}")
 
 
 # -- names and templates -------------------------------------------------------------------
