@@ -111,7 +111,7 @@ class Admin:
                 )
         found = self._names.resolve(expression, ignore_unavailable=ignore, aliases=False)
         for index in found:
-            index.check_deletable()
+            index.check_changeable()
         for index in found:
             del self._names.indices[index.name]
         return 200, dict(_ACKNOWLEDGED)
@@ -164,14 +164,11 @@ class Admin:
         return 200, dict(_ACKNOWLEDGED)
 
     def get_settings(self, expression: str, name: str) -> Answer:
-        """Show one setting."""
+        """Show one setting, of the indices that have it."""
         return 200, {
-            each.name: {
-                "settings": nested_settings(
-                    {key: value for key, value in each.settings.items() if key == name}
-                )
-            }
+            each.name: {"settings": nested_settings({name: each.settings[name]})}
             for each in self._names.resolve(expression)
+            if name in each.settings
         }
 
     def block(self, expression: str, block: str) -> Answer:
