@@ -33,7 +33,9 @@ class Admin:
         if settings.get("index.number_of_shards", "1") != "1":
             raise NotImplementedError(f"{settings['index.number_of_shards']} shards")
         for alias in aliases:
-            self._check_alias(alias, also=name)
+            if alias == name:
+                raise illegal_argument(f"alias name [{alias}] self-conflicts with index name")
+            self._check_alias(alias)
         self._created += 1
         # The length of the server's; the same in every run.
         uuid = f"simulated{self._created:013}"
@@ -271,8 +273,8 @@ class Admin:
             return {"action": action, "status": 404, "error": error}
         return {"action": action, "status": 200}
 
-    def _check_alias(self, alias: str, also: str = "") -> None:
-        if alias in self._names.indices or alias == also:
+    def _check_alias(self, alias: str) -> None:
+        if alias in self._names.indices:
             raise Refusal(
                 400,
                 "invalid_alias_name_exception",
