@@ -233,6 +233,16 @@ class MemoryStore:
                 if each in known
             }
 
+    def sources(self, image_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        self._request()
+        with self._lock:
+            return {each: self.get(each) for each in image_ids if each in self._documents}
+
+    def sources_by_content(self, content_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        return list(
+            self.sources([image_id for _, image_id in self.ids_by_content(content_ids)]).values()
+        )
+
     def having(self, root_name: str, field: str, *, prefix: str = "") -> Iterator[str]:
         self._request()
         for document in self._seen[0].values():

@@ -188,6 +188,19 @@ class Documents:
         """Read those of these fields that documents have, by id."""
         return dict(self._fetched(self._pictures, image_ids, ",".join(fields)))
 
+    def sources(self, image_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Read the stored fields of documents, without vectors, by id; refreshed or not."""
+        return dict(self._fetched(self._pictures, image_ids, "*"))
+
+    def sources_by_content(self, content_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """Read the stored fields of up to 1,000 searchable documents with these contents."""
+        if not content_ids:
+            return ()
+        query = {"bool": {"filter": [{"terms": {"content_id": list(content_ids)}}]}}
+        body = {"query": query, "size": 2 * _BATCH, "track_total_hits": False}
+        hits = self._connection.hits(self._pictures, body, "_source")
+        return [hit["_source"] for hit in hits]
+
     def get(self, image_id: str) -> Mapping[str, Any]:
         """Read the stored fields of one picture, without its vector.  Raises ImageMissing."""
         try:

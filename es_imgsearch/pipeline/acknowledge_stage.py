@@ -38,7 +38,7 @@ class AcknowledgeStage:
         self._count(item)
         job = item.job
         if isinstance(item, PendingWrite):
-            self._in_flight.mark_stored(job, item.state)
+            self._in_flight.mark_stored(job, item.signature, item.read_began_at)
         elif item.reason is Skipped.NOT_A_PICTURE:
             self._in_flight.mark_non_picture(job)
         absent = self._in_flight.end(job, may_repeat=lambda: not self._run.closing.is_set())
