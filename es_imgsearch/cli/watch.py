@@ -94,13 +94,16 @@ def _watch(
 @describers_option
 @allow_deletes_option
 @workers_option
+@click.option("--content", is_flag=True,
+              help="Also read every file, and index those with other bytes anew.")  # fmt: skip
 @sigterm_as_ctrl_c()
-def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
+def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool, content: bool) -> None:
     """Bring the index up to date with the folders once, then end.
 
     Ends with 1 if a file failed or deletions are paused.
     """
-    from es_imgsearch.cli.output import progress
+    from es_imgsearch.cli.output import progress, progress_bar
+    from es_imgsearch.manage.verify import submit_differing
     from es_imgsearch.pipeline.sync import sync as run_sync
 
     started = time.monotonic()
@@ -111,6 +114,9 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Non
 
     def one_pass() -> bool:
         with _indexer(settings, roots, allow_deletes) as indexer:
+            if content:
+                with progress_bar("files") as on_file:
+                    submit_differing(indexer, open_store(settings).pinned(), settings, on_file)
             with progress(indexer):
                 run_sync(indexer)
             indexer.pipeline.close()
@@ -168,6 +174,7 @@ def _indexer(
 
 def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[str, ...]:
     """Release roots whose folders no longer exist; leave the others to the comparison."""
+    from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.watch.roots import parse_roots, release_root
 
     left = []
@@ -175,7 +182,9 @@ def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[str, .
         if root.path.exists():
             left.append(text)
             continue
-        pictures = release_root(open_store(settings), root, settings.host)
+        store = open_store(settings)
+        upgrade(store)
+        pictures = release_root(store, root, settings.host)
         click.echo(f"{root.name!r} is released: {pictures} pictures deleted.", err=True)
     return tuple(left)
 

@@ -33,7 +33,9 @@ class Admin:
         if settings.get("index.number_of_shards", "1") != "1":
             raise NotImplementedError(f"{settings['index.number_of_shards']} shards")
         for alias in aliases:
-            self._check_alias(alias, also=name)
+            if alias == name:
+                raise illegal_argument(f"alias name [{alias}] self-conflicts with index name")
+            self._check_alias(alias)
         self._created += 1
         # The length of the server's; the same in every run.
         uuid = f"simulated{self._created:013}"
@@ -111,7 +113,7 @@ class Admin:
                 )
         found = self._names.resolve(expression, ignore_unavailable=ignore, aliases=False)
         for index in found:
-            index.check_deletable()
+            index.check_changeable()
         for index in found:
             del self._names.indices[index.name]
         return 200, dict(_ACKNOWLEDGED)
@@ -164,14 +166,11 @@ class Admin:
         return 200, dict(_ACKNOWLEDGED)
 
     def get_settings(self, expression: str, name: str) -> Answer:
-        """Show one setting."""
+        """Show one setting, of the indices that have it."""
         return 200, {
-            each.name: {
-                "settings": nested_settings(
-                    {key: value for key, value in each.settings.items() if key == name}
-                )
-            }
+            each.name: {"settings": nested_settings({name: each.settings[name]})}
             for each in self._names.resolve(expression)
+            if name in each.settings
         }
 
     def block(self, expression: str, block: str) -> Answer:
@@ -274,8 +273,8 @@ class Admin:
             return {"action": action, "status": 404, "error": error}
         return {"action": action, "status": 200}
 
-    def _check_alias(self, alias: str, also: str = "") -> None:
-        if alias in self._names.indices or alias == also:
+    def _check_alias(self, alias: str) -> None:
+        if alias in self._names.indices:
             raise Refusal(
                 400,
                 "invalid_alias_name_exception",

@@ -34,8 +34,10 @@ def _one(
         raise NotImplementedError(f"aggregations in {kind}")
     values = sorted(value for each in documents for value in each.values.get(options["field"], ()))
     if kind == "max":
-        largest = {"value": float(values[-1]) if values else None}
-        return largest | ({"value_as_string": format_date(values[-1])} if values else {})
+        largest: dict[str, Any] = {"value": float(values[-1]) if values else None}
+        if values and queries.kind(options["field"]) == "date":
+            largest["value_as_string"] = format_date(values[-1])
+        return largest
     if kind == "percentiles":
         return {
             "values": {f"{each:.1f}": _percentile(values, each) for each in options["percents"]}

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 Parser: TypeAlias = Callable[[Any], Any]
 
 # Lucene's longest term.
-MOST_TERM_BYTES = 32766
+_MOST_TERM_BYTES = 32766
 _LARGEST_FLOAT32 = 3.4028235677973366e38
 _RANGES = {"byte": 7, "short": 15, "integer": 31, "long": 63}
 _DAYS_IN_400_YEARS = 146_097
@@ -32,10 +32,6 @@ _DATE = re.compile(
 
 class Unfit(ValueError):
     """A value that the server refuses for a field."""
-
-
-class ImmenseTerm(Exception):
-    """A term is longer than Lucene allows; the server notices it after the parsing."""
 
 
 def parser(mapping: Mapping[str, Any]) -> Parser:
@@ -70,8 +66,8 @@ def _keyword(mapping: Mapping[str, Any]) -> Parser:
             return None
         if lowers:
             text = text.lower()
-        if len(text) * 4 > MOST_TERM_BYTES and len(text.encode()) > MOST_TERM_BYTES:
-            raise ImmenseTerm
+        if len(text) * 4 > _MOST_TERM_BYTES and len(text.encode()) > _MOST_TERM_BYTES:
+            raise Unfit("immense term")
         return text
 
     return parse
@@ -199,7 +195,7 @@ def _check_leaves(value: Any, key: str) -> None:
         if "\0" in key:
             raise Unfit("Do not include null bytes in a key")
         # A keyed value is key, separator, value.
-        if len(key.encode()) + 1 + len(_text(value).encode()) > MOST_TERM_BYTES:
+        if len(key.encode()) + 1 + len(_text(value).encode()) > _MOST_TERM_BYTES:
             raise Unfit("Flattened field contains one immense field")
 
 

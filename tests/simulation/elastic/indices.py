@@ -27,6 +27,8 @@ _DYNAMIC = {
     *("index.refresh_interval", "index.number_of_replicas", "index.auto_expand_replicas"),
 }
 
+_ALWAYS_DYNAMIC = {"index.blocks.read_only", "index.blocks.read_only_allow_delete"}
+
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
@@ -73,14 +75,7 @@ class SimulatedIndex:
                 f"id [{document_id}] is too long, must be no longer than {_MOST_ID_BYTES} bytes"
                 f" but was: {len(document_id.encode())}"
             )
-        try:
-            parsed = self.mapping.parse(document_id, source)
-        except Refusal as refusal:
-            if "immense term" in refusal.error["reason"]:
-                # Lucene refuses it after it got its number.
-                self._check_version(document_id, must_be_new, if_seq_no)
-                self.max_seq_no += 1
-            raise
+        parsed = self.mapping.parse(document_id, source)
         before = self._check_version(document_id, must_be_new, if_seq_no)
         version = self._number(document_id)
         stored = StoredDocument(document_id, self.max_seq_no, version, *parsed)
@@ -168,12 +163,7 @@ class SimulatedIndex:
         self.check_open()
 
     def check_changeable(self) -> None:
-        """Raise Refusal if mapping and aliases must not be changed."""
-        if blocks := self._blocks("read_only", "read_only_allow_delete"):
-            raise self._blocked(blocks)
-
-    def check_deletable(self) -> None:
-        """Raise Refusal if the index must not be deleted."""
+        """Raise Refusal if the index itself must not be changed or deleted."""
         if blocks := self._blocks("read_only"):
             raise self._blocked(blocks)
 
@@ -194,7 +184,8 @@ class SimulatedIndex:
         """Change settings; None takes one away.  Raises Refusal."""
         if fixed := sorted(settings.keys() - _DYNAMIC):
             raise NotImplementedError(f"a change of the settings {fixed}")
-        if not all(name.startswith("index.blocks.") for name in settings):
+        # Only one of these alone may be changed under a block.
+        if len(settings) > 1 or not settings.keys() <= _ALWAYS_DYNAMIC:
             self.check_changeable()
         for name, value in settings.items():
             if value is None:

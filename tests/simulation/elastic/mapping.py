@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tests.simulation.elastic.fields import MOST_TERM_BYTES, ImmenseTerm, Parser, parser
+from tests.simulation.elastic.fields import Parser, parser
 from tests.simulation.elastic.refusals import Refusal, illegal_argument, unparsable
 
 _KNOWN = {"dynamic", "_source", "_meta", "properties", "date_detection"}
@@ -119,11 +119,6 @@ class IndexMapping:
                 _add(values, path, field.parse(each))  # type: ignore[misc]
                 for other, _, parse in field.others:
                     _add(values, other, parse(each))
-        except ImmenseTerm:
-            raise illegal_argument(
-                f'Document contains at least one immense term in field="{path}" (whose UTF8'
-                f" encoding is longer than the max length {MOST_TERM_BYTES})"
-            ) from None
         except (ValueError, OverflowError) as error:
             raise unparsable(path, field.kind, document_id, str(error)) from None
 

@@ -34,6 +34,10 @@ class Queries:
         self._index = index
         self._now_ms = now_ms
 
+    def kind(self, field: str) -> str | None:
+        """Type of a field; None if there is none."""
+        return self._index.mapping.kind(field)
+
     def matching(self, query: Mapping[str, Any]) -> Matches:
         """Compile a query.  Raises Refusal, or NotImplementedError for an unknown kind."""
         ((kind, body),) = query.items()

@@ -94,14 +94,18 @@ class Writes:
         for number, (action, meta, source) in enumerate(_actions(body)):
             if number == ends_after:
                 break
+            index: SimulatedIndex | None = None
             try:
+                target = self._target(action, meta, require_alias)
+                target.check_writable()
+                index = target
                 if failing and number in failing:
                     raise failing[number]
-                index, item = self._apply(action, meta, source, require_alias)
+                item = _applied(index, action, meta, source)
                 touched.append(index)
             except Refusal as refusal:
                 item = {
-                    "_index": meta["_index"],
+                    "_index": meta["_index"] if index is None else index.name,
                     "_id": meta["_id"],
                     "status": refusal.status,
                     "error": refusal.error,
@@ -111,27 +115,31 @@ class Writes:
         errors = any("error" in item for each in items for item in each.values())
         return 200, {"errors": errors, "took": 0, "items": items}
 
-    def _apply(
-        self, action: str, meta: Mapping[str, Any], source: Any, require_alias: bool
-    ) -> tuple[SimulatedIndex, dict[str, Any]]:
+    def _target(self, action: str, meta: Mapping[str, Any], require_alias: bool) -> SimulatedIndex:
+        if action == "delete":
+            # A deletion makes no index, so it needs no alias either.
+            require_alias = False
         require_alias = meta.get("require_alias", require_alias)
         try:
-            index = self._names.to_write(
-                meta["_index"], require_alias=require_alias and action != "delete"
-            )
+            return self._names.to_write(meta["_index"], require_alias=require_alias)
         except Refusal as refusal:
-            if refusal.status == 404 and action != "delete" and not require_alias:
+            if refusal.status != 404 or require_alias:
+                raise
+            if action != "delete":
                 raise NotImplementedError(f"an index made by a write: {meta}") from None
-            if refusal.status == 404 and action == "delete":
-                raise no_such_index(meta["_index"], resource=False) from None
-            raise
-        if action == "delete":
-            answer = _deleted(index, meta["_id"], _condition(meta))
-            return index, {**answer, "status": 200 if answer["result"] == "deleted" else 404}
-        stored, is_new = index.write(
-            meta["_id"], source, must_be_new=action == "create", if_seq_no=_condition(meta)
-        )
-        return index, {**_written(index, stored, is_new), "status": 201 if is_new else 200}
+            raise no_such_index(meta["_index"], resource=False) from None
+
+
+def _applied(
+    index: SimulatedIndex, action: str, meta: Mapping[str, Any], source: Any
+) -> dict[str, Any]:
+    if action == "delete":
+        answer = _deleted(index, meta["_id"], _condition(meta))
+        return {**answer, "status": 200 if answer["result"] == "deleted" else 404}
+    stored, is_new = index.write(
+        meta["_id"], source, must_be_new=action == "create", if_seq_no=_condition(meta)
+    )
+    return {**_written(index, stored, is_new), "status": 201 if is_new else 200}
 
 
 def _actions(body: bytes) -> Iterator[tuple[str, dict[str, Any], Any]]:
