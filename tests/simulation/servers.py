@@ -87,6 +87,11 @@ class Peek:
         meta: dict[str, Any] = body["mappings"]["_meta"]
         return meta
 
+    def roots(self) -> list[str]:
+        """Return the names of the registered roots."""
+        document = self.state(f"roots:{self.meta()['index_id']}")
+        return [each["name"] for each in document["body"]["roots"]] if document else []
+
     def _documents(self, name: str, fields: list[str]) -> dict[str, dict[str, Any]]:
         self.send("POST", f"/{name}/_refresh")
         body = {

@@ -252,8 +252,9 @@ class World:
         for command in self.commands.all:
             if command.has_crashed:
                 problems.append(f"{command.process.name} crashed: {command.error!r}")
+        registered = self.peek.roots()
         for name in self.roots:
-            if name not in self.peek.meta()["roots"]:
+            if name not in registered:
                 problems.append(f"the root {name} is not registered")
         if problems:
             self.note(when)
