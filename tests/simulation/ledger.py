@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -68,6 +67,8 @@ class Ledger:
         self._contents: set[bytes] = set()
         # Every content that a file had, by its id.
         self.contents: dict[str, bytes] = {}
+        self.pictures: list[bytes] = []
+        self._paths: set[str] = set()
         self.violations: list[str] = []
         files.on_change = self.update
         network.on_bulk = self._on_bulk
@@ -89,18 +90,23 @@ class Ledger:
     def update(self) -> None:
         """Look at every path again; the file system calls it after each change."""
         for name, folder in self._roots.items():
-            for path, inode in self._paths(folder):
-                if inode.content not in self._contents:
-                    self._contents.add(inode.content)
-                    self.contents[content_id(inode.content)] = inode.content
-                relative = posixpath.relpath(path, folder)
-                key = image_id(name, relative)
-                if key not in self._records:
-                    self._records[key] = PathRecord(name, relative, Kind.ABSENT, 0.0, True)
+            for path, inode in self._listed(folder):
+                self._add_content(inode.content)
+                if path not in self._paths:
+                    self._paths.add(path)
+                    record = PathRecord(name, path[len(folder) + 1 :], Kind.ABSENT, 0.0, True)
+                    self._records[record.key] = record
         for record in self._records.values():
             self._update(record)
 
-    def _paths(self, folder: str) -> Iterator[tuple[str, Inode]]:
+    def _add_content(self, content: bytes) -> None:
+        if content not in self._contents:
+            self._contents.add(content)
+            self.contents[content_id(content)] = content
+            if is_whole(content):
+                self.pictures.append(content)
+
+    def _listed(self, folder: str) -> Iterator[tuple[str, Inode]]:
         try:
             yield from self._files.files(folder)
         except OSError:
@@ -117,7 +123,7 @@ class Ledger:
             record.content = inode.content
             record.is_excused = False
             record.label = None
-            self.contents[content_id(inode.content)] = inode.content
+            self._add_content(inode.content)
 
     def _on_bulk(self, actions: list[Action], results: list[dict[str, Any]]) -> None:
         """Check each deletion of a picture at the time when the server applies it."""

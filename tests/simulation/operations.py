@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.simulation.ledger import Kind, PathRecord
-from tests.simulation.pictures import is_whole, picture_bytes
+from tests.simulation.pictures import picture_bytes
 from tests.simulation.transport import CALM, STORM, Weather
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class FileOperations:
 
     def content(self, mark: str = "") -> bytes:
         """Return a picture that was not there before, or now and then one that was."""
-        known = [each for each in self.world.ledger.contents.values() if is_whole(each)]
+        known = self.world.ledger.pictures
         if not mark and known and self.random.random() < 0.15:
             return self.random.choice(known)
         self._numbers += 1

@@ -10,10 +10,9 @@ from tests.simulation.file_system import FileSystem
 from tests.simulation.ledger import Ledger
 from tests.simulation.operations import COMMON, RARE, TroubleOperations
 from tests.simulation.patches import simulated
-from tests.simulation.pictures import picture_bytes
 from tests.simulation.processes import Command, Commands
 from tests.simulation.scheduler import Scheduler, SimulatedProcess, WorldStuck
-from tests.simulation.servers import Peek
+from tests.simulation.servers import Peek, simulated_server
 from tests.simulation.threads import Threads
 from tests.simulation.transport import CALM, Network, Server
 
@@ -270,7 +269,7 @@ class World:
 
 def run_seed(
     seed: int,
-    server: Callable[[Scheduler], Server],
+    server: Callable[[Scheduler], Server] = lambda _scheduler: simulated_server(),
     index: str = "images",
     emphasis: Sequence[str] = (),
 ) -> World:
@@ -278,6 +277,3 @@ def run_seed(
     world = World(seed, server, index, emphasis)
     world.run()
     return world
-
-
-__all__ = ["PromiseBroken", "World", "picture_bytes", "run_seed"]
