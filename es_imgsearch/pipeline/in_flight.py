@@ -74,13 +74,20 @@ class InFlight:
         with self._lock:
             current = self._jobs.get(change.image_id)
             if current is not None:
-                current.next_change = change
+                self._join(current, change)
             elif signature is not None and not self._is_done(change, signature, listed_at):
                 job = self._jobs[change.image_id] = Job(change, signature, self._tickets.begin())
                 self._queue_read(job)
                 return BeginResult(job, has_job=False)
         self._slots.release()
         return BeginResult(None, has_job=current is not None)
+
+    def _join(self, job: Job, change: Change) -> None:
+        # The caller holds the lock.  Without a ticket of their own, the changes of a file that is
+        # rewritten all the time would keep one ticket open for ever, and with it every deletion.
+        job.next_change = change
+        if job.next_ticket is None:
+            job.next_ticket = self._tickets.begin()
 
     def jobs_to_read(self) -> Iterator[Job]:
         """Yield jobs as they begin or repeat; ends after `stop_reading`."""
@@ -113,20 +120,23 @@ class InFlight:
         with self._lock:
             self._non_pictures.put(job.change.image_id, job.signature.state)
 
-    def mark_stored(self, job: Job, state: FileState) -> None:
+    def mark_stored(self, job: Job, state: FileState) -> bool:
         """Remember a file whose document, made in this state, was acknowledged.
 
-        Otherwise, as when the file has changed since, the job is repeated.
+        Returns False if the file has changed since and no change has joined: it has to settle.
+        The job of a file that is absent, or whose document was deleted meanwhile, is repeated.
         """
         current = read_signature(job.change)
         with self._lock:
-            if current is not None and current.state == state and not job.may_be_deleted:
+            is_same = current is not None and current.state == state
+            if current is not None and is_same and not job.may_be_deleted:
                 self._files.put(job.change.image_id, (current, time.monotonic()))
                 self._non_pictures.forget(job.change.image_id)
-            elif job.next_change is None:
-                # It changed while in flight: read it again in the slot it has.
-                job.next_change = Change(job.change.root, job.change.relative_path, time.time())
+            elif job.next_change is None and (current is None or job.may_be_deleted):
+                change = Change(job.change.root, job.change.relative_path, time.time())
+                self._join(job, change)
             job.may_be_deleted = False
+            return is_same or current is UNKNOWN_SIGNATURE or job.next_change is not None
 
     def forget(self, change: Change) -> None:
         """Forget a path whose document was deleted, so that the same file counts as new."""
@@ -135,18 +145,23 @@ class InFlight:
             if (job := self._jobs.get(change.image_id)) is not None:
                 job.may_be_deleted = True
 
-    def end(self, job: Job, *, may_repeat: Callable[[], bool]) -> Change | None:
+    def end(
+        self, job: Job, *, may_repeat: Callable[[], bool], on_absent: Callable[[Change], None]
+    ) -> None:
         """End a job and release its slot, or read the file again if it changed meanwhile.
 
-        Returns that change if its file is absent.
+        `on_absent` gets that change if its file is absent, before `wait_idle` can return.
         """
         while True:
             change = job.next_change
             signature = None if change is None else read_signature(change)
+            if change is not None and signature is None:
+                on_absent(change)
             with self._idle:
                 if job.next_change is not change:
                     continue
-                job.next_change = None
+                tickets = [each for each in (job.ticket, job.next_ticket) if each is not None]
+                job.next_change, job.next_ticket = None, None
                 if (
                     change is not None
                     and signature is not None
@@ -154,13 +169,15 @@ class InFlight:
                     and not self._is_done(change, signature)
                 ):
                     job.change, job.signature = change, signature
+                    self._tickets.end(job.ticket)
+                    job.ticket = tickets[-1]
                     self._queue_read(job)
-                    return None
+                    return
                 self._jobs.pop(job.change.image_id, None)
-                self._tickets.end(job.ticket)
+                self._tickets.end(*tickets)
                 self._idle.notify_all()
             self._slots.release()
-            return change if signature is None else None
+            return
 
     def wait_idle(self, timeout_seconds: float | None, is_cancelled: Callable[[], bool]) -> bool:
         """Wait until no file is in flight or `is_cancelled`; False on timeout."""

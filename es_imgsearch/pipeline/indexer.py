@@ -118,6 +118,11 @@ class Indexer:
         return self._pauses.active
 
     @property
+    def unsettled(self) -> int:
+        """The number of files that are perhaps still being written, and not in flight."""
+        return len(self.settler)
+
+    @property
     def counts(self) -> Counts:
         return self.pipeline.counts
 

@@ -53,10 +53,10 @@ class Pipeline:
     ) -> None:
         """Start the stages' threads.
 
-        `emit` gets each path that leaves no document: it is absent or no picture, or it changed
-        while it was read.  `vector_fields` is the optional step after embedding.
-        `progress.files` numbers the submitted files.  `warm_up` loads the model at once, so that
-        the first picture does not wait for it.
+        `emit` gets each path that leaves no document of its present state: it is absent or no
+        picture, or it changed while it was in flight.  `vector_fields` is the optional step
+        after embedding.  `progress.files` numbers the submitted files.  `warm_up` loads the model
+        at once, so that the first picture does not wait for it.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
         self._emit = emit
