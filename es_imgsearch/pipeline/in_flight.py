@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from es_imgsearch.pipeline.jobs import UNKNOWN_SIGNATURE, FileSignature, Job, read_signature
+from es_imgsearch.pipeline.non_pictures import NON_PICTURES, NonPictures
 from es_imgsearch.pipeline.queues import BoundedCache
 from es_imgsearch.records import Change, FileState
 from es_imgsearch.write.pending_deletions import Tickets
@@ -43,21 +44,21 @@ class InFlight:
         self._jobs: dict[str, Job] = {}
         # Each with the time (monotonic) of its acknowledgement.
         self._files: BoundedCache[tuple[FileSignature, float]] = BoundedCache(_RECENT_FILES)
-        self._non_pictures: BoundedCache[FileState] = BoundedCache(_RECENT_FILES)
+        self._non_pictures = NonPictures(NON_PICTURES)
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._jobs)
 
-    def non_pictures(self) -> dict[str, FileState]:
-        """Return the ids of non-pictures, with the state in which they were read."""
-        with self._lock:
-            return self._non_pictures.snapshot()
-
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
         with self._lock:
-            return self._non_pictures.get(image_id) == state
+            return (image_id, state) in self._non_pictures
+
+    def end_round(self) -> None:
+        """Forget non-pictures that were not met since the last call; every root was compared."""
+        with self._lock:
+            self._non_pictures.end_round()
 
     def acquire_slot(self, timeout_seconds: float) -> bool:
         """Wait for a free slot; False if none came free in time."""
@@ -200,7 +201,7 @@ class InFlight:
     ) -> bool:
         if (
             signature is UNKNOWN_SIGNATURE
-            or self._non_pictures.get(change.image_id) == signature.state
+            or (change.image_id, signature.state) in self._non_pictures
         ):
             return True
         done = self._files.get(change.image_id)

@@ -79,6 +79,8 @@ class Indexer:
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
         self.settler = Settler(settings.settle_seconds)
+        # Roots that are not yet compared in this round of comparisons.
+        self._round = {root.name for root in roots}
         # The last comparison of each whole root, by the root's name.
         self.last_comparisons: dict[str, RootComparison] = {}
         # New and changed files of all comparisons.
@@ -116,11 +118,6 @@ class Indexer:
     def paused(self) -> Mapping[str, Pause]:
         """The pause of each root whose deletions wait, by the root's name."""
         return self._pauses.active
-
-    @property
-    def unsettled(self) -> int:
-        """The number of files that are perhaps still being written, and not in flight."""
-        return len(self.settler)
 
     @property
     def counts(self) -> Counts:
@@ -170,7 +167,9 @@ class Indexer:
             state = difference.state
             if state is not None:
                 sidecars.add_file(difference.relative_path, state)
-            is_non_picture = state is not None and self.pipeline.is_non_picture(change, state)
+            is_non_picture = state is not None and self.pipeline.is_non_picture(
+                change.image_id, state
+            )
             if difference.kind is DifferenceKind.LOST or (
                 is_non_picture and difference.kind is DifferenceKind.CHANGED
             ):
@@ -196,7 +195,14 @@ class Indexer:
         counts.ended_at = iso_timestamp()
         if not folder:
             self.last_comparisons[root.name] = counts
+            self._count_in_round(root)
         return counts
+
+    def _count_in_round(self, root: Root) -> None:
+        self._round.discard(root.name)
+        if not self._round:
+            self.pipeline.end_round()
+            self._round = {each.name for each in self.roots}
 
     def submit_settled(self) -> None:
         """Submit every file that has settled."""
@@ -307,7 +313,7 @@ class Indexer:
 
     def _delete(self, root: Root, relative_paths: Sequence[str], is_complete: bool) -> None:
         result = persist(
-            lambda: self._deletion_guard.delete(root, relative_paths, self.pipeline.non_pictures()),
+            lambda: self._deletion_guard.delete(root, relative_paths, self.pipeline.is_non_picture),
             self.pipeline.closing,
             self.outage,
         )

@@ -139,13 +139,13 @@ class Pipeline:
             if signature is None and not begun.has_job:
                 self._emit(change, Skipped.GONE)
 
-    def non_pictures(self) -> dict[str, FileState]:
-        """Return the ids of non-pictures, with the state in which they were read."""
-        return self._in_flight.non_pictures()
-
-    def is_non_picture(self, change: Change, state: FileState) -> bool:
+    def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
-        return self._in_flight.is_non_picture(change.image_id, state)
+        return self._in_flight.is_non_picture(image_id, state)
+
+    def end_round(self) -> None:
+        """Forget non-pictures that were not met since the last call; every root was compared."""
+        self._in_flight.end_round()
 
     @property
     def fatal(self) -> BaseException | None:

@@ -26,8 +26,8 @@ _UNSETTLED_SECONDS = 30.0
 def sync(indexer: Indexer) -> list[RootComparison]:
     """Index every root once.
 
-    On return, new pictures are searchable and missing ones deleted.  `indexer.unsettled` files are
-    left to the next run, because they are still being written.  Raises the error that ended the
+    On return, new pictures are searchable and missing ones deleted.  Files that stay in the
+    indexer's settler are left to the next run, because they are still being written.  Raises the error that ended the
     pipeline; the caller closes it.
     """
     comparisons = [indexer.reconcile(root) for root in indexer.roots]
@@ -43,7 +43,7 @@ def sync(indexer: Indexer) -> list[RootComparison]:
 
 
 def _warn_of_unsettled(indexer: Indexer, command: str) -> None:
-    if number := indexer.unsettled:
+    if number := len(indexer.settler):
         are = "file is" if number == 1 else "files are"
         logger.warning("%d %s still being written: run `%s` again later.", number, are, command)
 

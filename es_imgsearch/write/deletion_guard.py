@@ -15,12 +15,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.watch.reconcile import Prunes, is_looked_at
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
+
+IsNonPicture = Callable[[str, FileState], bool]
 
 # A share of a folder of five pictures means nothing.
 SHARE_COUNTS_FROM = 20
@@ -77,17 +80,17 @@ class DeletionGuard:
         self._paused_by_share.discard(root.name)
 
     def delete(
-        self, root: Root, relative_paths: Sequence[str], non_pictures: Mapping[str, FileState]
+        self, root: Root, relative_paths: Sequence[str], is_non_picture: IsNonPicture
     ) -> DeletionResult:
         """Delete the documents of these paths whose files are missing, or pause.
 
-        `non_pictures` has the ids of files that are no pictures (any more), with their states.
+        `is_non_picture` returns True for the id and state of a file that is no picture (any more).
         Every path is checked once more; additions must have been acknowledged before.
         """
         missing = {
             image_id(root.name, path): path
             for path in relative_paths
-            if self._is_missing(root, path, non_pictures.get(image_id(root.name, path)))
+            if self._is_missing(root, path, is_non_picture)
         }
         # After the paths, to detect a folder that vanished while they were checked.
         pause = self._check_folder(root, missing)
@@ -124,9 +127,9 @@ class DeletionGuard:
         self._store.documents.delete(stored, count_deleted)
         return None
 
-    def _is_missing(self, root: Root, path: str, non_picture: FileState | None) -> bool:
+    def _is_missing(self, root: Root, path: str, is_non_picture: IsNonPicture) -> bool:
         return not is_looked_at(root, self._prunes, path) or _is_missing(
-            root.absolute(path), non_picture
+            root.absolute(path), partial(is_non_picture, image_id(root.name, path))
         )
 
     def _check_folder(self, root: Root, missing: Mapping[str, str]) -> Pause | None:
@@ -199,7 +202,7 @@ class DeletionGuard:
         return self._store.listings.count(root.name)
 
 
-def _is_missing(path: str, non_picture: FileState | None) -> bool:
+def _is_missing(path: str, is_non_picture: Callable[[FileState], bool]) -> bool:
     """Return True if there is no such file, or no picture; other errors do not count."""
     try:
         status = os.stat(path)
@@ -207,7 +210,7 @@ def _is_missing(path: str, non_picture: FileState | None) -> bool:
         return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
     if not stat.S_ISREG(status.st_mode):
         return True
-    return non_picture is not None and FileState.of(status) == non_picture
+    return is_non_picture(FileState.of(status))
 
 
 def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:

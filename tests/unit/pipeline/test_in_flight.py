@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from es_imgsearch.pipeline.in_flight import InFlight
@@ -62,3 +63,21 @@ def test_changes_that_join_a_job_have_a_ticket_of_their_own(tmp_path: Path):
     end(job)
     assert len(in_flight) == 0
     assert tickets.ended_until == tickets.begun
+
+
+def test_sixty_thousand_files_are_known_to_be_no_pictures(tmp_path: Path):
+    """Every comparison would read all of them again if one more were held than remembered."""
+    root = Root("r", tmp_path)
+    in_flight = InFlight(1, Tickets())
+    changes = [Change(root, f"{n}.xmp", 0.0) for n in range(60_000)]
+    state = FileState(0, 10**18)
+    for change in changes:
+        path = root.absolute(change.relative_path)
+        os.close(os.open(path, os.O_CREAT))
+        os.utime(path, ns=(state.mtime_ns, state.mtime_ns))
+        assert in_flight.acquire_slot(0)
+        job, _ = in_flight.begin(change, read_signature(change))
+        assert job is not None
+        in_flight.mark_non_picture(job)
+        in_flight.end(job, may_repeat=lambda: True, on_absent=lambda _change: None)
+    assert all(in_flight.is_non_picture(change.image_id, state) for change in changes)
