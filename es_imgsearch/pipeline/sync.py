@@ -27,8 +27,8 @@ def sync(indexer: Indexer) -> list[RootComparison]:
     """Index every root once.
 
     On return, new pictures are searchable and missing ones deleted.  Files that stay in the
-    indexer's settler are left to the next run, because they are still being written.  Raises the error that ended the
-    pipeline; the caller closes it.
+    indexer's settler are left to the next run, because they are still being written.  Raises the
+    error that ended the pipeline; the caller closes it.
     """
     comparisons = [indexer.reconcile(root) for root in indexer.roots]
     deadline = time.monotonic() + _UNSETTLED_SECONDS
@@ -68,7 +68,7 @@ def _wait_settled(indexer: Indexer, deadline: float) -> None:
 def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
     """Read every failed file of this host's roots once more.
 
-    Yields the indexer that did it.
+    Yields the indexer that did it; files that stay in its settler are still being written.
     """
     context = open_context(store, settings)
     meta = context.info.meta
@@ -94,8 +94,12 @@ def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
             logger.warning(
                 "%d failures belong to folders that are not on this machine: they stay.", elsewhere
             )
-        indexer.pipeline.wait_idle()
+        deadline = time.monotonic() + _UNSETTLED_SECONDS
+        _wait_settled(indexer, deadline)
         indexer.delete_missing(at_once=True)
+        # Files that came back while their documents were being deleted.
+        _wait_settled(indexer, deadline)
+        _warn_of_unsettled(indexer, "failures retry")
         yield indexer
     finally:
         indexer.pipeline.close()
