@@ -56,7 +56,7 @@ class InFlight:
             return (image_id, state) in self._non_pictures
 
     def end_round(self) -> None:
-        """Forget non-pictures that were not met since the last call; every root was compared."""
+        """Every root was compared: forget non-pictures not met since the last call."""
         with self._lock:
             self._non_pictures.end_round()
 

@@ -17,11 +17,11 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.runtime.select import plan_of
 from es_imgsearch.errors import ImgSearchError, StoreBusy
-from es_imgsearch.pipeline.heartbeat import Heartbeat, save_comparisons
+from es_imgsearch.pipeline.heartbeat import Heartbeat, check_excludes, save_comparisons
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
+from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
-from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Root, disk_path, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
@@ -40,22 +40,6 @@ from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 
 logger = logging.getLogger(__name__)
-
-
-class _LeftoverQueue:
-    """Queue files that left no document: to settle once more, or to be deleted."""
-
-    def __init__(self, settler: Settler, pending: Mapping[str, PendingDeletions]) -> None:
-        self._settler = settler
-        self._pending = pending
-
-    def put(self, change: Change, reason: Skipped) -> None:
-        """Take a file from the pipeline, or a path from a comparison."""
-        if reason is Skipped.CHANGING:
-            hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
-            self._settler.offer(hint, change.detected_at)
-        else:
-            self._pending[change.root.name].add(change.relative_path)
 
 
 class Indexer:
@@ -92,7 +76,7 @@ class Indexer:
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
-        self._leftovers = _LeftoverQueue(self.settler, self._pending)
+        self._leftovers = LeftoverQueue(self.settler, self._pending)
         self._deletion_guard = DeletionGuard(
             store,
             self.excludes.prunes,
@@ -252,6 +236,11 @@ class Indexer:
                 self._delete(root, paths, is_complete)
         return not any(self._pending.values())
 
+    def check_excludes(self) -> None:
+        """Raise AlreadyRunning if a daemon watches one of the roots with other excludes."""
+        check = partial(check_excludes, self._store, self.roots, self._settings.exclude)
+        persist(check, self.pipeline.closing, self.outage)
+
     def make_searchable(self) -> None:
         """Refresh the index: acknowledged documents are searchable on return."""
         persist(self._store.refresh, self.pipeline.closing, self.outage)
@@ -286,6 +275,7 @@ class Indexer:
             self._store,
             self.roots,
             self._settings.host,
+            exclude=self._settings.exclude,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
             comparisons=self.last_comparisons,
             encoder_plan=self.encoder_plan,

@@ -20,10 +20,11 @@ _HASH_BYTES, _UNUSED_BITS = 8, 4
 
 
 class NonPictures:
-    """At most `limit` files; those that the last comparisons have not met are dropped first.
+    """A set of files, of at most `limit`.
 
-    Files beyond the limit are not remembered: comparisons meet all files in the same order, so
-    dropping the least recently met would have every one of them read again.  Not thread-safe.
+    Those that the last comparisons have not met are dropped first.  Files beyond the limit are not
+    remembered: comparisons meet all files in the same order, so dropping the least recently met
+    would have every one of them read again.  Not thread-safe.
     """
 
     def __init__(self, limit: int) -> None:
@@ -36,7 +37,7 @@ class NonPictures:
         return len(self._met) + len(self._unmet)
 
     def __contains__(self, file: tuple[str, FileState]) -> bool:
-        """Return True if the file of this id is no picture in this state; it counts as met."""
+        """Return True if the file is no picture in this state; it counts as met."""
         key = _hash(file[0])
         if (unmet := self._unmet.pop(key, None)) is not None:
             self._met[key] = unmet

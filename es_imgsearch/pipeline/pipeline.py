@@ -144,7 +144,7 @@ class Pipeline:
         return self._in_flight.is_non_picture(image_id, state)
 
     def end_round(self) -> None:
-        """Forget non-pictures that were not met since the last call; every root was compared."""
+        """Every root was compared: forget non-pictures not met since the last call."""
         self._in_flight.end_round()
 
     @property

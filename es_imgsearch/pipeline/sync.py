@@ -28,11 +28,15 @@ def sync(indexer: Indexer) -> list[RootComparison]:
 
     On return, new pictures are searchable and missing ones deleted.  Files that stay in the
     indexer's settler are left to the next run, because they are still being written.  Raises the
-    error that ended the pipeline; the caller closes it.
+    error that ended the pipeline, or AlreadyRunning if a daemon with other excludes is at work; the
+    caller closes the pipeline.
     """
+    indexer.check_excludes()
     comparisons = [indexer.reconcile(root) for root in indexer.roots]
     deadline = time.monotonic() + _UNSETTLED_SECONDS
     _wait_settled(indexer, deadline)
+    # A daemon may have begun meanwhile.
+    indexer.check_excludes()
     indexer.delete_missing(at_once=True)
     # Files that came back while their documents were being deleted.
     _wait_settled(indexer, deadline)
