@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import Enum, auto
 
 from es_imgsearch.records import FileState, Root
 from es_imgsearch.watch.mounts import is_mounted
 from es_imgsearch.watch.reconcile import ABSENT, Prunes, is_below, is_link, is_looked_at
 
+IsNonPicture = Callable[[FileState], bool]
+
 
 class Presence(Enum):
     """What is known of a file.
 
-    GONE: a walk would not yield it.  UNKNOWN: nobody can tell, so its document stays.
+    GONE: a walk would not yield it.  UNKNOWN: that cannot be found out, so its document stays.
     """
 
     PRESENT = auto()
@@ -32,17 +34,17 @@ class RootFiles:
         self._prunes = prunes
         self._unmounted = [each for each in mounts if not is_mounted(root, each)]
 
-    def presence(self, path: str, non_picture: FileState | None = None) -> Presence:
-        """Look at a file; one in the state `non_picture` is no picture, and gone."""
+    def presence(self, path: str, is_non_picture: IsNonPicture = lambda _state: False) -> Presence:
+        """Look at a file; one that is no picture in its state is gone."""
         if self._is_excluded(path):
             return Presence.GONE
         if any(is_below(path, each) for each in self._unmounted):
-            return self._look(path, non_picture, absent=Presence.UNKNOWN)
+            return self._look(path, is_non_picture, absent=Presence.UNKNOWN)
         if not is_looked_at(self._root, self._prunes, path):
             return Presence.GONE
-        return self._look(path, non_picture, absent=Presence.GONE)
+        return self._look(path, is_non_picture, absent=Presence.GONE)
 
-    def _look(self, path: str, non_picture: FileState | None, absent: Presence) -> Presence:
+    def _look(self, path: str, is_non_picture: IsNonPicture, absent: Presence) -> Presence:
         absolute = self._root.absolute(path)
         try:
             status = os.stat(absolute)
@@ -51,8 +53,7 @@ class RootFiles:
             if error.errno not in ABSENT or is_link(absolute):
                 return Presence.UNKNOWN
             return absent
-        is_file = stat.S_ISREG(status.st_mode)
-        if not is_file or (non_picture is not None and FileState.of(status) == non_picture):
+        if not stat.S_ISREG(status.st_mode) or is_non_picture(FileState.of(status)):
             return Presence.GONE
         return Presence.PRESENT
 
