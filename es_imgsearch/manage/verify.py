@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,10 @@ from typing import Any
 
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import ReadError, RootError
+from es_imgsearch.embed.context import open_context
+from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.errors import EncoderMismatch, ModelUnavailable, ReadError, RootError
+from es_imgsearch.manage.foreign_vectors import VectorCheck
 from es_imgsearch.manage.incomplete import incomplete_documents
 from es_imgsearch.manage.stored_content import unequal_contents
 from es_imgsearch.pipeline.indexer import Indexer
@@ -31,6 +35,8 @@ from es_imgsearch.watch.reconcile import (
 )
 from es_imgsearch.watch.roots import check_registered
 
+logger = logging.getLogger(__name__)
+
 _BATCH = 64
 _IDS_PER_REQUEST = 500
 
@@ -46,6 +52,8 @@ class Discrepancy:
     other content       same size and time, other bytes than were indexed (`content` only)
     unknown             a folder that cannot be listed, a file that cannot be examined or opened
     readable now        the file of a failure can be read: `failures retry` stores it
+    other encoder       the vector is not what the index's encoder makes of the file; a random
+                        sample of every root is embedded again (`content` only)
     without vector      no search finds the document
     without regions     the index stores tiles; a large enough picture has none
     without code        the index has binary codes; this picture has none
@@ -77,12 +85,14 @@ def verify(
     settings: Settings,
     *,
     content: bool = False,
+    encoder: Encoder | None = None,
     on_file: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Iterator[Discrepancy]:
     """Yield every difference between the roots and the index.
 
     A file matches a document or a failure of its size and modification time; with `content`, every
-    such file is read and must have the document's content id.  `on_file` gets the number of files
+    such file is read and must have the document's content id, and some are embedded again, by the
+    given encoder or the index's own.  `on_file` gets the number of files
     read for that, and of all.  Files that are no pictures have no document, so every file that the
     index lacks is read, and so is the file of every failure.
 
@@ -105,6 +115,7 @@ def verify(
         workers.close()
     if content:
         yield from _contents(store, roots, settings, on_file)
+        yield from _foreign(store, roots, settings, encoder)
 
 
 def _unregistered(store: Store, meta: Meta) -> Iterator[Discrepancy]:
@@ -242,6 +253,24 @@ def _contents(
                 yield Discrepancy(what, root.name, path, detail)
 
 
+def _foreign(
+    store: Store, roots: Sequence[Root], settings: Settings, encoder: Encoder | None
+) -> Iterator[Discrepancy]:
+    try:
+        context = open_context(store, settings, encoder, describers=())
+    except (ModelUnavailable, EncoderMismatch) as error:
+        logger.warning("No vectors are compared, only files: %s", error)
+        return
+    check = VectorCheck(context, settings)
+    try:
+        for root in roots:
+            for each in sorted(check.sample(root), key=lambda each: each.stored_path):
+                detail = f"cosine {each.cosine:.2f}"
+                yield Discrepancy("other encoder", root.name, each.stored_path, detail)
+    finally:
+        check.close()
+
+
 def submit_differing(
     indexer: Indexer,
     store: Store,
@@ -250,10 +279,22 @@ def submit_differing(
 ) -> None:
     """Have pictures indexed anew whose documents differ in more than size and time.
 
-    These are the files with other content, and documents without vector or regions.
+    These are the files with other content, and documents without vector or regions.  Vectors of
+    another encoder are replaced at once, in a root whose sample has any.
     """
     meta = store.info().meta
     store.refresh()
+    # First, while the pipeline does not use the encoder.
+    check = VectorCheck(indexer.context, settings)
+    try:
+        for root in indexer.roots:
+            if check.sample(root):
+                logger.warning(
+                    "%d vectors of %r were made by another encoder and are replaced.",
+                    check.replace_all(root), root.name,
+                )  # fmt: skip
+    finally:
+        check.close()
     roots = {root.name: root for root in indexer.roots}
     for each in _contents(store, indexer.roots, settings, on_file):
         if each.what == "other content":
