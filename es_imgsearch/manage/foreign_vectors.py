@@ -26,7 +26,7 @@ _SEED = 1
 _PAGE = 64
 # Runtimes and precisions of one encoder agree to .99 (`embed.runtime.select`).
 _SAME_ENCODER = 0.9
-_FIELDS = ("relative_path", "content_id")
+_FIELDS = ("image_id", "relative_path", "content_id")
 
 
 class ForeignVector(NamedTuple):
@@ -111,9 +111,10 @@ class VectorCheck:
             return
         embedded, _errors = self._vectors.embed(list(pictures.values()), self._encoder)
         for hit in same:
-            now = embedded.get(hit["_source"]["content_id"])
+            source = hit["_source"]
+            now = embedded.get(source["content_id"])
             if now is None:
                 continue
             cosine = float(unit(parse_vector(hit["fields"][VECTOR_FIELD])) @ unit(now.vector))
             if cosine < _SAME_ENCODER:
-                yield ForeignVector(hit["_id"], hit["_source"]["relative_path"], cosine, now)
+                yield ForeignVector(source["image_id"], source["relative_path"], cosine, now)
