@@ -6,7 +6,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -36,6 +38,9 @@ from es_imgsearch.watch.reconcile import (
 from es_imgsearch.watch.roots import check_registered
 
 logger = logging.getLogger(__name__)
+
+# Starts the reading workers at the first call.
+Readers = Callable[[], ReadWorkers]
 
 _BATCH = 64
 _IDS_PER_REQUEST = 500
@@ -106,13 +111,19 @@ def verify(
             raise RootError(f"{root.path} does not exist, and the index knows no {root.name!r}.")
     store.refresh()
     yield from _unregistered(store, meta)
-    plan = ReadPlan.of(settings, Preparation(width=8, height=8, mode="squash"), describers=())
-    workers = ReadWorkers(plan, settings.read_workers)
-    try:
+    with ExitStack() as stack:
+
+        @cache
+        def readers() -> ReadWorkers:
+            # Started with the first file: there is seldom one to read.
+            preparation = Preparation(width=8, height=8, mode="squash")
+            plan = ReadPlan.of(settings, preparation, describers=())
+            workers = ReadWorkers(plan, settings.read_workers)
+            stack.callback(workers.close)
+            return workers
+
         for root in roots:
-            yield from _RootCheck(store, meta, root, settings, workers).run()
-    finally:
-        workers.close()
+            yield from _RootCheck(store, meta, root, settings, readers).run()
     if content:
         yield from _contents(store, roots, settings, on_file)
         yield from _foreign(store, roots, settings, encoder)
@@ -130,13 +141,13 @@ class _RootCheck:
     """The comparison of one root with the index."""
 
     def __init__(
-        self, store: Store, meta: Meta, root: Root, settings: Settings, workers: ReadWorkers
+        self, store: Store, meta: Meta, root: Root, settings: Settings, readers: Readers
     ) -> None:
         self._store = store
         self._meta = meta
         self._root = root
         self._prunes = Excludes(settings.exclude).prunes
-        self._workers = workers
+        self._readers = readers
         self._unknown: list[Unknown] = []
         # Files that this user may not open.
         self._unreadable: list[str] = []
@@ -153,11 +164,11 @@ class _RootCheck:
             if difference.kind is DifferenceKind.NEW:
                 new.append(path)
                 if len(new) == _BATCH:
-                    yield from missing(self._root, new, self._workers)
+                    yield from missing(self._root, new, self._readers)
                     new = []
             elif path not in twice:
                 yield self._found(_WORDS[difference.kind], path)
-        yield from missing(self._root, new, self._workers)
+        yield from missing(self._root, new, self._readers)
         for each in self._unknown:
             what = "unknown" if each.stored_path else "folder unavailable"
             yield self._found(what, each.stored_path, each.reason)
@@ -203,7 +214,7 @@ class _RootCheck:
         )
         for part in _parts(failed, _BATCH):
             by_path = {each["relative_path"]: each for each in part}
-            for path, outcome in _read(self._root, by_path, self._workers):
+            for path, outcome in _read(self._root, by_path, self._readers):
                 if isinstance(outcome, Picture):
                     yield self._found("readable now", path, by_path[path]["error_class"])
 
@@ -217,19 +228,19 @@ class _RootCheck:
         return state == FileState.stored(failure) and is_looked_at(self._root, self._prunes, path)
 
 
-def missing(root: Root, stored_paths: Sequence[str], workers: ReadWorkers) -> Iterator[Discrepancy]:
+def missing(root: Root, stored_paths: Sequence[str], readers: Readers) -> Iterator[Discrepancy]:
     """Yield those of these files that are pictures, or are named like one."""
-    for path, outcome in _read(root, stored_paths, workers):
+    for path, outcome in _read(root, stored_paths, readers):
         if isinstance(outcome, Picture | ReadError):
             yield Discrepancy("missing", root.name, path)
 
 
 def _read(
-    root: Root, stored_paths: Sequence[str] | Mapping[str, Any], workers: ReadWorkers
+    root: Root, stored_paths: Sequence[str] | Mapping[str, Any], readers: Readers
 ) -> Iterator[tuple[str, Outcome]]:
     """Read files; yield their stored paths and outcomes in the given order."""
     absolute = {path: root.absolute(disk_path(path)) for path in stored_paths}
-    outcomes = dict(workers.read_each(absolute.values()))
+    outcomes = dict(readers().read_each(absolute.values())) if absolute else {}
     for path in stored_paths:
         yield path, outcomes[absolute[path]]
 
