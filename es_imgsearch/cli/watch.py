@@ -174,6 +174,7 @@ def _indexer(
 
 def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[str, ...]:
     """Release roots whose folders no longer exist; leave the others to the comparison."""
+    from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.watch.roots import parse_roots, release_root
 
     left = []
@@ -181,7 +182,9 @@ def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[str, .
         if root.path.exists():
             left.append(text)
             continue
-        pictures = release_root(open_store(settings), root, settings.host)
+        store = open_store(settings)
+        upgrade(store)
+        pictures = release_root(store, root, settings.host)
         click.echo(f"{root.name!r} is released: {pictures} pictures deleted.", err=True)
     return tuple(left)
 

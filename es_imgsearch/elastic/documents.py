@@ -216,6 +216,8 @@ class Documents:
         self, name: str, image_ids: Sequence[str], fields: str
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield id and source, reduced to these fields, of the ids that have a document."""
+        if not image_ids:
+            return  # Elasticsearch refuses a multi-get of nothing
         answer = self._connection.request(
             "POST",
             f"/{name}/_mget",

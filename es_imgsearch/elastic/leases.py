@@ -34,7 +34,7 @@ LEASE_SECONDS = 20.0
 _RENEWALS = 4
 _POLLS = 40
 # A time stamp older than this many `lease_seconds` has expired without further watching.
-_SURELY_EXPIRED = 4
+SURELY_EXPIRED = 4
 # How long a missing answer may delay the end of the process.
 _RELEASE_SECONDS = 5.0
 
@@ -46,7 +46,7 @@ _held_here: set[str] = set()
 def is_alive(lease: Document) -> bool:
     """Check by its time stamp that a lease was renewed lately."""
     silent_for = datetime.now(tz=UTC) - datetime.fromisoformat(lease["seen_at"])
-    longest: float = _SURELY_EXPIRED * lease["lease_seconds"]
+    longest: float = SURELY_EXPIRED * lease["lease_seconds"]
     return silent_for.total_seconds() < longest
 
 

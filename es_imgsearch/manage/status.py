@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from es_imgsearch.elastic.leases import is_running
-from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
+from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, Tuning
 from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.reindex.lock import builders
-from es_imgsearch.manage.upgrade import legacy_builder, legacy_documents
+from es_imgsearch.manage.upgrade import has_state, legacy_builder, legacy_documents
 from es_imgsearch.records import disk_path
 from es_imgsearch.write.deletion_pauses import active_pause
 
@@ -45,7 +45,7 @@ def index_status(store: Store) -> dict[str, Any]:
     failures = store.listings.counts_by_root(failures=True)
     recent = store.listings.recent_by_root()
     state = _state(store, info.meta)
-    building = {} if info.meta.schema_version < SCHEMA_VERSION else builders(store)
+    building = builders(store) if has_state(info.meta) else {}
     roots = {
         name: {
             "path": disk_path(entry["path"]),
@@ -92,7 +92,7 @@ def _without_code(store: Store) -> int:
 
 def _state(store: Store, meta: Meta) -> Mapping[str, Document]:
     """Read the state documents of the roots, also from an index of schema 1."""
-    if meta.schema_version < SCHEMA_VERSION:
+    if not has_state(meta):
         return legacy_documents(meta)
     kinds = (pause_id, daemon_id, comparison_id)
     return store.state.read_many([kind(name) for name in meta.roots for kind in kinds])

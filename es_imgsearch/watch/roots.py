@@ -61,7 +61,10 @@ def _parse(text: str, may_be_gone: bool) -> Root:
 def register_roots(
     store: Store, roots: Sequence[Root], host: str, *, replace_gone: bool = False
 ) -> Meta:
-    """Enter the roots in the index's `_meta`.
+    """Enter the roots in the document of the index's roots, all or none of them.
+
+    Names and overlaps are checked in the version that is replaced, so of two processes that
+    register at the same time the second one sees the roots of the first.
 
     With `replace_gone` a name whose folder is no longer there goes over to the one given.
 
@@ -102,9 +105,16 @@ def release_root(store: Store, root: Root, host: str) -> int:
     for failures in (False, True):
         listed = store.listings.stored(root.name, failures=failures)
         store.documents.delete(image_id(root.name, disk_path(each.stored_path)) for each in listed)
+    entry = meta.roots[root.name]
     store.generations.update_meta(
         lambda meta: replace(
-            meta, roots={name: each for name, each in meta.roots.items() if name != root.name}
+            meta,
+            # Another folder may have got the name meanwhile.
+            roots={
+                name: each
+                for name, each in meta.roots.items()
+                if name != root.name or each != entry
+            },
         )
     )
     _forget(store, root.name)
@@ -155,7 +165,7 @@ def _text(path: Path) -> str:
     return stored_path(os.fspath(path))
 
 
-# Roots of imported rows: entered in `_meta` so that no folder's comparison deletes them.
+# Roots of imported rows: registered so that no folder's comparison deletes them.
 
 # The host of a root whose pictures are on no machine: a folder of that name cannot be watched.
 IMPORTED_HOST = "(imported)"
