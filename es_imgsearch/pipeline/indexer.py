@@ -60,6 +60,7 @@ class Indexer:
         The first picture does not wait for a model that is loaded at once.
         """
         store = context.store
+        self.context = context
         self.progress = Progress()
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
