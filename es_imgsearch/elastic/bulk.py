@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +23,16 @@ T = TypeVar("T")
 # How long the server waits for a shard.  A bulk that outlasts our own request would be executed
 # later, over newer writes.
 _SERVER_WAIT = "10s"
+
+# Elasticsearch refuses a request of more than 100 MB (http.max_content_length), and while all that
+# it is indexing takes more than a tenth of its heap (indexing_pressure.memory.limit), 51 MB of the
+# smallest one in use.  From 1 MB on a larger bulk writes no more documents a second.
+_LARGEST_BULK_BYTES = 10_000_000
+
+# More than any caller sends at once.
+_MOST_ITEMS = 10_000
+# One refusal may be chance; the second halves bulks.
+_REFUSALS = 2
 
 
 def action_line(action: str, index: str, image_id: str, **conditions: int) -> bytes:
@@ -69,11 +80,28 @@ def _is_done(action: str, result: Mapping[str, Any]) -> bool:
     return was_absent or result["status"] < 300
 
 
+def bulk_slices(sizes_bytes: Sequence[int]) -> Iterator[slice]:
+    """Yield slices of items that are sent together: at most 10 MB, or one item."""
+    start = total = 0
+    for position, size in enumerate(sizes_bytes):
+        if position > start and total + size > _LARGEST_BULK_BYTES:
+            yield slice(start, position)
+            start, total = position, 0
+        total += size
+    if start < len(sizes_bytes):
+        yield slice(start, len(sizes_bytes))
+
+
 class BulkWriter(Generic[T]):
     """Sends items in bulks until each is stored or refused for good.
 
     Retries transient errors with exponential backoff, and halves a request that is refused as a
     whole until the item at fault is alone.
+
+    A server without memory for a bulk answers 429 to the same bulk for ever, and a slow one lets
+    it time out: after two such answers in a row bulks are halved, and grow again with each that
+    succeeds.  An item that is refused even alone is set apart and tried after all others, so that
+    it holds up none of them.
     """
 
     def __init__(
@@ -93,19 +121,34 @@ class BulkWriter(Generic[T]):
         self._outage = outage
         self._stopping = stopping
         self._patience_seconds = patience_seconds
+        # Of items in a bulk.  Threads that share a writer may lose a change of it to each other,
+        # which costs one more request.
+        self._limit = _MOST_ITEMS
+        self._refusals_in_a_row = 0
 
-    def write(self, items: Sequence[T]) -> Iterator[tuple[T, StoreError | None]]:
+    def write(
+        self, items: Sequence[T], more: Callable[[], Sequence[T]] = tuple
+    ) -> Iterator[tuple[T, StoreError | None]]:
         """Yield each item as soon as its outcome is known: None if stored, else the error.
+
+        `more` returns items that have come meanwhile; it is called while some are set apart.
 
         Raises StoreDenied for the first item that is not permitted, since no other item would be,
         and Stopped.
         """
         thread = threading.current_thread().name
         pauses = waits()
-        while items:
+        waiting, apart = deque(items), deque[T]()
+        others_succeed = False
+        while waiting or apart:
+            is_apart = not waiting
+            source = apart if is_apart else waiting
+            bulk = [
+                source.popleft() for _ in range(1 if is_apart else min(self._limit, len(source)))
+            ]
             retry: list[T] = []
             transient: StoreError | None = None
-            for item, error in zip(items, _halved(self._send, items), strict=True):
+            for item, error in zip(bulk, _halved(self._send, bulk), strict=True):
                 if isinstance(error, StoreDenied):
                     raise error
                 if error is not None and error.transient:
@@ -113,19 +156,42 @@ class BulkWriter(Generic[T]):
                     transient = transient or error
                 else:
                     yield item, error
-            if transient is None:
-                self._outage.end(thread)
-                return
-            if len(retry) < len(items):
+            is_refused = len(retry) == len(bulk)
+            (apart if is_refused and len(bulk) == 1 else waiting).extend(retry)
+            if not is_refused:
                 # Some items were stored: the server is busy, not unreachable.
                 pauses = waits()
-            else:
+                others_succeed = True
+                if is_apart:
+                    # What was refused alone was refused by an outage, now over.
+                    waiting.extend(apart)
+                    apart.clear()
+            if not is_apart:
+                self._adapt(len(bulk), is_refused=is_refused)
+            if transient is None:
+                self._outage.end(thread)
+                continue
+            if is_refused and not (is_apart and others_succeed):
                 self._outage.begin(transient, thread)
                 if self._outage.seconds > self._patience_seconds:
                     raise transient
             if self._stopping.wait(next(pauses)):
                 raise Stopped
-            items = retry
+            if is_apart:
+                others_succeed = False
+                waiting.extend(more())
+
+    def _adapt(self, size: int, *, is_refused: bool) -> None:
+        """Halve the limit after two refused bulks in a row; double it after a success."""
+        if not is_refused:
+            self._refusals_in_a_row = 0
+            if size >= self._limit:
+                self._limit = min(2 * self._limit, _MOST_ITEMS)
+            return
+        self._refusals_in_a_row += 1
+        if self._refusals_in_a_row >= _REFUSALS:
+            self._refusals_in_a_row = 0
+            self._limit = max(1, size // 2)
 
 
 def _halved(
