@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from es_imgsearch.elastic.client import Connection
@@ -92,6 +92,40 @@ def bulk_slices(sizes_bytes: Sequence[int]) -> Iterator[slice]:
         yield slice(start, len(sizes_bytes))
 
 
+class _Pending(Generic[T]):
+    """Items that wait for a bulk, and those set apart because they were refused alone."""
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self._waiting = deque(items)
+        self._apart: deque[T] = deque()
+        self._takes_apart = False
+        # Since an item set apart was tried last.
+        self.others_succeed = False
+
+    def add(self, items: Sequence[T]) -> None:
+        """Add items that have come meanwhile."""
+        self.others_succeed = False
+        self._waiting.extend(items)
+
+    def take(self, limit: int) -> list[T]:
+        """Take the next bulk: of an item set apart when no other waits; empty at the end."""
+        self._takes_apart = not self._waiting
+        source, limit = (self._apart, 1) if self._takes_apart else (self._waiting, limit)
+        return [source.popleft() for _ in range(min(limit, len(source)))]
+
+    def put_back(self, retry: Sequence[T], *, is_refused: bool) -> bool:
+        """Put what is sent again to the end; return True if it had been set apart."""
+        is_alone = is_refused and len(retry) == 1
+        (self._apart if is_alone else self._waiting).extend(retry)
+        if not is_refused:
+            self.others_succeed = True
+            if self._takes_apart:
+                # It was refused alone by an outage, now over, and so were the others.
+                self._waiting.extend(self._apart)
+                self._apart.clear()
+        return self._takes_apart
+
+
 class BulkWriter(Generic[T]):
     """Sends items in bulks until each is stored or refused for good.
 
@@ -138,48 +172,44 @@ class BulkWriter(Generic[T]):
         """
         thread = threading.current_thread().name
         pauses = waits()
-        waiting, apart = deque(items), deque[T]()
-        others_succeed = False
-        while waiting or apart:
-            is_apart = not waiting
-            source = apart if is_apart else waiting
-            bulk = [
-                source.popleft() for _ in range(1 if is_apart else min(self._limit, len(source)))
-            ]
-            retry: list[T] = []
-            transient: StoreError | None = None
-            for item, error in zip(bulk, _halved(self._send, bulk), strict=True):
-                if isinstance(error, StoreDenied):
-                    raise error
-                if error is not None and error.transient:
-                    retry.append(item)
-                    transient = transient or error
-                else:
-                    yield item, error
-            is_refused = len(retry) == len(bulk)
-            (apart if is_refused and len(bulk) == 1 else waiting).extend(retry)
+        pending = _Pending(items)
+        while bulk := pending.take(self._limit):
+            transient = yield from self._send_bulk(bulk)
+            is_refused = len(transient) == len(bulk)
+            is_apart = pending.put_back([item for item, _ in transient], is_refused=is_refused)
+            if not is_apart:
+                self._adapt(len(bulk), is_refused=is_refused)
+            if not transient:
+                self._outage.end(thread)
+                continue
             if not is_refused:
                 # Some items were stored: the server is busy, not unreachable.
                 pauses = waits()
-                others_succeed = True
-                if is_apart:
-                    # What was refused alone was refused by an outage, now over.
-                    waiting.extend(apart)
-                    apart.clear()
-            if not is_apart:
-                self._adapt(len(bulk), is_refused=is_refused)
-            if transient is None:
-                self._outage.end(thread)
-                continue
-            if is_refused and not (is_apart and others_succeed):
-                self._outage.begin(transient, thread)
-                if self._outage.seconds > self._patience_seconds:
-                    raise transient
+            elif not (is_apart and pending.others_succeed):
+                self._begin_outage(transient[0][1], thread)
             if self._stopping.wait(next(pauses)):
                 raise Stopped
             if is_apart:
-                others_succeed = False
-                waiting.extend(more())
+                pending.add(more())
+
+    def _send_bulk(
+        self, bulk: Sequence[T]
+    ) -> Generator[tuple[T, StoreError | None], None, list[tuple[T, StoreError]]]:
+        """Send one bulk and yield what is decided; return what met a transient error."""
+        transient: list[tuple[T, StoreError]] = []
+        for item, error in zip(bulk, _halved(self._send, bulk), strict=True):
+            if isinstance(error, StoreDenied):
+                raise error
+            if error is not None and error.transient:
+                transient.append((item, error))
+            else:
+                yield item, error
+        return transient
+
+    def _begin_outage(self, error: StoreError, thread: str) -> None:
+        self._outage.begin(error, thread)
+        if self._outage.seconds > self._patience_seconds:
+            raise error
 
     def _adapt(self, size: int, *, is_refused: bool) -> None:
         """Halve the limit after two refused bulks in a row; double it after a success."""

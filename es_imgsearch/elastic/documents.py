@@ -40,10 +40,11 @@ class Documents:
         self._pictures, self._failures = connection.pictures, connection.failures
 
     def write(self, writes: Sequence[Write]) -> dict[str, StoreError | None]:
-        """Write in bulks of at most 10 MB; return for every id None if acknowledged, else the error.
+        """Write in bulks of at most 10 MB; return the error of each id, None if stored.
 
-        An error of a whole bulk is raised; those before it may be written again.  An id is in the index or in the failures, never in both: writing to one deletes from the
-        other in the same bulk.
+        The error of a whole bulk is raised; bulks before it may be written again.  An id is in the
+        index or in the failures, never in both: writing to one deletes from the other in the same
+        bulk.
         """
         ids = [write.image_id for write in writes]
         failed_before = dict(self._fetched(self._failures, ids, "attempts,failed_at"))

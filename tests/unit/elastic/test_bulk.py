@@ -107,7 +107,7 @@ def test_an_outage_longer_than_the_patience_raises_its_error():
     assert len(server.bulks) > 1
 
 
-# -- a server without memory for a bulk answers 429 to it as a whole, for ever ----------------------
+# -- a server without memory for a bulk answers 429 to it as a whole, for ever ---------------------
 #
 # tests/e2e/test_small_memory.py has a real one; here each request can be counted.
 
