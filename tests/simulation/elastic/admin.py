@@ -131,6 +131,9 @@ class Admin:
     def statistics(self, expression: str) -> Answer:
         """Sequence numbers by shard (`_stats` with level=shards, these parts only)."""
         numbers = ("max_seq_no", "local_checkpoint", "global_checkpoint")
+        found = self._names.resolve(expression)
+        for index in found:
+            index.check_open()
         return 200, {
             "indices": {
                 each.name: {
@@ -143,7 +146,7 @@ class Admin:
                         ]
                     }
                 }
-                for each in self._names.resolve(expression)
+                for each in found
             }
         }
 
@@ -208,14 +211,29 @@ class Admin:
     def change_aliases(self, body: Mapping[str, Any]) -> Answer:
         """Apply several changes of aliases, all or none."""
         actions = [next(iter(each.items())) for each in body["actions"]]
-        # Every index is looked up before any is changed.
         before = dict(self._names.indices)
         aliases = {name: dict(each.aliases) for name, each in before.items()}
-        results = []
         try:
+            # Indices and aliases are looked up, and indices removed, before anything else.
             targets = [self._target(kind, options) for kind, options in actions]
-            for (kind, options), index in zip(actions, targets, strict=True):
-                results.append(self._change_alias(kind, options, index))
+            found = [
+                kind != "remove" or options["alias"] in index.aliases
+                for (kind, options), index in zip(actions, targets, strict=True)
+            ]
+            missing = [
+                options["alias"]
+                for (_, options), is_found in zip(actions, found, strict=True)
+                if not is_found and options.get("must_exist") is not False
+            ]
+            if missing and not any(found):
+                raise _no_such_aliases(missing)
+            for (kind, _), index in zip(actions, targets, strict=True):
+                if kind == "remove_index":
+                    self._names.indices.pop(index.name, None)
+            results = [
+                self._change_alias(kind, options, index, is_found)
+                for (kind, options), index, is_found in zip(actions, targets, found, strict=True)
+            ]
             changed = {options.get("alias") for _, options in actions}
             self._check_write_indices(self._names.indices, [each for each in changed if each])
         except Refusal:
@@ -224,7 +242,7 @@ class Admin:
             for name, index in before.items():
                 index.aliases = aliases[name]
             raise
-        errors = any("error" in each for each in results)
+        errors = not all(found)
         answer = {**_ACKNOWLEDGED, "errors": errors}
         return 200, {**answer, "action_results": results} if errors else answer
 
@@ -249,28 +267,21 @@ class Admin:
         return index
 
     def _change_alias(
-        self, kind: str, options: Mapping[str, Any], index: SimulatedIndex
+        self, kind: str, options: Mapping[str, Any], index: SimulatedIndex, is_found: bool
     ) -> dict[str, Any]:
-        if kind == "remove_index":
-            del self._names.indices[index.name]
-            return {"action": {"type": kind, "indices": [index.name], "aliases": []}, "status": 200}
-        alias = options["alias"]
-        action = {"type": kind, "indices": [index.name], "aliases": [alias]}
+        names = [options["alias"]] if "alias" in options else []
+        action = {"type": kind, "indices": [index.name], "aliases": names}
+        if not is_found:
+            return {"action": action, "status": 404, "error": _no_such_aliases(names).error}
+        if kind != "remove_index" and index.name not in self._names.indices:
+            raise no_such_index(index.name)
         if kind == "add":
-            self._check_alias(alias)
-            index.aliases[alias] = {
+            self._check_alias(options["alias"])
+            index.aliases[options["alias"]] = {
                 name: value for name, value in options.items() if name in _ALIAS_OPTIONS
             }
-        elif index.aliases.pop(alias, None) is None:
-            error = {
-                "type": "aliases_not_found_exception",
-                "reason": f"aliases [{alias}] missing",
-                "resource.type": "aliases",
-                "resource.id": alias,
-            }
-            if options.get("must_exist") is not False:
-                raise Refusal(404, error.pop("type"), error.pop("reason"), **error)
-            return {"action": action, "status": 404, "error": error}
+        elif kind == "remove":
+            index.aliases.pop(options["alias"], None)
         return {"action": action, "status": 200}
 
     def _check_alias(self, alias: str) -> None:
@@ -331,6 +342,12 @@ class Admin:
             kind = "index_template_missing_exception"
             raise Refusal(404, kind, f"index_template [{name}] missing")
         return 200, dict(_ACKNOWLEDGED)
+
+
+def _no_such_aliases(names: Sequence[str]) -> Refusal:
+    joined = ",".join(names)
+    details = {"resource.type": "aliases", "resource.id": joined}
+    return Refusal(404, "aliases_not_found_exception", f"aliases [{joined}] missing", **details)
 
 
 def _merged(base: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
