@@ -17,7 +17,7 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.testing import remove_index
 from tests.simulation.server import SimulatedElasticsearch
 from tests.support.conformance import Both, Exchange, recording
-from tests.support.document_requests import BODY, DocumentRequests
+from tests.support.document_requests import BODY, DocumentRequests, odd_values
 from tests.support.house import House
 from tests.support.index_requests import IndexRequests
 from tests.support.other_encoders import LOADERS, encoders_by_name
@@ -48,6 +48,15 @@ def test_documents_and_searches_are_answered_alike(
 ):
     try:
         documents.run(data, steps=15)
+    finally:
+        documents.clean()
+
+
+@examples(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(odd_values, min_size=10, max_size=20))
+def test_values_are_taken_and_refused_alike(documents: DocumentRequests, values: list):
+    try:
+        documents.try_values(values)
     finally:
         documents.clean()
 

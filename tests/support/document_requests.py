@@ -62,6 +62,9 @@ BODY = {
     },
 }
 IDS = [f"id{n}" for n in range(6)]
+PATHS = dict(
+    zip(IDS, ["a.jpg", "a/b.jpg", "a/\u00e9.png", "z/\U0001f4f7", "a/B.jpg", "\ufb01"], strict=True)
+)
 BY_PATH = [{"root": "asc"}, {"relative_path": "asc"}]
 
 # -- strategies ---------------------------------------------------------------------------------
@@ -139,18 +142,33 @@ odd_fields: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+odd_values = st.sampled_from(sorted(odd_fields)).flatmap(
+    lambda name: st.tuples(st.just(name), odd_fields[name])
+)
+# What `docvalue_fields` return in the product's requests.
+READ_BACK = {"size_bytes", "width", "rating", "content_id", "format", "transparent"}
+READ_BACK |= {"image_embedding", "perceptual_hash"}
+
+
+def chance(one_in: int) -> st.SearchStrategy[bool]:
+    """True once in so many draws; integers would be 0 most of the time."""
+    return st.sampled_from([False] * (one_in - 1) + [True])
+
+
 @st.composite
-def documents(draw: st.DrawFn) -> dict[str, Any]:
+def documents(draw: st.DrawFn, image_id: str, *, may_be_odd: bool = True) -> dict[str, Any]:
     """A picture's document; one of three has a field that may be refused."""
     document = {
-        "root": draw(st.sampled_from(["r", "s"])),
-        "relative_path": draw(st.sampled_from(["a.jpg", "a/b.jpg", "é.png", "z/\U0001f4f7"])),
+        "root": draw(st.sampled_from(["r", "r", "s"])),
+        "relative_path": PATHS[image_id],
         "size_bytes": draw(st.integers(0, 3)),
         "content_id": draw(st.sampled_from(["c1", "c2"])),
     }
+    if draw(chance(20)):
+        document["relative_path"] = PATHS["id0"]
     if draw(st.booleans()):
         document["image_embedding"] = draw(unit_vectors)
-    if draw(st.integers(0, 2)) == 0:
+    if may_be_odd and draw(chance(3)):
         name = draw(st.sampled_from(sorted(odd_fields)))
         document[name] = draw(odd_fields[name])
     return document
@@ -161,48 +179,81 @@ class DocumentRequests:
 
     def __init__(self, both: Both, index: str) -> None:
         self._both, self._index, self._alias = both, index, f"{index}-alias"
-        self._seq_nos: list[int] = [0]
+        # The last number that each document was answered with.
+        self._seq_nos: dict[str, int] = {}
 
     def send(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
         status, answer = self._both.send(Step(method, target, body))
-        if isinstance(answer, dict) and "_seq_no" in answer:
-            self._seq_nos.append(answer["_seq_no"])
+        if isinstance(answer, dict):
+            items = [item for each in answer.get("items", ()) for item in each.values()]
+            for each in [answer, *items]:
+                if "_seq_no" in each:
+                    self._seq_nos[each["_id"]] = each["_seq_no"]
         return status, answer
 
     def run(self, data: st.DataObject, steps: int) -> None:
-        kinds = [self.put, self.delete, self.get, self.bulk, self.refresh, self.page, self.look]
-        kinds += [self.bulk, self.put, self.count, self.mget, self.aggregate, self.block]
-        for _ in range(data.draw(st.integers(1, steps))):
+        self._fill(data)
+        kinds = [self.put, self.delete, self.get, self.bulk, self.bulk, self.refresh, self.refresh]
+        kinds += [self.page, self.page, self.look, self.look, self.count, self.mget]
+        kinds += [self.aggregate, self.block]
+        for _ in range(data.draw(st.integers(3, steps))):
             data.draw(st.sampled_from(kinds))(data)
+
+    def _fill(self, data: st.DataObject) -> None:
+        lines: list[Any] = []
+        for image_id in data.draw(st.lists(st.sampled_from(IDS), min_size=3, unique=True)):
+            lines.append({"index": {"_index": self._alias, "_id": image_id}})
+            lines.append(data.draw(documents(image_id, may_be_odd=False)))
+        self.send("POST", "/_bulk?require_alias=true&refresh=true", lines)
+
+    def try_values(self, values: list[tuple[str, Any]]) -> None:
+        """Write a document with each of these fields, and search for it."""
+        lines: list[Any] = []
+        for number, (name, value) in enumerate(values):
+            lines.append({"index": {"_index": self._alias, "_id": f"id{number}"}})
+            lines.append({"root": "r", "relative_path": f"{number:03}", name: value})
+        self.send("POST", "/_bulk?require_alias=true&refresh=true", lines)
+        for name in sorted({each for each, _ in values}):
+            body = {
+                "query": {"exists": {"field": name}},
+                "docvalue_fields": [name] if name in READ_BACK else [],
+                "size": 100,
+            }
+            if name not in {"body", "regions"}:
+                self.send("POST", f"/{self._alias}/_search", body)
 
     def clean(self) -> None:
         """Delete what a sequence left, and make that searchable."""
-        lines = [{"delete": {"_index": self._index, "_id": each}} for each in IDS]
+        lines = [{"delete": {"_index": self._index, "_id": each}} for each in sorted(self._seq_nos)]
+        self._seq_nos.clear()
         self.send("POST", "/_bulk?refresh=true", lines)
 
-    def _condition(self, data: st.DataObject) -> dict[str, int]:
-        if data.draw(st.integers(0, 3)):
+    def _condition(self, data: st.DataObject, image_id: str) -> dict[str, int]:
+        if not data.draw(chance(3)):
             return {}
-        # Numbers go on between examples, so which of the last is drawn, not the number.
-        seq_no = self._seq_nos[-1 - data.draw(st.integers(0, 3)) % len(self._seq_nos)]
-        return {"if_seq_no": seq_no, "if_primary_term": data.draw(st.sampled_from([1, 1, 1, 2]))}
+        # Numbers go on between examples, so whose it is is drawn, not the number.
+        whose = data.draw(st.sampled_from([image_id, image_id, image_id, *IDS]))
+        term = 2 if data.draw(chance(10)) else 1
+        return {"if_seq_no": self._seq_nos.get(whose, 0), "if_primary_term": term}
 
     def _name(self, data: st.DataObject) -> str:
-        return data.draw(st.sampled_from([self._alias, self._alias, self._index, "t-missing"]))
+        names = [self._alias] * 8 + [self._index, "t-missing"]
+        return names[data.draw(st.integers(0, len(names) - 1))]
 
     def put(self, data: st.DataObject) -> None:
-        params = {"require_alias": "true", **self._condition(data)}
-        if len(params) == 1 and data.draw(st.booleans()):
+        image_id = data.draw(st.sampled_from(IDS))
+        params = {"require_alias": "true", **self._condition(data, image_id)}
+        if len(params) == 1 and data.draw(chance(4)):
             params["op_type"] = "create"
-        name = data.draw(st.sampled_from([self._alias, self._alias, self._index, "t-missing"]))
         query = "&".join(f"{key}={value}" for key, value in params.items())
-        target = f"/{name}/_doc/{data.draw(st.sampled_from(IDS))}?{query}"
-        self.send("PUT", target, data.draw(documents()))
+        target = f"/{self._name(data)}/_doc/{image_id}?{query}"
+        self.send("PUT", target, data.draw(documents(image_id)))
 
     def delete(self, data: st.DataObject) -> None:
-        query = "&".join(f"{key}={value}" for key, value in self._condition(data).items())
-        target = f"/{self._alias}/_doc/{data.draw(st.sampled_from(IDS))}?{query}"
-        self.send("DELETE", target)
+        image_id = data.draw(st.sampled_from(IDS))
+        params = self._condition(data, image_id)
+        query = "&".join(f"{key}={value}" for key, value in params.items())
+        self.send("DELETE", f"/{self._alias}/_doc/{image_id}?{query}")
 
     def get(self, data: st.DataObject) -> None:
         self.send("GET", f"/{self._name(data)}/_doc/{data.draw(st.sampled_from(IDS))}")
@@ -218,14 +269,13 @@ class DocumentRequests:
         lines: list[Any] = []
         for _ in range(data.draw(st.integers(1, 4))):
             action = data.draw(st.sampled_from(["index", "index", "create", "delete"]))
-            meta = {
-                "_index": self._name(data),
-                "_id": data.draw(st.sampled_from(IDS)),
-                **({} if action == "create" else self._condition(data)),
-            }
+            image_id = data.draw(st.sampled_from(IDS))
+            meta: dict[str, Any] = {"_index": self._name(data), "_id": image_id}
+            if action != "create":
+                meta |= self._condition(data, image_id)
             lines.append({action: meta})
             if action != "delete":
-                lines.append(data.draw(documents()))
+                lines.append(data.draw(documents(image_id)))
         params = "require_alias=true&timeout=10s"
         if data.draw(st.booleans()):
             params += "&filter_path=items.*._id,items.*.status,items.*.error"
@@ -280,7 +330,7 @@ class DocumentRequests:
                 "docvalue_fields": ["regions.embedding"],
             },
         }
-        ids = data.draw(st.lists(st.sampled_from(IDS), max_size=4))
+        ids = data.draw(st.lists(st.sampled_from(IDS), min_size=2))
         body = {
             "query": {
                 "bool": {
