@@ -543,6 +543,28 @@ def test_a_file_deleted_while_on_its_way_is_reported_gone(bench: Bench):
     assert bench.gone == ["a.png"]
 
 
+def test_leftovers_are_passed_on_before_the_pipeline_is_idle(bench: Bench):
+    """A `sync` that waits for an idle pipeline would leave them to the next run."""
+    in_flight: list[int] = []
+
+    class Noting(list[str]):
+        def append(self, path: str) -> None:
+            in_flight.append(bench.pipeline.in_flight)
+            super().append(path)
+
+    bench.gone, bench.unsettled = Noting(), Noting()
+    (bench.root.path / "notes.txt").write_text("words")
+    bench.run("notes.txt")
+    path = bench.picture("a.png")
+    bench.encoder.before_batch = lambda _pixels: path.unlink()
+    bench.run("a.png")
+    bench.picture("b.png", "green")
+    bench.encoder.before_batch = lambda _pixels: bench.picture("b.png", "blue")
+    bench.run("b.png")
+    assert (bench.gone, bench.unsettled) == (["notes.txt", "a.png"], ["b.png"])
+    assert in_flight == [1, 1, 1]
+
+
 def test_a_missing_index_ends_the_pipeline_with_its_own_words(bench: Bench):
     bench.picture("a.png")
     bench.store.fail_next = [IndexMissing("There is no index.")]
