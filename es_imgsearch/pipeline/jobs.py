@@ -70,12 +70,16 @@ UNKNOWN_SIGNATURE = FileSignature(FileState(-1, -1), -1, -1)
 
 @dataclass(slots=True)
 class Job:
-    """One path in the pipeline, and the latest change of it since the job began."""
+    """One path in the pipeline, and the latest change of it since the job began.
+
+    Changes that joined have a ticket of their own, that of the first of them.
+    """
 
     change: Change
     signature: FileSignature
     ticket: int
     next_change: Change | None = None
+    next_ticket: int | None = None
     # The path's document was deleted meanwhile, perhaps after this job's was acknowledged.
     may_be_deleted: bool = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import Enum, auto
 
 from es_imgsearch.records import FileState, Root
@@ -33,17 +33,21 @@ class RootFiles:
         self._listings: dict[str, frozenset[str]] = {}
         self._unmounted = [each for each in mounts if not is_mounted(root, each)]
 
-    def presence(self, path: str, non_picture: FileState | None = None) -> Presence:
-        """Look at a file; one in the state `non_picture` is no picture, and gone."""
+    def presence(
+        self, path: str, is_non_picture: Callable[[FileState], bool] = lambda _state: False
+    ) -> Presence:
+        """Look at a file; one that is no picture in its state is gone."""
         if self._is_excluded(path):
             return Presence.GONE
         if any(is_below(path, each) for each in self._unmounted):
-            return self._look(path, non_picture, absent=Presence.UNKNOWN)
+            return self._look(path, is_non_picture, absent=Presence.UNKNOWN)
         if not is_looked_at(self._root, self._prunes, path):
             return Presence.GONE
-        return self._look(path, non_picture, absent=Presence.GONE)
+        return self._look(path, is_non_picture, absent=Presence.GONE)
 
-    def _look(self, path: str, non_picture: FileState | None, absent: Presence) -> Presence:
+    def _look(
+        self, path: str, is_non_picture: Callable[[FileState], bool], absent: Presence
+    ) -> Presence:
         absolute = self._root.absolute(path)
         try:
             status = os.stat(absolute)
@@ -52,8 +56,7 @@ class RootFiles:
             if error.errno not in ABSENT or is_link(absolute):
                 return Presence.UNKNOWN
             return absent
-        is_file = stat.S_ISREG(status.st_mode)
-        if not is_file or (non_picture is not None and FileState.of(status) == non_picture):
+        if not stat.S_ISREG(status.st_mode) or is_non_picture(FileState.of(status)):
             return Presence.GONE
         try:
             return Presence.PRESENT if self._is_listed(path) else absent

@@ -38,7 +38,7 @@ from es_imgsearch.pipeline import pipeline
 from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
-from es_imgsearch.records import Change, Grid, Picture, Root, image_id
+from es_imgsearch.records import Change, FileState, Grid, Picture, Root, image_id
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 
@@ -264,7 +264,8 @@ def test_what_is_no_picture_is_counted_and_not_read_again(bench: Bench):
     assert bench.store.bulks == []
     # Somebody may have put words over a picture: its document has to go.
     assert bench.gone == ["notes.txt"]
-    assert image_id("r", "notes.txt") in bench.pipeline.non_pictures()
+    state = FileState.of((bench.root.path / "notes.txt").stat())
+    assert bench.pipeline.is_non_picture(image_id("r", "notes.txt"), state)
 
 
 def test_a_path_that_is_not_there_is_reported_gone(bench: Bench):

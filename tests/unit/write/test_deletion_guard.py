@@ -82,7 +82,8 @@ class Folder:
     def run(
         self, names: list[str], non_pictures: dict[str, FileState] | None = None
     ) -> DeletionResult:
-        return self.guard.delete(self.root, names, non_pictures or {})
+        known = non_pictures or {}
+        return self.guard.delete(self.root, names, lambda name, state: known.get(name) == state)
 
     @property
     def held(self) -> int:
