@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -65,8 +66,11 @@ class Indexer:
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
         self.settler = Settler(settings.settle_seconds)
+        # Files whose last event says that they are gone.
+        self._gone: set[tuple[Root, str]] = set()
         # Roots that are not yet compared in this round of comparisons.
         self._round = {root.name for root in roots}
+        self._round_lock = threading.Lock()
         # The last comparison of each whole root, by the root's name.
         self.last_comparisons: dict[str, RootComparison] = {}
         # New and changed files of all comparisons.
@@ -177,16 +181,30 @@ class Indexer:
         return counts
 
     def _count_in_round(self, root: Root) -> None:
-        self._round.discard(root.name)
-        if not self._round:
-            self.pipeline.end_round()
-            self._round = {each.name for each in self.roots}
+        with self._round_lock:
+            self._round.discard(root.name)
+            if not self._round:
+                self.pipeline.end_round()
+                self._round = {each.name for each in self.roots}
+
+    def offer(self, hint: Hint) -> None:
+        """Take an event of a file."""
+        if hint.kind is HintKind.GONE:
+            self._gone.add((hint.root, hint.relative_path))
+        self.settler.offer(hint, time.time())
 
     def submit_settled(self) -> None:
         """Submit every file that has settled."""
+        files = {root: self._files(root) for root in self.roots}
         for root, relative_path, detected_at in self.settler.due(time.time()):
             self._sidecars.record(root, relative_path, self.progress.files.begun)
-            self.pipeline.submit(Change(root, relative_path, detected_at))
+            is_gone = (root, relative_path) in self._gone
+            self._gone.discard((root, relative_path))
+            if is_gone and files[root].has_other_case(relative_path):
+                # To read it would find the file under its new name.
+                self._pending[root.name].add(relative_path)
+            else:
+                self.pipeline.submit(Change(root, relative_path, detected_at))
 
     def submit_outdated(self) -> bool:
         """Submit pictures whose sidecars changed; False if there are none."""
@@ -202,6 +220,9 @@ class Indexer:
             self.pipeline.forget(change)
             self.pipeline.submit(change)
         return bool(changes)
+
+    def _files(self, root: Root) -> RootFiles:
+        return RootFiles(root, self.excludes.prunes, self._mounts.of(root))
 
     def _walk(self, root: Root, folder: str) -> Iterator[FileOnDisk | Unknown]:
         if root.name in self._forget_mounts:
@@ -319,7 +340,7 @@ class Indexer:
                 partial(self._deletion_guard.note_whole, root), self.pipeline.closing, self.outage
             )
         self.counts.deleted += result.pictures
-        files = RootFiles(root, self.excludes.prunes, self._mounts.of(root))
+        files = self._files(root)
         for path in result.paths:
             change = Change(root, path, time.time())
             self.pipeline.forget(change)

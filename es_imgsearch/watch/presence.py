@@ -26,12 +26,13 @@ class Presence(Enum):
 
 
 class RootFiles:
-    """The files of a root at one time; for one batch of paths, since it keeps what it saw."""
+    """The files of a root, for one batch of paths: what was seen once is not looked at again."""
 
     def __init__(self, root: Root, prunes: Prunes, mounts: Collection[str]) -> None:
         """`mounts` are the known mount points of the root."""
         self._root = root
         self._prunes = prunes
+        self._listings: dict[str, frozenset[str]] = {}
         self._unmounted = [each for each in mounts if not is_mounted(root, each)]
 
     def presence(self, path: str, is_non_picture: IsNonPicture = lambda _state: False) -> Presence:
@@ -55,7 +56,30 @@ class RootFiles:
             return absent
         if not stat.S_ISREG(status.st_mode) or is_non_picture(FileState.of(status)):
             return Presence.GONE
-        return Presence.PRESENT
+        try:
+            return Presence.PRESENT if self._is_listed(path) else absent
+        except OSError:
+            return Presence.UNKNOWN
+
+    def has_other_case(self, path: str) -> bool:
+        """Return True if a look at a path finds a file of another name."""
+        try:
+            os.stat(self._root.absolute(path))
+            return not self._is_listed(path)
+        except OSError:
+            return False
+
+    def _is_listed(self, path: str) -> bool:
+        """Check each component of a path: a file system may ignore case.
+
+        A look at the old name then succeeds after a rename of case only.
+        """
+        folder, _, name = path.rpartition("/")
+        if (names := self._listings.get(folder)) is None:
+            if folder and not self._is_listed(folder):
+                return False
+            names = self._listings[folder] = frozenset(os.listdir(self._root.absolute(folder)))
+        return name in names
 
     def _is_excluded(self, path: str) -> bool:
         *folders, name = path.split("/")
