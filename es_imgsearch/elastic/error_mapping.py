@@ -82,7 +82,7 @@ def multi_get_error(error: Mapping[str, Any]) -> StoreError | None:
 
 
 def _closed(error: Mapping[str, Any]) -> StoreBusy | None:
-    """Report a closed index as transient: its documents are there when it is opened again."""
+    """Report a closed index as transient: it may be opened again."""
     if error.get("type") != "index_closed_exception":
         return None
     name = error.get("index", "NAME")

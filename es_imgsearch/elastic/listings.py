@@ -195,16 +195,24 @@ class Searches:
         self._connection = connection
 
     def sample(
-        self, count: int, seed: int, fields: Sequence[str] = ()
+        self,
+        count: int,
+        seed: int,
+        fields: Sequence[str] = (),
+        *,
+        root_name: str | None = None,
     ) -> Iterator[Mapping[str, Any]]:
-        """Draw at most `count` documents that have a vector at random.
+        """Draw at most `count` random documents that have a vector, of a root or all.
 
         Each hit has `_id`, `_source` with these fields, and in `fields` the vector, bit for bit.
         With the same seed an unchanged index yields the same sample.
         """
         # Mixed with the id, which unlike a sequence number survives another write.
+        filters: list[dict[str, Any]] = [{"exists": {"field": VECTOR_FIELD}}]
+        if root_name is not None:
+            filters.append({"term": {"root": root_name}})
         random = {
-            "query": {"exists": {"field": VECTOR_FIELD}},
+            "query": {"bool": {"filter": filters}},
             "random_score": {"seed": seed, "field": "image_id"},
         }
         chosen = {"query": {"function_score": random}, "size": count, "_source": False}

@@ -28,6 +28,11 @@ _KINDS: dict[str, tuple[str, str, Sequence[str]]] = {
         _SYNC,
     ),
     "readable now": ("failures whose file can be read now", "", ("failures", "retry")),
+    "other encoder": (
+        "sampled pictures whose vector another encoder made",
+        "there may be more: run",
+        _SYNC_CONTENT,
+    ),
     "without vector": ("documents that no search finds", "", _SYNC_CONTENT),
     "without regions": ("pictures that no crop finds", "", _SYNC_CONTENT),
     "without code": ("pictures without a binary code", "", ("codes", "apply")),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import islice
 from typing import Any
 
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import ReadError, RootError
+from es_imgsearch.embed.context import open_context
+from es_imgsearch.embed.protocol import Encoder
+from es_imgsearch.errors import EncoderMismatch, ModelUnavailable, ReadError, RootError
+from es_imgsearch.manage.foreign_vectors import VectorCheck
 from es_imgsearch.manage.incomplete import incomplete_documents
 from es_imgsearch.manage.stored_content import unequal_contents
 from es_imgsearch.pipeline.indexer import Indexer
@@ -32,6 +38,11 @@ from es_imgsearch.watch.reconcile import (
 )
 from es_imgsearch.watch.roots import check_registered
 
+logger = logging.getLogger(__name__)
+
+# Starts the reading workers at the first call.
+Readers = Callable[[], ReadWorkers]
+
 _BATCH = 64
 _IDS_PER_REQUEST = 500
 
@@ -47,6 +58,8 @@ class Discrepancy:
     other content       same size and time, other bytes than were indexed (`content` only)
     unknown             a folder that cannot be listed, a file that cannot be examined or opened
     readable now        the file of a failure can be read: `failures retry` stores it
+    other encoder       the vector is not what the index's encoder makes of the file; a random
+                        sample of every root is embedded again (`content` only)
     without vector      no search finds the document
     without regions     the index stores tiles; a large enough picture has none
     without code        the index has binary codes; this picture has none
@@ -78,12 +91,14 @@ def verify(
     settings: Settings,
     *,
     content: bool = False,
+    encoder: Encoder | None = None,
     on_file: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Iterator[Discrepancy]:
     """Yield every difference between the roots and the index.
 
     A file matches a document or a failure of its size and modification time; with `content`, every
-    such file is read and must have the document's content id.  `on_file` gets the number of files
+    such file is read and must have the document's content id, and some are embedded again, by the
+    given encoder or the index's own.  `on_file` gets the number of files
     read for that, and of all.  Files that are no pictures have no document, so every file that the
     index lacks is read, and so is the file of every failure.
 
@@ -97,15 +112,22 @@ def verify(
             raise RootError(f"{root.path} does not exist, and the index knows no {root.name!r}.")
     store.refresh()
     yield from _unregistered(store, meta)
-    plan = ReadPlan.of(settings, Preparation(width=8, height=8, mode="squash"), describers=())
-    workers = ReadWorkers(plan, settings.read_workers)
-    try:
+    with ExitStack() as stack:
+
+        @cache
+        def readers() -> ReadWorkers:
+            # Started with the first file: there is seldom one to read.
+            preparation = Preparation(width=8, height=8, mode="squash")
+            plan = ReadPlan.of(settings, preparation, describers=())
+            workers = ReadWorkers(plan, settings.read_workers)
+            stack.callback(workers.close)
+            return workers
+
         for root in roots:
-            yield from _RootCheck(store, meta, root, settings, workers).run()
-    finally:
-        workers.close()
+            yield from _RootCheck(store, meta, root, settings, readers).run()
     if content:
         yield from _contents(store, roots, settings, on_file)
+        yield from _foreign(store, roots, settings, encoder)
 
 
 def _unregistered(store: Store, meta: Meta) -> Iterator[Discrepancy]:
@@ -120,13 +142,13 @@ class _RootCheck:
     """The comparison of one root with the index."""
 
     def __init__(
-        self, store: Store, meta: Meta, root: Root, settings: Settings, workers: ReadWorkers
+        self, store: Store, meta: Meta, root: Root, settings: Settings, readers: Readers
     ) -> None:
         self._store = store
         self._meta = meta
         self._root = root
         self._prunes = Excludes(settings.exclude).prunes
-        self._workers = workers
+        self._readers = readers
         self._unknown: list[Unknown] = []
         # Files that this user may not open.
         self._unreadable: list[str] = []
@@ -143,11 +165,11 @@ class _RootCheck:
             if difference.kind is DifferenceKind.NEW:
                 new.append(path)
                 if len(new) == _BATCH:
-                    yield from missing(self._root, new, self._workers)
+                    yield from missing(self._root, new, self._readers)
                     new = []
             elif path not in twice:
                 yield self._found(_WORDS[difference.kind], path)
-        yield from missing(self._root, new, self._workers)
+        yield from missing(self._root, new, self._readers)
         for each in self._unknown:
             what = "unknown" if each.stored_path else "folder unavailable"
             yield self._found(what, each.stored_path, each.reason)
@@ -194,7 +216,7 @@ class _RootCheck:
         )
         for part in _parts(failed, _BATCH):
             by_path = {each["relative_path"]: each for each in part}
-            for path, outcome in _read(self._root, by_path, self._workers):
+            for path, outcome in _read(self._root, by_path, self._readers):
                 if isinstance(outcome, Picture):
                     yield self._found("readable now", path, by_path[path]["error_class"])
 
@@ -208,19 +230,19 @@ class _RootCheck:
         return state == FileState.stored(failure) and is_looked_at(self._root, self._prunes, path)
 
 
-def missing(root: Root, stored_paths: Sequence[str], workers: ReadWorkers) -> Iterator[Discrepancy]:
+def missing(root: Root, stored_paths: Sequence[str], readers: Readers) -> Iterator[Discrepancy]:
     """Yield those of these files that are pictures, or are named like one."""
-    for path, outcome in _read(root, stored_paths, workers):
+    for path, outcome in _read(root, stored_paths, readers):
         if isinstance(outcome, Picture | ReadError):
             yield Discrepancy("missing", root.name, path)
 
 
 def _read(
-    root: Root, stored_paths: Sequence[str] | Mapping[str, Any], workers: ReadWorkers
+    root: Root, stored_paths: Sequence[str] | Mapping[str, Any], readers: Readers
 ) -> Iterator[tuple[str, Outcome]]:
     """Read files; yield their stored paths and outcomes in the given order."""
     absolute = {path: root.absolute(disk_path(path)) for path in stored_paths}
-    outcomes = dict(workers.read_each(absolute.values()))
+    outcomes = dict(readers().read_each(absolute.values())) if absolute else {}
     for path in stored_paths:
         yield path, outcomes[absolute[path]]
 
@@ -244,6 +266,24 @@ def _contents(
                 yield Discrepancy(what, root.name, path, detail)
 
 
+def _foreign(
+    store: Store, roots: Sequence[Root], settings: Settings, encoder: Encoder | None
+) -> Iterator[Discrepancy]:
+    try:
+        context = open_context(store, settings, encoder, describers=())
+    except (ModelUnavailable, EncoderMismatch) as error:
+        logger.warning("No vectors are compared, only files: %s", error)
+        return
+    check = VectorCheck(context, settings)
+    try:
+        for root in roots:
+            for each in sorted(check.sample(root), key=lambda each: each.stored_path):
+                detail = f"cosine {each.cosine:.2f}"
+                yield Discrepancy("other encoder", root.name, each.stored_path, detail)
+    finally:
+        check.close()
+
+
 def submit_differing(
     indexer: Indexer,
     store: Store,
@@ -252,10 +292,22 @@ def submit_differing(
 ) -> None:
     """Have pictures indexed anew whose documents differ in more than size and time.
 
-    These are the files with other content, and documents without vector or regions.
+    These are the files with other content, and documents without vector or regions.  Vectors of
+    another encoder are replaced at once, in a root whose sample has any.
     """
     meta = store.info().meta
     store.refresh()
+    # First, while the pipeline does not use the encoder.
+    check = VectorCheck(indexer.context, settings)
+    try:
+        for root in indexer.roots:
+            if check.sample(root):
+                logger.warning(
+                    "%d vectors of %r were made by another encoder and are replaced.",
+                    check.replace_all(root), root.name,
+                )  # fmt: skip
+    finally:
+        check.close()
     roots = {root.name: root for root in indexer.roots}
     for each in _contents(store, indexer.roots, settings, on_file):
         if each.what == "other content":

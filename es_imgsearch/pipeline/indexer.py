@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,12 +17,12 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.runtime.select import plan_of
 from es_imgsearch.errors import ImgSearchError, StoreBusy
-from es_imgsearch.pipeline.heartbeat import Heartbeat, save_comparisons
+from es_imgsearch.pipeline.heartbeat import Heartbeat, check_excludes, save_comparisons
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
+from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
 from es_imgsearch.pipeline.unknown_places import UnknownPlaces
-from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
@@ -43,22 +44,6 @@ from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 logger = logging.getLogger(__name__)
 
 
-class _LeftoverQueue:
-    """Queue files that left no document: to settle once more, or to be deleted."""
-
-    def __init__(self, settler: Settler, pending: Mapping[str, PendingDeletions]) -> None:
-        self._settler = settler
-        self._pending = pending
-
-    def put(self, change: Change, reason: Skipped) -> None:
-        """Take a file from the pipeline, or a path from a comparison."""
-        if reason is Skipped.CHANGING:
-            hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
-            self._settler.offer(hint, change.detected_at)
-        else:
-            self._pending[change.root.name].add(change.relative_path)
-
-
 class Indexer:
     """The pipeline of one process on some roots, their pending deletions and pauses."""
 
@@ -76,10 +61,16 @@ class Indexer:
         The first picture does not wait for a model that is loaded at once.
         """
         store = context.store
+        self.context = context
         self.progress = Progress()
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
         self.settler = Settler(settings.settle_seconds)
+        # Files whose last event says that they are gone.
+        self._gone: set[tuple[Root, str]] = set()
+        # Roots that are not yet compared in this round of comparisons.
+        self._round = {root.name for root in roots}
+        self._round_lock = threading.Lock()
         # The last comparison of each whole root, by the root's name.
         self.last_comparisons: dict[str, RootComparison] = {}
         # New and changed files of all comparisons.
@@ -94,7 +85,7 @@ class Indexer:
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
-        self._leftovers = _LeftoverQueue(self.settler, self._pending)
+        self._leftovers = LeftoverQueue(self.settler, self._pending)
         self._deletion_guard = DeletionGuard(
             store,
             self.excludes.prunes,
@@ -158,7 +149,9 @@ class Indexer:
             state = difference.state
             if state is not None:
                 sidecars.add_file(difference.relative_path, state)
-            is_non_picture = state is not None and self.pipeline.is_non_picture(change, state)
+            is_non_picture = state is not None and self.pipeline.is_non_picture(
+                change.image_id, state
+            )
             if difference.kind is DifferenceKind.LOST or (
                 is_non_picture and difference.kind is DifferenceKind.CHANGED
             ):
@@ -184,13 +177,34 @@ class Indexer:
         counts.ended_at = iso_timestamp()
         if not folder:
             self.last_comparisons[root.name] = counts
+            self._count_in_round(root)
         return counts
+
+    def _count_in_round(self, root: Root) -> None:
+        with self._round_lock:
+            self._round.discard(root.name)
+            if not self._round:
+                self.pipeline.end_round()
+                self._round = {each.name for each in self.roots}
+
+    def offer(self, hint: Hint) -> None:
+        """Take an event of a file."""
+        if hint.kind is HintKind.GONE:
+            self._gone.add((hint.root, hint.relative_path))
+        self.settler.offer(hint, time.time())
 
     def submit_settled(self) -> None:
         """Submit every file that has settled."""
+        files = {root: self._files(root) for root in self.roots}
         for root, relative_path, detected_at in self.settler.due(time.time()):
             self._sidecars.record(root, relative_path, self.progress.files.begun)
-            self.pipeline.submit(Change(root, relative_path, detected_at))
+            is_gone = (root, relative_path) in self._gone
+            self._gone.discard((root, relative_path))
+            if is_gone and files[root].has_other_case(relative_path):
+                # To read it would find the file under its new name.
+                self._pending[root.name].add(relative_path)
+            else:
+                self.pipeline.submit(Change(root, relative_path, detected_at))
 
     def submit_outdated(self) -> bool:
         """Submit pictures whose sidecars changed; False if there are none."""
@@ -206,6 +220,9 @@ class Indexer:
             self.pipeline.forget(change)
             self.pipeline.submit(change)
         return bool(changes)
+
+    def _files(self, root: Root) -> RootFiles:
+        return RootFiles(root, self.excludes.prunes, self._mounts.of(root))
 
     def _walk(self, root: Root, folder: str) -> Iterator[FileOnDisk | Unknown]:
         if root.name in self._forget_mounts:
@@ -246,6 +263,11 @@ class Indexer:
                 self._delete(root, paths, is_complete)
         return not any(self._pending.values())
 
+    def check_excludes(self) -> None:
+        """Raise AlreadyRunning if a daemon watches one of the roots with other excludes."""
+        check = partial(check_excludes, self._store, self.roots, self._settings.exclude)
+        persist(check, self.pipeline.closing, self.outage)
+
     def make_searchable(self) -> None:
         """Refresh the index: acknowledged documents are searchable on return."""
         persist(self._store.refresh, self.pipeline.closing, self.outage)
@@ -280,6 +302,7 @@ class Indexer:
             self._store,
             self.roots,
             self._settings.host,
+            exclude=self._settings.exclude,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
             comparisons=self.last_comparisons,
             encoder_plan=self.encoder_plan,
@@ -307,7 +330,7 @@ class Indexer:
 
     def _delete(self, root: Root, relative_paths: Sequence[str], is_complete: bool) -> None:
         result = persist(
-            lambda: self._deletion_guard.delete(root, relative_paths, self.pipeline.non_pictures()),
+            lambda: self._deletion_guard.delete(root, relative_paths, self.pipeline.is_non_picture),
             self.pipeline.closing,
             self.outage,
         )
@@ -317,7 +340,7 @@ class Indexer:
                 partial(self._deletion_guard.note_whole, root), self.pipeline.closing, self.outage
             )
         self.counts.deleted += result.pictures
-        files = RootFiles(root, self.excludes.prunes, self._mounts.of(root))
+        files = self._files(root)
         for path in result.paths:
             change = Change(root, path, time.time())
             self.pipeline.forget(change)

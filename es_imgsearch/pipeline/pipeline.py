@@ -60,10 +60,10 @@ class Pipeline:
     ) -> None:
         """Start the stages' threads.
 
-        `emit` gets each path that leaves no document: it is absent or no picture, or it changed
-        while it was read.  `vector_fields` is the optional step after embedding.
-        `progress.files` numbers the submitted files.  `warm_up` loads the model at once, so that
-        the first picture does not wait for it.
+        `emit` gets each path that leaves no document of its present state: it is absent or no
+        picture, or it changed while it was in flight.  `vector_fields` is the optional step
+        after embedding.  `progress.files` numbers the submitted files.  `warm_up` loads the model
+        at once, so that the first picture does not wait for it.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
         self._emit = emit
@@ -151,13 +151,13 @@ class Pipeline:
             if signature is None and not begun.has_job:
                 self._emit(change, Skipped.GONE)
 
-    def non_pictures(self) -> dict[str, FileState]:
-        """Return the ids of non-pictures, with the state in which they were read."""
-        return self._in_flight.non_pictures()
-
-    def is_non_picture(self, change: Change, state: FileState) -> bool:
+    def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
-        return self._in_flight.is_non_picture(change.image_id, state)
+        return self._in_flight.is_non_picture(image_id, state)
+
+    def end_round(self) -> None:
+        """Every root was compared: forget non-pictures not met since the last call."""
+        self._in_flight.end_round()
 
     @property
     def fatal(self) -> BaseException | None:

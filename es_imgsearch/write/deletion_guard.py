@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -26,6 +27,8 @@ from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.reconcile import Prunes
 from es_imgsearch.write.deletion_history import DeletionHistory, RootHistory
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
+
+IsNonPicture = Callable[[str, FileState], bool]
 
 # A share of a folder of five pictures means nothing.
 SHARE_COUNTS_FROM = 20
@@ -120,18 +123,18 @@ class DeletionGuard:
         return None
 
     def delete(
-        self, root: Root, relative_paths: Sequence[str], non_pictures: Mapping[str, FileState]
+        self, root: Root, relative_paths: Sequence[str], is_non_picture: IsNonPicture
     ) -> DeletionResult:
         """Delete the documents of these paths whose files are missing, or pause.
 
-        `non_pictures` has the ids of files that are no pictures (any more), with their states.
+        `is_non_picture` returns True for the id and state of a file that is no picture (any more).
         Every path is checked once more; additions must have been acknowledged before.
         """
         files = RootFiles(root, self._prunes, self._mounts.of(root))
         missing = {
             each: path
             for path in relative_paths
-            if files.presence(path, non_pictures.get(each := image_id(root.name, path)))
+            if files.presence(path, partial(is_non_picture, each := image_id(root.name, path)))
             is Presence.GONE
         }
         # After the paths, to detect a folder that vanished while they were checked.

@@ -16,6 +16,7 @@ from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import Settings
 from es_imgsearch.write import pending_deletions
 from tests.support.house import House, until
+from tests.support.ignored_case import ignore_case
 
 
 @pytest.fixture
@@ -35,6 +36,39 @@ def synced(house: House, **given) -> Indexer:
 
 def message(indexer: Indexer) -> str:
     return indexer.paused["r"].message(indexer.roots[0], "images")
+
+
+# -- names -----------------------------------------------------------------------------------
+
+
+def test_a_rename_of_case_only_leaves_nothing_of_the_old_name(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    house.picture("Photo.png", 101)
+    house.picture("Album/a.png", 102)
+    house.pictures(20)
+    ignore_case(monkeypatch, house.folder)
+    synced(house)
+    (house.folder / "Photo.png").rename(house.folder / "photo.png")
+    (house.folder / "Album").rename(house.folder / "album")
+    assert synced(house).counts.deleted == 2
+    assert house.differing() == []
+    again = synced(house)
+    assert (again.counts.stored, again.counts.deleted) == (0, 0)
+    with house.watched() as daemon:
+        submitted: list[str] = []
+        submit = daemon.indexer.pipeline.submit
+
+        def listen(change, **options):
+            submitted.append(change.relative_path)
+            return submit(change, **options)
+
+        monkeypatch.setattr(daemon.indexer.pipeline, "submit", listen)
+        (house.folder / "photo.png").rename(house.folder / "PHOTO.png")
+        house.settle()
+        # The old name is not read again, which would find the file.
+        assert set(submitted) == {"PHOTO.png"}
+    assert house.encoder.pictures_embedded == 22
 
 
 # -- the share -------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from es_imgsearch.cli import main
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.embed.index_encoder import seal_of
@@ -32,16 +33,13 @@ def synced(house: House) -> House:
     return house
 
 
-def verified(house: House, *options: str, folder: Path | None = None) -> list[dict[str, str]]:
+def verified(house: House, *options: str) -> list[dict[str, str]]:
     """What `verify --json` prints, and its exit code fits."""
-    arguments = ["verify", str(folder or house.folder), "--json", *options]
-    try:
-        differences = json.loads(run(house, *arguments).stdout)
-    except AssertionError:
-        differences = json.loads(run(house, *arguments, code=1).stdout)
-        assert differences
-    else:
-        assert differences == []
+    where = ["--index", house.settings.index, "--es-url", str(house.settings.es_url)]
+    arguments = ["verify", str(house.folder), "--json", *where, *options]
+    result = CliRunner().invoke(main, arguments)
+    differences: list[dict[str, str]] = json.loads(result.stdout)
+    assert result.exit_code == (1 if differences else 0), result.stderr
     return differences
 
 
@@ -137,12 +135,9 @@ def test_a_stored_file_that_may_not_be_read_is_unknown(synced: House):
     path = synced.folder / "000.png"
     path.chmod(0)
     where = ["verify", str(synced.folder), "--json"]
-    for options in ([], ["--content"]):
-        said = without_root(
-            lambda options=options: run(synced, *where, *options, code=1).stdout, synced.folder
-        )
-        (difference,) = json.loads(said)
-        assert (difference["what"], difference["relative_path"]) == ("unknown", "000.png")
+    said = without_root(lambda: run(synced, *where, code=1).stdout, synced.folder)
+    (difference,) = json.loads(said)
+    assert (difference["what"], difference["relative_path"]) == ("unknown", "000.png")
     path.chmod(0o644)
     mend(synced, difference)
     assert found(synced, "--content") == []
@@ -183,6 +178,21 @@ def test_a_document_without_a_vector_is_a_difference(synced: House):
     mend(synced, difference)
     assert found(synced) == []
     assert synced.differing() == []
+
+
+def test_vectors_of_another_encoder_are_found_with_content(synced: House, encoders: dict):
+    """As a daemon left them that did not notice that the index had been made anew."""
+    for n in range(2):
+        theirs = encoders["twin"].embed_images(pixels(n)[None])[0]
+        replace_stored(synced, f"{n:03}.png", **{VECTOR_FIELD: theirs}, title="kept")
+    assert found(synced) == []
+    differences = verified(synced, "--content")
+    named = [(each["what"], each["relative_path"]) for each in differences]
+    assert named == [("other encoder", "000.png"), ("other encoder", "001.png")]
+    mend(synced, differences[0])
+    assert found(synced, "--content") == []
+    assert synced.differing() == []
+    assert synced.store.documents.get(image_id("r", "000.png"))["title"] == "kept"
 
 
 def test_a_document_without_its_regions_is_a_difference(house: House):

@@ -235,7 +235,7 @@ def test_workers_that_cannot_begin_are_no_pictures_fault(readers, tmp_path: Path
         list(read.workers.read_each([str(picture(tmp_path, "three"))]))
     # `verify` does not report every file as missing from the index.
     with pytest.raises(ReadersFailed):
-        list(missing(Root("shop", tmp_path), ["three.png"], read.workers))
+        list(missing(Root("shop", tmp_path), ["three.png"], lambda: read.workers))
 
 
 def test_each_file_is_read_once_and_comes_with_its_path(readers, tmp_path: Path):

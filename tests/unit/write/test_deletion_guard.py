@@ -22,6 +22,7 @@ from es_imgsearch.testing import FakeEncoder, MemoryStore
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.write.deletion_guard import DeletionGuard, DeletionResult
 from es_imgsearch.write.deletion_pauses import PauseKind
+from tests.support.ignored_case import ignore_case
 
 
 class Clock:
@@ -81,7 +82,8 @@ class Folder:
     def run(
         self, names: list[str], non_pictures: dict[str, FileState] | None = None
     ) -> DeletionResult:
-        return self.guard.delete(self.root, names, non_pictures or {})
+        known = non_pictures or {}
+        return self.guard.delete(self.root, names, lambda name, state: known.get(name) == state)
 
     @property
     def held(self) -> int:
@@ -197,6 +199,19 @@ def test_an_error_is_no_absence(folder, monkeypatch: pytest.MonkeyPatch):
     assert photos.run(["1.jpg"]) == DeletionResult()
     monkeypatch.undo()
     assert photos.run(["1.jpg"]).pictures == 1
+
+
+def test_a_name_in_another_case_is_another_file(folder, monkeypatch: pytest.MonkeyPatch):
+    photos = folder()
+    photos.add(["Photo.JPG", "Album/1.jpg", "Album/2.jpg", *names(20)])
+    (photos.root.path / "Photo.JPG").rename(photos.root.path / "photo.jpg")
+    (photos.root.path / "Album").rename(photos.root.path / "album")
+    photos.add(["photo.jpg"], "Photo.JPG")
+    ignore_case(monkeypatch, photos.root.path)
+    assert os.stat(photos.root.path / "Photo.JPG") == os.stat(photos.root.path / "photo.jpg")
+    found = photos.run(["Photo.JPG", "Album/1.jpg", "photo.jpg", "1.jpg"])
+    assert sorted(found.paths) == ["Album/1.jpg", "Photo.JPG"]
+    assert photos.run(["Photo.JPG", "Album/1.jpg", "photo.jpg", "1.jpg"]).paths == ()
 
 
 # -- folders that say nothing --------------------------------------------------------------
