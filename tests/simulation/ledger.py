@@ -162,9 +162,7 @@ class Ledger:
         paused = self.paused(peek) if allows_pause else []
         return self.violations + sorted(self._differences(peek, moving, paused))
 
-    def _differences(
-        self, peek: Peek, moving: frozenset[str], paused: list[str]
-    ) -> Iterator[str]:
+    def _differences(self, peek: Peek, moving: frozenset[str], paused: list[str]) -> Iterator[str]:
         pictures, failures = peek.pictures(), peek.failures()
         encoder = ENCODERS[peek.meta()["encoder"]["name"]]
         for key in pictures.keys() & failures.keys():

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.simulation.ledger import Kind, PathRecord
-from tests.simulation.pictures import picture_bytes
+from tests.simulation.pictures import content_id, picture_bytes
 from tests.simulation.transport import CALM, STORM, Weather
 
 if TYPE_CHECKING:
@@ -219,7 +219,6 @@ class FileOperations:
         self.files.put(path, content, mtime_ns=inode.mtime_ns)
         return f"replace {path}, same size and time"
 
-
     def map_write(self) -> str | None:
         """A program writes through a memory map and closes the file later."""
         path = self.new_path()
@@ -282,7 +281,7 @@ class FileOperations:
         def work() -> None:
             self.world.scheduler.sleep(12.0)
             stored = self.world.peek.pictures().get(record.key, {})
-            is_same = record.content == content and record.kind is Kind.PICTURE
+            is_same = record.content == content and stored.get("content_id") == content_id(content)
             if is_same and not command.is_running and stored.get("product_id") == text:
                 record.label = text
 
@@ -332,7 +331,9 @@ class TroubleOperations(FileOperations):
         if name is None:
             return None
         root = self.world.roots[name]
-        if not self.world.is_mounted(root) or any(each.startswith(root) for each in self.world.mounts):
+        if not self.world.is_mounted(root) or any(
+            each.startswith(root) for each in self.world.mounts
+        ):
             return None
         top = self.files.drop(root)
         self.files.mount(root, self.files.new_device())

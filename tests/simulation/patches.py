@@ -193,9 +193,7 @@ class _Switching:
             setattr(module, name, process.module_state[key])
 
 
-def _replace_parts(
-    patches: Patches, threads: Threads, calls: FileCalls, network: Network
-) -> None:
+def _replace_parts(patches: Patches, threads: Threads, calls: FileCalls, network: Network) -> None:
     """Replace what reads pictures, runs models, watches folders and sends requests."""
     from es_imgsearch.elastic import client, leases
     from es_imgsearch.embed import context, index_encoder

@@ -178,7 +178,10 @@ class World:
 
     def _operate(self) -> None:
         random = self.scheduler.random
-        weights = {**COMMON, **{name: each for name, each in RARE.items() if random.random() < 0.25}}
+        weights = {
+            **COMMON,
+            **{name: each for name, each in RARE.items() if random.random() < 0.25},
+        }
         # Two rare kinds that meet each other often in this world.
         weights |= dict.fromkeys(self._emphasis or random.sample(list(RARE), 2), 8)
         names = list(weights)
