@@ -12,9 +12,10 @@ import numpy as np
 
 from es_imgsearch.records import image_id
 from es_imgsearch.write.deletion_pauses import active_pause
-from tests.simulation.file_system import FileSystem, Inode
+from tests.simulation.machine.file_system import FileSystem
+from tests.simulation.machine.inodes import Inode
+from tests.simulation.machine.scheduler import Scheduler
 from tests.simulation.pictures import ENCODERS, content_id, is_whole
-from tests.simulation.scheduler import Scheduler
 from tests.simulation.servers import Peek
 from tests.simulation.transport import Action, Network
 
@@ -167,7 +168,7 @@ class Ledger:
         encoder = ENCODERS[peek.meta()["encoder"]["name"]]
         for key in pictures.keys() & failures.keys():
             yield f"{_where(pictures[key])} is in the index and in the failures"
-        for key, document in pictures.items():
+        for document in pictures.values():
             content = self.contents.get(document["content_id"])
             if content is None:
                 yield f"{_where(document)} has a content that no file had"
@@ -195,21 +196,7 @@ class Ledger:
         if not record.is_seen:
             return
         if record.kind is Kind.PICTURE:
-            inode, _ = self._files.truth(f"{self._roots[record.root]}/{record.path}")
-            assert inode is not None
-            if document is None:
-                yield f"{where} is missing in the index"
-            elif record.is_excused:
-                return
-            elif document["content_id"] != content_id(record.content):
-                yield f"{where} has another content than its document"
-            elif (document["size_bytes"], document["mtime_ns"]) != (
-                len(inode.content),
-                inode.mtime_ns,
-            ):
-                yield f"{where} has another size or time than its document"
-            elif record.label is not None and document.get("product_id") != record.label:
-                yield f"{where} lost its field product_id"
+            yield from self._picture_differences(where, record, document)
             if failure is not None:
                 yield f"{where} is a picture and a failure"
         elif record.kind is Kind.BROKEN:
@@ -218,10 +205,29 @@ class Ledger:
             if document is not None:
                 yield f"{where} is broken and still in the index"
         elif not is_paused:
+            kind = record.kind.name.lower()
             if document is not None:
-                yield f"{where} is {record.kind.name.lower()} and still in the index"
+                yield f"{where} is {kind} and still in the index"
             if failure is not None:
-                yield f"{where} is {record.kind.name.lower()} and still a failure"
+                yield f"{where} is {kind} and still a failure"
+
+    def _picture_differences(
+        self, where: str, record: PathRecord, document: dict[str, Any] | None
+    ) -> Iterator[str]:
+        inode, _ = self._files.truth(f"{self._roots[record.root]}/{record.path}")
+        if document is None:
+            yield f"{where} is missing in the index"
+        elif inode is None or record.is_excused:
+            return
+        elif document["content_id"] != content_id(record.content):
+            yield f"{where} has another content than its document"
+        elif (document["size_bytes"], document["mtime_ns"]) != (
+            len(inode.content),
+            inode.mtime_ns,
+        ):
+            yield f"{where} has another size or time than its document"
+        elif record.label is not None and document.get("product_id") != record.label:
+            yield f"{where} lost its field product_id"
 
 
 def _kind(path: str, inode: Inode | None) -> Kind:

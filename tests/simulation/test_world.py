@@ -12,13 +12,14 @@ from collections.abc import Callable
 import pytest
 
 from es_imgsearch.watch import inotify
-from tests.simulation.file_calls import FileCalls
-from tests.simulation.file_system import FileSystem, Inode
+from tests.simulation.machine.file_calls import FileCalls
+from tests.simulation.machine.file_system import FileSystem
+from tests.simulation.machine.inodes import Inode
+from tests.simulation.machine.scheduler import Scheduler, SimulatedProcess, WorldStuck
+from tests.simulation.machine.threads import Threads
 from tests.simulation.patches import simulated, simulated_modules
 from tests.simulation.pictures import picture_bytes
-from tests.simulation.scheduler import Scheduler, SimulatedProcess, WorldStuck
 from tests.simulation.servers import simulated_server
-from tests.simulation.threads import Threads
 from tests.simulation.transport import Network
 from tests.simulation.world import run_seed
 

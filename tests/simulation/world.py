@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.simulation.file_calls import FileCalls
-from tests.simulation.file_system import FileSystem
 from tests.simulation.ledger import Ledger
-from tests.simulation.operations import COMMON, RARE, TroubleOperations
+from tests.simulation.machine.file_calls import FileCalls
+from tests.simulation.machine.file_system import FileSystem
+from tests.simulation.machine.scheduler import Scheduler, SimulatedProcess, WorldStuck
+from tests.simulation.machine.threads import Threads
 from tests.simulation.patches import simulated
 from tests.simulation.processes import Command, Commands
-from tests.simulation.scheduler import Scheduler, SimulatedProcess, WorldStuck
 from tests.simulation.servers import Peek, simulated_server
-from tests.simulation.threads import Threads
 from tests.simulation.transport import CALM, Network, Server
+from tests.simulation.troubles import COMMON, RARE, TroubleOperations
 
 # Longer than a lease, a comparison and the collecting of deletions together.
 _QUIET_SECONDS = 100.0
