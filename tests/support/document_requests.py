@@ -260,9 +260,8 @@ class DocumentRequests:
 
     def mget(self, data: st.DataObject) -> None:
         ids = data.draw(st.lists(st.sampled_from(IDS), max_size=4))
-        params = (
-            "_source_includes=size_bytes,content_id&filter_path=docs._id,docs._source,docs.error"
-        )
+        fields = data.draw(st.sampled_from(["size_bytes,content_id", "*", "*_id", "title"]))
+        params = f"_source_includes={fields}&filter_path=docs._id,docs._source,docs.error"
         self.send("POST", f"/{self._name(data)}/_mget?{params}", {"ids": ids})
 
     def bulk(self, data: st.DataObject) -> None:
