@@ -51,7 +51,7 @@ class _File:
 
     @property
     def needs_memory(self) -> bool:
-        """True if the system may have killed its reader because all together needed too much."""
+        """True if all readers together may have needed too much."""
         return getattr(self.blame, "error_class", None) == "out_of_memory"
 
 
