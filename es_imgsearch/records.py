@@ -70,6 +70,22 @@ class FileState(NamedTuple):
         return cls(fields.get("size_bytes", -1), fields.get("mtime_ns", -1))
 
 
+class FileSignature(NamedTuple):
+    """State and identity of a file.
+
+    Differs for a replaced file of the same size and modification time.
+    """
+
+    state: FileState
+    inode: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileSignature:
+        """Take the signature from the result of `os.stat`."""
+        return cls(FileState.of(status), status.st_ino, status.st_ctime_ns)
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A path whose file may have been added, changed or removed.
@@ -110,16 +126,22 @@ class Picture:
 
     The fields are those that need no vector.  `tiles` are empty unless the index has regions.
     `fields_by_source` has the fields of the file itself (under an empty name), and of each
-    describer by its name; `fields` has all of them.
+    describer by its name; `fields` has all of them.  `signature` is that of the opened file before
+    the read, which began at `read_began_at` (`time.monotonic()`, the same clock in all processes).
     """
 
     content_id: str
-    state: FileState
+    signature: FileSignature
     pixels: npt.NDArray[np.uint8]
     fields: dict[str, Any] = field(default_factory=dict)
     read_ms: float = 0.0
     tiles: Sequence[Tile] = ()
     fields_by_source: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    read_began_at: float = 0.0
+
+    @property
+    def state(self) -> FileState:
+        return self.signature.state
 
     def without_pixels(self) -> Picture:
         """Return a copy without the arrays, which take the memory."""

@@ -102,7 +102,7 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
     """List the files that could not be read or stored, and why; or retry them now.
 
     A retry reads the files that this machine can see once more, and ends with 1 if any of them
-    failed again; --json then prints the failures that are left.
+    failed again or is still being written; --json then prints the failures that are left.
     """
     from es_imgsearch.pipeline.sync import retried_indexer
 
@@ -113,7 +113,7 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
     if action == "retry":
         with retried_indexer(store, settings) as indexer:
             click.echo(f"{indexer.summary()}.", err=True)
-            failed = indexer.counts.failed
+            failed = indexer.counts.failed or len(indexer.settler)
         if as_json:
             store.refresh()
             print_json(list(store.listings.failures()))

@@ -45,9 +45,14 @@ _held_here: set[str] = set()
 
 def is_alive(lease: Document) -> bool:
     """Check by its time stamp that a lease was renewed lately."""
+    return seconds_left(lease) > 0
+
+
+def seconds_left(lease: Document) -> float:
+    """Return the time until a lease that is not renewed any more counts as expired."""
     silent_for = datetime.now(tz=UTC) - datetime.fromisoformat(lease["seen_at"])
     longest: float = SURELY_EXPIRED * lease["lease_seconds"]
-    return silent_for.total_seconds() < longest
+    return longest - silent_for.total_seconds()
 
 
 def is_running(lease: Document) -> bool:

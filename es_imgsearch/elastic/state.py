@@ -4,6 +4,8 @@ They are changed by compare-and-set only.
 
     daemon:NAME        lease of the daemon that watches a root; its queue
     comparison:NAME    result of the last comparison of the root
+    deletions:NAME     what the root held when it was last whole, what was deleted since
+    mounts:NAME        where other file systems are mounted below the root
     pause:NAME         why deletions of the root wait; with `ended_at` once they may go on
     lock:reindex       lease of the process that builds, drops or cancels a generation
     roots:ID           the folders of an index, by name, see `meta`
@@ -60,6 +62,16 @@ def daemon_id(root_name: str) -> str:
 def comparison_id(root_name: str) -> str:
     """Id of the result of the last comparison of a root."""
     return f"comparison:{root_name}"
+
+
+def deletions_id(root_name: str) -> str:
+    """Id of the deletions of a root lately, and of what it held before them."""
+    return f"deletions:{root_name}"
+
+
+def mounts_id(root_name: str) -> str:
+    """Id of the known mount points below a root."""
+    return f"mounts:{root_name}"
 
 
 def pause_id(root_name: str) -> str:

@@ -26,6 +26,7 @@ from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
 from es_imgsearch.records import Change, FileState, Picture, Root, disk_path, image_id, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
+from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.reconcile import (
     DifferenceKind,
     FileOnDisk,
@@ -184,7 +185,8 @@ class _RootCheck:
         return self._store.listings.stored(self._root.name, failures=failures)
 
     def _disk(self) -> Iterator[FileOnDisk | Unknown]:
-        for each in walk(self._root, self._prunes):
+        mounts = KnownMounts(self._store.state).load(self._root)
+        for each in walk(self._root, self._prunes, mounts=mounts):
             if isinstance(each, FileOnDisk):
                 path = disk_path(each.stored_path)
                 if not os.access(self._root.absolute(path), os.R_OK):

@@ -22,6 +22,7 @@ through to the end.  The way of one new picture, function by function:
     VectorSource.embed         stacks the pictures, checks the vectors
     InProcessEncoder.outputs   runs the model (or `EncoderProcess.outputs`, in another process)
     DescribeStage.put          adds fields computed from the vector, such as tags
+    CarriedFields.of           looks up fields that only `import` or `rewrite` gave
     picture_document           makes the document
     WriteStage.put             queues it for the next bulk
     WriteStage.write           sends the bulk until each item is acknowledged or refused
@@ -30,6 +31,7 @@ through to the end.  The way of one new picture, function by function:
 
 Workers decode ahead, an encoder always finds its next batch waiting, and writing overlaps with
 both.  `queue_size` and `queue_memory_mb` limit the files in flight; `submit` waits for a free slot.
-A change of a path that is in flight is handled when its job ends.  The next comparison of the
-folder with the index finds what was not finished at `close`.
+A change of a path that is in flight is handled when its job ends; a file that changed unnoticed
+settles first.  The next comparison of the folder with the index finds what was not finished at
+`close`.
 """

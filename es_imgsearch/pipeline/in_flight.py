@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from es_imgsearch.pipeline.jobs import UNKNOWN_SIGNATURE, FileSignature, Job, read_signature
+from es_imgsearch.pipeline.jobs import NO_EVENT, UNKNOWN_SIGNATURE, Job, read_signature
+from es_imgsearch.pipeline.non_pictures import NON_PICTURES, NonPictures
 from es_imgsearch.pipeline.queues import BoundedCache
-from es_imgsearch.records import Change, FileState
+from es_imgsearch.records import Change, FileSignature, FileState
 from es_imgsearch.write.pending_deletions import Tickets
 
 _RECENT_FILES = 50_000
@@ -24,6 +25,14 @@ class BeginResult(NamedTuple):
 
     job: Job | None
     has_job: bool
+
+
+class _Done(NamedTuple):
+    """A file whose document was acknowledged; times are of `time.monotonic()`."""
+
+    signature: FileSignature
+    read_began_at: float
+    acknowledged_at: float
 
 
 class InFlight:
@@ -41,46 +50,61 @@ class InFlight:
         self._idle = threading.Condition(self._lock)
         self._slots = threading.BoundedSemaphore(slots)
         self._jobs: dict[str, Job] = {}
-        # Each with the time (monotonic) of its acknowledgement.
-        self._files: BoundedCache[tuple[FileSignature, float]] = BoundedCache(_RECENT_FILES)
-        self._non_pictures: BoundedCache[FileState] = BoundedCache(_RECENT_FILES)
+        self._files: BoundedCache[_Done] = BoundedCache(_RECENT_FILES)
+        self._non_pictures = NonPictures(NON_PICTURES)
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._jobs)
 
-    def non_pictures(self) -> dict[str, FileState]:
-        """Return the ids of non-pictures, with the state in which they were read."""
-        with self._lock:
-            return self._non_pictures.snapshot()
-
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
         with self._lock:
-            return self._non_pictures.get(image_id) == state
+            return (image_id, state) in self._non_pictures
+
+    def end_round(self) -> None:
+        """Every root was compared: forget non-pictures not met since the last call."""
+        with self._lock:
+            self._non_pictures.end_round()
 
     def acquire_slot(self, timeout_seconds: float) -> bool:
         """Wait for a free slot; False if none came free in time."""
         return self._slots.acquire(timeout=timeout_seconds)
 
     def begin(
-        self, change: Change, signature: FileSignature | None, listed_at: float | None = None
+        self,
+        change: Change,
+        signature: FileSignature | None,
+        *,
+        event_at: float = NO_EVENT,
+        listed_at: float | None = None,
     ) -> BeginResult:
         """Begin a job in the acquired slot, or release the slot.
 
         The file of a job that begins is queued for reading.  `signature` is None if there is no
-        such file; for `listed_at` see `Pipeline.submit`.
+        such file.  `event_at` is the time (monotonic) of the event that showed the change; for
+        `listed_at` see `Pipeline.submit`.
         """
         with self._lock:
             current = self._jobs.get(change.image_id)
             if current is not None:
-                current.next_change = change
-            elif signature is not None and not self._is_done(change, signature, listed_at):
+                self._join(current, change)
+                current.next_event_at = max(current.next_event_at, event_at)
+            elif signature is not None and not self._is_done(
+                change, signature, event_at, listed_at
+            ):
                 job = self._jobs[change.image_id] = Job(change, signature, self._tickets.begin())
                 self._queue_read(job)
                 return BeginResult(job, has_job=False)
         self._slots.release()
         return BeginResult(None, has_job=current is not None)
+
+    def _join(self, job: Job, change: Change) -> None:
+        # The caller holds the lock.  Without a ticket of their own, the changes of a file that is
+        # rewritten all the time would keep one ticket open for ever, and with it every deletion.
+        job.next_change = change
+        if job.next_ticket is None:
+            job.next_ticket = self._tickets.begin()
 
     def jobs_to_read(self) -> Iterator[Job]:
         """Yield jobs as they begin or repeat; ends after `stop_reading`."""
@@ -88,6 +112,7 @@ class InFlight:
 
     def _queue_read(self, job: Job) -> None:
         # The caller holds the lock.
+        job.queued_at = time.monotonic()
         self.reading += 1
         self._to_read.put(job)
 
@@ -113,20 +138,31 @@ class InFlight:
         with self._lock:
             self._non_pictures.put(job.change.image_id, job.signature.state)
 
-    def mark_stored(self, job: Job, state: FileState) -> None:
-        """Remember a file whose document, made in this state, was acknowledged.
+    def mark_stored(self, job: Job, signature: FileSignature, read_began_at: float) -> bool:
+        """Remember a file whose document was acknowledged; it was read with this signature.
 
-        Otherwise, as when the file has changed since, the job is repeated.
+        Returns False if its size or time has changed since and no change has joined: it has to
+        settle.  If it was exchanged otherwise, is absent, or its document was deleted meanwhile,
+        the job is repeated.
         """
         current = read_signature(job.change)
+        is_same_state = current is not None and current.state == signature.state
         with self._lock:
-            if current is not None and current.state == state and not job.may_be_deleted:
-                self._files.put(job.change.image_id, (current, time.monotonic()))
+            # Some network shares give another inode each time: one more read has to do for those.
+            is_same = current == signature or (is_same_state and job.is_repeated)
+            job.is_repeated = is_same_state and not is_same
+            if is_same and not job.may_be_deleted:
+                done = _Done(signature, read_began_at, time.monotonic())
+                self._files.put(job.change.image_id, done)
                 self._non_pictures.forget(job.change.image_id)
-            elif job.next_change is None:
-                # It changed while in flight: read it again in the slot it has.
-                job.next_change = Change(job.change.root, job.change.relative_path, time.time())
+            else:
+                self._files.forget(job.change.image_id)
+                may_repeat = current is None or is_same_state or job.may_be_deleted
+                if job.next_change is None and may_repeat:
+                    change = Change(job.change.root, job.change.relative_path, time.time())
+                    self._join(job, change)
             job.may_be_deleted = False
+            return is_same_state or current is UNKNOWN_SIGNATURE or job.next_change is not None
 
     def forget(self, change: Change) -> None:
         """Forget a path whose document was deleted, so that the same file counts as new."""
@@ -135,32 +171,40 @@ class InFlight:
             if (job := self._jobs.get(change.image_id)) is not None:
                 job.may_be_deleted = True
 
-    def end(self, job: Job, *, may_repeat: Callable[[], bool]) -> Change | None:
+    def end(
+        self, job: Job, *, may_repeat: Callable[[], bool], on_absent: Callable[[Change], None]
+    ) -> None:
         """End a job and release its slot, or read the file again if it changed meanwhile.
 
-        Returns that change if its file is absent.
+        `on_absent` gets that change if its file is absent, before `wait_idle` can return.
         """
         while True:
             change = job.next_change
             signature = None if change is None else read_signature(change)
+            if change is not None and signature is None:
+                on_absent(change)
             with self._idle:
                 if job.next_change is not change:
                     continue
-                job.next_change = None
+                tickets = [each for each in (job.ticket, job.next_ticket) if each is not None]
+                event_at, job.next_event_at = job.next_event_at, NO_EVENT
+                job.next_change, job.next_ticket = None, None
                 if (
                     change is not None
                     and signature is not None
                     and may_repeat()
-                    and not self._is_done(change, signature)
+                    and not self._is_done(change, signature, event_at)
                 ):
                     job.change, job.signature = change, signature
+                    self._tickets.end(job.ticket)
+                    job.ticket = tickets[-1]
                     self._queue_read(job)
-                    return None
+                    return
                 self._jobs.pop(job.change.image_id, None)
-                self._tickets.end(job.ticket)
+                self._tickets.end(*tickets)
                 self._idle.notify_all()
             self._slots.release()
-            return change if signature is None else None
+            return
 
     def wait_idle(self, timeout_seconds: float | None, is_cancelled: Callable[[], bool]) -> bool:
         """Wait until no file is in flight or `is_cancelled`; False on timeout."""
@@ -179,14 +223,22 @@ class InFlight:
             self._idle.notify_all()
 
     def _is_done(
-        self, change: Change, signature: FileSignature, listed_at: float | None = None
+        self,
+        change: Change,
+        signature: FileSignature,
+        event_at: float,
+        listed_at: float | None = None,
     ) -> bool:
-        if (
-            signature is UNKNOWN_SIGNATURE
-            or self._non_pictures.get(change.image_id) == signature.state
-        ):
+        """Return True if the file need not be read for this change.
+
+        After an event it is read unless an earlier read began later: a program that has mapped the
+        file into its memory changes neither its size nor its times.
+        """
+        if signature is UNKNOWN_SIGNATURE:
+            return True
+        if event_at == NO_EVENT and (change.image_id, signature.state) in self._non_pictures:
             return True
         done = self._files.get(change.image_id)
-        if done is None or done[0] != signature:
+        if done is None or done.signature != signature or done.read_began_at < event_at:
             return False
-        return listed_at is None or done[1] >= listed_at
+        return listed_at is None or done.acknowledged_at >= listed_at

@@ -30,9 +30,6 @@ class BoundedCache(Generic[T]):
     def forget(self, key: str) -> None:
         self._entries.pop(key, None)
 
-    def snapshot(self) -> dict[str, T]:
-        return dict(self._entries)
-
 
 def batches(
     source: queue.SimpleQueue[T | None],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.state import comparison_id, pause_id
+from es_imgsearch.elastic.state import comparison_id, deletions_id, mounts_id, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import RootError
 from es_imgsearch.records import Root, disk_path, image_id, stored_path
@@ -124,8 +124,8 @@ def release_root(store: Store, root: Root, host: str) -> int:
 
 def _forget(store: Store, name: str) -> None:
     """Remove state of another folder of that name; a daemon keeps its lease."""
-    for document in (pause_id(name), comparison_id(name)):
-        store.state.delete(document)
+    for document_id in (pause_id, comparison_id, deletions_id, mounts_id):
+        store.state.delete(document_id(name))
 
 
 def registered_root(name: str, meta: Meta) -> Root | None:

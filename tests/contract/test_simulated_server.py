@@ -4,329 +4,24 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from tests.support.conformance import Both, Step
-
-DIMS = 4
-PROPERTIES: dict[str, Any] = {
-    "image_id": {"type": "keyword"},
-    "root": {"type": "keyword"},
-    "relative_path": {"type": "keyword", "fields": {"text": {"type": "text"}}},
-    "content_id": {"type": "keyword"},
-    "size_bytes": {"type": "long"},
-    "width": {"type": "integer"},
-    "rating": {"type": "byte"},
-    "taken_at": {"type": "date"},
-    "f_number": {"type": "float"},
-    "format": {"type": "keyword", "normalizer": "lowercase"},
-    "title": {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 8}}},
-    "transparent": {"type": "boolean"},
-    "location": {"type": "geo_point"},
-    "attributes": {"type": "flattened"},
-    "body": {"type": "object", "enabled": False},
-    "image_embedding": {
-        "type": "dense_vector",
-        "dims": DIMS,
-        "index": True,
-        "similarity": "cosine",
-        "index_options": {"type": "flat"},
-    },
-    "perceptual_hash": {
-        "type": "dense_vector",
-        "element_type": "bit",
-        "dims": 16,
-        "index": True,
-        "index_options": {"type": "flat"},
-    },
-    "regions": {
-        "type": "nested",
-        "properties": {
-            "box": {"type": "integer", "index": False, "doc_values": False},
-            "embedding": {"type": "dense_vector", "dims": 2, "index_options": {"type": "flat"}},
-        },
-    },
-}
-BODY = {
-    "settings": {
-        # The simulated server refreshes when it is asked to.
-        "refresh_interval": "-1",
-        "number_of_replicas": 0,
-        "index.sort.field": ["root", "relative_path"],
-        "index.sort.order": ["asc", "asc"],
-    },
-    "mappings": {
-        "dynamic": "strict",
-        "_source": {"excludes": ["image_embedding", "regions.embedding"]},
-        "properties": PROPERTIES,
-    },
-}
-IDS = [f"id{n}" for n in range(6)]
-BY_PATH = [{"root": "asc"}, {"relative_path": "asc"}]
-
-# -- strategies ---------------------------------------------------------------------------------
-
-unit_vectors = st.sampled_from(
-    [[1, 0, 0, 0], [0.6, 0.8, 0, 0], [0.5, 0.5, 0.5, 0.5], [0.0, -0.6, 0, -0.8]]
-)
-odd_numbers = st.sampled_from(
-    [0, -1, 127, 128, 2**31, 2**63 - 1, 2**63, -(2**63), 1.5, -0.5, 1e300, 1e39, 3.4e38, "12"]
-) | st.sampled_from(["x", "1.5", "", True, None, [], [1, 2], [[3]], {"a": 1}])
-dates = st.sampled_from(
-    ["2026-11-28T08:44:37.214+00:00", "2026-11-28", "0000-01-01", "-0001-01-01", "10000-01-01"]
-    + ["2026-02-30", "2026-11-28T25:00:00Z", "1900", "1900-1-1", "", "x", "2026-11-28T08:44:60Z"]
-    + ["2026-11-28T08:44:37.2141234567Z", "2026-11-28 08:44:37", "+31690708-07-05T01:46:40Z"]
-) | st.sampled_from([0, -1, 10**12, 10**17, 1.5, 1e300, True, [], {"a": 1}])
-odd_texts = st.sampled_from(
-    ["", "a", "JPEG", "123456789", "\U0001f4f7" * 5, "é" * 16383, "é" * 16384, "a" * 32766]
-) | st.sampled_from(["a" * 32767, "\0", 5, 1.5, True, ["a", "b", "a"], [], None, {"a": 1}, [["c"]]])
-odd_vectors = st.sampled_from(
-    [[1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1e39], ["x", 0, 0, 0], [], None, "x", 5, [[1, 0, 0, 0]]]
-) | st.sampled_from([[3, 4, 0, 0.5, 1], [None, 1, 0, 0], {"a": 1}])
-hashes = st.sampled_from(
-    ["abcd", "0001", "", "xy", "abc", "abcdef", [1, -2], [1, 200], [1], 5, None]
-)
-places = st.sampled_from(
-    [{"lat": 1.5, "lon": -7}, {"lat": 91, "lon": 0}, {"lat": 0, "lon": 181}, None]
-)
-attributes = st.sampled_from(
-    [{}, {"a": {"b": [1, None, "c"]}}, {"a": "b" * 32764}, {"a": "b" * 32765}, "x", [], None, 5]
-)
-region_lists = st.sampled_from(
-    [[], None, [{"box": [0, 1, 2, 3], "embedding": [1, 0]}], {"box": [1], "embedding": [0, 1]}]
-    + [[{"box": [0], "embedding": [1, 0]}, {"box": [9, 9]}], [{"box": "x"}], [{"other": 1}], "x"]
-    + [[{"box": [0], "embedding": [1, 0, 0]}]]
-)
-odd_fields: dict[str, st.SearchStrategy[Any]] = {
-    "size_bytes": odd_numbers,
-    "width": odd_numbers,
-    "rating": odd_numbers,
-    "f_number": odd_numbers,
-    "taken_at": dates,
-    "content_id": odd_texts,
-    "format": odd_texts,
-    "title": odd_texts,
-    "transparent": st.sampled_from([True, False, "true", "", "no", 1, None]),
-    "location": places,
-    "attributes": attributes,
-    "body": st.sampled_from([{}, {"a": [1, {"b": None}]}, None]),
-    "image_embedding": odd_vectors,
-    "perceptual_hash": hashes,
-    "regions": region_lists,
-    "unmapped": st.just(1),
-}
-
-
-@st.composite
-def documents(draw: st.DrawFn) -> dict[str, Any]:
-    """A picture's document; one of three has a field that may be refused."""
-    document = {
-        "root": draw(st.sampled_from(["r", "s"])),
-        "relative_path": draw(st.sampled_from(["a.jpg", "a/b.jpg", "é.png", "z/\U0001f4f7"])),
-        "size_bytes": draw(st.integers(0, 3)),
-        "content_id": draw(st.sampled_from(["c1", "c2"])),
-    }
-    if draw(st.booleans()):
-        document["image_embedding"] = draw(unit_vectors)
-    if draw(st.integers(0, 2)) == 0:
-        name = draw(st.sampled_from(sorted(odd_fields)))
-        document[name] = draw(odd_fields[name])
-    return document
-
-
-class Sequences:
-    """Makes steps for one index with an alias; conditions refer to what was answered."""
-
-    def __init__(self, both: Both, index: str) -> None:
-        self._both, self._index, self._alias = both, index, f"{index}-alias"
-        self._seq_nos: list[int] = [0]
-
-    def send(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
-        status, answer = self._both.send(Step(method, target, body))
-        if isinstance(answer, dict) and "_seq_no" in answer:
-            self._seq_nos.append(answer["_seq_no"])
-        return status, answer
-
-    def run(self, data: st.DataObject, steps: int) -> None:
-        kinds = [self.put, self.delete, self.get, self.bulk, self.refresh, self.page, self.look]
-        kinds += [self.bulk, self.put, self.count, self.mget, self.aggregate, self.block]
-        for _ in range(data.draw(st.integers(1, steps))):
-            data.draw(st.sampled_from(kinds))(data)
-
-    def clean(self) -> None:
-        """Delete what a sequence left, and make that searchable."""
-        lines = [{"delete": {"_index": self._index, "_id": each}} for each in IDS]
-        self.send("POST", "/_bulk?refresh=true", lines)
-
-    def _condition(self, data: st.DataObject) -> dict[str, int]:
-        if data.draw(st.integers(0, 3)):
-            return {}
-        # Numbers go on between examples, so which of the last is drawn, not the number.
-        seq_no = self._seq_nos[-1 - data.draw(st.integers(0, 3)) % len(self._seq_nos)]
-        return {"if_seq_no": seq_no, "if_primary_term": data.draw(st.sampled_from([1, 1, 1, 2]))}
-
-    def _name(self, data: st.DataObject) -> str:
-        return data.draw(st.sampled_from([self._alias, self._alias, self._index, "t-missing"]))
-
-    def put(self, data: st.DataObject) -> None:
-        params = {"require_alias": "true", **self._condition(data)}
-        if len(params) == 1 and data.draw(st.booleans()):
-            params["op_type"] = "create"
-        name = data.draw(st.sampled_from([self._alias, self._alias, self._index, "t-missing"]))
-        query = "&".join(f"{key}={value}" for key, value in params.items())
-        target = f"/{name}/_doc/{data.draw(st.sampled_from(IDS))}?{query}"
-        self.send("PUT", target, data.draw(documents()))
-
-    def delete(self, data: st.DataObject) -> None:
-        query = "&".join(f"{key}={value}" for key, value in self._condition(data).items())
-        target = f"/{self._alias}/_doc/{data.draw(st.sampled_from(IDS))}?{query}"
-        self.send("DELETE", target)
-
-    def get(self, data: st.DataObject) -> None:
-        self.send("GET", f"/{self._name(data)}/_doc/{data.draw(st.sampled_from(IDS))}")
-
-    def mget(self, data: st.DataObject) -> None:
-        ids = data.draw(st.lists(st.sampled_from(IDS), max_size=4))
-        params = (
-            "_source_includes=size_bytes,content_id&filter_path=docs._id,docs._source,docs.error"
-        )
-        self.send("POST", f"/{self._name(data)}/_mget?{params}", {"ids": ids})
-
-    def bulk(self, data: st.DataObject) -> None:
-        lines: list[Any] = []
-        for _ in range(data.draw(st.integers(1, 4))):
-            action = data.draw(st.sampled_from(["index", "index", "create", "delete"]))
-            meta = {
-                "_index": self._name(data),
-                "_id": data.draw(st.sampled_from(IDS)),
-                **({} if action == "create" else self._condition(data)),
-            }
-            lines.append({action: meta})
-            if action != "delete":
-                lines.append(data.draw(documents()))
-        params = "require_alias=true&timeout=10s"
-        if data.draw(st.booleans()):
-            params += "&filter_path=items.*._id,items.*.status,items.*.error"
-        self.send("POST", f"/_bulk?{params}", lines)
-
-    def refresh(self, data: st.DataObject) -> None:
-        self.send("POST", f"/{data.draw(st.sampled_from([self._alias, self._index]))}/_refresh")
-
-    def page(self, data: st.DataObject) -> None:
-        """Page through a listing as `Connection.pages` does."""
-        query: Any = data.draw(queries())
-        body = {
-            "query": query,
-            "_source": data.draw(st.sampled_from([False, True, ["size_bytes", "content_id"]])),
-            "docvalue_fields": data.draw(
-                st.sampled_from([[], ["size_bytes", "content_id"], ["image_embedding", "format"]])
-            ),
-            "size": data.draw(st.sampled_from([1, 2, 10])),
-            "track_total_hits": False,
-            "sort": data.draw(st.sampled_from([BY_PATH, [*BY_PATH, {"size_bytes": "asc"}]])),
-            "seq_no_primary_term": data.draw(st.booleans()),
-        }
-        parts = ",".join(
-            f"hits.hits.{each}"
-            for each in ("_id", "_source", "fields", "sort", "_seq_no", "_primary_term")
-        )
-        target = f"/{self._alias}/_search?filter_path={parts}&allow_partial_search_results=false"
-        # Documents of one path come in any order: which of them a page ends with is free.
-        while hits := self.unless_tied(target, body):
-            if len(hits) < body["size"]:
-                return
-            body["search_after"] = hits[-1]["sort"]
-
-    def unless_tied(self, target: str, body: dict[str, Any]) -> list[Any]:
-        everything = {**body, "size": 100}
-        _, answer = self._both.send_unordered(Step("POST", target, everything))
-        sorts = [str(hit["sort"]) for hit in answer.get("hits", {}).get("hits", ())]
-        if len(set(sorts)) < len(sorts):
-            return []
-        _, answer = self.send("POST", target, body)
-        hits: list[Any] = answer.get("hits", {}).get("hits", [])
-        return hits
-
-    def look(self, data: st.DataObject) -> None:
-        """Search as `Documents` and `Rewrites` do, without a sort."""
-        nested = {
-            "path": "regions",
-            "query": {"match_all": {}},
-            "inner_hits": {
-                "size": 4,
-                "_source": ["regions.box"],
-                "docvalue_fields": ["regions.embedding"],
-            },
-        }
-        ids = data.draw(st.lists(st.sampled_from(IDS), max_size=4))
-        body = {
-            "query": {
-                "bool": {
-                    "filter": [{"ids": {"values": ids}}, data.draw(queries())],
-                    "should": [{"nested": nested}],
-                }
-            },
-            "_source": True,
-            "docvalue_fields": ["image_embedding", "perceptual_hash", "transparent"],
-            "seq_no_primary_term": True,
-            "size": 10,
-        }
-        self.send("POST", f"/{self._alias}/_search", body)
-        self.send("POST", f"/{self._name(data)}/_search", {"query": data.draw(queries())})
-
-    def count(self, data: st.DataObject) -> None:
-        self.send("POST", f"/{self._name(data)}/_count", {"query": data.draw(queries())})
-
-    def aggregate(self, _data: st.DataObject) -> None:
-        latest = {"last": {"max": {"field": "size_bytes"}}}
-        terms = {"terms": {"field": "root", "size": 10_000}, "aggs": latest}
-        self.send("POST", f"/{self._alias}/_search", {"size": 0, "aggs": {"roots": terms}})
-
-    def block(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(["write", "read_only_allow_delete", "read_only"]))
-        self.send("PUT", f"/{self._alias}/_settings", {"index": {"blocks": {name: True}}})
-        try:
-            self.bulk(data)
-            self.put(data)
-            self.delete(data)
-            self.send("GET", f"/{self._alias}/_settings/index.blocks.write")
-            self.send("PUT", f"/{self._index}/_mapping", {"_meta": {"blocked": name}})
-        finally:
-            self.send("PUT", f"/{self._alias}/_settings", {"index": {"blocks": {name: None}}})
-
-
-@st.composite
-def queries(draw: st.DrawFn, depth: int = 1) -> dict[str, Any]:
-    """Filters as listings send them."""
-    leaves = [
-        {"match_all": {}},
-        {"term": {"root": "r"}},
-        {"term": {"unmapped": "r"}},
-        {"term": {"format": "JPEG"}},
-        {"term": {"size_bytes": 1}},
-        {"terms": {"content_id": ["c1", "b"]}},
-        {"prefix": {"relative_path": "a/"}},
-        {"prefix": {"content_id": "a"}},
-        {"ids": {"values": IDS[:3]}},
-        {"range": {"_seq_no": {"gt": 5}}},
-        {"range": {"size_bytes": {"gte": 1, "lt": 3}}},
-        {"range": {"taken_at": {"gte": "2000-01-01"}}},
-        *({"exists": {"field": each}} for each in PROPERTIES if each not in {"regions", "body"}),
-        {"exists": {"field": "title.keyword"}},
-        {"exists": {"field": "unmapped"}},
-    ]
-    if depth == 0 or draw(st.booleans()):
-        return draw(st.sampled_from(leaves))
-    some = st.lists(queries(depth=0), min_size=1, max_size=2)
-    kinds = st.sampled_from(["filter", "must_not", "should"])
-    return {"bool": {draw(kinds): draw(some) for _ in range(draw(st.integers(1, 2)))}}
-
-
-# -- tests --------------------------------------------------------------------------------------
+from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.settings import Settings
+from es_imgsearch.testing import remove_index
+from tests.simulation.server import SimulatedElasticsearch
+from tests.support.conformance import Both, Exchange, recording
+from tests.support.document_requests import BODY, DocumentRequests, odd_values
+from tests.support.house import House
+from tests.support.index_requests import IndexRequests
+from tests.support.other_encoders import LOADERS, encoders_by_name
+from tests.support.reindexing import synced, to
 
 
 @pytest.fixture(scope="module")
@@ -337,164 +32,72 @@ def both(es_url: str) -> Iterator[Both]:
 
 
 @pytest.fixture(scope="module")
-def sequences(both: Both) -> Iterator[Sequences]:
+def documents(both: Both) -> Iterator[DocumentRequests]:
     """An index with an alias on both servers; its documents have equal numbers on both."""
     index = f"t-{uuid.uuid4().hex[:12]}"
-    made = Sequences(both, index)
+    made = DocumentRequests(both, index)
     made.send("PUT", f"/{index}", {**BODY, "aliases": {f"{index}-alias": {"is_write_index": True}}})
     yield made
     made.send("DELETE", f"/{index}")
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_documents_and_searches_are_answered_alike(sequences: Sequences, data: st.DataObject):
+def test_documents_and_searches_are_answered_alike(
+    documents: DocumentRequests, data: st.DataObject
+):
     try:
-        sequences.run(data, steps=15)
+        documents.run(data, steps=15)
     finally:
-        sequences.clean()
+        documents.clean()
 
 
-class Administration:
-    """Makes steps for several indices of one prefix, their aliases and a template."""
-
-    def __init__(self, both: Both, prefix: str) -> None:
-        self._both, self._prefix = both, prefix
-        self.indices = [f"{prefix}-{n:06}" for n in range(3)]
-        self.aliases = [f"{prefix}-{name}" for name in ("serving", "next")]
-
-    def send(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
-        return self._both.send(Step(method, target, body))
-
-    def run(self, data: st.DataObject, steps: int) -> None:
-        kinds = [self.create, self.create, self.drop, self.actions, self.actions, self.describe]
-        kinds += [self.template, self.remap, self.write, self.write, self.close]
-        for _ in range(data.draw(st.integers(2, steps))):
-            data.draw(st.sampled_from(kinds))(data)
-
-    def clean(self) -> None:
-        for name in self.indices:
-            self.send("DELETE", f"/{name}?ignore_unavailable=true")
-        self.send("DELETE", f"/_index_template/{self._prefix}")
-
-    def _index(self, data: st.DataObject) -> str:
-        # Names are new in each example, so their places are drawn.
-        return self.indices[data.draw(st.integers(0, 2))]
-
-    def _alias(self, data: st.DataObject) -> str:
-        return self.aliases[data.draw(st.integers(0, 1))]
-
-    def _any(self, data: st.DataObject) -> str:
-        return [*self.indices, *self.aliases, *self.aliases][data.draw(st.integers(0, 6))]
-
-    def _options(self, data: st.DataObject) -> dict[str, Any]:
-        return data.draw(st.sampled_from([{}, {"is_write_index": True}, {"is_write_index": False}]))
-
-    def create(self, data: st.DataObject) -> None:
-        aliases = {
-            self._any(data): self._options(data) for _ in range(data.draw(st.integers(0, 2)))
-        }
-        body = {**data.draw(bodies()), "aliases": aliases}
-        name = [*self.indices, self.aliases[0]][data.draw(st.integers(0, 3))]
-        self.send("PUT", f"/{name}", body)
-
-    def drop(self, data: st.DataObject) -> None:
-        names = ",".join(self._any(data) for _ in range(data.draw(st.integers(1, 2))))
-        query = data.draw(st.sampled_from(["", "?ignore_unavailable=true"]))
-        self.send("DELETE", f"/{names}{query}")
-
-    def describe(self, data: st.DataObject) -> None:
-        self.send("GET", f"/{self._any(data)}")
-        self.send("GET", f"/_alias/{self._any(data)}")
-        self.send("GET", f"/{self._prefix}-0*?filter_path=*.aliases&expand_wildcards=all")
-        parts = "indices.*.shards.*.routing.primary,indices.*.shards.*.seq_no"
-        self.send("GET", f"/{self._any(data)}/_stats?level=shards&filter_path={parts}")
-
-    def actions(self, data: st.DataObject) -> None:
-        actions = []
-        for _ in range(data.draw(st.integers(1, 4))):
-            kind = data.draw(st.sampled_from(["add", "add", "remove", "remove", "remove_index"]))
-            options: dict[str, Any] = {"index": self._index(data)}
-            if kind != "remove_index":
-                options["alias"] = self._alias(data)
-            if kind == "add":
-                options |= self._options(data)
-            if kind == "remove":
-                options |= data.draw(st.sampled_from([{}, {"must_exist": False}]))
-            actions.append({kind: options})
-        self.send("POST", "/_aliases", {"actions": actions})
-
-    def template(self, data: st.DataObject) -> None:
-        if data.draw(st.booleans()):
-            self.send("DELETE", f"/_index_template/{self._prefix}")
-            return
-        patterns = [self.indices[0], self.aliases[0]]
-        template = {"index_patterns": patterns, "priority": 200, "template": data.draw(bodies())}
-        self.send("PUT", f"/_index_template/{self._prefix}", template)
-
-    def remap(self, data: st.DataObject) -> None:
-        body = data.draw(bodies())["mappings"]
-        self.send("PUT", f"/{self._any(data)}/_mapping", body)
-        settings = {"index": {"refresh_interval": data.draw(st.sampled_from(["5s", None]))}}
-        self.send("PUT", f"/{self._any(data)}/_settings", settings)
-
-    def write(self, data: st.DataObject) -> None:
-        if data.draw(st.booleans()):
-            self.send("PUT", f"/{self._any(data)}/_block/write")
-        name = self._any(data)
-        source = {"a": data.draw(st.sampled_from([1, "x"]))}
-        self.send("PUT", f"/{name}/_doc/1?require_alias=true", source)
-        meta = {"_index": self._any(data), "_id": "2"}
-        lines = [{"index": meta}, source, {"delete": {**meta, "_index": self._any(data)}}]
-        self.send("POST", "/_bulk?require_alias=true", lines)
-        self.send("GET", f"/{self._any(data)}/_doc/1")
-        self.send("POST", f"/{self._any(data)},{self._any(data)}/_refresh")
-        self.send("POST", f"/{self._any(data)}/_search", {"query": {"match_all": {}}})
-        self.send("POST", f"/{self._any(data)}/_mget", {"ids": ["1"]})
-
-    def close(self, data: st.DataObject) -> None:
-        name = self._any(data)
-        self.send("POST", f"/{name}/_close")
-        self.write(data)
-        if data.draw(st.booleans()):
-            self.send("POST", f"/{name}/_open")
+@examples(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(odd_values, min_size=10, max_size=20))
+def test_values_are_taken_and_refused_alike(documents: DocumentRequests, values: list):
+    try:
+        documents.try_values(values)
+    finally:
+        documents.clean()
 
 
-@st.composite
-def bodies(draw: st.DrawFn) -> dict[str, Any]:
-    """A small body of an index."""
-    flat, graph = {"type": "flat"}, {"type": "hnsw", "m": 16, "ef_construction": 100}
-    vector = {"type": "dense_vector", "dims": 4, "index": True, "similarity": "cosine"}
-    fields: dict[str, list[dict[str, Any]]] = {
-        "a": [
-            {"type": "long"},
-            {"type": "keyword"},
-            {"type": "keyword", "ignore_above": 5},
-            {"type": "keyword", "fields": {"text": {"type": "text"}}},
-        ],
-        "v": [
-            {**vector, "index_options": flat},
-            {**vector, "index_options": graph},
-            {**vector, "dims": 8, "index_options": flat},
-            {**vector, "similarity": "dot_product", "index_options": flat},
-        ],
-    }
-    names = draw(st.sets(st.sampled_from(sorted(fields))))
-    properties = {name: draw(st.sampled_from(fields[name])) for name in sorted(names)}
-    mappings: dict[str, Any] = {"dynamic": "strict", "properties": properties}
-    if draw(st.booleans()):
-        mappings["_meta"] = {"seal": {draw(st.sampled_from("xy")): draw(st.integers(0, 2))}}
-    return {
-        "settings": {"refresh_interval": "-1", "number_of_replicas": 0},
-        "mappings": mappings,
-    }
-
-
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_indices_and_aliases_are_answered_alike(both: Both, data: st.DataObject):
-    administration = Administration(both, f"t-{uuid.uuid4().hex[:12]}")
+    indices = IndexRequests(both, f"t-{uuid.uuid4().hex[:12]}")
     try:
-        administration.run(data, steps=12)
+        indices.run(data, steps=12)
     finally:
-        administration.clean()
+        indices.clean()
+
+
+def test_the_requests_of_real_runs_are_answered_alike(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`sync`, a daemon that sees changes, and `reindex`, recorded and sent again."""
+    exchanges: list[Exchange] = []
+    monkeypatch.setattr("es_imgsearch.elastic.client.HttpNode", recording(exchanges))
+    encoders = encoders_by_name()
+    for module in LOADERS:
+        monkeypatch.setattr(f"es_imgsearch.{module}.load_encoder", lambda name, **_: encoders[name])
+    store = Store(connect(settings), settings.index)
+    house = House(store, settings.model_copy(update={"poll_seconds": 0.3}), tmp_path)
+    house.encoder = encoders["fake"]
+    try:
+        pictures = house.pictures(8)
+        (house.folder / "broken.png").write_bytes(b"no picture")
+        synced(house)
+        pictures[0].unlink()
+        pictures[1].rename(house.folder / "renamed.png")
+        with house.watched():
+            house.picture("002.png", 20)
+            house.picture("folder/copy.png", 3)
+            house.settle()
+        assert to(house, "other").switched
+        assert house.store.listings.count() == 8
+    finally:
+        remove_index(store)
+        store.connection.client.close()
+    simulated = SimulatedElasticsearch()
+    assert [each for each in (one.differs(simulated) for one in exchanges) if each] == []
+    assert len(exchanges) > 100

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 import orjson
 
 from tests.simulation.elastic.admin import Admin
+from tests.simulation.elastic.aliases import Aliases
 from tests.simulation.elastic.faults import Before, Fault, NoAnswer, NoConnection
 from tests.simulation.elastic.filter_path import filtered
 from tests.simulation.elastic.names import Names
@@ -56,7 +57,7 @@ class SimulatedElasticsearch:
         """`before` is asked at every request; `now_ms` is the clock that `now-24h` counts from."""
         self.before = before
         self.names = Names()
-        self._admin = Admin(self.names)
+        self._admin, self._aliases = Admin(self.names), Aliases(self.names)
         self._writes = Writes(self.names)
         self._searching = Searching(self.names, now_ms)
         # A bulk of several threads of the caller is not interleaved with another request.
@@ -150,9 +151,9 @@ class SimulatedElasticsearch:
                     "tagline": "You Know, for Search",
                 }
             case ["POST", "_aliases"]:
-                return self._admin.change_aliases(given)
+                return self._aliases.change(given)
             case ["GET", "_alias", alias]:
-                return self._admin.get_alias(alias)
+                return self._aliases.get(alias)
             case ["PUT", "_index_template", name]:
                 return self._admin.put_template(name, given)
             case ["DELETE", "_index_template", name]:

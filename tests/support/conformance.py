@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import elastic_transport
 import orjson
@@ -26,7 +29,7 @@ _FREE |= {
     "name",
     "version",
 }
-_FREE |= {"forced_refresh", "resource.id", "resource.type", "tagline"}
+_FREE |= {"forced_refresh", "resource.id", "resource.type", "tagline", "_ignored"}
 # Errors whose text says more than their type.
 _EXACT = {
     "version_conflict_engine_exception",
@@ -35,6 +38,8 @@ _EXACT = {
     "aliases_not_found_exception",
 }
 _UUID = re.compile(r"/[\w-]{20,22}\]")
+_NO_REFRESH = (b'"refresh_interval":"1s"', b'"refresh_interval":"900s"')
+_LARGEST_FLOAT32 = 3.4e38
 _SETTINGS = ("refresh_interval", "blocks", "sort")
 
 
@@ -44,6 +49,50 @@ class Step(NamedTuple):
     method: str
     target: str
     body: Any = None
+
+
+class Exchange(NamedTuple):
+    """A request of a real run, and the real server's answer."""
+
+    method: str
+    target: str
+    body: bytes | None
+    headers: Mapping[str, str]
+    status: int
+    answer: bytes
+
+    def differs(self, simulated: SimulatedElasticsearch) -> str | None:
+        """Send it to the simulated server; describe a difference of the answers."""
+        path, _, query = self.target.partition("?")
+        params = dict(parse_qsl(query, keep_blank_values=True))
+        status, _, answer = simulated.handle(self.method, path, params, self.headers, self.body)
+        real = self.status, comparable(orjson.loads(self.answer))
+        found = status, comparable(orjson.loads(answer))
+        if found == real:
+            return None
+        return f"{self.method} {self.target} {self.body!r:.500}\nreal {real}\nsimulated {found}"
+
+
+def recording(exchanges: list[Exchange]) -> type[HttpNode]:
+    """Make a class of nodes that note every exchange, one at a time.
+
+    Indices are made without their refresh of each second, which would happen at any time.
+    """
+    lock = threading.Lock()
+
+    class RecordingNode(HttpNode):
+        def perform_request(self, method: str, target: str, *args: Any, **given: Any) -> Any:
+            body = given.get("body")
+            if body is not None and method == "PUT":
+                body = given["body"] = body.replace(*_NO_REFRESH)
+            with lock:
+                answer = super().perform_request(method, target, *args, **given)
+                sent = dict(given.get("headers") or {})
+                status = answer.meta.status
+                exchanges.append(Exchange(method, target, body, sent, status, answer.body))
+            return answer
+
+    return RecordingNode
 
 
 class Both:
@@ -92,22 +141,27 @@ def answered(node: elastic_transport.BaseNode, step: Step) -> tuple[int, Any]:
         body=None if step.body is None else body,
         headers=elastic_transport.HttpHeaders(_SENT_LINES if lines else _SENT),
     )
-    return answer.meta.status, comparable(step, orjson.loads(answer.body))
+    return answer.meta.status, comparable(orjson.loads(answer.body))
 
 
-def comparable(step: Step, body: Any) -> Any:
+def comparable(body: Any) -> Any:
     """Reduce an answer to what the product reads of it."""
     plain = _reduced(body)
-    hits = plain.get("hits", {}).get("hits") if isinstance(plain, dict) else None
-    if hits and "sort" not in hits[0]:
-        # Without a sort the order depends on segments.
-        hits.sort(key=lambda hit: orjson.dumps(hit, option=orjson.OPT_SORT_KEYS))
+    if isinstance(plain, dict):
+        for each in [plain, *plain.get("responses", ())]:
+            hits = each.get("hits", {}).get("hits")
+            if hits and "sort" not in hits[0]:
+                # Without a sort the order depends on segments.
+                hits.sort(key=lambda hit: orjson.dumps(hit, option=orjson.OPT_SORT_KEYS))
     return plain
 
 
 def _reduced(value: Any) -> Any:
     if isinstance(value, list):
         return [_reduced(each) for each in value]
+    if isinstance(value, float) and abs(value) < _LARGEST_FLOAT32:
+        # The real server writes a float32 with fewer digits.
+        return array("f", (value,))[0]
     if not isinstance(value, dict):
         return value
     if "type" in value and "reason" in value:

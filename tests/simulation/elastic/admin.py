@@ -1,26 +1,26 @@
-"""Requests on indices: create, delete, mappings, settings, blocks, aliases, templates."""
+"""Requests on indices: create, delete, mappings, settings, blocks, templates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from tests.simulation.elastic.aliases import ALIAS_OPTIONS, Aliases
 from tests.simulation.elastic.indices import SimulatedIndex, flat_settings, nested_settings
 from tests.simulation.elastic.mapping import IndexMapping
 from tests.simulation.elastic.names import Names
-from tests.simulation.elastic.refusals import Refusal, illegal_argument, no_such_index
+from tests.simulation.elastic.refusals import Refusal, illegal_argument
 from tests.simulation.elastic.writes import Answer
 
 _ACKNOWLEDGED = {"acknowledged": True}
-_ALIAS_OPTIONS = {"is_write_index"}
 
 
 class Admin:
-    """Requests on indices, aliases and templates."""
+    """Requests on indices and templates."""
 
     def __init__(self, names: Names) -> None:
-        self._names = names
+        self._names, self._aliases = names, Aliases(names)
         self._templates: dict[str, Mapping[str, Any]] = {}
         self._created = 0
 
@@ -35,14 +35,14 @@ class Admin:
         for alias in aliases:
             if alias == name:
                 raise illegal_argument(f"alias name [{alias}] self-conflicts with index name")
-            self._check_alias(alias)
+            self._aliases.check_name(alias)
         self._created += 1
         # The length of the server's; the same in every run.
         uuid = f"simulated{self._created:013}"
         index = SimulatedIndex(name, uuid, IndexMapping(mappings), settings)
         for alias, options in aliases.items():
             index.aliases[alias] = dict(options)
-        self._check_write_indices({**self._names.indices, name: index}, aliases)
+        self._aliases.check_write_indices({**self._names.indices, name: index}, aliases)
         self._names.indices[name] = index
         return 200, {**_ACKNOWLEDGED, "shards_acknowledged": True, "index": name}
 
@@ -84,7 +84,7 @@ class Admin:
         }
         aliases = {**base.get("aliases", {}), **body.get("aliases", {})}
         for alias, options in aliases.items():
-            if options.keys() - _ALIAS_OPTIONS:
+            if options.keys() - ALIAS_OPTIONS:
                 raise NotImplementedError(f"the alias {alias} {options}")
         defaults = {"index.number_of_shards": "1", "index.number_of_replicas": "0"}
         return (
@@ -131,6 +131,9 @@ class Admin:
     def statistics(self, expression: str) -> Answer:
         """Sequence numbers by shard (`_stats` with level=shards, these parts only)."""
         numbers = ("max_seq_no", "local_checkpoint", "global_checkpoint")
+        found = self._names.resolve(expression)
+        for index in found:
+            index.check_open()
         return 200, {
             "indices": {
                 each.name: {
@@ -143,7 +146,7 @@ class Admin:
                         ]
                     }
                 }
-                for each in self._names.resolve(expression)
+                for each in found
             }
         }
 
@@ -195,110 +198,6 @@ class Admin:
         if closed:
             answer["indices"] = {each.name: {"closed": True} for each in found}
         return 200, answer
-
-    # -- aliases -----------------------------------------------------------------------------
-
-    def get_alias(self, alias: str) -> Answer:
-        """Show the indices behind an alias."""
-        found = self._names.behind(alias)
-        if not found:
-            return 404, {"error": f"alias [{alias}] missing", "status": 404}
-        return 200, {each.name: {"aliases": {alias: each.aliases[alias]}} for each in found}
-
-    def change_aliases(self, body: Mapping[str, Any]) -> Answer:
-        """Apply several changes of aliases, all or none."""
-        actions = [next(iter(each.items())) for each in body["actions"]]
-        # Every index is looked up before any is changed.
-        before = dict(self._names.indices)
-        aliases = {name: dict(each.aliases) for name, each in before.items()}
-        results = []
-        try:
-            targets = [self._target(kind, options) for kind, options in actions]
-            for (kind, options), index in zip(actions, targets, strict=True):
-                results.append(self._change_alias(kind, options, index))
-            changed = {options.get("alias") for _, options in actions}
-            self._check_write_indices(self._names.indices, [each for each in changed if each])
-        except Refusal:
-            self._names.indices.clear()
-            self._names.indices.update(before)
-            for name, index in before.items():
-                index.aliases = aliases[name]
-            raise
-        errors = any("error" in each for each in results)
-        answer = {**_ACKNOWLEDGED, "errors": errors}
-        return 200, {**answer, "action_results": results} if errors else answer
-
-    def _target(self, kind: str, options: Mapping[str, Any]) -> SimulatedIndex:
-        known = {
-            "add": {"index", "alias", "is_write_index"},
-            "remove": {"index", "alias", "must_exist"},
-            "remove_index": {"index"},
-        }
-        if kind not in known or options.keys() - known[kind]:
-            raise NotImplementedError(f"the action {kind} {options}")
-        name = options["index"]
-        if name not in self._names.indices:
-            if self._names.behind(name):
-                raise illegal_argument(
-                    f"The provided expression [{name}] matches an alias, specify the corresponding"
-                    " concrete indices instead."
-                )
-            raise no_such_index(name)
-        index = self._names.indices[name]
-        index.check_changeable()
-        return index
-
-    def _change_alias(
-        self, kind: str, options: Mapping[str, Any], index: SimulatedIndex
-    ) -> dict[str, Any]:
-        if kind == "remove_index":
-            del self._names.indices[index.name]
-            return {"action": {"type": kind, "indices": [index.name], "aliases": []}, "status": 200}
-        alias = options["alias"]
-        action = {"type": kind, "indices": [index.name], "aliases": [alias]}
-        if kind == "add":
-            self._check_alias(alias)
-            index.aliases[alias] = {
-                name: value for name, value in options.items() if name in _ALIAS_OPTIONS
-            }
-        elif index.aliases.pop(alias, None) is None:
-            error = {
-                "type": "aliases_not_found_exception",
-                "reason": f"aliases [{alias}] missing",
-                "resource.type": "aliases",
-                "resource.id": alias,
-            }
-            if options.get("must_exist") is not False:
-                raise Refusal(404, error.pop("type"), error.pop("reason"), **error)
-            return {"action": action, "status": 404, "error": error}
-        return {"action": action, "status": 200}
-
-    def _check_alias(self, alias: str) -> None:
-        if alias in self._names.indices:
-            raise Refusal(
-                400,
-                "invalid_alias_name_exception",
-                f"Invalid alias name [{alias}]: an index or data stream exists with the same name"
-                " as the alias",
-                index_uuid="_na_",
-                index=alias,
-            )
-
-    def _check_write_indices(
-        self, indices: Mapping[str, SimulatedIndex], aliases: Sequence[str] | Mapping[str, Any]
-    ) -> None:
-        for alias in aliases:
-            writable = [
-                each.name
-                for each in indices.values()
-                if each.aliases.get(alias, {}).get("is_write_index")
-            ]
-            if len(writable) > 1:
-                raise Refusal(
-                    500,
-                    "illegal_state_exception",
-                    f"alias [{alias}] has more than one write index [{','.join(writable)}]",
-                )
 
     # -- templates ---------------------------------------------------------------------------
 

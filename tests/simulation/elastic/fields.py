@@ -87,7 +87,9 @@ def _number(value: Any) -> float | int:
 def _whole(bits: int) -> Parser:
     low, high = -(2**bits), 2**bits - 1
 
-    def parse(value: Any) -> int:
+    def parse(value: Any) -> int | None:
+        if value == "":
+            return None
         number = value if type(value) is int else _number(value)
         if isinstance(number, float) and not math.isfinite(number):
             raise Unfit("not finite")
@@ -99,14 +101,18 @@ def _whole(bits: int) -> Parser:
     return parse
 
 
-def _float32(value: Any) -> float:
+def _float32(value: Any) -> float | None:
+    if value == "":
+        return None
     number = float(_number(value))
     if not abs(number) < _LARGEST_FLOAT32:
         raise Unfit(f"[float] supports only finite values, but got [{value}]")
     return array("f", (number,))[0]
 
 
-def _double(value: Any) -> float:
+def _double(value: Any) -> float | None:
+    if value == "":
+        return None
     number = float(_number(value))
     if not math.isfinite(number):
         raise Unfit(f"[double] supports only finite values, but got [{value}]")
@@ -169,7 +175,7 @@ def format_date(milliseconds: int) -> str:
 def _geo_point(value: Any) -> tuple[float, float]:
     if not isinstance(value, dict) or value.keys() != {"lat", "lon"}:
         raise NotImplementedError(f"a geo_point written as {value!r}")
-    lat, lon = _double(value["lat"]), _double(value["lon"])
+    lat, lon = float(_number(value["lat"])), float(_number(value["lon"]))
     if not -90 <= lat <= 90:
         raise Unfit(f"illegal latitude value [{lat}]")
     if not -180 <= lon <= 180:
@@ -177,26 +183,26 @@ def _geo_point(value: Any) -> tuple[float, float]:
     return lat, lon
 
 
-def _flattened(value: Any) -> dict[str, Any]:
+def _flattened(value: Any) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise Unfit("Failed to parse object: expecting token of type [START_OBJECT]")
-    _check_leaves(value, "")
-    return value
+    return value if _count_leaves(value, "") else None
 
 
-def _check_leaves(value: Any, key: str) -> None:
+def _count_leaves(value: Any, key: str) -> int:
     if isinstance(value, dict):
-        for name, inner in value.items():
-            _check_leaves(inner, f"{key}.{name}" if key else name)
-    elif isinstance(value, list):
-        for each in value:
-            _check_leaves(each, key)
-    elif value is not None:
+        return sum(
+            _count_leaves(inner, f"{key}.{name}" if key else name) for name, inner in value.items()
+        )
+    if isinstance(value, list):
+        return sum(_count_leaves(each, key) for each in value)
+    if value is not None:
         if "\0" in key:
             raise Unfit("Do not include null bytes in a key")
         # A keyed value is key, separator, value.
         if len(key.encode()) + 1 + len(_text(value).encode()) > _MOST_TERM_BYTES:
             raise Unfit("Flattened field contains one immense field")
+    return value is not None
 
 
 def _binary(value: Any) -> bytes:

@@ -158,9 +158,9 @@ class SimulatedIndex:
 
     def check_writable(self) -> None:
         """Raise Refusal if documents must not be written."""
+        self.check_open()
         if blocks := self._blocks("read_only", "write", "read_only_allow_delete"):
             raise self._blocked(blocks)
-        self.check_open()
 
     def check_changeable(self) -> None:
         """Raise Refusal if the index itself must not be changed or deleted."""
