@@ -126,18 +126,11 @@ class Searching:
         if knn.keys() - known:
             raise NotImplementedError(f"knn with {sorted(knn)}")
         field, query = knn["field"], knn["query_vector"]
+        for index in indices:
+            _check_query_vector(index, field, query)
         filters = {"bool": {"filter": [*knn.get("filter", ()), {"exists": {"field": field}}]}}
         found = []
         for index, document in self._matching(indices, filters):
-            mapping = index.mapping.body["properties"][field]
-            if mapping["dims"] != len(query):
-                raise failed_search(
-                    "query_shard_exception",
-                    "failed to create query: The query vector has a different number of dimensions"
-                    f" [{len(query)}] than the document vectors [{mapping['dims']}].",
-                )
-            if mapping.get("similarity", "cosine") != "cosine":
-                raise NotImplementedError(f"knn by {mapping['similarity']}")
             scores[document.document_id] = (1 + _cosine(query, document.values[field][0])) / 2
             found.append((index, document))
         found.sort(key=lambda pair: -scores[pair[1].document_id])
@@ -219,6 +212,18 @@ def _shuffled(
         for _, document in found
     }
     return sorted(found, key=lambda pair: -scores[pair[1].document_id]), scores
+
+
+def _check_query_vector(index: SimulatedIndex, field: str, query: Sequence[float]) -> None:
+    mapping = index.mapping.body["properties"][field]
+    if mapping["dims"] != len(query):
+        raise failed_search(
+            "query_shard_exception",
+            "failed to create query: The query vector has a different number of dimensions"
+            f" [{len(query)}] than the document vectors [{mapping['dims']}].",
+        )
+    if mapping.get("similarity", "cosine") != "cosine":
+        raise NotImplementedError(f"knn by {mapping['similarity']}")
 
 
 def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
