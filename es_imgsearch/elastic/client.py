@@ -110,7 +110,7 @@ class Connection:
 
     `index` is the alias that people use; the names of all companion indices derive from it.
     `pictures` and `failures` are aliases: those that move with a switch, or with a `generation`
-    those that never leave it, see `Store.pinned`.
+    those that never leave it, see `Store.pinned`; `index_id` is then that of its index, if known.
 
     Every method raises only errors of `errors`; `transient` ones may be retried.
     """
@@ -118,6 +118,7 @@ class Connection:
     client: elasticsearch.Elasticsearch
     index: str
     generation: str | None = None
+    index_id: str | None = None
 
     @cached_property
     def pictures(self) -> str:
@@ -134,9 +135,9 @@ class Connection:
         """The address of Elasticsearch, without credentials."""
         return addresses(self.client)
 
-    def at(self, generation: str) -> Connection:
+    def at(self, generation: str, index_id: str | None = None) -> Connection:
         """Return a connection that is held to a generation."""
-        return replace(self, generation=generation)
+        return replace(self, generation=generation, index_id=index_id)
 
     def request(
         self,

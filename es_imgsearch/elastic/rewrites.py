@@ -65,7 +65,7 @@ class Rewrites:
         """
         pinned = self._connection
         if pinned.generation is None:
-            pinned = pinned.at(Generations(pinned).pin())
+            pinned = pinned.at(*Generations(pinned).pin())
         at = Rewrites(pinned)
         info = Generations(pinned).info()
         check_readable(info.properties, info.source_excludes, pinned.index)

@@ -54,7 +54,7 @@ _TIME_TO_LIVE_SECONDS = 10.0
 
 @dataclass(slots=True)
 class GenerationState:
-    """Everything read of one generation so far; `read_at` is when it was last confirmed.
+    """Everything read of one generation so far, confirmed last at `read_at`.
 
     A running search keeps the state it started with, even if another thread reads a newer one.
     """
