@@ -129,7 +129,8 @@ class Generations:
         `end_loading`.
         """
         self.make_state()
-        if self._behind(self._index) is not None:
+        if (serving := self._behind(self._index)) is not None:
+            self._make_failures(serving)
             return
         meta = replace(meta, index_id=uuid.uuid4().hex, generation_id=uuid.uuid4().hex)
         name = generation_name(self._index, 1, meta.generation_id)
@@ -148,6 +149,13 @@ class Generations:
             self._create(each, {**body, "aliases": _writable(pinned_alias(each))})
         self._publish(name)
 
+    def _make_failures(self, generation: str) -> None:
+        """Create the failures of the serving generation; existing ones stay unchanged."""
+        if self._behind(self._connection.failures) is None:
+            name = failures_generation(self._index, generation)
+            aliases = _writable(self._connection.failures, pinned_alias(name))
+            self._create(name, {**failures_body(), "aliases": aliases})
+
     def _publish(self, name: str) -> None:
         """Add the aliases to a new generation, unless another process was faster.
 
@@ -155,12 +163,10 @@ class Generations:
         second write index behind one alias.
         """
         failures = self._connection.failures
+        both = {name: self._index, failures_generation(self._index, name): failures}
         actions: list[dict[str, Any]] = [
             {"add": {"index": each, "alias": alias, "is_write_index": True}}
-            for each, alias in (
-                (name, self._index),
-                (failures_generation(self._index, name), failures),
-            )
+            for each, alias in both.items()
         ]
         if (left_over := self._behind(failures)) is not None:
             # Of an index whose pictures were deleted, or whose creation was interrupted.

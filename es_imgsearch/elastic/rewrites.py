@@ -67,7 +67,7 @@ class Rewrites:
         if pinned.generation is None:
             pinned = pinned.at(*Generations(pinned).pin())
         at = Rewrites(pinned)
-        info = Generations(pinned).info()
+        info = Generations(pinned).sealed()
         check_readable(info.properties, info.source_excludes, pinned.index)
         size = documents_at_once(info.properties, info.source_excludes)
         result = RewriteResult([], [], [], {})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from es_imgsearch.codes.coder import Coder
@@ -60,11 +60,11 @@ class GenerationState:
     """
 
     info: IndexInfo
-    read_at: float
     # (None,) if the index was read and has no relevance model, so that it is not read again.
     relevance: tuple[RelevanceModel | None] | None = None
     reduced: ReducedVectors | None = None
     coder: Coder | None = None
+    read_at: float = field(default_factory=time.monotonic)
 
 
 class IndexState:
@@ -96,7 +96,7 @@ class IndexState:
         if state is not None and state.info == info:
             state.read_at = read_at
         else:
-            state = self.latest = GenerationState(info, read_at)
+            state = self.latest = GenerationState(info, read_at=read_at)
         return state
 
     def _with_documents(self, info: IndexInfo) -> RequestFlow[IndexInfo]:
