@@ -98,7 +98,7 @@ def _watch(
 def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
     """Bring the index up to date with the folders once, then end.
 
-    Ends with 1 if a file failed or deletions are paused.
+    Ends with 1 if a file failed or could not be read, or deletions are paused.
     """
     from es_imgsearch.cli.output import progress
     from es_imgsearch.pipeline.sync import sync as run_sync
@@ -115,7 +115,8 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> Non
                 run_sync(indexer)
             indexer.pipeline.close()
             click.echo(f"{indexer.summary()} in {time.monotonic() - started:.1f} s.", err=True)
-            return not (indexer.counts.failed or indexer.paused)
+            counts = indexer.counts
+            return not (counts.failed or counts.unreadable or indexer.paused)
 
     _check_folders(roots)
     if not _in_each_generation(settings, one_pass):

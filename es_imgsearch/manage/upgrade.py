@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.leases import LEASE_SECONDS
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
@@ -33,7 +34,9 @@ def upgrade(store: Store) -> None:
     Raises AlreadyRunning while a reindex of an earlier version runs, StoreDenied if the index of
     state documents is missing and may not be created.
     """
-    serving = store.info().meta
+    info = store.info()
+    _map_ctime(store, info)
+    serving = info.meta
     if serving.schema_version >= SCHEMA_VERSION:
         return
     roles = store.generations.roles()
@@ -58,6 +61,23 @@ def upgrade(store: Store) -> None:
     logger.warning(
         "Index %r is of schema %d now: earlier versions refuse it.", store.index, SCHEMA_VERSION
     )
+
+
+def _map_ctime(store: Store, info: IndexInfo) -> None:
+    """Map the field by which a change behind an equal size and time is found.
+
+    Documents without it are compared by size and modification time.
+    """
+    if "ctime_ns" in info.properties:
+        return
+    try:
+        store.generations.map_fields({"ctime_ns": {"type": "long"}})
+    except StoreDenied as error:
+        logger.warning(
+            "Index %r has no field ctime_ns, so changes behind an equal size and time are not"
+            " found: run `es-imgsearch init --index %s` once with a key that may map fields. %s",
+            store.index, store.index, error,
+        )  # fmt: skip
 
 
 def legacy_documents(meta: Meta) -> dict[str, Document]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from es_imgsearch.pipeline.jobs import NO_EVENT, UNKNOWN_SIGNATURE, Job, read_signature
 from es_imgsearch.pipeline.queues import BoundedCache
+from es_imgsearch.pipeline.unreadable import UnreadableFiles
 from es_imgsearch.records import Change, FileSignature, FileState
 from es_imgsearch.write.pending_deletions import Tickets
 
@@ -51,20 +52,34 @@ class InFlight:
         self._jobs: dict[str, Job] = {}
         self._files: BoundedCache[_Done] = BoundedCache(_RECENT_FILES)
         self._non_pictures: BoundedCache[FileState] = BoundedCache(_RECENT_FILES)
+        self._unreadable = UnreadableFiles()
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._jobs)
 
     def non_pictures(self) -> dict[str, FileState]:
-        """Return the ids of non-pictures, with the state in which they were read."""
+        """Return the ids of non-pictures, with the state in which they were read.
+
+        Among them are the stored pictures that were overwritten with something else.
+        """
         with self._lock:
-            return self._non_pictures.snapshot()
+            return self._non_pictures.snapshot() | self._unreadable.broken()
 
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
         with self._lock:
             return self._non_pictures.get(image_id) == state
+
+    def is_broken(self, image_id: str, state: FileState) -> bool:
+        """Return True if a stored picture was read in this state and is none any more."""
+        with self._lock:
+            return self._unreadable.is_broken(image_id, state)
+
+    def unreadable(self, root_name: str) -> int:
+        """Count the stored files of a root that could not be read at their last try."""
+        with self._lock:
+            return self._unreadable.count(root_name)
 
     def acquire_slot(self, timeout_seconds: float) -> bool:
         """Wait for a free slot; False if none came free in time."""
@@ -130,8 +145,24 @@ class InFlight:
         with self._lock:
             self._non_pictures.put(job.change.image_id, job.signature.state)
 
+    def mark_unreadable(self, job: Job, *, is_unknown: bool) -> None:
+        """Remember a stored file that could not be read.
+
+        If it is no picture and has changed since, the job is repeated.
+        """
+        current = read_signature(job.change)
+        image_id = job.change.image_id
+        with self._lock:
+            self._files.forget(image_id)
+            if is_unknown:
+                self._unreadable.put(image_id, job.change.root.name, job.signature)
+            elif current is not None and current.state == job.signature.state:
+                self._unreadable.put_broken(image_id, current.state)
+            elif job.next_change is None:
+                job.next_change = Change(job.change.root, job.change.relative_path, time.time())
+
     def mark_stored(self, job: Job, signature: FileSignature, read_began_at: float) -> None:
-        """Remember a file whose document was acknowledged; it was read with this signature.
+        """Remember a file, read with this signature, whose document was acknowledged.
 
         If the file has changed since, or its document was deleted, the job is repeated.
         """
@@ -145,6 +176,7 @@ class InFlight:
                 done = _Done(signature, read_began_at, time.monotonic())
                 self._files.put(job.change.image_id, done)
                 self._non_pictures.forget(job.change.image_id)
+                self._unreadable.forget(job.change.image_id)
             else:
                 self._files.forget(job.change.image_id)
                 if job.next_change is None:
@@ -156,6 +188,7 @@ class InFlight:
         """Forget a path whose document was deleted, so that the same file counts as new."""
         with self._lock:
             self._files.forget(change.image_id)
+            self._unreadable.forget(change.image_id)
             if (job := self._jobs.get(change.image_id)) is not None:
                 job.may_be_deleted = True
 
@@ -217,7 +250,10 @@ class InFlight:
         """
         if signature is UNKNOWN_SIGNATURE:
             return True
-        if event_at == NO_EVENT and (self._non_pictures.get(change.image_id) == signature.state):
+        if event_at == NO_EVENT and (
+            self._non_pictures.get(change.image_id) == signature.state
+            or self._unreadable.waits(change.image_id, signature)
+        ):
             return True
         done = self._files.get(change.image_id)
         if done is None or done.signature != signature or done.read_began_at < event_at:

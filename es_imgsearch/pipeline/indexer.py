@@ -19,14 +19,17 @@ from es_imgsearch.embed.runtime.select import plan_of
 from es_imgsearch.errors import ImgSearchError, StoreBusy
 from es_imgsearch.pipeline.heartbeat import Heartbeat, save_comparisons
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
+from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
+from es_imgsearch.pipeline.queues import TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
-from es_imgsearch.read.file import Skipped
-from es_imgsearch.records import Change, Root, disk_path, iso_timestamp, stored_path
+from es_imgsearch.pipeline.unreadable import with_retries
+from es_imgsearch.records import Change, FileState, Root, disk_path, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.reconcile import (
     DifferenceKind,
+    FileDifference,
     FileOnDisk,
     Unknown,
     differences,
@@ -40,22 +43,6 @@ from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 
 logger = logging.getLogger(__name__)
-
-
-class _LeftoverQueue:
-    """Queue files that left no document: to settle once more, or to be deleted."""
-
-    def __init__(self, settler: Settler, pending: Mapping[str, PendingDeletions]) -> None:
-        self._settler = settler
-        self._pending = pending
-
-    def put(self, change: Change, reason: Skipped) -> None:
-        """Take a file from the pipeline, or a path from a comparison."""
-        if reason is Skipped.CHANGING:
-            hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
-            self._settler.offer(hint, change.detected_at)
-        else:
-            self._pending[change.root.name].add(change.relative_path)
 
 
 class Indexer:
@@ -90,7 +77,7 @@ class Indexer:
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
-        self._leftovers = _LeftoverQueue(self.settler, self._pending)
+        self._leftovers = LeftoverQueue(self.settler, self._pending)
         self._deletion_guard = DeletionGuard(
             store,
             self.excludes.prunes,
@@ -99,6 +86,7 @@ class Indexer:
         )
         for root in roots:
             self._deletion_guard.remember_device(root)
+        self._touched = TouchedFiles()
         self._sidecars = SidecarChanges(store, context.describers)
         self._post_embed = context.post_embed()
         self.pipeline = Pipeline(
@@ -158,46 +146,75 @@ class Indexer:
         disk = self._until_closing(walk(root, self.excludes.prunes, folder))
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
-        failures = self._store.listings.stored(root.name, stored_folder, failures=True)
-        for difference in differences(disk, documents, failures, report_unreadable):
-            now = time.time()
-            change = Change(root, difference.relative_path, now)
+        failures = with_retries(self._store.listings.failed(root.name, stored_folder), time.time())
+        for difference in differences(
+            disk,
+            documents,
+            failures,
+            report_unreadable,
+            compares_ctime=self._settings.compare_ctime,
+        ):
+            change = Change(root, difference.relative_path, time.time())
             state = difference.state
             if state is not None:
                 sidecars.add_file(difference.relative_path, state)
             is_non_picture = state is not None and self.pipeline.is_non_picture(change, state)
-            if difference.kind is DifferenceKind.LOST or (
-                is_non_picture and difference.kind is DifferenceKind.CHANGED
-            ):
+            if self._is_lost(difference, change):
                 counts.lost += 1
                 missing.append(difference.relative_path)
                 continue
             if is_non_picture:
                 continue
+            if difference.kind is DifferenceKind.TOUCHED and self._touched.put(change, listed_at):
+                continue
             self.changed_files += 1
             counts.new += difference.kind is DifferenceKind.NEW
             counts.changed += difference.kind is DifferenceKind.CHANGED
-            if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
-                # Perhaps it is still being written.
-                self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
-            else:
-                self.pipeline.submit(change, listed_at=listed_at)
+            self._submit_compared(change, state, listed_at)
         self._sidecars.end_comparison(sidecars, self.progress.files.begun)
         if not folder:
             others = {place for place in self._reported_unreadable if place[0] != root.name}
             self._reported_unreadable = others | unreadable
         self._pending[root.name].add_compared(missing, is_complete=not folder)
+        counts.unreadable = self.pipeline.unreadable(root.name)
         counts.seconds = time.monotonic() - started
         counts.ended_at = iso_timestamp()
         if not folder:
             self.last_comparisons[root.name] = counts
         return counts
 
+    def _is_lost(self, difference: FileDifference, change: Change) -> bool:
+        """Return True if there is no such file, or it was read and is no picture."""
+        state = difference.state
+        if state is None or difference.kind is DifferenceKind.NEW:
+            return state is None
+        return self.pipeline.is_non_picture(change, state) or self.pipeline.is_broken(change, state)
+
+    def _submit_compared(self, change: Change, state: FileState | None, listed_at: float) -> None:
+        now = change.detected_at
+        if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
+            # Perhaps it is still being written.
+            self.settler.offer(Hint(change.root, change.relative_path, HintKind.TOUCHED), now)
+        else:
+            self.pipeline.submit(change, listed_at=listed_at)
+
     def submit_settled(self) -> None:
         """Submit every file that has settled."""
         for root, relative_path, detected_at in self.settler.due(time.time()):
             self._sidecars.record(root, relative_path, self.progress.files.begun)
             self.pipeline.submit(Change(root, relative_path, detected_at))
+
+    def submit_touched(self, *, all_at_once: bool = False) -> bool:
+        """Submit files whose ctime alone changed, while few others are in flight.
+
+        Returns False if some are left; with `all_at_once` none are.
+        """
+        while all_at_once or self.pipeline.in_flight < 2 * self._settings.read_workers:
+            if (touched := self._touched.pop()) is None:
+                return True
+            change, listed_at = touched
+            self.pipeline.submit(change, listed_at=listed_at)
+        return not self._touched
 
     def submit_outdated(self) -> bool:
         """Submit pictures whose sidecars changed; False if there are none."""
@@ -247,6 +264,8 @@ class Indexer:
 
     def save_comparisons(self) -> None:
         """Store the last comparisons for `status`."""
+        for name, comparison in self.last_comparisons.items():
+            comparison.unreadable = self.pipeline.unreadable(name)
         try:
             save_comparisons(self._store, self.last_comparisons, self.encoder_plan())
         except ImgSearchError as error:
@@ -289,16 +308,7 @@ class Indexer:
 
     def summary(self) -> str:
         """Return the counts in words."""
-        counts = self.counts
-        words = [f"{counts.embedded} embedded", f"{counts.reused} reused"]
-        for number, outcome in (
-            (counts.failed, "failed"),
-            (counts.deleted, "deleted"),
-            (counts.not_pictures, "no pictures"),
-        ):
-            if number:
-                words.append(f"{number} {outcome}")
-        return ", ".join(words)
+        return self.counts.in_words()
 
     def _delete(self, root: Root, relative_paths: Sequence[str], is_complete: bool) -> None:
         result = persist(

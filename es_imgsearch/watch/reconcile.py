@@ -13,7 +13,9 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from operator import itemgetter
 
+from es_imgsearch.elastic.listings import IndexedFile
 from es_imgsearch.records import FileState, Root, disk_path, stored_path
 
 Prunes = Callable[[str, str, bool], bool]
@@ -25,6 +27,7 @@ class FileOnDisk:
 
     stored_path: str
     state: FileState
+    ctime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,15 @@ class Unknown:
 
 
 class DifferenceKind(Enum):
-    """How a file differs from the index; LOST: only the index has it."""
+    """How a file differs from the index; LOST: only the index has it.
+
+    TOUCHED: its ctime alone differs, so its content may have changed.
+    """
 
     NEW = auto()
     CHANGED = auto()
     LOST = auto()
+    TOUCHED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ def walk(root: Root, prunes: Prunes, folder: str = "") -> Iterator[FileOnDisk | 
                 yield Unknown(where, error.strerror or str(error))
             continue
         if stat.S_ISREG(status.st_mode):
-            yield FileOnDisk(where, FileState.of(status))
+            yield FileOnDisk(where, FileState.of(status), status.st_ctime_ns)
 
 
 def is_reached(root: Root, prunes: Prunes, folder: str) -> bool:
@@ -144,16 +151,18 @@ def _entries(base: str, folder: str, prunes: Prunes) -> list[tuple[str, str]]:
 
 def differences(
     disk: Iterable[FileOnDisk | Unknown],
-    documents: Iterable[tuple[str, FileState]],
-    failures: Iterable[tuple[str, FileState]],
+    documents: Iterable[IndexedFile],
+    failures: Iterable[IndexedFile],
     on_unknown: Callable[[Unknown], None] = lambda _unknown: None,
+    *,
+    compares_ctime: bool = False,
 ) -> Iterator[FileDifference]:
     """Yield the changes that bring the index to the state of the disk.
 
     A file is accounted for by a document or a failure of the same size and modification time; by
-    both it is CHANGED, since no path may have both.
+    both it is CHANGED, since no path may have both.  Only with `compares_ctime` it may be TOUCHED.
     """
-    known = _grouped(heapq.merge(documents, failures))
+    known = _grouped(heapq.merge(documents, failures, key=itemgetter(0)))
     stored = next(known, None)
     unknown_below: str | None = None
 
@@ -173,29 +182,38 @@ def differences(
             unknown_below = seen.stored_path
             continue
         if stored is not None and stored[0] == seen.stored_path:
-            states = stored[1]
+            entries = stored[1]
             stored = next(known, None)
-            if seen.state not in states or len(states) > 1:
-                yield FileDifference(
-                    DifferenceKind.CHANGED, disk_path(seen.stored_path), seen.state
-                )
+            kind: DifferenceKind | None = None
+            if len(entries) > 1 or seen.state != entries[0].state:
+                kind = DifferenceKind.CHANGED
+            elif compares_ctime and _is_touched(seen, entries[0]):
+                kind = DifferenceKind.TOUCHED
+            if kind is not None:
+                yield FileDifference(kind, disk_path(seen.stored_path), seen.state)
         else:
             yield FileDifference(DifferenceKind.NEW, disk_path(seen.stored_path), seen.state)
     yield from lost_before(None)
 
 
-def _grouped(
-    merged: Iterable[tuple[str, FileState]],
-) -> Iterator[tuple[str, list[FileState]]]:
-    """Group states by path; a path in both the index and the failures has two."""
-    current: tuple[str, list[FileState]] | None = None
-    for path, state in merged:
-        if current is not None and current[0] == path:
-            current[1].append(state)
+def _is_touched(seen: FileOnDisk, stored: IndexedFile) -> bool:
+    if seen.ctime_ns is None:
+        return False
+    if stored.failed_at_ns is not None:
+        return seen.ctime_ns > stored.failed_at_ns
+    return stored.ctime_ns not in {None, seen.ctime_ns}
+
+
+def _grouped(merged: Iterable[IndexedFile]) -> Iterator[tuple[str, list[IndexedFile]]]:
+    """Group files by path; a path in both the index and the failures has two."""
+    current: tuple[str, list[IndexedFile]] | None = None
+    for each in merged:
+        if current is not None and current[0] == each.stored_path:
+            current[1].append(each)
             continue
         if current is not None:
             yield current
-        current = (path, [state])
+        current = (each.stored_path, [each])
     if current is not None:
         yield current
 
