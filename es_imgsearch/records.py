@@ -41,8 +41,20 @@ class Root:
         return os.path.join(self.path, relative_path) if relative_path else str(self.path)
 
 
+def stored_ns(nanoseconds: int) -> int:
+    """Clamp nanoseconds since 1970 to 64 bits, years 1677 to 2262.
+
+    CIFS and NTFS give times of 1601 or 30828, which neither a `long` of Elasticsearch nor a date
+    can hold.
+    """
+    return max(-(2**63), min(nanoseconds, 2**63 - 1))
+
+
 class FileState(NamedTuple):
-    """Size and modification time, which differ between versions of a file."""
+    """Size and modification time, which differ between versions of a file.
+
+    The time is clamped as it is stored, so that the file and its document compare equal.
+    """
 
     size_bytes: int
     mtime_ns: int
@@ -50,7 +62,7 @@ class FileState(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> FileState:
         """Take the state from the result of `os.stat`."""
-        return cls(status.st_size, status.st_mtime_ns)
+        return cls(status.st_size, stored_ns(status.st_mtime_ns))
 
     @classmethod
     def stored(cls, fields: Mapping[str, Any]) -> FileState:

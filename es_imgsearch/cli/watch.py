@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -18,6 +19,7 @@ from es_imgsearch.cli.options import (
     describers_option,
     examples,
     exclude_option,
+    json_option,
     open_store,
     roots_argument,
     sigterm_as_ctrl_c,
@@ -29,6 +31,7 @@ from es_imgsearch.errors import EXIT_DIFFERENCE, GenerationSwitched, IndexMissin
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.daemon import Daemon
     from es_imgsearch.pipeline.indexer import Indexer
+    from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.settings import Settings
 
 
@@ -94,33 +97,56 @@ def _watch(
 @describers_option
 @allow_deletes_option
 @workers_option
+@click.option("--content", is_flag=True,
+              help="Also read every file, and index those with other bytes anew.")  # fmt: skip
+@json_option
 @sigterm_as_ctrl_c()
-def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
+def sync(
+    settings: Settings, roots: tuple[str, ...], allow_deletes: bool, content: bool, as_json: bool
+) -> None:
     """Bring the index up to date with the folders once, then end.
 
-    Ends with 1 if a file failed or could not be read, or deletions are paused.
+    Ends with 1 if a file failed, could not be read or is still being written, or if deletions are
+    paused.  --json prints the number of files by outcome, and the roots whose deletions are paused.
     """
-    from es_imgsearch.cli.output import progress
+    from es_imgsearch.cli.output import progress, progress_bar
+    from es_imgsearch.manage.verify import submit_differing
+    from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.pipeline.sync import sync as run_sync
 
     started = time.monotonic()
+    released = 0
     if allow_deletes:
-        roots = _release_missing(settings, roots)
+        roots, released = _release_missing(settings, roots)
         if not roots:
+            if as_json:
+                _print_result(Counts(deleted=released))
             return
 
     def one_pass() -> bool:
         with _indexer(settings, roots, allow_deletes) as indexer:
+            if content:
+                with progress_bar("files") as on_file:
+                    submit_differing(indexer, open_store(settings).pinned(), settings, on_file)
             with progress(indexer):
                 run_sync(indexer)
             indexer.pipeline.close()
             click.echo(f"{indexer.summary()} in {time.monotonic() - started:.1f} s.", err=True)
-            counts = indexer.counts
-            return not (counts.failed or counts.unreadable or indexer.paused)
+            counts, unsettled = indexer.counts, len(indexer.settler)
+            if as_json:
+                counts = replace(counts, deleted=counts.deleted + released)
+                _print_result(counts, unsettled, indexer.paused)
+            return not (counts.failed or counts.unreadable or unsettled or indexer.paused)
 
     _check_folders(roots)
     if not _in_each_generation(settings, one_pass):
         sys.exit(EXIT_DIFFERENCE)
+
+
+def _print_result(counts: Counts, unsettled: int = 0, paused: Iterable[str] = ()) -> None:
+    from es_imgsearch.cli.output import print_json
+
+    print_json({**asdict(counts), "unsettled": unsettled, "paused": sorted(paused)})
 
 
 def _check_folders(roots: tuple[str, ...]) -> None:
@@ -167,18 +193,26 @@ def _indexer(
         indexer.pipeline.close()
 
 
-def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[str, ...]:
-    """Release roots whose folders no longer exist; leave the others to the comparison."""
+def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+    """Release roots whose folders no longer exist.
+
+    Returns the others, which are left to the comparison, and the number of deleted pictures.
+    """
+    from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.watch.roots import parse_roots, release_root
 
-    left = []
+    left: list[str] = []
+    released = 0
     for text, root in zip(roots, parse_roots(roots, may_be_gone=True), strict=True):
         if root.path.exists():
             left.append(text)
             continue
-        pictures = release_root(open_store(settings), root, settings.host)
+        store = open_store(settings)
+        upgrade(store)
+        pictures = release_root(store, root, settings.host)
+        released += pictures
         click.echo(f"{root.name!r} is released: {pictures} pictures deleted.", err=True)
-    return tuple(left)
+    return tuple(left), released
 
 
 def _log_as_daemon(settings: Settings) -> None:

@@ -31,6 +31,7 @@ through to the end.  The way of one new picture, function by function:
 
 Workers decode ahead, an encoder always finds its next batch waiting, and writing overlaps with
 both.  `queue_size` and `queue_memory_mb` limit the files in flight; `submit` waits for a free slot.
-A change of a path that is in flight is handled when its job ends.  The next comparison of the
-folder with the index finds what was not finished at `close`.
+A change of a path that is in flight is handled when its job ends; a file that changed unnoticed
+settles first.  The next comparison of the folder with the index finds what was not finished at
+`close`.
 """

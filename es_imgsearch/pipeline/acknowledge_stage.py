@@ -15,8 +15,8 @@ from es_imgsearch.records import Change
 class AcknowledgeStage:
     """End jobs, in the threads that call `put`.
 
-    `emit` gets each path that leaves no document: it is absent or no picture, or it changed while
-    it was read; and each file that could not be read although its picture is stored.
+    `emit` gets each path that leaves no document of its present state: it is absent or no picture,
+    it changed while it was in flight, or it could not be read although its picture is stored.
     """
 
     def __init__(
@@ -37,21 +37,29 @@ class AcknowledgeStage:
         """End a job whose document was acknowledged, or that has no document."""
         self._count(item)
         job = item.job
+        leftover: Skipped | Kept | None = None
         if isinstance(item, PendingWrite):
-            self._in_flight.mark_stored(job, item.signature, item.read_began_at)
+            if not self._in_flight.mark_stored(job, item.signature, item.read_began_at):
+                leftover = Skipped.CHANGING
         elif isinstance(item, Kept):
             self._in_flight.mark_unreadable(job, is_unknown=item.is_unknown)
-        elif item.reason is Skipped.NOT_A_PICTURE:
-            self._in_flight.mark_non_picture(job)
-        absent = self._in_flight.end(job, may_repeat=lambda: not self._run.closing.is_set())
-        if self._run.stopping.is_set():
-            return
-        if absent is not None:
-            self._emit(absent, Skipped.GONE)
-        if isinstance(item, Kept):
-            self._emit(job.change, item)
-        elif isinstance(item, Unembedded) and isinstance(item.reason, Skipped):
-            self._emit(job.change, item.reason)
+            leftover = item
+        elif isinstance(item.reason, Skipped):
+            leftover = item.reason
+            if leftover is Skipped.NOT_A_PICTURE:
+                self._in_flight.mark_non_picture(job)
+        # Before the job ends: whoever waits until no file is in flight finds all leftovers.
+        if leftover is not None:
+            self._put_leftover(job.change, leftover)
+        self._in_flight.end(
+            job,
+            may_repeat=lambda: not self._run.closing.is_set(),
+            on_absent=lambda change: self._put_leftover(change, Skipped.GONE),
+        )
+
+    def _put_leftover(self, change: Change, reason: Skipped | Kept) -> None:
+        if not self._run.stopping.is_set():
+            self._emit(change, reason)
 
     def _count(self, item: PendingWrite | Unembedded | Kept) -> None:
         counts = self._counts

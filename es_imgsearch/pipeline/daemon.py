@@ -1,8 +1,8 @@
 """Keep an index up to date by file events and by comparisons of folders with it.
 
 Events make updates fast; comparisons find what events missed.  Threads, in addition to the
-pipeline's: one reads events (the watcher), one submits settled files and runs deletions, one
-compares folders with the index, and one renews the claim on the roots.
+pipeline's: one reads events (the watcher), one submits settled files and runs deletions, one reads
+changed sidecars, one compares folders with the index, and one renews the claim on the roots.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Daemon:
         self._watcher = Watcher(indexer.roots, indexer.excludes, self._on_hint)
         self._heartbeat = indexer.heartbeat()
         self._wake = threading.Event()
+        self._sidecars_due = threading.Event()
         self._stop = threading.Event()
         # `stop` may run in a signal handler, which can interrupt the thread that holds the lock of
         # an Event; a SimpleQueue is reentrant.
@@ -85,13 +86,17 @@ class Daemon:
         comparer.start()
         for root in self._indexer.roots:
             self._request_comparison(root)
-        looper = threading.Thread(target=self._guarded_loop, name="loop", daemon=True)
-        looper.start()
+        loops = [
+            threading.Thread(target=self._guard, args=(loop,), name=name, daemon=True)
+            for name, loop in (("loop", self._loop), ("sidecars", self._sidecar_loop))
+        ]
+        for thread in loops:
+            thread.start()
         try:
             # The main thread sends no requests, which may get no answer.
             self._stop.wait()
         finally:
-            drained = self._close(stopper, looper, comparer)
+            drained = self._close(stopper, *loops, comparer)
         if self._error is None and self._is_switched:
             self._error = self._indexer.pipeline.fatal
         if self._error is not None:
@@ -131,12 +136,13 @@ class Daemon:
         # Wakes threads that wait for a slot of the pipeline, or for Elasticsearch.
         self._indexer.pipeline.closing.set()
         self._wake.set()
+        self._sidecars_due.set()
         with self._requested:
             self._requested.notify_all()
 
-    def _guarded_loop(self) -> None:
+    def _guard(self, loop: Callable[[], None]) -> None:
         try:
-            self._loop()
+            loop()
         except Stopped:
             logger.debug("The pipeline has ended.")
         except BaseException as error:  # noqa: BLE001 - raised by `run`
@@ -154,7 +160,7 @@ class Daemon:
             self._heartbeat.check()
             compared = self._comparisons.ended_until
             self._indexer.submit_settled()
-            self._indexer.submit_outdated()
+            self._sidecars_due.set()
             all_read = self._indexer.submit_touched()
             for root in self._indexer.settler.take_overflowed():
                 self._request_comparison(root)
@@ -172,6 +178,13 @@ class Daemon:
             if due_at is not None:
                 sleep = max(0.0, min(sleep, due_at - time.time()))
             self._wake.wait(sleep)
+
+    def _sidecar_loop(self) -> None:
+        # In a thread of its own: files of a share may be slow to read.
+        while not self._stop.is_set():
+            self._sidecars_due.wait()
+            self._sidecars_due.clear()
+            self._indexer.submit_outdated()
 
     def _poll(self) -> None:
         """Check for changes without an event: generation, ended pauses, missing roots."""
@@ -215,7 +228,7 @@ class Daemon:
                 )
             self._request_comparison(hint.root)
         else:
-            self._indexer.settler.offer(hint, time.time())
+            self._indexer.offer(hint)
         self._wake.set()
 
     def _request_comparison(self, root: Root, folder: str = "", number: int | None = None) -> None:

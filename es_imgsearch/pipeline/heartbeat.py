@@ -6,15 +6,17 @@ so `status` finds a daemon on any host.
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from es_imgsearch.elastic.leases import Lease, is_alive
+from es_imgsearch.elastic.leases import Lease, holder, is_alive, seconds_left
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.state import Document, comparison_id, daemon_id
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import AlreadyRunning
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
 
@@ -39,12 +41,37 @@ def watched_roots(store: Store, names: Sequence[str]) -> set[str]:
     return {lease["root"] for lease in leases.values() if is_alive(lease)}
 
 
+def check_excludes(store: Store, roots: Sequence[Root], exclude: Sequence[str]) -> None:
+    """Raise AlreadyRunning if a daemon watches a root with other excludes.
+
+    It would delete what this process adds and add what this one deletes, in turn.
+    """
+    leases = store.state.read_many([daemon_id(root.name) for root in roots])
+    for lease in leases.values():
+        # A daemon of an earlier version does not store its excludes.
+        theirs = lease["body"].get("exclude")
+        if theirs is None or set(theirs) == set(exclude) or not is_alive(lease):
+            continue
+        raise AlreadyRunning(
+            f"{holder(lease)} is watching {lease['root']!r} with {_as_options(theirs)}, and this"
+            f" run has {_as_options(exclude)}: they would add and delete the same pictures in turn."
+            f" Run it with {_as_options(theirs)}, or stop the other process first (if it was"
+            f" killed, wait for {seconds_left(lease):.0f} s)."
+        )
+
+
+def _as_options(exclude: Sequence[str]) -> str:
+    options = [f"--exclude {shlex.quote(pattern)}" for pattern in sorted(set(exclude))]
+    return " ".join(options) or "no --exclude"
+
+
 class Heartbeat:
     """Hold the claim on a daemon's roots until it is released.
 
-    The claim is renewed from a thread of its own.  `queue` returns the number of files in flight;
-    `comparisons` has the last comparison of each whole root.  A write that fails is skipped: a
-    running daemon never waits for it.
+    The claim is renewed from a thread of its own.  It bears the `exclude` patterns, see
+    `check_excludes`.  `queue` returns the number of files in flight; `comparisons` has the last
+    comparison of each whole root.  A write that fails is skipped: a running daemon never waits for
+    it.
     """
 
     def __init__(
@@ -53,6 +80,7 @@ class Heartbeat:
         roots: Sequence[Root],
         host: str,
         *,
+        exclude: Sequence[str],
         queue: Callable[[], int],
         comparisons: Mapping[str, RootComparison],
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
@@ -73,7 +101,7 @@ class Heartbeat:
             host,
             f"watching {names} into index {store.index!r}",
             lease_seconds=lease_seconds,
-            body=lambda: {"queue": queue()},
+            body=lambda: {"queue": queue(), "exclude": list(exclude)},
             renewed=self._save_news,
         )
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from es_imgsearch.pipeline.jobs import NO_EVENT, UNKNOWN_SIGNATURE, Job, read_signature
+from es_imgsearch.pipeline.non_pictures import NON_PICTURES, NonPictures, UnreadableFiles
 from es_imgsearch.pipeline.queues import BoundedCache
-from es_imgsearch.pipeline.unreadable import UnreadableFiles
 from es_imgsearch.records import Change, FileSignature, FileState
 from es_imgsearch.write.pending_deletions import Tickets
 
@@ -51,30 +51,29 @@ class InFlight:
         self._slots = threading.BoundedSemaphore(slots)
         self._jobs: dict[str, Job] = {}
         self._files: BoundedCache[_Done] = BoundedCache(_RECENT_FILES)
-        self._non_pictures: BoundedCache[FileState] = BoundedCache(_RECENT_FILES)
+        self._non_pictures = NonPictures(NON_PICTURES)
         self._unreadable = UnreadableFiles()
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._jobs)
 
-    def non_pictures(self) -> dict[str, FileState]:
-        """Return the ids of non-pictures, with the state in which they were read.
-
-        Among them are the stored pictures that were overwritten with something else.
-        """
-        with self._lock:
-            return self._non_pictures.snapshot() | self._unreadable.broken()
-
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
         with self._lock:
-            return self._non_pictures.get(image_id) == state
+            return (image_id, state) in self._non_pictures
 
-    def is_broken(self, image_id: str, state: FileState) -> bool:
-        """Return True if a stored picture was read in this state and is none any more."""
+    def end_round(self) -> None:
+        """Every root was compared: forget non-pictures not met since the last call."""
         with self._lock:
-            return self._unreadable.is_broken(image_id, state)
+            self._non_pictures.end_round()
+
+    def holds_no_picture(self, image_id: str, state: FileState) -> bool:
+        """Return True if the file was read in this state and is no picture, or none any more."""
+        with self._lock:
+            return (image_id, state) in self._non_pictures or self._unreadable.is_broken(
+                image_id, state
+            )
 
     def unreadable(self, root_name: str) -> int:
         """Count the stored files of a root that could not be read at their last try."""
@@ -102,7 +101,7 @@ class InFlight:
         with self._lock:
             current = self._jobs.get(change.image_id)
             if current is not None:
-                current.next_change = change
+                self._join(current, change)
                 current.next_event_at = max(current.next_event_at, event_at)
             elif signature is not None and not self._is_done(
                 change, signature, event_at, listed_at
@@ -112,6 +111,13 @@ class InFlight:
                 return BeginResult(job, has_job=False)
         self._slots.release()
         return BeginResult(None, has_job=current is not None)
+
+    def _join(self, job: Job, change: Change) -> None:
+        # The caller holds the lock.  Without a ticket of their own, the changes of a file that is
+        # rewritten all the time would keep one ticket open for ever, and with it every deletion.
+        job.next_change = change
+        if job.next_ticket is None:
+            job.next_ticket = self._tickets.begin()
 
     def jobs_to_read(self) -> Iterator[Job]:
         """Yield jobs as they begin or repeat; ends after `stop_reading`."""
@@ -159,12 +165,15 @@ class InFlight:
             elif current is not None and current.state == job.signature.state:
                 self._unreadable.put_broken(image_id, current.state)
             elif job.next_change is None:
-                job.next_change = Change(job.change.root, job.change.relative_path, time.time())
+                change = Change(job.change.root, job.change.relative_path, time.time())
+                self._join(job, change)
 
-    def mark_stored(self, job: Job, signature: FileSignature, read_began_at: float) -> None:
+    def mark_stored(self, job: Job, signature: FileSignature, read_began_at: float) -> bool:
         """Remember a file, read with this signature, whose document was acknowledged.
 
-        If the file has changed since, or its document was deleted, the job is repeated.
+        Returns False if its size or time has changed since and no change has joined: it has to
+        settle.  If it was exchanged otherwise, is absent, or its document was deleted meanwhile,
+        the job is repeated.
         """
         current = read_signature(job.change)
         is_same_state = current is not None and current.state == signature.state
@@ -179,10 +188,12 @@ class InFlight:
                 self._unreadable.forget(job.change.image_id)
             else:
                 self._files.forget(job.change.image_id)
-                if job.next_change is None:
-                    # Read it again in the slot it has.
-                    job.next_change = Change(job.change.root, job.change.relative_path, time.time())
+                may_repeat = current is None or is_same_state or job.may_be_deleted
+                if job.next_change is None and may_repeat:
+                    change = Change(job.change.root, job.change.relative_path, time.time())
+                    self._join(job, change)
             job.may_be_deleted = False
+            return is_same_state or current is UNKNOWN_SIGNATURE or job.next_change is not None
 
     def forget(self, change: Change) -> None:
         """Forget a path whose document was deleted, so that the same file counts as new."""
@@ -192,19 +203,24 @@ class InFlight:
             if (job := self._jobs.get(change.image_id)) is not None:
                 job.may_be_deleted = True
 
-    def end(self, job: Job, *, may_repeat: Callable[[], bool]) -> Change | None:
+    def end(
+        self, job: Job, *, may_repeat: Callable[[], bool], on_absent: Callable[[Change], None]
+    ) -> None:
         """End a job and release its slot, or read the file again if it changed meanwhile.
 
-        Returns that change if its file is absent.
+        `on_absent` gets that change if its file is absent, before `wait_idle` can return.
         """
         while True:
             change = job.next_change
             signature = None if change is None else read_signature(change)
+            if change is not None and signature is None:
+                on_absent(change)
             with self._idle:
                 if job.next_change is not change:
                     continue
+                tickets = [each for each in (job.ticket, job.next_ticket) if each is not None]
                 event_at, job.next_event_at = job.next_event_at, NO_EVENT
-                job.next_change = None
+                job.next_change, job.next_ticket = None, None
                 if (
                     change is not None
                     and signature is not None
@@ -212,13 +228,15 @@ class InFlight:
                     and not self._is_done(change, signature, event_at)
                 ):
                     job.change, job.signature = change, signature
+                    self._tickets.end(job.ticket)
+                    job.ticket = tickets[-1]
                     self._queue_read(job)
-                    return None
+                    return
                 self._jobs.pop(job.change.image_id, None)
-                self._tickets.end(job.ticket)
+                self._tickets.end(*tickets)
                 self._idle.notify_all()
             self._slots.release()
-            return change if signature is None else None
+            return
 
     def wait_idle(self, timeout_seconds: float | None, is_cancelled: Callable[[], bool]) -> bool:
         """Wait until no file is in flight or `is_cancelled`; False on timeout."""
@@ -251,7 +269,7 @@ class InFlight:
         if signature is UNKNOWN_SIGNATURE:
             return True
         if event_at == NO_EVENT and (
-            self._non_pictures.get(change.image_id) == signature.state
+            (change.image_id, signature.state) in self._non_pictures
             or self._unreadable.waits(change.image_id, signature)
         ):
             return True

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -17,23 +17,24 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.runtime.select import plan_of
 from es_imgsearch.errors import ImgSearchError, StoreBusy
-from es_imgsearch.pipeline.heartbeat import Heartbeat, save_comparisons
+from es_imgsearch.pipeline.heartbeat import Heartbeat, check_excludes, save_comparisons
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
 from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.pipeline.queues import TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
-from es_imgsearch.pipeline.unreadable import with_retries
-from es_imgsearch.records import Change, FileState, Root, disk_path, iso_timestamp, stored_path
+from es_imgsearch.pipeline.unknown_places import UnknownPlaces
+from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
+from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.reconcile import (
     DifferenceKind,
     FileDifference,
     FileOnDisk,
     Unknown,
     differences,
-    is_looked_at,
     walk,
 )
 from es_imgsearch.watch.settle import Settler
@@ -41,6 +42,7 @@ from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
+from es_imgsearch.write.unreadable import with_retries
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +64,16 @@ class Indexer:
         The first picture does not wait for a model that is loaded at once.
         """
         store = context.store
+        self.context = context
         self.progress = Progress()
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
         self.settler = Settler(settings.settle_seconds)
+        # Files whose last event says that they are gone.
+        self._gone: set[tuple[Root, str]] = set()
+        # Roots that are not yet compared in this round of comparisons.
+        self._round = {root.name for root in roots}
+        self._round_lock = threading.Lock()
         # The last comparison of each whole root, by the root's name.
         self.last_comparisons: dict[str, RootComparison] = {}
         # New and changed files of all comparisons.
@@ -73,7 +81,10 @@ class Indexer:
         self._store = store
         self._encoder = context.encoder
         self._settings = settings
-        self._reported_unreadable: set[tuple[str, str]] = set()
+        self._unknown_places = UnknownPlaces(store.index)
+        self._mounts = KnownMounts(store.state)
+        # Roots whose known mount points are permitted to be gone.
+        self._forget_mounts = {root.name for root in roots} if allow_deletes else set()
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
@@ -81,6 +92,7 @@ class Indexer:
         self._deletion_guard = DeletionGuard(
             store,
             self.excludes.prunes,
+            mounts=self._mounts,
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
@@ -126,24 +138,12 @@ class Indexer:
         started = time.monotonic()
         counts = RootComparison()
         sidecars = self._sidecars.begin_comparison(root, folder)
-        unreadable: set[tuple[str, str]] = set()
         missing: list[str] = []
-
-        def report_unreadable(what: Unknown) -> None:
-            counts.unknown += 1
-            place = (root.name, what.stored_path)
-            unreadable.add(place)
-            if place in self._reported_unreadable:
-                return
-            logger.warning(
-                "%s cannot be read (%s): its documents stay in the index.",
-                root.absolute(disk_path(what.stored_path)),
-                what.reason,
-            )
-
+        unknown, report_unknown = self._unknown_places.collector(root)
         listed_at = time.monotonic()
         self._store.refresh()
-        disk = self._until_closing(walk(root, self.excludes.prunes, folder))
+        self._deletion_guard.begin_comparison(root)
+        disk = self._until_closing(self._walk(root, folder))
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
         failures = with_retries(self._store.listings.failed(root.name, stored_folder), time.time())
@@ -151,14 +151,16 @@ class Indexer:
             disk,
             documents,
             failures,
-            report_unreadable,
+            report_unknown,
             compares_ctime=self._settings.compare_ctime,
         ):
             change = Change(root, difference.relative_path, time.time())
             state = difference.state
             if state is not None:
                 sidecars.add_file(difference.relative_path, state)
-            is_non_picture = state is not None and self.pipeline.is_non_picture(change, state)
+            is_non_picture = state is not None and self.pipeline.is_non_picture(
+                change.image_id, state
+            )
             if self._is_lost(difference, change):
                 counts.lost += 1
                 missing.append(difference.relative_path)
@@ -173,14 +175,15 @@ class Indexer:
             self._submit_compared(change, state, listed_at)
         self._sidecars.end_comparison(sidecars, self.progress.files.begun)
         if not folder:
-            others = {place for place in self._reported_unreadable if place[0] != root.name}
-            self._reported_unreadable = others | unreadable
+            self._unknown_places.keep(root, unknown)
         self._pending[root.name].add_compared(missing, is_complete=not folder)
         counts.unreadable = self.pipeline.unreadable(root.name)
+        counts.unknown = len(unknown)
         counts.seconds = time.monotonic() - started
         counts.ended_at = iso_timestamp()
         if not folder:
             self.last_comparisons[root.name] = counts
+            self._count_in_round(root)
         return counts
 
     def _is_lost(self, difference: FileDifference, change: Change) -> bool:
@@ -188,7 +191,7 @@ class Indexer:
         state = difference.state
         if state is None or difference.kind is DifferenceKind.NEW:
             return state is None
-        return self.pipeline.is_non_picture(change, state) or self.pipeline.is_broken(change, state)
+        return self.pipeline.holds_no_picture(change.image_id, state)
 
     def _submit_compared(self, change: Change, state: FileState | None, listed_at: float) -> None:
         now = change.detected_at
@@ -198,11 +201,31 @@ class Indexer:
         else:
             self.pipeline.submit(change, listed_at=listed_at)
 
+    def _count_in_round(self, root: Root) -> None:
+        with self._round_lock:
+            self._round.discard(root.name)
+            if not self._round:
+                self.pipeline.end_round()
+                self._round = {each.name for each in self.roots}
+
+    def offer(self, hint: Hint) -> None:
+        """Take an event of a file."""
+        if hint.kind is HintKind.GONE:
+            self._gone.add((hint.root, hint.relative_path))
+        self.settler.offer(hint, time.time())
+
     def submit_settled(self) -> None:
         """Submit every file that has settled."""
+        files = {root: self._files(root) for root in self.roots}
         for root, relative_path, detected_at in self.settler.due(time.time()):
             self._sidecars.record(root, relative_path, self.progress.files.begun)
-            self.pipeline.submit(Change(root, relative_path, detected_at))
+            is_gone = (root, relative_path) in self._gone
+            self._gone.discard((root, relative_path))
+            if is_gone and files[root].has_other_case(relative_path):
+                # To read it would find the file under its new name.
+                self._pending[root.name].add(relative_path)
+            else:
+                self.pipeline.submit(Change(root, relative_path, detected_at))
 
     def submit_touched(self, *, all_at_once: bool = False) -> bool:
         """Submit files whose ctime alone changed, while few others are in flight.
@@ -231,6 +254,21 @@ class Indexer:
             self.pipeline.submit(change)
         return bool(changes)
 
+    def _files(self, root: Root) -> RootFiles:
+        return RootFiles(root, self.excludes.prunes, self._mounts.of(root))
+
+    def _walk(self, root: Root, folder: str) -> Iterator[FileOnDisk | Unknown]:
+        if root.name in self._forget_mounts:
+            self._mounts.forget(root)
+            self._forget_mounts.discard(root.name)
+        return walk(
+            root,
+            self.excludes.prunes,
+            folder,
+            mounts=self._mounts.load(root),
+            on_mount=partial(self._mounts.add, root),
+        )
+
     def _until_closing(
         self, disk: Iterator[FileOnDisk | Unknown]
     ) -> Iterator[FileOnDisk | Unknown]:
@@ -258,6 +296,11 @@ class Indexer:
                 self._delete(root, paths, is_complete)
         return not any(self._pending.values())
 
+    def check_excludes(self) -> None:
+        """Raise AlreadyRunning if a daemon watches one of the roots with other excludes."""
+        check = partial(check_excludes, self._store, self.roots, self._settings.exclude)
+        persist(check, self.pipeline.closing, self.outage)
+
     def make_searchable(self) -> None:
         """Refresh the index: acknowledged documents are searchable on return."""
         persist(self._store.refresh, self.pipeline.closing, self.outage)
@@ -281,7 +324,7 @@ class Indexer:
         """
         ended = self._pauses.take_ended(self.roots)
         for root in ended:
-            self._deletion_guard.resume(root)
+            persist(partial(self._deletion_guard.resume, root), self.pipeline.closing, self.outage)
         return ended
 
     def refresh_post_embed(self) -> None:
@@ -294,6 +337,7 @@ class Indexer:
             self._store,
             self.roots,
             self._settings.host,
+            exclude=self._settings.exclude,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
             comparisons=self.last_comparisons,
             encoder_plan=self.encoder_plan,
@@ -312,19 +356,24 @@ class Indexer:
 
     def _delete(self, root: Root, relative_paths: Sequence[str], is_complete: bool) -> None:
         result = persist(
-            lambda: self._deletion_guard.delete(root, relative_paths, self.pipeline.non_pictures()),
+            lambda: self._deletion_guard.delete(
+                root, relative_paths, self.pipeline.holds_no_picture
+            ),
             self.pipeline.closing,
             self.outage,
         )
         self._pauses.update(root, result.pause, is_complete=is_complete)
+        if is_complete and result.pause is None:
+            persist(
+                partial(self._deletion_guard.note_whole, root), self.pipeline.closing, self.outage
+            )
         self.counts.deleted += result.pictures
+        files = self._files(root)
         for path in result.paths:
             change = Change(root, path, time.time())
             self.pipeline.forget(change)
             # The file may have come back while its document was being deleted.
-            if is_looked_at(root, self.excludes.prunes, path) and os.path.exists(
-                root.absolute(path)
-            ):
+            if files.presence(path) is Presence.PRESENT:
                 self.settler.offer(Hint(root, path, HintKind.TOUCHED), change.detected_at)
 
 

@@ -83,7 +83,8 @@ class Job:
     """One path in the pipeline, and the latest change of it since the job began.
 
     Times are of `time.monotonic()`: `queued_at`, when its file was queued for reading, and
-    `next_event_at`, when the last event of `next_change` happened.
+    `next_event_at`, when the last event of `next_change` happened.  Changes that joined have a
+    ticket of their own, that of the first of them.
     """
 
     change: Change
@@ -94,6 +95,7 @@ class Job:
     next_event_at: float = NO_EVENT
     # It was read again since its inode or ctime differed after the write.
     is_repeated: bool = False
+    next_ticket: int | None = None
     # The path's document was deleted meanwhile, perhaps after this job's was acknowledged.
     may_be_deleted: bool = False
 

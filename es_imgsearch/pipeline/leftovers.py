@@ -1,4 +1,4 @@
-"""Take files that left no document: to settle, be deleted, or be tried again."""
+"""Queue files that left no document: to settle, be deleted, or be tried again."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ _LOGGED_FILES = 10
 
 
 class LeftoverQueue:
-    """Queue files that left no document: to settle once more, or to be deleted.
-
-    Files that cannot be read for now are logged.
-    """
+    """Sort the paths that the pipeline emits; log files that cannot be read for now."""
 
     def __init__(self, settler: Settler, pending: Mapping[str, PendingDeletions]) -> None:
         self._settler = settler

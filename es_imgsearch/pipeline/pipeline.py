@@ -61,8 +61,8 @@ class Pipeline:
     ) -> None:
         """Start the stages' threads.
 
-        `emit` gets each path that leaves no document: it is absent or no picture, or it changed
-        while it was read; and each that could not be read although it is stored.
+        `emit` gets each path that leaves no document of its present state: it is absent or no
+        picture, it changed while it was in flight, or it could not be read although it is stored.
         `vector_fields` is the optional step after embedding.  `progress.files` numbers the
         submitted files.  `warm_up` loads the model at once, so that the first picture does not
         wait for it.
@@ -155,17 +155,17 @@ class Pipeline:
             if signature is None and not begun.has_job:
                 self._emit(change, Skipped.GONE)
 
-    def non_pictures(self) -> dict[str, FileState]:
-        """Return the ids of non-pictures, with the state in which they were read."""
-        return self._in_flight.non_pictures()
-
-    def is_non_picture(self, change: Change, state: FileState) -> bool:
+    def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
-        return self._in_flight.is_non_picture(change.image_id, state)
+        return self._in_flight.is_non_picture(image_id, state)
 
-    def is_broken(self, change: Change, state: FileState) -> bool:
-        """Return True if a stored picture was read in this state and is none any more."""
-        return self._in_flight.is_broken(change.image_id, state)
+    def end_round(self) -> None:
+        """Every root was compared: forget non-pictures not met since the last call."""
+        self._in_flight.end_round()
+
+    def holds_no_picture(self, image_id: str, state: FileState) -> bool:
+        """Return True if the file was read in this state and is no picture, or none any more."""
+        return self._in_flight.holds_no_picture(image_id, state)
 
     def unreadable(self, root_name: str) -> int:
         """Count the stored files of a root that could not be read at their last try."""

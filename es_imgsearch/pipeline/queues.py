@@ -33,11 +33,11 @@ class BoundedCache(Generic[T]):
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
+    def values(self) -> list[T]:
+        return list(self._entries.values())
+
     def forget(self, key: str) -> None:
         self._entries.pop(key, None)
-
-    def snapshot(self) -> dict[str, T]:
-        return dict(self._entries)
 
 
 def batches(

@@ -19,29 +19,37 @@ from es_imgsearch.watch.roots import registered_root
 
 logger = logging.getLogger(__name__)
 
-# A file that never stops growing must not keep `sync` from ending.
+# A file that is written all the time must not keep `sync` from ending.
 _UNSETTLED_SECONDS = 30.0
 
 
 def sync(indexer: Indexer) -> list[RootComparison]:
     """Index every root once.
 
-    On return, new pictures are searchable and missing ones deleted.  Raises the error that ended
-    the pipeline; the caller closes it.
+    On return, new pictures are searchable and missing ones deleted.  Files that stay in the
+    indexer's settler are left to the next run, because they are still being written.  Raises the
+    error that ended the pipeline, or AlreadyRunning if a daemon with other excludes is at work; the
+    caller closes the pipeline.
     """
+    indexer.check_excludes()
     comparisons = [indexer.reconcile(root) for root in indexer.roots]
     deadline = time.monotonic() + _UNSETTLED_SECONDS
     _wait_settled(indexer, deadline)
-    if len(indexer.settler):
-        logger.warning(
-            "%d files are still being written: run sync again later.", len(indexer.settler)
-        )
+    # A daemon may have begun meanwhile.
+    indexer.check_excludes()
     indexer.delete_missing(at_once=True)
     # Files that came back while their documents were being deleted.
     _wait_settled(indexer, deadline)
+    _warn_of_unsettled(indexer, "sync")
     indexer.make_searchable()
     indexer.save_comparisons()
     return comparisons
+
+
+def _warn_of_unsettled(indexer: Indexer, command: str) -> None:
+    if number := len(indexer.settler):
+        are = "file is" if number == 1 else "files are"
+        logger.warning("%d %s still being written: run `%s` again later.", number, are, command)
 
 
 def _wait_settled(indexer: Indexer, deadline: float) -> None:
@@ -65,7 +73,7 @@ def _wait_settled(indexer: Indexer, deadline: float) -> None:
 def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
     """Read every failed file of this host's roots once more.
 
-    Yields the indexer that did it.
+    Yields the indexer that did it; files that stay in its settler are still being written.
     """
     context = open_context(store, settings)
     meta = context.info.meta
@@ -91,8 +99,12 @@ def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
             logger.warning(
                 "%d failures belong to folders that are not on this machine: they stay.", elsewhere
             )
-        indexer.pipeline.wait_idle()
+        deadline = time.monotonic() + _UNSETTLED_SECONDS
+        _wait_settled(indexer, deadline)
         indexer.delete_missing(at_once=True)
+        # Files that came back while their documents were being deleted.
+        _wait_settled(indexer, deadline)
+        _warn_of_unsettled(indexer, "failures retry")
         yield indexer
     finally:
         indexer.pipeline.close()

@@ -18,8 +18,8 @@ from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.errors import ReadError, StoreError
 from es_imgsearch.pipeline.jobs import Kept, PendingWrite, Unembedded
 from es_imgsearch.pipeline.queues import batches
-from es_imgsearch.pipeline.unreadable import keeps_document
 from es_imgsearch.records import FileState
+from es_imgsearch.write.unreadable import keeps_document
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class WriteStage:
 
     def write(self, batch: Sequence[PendingWrite]) -> None:
         """Write a batch until each item is acknowledged or refused; raises as `run`."""
-        for ready, error in self._writer.write(self._without_stored(batch)):
+        for ready, error in self._writer.write(self._without_stored(batch), self._queued):
             if error is None:
                 self._emit(ready)
             elif ready.fallback is not None:
@@ -100,6 +100,21 @@ class WriteStage:
             is_unknown = keeps_document(error.error_class, ready.signature.state, state)
             self._emit(Kept(ready.job, error, is_unknown))
         return left
+
+    def _queued(self) -> list[PendingWrite]:
+        """Take what is queued now, without waiting."""
+        queued: list[PendingWrite] = []
+        while len(queued) < _WRITE_BATCH:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                # `run` ends with it; nothing is queued behind it.
+                self._queue.put(None)
+                break
+            queued.append(item)
+        return self._without_stored(queued)
 
     def _send(self, batch: Sequence[PendingWrite]) -> list[StoreError | None]:
         results = self._bulk([ready.write for ready in batch])

@@ -105,6 +105,20 @@ def read_file(
     return picture
 
 
+def hash_file(path: str, *, only_in: FileState) -> str | None:
+    """Return the content id of a file; None unless it is, and stays, in this state.
+
+    Raises OSError if it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode) or FileState.of(before) != only_in:
+            return None
+        content_id = _content_id(file)
+        return content_id if FileState.of(os.fstat(descriptor)) == only_in else None
+
+
 @contextmanager
 def _io_errors() -> Iterator[None]:
     try:

@@ -265,7 +265,7 @@ def test_a_good_file_overwritten_by_a_broken_one_is_left_to_the_deletion_guard(b
     assert bench.document("a.png")
     assert bench.gone == ["a.png"]
     change = Change(bench.root, "a.png", time.time())
-    assert bench.pipeline.is_broken(change, FileState.of(path.stat()))
+    assert bench.pipeline.holds_no_picture(change.image_id, FileState.of(path.stat()))
     # The guard permits it.
     bench.store.documents.delete([image_id("r", "a.png")])
     bench.pipeline.forget(change)
@@ -285,7 +285,8 @@ def test_what_is_no_picture_is_counted_and_not_read_again(bench: Bench):
     assert bench.store.bulks == []
     # Somebody may have put words over a picture: its document has to go.
     assert bench.gone == ["notes.txt"]
-    assert image_id("r", "notes.txt") in bench.pipeline.non_pictures()
+    state = FileState.of((bench.root.path / "notes.txt").stat())
+    assert bench.pipeline.is_non_picture(image_id("r", "notes.txt"), state)
 
 
 def test_a_path_that_is_not_there_is_reported_gone(bench: Bench):
@@ -548,6 +549,28 @@ def test_a_file_deleted_while_on_its_way_is_reported_gone(bench: Bench):
     go_on.set()
     assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
     assert bench.gone == ["a.png"]
+
+
+def test_leftovers_are_passed_on_before_the_pipeline_is_idle(bench: Bench):
+    """A `sync` that waits for an idle pipeline would leave them to the next run."""
+    in_flight: list[int] = []
+
+    class Noting(list[str]):
+        def append(self, path: str) -> None:
+            in_flight.append(bench.pipeline.in_flight)
+            super().append(path)
+
+    bench.gone, bench.unsettled = Noting(), Noting()
+    (bench.root.path / "notes.txt").write_text("words")
+    bench.run("notes.txt")
+    path = bench.picture("a.png")
+    bench.encoder.before_batch = lambda _pixels: path.unlink()
+    bench.run("a.png")
+    bench.picture("b.png", "green")
+    bench.encoder.before_batch = lambda _pixels: bench.picture("b.png", "blue")
+    bench.run("b.png")
+    assert (bench.gone, bench.unsettled) == (["notes.txt", "a.png"], ["b.png"])
+    assert in_flight == [1, 1, 1]
 
 
 def test_a_missing_index_ends_the_pipeline_with_its_own_words(bench: Bench):

@@ -18,13 +18,12 @@ from PIL import Image
 
 from es_imgsearch.describe.registry import load_describers, mapped_describers
 from es_imgsearch.errors import ReadError, ReadersFailed, SettingsError
-from es_imgsearch.manage.verify import _missing
+from es_imgsearch.manage.verify import missing
 from es_imgsearch.read import workers
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
-from es_imgsearch.records import FileState, Picture, Root
-from es_imgsearch.watch.reconcile import DifferenceKind, FileDifference
+from es_imgsearch.records import Picture, Root
 from tests.support import picture_samples as samples
 from tests.support.processes import gone
 
@@ -235,9 +234,8 @@ def test_workers_that_cannot_begin_are_no_pictures_fault(readers, tmp_path: Path
     with pytest.raises(ReadersFailed):
         list(read.workers.read_each([str(picture(tmp_path, "three"))]))
     # `verify` does not report every file as missing from the index.
-    new = [FileDifference(DifferenceKind.NEW, "three.png", FileState(1, 1))]
     with pytest.raises(ReadersFailed):
-        list(_missing(Root("shop", tmp_path), new, read.workers))
+        list(missing(Root("shop", tmp_path), ["three.png"], lambda: read.workers))
 
 
 def test_each_file_is_read_once_and_comes_with_its_path(readers, tmp_path: Path):

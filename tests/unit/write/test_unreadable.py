@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from es_imgsearch.pipeline.unreadable import keeps_document, wait_seconds, with_retries
 from es_imgsearch.records import FileState
+from es_imgsearch.write.unreadable import keeps_document, wait_seconds, with_retries
 
 STATE, OTHER, NEVER = FileState(1, 1), FileState(2, 2), FileState(-1, -1)
 FAILED_AT = datetime(2026, 1, 1, tzinfo=UTC)
