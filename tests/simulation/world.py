@@ -158,6 +158,7 @@ class World:
     def _make_folders(self) -> None:
         random = self.scheduler.random
         needs_big = not {"wrong_disk", "vanish"}.isdisjoint(self._emphasis)
+        needs_mount = not {"drop_mount", "fail_device"}.isdisjoint(self._emphasis)
         for name, path in self.roots.items():
             self.files.make_folders(path)
             if needs_big or random.random() < 0.05:
@@ -168,9 +169,9 @@ class World:
                     self.files.put(f"{path}/big-{number}.png", self.operations.content("B"))
             for number in range(random.choice((0, 3, 6))):
                 self.files.put(f"{path}/{'pqrstu'[number]}.png", self.operations.content())
-            if name not in self.big and random.random() < 0.5:
+            if name not in self.big and (needs_mount or random.random() < 0.5):
                 self._mount(f"{path}/M", random.choice((1, 3)))
-            if random.random() < 0.2:
+            if random.random() < (0.5 if needs_mount else 0.2):
                 self._mount(f"/simulated/outside-{name}", 2)
                 for each in "pq":
                     self.files.link(f"{path}/link-{each}.png", f"../outside-{name}/{each}.png")
