@@ -12,15 +12,16 @@ from typing import Any
 
 from es_imgsearch.elastic import generations
 from es_imgsearch.elastic.state import State
-from es_imgsearch.write.carried_fields import CarriedFields
 from es_imgsearch.pipeline.in_flight import InFlight
 from es_imgsearch.pipeline.jobs import NO_EVENT
 from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.watch import presence, reconcile
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.presence import RootFiles
+from es_imgsearch.write.carried_fields import CarriedFields
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from tests.simulation.patches import Patches
+from tests.simulation.world import TWO_ROOTS
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _any_case_is_present(patches: Patches) -> None:
 
 
 MUTATIONS = (
-    Mutation(1, "roots without compare-and-set", ("start",), "is not registered", 0, _lost_updates),
+    Mutation(1, "roots without compare-and-set", (TWO_ROOTS,), "is not registered", 0, _lost_updates),
     Mutation(2, "failures replace pictures", ("forbid",), "deleted .* which is unknown", 0,
              _failures_replace_pictures),
     Mutation(2, "ctime is ignored", ("replace_alike", "stop"), "another content", 0,

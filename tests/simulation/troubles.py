@@ -137,9 +137,9 @@ class TroubleOperations(RareOperations):
 
 # Weights of the operations; a world takes some of each group.
 COMMON = {
-    "create": 6, "arrive": 3, "overwrite": 4, "delete": 4, "rename": 4, "break_file": 2, "repair": 1,
-    "text_file": 1, "make_folder": 3, "rename_folder": 1, "delete_folder": 1, "touch": 1,
-    "slow_write": 1, "start": 2,
+    "create": 6, "arrive": 3, "overwrite": 4, "delete": 4, "rename": 4, "break_file": 2,
+    "repair": 1, "text_file": 1, "make_folder": 3, "rename_folder": 1, "delete_folder": 1,
+    "touch": 1, "slow_write": 1, "start": 2,
 }  # fmt: skip
 RARE = {
     "forbid": 3, "drop_mount": 3, "fail_device": 2, "outage": 2, "storm": 2, "half_bulks": 2,

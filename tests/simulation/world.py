@@ -25,6 +25,8 @@ _SETTINGS = {
     "lease_seconds": 8.0,
 }
 _MOST_STARTS = 6
+# In place of an operation: daemons of two hosts begin at the same time.
+TWO_ROOTS = "two roots"
 _MOST_PROBLEMS = 12
 
 
@@ -42,7 +44,7 @@ class World:
         index: str,
         emphasis: Sequence[str] = (),
     ) -> None:
-        """`emphasis` names operations that happen often; by default two rare ones."""
+        """`emphasis` names operations that happen often, and TWO_ROOTS; by default two rare ones."""
         self.seed = seed
         self.scheduler = scheduler = Scheduler(seed)
         random = scheduler.random
@@ -56,7 +58,7 @@ class World:
         self.peek = Peek(self.network.server, index)
         # Two rare kinds of operations that meet each other often in this world.
         self._emphasis = tuple(emphasis) or tuple(random.sample(list(RARE), 2))
-        names = ("a", "b")[: 2 if "start" in self._emphasis else random.choice((1, 1, 2))]
+        names = ("a", "b")[: 2 if TWO_ROOTS in self._emphasis else random.choice((1, 1, 2))]
         self.roots = {name: f"/simulated/{name}" for name in names}
         self.hosts = {name: f"host-{name}" for name in names}
         self.mounts: list[str] = []
@@ -190,11 +192,11 @@ class World:
             **COMMON,
             **{name: each for name, each in RARE.items() if random.random() < 0.25},
         }
-        weights |= dict.fromkeys(self._emphasis, 12)
+        weights |= {name: 12 for name in self._emphasis if name != TWO_ROOTS}
         names = list(weights)
         silence = random.choice((0.0, 0.0, 0.3))
         for name in self.roots:
-            if random.random() < 0.8:
+            if TWO_ROOTS in self._emphasis or random.random() < 0.8:
                 self.watch(name)
         for _ in range(random.choice((5, 12, 25))):
             if random.random() < 0.6:
