@@ -69,7 +69,7 @@ class InFlight:
             self._non_pictures.end_round()
 
     def holds_no_picture(self, image_id: str, state: FileState) -> bool:
-        """Return True if the file was read in this state and is no picture, or none any more."""
+        """Return True if the file was read in this state and is no picture (any more)."""
         with self._lock:
             return (image_id, state) in self._non_pictures or self._unreadable.is_broken(
                 image_id, state

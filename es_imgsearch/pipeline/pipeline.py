@@ -164,7 +164,7 @@ class Pipeline:
         self._in_flight.end_round()
 
     def holds_no_picture(self, image_id: str, state: FileState) -> bool:
-        """Return True if the file was read in this state and is no picture, or none any more."""
+        """Return True if the file was read in this state and is no picture (any more)."""
         return self._in_flight.holds_no_picture(image_id, state)
 
     def unreadable(self, root_name: str) -> int:
