@@ -106,8 +106,8 @@ def sync(
 ) -> None:
     """Bring the index up to date with the folders once, then end.
 
-    Ends with 1 if a file failed or is still being written, or if deletions are paused.  --json
-    prints the number of files by outcome, and the roots whose deletions are paused.
+    Ends with 1 if a file failed, could not be read or is still being written, or if deletions are
+    paused.  --json prints the number of files by outcome, and the roots whose deletions are paused.
     """
     from es_imgsearch.cli.output import progress, progress_bar
     from es_imgsearch.manage.verify import submit_differing
@@ -136,7 +136,7 @@ def sync(
             if as_json:
                 counts = replace(counts, deleted=counts.deleted + released)
                 _print_result(counts, unsettled, indexer.paused)
-            return not (counts.failed or unsettled or indexer.paused)
+            return not (counts.failed or counts.unreadable or unsettled or indexer.paused)
 
     _check_folders(roots)
     if not _in_each_generation(settings, one_pass):

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.leases import LEASE_SECONDS, SURELY_EXPIRED, holder, is_alive
 from es_imgsearch.elastic.mapping import Companion, load_profile
 from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
@@ -41,7 +42,9 @@ def upgrade(store: Store) -> None:
     Raises AlreadyRunning while a reindex of an earlier version runs, StoreDenied if the index of
     state documents is missing and may not be created.
     """
-    serving = store.generations.sealed().meta
+    info = store.generations.sealed()
+    _map_ctime(store, info)
+    serving = info.meta
     if serving.schema_version >= SCHEMA_VERSION:
         return
     roles = store.generations.roles()
@@ -119,6 +122,23 @@ def _check_not_locked(store: Store) -> None:
             f" {store.index!r} since {lease['since']}: wait for it, or stop it. If it was killed,"
             f" this can be run {SURELY_EXPIRED * lease['lease_seconds']:.0f} s later."
         )
+
+
+def _map_ctime(store: Store, info: IndexInfo) -> None:
+    """Map the field by which a change behind an equal size and time is found.
+
+    Documents without it are compared by size and modification time.
+    """
+    if "ctime_ns" in info.properties:
+        return
+    try:
+        store.generations.map_fields({"ctime_ns": {"type": "long"}})
+    except StoreDenied as error:
+        logger.warning(
+            "Index %r has no field ctime_ns, so changes behind an equal size and time are not"
+            " found: run `es-imgsearch init --index %s` once with a key that may map fields. %s",
+            store.index, store.index, error,
+        )  # fmt: skip
 
 
 def legacy_documents(meta: Meta) -> dict[str, Document]:

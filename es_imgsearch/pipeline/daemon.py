@@ -164,6 +164,7 @@ class Daemon:
             compared = self._comparisons.ended_until
             self._indexer.submit_settled()
             self._sidecars_due.set()
+            all_read = self._indexer.submit_touched()
             for root in self._indexer.settler.take_overflowed():
                 self._request_comparison(root)
             all_deleted = self._indexer.delete_missing(compared=compared)
@@ -176,7 +177,7 @@ class Daemon:
                 next_poll = now + self._settings.poll_seconds
                 self._poll()
             due_at = self._indexer.settler.next_due_at()
-            sleep = _IDLE_SECONDS if all_deleted else _TICK_SECONDS
+            sleep = _IDLE_SECONDS if all_deleted and all_read else _TICK_SECONDS
             if due_at is not None:
                 sleep = max(0.0, min(sleep, due_at - time.time()))
             self._wake.wait(sleep)
