@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,22 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.testing import remove_index
 from tests.simulation.server import SimulatedElasticsearch
 from tests.support.conformance import Both, Exchange, recording
-from tests.support.document_requests import BODY, DocumentRequests, odd_values
+from tests.support.document_requests import DocumentRequests
 from tests.support.house import House
 from tests.support.index_requests import IndexRequests
+from tests.support.odd_documents import odd_values
 from tests.support.other_encoders import LOADERS, encoders_by_name
 from tests.support.reindexing import synced, to
+
+# 100 examples in about 20 s; IMGSEARCH_TEST_EXAMPLES=10 makes them 1,000.
+TIMES = int(os.environ.get("IMGSEARCH_TEST_EXAMPLES", "1"))
+
+
+def few(number: int) -> examples:
+    """So many examples, times the factor of the environment."""
+    return examples(
+        max_examples=number * TIMES, deadline=None, suppress_health_check=list(HealthCheck)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -34,34 +46,29 @@ def both(es_url: str) -> Iterator[Both]:
 @pytest.fixture(scope="module")
 def documents(both: Both) -> Iterator[DocumentRequests]:
     """An index with an alias on both servers; its documents have equal numbers on both."""
-    index = f"t-{uuid.uuid4().hex[:12]}"
-    made = DocumentRequests(both, index)
-    made.send("PUT", f"/{index}", {**BODY, "aliases": {f"{index}-alias": {"is_write_index": True}}})
+    made = DocumentRequests(both, f"t-{uuid.uuid4().hex[:12]}")
+    made.create()
     yield made
-    made.send("DELETE", f"/{index}")
+    made.drop()
 
 
-@examples(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@few(40)
 @given(st.data())
 def test_documents_and_searches_are_answered_alike(
     documents: DocumentRequests, data: st.DataObject
 ):
-    try:
+    with documents.emptied():
         documents.run(data, steps=15)
-    finally:
-        documents.clean()
 
 
-@examples(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@few(50)
 @given(st.lists(odd_values, min_size=10, max_size=20))
 def test_values_are_taken_and_refused_alike(documents: DocumentRequests, values: list):
-    try:
+    with documents.emptied():
         documents.try_values(values)
-    finally:
-        documents.clean()
 
 
-@examples(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@few(10)
 @given(st.data())
 def test_indices_and_aliases_are_answered_alike(both: Both, data: st.DataObject):
     indices = IndexRequests(both, f"t-{uuid.uuid4().hex[:12]}")
