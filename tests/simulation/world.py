@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.simulation.file_calls import FileCalls
-from tests.simulation.file_system import FileSystem
 from tests.simulation.ledger import Ledger
-from tests.simulation.operations import COMMON, RARE, TroubleOperations
+from tests.simulation.machine.file_calls import FileCalls
+from tests.simulation.machine.file_system import FileSystem
+from tests.simulation.machine.scheduler import Scheduler, SimulatedProcess, WorldStuck
+from tests.simulation.machine.threads import Threads
 from tests.simulation.patches import simulated
-from tests.simulation.pictures import picture_bytes
 from tests.simulation.processes import Command, Commands
-from tests.simulation.scheduler import Scheduler, SimulatedProcess, WorldStuck
-from tests.simulation.servers import Peek
-from tests.simulation.threads import Threads
+from tests.simulation.servers import Peek, simulated_server
 from tests.simulation.transport import CALM, Network, Server
+from tests.simulation.troubles import COMMON, RARE, TroubleOperations
 
 # Longer than a lease, a comparison and the collecting of deletions together.
 _QUIET_SECONDS = 100.0
@@ -179,7 +178,10 @@ class World:
 
     def _operate(self) -> None:
         random = self.scheduler.random
-        weights = {**COMMON, **{name: each for name, each in RARE.items() if random.random() < 0.25}}
+        weights = {
+            **COMMON,
+            **{name: each for name, each in RARE.items() if random.random() < 0.25},
+        }
         # Two rare kinds that meet each other often in this world.
         weights |= dict.fromkeys(self._emphasis or random.sample(list(RARE), 2), 8)
         names = list(weights)
@@ -270,7 +272,7 @@ class World:
 
 def run_seed(
     seed: int,
-    server: Callable[[Scheduler], Server],
+    server: Callable[[Scheduler], Server] = lambda _scheduler: simulated_server(),
     index: str = "images",
     emphasis: Sequence[str] = (),
 ) -> World:
@@ -278,6 +280,3 @@ def run_seed(
     world = World(seed, server, index, emphasis)
     world.run()
     return world
-
-
-__all__ = ["PromiseBroken", "World", "picture_bytes", "run_seed"]

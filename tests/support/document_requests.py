@@ -67,11 +67,15 @@ PATHS = dict(
 )
 BY_PATH = [{"root": "asc"}, {"relative_path": "asc"}]
 
+KNN = {"field": "image_embedding", "k": 10, "num_candidates": 50}
+RANDOM = {"seed": 0, "field": "root"}
+
 # -- strategies ---------------------------------------------------------------------------------
 
 unit_vectors = st.sampled_from(
     [[1, 0, 0, 0], [0.6, 0.8, 0, 0], [0.5, 0.5, 0.5, 0.5], [0.0, -0.6, 0, -0.8]]
 )
+query_vectors = st.sampled_from([[1, 0, 0, 0], [-0.6, 0.8, 0, 0], [0, 1, 0]])
 odd_numbers = st.sampled_from(
     [0, -1, 127, 128, 2**31, 2**63 - 1, 2**63, -(2**63), 1.5, -0.5, 1e300, 1e39, 3.4e38, "12"]
 ) | st.sampled_from(["x", "1.5", "", True, None, [], [1, 2], [[3]], {"a": 1}])
@@ -195,7 +199,7 @@ class DocumentRequests:
         self._fill(data)
         kinds = [self.put, self.delete, self.get, self.bulk, self.bulk, self.refresh, self.refresh]
         kinds += [self.page, self.page, self.look, self.look, self.count, self.mget]
-        kinds += [self.aggregate, self.block]
+        kinds += [self.aggregate, self.block, self.vectors, self.vectors]
         for _ in range(data.draw(st.integers(3, steps))):
             data.draw(st.sampled_from(kinds))(data)
 
@@ -260,9 +264,8 @@ class DocumentRequests:
 
     def mget(self, data: st.DataObject) -> None:
         ids = data.draw(st.lists(st.sampled_from(IDS), max_size=4))
-        params = (
-            "_source_includes=size_bytes,content_id&filter_path=docs._id,docs._source,docs.error"
-        )
+        fields = data.draw(st.sampled_from(["size_bytes,content_id", "*", "*_id", "title"]))
+        params = f"_source_includes={fields}&filter_path=docs._id,docs._source,docs.error"
         self.send("POST", f"/{self._name(data)}/_mget?{params}", {"ids": ids})
 
     def bulk(self, data: st.DataObject) -> None:
@@ -345,6 +348,27 @@ class DocumentRequests:
         }
         self.send("POST", f"/{self._alias}/_search", body)
         self.send("POST", f"/{self._name(data)}/_search", {"query": data.draw(queries())})
+
+    def vectors(self, data: st.DataObject) -> None:
+        """Search as `embedded_by_content`, `sample` and clients do; all that match is asked for."""
+        filters = [data.draw(queries()), {"exists": {"field": "image_embedding"}}]
+        by_content = {
+            "query": {"bool": {"filter": filters}},
+            "collapse": {"field": "content_id"},
+            "docvalue_fields": ["content_id"],
+            "_source": False,
+        }
+        self.send("POST", f"/{self._alias}/_search?filter_path=hits.hits.fields", by_content)
+        random = {"query": {"bool": {"filter": filters}}, "random_score": RANDOM}
+        sample = {"query": {"function_score": random}, "size": 100, "_source": False}
+        nearest = [
+            {"knn": {**KNN, "query_vector": vector, "filter": filters[:1]}, "_source": False}
+            for vector in data.draw(st.lists(query_vectors, min_size=1, max_size=2))
+        ]
+        self.send("POST", f"/{self._alias}/_search", nearest[0])
+        lines = [line for each in [sample, *nearest] for line in ({}, each)]
+        parts = "responses.hits.hits._id,responses.error,responses.status"
+        self.send("POST", f"/{self._name(data)}/_msearch?filter_path={parts}", lines)
 
     def count(self, data: st.DataObject) -> None:
         self.send("POST", f"/{self._name(data)}/_count", {"query": data.draw(queries())})
