@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.store import Store
+from es_imgsearch.elastic.store import IndexedFile, Store
 from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import EncoderMismatch, ModelUnavailable, ReadError, RootError
@@ -190,7 +190,7 @@ class _RootCheck:
     def _found(self, what: str, path: str, detail: str = "") -> Discrepancy:
         return Discrepancy(what, self._root.name, path, detail)
 
-    def _stored(self, *, failures: bool = False) -> Iterator[tuple[str, FileState]]:
+    def _stored(self, *, failures: bool = False) -> Iterator[IndexedFile]:
         return self._store.listings.stored(self._root.name, failures=failures)
 
     def _disk(self) -> Iterator[FileOnDisk | Unknown]:
