@@ -200,9 +200,11 @@ class Ledger:
             if failure is not None:
                 yield f"{where} is a picture and a failure"
         elif record.kind is Kind.BROKEN:
-            if failure is None:
+            # A pause holds back what would replace pictures by failures, too.
+            is_held = is_paused and document is not None and failure is None
+            if failure is None and not is_held:
                 yield f"{where} is broken and no failure"
-            if document is not None:
+            if document is not None and not is_held:
                 yield f"{where} is broken and still in the index"
         elif not is_paused:
             kind = record.kind.name.lower()
@@ -235,7 +237,8 @@ def _kind(path: str, inode: Inode | None) -> Kind:
         return Kind.ABSENT
     if is_whole(inode.content):
         return Kind.PICTURE
-    return Kind.BROKEN if path.lower().endswith(".png") else Kind.NONE
+    is_like_one = path.lower().endswith(".png") or inode.content.startswith(b"PIC")
+    return Kind.BROKEN if is_like_one else Kind.NONE
 
 
 def _where(document: Mapping[str, Any]) -> str:
