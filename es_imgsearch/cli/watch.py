@@ -126,6 +126,7 @@ def sync(
     def one_pass() -> bool:
         with _indexer(settings, roots, allow_deletes) as indexer:
             if content:
+                indexer.check_excludes()
                 with progress_bar("files") as on_file:
                     submit_differing(indexer, open_store(settings).pinned(), settings, on_file)
             with progress(indexer):
