@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from es_imgsearch.pipeline.file_memory import REMEMBERED_FILES, FileMemory, state_hash
 from es_imgsearch.pipeline.jobs import UNKNOWN_SIGNATURE, FileSignature, Job, read_signature
-from es_imgsearch.pipeline.non_pictures import NON_PICTURES, NonPictures
 from es_imgsearch.pipeline.queues import BoundedCache
 from es_imgsearch.records import Change, FileState
 from es_imgsearch.write.pending_deletions import Tickets
@@ -44,7 +44,8 @@ class InFlight:
         self._jobs: dict[str, Job] = {}
         # Each with the time (monotonic) of its acknowledgement.
         self._files: BoundedCache[tuple[FileSignature, float]] = BoundedCache(_RECENT_FILES)
-        self._non_pictures = NonPictures(NON_PICTURES)
+        # Each with the hash of the state in which it was read.
+        self._non_pictures = FileMemory(REMEMBERED_FILES)
 
     def __len__(self) -> int:
         with self._lock:
@@ -53,7 +54,7 @@ class InFlight:
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
         with self._lock:
-            return (image_id, state) in self._non_pictures
+            return self._non_pictures.get(image_id) == state_hash(state)
 
     def end_round(self) -> None:
         """Every root was compared: forget non-pictures not met since the last call."""
@@ -119,7 +120,7 @@ class InFlight:
         if read_signature(job.change) != job.signature:
             return
         with self._lock:
-            self._non_pictures.put(job.change.image_id, job.signature.state)
+            self._non_pictures.put(job.change.image_id, state_hash(job.signature.state))
 
     def mark_stored(self, job: Job, state: FileState) -> bool:
         """Remember a file whose document, made in this state, was acknowledged.
@@ -199,9 +200,8 @@ class InFlight:
     def _is_done(
         self, change: Change, signature: FileSignature, listed_at: float | None = None
     ) -> bool:
-        if (
-            signature is UNKNOWN_SIGNATURE
-            or (change.image_id, signature.state) in self._non_pictures
+        if signature is UNKNOWN_SIGNATURE or self._non_pictures.get(change.image_id) == state_hash(
+            signature.state
         ):
             return True
         done = self._files.get(change.image_id)

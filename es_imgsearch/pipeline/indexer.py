@@ -186,6 +186,7 @@ class Indexer:
         self._round.discard(root.name)
         if not self._round:
             self.pipeline.end_round()
+            self._sidecars.end_round()
             self._round = {each.name for each in self.roots}
 
     def submit_settled(self) -> None:

@@ -31,14 +31,14 @@ from es_imgsearch.describe.sidecar import (
     sidecar_fields,
 )
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.pipeline.queues import BoundedCache
+from es_imgsearch.pipeline.file_memory import REMEMBERED_FILES, FileMemory, state_hash
 from es_imgsearch.records import Change, FileState, Root, disk_path
 from es_imgsearch.watch.reconcile import is_below
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 500
-_RECENT_FILES = 200_000
+_STATE_BITS = 40
 
 
 class _Place(NamedTuple):
@@ -62,8 +62,24 @@ class _ComparisonHistory:
     def __init__(self) -> None:
         # Of every folder with sidecars: the number of its last comparison, and of its sidecars.
         self.folders: dict[tuple[Root, str], tuple[int, int]] = {}
-        # States of sidecars by root and path, with the number of the comparison that listed them.
-        self.states: BoundedCache[tuple[int, FileState]] = BoundedCache(_RECENT_FILES)
+        self._states = FileMemory(REMEMBERED_FILES)
+
+    def put(self, file: str, number: int, state: FileState) -> tuple[int, bool]:
+        """Remember a sidecar and the comparison that lists it.
+
+        Returns the number of the comparison that listed it before, -1 for none, and whether the
+        state is the same.
+        """
+        stored = self._states.get(file)
+        hashed = state_hash(state) % 2**_STATE_BITS
+        self._states.put(file, number << _STATE_BITS | hashed)
+        if stored is None:
+            return -1, False
+        return stored >> _STATE_BITS, stored % 2**_STATE_BITS == hashed
+
+    def end_round(self) -> None:
+        """Every root was compared: forget the sidecars not listed since the last call."""
+        self._states.end_round()
 
 
 class SidecarComparison:
@@ -85,13 +101,12 @@ class SidecarComparison:
         if not is_sidecar(name):
             return
         last, _ = self._history.folders.get((self.root, folder), (0, 0))
-        key = f"{self.root.name}/{relative_path}"
-        number, previous = self._history.states.get(key) or (-1, None)
-        self._history.states.put(key, (self._number, state))
+        file = f"{self.root.name}/{relative_path}"
+        number, is_same = self._history.put(file, self._number, state)
         self._listed[folder] += 1
         if number == last:
             self._known[folder] += 1
-        if number != last or previous != state:
+        if number != last or not is_same:
             self._changed.append(_Place(self.root, folder, name))
 
     def end(self) -> list[_Place]:
@@ -165,6 +180,10 @@ class SidecarChanges:
                 self._compared_whole.add(root)
         for place in [*places, *comparison.end()]:
             self._record(place, ticket)
+
+    def end_round(self) -> None:
+        """Every root was compared: forget the sidecars not listed since the last call."""
+        self._history.end_round()
 
     def _record(self, place: _Place, ticket: int) -> None:
         with self._lock:
