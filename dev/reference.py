@@ -120,7 +120,7 @@ def fields() -> str:
         table(load_json("mappings", "failures.json")["mappings"]["properties"]),
         "",
         "## State (`<index>-state`)\n",
-        "What daemons, `sync` and `reindex` share: leases, pauses, last comparisons.\n",
+        "What processes share: roots, leases, pauses, last comparisons, and what was learned.\n",
         table(load_json("mappings", "state.json")["mappings"]["properties"]),
         "",
         "## Background (`<index>-background`)\n",

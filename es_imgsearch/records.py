@@ -41,8 +41,20 @@ class Root:
         return os.path.join(self.path, relative_path) if relative_path else str(self.path)
 
 
+def stored_ns(nanoseconds: int) -> int:
+    """Clamp nanoseconds since 1970 to 64 bits, years 1677 to 2262.
+
+    CIFS and NTFS give times of 1601 or 30828, which neither a `long` of Elasticsearch nor a date
+    can hold.
+    """
+    return max(-(2**63), min(nanoseconds, 2**63 - 1))
+
+
 class FileState(NamedTuple):
-    """Size and modification time, which differ between versions of a file."""
+    """Size and modification time, which differ between versions of a file.
+
+    The time is clamped as it is stored, so that the file and its document compare equal.
+    """
 
     size_bytes: int
     mtime_ns: int
@@ -50,12 +62,28 @@ class FileState(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> FileState:
         """Take the state from the result of `os.stat`."""
-        return cls(status.st_size, status.st_mtime_ns)
+        return cls(status.st_size, stored_ns(status.st_mtime_ns))
 
     @classmethod
     def stored(cls, fields: Mapping[str, Any]) -> FileState:
         """Take the state from a document; without one (imported) it equals no file's."""
         return cls(fields.get("size_bytes", -1), fields.get("mtime_ns", -1))
+
+
+class FileSignature(NamedTuple):
+    """State and identity of a file.
+
+    Differs for a replaced file of the same size and modification time.
+    """
+
+    state: FileState
+    inode: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileSignature:
+        """Take the signature from the result of `os.stat`."""
+        return cls(FileState.of(status), status.st_ino, status.st_ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +126,22 @@ class Picture:
 
     The fields are those that need no vector.  `tiles` are empty unless the index has regions.
     `fields_by_source` has the fields of the file itself (under an empty name), and of each
-    describer by its name; `fields` has all of them.
+    describer by its name; `fields` has all of them.  `signature` is that of the opened file before
+    the read, which began at `read_began_at` (`time.monotonic()`, the same clock in all processes).
     """
 
     content_id: str
-    state: FileState
+    signature: FileSignature
     pixels: npt.NDArray[np.uint8]
     fields: dict[str, Any] = field(default_factory=dict)
     read_ms: float = 0.0
     tiles: Sequence[Tile] = ()
     fields_by_source: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    read_began_at: float = 0.0
+
+    @property
+    def state(self) -> FileState:
+        return self.signature.state
 
     def without_pixels(self) -> Picture:
         """Return a copy without the arrays, which take the memory."""

@@ -122,7 +122,8 @@ class Settings(BaseSettings):
     reconcile_minutes: float = Field(10.0, gt=0)
     """How often every folder is compared with the index."""
     max_delete_share: float = Field(0.2, ge=0, le=1)
-    """Deletions pause when more than this share of a folder's pictures is gone."""
+    """Deletions pause when more than this share of the pictures that a folder held when it was last
+    compared whole is gone, together with what was deleted within 48 hours."""
     workers: int = Field(1, ge=1, le=64)
     """Processes that embed pictures; more than 1 pay on machines of many cores, and each loads the
     model."""

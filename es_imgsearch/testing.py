@@ -22,6 +22,7 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion, index_body
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.naming import failures_alias, first_generation
 from es_imgsearch.elastic.requests import Request
+from es_imgsearch.elastic.state import Document, VersionedDocument
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
@@ -102,6 +103,27 @@ class FakeEncoder:
         return unit(vectors)
 
 
+class MemoryState:
+    """The state documents of a `MemoryStore`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._documents: dict[str, Document] = {}
+
+    def read(self, name: str) -> VersionedDocument | None:
+        document = self._documents.get(name)
+        return None if document is None else VersionedDocument(document, {})
+
+    def update(
+        self, name: str, change: Callable[[Document | None], Document | None]
+    ) -> Document | None:
+        with self._lock:
+            before = self._documents.get(name)
+            if (after := change(before)) is not None:
+                self._documents[name] = after
+            return after or before
+
+
 class MemoryStore:
     """The write side of a `Store`, in memory; one object is all of its parts.
 
@@ -114,6 +136,7 @@ class MemoryStore:
         self.index = index
         self.generation = None
         self.connection = self.documents = self.listings = self.generations = self
+        self.state = MemoryState()
         self.fail_next: list[StoreError] = []
         self.reject: Callable[[Mapping[str, Any]], str | None] = lambda _document: None
         self.bulks: list[list[Write]] = []
@@ -232,6 +255,16 @@ class MemoryStore:
                 for each in image_ids
                 if each in known
             }
+
+    def sources(self, image_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        self._request()
+        with self._lock:
+            return {each: self.get(each) for each in image_ids if each in self._documents}
+
+    def sources_by_content(self, content_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        return list(
+            self.sources([image_id for _, image_id in self.ids_by_content(content_ids)]).values()
+        )
 
     def having(self, root_name: str, field: str, *, prefix: str = "") -> Iterator[str]:
         self._request()

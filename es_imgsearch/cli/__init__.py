@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+from types import TracebackType
 from typing import Any
 
 import click
@@ -116,3 +118,31 @@ def ignore_leaks_of_killed_processes() -> None:
     """
     filters = [each for each in (os.environ.get("PYTHONWARNINGS"), _LEAK_FILTER) if each]
     os.environ["PYTHONWARNINGS"] = ",".join(dict.fromkeys(filters))
+
+
+def _report_unless_left(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Report an error of a starting process, unless its parent gave it up.
+
+    Then, or when the parent was killed, the pipe that it reads ends, or the semaphores that it was
+    given are removed.
+    """
+    if not isinstance(error, EOFError | FileNotFoundError):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _start_quietly() -> None:
+    """Print no traceback if this process is stopped before it has started.
+
+    multiprocessing has a new process import the program first, then what it is given to run; only
+    that can ask for an end with its parent (`read.workers.begin_child`).
+    """
+    sys.excepthook = _report_unless_left
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+_processes = sys.modules.get("multiprocessing.process")
+# Set while multiprocessing prepares a new process, and checked by it in the same way.
+if _processes and getattr(_processes.current_process(), "_inheriting", False):
+    _start_quietly()

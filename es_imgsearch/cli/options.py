@@ -132,7 +132,10 @@ describers_option = click.option(
     "  [default: all]",
 )
 allow_deletes_option = click.option(
-    "--allow-deletes", is_flag=True, help="Carry out deletions that would otherwise pause."
+    "--allow-deletes",
+    is_flag=True,
+    help="Carry out deletions that would otherwise pause, such as of more than max_delete_share (a"
+    " fifth) of a folder's pictures within 48 hours.",
 )
 workers_option = click.option(
     "--workers", metavar="N", type=int, help="Processes that embed pictures.  [default: 1]"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -20,29 +22,75 @@ from es_imgsearch.cli.output import print_json, print_line, shown_path
 from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE
 
 if TYPE_CHECKING:
+    from es_imgsearch.manage.verify import Discrepancy
+    from es_imgsearch.records import Root
     from es_imgsearch.settings import Settings
 
 
-@click.command(epilog=examples("verify ~/Pictures", "verify nas=/mnt/nas/photos --json"))
+@click.command(
+    epilog=examples(
+        "verify ~/Pictures", "verify nas=/mnt/nas/photos --json", "verify ~/Pictures --content"
+    )
+)
 @with_settings_options
 @roots_argument
 @exclude_option
+@click.option("--content", is_flag=True,
+              help="Also read every file and compare its bytes with what was indexed.")  # fmt: skip
 @json_option
-def verify(settings: Settings, roots: tuple[str, ...], as_json: bool) -> None:
-    """Compare folders and index, change nothing; ends with 1 on any difference."""
+def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: bool) -> None:
+    """Compare folders and index, change nothing; ends with 1 on any difference.
+
+    Standard error says how many differences of each kind there are, and which command ends them.
+    """
+    from es_imgsearch.cli.output import progress_bar
     from es_imgsearch.manage.verify import verify as run_verify
     from es_imgsearch.watch.roots import parse_roots
 
     store = open_store(settings)
     store.info()
-    found = list(run_verify(store, parse_roots(roots), settings))
+    parsed = parse_roots(roots, may_be_gone=True)
+    with progress_bar("files") as on_file:
+        found = list(run_verify(store, parsed, settings, content=content, on_file=on_file))
     if as_json:
-        print_json([each.to_dict() for each in found])
+        print_json([_as_json(each, parsed, settings) for each in found])
+    found.sort(key=lambda each: each.what)  # stable: the paths of a kind stay in order
     for each in () if as_json else found:
-        print_line(f"{each.what:14}  {shown_path(each.root, each.relative_path)}")
-    click.echo(f"{len(found) or 'No'} difference{'s' * (len(found) != 1)}.", err=True)
+        detail = f" ({each.detail})" if each.detail else ""
+        print_line(f"{each.what:14}  {shown_path(each.root, each.relative_path)}{detail}")
+    _print_summary(found, parsed, settings)
     if found:
         sys.exit(EXIT_DIFFERENCE)
+
+
+def _as_json(found: Discrepancy, roots: Sequence[Root], settings: Settings) -> dict[str, str]:
+    from es_imgsearch.manage.remedies import remedy
+    from es_imgsearch.records import disk_path, utf8
+
+    folders = {root.name: root for root in roots}
+    root = folders.get(found.root)
+    return {
+        **found.to_dict(),
+        "path": utf8(root.absolute(disk_path(found.relative_path))) if root else "",
+        "remedy": remedy(found.what, found.root, roots, settings),
+    }
+
+
+def _print_summary(found: Sequence[Discrepancy], roots: Sequence[Root], settings: Settings) -> None:
+    """Print the number of differences of each kind, and the command that ends them."""
+    from es_imgsearch.manage.remedies import first_step, meaning, remedy
+
+    for what, number in Counter(each.what for each in found).items():
+        names = dict.fromkeys(each.root for each in found if each.what == what)
+        commands = dict.fromkeys(remedy(what, name, roots, settings) for name in names)
+        step = first_step(what) or "run"
+        click.echo(
+            f"{what}: {number} {meaning(what)}; {step} "
+            + " and ".join(f"`{command}`" for command in commands)
+            + ".",
+            err=True,
+        )
+    click.echo(f"{len(found) or 'No'} difference{'s' * (len(found) != 1)}.", err=True)
 
 
 @click.command(epilog=examples("failures", "failures retry", "failures list --json"))

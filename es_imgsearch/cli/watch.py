@@ -96,15 +96,21 @@ def _watch(
 @exclude_option
 @describers_option
 @allow_deletes_option
+@workers_option
+@click.option("--content", is_flag=True,
+              help="Also read every file, and index those with other bytes anew.")  # fmt: skip
 @json_option
 @sigterm_as_ctrl_c()
-def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool, as_json: bool) -> None:
+def sync(
+    settings: Settings, roots: tuple[str, ...], allow_deletes: bool, content: bool, as_json: bool
+) -> None:
     """Bring the index up to date with the folders once, then end.
 
     Ends with 1 if a file failed or is still being written, or if deletions are paused.  --json
     prints the number of files by outcome, and the roots whose deletions are paused.
     """
-    from es_imgsearch.cli.output import progress
+    from es_imgsearch.cli.output import progress, progress_bar
+    from es_imgsearch.manage.verify import submit_differing
     from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.pipeline.sync import sync as run_sync
 
@@ -119,6 +125,9 @@ def sync(settings: Settings, roots: tuple[str, ...], allow_deletes: bool, as_jso
 
     def one_pass() -> bool:
         with _indexer(settings, roots, allow_deletes) as indexer:
+            if content:
+                with progress_bar("files") as on_file:
+                    submit_differing(indexer, open_store(settings).pinned(), settings, on_file)
             with progress(indexer):
                 run_sync(indexer)
             indexer.pipeline.close()
@@ -189,6 +198,7 @@ def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[
 
     Returns the others, which are left to the comparison, and the number of deleted pictures.
     """
+    from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.watch.roots import parse_roots, release_root
 
     left: list[str] = []
@@ -197,7 +207,9 @@ def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[
         if root.path.exists():
             left.append(text)
             continue
-        pictures = release_root(open_store(settings), root, settings.host)
+        store = open_store(settings)
+        upgrade(store)
+        pictures = release_root(store, root, settings.host)
         released += pictures
         click.echo(f"{root.name!r} is released: {pictures} pictures deleted.", err=True)
     return tuple(left), released

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from es_imgsearch.elastic.client import Connection
@@ -22,6 +23,16 @@ T = TypeVar("T")
 # How long the server waits for a shard.  A bulk that outlasts our own request would be executed
 # later, over newer writes.
 _SERVER_WAIT = "10s"
+
+# Elasticsearch refuses a request of more than 100 MB (http.max_content_length), and while all that
+# it is indexing takes more than a tenth of its heap (indexing_pressure.memory.limit), 51 MB of the
+# smallest one in use.  From 1 MB on a larger bulk writes no more documents a second.
+_LARGEST_BULK_BYTES = 10_000_000
+
+# More than any caller sends at once.
+_MOST_ITEMS = 10_000
+# One refusal may be chance; the second halves bulks.
+_REFUSALS = 2
 
 
 def action_line(action: str, index: str, image_id: str, **conditions: int) -> bytes:
@@ -69,11 +80,62 @@ def _is_done(action: str, result: Mapping[str, Any]) -> bool:
     return was_absent or result["status"] < 300
 
 
+def bulk_slices(sizes_bytes: Sequence[int]) -> Iterator[slice]:
+    """Yield slices of items that are sent together: at most 10 MB, or one item."""
+    start = total = 0
+    for position, size in enumerate(sizes_bytes):
+        if position > start and total + size > _LARGEST_BULK_BYTES:
+            yield slice(start, position)
+            start, total = position, 0
+        total += size
+    if start < len(sizes_bytes):
+        yield slice(start, len(sizes_bytes))
+
+
+class _Pending(Generic[T]):
+    """Items that wait for a bulk, and those set apart because they were refused alone."""
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self._waiting = deque(items)
+        self._apart: deque[T] = deque()
+        self._takes_apart = False
+        # Since an item set apart was tried last.
+        self.others_succeed = False
+
+    def add(self, items: Sequence[T]) -> None:
+        """Add items that have come meanwhile."""
+        self.others_succeed = False
+        self._waiting.extend(items)
+
+    def take(self, limit: int) -> list[T]:
+        """Take the next bulk: of an item set apart when no other waits; empty at the end."""
+        self._takes_apart = not self._waiting
+        source, limit = (self._apart, 1) if self._takes_apart else (self._waiting, limit)
+        return [source.popleft() for _ in range(min(limit, len(source)))]
+
+    def put_back(self, retry: Sequence[T], *, is_refused: bool) -> bool:
+        """Put what is sent again to the end; return True if it had been set apart."""
+        is_alone = is_refused and len(retry) == 1
+        (self._apart if is_alone else self._waiting).extend(retry)
+        if not is_refused:
+            self.others_succeed = True
+            if self._takes_apart:
+                # It was refused alone by an outage, now over, and so were the others.
+                self._waiting.extend(self._apart)
+                self._apart.clear()
+        return self._takes_apart
+
+
 class BulkWriter(Generic[T]):
     """Sends items in bulks until each is stored or refused for good.
 
     Retries transient errors with exponential backoff, and halves a request that is refused as a
     whole until the item at fault is alone.
+
+    A server without memory for a bulk answers 429 to the same bulk for ever, and a slow one lets
+    it time out: after two such answers in a row bulks are halved, and grow again with each that
+    succeeds.  An item that is refused even alone is set apart and tried after all others, so that
+    it holds up none of them.
     """
 
     def __init__(
@@ -93,39 +155,73 @@ class BulkWriter(Generic[T]):
         self._outage = outage
         self._stopping = stopping
         self._patience_seconds = patience_seconds
+        # Of items in a bulk.  Threads that share a writer may lose a change of it to each other,
+        # which costs one more request.
+        self._limit = _MOST_ITEMS
+        self._refusals_in_a_row = 0
 
-    def write(self, items: Sequence[T]) -> Iterator[tuple[T, StoreError | None]]:
+    def write(
+        self, items: Sequence[T], more: Callable[[], Sequence[T]] = tuple
+    ) -> Iterator[tuple[T, StoreError | None]]:
         """Yield each item as soon as its outcome is known: None if stored, else the error.
+
+        `more` returns items that have come meanwhile; it is called while some are set apart.
 
         Raises StoreDenied for the first item that is not permitted, since no other item would be,
         and Stopped.
         """
         thread = threading.current_thread().name
         pauses = waits()
-        while items:
-            retry: list[T] = []
-            transient: StoreError | None = None
-            for item, error in zip(items, _halved(self._send, items), strict=True):
-                if isinstance(error, StoreDenied):
-                    raise error
-                if error is not None and error.transient:
-                    retry.append(item)
-                    transient = transient or error
-                else:
-                    yield item, error
-            if transient is None:
+        pending = _Pending(items)
+        while bulk := pending.take(self._limit):
+            transient = yield from self._send_bulk(bulk)
+            is_refused = len(transient) == len(bulk)
+            is_apart = pending.put_back([item for item, _ in transient], is_refused=is_refused)
+            if not is_apart:
+                self._adapt(len(bulk), is_refused=is_refused)
+            if not transient:
                 self._outage.end(thread)
-                return
-            if len(retry) < len(items):
+                continue
+            if not is_refused:
                 # Some items were stored: the server is busy, not unreachable.
                 pauses = waits()
-            else:
-                self._outage.begin(transient, thread)
-                if self._outage.seconds > self._patience_seconds:
-                    raise transient
+            elif not (is_apart and pending.others_succeed):
+                self._begin_outage(transient[0][1], thread)
             if self._stopping.wait(next(pauses)):
                 raise Stopped
-            items = retry
+            if is_apart:
+                pending.add(more())
+
+    def _send_bulk(
+        self, bulk: Sequence[T]
+    ) -> Generator[tuple[T, StoreError | None], None, list[tuple[T, StoreError]]]:
+        """Send one bulk and yield what is decided; return what met a transient error."""
+        transient: list[tuple[T, StoreError]] = []
+        for item, error in zip(bulk, _halved(self._send, bulk), strict=True):
+            if isinstance(error, StoreDenied):
+                raise error
+            if error is not None and error.transient:
+                transient.append((item, error))
+            else:
+                yield item, error
+        return transient
+
+    def _begin_outage(self, error: StoreError, thread: str) -> None:
+        self._outage.begin(error, thread)
+        if self._outage.seconds > self._patience_seconds:
+            raise error
+
+    def _adapt(self, size: int, *, is_refused: bool) -> None:
+        """Halve the limit after two refused bulks in a row; double it after a success."""
+        if not is_refused:
+            self._refusals_in_a_row = 0
+            if size >= self._limit:
+                self._limit = min(2 * self._limit, _MOST_ITEMS)
+            return
+        self._refusals_in_a_row += 1
+        if self._refusals_in_a_row >= _REFUSALS:
+            self._refusals_in_a_row = 0
+            self._limit = max(1, size // 2)
 
 
 def _halved(

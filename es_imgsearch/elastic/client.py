@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit, urlunsplit
+from weakref import WeakSet
 
 import elasticsearch
 from elasticsearch.serializer import OrjsonSerializer, TextSerializer
@@ -87,6 +89,36 @@ def _address_and_options(url: str, options: dict[str, Any]) -> tuple[str, dict[s
     return bare, options
 
 
+# -- Connections belong to a process
+#
+# A child made by `os.fork` (gunicorn with preload, multiprocessing with fork) inherits the sockets
+# of idle connections.  Parent and child would send requests on the same one, and each would read
+# what comes first: another process's answer.
+
+_Client: TypeAlias = elasticsearch.Elasticsearch | elasticsearch.AsyncElasticsearch
+_clients: WeakSet[_Client] = WeakSet()
+# Sessions of asyncio: closing one in the child would take the parent's sockets out of the event
+# loop's epoll, which is shared.
+_inherited_sessions: list[Any] = []
+
+
+def open_own_connections(client: _Client) -> None:
+    """Have this client open its own connections in every child of a later fork."""
+    _clients.add(client)
+
+
+def _renew_connections() -> None:
+    for client in list(_clients):
+        for node in client.transport.node_pool.all():
+            _inherited_sessions.append(getattr(node, "session", None))
+            # Made anew in its place in the pool; no connection is opened yet.
+            type(node).__init__(node, node.config)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_connections)
+
+
 # The most hits that one page may hold (index.max_result_window).
 MOST_HITS = 10_000
 
@@ -118,6 +150,9 @@ class Connection:
     client: elasticsearch.Elasticsearch
     index: str
     generation: str | None = None
+
+    def __post_init__(self) -> None:
+        open_own_connections(self.client)
 
     @cached_property
     def pictures(self) -> str:

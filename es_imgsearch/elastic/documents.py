@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.elastic.bulk import action_line, bulk_results, json_line
+from es_imgsearch.elastic.bulk import action_line, bulk_results, bulk_slices, json_line
 from es_imgsearch.elastic.client import Connection
 from es_imgsearch.elastic.error_mapping import multi_get_error
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
@@ -40,22 +40,24 @@ class Documents:
         self._pictures, self._failures = connection.pictures, connection.failures
 
     def write(self, writes: Sequence[Write]) -> dict[str, StoreError | None]:
-        """Write one bulk; return for every id None if it was acknowledged, else the error.
+        """Write in bulks of at most 10 MB; return the error of each id, None if stored.
 
-        An id is in the index or in the failures, never in both: writing to one deletes from the
-        other in the same bulk.
+        The error of a whole bulk is raised; bulks before it may be written again.  An id is in the
+        index or in the failures, never in both: writing to one deletes from the other in the same
+        bulk.
         """
         ids = [write.image_id for write in writes]
         failed_before = dict(self._fetched(self._failures, ids, "attempts,failed_at"))
-        body = b"".join(line for write in writes for line in self._lines(write, failed_before))
+        encoded = [b"".join(self._lines(write, failed_before)) for write in writes]
         outcome: dict[str, StoreError | None] = {}
-        for result, error in bulk_results(self._connection, body):
-            if outcome.get(result["_id"]) is None:
-                outcome[result["_id"]] = error
+        for part in bulk_slices([len(each) for each in encoded]):
+            for result, error in bulk_results(self._connection, b"".join(encoded[part])):
+                if outcome.get(result["_id"]) is None:
+                    outcome[result["_id"]] = error
         return outcome
 
     def write_each(self, writes: Sequence[Write]) -> list[StoreError | None]:
-        """Write one bulk; return one result per write, in order, as `BulkWriter` expects."""
+        """Write; return one result per write, in order, as `BulkWriter` expects."""
         outcome = self.write(writes)
         return [outcome[each.image_id] for each in writes]
 
@@ -188,6 +190,19 @@ class Documents:
         """Read those of these fields that documents have, by id."""
         return dict(self._fetched(self._pictures, image_ids, ",".join(fields)))
 
+    def sources(self, image_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Read the stored fields of documents, without vectors, by id; refreshed or not."""
+        return dict(self._fetched(self._pictures, image_ids, "*"))
+
+    def sources_by_content(self, content_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """Read the stored fields of up to 1,000 searchable documents with these contents."""
+        if not content_ids:
+            return ()
+        query = {"bool": {"filter": [{"terms": {"content_id": list(content_ids)}}]}}
+        body = {"query": query, "size": 2 * _BATCH, "track_total_hits": False}
+        hits = self._connection.hits(self._pictures, body, "_source")
+        return [hit["_source"] for hit in hits]
+
     def get(self, image_id: str) -> Mapping[str, Any]:
         """Read the stored fields of one picture, without its vector.  Raises ImageMissing."""
         try:
@@ -216,6 +231,8 @@ class Documents:
         self, name: str, image_ids: Sequence[str], fields: str
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield id and source, reduced to these fields, of the ids that have a document."""
+        if not image_ids:
+            return  # Elasticsearch refuses a multi-get of nothing
         answer = self._connection.request(
             "POST",
             f"/{name}/_mget",

@@ -29,8 +29,6 @@ _BUSY = {408, 429, 502, 503, 504}
 # Statuses by which other servers answer requests that only Elasticsearch knows.  A proxy that
 # refuses the type or the size of one request is no outage: waiting would not help.
 _FOREIGN_STATUSES = {404, 405, 410, 421, 501}
-# A closed index may be opened again: its documents are not at fault.
-_ITEM_BUSY = {"cluster_block_exception", "index_closed_exception"}
 
 
 def item_error(result: Mapping[str, Any]) -> StoreError:
@@ -38,13 +36,16 @@ def item_error(result: Mapping[str, Any]) -> StoreError:
 
     Raises IndexMissing, which concerns every document.
     """
-    kind, message = _kind_and_message(result.get("error") or {})
+    error = result.get("error") or {}
+    kind, message = _kind_and_message(error)
     status = int(result["status"])
+    if closed := _closed(error):
+        return closed
     if kind == "index_not_found_exception":
         raise IndexMissing(
             f"The index does not exist any more ({message}): make it with `es-imgsearch init`."
         )
-    if status in _BUSY or status >= 500 or kind in _ITEM_BUSY:
+    if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot write now ({message}).")
     if status in {401, 403}:
         return StoreDenied(f"Elasticsearch does not allow writing ({message}).")
@@ -57,6 +58,8 @@ def search_error(result: Mapping[str, Any]) -> StoreError:
     causes = error.get("root_cause") or [error]
     kind, message = _kind_and_message(causes[0])
     status = int(result.get("status", 500))
+    if closed := _closed(causes[0]):
+        return closed
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot search now ({message}).")
     if status in {401, 403}:
@@ -75,7 +78,15 @@ def multi_get_error(error: Mapping[str, Any]) -> StoreError | None:
         return None
     if kind == "security_exception":
         return StoreDenied(f"Elasticsearch does not allow reading ({message}).")
-    return StoreBusy(f"Elasticsearch cannot read now ({message}).")
+    return _closed(error) or StoreBusy(f"Elasticsearch cannot read now ({message}).")
+
+
+def _closed(error: Mapping[str, Any]) -> StoreBusy | None:
+    """Report a closed index as transient: it may be opened again."""
+    if error.get("type") != "index_closed_exception":
+        return None
+    name = error.get("index", "NAME")
+    return StoreBusy(f"Index {name!r} is closed: open it with POST /{name}/_open.")
 
 
 def _kind_and_message(error: Mapping[str, Any]) -> tuple[str, str]:
@@ -114,6 +125,8 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
     is_marked = "x-elastic-product" in error.meta.headers
     if not is_marked and (status in _FOREIGN_STATUSES or status < 400):
         return _not_elasticsearch(address, f"HTTP {status}")
+    if closed := _closed_of_request(error):
+        return closed
     kind, reason = _kind_and_reason(error)
     detail = f"{kind}: {reason}" if reason else kind
     if status in {401, 403} and kind != "cluster_block_exception":
@@ -140,6 +153,13 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         else f"The server at {address} rejected the request ({detail}) and does not identify itself"
         " as Elasticsearch: check for a proxy, and whether the address needs https://."
     )
+
+
+def _closed_of_request(error: elastic_transport.ApiError) -> StoreBusy | None:
+    details = error.body.get("error") if isinstance(error.body, Mapping) else None
+    if not isinstance(details, Mapping):
+        return None
+    return next(filter(None, map(_closed, [details, *(details.get("root_cause") or ())])), None)
 
 
 def _kind_and_reason(error: elastic_transport.ApiError) -> tuple[str, str]:

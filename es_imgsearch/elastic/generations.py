@@ -1,9 +1,9 @@
-"""Create, extend, load, drop the indices behind the alias; change their `_meta`."""
+"""Create, extend, load, drop the indices behind the alias; change what is known of them."""
 
 from __future__ import annotations
 
 import re
-import threading
+import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from es_imgsearch.elastic.naming import (
     pinned_alias,
 )
 from es_imgsearch.elastic.requests import info_request
+from es_imgsearch.elastic.state import State
 from es_imgsearch.errors import (
     AlreadyRunning,
     ImageMissing,
@@ -37,10 +38,6 @@ from es_imgsearch.errors import (
     StoreRejected,
     StoreUnreachable,
 )
-
-_META_TRIES = 5
-# Excludes other threads of this process; other processes are noticed by reading back.
-_meta_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +72,19 @@ class IndexInfo:
                 " it must point to one."
             )
         ((name, body),) = answer.items()
-        mappings = body["mappings"]
+        mappings, settings = body["mappings"], body["settings"]["index"]
         return cls(
             name=name,
-            meta=Meta.from_body(mappings.get("_meta", {}), alias),
+            meta=Meta.from_body(mappings.get("_meta", {}), alias, settings.get("uuid", "")),
             properties=mappings["properties"],
-            is_loading=body["settings"]["index"].get("refresh_interval") == "-1",
+            is_loading=settings.get("refresh_interval") == "-1",
             source_excludes=source_excludes(mappings),
             aliases=tuple(body.get("aliases", ())),
         )
+
+    def with_documents(self, documents: Mapping[str, Mapping[str, Any]]) -> IndexInfo:
+        """Add documents of `meta.document_ids`, by id."""
+        return replace(self, meta=self.meta.with_documents(documents))
 
 
 class Roles(NamedTuple):
@@ -95,17 +96,23 @@ class Roles(NamedTuple):
 
 
 class Generations:
-    """Create, extend and drop the indices behind the alias; change their `_meta`."""
+    """Create, extend and drop the indices behind the alias; change what is known of them."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._index = connection.index
+        self._state = State(connection)
 
     def info(self) -> IndexInfo:
-        """Read the index behind the alias.
+        """Read the index behind the alias, and the documents that belong to it.
 
         Raises IndexMissing, or IndexConflict if the name is not an alias of ours.
         """
+        info = self.sealed()
+        return info.with_documents(self._state.read_many(info.meta.document_ids))
+
+    def sealed(self) -> IndexInfo:
+        """Read the index behind the alias: of its `meta`, what never changes.  Raises as `info`."""
         return IndexInfo.from_answer(
             self._connection.send(info_request(self._connection.pictures)),
             self._connection.pictures,
@@ -119,7 +126,7 @@ class Generations:
         serving = self._behind(self._index)
         if serving is None:
             # Raises IndexConflict for an index of that name.
-            self.info()
+            self.sealed()
             raise IndexMissing(
                 f"There is no index {self._index!r} at {self._connection.address}: make it with"
                 f" `es-imgsearch init --index {self._index}`."
@@ -136,7 +143,7 @@ class Generations:
 
     def pin(self) -> str:
         """Add the pinned alias to the serving generation if it lacks one; return its name."""
-        info = self.info()
+        info = self.sealed()
         pinned = self._connection.at(info.name)
         if pinned.pictures not in info.aliases:
             names = {
@@ -162,6 +169,7 @@ class Generations:
         The first generation is of both indices.  An interrupted `create` is completed, never
         replaced.  `for_loading`: vectors are stored, but not searchable until `end_loading`.
         """
+        meta = replace(meta, index_id=uuid.uuid4().hex, generation_id=uuid.uuid4().hex)
         bodies = {
             self._index: index_body(meta, describer_fields),
             self._connection.failures: failures_body(),
@@ -171,9 +179,17 @@ class Generations:
         if for_loading:
             bodies[self._index] = loading_body(bodies[self._index])
         self.make_state()
+        self._store_documents(meta)
         # The alias of the pictures comes last: if it exists, everything does.
         for alias in (self._connection.failures, self._index):
             self.make_generation(alias, bodies[alias])
+
+    def _store_documents(self, meta: Meta) -> None:
+        """Store what a new generation begins with and its `_meta` does not hold."""
+        sealed = Meta.from_body(meta.to_body(), self._index).to_documents()
+        for name, document in meta.to_documents().items():
+            if document != sealed[name]:
+                self._state.create(name, document)
 
     def make_state(self) -> None:
         """Create the index of state documents; an existing index stays unchanged."""
@@ -187,7 +203,13 @@ class Generations:
         self._create(name, {**body, "aliases": _writable(alias, pinned_alias(name))})
 
     def begin_next(self, meta: Meta, describer_fields: Iterable[Mapping[str, Any]] = ()) -> str:
-        """Create an empty generation behind the alias `<index>-next`; return its name."""
+        """Create an empty generation behind the alias `<index>-next`; return its name.
+
+        It gets curves and codes of `meta`, and the roots of the index, which all generations share.
+        """
+        meta = replace(
+            meta, index_id=self.sealed().meta.index_id, generation_id=uuid.uuid4().hex, roots={}
+        )
         existing = self._connection.request(
             "GET",
             f"/{self._index}-0*",
@@ -199,6 +221,7 @@ class Generations:
         failures = failures_generation(self._index, name)
         # An interrupted call may have left them behind, empty.
         self._create(failures, {**failures_body(), "aliases": _writable(pinned_alias(failures))})
+        self._store_documents(meta)
         # The pictures come last: if their alias exists, everything does.
         aliases = _writable(pinned_alias(name), next_alias(self._index))
         if not self._create(name, {**index_body(meta, describer_fields), "aliases": aliases}):
@@ -282,24 +305,35 @@ class Generations:
         return True
 
     def update_meta(self, change: Callable[[Meta], Meta]) -> Meta:
-        """Read, change and write `_meta`, which the server replaces as a whole.
+        """Change roots or learned entries by compare-and-set; return what is stored then.
 
-        Mappings have no compare-and-set, so the result is read back and the change applied again
-        after a conflict.  A process that read before and writes after that still undoes it: a
-        change that must not be lost needs a check of its own.
+        `change` is called again after a conflict with another process, so it must be idempotent; an
+        error that it raises ends this without a write.  Raises IndexConflict for an index of an
+        earlier schema, ValueError for a change of the seal, StoreBusy.
         """
-        with _meta_lock:
-            for _ in range(_META_TRIES):
-                info = self.info()
-                changed = change(info.meta)
-                if changed == info.meta:
-                    return changed
-                self._connection.request(
-                    "PUT", f"/{info.name}/_mapping", {"_meta": changed.to_body()}
-                )
-                if change(read_back := self.info().meta) == read_back:
-                    return read_back
-        raise StoreBusy(f"The _meta of {self._index!r} is being rewritten by others.")
+        meta = self.info().meta
+        if not meta.document_ids:
+            raise IndexConflict(
+                f"Index {self._index!r} is of schema {meta.schema_version}: run `es-imgsearch init"
+                f" --index {self._index}` once, which upgrades it."
+            )
+        changed = change(meta)
+        seal = replace(changed.seal, spec=meta.seal.spec)
+        if replace(changed, seal=seal, tuning=meta.tuning).to_body() != meta.to_body():
+            raise ValueError("the seal of an index never changes")
+        before, after = meta.to_documents(), changed.to_documents()
+        for name in meta.document_ids:
+            if before[name] != after[name]:
+                meta = self._update_document(name, meta, change)
+        return meta
+
+    def _update_document(self, name: str, meta: Meta, change: Callable[[Meta], Meta]) -> Meta:
+        def changed(stored: Mapping[str, Any] | None) -> Mapping[str, Any]:
+            now = meta if stored is None else meta.with_documents({name: stored})
+            return change(now).to_documents()[name]
+
+        document = self._state.update(name, changed)
+        return meta if document is None else meta.with_documents({name: document})
 
 
 def _writable(*aliases: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
 from es_imgsearch.elastic.retry import Stopped
@@ -33,7 +34,7 @@ LEASE_SECONDS = 20.0
 _RENEWALS = 4
 _POLLS = 40
 # A time stamp older than this many `lease_seconds` has expired without further watching.
-_SURELY_EXPIRED = 4
+SURELY_EXPIRED = 4
 # How long a missing answer may delay the end of the process.
 _RELEASE_SECONDS = 5.0
 
@@ -50,8 +51,47 @@ def is_alive(lease: Document) -> bool:
 def seconds_left(lease: Document) -> float:
     """Return the time until a lease that is not renewed any more counts as expired."""
     silent_for = datetime.now(tz=UTC) - datetime.fromisoformat(lease["seen_at"])
-    longest: float = _SURELY_EXPIRED * lease["lease_seconds"]
+    longest: float = SURELY_EXPIRED * lease["lease_seconds"]
     return longest - silent_for.total_seconds()
+
+
+def is_running(lease: Document) -> bool:
+    """Check that a lease was renewed lately, by a process that has not ended.
+
+    Whether it has ended shows on the same machine only.  Its lease is waited for nevertheless: what
+    it sent last may not have been carried out yet.
+    """
+    return is_alive(lease) and not _has_ended(lease)
+
+
+def _has_ended(lease: Document) -> bool:
+    """Return True if the holder was a process of this machine that is no longer there."""
+    there, here = lease["body"].get("process"), _process(os.getpid())
+    if not there or not here or there["machine"] != here["machine"]:
+        return False
+    try:
+        os.kill(lease["process_id"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # another user's
+    found = _process(lease["process_id"])
+    return found is not None and found["started"] != there["started"]
+
+
+def _process(process_id: int) -> Document | None:
+    """Identify a process on this machine; None where /proc does not show it.
+
+    `machine` is the boot and the namespace of process ids, which each container has its own of;
+    `started` is in clock ticks since the boot, and tells a process from a later one of its id.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        state, *fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return {"machine": machine, "started": None if state in "ZX" else int(fields[18])}
 
 
 def holder(lease: Document) -> str:
@@ -154,7 +194,8 @@ class Lease:
             self._thread.join(seconds)
 
     def _document(self, name: str) -> Document:
-        return {**self._claims[name], **self._me, "seen_at": now_iso(), "body": self._body()}
+        body = {**self._body(), "process": _process(os.getpid())}
+        return {**self._claims[name], **self._me, "seen_at": now_iso(), "body": body}
 
     def _claim(self, stopping: threading.Event) -> None:
         first_reads: dict[str, tuple[VersionedDocument, float]] = {}

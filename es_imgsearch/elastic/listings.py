@@ -20,6 +20,14 @@ class IndexedFile(NamedTuple):
     state: FileState
 
 
+class StoredContent(NamedTuple):
+    """Path, file state and content id of a document."""
+
+    stored_path: str
+    state: FileState
+    content_id: str
+
+
 class Listings:
     """Lists and counts documents."""
 
@@ -138,10 +146,20 @@ class Listings:
             state = FileState(size_bytes, mtime_ns)
             yield IndexedFile(hit["sort"][1], state)
 
-    def without_vector(self, root_name: str) -> Iterator[str]:
-        """List stored paths of documents without a vector, which no search finds."""
-        missing = {"bool": {"must_not": [{"exists": {"field": VECTOR_FIELD}}]}}
-        body = {"query": {"bool": {"filter": [{"term": {"root": root_name}}, missing]}}}
+    def contents(self, root_name: str) -> Iterator[StoredContent]:
+        """List the content ids of a root's documents; imported ones may have none."""
+        filters = [{"term": {"root": root_name}}, {"exists": {"field": "content_id"}}]
+        body = {
+            "query": {"bool": {"filter": filters}},
+            "docvalue_fields": ["size_bytes", "mtime_ns", "content_id"],
+        }
+        for hit in self._hits(self._pictures, body):
+            fields = {name: values[0] for name, values in hit["fields"].items()}
+            yield StoredContent(hit["sort"][1], FileState.stored(fields), fields["content_id"])
+
+    def matching(self, root_name: str, query: Mapping[str, Any]) -> Iterator[str]:
+        """List stored paths of a root's documents that match a query."""
+        body = {"query": {"bool": {"filter": [{"term": {"root": root_name}}, query]}}}
         for hit in self._hits(self._pictures, body):
             yield hit["sort"][1]
 
@@ -154,9 +172,10 @@ class Listings:
         for hit in self._hits(self._pictures, {"query": {"bool": {"filter": filters}}}):
             yield hit["sort"][1]
 
-    def failures(self) -> Iterator[Mapping[str, Any]]:
-        """List the documents of all failures, by root and path."""
-        for hit in self._hits(self._failures, {"query": {"match_all": {}}, "_source": True}):
+    def failures(self, root_name: str | None = None) -> Iterator[Mapping[str, Any]]:
+        """List the documents of all failures, or of a root's, by root and path."""
+        query = {"match_all": {}} if root_name is None else {"term": {"root": root_name}}
+        for hit in self._hits(self._failures, {"query": query, "_source": True}):
             yield hit["_source"]
 
     def _hits(self, name: str, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -176,16 +195,24 @@ class Searches:
         self._connection = connection
 
     def sample(
-        self, count: int, seed: int, fields: Sequence[str] = ()
+        self,
+        count: int,
+        seed: int,
+        fields: Sequence[str] = (),
+        *,
+        root_name: str | None = None,
     ) -> Iterator[Mapping[str, Any]]:
-        """Draw at most `count` documents that have a vector at random.
+        """Draw at most `count` random documents that have a vector, of a root or all.
 
         Each hit has `_id`, `_source` with these fields, and in `fields` the vector, bit for bit.
         With the same seed an unchanged index yields the same sample.
         """
         # Mixed with the id, which unlike a sequence number survives another write.
+        filters: list[dict[str, Any]] = [{"exists": {"field": VECTOR_FIELD}}]
+        if root_name is not None:
+            filters.append({"term": {"root": root_name}})
         random = {
-            "query": {"exists": {"field": VECTOR_FIELD}},
+            "query": {"bool": {"filter": filters}},
             "random_score": {"seed": seed, "field": "image_id"},
         }
         chosen = {"query": {"function_score": random}, "size": count, "_source": False}

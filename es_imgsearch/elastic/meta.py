@@ -1,13 +1,19 @@
-"""`_meta` of an index, typed: its encoder, and parameters learned of its vectors.
+"""What is known of an index, typed: its seal, its roots, and what was learned.
 
-Elasticsearch stores it in the mapping; nothing here sends a request.
+    `_meta` of the mapping        the seal: what never changes of a generation
+    roots:INDEX_ID                folders by name, one document for all generations of an index
+    learned:GENERATION_ID         tuning, curves, codes and so on of one generation's vectors
+
+A mapping has no compare-and-set, so of two processes that change `_meta` one would undo the other's
+change: everything that changes is a document of `<index>-state` (see `state`).  Nothing here sends
+a request.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Self, TypeAlias
 
 from es_imgsearch.elastic.meta_entries import (
     CodesEntry,
@@ -20,9 +26,11 @@ from es_imgsearch.elastic.meta_entries import (
 from es_imgsearch.errors import EncoderMismatch, IndexConflict
 from es_imgsearch.records import Grid
 
-# 1 kept pauses, daemons and the process of a reindex in `_meta`, see `upgrade`.
-SCHEMA_VERSION = 2
+# 1 kept everything in `_meta`, 2 roots and what was learned, see `upgrade`.
+SCHEMA_VERSION = 3
 CREATED_BY = "es_imgsearch"
+# Ends of the names of the indices next to one of pictures, see `mapping.Companion`.
+_COMPANIONS = ("background", "codes", "failures", "reduction", "searches", "state", "tags")
 _SEALED = ("dims", "revision", "fingerprint")
 
 
@@ -74,14 +82,18 @@ class Seal:
                 )
 
 
+Body: TypeAlias = Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Typed `_meta` of an index.
+    """What is known of a generation: `_meta` and the documents that belong to it.
 
-    `relevance` has a curve for each kind of query once calibrated.  `reduction` is set in the
-    profile `reduced` only.  `grid` defines the tiles whose vectors are stored too, None for no
-    tiles; `codes` the binary codes.  `copy_checkpoint` is set in an index that `reindex` fills,
-    `builder` in schema 1 only, see `upgrade`.
+    `index_id` is the same in all generations of an index, `generation_id` in none; both are new if
+    an index is deleted and made again.  `relevance` has a curve for each kind of query once
+    calibrated.  `reduction` is set in the profile `reduced` only.  `grid` defines the tiles whose
+    vectors are stored too, None for no tiles; `codes` the binary codes.  `copy_checkpoint` is set
+    in an index that `reindex` fills, `builder` in schema 1 only, see `upgrade`.
     """
 
     seal: Seal
@@ -96,27 +108,31 @@ class Meta:
     codes: CodesEntry | None = None
     copy_checkpoint: CopyCheckpoint | None = None
     builder: Mapping[str, Any] | None = None
+    index_id: str = ""
+    generation_id: str = ""
 
     def to_body(self) -> dict[str, Any]:
-        curves = {kind: asdict(curve) for kind, curve in self.relevance.items()}
+        """`_meta` of the mapping; its tuning is that of the profile, for clients of few rights."""
+        reduction = self.reduction and replace(self.reduction, originals=None)
         return {
             "created_by": CREATED_BY,
             "schema_version": self.schema_version,
+            **({"index_id": self.index_id} if self.index_id else {}),
+            **({"generation_id": self.generation_id} if self.generation_id else {}),
             "encoder": self.seal.to_body(),
             "profile": self.profile,
             "similarity": self.similarity,
             "tuning": self.tuning.to_body(),
-            "roots": {name: dict(root) for name, root in self.roots.items()},
-            **({"relevance": curves} if curves else {}),
-            **({"reduction": self.reduction.to_body()} if self.reduction else {}),
+            **({"reduction": reduction.to_body()} if reduction else {}),
             **({"regions": self.grid.to_body()} if self.grid else {}),
-            **({"codes": self.codes.to_body()} if self.codes else {}),
-            **({"carried": self.copy_checkpoint.to_body()} if self.copy_checkpoint else {}),
-            **({"builder": dict(self.builder)} if self.builder else {}),
         }
 
     @classmethod
-    def from_body(cls, body: Mapping[str, Any], index: str) -> Meta:
+    def from_body(cls, body: Mapping[str, Any], index: str, uuid: str = "") -> Meta:
+        """Parse `_meta`; `uuid` is that of the index, for one that was made without ids.
+
+        Schemas 1 and 2 have everything in it; later ones need `with_documents`.
+        """
         version = body.get("schema_version")
         if body.get("created_by") != CREATED_BY or not isinstance(version, int):
             raise IndexConflict(
@@ -128,10 +144,10 @@ class Meta:
                 f"Index {index!r} has schema {version}, newer than this program's"
                 f" {SCHEMA_VERSION}: update es_imgsearch."
             )
-        if body.keys() == {"created_by", "schema_version"}:
+        if "profile" not in body and (owner := _owner(index)) is not None:
             raise IndexConflict(
-                f"{index!r} holds the failures of an index of pictures: choose that index,"
-                f" --index {index.removesuffix('-failures')}."
+                f"{index!r} holds no pictures, but what belongs to the index {owner!r}: choose that"
+                f" index, --index {owner}."
             )
         try:
             return cls(
@@ -147,6 +163,8 @@ class Meta:
                 codes=CodesEntry.from_body(body.get("codes")),
                 copy_checkpoint=CopyCheckpoint.from_body(body.get("carried")),
                 builder=body.get("builder"),
+                index_id=body.get("index_id", uuid),
+                generation_id=body.get("generation_id", uuid),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IndexConflict(
@@ -160,6 +178,81 @@ class Meta:
 
     def with_root(self, name: str, root: Mapping[str, Any]) -> Meta:
         return replace(self, roots={**self.roots, name: root})
+
+    # -- documents -----------------------------------------------------------------------------
+
+    @property
+    def roots_document(self) -> str:
+        """Id of the document of the roots."""
+        return f"roots:{self.index_id}"
+
+    @property
+    def learned_document(self) -> str:
+        """Id of the document of what was learned of this generation."""
+        return f"learned:{self.generation_id}"
+
+    @property
+    def document_ids(self) -> tuple[str, ...]:
+        """Ids of the documents to read; none in a schema that has everything in `_meta`."""
+        if self.schema_version < SCHEMA_VERSION:
+            return ()
+        return self.roots_document, self.learned_document
+
+    def to_documents(self) -> dict[str, Body]:
+        """Documents of the roots and of what was learned, by id."""
+        curves = {kind: asdict(curve) for kind, curve in self.relevance.items()}
+        # A list: names of roots may hold dots, which are paths in names of fields.
+        roots = [{"name": name, **root} for name, root in sorted(self.roots.items())]
+        learned = {
+            "tuning": self.tuning.to_body(),
+            "spec": self.seal.spec,
+            "relevance": curves or None,
+            "originals": self.reduction and self.reduction.originals,
+            "codes": self.codes and self.codes.to_body(),
+            "carried": self.copy_checkpoint and self.copy_checkpoint.to_body(),
+        }
+        stored = {name: value for name, value in learned.items() if value is not None}
+        return {
+            self.roots_document: {"kind": "roots", "body": {"roots": roots}},
+            self.learned_document: {"kind": "learned", "body": stored},
+        }
+
+    def with_documents(self, documents: Mapping[str, Body]) -> Self:
+        """Add the existing ones of the documents of `document_ids`, by id."""
+        try:
+            return self._with_documents(documents)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise IndexConflict(
+                f"A document of {' and '.join(documents)} is damaged ({error!r}): restore the index"
+                " of state documents from a snapshot, or delete that document."
+            ) from error
+
+    def _with_documents(self, documents: Mapping[str, Body]) -> Self:
+        meta = self
+        if (document := documents.get(self.roots_document)) is not None:
+            listed = [dict(each) for each in document["body"]["roots"]]
+            meta = replace(meta, roots={each.pop("name"): each for each in listed})
+        if (document := documents.get(self.learned_document)) is not None:
+            body = document["body"]
+            reduction, originals = meta.reduction, body.get("originals")
+            if reduction is not None and originals is not None:
+                reduction = replace(reduction, originals=originals)
+            meta = replace(
+                meta,
+                seal=replace(meta.seal, spec=body.get("spec")),
+                tuning=Tuning.from_body(body["tuning"]),
+                relevance=curves_from_body(body.get("relevance", {})),
+                reduction=reduction,
+                codes=CodesEntry.from_body(body.get("codes")),
+                copy_checkpoint=CopyCheckpoint.from_body(body.get("carried")),
+            )
+        return meta
+
+
+def _owner(index: str) -> str | None:
+    """Return the index that a companion index belongs to; None for any other."""
+    name, _, end = index.rpartition("-")
+    return name if name and end in _COMPANIONS else None
 
 
 def with_learned(target: Meta, source: Meta) -> Meta:

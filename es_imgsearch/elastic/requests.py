@@ -10,9 +10,9 @@ from urllib.parse import quote, urlencode
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.elastic.error_mapping import search_error
-from es_imgsearch.elastic.queries import parse_vector
-from es_imgsearch.errors import GenerationSwitched
+from es_imgsearch.elastic.error_mapping import multi_get_error, search_error
+from es_imgsearch.elastic.queries import parse_vector, to_json
+from es_imgsearch.errors import GenerationSwitched, IndexMissing
 
 JSON = {"accept": "application/json", "content-type": "application/json"}
 NDJSON = {"accept": "application/json", "content-type": "application/x-ndjson"}
@@ -68,6 +68,24 @@ def info_request(index: str) -> Request:
 def document_request(index: str, image_id: str) -> Request:
     """Get a document by its id."""
     return Request("GET", f"/{index}/_doc/{quote(image_id, safe='')}")
+
+
+def documents_request(index: str, names: Sequence[str]) -> Request:
+    """Get the existing ones of these documents, see `documents_by_id`."""
+    parameters = urlencode({"filter_path": "docs._id,docs._source,docs.error"}, safe=",.")
+    return Request("POST", f"/{index}/_mget?{parameters}", to_json({"ids": list(names)}))
+
+
+def documents_by_id(answer: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Documents by id, from an answer to `documents_request`.
+
+    Raises IndexMissing, StoreDenied or StoreBusy: the request as a whole succeeds where no index or
+    shard answers.
+    """
+    docs = answer.get("docs", ())
+    if missed := [each["error"] for each in docs if "error" in each]:
+        raise multi_get_error(missed[0]) or IndexMissing(missed[0].get("reason", ""))
+    return {each["_id"]: each["_source"] for each in docs if "_source" in each}
 
 
 def checked_hits(answer: Mapping[str, Any], generation: str) -> Sequence[Mapping[str, Any]]:

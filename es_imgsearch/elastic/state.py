@@ -4,8 +4,12 @@ They are changed by compare-and-set only.
 
     daemon:NAME        lease of the daemon that watches a root; its queue
     comparison:NAME    result of the last comparison of the root
+    deletions:NAME     what the root held when it was last whole, what was deleted since
+    mounts:NAME        where other file systems are mounted below the root
     pause:NAME         why deletions of the root wait; with `ended_at` once they may go on
     lock:reindex       lease of the process that builds, drops or cancels a generation
+    roots:ID           the folders of an index, by name, see `meta`
+    learned:ID         tuning, curves, codes and so on of a generation, see `meta`
 
 One index behind one alias for all generations, so a switch changes nothing here.  Reads are by id,
 which Elasticsearch answers from what was acknowledged, refreshed or not.
@@ -22,8 +26,8 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from es_imgsearch.elastic.client import Connection
-from es_imgsearch.elastic.error_mapping import multi_get_error
 from es_imgsearch.elastic.mapping import Companion
+from es_imgsearch.elastic.requests import documents_by_id, documents_request
 from es_imgsearch.errors import (
     ImageMissing,
     IndexMissing,
@@ -60,16 +64,30 @@ def comparison_id(root_name: str) -> str:
     return f"comparison:{root_name}"
 
 
+def deletions_id(root_name: str) -> str:
+    """Id of the deletions of a root lately, and of what it held before them."""
+    return f"deletions:{root_name}"
+
+
+def mounts_id(root_name: str) -> str:
+    """Id of the known mount points below a root."""
+    return f"mounts:{root_name}"
+
+
 def pause_id(root_name: str) -> str:
     """Id of the pause of deletions in a root."""
     return f"pause:{root_name}"
+
+
+# Id of the lease of the process that builds, drops or cancels a generation.
+REINDEX_LOCK = "lock:reindex"
 
 
 class State:
     """The state documents of one index, by id."""
 
     def __init__(self, connection: Connection) -> None:
-        self._request = connection.request
+        self._request, self._send = connection.request, connection.send
         self._index = connection.index
         self._alias = Companion.STATE.alias(connection.index)
 
@@ -93,7 +111,7 @@ class State:
         return True
 
     def read(self, name: str) -> VersionedDocument | None:
-        """VersionedDocument a document by its id; None if it is missing."""
+        """Read a document by its id; None if it is missing."""
         with self._explained():
             try:
                 answer = self._request("GET", self._path(name))
@@ -102,19 +120,11 @@ class State:
         return VersionedDocument(answer["_source"], _version(answer))
 
     def read_many(self, names: Sequence[str]) -> dict[str, Document]:
-        """VersionedDocument the existing ones of these documents, by id."""
+        """Read the existing ones of these documents, by id."""
         if not names:
             return {}
-        params = {"filter_path": "docs._id,docs._source,docs.error"}
         with self._explained():
-            answer = self._request(
-                "POST", f"/{self._alias}/_mget", {"ids": list(names)}, params=params
-            )
-            docs = answer.get("docs", ())
-            if missed := [each["error"] for each in docs if "error" in each]:
-                # The request as a whole succeeds where no index or shard answers.
-                raise multi_get_error(missed[0]) or IndexMissing
-        return {each["_id"]: each["_source"] for each in docs if "_source" in each}
+            return documents_by_id(self._send(documents_request(self._alias, names)))
 
     def update(
         self, name: str, change: Callable[[Document | None], Document | None]
@@ -166,8 +176,8 @@ class State:
             ) from error
         except StoreDenied as error:
             raise StoreDenied(
-                f"{error} On {self._alias!r}, reading the status takes the right read; watch, sync"
-                " and reindex take read, index and delete."
+                f"{error} On {self._alias!r}, reading takes the right read; watch, sync and reindex"
+                " take read, index and delete."
             ) from error
 
 

@@ -114,7 +114,7 @@ class Switching:
         # A stray write to a missing alias must not make an index of guessed mappings.
         bodies = {
             names: index_body(
-                Generations(self._connection.at(generation)).info().meta, describer_fields
+                Generations(self._connection.at(generation)).sealed().meta, describer_fields
             ),
             failed: failures_body(),
         }

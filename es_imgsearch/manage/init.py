@@ -65,7 +65,7 @@ def create_index(
     grid = None if regions is None else Grid.parse(regions)
     _check_version(store)
     try:
-        info = store.info()
+        store.generations.sealed()
     except IndexMissing:
         profile, similarity = profile or DEFAULT_PROFILE, similarity or DEFAULT_SIMILARITY
         has_sample = sample is not None or dims_kept is not None
@@ -84,6 +84,7 @@ def create_index(
         )
     upgrade(store)
     store.generations.make_state()
+    info = store.info()
     if settings.encoder is not None:
         try:
             spec = seal_of(sealed_encoder(info, store.index, settings)).spec

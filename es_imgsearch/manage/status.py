@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from es_imgsearch.elastic.leases import is_alive
-from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
+from es_imgsearch.elastic.leases import is_running
+from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, Tuning
 from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.reindex.lock import builders
-from es_imgsearch.manage.upgrade import legacy_builder, legacy_documents
+from es_imgsearch.manage.upgrade import has_state, legacy_builder, legacy_documents
 from es_imgsearch.records import disk_path
 from es_imgsearch.write.deletion_pauses import active_pause
 
@@ -24,7 +24,8 @@ def index_status(store: Store) -> dict[str, Any]:
     """Report the index, its encoder and, for each root, its counts, daemon and pause.
 
     watched_by.is_alive   False if the daemon has not renewed its lease for four times
-                          `lease_seconds`: it was killed, or lost Elasticsearch
+                          `lease_seconds`: it was killed, or lost Elasticsearch; on its own machine
+                          as soon as its process is gone
     queue                 files in progress at its last renewal (`seen_at`, every 5 s by default);
                           None without a living daemon
     lag_ms                from noticing a file (by an event or a comparison) to its document, over
@@ -44,7 +45,7 @@ def index_status(store: Store) -> dict[str, Any]:
     failures = store.listings.counts_by_root(failures=True)
     recent = store.listings.recent_by_root()
     state = _state(store, info.meta)
-    building = {} if info.meta.schema_version < SCHEMA_VERSION else builders(store)
+    building = builders(store) if has_state(info.meta) else {}
     roots = {
         name: {
             "path": disk_path(entry["path"]),
@@ -91,7 +92,7 @@ def _without_code(store: Store) -> int:
 
 def _state(store: Store, meta: Meta) -> Mapping[str, Document]:
     """Read the state documents of the roots, also from an index of schema 1."""
-    if meta.schema_version < SCHEMA_VERSION:
+    if not has_state(meta):
         return legacy_documents(meta)
     kinds = (pause_id, daemon_id, comparison_id)
     return store.state.read_many([kind(name) for name in meta.roots for kind in kinds])
@@ -123,7 +124,7 @@ def _generation(
 def _daemon(lease: Document | None) -> dict[str, Any]:
     if lease is None:
         return {"queue": None, "watched_by": None}
-    alive = is_alive(lease)
+    alive = is_running(lease)
     shown = {name: lease[name] for name in ("host", "process_id", "since", "seen_at")}
     queue = lease["body"]["queue"]
     return {

@@ -1,8 +1,9 @@
-"""Upgrade an index of schema 1.
+"""Upgrade an index of schema 1 or 2.
 
-Shared entries move from `_meta` to state documents.  The first writer of this version does it;
+Everything that changes moves from `_meta` to state documents: from schema 1 pauses, daemons and
+comparisons, from both the roots and what was learned.  The first writer of this version does it;
 earlier versions refuse the index from then on.  Readers convert the old entries on the fly, see
-`legacy_documents`.
+`legacy_documents` and `Meta.from_body`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from es_imgsearch.elastic.leases import LEASE_SECONDS
-from es_imgsearch.elastic.mapping import Companion
+from es_imgsearch.elastic.leases import LEASE_SECONDS, SURELY_EXPIRED, holder, is_alive
+from es_imgsearch.elastic.mapping import Companion, load_profile
 from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
-from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause_id
+from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.elastic.state import (
+    REINDEX_LOCK,
+    Document,
+    comparison_id,
+    daemon_id,
+    pause_id,
+)
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning, StoreDenied
 
@@ -28,18 +36,36 @@ _BUILDER_SECONDS = 180.0
 
 
 def upgrade(store: Store) -> None:
-    """Upgrade an index of schema 1; one of the present schema stays unchanged.
+    """Upgrade an index of an earlier schema; one of the present schema stays unchanged.
 
     Raises AlreadyRunning while a reindex of an earlier version runs, StoreDenied if the index of
     state documents is missing and may not be created.
     """
-    serving = store.info().meta
+    serving = store.generations.sealed().meta
     if serving.schema_version >= SCHEMA_VERSION:
         return
     roles = store.generations.roles()
     others = [store.at(name) for name in (roles.next, roles.before) if name is not None]
     for generation in others:
         _check_not_built(legacy_builder(generation.info().meta), store.index)
+    if has_state(serving):
+        _check_not_locked(store)
+    else:
+        _make_state(store)
+    # The serving generation last: once it is upgraded, everything is.
+    for generation in (*others, store):
+        _upgrade_generation(generation, serving)
+    logger.warning(
+        "Index %r is of schema %d now: earlier versions refuse it.", store.index, SCHEMA_VERSION
+    )
+
+
+def has_state(meta: Meta) -> bool:
+    """Return True unless pauses, daemons and comparisons are in `_meta`, as in schema 1."""
+    return meta.schema_version > 1
+
+
+def _make_state(store: Store) -> None:
     try:
         store.generations.make_state()
     except StoreDenied as error:
@@ -48,16 +74,51 @@ def upgrade(store: Store) -> None:
             f" {Companion.STATE.alias(store.index)!r}: run `es-imgsearch init --index"
             f" {store.index}` once with a key that may make indices. {error}"
         ) from error
-    state = store.state
-    for name, document in legacy_documents(serving).items():
-        # An existing one was written by another process that upgrades.
-        state.create(name, document)
-    # The serving generation last: once it is upgraded, everything is.
-    for generation in (*others, store):
-        generation.generations.update_meta(_upgraded)
-    logger.warning(
-        "Index %r is of schema %d now: earlier versions refuse it.", store.index, SCHEMA_VERSION
+
+
+def _upgrade_generation(store: Store, serving: Meta) -> None:
+    """Move roots and learned entries of one generation; its `_meta` keeps the seal.
+
+    A document that exists was written by another process that upgrades, or by an upgrade that was
+    interrupted; roots of `_meta` that it lacks are added.
+    """
+    info = store.generations.sealed()
+    if info.meta.schema_version >= SCHEMA_VERSION:
+        return
+    meta = replace(
+        info.meta,
+        # The roots of the serving generation are those of the index.
+        roots={
+            name: {key: value for key, value in entry.items() if key not in _MOVED}
+            for name, entry in serving.roots.items()
+        },
+        schema_version=SCHEMA_VERSION,
+        index_id=serving.index_id,
     )
+    if not has_state(serving):
+        for name, document in legacy_documents(serving).items():
+            store.state.create(name, document)
+    documents = meta.to_documents()
+    store.state.create(meta.learned_document, documents[meta.learned_document])
+
+    def with_roots(stored: Document | None) -> Document:
+        known = {} if stored is None else meta.with_documents({meta.roots_document: stored}).roots
+        return replace(meta, roots={**meta.roots, **known}).to_documents()[meta.roots_document]
+
+    store.state.update(meta.roots_document, with_roots)
+    tuning = Tuning(**load_profile(meta.profile)["_meta"]["tuning"])
+    body = {"_meta": replace(meta, tuning=tuning).to_body()}
+    store.connection.request("PUT", f"/{info.name}/_mapping", body)
+
+
+def _check_not_locked(store: Store) -> None:
+    lease = store.state.read_many([REINDEX_LOCK]).get(REINDEX_LOCK)
+    if lease is not None and is_alive(lease):
+        raise AlreadyRunning(
+            f"{holder(lease)}, of an earlier version, is working on the generations of"
+            f" {store.index!r} since {lease['since']}: wait for it, or stop it. If it was killed,"
+            f" this can be run {SURELY_EXPIRED * lease['lease_seconds']:.0f} s later."
+        )
 
 
 def legacy_documents(meta: Meta) -> dict[str, Document]:
@@ -98,14 +159,6 @@ def legacy_builder(meta: Meta) -> dict[str, Any] | None:
 
 def _silent_at(builder: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(builder["seen_at"]) + timedelta(seconds=_BUILDER_SECONDS)
-
-
-def _upgraded(meta: Meta) -> Meta:
-    roots = {
-        name: {key: value for key, value in entry.items() if key not in _MOVED}
-        for name, entry in meta.roots.items()
-    }
-    return replace(meta, roots=roots, builder=None, schema_version=SCHEMA_VERSION)
 
 
 def _check_not_built(builder: Mapping[str, Any] | None, index: str) -> None:

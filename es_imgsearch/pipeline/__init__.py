@@ -22,6 +22,7 @@ through to the end.  The way of one new picture, function by function:
     VectorSource.embed         stacks the pictures, checks the vectors
     InProcessEncoder.outputs   runs the model (or `EncoderProcess.outputs`, in another process)
     DescribeStage.put          adds fields computed from the vector, such as tags
+    CarriedFields.of           looks up fields that only `import` or `rewrite` gave
     picture_document           makes the document
     WriteStage.put             queues it for the next bulk
     WriteStage.write           sends the bulk until each item is acknowledged or refused

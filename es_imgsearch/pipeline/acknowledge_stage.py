@@ -39,7 +39,7 @@ class AcknowledgeStage:
         job = item.job
         leftover: Skipped | None = None
         if isinstance(item, PendingWrite):
-            if not self._in_flight.mark_stored(job, item.state):
+            if not self._in_flight.mark_stored(job, item.signature, item.read_began_at):
                 leftover = Skipped.CHANGING
         elif isinstance(item.reason, Skipped):
             leftover = item.reason

@@ -227,7 +227,7 @@ class Daemon:
                 )
             self._request_comparison(hint.root)
         else:
-            self._indexer.settler.offer(hint, time.time())
+            self._indexer.offer(hint)
         self._wake.set()
 
     def _request_comparison(self, root: Root, folder: str = "", number: int | None = None) -> None:

@@ -21,6 +21,7 @@ from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Vectors
 from es_imgsearch.errors import ReadError, StoreError
+from es_imgsearch.pipeline.carried_fields import CarriedFields
 from es_imgsearch.pipeline.jobs import EmbedResult, Job, PendingWrite, Unembedded
 from es_imgsearch.records import Picture
 from es_imgsearch.write.documents import failure_document, picture_document
@@ -38,6 +39,7 @@ class DescribeStage:
         encoder: TextEncoder,
         describers: Sequence[VectorDescriber],
         vector_fields: VectorFields,
+        carried: CarriedFields,
         *,
         emit: Callable[[PendingWrite | Unembedded], None],
         outage: Outage,
@@ -47,6 +49,7 @@ class DescribeStage:
         self._encoder = encoder
         self._by_vector = VectorDescribers(describers)
         self._vector_fields = vector_fields
+        self._carried = carried
         self._emit = emit
         self._outage = outage
         self._stopping = stopping
@@ -69,10 +72,12 @@ class DescribeStage:
 
     def put(self, items: Sequence[EmbedResult | Unembedded]) -> None:
         """Make documents; pass on a file that has none.  Raises as `prepare`."""
-        self._describe([each for each in items if isinstance(each, EmbedResult)])
+        results = [each for each in items if isinstance(each, EmbedResult)]
+        self._describe(results)
+        carried = iter(self._carried.of(results))
         for item in items:
             if isinstance(item, EmbedResult):
-                fields = self._vector_fields(item.embedded.vector)
+                fields = {**next(carried), **self._vector_fields(item.embedded.vector)}
                 picture = item.picture.without_pixels()
                 self._emit(_picture_write(item._replace(picture=picture), fields))
             elif isinstance(item.reason, ReadError):
@@ -103,9 +108,7 @@ def _picture_write(result: EmbedResult, fields: Mapping[str, Any]) -> PendingWri
     job, picture, embedded, embed_ms = result
     document = {**picture_document(job.change, picture, embedded, embed_ms), **fields}
     write = Write(job.change.image_id, document=document)
-    return PendingWrite(
-        job, write, picture.state, result, partial(_without_refused_fields, result, fields)
-    )
+    return PendingWrite(job, write, result, partial(_without_refused_fields, result, fields))
 
 
 def _without_refused_fields(
@@ -121,4 +124,4 @@ def _without_refused_fields(
 
 def _failure_write(job: Job, error: ReadError) -> PendingWrite:
     failure = failure_document(job.change, error, job.signature.state)
-    return PendingWrite(job, Write(job.change.image_id, failure=failure), job.signature.state)
+    return PendingWrite(job, Write(job.change.image_id, failure=failure))

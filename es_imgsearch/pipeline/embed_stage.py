@@ -114,6 +114,9 @@ class EmbedStage:
                 waiting = self._waiting.get(content_id)
                 # A content that was being embedded before the look-up may be done by now.
                 embedded = stored.get(content_id) or self._source.recent(content_id)
+                if embedded is not None and picture.tiles and not embedded.regions:
+                    # Stored without its regions, as an import may do it.
+                    embedded = None
                 if embedded is not None:
                     results.append(EmbedResult(job, picture, embedded))
                 elif waiting is not None:

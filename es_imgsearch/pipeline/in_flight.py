@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from es_imgsearch.pipeline.file_memory import REMEMBERED_FILES, FileMemory, state_hash
-from es_imgsearch.pipeline.jobs import UNKNOWN_SIGNATURE, FileSignature, Job, read_signature
+from es_imgsearch.pipeline.jobs import NO_EVENT, UNKNOWN_SIGNATURE, Job, read_signature
 from es_imgsearch.pipeline.queues import BoundedCache
-from es_imgsearch.records import Change, FileState
+from es_imgsearch.records import Change, FileSignature, FileState
 from es_imgsearch.write.pending_deletions import Tickets
 
 _RECENT_FILES = 50_000
@@ -25,6 +25,14 @@ class BeginResult(NamedTuple):
 
     job: Job | None
     has_job: bool
+
+
+class _Done(NamedTuple):
+    """A file whose document was acknowledged; times are of `time.monotonic()`."""
+
+    signature: FileSignature
+    read_began_at: float
+    acknowledged_at: float
 
 
 class InFlight:
@@ -42,8 +50,7 @@ class InFlight:
         self._idle = threading.Condition(self._lock)
         self._slots = threading.BoundedSemaphore(slots)
         self._jobs: dict[str, Job] = {}
-        # Each with the time (monotonic) of its acknowledgement.
-        self._files: BoundedCache[tuple[FileSignature, float]] = BoundedCache(_RECENT_FILES)
+        self._files: BoundedCache[_Done] = BoundedCache(_RECENT_FILES)
         # Each with the hash of the state in which it was read.
         self._non_pictures = FileMemory(REMEMBERED_FILES)
 
@@ -66,18 +73,27 @@ class InFlight:
         return self._slots.acquire(timeout=timeout_seconds)
 
     def begin(
-        self, change: Change, signature: FileSignature | None, listed_at: float | None = None
+        self,
+        change: Change,
+        signature: FileSignature | None,
+        *,
+        event_at: float = NO_EVENT,
+        listed_at: float | None = None,
     ) -> BeginResult:
         """Begin a job in the acquired slot, or release the slot.
 
         The file of a job that begins is queued for reading.  `signature` is None if there is no
-        such file; for `listed_at` see `Pipeline.submit`.
+        such file.  `event_at` is the time (monotonic) of the event that showed the change; for
+        `listed_at` see `Pipeline.submit`.
         """
         with self._lock:
             current = self._jobs.get(change.image_id)
             if current is not None:
                 self._join(current, change)
-            elif signature is not None and not self._is_done(change, signature, listed_at):
+                current.next_event_at = max(current.next_event_at, event_at)
+            elif signature is not None and not self._is_done(
+                change, signature, event_at, listed_at
+            ):
                 job = self._jobs[change.image_id] = Job(change, signature, self._tickets.begin())
                 self._queue_read(job)
                 return BeginResult(job, has_job=False)
@@ -97,6 +113,7 @@ class InFlight:
 
     def _queue_read(self, job: Job) -> None:
         # The caller holds the lock.
+        job.queued_at = time.monotonic()
         self.reading += 1
         self._to_read.put(job)
 
@@ -122,23 +139,31 @@ class InFlight:
         with self._lock:
             self._non_pictures.put(job.change.image_id, state_hash(job.signature.state))
 
-    def mark_stored(self, job: Job, state: FileState) -> bool:
-        """Remember a file whose document, made in this state, was acknowledged.
+    def mark_stored(self, job: Job, signature: FileSignature, read_began_at: float) -> bool:
+        """Remember a file whose document was acknowledged; it was read with this signature.
 
-        Returns False if the file has changed since and no change has joined: it has to settle.
-        The job of a file that is absent, or whose document was deleted meanwhile, is repeated.
+        Returns False if its size or time has changed since and no change has joined: it has to
+        settle.  If it was exchanged otherwise, is absent, or its document was deleted meanwhile,
+        the job is repeated.
         """
         current = read_signature(job.change)
+        is_same_state = current is not None and current.state == signature.state
         with self._lock:
-            is_same = current is not None and current.state == state
-            if current is not None and is_same and not job.may_be_deleted:
-                self._files.put(job.change.image_id, (current, time.monotonic()))
+            # Some network shares give another inode each time: one more read has to do for those.
+            is_same = current == signature or (is_same_state and job.is_repeated)
+            job.is_repeated = is_same_state and not is_same
+            if is_same and not job.may_be_deleted:
+                done = _Done(signature, read_began_at, time.monotonic())
+                self._files.put(job.change.image_id, done)
                 self._non_pictures.forget(job.change.image_id)
-            elif job.next_change is None and (current is None or job.may_be_deleted):
-                change = Change(job.change.root, job.change.relative_path, time.time())
-                self._join(job, change)
+            else:
+                self._files.forget(job.change.image_id)
+                may_repeat = current is None or is_same_state or job.may_be_deleted
+                if job.next_change is None and may_repeat:
+                    change = Change(job.change.root, job.change.relative_path, time.time())
+                    self._join(job, change)
             job.may_be_deleted = False
-            return is_same or current is UNKNOWN_SIGNATURE or job.next_change is not None
+            return is_same_state or current is UNKNOWN_SIGNATURE or job.next_change is not None
 
     def forget(self, change: Change) -> None:
         """Forget a path whose document was deleted, so that the same file counts as new."""
@@ -163,12 +188,13 @@ class InFlight:
                 if job.next_change is not change:
                     continue
                 tickets = [each for each in (job.ticket, job.next_ticket) if each is not None]
+                event_at, job.next_event_at = job.next_event_at, NO_EVENT
                 job.next_change, job.next_ticket = None, None
                 if (
                     change is not None
                     and signature is not None
                     and may_repeat()
-                    and not self._is_done(change, signature)
+                    and not self._is_done(change, signature, event_at)
                 ):
                     job.change, job.signature = change, signature
                     self._tickets.end(job.ticket)
@@ -198,13 +224,23 @@ class InFlight:
             self._idle.notify_all()
 
     def _is_done(
-        self, change: Change, signature: FileSignature, listed_at: float | None = None
+        self,
+        change: Change,
+        signature: FileSignature,
+        event_at: float,
+        listed_at: float | None = None,
     ) -> bool:
-        if signature is UNKNOWN_SIGNATURE or self._non_pictures.get(change.image_id) == state_hash(
-            signature.state
-        ):
+        """Return True if the file need not be read for this change.
+
+        After an event it is read unless an earlier read began later: a program that has mapped the
+        file into its memory changes neither its size nor its times.
+        """
+        if signature is UNKNOWN_SIGNATURE:
+            return True
+        non_picture = self._non_pictures.get(change.image_id)
+        if event_at == NO_EVENT and non_picture == state_hash(signature.state):
             return True
         done = self._files.get(change.image_id)
-        if done is None or done[0] != signature:
+        if done is None or done.signature != signature or done.read_began_at < event_at:
             return False
-        return listed_at is None or done[1] >= listed_at
+        return listed_at is None or done.acknowledged_at >= listed_at

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -22,15 +22,17 @@ from es_imgsearch.pipeline.jobs import Counts, RootComparison
 from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
-from es_imgsearch.records import Change, Root, disk_path, iso_timestamp, stored_path
+from es_imgsearch.pipeline.unknown_places import UnknownPlaces
+from es_imgsearch.records import Change, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
+from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.reconcile import (
     DifferenceKind,
     FileOnDisk,
     Unknown,
     differences,
-    is_looked_at,
     walk,
 )
 from es_imgsearch.watch.settle import Settler
@@ -59,12 +61,16 @@ class Indexer:
         The first picture does not wait for a model that is loaded at once.
         """
         store = context.store
+        self.context = context
         self.progress = Progress()
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
         self.settler = Settler(settings.settle_seconds)
+        # Files whose last event says that they are gone.
+        self._gone: set[tuple[Root, str]] = set()
         # Roots that are not yet compared in this round of comparisons.
         self._round = {root.name for root in roots}
+        self._round_lock = threading.Lock()
         # The last comparison of each whole root, by the root's name.
         self.last_comparisons: dict[str, RootComparison] = {}
         # New and changed files of all comparisons.
@@ -72,7 +78,10 @@ class Indexer:
         self._store = store
         self._encoder = context.encoder
         self._settings = settings
-        self._reported_unreadable: set[tuple[str, str]] = set()
+        self._unknown_places = UnknownPlaces(store.index)
+        self._mounts = KnownMounts(store.state)
+        # Roots whose known mount points are permitted to be gone.
+        self._forget_mounts = {root.name for root in roots} if allow_deletes else set()
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
@@ -80,6 +89,7 @@ class Indexer:
         self._deletion_guard = DeletionGuard(
             store,
             self.excludes.prunes,
+            mounts=self._mounts,
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
@@ -124,28 +134,16 @@ class Indexer:
         started = time.monotonic()
         counts = RootComparison()
         sidecars = self._sidecars.begin_comparison(root, folder)
-        unreadable: set[tuple[str, str]] = set()
         missing: list[str] = []
-
-        def report_unreadable(what: Unknown) -> None:
-            counts.unknown += 1
-            place = (root.name, what.stored_path)
-            unreadable.add(place)
-            if place in self._reported_unreadable:
-                return
-            logger.warning(
-                "%s cannot be read (%s): its documents stay in the index.",
-                root.absolute(disk_path(what.stored_path)),
-                what.reason,
-            )
-
+        unknown, report_unknown = self._unknown_places.collector(root)
         listed_at = time.monotonic()
         self._store.refresh()
-        disk = self._until_closing(walk(root, self.excludes.prunes, folder))
+        self._deletion_guard.begin_comparison(root)
+        disk = self._until_closing(self._walk(root, folder))
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
         failures = self._store.listings.stored(root.name, stored_folder, failures=True)
-        for difference in differences(disk, documents, failures, report_unreadable):
+        for difference in differences(disk, documents, failures, report_unknown):
             now = time.time()
             change = Change(root, difference.relative_path, now)
             state = difference.state
@@ -172,9 +170,9 @@ class Indexer:
                 self.pipeline.submit(change, listed_at=listed_at)
         self._sidecars.end_comparison(sidecars, self.progress.files.begun)
         if not folder:
-            others = {place for place in self._reported_unreadable if place[0] != root.name}
-            self._reported_unreadable = others | unreadable
+            self._unknown_places.keep(root, unknown)
         self._pending[root.name].add_compared(missing, is_complete=not folder)
+        counts.unknown = len(unknown)
         counts.seconds = time.monotonic() - started
         counts.ended_at = iso_timestamp()
         if not folder:
@@ -183,17 +181,30 @@ class Indexer:
         return counts
 
     def _count_in_round(self, root: Root) -> None:
-        self._round.discard(root.name)
-        if not self._round:
-            self.pipeline.end_round()
-            self._sidecars.end_round()
-            self._round = {each.name for each in self.roots}
+        with self._round_lock:
+            self._round.discard(root.name)
+            if not self._round:
+                self.pipeline.end_round()
+                self._round = {each.name for each in self.roots}
+
+    def offer(self, hint: Hint) -> None:
+        """Take an event of a file."""
+        if hint.kind is HintKind.GONE:
+            self._gone.add((hint.root, hint.relative_path))
+        self.settler.offer(hint, time.time())
 
     def submit_settled(self) -> None:
         """Submit every file that has settled."""
+        files = {root: self._files(root) for root in self.roots}
         for root, relative_path, detected_at in self.settler.due(time.time()):
             self._sidecars.record(root, relative_path, self.progress.files.begun)
-            self.pipeline.submit(Change(root, relative_path, detected_at))
+            is_gone = (root, relative_path) in self._gone
+            self._gone.discard((root, relative_path))
+            if is_gone and files[root].has_other_case(relative_path):
+                # To read it would find the file under its new name.
+                self._pending[root.name].add(relative_path)
+            else:
+                self.pipeline.submit(Change(root, relative_path, detected_at))
 
     def submit_outdated(self) -> bool:
         """Submit pictures whose sidecars changed; False if there are none."""
@@ -209,6 +220,21 @@ class Indexer:
             self.pipeline.forget(change)
             self.pipeline.submit(change)
         return bool(changes)
+
+    def _files(self, root: Root) -> RootFiles:
+        return RootFiles(root, self.excludes.prunes, self._mounts.of(root))
+
+    def _walk(self, root: Root, folder: str) -> Iterator[FileOnDisk | Unknown]:
+        if root.name in self._forget_mounts:
+            self._mounts.forget(root)
+            self._forget_mounts.discard(root.name)
+        return walk(
+            root,
+            self.excludes.prunes,
+            folder,
+            mounts=self._mounts.load(root),
+            on_mount=partial(self._mounts.add, root),
+        )
 
     def _until_closing(
         self, disk: Iterator[FileOnDisk | Unknown]
@@ -263,7 +289,7 @@ class Indexer:
         """
         ended = self._pauses.take_ended(self.roots)
         for root in ended:
-            self._deletion_guard.resume(root)
+            persist(partial(self._deletion_guard.resume, root), self.pipeline.closing, self.outage)
         return ended
 
     def refresh_post_embed(self) -> None:
@@ -309,14 +335,17 @@ class Indexer:
             self.outage,
         )
         self._pauses.update(root, result.pause, is_complete=is_complete)
+        if is_complete and result.pause is None:
+            persist(
+                partial(self._deletion_guard.note_whole, root), self.pipeline.closing, self.outage
+            )
         self.counts.deleted += result.pictures
+        files = self._files(root)
         for path in result.paths:
             change = Change(root, path, time.time())
             self.pipeline.forget(change)
             # The file may have come back while its document was being deleted.
-            if is_looked_at(root, self.excludes.prunes, path) and os.path.exists(
-                root.absolute(path)
-            ):
+            if files.presence(path) is Presence.PRESENT:
                 self.settler.offer(Hint(root, path, HintKind.TOUCHED), change.detected_at)
 
 

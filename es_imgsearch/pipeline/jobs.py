@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from es_imgsearch.elastic.documents import Write
@@ -15,7 +17,7 @@ from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import ReadError, StoreError
 from es_imgsearch.read.file import Skipped
-from es_imgsearch.records import Change, Embedded, FileState, Grid, Picture
+from es_imgsearch.records import Change, Embedded, FileSignature, FileState, Grid, Picture
 from es_imgsearch.settings import Settings
 
 
@@ -52,33 +54,31 @@ class RootComparison:
         return {**asdict(self), "seconds": round(self.seconds, 3)}
 
 
-@dataclass(frozen=True, slots=True)
-class FileSignature:
-    """Identity and state of a file.
-
-    Differs for a replaced file of the same size and time.
-    """
-
-    state: FileState
-    inode: int
-    ctime_ns: int
-
-
 # Of a path whose state cannot be read (its folder may not be entered); its document stays.
 UNKNOWN_SIGNATURE = FileSignature(FileState(-1, -1), -1, -1)
+
+
+# The time of a change that no event showed, but a comparison.
+NO_EVENT = -math.inf
 
 
 @dataclass(slots=True)
 class Job:
     """One path in the pipeline, and the latest change of it since the job began.
 
-    Changes that joined have a ticket of their own, that of the first of them.
+    Times are of `time.monotonic()`: `queued_at`, when its file was queued for reading, and
+    `next_event_at`, when the last event of `next_change` happened.  Changes that joined have a
+    ticket of their own, that of the first of them.
     """
 
     change: Change
     signature: FileSignature
     ticket: int
+    queued_at: float = field(default_factory=time.monotonic)
     next_change: Change | None = None
+    next_event_at: float = NO_EVENT
+    # It was read again since its inode or ctime differed after the write.
+    is_repeated: bool = False
     next_ticket: int | None = None
     # The path's document was deleted meanwhile, perhaps after this job's was acknowledged.
     may_be_deleted: bool = False
@@ -102,7 +102,7 @@ class Unembedded(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PendingWrite:
-    """A job's document that is ready to write, made from the file in `state`.
+    """A job's document that is ready to write.
 
     `fallback` returns the document to write if Elasticsearch refuses this one; it is None for a
     failure, and so is `result`.
@@ -110,9 +110,18 @@ class PendingWrite:
 
     job: Job
     write: Write
-    state: FileState
     result: EmbedResult | None = None
     fallback: Callable[[StoreError], PendingWrite] | None = None
+
+    @property
+    def signature(self) -> FileSignature:
+        """The signature of the file that was read."""
+        return self.job.signature if self.result is None else self.result.picture.signature
+
+    @property
+    def read_began_at(self) -> float:
+        """The time (monotonic) at which its read began, or was queued."""
+        return self.job.queued_at if self.result is None else self.result.picture.read_began_at
 
 
 class RunState:
@@ -170,4 +179,4 @@ def read_signature(change: Change) -> FileSignature | None:
         return UNKNOWN_SIGNATURE
     if not stat.S_ISREG(status.st_mode):
         return None
-    return FileSignature(FileState.of(status), status.st_ino, status.st_ctime_ns)
+    return FileSignature.of(status)

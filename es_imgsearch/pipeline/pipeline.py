@@ -18,10 +18,17 @@ from es_imgsearch.embed.encoder_process import encoders_for
 from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.pipeline.acknowledge_stage import AcknowledgeStage
+from es_imgsearch.pipeline.carried_fields import CarriedFields
 from es_imgsearch.pipeline.describe_stage import DescribeStage, VectorFields
 from es_imgsearch.pipeline.embed_stage import EmbedStage
 from es_imgsearch.pipeline.in_flight import InFlight
-from es_imgsearch.pipeline.jobs import Counts, RunState, max_files_in_flight, read_signature
+from es_imgsearch.pipeline.jobs import (
+    NO_EVENT,
+    Counts,
+    RunState,
+    max_files_in_flight,
+    read_signature,
+)
 from es_imgsearch.pipeline.read_stage import ReadStage
 from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.pipeline.write_stage import WriteStage
@@ -86,6 +93,7 @@ class Pipeline:
             self._encoder,
             vector_describers(context.describers),
             vector_fields,
+            CarriedFields(store, context.describers, outage=self.outage, stopping=self.stopping),
             emit=self._writing.put,
             outage=self.outage,
             stopping=self.stopping,
@@ -123,9 +131,10 @@ class Pipeline:
     def submit(self, change: Change, *, listed_at: float | None = None) -> None:
         """Begin a job for a path, according to its file's state; waits for a free slot.
 
-        A file that was acknowledged in its present state is skipped, unless the index was listed
-        without it at `listed_at` (`time.monotonic()`) or later: then another process removed its
-        document.
+        A file that was acknowledged in its present state is skipped, unless an event showed the
+        change, and that after the file's last read began.  `listed_at` (`time.monotonic()`) is for
+        changes that a comparison found: it is when the index was listed.  A file that was
+        acknowledged before that is not skipped: another process removed its document.
 
         Raises Stopped if the pipeline is closing, or the error that ended it.
         """
@@ -133,7 +142,10 @@ class Pipeline:
         while not self._in_flight.acquire_slot(_SLOT_WAIT_SECONDS):
             self._run.check()
         signature = read_signature(change)
-        begun = self._in_flight.begin(change, signature, listed_at)
+        event_at = NO_EVENT
+        if listed_at is None:
+            event_at = time.monotonic() - max(0.0, time.time() - change.detected_at)
+        begun = self._in_flight.begin(change, signature, event_at=event_at, listed_at=listed_at)
         if begun.job is None:
             self._run.check()
             if signature is None and not begun.has_job:

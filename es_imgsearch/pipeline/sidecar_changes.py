@@ -57,7 +57,7 @@ class _SidecarState(NamedTuple):
 
 
 class _ComparisonHistory:
-    """The sidecars that earlier comparisons listed."""
+    """The sidecars that earlier comparisons of a root listed."""
 
     def __init__(self) -> None:
         # Of every folder with sidecars: the number of its last comparison, and of its sidecars.
@@ -78,7 +78,7 @@ class _ComparisonHistory:
         return stored >> _STATE_BITS, stored % 2**_STATE_BITS == hashed
 
     def end_round(self) -> None:
-        """Every root was compared: forget the sidecars not listed since the last call."""
+        """The root was compared: forget its sidecars not listed since the last call."""
         self._states.end_round()
 
 
@@ -124,6 +124,8 @@ class SidecarComparison:
                 del folders[root, folder]
         for folder, files in self._listed.items():
             folders[self.root, folder] = self._number, files
+        if not self.folder:
+            self._history.end_round()
         return places
 
 
@@ -141,7 +143,7 @@ class SidecarChanges:
         # Each with the ticket of the pipeline up to which files were submitted before.
         self._changed: dict[_Place, int] = {}
         self._numbers = itertools.count(1)
-        self._history = _ComparisonHistory()
+        self._histories: dict[Root, _ComparisonHistory] = {}
         self._compared_whole: set[Root] = set()
         self._reported_tables: set[str] = set()
 
@@ -156,7 +158,8 @@ class SidecarChanges:
 
     def begin_comparison(self, root: Root, folder: str) -> SidecarComparison:
         """Begin to compare a root, or one of its folders; ended by `end_comparison`."""
-        return SidecarComparison(root, folder, next(self._numbers), self._history)
+        history = self._histories.setdefault(root, _ComparisonHistory())
+        return SidecarComparison(root, folder, next(self._numbers), history)
 
     def end_comparison(self, comparison: SidecarComparison, ticket: int) -> None:
         """Record the sidecars that are new, changed or removed since the last comparison.
@@ -180,10 +183,6 @@ class SidecarChanges:
                 self._compared_whole.add(root)
         for place in [*places, *comparison.end()]:
             self._record(place, ticket)
-
-    def end_round(self) -> None:
-        """Every root was compared: forget the sidecars not listed since the last call."""
-        self._history.end_round()
 
     def _record(self, place: _Place, ticket: int) -> None:
         with self._lock:

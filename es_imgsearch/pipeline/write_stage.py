@@ -66,7 +66,7 @@ class WriteStage:
 
     def write(self, batch: Sequence[PendingWrite]) -> None:
         """Write a batch until each item is acknowledged or refused; raises as `run`."""
-        for ready, error in self._writer.write(batch):
+        for ready, error in self._writer.write(batch, self._queued):
             if error is None:
                 self._emit(ready)
             elif ready.fallback is not None:
@@ -74,6 +74,21 @@ class WriteStage:
             else:
                 logger.error("A failure could not be stored: %s", error)
                 self._emit(Unembedded(ready.job, ReadError("unstored", str(error))))
+
+    def _queued(self) -> list[PendingWrite]:
+        """Take what is queued now, without waiting."""
+        queued: list[PendingWrite] = []
+        while len(queued) < _WRITE_BATCH:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                # `run` ends with it; nothing is queued behind it.
+                self._queue.put(None)
+                break
+            queued.append(item)
+        return queued
 
     def _send(self, batch: Sequence[PendingWrite]) -> list[StoreError | None]:
         results = self._bulk([ready.write for ready in batch])

@@ -11,6 +11,7 @@ import numpy as np
 from es_imgsearch.elastic.meta_entries import Curve
 from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
+from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.quality.curve_fitting import (
     CalibrationQuality,
     cross_validate,
@@ -52,6 +53,7 @@ def calibrate(search: ImageSearch, labels: Labels | None = None) -> Calibration:
     UsageError for too few pictures or right hits, GenerationSwitched if the index becomes another
     generation meanwhile.
     """
+    upgrade(search.store)
     store = search.store.pinned()
     with store.switching.while_serving("calibrate"):
         calibration = _calibrate(search, store, labels)

@@ -20,6 +20,7 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
 from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.errors import FileInvalid, IndexConflict, UsageError
+from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.quality.labelled_pictures import LabelledPictures, load_unit_vectors
 from es_imgsearch.quality.labels import Labels
 from es_imgsearch.records import iso_timestamp
@@ -62,6 +63,7 @@ def train_codes(
     codes of another length, FileInvalid if its pictures have fewer than two of the labels,
     GenerationSwitched if the index becomes another generation meanwhile.
     """
+    upgrade(search.store)
     store = search.store.pinned()
     try:
         with store.switching.while_serving("codes train"):

@@ -19,6 +19,7 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import TunedK, Tuning
 from es_imgsearch.elastic.queries import MAX_NUM_CANDIDATES, knn_body
 from es_imgsearch.errors import TextUnsupported, UsageError
+from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.quality.recall import TuningPoint, knn_recall, recall_lower_bound
 from es_imgsearch.quality.tune_queries import (
     PICTURE,
@@ -125,6 +126,7 @@ def tune(
         raise UsageError(f"target_recall must be above 0 and at most 1, not {target_recall:g}.")
     if not 2 <= queries <= MAX_NUM_CANDIDATES:
         raise UsageError(f"queries must be between 2 and {MAX_NUM_CANDIDATES}, not {queries}.")
+    upgrade(store)
     store = store.pinned()
     with store.switching.while_serving("tune"):
         return _tune(store, target_recall, queries, encoder, texts, seed, oversamples, on_point)

@@ -22,11 +22,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from enum import Enum, auto
+from functools import partial
 from io import BufferedReader
 from pathlib import PurePosixPath
 from typing import Any
@@ -38,7 +41,10 @@ from es_imgsearch.errors import ReadError
 from es_imgsearch.read.decoding import PICTURE_SUFFIXES, Decoded, as_read_errors, decode, words_of
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.rare_formats import HeaderInvalid
-from es_imgsearch.records import FileState, Grid, Picture, Tile
+from es_imgsearch.records import FileSignature, FileState, Grid, Picture, Tile
+
+# A worker holds a file up to this size in memory.
+_WHOLE_BYTES = 64 * 2**20
 
 # A describer gets the upright RGB picture, its EXIF data and its path.
 Describe = Callable[[Image.Image, Image.Exif, str], Mapping[str, Any]]
@@ -68,37 +74,57 @@ def read_file(
     Raises ReadError for a file that is (or is named like) a picture and cannot be read.
     A file that changes while it is read, or is not there, is no failure: see Skipped.
     """
-    started = time.perf_counter()
+    began_at = time.monotonic()
     try:
         # Without O_NONBLOCK the opening of a named pipe waits for its writer for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         return _not_opened(error)
-    before = os.fstat(descriptor)
-    if not stat.S_ISREG(before.st_mode):
-        os.close(descriptor)
-        return Skipped.NOT_A_PICTURE
-    with os.fdopen(descriptor, "rb") as file:
-        state = FileState.of(before)
+    with ExitStack() as opened, _io_errors():
+        opened.callback(os.close, descriptor)
+        signature = FileSignature.of(before := os.fstat(descriptor))
+        if not stat.S_ISREG(before.st_mode):
+            return Skipped.NOT_A_PICTURE
+        file = opened.enter_context(os.fdopen(descriptor, "rb", closefd=False))
         suffix = PurePosixPath(path).suffix.lower()
         try:
-            decoded = _decoded(file, suffix, state, max_pixels, shorter_side_pixels)
-            if isinstance(decoded, Skipped):
-                picture: Picture | Skipped = decoded
+            found = _decoded(file, suffix, signature.state, max_pixels, shorter_side_pixels)
+            if isinstance(found, Skipped):
+                picture: Picture | Skipped = found
             else:
-                content_id = _content_id(file)
-                picture = _picture(decoded, path, content_id, state, preparation, describers, grid)
+                picture = _picture(*found, path, signature, preparation, describers, grid)
         except ReadError:
-            if FileState.of(os.fstat(file.fileno())) != state:
+            if FileState.of(os.fstat(descriptor)) != signature.state:
                 return Skipped.CHANGING
             raise
-        except OSError as error:
-            raise ReadError("io_error", words_of(error)) from error
-        if FileState.of(os.fstat(file.fileno())) != state:
+        if FileState.of(os.fstat(descriptor)) != signature.state:
             return Skipped.CHANGING
     if isinstance(picture, Picture):
-        picture.read_ms = (time.perf_counter() - started) * 1000
+        picture.read_began_at = began_at
+        picture.read_ms = (time.monotonic() - began_at) * 1000
     return picture
+
+
+def hash_file(path: str, *, only_in: FileState) -> str | None:
+    """Return the content id of a file; None unless it is, and stays, in this state.
+
+    Raises OSError if it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode) or FileState.of(before) != only_in:
+            return None
+        content_id = _content_id(file)
+        return content_id if FileState.of(os.fstat(descriptor)) == only_in else None
+
+
+@contextmanager
+def _io_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ReadError("io_error", words_of(error)) from error
 
 
 def _not_opened(error: OSError) -> Skipped:
@@ -122,28 +148,42 @@ def _decoded(
     state: FileState,
     max_pixels: int,
     shorter_side_pixels: int | None,
-) -> Decoded | Skipped:
+) -> tuple[Decoded, str] | Skipped:
+    """Decode a file and hash the same bytes, which another program may change meanwhile.
+
+    A file up to `_WHOLE_BYTES` is read once, into memory.  A larger one is hashed before and after
+    it is decoded.  Of one without a picture's name only the beginning is read, unless it is one.
+    """
     named_like_a_picture = suffix in PICTURE_SUFFIXES
     if state.size_bytes == 0:
         if named_like_a_picture:
             raise ReadError("empty", "The file is empty.")
         return Skipped.NOT_A_PICTURE
-    try:
-        return decode(
-            file, max_pixels=max_pixels, suffix=suffix, shorter_side_pixels=shorter_side_pixels
-        )
-    except ReadError as error:
-        no_picture = isinstance(error, HeaderInvalid) or error.error_class == "unidentified"
-        if no_picture and not named_like_a_picture:
-            return Skipped.NOT_A_PICTURE
-        raise
+    decode_ = partial(
+        decode, max_pixels=max_pixels, suffix=suffix, shorter_side_pixels=shorter_side_pixels
+    )
+    if not named_like_a_picture:
+        try:
+            decode_(file)
+        except ReadError as error:
+            if isinstance(error, HeaderInvalid) or error.error_class == "unidentified":
+                return Skipped.NOT_A_PICTURE
+            raise
+    file.seek(0)
+    if state.size_bytes <= _WHOLE_BYTES:
+        content = io.BytesIO(file.read())
+        return decode_(content), _content_id(content)
+    content_id = _content_id(file)
+    file.seek(0)
+    decoded = decode_(file)
+    return (decoded, content_id) if _content_id(file) == content_id else Skipped.CHANGING
 
 
 def _picture(
     decoded: Decoded,
-    path: str,
     content_id: str,
-    state: FileState,
+    path: str,
+    signature: FileSignature,
     preparation: Preparation,
     describers: Sequence[tuple[str, Describe]],
     grid: Grid | None,
@@ -164,7 +204,9 @@ def _picture(
             described[name] = failed(name, error)
     with as_read_errors():
         pixels = preparation.apply(decoded.image, decoded.size)
-        picture = Picture(content_id, state, pixels, merged(described), fields_by_source=described)
+        picture = Picture(
+            content_id, signature, pixels, merged(described), fields_by_source=described
+        )
         if grid is not None:
             picture.tiles = _tiles(decoded, grid, preparation)
         return picture
@@ -189,6 +231,6 @@ def _orientation(width: int, height: int) -> str:
     return "landscape" if width > height else "portrait"
 
 
-def _content_id(file: BufferedReader) -> str:
+def _content_id(file: BufferedReader | io.BytesIO) -> str:
     file.seek(0)
     return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from es_imgsearch.elastic.client import addresses, connect_async
+from es_imgsearch.elastic.client import addresses, connect_async, open_own_connections
 from es_imgsearch.elastic.error_mapping import translate_errors
 from es_imgsearch.search.client import SearchClient, client_and_settings
 from es_imgsearch.search.hits import Hits
@@ -47,6 +47,7 @@ class AsyncImageSearch(SearchClient):
         super().__init__(settings, encoder, owns_client=client is None)
         self._client: AsyncClient = client or connect_async(settings)
         self._address = addresses(self._client)
+        open_own_connections(self._client)
 
     async def search_text(self, text: str, k: int = 10, **options: Unpack[SearchOptions]) -> Hits:
         """Search by words; see `ImageSearch.search_text`.

@@ -64,8 +64,8 @@ class SearchClient:
 
             search.reload()
 
-        For a client that was running while the index was tuned, calibrated, extended or switched
-        to another generation.
+        For a client that was running while the index was tuned, calibrated or extended, and should
+        not wait until the metadata is 10 s old.
         """
         self._operations.reload()
 
@@ -229,7 +229,7 @@ class ImageSearch(SearchClient):
 
     @property
     def info(self) -> IndexInfo:
-        """The index's generation, metadata and fields; read once, again after `reload`."""
+        """The index's generation, metadata and fields, at most 10 s old; see `reload`."""
         return self._run(self._operations.info())
 
     @property

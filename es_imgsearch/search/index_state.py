@@ -1,11 +1,14 @@
-"""The index's metadata and models as a search needs them, read once a generation.
+"""The index's metadata and models as a search needs them.
 
 `IndexState` holds the latest `GenerationState`; its methods are request flows that read more of a
-generation the first time a search needs it.
+generation the first time a search needs it.  The metadata is read again after 10 seconds: roots,
+tuning, curves and codes may have changed.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +18,12 @@ from es_imgsearch.codes.storage import read_coder
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.requests import document_request, info_request
+from es_imgsearch.elastic.requests import (
+    document_request,
+    documents_by_id,
+    documents_request,
+    info_request,
+)
 from es_imgsearch.embed.reduction import read_reduction
 from es_imgsearch.errors import (
     GenerationSwitched,
@@ -23,6 +31,7 @@ from es_imgsearch.errors import (
     ImgSearchError,
     IndexMissing,
     NotCalibrated,
+    StoreDenied,
     UsageError,
 )
 from es_imgsearch.search.options import SearchPlan
@@ -37,15 +46,21 @@ from es_imgsearch.search.relevance import (
 )
 from es_imgsearch.search.request_flow import RequestFlow
 
+logger = logging.getLogger(__name__)
+
+# Reading the metadata takes two requests of about 2 ms.
+_TIME_TO_LIVE_SECONDS = 10.0
+
 
 @dataclass(slots=True)
 class GenerationState:
-    """Everything read of one generation so far.
+    """Everything read of one generation so far; `read_at` is when it was last confirmed.
 
     A running search keeps the state it started with, even if another thread reads a newer one.
     """
 
     info: IndexInfo
+    read_at: float
     # (None,) if the index was read and has no relevance model, so that it is not read again.
     relevance: tuple[RelevanceModel | None] | None = None
     reduced: ReducedVectors | None = None
@@ -61,15 +76,45 @@ class IndexState:
         """Read nothing yet; `open_originals` opens the whole vectors of a reduced index."""
         self._index = index
         self._open_originals = open_originals
+        self._has_warned = False
         self.latest: GenerationState | None = None
 
     def current(self) -> RequestFlow[GenerationState]:
-        """Return the latest state; read it if there is none."""
+        """Return the latest state; read it if there is none, or an old one."""
         state = self.latest
-        if state is None:
-            answer = yield info_request(self._index)
-            state = self.latest = GenerationState(IndexInfo.from_answer(answer, self._index))
+        if state is None or time.monotonic() - state.read_at > _TIME_TO_LIVE_SECONDS:
+            state = yield from self._read(state)
         return state
+
+    def _read(self, before: GenerationState | None = None) -> RequestFlow[GenerationState]:
+        """Read the metadata; keep what was loaded for `before` if that has not changed."""
+        read_at = time.monotonic()
+        answer = yield info_request(self._index)
+        info = IndexInfo.from_answer(answer, self._index)
+        info = yield from self._with_documents(info)
+        state = before
+        if state is not None and state.info == info:
+            state.read_at = read_at
+        else:
+            state = self.latest = GenerationState(info, read_at)
+        return state
+
+    def _with_documents(self, info: IndexInfo) -> RequestFlow[IndexInfo]:
+        """Add roots and what was learned; without rights, search with what `_meta` holds."""
+        if not info.meta.document_ids:
+            return info
+        alias = Companion.STATE.alias(self._index)
+        try:
+            answer = yield documents_request(alias, info.meta.document_ids)
+            return info.with_documents(documents_by_id(answer))
+        except (StoreDenied, IndexMissing) as error:
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "%r cannot be read, so hits have no paths and no relevance, and searches are"
+                    " not tuned: give this key the right `read` on it. %s", alias, error,
+                )  # fmt: skip
+            return info
 
     def forget(self) -> None:
         """Read everything again with the next search."""
@@ -82,16 +127,12 @@ class IndexState:
         if state is None and not isinstance(error, GenerationSwitched):
             return False
         try:
-            answer = yield info_request(self._index)
+            now = yield from self._read()
         except ImgSearchError:
             raise error from None
-        now = IndexInfo.from_answer(answer, self._index)
-        is_same = state is not None and state.info.name == now.name
+        is_same = state is not None and state.info.name == now.info.name
         # Hits of another generation although the name is the same: switched there and back.
-        if is_same and not isinstance(error, GenerationSwitched):
-            return False
-        self.latest = GenerationState(now)
-        return True
+        return not is_same or isinstance(error, GenerationSwitched)
 
     def reduced_vectors(self, state: GenerationState) -> RequestFlow[ReducedVectors | None]:
         """Load the reduction of a reduced index, once; None for an index of whole vectors."""

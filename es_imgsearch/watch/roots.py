@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.state import comparison_id, pause_id
+from es_imgsearch.elastic.state import comparison_id, deletions_id, mounts_id, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import RootError
 from es_imgsearch.records import Root, disk_path, image_id, stored_path
@@ -19,7 +19,7 @@ def parse_roots(texts: Sequence[str], *, may_be_gone: bool = False) -> list[Root
     """Resolve the command line's roots; check them on disk and for overlaps.
 
     Raises RootError for what is no folder, a name given twice, or folders inside each other;
-    with `may_be_gone` a folder need not exist.
+    with `may_be_gone` a folder need not exist or be readable.
     """
     roots = [_parse(text, may_be_gone) for text in texts]
     for position, root in enumerate(roots):
@@ -53,7 +53,7 @@ def _parse(text: str, may_be_gone: bool) -> Root:
     path = path.resolve()
     if not name or "/" in name or name != name.strip() or not name.isprintable():
         raise RootError(f"{text!r} gives no usable name for the folder: write NAME=DIR.")
-    if not is_gone and not os.access(path, os.R_OK | os.X_OK):
+    if not may_be_gone and not os.access(path, os.R_OK | os.X_OK):
         raise RootError(f"The folder {folder!r} may not be read by this user.")
     return Root(name, path)
 
@@ -61,7 +61,10 @@ def _parse(text: str, may_be_gone: bool) -> Root:
 def register_roots(
     store: Store, roots: Sequence[Root], host: str, *, replace_gone: bool = False
 ) -> Meta:
-    """Enter the roots in the index's `_meta`.
+    """Enter the roots in the document of the index's roots, all or none of them.
+
+    Names and overlaps are checked in the version that is replaced, so of two processes that
+    register at the same time the second one sees the roots of the first.
 
     With `replace_gone` a name whose folder is no longer there goes over to the one given.
 
@@ -102,9 +105,16 @@ def release_root(store: Store, root: Root, host: str) -> int:
     for failures in (False, True):
         listed = store.listings.stored(root.name, failures=failures)
         store.documents.delete(image_id(root.name, disk_path(each.stored_path)) for each in listed)
+    entry = meta.roots[root.name]
     store.generations.update_meta(
         lambda meta: replace(
-            meta, roots={name: each for name, each in meta.roots.items() if name != root.name}
+            meta,
+            # Another folder may have got the name meanwhile.
+            roots={
+                name: each
+                for name, each in meta.roots.items()
+                if name != root.name or each != entry
+            },
         )
     )
     _forget(store, root.name)
@@ -114,8 +124,8 @@ def release_root(store: Store, root: Root, host: str) -> int:
 
 def _forget(store: Store, name: str) -> None:
     """Remove state of another folder of that name; a daemon keeps its lease."""
-    for document in (pause_id(name), comparison_id(name)):
-        store.state.delete(document)
+    for document_id in (pause_id, comparison_id, deletions_id, mounts_id):
+        store.state.delete(document_id(name))
 
 
 def registered_root(name: str, meta: Meta) -> Root | None:
@@ -155,7 +165,7 @@ def _text(path: Path) -> str:
     return stored_path(os.fspath(path))
 
 
-# Roots of imported rows: entered in `_meta` so that no folder's comparison deletes them.
+# Roots of imported rows: registered so that no folder's comparison deletes them.
 
 # The host of a root whose pictures are on no machine: a folder of that name cannot be watched.
 IMPORTED_HOST = "(imported)"

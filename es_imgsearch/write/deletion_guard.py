@@ -1,35 +1,37 @@
 """Delete documents of missing files, unless the folder looks like a dropped mount.
 
 A root's deletions pause if its folder is missing, cannot be listed, or is empty although the
-index has documents of it; if its device changed while the process runs; or if the share of its
-documents that would be deleted, and whose content no other document has, exceeds
-`max_delete_share`.
+index has documents of it; if its device changed while the process runs; or if too large a share of
+its documents would be deleted whose content no other document has.  The share, with all that was
+deleted within two days, may exceed `max_delete_share` neither of what the root held when it was
+last whole, so that new files do not dilute it, nor of what it holds now.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import FileState, Root, image_id
-from es_imgsearch.watch.reconcile import Prunes, is_looked_at
+from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.presence import Presence, RootFiles
+from es_imgsearch.watch.reconcile import Prunes
+from es_imgsearch.write.deletion_history import DeletionHistory, RootHistory
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
 
 IsNonPicture = Callable[[str, FileState], bool]
 
 # A share of a folder of five pictures means nothing.
 SHARE_COUNTS_FROM = 20
-
-# A slow `rm -r` arrives as many small deletions; the share is of all within this time.
-_WINDOW_SECONDS = 600.0
 
 _CHUNK = 500
 
@@ -43,6 +45,14 @@ class DeletionResult:
     pause: Pause | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """Ids of documents to lose, and which of them the last whole root held."""
+
+    ids: frozenset[str]
+    held: frozenset[str]
+
+
 class DeletionGuard:
     """Check and carry out the deletions of one root at a time."""
 
@@ -51,18 +61,21 @@ class DeletionGuard:
         store: Store,
         prunes: Prunes,
         *,
+        mounts: KnownMounts | None = None,
         max_delete_share: float,
         allow: bool = False,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._prunes = prunes
+        self._mounts = mounts or KnownMounts(store.state)
         self._max_delete_share = max_delete_share
         self._allow = allow
-        self._clock = clock
+        self._history = DeletionHistory(store.state, clock)
         self._devices: dict[str, int] = {}
-        self._recent: dict[str, deque[tuple[float, int]]] = {}
-        self._paused_by_share: set[str] = set()
+        # What was deleted and is not in the history yet, by root: pictures, held ones.
+        self._unnoted: dict[str, tuple[int, int]] = {}
+        self._lock = threading.Lock()
         # What a call deleted before it failed, by root: the next call returns it as well.
         self._unreported: dict[str, DeletionResult] = {}
 
@@ -76,8 +89,38 @@ class DeletionGuard:
         Called after its deletions were permitted.
         """
         self._devices.pop(root.name, None)
-        self._recent.pop(root.name, None)
-        self._paused_by_share.discard(root.name)
+        self._history.permit(root)
+
+    def begin_comparison(self, root: Root) -> None:
+        """Enter what a root holds that was never whole, before new files dilute it."""
+        self._read_history(root)
+
+    def note_whole(self, root: Root) -> None:
+        """Note what the root holds, after all its missing files were deleted."""
+        self._note_deleted(root)
+        self._store.refresh()
+        count = self._document_count(root)
+        self._history.note_whole(root, count, is_permitted=self._allow)
+
+    def may_lose(self, root: Root, ids: Sequence[str]) -> Pause | None:
+        """Ask before documents are lost though their files exist; return a pause if not.
+
+        For example before pictures become failures.  Contents that other documents have are no
+        loss.  Documents whose loss is permitted count as deleted from then on, so ask once.
+        Thread-safe.  Raises the store's errors.
+        """
+        self._store.refresh()
+        contents: dict[str, Mapping[str, Any]] = {}
+        for chunk in _chunks(ids):
+            contents |= self._contents(chunk)
+        history = self._read_history(root)
+        loss = self._loss(contents, history)
+        if not loss.ids:
+            return None
+        if not self._allow and (pause := self._check_share(root, loss, history)) is not None:
+            return pause
+        self._note_deleted(root, loss)
+        return None
 
     def delete(
         self, root: Root, relative_paths: Sequence[str], is_non_picture: IsNonPicture
@@ -87,50 +130,63 @@ class DeletionGuard:
         `is_non_picture` returns True for the id and state of a file that is no picture (any more).
         Every path is checked once more; additions must have been acknowledged before.
         """
+        files = RootFiles(root, self._prunes, self._mounts.of(root))
         missing = {
-            image_id(root.name, path): path
+            each: path
             for path in relative_paths
-            if self._is_missing(root, path, is_non_picture)
+            if files.presence(path, partial(is_non_picture, each := image_id(root.name, path)))
+            is Presence.GONE
         }
         # After the paths, to detect a folder that vanished while they were checked.
         pause = self._check_folder(root, missing)
         if pause is None and missing:
             pause = self._delete(root, missing)
         deleted = self._unreported.pop(root.name, DeletionResult())
+        if pause is not None:
+            pause = replace(pause, deleted=max(pause.deleted, deleted.pictures))
         return replace(deleted, pause=pause)
 
     def _delete(self, root: Root, missing: Mapping[str, str]) -> Pause | None:
         """Delete the documents of these ids, or return a pause."""
-        contents: dict[str, str] = {}
+        contents: dict[str, Mapping[str, Any]] = {}
         stored: list[str] = []
         for chunk in _chunks(missing):
-            chunk_contents = self._store.documents.content_ids(chunk)
+            chunk_contents = self._contents(chunk)
             contents |= chunk_contents
             # Only stored ids: deleting an absent one would leave a tombstone in the index.
             stored += chunk_contents.keys() | self._store.documents.attempts(chunk).keys()
         if not stored:
             return None
-        lost = self._without_copies(contents)
-        if not self._allow and (pause := self._check_share(root, len(lost))) is not None:
+        self._note_deleted(root)
+        history = self._read_history(root)
+        loss = self._loss(contents, history)
+        if not self._allow and (pause := self._check_share(root, loss, history)) is not None:
             return pause
 
         def count_deleted(ids: Sequence[str]) -> None:
             # After each bulk, so that it counts even if a later one fails.
-            if number := sum(each in lost for each in ids):
-                self._recent.setdefault(root.name, deque()).append((self._clock(), number))
             before = self._unreported.get(root.name, DeletionResult())
             self._unreported[root.name] = DeletionResult(
                 before.pictures + sum(each in contents for each in ids),
                 [*before.paths, *(missing[each] for each in ids)],
             )
+            self._note_deleted(root, _Loss(loss.ids & set(ids), loss.held & set(ids)))
 
         self._store.documents.delete(stored, count_deleted)
         return None
 
-    def _is_missing(self, root: Root, path: str, is_non_picture: IsNonPicture) -> bool:
-        return not is_looked_at(root, self._prunes, path) or _is_missing(
-            root.absolute(path), partial(is_non_picture, image_id(root.name, path))
-        )
+    def _contents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        return self._store.documents.stored_fields(ids, ["content_id", "indexed_at"])
+
+    def _note_deleted(self, root: Root, loss: _Loss = _Loss(frozenset(), frozenset())) -> None:
+        """Note a loss in the history, and those that could not be noted before."""
+        with self._lock:
+            pictures, held = self._unnoted.get(root.name, (0, 0))
+            self._unnoted[root.name] = (pictures + len(loss.ids), held + len(loss.held))
+            if self._allow or not (pictures + len(loss.ids)):
+                return
+            self._history.note_deleted(root, *self._unnoted[root.name])
+            del self._unnoted[root.name]
 
     def _check_folder(self, root: Root, missing: Mapping[str, str]) -> Pause | None:
         # An unreadable folder pauses deletions even if they are allowed.
@@ -165,52 +221,59 @@ class DeletionGuard:
             )
         return None
 
-    def _check_share(self, root: Root, lost: int) -> Pause | None:
+    def _check_share(self, root: Root, loss: _Loss, history: RootHistory) -> Pause | None:
+        if not loss.ids:
+            return None
         total = self._document_count(root)
-        recent = self._recent.setdefault(root.name, deque())
-        now = self._clock()
-        # Time alone must not end a pause.
-        if root.name not in self._paused_by_share:
-            while recent and now - recent[0][0] > _WINDOW_SECONDS:
-                recent.popleft()
-        recently_lost = sum(number for _, number in recent)
-        share = (lost + recently_lost) / max(1, total + recently_lost)
-        if total + recently_lost >= SHARE_COUNTS_FROM and lost and share > self._max_delete_share:
-            self._paused_by_share.add(root.name)
-            return Pause(
-                PauseKind.SHARE,
-                f"{lost} of its {total} pictures are gone ({share:.0%}, more than"
-                f" max_delete_share, {self._max_delete_share:.0%})",
-                lost,
-            )
-        self._paused_by_share.discard(root.name)
+        recent = history.recent
+        shares = [(len(loss.ids), recent, total + recent, "")]
+        if loss.held:
+            new = ", new ones not counted," if total > history.held else ""
+            shares.insert(0, (len(loss.held), history.recent_held, history.held, new))
+        for lost, before, held, new in shares:
+            share = (lost + before) / max(1, held)
+            if held >= SHARE_COUNTS_FROM and share > self._max_delete_share:
+                self._history.note_paused(root)
+                with_these = f", with {before} deleted within two days" if before else ""
+                return Pause(
+                    PauseKind.SHARE,
+                    f"{lost} of its {held} pictures{new} are gone ({share:.0%}{with_these}, more"
+                    f" than max_delete_share, {self._max_delete_share:.0%})",
+                    len(loss.ids),
+                    deleted=recent,
+                )
         return None
 
-    def _without_copies(self, contents: Mapping[str, str]) -> set[str]:
-        """Return the ids, of these, whose content no other document has."""
+    def _loss(self, contents: Mapping[str, Mapping[str, Any]], history: RootHistory) -> _Loss:
+        """Find the ids, of these, whose content no other document has."""
         with_copies: set[str] = set()
-        content_ids = sorted(set(contents.values()))
+        content_ids = sorted({each["content_id"] for each in contents.values()})
         for start in range(0, len(content_ids), _CHUNK):
             for content_id, holder in self._store.listings.ids_by_content(
                 content_ids[start : start + _CHUNK]
             ):
                 if holder not in contents:
                     with_copies.add(content_id)
-        return {each for each, content_id in contents.items() if content_id not in with_copies}
+        lost = {
+            each: fields.get("indexed_at")
+            for each, fields in contents.items()
+            if fields["content_id"] not in with_copies
+        }
+        # Imported documents may have no time; they count as old.
+        held = {
+            each for each, at in lost.items() if at is None or _timestamp(at) <= history.whole_at
+        }
+        return _Loss(frozenset(lost), frozenset(held))
+
+    def _read_history(self, root: Root) -> RootHistory:
+        return self._history.read(root, lambda: self._document_count(root))
 
     def _document_count(self, root: Root) -> int:
         return self._store.listings.count(root.name)
 
 
-def _is_missing(path: str, is_non_picture: Callable[[FileState], bool]) -> bool:
-    """Return True if there is no such file, or no picture; other errors do not count."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-    if not stat.S_ISREG(status.st_mode):
-        return True
-    return is_non_picture(FileState.of(status))
+def _timestamp(date: str) -> float:
+    return datetime.fromisoformat(date).timestamp()
 
 
 def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:

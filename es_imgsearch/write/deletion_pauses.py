@@ -41,12 +41,18 @@ class Pause:
     kind: PauseKind
     reason: str
     pictures: int
+    # Pictures deleted before the pause, in the same call or, for a share, within two days.
+    deleted: int = 0
     # There is no such folder; a mount that answers with another error is not missing.
     is_missing: bool = False
 
     def message(self, root: Root, index: str) -> str:
         """Return the event and the remedy, for the log."""
-        start = f"Deletions in {root.name!r} are paused: {self.reason}. Nothing was deleted;"
+        done = "Nothing was deleted"
+        if self.deleted:
+            were = "picture was" if self.deleted == 1 else "pictures were"
+            done = f"{self.deleted} {were} deleted before, nothing more was"
+        start = f"Deletions in {root.name!r} are paused: {self.reason}. {done};"
         if self.kind is PauseKind.UNLISTABLE and not self.is_missing:
             return f"{start} they go on when the folder can be listed."
         return (

@@ -98,10 +98,6 @@ def _state_fields(state: FileState) -> dict[str, Any]:
     }
 
 
-def _date_field(seconds: float) -> str | None:
-    """Format seconds since 1970; None where no date field can hold them."""
-    try:
-        return iso_timestamp(datetime.fromtimestamp(seconds, tz=UTC), "milliseconds")
-    except (OverflowError, ValueError, OSError):
-        # A file system may hold times before the year 1 or after 9999.
-        return None
+def _date_field(seconds: float) -> str:
+    """Format seconds since 1970 as a date field."""
+    return iso_timestamp(datetime.fromtimestamp(seconds, tz=UTC), "milliseconds")

@@ -110,11 +110,18 @@ class PendingDeletions:
     def add_compared(self, relative_paths: Iterable[str], *, is_complete: bool) -> None:
         """Add what a comparison found missing, at once; `is_complete` for a whole root.
 
+        All missing files of a root are checked together: paths that were added before and still
+        wait join them.
+
         A batch may be taken between two calls.  Paths added one by one and marked as complete
         afterwards could then leave a complete batch without paths, which would end a pause.
         """
         requested = self._progress.comparisons.begun
         with self._lock:
+            if is_complete and self._waiting is not None:
+                self._collecting.paths = self._waiting.paths | self._collecting.paths
+                self._collecting.complete |= self._waiting.complete
+                self._waiting = None
             missing = [each for each in relative_paths if each not in self._collecting.paths]
             if missing or is_complete:
                 self._restart(requested)

@@ -70,6 +70,22 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_other_hosts(tm
         assert re.findall(loaded, page.read_text(encoding="utf-8")) == []
 
 
+def test_every_test_that_a_page_names_exists():
+    named = {
+        tuple(name.split("::"))
+        for page in PAGES
+        for name in re.findall(r"tests/[\w/]+\.py::\w+", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) >= 50
+    missing = [
+        (file, test)
+        for file, test in sorted(named)
+        if not (CHECKOUT / file).exists()
+        or not re.search(rf"^ *(async )?def {test}\(", (CHECKOUT / file).read_text(), re.MULTILINE)
+    ]
+    assert missing == []
+
+
 def test_every_file_that_contributing_names_exists():
     page = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     names = set(re.findall(r"`([\w./-]+/(?:[\w.-]+)?|[\w-]+\.(?:md|toml|py|txt))`", page))

@@ -274,5 +274,5 @@ def test_a_renewal_calls_and_writes_what_is_new(state: State, caplog: pytest.Log
         assert called.wait(SOON_SECONDS)
         read = state.read("a")
         assert read is not None
-        assert read.document["body"] == {"news": [1, 2]}
+        assert read.document["body"]["news"] == [1, 2]
     assert state.read("a") is None

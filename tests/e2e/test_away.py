@@ -38,8 +38,9 @@ SHARDS = 6
 class Server(ServerProcess):
     """An Elasticsearch that can be stopped and comes back with its data, at the same address."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **given: object) -> None:
         super().__init__(folder)
+        self._given = given
         self.port = get_port(None)
         self._transport_port = get_port(None, exclude_ports=[self.port])
         self.url = f"http://127.0.0.1:{self.port}"
@@ -53,6 +54,7 @@ class Server(ServerProcess):
             # With its disk thresholds off (dev/elasticsearch.yml) a server lifts the blocks of a
             # full disk once by itself: at its first regular look at it, 30 s after the start.
             "cluster.info.update.interval": "1h",
+            **self._given,
         }
         self.launch(given, {**os.environ, "ES_JAVA_OPTS": "-Xms512m -Xmx512m"})
         until(self._answers, START_SECONDS)

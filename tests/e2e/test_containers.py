@@ -18,7 +18,6 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -34,6 +33,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImgSearchError, StoreDenied
 from es_imgsearch.settings import load_settings
 from tests.support.house import paint, until
+from tests.support.old_schemas import as_schema
 from tests.support.secured import CHECKOUT, PASSWORD, Secured
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -417,7 +417,7 @@ def test_a_key_that_lacks_a_right_on_the_state_is_told_which(server: Secured, st
 
 def test_an_index_of_schema_1_is_brought_up_to_date_by_the_key_that_makes_indices(stack: Stack):
     admin = stack.store("admin")
-    admin.generations.update_meta(lambda meta: replace(meta, schema_version=1))
+    as_schema(admin, 1)
     admin.connection.request("DELETE", "/images-state-000001")
     try:
         assert stack.status()["pictures"] == 3

@@ -495,6 +495,31 @@ def test_bad_rows_are_skipped_and_told_whoever_finds_them(
     assert fake_store.listings.count() == 4
 
 
+@pytest.mark.parametrize("only_new", [False, True])
+@pytest.mark.parametrize("has_failures", [False, True])
+def test_a_batch_of_bad_rows_only_is_skipped(
+    fake_store: Store,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_failures: bool,
+    only_new: bool,
+):
+    """Rows 3 and 4, the second batch, are zero; rows 5 and 6 are refused by the server."""
+    monkeypatch.setattr("es_imgsearch.manage.transfer.importing._LARGEST_BULK", 2)
+    if has_failures:
+        failure = {"image_id": "f", "root": "shop", "relative_path": "f.jpg", "error_class": "x"}
+        fake_store.documents.write_failures([failure])
+    vectors = [*unit_vectors(2), np.zeros(DIMS), np.zeros(DIMS), *unit_vectors(4, seed=1)]
+    dates = [None, None, None, None, "the day before", "the day after", None, None]
+    path = vector_file(tmp_path / "x.parquet", vectors, taken_at=dates)
+    options = replace(SHOP, skip_bad_rows=True, only_new=only_new)
+    bad: list[BadRow] = []
+    done = import_pictures(fake_store, settings, path, options, on_bad_row=bad.append)
+    assert done == ImportResult(stored=4, bad=4)
+    assert [each.number for each in bad] == [3, 4, 5, 6]
+
+
 def test_an_import_run_again_changes_nothing_and_only_new_leaves_what_is_there(
     fake_store: Store, settings: Settings, tmp_path: Path
 ):

@@ -1,9 +1,9 @@
-"""An index of schema 1, whose `_meta` holds what the state index holds now."""
+"""An index of schema 1 or 2, whose `_meta` holds what the state index holds now."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ from click.testing import CliRunner
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.mapping import Companion
-from es_imgsearch.elastic.meta import SCHEMA_VERSION
+from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
+from es_imgsearch.elastic.meta_entries import CodesEntry, CopyCheckpoint, Curve, Tuning
+from es_imgsearch.elastic.state import REINDEX_LOCK, pause_id
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import AlreadyRunning, IndexMissing
+from es_imgsearch.errors import AlreadyRunning, IndexConflict, IndexMissing
 from es_imgsearch.manage.reindex import cancel
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.manage.upgrade import upgrade
 from tests.support.house import House, until
+from tests.support.old_schemas import as_schema, put_meta, remove_state
 from tests.support.reindexing import run, synced, to
 
 PAUSE = {"reason": "its folder is empty", "pictures": 3, "since": "2026-01-01T00:00:00+00:00"}
@@ -35,14 +38,18 @@ def now(seconds_ago: float = 0.0) -> str:
 
 def as_before(store: Store, **entries: Any) -> None:
     """Make the index one of schema 1, with these entries of the root `r`; it had no state."""
-    roots = {"r": {**store.info().meta.roots["r"], **entries}}
-    store.generations.update_meta(lambda meta: replace(meta, schema_version=1, roots=roots))
-    store.connection.request("DELETE", f"/{Companion.STATE.alias(store.index)}-000001")
-    store.connection.request("DELETE", f"/_index_template/{Companion.STATE.alias(store.index)}")
+    store.generations.update_meta(lambda meta: meta.with_root("r", {**meta.roots["r"], **entries}))
+    as_schema(store, 1)
+    remove_state(store)
 
 
 def watched_by(seen_at: str) -> dict[str, Any]:
     return {"host": "old", "process_id": 4711, "since": now(60), "queue": 5, "seen_at": seen_at}
+
+
+def raw_meta(store: Store) -> dict[str, Any]:
+    (index,) = store.connection.request("GET", f"/{store.connection.pictures}").values()
+    return dict(index["mappings"]["_meta"])
 
 
 @pytest.fixture
@@ -72,12 +79,13 @@ def test_reading_changes_nothing(old: House):
 
 def test_what_meta_held_is_the_state_once_upgraded(old: House):
     before = index_status(old.store)["roots"]["r"]
+    meta_before = raw_meta(old.store)
     upgrade(old.store)
     meta = old.store.info().meta
     assert meta.schema_version == SCHEMA_VERSION
     assert meta.roots["r"].keys() == {"path", "host"}
     assert index_status(old.store)["roots"]["r"] == before
-    old.store.generations.update_meta(lambda meta: replace(meta, schema_version=1))
+    put_meta(old.store, meta_before)
     # Interrupted or done by two at once: what is there already is not written over.
     upgrade(old.store)
     assert index_status(old.store)["roots"]["r"] == before
@@ -117,10 +125,9 @@ def test_an_unfinished_reindex_of_before_is_gone_on_with(house: House, encoders:
             "host": "old", "process_id": 4711, "process_space": None, "process_start": None,
             "token": "t", "since": now(900), "seen_at": seen_at,
         }  # fmt: skip
-        unfinished.generations.update_meta(
-            lambda meta: replace(meta, schema_version=1, builder=builder)
-        )
+        put_meta(unfinished, raw_meta(unfinished) | {"builder": builder})
 
+    as_schema(unfinished, 1)
     as_before(house.store)
     mark(now())
     assert index_status(house.store)["next"]["builder"]["is_alive"]
@@ -158,3 +165,91 @@ def test_folder_of_another_under_an_old_name_is_not_paused(old: House, tmp_path:
     found = index_status(old.store)["roots"]["r"]
     assert found["deletions_paused"] is None
     assert found["last_reconcile"]["new"] == 0
+
+
+# -- schema 2 ------------------------------------------------------------------------------------
+
+CURVES = {"text": Curve(1.0, 2.0, 3.0)}
+CODES = CodesEntry("hash", "lsh", 64, "2026-01-01T00:00:00+00:00")
+TUNED = Tuning(77, None, target_recall=0.95, pictures=3, tuned_at="2026-01-01T00:00:00+00:00")
+CHECKPOINT = CopyCheckpoint("images-000002", {"0": 41})
+
+
+@pytest.fixture
+def learned(house: House) -> House:
+    """Schema 2 with all that was learned, an imported root, and a pause in the state index."""
+    house.pictures(3)
+    synced(house)
+    house.store.state.create(
+        pause_id("r"), {"kind": "pause", "root": "r", "since": PAUSE["since"], "body": {}}
+    )
+    house.store.generations.update_meta(
+        lambda meta: replace(
+            meta.with_root("bought.parquet", {"path": "/b.parquet", "host": "(imported)"}),
+            tuning=TUNED, relevance=CURVES, codes=CODES, copy_checkpoint=CHECKPOINT,
+        )
+    )  # fmt: skip
+    as_schema(house.store, 2)
+    return house
+
+
+def values(meta: Meta) -> dict[str, Any]:
+    """What is known of an index, but for where it is stored."""
+    return asdict(replace(meta, schema_version=0))
+
+
+def test_an_index_of_schema_2_is_upgraded_whole(learned: House):
+    store = learned.store
+    before, status = store.info().meta, index_status(store)
+    assert (before.schema_version, before.codes, before.tuning) == (2, CODES, TUNED)
+    assert before.roots.keys() == {"r", "bought.parquet"}
+    upgrade(store)
+    after = store.info().meta
+    assert values(after) == values(before)
+    assert after.schema_version == SCHEMA_VERSION
+    assert index_status(store) == status
+    assert store.state.read(pause_id("r")) is not None
+    assert raw_meta(store).keys() == {
+        "created_by", "schema_version", "index_id", "generation_id", "encoder", "profile",
+        "similarity", "tuning",
+    }  # fmt: skip
+    upgrade(store)
+    assert store.info().meta == after
+
+
+def test_a_second_process_that_upgrades_undoes_nothing(learned: House):
+    store, before = learned.store, raw_meta(learned.store)
+    upgrade(store)
+    store.generations.update_meta(
+        lambda meta: replace(
+            meta.with_root("new", {"path": "/new", "host": "h"}), tuning=Tuning(99)
+        )
+    )
+    put_meta(store, before)
+    upgrade(store)
+    meta = store.info().meta
+    assert meta.tuning == Tuning(99)
+    assert meta.roots.keys() == {"r", "bought.parquet", "new"}
+
+
+def test_init_upgrades_schema_2(learned: House):
+    before = learned.store.info().meta
+    with pytest.raises(IndexConflict, match="of schema 2: run `es-imgsearch init"):
+        learned.store.generations.update_meta(lambda meta: replace(meta, tuning=Tuning(1)))
+    run(learned, "init")
+    after = learned.store.info().meta
+    assert after.schema_version == SCHEMA_VERSION
+    assert values(after) == values(before)
+
+
+def test_a_reindex_of_before_is_waited_for(learned: House):
+    store = learned.store
+    lease = {"kind": "lock", "host": "old", "process_id": 4711, "token": "t", "since": now(900),
+             "lease_seconds": 20.0, "body": {"generation": None}}  # fmt: skip
+    store.state.create(REINDEX_LOCK, {**lease, "seen_at": now()})
+    with pytest.raises(AlreadyRunning, match=r"4711 on old, of an earlier version.* 80 s later"):
+        upgrade(store)
+    store.state.delete(REINDEX_LOCK)
+    store.state.create(REINDEX_LOCK, {**lease, "seen_at": now(81)})
+    upgrade(store)
+    assert store.info().meta.schema_version == SCHEMA_VERSION

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,12 @@ class Service:
         assert process.poll() is None, self.said()
         return len(self.indexed()) >= number
 
+    def daemon(self) -> dict[str, Any]:
+        """What `status` says of the daemon."""
+        status = json.loads(self.run("status", "--json").stdout)
+        found: dict[str, Any] = status["roots"]["photos"]["watched_by"]
+        return found
+
     def pictures(self, numbers: Sequence[int]) -> list[str]:
         for n in numbers:
             paint(self.folder / f"{n:04}.png", n)
@@ -145,8 +152,11 @@ def test_a_second_watch_is_refused_and_one_after_a_kill_waits_for_the_lease(serv
         service.pictures([1])
         assert service.run("sync", str(service.folder)).returncode == 0
         assert first.poll() is None
+        assert service.daemon()["is_alive"]
         first.kill()
         first.wait()
+        killed = service.daemon()
+        assert (killed["process_id"], killed["is_alive"]) == (first.pid, False)
     with service.watch() as process:
         until(service.is_ready, START_SECONDS)
         until(lambda: service.indexed() == ["0000.png", "0001.png"])
@@ -201,6 +211,7 @@ def test_killed_at_random_moments_and_started_again(service: Service):
             process.kill()
             process.wait(timeout=SLACK_SECONDS)
         until(lambda children=children: not any(map(is_alive, children)))
+        assert "Traceback" not in service.said()
     before = service.indexed()
     assert set(before) <= set(names)
     (service.folder / before[0]).rename(service.folder / "zzzz.png")

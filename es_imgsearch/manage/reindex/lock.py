@@ -10,10 +10,9 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from es_imgsearch.elastic.leases import LEASE_SECONDS, Lease, is_alive
+from es_imgsearch.elastic.leases import LEASE_SECONDS, Lease, is_running
+from es_imgsearch.elastic.state import REINDEX_LOCK
 from es_imgsearch.elastic.store import Store
-
-_LOCK = "lock:reindex"
 
 
 class ReindexLock(Lease):
@@ -29,7 +28,7 @@ class ReindexLock(Lease):
         self._generation: str | None = None
         super().__init__(
             store.state,
-            {_LOCK: {"kind": "lock"}},
+            {REINDEX_LOCK: {"kind": "lock"}},
             host or socket.gethostname(),
             f"working on the generations of index {store.index!r}",
             lease_seconds=lease_seconds,
@@ -47,8 +46,8 @@ class ReindexLock(Lease):
 
 def builders(store: Store) -> dict[str, dict[str, Any]]:
     """Process that builds a generation, or did until it was killed, by generation."""
-    lease = store.state.read_many([_LOCK]).get(_LOCK)
+    lease = store.state.read_many([REINDEX_LOCK]).get(REINDEX_LOCK)
     if lease is None or lease["body"]["generation"] is None:
         return {}
     shown = {name: lease[name] for name in ("host", "process_id", "since", "seen_at")}
-    return {lease["body"]["generation"]: {**shown, "is_alive": is_alive(lease)}}
+    return {lease["body"]["generation"]: {**shown, "is_alive": is_running(lease)}}

@@ -179,8 +179,6 @@ class ReindexRun:
                 " switched to: run it again."
             )
         self._lock.confirm()
-        roots = self._source.info().meta.roots
-        self._target.generations.update_meta(lambda meta: replace(meta, roots=roots))
         # The source misses everything that is written to the target from now on.
         checkpoint = CopyCheckpoint(
             str(self._target.generation), self._target.rewrites.checkpoints()

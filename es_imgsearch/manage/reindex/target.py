@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from es_imgsearch.describe.registry import describer_mappings
 from es_imgsearch.elastic.mapping import check_reducible, load_profile, new_meta
@@ -76,7 +76,6 @@ def begin_next(
     new = with_learned(new_meta(seal, profile, meta.similarity, entry, grid), meta)
     if reduction is not None:
         store_reduction(store, reduction)
-    new = replace(new, roots=meta.roots)
     target = store.at(store.generations.begin_next(new, describer_mappings()))
     _note_missing_encoder(seal, settings, note)
     note(f"Building {target.generation} with encoder {seal.name}, profile {profile}.")

@@ -18,12 +18,19 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.errors import EncoderMismatch, ImgSearchError, UsageError
 from es_imgsearch.files.columns import Origin
+from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.settings import Settings
 
 _RESTORED = ("refresh_interval", "auto_expand_replicas")
 
 # A merge of 100,000 vectors takes a minute on two cores; one of millions continues by itself.
 _MERGE_WAIT_SECONDS = 1800.0
+
+
+def open_upgraded(store: Store) -> IndexInfo:
+    """Read an existing index; upgrade one of an earlier schema.  Raises IndexMissing."""
+    upgrade(store)
+    return store.info()
 
 
 def create_loading_index(

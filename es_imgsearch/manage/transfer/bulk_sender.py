@@ -10,12 +10,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from es_imgsearch.elastic.bulk import BulkWriter
+from es_imgsearch.elastic.bulk import BulkWriter, bulk_slices
 from es_imgsearch.elastic.queries import to_json
 from es_imgsearch.elastic.requests import NDJSON
 from es_imgsearch.elastic.retry import Outage
@@ -143,8 +143,11 @@ class BulkSender:
         return [BadRow(item.number, str(error)) for item, error in results if error is not None]
 
     def _bulk(self, items: Sequence[BulkItem]) -> list[StoreError | None]:
-        """Send one bulk; return for each item the first error of its actions, or None."""
-        body = b"".join(item.line for item in items)
-        results = iter(self._store.documents.bulk(body, self._content_type))
+        """Send items; return for each the first error of its actions, or None."""
+        lines = [item.line for item in items]
+        results = chain.from_iterable(
+            self._store.documents.bulk(b"".join(lines[part]), self._content_type)
+            for part in bulk_slices([len(line) for line in lines])
+        )
         of_each = [list(islice(results, item.actions)) for item in items]
         return [next((each for each in found if each is not None), None) for found in of_each]

@@ -287,7 +287,7 @@ def _open_index(
     (column,) = (name for name, target in names.items() if target == VECTOR_FIELD)
     dims = reader.dims.get(column)
     try:
-        info = store.info()
+        info = loading.open_upgraded(store)
     except IndexMissing:
         info = loading.create_loading_index(store, settings, reader.origin, options.profile, dims)
         note(f"Made index {store.index!r}, which is searched when the import has ended.")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from es_imgsearch.elastic import retry as backoff
-from es_imgsearch.elastic.bulk import BulkWriter
+from es_imgsearch.elastic.bulk import BulkWriter, bulk_slices
 from es_imgsearch.elastic.retry import Outage, Stopped
 from es_imgsearch.errors import (
     StoreBusy,
@@ -48,6 +48,7 @@ def written(
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(backoff, "LONGEST_WAIT_SECONDS", 0.002)
 
 
 def test_only_what_met_a_transient_error_is_sent_again():
@@ -104,3 +105,82 @@ def test_an_outage_longer_than_the_patience_raises_its_error():
     with pytest.raises(StoreUnreachable, match="away"):
         written(server, [1], patience_seconds=0.05)
     assert len(server.bulks) > 1
+
+
+# -- a server without memory for a bulk answers 429 to it as a whole, for ever ---------------------
+#
+# tests/e2e/test_small_memory.py has a real one; here each request can be counted.
+
+GIVEN_UP = 200
+
+
+def too_large(is_too_large: Callable[[Sequence[int]], bool]) -> Server:
+    def answer(items: Sequence[int], number: int) -> Results:
+        assert number < GIVEN_UP, "the same bulks are sent for ever"
+        if is_too_large(items):
+            raise StoreBusy("429")
+        return [None] * len(items)
+
+    return Server(answer)
+
+
+def test_bulks_that_are_refused_twice_are_halved_and_grow_again():
+    server = too_large(lambda items: len(items) > 16 and len(server.bulks) < 20)
+    writer = BulkWriter(server.send, outage=Outage(), stopping=threading.Event())
+    assert dict(writer.write(range(64))) == dict.fromkeys(range(64))
+    sizes = [len(bulk) for bulk in server.bulks]
+    assert sizes[:5] == [64, 64, 32, 32, 16]
+    server.bulks += [[]] * 20  # memory is free again
+    for _ in range(3):
+        assert len(dict(writer.write(range(64)))) == 64
+    assert len(server.bulks[-1]) == 64
+
+
+def test_bulks_that_time_out_are_halved():
+    def answer(items: Sequence[int], number: int) -> Results:
+        assert number < GIVEN_UP
+        if len(items) > 3:
+            raise StoreUnreachable("no answer in time")
+        return [None] * len(items)
+
+    assert written(Server(answer), range(8)) == dict.fromkeys(range(8))
+
+
+@pytest.mark.parametrize("poison", [0, 5, 7])
+def test_an_item_refused_for_ever_holds_up_no_other(poison: int):
+    server = too_large(lambda items: poison in items)
+    writer = BulkWriter(server.send, outage=Outage(), stopping=threading.Event())
+    later = iter([range(10, 20), [], range(20, 30)])
+    stored = []
+    for item, error in writer.write(range(8), lambda: list(next(later, ()))):
+        assert error is None
+        stored.append(item)
+        if len(stored) == 27:
+            break
+    assert sorted(stored) == sorted({*range(8), *range(10, 30)} - {poison})
+    # What comes later is not sent with it, and not one by one either.
+    assert len(server.bulks) < 60
+    assert max(len(bulk) for bulk in server.bulks[-5:]) > 1
+
+
+def test_items_refused_alone_in_an_outage_are_not_set_apart_when_it_is_over():
+    server = too_large(lambda _items: len(server.bulks) < 20)
+    assert written(server, range(64)) == dict.fromkeys(range(64))
+    assert len(server.bulks) < 40
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parts"),
+    [
+        ([], []),
+        ([20_000_000], [1]),
+        ([1, 20_000_000, 1], [1, 1, 1]),
+        ([4_000_000] * 5, [2, 2, 1]),
+        ([5_000_000] * 4, [2, 2]),
+        ([10] * 100, [100]),
+    ],
+)
+def test_what_is_sent_together_has_ten_megabytes_at_most(sizes: list[int], parts: list[int]):
+    slices = list(bulk_slices(sizes))
+    assert [len(sizes[each]) for each in slices] == parts
+    assert [size for each in slices for size in sizes[each]] == sizes

@@ -16,6 +16,7 @@ from es_imgsearch.elastic.mapping import (
     DEFAULT_SIMILARITY,
     SIMILARITIES,
     VECTOR_FIELD,
+    Companion,
     failures_body,
     folder,
     index_body,
@@ -26,7 +27,7 @@ from es_imgsearch.elastic.mapping import (
     template_body,
 )
 from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta, Seal
-from es_imgsearch.elastic.meta_entries import Tuning
+from es_imgsearch.elastic.meta_entries import CodesEntry, CopyCheckpoint, Curve, Tuning
 from es_imgsearch.elastic.naming import failures_alias, first_generation
 from es_imgsearch.errors import EncoderMismatch, IndexConflict, UsageError
 
@@ -164,6 +165,7 @@ def test_conflicts_of_described_fields_are_told(described: list[dict[str, Any]])
 
 # -- _meta ---------------------------------------------------------------------------------
 
+floats = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 metas = st.builds(
     Meta,
@@ -175,21 +177,42 @@ metas = st.builds(
     similarity=st.sampled_from(SIMILARITIES),
     tuning=st.builds(Tuning, st.integers(1, 10_000), st.none() | st.floats(1, 10)),
     roots=st.dictionaries(texts, st.fixed_dictionaries({"path": texts, "host": texts})),
+    relevance=st.dictionaries(st.sampled_from(["text", "image"]), st.builds(Curve, *3 * [floats])),
+    codes=st.none() | st.builds(CodesEntry, texts, texts, st.integers(8, 64), texts),
+    copy_checkpoint=st.none()
+    | st.builds(CopyCheckpoint, texts, st.dictionaries(texts, st.integers(0))),
+    index_id=st.uuids().map(str),
+    generation_id=st.uuids().map(str),
 )  # fmt: skip
 
 
 @given(metas)
 def test_meta_comes_back_as_it_was(meta: Meta):
-    assert Meta.from_body(json.loads(json.dumps(meta.to_body())), "images") == meta
+    body, documents = json.loads(json.dumps([meta.to_body(), meta.to_documents()]))
+    assert Meta.from_body(body, "images").with_documents(documents) == meta
 
 
-def test_the_body_carries_all_of_meta():
+def test_the_body_carries_only_the_seal():
+    """What changes is in documents, which have compare-and-set."""
     meta = meta_of("balanced", "dot_product").with_root("photos", {"path": "/p", "host": "h"})
+    meta = replace(meta, index_id="i", generation_id="g", relevance={"text": Curve(1, 2, 3)})
     written = index_body(meta)["mappings"]["_meta"]
     assert written.keys() == {
-        "created_by", "schema_version", "encoder", "profile", "similarity", "tuning", "roots",
+        "created_by", "schema_version", "index_id", "generation_id", "encoder", "profile",
+        "similarity", "tuning",
     }  # fmt: skip
-    assert Meta.from_body(written, "images") == meta
+    assert meta.document_ids == ("roots:i", "learned:g")
+
+
+def test_an_index_made_without_ids_has_the_uuid_of_elasticsearch():
+    meta = Meta.from_body(meta_of().to_body(), "images", "uuid")
+    assert (meta.index_id, meta.generation_id) == ("uuid", "uuid")
+
+
+def test_a_damaged_document_is_told():
+    meta = replace(meta_of(), index_id="i", generation_id="g")
+    with pytest.raises(IndexConflict, match="roots:i is damaged"):
+        meta.with_documents({"roots:i": {"body": {}}})
 
 
 def test_adding_a_root_leaves_the_others_and_the_original():
@@ -265,10 +288,12 @@ def test_another_encoder_is_refused_with_what_differs(changed: dict[str, Any]):
         assert word in str(caught.value)
 
 
-def test_an_index_of_failures_is_refused_by_name():
-    body = failures_body()["mappings"]["_meta"]
-    with pytest.raises(IndexConflict, match=r"holds the failures .* --index photos\."):
-        Meta.from_body(body, "photos-failures")
+@pytest.mark.parametrize("kind", ["failures", *Companion])
+def test_a_companion_index_is_refused_with_the_name_of_its_index(kind: str):
+    """It was called an index of failures, and `images-state` was named as the one to choose."""
+    body = failures_body() if kind == "failures" else Companion(kind).body()
+    with pytest.raises(IndexConflict, match=r"'my-photos': choose .* --index my-photos\."):
+        Meta.from_body(body["mappings"]["_meta"], f"my-photos-{kind}")
 
 
 # -- names and templates -------------------------------------------------------------------

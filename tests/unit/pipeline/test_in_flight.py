@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from es_imgsearch.pipeline.in_flight import InFlight
@@ -34,6 +35,23 @@ def test_a_file_exchanged_while_it_was_read_is_not_known_to_be_no_picture(tmp_pa
     (tmp_path / "b").rename(tmp_path / "a")
     again.mark_non_picture(job)
     assert not again.is_non_picture(change.image_id, state)
+
+
+def test_where_inodes_are_not_stable_a_file_is_read_once_more_only(tmp_path: Path):
+    """Some network shares give another inode at every look."""
+    change = Change(Root("r", tmp_path), "a", 0.0)
+    (tmp_path / "a").write_bytes(b"a picture")
+    in_flight = InFlight(1, Tickets())
+    assert in_flight.acquire_slot(0)
+    job, _ = in_flight.begin(change, read_signature(change))
+    assert job is not None
+    of_another_inode = job.signature._replace(inode=job.signature.inode + 1)
+    in_flight.mark_stored(job, of_another_inode, time.monotonic())
+    in_flight.end(job, may_repeat=lambda: True, on_absent=lambda _change: None)
+    assert len(in_flight) == 1, "it is read again"
+    in_flight.mark_stored(job, of_another_inode, time.monotonic())
+    in_flight.end(job, may_repeat=lambda: True, on_absent=lambda _change: None)
+    assert len(in_flight) == 0
 
 
 def test_changes_that_join_a_job_have_a_ticket_of_their_own(tmp_path: Path):

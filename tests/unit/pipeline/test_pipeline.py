@@ -73,6 +73,7 @@ class Bench:
         self.root = Root("r", folder)
         self.store = store or MemoryStore()
         self.encoder = FakeEncoder()
+        self.began_at = time.time()
         self.encoder.preparation = preparation or self.encoder.preparation
         if store is None:
             self.store.generations.create(new_meta(seal_of(self.encoder), "exact", "cosine"))
@@ -96,8 +97,9 @@ class Bench:
         return path
 
     def submit(self, *names: str) -> None:
+        """Submit files whose events happened before any of them was read."""
         for name in names:
-            self.pipeline.submit(Change(self.root, name, time.time()))
+            self.pipeline.submit(Change(self.root, name, self.began_at))
 
     def run(self, *names: str) -> None:
         self.submit(*names)
@@ -189,6 +191,15 @@ def test_the_same_state_is_not_read_twice_and_a_new_one_is(bench: Bench):
     assert bench.encoder.pictures_embedded == 2
 
 
+def test_an_event_after_the_read_began_has_the_file_read_again(bench: Bench):
+    bench.picture("a.png")
+    bench.run("a.png")
+    bench.pipeline.submit(Change(bench.root, "a.png", time.time()))
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
+    assert len(bench.store.bulks) == 2
+    assert bench.encoder.pictures_embedded == 1
+
+
 def test_a_document_that_another_process_removed_is_written_again(bench: Bench):
     bench.picture("a.png")
     bench.run("a.png")
@@ -259,7 +270,9 @@ def test_a_good_file_overwritten_by_a_broken_one_moves_to_the_failures(bench: Be
 def test_what_is_no_picture_is_counted_and_not_read_again(bench: Bench):
     (bench.root.path / "notes.txt").write_text("words")
     bench.run("notes.txt")
-    bench.run("notes.txt")
+    compared = Change(bench.root, "notes.txt", time.time())
+    bench.pipeline.submit(compared, listed_at=time.monotonic())
+    assert bench.pipeline.wait_idle(PATIENCE_SECONDS)
     assert bench.pipeline.counts.not_pictures == 1
     assert bench.store.bulks == []
     # Somebody may have put words over a picture: its document has to go.

@@ -23,6 +23,7 @@ from es_imgsearch.embed.context import IndexContext, open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.pipeline import (
     acknowledge_stage,
+    carried_fields,
     describe_stage,
     embed_stage,
     in_flight,
@@ -142,7 +143,7 @@ FLOW_FILES = {
     str(module.__file__)
     for module in (
         pipeline_module, in_flight, read_stage, workers, embed_stage, vector_source, in_process,
-        describe_stage, write_stage, acknowledge_stage,
+        describe_stage, carried_fields, write_stage, acknowledge_stage,
     )
 } | {str(sys.modules["es_imgsearch.write.documents"].__file__)}  # fmt: skip
 
@@ -188,4 +189,4 @@ def test_one_picture_goes_the_way_that_the_page_says(
         threading.setprofile(None)  # type: ignore[arg-type]
     assert list(dict.fromkeys(found)) == page()
     assert traced.counts.embedded == 1
-    assert len(page()) == 17
+    assert len(page()) == 18

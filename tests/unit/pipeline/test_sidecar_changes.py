@@ -22,7 +22,6 @@ def test_added_changed_and_removed_sidecars():
     assert changed(history, 1, {"a.xmp": 1, "b.xmp": 1, "a.png": 1}) == ["a.xmp", "b.xmp"]
     assert changed(history, 2, {"a.xmp": 1, "b.xmp": 1}) == []
     assert changed(history, 3, {"a.xmp": 1, "b.xmp": 2, "c.xmp": 1}) == ["b.xmp", "c.xmp"]
-    history.end_round()
     assert changed(history, 4, {"a.xmp": 1, "b.xmp": 2, "c.xmp": 1}) == []
     assert changed(history, 5, {"a.xmp": 1, "c.xmp": 1}) == [""]
     assert changed(history, 6, {"a.xmp": 1, "b.xmp": 2, "c.xmp": 1}) == ["b.xmp"]

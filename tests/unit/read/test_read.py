@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import io
 import os
 import signal
@@ -11,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from es_imgsearch.read import file as read
 from es_imgsearch.read.decoding import decode
 from es_imgsearch.read.file import Skipped, read_file
 from es_imgsearch.read.preparation import Preparation
-from es_imgsearch.records import FileState, Picture
+from es_imgsearch.records import FileSignature, FileState, Picture
 from tests.support import picture_samples as samples
 from tests.support.processes import without_root
 
@@ -584,3 +586,50 @@ def test_reading_loads_neither_torch_nor_the_elasticsearch_client():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -- a file that changes while it is read ------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_content_id_and_pixels_are_of_the_same_bytes(
+    is_large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Other bytes of the same size and time are written between decoding and hashing."""
+    old, new = (samples.saved(Image.new("RGB", (32, 32), each), "BMP") for each in ("red", "blue"))
+    path = put(tmp_path, "a.bmp", old)
+    status = os.stat(path)
+
+    def decode_then_change(*arguments: Any, **options: Any):
+        result = decode(*arguments, **options)
+        put(tmp_path, "a.bmp", new)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        return result
+
+    monkeypatch.setattr(read, "decode", decode_then_change)
+    if is_large:
+        monkeypatch.setattr(read, "_WHOLE_BYTES", 100)
+    outcome = read_(path)
+    if is_large:
+        assert outcome is Skipped.CHANGING
+    else:
+        assert isinstance(outcome, Picture)
+        assert outcome.pixels[0, 0].tolist() == [255, 0, 0]
+        assert outcome.content_id == hashlib.blake2b(old, digest_size=16).hexdigest()
+
+
+def test_a_picture_carries_inode_and_times_of_its_own_read(tmp_path: Path):
+    path = put(tmp_path, "a.bmp", samples.saved(Image.new("RGB", (32, 32)), "BMP"))
+    began_at = time.monotonic()
+    picture = read_(path)
+    assert isinstance(picture, Picture)
+    assert picture.signature == FileSignature.of(os.stat(path))
+    assert began_at <= picture.read_began_at <= time.monotonic()
+
+
+def test_of_a_large_file_that_is_no_picture_only_the_beginning_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = put(tmp_path, "film.mp4", b"\0\0\0\x18ftypmp42" + bytes(2**20))
+    monkeypatch.setattr(read, "_content_id", None)
+    assert read_(path) is Skipped.NOT_A_PICTURE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -67,7 +68,10 @@ def test_links_to_files_are_files_and_links_to_folders_are_not_followed(tmp_path
     (root.path / "loop").symlink_to(root.path)
     (root.path / "broken.jpg").symlink_to(outside / "nothing")
     (root.path / "own-loop.jpg").symlink_to(root.path / "own-loop.jpg")
-    assert walked(root) == ["a.jpg", "file-link.jpg"]
+    found = {each.stored_path: each for each in walk(root, prunes)}
+    unknown = [each.stored_path for each in found.values() if isinstance(each, Unknown)]
+    assert unknown == ["broken.jpg", "own-loop.jpg"]
+    assert found.keys() - set(unknown) == {"a.jpg", "file-link.jpg"}
 
 
 def test_what_is_neither_file_nor_folder_is_left_out(tmp_path: Path):
@@ -89,6 +93,79 @@ def test_a_part_of_the_tree_can_be_walked(tmp_path: Path):
 def test_a_missing_root_is_unknown_not_empty(tmp_path: Path):
     (unknown,) = walk(Root("r", tmp_path / "gone"), prunes)
     assert isinstance(unknown, Unknown)
+
+
+# -- mounts --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mounted(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Folders that are on a device of their own, with all below them."""
+    folders: set[Path] = set()
+
+    def on_its_device(real):
+        def look(path, **options):
+            status = real(path, **options)
+            given = Path(path)
+            depth = sum(each == given or each in given.parents for each in folders)
+            fields = {name: getattr(status, name) for name in dir(status) if name[:3] == "st_"}
+            return SimpleNamespace(**fields | {"st_dev": status.st_dev + depth})
+
+        return look
+
+    for name in ("stat", "lstat"):
+        monkeypatch.setattr(os, name, on_its_device(getattr(os, name)))
+    return folders
+
+
+def test_a_walk_finds_where_file_systems_are_mounted(tmp_path: Path, mounted: set[Path]):
+    root = tree(tmp_path, "a/1.jpg", "a/b/2.jpg", "a/b/c/3.jpg", "d/4.jpg")
+    mounted |= {tmp_path / "a/b", tmp_path / "d", tmp_path}
+    for folder, expected in {
+        "": ["a/b", "d"],
+        "a": ["a/b"],
+        "a/b": ["a/b"],
+        "a/b/c": ["a/b"],
+    }.items():
+        found: list[str] = []
+        list(walk(root, prunes, folder, on_mount=found.append))
+        assert found == expected
+
+
+@pytest.mark.parametrize("folder", ["", "a"])
+def test_what_is_below_an_unmounted_folder_is_unknown(
+    tmp_path: Path, mounted: set[Path], folder: str
+):
+    root = tree(tmp_path, "a/0.jpg", "a/b/new.jpg", "a/usb", "a/d/5.jpg")
+    mounted.add(tmp_path / "a/d")
+    # One where the folder is left, one where a file has its name, two that are removed.
+    known = ["a/b", "a/usb", "a/c/x", "a/c/y", "a/d"]
+    paths = ["a/0.jpg", "a/b/1.jpg", "a/b/e/2.jpg", "a/b0.jpg", "a/c/x/3.jpg", "a/c/z.jpg",
+             "a/d/6.jpg", "a/usb/4.jpg"]  # fmt: skip
+    seen = list(walk(root, prunes, folder, mounts=known))
+    assert [each.stored_path for each in seen] == [
+        "a/0.jpg", "a/b", "a/b/new.jpg", "a/c/x", "a/c/y", "a/d/5.jpg", "a/usb", "a/usb",
+    ]  # fmt: skip
+    kinds = {
+        each.relative_path: each.kind
+        for each in differences(seen, [(path, STATE) for path in paths], ())
+    }
+    lost = [path for path, kind in kinds.items() if kind is DifferenceKind.LOST]
+    assert lost == ["a/b0.jpg", "a/c/z.jpg", "a/d/6.jpg"]
+    # In the folder itself, too.
+    seen = list(walk(root, prunes, "a/b/e", mounts=known))
+    assert [each.stored_path for each in seen] == ["a/b"]
+    assert not list(differences(seen, [("a/b/e/2.jpg", STATE)], ()))
+
+
+def test_an_excluded_mount_is_not_kept(tmp_path: Path):
+    root = tree(tmp_path, "1.jpg")
+    assert list(walk(root, Excludes(["usb/"]).prunes, mounts=["usb"])) == list(walk(root, prunes))
+
+
+def test_the_outer_of_two_unknown_folders_holds():
+    seen = [Unknown("a", "no"), Unknown("a/b", "no"), FileOnDisk("a/c", STATE)]
+    assert not list(differences(seen, [("a/b/1", STATE), ("a/c", STATE), ("a/d", STATE)], ()))
 
 
 STATE = FileState(1, 1)

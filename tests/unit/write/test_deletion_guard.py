@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,10 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import StoreBusy
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.testing import FakeEncoder, MemoryStore
+from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.write.deletion_guard import DeletionGuard, DeletionResult
 from es_imgsearch.write.deletion_pauses import PauseKind
+from tests.support.ignored_case import ignore_case
 
 
 class Clock:
@@ -47,7 +50,14 @@ class Folder:
             self.store, lambda name, _folder, _is_folder: name.startswith("."), **values
         )
 
-    def add(self, names: list[str], contents: str = "{}", *, on_disk: bool = True) -> None:
+    def add(
+        self,
+        names: list[str],
+        contents: str = "{}",
+        *,
+        on_disk: bool = True,
+        indexed_at: float | None = None,
+    ) -> None:
         for name in names:
             if on_disk:
                 (self.root.path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +71,8 @@ class Folder:
                 "mtime_ns": 1,
                 "image_embedding": np.ones(FakeEncoder.dims, np.float32),
             }
+            if indexed_at is not None:
+                document["indexed_at"] = datetime.fromtimestamp(indexed_at, UTC).isoformat()
             self.store.documents.write([Write(document["image_id"], document=document)])
 
     def remove(self, names: list[str]) -> None:
@@ -133,13 +145,32 @@ def test_failures_are_deleted_too_and_count_as_no_picture(folder):
     assert photos.store.documents.attempts([bad]) == {}
 
 
-def test_a_file_that_became_a_folder_or_a_broken_link_is_gone(folder):
+def test_a_file_that_became_a_folder_is_gone_and_a_link_to_nothing_unknown(folder):
     photos = folder()
     photos.add(names(6))
-    photos.remove(["1.jpg", "2.jpg"])
+    photos.remove(["1.jpg", "2.jpg", "3.jpg"])
     (photos.root.path / "1.jpg").mkdir()
     (photos.root.path / "2.jpg").symlink_to("nowhere")
-    assert photos.run(["1.jpg", "2.jpg"]).pictures == 2
+    (photos.root.path / "3.jpg").symlink_to("3.jpg")
+    assert photos.run(["1.jpg", "2.jpg", "3.jpg"]).paths == ["1.jpg"]
+    photos.remove(["2.jpg"])
+    assert photos.run(["2.jpg", "3.jpg"]).paths == ["2.jpg"]
+
+
+def test_what_was_on_a_file_system_that_is_not_mounted_any_more_is_unknown(folder):
+    """Here none ever was; the document says so."""
+    photos = folder()
+    photos.add(["disk/1.jpg", "disk/2.jpg", "disk2.jpg", "media/usb/3.jpg", *names(30)])
+    mounts = KnownMounts(photos.store.state)
+    for each in ("disk", "media/usb"):
+        mounts.add(photos.root, each)
+    photos.guard = photos.new_guard(mounts=mounts)
+    photos.remove(["disk/1.jpg", "disk2.jpg"])
+    shutil.rmtree(photos.root.path / "media")
+    gone = ["disk/1.jpg", "disk/2.jpg", "disk2.jpg", "media/usb/3.jpg"]
+    assert photos.run(gone).paths == ["disk2.jpg"]
+    mounts.forget(photos.root)
+    assert sorted(photos.run(gone).paths) == ["disk/1.jpg", "media/usb/3.jpg"]
 
 
 def test_a_file_that_is_no_picture_any_more_is_deleted_in_that_state_only(folder):
@@ -168,6 +199,19 @@ def test_an_error_is_no_absence(folder, monkeypatch: pytest.MonkeyPatch):
     assert photos.run(["1.jpg"]) == DeletionResult()
     monkeypatch.undo()
     assert photos.run(["1.jpg"]).pictures == 1
+
+
+def test_a_name_in_another_case_is_another_file(folder, monkeypatch: pytest.MonkeyPatch):
+    photos = folder()
+    photos.add(["Photo.JPG", "Album/1.jpg", "Album/2.jpg", *names(20)])
+    (photos.root.path / "Photo.JPG").rename(photos.root.path / "photo.jpg")
+    (photos.root.path / "Album").rename(photos.root.path / "album")
+    photos.add(["photo.jpg"], "Photo.JPG")
+    ignore_case(monkeypatch, photos.root.path)
+    assert os.stat(photos.root.path / "Photo.JPG") == os.stat(photos.root.path / "photo.jpg")
+    found = photos.run(["Photo.JPG", "Album/1.jpg", "photo.jpg", "1.jpg"])
+    assert sorted(found.paths) == ["Album/1.jpg", "Photo.JPG"]
+    assert photos.run(["Photo.JPG", "Album/1.jpg", "photo.jpg", "1.jpg"]).paths == ()
 
 
 # -- folders that say nothing --------------------------------------------------------------
@@ -302,13 +346,13 @@ def test_copies_that_are_all_deleted_are_a_loss(folder):
     assert_paused(photos.run(names(30)), PauseKind.SHARE)
 
 
-def test_small_deletions_within_minutes_are_judged_together(folder):
+def test_small_deletions_within_two_days_are_judged_together(folder):
     photos = folder()
     photos.add(names(100))
     deleted = 0
     for name in names(25):
         photos.remove([name])
-        photos.clock.now += 10
+        photos.clock.now += 3600
         found = photos.run([name])
         if found.pause is not None:
             break
@@ -318,14 +362,68 @@ def test_small_deletions_within_minutes_are_judged_together(folder):
     assert photos.held == 80
 
 
-def test_the_same_deletions_over_a_day_are_not(folder):
+def test_the_same_deletions_over_five_days_are_not(folder):
     photos = folder()
     photos.add(names(100))
     for name in names(25):
         photos.remove([name])
-        photos.clock.now += 3600
+        photos.clock.now += 5 * 3600
         assert photos.run([name]).pictures == 1
+        photos.guard = photos.new_guard()  # another process
     assert photos.held == 75
+
+
+def test_what_a_root_holds_is_what_it_held_when_it_was_last_whole(folder):
+    photos = folder()
+    photos.add(names(100))
+    photos.guard.note_whole(photos.root)
+    photos.add(names(400, 100))
+    photos.remove(names(21))
+    reason = assert_paused(photos.run(names(21)), PauseKind.SHARE)
+    assert "21 of its 100 pictures, new ones not counted, are gone (21%, more than" in reason
+    photos.guard = photos.new_guard()
+    assert_paused(photos.run(names(21)), PauseKind.SHARE)
+    photos.guard.note_whole(photos.root)  # as if they had come back
+    assert photos.run(names(21)).pictures == 21
+
+
+def test_new_pictures_may_go_again(folder):
+    """A card is copied into a small folder and weeded out before the next comparison."""
+    photos = folder()
+    photos.add(names(30))
+    photos.guard.note_whole(photos.root)
+    photos.clock.now += 100
+    photos.add(names(100, 30), indexed_at=photos.clock.now)
+    photos.remove(names(20, 30))
+    assert photos.run(names(20, 30)).pictures == 20
+    photos.remove(["1.jpg"])
+    assert photos.run(["1.jpg"]).pictures == 1
+    # New ones are held, too: against all that there is.
+    photos.remove(names(30, 50))
+    assert_paused(photos.run(names(30, 50)), PauseKind.SHARE)
+
+
+def test_what_may_be_lost_counts_as_deleted(folder):
+    """Pictures that become failures, one after the other."""
+    photos = folder()
+    photos.add(names(60))
+    ids = [image_id("photos", name) for name in names(60)]
+    photos.guard.note_whole(photos.root)
+    photos.clock.now += 10
+    lost = 0
+    while (pause := photos.guard.may_lose(photos.root, [ids[lost]])) is None:
+        failure = {"root": "photos", "relative_path": f"{lost}.jpg"}
+        photos.store.documents.write([Write(ids[lost], failure=failure)])
+        lost += 1
+    assert lost == 12
+    assert (pause.kind, pause.deleted) == (PauseKind.SHARE, 12)
+    # What is no picture, or has a copy, is no loss.
+    assert photos.guard.may_lose(photos.root, ids[:12]) is None
+    photos.add(["copy.jpg"], "59.jpg")
+    assert photos.guard.may_lose(photos.root, ids[59:]) is None
+    photos.remove(names(2, 20))
+    assert_paused(photos.run(names(2, 20)), PauseKind.SHARE)
+    assert photos.new_guard(allow=True).may_lose(photos.root, ids[12:]) is None
 
 
 def test_waiting_does_not_end_a_pause_but_allowing_does(folder):

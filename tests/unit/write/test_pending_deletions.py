@@ -98,6 +98,21 @@ def test_a_complete_batch_holds_all_missing_files_though_one_was_taken_meanwhile
     assert all(batch == (["a", "b"], True) for batch in batches)
 
 
+def test_what_went_during_a_complete_comparison_is_checked_with_it():
+    """However long that takes: parts would be judged one after the other."""
+    bench = Bench()
+    comparison = bench.comparisons.begin()
+    bench.pending.add("a")
+    assert bench.take(20) is None
+    bench.pending.add("b")
+    assert bench.take(20) is None
+    bench.comparisons.end(comparison)
+    bench.pending.add_compared(["b", "c"], is_complete=True)
+    assert bench.take() is None
+    assert bench.take(1) == (["a", "b", "c"], True)
+    assert not bench.pending
+
+
 def test_everything_at_once():
     bench = Bench()
     bench.pending.add("a")

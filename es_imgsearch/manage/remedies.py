@@ -1,0 +1,78 @@
+"""Say what each kind of difference means, and which command ends it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from es_imgsearch.records import Root, utf8
+from es_imgsearch.settings import Settings
+
+_SYNC = ("sync", "ROOT", "EXCLUDES")
+_SYNC_CONTENT = ("sync", "ROOT", "EXCLUDES", "--content")
+
+# Difference: what it means, what to do first, the command.
+_KINDS: dict[str, tuple[str, str, Sequence[str]]] = {
+    "missing": ("pictures that the index lacks", "", _SYNC),
+    "changed": ("files that changed since they were indexed", "", _SYNC),
+    "gone": ("documents whose file is not in the folder", "", _SYNC),
+    "two states": ("paths with both a document and a failure", "", _SYNC),
+    "other content": (
+        "files with other bytes than indexed, at the same size and time",
+        "",
+        _SYNC_CONTENT,
+    ),
+    "unknown": (
+        "files or folders that cannot be read; the index keeps their documents",
+        "make them readable, then run",
+        _SYNC,
+    ),
+    "readable now": ("failures whose file can be read now", "", ("failures", "retry")),
+    "other encoder": (
+        "sampled pictures whose vector another encoder made",
+        "there may be more: run",
+        _SYNC_CONTENT,
+    ),
+    "without vector": ("documents that no search finds", "", _SYNC_CONTENT),
+    "without regions": ("pictures that no crop finds", "", _SYNC_CONTENT),
+    "without code": ("pictures without a binary code", "", ("codes", "apply")),
+    "unregistered root": (
+        "roots that the index does not know and no daemon compares",
+        "with the root's folder as DIR (an empty one, and --allow-deletes, to delete them), run",
+        ("sync", "NAME=DIR"),
+    ),
+    "folder unavailable": (
+        "roots whose folder is missing or cannot be listed; the index keeps their documents",
+        "mount it, or, if it is gone for good, run",
+        ("sync", "ROOT", "--allow-deletes"),
+    ),
+}
+
+
+def meaning(what: str) -> str:
+    """Describe a kind of difference, in the plural."""
+    return _KINDS[what][0]
+
+
+def first_step(what: str) -> str:
+    """Say what has to be done before the command of `remedy`; empty for nothing."""
+    return _KINDS[what][1]
+
+
+def remedy(what: str, root_name: str, roots: Sequence[Root], settings: Settings) -> str:
+    """Return the command line that ends this difference, for a shell."""
+    given = {root.name: f"{root.name}={utf8(str(root.path))}" for root in roots}
+    words = ["es-imgsearch"]
+    for word in _KINDS[what][2]:
+        match word:
+            case "ROOT":
+                words.append(given[root_name])
+            case "NAME=DIR":
+                words.append(f"{root_name}=DIR")
+            case "EXCLUDES":
+                words += [part for glob in settings.exclude for part in ("--exclude", glob)]
+            case _:
+                words.append(word)
+    if settings.index != type(settings).model_fields["index"].default:
+        words += ["--index", settings.index]
+    return shlex.join(words)

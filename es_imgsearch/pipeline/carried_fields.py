@@ -1,0 +1,107 @@
+"""Carry over fields that nothing computes: those of `import` and of `Store.rewrite`.
+
+A document is written whole, so what no describer or encoder gives would be lost at the first
+`chmod`.  It stays with its content: it is taken from the document of the same path, or of the same
+content at another path (a moved file), and goes when the content changes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from es_imgsearch.describe.fields import ERRORS_FIELD
+from es_imgsearch.describe.registry import foreign_describers, is_by_vector, load_describers
+from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar
+from es_imgsearch.elastic.mapping import VECTOR_FIELD
+from es_imgsearch.elastic.meta_entries import CODE_FIELD
+from es_imgsearch.elastic.retry import Outage, persist
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.pipeline.jobs import EmbedResult
+from es_imgsearch.records import REGIONS_FIELD, disk_path
+
+# Fields of the file and of its write; `picture_document` gives them anew.
+_OF_THE_FILE: Final = frozenset({
+    "image_id", "image_name", "root", "relative_path", "folder", "content_id", "size_bytes",
+    "mtime_ns", "ctime_ns", "modified_at", "indexed_at", "ingest_lag_ms", "embed_ms",
+    VECTOR_FIELD, REGIONS_FIELD, CODE_FIELD, ERRORS_FIELD,
+})  # fmt: skip
+
+Document = Mapping[str, Any]
+
+
+class CarriedFields:
+    """Look up the fields that documents keep when they are written again."""
+
+    def __init__(
+        self, store: Store, describers: Sequence[str], *, outage: Outage, stopping: threading.Event
+    ) -> None:
+        """`describers` are the names of those that run."""
+        self._store = store
+        self._outage = outage
+        self._stopping = stopping
+        foreign = foreign_describers()
+        # Describers of the file's bytes alone give the same again; what they do not give, such as
+        # an imported title, came from elsewhere.
+        self._recomputed = {
+            each.name: each.mapping.keys()
+            for each in load_describers(describers)
+            if is_by_vector(each) or each.name in foreign
+        }
+        self._sidecar = Sidecar.mapping.keys() if Sidecar.name in describers else set()
+
+    def of(self, results: Sequence[EmbedResult]) -> list[Document]:
+        """Return the fields that each picture's document keeps.  Raises Stopped."""
+        if not results:
+            return []
+        return persist(lambda: self._look_up(results), self._stopping, self._outage)
+
+    def _look_up(self, results: Sequence[EmbedResult]) -> list[Document]:
+        stored = self._store.documents.sources([each.job.change.image_id for each in results])
+        before: list[Document | None] = []
+        for each in results:
+            document = stored.get(each.job.change.image_id)
+            content_id = each.picture.content_id
+            # An imported document may lack its content_id.
+            is_same = document is not None and document.get("content_id", content_id) == content_id
+            before.append(document if is_same else None)
+        # The vector of a moved file is a stored one.
+        moved = {
+            each.picture.content_id
+            for each, document in zip(results, before, strict=True)
+            if document is None and each.embed_ms is None
+        }
+        others: dict[str, list[Document]] = {}
+        for document in self._store.documents.sources_by_content(sorted(moved)):
+            others.setdefault(document["content_id"], []).append(document)
+        return [
+            self._kept(each, document or _moved_from(each, others.get(each.picture.content_id, ())))
+            for each, document in zip(results, before, strict=True)
+        ]
+
+    def _kept(self, result: EmbedResult, document: Document | None) -> Document:
+        if document is None:
+            return {}
+        described = result.picture.fields_by_source
+        computed = _OF_THE_FILE | result.picture.fields.keys() | result.embedded.fields.keys()
+        for name, fields in self._recomputed.items():
+            # What a describer gave before is the best there is when it fails.
+            if ERRORS_FIELD not in described.get(name, {}):
+                computed |= fields
+        if SIDECAR_ID in document and ERRORS_FIELD not in described.get(Sidecar.name, {}):
+            computed |= self._sidecar
+        return {name: value for name, value in document.items() if name not in computed}
+
+
+def _moved_from(result: EmbedResult, candidates: Sequence[Document]) -> Document | None:
+    """Choose, of documents with its content, that of the file which was moved."""
+    root, name = result.job.change.root, os.path.basename(result.job.change.relative_path)
+
+    def likeness(document: Document) -> tuple[bool, bool]:
+        path = disk_path(document["relative_path"])
+        is_gone = document["root"] == root.name and not os.path.lexists(root.absolute(path))
+        return is_gone, os.path.basename(path) == name
+
+    return max(candidates, key=likeness, default=None)

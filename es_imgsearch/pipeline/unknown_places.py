@@ -1,0 +1,52 @@
+"""Log what cannot be compared with the index, each place once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from es_imgsearch.records import Root, disk_path
+from es_imgsearch.watch.reconcile import Unknown, UnknownKind
+
+logger = logging.getLogger(__name__)
+
+
+class UnknownPlaces:
+    """The unknown places of one process, as the last comparisons found them."""
+
+    def __init__(self, index: str) -> None:
+        self._index = index
+        self._logged: set[tuple[str, str]] = set()
+
+    def collector(self, root: Root) -> tuple[list[Unknown], Callable[[Unknown], None]]:
+        """Return a list, and a function that logs a place and appends it."""
+        found: list[Unknown] = []
+
+        def report(unknown: Unknown) -> None:
+            found.append(unknown)
+            if (root.name, unknown.stored_path) not in self._logged:
+                logger.warning("%s", self._message(root, unknown))
+                self._logged.add((root.name, unknown.stored_path))
+
+        return found, report
+
+    def keep(self, root: Root, found: list[Unknown]) -> None:
+        """Forget the places of a root but those that its whole comparison found."""
+        others = {place for place in self._logged if place[0] != root.name}
+        self._logged = others | {(root.name, each.stored_path) for each in found}
+
+    def _message(self, root: Root, unknown: Unknown) -> str:
+        path = root.absolute(disk_path(unknown.stored_path))
+        if unknown.kind is UnknownKind.UNMOUNTED:
+            return (
+                f"Another file system was mounted at {path} and is not mounted any more: its"
+                " documents stay in the index. Mount it again; if it is gone for good, run"
+                f" `es-imgsearch sync {root.name}={root.path} --index {self._index}"
+                " --allow-deletes`, with the same --exclude."
+            )
+        if unknown.kind is UnknownKind.DANGLING:
+            return (
+                f"{path} is a link to nothing: its document stays in the index. Bring its target"
+                " back, or remove the link."
+            )
+        return f"{path} cannot be read ({unknown.reason}): its documents stay in the index."

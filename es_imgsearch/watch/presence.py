@@ -1,0 +1,91 @@
+"""Tell whether files of a root are present, gone or unknown."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Collection
+from enum import Enum, auto
+
+from es_imgsearch.records import FileState, Root
+from es_imgsearch.watch.mounts import is_mounted
+from es_imgsearch.watch.reconcile import ABSENT, Prunes, is_below, is_link, is_looked_at
+
+IsNonPicture = Callable[[FileState], bool]
+
+
+class Presence(Enum):
+    """What is known of a file.
+
+    GONE: a walk would not yield it.  UNKNOWN: that cannot be found out, so its document stays.
+    """
+
+    PRESENT = auto()
+    GONE = auto()
+    UNKNOWN = auto()
+
+
+class RootFiles:
+    """The files of a root, for one batch of paths: what was seen once is not looked at again."""
+
+    def __init__(self, root: Root, prunes: Prunes, mounts: Collection[str]) -> None:
+        """`mounts` are the known mount points of the root."""
+        self._root = root
+        self._prunes = prunes
+        self._listings: dict[str, frozenset[str]] = {}
+        self._unmounted = [each for each in mounts if not is_mounted(root, each)]
+
+    def presence(self, path: str, is_non_picture: IsNonPicture = lambda _state: False) -> Presence:
+        """Look at a file; one that is no picture in its state is gone."""
+        if self._is_excluded(path):
+            return Presence.GONE
+        if any(is_below(path, each) for each in self._unmounted):
+            return self._look(path, is_non_picture, absent=Presence.UNKNOWN)
+        if not is_looked_at(self._root, self._prunes, path):
+            return Presence.GONE
+        return self._look(path, is_non_picture, absent=Presence.GONE)
+
+    def _look(self, path: str, is_non_picture: IsNonPicture, absent: Presence) -> Presence:
+        absolute = self._root.absolute(path)
+        try:
+            status = os.stat(absolute)
+        except OSError as error:
+            # The target of a link may be on a disk that is not mounted.
+            if error.errno not in ABSENT or is_link(absolute):
+                return Presence.UNKNOWN
+            return absent
+        if not stat.S_ISREG(status.st_mode) or is_non_picture(FileState.of(status)):
+            return Presence.GONE
+        try:
+            return Presence.PRESENT if self._is_listed(path) else absent
+        except OSError:
+            return Presence.UNKNOWN
+
+    def has_other_case(self, path: str) -> bool:
+        """Return True if a look at a path finds a file of another name."""
+        try:
+            os.stat(self._root.absolute(path))
+            return not self._is_listed(path)
+        except OSError:
+            return False
+
+    def _is_listed(self, path: str) -> bool:
+        """Check each component of a path: a file system may ignore case.
+
+        A look at the old name then succeeds after a rename of case only.
+        """
+        folder, _, name = path.rpartition("/")
+        if (names := self._listings.get(folder)) is None:
+            if folder and not self._is_listed(folder):
+                return False
+            names = self._listings[folder] = frozenset(os.listdir(self._root.absolute(folder)))
+        return name in names
+
+    def _is_excluded(self, path: str) -> bool:
+        *folders, name = path.split("/")
+        above = ""
+        for each in folders:
+            if self._prunes(each, above, True):
+                return True
+            above = f"{above}/{each}" if above else each
+        return self._prunes(name, above, False)

@@ -1,0 +1,157 @@
+"""What the deletion guard lets pass and holds back, on real folders and a real Elasticsearch."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.pipeline import indexer as indexer_module
+from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.sync import sync
+from es_imgsearch.settings import Settings
+from es_imgsearch.write import pending_deletions
+from tests.support.house import House, until
+from tests.support.ignored_case import ignore_case
+
+
+@pytest.fixture
+def house(real_store: Store, settings: Settings, tmp_path: Path) -> House:
+    return House(real_store, settings.model_copy(update={"poll_seconds": 0.3}), tmp_path)
+
+
+def synced(house: House, **given) -> Indexer:
+    """A process of its own, as cron starts it."""
+    indexer = house.indexer(**given)
+    try:
+        sync(indexer)
+        return indexer
+    finally:
+        indexer.pipeline.close()
+
+
+def message(indexer: Indexer) -> str:
+    return indexer.paused["r"].message(indexer.roots[0], "images")
+
+
+# -- names -----------------------------------------------------------------------------------
+
+
+def test_a_rename_of_case_only_leaves_nothing_of_the_old_name(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    house.picture("Photo.png", 101)
+    house.picture("Album/a.png", 102)
+    house.pictures(20)
+    ignore_case(monkeypatch, house.folder)
+    synced(house)
+    (house.folder / "Photo.png").rename(house.folder / "photo.png")
+    (house.folder / "Album").rename(house.folder / "album")
+    assert synced(house).counts.deleted == 2
+    assert house.differing() == []
+    again = synced(house)
+    assert (again.counts.stored, again.counts.deleted) == (0, 0)
+    with house.watched() as daemon:
+        submitted: list[str] = []
+        submit = daemon.indexer.pipeline.submit
+
+        def listen(change, **options):
+            submitted.append(change.relative_path)
+            return submit(change, **options)
+
+        monkeypatch.setattr(daemon.indexer.pipeline, "submit", listen)
+        (house.folder / "photo.png").rename(house.folder / "PHOTO.png")
+        house.settle()
+        # The old name is not read again, which would find the file.
+        assert set(submitted) == {"PHOTO.png"}
+    assert house.encoder.pictures_embedded == 22
+
+
+# -- the share -------------------------------------------------------------------------------
+
+
+def test_new_pictures_do_not_dilute_the_share(house: House):
+    """Another disk is mounted: all that was there is gone, more than four times as much is new."""
+    house.pictures(40, "mine")
+    synced(house)
+    (house.folder / "mine").rename(house.folder.parent / "away")
+    for n in range(180):
+        house.picture(f"another/{n:03}.png", 1000 + n)
+    told = synced(house)
+    assert "40 of its 40 pictures" in told.paused["r"].reason
+    assert "Nothing was deleted" in message(told)
+    assert len(house.indexed()) == 220
+    # A second look does not find the new ones part of what was there.
+    assert synced(house).paused
+    assert len(house.indexed()) == 220
+    assert not synced(house, allow_deletes=True).paused
+    assert house.differing() == []
+
+
+def test_repeated_runs_delete_no_more_than_one(house: House):
+    paths = house.pictures(40)
+    synced(house)
+    for path in paths[:7]:
+        path.unlink()
+    assert synced(house).counts.deleted == 7
+    for path in paths[7:13]:
+        path.unlink()
+    told = synced(house)
+    assert "6 of its 40 pictures" in told.paused["r"].reason
+    assert "7 pictures were deleted" in message(told)
+    assert "Nothing was deleted" not in message(told)
+    assert len(house.indexed()) == 33
+    # What is permitted counts no more.
+    synced(house, allow_deletes=True)
+    for path in paths[13:18]:
+        path.unlink()
+    assert not synced(house).paused
+    assert house.differing() == []
+
+
+@pytest.fixture
+def held_walk(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Each walk sets the first event and waits for the second."""
+    begun, released = threading.Event(), threading.Event()
+    walk = indexer_module.walk
+
+    def slow(*arguments, **options):
+        begun.set()
+        assert released.wait(30)
+        yield from walk(*arguments, **options)
+
+    monkeypatch.setattr(indexer_module, "walk", slow)
+    yield begun, released
+    released.set()
+
+
+def test_what_goes_during_a_long_comparison_is_judged_with_it(
+    house: House, held_walk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.WARNING, logger="es_imgsearch")
+    monkeypatch.setattr(pending_deletions, "_COLLECT_SECONDS", 0.05)
+    begun, released = held_walk
+    paths = house.pictures(40)
+    released.set()
+    with house.watched() as daemon:
+        house.settle()
+        until(lambda: not any(daemon.indexer._pending.values()))
+        released.clear()
+        begun.clear()
+        daemon.daemon._request_comparison(daemon.indexer.roots[0])
+        assert begun.wait(30)
+        for path in paths[:7]:
+            path.unlink()
+        pending = daemon.indexer._pending["r"]
+        until(lambda: pending._waiting is not None and len(pending._waiting.paths) == 7)
+        for path in paths[7:15]:
+            path.unlink()
+        released.set()
+        until(lambda: daemon.indexer.paused)
+        assert daemon.indexer.paused["r"].pictures == 15
+        assert len(house.indexed()) == 40
+        assert "Nothing was deleted" in caplog.text

@@ -1,0 +1,1 @@
+"""A simulated world: clock, threads, files and transport, under the product's own code."""

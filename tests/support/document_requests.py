@@ -1,0 +1,418 @@
+"""Random requests on documents: writes, bulks, blocks, listings; some of them are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.support.conformance import Both, Step
+
+DIMS = 4
+PROPERTIES: dict[str, Any] = {
+    "image_id": {"type": "keyword"},
+    "root": {"type": "keyword"},
+    "relative_path": {"type": "keyword", "fields": {"text": {"type": "text"}}},
+    "content_id": {"type": "keyword"},
+    "size_bytes": {"type": "long"},
+    "width": {"type": "integer"},
+    "rating": {"type": "byte"},
+    "taken_at": {"type": "date"},
+    "f_number": {"type": "float"},
+    "format": {"type": "keyword", "normalizer": "lowercase"},
+    "title": {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 8}}},
+    "transparent": {"type": "boolean"},
+    "location": {"type": "geo_point"},
+    "attributes": {"type": "flattened"},
+    "body": {"type": "object", "enabled": False},
+    "image_embedding": {
+        "type": "dense_vector",
+        "dims": DIMS,
+        "index": True,
+        "similarity": "cosine",
+        "index_options": {"type": "flat"},
+    },
+    "perceptual_hash": {
+        "type": "dense_vector",
+        "element_type": "bit",
+        "dims": 16,
+        "index": True,
+        "index_options": {"type": "flat"},
+    },
+    "regions": {
+        "type": "nested",
+        "properties": {
+            "box": {"type": "integer", "index": False, "doc_values": False},
+            "embedding": {"type": "dense_vector", "dims": 2, "index_options": {"type": "flat"}},
+        },
+    },
+}
+BODY = {
+    "settings": {
+        # The simulated server refreshes when it is asked to.
+        "refresh_interval": "-1",
+        "number_of_replicas": 0,
+        "index.sort.field": ["root", "relative_path"],
+        "index.sort.order": ["asc", "asc"],
+    },
+    "mappings": {
+        "dynamic": "strict",
+        "_source": {"excludes": ["image_embedding", "regions.embedding"]},
+        "properties": PROPERTIES,
+    },
+}
+IDS = [f"id{n}" for n in range(6)]
+PATHS = dict(
+    zip(IDS, ["a.jpg", "a/b.jpg", "a/\u00e9.png", "z/\U0001f4f7", "a/B.jpg", "\ufb01"], strict=True)
+)
+BY_PATH = [{"root": "asc"}, {"relative_path": "asc"}]
+
+KNN = {"field": "image_embedding", "k": 10, "num_candidates": 50}
+RANDOM = {"seed": 0, "field": "root"}
+
+# -- strategies ---------------------------------------------------------------------------------
+
+unit_vectors = st.sampled_from(
+    [[1, 0, 0, 0], [0.6, 0.8, 0, 0], [0.5, 0.5, 0.5, 0.5], [0.0, -0.6, 0, -0.8]]
+)
+query_vectors = st.sampled_from([[1, 0, 0, 0], [-0.6, 0.8, 0, 0], [0, 1, 0]])
+odd_numbers = st.sampled_from(
+    [0, -1, 127, 128, 2**31, 2**63 - 1, 2**63, -(2**63), 1.5, -0.5, 1e300, 1e39, 3.4e38, "12"]
+) | st.sampled_from(["x", "1.5", "", True, None, [], [1, 2], [[3]], {"a": 1}])
+dates = st.sampled_from(
+    [
+        "2026-11-28T08:44:37.214+00:00",
+        "2026-11-28",
+        "0000-01-01",
+        "-0001-01-01",
+        "10000-01-01",
+        "2026-02-30",
+        "2026-11-28T25:00:00Z",
+        "1900",
+        "1900-1-1",
+        "",
+        "x",
+        "2026-11-28T08:44:60Z",
+        "2026-11-28T08:44:37.2141234567Z",
+        "2026-11-28 08:44:37",
+        "+31690708-07-05T01:46:40Z",
+    ]
+) | st.sampled_from([0, -1, 10**12, 10**17, 1.5, 1e300, True, [], {"a": 1}])
+odd_texts = st.sampled_from(
+    ["", "a", "JPEG", "123456789", "\U0001f4f7" * 5, "é" * 16383, "é" * 16384, "a" * 32766]
+) | st.sampled_from(["a" * 32767, "\0", 5, 1.5, True, ["a", "b", "a"], [], None, {"a": 1}, [["c"]]])
+odd_vectors = st.sampled_from(
+    [[1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1e39], ["x", 0, 0, 0], [], None, "x", 5, [[1, 0, 0, 0]]]
+) | st.sampled_from([[3, 4, 0, 0.5, 1], [None, 1, 0, 0], {"a": 1}])
+hashes = st.sampled_from(
+    ["abcd", "0001", "", "xy", "abc", "abcdef", [1, -2], [1, 200], [1], 5, None]
+)
+places = st.sampled_from(
+    [{"lat": 1.5, "lon": -7}, {"lat": 91, "lon": 0}, {"lat": 0, "lon": 181}, None]
+)
+attributes = st.sampled_from(
+    [{}, {"a": {"b": [1, None, "c"]}}, {"a": "b" * 32764}, {"a": "b" * 32765}, "x", [], None, 5]
+)
+region_lists = st.sampled_from(
+    [
+        [],
+        None,
+        [{"box": [0, 1, 2, 3], "embedding": [1, 0]}],
+        {"box": [1], "embedding": [0, 1]},
+        [{"box": [0], "embedding": [1, 0]}, {"box": [9, 9]}],
+        [{"box": "x"}],
+        [{"other": 1}],
+        "x",
+        [{"box": [0], "embedding": [1, 0, 0]}],
+    ]
+)
+odd_fields: dict[str, st.SearchStrategy[Any]] = {
+    "size_bytes": odd_numbers,
+    "width": odd_numbers,
+    "rating": odd_numbers,
+    "f_number": odd_numbers,
+    "taken_at": dates,
+    "content_id": odd_texts,
+    "format": odd_texts,
+    "title": odd_texts,
+    "transparent": st.sampled_from([True, False, "true", "", "no", 1, None]),
+    "location": places,
+    "attributes": attributes,
+    "body": st.sampled_from([{}, {"a": [1, {"b": None}]}, None]),
+    "image_embedding": odd_vectors,
+    "perceptual_hash": hashes,
+    "regions": region_lists,
+    "unmapped": st.just(1),
+}
+
+
+odd_values = st.sampled_from(sorted(odd_fields)).flatmap(
+    lambda name: st.tuples(st.just(name), odd_fields[name])
+)
+# What `docvalue_fields` return in the product's requests.
+READ_BACK = {"size_bytes", "width", "rating", "content_id", "format", "transparent"}
+READ_BACK |= {"image_embedding", "perceptual_hash"}
+
+
+def chance(one_in: int) -> st.SearchStrategy[bool]:
+    """True once in so many draws; integers would be 0 most of the time."""
+    return st.sampled_from([False] * (one_in - 1) + [True])
+
+
+@st.composite
+def documents(draw: st.DrawFn, image_id: str, *, may_be_odd: bool = True) -> dict[str, Any]:
+    """A picture's document; one of three has a field that may be refused."""
+    document = {
+        "root": draw(st.sampled_from(["r", "r", "s"])),
+        "relative_path": PATHS[image_id],
+        "size_bytes": draw(st.integers(0, 3)),
+        "content_id": draw(st.sampled_from(["c1", "c2"])),
+    }
+    if draw(chance(20)):
+        document["relative_path"] = PATHS["id0"]
+    if draw(st.booleans()):
+        document["image_embedding"] = draw(unit_vectors)
+    if may_be_odd and draw(chance(3)):
+        name = draw(st.sampled_from(sorted(odd_fields)))
+        document[name] = draw(odd_fields[name])
+    return document
+
+
+class DocumentRequests:
+    """Makes steps for one index with an alias; conditions refer to what was answered."""
+
+    def __init__(self, both: Both, index: str) -> None:
+        self._both, self._index, self._alias = both, index, f"{index}-alias"
+        # The last number that each document was answered with.
+        self._seq_nos: dict[str, int] = {}
+
+    def send(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+        status, answer = self._both.send(Step(method, target, body))
+        if isinstance(answer, dict):
+            items = [item for each in answer.get("items", ()) for item in each.values()]
+            for each in [answer, *items]:
+                if "_seq_no" in each:
+                    self._seq_nos[each["_id"]] = each["_seq_no"]
+        return status, answer
+
+    def run(self, data: st.DataObject, steps: int) -> None:
+        self._fill(data)
+        kinds = [self.put, self.delete, self.get, self.bulk, self.bulk, self.refresh, self.refresh]
+        kinds += [self.page, self.page, self.look, self.look, self.count, self.mget]
+        kinds += [self.aggregate, self.block, self.vectors, self.vectors]
+        for _ in range(data.draw(st.integers(3, steps))):
+            data.draw(st.sampled_from(kinds))(data)
+
+    def _fill(self, data: st.DataObject) -> None:
+        lines: list[Any] = []
+        for image_id in data.draw(st.lists(st.sampled_from(IDS), min_size=3, unique=True)):
+            lines.append({"index": {"_index": self._alias, "_id": image_id}})
+            lines.append(data.draw(documents(image_id, may_be_odd=False)))
+        self.send("POST", "/_bulk?require_alias=true&refresh=true", lines)
+
+    def try_values(self, values: list[tuple[str, Any]]) -> None:
+        """Write a document with each of these fields, and search for it."""
+        lines: list[Any] = []
+        for number, (name, value) in enumerate(values):
+            lines.append({"index": {"_index": self._alias, "_id": f"id{number}"}})
+            lines.append({"root": "r", "relative_path": f"{number:03}", name: value})
+        self.send("POST", "/_bulk?require_alias=true&refresh=true", lines)
+        for name in sorted({each for each, _ in values}):
+            body = {
+                "query": {"exists": {"field": name}},
+                "docvalue_fields": [name] if name in READ_BACK else [],
+                "size": 100,
+            }
+            if name not in {"body", "regions"}:
+                self.send("POST", f"/{self._alias}/_search", body)
+
+    def clean(self) -> None:
+        """Delete what a sequence left, and make that searchable."""
+        lines = [{"delete": {"_index": self._index, "_id": each}} for each in sorted(self._seq_nos)]
+        self._seq_nos.clear()
+        self.send("POST", "/_bulk?refresh=true", lines)
+
+    def _condition(self, data: st.DataObject, image_id: str) -> dict[str, int]:
+        if not data.draw(chance(3)):
+            return {}
+        # Numbers go on between examples, so whose it is is drawn, not the number.
+        whose = data.draw(st.sampled_from([image_id, image_id, image_id, *IDS]))
+        term = 2 if data.draw(chance(10)) else 1
+        return {"if_seq_no": self._seq_nos.get(whose, 0), "if_primary_term": term}
+
+    def _name(self, data: st.DataObject) -> str:
+        names = [self._alias] * 8 + [self._index, "t-missing"]
+        return names[data.draw(st.integers(0, len(names) - 1))]
+
+    def put(self, data: st.DataObject) -> None:
+        image_id = data.draw(st.sampled_from(IDS))
+        params = {"require_alias": "true", **self._condition(data, image_id)}
+        if len(params) == 1 and data.draw(chance(4)):
+            params["op_type"] = "create"
+        query = "&".join(f"{key}={value}" for key, value in params.items())
+        target = f"/{self._name(data)}/_doc/{image_id}?{query}"
+        self.send("PUT", target, data.draw(documents(image_id)))
+
+    def delete(self, data: st.DataObject) -> None:
+        image_id = data.draw(st.sampled_from(IDS))
+        params = self._condition(data, image_id)
+        query = "&".join(f"{key}={value}" for key, value in params.items())
+        self.send("DELETE", f"/{self._alias}/_doc/{image_id}?{query}")
+
+    def get(self, data: st.DataObject) -> None:
+        self.send("GET", f"/{self._name(data)}/_doc/{data.draw(st.sampled_from(IDS))}")
+
+    def mget(self, data: st.DataObject) -> None:
+        ids = data.draw(st.lists(st.sampled_from(IDS), max_size=4))
+        fields = data.draw(st.sampled_from(["size_bytes,content_id", "*", "*_id", "title"]))
+        params = f"_source_includes={fields}&filter_path=docs._id,docs._source,docs.error"
+        self.send("POST", f"/{self._name(data)}/_mget?{params}", {"ids": ids})
+
+    def bulk(self, data: st.DataObject) -> None:
+        lines: list[Any] = []
+        for _ in range(data.draw(st.integers(1, 4))):
+            action = data.draw(st.sampled_from(["index", "index", "create", "delete"]))
+            image_id = data.draw(st.sampled_from(IDS))
+            meta: dict[str, Any] = {"_index": self._name(data), "_id": image_id}
+            if action != "create":
+                meta |= self._condition(data, image_id)
+            lines.append({action: meta})
+            if action != "delete":
+                lines.append(data.draw(documents(image_id)))
+        params = "require_alias=true&timeout=10s"
+        if data.draw(st.booleans()):
+            params += "&filter_path=items.*._id,items.*.status,items.*.error"
+        self.send("POST", f"/_bulk?{params}", lines)
+
+    def refresh(self, data: st.DataObject) -> None:
+        self.send("POST", f"/{data.draw(st.sampled_from([self._alias, self._index]))}/_refresh")
+
+    def page(self, data: st.DataObject) -> None:
+        """Page through a listing as `Connection.pages` does."""
+        query: Any = data.draw(queries())
+        body = {
+            "query": query,
+            "_source": data.draw(st.sampled_from([False, True, ["size_bytes", "content_id"]])),
+            "docvalue_fields": data.draw(
+                st.sampled_from([[], ["size_bytes", "content_id"], ["image_embedding", "format"]])
+            ),
+            "size": data.draw(st.sampled_from([1, 2, 10])),
+            "track_total_hits": False,
+            "sort": data.draw(st.sampled_from([BY_PATH, [*BY_PATH, {"size_bytes": "asc"}]])),
+            "seq_no_primary_term": data.draw(st.booleans()),
+        }
+        parts = ",".join(
+            f"hits.hits.{each}"
+            for each in ("_id", "_source", "fields", "sort", "_seq_no", "_primary_term")
+        )
+        target = f"/{self._alias}/_search?filter_path={parts}&allow_partial_search_results=false"
+        # Documents of one path come in any order: which of them a page ends with is free.
+        while hits := self.unless_tied(target, body):
+            if len(hits) < body["size"]:
+                return
+            body["search_after"] = hits[-1]["sort"]
+
+    def unless_tied(self, target: str, body: dict[str, Any]) -> list[Any]:
+        everything = {**body, "size": 100}
+        _, answer = self._both.send_unordered(Step("POST", target, everything))
+        sorts = [str(hit["sort"]) for hit in answer.get("hits", {}).get("hits", ())]
+        if len(set(sorts)) < len(sorts):
+            return []
+        _, answer = self.send("POST", target, body)
+        hits: list[Any] = answer.get("hits", {}).get("hits", [])
+        return hits
+
+    def look(self, data: st.DataObject) -> None:
+        """Search as `Documents` and `Rewrites` do, without a sort."""
+        nested = {
+            "path": "regions",
+            "query": {"match_all": {}},
+            "inner_hits": {
+                "size": 4,
+                "_source": ["regions.box"],
+                "docvalue_fields": ["regions.embedding"],
+            },
+        }
+        ids = data.draw(st.lists(st.sampled_from(IDS), min_size=2))
+        body = {
+            "query": {
+                "bool": {
+                    "filter": [{"ids": {"values": ids}}, data.draw(queries())],
+                    "should": [{"nested": nested}],
+                }
+            },
+            "_source": True,
+            "docvalue_fields": ["image_embedding", "perceptual_hash", "transparent"],
+            "seq_no_primary_term": True,
+            "size": 10,
+        }
+        self.send("POST", f"/{self._alias}/_search", body)
+        self.send("POST", f"/{self._name(data)}/_search", {"query": data.draw(queries())})
+
+    def vectors(self, data: st.DataObject) -> None:
+        """Search as `embedded_by_content`, `sample` and clients do; all that match is asked for."""
+        filters = [data.draw(queries()), {"exists": {"field": "image_embedding"}}]
+        by_content = {
+            "query": {"bool": {"filter": filters}},
+            "collapse": {"field": "content_id"},
+            "docvalue_fields": ["content_id"],
+            "_source": False,
+        }
+        self.send("POST", f"/{self._alias}/_search?filter_path=hits.hits.fields", by_content)
+        random = {"query": {"bool": {"filter": filters}}, "random_score": RANDOM}
+        sample = {"query": {"function_score": random}, "size": 100, "_source": False}
+        nearest = [
+            {"knn": {**KNN, "query_vector": vector, "filter": filters[:1]}, "_source": False}
+            for vector in data.draw(st.lists(query_vectors, min_size=1, max_size=2))
+        ]
+        self.send("POST", f"/{self._alias}/_search", nearest[0])
+        lines = [line for each in [sample, *nearest] for line in ({}, each)]
+        parts = "responses.hits.hits._id,responses.error,responses.status"
+        self.send("POST", f"/{self._name(data)}/_msearch?filter_path={parts}", lines)
+
+    def count(self, data: st.DataObject) -> None:
+        self.send("POST", f"/{self._name(data)}/_count", {"query": data.draw(queries())})
+
+    def aggregate(self, _data: st.DataObject) -> None:
+        latest = {"last": {"max": {"field": "size_bytes"}}}
+        terms = {"terms": {"field": "root", "size": 10_000}, "aggs": latest}
+        self.send("POST", f"/{self._alias}/_search", {"size": 0, "aggs": {"roots": terms}})
+
+    def block(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(["write", "read_only_allow_delete", "read_only"]))
+        self.send("PUT", f"/{self._alias}/_settings", {"index": {"blocks": {name: True}}})
+        try:
+            self.bulk(data)
+            self.put(data)
+            self.delete(data)
+            self.send("GET", f"/{self._alias}/_settings/index.blocks.write")
+            self.send("PUT", f"/{self._index}/_mapping", {"_meta": {"blocked": name}})
+        finally:
+            self.send("PUT", f"/{self._alias}/_settings", {"index": {"blocks": {name: None}}})
+
+
+@st.composite
+def queries(draw: st.DrawFn, depth: int = 1) -> dict[str, Any]:
+    """Filters as listings send them."""
+    leaves = [
+        {"match_all": {}},
+        {"term": {"root": "r"}},
+        {"term": {"unmapped": "r"}},
+        {"term": {"format": "JPEG"}},
+        {"term": {"size_bytes": 1}},
+        {"terms": {"content_id": ["c1", "b"]}},
+        {"prefix": {"relative_path": "a/"}},
+        {"prefix": {"content_id": "a"}},
+        {"ids": {"values": IDS[:3]}},
+        {"range": {"_seq_no": {"gt": 5}}},
+        {"range": {"size_bytes": {"gte": 1, "lt": 3}}},
+        {"range": {"taken_at": {"gte": "2000-01-01"}}},
+        *({"exists": {"field": each}} for each in PROPERTIES if each not in {"regions", "body"}),
+        {"exists": {"field": "title.keyword"}},
+        {"exists": {"field": "unmapped"}},
+    ]
+    if depth == 0 or draw(st.booleans()):
+        return draw(st.sampled_from(leaves))
+    some = st.lists(queries(depth=0), min_size=1, max_size=2)
+    kinds = st.sampled_from(["filter", "must_not", "should"])
+    return {"bool": {draw(kinds): draw(some) for _ in range(draw(st.integers(1, 2)))}}
