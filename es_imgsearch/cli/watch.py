@@ -126,6 +126,7 @@ def sync(
     def one_pass() -> bool:
         with _indexer(settings, roots, allow_deletes) as indexer:
             if content:
+                indexer.check_excludes()
                 with progress_bar("files") as on_file:
                     submit_differing(indexer, open_store(settings).pinned(), settings, on_file)
             with progress(indexer):
@@ -159,16 +160,17 @@ def _check_folders(roots: tuple[str, ...]) -> None:
 def _in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
     """Call `run`, and call it again with the new encoder after `reindex` has switched."""
     while True:
-        serving = open_store(settings).generations.roles().serving
+        held = open_store(settings).pinned()
         try:
             return run()
         except (GenerationSwitched, IndexMissing) as error:
-            now = open_store(settings).generations.roles().serving
             # The generation that was in use may have been deleted already.
-            if isinstance(error, IndexMissing) and now == serving:
+            if not held.switching.has_switched() and isinstance(error, IndexMissing):
                 raise
             logging.getLogger("es_imgsearch").warning(
-                "Index %r was switched to %s: starting again with it.", settings.index, now
+                "Index %r was switched to %s: starting again with it.",
+                settings.index,
+                open_store(settings).generations.roles().serving,
             )
 
 

@@ -37,7 +37,7 @@ _BUILDER_SECONDS = 180.0
 
 
 def upgrade(store: Store) -> None:
-    """Upgrade an index of an earlier schema; one of the present schema stays unchanged.
+    """Upgrade an index of an earlier schema; another one stays unchanged.
 
     Raises AlreadyRunning while a reindex of an earlier version runs, StoreDenied if the index of
     state documents is missing and may not be created.
@@ -64,7 +64,7 @@ def upgrade(store: Store) -> None:
 
 
 def has_state(meta: Meta) -> bool:
-    """Return True unless pauses, daemons and comparisons are in `_meta`, as in schema 1."""
+    """Return False for schema 1, with pauses, daemons, comparisons in `_meta`."""
     return meta.schema_version > 1
 
 

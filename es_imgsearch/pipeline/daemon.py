@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from es_imgsearch.elastic.retry import Stopped, waits
-from es_imgsearch.errors import GenerationSwitched, ImgSearchError
+from es_imgsearch.errors import GenerationSwitched, ImgSearchError, IndexMissing
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
@@ -100,6 +100,9 @@ class Daemon:
         if self._error is None and self._is_switched:
             self._error = self._indexer.pipeline.fatal
         if self._error is not None:
+            if isinstance(self._error, IndexMissing):
+                # Raises a clearer error if the index was made again.
+                self._indexer.check_generation()
             raise self._error
         return drained
 

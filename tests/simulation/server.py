@@ -37,6 +37,7 @@ _HEADERS = {
     "x-elastic-product": "Elasticsearch",
     "content-type": "application/vnd.elasticsearch+json;compatible-with=8",
 }
+_FLOODED = "index.blocks.read_only_allow_delete"
 _VERSION = "8.19.13"
 _NO_FAULT = Fault()
 # Parameters that change nothing here.
@@ -68,6 +69,12 @@ class SimulatedElasticsearch:
         with self._lock:
             for index in [self.names.indices[each] for each in names or self.names.indices]:
                 index.refresh()
+
+    def set_disk_full(self, full: bool) -> None:
+        """Block writes to every index, or end that, as above the flood-stage watermark."""
+        with self._lock:
+            for index in self.names.indices.values():
+                index.change_settings({_FLOODED: "true" if full else None})
 
     def handle(
         self,

@@ -100,7 +100,7 @@ class Both:
 
     def __init__(self, url: str) -> None:
         host, port = url.removeprefix("http://").split(":")
-        config = NodeConfig("http", host, int(port))
+        config = NodeConfig("http", host, int(port), request_timeout=60)
         self.simulated = SimulatedElasticsearch()
         self._nodes: Sequence[elastic_transport.BaseNode] = (
             HttpNode(config),

@@ -134,5 +134,5 @@ class Aliases:
 
 def _no_such_aliases(names: Sequence[str]) -> Refusal:
     joined = ",".join(names)
-    details = {"resource.type": "aliases", "resource.id": joined}
+    details: dict[str, Any] = {"resource.type": "aliases", "resource.id": joined}
     return Refusal(404, "aliases_not_found_exception", f"aliases [{joined}] missing", **details)

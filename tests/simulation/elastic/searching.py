@@ -13,7 +13,7 @@ from tests.simulation.elastic.indices import TERM, SimulatedIndex, StoredDocumen
 from tests.simulation.elastic.names import Names
 from tests.simulation.elastic.queries import Queries
 from tests.simulation.elastic.refusals import Refusal, failed_search
-from tests.simulation.elastic.writes import Answer
+from tests.simulation.elastic.writes import Answer, picked
 
 _KNOWN = {
     *("query", "size", "_source", "docvalue_fields", "track_total_hits", "sort", "search_after"),
@@ -126,18 +126,11 @@ class Searching:
         if knn.keys() - known:
             raise NotImplementedError(f"knn with {sorted(knn)}")
         field, query = knn["field"], knn["query_vector"]
+        for index in indices:
+            _check_query_vector(index, field, query)
         filters = {"bool": {"filter": [*knn.get("filter", ()), {"exists": {"field": field}}]}}
         found = []
         for index, document in self._matching(indices, filters):
-            mapping = index.mapping.body["properties"][field]
-            if mapping["dims"] != len(query):
-                raise failed_search(
-                    "query_shard_exception",
-                    "failed to create query: The query vector has a different number of dimensions"
-                    f" [{len(query)}] than the document vectors [{mapping['dims']}].",
-                )
-            if mapping.get("similarity", "cosine") != "cosine":
-                raise NotImplementedError(f"knn by {mapping['similarity']}")
             scores[document.document_id] = (1 + _cosine(query, document.values[field][0])) / 2
             found.append((index, document))
         found.sort(key=lambda pair: -scores[pair[1].document_id])
@@ -172,7 +165,8 @@ class Searching:
             hit |= {"_seq_no": document.seq_no, "_primary_term": TERM}
         wanted = body.get("_source", True)
         if wanted is not False:
-            hit["_source"] = _picked(document.source, wanted)
+            source = document.source
+            hit["_source"] = source if wanted is True else picked(source, wanted)
         names = [*body.get("docvalue_fields", ()), *body.get("collapse", {}).values()]
         if fields := _doc_values(index, document.values, names):
             hit["fields"] = fields
@@ -220,17 +214,21 @@ def _shuffled(
     return sorted(found, key=lambda pair: -scores[pair[1].document_id]), scores
 
 
+def _check_query_vector(index: SimulatedIndex, field: str, query: Sequence[float]) -> None:
+    mapping = index.mapping.body["properties"][field]
+    if mapping["dims"] != len(query):
+        raise failed_search(
+            "query_shard_exception",
+            "failed to create query: The query vector has a different number of dimensions"
+            f" [{len(query)}] than the document vectors [{mapping['dims']}].",
+        )
+    if mapping.get("similarity", "cosine") != "cosine":
+        raise NotImplementedError(f"knn by {mapping['similarity']}")
+
+
 def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
     lengths = math.sqrt(sum(each * each for each in one) * sum(each * each for each in other))
     return sum(a * b for a, b in zip(one, other, strict=True)) / lengths
-
-
-def _picked(source: Mapping[str, Any], wanted: Any) -> Mapping[str, Any]:
-    if wanted is True:
-        return source
-    if any("*" in each or "." in each for each in wanted):
-        raise NotImplementedError(f"_source {wanted}")
-    return {name: source[name] for name in source if name in wanted}
 
 
 def _doc_values(

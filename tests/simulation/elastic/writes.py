@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import orjson
@@ -51,9 +52,7 @@ class Writes:
         for each in ids:
             found = _found(index, index.documents.get(each), each)
             if fields is not None and "_source" in found:
-                found["_source"] = {
-                    key: value for key, value in found["_source"].items() if key in fields
-                }
+                found["_source"] = picked(found["_source"], fields)
             docs.append(found)
         return 200, {"docs": docs}
 
@@ -140,6 +139,15 @@ def _applied(
         meta["_id"], source, must_be_new=action == "create", if_seq_no=_condition(meta)
     )
     return {**_written(index, stored, is_new), "status": 201 if is_new else 200}
+
+
+def picked(source: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """Reduce a `_source` to these fields, which may be patterns."""
+    if any("." in each for each in names):
+        raise NotImplementedError(f"the parts of fields {names}")
+    if "*" in names:
+        return source
+    return {key: source[key] for key in source if any(fnmatchcase(key, each) for each in names)}
 
 
 def _actions(body: bytes) -> Iterator[tuple[str, dict[str, Any], Any]]:
