@@ -13,6 +13,7 @@
      │    ├── FileInvalid
      │    ├── IndexMissing
      │    ├── IndexConflict
+     │    ├── IndexReplaced
      │    ├── ImageMissing
      │    ├── AlreadyRunning
      │    ├── NotCalibrated
@@ -112,6 +113,13 @@ class AlreadyRunning(UsageError):
 
 class IndexConflict(UsageError):
     """An index, alias or schema of that name exists and differs from the wanted one."""
+
+
+class IndexReplaced(UsageError):
+    """The index was deleted and made again under its name while this ran.
+
+    The new one may be of another encoder, for other pictures.
+    """
 
 
 class ImageMissing(UsageError):

@@ -121,6 +121,9 @@ class Settings(BaseSettings):
     """How often folders without events are compared with the index."""
     reconcile_minutes: float = Field(10.0, gt=0)
     """How often every folder is compared with the index."""
+    compare_ctime: bool = True
+    """Read stored files again if their ctime alone changed, such as by chmod or by a change behind
+    an equal size and time; switch it off where ctime means nothing, as on some network shares."""
     max_delete_share: float = Field(0.2, ge=0, le=1)
     """Deletions pause when more than this share of the pictures that a folder held when it was last
     compared whole is gone, together with what was deleted within 48 hours."""

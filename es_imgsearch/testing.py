@@ -210,6 +210,12 @@ class MemoryStore:
             if error is not None:
                 raise error
 
+    def states(self, image_ids: Sequence[str]) -> dict[str, FileState]:
+        self._request()
+        with self._lock:
+            known = self._documents
+            return {each: FileState.stored(known[each]) for each in image_ids if each in known}
+
     def attempts(self, image_ids: Sequence[str]) -> dict[str, int]:
         self._request()
         with self._lock:
@@ -299,12 +305,22 @@ class MemoryStore:
     ) -> Iterator[IndexedFile]:
         self._request()
         found = [
-            IndexedFile(each["relative_path"], FileState(each["size_bytes"], each["mtime_ns"]))
+            IndexedFile(each["relative_path"], FileState.stored(each), each.get("ctime_ns"))
             for each in self._seen[failures].values()
             if each["root"] == root_name
             and (not folder or each["relative_path"].startswith(f"{folder}/"))
         ]
         yield from sorted(found)
+
+    def failed(self, root_name: str, folder: str = "") -> Iterator[Mapping[str, Any]]:
+        self._request()
+        found = [
+            each
+            for each in self._seen[True].values()
+            if each["root"] == root_name
+            and (not folder or each["relative_path"].startswith(f"{folder}/"))
+        ]
+        yield from sorted(found, key=lambda each: each["relative_path"])
 
     def get(self, image_id: str) -> Mapping[str, Any]:
         """Return the stored fields without the vectors, as the server does."""

@@ -121,6 +121,7 @@ def _print_root(name: str, root: Mapping[str, Any]) -> None:
         print_line(
             f"    compared in {compared['seconds']:.1f} s until {compared['ended_at']}:"
             f" {compared['new']} new, {compared['changed']} changed, {compared['lost']} gone"
+            + (f", {number} unreadable" if (number := compared.get("unreadable")) else "")
             + (f", {unknown} unknown (see the log)" if (unknown := compared["unknown"]) else "")
         )
     if plan := root["encoder_plan"]:

@@ -106,8 +106,8 @@ def sync(
 ) -> None:
     """Bring the index up to date with the folders once, then end.
 
-    Ends with 1 if a file failed or is still being written, or if deletions are paused.  --json
-    prints the number of files by outcome, and the roots whose deletions are paused.
+    Ends with 1 if a file failed, could not be read or is still being written, or if deletions are
+    paused.  --json prints the number of files by outcome, and the roots whose deletions are paused.
     """
     from es_imgsearch.cli.output import progress, progress_bar
     from es_imgsearch.manage.verify import submit_differing
@@ -126,6 +126,7 @@ def sync(
     def one_pass() -> bool:
         with _indexer(settings, roots, allow_deletes) as indexer:
             if content:
+                indexer.check_excludes()
                 with progress_bar("files") as on_file:
                     submit_differing(indexer, open_store(settings).pinned(), settings, on_file)
             with progress(indexer):
@@ -136,7 +137,7 @@ def sync(
             if as_json:
                 counts = replace(counts, deleted=counts.deleted + released)
                 _print_result(counts, unsettled, indexer.paused)
-            return not (counts.failed or unsettled or indexer.paused)
+            return not (counts.failed or counts.unreadable or unsettled or indexer.paused)
 
     _check_folders(roots)
     if not _in_each_generation(settings, one_pass):
@@ -159,16 +160,17 @@ def _check_folders(roots: tuple[str, ...]) -> None:
 def _in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
     """Call `run`, and call it again with the new encoder after `reindex` has switched."""
     while True:
-        serving = open_store(settings).generations.roles().serving
+        held = open_store(settings).pinned()
         try:
             return run()
         except (GenerationSwitched, IndexMissing) as error:
-            now = open_store(settings).generations.roles().serving
             # The generation that was in use may have been deleted already.
-            if isinstance(error, IndexMissing) and now == serving:
+            if not held.switching.has_switched() and isinstance(error, IndexMissing):
                 raise
             logging.getLogger("es_imgsearch").warning(
-                "Index %r was switched to %s: starting again with it.", settings.index, now
+                "Index %r was switched to %s: starting again with it.",
+                settings.index,
+                open_store(settings).generations.roles().serving,
             )
 
 

@@ -142,7 +142,7 @@ class Connection:
 
     `index` is the alias that people use; the names of all companion indices derive from it.
     `pictures` and `failures` are aliases: those that move with a switch, or with a `generation`
-    those that never leave it, see `Store.pinned`.
+    those that never leave it, see `Store.pinned`; `index_id` is then that of its index, if known.
 
     Every method raises only errors of `errors`; `transient` ones may be retried.
     """
@@ -150,6 +150,7 @@ class Connection:
     client: elasticsearch.Elasticsearch
     index: str
     generation: str | None = None
+    index_id: str | None = None
 
     def __post_init__(self) -> None:
         open_own_connections(self.client)
@@ -169,9 +170,9 @@ class Connection:
         """The address of Elasticsearch, without credentials."""
         return addresses(self.client)
 
-    def at(self, generation: str) -> Connection:
+    def at(self, generation: str, index_id: str | None = None) -> Connection:
         """Return a connection that is held to a generation."""
-        return replace(self, generation=generation)
+        return replace(self, generation=generation, index_id=index_id)
 
     def request(
         self,

@@ -1,11 +1,10 @@
-"""Create, extend, load, drop the indices behind the alias; change what is known of them."""
+"""Create, extend, load and drop the indices behind the alias; change their `Meta`."""
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from es_imgsearch.elastic.client import Connection
@@ -14,12 +13,12 @@ from es_imgsearch.elastic.mapping import (
     failures_body,
     index_body,
     loading_body,
-    source_excludes,
     template_body,
 )
-from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.meta import IndexInfo, Meta
 from es_imgsearch.elastic.naming import (
     before_alias,
+    failures_alias,
     failures_generation,
     first_generation,
     generation_name,
@@ -35,56 +34,12 @@ from es_imgsearch.errors import (
     IndexConflict,
     IndexMissing,
     StoreBusy,
+    StoreError,
     StoreRejected,
     StoreUnreachable,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class IndexInfo:
-    """The concrete index behind the alias.
-
-    `is_loading`: a bulk load into it has not ended yet.  `source_excludes` are the fields that its
-    documents have outside of `_source`.
-    """
-
-    name: str
-    meta: Meta
-    properties: Mapping[str, Mapping[str, Any]]
-    is_loading: bool = False
-    source_excludes: Sequence[str] = ()
-    aliases: Collection[str] = ()
-
-    @classmethod
-    def from_answer(cls, answer: Mapping[str, Any], alias: str) -> IndexInfo:
-        """Parse the answer to `info_request`.
-
-        Raises IndexConflict if the name is not an alias of ours.
-        """
-        if alias in answer:
-            raise IndexConflict(
-                f"{alias!r} is an index, not an alias made by `es-imgsearch init`:"
-                " choose another --index, or remove it."
-            )
-        if len(answer) != 1:
-            raise IndexConflict(
-                f"Alias {alias!r} points to {len(answer)} indices ({', '.join(answer)});"
-                " it must point to one."
-            )
-        ((name, body),) = answer.items()
-        mappings, settings = body["mappings"], body["settings"]["index"]
-        return cls(
-            name=name,
-            meta=Meta.from_body(mappings.get("_meta", {}), alias, settings.get("uuid", "")),
-            properties=mappings["properties"],
-            is_loading=settings.get("refresh_interval") == "-1",
-            source_excludes=source_excludes(mappings),
-            aliases=tuple(body.get("aliases", ())),
-        )
-
-    def with_documents(self, documents: Mapping[str, Mapping[str, Any]]) -> IndexInfo:
-        """Add documents of `meta.document_ids`, by id."""
-        return replace(self, meta=self.meta.with_documents(documents))
+__all__ = ["Generations", "IndexInfo", "Roles"]
 
 
 class Roles(NamedTuple):
@@ -96,7 +51,7 @@ class Roles(NamedTuple):
 
 
 class Generations:
-    """Create, extend and drop the indices behind the alias; change what is known of them."""
+    """Create, extend and drop the indices behind the alias; change their `Meta`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -112,7 +67,7 @@ class Generations:
         return info.with_documents(self._state.read_many(info.meta.document_ids))
 
     def sealed(self) -> IndexInfo:
-        """Read the index behind the alias: of its `meta`, what never changes.  Raises as `info`."""
+        """Read the index behind the alias, of its `meta` only the seal.  Raises as `info`."""
         return IndexInfo.from_answer(
             self._connection.send(info_request(self._connection.pictures)),
             self._connection.pictures,
@@ -141,8 +96,11 @@ class Generations:
         except (IndexMissing, ImageMissing):
             return None
 
-    def pin(self) -> str:
-        """Add the pinned alias to the serving generation if it lacks one; return its name."""
+    def pin(self) -> tuple[str, str]:
+        """Add the pinned alias to the serving generation if it lacks one.
+
+        Returns the names of the generation and of its index.
+        """
         info = self.sealed()
         pinned = self._connection.at(info.name)
         if pinned.pictures not in info.aliases:
@@ -155,7 +113,7 @@ class Generations:
                 for name, alias in names.items()
             ]
             self._connection.request("POST", "/_aliases", {"actions": actions})
-        return info.name
+        return info.name, info.meta.index_id
 
     def create(
         self,
@@ -166,23 +124,60 @@ class Generations:
     ) -> None:
         """Create templates, the first generation, the state, and their aliases.
 
-        The first generation is of both indices.  An interrupted `create` is completed, never
-        replaced.  `for_loading`: vectors are stored, but not searchable until `end_loading`.
+        The first generation is of both indices; an existing one stays unchanged, also if two
+        processes create it at once.  `for_loading`: vectors are stored, but not searchable until
+        `end_loading`.
         """
+        self.make_state()
+        if (serving := self._behind(self._index)) is not None:
+            self._make_failures(serving)
+            return
         meta = replace(meta, index_id=uuid.uuid4().hex, generation_id=uuid.uuid4().hex)
+        name = generation_name(self._index, 1, meta.generation_id)
         bodies = {
-            self._index: index_body(meta, describer_fields),
             self._connection.failures: failures_body(),
+            self._index: index_body(meta, describer_fields),
         }
         for alias, body in bodies.items():
-            self._connection.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
+            template = template_body(alias, body, alias + name.removeprefix(self._index))
+            self._connection.request("PUT", f"/_index_template/{alias}", template)
+        self._store_documents(meta)
         if for_loading:
             bodies[self._index] = loading_body(bodies[self._index])
-        self.make_state()
-        self._store_documents(meta)
-        # The alias of the pictures comes last: if it exists, everything does.
-        for alias in (self._connection.failures, self._index):
-            self.make_generation(alias, bodies[alias])
+        for alias, body in bodies.items():
+            each = alias + name.removeprefix(self._index)
+            self._create(each, {**body, "aliases": _writable(pinned_alias(each))})
+        self._publish(name)
+
+    def _make_failures(self, generation: str) -> None:
+        """Create the failures of the serving generation; existing ones stay unchanged."""
+        if self._behind(self._connection.failures) is None:
+            name = failures_generation(self._index, generation)
+            aliases = _writable(self._connection.failures, pinned_alias(name))
+            self._create(name, {**failures_body(), "aliases": aliases})
+
+    def _publish(self, name: str) -> None:
+        """Add the aliases to a new generation, unless another process was faster.
+
+        Both at once: if the alias of the pictures exists, everything does.  The server refuses a
+        second write index behind one alias.
+        """
+        failures = self._connection.failures
+        both = {name: self._index, failures_generation(self._index, name): failures}
+        actions: list[dict[str, Any]] = [
+            {"add": {"index": each, "alias": alias, "is_write_index": True}}
+            for each, alias in both.items()
+        ]
+        if (left_over := self._behind(failures)) is not None:
+            # Of an index whose pictures were deleted, or whose creation was interrupted.
+            actions.insert(0, {"remove_index": {"index": left_over}})
+        try:
+            self._connection.request("POST", "/_aliases", {"actions": actions})
+        except (StoreError, IndexMissing, ImageMissing):
+            if (serving := self._behind(self._index)) is None:
+                raise
+            if serving != name:
+                self.drop(name)
 
     def _store_documents(self, meta: Meta) -> None:
         """Store what a new generation begins with and its `_meta` does not hold."""
@@ -210,36 +205,50 @@ class Generations:
         meta = replace(
             meta, index_id=self.sealed().meta.index_id, generation_id=uuid.uuid4().hex, roots={}
         )
-        existing = self._connection.request(
-            "GET",
-            f"/{self._index}-0*",
-            params={"filter_path": "*.aliases", "expand_wildcards": "all"},
-        )
-        is_ours = re.compile(re.escape(self._index) + r"-\d{6,}")
-        number = 1 + max(generation_number(each) for each in existing if is_ours.fullmatch(each))
-        name = generation_name(self._index, number)
+        numbers = self._numbers(self._index)
+        number = 1 + max(numbers.values())
+        name = generation_name(self._index, number, meta.generation_id)
+        failures_of_all = self._numbers(failures_alias(self._index))
+        for left_over in [each for each in failures_of_all if failures_of_all[each] >= number]:
+            # Of an interrupted call, empty.
+            self._connection.request("DELETE", f"/{left_over}")
         failures = failures_generation(self._index, name)
-        # An interrupted call may have left them behind, empty.
         self._create(failures, {**failures_body(), "aliases": _writable(pinned_alias(failures))})
         self._store_documents(meta)
         # The pictures come last: if their alias exists, everything does.
         aliases = _writable(pinned_alias(name), next_alias(self._index))
-        if not self._create(name, {**index_body(meta, describer_fields), "aliases": aliases}):
+        try:
+            self._create(name, {**index_body(meta, describer_fields), "aliases": aliases})
+        except StoreError as error:
+            if (other := self._behind(next_alias(self._index))) in {None, name}:
+                raise
+            self.drop(name)
             raise AlreadyRunning(
-                f"Another process has just created {name}: see `es-imgsearch status --index"
+                f"Another process has just created {other}: see `es-imgsearch status --index"
                 f" {self._index}`."
-            )
+            ) from error
         return name
 
-    def _create(self, name: str, body: Mapping[str, Any]) -> bool:
-        """Create an index; False if it exists."""
+    def _numbers(self, alias: str) -> dict[str, int]:
+        """Numbers of the indices named like generations, by their name."""
+        existing = self._connection.request(
+            "GET",
+            f"/{alias}-0*",
+            params={"filter_path": "*.aliases", "expand_wildcards": "all"},
+        )
+        return {
+            name: number
+            for name in existing
+            if (number := generation_number(alias, name)) is not None
+        }
+
+    def _create(self, name: str, body: Mapping[str, Any]) -> None:
+        """Create an index; an existing one stays unchanged."""
         try:
             self._connection.request("PUT", f"/{name}", body)
         except StoreRejected as error:
             if "resource_already_exists" not in str(error):
                 raise
-            return False
-        return True
 
     def drop(self, generation: str) -> None:
         """Delete a generation and its failures."""

@@ -14,10 +14,16 @@ from es_imgsearch.records import FileState
 
 
 class IndexedFile(NamedTuple):
-    """Path and state of a file, as its document stores them."""
+    """Path and state of a file, as its document stores them.
+
+    `ctime_ns` is None in documents of earlier versions.  `failed_at_ns` is that of a failure which
+    a later ctime of its file may end.
+    """
 
     stored_path: str
     state: FileState
+    ctime_ns: int | None = None
+    failed_at_ns: int | None = None
 
 
 class StoredContent(NamedTuple):
@@ -134,7 +140,7 @@ class Listings:
             filters.append({"prefix": {"relative_path": f"{folder}/"}})
         body = {
             "query": {"bool": {"filter": filters}},
-            "docvalue_fields": ["size_bytes", "mtime_ns"],
+            "docvalue_fields": ["size_bytes", "mtime_ns", "ctime_ns"],
         }
         name = self._failures if failures else self._pictures
         for hit in self._hits(name, body):
@@ -144,7 +150,7 @@ class Listings:
                 fields.get(each, [-1])[0] for each in ("size_bytes", "mtime_ns")
             )
             state = FileState(size_bytes, mtime_ns)
-            yield IndexedFile(hit["sort"][1], state)
+            yield IndexedFile(hit["sort"][1], state, fields.get("ctime_ns", [None])[0])
 
     def contents(self, root_name: str) -> Iterator[StoredContent]:
         """List the content ids of a root's documents; imported ones may have none."""
@@ -171,6 +177,16 @@ class Listings:
         filters = [{"term": {"root": root_name}}, has]
         for hit in self._hits(self._pictures, {"query": {"bool": {"filter": filters}}}):
             yield hit["sort"][1]
+
+    def failed(self, root_name: str, folder: str = "") -> Iterator[Mapping[str, Any]]:
+        """List the failures of a root, or of one of its folders, by path."""
+        filters: list[dict[str, Any]] = [{"term": {"root": root_name}}]
+        if folder:
+            filters.append({"prefix": {"relative_path": f"{folder}/"}})
+        fields = ["relative_path", "size_bytes", "mtime_ns", "error_class", "failed_at", "attempts"]
+        body = {"query": {"bool": {"filter": filters}}, "_source": fields}
+        for hit in self._hits(self._failures, body):
+            yield hit["_source"]
 
     def failures(self, root_name: str | None = None) -> Iterator[Mapping[str, Any]]:
         """List the documents of all failures, or of a root's, by root and path."""

@@ -63,11 +63,6 @@ class Companion(StrEnum):
         return body
 
 
-def source_excludes(mappings: Mapping[str, Any]) -> tuple[str, ...]:
-    """List the fields that a mapping keeps out of `_source`."""
-    return tuple(mappings.get("_source", {}).get("excludes", ()))
-
-
 def profile_names() -> tuple[str, ...]:
     """List the vector profiles, sorted."""
     files = (entry.name for entry in folder("mappings").iterdir())
@@ -240,8 +235,8 @@ def template_body(
 ) -> dict[str, Any]:
     """Body of the index template that keeps a stray write from guessing mappings.
 
-    It matches the alias and the `generation` behind it, by default the first, and has no wildcard:
-    the server refuses patterns that overlap.
+    It matches the alias and the `generation` behind it, by default the first of a companion, and
+    has no wildcard: the server refuses patterns that overlap.
     """
     return {
         "index_patterns": [alias, generation or first_generation(alias)],

@@ -11,7 +11,7 @@ a request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeAlias
 
@@ -112,7 +112,10 @@ class Meta:
     generation_id: str = ""
 
     def to_body(self) -> dict[str, Any]:
-        """`_meta` of the mapping; its tuning is that of the profile, for clients of few rights."""
+        """`_meta` of the mapping.
+
+        Its tuning is that of the profile, for clients that may not read the documents.
+        """
         reduction = self.reduction and replace(self.reduction, originals=None)
         return {
             "created_by": CREATED_BY,
@@ -265,5 +268,52 @@ def with_learned(target: Meta, source: Meta) -> Meta:
     return replace(
         target,
         relevance=source.relevance or target.relevance,
-        codes=source.codes or target.codes,
+        codes=source.codes.elsewhere() if source.codes else target.codes,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """The concrete index behind the alias.
+
+    `is_loading`: a bulk load into it has not ended yet.  `source_excludes` are the fields that its
+    documents have outside of `_source`.
+    """
+
+    name: str
+    meta: Meta
+    properties: Mapping[str, Mapping[str, Any]]
+    is_loading: bool = False
+    source_excludes: Sequence[str] = ()
+    aliases: Collection[str] = ()
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any], alias: str) -> IndexInfo:
+        """Parse the answer to `info_request`.
+
+        Raises IndexConflict if the name is not an alias of ours.
+        """
+        if alias in answer:
+            raise IndexConflict(
+                f"{alias!r} is an index, not an alias made by `es-imgsearch init`:"
+                " choose another --index, or remove it."
+            )
+        if len(answer) != 1:
+            raise IndexConflict(
+                f"Alias {alias!r} points to {len(answer)} indices ({', '.join(answer)});"
+                " it must point to one."
+            )
+        ((name, body),) = answer.items()
+        mappings, settings = body["mappings"], body["settings"]["index"]
+        return cls(
+            name=name,
+            meta=Meta.from_body(mappings.get("_meta", {}), alias, settings.get("uuid", "")),
+            properties=mappings["properties"],
+            is_loading=settings.get("refresh_interval") == "-1",
+            source_excludes=tuple(mappings.get("_source", {}).get("excludes", ())),
+            aliases=tuple(body.get("aliases", ())),
+        )
+
+    def with_documents(self, documents: Mapping[str, Mapping[str, Any]]) -> IndexInfo:
+        """Add documents of `meta.document_ids`, by id."""
+        return replace(self, meta=self.meta.with_documents(documents))

@@ -65,9 +65,9 @@ class Rewrites:
         """
         pinned = self._connection
         if pinned.generation is None:
-            pinned = pinned.at(Generations(pinned).pin())
+            pinned = pinned.at(*Generations(pinned).pin())
         at = Rewrites(pinned)
-        info = Generations(pinned).info()
+        info = Generations(pinned).sealed()
         check_readable(info.properties, info.source_excludes, pinned.index)
         size = documents_at_once(info.properties, info.source_excludes)
         result = RewriteResult([], [], [], {})

@@ -154,9 +154,14 @@ class Store:
     """
 
     def __init__(
-        self, client: elasticsearch.Elasticsearch, index: str, *, generation: str | None = None
+        self,
+        client: elasticsearch.Elasticsearch,
+        index: str,
+        *,
+        generation: str | None = None,
+        index_id: str | None = None,
     ) -> None:
-        connection = Connection(client, index, generation)
+        connection = Connection(client, index, generation, index_id)
         self.index, self.generation = index, generation
         self.connection = connection
         self.documents = Documents(connection)
@@ -180,9 +185,9 @@ class Store:
         """Make everything that was written searchable."""
         self.connection.refresh()
 
-    def at(self, generation: str) -> Store:
+    def at(self, generation: str, index_id: str | None = None) -> Store:
         """Return a store that is held to a generation; see `pinned`."""
-        return Store(self.connection.client, self.index, generation=generation)
+        return Store(self.connection.client, self.index, generation=generation, index_id=index_id)
 
     def pinned(self) -> Store:
         """Return a store that is held to the generation that the alias points to now.
@@ -193,4 +198,4 @@ class Store:
         """
         if self.generation is not None:
             return self
-        return self.at(self.generations.pin())
+        return self.at(*self.generations.pin())

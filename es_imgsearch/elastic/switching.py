@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from es_imgsearch.elastic.client import Connection
@@ -16,11 +17,9 @@ from es_imgsearch.elastic.naming import (
     before_alias,
     failures_alias,
     failures_generation,
-    generation_name,
-    generation_number,
     next_alias,
 )
-from es_imgsearch.errors import GenerationSwitched, IndexMissing, StoreBusy
+from es_imgsearch.errors import GenerationSwitched, IndexMissing, IndexReplaced, StoreBusy
 
 
 class Switching:
@@ -32,13 +31,32 @@ class Switching:
         self._generations = Generations(connection)
 
     def check_serving(self) -> None:
-        """Raise GenerationSwitched if this store's generation no longer serves."""
+        """Raise GenerationSwitched if this store's generation no longer serves.
+
+        Raises IndexReplaced if the index was deleted and made again, IndexMissing if deleted.
+        """
         held = self._connection.generation
-        if held is not None and (serving := self._generations.roles().serving) != held:
-            raise GenerationSwitched(
-                f"Index {self._index!r} is {serving} now and was {held}, perhaps of another"
-                " encoder: begin again."
+        if held is None or (serving := self._generations.roles().serving) == held:
+            return
+        index_id = self._connection.index_id
+        now = Generations(replace(self._connection, generation=None)).sealed()
+        if index_id is not None and now.meta.index_id != index_id:
+            raise IndexReplaced(
+                f"Index {self._index!r} was deleted and made again while this ran, perhaps for"
+                " another encoder: nothing is written to the new one. Start this again to use it."
             )
+        raise GenerationSwitched(
+            f"Index {self._index!r} is {serving} now and was {held}, perhaps of another"
+            " encoder: begin again."
+        )
+
+    def has_switched(self) -> bool:
+        """Check if another generation serves.  Raises IndexReplaced, IndexMissing."""
+        try:
+            self.check_serving()
+        except GenerationSwitched:
+            return True
+        return False
 
     @contextmanager
     def while_serving(self, what: str) -> Iterator[None]:
@@ -119,7 +137,6 @@ class Switching:
             failed: failures_body(),
         }
         for alias, body in bodies.items():
-            template = template_body(
-                alias, body, generation_name(alias, generation_number(generation))
-            )
+            behind = alias + generation.removeprefix(names)
+            template = template_body(alias, body, behind)
             self._connection.request("PUT", f"/_index_template/{alias}", template)

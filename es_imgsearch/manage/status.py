@@ -72,7 +72,7 @@ def index_status(store: Store) -> dict[str, Any]:
         "failures": sum(failures.values()),
         "codes": None
         if info.meta.codes is None
-        else {**info.meta.codes.to_body(), "missing": _without_code(store)},
+        else {**info.meta.codes.elsewhere().to_body(), "missing": _without_code(store)},
         "import_unfinished": info.is_loading,
         "next": _generation(store, generations.next, building),
         "before": _generation(store, generations.before, building),

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.leases import LEASE_SECONDS, SURELY_EXPIRED, holder, is_alive
 from es_imgsearch.elastic.mapping import Companion, load_profile
 from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
@@ -36,12 +37,14 @@ _BUILDER_SECONDS = 180.0
 
 
 def upgrade(store: Store) -> None:
-    """Upgrade an index of an earlier schema; one of the present schema stays unchanged.
+    """Upgrade an index of an earlier schema; another one stays unchanged.
 
     Raises AlreadyRunning while a reindex of an earlier version runs, StoreDenied if the index of
     state documents is missing and may not be created.
     """
-    serving = store.generations.sealed().meta
+    info = store.generations.sealed()
+    _map_ctime(store, info)
+    serving = info.meta
     if serving.schema_version >= SCHEMA_VERSION:
         return
     roles = store.generations.roles()
@@ -61,7 +64,7 @@ def upgrade(store: Store) -> None:
 
 
 def has_state(meta: Meta) -> bool:
-    """Return True unless pauses, daemons and comparisons are in `_meta`, as in schema 1."""
+    """Return False for schema 1, with pauses, daemons, comparisons in `_meta`."""
     return meta.schema_version > 1
 
 
@@ -119,6 +122,23 @@ def _check_not_locked(store: Store) -> None:
             f" {store.index!r} since {lease['since']}: wait for it, or stop it. If it was killed,"
             f" this can be run {SURELY_EXPIRED * lease['lease_seconds']:.0f} s later."
         )
+
+
+def _map_ctime(store: Store, info: IndexInfo) -> None:
+    """Map the field by which a change behind an equal size and time is found.
+
+    Documents without it are compared by size and modification time.
+    """
+    if "ctime_ns" in info.properties:
+        return
+    try:
+        store.generations.map_fields({"ctime_ns": {"type": "long"}})
+    except StoreDenied as error:
+        logger.warning(
+            "Index %r has no field ctime_ns, so changes behind an equal size and time are not"
+            " found: run `es-imgsearch init --index %s` once with a key that may map fields. %s",
+            store.index, store.index, error,
+        )  # fmt: skip
 
 
 def legacy_documents(meta: Meta) -> dict[str, Document]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from es_imgsearch.errors import ReadError
 from es_imgsearch.pipeline.in_flight import InFlight
-from es_imgsearch.pipeline.jobs import Counts, PendingWrite, RunState, Unembedded
+from es_imgsearch.pipeline.jobs import Counts, Kept, PendingWrite, RunState, Unembedded
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change
 
@@ -16,7 +16,7 @@ class AcknowledgeStage:
     """End jobs, in the threads that call `put`.
 
     `emit` gets each path that leaves no document of its present state: it is absent or no picture,
-    or it changed while it was in flight.
+    it changed while it was in flight, or it could not be read although its picture is stored.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class AcknowledgeStage:
         counts: Counts,
         run: RunState,
         *,
-        emit: Callable[[Change, Skipped], None],
+        emit: Callable[[Change, Skipped | Kept], None],
     ) -> None:
         self._in_flight = in_flight
         self._counts = counts
@@ -33,14 +33,17 @@ class AcknowledgeStage:
         self._emit = emit
         self._counts_lock = threading.Lock()
 
-    def put(self, item: PendingWrite | Unembedded) -> None:
+    def put(self, item: PendingWrite | Unembedded | Kept) -> None:
         """End a job whose document was acknowledged, or that has no document."""
         self._count(item)
         job = item.job
-        leftover: Skipped | None = None
+        leftover: Skipped | Kept | None = None
         if isinstance(item, PendingWrite):
             if not self._in_flight.mark_stored(job, item.signature, item.read_began_at):
                 leftover = Skipped.CHANGING
+        elif isinstance(item, Kept):
+            self._in_flight.mark_unreadable(job, is_unknown=item.is_unknown)
+            leftover = item
         elif isinstance(item.reason, Skipped):
             leftover = item.reason
             if leftover is Skipped.NOT_A_PICTURE:
@@ -54,14 +57,16 @@ class AcknowledgeStage:
             on_absent=lambda change: self._put_leftover(change, Skipped.GONE),
         )
 
-    def _put_leftover(self, change: Change, reason: Skipped) -> None:
+    def _put_leftover(self, change: Change, reason: Skipped | Kept) -> None:
         if not self._run.stopping.is_set():
             self._emit(change, reason)
 
-    def _count(self, item: PendingWrite | Unembedded) -> None:
+    def _count(self, item: PendingWrite | Unembedded | Kept) -> None:
         counts = self._counts
         with self._counts_lock:
-            if isinstance(item, Unembedded):
+            if isinstance(item, Kept):
+                counts.unreadable += item.is_unknown
+            elif isinstance(item, Unembedded):
                 counts.not_pictures += item.reason is Skipped.NOT_A_PICTURE
                 counts.failed += isinstance(item.reason, ReadError)
             elif item.result is None:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from es_imgsearch.elastic.retry import Stopped, waits
-from es_imgsearch.errors import GenerationSwitched, ImgSearchError
+from es_imgsearch.errors import GenerationSwitched, ImgSearchError, IndexMissing
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
@@ -100,6 +100,9 @@ class Daemon:
         if self._error is None and self._is_switched:
             self._error = self._indexer.pipeline.fatal
         if self._error is not None:
+            if isinstance(self._error, IndexMissing):
+                # Raises a clearer error if the index was made again.
+                self._indexer.check_generation()
             raise self._error
         return drained
 
@@ -161,6 +164,7 @@ class Daemon:
             compared = self._comparisons.ended_until
             self._indexer.submit_settled()
             self._sidecars_due.set()
+            all_read = self._indexer.submit_touched()
             for root in self._indexer.settler.take_overflowed():
                 self._request_comparison(root)
             all_deleted = self._indexer.delete_missing(compared=compared)
@@ -173,7 +177,7 @@ class Daemon:
                 next_poll = now + self._settings.poll_seconds
                 self._poll()
             due_at = self._indexer.settler.next_due_at()
-            sleep = _IDLE_SECONDS if all_deleted else _TICK_SECONDS
+            sleep = _IDLE_SECONDS if all_deleted and all_read else _TICK_SECONDS
             if due_at is not None:
                 sleep = max(0.0, min(sleep, due_at - time.time()))
             self._wake.wait(sleep)

@@ -21,9 +21,9 @@ from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Vectors
 from es_imgsearch.errors import ReadError, StoreError
-from es_imgsearch.pipeline.carried_fields import CarriedFields
 from es_imgsearch.pipeline.jobs import EmbedResult, Job, PendingWrite, Unembedded
 from es_imgsearch.records import Picture
+from es_imgsearch.write.carried_fields import CarriedFields, EmbeddedPicture
 from es_imgsearch.write.documents import failure_document, picture_document
 
 # Returns document fields that are computed from the stored vector.
@@ -44,8 +44,11 @@ class DescribeStage:
         emit: Callable[[PendingWrite | Unembedded], None],
         outage: Outage,
         stopping: threading.Event,
+        with_ctime: bool = True,
     ) -> None:
+        """`with_ctime` is False for an index that does not map this field."""
         self._store = store
+        self._with_ctime = with_ctime
         self._encoder = encoder
         self._by_vector = VectorDescribers(describers)
         self._vector_fields = vector_fields
@@ -74,12 +77,21 @@ class DescribeStage:
         """Make documents; pass on a file that has none.  Raises as `prepare`."""
         results = [each for each in items if isinstance(each, EmbedResult)]
         self._describe(results)
-        carried = iter(self._carried.of(results))
+        carried = iter(
+            self._carried.of(
+                [
+                    EmbeddedPicture(
+                        each.job.change, each.picture, each.embedded, each.embed_ms is None
+                    )
+                    for each in results
+                ]
+            )
+        )
         for item in items:
             if isinstance(item, EmbedResult):
                 fields = {**next(carried), **self._vector_fields(item.embedded.vector)}
                 picture = item.picture.without_pixels()
-                self._emit(_picture_write(item._replace(picture=picture), fields))
+                self._emit(self._picture_write(item._replace(picture=picture), fields))
             elif isinstance(item.reason, ReadError):
                 self._emit(_failure_write(item.job, item.reason))
             else:
@@ -95,6 +107,26 @@ class DescribeStage:
         for each, fields in zip(results, described, strict=True):
             _set_fields(each.picture, {**each.picture.fields_by_source, **fields})
 
+    def _picture_write(self, result: EmbedResult, fields: Mapping[str, Any]) -> PendingWrite:
+        job, picture, embedded, embed_ms = result
+        document = picture_document(
+            job.change, picture, embedded, embed_ms, with_ctime=self._with_ctime
+        )
+        write = Write(job.change.image_id, document={**document, **fields})
+        return PendingWrite(
+            job, write, result, partial(self._without_refused_fields, result, fields)
+        )
+
+    def _without_refused_fields(
+        self, result: EmbedResult, fields: Mapping[str, Any], error: StoreError
+    ) -> PendingWrite:
+        """Drop the describers' fields that were refused; return a failure if none were."""
+        remaining = without_refused(result.picture.fields_by_source, error)
+        if remaining is None:
+            return _failure_write(result.job, ReadError("rejected", str(error)))
+        _set_fields(result.picture, remaining)
+        return self._picture_write(result, fields)
+
     def _send(self, request: Request) -> Any:
         """Send a describer's request, waiting out an outage."""
         return persist(lambda: self._store.send(request), self._stopping, self._outage)
@@ -102,24 +134,6 @@ class DescribeStage:
 
 def _set_fields(picture: Picture, fields_by_source: dict[str, Any]) -> None:
     picture.fields_by_source, picture.fields = fields_by_source, merged(fields_by_source)
-
-
-def _picture_write(result: EmbedResult, fields: Mapping[str, Any]) -> PendingWrite:
-    job, picture, embedded, embed_ms = result
-    document = {**picture_document(job.change, picture, embedded, embed_ms), **fields}
-    write = Write(job.change.image_id, document=document)
-    return PendingWrite(job, write, result, partial(_without_refused_fields, result, fields))
-
-
-def _without_refused_fields(
-    result: EmbedResult, fields: Mapping[str, Any], error: StoreError
-) -> PendingWrite:
-    """Drop the describers' fields that were refused; return a failure if none were."""
-    remaining = without_refused(result.picture.fields_by_source, error)
-    if remaining is None:
-        return _failure_write(result.job, ReadError("rejected", str(error)))
-    _set_fields(result.picture, remaining)
-    return _picture_write(result, fields)
 
 
 def _failure_write(job: Job, error: ReadError) -> PendingWrite:

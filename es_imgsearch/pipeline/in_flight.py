@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from es_imgsearch.pipeline.jobs import NO_EVENT, UNKNOWN_SIGNATURE, Job, read_signature
-from es_imgsearch.pipeline.non_pictures import NON_PICTURES, NonPictures
+from es_imgsearch.pipeline.non_pictures import NON_PICTURES, NonPictures, UnreadableFiles
 from es_imgsearch.pipeline.queues import BoundedCache
 from es_imgsearch.records import Change, FileSignature, FileState
 from es_imgsearch.write.pending_deletions import Tickets
@@ -52,6 +52,7 @@ class InFlight:
         self._jobs: dict[str, Job] = {}
         self._files: BoundedCache[_Done] = BoundedCache(_RECENT_FILES)
         self._non_pictures = NonPictures(NON_PICTURES)
+        self._unreadable = UnreadableFiles()
 
     def __len__(self) -> int:
         with self._lock:
@@ -66,6 +67,18 @@ class InFlight:
         """Every root was compared: forget non-pictures not met since the last call."""
         with self._lock:
             self._non_pictures.end_round()
+
+    def holds_no_picture(self, image_id: str, state: FileState) -> bool:
+        """Return True if the file was read in this state and is no picture (any more)."""
+        with self._lock:
+            return (image_id, state) in self._non_pictures or self._unreadable.is_broken(
+                image_id, state
+            )
+
+    def unreadable(self, root_name: str) -> int:
+        """Count the stored files of a root that could not be read at their last try."""
+        with self._lock:
+            return self._unreadable.count(root_name)
 
     def acquire_slot(self, timeout_seconds: float) -> bool:
         """Wait for a free slot; False if none came free in time."""
@@ -138,8 +151,25 @@ class InFlight:
         with self._lock:
             self._non_pictures.put(job.change.image_id, job.signature.state)
 
+    def mark_unreadable(self, job: Job, *, is_unknown: bool) -> None:
+        """Remember a stored file that could not be read.
+
+        If it is no picture and has changed since, the job is repeated.
+        """
+        current = read_signature(job.change)
+        image_id = job.change.image_id
+        with self._lock:
+            self._files.forget(image_id)
+            if is_unknown:
+                self._unreadable.put(image_id, job.change.root.name, job.signature)
+            elif current is not None and current.state == job.signature.state:
+                self._unreadable.put_broken(image_id, current.state)
+            elif job.next_change is None:
+                change = Change(job.change.root, job.change.relative_path, time.time())
+                self._join(job, change)
+
     def mark_stored(self, job: Job, signature: FileSignature, read_began_at: float) -> bool:
-        """Remember a file whose document was acknowledged; it was read with this signature.
+        """Remember a file, read with this signature, whose document was acknowledged.
 
         Returns False if its size or time has changed since and no change has joined: it has to
         settle.  If it was exchanged otherwise, is absent, or its document was deleted meanwhile,
@@ -155,6 +185,7 @@ class InFlight:
                 done = _Done(signature, read_began_at, time.monotonic())
                 self._files.put(job.change.image_id, done)
                 self._non_pictures.forget(job.change.image_id)
+                self._unreadable.forget(job.change.image_id)
             else:
                 self._files.forget(job.change.image_id)
                 may_repeat = current is None or is_same_state or job.may_be_deleted
@@ -168,6 +199,7 @@ class InFlight:
         """Forget a path whose document was deleted, so that the same file counts as new."""
         with self._lock:
             self._files.forget(change.image_id)
+            self._unreadable.forget(change.image_id)
             if (job := self._jobs.get(change.image_id)) is not None:
                 job.may_be_deleted = True
 
@@ -236,7 +268,10 @@ class InFlight:
         """
         if signature is UNKNOWN_SIGNATURE:
             return True
-        if event_at == NO_EVENT and (change.image_id, signature.state) in self._non_pictures:
+        if event_at == NO_EVENT and (
+            (change.image_id, signature.state) in self._non_pictures
+            or self._unreadable.waits(change.image_id, signature)
+        ):
             return True
         done = self._files.get(change.image_id)
         if done is None or done.signature != signature or done.read_began_at < event_at:

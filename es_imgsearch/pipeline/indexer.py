@@ -21,15 +21,17 @@ from es_imgsearch.pipeline.heartbeat import Heartbeat, check_excludes, save_comp
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
 from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
+from es_imgsearch.pipeline.queues import TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
 from es_imgsearch.pipeline.unknown_places import UnknownPlaces
-from es_imgsearch.records import Change, Root, iso_timestamp, stored_path
+from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.reconcile import (
     DifferenceKind,
+    FileDifference,
     FileOnDisk,
     Unknown,
     differences,
@@ -40,6 +42,7 @@ from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
+from es_imgsearch.write.unreadable import with_retries
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +98,7 @@ class Indexer:
         )
         for root in roots:
             self._deletion_guard.remember_device(root)
+        self._touched = TouchedFiles()
         self._sidecars = SidecarChanges(store, context.describers)
         self._post_embed = context.post_embed()
         self.pipeline = Pipeline(
@@ -142,36 +146,38 @@ class Indexer:
         disk = self._until_closing(self._walk(root, folder))
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
-        failures = self._store.listings.stored(root.name, stored_folder, failures=True)
-        for difference in differences(disk, documents, failures, report_unknown):
-            now = time.time()
-            change = Change(root, difference.relative_path, now)
+        failures = with_retries(self._store.listings.failed(root.name, stored_folder), time.time())
+        for difference in differences(
+            disk,
+            documents,
+            failures,
+            report_unknown,
+            compares_ctime=self._settings.compare_ctime,
+        ):
+            change = Change(root, difference.relative_path, time.time())
             state = difference.state
             if state is not None:
                 sidecars.add_file(difference.relative_path, state)
             is_non_picture = state is not None and self.pipeline.is_non_picture(
                 change.image_id, state
             )
-            if difference.kind is DifferenceKind.LOST or (
-                is_non_picture and difference.kind is DifferenceKind.CHANGED
-            ):
+            if self._is_lost(difference, change):
                 counts.lost += 1
                 missing.append(difference.relative_path)
                 continue
             if is_non_picture:
                 continue
+            if difference.kind is DifferenceKind.TOUCHED and self._touched.put(change, listed_at):
+                continue
             self.changed_files += 1
             counts.new += difference.kind is DifferenceKind.NEW
             counts.changed += difference.kind is DifferenceKind.CHANGED
-            if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
-                # Perhaps it is still being written.
-                self.settler.offer(Hint(root, difference.relative_path, HintKind.TOUCHED), now)
-            else:
-                self.pipeline.submit(change, listed_at=listed_at)
+            self._submit_compared(change, state, listed_at)
         self._sidecars.end_comparison(sidecars, self.progress.files.begun)
         if not folder:
             self._unknown_places.keep(root, unknown)
         self._pending[root.name].add_compared(missing, is_complete=not folder)
+        counts.unreadable = self.pipeline.unreadable(root.name)
         counts.unknown = len(unknown)
         counts.seconds = time.monotonic() - started
         counts.ended_at = iso_timestamp()
@@ -179,6 +185,21 @@ class Indexer:
             self.last_comparisons[root.name] = counts
             self._count_in_round(root)
         return counts
+
+    def _is_lost(self, difference: FileDifference, change: Change) -> bool:
+        """Return True if there is no such file, or it was read and is no picture."""
+        state = difference.state
+        if state is None or difference.kind is DifferenceKind.NEW:
+            return state is None
+        return self.pipeline.holds_no_picture(change.image_id, state)
+
+    def _submit_compared(self, change: Change, state: FileState | None, listed_at: float) -> None:
+        now = change.detected_at
+        if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
+            # Perhaps it is still being written.
+            self.settler.offer(Hint(change.root, change.relative_path, HintKind.TOUCHED), now)
+        else:
+            self.pipeline.submit(change, listed_at=listed_at)
 
     def _count_in_round(self, root: Root) -> None:
         with self._round_lock:
@@ -205,6 +226,18 @@ class Indexer:
                 self._pending[root.name].add(relative_path)
             else:
                 self.pipeline.submit(Change(root, relative_path, detected_at))
+
+    def submit_touched(self, *, all_at_once: bool = False) -> bool:
+        """Submit files whose ctime alone changed, while few others are in flight.
+
+        Returns False if some are left; with `all_at_once` none are.
+        """
+        while all_at_once or self.pipeline.in_flight < 2 * self._settings.read_workers:
+            if (touched := self._touched.pop()) is None:
+                return True
+            change, listed_at = touched
+            self.pipeline.submit(change, listed_at=listed_at)
+        return not self._touched
 
     def submit_outdated(self) -> bool:
         """Submit pictures whose sidecars changed; False if there are none."""
@@ -274,6 +307,8 @@ class Indexer:
 
     def save_comparisons(self) -> None:
         """Store the last comparisons for `status`."""
+        for name, comparison in self.last_comparisons.items():
+            comparison.unreadable = self.pipeline.unreadable(name)
         try:
             save_comparisons(self._store, self.last_comparisons, self.encoder_plan())
         except ImgSearchError as error:
@@ -317,20 +352,13 @@ class Indexer:
 
     def summary(self) -> str:
         """Return the counts in words."""
-        counts = self.counts
-        words = [f"{counts.embedded} embedded", f"{counts.reused} reused"]
-        for number, outcome in (
-            (counts.failed, "failed"),
-            (counts.deleted, "deleted"),
-            (counts.not_pictures, "no pictures"),
-        ):
-            if number:
-                words.append(f"{number} {outcome}")
-        return ", ".join(words)
+        return self.counts.in_words()
 
     def _delete(self, root: Root, relative_paths: Sequence[str], is_complete: bool) -> None:
         result = persist(
-            lambda: self._deletion_guard.delete(root, relative_paths, self.pipeline.is_non_picture),
+            lambda: self._deletion_guard.delete(
+                root, relative_paths, self.pipeline.holds_no_picture
+            ),
             self.pipeline.closing,
             self.outage,
         )

@@ -30,23 +30,39 @@ class Counts:
     failed: int = 0
     deleted: int = 0
     not_pictures: int = 0
+    # Stored files that could not be read; their documents stay.
+    unreadable: int = 0
 
     @property
     def stored(self) -> int:
         return self.embedded + self.reused
+
+    def in_words(self) -> str:
+        words = [f"{self.embedded} embedded", f"{self.reused} reused"]
+        for number, outcome in (
+            (self.failed, "failed"),
+            (self.unreadable, "unreadable"),
+            (self.deleted, "deleted"),
+            (self.not_pictures, "no pictures"),
+        ):
+            if number:
+                words.append(f"{number} {outcome}")
+        return ", ".join(words)
 
 
 @dataclass(slots=True)
 class RootComparison:
     """Counts of one comparison of a root with the index.
 
-    `unknown` paths cannot be read.
+    `unknown` paths cannot be examined.  Of `unreadable` files the content cannot be read; their
+    documents stay.
     """
 
     new: int = 0
     changed: int = 0
     lost: int = 0
     unknown: int = 0
+    unreadable: int = 0
     seconds: float = 0.0
     ended_at: str | None = None
 
@@ -122,6 +138,18 @@ class PendingWrite:
     def read_began_at(self) -> float:
         """The time (monotonic) at which its read began, or was queued."""
         return self.job.queued_at if self.result is None else self.result.picture.read_began_at
+
+
+class Kept(NamedTuple):
+    """A stored file that could not be read.
+
+    Its document stays if `is_unknown`, since the file may be as it says.  If not, the deletion
+    guard decides on the document.
+    """
+
+    job: Job
+    error: ReadError
+    is_unknown: bool
 
 
 class RunState:

@@ -18,13 +18,13 @@ from es_imgsearch.embed.encoder_process import encoders_for
 from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.embed.runtime.network import batch_size
 from es_imgsearch.pipeline.acknowledge_stage import AcknowledgeStage
-from es_imgsearch.pipeline.carried_fields import CarriedFields
 from es_imgsearch.pipeline.describe_stage import DescribeStage, VectorFields
 from es_imgsearch.pipeline.embed_stage import EmbedStage
 from es_imgsearch.pipeline.in_flight import InFlight
 from es_imgsearch.pipeline.jobs import (
     NO_EVENT,
     Counts,
+    Kept,
     RunState,
     max_files_in_flight,
     read_signature,
@@ -36,6 +36,7 @@ from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Change, Embedded, FileState
 from es_imgsearch.settings import Settings
+from es_imgsearch.write.carried_fields import CarriedFields
 from es_imgsearch.write.pending_deletions import Progress
 
 _SLOT_WAIT_SECONDS = 0.2
@@ -52,7 +53,7 @@ class Pipeline:
         context: IndexContext,
         settings: Settings,
         *,
-        emit: Callable[[Change, Skipped], None],
+        emit: Callable[[Change, Skipped | Kept], None],
         vector_fields: VectorFields = lambda _vector: {},
         progress: Progress | None = None,
         outage: Outage | None = None,
@@ -61,9 +62,10 @@ class Pipeline:
         """Start the stages' threads.
 
         `emit` gets each path that leaves no document of its present state: it is absent or no
-        picture, or it changed while it was in flight.  `vector_fields` is the optional step
-        after embedding.  `progress.files` numbers the submitted files.  `warm_up` loads the model
-        at once, so that the first picture does not wait for it.
+        picture, it changed while it was in flight, or it could not be read although it is stored.
+        `vector_fields` is the optional step after embedding.  `progress.files` numbers the
+        submitted files.  `warm_up` loads the model at once, so that the first picture does not
+        wait for it.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
         self._emit = emit
@@ -84,6 +86,7 @@ class Pipeline:
         acknowledging = AcknowledgeStage(self._in_flight, self.counts, self._run, emit=emit)
         self._writing = WriteStage(
             lambda writes: store.documents.write(writes),
+            lambda ids: store.documents.states(ids),
             emit=acknowledging.put,
             outage=self.outage,
             stopping=self.stopping,
@@ -97,6 +100,7 @@ class Pipeline:
             emit=self._writing.put,
             outage=self.outage,
             stopping=self.stopping,
+            with_ctime="ctime_ns" in context.info.properties,
         )
         self._embedding = EmbedStage(
             VectorSource(encoder, look_up, encoder_batch_size),
@@ -158,6 +162,14 @@ class Pipeline:
     def end_round(self) -> None:
         """Every root was compared: forget non-pictures not met since the last call."""
         self._in_flight.end_round()
+
+    def holds_no_picture(self, image_id: str, state: FileState) -> bool:
+        """Return True if the file was read in this state and is no picture (any more)."""
+        return self._in_flight.holds_no_picture(image_id, state)
+
+    def unreadable(self, root_name: str) -> int:
+        """Count the stored files of a root that could not be read at their last try."""
+        return self._in_flight.unreadable(root_name)
 
     @property
     def fatal(self) -> BaseException | None:

@@ -1,14 +1,20 @@
-"""Collect a queue's items in batches; cache a limited number of entries."""
+"""Queue items in batches, and touched files; cache a limited number of entries."""
 
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from es_imgsearch.records import Change
+
 T = TypeVar("T")
+
+# 300 bytes each.
+_TOUCHED_FILES = 100_000
 
 
 class BoundedCache(Generic[T]):
@@ -26,6 +32,9 @@ class BoundedCache(Generic[T]):
         self._entries.move_to_end(key)
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
+
+    def values(self) -> list[T]:
+        return list(self._entries.values())
 
     def forget(self, key: str) -> None:
         self._entries.pop(key, None)
@@ -72,3 +81,34 @@ def _collect_batch(
             return batch, True
         batch.append(item)
     return batch, False
+
+
+class TouchedFiles:
+    """Files whose ctime alone changed, to be read at low priority.  Thread-safe.
+
+    Most were touched by chmod, chown or a backup of hard links, a whole library at once; a few were
+    changed behind an equal size and time.  New and changed files must not wait for them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: OrderedDict[str, tuple[Change, float]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._files)
+
+    def put(self, change: Change, listed_at: float) -> bool:
+        """Queue a file; `listed_at` is when its comparison listed the index.
+
+        Returns False if there is no room: it has to be read now.
+        """
+        with self._lock:
+            if len(self._files) >= _TOUCHED_FILES and change.image_id not in self._files:
+                return False
+            self._files[change.image_id] = change, listed_at
+            return True
+
+    def pop(self) -> tuple[Change, float] | None:
+        """Take the first file; None if there is none."""
+        with self._lock:
+            return self._files.popitem(last=False)[1] if self._files else None

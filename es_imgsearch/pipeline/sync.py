@@ -57,6 +57,7 @@ def _wait_settled(indexer: Indexer, deadline: float) -> None:
     pause = threading.Event()
     while True:
         indexer.submit_settled()
+        indexer.submit_touched(all_at_once=True)
         indexer.pipeline.wait_idle()
         if indexer.submit_outdated():
             continue

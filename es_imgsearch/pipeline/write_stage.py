@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.retry import Outage
+from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.errors import ReadError, StoreError
-from es_imgsearch.pipeline.jobs import PendingWrite, Unembedded
+from es_imgsearch.pipeline.jobs import Kept, PendingWrite, Unembedded
 from es_imgsearch.pipeline.queues import batches
+from es_imgsearch.records import FileState
+from es_imgsearch.write.unreadable import keeps_document
 
 logger = logging.getLogger(__name__)
 
@@ -31,20 +33,27 @@ Bulk = Callable[[Sequence[Write]], Mapping[str, StoreError | None]]
 class WriteStage:
     """Write with a `BulkWriter`; `run` is the loop of the stage's thread.
 
-    A document that is refused for good is replaced by its fallback, which is written next.
-    `emit` gets each item that is stored, and each file whose failure cannot be stored either.
+    A document that is refused for good is replaced by its fallback, which is written next.  A
+    failure replaces no document of a picture: see `unreadable`.
+    `emit` gets each item that is stored, each file whose failure cannot be stored either, and each
+    that failed although its picture is stored.
     """
 
     def __init__(
         self,
         bulk: Bulk,
+        states: Callable[[Sequence[str]], Mapping[str, FileState]],
         *,
-        emit: Callable[[PendingWrite | Unembedded], None],
+        emit: Callable[[PendingWrite | Unembedded | Kept], None],
         outage: Outage,
         stopping: threading.Event,
     ) -> None:
+        """`states` looks up the stored states of the pictures, of these ids, in the index."""
         self._bulk = bulk
+        self._states = states
         self._emit = emit
+        self._outage = outage
+        self._stopping = stopping
         self._writer = BulkWriter(self._send, outage=outage, stopping=stopping)
         self._queue: queue.SimpleQueue[PendingWrite | None] = queue.SimpleQueue()
 
@@ -66,7 +75,7 @@ class WriteStage:
 
     def write(self, batch: Sequence[PendingWrite]) -> None:
         """Write a batch until each item is acknowledged or refused; raises as `run`."""
-        for ready, error in self._writer.write(batch, self._queued):
+        for ready, error in self._writer.write(self._without_stored(batch), self._queued):
             if error is None:
                 self._emit(ready)
             elif ready.fallback is not None:
@@ -74,6 +83,23 @@ class WriteStage:
             else:
                 logger.error("A failure could not be stored: %s", error)
                 self._emit(Unembedded(ready.job, ReadError("unstored", str(error))))
+
+    def _without_stored(self, batch: Sequence[PendingWrite]) -> list[PendingWrite]:
+        """Leave out failures of files whose pictures are stored, and pass them on."""
+        failed = [ready.write.image_id for ready in batch if ready.write.failure is not None]
+        if not failed:
+            return list(batch)
+        stored = persist(lambda: self._states(failed), self._stopping, self._outage)
+        left = []
+        for ready in batch:
+            failure, state = ready.write.failure, stored.get(ready.write.image_id)
+            if failure is None or state is None:
+                left.append(ready)
+                continue
+            error = ReadError(failure["error_class"], failure["message"])
+            is_unknown = keeps_document(error.error_class, ready.signature.state, state)
+            self._emit(Kept(ready.job, error, is_unknown))
+        return left
 
     def _queued(self) -> list[PendingWrite]:
         """Take what is queued now, without waiting."""
@@ -88,7 +114,7 @@ class WriteStage:
                 self._queue.put(None)
                 break
             queued.append(item)
-        return queued
+        return self._without_stored(queued)
 
     def _send(self, batch: Sequence[PendingWrite]) -> list[StoreError | None]:
         results = self._bulk([ready.write for ready in batch])

@@ -128,11 +128,10 @@ def _io_errors() -> Iterator[None]:
 
 
 def _not_opened(error: OSError) -> Skipped:
-    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
         return Skipped.GONE
-    if error.errno in {errno.EISDIR, errno.ENXIO, errno.ENODEV}:
-        # No regular file any more, or its file system does not answer; of its content it says
-        # nothing.
+    if error.errno in {errno.EISDIR, errno.ENXIO}:
+        # No regular file any more.
         return Skipped.GONE
     if error.errno == errno.EWOULDBLOCK:
         # A lease is held (by Samba while a client writes); O_NONBLOCK never waits.
@@ -149,7 +148,7 @@ def _decoded(
     max_pixels: int,
     shorter_side_pixels: int | None,
 ) -> tuple[Decoded, str] | Skipped:
-    """Decode a file and hash the same bytes, which another program may change meanwhile.
+    """Decode a file and hash the same bytes; another program may change them.
 
     A file up to `_WHOLE_BYTES` is read once, into memory.  A larger one is hashed before and after
     it is decoded.  Of one without a picture's name only the beginning is read, unless it is one.

@@ -1,39 +1,35 @@
 """Read files in worker processes, so that a hostile one costs itself only.
 
-Each worker has a limit of memory (RLIMIT_AS) and each file one of time; a worker that
-crashes or hangs is replaced.  Workers load no torch, and die with the process that made them.
+Each worker has a limit of memory (RLIMIT_AS) and each file one of time; a worker that crashes or
+hangs is replaced.  Workers load no torch, and die with the process that made them.
+
+    read ──▶ queue ──▶ a thread for each worker process ──▶ done
+                          │ timeout, crash, out of memory
+                          └──▶ one more try, alone, in a new process ──▶ done
 """
 
 from __future__ import annotations
 
-import ctypes
-import itertools
+import atexit
 import logging
-import multiprocessing
 import os
 import queue
-import signal
-import sys
 import threading
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 
-from pebble import ProcessExpired, ProcessPool
-from PIL import Image
+from es_imgsearch.describe.registry import picture_describers
+from es_imgsearch.errors import ReadersFailed
+from es_imgsearch.read.worker_process import (
+    Outcome,
+    ReadPlan,
+    WorkerProcess,
+    begin_child,
+    is_blame,
+)
 
-from es_imgsearch.describe.fields import check_mapped
-from es_imgsearch.describe.registry import PictureDescriber, picture_describers, shorter_side_pixels
-from es_imgsearch.errors import ReadError, ReadersFailed
-from es_imgsearch.read.file import Describe, Skipped, read_file
-from es_imgsearch.read.preparation import Preparation
-from es_imgsearch.records import Grid, Picture
-from es_imgsearch.settings import Settings
+__all__ = ["Outcome", "ReadPlan", "ReadWorkers", "begin_child"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,52 +37,33 @@ logger = logging.getLogger(__name__)
 # back.  At 0.4 s a start, 2,000 pictures each spread the cost to 0.2 ms a picture.
 _FILES_PER_WORKER = 2000
 
-# A pool whose workers end while they read nothing gives up as a whole; then there is another.
-_POOLS_IN_A_ROW = 3
-_LIVED_SECONDS = 60.0
-_CHECK_SECONDS = 0.5
+# A thread whose workers end before they are ready gives up.
+_STARTS_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, slots=True)
-class ReadPlan:
-    """Preparation, limits and describers of every worker."""
+class _File:
+    """A file to read; `blame` is the outcome of its first try."""
 
-    preparation: Preparation
-    max_pixels: int
-    memory_mb: int
-    timeout_seconds: float
-    describers: Sequence[str] | None = None
-    grid: Grid | None = None
+    path: str
+    done: Callable[[Outcome], None]
+    blame: Outcome | None = None
 
-    @classmethod
-    def of(
-        cls,
-        settings: Settings,
-        preparation: Preparation,
-        describers: Sequence[str] | None = None,
-        grid: Grid | None = None,
-    ) -> ReadPlan:
-        """Make a plan with the limits of the settings."""
-        limits = settings.max_pixels, settings.read_memory_mb, settings.read_timeout_seconds
-        return cls(preparation, *limits, describers, grid)
-
-    def shorter_side_pixels(self, describers: Sequence[PictureDescriber]) -> int | None:
-        """Return the shorter side that describers and encoder need; None for all."""
-        for_describers = shorter_side_pixels(describers)
-        if for_describers is None:
-            return None
-        tiles_a_side = 1 if self.grid is None else max(self.grid.columns, self.grid.rows)
-        return max(for_describers, tiles_a_side * self.preparation.shorter_side_pixels)
+    @property
+    def needs_memory(self) -> bool:
+        """True if all readers together may have needed too much."""
+        return getattr(self.blame, "error_class", None) == "out_of_memory"
 
 
-Outcome = Picture | Skipped | ReadError
+_Queue = queue.SimpleQueue[_File | None]
 
 
 class ReadWorkers:
-    """Pool of reading processes; `read` calls back from a thread of the pool.
+    """Reading processes; `read` calls back from one of their threads.
 
-    A pool that breaks is replaced and what it left is read again; after three in a row that
-    read nothing, every file's outcome is ReadersFailed.
+    A file that takes too long, or whose worker dies, is read once more before it is blamed: alone,
+    in a new process.  A worker that ends between files is replaced; when none can be started,
+    every file's outcome is ReadersFailed.
 
     Raises SettingsError where a describer cannot be loaded.
     """
@@ -95,83 +72,33 @@ class ReadWorkers:
         # Raised here for a describer that cannot be loaded, not once for every file.
         picture_describers(plan.describers)
         self._plan = plan
-        self._processes = processes
-        self._pool = self._new_pool()
+        self._files: _Queue = queue.SimpleQueue()
+        self._second_tries: _Queue = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._numbers = itertools.count()
-        # Files without an outcome yet.
-        self._pending: dict[int, tuple[str, Callable[[Outcome], None]]] = {}
-        self._broken_in_a_row = 0
-        self._pool_since = time.monotonic()
+        self._workers: set[WorkerProcess] = set()
+        self._reading = _Reading()
         self._failed: ReadersFailed | None = None
         self._closing = False
-        # Linux sends the signal of `begin_child` when the *thread* that made a worker ends, so
-        # the first workers of a pool are made by a thread that stays until `close`.
-        self._closed = threading.Event()
-        started = threading.Event()
-        self._keeper = threading.Thread(
-            target=self._keep, args=(started,), name="read-workers", daemon=True
-        )
-        self._keeper.start()
-        started.wait()
-
-    def _new_pool(self) -> ProcessPool:
-        return ProcessPool(
-            max_workers=self._processes,
-            max_tasks=_FILES_PER_WORKER,
-            initializer=_begin_worker,
-            initargs=(self._plan, os.getpid()),
-            # fork would copy the parent's threads' locks, and torch with them
-            context=multiprocessing.get_context("spawn"),
-        )
-
-    def _keep(self, started: threading.Event) -> None:
-        try:
-            self._is_working()  # makes the workers
-        finally:
-            started.set()
-        while not self._closed.wait(_CHECK_SECONDS):
-            if not self._is_working():
-                self._replace_pool()
-
-    def _is_working(self) -> bool:
-        try:
-            return bool(self._pool.active)
-        except BrokenProcessPool:
-            # It was not started yet and cannot be.
-            return False
-
-    def _replace_pool(self) -> None:
-        with self._lock:
-            if self._closing or self._failed is not None:
-                return
-            if time.monotonic() - self._pool_since > _LIVED_SECONDS:
-                self._broken_in_a_row = 0
-            self._broken_in_a_row += 1
-            broken = self._pool
-            broken.stop()
-            broken.join()
-            if self._broken_in_a_row < _POOLS_IN_A_ROW:
-                self._pool = self._new_pool()
-                self._pool_since = time.monotonic()
-                self._is_working()  # makes the workers
-            else:
-                self._failed = ReadersFailed(
-                    "readers_failed",
-                    "The processes that read pictures end before they read anything:"
-                    " is there memory enough, and may this user start processes?",
-                )
-            left = list(self._pending)
-        if self._failed is None:
-            logger.warning("The processes that read pictures ended; there are new ones.")
-        for number in left:
-            self._schedule(number)
+        self._pid = os.getpid()
+        self._calling_back = threading.Lock()
+        # Linux ends a worker with the *thread* that made it (`begin_child`): these stay.
+        targets = [self._read_files] * processes + [self._read_again]
+        self._threads = [
+            threading.Thread(target=each, name="read-workers", daemon=True) for each in targets
+        ]
+        for thread in self._threads:
+            thread.start()
+        # multiprocessing would wait for the workers at the end of the process.
+        atexit.register(self.close)
 
     def read(self, path: str, done: Callable[[Outcome], None]) -> None:
         """Read a file in some worker, then call `done` with its outcome."""
-        number = next(self._numbers)
-        self._pending[number] = (path, done)
-        self._schedule(number)
+        if self._closing:
+            raise RuntimeError("The reading workers are closed.")
+        if self._failed is not None:
+            done(self._failed)
+        else:
+            self._files.put(_File(path, done))
 
     def read_each(self, paths: Iterable[str]) -> Iterator[tuple[str, Outcome]]:
         """Read files and yield each path with its outcome, in the order in which they end.
@@ -189,155 +116,123 @@ class ReadWorkers:
                 raise outcome
             yield path, outcome
 
-    def _schedule(self, number: int) -> None:
-        if self._failed is not None:
-            self._end(number, self._failed)
-            return
-        pending = self._pending.get(number)
-        if pending is None:
-            return
-        try:
-            limit = self._plan.timeout_seconds
-            future = self._pool.schedule(_read, args=(pending[0],), timeout=limit)
-        except RuntimeError:
-            if self._closing:
-                raise
-            # The pool is broken; `_replace_pool` schedules this file again.
-            return
-        future.add_done_callback(partial(self._was_read, number))
-
-    def _was_read(self, number: int, future: Future[Any]) -> None:
-        outcome = self._outcome(future)
-        if outcome is not None:
-            self._broken_in_a_row = 0
-            self._end(number, outcome)
-
-    def _end(self, number: int, outcome: Outcome) -> None:
-        pending = self._pending.pop(number, None)
-        # It may have been scheduled twice, when a pool broke in between.
-        if pending is not None:
-            pending[1](outcome)
-
     def close(self) -> None:
         """End the workers at once; give up files being read, without their `done`."""
+        if os.getpid() != self._pid:
+            return  # in a fork's copy of this object, which may not end the parent's workers
         with self._lock:
             self._closing = True
-        self._pool.stop()
-        self._pool.join()
-        self._closed.set()
-        self._keeper.join()
+            for worker in self._workers:
+                worker.kill()
+        atexit.unregister(self.close)
+        for _ in self._threads:
+            self._files.put(None)
+        self._second_tries.put(None)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
 
-    def _outcome(self, future: Future[Any]) -> Outcome | None:
-        """Return the outcome of the file; None if the pool broke."""
+    # -- in the threads ------------------------------------------------------------------------
+
+    def _read_files(self) -> None:
+        worker = self._start()
+        while (file := self._files.get()) is not None and not self._closing:
+            if worker is not None and worker.has_ended():
+                logger.warning("A process that reads pictures ended; there is a new one.")
+                worker = self._replace(worker)
+            if worker is None:
+                self._end(file, self._failed)
+                continue
+            with self._reading.together():
+                outcome = worker.read(file.path)
+            self._end(file, outcome)
+            if is_blame(outcome) or worker.has_ended() or worker.files_read >= _FILES_PER_WORKER:
+                worker = self._replace(worker)
+        if worker is not None:
+            self._discard(worker)
+
+    def _read_again(self) -> None:
+        while (file := self._second_tries.get()) is not None and not self._closing:
+            with self._reading.alone() if file.needs_memory else self._reading.together():
+                worker = self._start()
+                outcome = self._failed if worker is None else worker.read(file.path)
+            self._end(file, outcome)
+            if worker is not None:
+                self._discard(worker)
+
+    def _end(self, file: _File, outcome: Outcome | None) -> None:
+        if self._closing or outcome is None:
+            return
+        if is_blame(outcome) and file.blame is None:
+            self._second_tries.put(replace(file, blame=outcome))
+            return
+        with self._calling_back:
+            try:
+                file.done(outcome)
+            except Exception:
+                logger.exception("The result of reading %s was not taken.", file.path)
+
+    def _start(self) -> WorkerProcess | None:
+        """Start a worker and wait until it is ready; None if that fails, or at the end."""
+        for _ in range(_STARTS_IN_A_ROW):
+            worker = None
+            with self._lock, suppress(OSError):
+                if self._closing:
+                    return None
+                worker = WorkerProcess(self._plan)
+                self._workers.add(worker)
+            if worker is not None and worker.is_ready():
+                return worker
+            if worker is not None:
+                self._discard(worker)
+        if not self._closing:
+            self._failed = ReadersFailed(
+                "readers_failed",
+                "The processes that read pictures end before they read anything:"
+                " is there memory enough, and may this user start processes?",
+            )
+        return None
+
+    def _replace(self, worker: WorkerProcess) -> WorkerProcess | None:
+        self._discard(worker)
+        return self._start()
+
+    def _discard(self, worker: WorkerProcess) -> None:
+        with self._lock:
+            self._workers.discard(worker)
+        worker.close()
+
+
+class _Reading:
+    """Lets files be read together, or one alone while no other is read."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._files = 0
+        self._is_alone = False
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Read a file while others are read, once none has to be read alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_alone)
+            self._files += 1
         try:
-            result = future.result()
-        except ReadError as error:
-            return error
-        except BrokenProcessPool:
-            return None
-        except TimeoutError:
-            return ReadError(
-                "timeout", f"Reading it took longer than {self._plan.timeout_seconds:g} s."
-            )
-        except ProcessExpired as error:
-            if error.exitcode == -signal.SIGTERM:
-                # Only the system sends it, and it ends this process, too.
-                return Skipped.CHANGING
-            return _expired(error.exitcode)
-        except MemoryError:
-            return ReadError(
-                "out_of_memory", "Decoding it needs more memory than read_memory_mb allows."
-            )
-        except CancelledError:
-            return Skipped.CHANGING
-        except Exception as error:  # noqa: BLE001 - a bug of ours, reported to the caller
-            return ReadersFailed("readers_failed", f"{type(error).__name__}: {error}"[:400])
-        if isinstance(result, Picture | Skipped):
-            return result
-        return ReadersFailed("readers_failed", f"A worker returned {type(result).__name__}.")
+            yield
+        finally:
+            with self._changed:
+                self._files -= 1
+                self._changed.notify_all()
 
-
-def _expired(exit_code: int | None) -> ReadError:
-    if exit_code is not None and -exit_code == signal.SIGKILL:
-        return ReadError("out_of_memory", "The system ended the process that decoded it.")
-    return ReadError("crashed", f"The decoder ended its process (exit code {exit_code}).")
-
-
-_plan: ReadPlan | None = None
-_describers: list[tuple[str, Describe]] = []
-_shorter_side_pixels: int | None = None
-
-
-def _begin_worker(plan: ReadPlan, parent: int) -> None:
-    global _plan, _shorter_side_pixels
-    begin_child(parent)
-    # The pool's own handler ends with 15 and not by the signal, and where it comes while Python
-    # clears up at the end of the process, Python prints a traceback.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Pillow warns of every second malformed file; what matters becomes a failure.
-    warnings.simplefilter("ignore")
-    _limit_memory(plan.memory_mb)
-    _plan = plan
-    describers = picture_describers(plan.describers)
-    _describers[:] = [(each.name, _mapped(each)) for each in describers]
-    _shorter_side_pixels = plan.shorter_side_pixels(describers)
-
-
-def _mapped(describer: PictureDescriber) -> Describe:
-    """Return `describe` with a check that its fields are mapped."""
-
-    def describe(image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
-        fields = describer.describe(image, exif, path)
-        check_mapped(fields, describer.mapping)
-        return fields
-
-    return describe
-
-
-def _read(path: str) -> Picture | Skipped:
-    if _plan is None:
-        raise RuntimeError("the worker was not set up")
-    try:
-        return read_file(
-            path,
-            _plan.preparation,
-            _describers,
-            max_pixels=_plan.max_pixels,
-            grid=_plan.grid,
-            shorter_side_pixels=_shorter_side_pixels,
-        )
-    except (ReadError, MemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's fault
-        # The original may fail to unpickle in the parent, which would break the pool.
-        raise ReadError("corrupt", f"{type(error).__name__}: {error}"[:400]) from None
-
-
-def _limit_memory(memory_mb: int) -> None:
-    if sys.platform == "win32":
-        return
-    import resource
-
-    limit = memory_mb * 1024 * 1024
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
-
-
-_PR_SET_PDEATHSIG = 1
-
-
-def begin_child(parent: int) -> None:
-    """Make this process end with its parent and ignore Ctrl-C; called first.
-
-    Linux sends the signal when the *thread* that made this process ends, so that thread has to
-    stay.
-    """
-    # Ctrl-C reaches the whole process group; the parent decides when its children end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        # It was gone before the request was made.
-        os._exit(1)
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no file is read, and keep others waiting meanwhile."""
+        with self._changed:
+            self._is_alone = True
+            self._changed.wait_for(lambda: not self._files)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_alone = False
+                self._changed.notify_all()

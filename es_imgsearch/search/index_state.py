@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from es_imgsearch.codes.coder import Coder
@@ -54,17 +54,17 @@ _TIME_TO_LIVE_SECONDS = 10.0
 
 @dataclass(slots=True)
 class GenerationState:
-    """Everything read of one generation so far; `read_at` is when it was last confirmed.
+    """Everything read of one generation so far, confirmed last at `read_at`.
 
     A running search keeps the state it started with, even if another thread reads a newer one.
     """
 
     info: IndexInfo
-    read_at: float
     # (None,) if the index was read and has no relevance model, so that it is not read again.
     relevance: tuple[RelevanceModel | None] | None = None
     reduced: ReducedVectors | None = None
     coder: Coder | None = None
+    read_at: float = field(default_factory=time.monotonic)
 
 
 class IndexState:
@@ -96,7 +96,7 @@ class IndexState:
         if state is not None and state.info == info:
             state.read_at = read_at
         else:
-            state = self.latest = GenerationState(info, read_at)
+            state = self.latest = GenerationState(info, read_at=read_at)
         return state
 
     def _with_documents(self, info: IndexInfo) -> RequestFlow[IndexInfo]:

@@ -10,10 +10,12 @@ import errno
 import heapq
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from operator import itemgetter
 
+from es_imgsearch.elastic.listings import IndexedFile
 from es_imgsearch.records import FileState, Root, disk_path, stored_path
 from es_imgsearch.watch.mounts import is_mounted
 
@@ -29,6 +31,7 @@ class FileOnDisk:
 
     stored_path: str
     state: FileState
+    ctime_ns: int | None = None
 
 
 class UnknownKind(Enum):
@@ -52,11 +55,15 @@ class Unknown:
 
 
 class DifferenceKind(Enum):
-    """How a file differs from the index; LOST: only the index has it."""
+    """How a file differs from the index; LOST: only the index has it.
+
+    TOUCHED: its ctime alone differs, so its content may have changed.
+    """
 
     NEW = auto()
     CHANGED = auto()
     LOST = auto()
+    TOUCHED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,7 @@ def _look(path: str, where: str) -> Iterator[FileOnDisk | Unknown]:
             yield Unknown(where, "it is a link to nothing", UnknownKind.DANGLING)
         return
     if stat.S_ISREG(status.st_mode):
-        yield FileOnDisk(where, FileState.of(status))
+        yield FileOnDisk(where, FileState.of(status), status.st_ctime_ns)
 
 
 def is_link(path: str) -> bool:
@@ -236,17 +243,19 @@ def _component_below(path: str, folder: str) -> str:
 
 def differences(
     disk: Iterable[FileOnDisk | Unknown],
-    documents: Iterable[tuple[str, FileState]],
-    failures: Iterable[tuple[str, FileState]],
+    documents: Iterable[IndexedFile],
+    failures: Iterable[IndexedFile],
     on_unknown: Callable[[Unknown], None] = lambda _unknown: None,
+    *,
+    compares_ctime: bool = False,
 ) -> Iterator[FileDifference]:
     """Yield the changes that bring the index to the state of the disk.
 
     A file is accounted for by a document or a failure of the same size and modification time; by
-    both it is CHANGED, since no path may have both.  `on_unknown` gets what is unknown; links to
-    nothing only if something is stored of them.
+    both it is CHANGED, since no path may have both.  Only with `compares_ctime` it may be TOUCHED.
+    `on_unknown` gets what is unknown; links to nothing only if something is stored of them.
     """
-    known = _grouped(heapq.merge(documents, failures))
+    known = _grouped(heapq.merge(documents, failures, key=itemgetter(0)))
     stored = next(known, None)
     unknown_below: str | None = None
 
@@ -270,29 +279,41 @@ def differences(
                 unknown_below = seen.stored_path
             continue
         if stored is not None and stored[0] == seen.stored_path:
-            states = stored[1]
+            entries = stored[1]
             stored = next(known, None)
-            if seen.state not in states or len(states) > 1:
-                yield FileDifference(
-                    DifferenceKind.CHANGED, disk_path(seen.stored_path), seen.state
-                )
+            if (kind := _kind_of(seen, entries, compares_ctime)) is not None:
+                yield FileDifference(kind, disk_path(seen.stored_path), seen.state)
         else:
             yield FileDifference(DifferenceKind.NEW, disk_path(seen.stored_path), seen.state)
     yield from lost_before(None)
 
 
-def _grouped(
-    merged: Iterable[tuple[str, FileState]],
-) -> Iterator[tuple[str, list[FileState]]]:
-    """Group states by path; a path in both the index and the failures has two."""
-    current: tuple[str, list[FileState]] | None = None
-    for path, state in merged:
-        if current is not None and current[0] == path:
-            current[1].append(state)
+def _kind_of(
+    seen: FileOnDisk, entries: Sequence[IndexedFile], compares_ctime: bool
+) -> DifferenceKind | None:
+    """Return how a file differs from its document or failure; None if it does not."""
+    stored = entries[0]
+    if len(entries) > 1 or seen.state != stored.state:
+        return DifferenceKind.CHANGED
+    if not compares_ctime or seen.ctime_ns is None:
+        return None
+    if stored.failed_at_ns is not None:
+        is_touched = seen.ctime_ns > stored.failed_at_ns
+    else:
+        is_touched = stored.ctime_ns not in {None, seen.ctime_ns}
+    return DifferenceKind.TOUCHED if is_touched else None
+
+
+def _grouped(merged: Iterable[IndexedFile]) -> Iterator[tuple[str, list[IndexedFile]]]:
+    """Group files by path; a path in both the index and the failures has two."""
+    current: tuple[str, list[IndexedFile]] | None = None
+    for each in merged:
+        if current is not None and current[0] == each.stored_path:
+            current[1].append(each)
             continue
         if current is not None:
             yield current
-        current = (path, [state])
+        current = (each.stored_path, [each])
     if current is not None:
         yield current
 

@@ -30,8 +30,13 @@ def picture_document(
     picture: Picture,
     embedded: Embedded,
     embed_ms: float | None,
+    *,
+    with_ctime: bool = True,
 ) -> dict[str, Any]:
-    """Return a picture's document; `embed_ms` is None for a reused vector."""
+    """Return a picture's document; `embed_ms` is None for a reused vector.
+
+    `with_ctime` is False for an index that does not map the field.
+    """
     now = time.time()
     document: dict[str, Any] = {
         **_path_fields(change),
@@ -44,6 +49,8 @@ def picture_document(
         "ingest_lag_ms": max(0, round((now - change.detected_at) * 1000)),
         **vector_fields(embedded),
     }
+    if with_ctime:
+        document["ctime_ns"] = picture.signature.ctime_ns
     if embed_ms is not None:
         document["embed_ms"] = round(embed_ms, 3)
     return document

@@ -599,6 +599,7 @@ def test_an_index_of_before_gets_words_of_folders_by_init(real_store: Store, set
     first = f"{real_store.index}-000001"
     alias = {"aliases": {real_store.index: {"is_write_index": True}}}
     real_store.connection.request("PUT", f"/{first}", {**body, **alias})
+    real_store.generations.make_state()
     client = ImageSearch(real_store.connection.client, real_store.index, settings=settings)
     document = {"image_id": "1", "root": "r", "folder": "trips/RedSea", "relative_path": "1"}
     vector = encoder.embed_texts(["red"])[0].tolist()

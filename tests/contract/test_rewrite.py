@@ -279,7 +279,7 @@ def test_it_stays_in_the_generation_that_it_read(real_store: Store):
     ids = small(real_store)
     real_store.refresh()
     client, index = real_store.connection.client, real_store.index
-    before = f"{index}-000001"
+    before = real_store.info().name
     twin = f"{index}-000002"
     body = index_body(new_meta(SEAL, "exact", "cosine"), NEW_FIELDS)
     client.indices.create(index=twin, mappings=body["mappings"], settings=body["settings"])

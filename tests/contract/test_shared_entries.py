@@ -17,12 +17,13 @@ from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CodesEntry, Curve, Tuning
+from es_imgsearch.elastic.naming import failures_generation
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import RootError
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
-from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.watch.roots import claim_root, register_roots, release_root
 
 pytestmark = [pytest.mark.es, pytest.mark.process]
@@ -163,6 +164,34 @@ def test_learned_entries_and_roots_written_at_once_are_all_there(at_once, store,
     assert meta.codes.hash == f"hash-{last}"
     claims = [n for n in range(PROCESSES) if acts[n % len(acts)] in {register, import_rows}]
     assert len(meta.roots) == ROUNDS * len(claims)
+
+
+def create(store: Store, turn: int, number: int) -> None:
+    """Create one index a round, sealed to an encoder of this process."""
+    one = Store(store.connection.client, f"{store.index}-{turn}")
+    seal = seal_of(FakeEncoder(revision=str(number)))
+    one.generations.create(new_meta(seal, "exact", "cosine"))
+
+
+def test_of_processes_that_create_an_index_one_wins_and_leaves_nothing_else(
+    at_once, real_store, settings
+):
+    assert at_once(settings, create) == [[]] * PROCESSES
+    for turn in range(ROUNDS):
+        one = Store(real_store.connection.client, f"{settings.index}-{turn}")
+        try:
+            info = one.info()
+            pattern = f"{one.index}-0*,{one.index}-failures-0*"
+            assert one.connection.request("GET", f"/{pattern}").keys() == {
+                info.name,
+                failures_generation(one.index, info.name),
+            }
+            pinned = one.pinned()
+            assert (pinned.listings.count(), pinned.listings.count(failures=True)) == (0, 0)
+            failures = one.connection.request("GET", f"/{one.connection.failures}")
+            assert list(failures) == [failures_generation(one.index, info.name)]
+        finally:
+            remove_index(one)
 
 
 def test_a_name_that_is_released_is_another_hosts_only_if_it_is_still_released(store, settings):

@@ -58,7 +58,7 @@ def test_a_written_document_is_listed_with_its_exact_state_after_a_refresh(any_s
     assert any_store.documents.write([Write("a", document=document("a"))]) == {"a": None}
     any_store.refresh()
     (stored,) = any_store.listings.stored("photos")
-    assert stored == ("a.jpg", FileState(10, 1_763_800_000_123_456_789))
+    assert stored == ("a.jpg", FileState(10, 1_763_800_000_123_456_789), None, None)
 
 
 def test_a_listing_is_in_the_order_of_the_paths_bytes(any_store: AnyStore):

@@ -731,7 +731,7 @@ def test_an_imported_failure_is_a_failure_no_more(
 
 
 def index_state(store: Store) -> tuple[str, str, str, str]:
-    body = store.connection.client.indices.get(index=store.index).body[f"{store.index}-000001"]
+    body = store.connection.client.indices.get(index=store.index).body[store.info().name]
     index = body["settings"]["index"]
     vector = body["mappings"]["properties"][VECTOR_FIELD]
     return (
@@ -769,7 +769,7 @@ def test_a_new_index_is_loaded_flat_and_ends_as_its_profile_says(
     assert states[0] == ("flat", "-1", "false", "0")
     assert index_state(store) == (index_type, "1s", "0-1", "0")
     segments = store.connection.client.indices.segments(index=store.index).body["indices"]
-    (shard,) = segments[f"{store.index}-000001"]["shards"]["0"]
+    (shard,) = segments[store.info().name]["shards"]["0"]
     assert shard["num_search_segments"] == 1
     assert store.listings.count() == 300
     knn = {

@@ -64,15 +64,11 @@ def filled(request: pytest.FixtureRequest, es_url: str) -> Iterator[Filled]:
     store = Store(connect(load_settings({"es_url": es_url, "index": name}, environment={})), name)
     body: dict[str, Any] = index_body(new_meta(Seal("f", "1", DIMS, "1"), profile, "cosine"))
     body["settings"]["number_of_shards"] = shards
-    store.connection.client.options(ignore_status=404).indices.delete(index=f"{name}-000001")
-    store.connection.client.options(ignore_status=404).indices.delete(
-        index=f"{name}-failures-000001"
-    )
-    store.generations.create(new_meta(Seal("f", "1", DIMS, "1"), profile, "cosine"))
-    store.connection.client.indices.delete(index=f"{name}-000001")
+    remove_index(store)
     store.connection.request(
         "PUT", f"/{name}-000001", {**body, "aliases": {name: {"is_write_index": True}}}
     )
+    store.generations.create(new_meta(Seal("f", "1", DIMS, "1"), profile, "cosine"))
     vectors = unit(COUNT, seed=2)
     for start in range(0, COUNT, 500):
         writes = []

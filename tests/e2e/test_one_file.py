@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import threading
@@ -13,12 +14,16 @@ from pathlib import Path
 import pytest
 
 from es_imgsearch.elastic.bulk import action_line, bulk_results, json_line
+from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.manage.status import index_status
+from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
-from es_imgsearch.records import Change, image_id
+from es_imgsearch.records import Change, FileState, image_id
 from es_imgsearch.settings import Settings
-from tests.support.house import PATIENCE_SECONDS, House, paint, until
+from tests.support.house import PATIENCE_SECONDS, House, compare_again, paint, until
+from tests.support.open_errors import OpenErrors
 
 pytestmark = pytest.mark.process
 
@@ -197,3 +202,176 @@ def test_fields_of_a_sidecar_go_with_it_and_others_stay(house: House):
     sidecar.unlink()
     with synced(house):
         assert given_fields(house, "000.png") == {"shelf": "A3"}
+
+
+# -- files that cannot be opened, or not be decoded ----------------------------------------------
+
+COUNT = 60
+
+
+@pytest.fixture
+def errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenErrors:
+    return OpenErrors(monkeypatch, tmp_path)
+
+
+def test_files_that_may_not_be_read_for_a_while_keep_their_documents(
+    house: House, errors: OpenErrors
+):
+    paths = house.pictures(COUNT)
+    with synced(house):
+        assert house.differing() == []
+    with house.watched() as running:
+        errors.set(errno.EACCES)
+        for path in paths:
+            path.chmod(0)
+        until(lambda: errors.tries >= COUNT)
+        assert running.indexer.pipeline.wait_idle(PATIENCE_SECONDS)
+        compare_again(running)
+        assert running.indexer.pipeline.wait_idle(PATIENCE_SECONDS)
+        assert house.differing() == []
+        assert running.indexer.counts.unreadable == COUNT
+        assert errors.tries == COUNT, "they are not tried again at once"
+        assert running.stop()
+        status = index_status(house.store)["roots"]["r"]
+        assert status["last_reconcile"]["unreadable"] == COUNT
+    errors.set(None)
+    for path in paths:
+        path.chmod(0o644)
+    with synced(house) as indexer:
+        assert house.differing() == []
+        assert indexer.counts.reused == COUNT
+    assert house.encoder.pictures_embedded == COUNT
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ETIMEDOUT, errno.ESTALE, errno.EPERM])
+def test_changed_files_that_cannot_be_read_keep_their_documents(
+    house: House, errors: OpenErrors, number: int
+):
+    paths = house.pictures(COUNT)
+    with synced(house):
+        before = house.indexed().keys()
+    for n, path in enumerate(paths):
+        paint(path, 100 + n)
+    errors.set(number)
+    with synced(house) as indexer:
+        assert house.indexed().keys() == before
+        assert house.failed() == {}
+        assert indexer.counts.unreadable == COUNT
+        assert f"{COUNT} unreadable" in indexer.summary()
+    errors.set(None)
+    with synced(house):
+        assert house.differing() == []
+
+
+def test_a_new_file_that_cannot_be_read_is_a_failure_and_is_tried_again(
+    house: House, errors: OpenErrors
+):
+    path = house.picture("000.png", 0)
+    errors.set(errno.EACCES)
+    with synced(house):
+        (failure,) = house.store.listings.failures()
+    assert (failure["error_class"], failure["attempts"]) == ("permission_denied", 1)
+    errors.set(errno.EIO)
+    with synced(house):
+        assert errors.tries == 1, "not before some time has passed"
+    path.chmod(0o600)
+    with synced(house):
+        assert errors.tries == 2, "its ctime is later than the failure"
+    (failure,) = house.store.listings.failures()
+    assert (failure["error_class"], failure["attempts"]) == ("io_error", 2)
+    # Ten minutes later.
+    earlier = {**failure, "failed_at": "2020-01-01T00:00:00Z"}
+    house.store.documents.write_failures([earlier])
+    errors.set(None)
+    with synced(house):
+        assert house.differing() == []
+
+
+def test_pictures_overwritten_with_something_else_pause_and_stay(house: House):
+    paths = house.pictures(COUNT)
+    with synced(house):
+        before = house.indexed().keys()
+    for path in paths:
+        path.write_bytes(BROKEN + path.name.encode())
+    with synced(house) as indexer:
+        assert house.indexed().keys() == before
+        assert indexer.paused["r"].pictures == COUNT
+        assert house.paused() is not None
+    with synced(house, allow_deletes=True):
+        assert house.differing() == []
+    assert len(house.failed()) == COUNT
+
+
+def test_one_picture_overwritten_with_something_else_becomes_a_failure(house: House):
+    paths = house.pictures(3)
+    with house.watched() as running:
+        house.settle()
+        paths[0].write_bytes(BROKEN)
+        house.settle()
+        assert len(house.failed()) == 1
+        assert running.stop()
+
+
+# -- a changed ctime alone -----------------------------------------------------------------------
+
+
+def test_a_change_behind_an_equal_size_and_time_is_found_without_events(house: House):
+    path = bitmap(house, "a.bmp", 1)
+    with synced(house):
+        assert house.differing() == []
+    status = path.stat()
+    path.write_bytes(bitmap(house, ".other.bmp", 2).read_bytes())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert FileState.of(path.stat()) == FileState.of(status)
+    with synced(house) as indexer:
+        assert house.differing() == []
+        assert indexer.counts.embedded == 1
+
+
+@pytest.mark.parametrize("compares", [True, False])
+def test_a_changed_mode_alone_reads_and_never_embeds(house: House, compares: bool):
+    paths = house.pictures(5)
+    with synced(house):
+        assert house.differing() == []
+    for path in paths:
+        path.chmod(0o600)
+    for reused in (5 * compares, 0):
+        with synced(house, compare_ctime=compares) as indexer:
+            assert indexer.counts.stored == reused
+            assert house.differing() == []
+    assert house.encoder.pictures_embedded == 5
+
+
+def test_documents_of_an_index_without_ctime_are_not_read_again(house: House):
+    """An index of an earlier version: its mapping lacks the field, and so do its documents."""
+    name = f"{house.store.index}-000001"
+    house.pictures(3)
+    with synced(house):
+        assert house.differing() == []
+    documents = [hit["_source"] for hit in house.store.searches.hits({"size": 10})]
+    vectors = {
+        each["image_id"]: house.store.documents.vector(each["image_id"]) for each in documents
+    }
+    info = house.store.connection.request("GET", f"/{name}")[name]
+    house.store.connection.request("DELETE", f"/{name}")
+    del info["mappings"]["properties"]["ctime_ns"]
+    settings = {"index": {"refresh_interval": "1s"}}
+    body = {"aliases": info["aliases"], "mappings": info["mappings"], "settings": settings}
+    body["settings"]["analysis"] = info["settings"]["index"]["analysis"]
+    house.store.connection.request("PUT", f"/{name}", body)
+    for each in documents:
+        del each["ctime_ns"]
+        document = {**each, "image_embedding": vectors[each["image_id"]]}
+        assert house.store.documents.write([Write(each["image_id"], document)]) == {
+            each["image_id"]: None
+        }
+    upgrade(house.store)
+    with synced(house) as indexer:
+        assert indexer.counts.stored == 0
+        path = house.folder / "000.png"
+        paint(path, 10)
+    with synced(house) as indexer:
+        assert indexer.counts.embedded == 1
+        assert house.differing() == []
+    key = image_id("r", "000.png")
+    assert house.store.documents.get(key)["ctime_ns"] == path.stat().st_ctime_ns

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.settings import Settings
+from es_imgsearch.testing import remove_index
 from tests.support.house import House, Running, paint
 
 EXAMPLES = int(os.environ.get("IMGSEARCH_TEST_EXAMPLES", "5"))
@@ -60,8 +61,7 @@ class Changes(RuleBasedStateMachine):
             self.running.stop()
         finally:
             self.running.daemon.stop()
-            names = f"{self.house.store.index}-000001,{self.house.store.connection.failures}-000001"
-            self.house.store.connection.client.indices.delete(index=names, ignore_unavailable=True)
+            remove_index(self.house.store)
 
     def _path(self, name: str) -> Path | None:
         """The path, if its folder can be made."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ import numpy as np
 
 from es_imgsearch.records import image_id
 from es_imgsearch.write.deletion_pauses import active_pause
-from tests.simulation.file_system import FileSystem, Inode
+from tests.simulation.machine.file_system import FileSystem
+from tests.simulation.machine.inodes import Inode
+from tests.simulation.machine.scheduler import Scheduler
 from tests.simulation.pictures import ENCODERS, content_id, is_whole
-from tests.simulation.scheduler import Scheduler
 from tests.simulation.servers import Peek
 from tests.simulation.transport import Action, Network
 
@@ -68,6 +68,8 @@ class Ledger:
         self._contents: set[bytes] = set()
         # Every content that a file had, by its id.
         self.contents: dict[str, bytes] = {}
+        self.pictures: list[bytes] = []
+        self._paths: set[str] = set()
         self.violations: list[str] = []
         files.on_change = self.update
         network.on_bulk = self._on_bulk
@@ -89,18 +91,23 @@ class Ledger:
     def update(self) -> None:
         """Look at every path again; the file system calls it after each change."""
         for name, folder in self._roots.items():
-            for path, inode in self._paths(folder):
-                if inode.content not in self._contents:
-                    self._contents.add(inode.content)
-                    self.contents[content_id(inode.content)] = inode.content
-                relative = posixpath.relpath(path, folder)
-                key = image_id(name, relative)
-                if key not in self._records:
-                    self._records[key] = PathRecord(name, relative, Kind.ABSENT, 0.0, True)
+            for path, inode in self._listed(folder):
+                self._add_content(inode.content)
+                if path not in self._paths:
+                    self._paths.add(path)
+                    record = PathRecord(name, path[len(folder) + 1 :], Kind.ABSENT, 0.0, True)
+                    self._records[record.key] = record
         for record in self._records.values():
             self._update(record)
 
-    def _paths(self, folder: str) -> Iterator[tuple[str, Inode]]:
+    def _add_content(self, content: bytes) -> None:
+        if content not in self._contents:
+            self._contents.add(content)
+            self.contents[content_id(content)] = content
+            if is_whole(content):
+                self.pictures.append(content)
+
+    def _listed(self, folder: str) -> Iterator[tuple[str, Inode]]:
         try:
             yield from self._files.files(folder)
         except OSError:
@@ -117,7 +124,7 @@ class Ledger:
             record.content = inode.content
             record.is_excused = False
             record.label = None
-            self.contents[content_id(inode.content)] = inode.content
+            self._add_content(inode.content)
 
     def _on_bulk(self, actions: list[Action], results: list[dict[str, Any]]) -> None:
         """Check each deletion of a picture at the time when the server applies it."""
@@ -156,14 +163,12 @@ class Ledger:
         paused = self.paused(peek) if allows_pause else []
         return self.violations + sorted(self._differences(peek, moving, paused))
 
-    def _differences(
-        self, peek: Peek, moving: frozenset[str], paused: list[str]
-    ) -> Iterator[str]:
+    def _differences(self, peek: Peek, moving: frozenset[str], paused: list[str]) -> Iterator[str]:
         pictures, failures = peek.pictures(), peek.failures()
         encoder = ENCODERS[peek.meta()["encoder"]["name"]]
         for key in pictures.keys() & failures.keys():
             yield f"{_where(pictures[key])} is in the index and in the failures"
-        for key, document in pictures.items():
+        for document in pictures.values():
             content = self.contents.get(document["content_id"])
             if content is None:
                 yield f"{_where(document)} has a content that no file had"
@@ -191,33 +196,40 @@ class Ledger:
         if not record.is_seen:
             return
         if record.kind is Kind.PICTURE:
-            inode, _ = self._files.truth(f"{self._roots[record.root]}/{record.path}")
-            assert inode is not None
-            if document is None:
-                yield f"{where} is missing in the index"
-            elif record.is_excused:
-                return
-            elif document["content_id"] != content_id(record.content):
-                yield f"{where} has another content than its document"
-            elif (document["size_bytes"], document["mtime_ns"]) != (
-                len(inode.content),
-                inode.mtime_ns,
-            ):
-                yield f"{where} has another size or time than its document"
-            elif record.label is not None and document.get("product_id") != record.label:
-                yield f"{where} lost its field product_id"
+            yield from self._picture_differences(where, record, document)
             if failure is not None:
                 yield f"{where} is a picture and a failure"
         elif record.kind is Kind.BROKEN:
-            if failure is None:
+            # A pause holds back what would replace pictures by failures, too.
+            is_held = is_paused and document is not None and failure is None
+            if failure is None and not is_held:
                 yield f"{where} is broken and no failure"
-            if document is not None:
+            if document is not None and not is_held:
                 yield f"{where} is broken and still in the index"
         elif not is_paused:
+            kind = record.kind.name.lower()
             if document is not None:
-                yield f"{where} is {record.kind.name.lower()} and still in the index"
+                yield f"{where} is {kind} and still in the index"
             if failure is not None:
-                yield f"{where} is {record.kind.name.lower()} and still a failure"
+                yield f"{where} is {kind} and still a failure"
+
+    def _picture_differences(
+        self, where: str, record: PathRecord, document: dict[str, Any] | None
+    ) -> Iterator[str]:
+        inode, _ = self._files.truth(f"{self._roots[record.root]}/{record.path}")
+        if document is None:
+            yield f"{where} is missing in the index"
+        elif inode is None or record.is_excused:
+            return
+        elif document["content_id"] != content_id(record.content):
+            yield f"{where} has another content than its document"
+        elif (document["size_bytes"], document["mtime_ns"]) != (
+            len(inode.content),
+            inode.mtime_ns,
+        ):
+            yield f"{where} has another size or time than its document"
+        elif record.label is not None and document.get("product_id") != record.label:
+            yield f"{where} lost its field product_id"
 
 
 def _kind(path: str, inode: Inode | None) -> Kind:
@@ -225,7 +237,8 @@ def _kind(path: str, inode: Inode | None) -> Kind:
         return Kind.ABSENT
     if is_whole(inode.content):
         return Kind.PICTURE
-    return Kind.BROKEN if path.lower().endswith(".png") else Kind.NONE
+    is_like_one = path.lower().endswith(".png") or inode.content.startswith(b"PIC")
+    return Kind.BROKEN if is_like_one else Kind.NONE
 
 
 def _where(document: Mapping[str, Any]) -> str:

@@ -21,10 +21,10 @@ from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import es_imgsearch
-from tests.simulation.file_calls import FileCalls, SimulatedReader
+from tests.simulation.machine.file_calls import FileCalls, SimulatedReader
+from tests.simulation.machine.scheduler import EPOCH_NS, Scheduler, SimulatedProcess
+from tests.simulation.machine.threads import Threads
 from tests.simulation.pictures import TaskWorkers, decode, load_encoder
-from tests.simulation.scheduler import EPOCH_NS, Scheduler, SimulatedProcess
-from tests.simulation.threads import Threads
 from tests.simulation.transport import Network, node_class
 
 # Packages and modules that run in the world.
@@ -193,9 +193,7 @@ class _Switching:
             setattr(module, name, process.module_state[key])
 
 
-def _replace_parts(
-    patches: Patches, threads: Threads, calls: FileCalls, network: Network
-) -> None:
+def _replace_parts(patches: Patches, threads: Threads, calls: FileCalls, network: Network) -> None:
     """Replace what reads pictures, runs models, watches folders and sends requests."""
     from es_imgsearch.elastic import client, leases
     from es_imgsearch.embed import context, index_encoder

@@ -19,7 +19,7 @@ from es_imgsearch.read.decoding import Decoded
 from es_imgsearch.read.file import Skipped, read_file
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.records import Picture, unit
-from tests.simulation.threads import SimulatedQueue, Threads
+from tests.simulation.machine.threads import SimulatedQueue, Threads
 
 _SIDE = 2
 _CONTENT_BYTES = 40

@@ -10,7 +10,7 @@ from typing import Any
 
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.settings import Settings
-from tests.simulation.scheduler import Scheduler, SimulatedProcess
+from tests.simulation.machine.scheduler import Scheduler, SimulatedProcess
 
 logger = logging.getLogger(__name__)
 

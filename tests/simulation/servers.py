@@ -19,9 +19,7 @@ def simulated_server(now_ms: Callable[[], int] = lambda: 0) -> Server:
 
     server = SimulatedElasticsearch(now_ms=now_ms)
 
-    def handle(
-        method: str, target: str, headers: Mapping[str, str], body: bytes | None
-    ) -> Answer:
+    def handle(method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         path, _, query = target.partition("?")
         lower = {name.lower(): value for name, value in headers.items()}
         parameters = dict(parse_qsl(query, keep_blank_values=True))
@@ -39,9 +37,7 @@ def real_server(url: str) -> Server:
     )
     node = HttpNode(config)
 
-    def handle(
-        method: str, target: str, headers: Mapping[str, str], body: bytes | None
-    ) -> Answer:
+    def handle(method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         answer = node.perform_request(
             method, target, _bytes(body), elastic_transport.HttpHeaders(headers)
         )
@@ -102,7 +98,12 @@ class Peek:
         }
         answer = self.send("POST", f"/{name}/_search", body)
         # There is no index while it is made anew.
-        return {} if answer["status"] == 404 else {
-            hit["_id"]: hit["_source"] | {"vector": hit.get("fields", {}).get("image_embedding")}
-            for hit in answer["hits"]["hits"]
-        }
+        return (
+            {}
+            if answer["status"] == 404
+            else {
+                hit["_id"]: hit["_source"]
+                | {"vector": hit.get("fields", {}).get("image_embedding")}
+                for hit in answer["hits"]["hits"]
+            }
+        )

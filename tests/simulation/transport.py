@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import elastic_transport
 from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig, TransportApiResponse
 
-from tests.simulation.scheduler import Scheduler
+from tests.simulation.machine.scheduler import Scheduler
 
 JSON_HEADERS = {"content-type": "application/json", "x-elastic-product": "Elasticsearch"}
 

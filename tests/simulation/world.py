@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.simulation.file_calls import FileCalls
-from tests.simulation.file_system import FileSystem
 from tests.simulation.ledger import Ledger
-from tests.simulation.operations import COMMON, RARE, TroubleOperations
+from tests.simulation.machine.file_calls import FileCalls
+from tests.simulation.machine.file_system import FileSystem
+from tests.simulation.machine.scheduler import Scheduler, SimulatedProcess, WorldStuck
+from tests.simulation.machine.threads import Threads
 from tests.simulation.patches import simulated
-from tests.simulation.pictures import picture_bytes
 from tests.simulation.processes import Command, Commands
-from tests.simulation.scheduler import Scheduler, SimulatedProcess, WorldStuck
-from tests.simulation.servers import Peek
-from tests.simulation.threads import Threads
+from tests.simulation.servers import Peek, simulated_server
 from tests.simulation.transport import CALM, Network, Server
+from tests.simulation.troubles import COMMON, RARE, TroubleOperations
 
 # Longer than a lease, a comparison and the collecting of deletions together.
 _QUIET_SECONDS = 100.0
@@ -45,7 +44,6 @@ class World:
     ) -> None:
         """`emphasis` names operations that happen often; by default two rare ones."""
         self.seed = seed
-        self._emphasis = emphasis
         self.scheduler = scheduler = Scheduler(seed)
         random = scheduler.random
         scheduler.restlessness = random.choice((0.05, 0.2, 0.5))
@@ -56,7 +54,9 @@ class World:
         self.calls = FileCalls(scheduler, self.files)
         self.index = index
         self.peek = Peek(self.network.server, index)
-        names = ("a", "b")[: random.choice((1, 1, 2))]
+        # Two rare kinds of operations that meet each other often in this world.
+        self._emphasis = tuple(emphasis) or tuple(random.sample(list(RARE), 2))
+        names = ("a", "b")[: 2 if "start" in self._emphasis else random.choice((1, 1, 2))]
         self.roots = {name: f"/simulated/{name}" for name in names}
         self.hosts = {name: f"host-{name}" for name in names}
         self.mounts: list[str] = []
@@ -64,6 +64,7 @@ class World:
         # Absolute paths that change all the time, also in quiet.
         self.moving: set[str] = set()
         self.was_remade = False
+        self._is_supervised = False
         # Roots of more pictures than the least for a share, on file systems of their own.
         self.big: list[str] = []
         self.ledger = Ledger(scheduler, self.files, self.network, self.roots)
@@ -144,6 +145,10 @@ class World:
 
         self.spawn("operations", operate)
         self.scheduler.run(lambda: is_done[0])
+        if self.undo and self.scheduler.random.random() < 0.5:
+            self._become_quiet()
+            self._check("after a quiet period with unknown files")
+        self.end_unknown()
         self._become_quiet()
         self._check("after a quiet period")
         if any(self.peek_paused()):
@@ -152,9 +157,10 @@ class World:
 
     def _make_folders(self) -> None:
         random = self.scheduler.random
+        needs_big = not {"wrong_disk", "vanish"}.isdisjoint(self._emphasis)
         for name, path in self.roots.items():
             self.files.make_folders(path)
-            if random.random() < 0.1:
+            if needs_big or random.random() < 0.05:
                 self._mount(path, 0)
                 self.mounts.remove(path)
                 self.big.append(name)
@@ -162,7 +168,7 @@ class World:
                     self.files.put(f"{path}/big-{number}.png", self.operations.content("B"))
             for number in range(random.choice((0, 3, 6))):
                 self.files.put(f"{path}/{'pqrstu'[number]}.png", self.operations.content())
-            if random.random() < 0.5:
+            if name not in self.big and random.random() < 0.5:
                 self._mount(f"{path}/M", random.choice((1, 3)))
             if random.random() < 0.2:
                 self._mount(f"/simulated/outside-{name}", 2)
@@ -179,9 +185,11 @@ class World:
 
     def _operate(self) -> None:
         random = self.scheduler.random
-        weights = {**COMMON, **{name: each for name, each in RARE.items() if random.random() < 0.25}}
-        # Two rare kinds that meet each other often in this world.
-        weights |= dict.fromkeys(self._emphasis or random.sample(list(RARE), 2), 8)
+        weights = {
+            **COMMON,
+            **{name: each for name, each in RARE.items() if random.random() < 0.25},
+        }
+        weights |= dict.fromkeys(self._emphasis, 12)
         names = list(weights)
         silence = random.choice((0.0, 0.0, 0.3))
         for name in self.roots:
@@ -205,7 +213,6 @@ class World:
     def _become_quiet(self) -> None:
         self.note("quiet")
         self.network.set(CALM)
-        self.end_unknown()
         for command in self.commands.running():
             command.process.fuse = None
         if self.peek.send("GET", f"/{self.index}")["status"] != 200:
@@ -213,7 +220,9 @@ class World:
             init = self.commands.init("two")
             self.scheduler.run(lambda: init.has_ended)
         begun = self.scheduler.seconds
-        self.spawn("supervisor", self._supervise)
+        if not self._is_supervised:
+            self._is_supervised = True
+            self.spawn("supervisor", self._supervise)
         self.scheduler.run(lambda: self.scheduler.seconds > begun + _QUIET_SECONDS)
 
     def _supervise(self) -> None:
@@ -270,7 +279,7 @@ class World:
 
 def run_seed(
     seed: int,
-    server: Callable[[Scheduler], Server],
+    server: Callable[[Scheduler], Server] = lambda _scheduler: simulated_server(),
     index: str = "images",
     emphasis: Sequence[str] = (),
 ) -> World:
@@ -278,6 +287,3 @@ def run_seed(
     world = World(seed, server, index, emphasis)
     world.run()
     return world
-
-
-__all__ = ["PromiseBroken", "World", "picture_bytes", "run_seed"]

@@ -21,6 +21,11 @@ class Killed(BaseException):
     """As if the process ended here."""
 
 
+def numbered(name: str) -> str:
+    """The name of a generation without the random digits at its end."""
+    return name.rpartition("-")[0]
+
+
 def synced(house: House) -> None:
     indexer = house.indexer()
     try:

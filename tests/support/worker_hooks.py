@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,8 @@ class Hook:
     mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {"attributes": {"type": "flattened"}}
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
+        if _is_first_time(path):
+            _fail_once(path)
         match Path(path).stem:
             case "ended":
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -41,6 +44,33 @@ class Hook:
                     gate.read(1)
         torch_like = {"torch", "transformers", "elasticsearch"} & sys.modules.keys()
         return {"attributes": {"pid": str(os.getpid()), "loaded": " ".join(sorted(torch_like))}}
+
+
+def _is_first_time(path: str) -> bool:
+    """Note beside a picture `...-once` that it was tried."""
+    if not Path(path).stem.endswith("-once"):
+        return False
+    try:
+        Path(f"{path}.tried").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _fail_once(path: str) -> None:
+    match Path(path).stem:
+        case "half-once":
+            Connection._send = _send_half  # type: ignore[attr-defined]
+        case "hang-once":
+            threading.Event().wait()
+        case "killed-once":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _send_half(connection: Connection, content: bytes, write: object = None) -> None:
+    """Die while the result is being sent, as by the system's killer of processes."""
+    os.write(connection.fileno(), content[: len(content) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Broken:

@@ -186,7 +186,7 @@ class GenerationCopier:
             | self._target.listings.counts_by_root().keys()
         )
         for name in sorted(names):
-            stored = (FileOnDisk(*each) for each in self._source.listings.stored(name))
+            stored = (FileOnDisk(*each[:2]) for each in self._source.listings.stored(name))
             lost: list[str] = []
             for each in differences(stored, self._target.listings.stored(name), ()):
                 identity = image_id(name, each.relative_path)

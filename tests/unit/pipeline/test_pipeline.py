@@ -257,10 +257,18 @@ def test_a_broken_picture_becomes_a_failure_and_a_repaired_one_a_document(bench:
         bench.failure("a.png")
 
 
-def test_a_good_file_overwritten_by_a_broken_one_moves_to_the_failures(bench: Bench):
+def test_a_good_file_overwritten_by_a_broken_one_is_left_to_the_deletion_guard(bench: Bench):
     path = bench.picture("a.png")
     bench.run("a.png")
     path.write_bytes(b"\x89PNG\r\n\x1a\n but no more")
+    bench.run("a.png")
+    assert bench.document("a.png")
+    assert bench.gone == ["a.png"]
+    change = Change(bench.root, "a.png", time.time())
+    assert bench.pipeline.holds_no_picture(change.image_id, FileState.of(path.stat()))
+    # The guard permits it.
+    bench.store.documents.delete([image_id("r", "a.png")])
+    bench.pipeline.forget(change)
     bench.run("a.png")
     assert bench.failure("a.png")["error_class"] in {"truncated", "corrupt", "unidentified"}
     with pytest.raises(KeyError):

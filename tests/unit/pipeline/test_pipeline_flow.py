@@ -23,7 +23,6 @@ from es_imgsearch.embed.context import IndexContext, open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.pipeline import (
     acknowledge_stage,
-    carried_fields,
     describe_stage,
     embed_stage,
     in_flight,
@@ -143,9 +142,12 @@ FLOW_FILES = {
     str(module.__file__)
     for module in (
         pipeline_module, in_flight, read_stage, workers, embed_stage, vector_source, in_process,
-        describe_stage, carried_fields, write_stage, acknowledge_stage,
+        describe_stage, write_stage, acknowledge_stage,
     )
-} | {str(sys.modules["es_imgsearch.write.documents"].__file__)}  # fmt: skip
+} | {
+    str(sys.modules[f"es_imgsearch.write.{name}"].__file__)
+    for name in ("carried_fields", "documents")
+}  # fmt: skip
 
 # Public functions that the listed functions call only to look something up.
 HELPERS = re.compile(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image
 from es_imgsearch.describe.registry import load_describers, mapped_describers
 from es_imgsearch.errors import ReadError, ReadersFailed, SettingsError
 from es_imgsearch.manage.verify import missing
-from es_imgsearch.read import workers
+from es_imgsearch.read import worker_process
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
@@ -199,6 +200,69 @@ def test_closing_ends_every_worker_and_may_be_repeated(readers, tmp_path: Path):
     read.workers.close()
 
 
+def test_a_clock_that_is_set_forward_blames_no_file(
+    readers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Two files are read when a laptop wakes up two minutes later."""
+    read = readers(plan(timeout_seconds=20.0), processes=2)
+    asked, gates = [], []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        path = picture(tmp_path / name, "gate")
+        os.mkfifo(f"{path}.gate")
+        asked.append(read.start(path))
+        gates.append(f"{path}.gate")
+    # Opening it for writing waits for the worker that reads.
+    opened = [open(gate, "wb", buffering=0) for gate in gates]  # noqa: SIM115 - closed below
+    before = time.time
+    monkeypatch.setattr(time, "time", lambda: before() + 120)
+    try:
+        with pytest.raises(queue.Empty):
+            asked[0].get(timeout=1.0)
+        for gate in opened:
+            gate.write(b"x")
+        outcomes = [each.get(timeout=TIMEOUT_SECONDS) for each in asked]
+    finally:
+        for gate in opened:
+            gate.close()
+    assert [type(each) for each in outcomes] == [Picture, Picture]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_worker_killed_while_it_sends_its_result_stalls_and_blames_no_file(
+    readers, processes: int, tmp_path: Path
+):
+    read = readers(plan(), processes)
+    asked = [read.start(picture(tmp_path, name)) for name in ("half-once", *"abcd")]
+    outcomes = [each.get(timeout=TIMEOUT_SECONDS) for each in asked]
+    assert [type(each) for each in outcomes] == [Picture] * 5
+
+
+@pytest.mark.parametrize("stem", ["hang-once", "killed-once"])
+def test_a_file_has_one_more_try_alone_before_it_is_blamed(readers, stem: str, tmp_path: Path):
+    read = readers(plan(timeout_seconds=2.0))
+    assert isinstance(read(picture(tmp_path, stem)), Picture)
+    assert_reads(read, tmp_path)
+
+
+def test_what_needed_too_much_memory_is_tried_again_while_no_other_file_is_read(
+    readers, tmp_path: Path
+):
+    """The system kills a reader when all of them together need too much."""
+    read = readers(plan(), processes=2)
+    gated = picture(tmp_path, "gate")
+    os.mkfifo(f"{gated}.gate")
+    reading = read.start(gated)
+    with open(f"{gated}.gate", "wb", buffering=0) as gate:
+        killed = read.start(picture(tmp_path, "killed-once"))
+        with pytest.raises(queue.Empty):
+            killed.get(timeout=1.0)
+        assert (tmp_path / "killed-once.png.tried").exists()
+        gate.write(b"x")
+    assert isinstance(reading.get(timeout=TIMEOUT_SECONDS), Picture)
+    assert isinstance(killed.get(timeout=TIMEOUT_SECONDS), Picture)
+
+
 def test_a_worker_that_the_system_asks_to_end_blames_no_file(readers, tmp_path: Path):
     read = readers(plan())
     assert read(picture(tmp_path, "ended")) is Skipped.CHANGING
@@ -261,10 +325,10 @@ def test_whatever_reading_raises_can_be_sent(tmp_path: Path, monkeypatch: pytest
     def raise_it(*_given: object, **_named: object) -> None:
         raise Odd(1, 2)
 
-    monkeypatch.setattr(workers, "_plan", plan())
-    monkeypatch.setattr(workers, "read_file", raise_it)
+    monkeypatch.setattr(worker_process, "_plan", plan())
+    monkeypatch.setattr(worker_process, "read_file", raise_it)
     with pytest.raises(ReadError, match="Odd: odd") as caught:
-        workers._read(str(tmp_path))
+        worker_process._read(str(tmp_path))
     assert caught.value.error_class == "corrupt"
 
 

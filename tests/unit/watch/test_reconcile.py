@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from es_imgsearch.elastic.listings import IndexedFile
 from es_imgsearch.records import FileState, Root, stored_path
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.reconcile import (
@@ -148,14 +149,14 @@ def test_what_is_below_an_unmounted_folder_is_unknown(
     ]  # fmt: skip
     kinds = {
         each.relative_path: each.kind
-        for each in differences(seen, [(path, STATE) for path in paths], ())
+        for each in differences(seen, [IndexedFile(path, STATE) for path in paths], ())
     }
     lost = [path for path, kind in kinds.items() if kind is DifferenceKind.LOST]
     assert lost == ["a/b0.jpg", "a/c/z.jpg", "a/d/6.jpg"]
     # In the folder itself, too.
     seen = list(walk(root, prunes, "a/b/e", mounts=known))
     assert [each.stored_path for each in seen] == ["a/b"]
-    assert not list(differences(seen, [("a/b/e/2.jpg", STATE)], ()))
+    assert not list(differences(seen, [IndexedFile("a/b/e/2.jpg", STATE)], ()))
 
 
 def test_an_excluded_mount_is_not_kept(tmp_path: Path):
@@ -165,7 +166,9 @@ def test_an_excluded_mount_is_not_kept(tmp_path: Path):
 
 def test_the_outer_of_two_unknown_folders_holds():
     seen = [Unknown("a", "no"), Unknown("a/b", "no"), FileOnDisk("a/c", STATE)]
-    assert not list(differences(seen, [("a/b/1", STATE), ("a/c", STATE), ("a/d", STATE)], ()))
+    assert not list(
+        differences(seen, [IndexedFile(path, STATE) for path in ("a/b/1", "a/c", "a/d")], ())
+    )
 
 
 STATE = FileState(1, 1)
@@ -178,7 +181,10 @@ def found(disk: dict[str, FileState | None], stored: dict, failures: dict | None
         Unknown(path, "no") if state is None else FileOnDisk(path, state)
         for path, state in sorted(disk.items(), key=lambda item: item[0])
     ]
-    found = differences(seen, sorted(stored.items()), sorted((failures or {}).items()))
+    listings = (
+        [IndexedFile(*each) for each in sorted(files.items())] for files in (stored, failures or {})
+    )
+    found = differences(seen, *listings)
     return {each.relative_path: each.kind for each in found}
 
 
@@ -209,6 +215,31 @@ def test_what_lies_below_an_unlistable_folder_is_not_lost():
 
 def test_nothing_is_lost_where_the_root_itself_is_unknown():
     assert found({"": None}, {"a": STATE, "b/c": STATE}, {"d": STATE}) == {}
+
+
+def test_a_file_in_two_states_is_changed_whatever_they_are():
+    assert found({"a": STATE}, {"a": STATE}, {"a": STATE}) == {"a": DifferenceKind.CHANGED}
+    assert found({"a": STATE}, {"a": STATE}, {"a": OTHER}) == {"a": DifferenceKind.CHANGED}
+
+
+@pytest.mark.parametrize(
+    ("stored", "kind"),
+    [
+        (IndexedFile("a", STATE, 5), None),
+        (IndexedFile("a", STATE, 4), DifferenceKind.TOUCHED),
+        (IndexedFile("a", STATE), None),
+        (IndexedFile("a", OTHER, 4), DifferenceKind.CHANGED),
+        (IndexedFile("a", STATE, failed_at_ns=6), None),
+        (IndexedFile("a", STATE, failed_at_ns=4), DifferenceKind.TOUCHED),
+    ],
+)
+def test_a_ctime_alone_touches_a_file(stored: IndexedFile, kind: DifferenceKind | None):
+    seen = FileOnDisk("a", STATE, 5)
+    assert [each.kind for each in differences([seen], [stored], [], compares_ctime=True)] == (
+        [] if kind is None else [kind]
+    )
+    if kind is DifferenceKind.TOUCHED:
+        assert not list(differences([seen], [stored], []))
 
 
 _paths = st.text("ab/ .é\U0001f600", min_size=1, max_size=4)

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 from es_imgsearch.watch import inotify
-from tests.simulation.file_system import FileSystem, Inode, Status, failed
-from tests.simulation.scheduler import Places, Scheduler, SimulatedProcess
+from tests.simulation.machine.file_system import FileSystem
+from tests.simulation.machine.inodes import Inode, Status, failed
+from tests.simulation.machine.scheduler import Places, Scheduler, SimulatedProcess
 
 # Bytes of one read: a file of several parts can change between them.
 _READ_BYTES = 16

@@ -10,7 +10,7 @@ from typing import Any
 
 from greenlet import GreenletExit
 
-from tests.simulation.scheduler import Places, Scheduler, SimulatedProcess, Task
+from tests.simulation.machine.scheduler import Places, Scheduler, SimulatedProcess, Task
 
 
 class SimulatedLock:

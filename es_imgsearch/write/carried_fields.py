@@ -1,4 +1,4 @@
-"""Carry over fields that nothing computes: those of `import` and of `Store.rewrite`.
+"""Carry over fields that nothing computes: those of `import` and `rewrite`.
 
 A document is written whole, so what no describer or encoder gives would be lost at the first
 `chmod`.  It stays with its content: it is taken from the document of the same path, or of the same
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from es_imgsearch.describe.fields import ERRORS_FIELD
 from es_imgsearch.describe.registry import foreign_describers, is_by_vector, load_describers
@@ -19,8 +19,7 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.pipeline.jobs import EmbedResult
-from es_imgsearch.records import REGIONS_FIELD, disk_path
+from es_imgsearch.records import REGIONS_FIELD, Change, Embedded, Picture, disk_path
 
 # Fields of the file and of its write; `picture_document` gives them anew.
 _OF_THE_FILE: Final = frozenset({
@@ -30,6 +29,15 @@ _OF_THE_FILE: Final = frozenset({
 })  # fmt: skip
 
 Document = Mapping[str, Any]
+
+
+class EmbeddedPicture(NamedTuple):
+    """A picture with its vector, which was stored before if `is_reused`."""
+
+    change: Change
+    picture: Picture
+    embedded: Embedded
+    is_reused: bool
 
 
 class CarriedFields:
@@ -52,17 +60,17 @@ class CarriedFields:
         }
         self._sidecar = Sidecar.mapping.keys() if Sidecar.name in describers else set()
 
-    def of(self, results: Sequence[EmbedResult]) -> list[Document]:
+    def of(self, results: Sequence[EmbeddedPicture]) -> list[Document]:
         """Return the fields that each picture's document keeps.  Raises Stopped."""
         if not results:
             return []
         return persist(lambda: self._look_up(results), self._stopping, self._outage)
 
-    def _look_up(self, results: Sequence[EmbedResult]) -> list[Document]:
-        stored = self._store.documents.sources([each.job.change.image_id for each in results])
+    def _look_up(self, results: Sequence[EmbeddedPicture]) -> list[Document]:
+        stored = self._store.documents.sources([each.change.image_id for each in results])
         before: list[Document | None] = []
         for each in results:
-            document = stored.get(each.job.change.image_id)
+            document = stored.get(each.change.image_id)
             content_id = each.picture.content_id
             # An imported document may lack its content_id.
             is_same = document is not None and document.get("content_id", content_id) == content_id
@@ -71,7 +79,7 @@ class CarriedFields:
         moved = {
             each.picture.content_id
             for each, document in zip(results, before, strict=True)
-            if document is None and each.embed_ms is None
+            if document is None and each.is_reused
         }
         others: dict[str, list[Document]] = {}
         for document in self._store.documents.sources_by_content(sorted(moved)):
@@ -81,7 +89,7 @@ class CarriedFields:
             for each, document in zip(results, before, strict=True)
         ]
 
-    def _kept(self, result: EmbedResult, document: Document | None) -> Document:
+    def _kept(self, result: EmbeddedPicture, document: Document | None) -> Document:
         if document is None:
             return {}
         described = result.picture.fields_by_source
@@ -95,9 +103,9 @@ class CarriedFields:
         return {name: value for name, value in document.items() if name not in computed}
 
 
-def _moved_from(result: EmbedResult, candidates: Sequence[Document]) -> Document | None:
+def _moved_from(result: EmbeddedPicture, candidates: Sequence[Document]) -> Document | None:
     """Choose, of documents with its content, that of the file which was moved."""
-    root, name = result.job.change.root, os.path.basename(result.job.change.relative_path)
+    root, name = result.change.root, os.path.basename(result.change.relative_path)
 
     def likeness(document: Document) -> tuple[bool, bool]:
         path = disk_path(document["relative_path"])

@@ -1,0 +1,1 @@
+"""What a computer gives a program: threads, a clock, files."""
