@@ -27,8 +27,8 @@ from tests.support.odd_documents import odd_values
 from tests.support.other_encoders import LOADERS, encoders_by_name
 from tests.support.reindexing import synced, to
 
-# 100 examples, or as many as 20 s allow for; IMGSEARCH_TEST_EXAMPLES=10 makes them 1,000.
-TIMES = int(os.environ.get("IMGSEARCH_TEST_EXAMPLES", "1"))
+# 100 examples, or as many as 20 s allow for; IMGSEARCH_TEST_TIMES=10 makes them 1,000.
+TIMES = int(os.environ.get("IMGSEARCH_TEST_TIMES", "1"))
 BUDGET_SECONDS = 20 / 3 if TIMES == 1 else math.inf
 
 
