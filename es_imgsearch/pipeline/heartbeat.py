@@ -69,9 +69,9 @@ class Heartbeat:
     """Hold the claim on a daemon's roots until it is released.
 
     The claim is renewed from a thread of its own.  It bears the `exclude` patterns, see
-    `check_excludes`.  `queue` returns the number of files in flight; `comparisons` has the last
-    comparison of each whole root.  A write that fails is skipped: a running daemon never waits for
-    it.
+    `check_excludes`.  `queue` returns the number of files in flight, `hung` the roots whose disks
+    do not answer, with the seconds since then; `comparisons` has the last comparison of each whole
+    root.  A write that fails is skipped: a running daemon never waits for it.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Heartbeat:
         *,
         exclude: Sequence[str],
         queue: Callable[[], int],
+        hung: Callable[[], Mapping[str, float]] = dict,
         comparisons: Mapping[str, RootComparison],
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
         lease_seconds: float,
@@ -101,7 +102,11 @@ class Heartbeat:
             host,
             f"watching {names} into index {store.index!r}",
             lease_seconds=lease_seconds,
-            body=lambda: {"queue": queue(), "exclude": list(exclude)},
+            body=lambda: {
+                "queue": queue(),
+                "exclude": list(exclude),
+                "hung_seconds": {name: round(each) for name, each in hung().items()},
+            },
             renewed=self._save_news,
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from es_imgsearch.describe.registry import vector_describers
@@ -27,8 +27,9 @@ from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
-from es_imgsearch.records import Change, Embedded, FileState
+from es_imgsearch.records import Change, Embedded, FileState, Root
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.root_disk import RootDisk
 from es_imgsearch.write.pending_deletions import Progress
 
 _SLOT_WAIT_SECONDS = 0.2
@@ -49,17 +50,20 @@ class Pipeline:
         vector_fields: VectorFields = lambda _vector: {},
         progress: Progress | None = None,
         outage: Outage | None = None,
+        disks: Mapping[str, RootDisk] | None = None,
         warm_up: bool = False,
     ) -> None:
         """Start the stages' threads.
 
         `emit` gets each path that leaves no document of its present state: it is absent or no
         picture, or it changed while it was in flight.  `vector_fields` is the optional step
-        after embedding.  `progress.files` numbers the submitted files.  `warm_up` loads the model
-        at once, so that the first picture does not wait for it.
+        after embedding.  `progress.files` numbers the submitted files.  `disks` has the disk of
+        each root by its name; it is closed with the pipeline.  `warm_up` loads the model at once,
+        so that the first picture does not wait for it.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
         self._emit = emit
+        self._disks = dict(disks or {})
         self.outage = outage or Outage()
         self.counts = Counts()
         self._in_flight = InFlight(
@@ -74,7 +78,9 @@ class Pipeline:
             _look_up_vectors, store, grid is not None, stopping=self.stopping, outage=self.outage
         )
         # From the last stage to the first: each is given the one that follows it.
-        acknowledging = AcknowledgeStage(self._in_flight, self.counts, self._run, emit=emit)
+        acknowledging = AcknowledgeStage(
+            self._in_flight, self.counts, self._run, disk=self._disk, emit=emit
+        )
         self._writing = WriteStage(
             lambda writes: store.documents.write(writes),
             emit=acknowledging.put,
@@ -132,12 +138,16 @@ class Pipeline:
         self._run.check()
         while not self._in_flight.acquire_slot(_SLOT_WAIT_SECONDS):
             self._run.check()
-        signature = read_signature(change)
+        with self._disk(change.root).calling():
+            signature = read_signature(change)
         begun = self._in_flight.begin(change, signature, listed_at)
         if begun.job is None:
             self._run.check()
             if signature is None and not begun.has_job:
                 self._emit(change, Skipped.GONE)
+
+    def _disk(self, root: Root) -> RootDisk:
+        return self._disks.setdefault(root.name, RootDisk())
 
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
@@ -194,6 +204,8 @@ class Pipeline:
         self._writing.close()
         # End the reading processes at once: the next comparison finds their files again.
         self._reading.close()
+        for disk in self._disks.values():
+            disk.close()
         # A thread that still waits for an answer is left behind: it is a daemon thread.
         for thread in self._threads:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
