@@ -14,7 +14,7 @@ from es_imgsearch.watch.root_disk import RootDisk
 
 
 class AcknowledgeStage:
-    """End jobs, each in the thread of its root: it looks at the file, which may take for ever.
+    """End jobs, each in the thread of its root, whose disk may hang.
 
     `emit` gets each path that leaves no document of its present state: it is absent or no picture,
     or it changed while it was in flight.

@@ -184,7 +184,7 @@ class Daemon:
             self._indexer.outage.end("poll")
 
     def _on_compared(self, root: Root, comparison: RootComparison | None) -> None:
-        """Log a comparison; None if the root hangs, so that the others are ready without it."""
+        """Log a comparison, None for a root that hangs: the others are ready without it."""
         if comparison is not None:
             self._heartbeat.renew_soon()
             logger.info(

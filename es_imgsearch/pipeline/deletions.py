@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Deletions:
-    """The pending deletions of all roots; of each root only one thread at a time may call it."""
+    """The pending deletions of all roots; one thread at a time may call it for each."""
 
     def __init__(
         self,

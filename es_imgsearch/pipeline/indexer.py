@@ -67,7 +67,7 @@ class Indexer:
         self.disks = self._folders.disks
         self.settler = Settlers(
             {
-                root: Settler(settings.settle_seconds, stat=self.disks[root.name].stat)
+                root: Settler(settings.settle_seconds, stat=self.disks.of(root).stat)
                 for root in roots
             }
         )
@@ -92,7 +92,7 @@ class Indexer:
             store,
             self.excludes.prunes,
             mounts=self._folders.mounts,
-            disk=self._folders.disk,
+            disk=self.disks.of,
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
@@ -248,11 +248,11 @@ class Indexer:
             yield each
 
     def delete_missing(self, *roots: Root, compared: int = 0, at_once: bool = False) -> bool:
-        """Delete documents of missing files that are due, of these roots, by default of all.
+        """Delete documents of missing files that are due.
 
-        Returns False while some are not due yet.  `compared` is `progress.comparisons.ended_until`
-        as it was before the last call of `submit_settled`.  `at_once` deletes all, because no
-        comparison or file is in progress.
+        `roots` are by default all.  Returns False while some are not due yet.  `compared` is
+        `progress.comparisons.ended_until` as it was before the last call of `submit_settled`.
+        `at_once` deletes all, because no comparison or file is in progress.
         """
         for root in roots or self.roots:
             self._deletions.delete_due(root, compared, at_once=at_once)
@@ -288,11 +288,6 @@ class Indexer:
         """Load parts trained meanwhile for the step after embedding."""
         self._post_embed.refresh()
 
-    def hung_roots(self) -> dict[str, float]:
-        """Return the roots whose disks do not answer, with the seconds since then."""
-        hung = {name: disk.hung_seconds for name, disk in self.disks.items()}
-        return {name: seconds for name, seconds in hung.items() if seconds}
-
     def heartbeat(self) -> Heartbeat:
         """Return a new claim on the roots; the caller starts and releases it."""
         return Heartbeat(
@@ -301,7 +296,7 @@ class Indexer:
             self._settings.host,
             exclude=self._settings.exclude,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
-            hung=self.hung_roots,
+            hung=self.disks.hung,
             comparisons=self.last_comparisons,
             encoder_plan=self.encoder_plan,
             lease_seconds=self._settings.lease_seconds,

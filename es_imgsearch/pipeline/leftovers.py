@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change
-from es_imgsearch.watch.settle import Settler
+from es_imgsearch.watch.settle import Settlers
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.pending_deletions import PendingDeletions
 
@@ -14,7 +14,7 @@ from es_imgsearch.write.pending_deletions import PendingDeletions
 class LeftoverQueue:
     """Sort the paths that the pipeline emits."""
 
-    def __init__(self, settler: Settler, pending: Mapping[str, PendingDeletions]) -> None:
+    def __init__(self, settler: Settlers, pending: Mapping[str, PendingDeletions]) -> None:
         self._settler = settler
         self._pending = pending
 

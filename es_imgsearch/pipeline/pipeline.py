@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from es_imgsearch.describe.registry import vector_describers
@@ -27,9 +27,9 @@ from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
-from es_imgsearch.records import Change, Embedded, FileState, Root
+from es_imgsearch.records import Change, Embedded, FileState
 from es_imgsearch.settings import Settings
-from es_imgsearch.watch.root_disk import RootDisk
+from es_imgsearch.watch.root_disk import RootDisks
 from es_imgsearch.write.pending_deletions import Progress
 
 _SLOT_WAIT_SECONDS = 0.2
@@ -50,20 +50,20 @@ class Pipeline:
         vector_fields: VectorFields = lambda _vector: {},
         progress: Progress | None = None,
         outage: Outage | None = None,
-        disks: Mapping[str, RootDisk] | None = None,
+        disks: RootDisks | None = None,
         warm_up: bool = False,
     ) -> None:
         """Start the stages' threads.
 
         `emit` gets each path that leaves no document of its present state: it is absent or no
         picture, or it changed while it was in flight.  `vector_fields` is the optional step
-        after embedding.  `progress.files` numbers the submitted files.  `disks` has the disk of
-        each root by its name; it is closed with the pipeline.  `warm_up` loads the model at once,
+        after embedding.  `progress.files` numbers the submitted files.  `disks` are closed with
+        the pipeline.  `warm_up` loads the model at once,
         so that the first picture does not wait for it.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
         self._emit = emit
-        self._disks = dict(disks or {})
+        self._disks = disks or RootDisks()
         self.outage = outage or Outage()
         self.counts = Counts()
         self._in_flight = InFlight(
@@ -79,7 +79,7 @@ class Pipeline:
         )
         # From the last stage to the first: each is given the one that follows it.
         acknowledging = AcknowledgeStage(
-            self._in_flight, self.counts, self._run, disk=self._disk, emit=emit
+            self._in_flight, self.counts, self._run, disk=self._disks.of, emit=emit
         )
         self._writing = WriteStage(
             lambda writes: store.documents.write(writes),
@@ -138,16 +138,13 @@ class Pipeline:
         self._run.check()
         while not self._in_flight.acquire_slot(_SLOT_WAIT_SECONDS):
             self._run.check()
-        with self._disk(change.root).calling():
+        with self._disks.of(change.root).calling():
             signature = read_signature(change)
         begun = self._in_flight.begin(change, signature, listed_at)
         if begun.job is None:
             self._run.check()
             if signature is None and not begun.has_job:
                 self._emit(change, Skipped.GONE)
-
-    def _disk(self, root: Root) -> RootDisk:
-        return self._disks.setdefault(root.name, RootDisk())
 
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
@@ -204,8 +201,7 @@ class Pipeline:
         self._writing.close()
         # End the reading processes at once: the next comparison finds their files again.
         self._reading.close()
-        for disk in self._disks.values():
-            disk.close()
+        self._disks.close()
         # A thread that still waits for an answer is left behind: it is a daemon thread.
         for thread in self._threads:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))

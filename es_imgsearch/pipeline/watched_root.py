@@ -57,7 +57,7 @@ class WatchedRoot:
         self._stop = stop
         self._on_compared = on_compared
         self._on_error = on_error
-        self._disk = indexer.disks[root.name]
+        self._disk = indexer.disks.of(root)
         self._watcher = Watcher([root], indexer.excludes, self._on_hint, self._disk)
         # Folders to compare, each with the number of its earliest request.
         self._requests: OrderedDict[str, int] = OrderedDict()
@@ -173,7 +173,7 @@ class WatchedRoot:
             self.wake.wait(sleep)
 
     def _poll(self) -> None:
-        """Check for changes without an event: an ended pause, the root or folders without watch."""
+        """Check for changes without an event: ended pauses, the root, refused folders."""
         try:
             if self._indexer.resume_ended_pauses(self.root):
                 self.request_comparison()

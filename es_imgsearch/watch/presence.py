@@ -25,7 +25,7 @@ class Presence(Enum):
 
 
 class RootFiles:
-    """The files of a root, for one batch of paths: what was seen once is not looked at again."""
+    """The files of a root, for one batch of paths; listings are kept."""
 
     def __init__(self, root: Root, prunes: Prunes, mounts: Collection[str], disk: RootDisk) -> None:
         """`mounts` are the known mount points of the root."""

@@ -1,4 +1,4 @@
-"""Keep disk calls of a root that do not return, as of a dead network share, away from others."""
+"""Notice disk calls that do not return, as of a dead network share."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+from es_imgsearch.records import Root
+
 # A spun-down disk or a busy share answers within seconds; a dead one takes minutes, or for ever.
 HANGS_AFTER_SECONDS = 30.0
 
 
 class RootDisk:
-    """Disk calls of one root, which only threads of its own make; notices one that hangs.
+    """Disk calls of one root, made by threads of its own only.
 
-    Thread-safe.
+    Notices one that hangs.  Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -60,6 +62,27 @@ class RootDisk:
         while (call := self._posted.get()) is not None:
             with self.calling():
                 call()
+
+
+class RootDisks:
+    """The disks of roots, made as they are asked for; thread-safe."""
+
+    def __init__(self) -> None:
+        self._disks: dict[str, RootDisk] = {}
+
+    def of(self, root: Root) -> RootDisk:
+        """Return the disk of a root."""
+        return self._disks.setdefault(root.name, RootDisk())
+
+    def hung(self) -> dict[str, float]:
+        """Return the names of roots whose disks hang, with the seconds since then."""
+        seconds = {name: disk.hung_seconds for name, disk in list(self._disks.items())}
+        return {name: each for name, each in seconds.items() if each}
+
+    def close(self) -> None:
+        """End all threads after their last calls."""
+        for disk in list(self._disks.values()):
+            disk.close()
 
 
 class DiskCall:

@@ -10,7 +10,7 @@ from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.presence import RootFiles
 from es_imgsearch.watch.reconcile import FileOnDisk, Unknown, walk
-from es_imgsearch.watch.root_disk import RootDisk
+from es_imgsearch.watch.root_disk import RootDisks
 
 
 class RootFolders:
@@ -20,29 +20,25 @@ class RootFolders:
         self, store: Store, roots: Sequence[Root], excludes: Excludes, *, forget_mounts: bool
     ) -> None:
         """With `forget_mounts` known mount points are permitted to be gone."""
-        self.disks = {root.name: RootDisk() for root in roots}
+        self.disks = RootDisks()
         self.mounts = KnownMounts(store.state)
         self._excludes = excludes
         self._forget_mounts = {root.name for root in roots} if forget_mounts else set()
 
-    def disk(self, root: Root) -> RootDisk:
-        """Return the disk of a root."""
-        return self.disks[root.name]
-
     def files(self, root: Root) -> RootFiles:
         """Return the files of a root, to look at those of one batch of paths."""
         mounts = self.mounts.of(root)
-        return RootFiles(root, self._excludes.prunes, mounts, self.disk(root))
+        return RootFiles(root, self._excludes.prunes, mounts, self.disks.of(root))
 
     def walk(self, root: Root, folder: str) -> Iterator[FileOnDisk | Unknown]:
-        """Walk a folder of a root, see `reconcile.walk`; keep the mount points that it finds."""
+        """Walk a folder of a root, see `reconcile.walk`; keep its mount points."""
         if root.name in self._forget_mounts:
             self.mounts.forget(root)
             self._forget_mounts.discard(root.name)
         found: list[str] = []
         known = self.mounts.load(root)
         walked = walk(root, self._excludes.prunes, folder, mounts=known, on_mount=found.append)
-        disk = self.disk(root)
+        disk = self.disks.of(root)
         while True:
             with disk.calling():
                 each = next(walked, None)

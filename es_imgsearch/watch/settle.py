@@ -164,7 +164,7 @@ class Settler:
 
 
 class Settlers:
-    """A settler for each root, so that no root waits for the disk of another; thread-safe."""
+    """A settler for each root: none waits for the disk of another.  Thread-safe."""
 
     def __init__(self, settlers: Mapping[Root, Settler]) -> None:
         self._settlers = settlers

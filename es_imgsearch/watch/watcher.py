@@ -1,8 +1,9 @@
 """Turn the operating system's file events into hints for the daemon.
 
 A hint may be late, doubled or missing; reconcile makes it right.  One inotify instance and
-one thread serve all roots.  Only folders are watched, excluded ones never.  A symbolic link
-is reported as a file and never entered, whatever it points to; a root may be one.
+one thread serve all roots of a watcher; the daemon has a watcher for each root, since a disk that
+hangs keeps the thread waiting.  Only folders are watched, excluded ones never.  A symbolic link is
+reported as a file and never entered, whatever it points to; a root may be one.
 
 How nothing is lost between a folder's appearance and its watch: watch it, list it, do the
 same with what it holds, and only then emit SUBTREE.  What was there before is in that
