@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import Any
 
 import numpy.typing as npt
@@ -12,16 +11,12 @@ from es_imgsearch.codes.coder import Coder
 from es_imgsearch.codes.storage import load_coder
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.meta_entries import CODE_FIELD
+from es_imgsearch.elastic.meta_entries import CODE_FIELD, CodesEntry
 from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import UsageError
 
 _PAGE = 1_000
-
-# A picture coded up to this long before the coder was replaced may have been stored after the
-# others were recoded, since it waited for Elasticsearch.
-_SLACK = timedelta(minutes=10)
 
 
 def apply_codes(
@@ -112,13 +107,22 @@ class CodeStep:
         meta = self._store.info().meta
         current = load_coder(self._store, meta) if self._has_old_codes else None
         if meta.codes is not None and current is not None:
-            since = datetime.fromisoformat(meta.codes.trained_at) - _SLACK
-            _recode(self._store, current, {"range": {"indexed_at": {"gte": since.isoformat()}}})
+            _recode(self._store, current, *_written_since(meta.codes))
             self._has_old_codes = False
         current_hash = None if meta.codes is None else meta.codes.hash
         if current_hash != (None if self.coder is None else self.coder.hash):
             self.coder = load_coder(self._store, meta)
             self._has_old_codes = True
+
+
+def _written_since(entry: CodesEntry) -> list[dict[str, Any]]:
+    """Select documents written since this coder came into use.
+
+    They may have codes of the one before.  By sequence numbers: clocks of machines differ, and a
+    document may have waited for Elasticsearch.  Those of shards differ, so the lowest counts; a few
+    more are compared.
+    """
+    return [{"range": {"_seq_no": {"gt": min(entry.until.values())}}}] if entry.until else []
 
 
 def _stale(hits: Sequence[Mapping[str, Any]], coder: Coder) -> list[str]:

@@ -21,6 +21,7 @@ from es_imgsearch.errors import ImageMissing, StoreError
 from es_imgsearch.records import REGION_VECTOR, Embedded, FileState, Region
 
 _BATCH = 500
+_IDS_PER_REQUEST = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ class Documents:
 
     def sources(self, image_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Read the stored fields of documents, without vectors, by id; refreshed or not."""
-        return dict(self._fetched(self._pictures, image_ids, "*"))
+        return dict(self._fetched(self._pictures, image_ids, None))
 
     def sources_by_content(self, content_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         """Read the stored fields of up to 1,000 searchable documents with these contents."""
@@ -228,23 +229,25 @@ class Documents:
         return parse_vector(hits[0]["fields"][VECTOR_FIELD])
 
     def _fetched(
-        self, name: str, image_ids: Sequence[str], fields: str
+        self, name: str, image_ids: Sequence[str], fields: str | None
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield id and source, reduced to these fields, of the ids that have a document."""
-        if not image_ids:
-            return  # Elasticsearch refuses a multi-get of nothing
-        answer = self._connection.request(
-            "POST",
-            f"/{name}/_mget",
-            {"ids": list(image_ids)},
-            params={
-                "_source_includes": fields,
-                "filter_path": "docs._id,docs._source,docs.error",
-            },
-        )
-        for doc in answer.get("docs", ()):
-            # A document that could not be looked up is not absent.
-            if "error" in doc and (error := multi_get_error(doc["error"])) is not None:
-                raise error
-            if "_source" in doc:
-                yield doc["_id"], doc["_source"]
+        """Yield id and source, with these or all fields, of the ids that have a document.
+
+        One request for each 1,000 ids.
+        """
+        for start in range(0, len(image_ids), _IDS_PER_REQUEST):
+            answer = self._connection.request(
+                "POST",
+                f"/{name}/_mget",
+                {"ids": list(image_ids[start : start + _IDS_PER_REQUEST])},
+                params={
+                    **({} if fields is None else {"_source_includes": fields}),
+                    "filter_path": "docs._id,docs._source,docs.error",
+                },
+            )
+            for doc in answer.get("docs", ()):
+                # A document that could not be looked up is not absent.
+                if "error" in doc and (error := multi_get_error(doc["error"])) is not None:
+                    raise error
+                if "_source" in doc:
+                    yield doc["_id"], doc["_source"]

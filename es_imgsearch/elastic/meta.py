@@ -268,7 +268,7 @@ def with_learned(target: Meta, source: Meta) -> Meta:
     return replace(
         target,
         relevance=source.relevance or target.relevance,
-        codes=source.codes or target.codes,
+        codes=source.codes.elsewhere() if source.codes else target.codes,
     )
 
 

@@ -128,21 +128,30 @@ class CodesEntry:
     """Binary codes of an index.
 
     `hash` is the id of the document of `<index>-codes` with the coder; `trained_at` is when it came
-    into use (ISO 8601, UTC).
+    into use (ISO 8601, UTC).  `until` holds, by shard, the sequence numbers up to which documents
+    were written before that; empty if they are not known.
     """
 
     hash: str
     method: str
     bits: int
     trained_at: str
+    until: Mapping[str, int] = field(default_factory=dict)
 
     def to_body(self) -> dict[str, Any]:
-        return asdict(self)
+        body = asdict(self)
+        if not self.until:
+            del body["until"]
+        return body
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any] | None) -> CodesEntry | None:
         """Parse an entry.  Raises TypeError for a body of another shape."""
         return None if body is None else cls(**body)
+
+    def elsewhere(self) -> CodesEntry:
+        """Copy the entry for another generation, which has other sequence numbers."""
+        return replace(self, until={})
 
 
 def code_mapping(bits: int) -> dict[str, Any]:

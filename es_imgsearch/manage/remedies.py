@@ -24,8 +24,13 @@ _KINDS: dict[str, tuple[str, str, Sequence[str]]] = {
     ),
     "unknown": (
         "files or folders that cannot be read; the index keeps their documents",
-        "make them readable, then run",
+        "make them readable (bring back the targets of links), then run",
         _SYNC,
+    ),
+    "not mounted": (
+        "folders whose file system is not mounted; the index keeps its documents",
+        "mount it again, or, if it is gone for good, run",
+        ("sync", "ROOT", "EXCLUDES", "--allow-deletes"),
     ),
     "readable now": ("failures whose file can be read now", "", ("failures", "retry")),
     "other encoder": (

@@ -12,9 +12,8 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from es_imgsearch.elastic.listings import IndexedFile
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.store import Store
+from es_imgsearch.elastic.store import IndexedFile, Store
 from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import EncoderMismatch, ModelUnavailable, ReadError, RootError
@@ -33,6 +32,7 @@ from es_imgsearch.watch.reconcile import (
     FileOnDisk,
     Prunes,
     Unknown,
+    UnknownKind,
     differences,
     is_looked_at,
     walk,
@@ -58,6 +58,7 @@ class Discrepancy:
     two states          the path has both a document and a failure
     other content       same size and time, other bytes than were indexed (`content` only)
     unknown             a folder that cannot be listed, a file that cannot be examined or opened
+    not mounted         a folder of the root on which another file system was mounted
     readable now        the file of a failure can be read: `failures retry` stores it
     other encoder       the vector is not what the index's encoder makes of the file; a random
                         sample of every root is embedded again (`content` only)
@@ -82,6 +83,14 @@ _WORDS = {
     DifferenceKind.CHANGED: "changed",
     DifferenceKind.LOST: "gone",
 }
+
+
+def _word_of(unknown: Unknown) -> str:
+    if not unknown.stored_path:
+        return "folder unavailable"
+    return "not mounted" if unknown.kind is UnknownKind.UNMOUNTED else "unknown"
+
+
 # The file was not at fault, so reading it again tells nothing about a retry.
 _NOT_OF_READING = frozenset({"embed_failed", "rejected"})
 
@@ -99,9 +108,9 @@ def verify(
 
     A file matches a document or a failure of its size and modification time; with `content`, every
     such file is read and must have the document's content id, and some are embedded again, by the
-    given encoder or the index's own.  `on_file` gets the number of files
-    read for that, and of all.  Files that are no pictures have no document, so every file that the
-    index lacks is read, and so is the file of every failure.
+    given encoder or the index's own.  `on_file` gets the number of files read for that, and of all.
+    Files that are no pictures have no document, so every file that the index lacks is read, and so
+    is the file of every failure.
 
     Raises RootError if the index has another folder under a root's name, or if a folder that does
     not exist is unknown to the index, too.
@@ -172,8 +181,7 @@ class _RootCheck:
                 yield self._found(_WORDS[difference.kind], path)
         yield from missing(self._root, new, self._readers)
         for each in self._unknown:
-            what = "unknown" if each.stored_path else "folder unavailable"
-            yield self._found(what, each.stored_path, each.reason)
+            yield self._found(_word_of(each), each.stored_path, each.reason)
         yield from self._kept_though_unreadable()
         yield from self._readable_failures()
         for what, path in incomplete_documents(self._store, self._meta, self._root.name):

@@ -99,8 +99,8 @@ def _train(
         )
     store.switching.check_serving()
     store_coder(store, coder)
-    trained_at = iso_timestamp()
-    entry = CodesEntry(coder.hash, coder.method, coder.bits, trained_at)
+    trained_at, until = iso_timestamp(), store.rewrites.checkpoints()
+    entry = CodesEntry(coder.hash, coder.method, coder.bits, trained_at, until)
     described = [each.mapping for each in load_describers()]
     store.generations.add_fields(replace(info, meta=replace(info.meta, codes=entry)), described)
     store.generations.update_meta(lambda meta: replace(meta, codes=entry))

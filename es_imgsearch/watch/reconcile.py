@@ -291,7 +291,7 @@ def differences(
 def _kind_of(
     seen: FileOnDisk, entries: Sequence[IndexedFile], compares_ctime: bool
 ) -> DifferenceKind | None:
-    """Return how a file differs from its document, failure, or both; None if it does not."""
+    """Return how a file differs from its document or failure; None if it does not."""
     stored = entries[0]
     if len(entries) > 1 or seen.state != stored.state:
         return DifferenceKind.CHANGED

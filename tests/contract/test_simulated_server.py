@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +20,23 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.testing import remove_index
 from tests.simulation.server import SimulatedElasticsearch
 from tests.support.conformance import Both, Exchange, recording
-from tests.support.document_requests import BODY, DocumentRequests, odd_values
+from tests.support.document_requests import DocumentRequests
 from tests.support.house import House
 from tests.support.index_requests import IndexRequests
+from tests.support.odd_documents import odd_values
 from tests.support.other_encoders import LOADERS, encoders_by_name
 from tests.support.reindexing import synced, to
+
+# 100 examples, or as many as 20 s allow for; IMGSEARCH_TEST_TIMES=10 makes them 1,000.
+TIMES = int(os.environ.get("IMGSEARCH_TEST_TIMES", "1"))
+BUDGET_SECONDS = 20 / 3 if TIMES == 1 else math.inf
+
+
+def few(number: int) -> examples:
+    """So many examples, times the factor of the environment."""
+    return examples(
+        max_examples=number * TIMES, deadline=None, suppress_health_check=list(HealthCheck)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,44 +46,66 @@ def both(es_url: str) -> Iterator[Both]:
     both.close()
 
 
+@pytest.fixture
+def in_time(both: Both) -> InTime:
+    return InTime(both)
+
+
+class InTime:
+    """Context of an example: once the time is over it sends nothing, unless one has failed.
+
+    It still draws, since what Hypothesis draws must not depend on the time.
+    """
+
+    def __init__(self, both: Both) -> None:
+        self._both = both
+        self._ends_at = time.monotonic() + BUDGET_SECONDS
+        self._failed = False
+
+    def __enter__(self) -> None:
+        self._both.is_idle = not self._failed and time.monotonic() > self._ends_at
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._failed |= kind is not None and issubclass(kind, AssertionError)
+        self._both.is_idle = False
+
+
 @pytest.fixture(scope="module")
 def documents(both: Both) -> Iterator[DocumentRequests]:
     """An index with an alias on both servers; its documents have equal numbers on both."""
-    index = f"t-{uuid.uuid4().hex[:12]}"
-    made = DocumentRequests(both, index)
-    made.send("PUT", f"/{index}", {**BODY, "aliases": {f"{index}-alias": {"is_write_index": True}}})
+    made = DocumentRequests(both, f"t-{uuid.uuid4().hex[:12]}")
+    made.create()
     yield made
-    made.send("DELETE", f"/{index}")
+    made.drop()
 
 
-@examples(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.data())
+@few(40)
+@given(data=st.data())
 def test_documents_and_searches_are_answered_alike(
-    documents: DocumentRequests, data: st.DataObject
+    in_time: InTime, documents: DocumentRequests, data: st.DataObject
 ):
-    try:
+    with in_time, documents.emptied():
         documents.run(data, steps=15)
-    finally:
-        documents.clean()
 
 
-@examples(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(odd_values, min_size=10, max_size=20))
-def test_values_are_taken_and_refused_alike(documents: DocumentRequests, values: list):
-    try:
+@few(50)
+@given(values=st.lists(odd_values, min_size=10, max_size=20))
+def test_values_are_taken_and_refused_alike(
+    in_time: InTime, documents: DocumentRequests, values: list
+):
+    with in_time, documents.emptied():
         documents.try_values(values)
-    finally:
-        documents.clean()
 
 
-@examples(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.data())
-def test_indices_and_aliases_are_answered_alike(both: Both, data: st.DataObject):
+@few(10)
+@given(data=st.data())
+def test_indices_and_aliases_are_answered_alike(in_time: InTime, both: Both, data: st.DataObject):
     indices = IndexRequests(both, f"t-{uuid.uuid4().hex[:12]}")
-    try:
-        indices.run(data, steps=12)
-    finally:
-        indices.clean()
+    with in_time:
+        try:
+            indices.run(data, steps=12)
+        finally:
+            indices.clean()
 
 
 def test_the_requests_of_real_runs_are_answered_alike(

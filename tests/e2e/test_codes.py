@@ -318,6 +318,7 @@ def test_what_was_written_with_the_coder_before_is_recoded(search, filled):
     assert step.coder is old
     train_codes(search, labels=labels())
     now = datetime.now(tz=UTC)
+    # The second by a machine whose clock is slow, or it waited for Elasticsearch.
     for n, indexed_at in ((1, now), (2, now - timedelta(hours=1))):
         document = fields(n) | {VECTOR_FIELD: vectors[n], CODE_FIELD: old.code(vectors[n])}
         document["indexed_at"] = indexed_at.isoformat()
@@ -330,8 +331,7 @@ def test_what_was_written_with_the_coder_before_is_recoded(search, filled):
     assert wrong_codes(filled) == ["0001.jpg", "0002.jpg"]
     step.refresh()
     assert step.coder is taken_up
-    # The other one is too old to have been on its way.
-    assert wrong_codes(filled) == ["0002.jpg"]
+    assert wrong_codes(filled) == []
 
 
 def test_a_daemon_that_recodes_when_its_index_is_switched_tells_of_nobodys_command(search, filled):

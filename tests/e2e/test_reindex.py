@@ -17,7 +17,7 @@ from PIL import Image
 
 from es_imgsearch import ImageSearch
 from es_imgsearch.cli.watch import _in_each_generation
-from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.client import Connection, connect
 from es_imgsearch.elastic.documents import Documents, Write
 from es_imgsearch.elastic.mapping import Companion, new_meta
 from es_imgsearch.elastic.store import Store
@@ -575,6 +575,39 @@ def test_regions_are_made_anew_or_carried(real_store: Store, settings: Settings,
         assert (hit.relative_path, hit.matched_box) == ("4.png", (0, 0, 64, 64))
         assert hit.score == pytest.approx(1.0, abs=1e-2)
         drop_before(real_store)
+
+
+def test_many_failures_are_looked_up_in_parts(house: House, encoders: dict, monkeypatch):
+    """As with hundreds of thousands: a request has 1,000 ids at most."""
+    house.pictures(3)
+    synced(house)
+    names = [f"broken-{n:04}.png" for n in range(2_300)]
+    house.store.documents.write_failures(
+        [
+            {
+                "image_id": image_id("r", name), "root": "r", "relative_path": name,
+                "image_name": name, "size_bytes": n, "mtime_ns": n, "attempts": 1,
+                "error_class": "decode", "message": "it is broken",
+                "failed_at": "2026-01-01T00:00:00+00:00",
+            }
+            for n, name in enumerate(names)
+        ]
+    )  # fmt: skip
+    house.store.refresh()
+    asked: list[int] = []
+    request = Connection.request
+
+    def count(self: Connection, method: str, path: str, body: Any = None, **given: Any) -> Any:
+        if path.endswith("/_mget") and isinstance(body, dict):
+            asked.append(len(body["ids"]))
+        return request(self, method, path, body, **given)
+
+    monkeypatch.setattr(Connection, "request", count)
+    assert to(house, "twin").switched
+    house.store.refresh()
+    assert house.store.listings.count(failures=True) == len(names)
+    assert sum(asked) >= len(names)
+    assert max(asked) <= 1_000
 
 
 def test_pictures_that_cannot_be_embedded_are_failures_of_the_new_generation(

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from es_imgsearch.errors import ReadError
 from es_imgsearch.records import Change, FileState, Grid, Root, image_id
 from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.write.documents import failure_document
+from tests.e2e.test_mounts import Disk
 from tests.support.house import House, described, paint, pixels
 from tests.support.processes import without_root
 from tests.support.reindexing import run
@@ -153,6 +155,33 @@ def test_a_folder_that_may_not_be_listed_is_unknown(synced: House):
     (synced.folder / "sub").chmod(0o755)
     (difference,) = json.loads(said)
     assert (difference["what"], difference["relative_path"]) == ("unknown", "sub")
+
+
+def test_what_was_on_a_file_system_that_is_not_mounted_is_no_missing_file(synced: House):
+    disk = Disk(synced.folder / "disk")
+    try:
+        synced.picture("disk/a.png", 25)
+        run(synced, "sync", str(synced.folder))
+    finally:
+        disk.unmount()
+    (difference,) = verified(synced)
+    assert (difference["what"], difference["relative_path"]) == ("not mounted", "disk")
+    mend(synced, difference)
+    assert found(synced) == []
+    assert synced.differing() == []
+
+
+def test_a_link_to_nothing_is_unknown(synced: House, tmp_path: Path):
+    target = tmp_path / "target.png"
+    paint(target, 26)
+    (synced.folder / "link.png").symlink_to(target)
+    run(synced, "sync", str(synced.folder))
+    target.rename(tmp_path / "away.png")
+    (difference,) = verified(synced)
+    assert (difference["what"], difference["relative_path"]) == ("unknown", "link.png")
+    (synced.folder / "link.png").unlink()
+    mend(synced, difference)
+    assert found(synced) == []
 
 
 def test_a_failure_whose_file_can_be_read_now_is_a_difference(synced: House):

@@ -151,7 +151,8 @@ def _any_case_is_present(patches: Patches) -> None:
 
 
 MUTATIONS = (
-    Mutation(1, "roots without compare-and-set", (TWO_ROOTS,), "is not registered", 0, _lost_updates),
+    Mutation(1, "roots without compare-and-set", (TWO_ROOTS,), "is not registered", 0,
+             _lost_updates),
     Mutation(2, "failures replace pictures", ("forbid",), "deleted .* which is unknown", 0,
              _failures_replace_pictures),
     Mutation(2, "ctime is ignored", ("replace_alike", "stop"), "another content", 0,

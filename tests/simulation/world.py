@@ -44,7 +44,7 @@ class World:
         index: str,
         emphasis: Sequence[str] = (),
     ) -> None:
-        """`emphasis` names operations that happen often, and TWO_ROOTS; by default two rare ones."""
+        """`emphasis` names operations that happen often; by default two rare ones."""
         self.seed = seed
         self.scheduler = scheduler = Scheduler(seed)
         random = scheduler.random

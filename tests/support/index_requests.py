@@ -27,8 +27,7 @@ class IndexRequests:
             data.draw(st.sampled_from(kinds))(data)
 
     def clean(self) -> None:
-        for name in self.indices:
-            self.send("DELETE", f"/{name}?ignore_unavailable=true")
+        self.send("DELETE", f"/{','.join(self.indices)}?ignore_unavailable=true")
         self.send("DELETE", f"/_index_template/{self._prefix}")
 
     def _index(self, data: st.DataObject) -> str:
