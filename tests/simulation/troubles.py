@@ -81,8 +81,9 @@ class TroubleOperations(RareOperations):
         return "requests and answers are lost"
 
     def half_bulks(self) -> str:
-        self.world.network.set(Weather(half_bulk=0.7, lost_answer=0.1, crash=0.5))
-        self._later(lambda: self.world.network.set(CALM), 60.0)
+        self.world.supervise()
+        self.world.network.set(Weather(half_bulk=0.8, lost_answer=0.05, crash=0.8))
+        self._later(lambda: self.world.network.set(CALM), 200.0)
         return "bulks are applied in part"
 
     def kill(self) -> str | None:

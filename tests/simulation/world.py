@@ -24,7 +24,7 @@ _SETTINGS = {
     "request_timeout_seconds": 10.0,
     "lease_seconds": 8.0,
 }
-_MOST_STARTS = 6
+_MOST_STARTS = 20
 # In place of an operation: daemons of two hosts begin at the same time.
 TWO_ROOTS = "two roots"
 _MOST_PROBLEMS = 12
@@ -223,10 +223,14 @@ class World:
             init = self.commands.init("two")
             self.scheduler.run(lambda: init.has_ended)
         begun = self.scheduler.seconds
+        self.supervise()
+        self.scheduler.run(lambda: self.scheduler.seconds > begun + _QUIET_SECONDS)
+
+    def supervise(self) -> None:
+        """Have a supervisor start daemons that have ended, from now on."""
         if not self._is_supervised:
             self._is_supervised = True
             self.spawn("supervisor", self._supervise)
-        self.scheduler.run(lambda: self.scheduler.seconds > begun + _QUIET_SECONDS)
 
     def _supervise(self) -> None:
         """Keep one daemon a root running."""
