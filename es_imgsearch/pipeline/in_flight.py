@@ -8,10 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from es_imgsearch.pipeline.file_memory import REMEMBERED_FILES, FileMemory, state_hash
+from es_imgsearch.pipeline.file_memory import (
+    REMEMBERED_FILES,
+    FileMemory,
+    UnreadableFiles,
+    state_hash,
+)
 from es_imgsearch.pipeline.jobs import NO_EVENT, UNKNOWN_SIGNATURE, Job, read_signature
 from es_imgsearch.pipeline.queues import BoundedCache
-from es_imgsearch.pipeline.unreadable_files import UnreadableFiles
 from es_imgsearch.records import Change, FileSignature, FileState
 from es_imgsearch.write.pending_deletions import Tickets
 

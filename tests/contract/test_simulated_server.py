@@ -7,7 +7,6 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,8 +27,8 @@ from tests.support.odd_documents import odd_values
 from tests.support.other_encoders import LOADERS, encoders_by_name
 from tests.support.reindexing import synced, to
 
-# 100 examples, or as many as 20 s allow for; IMGSEARCH_TEST_EXAMPLES=10 makes them 1,000.
-TIMES = int(os.environ.get("IMGSEARCH_TEST_EXAMPLES", "1"))
+# 100 examples, or as many as 20 s allow for; IMGSEARCH_TEST_TIMES=10 makes them 1,000.
+TIMES = int(os.environ.get("IMGSEARCH_TEST_TIMES", "1"))
 BUDGET_SECONDS = 20 / 3 if TIMES == 1 else math.inf
 
 
@@ -40,35 +39,35 @@ def few(number: int) -> examples:
     )
 
 
-@pytest.fixture
-def in_time() -> InTime:
-    return InTime()
-
-
-class InTime:
-    """Says whether a test has time for another example; one that failed is always repeated."""
-
-    def __init__(self) -> None:
-        self._ends_at = time.monotonic() + BUDGET_SECONDS
-        self._failed = False
-
-    def __call__(self) -> bool:
-        return self._failed or time.monotonic() < self._ends_at
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        try:
-            yield
-        except AssertionError:
-            self._failed = True
-            raise
-
-
 @pytest.fixture(scope="module")
 def both(es_url: str) -> Iterator[Both]:
     both = Both(es_url)
     yield both
     both.close()
+
+
+@pytest.fixture
+def in_time(both: Both) -> InTime:
+    return InTime(both)
+
+
+class InTime:
+    """Context of an example: once the time is over it sends nothing, unless one has failed.
+
+    It still draws, since what Hypothesis draws must not depend on the time.
+    """
+
+    def __init__(self, both: Both) -> None:
+        self._both = both
+        self._ends_at = time.monotonic() + BUDGET_SECONDS
+        self._failed = False
+
+    def __enter__(self) -> None:
+        self._both.is_idle = not self._failed and time.monotonic() > self._ends_at
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._failed |= kind is not None and issubclass(kind, AssertionError)
+        self._both.is_idle = False
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +84,8 @@ def documents(both: Both) -> Iterator[DocumentRequests]:
 def test_documents_and_searches_are_answered_alike(
     in_time: InTime, documents: DocumentRequests, data: st.DataObject
 ):
-    if in_time():
-        with in_time.watching(), documents.emptied():
-            documents.run(data, steps=15)
+    with in_time, documents.emptied():
+        documents.run(data, steps=15)
 
 
 @few(50)
@@ -95,18 +93,15 @@ def test_documents_and_searches_are_answered_alike(
 def test_values_are_taken_and_refused_alike(
     in_time: InTime, documents: DocumentRequests, values: list
 ):
-    if in_time():
-        with in_time.watching(), documents.emptied():
-            documents.try_values(values)
+    with in_time, documents.emptied():
+        documents.try_values(values)
 
 
 @few(10)
 @given(data=st.data())
 def test_indices_and_aliases_are_answered_alike(in_time: InTime, both: Both, data: st.DataObject):
-    if not in_time():
-        return
     indices = IndexRequests(both, f"t-{uuid.uuid4().hex[:12]}")
-    with in_time.watching():
+    with in_time:
         try:
             indices.run(data, steps=12)
         finally:

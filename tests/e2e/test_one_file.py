@@ -257,7 +257,7 @@ def test_changed_files_that_cannot_be_read_keep_their_documents(
         assert house.indexed().keys() == before
         assert house.failed() == {}
         assert indexer.counts.unreadable == COUNT
-        assert f"{COUNT} unreadable" in indexer.summary()
+        assert f"{COUNT} unreadable" in indexer.counts.in_words()
     errors.set(None)
     with synced(house):
         assert house.differing() == []

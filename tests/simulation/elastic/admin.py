@@ -33,9 +33,9 @@ class Admin:
         if settings.get("index.number_of_shards", "1") != "1":
             raise NotImplementedError(f"{settings['index.number_of_shards']} shards")
         for alias in aliases:
-            if alias == name:
-                raise illegal_argument(f"alias name [{alias}] self-conflicts with index name")
             self._aliases.check_name(alias)
+        if name in aliases:
+            raise illegal_argument(f"alias name [{name}] self-conflicts with index name")
         self._created += 1
         # The length of the server's; the same in every run.
         uuid = f"simulated{self._created:013}"
