@@ -280,6 +280,6 @@ class InFlight:
         ):
             return True
         done = self._files.get(change.image_id)
-        if done is None or done.signature != signature or done.read_began_at < event_at:
+        if done is None or done.signature != signature or done.read_began_at <= event_at:
             return False
         return listed_at is None or done.acknowledged_at >= listed_at

@@ -344,7 +344,7 @@ def test_a_changed_mode_alone_reads_and_never_embeds(house: House, compares: boo
 
 def test_documents_of_an_index_without_ctime_are_not_read_again(house: House):
     """An index of an earlier version: its mapping lacks the field, and so do its documents."""
-    name = f"{house.store.index}-000001"
+    name = house.store.info().name
     house.pictures(3)
     with synced(house):
         assert house.differing() == []
