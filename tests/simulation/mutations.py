@@ -151,40 +151,40 @@ def _any_case_is_present(patches: Patches) -> None:
 
 
 MUTATIONS = (
-    Mutation(1, "roots without compare-and-set", (TWO_ROOTS,), "is not registered", 0,
+    Mutation(1, "roots without compare-and-set", (TWO_ROOTS,), "is not registered", 2,
              _lost_updates),
-    Mutation(2, "failures replace pictures", ("forbid",), "deleted .* which is unknown", 0,
+    Mutation(2, "failures replace pictures", ("forbid",), "deleted .* which is unknown", 3,
              _failures_replace_pictures),
-    Mutation(2, "ctime is ignored", ("replace_alike", "stop"), "another content", 0,
+    Mutation(2, "ctime is ignored", ("replace_alike", "stop"), "another content", 2,
              _ctime_is_ignored),
-    Mutation(3, "an index made anew has the same name", ("make_anew",), "another content or enc", 0,
+    Mutation(3, "an index made anew has the same name", ("make_anew",), "another content or enc", 1,
              _names_come_again),
     Mutation(
-        4, "mounts are forgotten", ("drop_mount",), "deleted .* which is unknown", 0,
+        4, "mounts are forgotten", ("drop_mount",), "deleted .* which is unknown", 11,
         _forgotten_mounts,
     ),
     Mutation(
-        4, "links to nothing are gone", ("drop_mount",), "deleted ./link.* which is unknown", 0,
+        4, "links to nothing are gone", ("drop_mount",), "deleted ./link.* which is unknown", 21,
         _dangling_links_are_gone,
     ),
     Mutation(
         5, "two states of a path are no difference", ("half_bulks", "break_file", "repair"),
-        "in the index and in the failures", 0, _two_states_are_none,
+        "in the index and in the failures", 91, _two_states_are_none,
     ),
     Mutation(
         6, "changes that join have no ticket", ("camera", "delete"), "still in the index", 0,
         _one_ticket,
     ),
     Mutation(
-        7, "the file at the end counts as read", ("replace_alike", "storm"), "another content", 0,
+        7, "the file at the end counts as read", ("replace_alike", "storm"), "another content", 20,
         _signature_of_the_end,
     ),
-    Mutation(7, "an event without a new state", ("map_write",), "another content", 0,
+    Mutation(7, "an event without a new state", ("map_write",), "another content", 1,
              _events_are_ignored),
-    Mutation(8, "no field is kept", ("label", "touch", "rename"), "lost its field", 0,
+    Mutation(8, "no field is kept", ("label", "touch", "rename"), "lost its field", 20,
              _no_field_is_kept),
-    Mutation(9, "new files dilute the share", ("wrong_disk",), "deleted .* which is unknown", 0,
+    Mutation(9, "new files dilute the share", ("wrong_disk",), "deleted .* which is unknown", 2,
              _diluted_share),
-    Mutation(10, "any case counts as present", ("rename_case",), "absent and still in", 0,
+    Mutation(10, "any case counts as present", ("rename_case",), "absent and still in", 10,
              _any_case_is_present),
 )  # fmt: skip

@@ -33,6 +33,10 @@ class Command:
         return self.error is not None and not isinstance(self.error, ImgSearchError)
 
     @property
+    def was_killed(self) -> bool:
+        return not self.process.is_alive and not self.has_ended
+
+    @property
     def is_running(self) -> bool:
         return self.process.is_alive and not self.has_ended
 

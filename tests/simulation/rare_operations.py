@@ -88,7 +88,12 @@ class RareOperations(FileOperations):
         pictures = self.world.peek.pictures()
         if len(records) < 22 or not all(each.key in pictures for each in records):
             return None
-        chosen = self.random.sample(records, len(records) // 2)
+        # One that was deleted or replaced a moment before goes alone.
+        steady = self.world.scheduler.seconds - 30
+        old = [each for each in records if each.kind is Kind.PICTURE and each.since < steady]
+        if len(old) < len(records) // 2:
+            return None
+        chosen = self.random.sample(old, len(records) // 2)
         for record in chosen:
             self.files.remove(self.absolute(record))
             record.is_protected = True
