@@ -118,8 +118,9 @@ class CodeStep:
 def _written_since(entry: CodesEntry) -> list[dict[str, Any]]:
     """Select documents written since this coder came into use.
 
-    They may have codes of the one before.  By sequence numbers: clocks of machines differ, and a document may have waited for
-    Elasticsearch.  Those of shards differ, so the lowest counts; a few more are compared.
+    They may have codes of the one before.  By sequence numbers: clocks of machines differ, and a
+    document may have waited for Elasticsearch.  The lowest of all shards counts; so a few more than
+    needed are compared.
     """
     return [{"range": {"_seq_no": {"gt": min(entry.until.values())}}}] if entry.until else []
 
