@@ -154,7 +154,7 @@ def fill(store: Store, settings: Any, folder: Path, encoder: Any, grid: Grid | N
     finally:
         indexer.pipeline.close()
     if indexer.counts.failed or store.listings.count() != len(list(folder.iterdir())):
-        sys.exit(f"not everything was stored: {indexer.summary()}")
+        sys.exit(f"not everything was stored: {indexer.counts.in_words()}")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class FileSignature(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> FileSignature:
         """Take the signature from the result of `os.stat`."""
-        return cls(FileState.of(status), status.st_ino, status.st_ctime_ns)
+        return cls(FileState.of(status), status.st_ino, stored_ns(status.st_ctime_ns))
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,8 @@ def _print_root(name: str, root: Mapping[str, Any]) -> None:
             )
         else:
             print_line(f"    no longer watched by {place}, last seen at {daemon['seen_at']}")
+    if hung := root["disk_hung_seconds"]:
+        print_line(f"    the disk of the folder has not answered for {hung} s")
     if compared := root["last_reconcile"]:
         print_line(
             f"    compared in {compared['seconds']:.1f} s until {compared['ended_at']}:"

@@ -112,7 +112,7 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
     store.info()  # raises IndexMissing
     if action == "retry":
         with retried_indexer(store, settings) as indexer:
-            click.echo(f"{indexer.summary()}.", err=True)
+            click.echo(f"{indexer.counts.in_words()}.", err=True)
             failed = indexer.counts.failed or len(indexer.settler)
         if as_json:
             store.refresh()

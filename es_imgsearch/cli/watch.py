@@ -87,7 +87,7 @@ def _watch(
         signals.attach(daemon)
         drained = daemon.run()
         rest = "" if drained else "; the next start finishes some files"
-        click.echo(f"Stopped: {indexer.summary()}{rest}.", err=True)
+        click.echo(f"Stopped: {indexer.counts.in_words()}{rest}.", err=True)
 
 
 @click.command(epilog=examples("sync ~/Pictures", "sync nas=/mnt/nas/photos --allow-deletes"))
@@ -132,7 +132,9 @@ def sync(
             with progress(indexer):
                 run_sync(indexer)
             indexer.pipeline.close()
-            click.echo(f"{indexer.summary()} in {time.monotonic() - started:.1f} s.", err=True)
+            click.echo(
+                f"{indexer.counts.in_words()} in {time.monotonic() - started:.1f} s.", err=True
+            )
             counts, unsettled = indexer.counts, len(indexer.settler)
             if as_json:
                 counts = replace(counts, deleted=counts.deleted + released)

@@ -116,10 +116,11 @@ class CodeStep:
 
 
 def _written_since(entry: CodesEntry) -> list[dict[str, Any]]:
-    """Select what was written since this coder came into use, perhaps with the one before.
+    """Select documents written since this coder came into use.
 
-    By sequence numbers: clocks of machines differ, and a document may have waited for
-    Elasticsearch.  Those of shards differ, so the lowest counts; a few more are compared.
+    They may have codes of the one before.  By sequence numbers: clocks of machines differ, and a
+    document may have waited for Elasticsearch.  Those of shards differ, so the lowest counts; a few
+    more are compared.
     """
     return [{"range": {"_seq_no": {"gt": min(entry.until.values())}}}] if entry.until else []
 

@@ -193,7 +193,7 @@ class Documents:
 
     def sources(self, image_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Read the stored fields of documents, without vectors, by id; refreshed or not."""
-        return dict(self._fetched(self._pictures, image_ids, "*"))
+        return dict(self._fetched(self._pictures, image_ids, None))
 
     def sources_by_content(self, content_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         """Read the stored fields of up to 1,000 searchable documents with these contents."""
@@ -229,9 +229,9 @@ class Documents:
         return parse_vector(hits[0]["fields"][VECTOR_FIELD])
 
     def _fetched(
-        self, name: str, image_ids: Sequence[str], fields: str
+        self, name: str, image_ids: Sequence[str], fields: str | None
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield id and source, reduced to these fields, of the ids that have a document.
+        """Yield id and source, with these or all fields, of the ids that have a document.
 
         One request for each 1,000 ids.
         """
@@ -241,7 +241,7 @@ class Documents:
                 f"/{name}/_mget",
                 {"ids": list(image_ids[start : start + _IDS_PER_REQUEST])},
                 params={
-                    "_source_includes": fields,
+                    **({} if fields is None else {"_source_includes": fields}),
                     "filter_path": "docs._id,docs._source,docs.error",
                 },
             )

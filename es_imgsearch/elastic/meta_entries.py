@@ -150,7 +150,7 @@ class CodesEntry:
         return None if body is None else cls(**body)
 
     def elsewhere(self) -> CodesEntry:
-        """Entry of another generation with the same codes: its sequence numbers are others."""
+        """Copy the entry for another generation, which has other sequence numbers."""
         return replace(self, until={})
 
 

@@ -29,7 +29,7 @@ from es_imgsearch.elastic.requests import NDJSON, Request, document_request, inf
 from es_imgsearch.elastic.rewrites import Rewrites
 from es_imgsearch.elastic.state import State
 from es_imgsearch.elastic.switching import Switching
-from es_imgsearch.errors import ImageMissing, IndexConflict, IndexMissing
+from es_imgsearch.errors import ImageMissing, ImgSearchError, IndexConflict, IndexMissing, StoreBusy
 
 if TYPE_CHECKING:
     import elasticsearch
@@ -199,3 +199,20 @@ class Store:
         if self.generation is not None:
             return self
         return self.at(*self.generations.pin())
+
+    def check_generation(self) -> None:
+        """Raise GenerationSwitched if the alias points to another generation."""
+        if self.generation is not None:
+            self.switching.check_serving()
+
+    def check_busy(self, error: ImgSearchError) -> None:
+        """Raise GenerationSwitched if that is why Elasticsearch refuses writes.
+
+        The previous generation is read-only after a switch, which only StoreBusy shows.
+        """
+        if isinstance(error, StoreBusy):
+            try:
+                self.check_generation()
+            except ImgSearchError as reason:
+                if not reason.transient:
+                    raise

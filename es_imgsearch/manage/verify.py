@@ -12,7 +12,6 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from es_imgsearch.elastic.listings import IndexedFile
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import IndexedFile, Store
 from es_imgsearch.embed.context import open_context

@@ -9,11 +9,12 @@ from es_imgsearch.errors import ReadError
 from es_imgsearch.pipeline.in_flight import InFlight
 from es_imgsearch.pipeline.jobs import Counts, Kept, PendingWrite, RunState, Unembedded
 from es_imgsearch.read.file import Skipped
-from es_imgsearch.records import Change
+from es_imgsearch.records import Change, Root
+from es_imgsearch.watch.root_disk import RootDisk
 
 
 class AcknowledgeStage:
-    """End jobs, in the threads that call `put`.
+    """End jobs, each in the thread of its root, whose disk may hang.
 
     `emit` gets each path that leaves no document of its present state: it is absent or no picture,
     it changed while it was in flight, or it could not be read although its picture is stored.
@@ -25,17 +26,22 @@ class AcknowledgeStage:
         counts: Counts,
         run: RunState,
         *,
+        disk: Callable[[Root], RootDisk],
         emit: Callable[[Change, Skipped | Kept], None],
     ) -> None:
         self._in_flight = in_flight
         self._counts = counts
         self._run = run
+        self._disk = disk
         self._emit = emit
         self._counts_lock = threading.Lock()
 
     def put(self, item: PendingWrite | Unembedded | Kept) -> None:
         """End a job whose document was acknowledged, or that has no document."""
         self._count(item)
+        self._disk(item.job.change.root).post(lambda: self._run.guard(lambda: self._end(item)))
+
+    def _end(self, item: PendingWrite | Unembedded | Kept) -> None:
         job = item.job
         leftover: Skipped | Kept | None = None
         if isinstance(item, PendingWrite):

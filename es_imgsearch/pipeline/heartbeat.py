@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from es_imgsearch.elastic.leases import Lease, holder, is_alive, seconds_left
+from es_imgsearch.elastic.leases import Lease, holder, is_running, seconds_left
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.state import Document, comparison_id, daemon_id
 from es_imgsearch.elastic.store import Store
@@ -38,7 +38,7 @@ def _replace(document: Document, _stored: Document | None) -> Document:
 def watched_roots(store: Store, names: Sequence[str]) -> set[str]:
     """Return the roots, of these names, that a running daemon watches."""
     leases = store.state.read_many([daemon_id(name) for name in names])
-    return {lease["root"] for lease in leases.values() if is_alive(lease)}
+    return {lease["root"] for lease in leases.values() if is_running(lease)}
 
 
 def check_excludes(store: Store, roots: Sequence[Root], exclude: Sequence[str]) -> None:
@@ -50,7 +50,7 @@ def check_excludes(store: Store, roots: Sequence[Root], exclude: Sequence[str]) 
     for lease in leases.values():
         # A daemon of an earlier version does not store its excludes.
         theirs = lease["body"].get("exclude")
-        if theirs is None or set(theirs) == set(exclude) or not is_alive(lease):
+        if theirs is None or set(theirs) == set(exclude) or not is_running(lease):
             continue
         raise AlreadyRunning(
             f"{holder(lease)} is watching {lease['root']!r} with {_as_options(theirs)}, and this"
@@ -69,9 +69,9 @@ class Heartbeat:
     """Hold the claim on a daemon's roots until it is released.
 
     The claim is renewed from a thread of its own.  It bears the `exclude` patterns, see
-    `check_excludes`.  `queue` returns the number of files in flight; `comparisons` has the last
-    comparison of each whole root.  A write that fails is skipped: a running daemon never waits for
-    it.
+    `check_excludes`.  `queue` returns the number of files in flight, `hung` the roots whose disks
+    do not answer, with the seconds since then; `comparisons` has the last comparison of each whole
+    root.  A write that fails is skipped: a running daemon never waits for it.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Heartbeat:
         *,
         exclude: Sequence[str],
         queue: Callable[[], int],
+        hung: Callable[[], Mapping[str, float]] = dict,
         comparisons: Mapping[str, RootComparison],
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
         lease_seconds: float,
@@ -101,7 +102,11 @@ class Heartbeat:
             host,
             f"watching {names} into index {store.index!r}",
             lease_seconds=lease_seconds,
-            body=lambda: {"queue": queue(), "exclude": list(exclude)},
+            body=lambda: {
+                "queue": queue(),
+                "exclude": list(exclude),
+                "hung_seconds": {name: round(each) for name, each in hung().items()},
+            },
             renewed=self._save_news,
         )
 

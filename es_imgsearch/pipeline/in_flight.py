@@ -8,8 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from es_imgsearch.pipeline.file_memory import (
+    REMEMBERED_FILES,
+    FileMemory,
+    UnreadableFiles,
+    state_hash,
+)
 from es_imgsearch.pipeline.jobs import NO_EVENT, UNKNOWN_SIGNATURE, Job, read_signature
-from es_imgsearch.pipeline.non_pictures import NON_PICTURES, NonPictures, UnreadableFiles
 from es_imgsearch.pipeline.queues import BoundedCache
 from es_imgsearch.records import Change, FileSignature, FileState
 from es_imgsearch.write.pending_deletions import Tickets
@@ -51,7 +56,8 @@ class InFlight:
         self._slots = threading.BoundedSemaphore(slots)
         self._jobs: dict[str, Job] = {}
         self._files: BoundedCache[_Done] = BoundedCache(_RECENT_FILES)
-        self._non_pictures = NonPictures(NON_PICTURES)
+        # Each with the hash of the state in which it was read.
+        self._non_pictures = FileMemory(REMEMBERED_FILES)
         self._unreadable = UnreadableFiles()
 
     def __len__(self) -> int:
@@ -61,7 +67,7 @@ class InFlight:
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
         with self._lock:
-            return (image_id, state) in self._non_pictures
+            return self._non_pictures.get(image_id) == state_hash(state)
 
     def end_round(self) -> None:
         """Every root was compared: forget non-pictures not met since the last call."""
@@ -71,9 +77,8 @@ class InFlight:
     def holds_no_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture (any more)."""
         with self._lock:
-            return (image_id, state) in self._non_pictures or self._unreadable.is_broken(
-                image_id, state
-            )
+            is_non_picture = self._non_pictures.get(image_id) == state_hash(state)
+            return is_non_picture or self._unreadable.is_broken(image_id, state)
 
     def unreadable(self, root_name: str) -> int:
         """Count the stored files of a root that could not be read at their last try."""
@@ -149,7 +154,7 @@ class InFlight:
         if read_signature(job.change) != job.signature:
             return
         with self._lock:
-            self._non_pictures.put(job.change.image_id, job.signature.state)
+            self._non_pictures.put(job.change.image_id, state_hash(job.signature.state))
 
     def mark_unreadable(self, job: Job, *, is_unknown: bool) -> None:
         """Remember a stored file that could not be read.
@@ -268,12 +273,13 @@ class InFlight:
         """
         if signature is UNKNOWN_SIGNATURE:
             return True
+        non_picture = self._non_pictures.get(change.image_id)
         if event_at == NO_EVENT and (
-            (change.image_id, signature.state) in self._non_pictures
+            non_picture == state_hash(signature.state)
             or self._unreadable.waits(change.image_id, signature)
         ):
             return True
         done = self._files.get(change.image_id)
-        if done is None or done.signature != signature or done.read_began_at < event_at:
+        if done is None or done.signature != signature or done.read_began_at <= event_at:
             return False
         return listed_at is None or done.acknowledged_at >= listed_at

@@ -13,31 +13,29 @@ from functools import partial
 from typing import Any
 
 from es_imgsearch.elastic.retry import Outage, Stopped, persist
-from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import IndexContext
 from es_imgsearch.embed.runtime.select import plan_of
-from es_imgsearch.errors import ImgSearchError, StoreBusy
+from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.pipeline.deletions import Deletions
 from es_imgsearch.pipeline.heartbeat import Heartbeat, check_excludes, save_comparisons
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
 from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.pipeline.queues import TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
-from es_imgsearch.pipeline.unknown_places import UnknownPlaces
 from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.mounts import KnownMounts
-from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.reconcile import (
     DifferenceKind,
     FileDifference,
     FileOnDisk,
     Unknown,
     differences,
-    walk,
 )
-from es_imgsearch.watch.settle import Settler
+from es_imgsearch.watch.root_folders import RootFolders
+from es_imgsearch.watch.settle import Settler, Settlers
+from es_imgsearch.watch.unknown_places import UnknownPlaces
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
@@ -68,7 +66,14 @@ class Indexer:
         self.progress = Progress()
         self.roots = tuple(roots)
         self.excludes = Excludes(settings.exclude)
-        self.settler = Settler(settings.settle_seconds)
+        self._folders = RootFolders(store, roots, self.excludes, forget_mounts=allow_deletes)
+        self.disks = self._folders.disks
+        self.settler = Settlers(
+            {
+                root: Settler(settings.settle_seconds, stat=self.disks.of(root).stat)
+                for root in roots
+            }
+        )
         # Files whose last event says that they are gone.
         self._gone: set[tuple[Root, str]] = set()
         # Roots that are not yet compared in this round of comparisons.
@@ -82,9 +87,6 @@ class Indexer:
         self._encoder = context.encoder
         self._settings = settings
         self._unknown_places = UnknownPlaces(store.index)
-        self._mounts = KnownMounts(store.state)
-        # Roots whose known mount points are permitted to be gone.
-        self._forget_mounts = {root.name for root in roots} if allow_deletes else set()
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
@@ -92,14 +94,13 @@ class Indexer:
         self._deletion_guard = DeletionGuard(
             store,
             self.excludes.prunes,
-            mounts=self._mounts,
+            mounts=self._folders.mounts,
+            disk=self.disks.of,
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
-        for root in roots:
-            self._deletion_guard.remember_device(root)
-        self._touched = TouchedFiles()
-        self._sidecars = SidecarChanges(store, context.describers)
+        self._touched = {root.name: TouchedFiles() for root in roots}
+        self._sidecars = {root.name: SidecarChanges(store, context.describers) for root in roots}
         self._post_embed = context.post_embed()
         self.pipeline = Pipeline(
             context,
@@ -107,10 +108,19 @@ class Indexer:
             emit=self._leftovers.put,
             vector_fields=self._post_embed.fields,
             progress=self.progress,
-            outage=Outage(partial(_check_busy, store)),
+            outage=Outage(store.check_busy),
+            disks=self.disks,
             warm_up=warm_up,
         )
         self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage)
+        self._deletions = Deletions(
+            self._deletion_guard,
+            self._pauses,
+            self._pending,
+            files=self._folders.files,
+            settler=self.settler,
+            pipeline=self.pipeline,
+        )
 
     @property
     def paused(self) -> Mapping[str, Pause]:
@@ -127,7 +137,7 @@ class Indexer:
 
     def check_generation(self) -> None:
         """Raise GenerationSwitched if the alias points to another generation."""
-        _check_generation(self._store)
+        self._store.check_generation()
 
     def reconcile(self, root: Root, folder: str = "") -> RootComparison:
         """Compare a root, or one of its folders, with the index; submit differences.
@@ -137,13 +147,14 @@ class Indexer:
         """
         started = time.monotonic()
         counts = RootComparison()
-        sidecars = self._sidecars.begin_comparison(root, folder)
+        sidecars = self._sidecars[root.name].begin_comparison(root, folder)
+        touched = self._touched[root.name]
         missing: list[str] = []
         unknown, report_unknown = self._unknown_places.collector(root)
         listed_at = time.monotonic()
         self._store.refresh()
         self._deletion_guard.begin_comparison(root)
-        disk = self._until_closing(self._walk(root, folder))
+        disk = self._until_closing(self._folders.walk(root, folder))
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
         failures = with_retries(self._store.listings.failed(root.name, stored_folder), time.time())
@@ -167,13 +178,13 @@ class Indexer:
                 continue
             if is_non_picture:
                 continue
-            if difference.kind is DifferenceKind.TOUCHED and self._touched.put(change, listed_at):
+            if difference.kind is DifferenceKind.TOUCHED and touched.put(change, listed_at):
                 continue
             self.changed_files += 1
             counts.new += difference.kind is DifferenceKind.NEW
             counts.changed += difference.kind is DifferenceKind.CHANGED
             self._submit_compared(change, state, listed_at)
-        self._sidecars.end_comparison(sidecars, self.progress.files.begun)
+        self._sidecars[root.name].end_comparison(sidecars, self.progress.files.begun)
         if not folder:
             self._unknown_places.keep(root, unknown)
         self._pending[root.name].add_compared(missing, is_complete=not folder)
@@ -214,87 +225,75 @@ class Indexer:
             self._gone.add((hint.root, hint.relative_path))
         self.settler.offer(hint, time.time())
 
-    def submit_settled(self) -> None:
-        """Submit every file that has settled."""
-        files = {root: self._files(root) for root in self.roots}
-        for root, relative_path, detected_at in self.settler.due(time.time()):
-            self._sidecars.record(root, relative_path, self.progress.files.begun)
-            is_gone = (root, relative_path) in self._gone
-            self._gone.discard((root, relative_path))
-            if is_gone and files[root].has_other_case(relative_path):
-                # To read it would find the file under its new name.
-                self._pending[root.name].add(relative_path)
-            else:
-                self.pipeline.submit(Change(root, relative_path, detected_at))
+    def submit_settled(self, *roots: Root) -> None:
+        """Submit every file of these roots, by default of all, that has settled."""
+        for root in roots or self.roots:
+            due = self.settler.of(root).due(time.time())
+            if not due:
+                continue
+            files = self._folders.files(root)
+            for _, relative_path, detected_at in due:
+                self._sidecars[root.name].record(root, relative_path, self.progress.files.begun)
+                is_gone = (root, relative_path) in self._gone
+                self._gone.discard((root, relative_path))
+                if is_gone and files.has_other_case(relative_path):
+                    # To read it would find the file under its new name.
+                    self._pending[root.name].add(relative_path)
+                else:
+                    self.pipeline.submit(Change(root, relative_path, detected_at))
 
-    def submit_touched(self, *, all_at_once: bool = False) -> bool:
-        """Submit files whose ctime alone changed, while few others are in flight.
+    def submit_touched(self, *roots: Root, all_at_once: bool = False) -> bool:
+        """Submit files of these roots, by default of all, whose ctime alone changed.
 
-        Returns False if some are left; with `all_at_once` none are.
+        Others come first: few may be in flight.  Returns False if some are left; with
+        `all_at_once` none are.
         """
-        while all_at_once or self.pipeline.in_flight < 2 * self._settings.read_workers:
-            if (touched := self._touched.pop()) is None:
-                return True
-            change, listed_at = touched
-            self.pipeline.submit(change, listed_at=listed_at)
-        return not self._touched
+        queues = [self._touched[root.name] for root in roots or self.roots]
+        for touched in queues:
+            while all_at_once or self.pipeline.in_flight < 2 * self._settings.read_workers:
+                if (next_file := touched.pop()) is None:
+                    break
+                change, listed_at = next_file
+                self.pipeline.submit(change, listed_at=listed_at)
+        return not any(queues)
 
-    def submit_outdated(self) -> bool:
-        """Submit pictures whose sidecars changed; False if there are none."""
-        if not self._sidecars:
-            return False
-        changes = persist(
-            lambda: list(self._sidecars.outdated(self.progress.files.ended_until)),
-            self.pipeline.closing,
-            self.outage,
-        )
+    def submit_outdated(self, *roots: Root) -> bool:
+        """Submit pictures of these roots, by default of all, whose sidecars changed.
+
+        False if there are none.
+        """
+        changes: list[Change] = []
+        for sidecars in [self._sidecars[root.name] for root in roots or self.roots]:
+            if sidecars:
+                changes += persist(
+                    lambda: list(sidecars.outdated(self.progress.files.ended_until)),  # noqa: B023
+                    self.pipeline.closing,
+                    self.outage,
+                )
         for change in changes:
             # The picture file itself is unchanged.
             self.pipeline.forget(change)
             self.pipeline.submit(change)
         return bool(changes)
 
-    def _files(self, root: Root) -> RootFiles:
-        return RootFiles(root, self.excludes.prunes, self._mounts.of(root))
-
-    def _walk(self, root: Root, folder: str) -> Iterator[FileOnDisk | Unknown]:
-        if root.name in self._forget_mounts:
-            self._mounts.forget(root)
-            self._forget_mounts.discard(root.name)
-        return walk(
-            root,
-            self.excludes.prunes,
-            folder,
-            mounts=self._mounts.load(root),
-            on_mount=partial(self._mounts.add, root),
-        )
-
     def _until_closing(
-        self, disk: Iterator[FileOnDisk | Unknown]
+        self, walked: Iterator[FileOnDisk | Unknown]
     ) -> Iterator[FileOnDisk | Unknown]:
-        for each in disk:
+        for each in walked:
             if self.pipeline.closing.is_set():
                 raise Stopped
             yield each
 
-    def delete_missing(self, *, compared: int = 0, at_once: bool = False) -> bool:
+    def delete_missing(self, *roots: Root, compared: int = 0, at_once: bool = False) -> bool:
         """Delete documents of missing files that are due.
 
-        Returns False while some are not due yet.  `compared` is `progress.comparisons.ended_until`
-        as it was before the last call of `submit_settled`.  `at_once` deletes all, because no
-        comparison or file is in progress.
+        `roots` are by default all.  Returns False while some are not due yet.  `compared` is
+        `progress.comparisons.ended_until` as it was before the last call of `submit_settled`.
+        `at_once` deletes all, because no comparison or file is in progress.
         """
-        for root in self.roots:
-            pending = self._pending[root.name]
-            batch = pending.take_all() if at_once else pending.take_due(compared)
-            if batch is None:
-                continue
-            paths, is_complete = batch
-            # Only a comparison of the whole root checks a pause again: one more deleted file says
-            # nothing about the others that are missing.
-            if is_complete or root.name not in self.paused:
-                self._delete(root, paths, is_complete)
-        return not any(self._pending.values())
+        for root in roots or self.roots:
+            self._deletions.delete_due(root, compared, at_once=at_once)
+        return not any(self._pending[root.name] for root in roots or self.roots)
 
     def check_excludes(self) -> None:
         """Raise AlreadyRunning if a daemon watches one of the roots with other excludes."""
@@ -317,15 +316,12 @@ class Indexer:
                 error,
             )
 
-    def resume_ended_pauses(self) -> list[Root]:
+    def resume_ended_pauses(self, *roots: Root) -> list[Root]:
         """Resume roots whose pause another process ended, and return them to be compared.
 
         `sync --allow-deletes` ends a pause.
         """
-        ended = self._pauses.take_ended(self.roots)
-        for root in ended:
-            persist(partial(self._deletion_guard.resume, root), self.pipeline.closing, self.outage)
-        return ended
+        return self._deletions.resume_ended(roots or self.roots)
 
     def refresh_post_embed(self) -> None:
         """Load parts trained meanwhile for the step after embedding."""
@@ -339,6 +335,7 @@ class Indexer:
             self._settings.host,
             exclude=self._settings.exclude,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
+            hung=self.disks.hung,
             comparisons=self.last_comparisons,
             encoder_plan=self.encoder_plan,
             lease_seconds=self._settings.lease_seconds,
@@ -349,47 +346,3 @@ class Indexer:
     def encoder_plan(self) -> Mapping[str, Any] | None:
         """Return how the encoder runs on this machine; None if it decides itself."""
         return plan_of(self._encoder)
-
-    def summary(self) -> str:
-        """Return the counts in words."""
-        return self.counts.in_words()
-
-    def _delete(self, root: Root, relative_paths: Sequence[str], is_complete: bool) -> None:
-        result = persist(
-            lambda: self._deletion_guard.delete(
-                root, relative_paths, self.pipeline.holds_no_picture
-            ),
-            self.pipeline.closing,
-            self.outage,
-        )
-        self._pauses.update(root, result.pause, is_complete=is_complete)
-        if is_complete and result.pause is None:
-            persist(
-                partial(self._deletion_guard.note_whole, root), self.pipeline.closing, self.outage
-            )
-        self.counts.deleted += result.pictures
-        files = self._files(root)
-        for path in result.paths:
-            change = Change(root, path, time.time())
-            self.pipeline.forget(change)
-            # The file may have come back while its document was being deleted.
-            if files.presence(path) is Presence.PRESENT:
-                self.settler.offer(Hint(root, path, HintKind.TOUCHED), change.detected_at)
-
-
-def _check_generation(store: Store) -> None:
-    if store.generation is not None:
-        store.switching.check_serving()
-
-
-def _check_busy(store: Store, error: ImgSearchError) -> None:
-    """Raise GenerationSwitched if that is why Elasticsearch refuses writes.
-
-    The previous generation is read-only after a switch, which only StoreBusy shows.
-    """
-    if isinstance(error, StoreBusy):
-        try:
-            _check_generation(store)
-        except ImgSearchError as reason:
-            if not reason.transient:
-                raise

@@ -7,9 +7,8 @@ import math
 import os
 import stat
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from es_imgsearch.elastic.documents import Write
@@ -90,7 +89,7 @@ class Job:
     change: Change
     signature: FileSignature
     ticket: int
-    queued_at: float = field(default_factory=time.monotonic)
+    queued_at: float = 0.0
     next_change: Change | None = None
     next_event_at: float = NO_EVENT
     # It was read again since its inode or ctime differed after the write.

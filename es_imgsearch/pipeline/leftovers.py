@@ -10,7 +10,7 @@ from es_imgsearch.errors import ReadError
 from es_imgsearch.pipeline.jobs import Kept
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change
-from es_imgsearch.watch.settle import Settler
+from es_imgsearch.watch.settle import Settlers
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.pending_deletions import PendingDeletions
 
@@ -23,7 +23,7 @@ _LOGGED_FILES = 10
 class LeftoverQueue:
     """Sort the paths that the pipeline emits; log files that cannot be read for now."""
 
-    def __init__(self, settler: Settler, pending: Mapping[str, PendingDeletions]) -> None:
+    def __init__(self, settler: Settlers, pending: Mapping[str, PendingDeletions]) -> None:
         self._settler = settler
         self._pending = pending
         self._logged: Counter[str] = Counter()

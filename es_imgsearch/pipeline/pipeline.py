@@ -36,6 +36,7 @@ from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Change, Embedded, FileState
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.root_disk import RootDisks
 from es_imgsearch.write.carried_fields import CarriedFields
 from es_imgsearch.write.pending_deletions import Progress
 
@@ -57,6 +58,7 @@ class Pipeline:
         vector_fields: VectorFields = lambda _vector: {},
         progress: Progress | None = None,
         outage: Outage | None = None,
+        disks: RootDisks | None = None,
         warm_up: bool = False,
     ) -> None:
         """Start the stages' threads.
@@ -64,11 +66,12 @@ class Pipeline:
         `emit` gets each path that leaves no document of its present state: it is absent or no
         picture, it changed while it was in flight, or it could not be read although it is stored.
         `vector_fields` is the optional step after embedding.  `progress.files` numbers the
-        submitted files.  `warm_up` loads the model at once, so that the first picture does not
-        wait for it.
+        submitted files.  `disks` are closed with the pipeline.  `warm_up` loads the model at once,
+        so that the first picture does not wait for it.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
         self._emit = emit
+        self._disks = disks or RootDisks()
         self.outage = outage or Outage()
         self.counts = Counts()
         self._in_flight = InFlight(
@@ -83,7 +86,9 @@ class Pipeline:
             _look_up_vectors, store, grid is not None, stopping=self.stopping, outage=self.outage
         )
         # From the last stage to the first: each is given the one that follows it.
-        acknowledging = AcknowledgeStage(self._in_flight, self.counts, self._run, emit=emit)
+        acknowledging = AcknowledgeStage(
+            self._in_flight, self.counts, self._run, disk=self._disks.of, emit=emit
+        )
         self._writing = WriteStage(
             lambda writes: store.documents.write(writes),
             lambda ids: store.documents.states(ids),
@@ -145,7 +150,8 @@ class Pipeline:
         self._run.check()
         while not self._in_flight.acquire_slot(_SLOT_WAIT_SECONDS):
             self._run.check()
-        signature = read_signature(change)
+        with self._disks.of(change.root).calling():
+            signature = read_signature(change)
         event_at = NO_EVENT
         if listed_at is None:
             event_at = time.monotonic() - max(0.0, time.time() - change.detected_at)
@@ -218,6 +224,7 @@ class Pipeline:
         self._writing.close()
         # End the reading processes at once: the next comparison finds their files again.
         self._reading.close()
+        self._disks.close()
         # A thread that still waits for an answer is left behind: it is a daemon thread.
         for thread in self._threads:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))

@@ -31,14 +31,14 @@ from es_imgsearch.describe.sidecar import (
     sidecar_fields,
 )
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.pipeline.queues import BoundedCache
+from es_imgsearch.pipeline.file_memory import REMEMBERED_FILES, FileMemory, state_hash
 from es_imgsearch.records import Change, FileState, Root, disk_path
 from es_imgsearch.watch.reconcile import is_below
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 500
-_RECENT_FILES = 200_000
+_STATE_BITS = 40
 
 
 class _Place(NamedTuple):
@@ -57,13 +57,29 @@ class _SidecarState(NamedTuple):
 
 
 class _ComparisonHistory:
-    """The sidecars that earlier comparisons listed."""
+    """The sidecars that earlier comparisons of a root listed."""
 
     def __init__(self) -> None:
         # Of every folder with sidecars: the number of its last comparison, and of its sidecars.
         self.folders: dict[tuple[Root, str], tuple[int, int]] = {}
-        # States of sidecars by root and path, with the number of the comparison that listed them.
-        self.states: BoundedCache[tuple[int, FileState]] = BoundedCache(_RECENT_FILES)
+        self._states = FileMemory(REMEMBERED_FILES)
+
+    def put(self, file: str, number: int, state: FileState) -> tuple[int, bool]:
+        """Remember a sidecar and the comparison that lists it.
+
+        Returns the number of the comparison that listed it before, -1 for none, and whether the
+        state is the same.
+        """
+        stored = self._states.get(file)
+        hashed = state_hash(state) % 2**_STATE_BITS
+        self._states.put(file, number << _STATE_BITS | hashed)
+        if stored is None:
+            return -1, False
+        return stored >> _STATE_BITS, stored % 2**_STATE_BITS == hashed
+
+    def end_round(self) -> None:
+        """The root was compared: forget its sidecars not listed since the last call."""
+        self._states.end_round()
 
 
 class SidecarComparison:
@@ -85,13 +101,12 @@ class SidecarComparison:
         if not is_sidecar(name):
             return
         last, _ = self._history.folders.get((self.root, folder), (0, 0))
-        key = f"{self.root.name}/{relative_path}"
-        number, previous = self._history.states.get(key) or (-1, None)
-        self._history.states.put(key, (self._number, state))
+        file = f"{self.root.name}/{relative_path}"
+        number, is_same = self._history.put(file, self._number, state)
         self._listed[folder] += 1
         if number == last:
             self._known[folder] += 1
-        if number != last or previous != state:
+        if number != last or not is_same:
             self._changed.append(_Place(self.root, folder, name))
 
     def end(self) -> list[_Place]:
@@ -109,6 +124,8 @@ class SidecarComparison:
                 del folders[root, folder]
         for folder, files in self._listed.items():
             folders[self.root, folder] = self._number, files
+        if not self.folder:
+            self._history.end_round()
         return places
 
 
@@ -126,7 +143,7 @@ class SidecarChanges:
         # Each with the ticket of the pipeline up to which files were submitted before.
         self._changed: dict[_Place, int] = {}
         self._numbers = itertools.count(1)
-        self._history = _ComparisonHistory()
+        self._histories: dict[Root, _ComparisonHistory] = {}
         self._compared_whole: set[Root] = set()
         self._reported_tables: set[str] = set()
 
@@ -141,7 +158,8 @@ class SidecarChanges:
 
     def begin_comparison(self, root: Root, folder: str) -> SidecarComparison:
         """Begin to compare a root, or one of its folders; ended by `end_comparison`."""
-        return SidecarComparison(root, folder, next(self._numbers), self._history)
+        history = self._histories.setdefault(root, _ComparisonHistory())
+        return SidecarComparison(root, folder, next(self._numbers), history)
 
     def end_comparison(self, comparison: SidecarComparison, ticket: int) -> None:
         """Record the sidecars that are new, changed or removed since the last comparison.

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from es_imgsearch.records import FileState, Root
 from es_imgsearch.watch.mounts import is_mounted
 from es_imgsearch.watch.reconcile import ABSENT, Prunes, is_below, is_link, is_looked_at
+from es_imgsearch.watch.root_disk import RootDisk
 
 IsNonPicture = Callable[[FileState], bool]
 
@@ -26,17 +27,23 @@ class Presence(Enum):
 
 
 class RootFiles:
-    """The files of a root, for one batch of paths: what was seen once is not looked at again."""
+    """The files of a root, for one batch of paths; listings are kept."""
 
-    def __init__(self, root: Root, prunes: Prunes, mounts: Collection[str]) -> None:
+    def __init__(self, root: Root, prunes: Prunes, mounts: Collection[str], disk: RootDisk) -> None:
         """`mounts` are the known mount points of the root."""
+        self._disk = disk
         self._root = root
         self._prunes = prunes
         self._listings: dict[str, frozenset[str]] = {}
-        self._unmounted = [each for each in mounts if not is_mounted(root, each)]
+        with disk.calling():
+            self._unmounted = [each for each in mounts if not is_mounted(root, each)]
 
     def presence(self, path: str, is_non_picture: IsNonPicture = lambda _state: False) -> Presence:
         """Look at a file; one that is no picture in its state is gone."""
+        with self._disk.calling():
+            return self._presence(path, is_non_picture)
+
+    def _presence(self, path: str, is_non_picture: Callable[[FileState], bool]) -> Presence:
         if self._is_excluded(path):
             return Presence.GONE
         if any(is_below(path, each) for each in self._unmounted):
@@ -64,8 +71,9 @@ class RootFiles:
     def has_other_case(self, path: str) -> bool:
         """Return True if a look at a path finds a file of another name."""
         try:
-            os.stat(self._root.absolute(path))
-            return not self._is_listed(path)
+            with self._disk.calling():
+                os.stat(self._root.absolute(path))
+                return not self._is_listed(path)
         except OSError:
             return False
 

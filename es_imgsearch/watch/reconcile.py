@@ -16,7 +16,7 @@ from enum import Enum, auto
 from operator import itemgetter
 
 from es_imgsearch.elastic.listings import IndexedFile
-from es_imgsearch.records import FileState, Root, disk_path, stored_path
+from es_imgsearch.records import FileState, Root, disk_path, stored_ns, stored_path
 from es_imgsearch.watch.mounts import is_mounted
 
 Prunes = Callable[[str, str, bool], bool]
@@ -156,7 +156,7 @@ def _look(path: str, where: str) -> Iterator[FileOnDisk | Unknown]:
             yield Unknown(where, "it is a link to nothing", UnknownKind.DANGLING)
         return
     if stat.S_ISREG(status.st_mode):
-        yield FileOnDisk(where, FileState.of(status), status.st_ctime_ns)
+        yield FileOnDisk(where, FileState.of(status), stored_ns(status.st_ctime_ns))
 
 
 def is_link(path: str) -> bool:

@@ -75,6 +75,8 @@ def register_roots(
     new: set[str] = set()
 
     def entered(meta: Meta) -> Meta:
+        # Called again after a conflict: another process may have entered a root meanwhile.
+        new.clear()
         for root in roots:
             entry = meta.roots.get(root.name)
             takes_over = replace_gone and entry is not None and _has_moved(entry, host)

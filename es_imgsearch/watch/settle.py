@@ -19,7 +19,7 @@ from es_imgsearch.records import FileState, Root
 from es_imgsearch.watch.watcher import Hint, HintKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 _Key = tuple[Root, str]
@@ -161,3 +161,26 @@ class Settler:
             return FileState.of(self._stat(root.absolute(relative_path)))
         except OSError:
             return None
+
+
+class Settlers:
+    """A settler for each root: none waits for the disk of another.  Thread-safe."""
+
+    def __init__(self, settlers: Mapping[Root, Settler]) -> None:
+        self._settlers = settlers
+
+    def __len__(self) -> int:
+        return sum(map(len, self._settlers.values()))
+
+    def of(self, root: Root) -> Settler:
+        """Return the settler of a root."""
+        return self._settlers[root]
+
+    def offer(self, hint: Hint, now: float) -> None:
+        """Take a hint, see `Settler.offer`."""
+        self._settlers[hint.root].offer(hint, now)
+
+    def next_due_at(self) -> float | None:
+        """Return when a path of any root is due next, None if nothing waits."""
+        times = [each.next_due_at() for each in self._settlers.values()]
+        return min((each for each in times if each is not None), default=None)

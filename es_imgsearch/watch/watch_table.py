@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from es_imgsearch.records import Root
     from es_imgsearch.watch.excludes import Excludes
     from es_imgsearch.watch.inotify import InotifyReader
+    from es_imgsearch.watch.root_disk import RootDisk
 
 
 # Each watch given up answers with one IN_IGNORED. A whole tree at once would fill the
@@ -110,12 +111,14 @@ class WatchTable:
         excludes: Excludes,
         stopping: threading.Event,
         on_top_lost: Callable[[Root], None],
+        disk: RootDisk,
     ) -> None:
         self.tops: dict[Root, Top] = {}
         self._reader = reader
         self._excludes = excludes
         self._stopping = stopping
         self._on_top_lost = on_top_lost
+        self._disk = disk
         self._by_wd: dict[int, Folder] = {}
         self._refused: dict[Folder, int] = {}  # and the errno
         self._new_refusals: list[tuple[Folder, int]] = []
@@ -204,10 +207,11 @@ class WatchTable:
         while waiting and not self._stopping.is_set():
             folder, path, relative_path = waiting.pop()
             try:
-                wd = self._reader.add(path, follow=folder.parent is None)
-                if not self._take(folder, wd, path):
-                    continue
-                names = self._folders_in(path, relative_path)
+                with self._disk.calling():
+                    wd = self._reader.add(path, follow=folder.parent is None)
+                    if not self._take(folder, wd, path):
+                        continue
+                    names = self._folders_in(path, relative_path)
             except OSError as error:
                 self._fail(folder, error.errno or errno.EIO)
                 continue

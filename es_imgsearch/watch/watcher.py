@@ -1,8 +1,9 @@
 """Turn the operating system's file events into hints for the daemon.
 
 A hint may be late, doubled or missing; reconcile makes it right.  One inotify instance and
-one thread serve all roots.  Only folders are watched, excluded ones never.  A symbolic link
-is reported as a file and never entered, whatever it points to; a root may be one.
+one thread serve all roots of a watcher; the daemon has a watcher for each root, since a disk that
+hangs keeps the thread waiting.  Only folders are watched, excluded ones never.  A symbolic link is
+reported as a file and never entered, whatever it points to; a root may be one.
 
 How nothing is lost between a folder's appearance and its watch: watch it, list it, do the
 same with what it holds, and only then emit SUBTREE.  What was there before is in that
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 from es_imgsearch.records import Root, stored_path
 from es_imgsearch.watch import inotify
 from es_imgsearch.watch.inotify import Event, InotifyReader, limit_message
+from es_imgsearch.watch.root_disk import RootDisk
 from es_imgsearch.watch.watch_table import Folder, WatchTable
 
 if TYPE_CHECKING:
@@ -67,11 +69,17 @@ class Watcher:
     """
 
     def __init__(
-        self, roots: Sequence[Root], excludes: Excludes, on_hint: Callable[[Hint], None]
+        self,
+        roots: Sequence[Root],
+        excludes: Excludes,
+        on_hint: Callable[[Hint], None],
+        disk: RootDisk | None = None,
     ) -> None:
+        """`disk` notices calls that hang, which keep all of these roots waiting."""
         self._roots = tuple(roots)
         self._excludes = excludes
         self._on_hint = on_hint
+        self._disk = disk or RootDisk()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._reader: InotifyReader | None = None
@@ -154,7 +162,9 @@ class Watcher:
                     "%s is polled, not watched: %s", root.name, limit_message(number, used=0)
                 )
             return False
-        self._table = WatchTable(self._reader, self._excludes, self._stopping, self._top_gone)
+        self._table = WatchTable(
+            self._reader, self._excludes, self._stopping, self._top_gone, self._disk
+        )
         return True
 
     def _log_refusals(self) -> None:

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -25,6 +26,7 @@ from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.reconcile import Prunes
+from es_imgsearch.watch.root_disk import RootDisk
 from es_imgsearch.write.deletion_history import DeletionHistory, RootHistory
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
 
@@ -62,12 +64,14 @@ class DeletionGuard:
         prunes: Prunes,
         *,
         mounts: KnownMounts | None = None,
+        disk: Callable[[Root], RootDisk] = lambda _root: RootDisk(),
         max_delete_share: float,
         allow: bool = False,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = lambda: time.time(),
     ) -> None:
         self._store = store
         self._prunes = prunes
+        self._disk = disk
         self._mounts = mounts or KnownMounts(store.state)
         self._max_delete_share = max_delete_share
         self._allow = allow
@@ -92,7 +96,12 @@ class DeletionGuard:
         self._history.permit(root)
 
     def begin_comparison(self, root: Root) -> None:
-        """Enter what a root holds that was never whole, before new files dilute it."""
+        """Enter what a root holds that was never whole, before new files dilute it.
+
+        Also remember its device.
+        """
+        with suppress(OSError), self._disk(root).calling():
+            self.remember_device(root)
         self._read_history(root)
 
     def note_whole(self, root: Root) -> None:
@@ -130,7 +139,7 @@ class DeletionGuard:
         `is_non_picture` returns True for the id and state of a file that is no picture (any more).
         Every path is checked once more; additions must have been acknowledged before.
         """
-        files = RootFiles(root, self._prunes, self._mounts.of(root))
+        files = RootFiles(root, self._prunes, self._mounts.of(root), self._disk(root))
         missing = {
             each: path
             for path in relative_paths
@@ -191,7 +200,8 @@ class DeletionGuard:
     def _check_folder(self, root: Root, missing: Mapping[str, str]) -> Pause | None:
         # An unreadable folder pauses deletions even if they are allowed.
         try:
-            os.scandir(root.path).close()
+            with self._disk(root).calling():
+                os.scandir(root.path).close()
             if not missing:
                 return None
             # Counts and look-ups must include all acknowledged documents.
@@ -247,7 +257,9 @@ class DeletionGuard:
     def _loss(self, contents: Mapping[str, Mapping[str, Any]], history: RootHistory) -> _Loss:
         """Find the ids, of these, whose content no other document has."""
         with_copies: set[str] = set()
-        content_ids = sorted({each["content_id"] for each in contents.values()})
+        content_ids = sorted(
+            {each["content_id"] for each in contents.values() if "content_id" in each}
+        )
         for start in range(0, len(content_ids), _CHUNK):
             for content_id, holder in self._store.listings.ids_by_content(
                 content_ids[start : start + _CHUNK]
@@ -257,11 +269,15 @@ class DeletionGuard:
         lost = {
             each: fields.get("indexed_at")
             for each, fields in contents.items()
-            if fields["content_id"] not in with_copies
+            if fields.get("content_id") not in with_copies
         }
-        # Imported documents may have no time; they count as old.
+        # Imported documents may have no time, and another machine's clock may be ahead: they count
+        # as held.
+        now = time.time()
         held = {
-            each for each, at in lost.items() if at is None or _timestamp(at) <= history.whole_at
+            each
+            for each, at in lost.items()
+            if at is None or not history.whole_at < _timestamp(at) <= now
         }
         return _Loss(frozenset(lost), frozenset(held))
 

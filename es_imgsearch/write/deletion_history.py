@@ -14,7 +14,6 @@ cron starts every hour must not delete a fifth every hour.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -107,7 +106,7 @@ class RootHistory:
 class DeletionHistory:
     """The histories of roots, as all processes share them.  Raises the store's errors."""
 
-    def __init__(self, state: State, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, state: State, clock: Callable[[], float]) -> None:
         self._state = state
         self._clock = clock
 

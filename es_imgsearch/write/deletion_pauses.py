@@ -88,7 +88,7 @@ class DeletionPauses:
             if before is None or before.kind != pause.kind:
                 logger.warning("%s", pause.message(root, self._index))
         elif before is not None:
-            del self.active[root.name]
+            self.active.pop(root.name, None)
             logger.warning("Deletions in %r go on.", root.name)
         self._save(root, pause, is_known=before is not None)
         self._stored.add(root.name)

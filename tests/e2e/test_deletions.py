@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.pipeline import indexer as indexer_module
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch import root_folders
 from es_imgsearch.write import pending_deletions
 from tests.support.house import House, until
 from tests.support.ignored_case import ignore_case
@@ -117,14 +117,14 @@ def test_repeated_runs_delete_no_more_than_one(house: House):
 def held_walk(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
     """Each walk sets the first event and waits for the second."""
     begun, released = threading.Event(), threading.Event()
-    walk = indexer_module.walk
+    walk = root_folders.walk
 
     def slow(*arguments, **options):
         begun.set()
         assert released.wait(30)
         yield from walk(*arguments, **options)
 
-    monkeypatch.setattr(indexer_module, "walk", slow)
+    monkeypatch.setattr(root_folders, "walk", slow)
     yield begun, released
     released.set()
 

@@ -18,7 +18,7 @@ FILES = 60
 def test_a_comparison_reads_only_those_beyond_the_limit(
     real_store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(in_flight, "NON_PICTURES", LIMIT)
+    monkeypatch.setattr(in_flight, "REMEMBERED_FILES", LIMIT)
     house = House(real_store, settings.model_copy(update={"settle_seconds": 0.0}), tmp_path)
     for n in range(FILES):
         (house.folder / f"{n:02}.txt").write_text("words")

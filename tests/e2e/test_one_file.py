@@ -257,7 +257,7 @@ def test_changed_files_that_cannot_be_read_keep_their_documents(
         assert house.indexed().keys() == before
         assert house.failed() == {}
         assert indexer.counts.unreadable == COUNT
-        assert f"{COUNT} unreadable" in indexer.summary()
+        assert f"{COUNT} unreadable" in indexer.counts.in_words()
     errors.set(None)
     with synced(house):
         assert house.differing() == []
@@ -344,7 +344,7 @@ def test_a_changed_mode_alone_reads_and_never_embeds(house: House, compares: boo
 
 def test_documents_of_an_index_without_ctime_are_not_read_again(house: House):
     """An index of an earlier version: its mapping lacks the field, and so do its documents."""
-    name = f"{house.store.index}-000001"
+    name = house.store.info().name
     house.pictures(3)
     with synced(house):
         assert house.differing() == []

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from es_imgsearch.elastic.state import State
-from es_imgsearch.pipeline.carried_fields import CarriedFields
 from es_imgsearch.pipeline.in_flight import InFlight
 from es_imgsearch.pipeline.jobs import NO_EVENT
 from es_imgsearch.watch import presence, reconcile
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.presence import RootFiles
+from es_imgsearch.write.carried_fields import CarriedFields
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from tests.simulation.patches import Patches
 

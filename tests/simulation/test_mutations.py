@@ -1,4 +1,4 @@
-"""The world finds each fault when its mending is taken back, and nothing in the same world with it."""
+"""The world finds each fault when its mending is taken back, and none with it."""
 
 from __future__ import annotations
 

@@ -227,9 +227,10 @@ class Running:
 
     def turn(self) -> None:
         """Wait until the daemon's loop has gone round once, with all that it does in one."""
-        for _ in range(2):
-            self.daemon._wake.set()
-            until(lambda: not self.daemon._wake.is_set())
+        for wake in (self.daemon._wake, *(each.wake for each in self.daemon._watched)):
+            for _ in range(2):
+                wake.set()
+                until(lambda wake=wake: not wake.is_set())  # type: ignore[misc]
 
     def wait_ready(self) -> None:
         until(lambda: self.ready.is_set() or self.error)

@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from es_imgsearch.read import workers
+from es_imgsearch.read import worker_process
 
 _FILE = "IMGSEARCH_TEST_OPEN_ERRNO"
-_begin_worker = workers._begin_worker
+_work = worker_process._work
 _open = os.open
 
 
@@ -23,7 +23,7 @@ class OpenErrors:
         self._file = folder / "open-errno"
         self.set(None)
         monkeypatch.setenv(_FILE, str(self._file))
-        monkeypatch.setattr(workers, "_begin_worker", begin_worker)
+        monkeypatch.setattr(worker_process, "_work", work)
 
     def set(self, number: int | None) -> None:
         self._file.write_text("" if number is None else str(number))
@@ -35,10 +35,10 @@ class OpenErrors:
         return len(log.read_bytes()) if log.exists() else 0
 
 
-def begin_worker(*arguments: Any) -> None:
-    """Begin a worker whose `os.open` fails for pictures while the file has a number."""
-    _begin_worker(*arguments)
+def work(*arguments: Any) -> None:
+    """Read in a process whose `os.open` fails for pictures while the file has a number."""
     os.open = _open_or_fail  # type: ignore[assignment]
+    _work(*arguments)
 
 
 def _open_or_fail(path: Any, *arguments: Any, **options: Any) -> int:

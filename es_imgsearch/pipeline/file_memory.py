@@ -1,8 +1,9 @@
-"""Remember the files that are no pictures, in the state in which they were read.
+"""Remember something of many files in little memory.
 
-They leave no document, so a comparison of folder and index finds them new every time: each that is
-not remembered is read again.  Many are sidecars.  A process starts with an empty memory: `sync`
-reads them once a run, at 0.6 ms per file (40 s for 60,000), where pictures are not read at all.
+Files that are no pictures leave no document, so a comparison of folder and index finds them new
+every time: each that is not remembered is read again.  Many are sidecars.  A process starts with an
+empty memory: `sync` reads them once a run, at 0.6 ms per file (40 s for 60,000), where pictures are
+not read at all.
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ from es_imgsearch.pipeline.queues import BoundedCache
 from es_imgsearch.records import FileSignature, FileState
 from es_imgsearch.write.unreadable import wait_seconds
 
-# 113 bytes per file (tests/unit/pipeline/test_non_pictures.py measures it).
-NON_PICTURES = 1_000_000
+# 113 bytes per file (tests/unit/pipeline/test_file_memory.py measures it).
+REMEMBERED_FILES = 1_000_000
 
-# Two hashes of 60 bits take the place of path and state.  A picture is mistaken for a non-picture
-# if both coincide.  CPython stores integers up to 60 bits in 32 bytes, longer ones in 48.
+# CPython stores integers up to 60 bits in 32 bytes, longer ones in 48.
 _HASH_BYTES, _UNUSED_BITS = 8, 4
 
 
-class NonPictures:
-    """A set of files, of at most `limit`.
+class FileMemory:
+    """An integer for each of at most `limit` files, by the file's id or path.
 
     Those that the last comparisons have not met are dropped first.  Files beyond the limit are not
     remembered: comparisons meet all files in the same order, so dropping the least recently met
@@ -33,39 +33,46 @@ class NonPictures:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # Hash of the state by hash of the id: met since the last round, and not yet since then.
+        # By a hash of the file's id: met since the last round, and not yet since then.
         self._met: dict[int, int] = {}
         self._unmet: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._met) + len(self._unmet)
 
-    def __contains__(self, file: tuple[str, FileState]) -> bool:
-        """Return True if the file is no picture in this state; it counts as met."""
-        key = _hash(file[0])
+    def get(self, file: str) -> int | None:
+        """Return the integer of a file, which counts as met; None if it is not remembered."""
+        key = _hash(file)
         if (unmet := self._unmet.pop(key, None)) is not None:
             self._met[key] = unmet
-        return self._met.get(key) == _hash(repr(tuple(file[1])))
+        return self._met.get(key)
 
-    def put(self, image_id: str, state: FileState) -> None:
-        """Remember a file, unless the limit is reached."""
-        key = _hash(image_id)
+    def put(self, file: str, value: int) -> None:
+        """Remember a file, unless the limit is reached; a value takes up to 60 bits."""
+        key = _hash(file)
         self._unmet.pop(key, None)
         if key in self._met or len(self) < self._limit:
-            self._met[key] = _hash(repr(tuple(state)))
+            self._met[key] = value
 
-    def forget(self, image_id: str) -> None:
-        key = _hash(image_id)
+    def forget(self, file: str) -> None:
+        key = _hash(file)
         self._met.pop(key, None)
         self._unmet.pop(key, None)
 
     def end_round(self) -> None:
-        """Drop the files that were not met since the last call; every root was compared."""
+        """Every root was compared: drop the files not met since the last call."""
         self._unmet, self._met = self._met, {}
 
 
+def state_hash(state: FileState) -> int:
+    """Return a hash of 60 bits."""
+    return _hash(repr(tuple(state)))
+
+
 def _hash(text: str) -> int:
-    digest = hashlib.blake2b(text.encode(), digest_size=_HASH_BYTES).digest()
+    # Names that are not UTF-8 contain surrogates.
+    data = text.encode(errors="surrogateescape")
+    digest = hashlib.blake2b(data, digest_size=_HASH_BYTES).digest()
     return int.from_bytes(digest) >> _UNUSED_BITS
 
 

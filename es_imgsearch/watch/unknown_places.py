@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 
 from es_imgsearch.records import Root, disk_path
@@ -16,7 +17,7 @@ class UnknownPlaces:
 
     def __init__(self, index: str) -> None:
         self._index = index
-        self._logged: set[tuple[str, str]] = set()
+        self._logged: defaultdict[str, set[str]] = defaultdict(set)
 
     def collector(self, root: Root) -> tuple[list[Unknown], Callable[[Unknown], None]]:
         """Return a list, and a function that logs a place and appends it."""
@@ -24,16 +25,15 @@ class UnknownPlaces:
 
         def report(unknown: Unknown) -> None:
             found.append(unknown)
-            if (root.name, unknown.stored_path) not in self._logged:
+            if unknown.stored_path not in self._logged[root.name]:
                 logger.warning("%s", self._message(root, unknown))
-                self._logged.add((root.name, unknown.stored_path))
+                self._logged[root.name].add(unknown.stored_path)
 
         return found, report
 
     def keep(self, root: Root, found: list[Unknown]) -> None:
         """Forget the places of a root but those that its whole comparison found."""
-        others = {place for place in self._logged if place[0] != root.name}
-        self._logged = others | {(root.name, each.stored_path) for each in found}
+        self._logged[root.name] = {each.stored_path for each in found}
 
     def _message(self, root: Root, unknown: Unknown) -> str:
         path = root.absolute(disk_path(unknown.stored_path))

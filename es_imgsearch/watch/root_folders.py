@@ -1,0 +1,49 @@
+"""Look at the folders of roots, with their known mount points and disks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.records import Root
+from es_imgsearch.watch.excludes import Excludes
+from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.presence import RootFiles
+from es_imgsearch.watch.reconcile import FileOnDisk, Unknown, walk
+from es_imgsearch.watch.root_disk import RootDisks
+
+
+class RootFolders:
+    """The folders of a process's roots."""
+
+    def __init__(
+        self, store: Store, roots: Sequence[Root], excludes: Excludes, *, forget_mounts: bool
+    ) -> None:
+        """With `forget_mounts` known mount points are permitted to be gone."""
+        self.disks = RootDisks()
+        self.mounts = KnownMounts(store.state)
+        self._excludes = excludes
+        self._forget_mounts = {root.name for root in roots} if forget_mounts else set()
+
+    def files(self, root: Root) -> RootFiles:
+        """Return the files of a root, to look at those of one batch of paths."""
+        mounts = self.mounts.of(root)
+        return RootFiles(root, self._excludes.prunes, mounts, self.disks.of(root))
+
+    def walk(self, root: Root, folder: str) -> Iterator[FileOnDisk | Unknown]:
+        """Walk a folder of a root, see `reconcile.walk`; keep its mount points."""
+        if root.name in self._forget_mounts:
+            self.mounts.forget(root)
+            self._forget_mounts.discard(root.name)
+        found: list[str] = []
+        known = self.mounts.load(root)
+        walked = walk(root, self._excludes.prunes, folder, mounts=known, on_mount=found.append)
+        disk = self.disks.of(root)
+        while True:
+            with disk.calling():
+                each = next(walked, None)
+            while found:
+                self.mounts.add(root, found.pop())
+            if each is None:
+                return
+            yield each

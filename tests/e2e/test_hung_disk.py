@@ -1,0 +1,133 @@
+"""A disk that does not answer any more, as of a dead network share, next to one that does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.manage.status import index_status
+from es_imgsearch.settings import Settings
+from es_imgsearch.watch import root_disk
+from tests.support.house import House, Running, compare_again, paint, until
+
+
+class DeadShare:
+    """Calls that look at paths below a folder do not return while it is dead.
+
+    The thread of the test may look.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self._folder = folder
+        self._answers = threading.Event()
+        self._answers.set()
+        self._exempt = threading.current_thread()
+        self.waiting: set[str] = set()
+        for name in ("stat", "lstat", "scandir", "listdir"):
+            monkeypatch.setattr(os, name, self._waiting(getattr(os, name)))
+
+    def die(self) -> None:
+        self._answers.clear()
+
+    def answer(self) -> None:
+        self._answers.set()
+
+    def _waiting(self, real):
+        def call(path=".", *arguments, **options):
+            here = threading.current_thread()
+            is_below = not isinstance(path, int) and Path(path).is_relative_to(self._folder)
+            if is_below and here is not self._exempt and not self._answers.is_set():
+                self.waiting.add(here.name)
+                self._answers.wait()
+            return real(path, *arguments, **options)
+
+        return call
+
+
+@pytest.fixture
+def house(
+    real_store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> House:
+    monkeypatch.setattr(root_disk, "HANGS_AFTER_SECONDS", 0.5, raising=False)
+    given = settings.model_copy(update={"poll_seconds": 0.3, "shutdown_seconds": 3.0})
+    made = House(real_store, given, tmp_path, "good", "dead")
+    for n in range(6):
+        for folder in made.folders:
+            paint(folder / f"{n}.png", n)
+    return made
+
+
+@pytest.fixture
+def share(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeadShare]:
+    made = DeadShare(monkeypatch, house.folders[1])
+    yield made
+    made.answer()
+
+
+def indexed(house: House, root: str) -> set[str]:
+    return {path for name, path in house.indexed() if name == root}
+
+
+def test_a_disk_that_hangs_keeps_no_other_waiting(
+    house: House, share: DeadShare, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.WARNING, logger="es_imgsearch")
+    good, dead = house.folders
+    with house.watched() as daemon:
+        house.settle()
+        share.die()
+        paint(dead / "new.png", 100)
+        daemon.daemon._request_comparison(daemon.indexer.roots[1])
+        until(lambda: share.waiting)
+        # Events, comparisons and deletions of the other root.
+        paint(good / "event.png", 101)
+        (good / "0.png").unlink()
+        (good / "1.png").rename(good / "moved.png")
+        expected = {"2.png", "3.png", "4.png", "5.png", "event.png", "moved.png"}
+        until(lambda: indexed(house, "good") == expected)
+        compare_again(daemon)
+        (good / "2.png").unlink()
+        until(lambda: indexed(house, "good") == expected - {"2.png"})
+        assert len(indexed(house, "dead")) >= 6
+        told = [each for each in caplog.messages if "has not answered" in each]
+        assert len(told) == 1
+        assert str(dead) in told[0]
+
+        def hung_seconds() -> dict[str, int | None]:
+            roots = index_status(house.store)["roots"]
+            return {name: root["disk_hung_seconds"] for name, root in roots.items()}
+
+        until(lambda: hung_seconds()["dead"])
+        assert hung_seconds()["good"] is None
+        share.answer()
+        (dead / "5.png").unlink()
+        house.settle()
+        until(lambda: "The disk of 'dead' answers again." in caplog.messages)
+        until(lambda: hung_seconds()["dead"] is None)
+
+
+def test_a_daemon_stops_and_starts_though_a_disk_hangs(house: House, share: DeadShare):
+    good, dead = house.folders
+    with house.watched() as daemon:
+        house.settle()
+        share.die()
+        paint(dead / "new.png", 100)
+        compare_again(daemon)
+        assert {"compare dead", "loop dead"} <= share.waiting
+        began = time.monotonic()
+        daemon.stop()
+        assert time.monotonic() - began < 20
+    # A process whose shares are dead from the start; a folder given to it was looked at before.
+    indexer = house.indexer()
+    again = Running(indexer)
+    again.wait_ready()
+    paint(good / "event.png", 101)
+    until(lambda: "event.png" in indexed(house, "good"))
+    again.stop()
