@@ -75,7 +75,7 @@ class Bench:
         self.root = Root("r", folder)
         self.store = store or MemoryStore()
         self.encoder = FakeEncoder()
-        self.began_at = time.time()
+        self.began_at = time.monotonic()
         self.encoder.preparation = preparation or self.encoder.preparation
         if store is None:
             self.store.generations.create(new_meta(seal_of(self.encoder), "exact", "cosine"))
@@ -101,7 +101,7 @@ class Bench:
     def submit(self, *names: str) -> None:
         """Submit files whose events happened before any of them was read."""
         for name in names:
-            self.pipeline.submit(Change(self.root, name, self.began_at))
+            self.pipeline.submit(Change(self.root, name, time.time(), self.began_at))
 
     def run(self, *names: str) -> None:
         self.submit(*names)
