@@ -91,11 +91,13 @@ class Change:
     """A path whose file may have been added, changed or removed.
 
     `detected_at` is `time.time()` of the event or comparison, the start of `ingest_lag_ms`.
+    `event_at` is `time.monotonic()` of the event; None if nothing is known of it but the change.
     """
 
     root: Root
     relative_path: str
     detected_at: float
+    event_at: float | None = None
 
     @property
     def image_id(self) -> str:

@@ -16,7 +16,7 @@ from es_imgsearch.elastic.error_mapping import item_error
 from es_imgsearch.elastic.queries import to_json
 from es_imgsearch.elastic.requests import JSON, NDJSON
 from es_imgsearch.elastic.retry import Outage, Stopped, waits
-from es_imgsearch.errors import StoreDenied, StoreError, StoreRejected
+from es_imgsearch.errors import StoreBusy, StoreDenied, StoreError, StoreRejected
 
 T = TypeVar("T")
 
@@ -33,6 +33,8 @@ _LARGEST_BULK_BYTES = 10_000_000
 _MOST_ITEMS = 10_000
 # One refusal may be chance; the second halves bulks.
 _REFUSALS = 2
+# Of one item, while others are stored; with the waits in between they take half a minute.
+_REFUSALS_ALONE = 8
 
 
 def action_line(action: str, index: str, image_id: str, **conditions: int) -> bytes:
@@ -97,33 +99,51 @@ class _Pending(Generic[T]):
 
     def __init__(self, items: Sequence[T]) -> None:
         self._waiting = deque(items)
-        self._apart: deque[T] = deque()
+        # Each with the number of its refusals while others succeeded.
+        self._apart: deque[tuple[T, int]] = deque()
         self._takes_apart = False
-        # Since an item set apart was tried last.
+        self._refusals = 0
+        # The last bulk of others was not refused.
         self.others_succeed = False
 
     def add(self, items: Sequence[T]) -> None:
         """Add items that have come meanwhile."""
-        self.others_succeed = False
-        self._waiting.extend(items)
+        if items:
+            self.others_succeed = False
+            self._waiting.extend(items)
 
     def take(self, limit: int) -> list[T]:
         """Take the next bulk: of an item set apart when no other waits; empty at the end."""
+        self._refusals = 0
         self._takes_apart = not self._waiting
-        source, limit = (self._apart, 1) if self._takes_apart else (self._waiting, limit)
-        return [source.popleft() for _ in range(min(limit, len(source)))]
+        if self._waiting:
+            return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
+        if not self._apart:
+            return []
+        item, self._refusals = self._apart.popleft()
+        return [item]
 
-    def put_back(self, retry: Sequence[T], *, is_refused: bool) -> bool:
+    def put_back(self, retry: Sequence[tuple[T, StoreError]], *, is_refused: bool) -> bool:
         """Put what is sent again to the end; return True if it had been set apart."""
-        is_alone = is_refused and len(retry) == 1
-        (self._apart if is_alone else self._waiting).extend(retry)
-        if not is_refused:
-            self.others_succeed = True
-            if self._takes_apart:
-                # It was refused alone by an outage, now over, and so were the others.
-                self._waiting.extend(self._apart)
-                self._apart.clear()
+        if is_refused and len(retry) == 1:
+            ((item, error),) = retry
+            # Without an answer nothing is known of the item, nor of the server by now.
+            self.others_succeed &= isinstance(error, StoreBusy)
+            self._apart.append((item, self._refusals + self.others_succeed))
+        else:
+            self.others_succeed = not is_refused
+            self._waiting.extend(item for item, _ in retry)
+        if not is_refused and self._takes_apart:
+            # It was refused alone by an outage, now over, and so were the others.
+            self._waiting.extend(item for item, _ in self._apart)
+            self._apart.clear()
         return self._takes_apart
+
+    def given_up(self) -> T | None:
+        """Take the item set apart last if it was refused too often while others succeeded."""
+        if not self._apart or self._apart[-1][1] < _REFUSALS_ALONE:
+            return None
+        return self._apart.pop()[0]
 
 
 class BulkWriter(Generic[T]):
@@ -135,7 +155,7 @@ class BulkWriter(Generic[T]):
     A server without memory for a bulk answers 429 to the same bulk for ever, and a slow one lets
     it time out: after two such answers in a row bulks are halved, and grow again with each that
     succeeds.  An item that is refused even alone is set apart and tried after all others, so that
-    it holds up none of them.
+    it holds up none of them; the eighth time, while others are stored, it is refused for good.
     """
 
     def __init__(
@@ -176,11 +196,15 @@ class BulkWriter(Generic[T]):
         while bulk := pending.take(self._limit):
             transient = yield from self._send_bulk(bulk)
             is_refused = len(transient) == len(bulk)
-            is_apart = pending.put_back([item for item, _ in transient], is_refused=is_refused)
+            is_apart = pending.put_back(transient, is_refused=is_refused)
             if not is_apart:
                 self._adapt(len(bulk), is_refused=is_refused)
             if not transient:
                 self._outage.end(thread)
+                continue
+            if (item := pending.given_up()) is not None:
+                self._outage.end(thread)
+                yield item, _refused_alone(transient[0][1])
                 continue
             if not is_refused:
                 # Some items were stored: the server is busy, not unreachable.
@@ -222,6 +246,13 @@ class BulkWriter(Generic[T]):
         if self._refusals_in_a_row >= _REFUSALS:
             self._refusals_in_a_row = 0
             self._limit = max(1, size // 2)
+
+
+def _refused_alone(error: StoreError) -> StoreRejected:
+    return StoreRejected(
+        f"Elasticsearch had no room for this document alone, {_REFUSALS_ALONE} times, while it"
+        f" stored others: {error}"
+    )
 
 
 def _halved(

@@ -77,7 +77,7 @@ class Deletions:
             pipeline.forget(change)
             # The file may have come back while its document was being deleted.
             if files.presence(path) is Presence.PRESENT:
-                self._settler.offer(Hint(root, path, HintKind.TOUCHED), change.detected_at)
+                self._settler.offer(Hint(root, path, HintKind.TOUCHED), time.monotonic())
 
     def _persist(self, call: Callable[[], T]) -> T:
         return persist(call, self._pipeline.closing, self._pipeline.outage)

@@ -208,7 +208,8 @@ class Indexer:
         now = change.detected_at
         if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
             # Perhaps it is still being written.
-            self.settler.offer(Hint(change.root, change.relative_path, HintKind.TOUCHED), now)
+            hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
+            self.settler.offer(hint, time.monotonic())
         else:
             self.pipeline.submit(change, listed_at=listed_at)
 
@@ -223,16 +224,16 @@ class Indexer:
         """Take an event of a file."""
         if hint.kind is HintKind.GONE:
             self._gone.add((hint.root, hint.relative_path))
-        self.settler.offer(hint, time.time())
+        self.settler.offer(hint, time.monotonic())
 
     def submit_settled(self, *roots: Root) -> None:
         """Submit every file of these roots, by default of all, that has settled."""
         for root in roots or self.roots:
-            due = self.settler.of(root).due(time.time())
+            due = self.settler.of(root).due(time.monotonic())
             if not due:
                 continue
             files = self._folders.files(root)
-            for _, relative_path, detected_at in due:
+            for _, relative_path, event_at in due:
                 self._sidecars[root.name].record(root, relative_path, self.progress.files.begun)
                 is_gone = (root, relative_path) in self._gone
                 self._gone.discard((root, relative_path))
@@ -240,7 +241,8 @@ class Indexer:
                     # To read it would find the file under its new name.
                     self._pending[root.name].add(relative_path)
                 else:
-                    self.pipeline.submit(Change(root, relative_path, detected_at))
+                    detected_at = time.time() - (time.monotonic() - event_at)
+                    self.pipeline.submit(Change(root, relative_path, detected_at, event_at))
 
     def submit_touched(self, *roots: Root, all_at_once: bool = False) -> bool:
         """Submit files of these roots, by default of all, whose ctime alone changed.

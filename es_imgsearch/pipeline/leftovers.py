@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping
 
@@ -34,7 +35,7 @@ class LeftoverQueue:
             self._log(change, reason.error)
         elif reason is Skipped.CHANGING:
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
-            self._settler.offer(hint, change.detected_at)
+            self._settler.offer(hint, time.monotonic())
         else:
             self._pending[change.root.name].add(change.relative_path)
 

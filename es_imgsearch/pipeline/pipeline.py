@@ -154,7 +154,7 @@ class Pipeline:
             signature = read_signature(change)
         event_at = NO_EVENT
         if listed_at is None:
-            event_at = time.monotonic() - max(0.0, time.time() - change.detected_at)
+            event_at = time.monotonic() if change.event_at is None else change.event_at
         begun = self._in_flight.begin(change, signature, event_at=event_at, listed_at=listed_at)
         if begun.job is None:
             self._run.check()

@@ -66,7 +66,7 @@ def _wait_settled(indexer: Indexer, deadline: float) -> None:
             return
         due_at = indexer.settler.next_due_at()
         if due_at is not None:
-            pause.wait(max(0.0, min(1.0, due_at - time.time())))
+            pause.wait(max(0.0, min(1.0, due_at - time.monotonic())))
 
 
 @contextmanager

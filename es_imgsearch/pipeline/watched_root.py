@@ -174,7 +174,7 @@ class WatchedRoot:
             due_at = settler.next_due_at()
             sleep = _IDLE_SECONDS if all_deleted and all_read else _TICK_SECONDS
             if due_at is not None:
-                sleep = max(0.0, min(sleep, due_at - time.time()))
+                sleep = max(0.0, min(sleep, due_at - time.monotonic()))
             self.wake.wait(sleep)
 
     def _sidecar_loop(self) -> None:

@@ -3,8 +3,7 @@
 A file closed after writing is due at once.  One that was created or modified may still be
 written to (a slow copy, a program that keeps it open), so it is due when its size and
 modification time have stayed the same for `settle_seconds`.  Both are compared with what they
-were, never with the clock: a modification time in the future, or a clock that is set back,
-delays nothing.
+were, never with the clock: a modification time in the future delays nothing.
 """
 
 from __future__ import annotations
@@ -29,13 +28,14 @@ _Key = tuple[Root, str]
 class _Waiting:
     state: FileState | None  # None: there is no such file
     check_at: float
-    detected_at: float
+    event_at: float
 
 
 class Settler:
     """Turn hints about files into paths that are due; thread-safe.
 
-    `now` is a clock in seconds (`time.time()`, as it becomes `Change.detected_at`).  `stat`
+    `now` is `time.monotonic()`, as it becomes `Change.event_at`, so a step of the clock neither
+    delays a file nor dates its event before an earlier read.  `stat`
     takes an absolute path and raises OSError for a file that is not there; it is called by
     `due` only, so `offer` is quick enough for the thread that reads the events.
 
@@ -81,7 +81,7 @@ class Settler:
                 if (waiting := self._waiting.get(key)) is not None:
                     # Only a difference found by stat starts the wait anew: a program that
                     # keeps changing attributes must not keep the picture out.
-                    waiting.detected_at = now
+                    waiting.event_at = now
                 elif key in self._unseen or self._has_room(hint.root):
                     self._unseen[key] = now
 
@@ -94,7 +94,6 @@ class Settler:
             given = list(self._ready.items())
             self._ready.clear()
             unseen = list(self._unseen)
-            self._set_back(now)
             checked = list(takewhile(lambda item: item[1].check_at <= now, self._waiting.items()))
         # Without the lock: a network folder may take its time to answer, and the thread that
         # offers must not wait for it. Until then the paths stay where they are.
@@ -103,24 +102,21 @@ class Settler:
         check_at = now + self._settle_seconds
         with self._lock:
             for key, state in zip(unseen, unseen_states, strict=True):
-                detected_at = self._unseen.pop(key, None)
-                if detected_at is not None:
-                    self._waiting[key] = _Waiting(state, check_at, detected_at)
+                event_at = self._unseen.pop(key, None)
+                if event_at is not None:
+                    self._waiting[key] = _Waiting(state, check_at, event_at)
             for (key, waiting), state in zip(checked, checked_states, strict=True):
                 if self._waiting.get(key) is not waiting:
                     continue  # written or gone meanwhile
                 del self._waiting[key]
                 if state == waiting.state:
-                    given.append((key, waiting.detected_at))
+                    given.append((key, waiting.event_at))
                 else:
-                    self._waiting[key] = _Waiting(state, check_at, detected_at=now)
-        return [(root, path, detected_at) for (root, path), detected_at in given]
+                    self._waiting[key] = _Waiting(state, check_at, event_at=now)
+        return [(root, path, event_at) for (root, path), event_at in given]
 
     def next_due_at(self) -> float | None:
-        """Return when to call `due` again: past if now, None if nothing waits.
-
-        Sleep no longer than `settle_seconds` on it: the clock may be set back meanwhile.
-        """
+        """Return when to call `due` again: past if now, None if nothing waits."""
         with self._lock:
             for times in (self._ready, self._unseen):
                 if times:
@@ -146,14 +142,6 @@ class Settler:
         self._ready = {key: at for key, at in self._ready.items() if key[0] != root}
         self._unseen = {key: at for key, at in self._unseen.items() if key[0] != root}
         self._waiting = {key: wait for key, wait in self._waiting.items() if key[0] != root}
-
-    def _set_back(self, now: float) -> None:
-        # A clock set back by an hour would make the wait an hour longer.
-        latest = now + self._settle_seconds
-        last = next(reversed(self._waiting.values()), None)
-        if last is not None and last.check_at > latest:
-            for waiting in self._waiting.values():
-                waiting.check_at = min(waiting.check_at, latest)
 
     def _state(self, key: _Key) -> FileState | None:
         root, relative_path = key

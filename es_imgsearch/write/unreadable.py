@@ -3,8 +3,8 @@
     the file is            its error                          what happens
     not in the index       any                                a failure document
     in the index           permission, I/O, timeout           its document stays
-    in the index           crash or memory, its state is      its document stays
-                           that of its document
+    in the index           crash, memory or `rejected`, its   its document stays
+                           state is that of its document
     in the index           any other                          its document is deleted, if the guard
                                                               permits, then it is read once more and
                                                               is a failure document
@@ -24,8 +24,9 @@ from es_imgsearch.records import FileState
 
 # Errors that say nothing about the file's content.
 UNKNOWN_CLASSES: Final = frozenset({"permission_denied", "io_error", "timeout"})
-# Errors that may be of the environment: of a machine that is short of memory, for example.
-ENVIRONMENT_CLASSES: Final = UNKNOWN_CLASSES | {"out_of_memory", "crashed"}
+# Errors that may be of the environment: of a machine or a server that is short of memory, or of an
+# index whose mapping refused a document, for example.
+ENVIRONMENT_CLASSES: Final = UNKNOWN_CLASSES | {"out_of_memory", "crashed", "rejected"}
 
 _FIRST_WAIT_SECONDS: Final = 300.0
 _LONGEST_WAIT_SECONDS: Final = 86_400.0

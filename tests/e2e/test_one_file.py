@@ -22,6 +22,7 @@ from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import Change, FileState, image_id
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.watcher import Hint, HintKind
 from tests.support.house import PATIENCE_SECONDS, House, compare_again, paint, until
 from tests.support.open_errors import OpenErrors
 
@@ -137,6 +138,30 @@ def test_what_a_mapped_file_was_given_after_its_first_read_is_stored_when_it_is_
         # The house takes equal signatures for equal contents.
         house._expected.clear()
         house.settle()
+
+
+@pytest.mark.parametrize("step_seconds", [-3600.0, 3600.0])
+def test_a_step_of_the_clock_hides_no_change_behind_an_equal_size_and_time(
+    house: House, monkeypatch: pytest.MonkeyPatch, step_seconds: float
+):
+    other = bitmap(house, ".other.bmp", 2).read_bytes()
+    indexer, real_time = house.indexer(), time.time
+    try:
+        with open(bitmap(house, "a.bmp", 1), "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[:] = mapped[:]
+            indexer.offer(Hint(indexer.roots[0], "a.bmp", HintKind.WRITTEN))
+            indexer.submit_settled()
+            assert indexer.pipeline.wait_idle(PATIENCE_SECONDS)
+            mapped[:] = other
+        indexer.offer(Hint(indexer.roots[0], "a.bmp", HintKind.WRITTEN))
+        monkeypatch.setattr(time, "time", lambda: real_time() + step_seconds)
+        indexer.submit_settled()
+        assert indexer.pipeline.wait_idle(PATIENCE_SECONDS)
+    finally:
+        indexer.pipeline.close()
+    assert house.differing() == []
+    lag_ms = house.store.documents.get(image_id("r", "a.bmp"))["ingest_lag_ms"]
+    assert lag_ms < 60_000
 
 
 # -- fields that nothing computes ----------------------------------------------------------------

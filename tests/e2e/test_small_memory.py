@@ -15,7 +15,7 @@ from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.retry import Outage
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
-from es_imgsearch.errors import StoreBusy
+from es_imgsearch.errors import StoreBusy, StoreRejected
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import FakeEncoder, remove_index
 from tests.contract.test_store import document
@@ -53,7 +53,7 @@ def picture(number: int, words: int) -> Write:
     return Write(str(number), document=document(str(number), caption="word " * words))
 
 
-def test_bulks_shrink_until_they_fit_and_a_document_that_never_fits_is_passed(
+def test_bulks_shrink_until_they_fit_and_a_document_that_never_fits_is_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(retry, "LONGEST_WAIT_SECONDS", 0.2)
@@ -71,13 +71,11 @@ def test_bulks_shrink_until_they_fit_and_a_document_that_never_fits_is_passed(
     with pytest.raises(StoreBusy, match="coordinating"):
         store.documents.write([largest])
     writer = BulkWriter(send, outage=Outage(), stopping=threading.Event())
-    stored = set()
-    for write, error in writer.write([largest, *writes]):
-        assert error is None
-        stored.add(write.image_id)
-        if len(stored) == DOCUMENTS:
-            break
-    assert stored == {str(number) for number in range(DOCUMENTS)}
-    assert max(requests[-10:]) > 1
+    errors = {write.image_id: error for write, error in writer.write([largest, *writes])}
+    refusal = errors.pop(largest.image_id)
+    assert isinstance(refusal, StoreRejected)
+    assert "coordinating" in str(refusal)
+    assert errors == {str(number): None for number in range(DOCUMENTS)}
+    assert max(requests[-20:]) > 1
     store.refresh()
     assert store.listings.count() == DOCUMENTS

@@ -163,6 +163,33 @@ def test_an_item_refused_for_ever_holds_up_no_other(poison: int):
     assert max(len(bulk) for bulk in server.bulks[-5:]) > 1
 
 
+@pytest.mark.parametrize("poison", [0, 5, 7])
+def test_an_item_refused_alone_for_ever_while_others_are_stored_fails(poison: int):
+    server = too_large(lambda items: poison in items)
+    results = written(server, range(8))
+    error = results.pop(poison)
+    assert results == dict.fromkeys(sorted({*range(8)} - {poison}))
+    assert isinstance(error, StoreRejected)
+    assert "429" in str(error)
+
+
+def test_an_item_refused_alone_waits_for_ever_while_nothing_is_stored():
+    for items in ([1], range(4)):
+        server = too_large(lambda _items: len(server.bulks) < 60)  # noqa: B023
+        assert written(server, items) == dict.fromkeys(items)
+
+
+def test_an_item_refused_alone_waits_for_a_server_that_has_gone():
+    def answer(items: Sequence[int], number: int) -> Results:
+        if number > 60 or items == [1]:
+            return [None]
+        if number == 1:
+            return [None, StoreBusy("429")]
+        raise StoreUnreachable("away")
+
+    assert written(Server(answer), [1, 2]) == {1: None, 2: None}
+
+
 def test_items_refused_alone_in_an_outage_are_not_set_apart_when_it_is_over():
     server = too_large(lambda _items: len(server.bulks) < 20)
     assert written(server, range(64)) == dict.fromkeys(range(64))

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from es_imgsearch.describe.registry import chosen_describers
+from es_imgsearch.elastic import retry
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import new_meta
@@ -41,6 +42,7 @@ from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.records import Change, FileState, Grid, Picture, Root, image_id
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import FakeEncoder, MemoryStore
+from es_imgsearch.write.unreadable import with_retries
 
 pytestmark = pytest.mark.process
 
@@ -73,7 +75,7 @@ class Bench:
         self.root = Root("r", folder)
         self.store = store or MemoryStore()
         self.encoder = FakeEncoder()
-        self.began_at = time.time()
+        self.began_at = time.monotonic()
         self.encoder.preparation = preparation or self.encoder.preparation
         if store is None:
             self.store.generations.create(new_meta(seal_of(self.encoder), "exact", "cosine"))
@@ -99,7 +101,7 @@ class Bench:
     def submit(self, *names: str) -> None:
         """Submit files whose events happened before any of them was read."""
         for name in names:
-            self.pipeline.submit(Change(self.root, name, self.began_at))
+            self.pipeline.submit(Change(self.root, name, time.time(), self.began_at))
 
     def run(self, *names: str) -> None:
         self.submit(*names)
@@ -368,6 +370,38 @@ def test_only_what_was_refused_is_written_again(bench: Bench, caplog: pytest.Log
     written = [each.image_id for bulk in bench.store.bulks for each in bulk]
     assert sorted(written) == sorted(image_id("r", name) for name in names)
     assert not caplog.records, "it goes on, only slower: no outage"
+
+
+def test_a_document_that_is_refused_alone_for_ever_keeps_no_slot(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """Deletions of every root wait for its ticket, and `sync` for its job."""
+    monkeypatch.setattr(retry, "LONGEST_WAIT_SECONDS", 0.01)
+    culprit, write = image_id("r", "1.png"), bench.store.documents.write
+
+    def small(writes):
+        refused = {
+            each.image_id: StoreBusy("429")
+            for each in writes
+            if each.image_id == culprit and each.document is not None
+        }
+        return write([each for each in writes if each.image_id not in refused]) | refused
+
+    bench.store.documents.write = small  # type: ignore[method-assign]
+    for n in range(4):
+        bench.picture(f"{n}.png", f"rgb({n * 40},0,0)")
+    bench.submit("0.png", "1.png", "2.png")
+    assert bench.pipeline.wait_idle(5.0)
+    failure = bench.failure("1.png")
+    assert failure["error_class"] == "rejected"
+    assert "429" in failure["message"]
+    # What is tried again is found by the next comparison.
+    due_at = time.time() + 301
+    (listed,) = with_retries([{**failure, "relative_path": "1.png"}], due_at)
+    assert listed.state == FileState.stored({})
+    bench.store.documents.write = write  # type: ignore[method-assign]
+    bench.run("1.png", "3.png")
+    assert bench.document("3.png")
 
 
 def test_readers_that_cannot_work_end_the_pipeline_and_blame_no_file(bench: Bench):

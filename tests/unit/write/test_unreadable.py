@@ -26,6 +26,7 @@ def test_waits_double_up_to_a_day():
         ("io_error", 1, 301, NEVER),
         ("io_error", 2, 301, STATE),
         ("crashed", 2, 601, NEVER),
+        ("rejected", 1, 301, NEVER),
         # A clock that was set back since.
         ("timeout", 1, -3600, NEVER),
         ("corrupt", 1, 10**6, STATE),
@@ -50,6 +51,8 @@ def test_a_failure_of_the_environment_is_tried_again(
         ("crashed", OTHER, False),
         ("crashed", STATE, True),
         ("out_of_memory", STATE, True),
+        ("rejected", OTHER, False),
+        ("rejected", STATE, True),
         ("corrupt", STATE, False),
     ],
 )
