@@ -23,9 +23,10 @@ class RareOperations(FileOperations):
             self.world.scheduler.sleep(1.0 + self.random.random() * 4)
             if (record := self.world.ledger.find(path)) is None or record.content != first:
                 return
-            self.files.poke(path, second)
+            is_noticed = self.files.poke(path, second)
             record.is_excused = True
-            self._expect_noticed(record)
+            if is_noticed:
+                self._expect_noticed(record)
 
         self.world.spawn("mapper", work)
         return f"write {path} through a memory map"

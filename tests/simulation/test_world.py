@@ -132,8 +132,9 @@ def test_files_have_inodes_times_and_events():
     events: list[tuple[int, str]] = []
 
     class Sink:
-        def emit(self, inode: Inode, mask: int, name: str) -> None:
+        def emit(self, inode: Inode, mask: int, name: str) -> bool:
             events.append((mask, name))
+            return True
 
     files.make_folders("/simulated/a")
     files.sinks.append(Sink())

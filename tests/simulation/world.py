@@ -224,12 +224,13 @@ class World:
             init = self.commands.init("two")
             self.scheduler.run(lambda: init.has_ended)
         self.supervise()
-        if any(each.words.startswith("reindex") and each.was_killed for each in self.commands.all):
+        reindexes = [each for each in self.commands.all if each.words.startswith("reindex")]
+        if any(each.was_killed or each.error is not None for each in reindexes):
             self._continue_reindex()
         self._let_pass(_QUIET_SECONDS)
 
     def _continue_reindex(self) -> None:
-        """Run a killed reindex again, as the manual says: it may have held back all writes."""
+        """Run an interrupted reindex again, as the manual says: it may block all writes."""
         for _ in range(_MOST_STARTS):
             reindex = self.commands.reindex("two")
             self.scheduler.run(lambda each=reindex: not each.is_running)  # type: ignore[misc]

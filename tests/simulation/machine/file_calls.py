@@ -269,13 +269,15 @@ class SimulatedReader:
         if self._scheduler.current is not None:
             self._thread.join()
 
-    def emit(self, inode: Inode, mask: int, name: str) -> None:
+    def emit(self, inode: Inode, mask: int, name: str) -> bool:
         """Queue an event of a watched folder; called by the file system."""
         wd = self._watches.get(inode.number)
-        if wd is not None:
-            self._put(wd, mask, name)
-            if mask & inotify.IN_IGNORED:
-                del self._watches[inode.number]
+        if wd is None:
+            return False
+        self._put(wd, mask, name)
+        if mask & inotify.IN_IGNORED:
+            del self._watches[inode.number]
+        return len(self._queue) <= QUEUED_EVENTS
 
     def _put(self, wd: int, mask: int, name: str) -> None:
         if len(self._queue) > QUEUED_EVENTS:

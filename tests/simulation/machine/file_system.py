@@ -204,12 +204,15 @@ class FileSystem:
         self._event(parent, inotify.IN_MODIFY, name)
         self.on_change()
 
-    def poke(self, path: str, content: bytes) -> None:
-        """Change a file's content through a memory map: no time changes, one event."""
+    def poke(self, path: str, content: bytes) -> bool:
+        """Change a file's content through a memory map: no time changes, one event.
+
+        Returns False if nobody gets it.
+        """
         parent, name = self._parent(path)
         parent.entries[name].content = content
         self.on_change()
-        self._event(parent, inotify.IN_CLOSE_WRITE, name)
+        return self._event(parent, inotify.IN_CLOSE_WRITE, name)
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all it holds."""
@@ -322,10 +325,10 @@ class FileSystem:
     def _touch(self, inode: Inode) -> None:
         inode.mtime_ns = inode.ctime_ns = self._scheduler.tick()
 
-    def _event(self, inode: Inode, mask: int, name: str) -> None:
-        if not self.is_silent:
-            for sink in self.sinks:
-                sink.emit(inode, mask, name)
+    def _event(self, inode: Inode, mask: int, name: str) -> bool:
+        sinks = () if self.is_silent else self.sinks
+        taken = [each.emit(inode, mask, name) for each in sinks]
+        return any(taken)
 
 
 def _folder_mask(inode: Inode) -> int:

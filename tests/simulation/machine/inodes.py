@@ -54,7 +54,8 @@ class Status:
 class EventSink(Protocol):
     """Gets the events of folders, as an inotify instance does."""
 
-    def emit(self, inode: Inode, mask: int, name: str) -> None: ...
+    def emit(self, inode: Inode, mask: int, name: str) -> bool:
+        """Take an event; False if the folder is not watched or the event is dropped."""
 
 
 def failed(number: int, path: str) -> OSError:
