@@ -20,6 +20,7 @@ from es_imgsearch.errors import EncoderMismatch, ModelUnavailable, ReadError, Ro
 from es_imgsearch.manage.foreign_vectors import VectorCheck
 from es_imgsearch.manage.incomplete import incomplete_documents
 from es_imgsearch.manage.stored_content import unequal_contents
+from es_imgsearch.manage.upgrade import has_state
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
@@ -194,7 +195,9 @@ class _RootCheck:
         return self._store.listings.stored(self._root.name, failures=failures)
 
     def _disk(self) -> Iterator[FileOnDisk | Unknown]:
-        mounts = KnownMounts(self._store.state).load(self._root)
+        known = KnownMounts(self._store.state)
+        # An index of the first version has no state yet.
+        mounts = known.load(self._root) if has_state(self._meta) else frozenset()
         for each in walk(self._root, self._prunes, mounts=mounts):
             if isinstance(each, FileOnDisk):
                 path = disk_path(each.stored_path)

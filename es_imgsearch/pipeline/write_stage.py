@@ -1,7 +1,9 @@
 """Write documents in bulks until each item is acknowledged or refused.
 
 `Documents.write` (elastic/documents.py) sends a bulk; `BulkWriter` (elastic/bulk.py) decides what
-is sent again.  A document that is refused for good is replaced by its failure, class `rejected`.
+is sent again.  A document that is refused for good is replaced by its `fallback`, which
+`DescribeStage` (describe_stage.py) makes: the document without the refused fields, or else a
+failure of class `rejected`.
 The stage has a thread and a queue of its own, so that encoders go on while Elasticsearch works.
 """
 

@@ -17,6 +17,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable
 
 from es_imgsearch.elastic.state import Document, State, mounts_id
+from es_imgsearch.errors import IndexMissing
 from es_imgsearch.records import Root, disk_path, stored_path
 
 
@@ -36,7 +37,11 @@ class KnownMounts:
 
     def load(self, root: Root) -> frozenset[str]:
         """Read the mount points; another process may have forgotten some."""
-        read = self._state.read(mounts_id(root.name))
+        try:
+            read = self._state.read(mounts_id(root.name))
+        except IndexMissing:
+            # An index of schema 1, which only readers use as it is, remembers none.
+            read = None
         paths = () if read is None else read.document["body"]["folders"]
         self._folders[root.name] = frozenset(map(disk_path, paths))
         return self._folders[root.name]

@@ -10,15 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from es_imgsearch.elastic import generations
 from es_imgsearch.elastic.state import State
 from es_imgsearch.pipeline.in_flight import InFlight
 from es_imgsearch.pipeline.jobs import NO_EVENT
+from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.watch import presence, reconcile
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.presence import RootFiles
 from es_imgsearch.write.carried_fields import CarriedFields
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from tests.simulation.patches import Patches
+from tests.simulation.world import TWO_ROOTS
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,21 @@ def _lost_updates(patches: Patches) -> None:
     patches.set(State, "_put", unconditional)
 
 
+def _failures_replace_pictures(patches: Patches) -> None:
+    patches.set(WriteStage, "_without_stored", lambda _stage, batch: list(batch))
+
+
+def _ctime_is_ignored(patches: Patches) -> None:
+    kind_of = reconcile._kind_of
+    patches.set(reconcile, "_kind_of", lambda seen, entries, _: kind_of(seen, entries, False))
+
+
+def _names_come_again(patches: Patches) -> None:
+    patches.set(
+        generations, "generation_name", lambda index, number, _id: f"{index}-{number:06}-00000000"
+    )
+
+
 def _forgotten_mounts(patches: Patches) -> None:
     patches.set(KnownMounts, "of", lambda _mounts, _root: frozenset())
     patches.set(KnownMounts, "load", lambda _mounts, _root: frozenset())
@@ -55,21 +73,15 @@ def _dangling_links_are_gone(patches: Patches) -> None:
         patches.set(module, "is_link", lambda _path: False)
 
 
-class _OneOf(list):  # type: ignore[type-arg]
-    """States of a path that count as one."""
-
-    def __len__(self) -> int:
-        return 1
-
-
 def _two_states_are_none(patches: Patches) -> None:
-    grouped = reconcile._grouped
+    kind_of = reconcile._kind_of
 
-    def counted_once(merged: Any) -> Any:
-        for path, states in grouped(merged):
-            yield path, _OneOf(states)
+    def either_counts(seen: Any, entries: Any, compares_ctime: bool) -> Any:
+        if len(entries) > 1 and any(each.state == seen.state for each in entries):
+            return None
+        return kind_of(seen, entries, compares_ctime)
 
-    patches.set(reconcile, "_grouped", counted_once)
+    patches.set(reconcile, "_kind_of", either_counts)
 
 
 def _one_ticket(patches: Patches) -> None:
@@ -117,6 +129,7 @@ def _signature_of_the_end(patches: Patches) -> None:
 
     patches.set(InFlight, "mark_stored", marked)
     _events_are_ignored(patches)
+    _ctime_is_ignored(patches)
 
 
 def _no_field_is_kept(patches: Patches) -> None:
@@ -138,7 +151,14 @@ def _any_case_is_present(patches: Patches) -> None:
 
 
 MUTATIONS = (
-    Mutation(1, "roots without compare-and-set", ("start",), "is not registered", 0, _lost_updates),
+    Mutation(1, "roots without compare-and-set", (TWO_ROOTS,), "is not registered", 0,
+             _lost_updates),
+    Mutation(2, "failures replace pictures", ("forbid",), "deleted .* which is unknown", 0,
+             _failures_replace_pictures),
+    Mutation(2, "ctime is ignored", ("replace_alike", "stop"), "another content", 0,
+             _ctime_is_ignored),
+    Mutation(3, "an index made anew has the same name", ("make_anew",), "another content or enc", 0,
+             _names_come_again),
     Mutation(
         4, "mounts are forgotten", ("drop_mount",), "deleted .* which is unknown", 0,
         _forgotten_mounts,
@@ -148,7 +168,7 @@ MUTATIONS = (
         _dangling_links_are_gone,
     ),
     Mutation(
-        5, "two states of a path are no difference", ("half_bulks", "break_file"),
+        5, "two states of a path are no difference", ("half_bulks", "break_file", "repair"),
         "in the index and in the failures", 0, _two_states_are_none,
     ),
     Mutation(

@@ -130,6 +130,12 @@ class FileOperations:
         self.files.put(path, self.content("BAD"))
         return f"replace {path} by a broken file"
 
+    def repair(self) -> str | None:
+        if (path := self.existing(Kind.BROKEN)) is None:
+            return None
+        self.files.put(path, self.content())
+        return f"repair {path}"
+
     def text_file(self) -> str | None:
         path = self.new_path(".txt")
         if path is None:

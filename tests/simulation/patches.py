@@ -201,6 +201,7 @@ def _replace_parts(patches: Patches, threads: Threads, calls: FileCalls, network
     from es_imgsearch.pipeline import pipeline
     from es_imgsearch.read import file
     from es_imgsearch.watch import watcher
+    from es_imgsearch.write import carried_fields
 
     # Its name in the package is that of the command.
     watch = importlib.import_module("es_imgsearch.cli.watch")
@@ -228,4 +229,6 @@ def _replace_parts(patches: Patches, threads: Threads, calls: FileCalls, network
     patches.set(init, "describer_mappings", list)
     patches.set(context, "mapped_describers", lambda *_: [])
     patches.set(pipeline, "vector_describers", lambda _names: [])
+    patches.set(carried_fields, "load_describers", lambda _names: [])
+    patches.set(carried_fields, "foreign_describers", set)
     patches.set(watch, "click", SimpleNamespace(echo=lambda *_, **__: None))

@@ -47,10 +47,11 @@ def index(es_url: str, index_name: str) -> Iterator[str]:
     """Names of indices that begin so are removed."""
     yield index_name
     client = new_client(es_url)
-    for alias in client.indices.get_alias(index=f"{index_name}-*", expand_wildcards="all"):
-        name, _, kind = alias.removeprefix(index_name + "-").partition("-")
-        if name.isdigit() and not kind.startswith(("failures", "state")):
-            remove_index(Store(client, f"{index_name}-{name}"))
+    for name in {
+        "-".join(each.split("-")[: index_name.count("-") + 2])
+        for each in client.indices.get(index=f"{index_name}-*", features="aliases")
+    }:
+        remove_index(Store(client, name))
     client.close()
 
 

@@ -1,4 +1,4 @@
-"""The world finds each fault when its mending is taken back, and none with it."""
+"""The world finds each fault when its mending is taken back, and nothing with the mending."""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ class Weather:
     lost_answer: float = 0.0
     busy: float = 0.0
     half_bulk: float = 0.0
-    # Of a half-applied bulk: the process that sent it is killed at once.
+    # After a bulk that changed a document and not its failure, or the reverse, the process that
+    # sent it is killed at once.
     crash: float = 0.0
     slow: float = 0.0
 
@@ -122,6 +123,11 @@ class Network:
         chance = self._scheduler.random.random
         is_half = chance() < self.weather.half_bulk
         applied = [not is_half or chance() < 0.5 for _ in actions]
+        # An id whose document and failure are changed by one bulk, of which only one was.
+        fates: dict[str, set[bool]] = {}
+        for each, is_applied in zip(actions, applied, strict=True):
+            fates.setdefault(each.document_id, set()).add(is_applied)
+        is_torn = any(len(each) > 1 for each in fates.values())
         results: list[dict[str, Any]] = []
         kept = [each for each, is_applied in zip(actions, applied, strict=True) if is_applied]
         if kept:
@@ -131,7 +137,7 @@ class Network:
             results = json.loads(answer.body)["items"]
             self.on_bulk(kept, results)
         task = self._scheduler.current
-        if is_half and task is not None and chance() < self.weather.crash:
+        if is_torn and task is not None and chance() < self.weather.crash:
             task.process.kill()
         remaining = iter(results)
         items = [

@@ -81,8 +81,9 @@ class TroubleOperations(RareOperations):
         return "requests and answers are lost"
 
     def half_bulks(self) -> str:
-        self.world.network.set(Weather(half_bulk=0.7, lost_answer=0.1, crash=0.5))
-        self._later(lambda: self.world.network.set(CALM), 60.0)
+        self.world.supervise()
+        self.world.network.set(Weather(half_bulk=0.8, lost_answer=0.05, crash=0.8))
+        self._later(lambda: self.world.network.set(CALM), 200.0)
         return "bulks are applied in part"
 
     def kill(self) -> str | None:
@@ -138,8 +139,8 @@ class TroubleOperations(RareOperations):
 # Weights of the operations; a world takes some of each group.
 COMMON = {
     "create": 6, "arrive": 3, "overwrite": 4, "delete": 4, "rename": 4, "break_file": 2,
-    "text_file": 1, "make_folder": 3, "rename_folder": 1, "delete_folder": 1, "touch": 1,
-    "slow_write": 1, "start": 2,
+    "repair": 1, "text_file": 1, "make_folder": 3, "rename_folder": 1, "delete_folder": 1,
+    "touch": 1, "slow_write": 1, "start": 2,
 }  # fmt: skip
 RARE = {
     "forbid": 3, "drop_mount": 3, "fail_device": 2, "outage": 2, "storm": 2, "half_bulks": 2,

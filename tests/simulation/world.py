@@ -24,7 +24,9 @@ _SETTINGS = {
     "request_timeout_seconds": 10.0,
     "lease_seconds": 8.0,
 }
-_MOST_STARTS = 6
+_MOST_STARTS = 20
+# In place of an operation: daemons of two hosts begin at the same time.
+TWO_ROOTS = "two roots"
 _MOST_PROBLEMS = 12
 
 
@@ -56,7 +58,7 @@ class World:
         self.peek = Peek(self.network.server, index)
         # Two rare kinds of operations that meet each other often in this world.
         self._emphasis = tuple(emphasis) or tuple(random.sample(list(RARE), 2))
-        names = ("a", "b")[: 2 if "start" in self._emphasis else random.choice((1, 1, 2))]
+        names = ("a", "b")[: 2 if TWO_ROOTS in self._emphasis else random.choice((1, 1, 2))]
         self.roots = {name: f"/simulated/{name}" for name in names}
         self.hosts = {name: f"host-{name}" for name in names}
         self.mounts: list[str] = []
@@ -158,6 +160,7 @@ class World:
     def _make_folders(self) -> None:
         random = self.scheduler.random
         needs_big = not {"wrong_disk", "vanish"}.isdisjoint(self._emphasis)
+        needs_mount = not {"drop_mount", "fail_device"}.isdisjoint(self._emphasis)
         for name, path in self.roots.items():
             self.files.make_folders(path)
             if needs_big or random.random() < 0.05:
@@ -168,9 +171,9 @@ class World:
                     self.files.put(f"{path}/big-{number}.png", self.operations.content("B"))
             for number in range(random.choice((0, 3, 6))):
                 self.files.put(f"{path}/{'pqrstu'[number]}.png", self.operations.content())
-            if name not in self.big and random.random() < 0.5:
+            if name not in self.big and (needs_mount or random.random() < 0.5):
                 self._mount(f"{path}/M", random.choice((1, 3)))
-            if random.random() < 0.2:
+            if random.random() < (0.5 if needs_mount else 0.2):
                 self._mount(f"/simulated/outside-{name}", 2)
                 for each in "pq":
                     self.files.link(f"{path}/link-{each}.png", f"../outside-{name}/{each}.png")
@@ -189,11 +192,11 @@ class World:
             **COMMON,
             **{name: each for name, each in RARE.items() if random.random() < 0.25},
         }
-        weights |= dict.fromkeys(self._emphasis, 12)
+        weights |= {name: 12 for name in self._emphasis if name != TWO_ROOTS}
         names = list(weights)
         silence = random.choice((0.0, 0.0, 0.3))
         for name in self.roots:
-            if random.random() < 0.8:
+            if TWO_ROOTS in self._emphasis or random.random() < 0.8:
                 self.watch(name)
         for _ in range(random.choice((5, 12, 25))):
             if random.random() < 0.6:
@@ -220,10 +223,14 @@ class World:
             init = self.commands.init("two")
             self.scheduler.run(lambda: init.has_ended)
         begun = self.scheduler.seconds
+        self.supervise()
+        self.scheduler.run(lambda: self.scheduler.seconds > begun + _QUIET_SECONDS)
+
+    def supervise(self) -> None:
+        """Have a supervisor start daemons that have ended, from now on."""
         if not self._is_supervised:
             self._is_supervised = True
             self.spawn("supervisor", self._supervise)
-        self.scheduler.run(lambda: self.scheduler.seconds > begun + _QUIET_SECONDS)
 
     def _supervise(self) -> None:
         """Keep one daemon a root running."""

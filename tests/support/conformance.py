@@ -30,6 +30,8 @@ _FREE |= {
     "version",
 }
 _FREE |= {"forced_refresh", "resource.id", "resource.type", "tagline", "_ignored"}
+# Versions begin anew a minute after a deletion (index.gc_deletes).
+_FREE |= {"_version"}
 # Errors whose text says more than their type.
 _EXACT = {
     "version_conflict_engine_exception",
@@ -37,7 +39,7 @@ _EXACT = {
     "resource_already_exists_exception",
     "aliases_not_found_exception",
 }
-_UUID = re.compile(r"/[\w-]{20,22}\]")
+_UNEQUAL = re.compile(r"/[\w-]{20,22}\]| \(current version \[\d+\]\)")
 _NO_REFRESH = (b'"refresh_interval":"1s"', b'"refresh_interval":"900s"')
 _LARGEST_FLOAT32 = 3.4e38
 _SETTINGS = ("refresh_interval", "blocks", "sort")
@@ -172,7 +174,7 @@ def _reduced(value: Any) -> Any:
     if "type" in value and "reason" in value:
         kept = {"type": value["type"]}
         if value["type"] in _EXACT:
-            kept["reason"] = _UUID.sub("/uuid]", value["reason"])
+            kept["reason"] = _UNEQUAL.sub("", value["reason"])
         return kept
     if "mappings" in value and "settings" in value:
         return _described(value)

@@ -23,6 +23,9 @@ class IndexRequests:
     def run(self, data: st.DataObject, steps: int) -> None:
         kinds = [self.create, self.create, self.drop, self.actions, self.actions, self.describe]
         kinds += [self.template, self.remap, self.write, self.write, self.close]
+        serving = {self.aliases[0]: {"is_write_index": True}}
+        self.send("PUT", f"/{self.indices[0]}", {**data.draw(bodies()), "aliases": serving})
+        self.send("PUT", f"/{self.indices[1]}", data.draw(bodies()))
         for _ in range(data.draw(st.integers(2, steps))):
             data.draw(st.sampled_from(kinds))(data)
 
@@ -32,13 +35,13 @@ class IndexRequests:
 
     def _index(self, data: st.DataObject) -> str:
         # Names are new in each example, so their places are drawn.
-        return self.indices[data.draw(st.integers(0, 2))]
+        return self.indices[data.draw(st.sampled_from([0, 0, 1, 1, 2]))]
 
     def _alias(self, data: st.DataObject) -> str:
-        return self.aliases[data.draw(st.integers(0, 1))]
+        return self.aliases[data.draw(st.sampled_from([0, 1]))]
 
     def _any(self, data: st.DataObject) -> str:
-        return [*self.indices, *self.aliases, *self.aliases][data.draw(st.integers(0, 6))]
+        return [*self.indices, *self.aliases][data.draw(st.sampled_from([0, 1, 2, 3, 3, 4]))]
 
     def _options(self, data: st.DataObject) -> dict[str, Any]:
         return data.draw(st.sampled_from([{}, {"is_write_index": True}, {"is_write_index": False}]))
@@ -48,7 +51,7 @@ class IndexRequests:
             self._any(data): self._options(data) for _ in range(data.draw(st.integers(0, 2)))
         }
         body = {**data.draw(bodies()), "aliases": aliases}
-        name = [*self.indices, self.aliases[0]][data.draw(st.integers(0, 3))]
+        name = [*self.indices, self.aliases[0]][data.draw(st.sampled_from([2, 2, 0, 1, 3]))]
         self.send("PUT", f"/{name}", body)
 
     def drop(self, data: st.DataObject) -> None:

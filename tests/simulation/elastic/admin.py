@@ -191,9 +191,7 @@ class Admin:
         """Close or open indices."""
         found = self._names.resolve(expression)
         for index in found:
-            if closed and not index.is_closed:
-                index.refresh()
-            index.is_closed = closed
+            index.set_closed(closed)
         answer: dict[str, Any] = {**_ACKNOWLEDGED, "shards_acknowledged": True}
         if closed:
             answer["indices"] = {each.name: {"closed": True} for each in found}

@@ -9,8 +9,6 @@ from typing import Any
 from tests.simulation.elastic.mapping import IndexMapping, Values
 from tests.simulation.elastic.refusals import Refusal, illegal_argument
 
-# The primary term changes when a primary shard fails, which a single node has not.
-TERM = 1
 _MOST_ID_BYTES = 512
 _FLOODED = (
     "TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has"
@@ -36,6 +34,7 @@ class StoredDocument:
 
     document_id: str
     seq_no: int
+    term: int
     version: int
     source: dict[str, Any]
     values: Values
@@ -57,6 +56,8 @@ class SimulatedIndex:
         self._versions: dict[str, int] = {}
         self._unrefreshed: set[str] = set()
         self.max_seq_no = -1
+        # It rises when the shard begins anew, which here is when the index is closed and opened.
+        self.term = 1
 
     # -- documents ---------------------------------------------------------------------------
 
@@ -78,7 +79,7 @@ class SimulatedIndex:
         parsed = self.mapping.parse(document_id, source)
         before = self._check_version(document_id, must_be_new, if_seq_no)
         version = self._number(document_id)
-        stored = StoredDocument(document_id, self.max_seq_no, version, *parsed)
+        stored = StoredDocument(document_id, self.max_seq_no, self.term, version, *parsed)
         self.documents[document_id] = stored
         return stored, before is None
 
@@ -116,10 +117,10 @@ class SimulatedIndex:
             )
             if before is None:
                 raise self._conflict(f"{reason}but no document was found")
-            if if_seq_no != (before.seq_no, TERM):
+            if if_seq_no != (before.seq_no, before.term):
                 raise self._conflict(
                     f"{reason}current document has seqNo [{before.seq_no}] and primary term"
-                    f" [{TERM}]"
+                    f" [{before.term}]"
                 )
         return before
 
@@ -148,6 +149,13 @@ class SimulatedIndex:
         return -1 if stored is None else stored.seq_no
 
     # -- settings and blocks -----------------------------------------------------------------
+
+    def set_closed(self, closed: bool) -> None:
+        """Close or open the index; what was written is searchable afterwards."""
+        if closed != self.is_closed:
+            self.refresh()
+            self.term += 1
+            self.is_closed = closed
 
     def check_open(self) -> None:
         """Raise Refusal for a closed index."""

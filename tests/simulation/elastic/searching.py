@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.simulation.elastic.aggregations import aggregated
 from tests.simulation.elastic.fields import format_date
-from tests.simulation.elastic.indices import TERM, SimulatedIndex, StoredDocument
+from tests.simulation.elastic.indices import SimulatedIndex, StoredDocument
 from tests.simulation.elastic.names import Names
 from tests.simulation.elastic.queries import Queries
 from tests.simulation.elastic.refusals import Refusal, failed_search
@@ -162,7 +162,7 @@ class Searching:
         score = None if "sort" in body else scores.get(document.document_id, 1.0)
         hit: dict[str, Any] = {"_index": index.name, "_id": document.document_id, "_score": score}
         if body.get("seq_no_primary_term"):
-            hit |= {"_seq_no": document.seq_no, "_primary_term": TERM}
+            hit |= {"_seq_no": document.seq_no, "_primary_term": document.term}
         wanted = body.get("_source", True)
         if wanted is not False:
             source = document.source

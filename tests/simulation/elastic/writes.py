@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from tests.simulation.elastic.indices import TERM, SimulatedIndex, StoredDocument
+from tests.simulation.elastic.indices import SimulatedIndex, StoredDocument
 from tests.simulation.elastic.names import Names
 from tests.simulation.elastic.refusals import Refusal, illegal_argument, no_such_index
 
@@ -185,7 +185,7 @@ def _found(
         "_id": document_id,
         "_version": stored.version,
         "_seq_no": stored.seq_no,
-        "_primary_term": TERM,
+        "_primary_term": stored.term,
         "found": True,
         "_source": stored.source,
     }
@@ -199,7 +199,7 @@ def _written(index: SimulatedIndex, stored: StoredDocument, is_new: bool) -> dic
         "result": "created" if is_new else "updated",
         "_shards": _SHARDS,
         "_seq_no": stored.seq_no,
-        "_primary_term": TERM,
+        "_primary_term": stored.term,
     }
 
 
@@ -214,5 +214,5 @@ def _deleted(
         "result": "deleted" if was_there else "not_found",
         "_shards": _SHARDS,
         "_seq_no": seq_no,
-        "_primary_term": TERM,
+        "_primary_term": index.term,
     }
