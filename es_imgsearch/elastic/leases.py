@@ -94,6 +94,11 @@ def _process(process_id: int) -> Document | None:
     return {"machine": machine, "started": None if state in "ZX" else int(fields[18])}
 
 
+def is_of_this_process(lease: Document) -> bool:
+    """Check that this process made a lease."""
+    return lease["token"] in _made_here
+
+
 def holder(lease: Document) -> str:
     """Describe the process that holds a lease."""
     return f"Process {lease['process_id']} on {lease['host']}"

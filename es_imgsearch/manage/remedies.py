@@ -43,8 +43,8 @@ _KINDS: dict[str, tuple[str, str, Sequence[str]]] = {
     "without code": ("pictures without a binary code", "", ("codes", "apply")),
     "unregistered root": (
         "roots that the index does not know and no daemon compares",
-        "with the root's folder as DIR (an empty one, and --allow-deletes, to delete them), run",
-        ("sync", "NAME=DIR"),
+        "with the root's folder as DIR (an empty one to delete them), run",
+        ("sync", "NAME=DIR", "--allow-deletes"),
     ),
     "folder unavailable": (
         "roots whose folder is missing or cannot be listed; the index keeps their documents",

@@ -9,13 +9,22 @@ earlier versions refuse the index from then on.  Readers convert the old entries
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from es_imgsearch.elastic.generations import IndexInfo
-from es_imgsearch.elastic.leases import LEASE_SECONDS, SURELY_EXPIRED, holder, is_alive
+from es_imgsearch.elastic.leases import (
+    LEASE_SECONDS,
+    SURELY_EXPIRED,
+    holder,
+    is_alive,
+    is_of_this_process,
+    is_running,
+    seconds_left,
+)
 from es_imgsearch.elastic.mapping import Companion, load_profile
 from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
 from es_imgsearch.elastic.meta_entries import Tuning
@@ -39,8 +48,9 @@ _BUILDER_SECONDS = 180.0
 def upgrade(store: Store) -> None:
     """Upgrade an index of an earlier schema; another one stays unchanged.
 
-    Raises AlreadyRunning while a reindex of an earlier version runs, StoreDenied if the index of
-    state documents is missing and may not be created.
+    Raises AlreadyRunning while a reindex or a daemon of an earlier version runs: it would write
+    entries of `_meta` that it has read before.  Raises StoreDenied if the index of state documents
+    is missing and may not be created.
     """
     info = store.generations.sealed()
     _map_ctime(store, info)
@@ -51,6 +61,7 @@ def upgrade(store: Store) -> None:
     others = [store.at(name) for name in (roles.next, roles.before) if name is not None]
     for generation in others:
         _check_not_built(legacy_builder(generation.info().meta), store.index)
+    _check_not_watched(store, serving)
     if has_state(serving):
         _check_not_locked(store)
     else:
@@ -112,6 +123,18 @@ def _upgrade_generation(store: Store, serving: Meta) -> None:
     tuning = Tuning(**load_profile(meta.profile)["_meta"]["tuning"])
     body = {"_meta": replace(meta, tuning=tuning).to_body()}
     store.connection.request("PUT", f"/{info.name}/_mapping", body)
+
+
+def _check_not_watched(store: Store, serving: Meta) -> None:
+    ids = [daemon_id(name) for name in serving.roots]
+    documents = store.state.read_many(ids) if has_state(serving) else legacy_documents(serving)
+    for name, lease in documents.items():
+        if name in ids and is_running(lease) and not is_of_this_process(lease):
+            raise AlreadyRunning(
+                f"{holder(lease)}, of an earlier version, is watching {lease['root']!r} into"
+                f" {store.index!r} since {lease['since']}: stop it, then run this again. If it was"
+                f" killed, this can be run {math.ceil(seconds_left(lease))} s later."
+            )
 
 
 def _check_not_locked(store: Store) -> None:

@@ -16,7 +16,7 @@ from es_imgsearch.pipeline.file_memory import (
 )
 from es_imgsearch.pipeline.jobs import NO_EVENT, UNKNOWN_SIGNATURE, Job, read_signature
 from es_imgsearch.pipeline.queues import BoundedCache
-from es_imgsearch.records import Change, FileSignature, FileState
+from es_imgsearch.records import Change, FileSignature, FileState, Root
 from es_imgsearch.write.pending_deletions import Tickets
 
 _RECENT_FILES = 50_000
@@ -207,6 +207,14 @@ class InFlight:
             self._unreadable.forget(change.image_id)
             if (job := self._jobs.get(change.image_id)) is not None:
                 job.may_be_deleted = True
+
+    def end_tickets(self, root: Root) -> None:
+        """End the tickets of a root's jobs, whose disk may never let them end."""
+        with self._lock:
+            for job in self._jobs.values():
+                if job.change.root == root:
+                    own = (job.ticket, job.next_ticket)
+                    self._tickets.end(*(each for each in own if each is not None))
 
     def end(
         self, job: Job, *, may_repeat: Callable[[], bool], on_absent: Callable[[Change], None]

@@ -34,7 +34,7 @@ from es_imgsearch.pipeline.vector_source import VectorSource
 from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
-from es_imgsearch.records import Change, Embedded, FileState
+from es_imgsearch.records import Change, Embedded, FileState, Root
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.root_disk import RootDisks
 from es_imgsearch.write.carried_fields import CarriedFields
@@ -200,6 +200,10 @@ class Pipeline:
     def forget(self, change: Change) -> None:
         """Forget a path whose document was deleted, so that the same file counts as new."""
         self._in_flight.forget(change)
+
+    def end_tickets(self, root: Root) -> None:
+        """Have nobody wait for files in flight of a root whose disk hangs."""
+        self._in_flight.end_tickets(root)
 
     def close(self, *, within_seconds: float = 0.0) -> bool:
         """End within this time; return False if some files were given up.

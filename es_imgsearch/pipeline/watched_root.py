@@ -138,7 +138,9 @@ class WatchedRoot:
                 " Other folders go on. Check the disk, or the network share that is mounted there.",
                 self.root.name, self.root.path, seconds,
             )  # fmt: skip
-        # Deletions in other roots wait for all comparisons, so that a moved file is found first.
+        # Deletions in other roots wait for all comparisons, so that a moved file is found first,
+        # and for the acknowledgement of files submitted before.
+        self._indexer.pipeline.end_tickets(self.root)
         with self._requested:
             self._comparisons.end(*self._requests.values())
             if self._comparing is not None:

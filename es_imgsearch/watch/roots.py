@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.state import comparison_id, deletions_id, mounts_id, pause_id
 from es_imgsearch.elastic.store import Store
@@ -66,10 +68,11 @@ def register_roots(
     Names and overlaps are checked in the version that is replaced, so of two processes that
     register at the same time the second one sees the roots of the first.
 
-    With `replace_gone` a name whose folder is no longer there goes over to the one given.
+    With `replace_gone` a name whose folder is no longer there goes over to the one given, and so
+    does one whose folder the index has forgotten.
 
-    Raises RootError where a name belongs to another folder or host, or where a folder
-    overlaps one that is registered under another name.
+    Raises RootError where a name belongs to another folder or host, where the index holds pictures
+    of it and no folder, or where a folder overlaps one that is registered under another name.
     """
 
     new: set[str] = set()
@@ -82,6 +85,8 @@ def register_roots(
             takes_over = replace_gone and entry is not None and _has_moved(entry, host)
             others = {name: each for name, each in meta.roots.items() if name != root.name}
             check_registered(root, host, others if takes_over else meta.roots)
+            if entry is None and not replace_gone:
+                _check_unused(store, root)
             if entry is None or takes_over:
                 meta = meta.with_root(root.name, {"path": _text(root.path), "host": host})
                 new.add(root.name)
@@ -91,6 +96,22 @@ def register_roots(
     for name in new:
         _forget(store, name)
     return meta
+
+
+def _check_unused(store: Store, root: Root) -> None:
+    """Raise RootError if the index holds pictures of a name that it does not know."""
+    store.refresh()
+    if pictures := store.listings.count(root.name):
+        held = "1 picture" if pictures == 1 else f"{pictures} pictures"
+        options = ["--allow-deletes", "--index", store.index]
+        command = shlex.join(["es-imgsearch", "sync", f"{root.name}={root.path}", *options])
+        raise RootError(
+            f"The index {store.index!r} holds {held} of {root.name!r} and no longer knows of which"
+            f" folder: {Companion.STATE.alias(store.index)!r} was deleted, perhaps, or restored"
+            f" from another snapshot. If they are of {root.path}, and all of them are there, run"
+            f" `{command}` once, which deletes those that are not; if not, call this folder"
+            f" something else, as NAME={root.path}."
+        )
 
 
 def release_root(store: Store, root: Root, host: str) -> int:

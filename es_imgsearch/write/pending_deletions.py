@@ -70,7 +70,7 @@ class Tickets:
             return number
 
     def end(self, *numbers: int) -> None:
-        """End the tasks of these numbers."""
+        """End the tasks of these numbers; ended ones stay so."""
         with self._lock:
             self._open.difference_update(numbers)
 

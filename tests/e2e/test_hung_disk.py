@@ -15,7 +15,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch import root_disk
-from tests.support.house import House, Running, compare_again, paint, until
+from tests.support.house import PATIENCE_SECONDS, House, Running, compare_again, paint, until
 
 
 class DeadShare:
@@ -111,6 +111,31 @@ def test_a_disk_that_hangs_keeps_no_other_waiting(
         house.settle()
         until(lambda: "The disk of 'dead' answers again." in caplog.messages)
         until(lambda: hung_seconds()["dead"] is None)
+
+
+def test_a_file_in_flight_when_its_disk_hangs_keeps_no_deletion_waiting(
+    house: House, share: DeadShare
+):
+    good, dead = house.folders
+    embeds, goes_on = threading.Event(), threading.Event()
+
+    def held(_pixels: object) -> None:
+        embeds.set()
+        assert goes_on.wait(PATIENCE_SECONDS)
+
+    with house.watched():
+        house.settle()
+        house.encoder.before_batch = held
+        paint(dead / "new.png", 100)
+        assert embeds.wait(PATIENCE_SECONDS)
+        share.die()
+        goes_on.set()
+        until(lambda: "disk" in share.waiting)
+        (good / "2.png").unlink()
+        until(lambda: "2.png" not in indexed(house, "good"))
+        share.answer()
+        (dead / "new.png").unlink()
+        house.settle()
 
 
 def test_a_daemon_stops_and_starts_though_a_disk_hangs(house: House, share: DeadShare):

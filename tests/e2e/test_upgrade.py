@@ -15,7 +15,7 @@ from es_imgsearch.cli import main
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
 from es_imgsearch.elastic.meta_entries import CodesEntry, CopyCheckpoint, Curve, Tuning
-from es_imgsearch.elastic.state import REINDEX_LOCK, pause_id
+from es_imgsearch.elastic.state import REINDEX_LOCK, daemon_id, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning, IndexConflict, IndexMissing
 from es_imgsearch.manage.reindex import cancel
@@ -253,3 +253,44 @@ def test_a_reindex_of_before_is_waited_for(learned: House):
     store.state.create(REINDEX_LOCK, {**lease, "seen_at": now(81)})
     upgrade(store)
     assert store.info().meta.schema_version == SCHEMA_VERSION
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_daemon_of_before_is_waited_for(house: House, version: int):
+    """It would write the whole `_meta` back when it registers or tunes."""
+    house.pictures(3)
+    synced(house)
+    store = house.store
+    as_schema(store, version)
+    before = raw_meta(store)
+    if version == 1:
+        remove_state(store)
+
+    def seen(at: str) -> None:
+        if version == 1:
+            body = {**before["roots"]["r"], "watched_by": watched_by(at)}
+            put_meta(store, before | {"roots": {"r": body}})
+            return
+        store.state.delete(daemon_id("r"))
+        lease = {"kind": "daemon", "root": "r", "host": "old", "process_id": 4711, "token": "t",
+                 "since": now(900), "lease_seconds": 20.0, "body": {"queue": 0}}  # fmt: skip
+        store.state.create(daemon_id("r"), {**lease, "seen_at": at})
+
+    seen(now())
+    for command in (["init"], ["watch", str(house.folder)], ["sync", str(house.folder)]):
+        refused = run(house, *command, code=2).stderr
+        assert "Process 4711 on old, of an earlier version" in refused
+        assert "stop it" in refused
+    assert store.info().meta.schema_version == version
+    seen(now(81))
+    upgrade(store)
+    assert store.info().meta.schema_version == SCHEMA_VERSION
+
+
+def test_the_lease_of_a_daemon_of_this_process_is_in_no_way(house: House):
+    house.pictures(1)
+    with house.watched():
+        until(lambda: house.store.state.read(daemon_id("r")))
+        as_schema(house.store, 2)
+        upgrade(house.store)
+    assert house.store.info().meta.schema_version == SCHEMA_VERSION
