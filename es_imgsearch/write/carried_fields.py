@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from es_imgsearch.describe.fields import ERRORS_FIELD
-from es_imgsearch.describe.registry import foreign_describers, is_by_vector, load_describers
+from es_imgsearch.describe.registry import (
+    describer_names,
+    foreign_describers,
+    is_by_vector,
+    load_describers,
+)
 from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import SettingsError
 from es_imgsearch.records import REGIONS_FIELD, Change, Embedded, Picture, disk_path
 
 # Fields of the file and of its write; `picture_document` gives them anew.
@@ -58,6 +65,7 @@ class CarriedFields:
             for each in load_describers(describers)
             if is_by_vector(each) or each.name in foreign
         }
+        self._switched_off = _fields_of(set(describer_names()).difference(describers))
         self._sidecar = Sidecar.mapping.keys() if Sidecar.name in describers else set()
 
     def of(self, results: Sequence[EmbeddedPicture]) -> list[Document]:
@@ -93,7 +101,8 @@ class CarriedFields:
         if document is None:
             return {}
         described = result.picture.fields_by_source
-        computed = _OF_THE_FILE | result.picture.fields.keys() | result.embedded.fields.keys()
+        given = result.picture.fields.keys() | result.embedded.fields.keys()
+        computed = _OF_THE_FILE | self._switched_off | given
         for name, fields in self._recomputed.items():
             # What a describer gave before is the best there is when it fails.
             if ERRORS_FIELD not in described.get(name, {}):
@@ -101,6 +110,16 @@ class CarriedFields:
         if SIDECAR_ID in document and ERRORS_FIELD not in described.get(Sidecar.name, {}):
             computed |= self._sidecar
         return {name: value for name, value in document.items() if name not in computed}
+
+
+def _fields_of(names: Iterable[str]) -> set[str]:
+    """Return the fields of describers; none of one that cannot be loaded."""
+    fields: set[str] = set()
+    for name in names:
+        with suppress(SettingsError):
+            (describer,) = load_describers([name])
+            fields |= describer.mapping.keys()
+    return fields
 
 
 def _moved_from(result: EmbeddedPicture, candidates: Sequence[Document]) -> Document | None:

@@ -17,9 +17,9 @@ from PIL import Image
 from es_imgsearch import ImageSearch
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import SettingsError
-from es_imgsearch.pipeline.daemon import Daemon
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
+from es_imgsearch.pipeline.watched_root import WatchedRoot
 from es_imgsearch.records import Change, image_id
 from es_imgsearch.settings import Settings
 from tests.support.house import House, compare_again, until
@@ -250,7 +250,7 @@ def test_what_cannot_be_understood_is_noted_until_it_is_mended(house: House):
 
 def test_each_comparison_finds_what_no_event_told(house: House, monkeypatch: pytest.MonkeyPatch):
     """A share without events: files beside pictures come, change and go between comparisons."""
-    monkeypatch.setattr(Daemon, "_on_hint", lambda *_: None)
+    monkeypatch.setattr(WatchedRoot, "_on_hint", lambda *_: None)
     house.pictures(4)
     for n in range(3):
         put(house, f"00{n}.xmp", XMP)
@@ -292,7 +292,7 @@ def test_a_table_of_something_else_is_told_once_and_costs_nothing(
     with house.watched() as running:
         until(lambda: len(house.indexed()) == 3)
         compare_again(running)
-        until(lambda: not running.indexer._sidecars)
+        until(lambda: not any(running.indexer._sidecars.values()))
     told = [record.getMessage() for record in caplog.records if "file_name" in record.getMessage()]
     assert len(told) == 1
     assert str(house.folder / "metadata.csv") in told[0]
