@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import ImageColor
 
-from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.documents import VersionedSource, Write
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.listings import IndexedFile
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion, index_body
@@ -262,15 +262,17 @@ class MemoryStore:
                 if each in known
             }
 
-    def sources(self, image_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    def sources(self, image_ids: Sequence[str]) -> dict[str, VersionedSource]:
         self._request()
         with self._lock:
-            return {each: self.get(each) for each in image_ids if each in self._documents}
+            known = self._documents
+            return {
+                each: VersionedSource(self.get(each), None) for each in image_ids if each in known
+            }
 
     def sources_by_content(self, content_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        return list(
-            self.sources([image_id for _, image_id in self.ids_by_content(content_ids)]).values()
-        )
+        ids = [image_id for _, image_id in self.ids_by_content(content_ids)]
+        return [each.source for each in self.sources(ids).values()]
 
     def having(self, root_name: str, field: str, *, prefix: str = "") -> Iterator[str]:
         self._request()

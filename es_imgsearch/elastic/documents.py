@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +24,39 @@ _BATCH = 500
 _IDS_PER_REQUEST = 1_000
 
 
+_FETCHED = "docs._id,docs._source,docs._seq_no,docs._primary_term,docs.error"
+
+
+class DocumentVersion(NamedTuple):
+    """The version of a document; the names are those of a bulk's conditions."""
+
+    if_seq_no: int
+    if_primary_term: int
+
+
+class VersionedSource(NamedTuple):
+    """The stored fields of a document, and their version."""
+
+    source: Mapping[str, Any]
+    version: DocumentVersion | None
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
-    """New content of one id: a picture's document, a failure, or (neither) nothing."""
+    """New content of one id: a picture's document, a failure, or (neither) nothing.
+
+    With a `version` the document replaces that one only; another is a conflict, see `is_conflict`.
+    """
 
     image_id: str
     document: Mapping[str, Any] | None = None
     failure: Mapping[str, Any] | None = None
+    version: DocumentVersion | None = None
+
+
+def is_conflict(error: StoreError) -> bool:
+    """Return True if another version was stored than the one to replace."""
+    return "version_conflict_engine_exception" in str(error)
 
 
 class Documents:
@@ -103,7 +129,8 @@ class Documents:
     ) -> Iterator[bytes]:
         image_id = write.image_id
         if write.document is not None:
-            yield action_line("index", self._pictures, image_id)
+            only_if = write.version._asdict() if write.version is not None else {}
+            yield action_line("index", self._pictures, image_id, **only_if)
             yield json_line(write.document)
             if image_id in failed_before:
                 yield action_line("delete", self._failures, image_id)
@@ -191,9 +218,14 @@ class Documents:
         """Read those of these fields that documents have, by id."""
         return dict(self._fetched(self._pictures, image_ids, ",".join(fields)))
 
-    def sources(self, image_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    def sources(self, image_ids: Sequence[str]) -> dict[str, VersionedSource]:
         """Read the stored fields of documents, without vectors, by id; refreshed or not."""
-        return dict(self._fetched(self._pictures, image_ids, None))
+        return {
+            doc["_id"]: VersionedSource(
+                doc["_source"], DocumentVersion(doc["_seq_no"], doc["_primary_term"])
+            )
+            for doc in self._fetched_whole(self._pictures, image_ids, None)
+        }
 
     def sources_by_content(self, content_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         """Read the stored fields of up to 1,000 searchable documents with these contents."""
@@ -229,9 +261,16 @@ class Documents:
         return parse_vector(hits[0]["fields"][VECTOR_FIELD])
 
     def _fetched(
-        self, name: str, image_ids: Sequence[str], fields: str | None
+        self, name: str, image_ids: Sequence[str], fields: str
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield id and source, with these or all fields, of the ids that have a document.
+        """Yield id and source, with these fields, of the ids that have a document."""
+        for doc in self._fetched_whole(name, image_ids, fields):
+            yield doc["_id"], doc["_source"]
+
+    def _fetched_whole(
+        self, name: str, image_ids: Sequence[str], fields: str | None
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield the existing documents, with these or all fields.
 
         One request for each 1,000 ids.
         """
@@ -242,7 +281,7 @@ class Documents:
                 {"ids": list(image_ids[start : start + _IDS_PER_REQUEST])},
                 params={
                     **({} if fields is None else {"_source_includes": fields}),
-                    "filter_path": "docs._id,docs._source,docs.error",
+                    "filter_path": _FETCHED,
                 },
             )
             for doc in answer.get("docs", ()):
@@ -250,4 +289,4 @@ class Documents:
                 if "error" in doc and (error := multi_get_error(doc["error"])) is not None:
                     raise error
                 if "_source" in doc:
-                    yield doc["_id"], doc["_source"]
+                    yield doc

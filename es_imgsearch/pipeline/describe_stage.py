@@ -15,7 +15,7 @@ import numpy as np
 
 from es_imgsearch.describe.fields import VectorDescribers, merged, without_refused
 from es_imgsearch.describe.registry import TextEncoder, VectorDescriber, VectorSpace
-from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.documents import Write, is_conflict
 from es_imgsearch.elastic.requests import Request
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
@@ -23,7 +23,7 @@ from es_imgsearch.embed.protocol import Vectors
 from es_imgsearch.errors import ReadError, StoreError
 from es_imgsearch.pipeline.jobs import EmbedResult, Job, PendingWrite, Unembedded
 from es_imgsearch.records import Picture
-from es_imgsearch.write.carried_fields import CarriedFields, EmbeddedPicture
+from es_imgsearch.write.carried_fields import Carried, CarriedFields, EmbeddedPicture
 from es_imgsearch.write.documents import failure_document, picture_document
 
 # Returns document fields that are computed from the stored vector.
@@ -77,21 +77,11 @@ class DescribeStage:
         """Make documents; pass on a file that has none.  Raises as `prepare`."""
         results = [each for each in items if isinstance(each, EmbedResult)]
         self._describe(results)
-        carried = iter(
-            self._carried.of(
-                [
-                    EmbeddedPicture(
-                        each.job.change, each.picture, each.embedded, each.embed_ms is None
-                    )
-                    for each in results
-                ]
-            )
-        )
+        carried = iter(self._carried.of([_embedded_picture(each) for each in results]))
         for item in items:
             if isinstance(item, EmbedResult):
-                fields = {**next(carried), **self._vector_fields(item.embedded.vector)}
-                picture = item.picture.without_pixels()
-                self._emit(self._picture_write(item._replace(picture=picture), fields))
+                result = item._replace(picture=item.picture.without_pixels())
+                self._emit(self._picture_write(result, next(carried)))
             elif isinstance(item.reason, ReadError):
                 self._emit(_failure_write(item.job, item.reason))
             else:
@@ -107,29 +97,37 @@ class DescribeStage:
         for each, fields in zip(results, described, strict=True):
             _set_fields(each.picture, {**each.picture.fields_by_source, **fields})
 
-    def _picture_write(self, result: EmbedResult, fields: Mapping[str, Any]) -> PendingWrite:
+    def _picture_write(self, result: EmbedResult, carried: Carried) -> PendingWrite:
         job, picture, embedded, embed_ms = result
         document = picture_document(
             job.change, picture, embedded, embed_ms, with_ctime=self._with_ctime
         )
-        write = Write(job.change.image_id, document={**document, **fields})
-        return PendingWrite(
-            job, write, result, partial(self._without_refused_fields, result, fields)
-        )
+        document |= {**carried.fields, **self._vector_fields(embedded.vector)}
+        write = Write(job.change.image_id, document=document, version=carried.version)
+        return PendingWrite(job, write, result, partial(self._instead, result, carried))
 
-    def _without_refused_fields(
-        self, result: EmbedResult, fields: Mapping[str, Any], error: StoreError
-    ) -> PendingWrite:
-        """Drop the describers' fields that were refused; return a failure if none were."""
+    def _instead(self, result: EmbedResult, carried: Carried, error: StoreError) -> PendingWrite:
+        """Look up again what was changed meanwhile, or drop refused fields.
+
+        Those are of describers; returns a failure if there are none.
+        """
+        if is_conflict(error):
+            return self._picture_write(result, *self._carried.of([_embedded_picture(result)]))
         remaining = without_refused(result.picture.fields_by_source, error)
         if remaining is None:
             return _failure_write(result.job, ReadError("rejected", str(error)))
         _set_fields(result.picture, remaining)
-        return self._picture_write(result, fields)
+        return self._picture_write(result, carried)
 
     def _send(self, request: Request) -> Any:
         """Send a describer's request, waiting out an outage."""
         return persist(lambda: self._store.send(request), self._stopping, self._outage)
+
+
+def _embedded_picture(result: EmbedResult) -> EmbeddedPicture:
+    return EmbeddedPicture(
+        result.job.change, result.picture, result.embedded, result.embed_ms is None
+    )
 
 
 def _set_fields(picture: Picture, fields_by_source: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from es_imgsearch.describe.registry import (
     load_describers,
 )
 from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar
+from es_imgsearch.elastic.documents import DocumentVersion
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.elastic.retry import Outage, persist
@@ -36,6 +37,13 @@ _OF_THE_FILE: Final = frozenset({
 })  # fmt: skip
 
 Document = Mapping[str, Any]
+
+
+class Carried(NamedTuple):
+    """Fields that a document keeps, and the version that it has to replace for that."""
+
+    fields: Document
+    version: DocumentVersion | None
 
 
 class EmbeddedPicture(NamedTuple):
@@ -68,17 +76,22 @@ class CarriedFields:
         self._switched_off = _fields_of(set(describer_names()).difference(describers))
         self._sidecar = Sidecar.mapping.keys() if Sidecar.name in describers else set()
 
-    def of(self, results: Sequence[EmbeddedPicture]) -> list[Document]:
-        """Return the fields that each picture's document keeps.  Raises Stopped."""
+    def of(self, results: Sequence[EmbeddedPicture]) -> list[Carried]:
+        """Return the fields that each picture's document keeps.  Raises Stopped.
+
+        Of a document of the same path they come with its version, so that a change of it since
+        then is not lost.
+        """
         if not results:
             return []
         return persist(lambda: self._look_up(results), self._stopping, self._outage)
 
-    def _look_up(self, results: Sequence[EmbeddedPicture]) -> list[Document]:
+    def _look_up(self, results: Sequence[EmbeddedPicture]) -> list[Carried]:
         stored = self._store.documents.sources([each.change.image_id for each in results])
         before: list[Document | None] = []
         for each in results:
-            document = stored.get(each.change.image_id)
+            found = stored.get(each.change.image_id)
+            document = None if found is None else found.source
             content_id = each.picture.content_id
             # An imported document may lack its content_id.
             is_same = document is not None and document.get("content_id", content_id) == content_id
@@ -93,7 +106,11 @@ class CarriedFields:
         for document in self._store.documents.sources_by_content(sorted(moved)):
             others.setdefault(document["content_id"], []).append(document)
         return [
-            self._kept(each, document or _moved_from(each, others.get(each.picture.content_id, ())))
+            Carried(self._kept(each, document), stored[each.change.image_id].version)
+            if document is not None
+            else Carried(
+                self._kept(each, _moved_from(each, others.get(each.picture.content_id, ()))), None
+            )
             for each, document in zip(results, before, strict=True)
         ]
 

@@ -176,6 +176,30 @@ def give_fields(house: House, name: str, **fields: object) -> None:
     assert result.written == [key]
 
 
+def test_a_rewrite_between_look_up_and_write_is_kept(house: House):
+    path = house.picture("a.png", 1)
+    indexer = house.indexer()
+    write, rewritten = indexer._store.documents.write, []
+
+    def late(writes):
+        if not rewritten:
+            rewritten.append(give_fields(house, "a.png", shelf="B7"))
+        return write(writes)
+
+    try:
+        sync(indexer)
+        give_fields(house, "a.png", shelf="A3")
+        indexer._store.documents.write = late  # type: ignore[method-assign]
+        os.utime(path, (0, 0))
+        indexer.pipeline.submit(Change(indexer.roots[0], "a.png", time.time()))
+        assert indexer.pipeline.wait_idle(PATIENCE_SECONDS)
+    finally:
+        indexer.pipeline.close()
+    assert rewritten
+    document = house.store.documents.get(image_id("r", "a.png"))
+    assert (document["shelf"], document["mtime_ns"]) == ("B7", 0)
+
+
 def given_fields(house: House, name: str) -> dict:
     document = house.store.documents.get(image_id("r", name))
     return {field: document[field] for field in GIVEN if field in document}
