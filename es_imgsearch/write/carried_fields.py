@@ -134,8 +134,7 @@ def _fields_of(names: Iterable[str]) -> set[str]:
     fields: set[str] = set()
     for name in names:
         with suppress(SettingsError):
-            (describer,) = load_describers([name])
-            fields |= describer.mapping.keys()
+            fields.update(*(each.mapping for each in load_describers([name])))
     return fields
 
 
