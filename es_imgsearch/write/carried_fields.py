@@ -134,8 +134,8 @@ def _fields_of(names: Iterable[str]) -> set[str]:
     fields: set[str] = set()
     for name in names:
         with suppress(SettingsError):
-            (describer,) = load_describers([name])
-            fields |= describer.mapping.keys()
+            for describer in load_describers([name]):
+                fields |= describer.mapping.keys()
     return fields
 
 
