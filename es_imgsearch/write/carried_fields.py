@@ -134,7 +134,8 @@ def _fields_of(names: Iterable[str]) -> set[str]:
     fields: set[str] = set()
     for name in names:
         with suppress(SettingsError):
-            fields.update(*(each.mapping for each in load_describers([name])))
+            for describer in load_describers([name]):
+                fields |= describer.mapping.keys()
     return fields
 
 

@@ -18,7 +18,7 @@ from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.watch import presence, reconcile
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.presence import RootFiles
-from es_imgsearch.write.carried_fields import CarriedFields
+from es_imgsearch.write.carried_fields import Carried, CarriedFields
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from tests.simulation.patches import Patches
 from tests.simulation.world import TWO_ROOTS
@@ -133,7 +133,7 @@ def _signature_of_the_end(patches: Patches) -> None:
 
 
 def _no_field_is_kept(patches: Patches) -> None:
-    patches.set(CarriedFields, "of", lambda _carried, results: [{} for _ in results])
+    patches.set(CarriedFields, "of", lambda _carried, results: [Carried({}, None) for _ in results])
 
 
 def _diluted_share(patches: Patches) -> None:
