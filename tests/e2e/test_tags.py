@@ -41,6 +41,7 @@ from es_imgsearch.tags.train import TRAINED, ZERO_SHOT, evaluate_tags, train_tag
 from es_imgsearch.tags.vocabulary import default_vocabulary, parse_vocabulary
 from es_imgsearch.testing import FakeEncoder, remove_index
 from tests.support.house import House, described, pixels, until
+from tests.support.old_schemas import put_meta
 
 COLOURS = ("red", "lime", "blue", "white")
 # Words that mean no colour are grey to the fake encoder.
@@ -251,9 +252,7 @@ def test_the_classifier_of_another_encoder_is_refused_and_the_vocabulary_still_u
     store_vocabulary(store, WORDS)
     train_tags(search, labels_of(each=8))
     other = FakeEncoder(revision="2")
-    store.generations.update_meta(
-        lambda meta: new_meta(seal_of(other), meta.profile, meta.similarity)
-    )
+    put_meta(store, replace(store.info().meta, seal=seal_of(other)).to_body())
     info = store.info()
     tagger = load_tagger(store.index, info.meta, other, store.send)
     assert tagger.classifier is None

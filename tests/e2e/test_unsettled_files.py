@@ -50,6 +50,7 @@ def test_sync_ends_with_1_and_counts_them(
         "embedded": 1,
         "reused": 0,
         "failed": 0,
+        "unreadable": 0,
         "deleted": 0,
         "not_pictures": 0,
         "unsettled": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,10 @@ def without_root(ask: Callable[[], str], folder: Path) -> str:
     """What `ask` says for a user to whom file modes apply, and who may enter pytest's `folder`."""
     if os.geteuid() != 0:
         return ask()
-    for each in (folder, *folder.parents[:3]):
+    # Under pytest's own folder of this session, which is deeper with several processes.
+    for each in (folder, *folder.parents[:4]):
+        if each == Path(tempfile.gettempdir()):
+            break
         each.chmod(stat.S_IMODE(each.stat().st_mode) | 0o055)
     read_end, write_end = os.pipe()
     child = os.fork()
