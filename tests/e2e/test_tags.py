@@ -8,6 +8,7 @@ import json
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -623,7 +624,6 @@ def test_the_best_tag_answers_whatever_its_facet(store: Store, search: ImageSear
 
 
 def _calibrated(meta, curve: Curve):
-    from dataclasses import replace
 
     return replace(meta, relevance={IMAGE: curve})
 
