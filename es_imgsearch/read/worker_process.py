@@ -125,11 +125,13 @@ class WorkerProcess:
 
     def join(self) -> int | None:
         """Wait for its end, and end it if need be; return its exit code, None if it hangs."""
-        if not wait([self._process.sentinel], _END_SECONDS):
+        has_ended = wait([self._process.sentinel], _END_SECONDS)
+        if not has_ended:
             self.kill()
-            wait([self._process.sentinel], _END_SECONDS)
+            has_ended = wait([self._process.sentinel], _END_SECONDS)
         with _children:
-            self._process.join(0)
+            # Not 0 for one that has ended: its sentinel closes just before it can be waited for.
+            self._process.join(_END_SECONDS if has_ended else 0)
             return self._process.exitcode
 
     def close(self) -> None:

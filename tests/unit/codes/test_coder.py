@@ -154,7 +154,7 @@ def test_the_meta_and_the_mapping_follow_the_entry():
     plain = new_meta(SEAL, "binary", "cosine")
     entry = CodesEntry("abc", "lsh", 128, "2026-01-01T00:00:00+00:00")
     meta = replace(plain, codes=entry)
-    assert Meta.from_body(meta.to_body(), "images") == meta
+    assert Meta.from_body(meta.to_body(), "images").with_documents(meta.to_documents()) == meta
     assert Meta.from_body(plain.to_body(), "images").codes is None
     properties = index_body(meta)["mappings"]["properties"]
     assert properties[CODE_FIELD]["dims"] == 128

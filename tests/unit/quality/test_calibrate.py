@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -266,14 +268,17 @@ def test_invalid_min_relevance_is_refused(options: dict, message: str):
 
 def test_curves_survive_the_meta_of_an_index():
     meta = new_meta(seal_of(FakeEncoder()), "exact", "cosine")
-    assert "relevance" not in meta.to_body()
+    assert "relevance" not in meta.to_documents()[meta.learned_document]["body"]
     assert Meta.from_body(meta.to_body(), "images").relevance == {}
-    body = meta.to_body() | {
-        "relevance": {TEXT: {"intercept": -7.5, "z_weight": 0.5, "cosine_weight": 9.0}}
-    }
-    read = Meta.from_body(body, "images")
-    assert read.relevance == {TEXT: Curve(-7.5, 0.5, 9.0)}
-    assert read.to_body() == body
+    calibrated = replace(meta, relevance={TEXT: Curve(-7.5, 0.5, 9.0)})
+    documents = calibrated.to_documents()
+    curve = {"intercept": -7.5, "z_weight": 0.5, "cosine_weight": 9.0}
+    assert documents[meta.learned_document]["body"]["relevance"] == {TEXT: curve}
+    read = Meta.from_body(calibrated.to_body(), "images").with_documents(documents)
+    assert read.relevance == calibrated.relevance
+    # Schema 2 had them in `_meta`.
+    before = meta.to_body() | {"schema_version": 2, "relevance": {TEXT: curve}}
+    assert Meta.from_body(before, "images").relevance == calibrated.relevance
 
 
 @pytest.mark.parametrize("value", [{TEXT: {}}, {TEXT: {"intercept": "x"}}, 3, {TEXT: None}])
