@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from es_imgsearch.elastic.retry import persist
+from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.pipeline.pipeline import Pipeline
 from es_imgsearch.records import Change, Root
 from es_imgsearch.watch.presence import Presence, RootFiles
@@ -17,6 +19,8 @@ from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from es_imgsearch.write.deletion_pauses import DeletionPauses
 from es_imgsearch.write.pending_deletions import PendingDeletions
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -68,7 +72,7 @@ class Deletions:
         )
         self._pauses.update(root, result.pause, is_complete=is_complete)
         if is_complete and result.pause is None:
-            self._persist(partial(self._guard.note_whole, root))
+            self._note_whole(root)
         with self._counts_lock:
             pipeline.counts.deleted += result.pictures
         files = self._files(root)
@@ -78,6 +82,15 @@ class Deletions:
             # The file may have come back while its document was being deleted.
             if files.presence(path) is Presence.PRESENT:
                 self._settler.offer(Hint(root, path, HintKind.TOUCHED), time.monotonic())
+
+    def _note_whole(self, root: Root) -> None:
+        try:
+            self._guard.note_whole(root)
+        except ImgSearchError as error:
+            if not error.transient:
+                raise
+            # Deletions are judged by the number noted before; the next comparison notes it again.
+            logger.warning("What %r holds could not be noted: %s", root.name, error)
 
     def _persist(self, call: Callable[[], T]) -> T:
         return persist(call, self._pipeline.closing, self._pipeline.outage)
