@@ -45,18 +45,14 @@ class VersionedSource(NamedTuple):
 class Write:
     """New content of one id: a picture's document, a failure, or (neither) nothing.
 
-    With a `version` the document replaces that one only; another is a conflict, see `is_conflict`.
+    With a `version` the document replaces that one only; another is a conflict, see
+    `error_mapping.is_conflict`.
     """
 
     image_id: str
     document: Mapping[str, Any] | None = None
     failure: Mapping[str, Any] | None = None
     version: DocumentVersion | None = None
-
-
-def is_conflict(error: StoreError) -> bool:
-    """Return True if another version was stored than the one to replace."""
-    return "version_conflict_engine_exception" in str(error)
 
 
 class Documents:

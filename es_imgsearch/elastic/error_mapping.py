@@ -226,3 +226,8 @@ _TRANSLATIONS: dict[type[Exception], Callable[[Any, str, str], ImgSearchError]] 
     elastic_transport.SerializationError: _serialization_error,
     elastic_transport.TransportError: _no_answer,
 }
+
+
+def is_conflict(error: StoreError) -> bool:
+    """Return True if another version was stored than the one to replace, or create."""
+    return "version_conflict_engine_exception" in str(error)

@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from es_imgsearch.elastic.client import Connection
+from es_imgsearch.elastic.error_mapping import is_conflict
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.requests import documents_by_id, documents_request
 from es_imgsearch.errors import (
@@ -190,6 +191,6 @@ def _version(answer: Mapping[str, Any]) -> Version:
 
 def _refused(error: StoreError) -> bool:
     """Return False for a version conflict; raise any other error."""
-    if "version_conflict_engine_exception" not in str(error):
+    if not is_conflict(error):
         raise error
     return False

@@ -200,8 +200,3 @@ class Daemon:
             self._not_compared.discard(root)
         if is_last:
             self._on_ready()
-
-    def _request_comparison(self, root: Root, folder: str = "") -> None:
-        for each in self._watched:
-            if each.root == root:
-                each.request_comparison(folder)

@@ -15,7 +15,8 @@ import numpy as np
 
 from es_imgsearch.describe.fields import VectorDescribers, merged, without_refused
 from es_imgsearch.describe.registry import TextEncoder, VectorDescriber, VectorSpace
-from es_imgsearch.elastic.documents import Write, is_conflict
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.error_mapping import is_conflict
 from es_imgsearch.elastic.requests import Request
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store

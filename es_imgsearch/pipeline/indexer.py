@@ -28,7 +28,6 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.reconcile import (
     DifferenceKind,
-    FileDifference,
     FileOnDisk,
     Unknown,
     differences,
@@ -169,14 +168,11 @@ class Indexer:
             state = difference.state
             if state is not None:
                 sidecars.add_file(difference.relative_path, state)
-            is_non_picture = state is not None and self.pipeline.is_non_picture(
-                change.image_id, state
-            )
-            if self._is_lost(difference, change):
-                counts.lost += 1
-                missing.append(difference.relative_path)
-                continue
-            if is_non_picture:
+            if state is None or self._holds_no_picture(difference.kind, change, state):
+                # There is no such file, or it was read and is no picture.
+                if difference.kind is not DifferenceKind.NEW:
+                    counts.lost += 1
+                    missing.append(difference.relative_path)
                 continue
             if difference.kind is DifferenceKind.TOUCHED and touched.put(change, listed_at):
                 continue
@@ -197,16 +193,14 @@ class Indexer:
             self._count_in_round(root)
         return counts
 
-    def _is_lost(self, difference: FileDifference, change: Change) -> bool:
-        """Return True if there is no such file, or it was read and is no picture."""
-        state = difference.state
-        if state is None or difference.kind is DifferenceKind.NEW:
-            return state is None
+    def _holds_no_picture(self, kind: DifferenceKind, change: Change, state: FileState) -> bool:
+        if kind is DifferenceKind.NEW:
+            return self.pipeline.is_non_picture(change.image_id, state)
         return self.pipeline.holds_no_picture(change.image_id, state)
 
-    def _submit_compared(self, change: Change, state: FileState | None, listed_at: float) -> None:
+    def _submit_compared(self, change: Change, state: FileState, listed_at: float) -> None:
         now = change.detected_at
-        if state is not None and now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
+        if now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
             # Perhaps it is still being written.
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
             self.settler.offer(hint, time.monotonic())

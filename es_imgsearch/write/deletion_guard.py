@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -79,7 +78,6 @@ class DeletionGuard:
         self._devices: dict[str, int] = {}
         # What was deleted and is not in the history yet, by root: pictures, held ones.
         self._unnoted: dict[str, tuple[int, int]] = {}
-        self._lock = threading.Lock()
         # What a call deleted before it failed, by root: the next call returns it as well.
         self._unreported: dict[str, DeletionResult] = {}
 
@@ -110,26 +108,6 @@ class DeletionGuard:
         self._store.refresh()
         count = self._document_count(root)
         self._history.note_whole(root, count, is_permitted=self._allow)
-
-    def may_lose(self, root: Root, ids: Sequence[str]) -> Pause | None:
-        """Ask before documents are lost though their files exist; return a pause if not.
-
-        For example before pictures become failures.  Contents that other documents have are no
-        loss.  Documents whose loss is permitted count as deleted from then on, so ask once.
-        Thread-safe.  Raises the store's errors.
-        """
-        self._store.refresh()
-        contents: dict[str, Mapping[str, Any]] = {}
-        for chunk in _chunks(ids):
-            contents |= self._contents(chunk)
-        history = self._read_history(root)
-        loss = self._loss(contents, history)
-        if not loss.ids:
-            return None
-        if not self._allow and (pause := self._check_share(root, loss, history)) is not None:
-            return pause
-        self._note_deleted(root, loss)
-        return None
 
     def delete(
         self, root: Root, relative_paths: Sequence[str], is_non_picture: IsNonPicture
@@ -189,13 +167,12 @@ class DeletionGuard:
 
     def _note_deleted(self, root: Root, loss: _Loss = _Loss(frozenset(), frozenset())) -> None:
         """Note a loss in the history, and those that could not be noted before."""
-        with self._lock:
-            pictures, held = self._unnoted.get(root.name, (0, 0))
-            self._unnoted[root.name] = (pictures + len(loss.ids), held + len(loss.held))
-            if self._allow or not (pictures + len(loss.ids)):
-                return
-            self._history.note_deleted(root, *self._unnoted[root.name])
-            del self._unnoted[root.name]
+        pictures, held = self._unnoted.get(root.name, (0, 0))
+        self._unnoted[root.name] = (pictures + len(loss.ids), held + len(loss.held))
+        if self._allow or not (pictures + len(loss.ids)):
+            return
+        self._history.note_deleted(root, *self._unnoted[root.name])
+        del self._unnoted[root.name]
 
     def _check_folder(self, root: Root, missing: Mapping[str, str]) -> Pause | None:
         # An unreadable folder pauses deletions even if they are allowed.

@@ -108,7 +108,7 @@ def test_a_document_that_somebody_else_removed_is_put_back(house: House, daemon:
     house.pictures(3)
     house.settle()
     house.store.documents.write([Write(image_id("r", "001.png"))])
-    daemon.daemon._request_comparison(daemon.indexer.roots[0])  # as every reconcile_minutes
+    daemon.daemon._watched[0].request_comparison()  # as every reconcile_minutes
     house.settle()
     assert house.encoder.pictures_embedded == 3, "the vector was still at hand"
 
@@ -524,7 +524,7 @@ def test_a_part_of_a_root_may_go_but_not_too_much_at_once(
     for n in range(6, 21):
         house.picture(f"{n:03}.png", n)
     house.settle()
-    daemon.daemon._request_comparison(daemon.indexer.roots[0])
+    daemon.daemon._watched[0].request_comparison()
     until(lambda: house.paused() is None)
     assert house.encoder.pictures_embedded == 30
 

@@ -11,7 +11,6 @@ import pytest
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.pipeline.indexer import Indexer
-from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch import root_folders
 from es_imgsearch.write import pending_deletions
@@ -22,16 +21,6 @@ from tests.support.ignored_case import ignore_case
 @pytest.fixture
 def house(real_store: Store, settings: Settings, tmp_path: Path) -> House:
     return House(real_store, settings.model_copy(update={"poll_seconds": 0.3}), tmp_path)
-
-
-def synced(house: House, **given) -> Indexer:
-    """A process of its own, as cron starts it."""
-    indexer = house.indexer(**given)
-    try:
-        sync(indexer)
-        return indexer
-    finally:
-        indexer.pipeline.close()
 
 
 def message(indexer: Indexer) -> str:
@@ -48,12 +37,12 @@ def test_a_rename_of_case_only_leaves_nothing_of_the_old_name(
     house.picture("Album/a.png", 102)
     house.pictures(20)
     ignore_case(monkeypatch, house.folder)
-    synced(house)
+    house.synced()
     (house.folder / "Photo.png").rename(house.folder / "photo.png")
     (house.folder / "Album").rename(house.folder / "album")
-    assert synced(house).counts.deleted == 2
+    assert house.synced().counts.deleted == 2
     assert house.differing() == []
-    again = synced(house)
+    again = house.synced()
     assert (again.counts.stored, again.counts.deleted) == (0, 0)
     with house.watched() as daemon:
         submitted: list[str] = []
@@ -77,39 +66,39 @@ def test_a_rename_of_case_only_leaves_nothing_of_the_old_name(
 def test_new_pictures_do_not_dilute_the_share(house: House):
     """Another disk is mounted: all that was there is gone, more than four times as much is new."""
     house.pictures(40, "mine")
-    synced(house)
+    house.synced()
     (house.folder / "mine").rename(house.folder.parent / "away")
     for n in range(180):
         house.picture(f"another/{n:03}.png", 1000 + n)
-    told = synced(house)
+    told = house.synced()
     assert "40 of its 40 pictures" in told.paused["r"].reason
     assert "Nothing was deleted" in message(told)
     assert len(house.indexed()) == 220
     # A second look does not find the new ones part of what was there.
-    assert synced(house).paused
+    assert house.synced().paused
     assert len(house.indexed()) == 220
-    assert not synced(house, allow_deletes=True).paused
+    assert not house.synced(allow_deletes=True).paused
     assert house.differing() == []
 
 
 def test_repeated_runs_delete_no_more_than_one(house: House):
     paths = house.pictures(40)
-    synced(house)
+    house.synced()
     for path in paths[:7]:
         path.unlink()
-    assert synced(house).counts.deleted == 7
+    assert house.synced().counts.deleted == 7
     for path in paths[7:13]:
         path.unlink()
-    told = synced(house)
+    told = house.synced()
     assert "6 of its 40 pictures" in told.paused["r"].reason
     assert "7 pictures were deleted" in message(told)
     assert "Nothing was deleted" not in message(told)
     assert len(house.indexed()) == 33
     # What is permitted counts no more.
-    synced(house, allow_deletes=True)
+    house.synced(allow_deletes=True)
     for path in paths[13:18]:
         path.unlink()
-    assert not synced(house).paused
+    assert not house.synced().paused
     assert house.differing() == []
 
 
@@ -142,7 +131,7 @@ def test_what_goes_during_a_long_comparison_is_judged_with_it(
         until(lambda: not any(daemon.indexer._pending.values()))
         released.clear()
         begun.clear()
-        daemon.daemon._request_comparison(daemon.indexer.roots[0])
+        daemon.daemon._watched[0].request_comparison()
         assert begun.wait(30)
         for path in paths[:7]:
             path.unlink()

@@ -84,7 +84,7 @@ def test_a_disk_that_hangs_keeps_no_other_waiting(
         house.settle()
         share.die()
         paint(dead / "new.png", 100)
-        daemon.daemon._request_comparison(daemon.indexer.roots[1])
+        daemon.daemon._watched[1].request_comparison()
         until(lambda: share.waiting)
         # Events, comparisons and deletions of the other root.
         paint(good / "event.png", 101)

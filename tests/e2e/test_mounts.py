@@ -14,8 +14,6 @@ import pytest
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.status import index_status
-from es_imgsearch.pipeline.indexer import Indexer
-from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import Settings
 from tests.support.house import House, compare_again, until
 
@@ -25,16 +23,6 @@ PLAIN, ON_DISK = 65, 15
 @pytest.fixture
 def house(real_store: Store, settings: Settings, tmp_path: Path) -> House:
     return House(real_store, settings.model_copy(update={"poll_seconds": 0.3}), tmp_path)
-
-
-def synced(house: House, **given) -> Indexer:
-    indexer = house.indexer(**given)
-    try:
-        sync(indexer)
-        indexer.save_comparisons()
-        return indexer
-    finally:
-        indexer.pipeline.close()
 
 
 class Disk:
@@ -89,18 +77,18 @@ def test_an_unmounted_disk_deletes_nothing(
 def test_a_sync_of_its_own_deletes_nothing_after_an_unmount_until_that_is_permitted(
     house: House, disk: Disk
 ):
-    synced(house)
+    house.synced()
     disk.unmount()
-    assert synced(house).last_comparisons["r"].unknown == 1
+    assert house.synced().last_comparisons["r"].unknown == 1
     # Some remove the folder as well, others write into it what was meant for the disk.
     disk.path.rmdir()
-    assert synced(house).last_comparisons["r"].unknown == 1
+    assert house.synced().last_comparisons["r"].unknown == 1
     house.picture("disk/new.png", 5000)
-    assert synced(house).last_comparisons["r"].unknown == 1
+    assert house.synced().last_comparisons["r"].unknown == 1
     assert len(house.indexed()) == PLAIN + ON_DISK + 1
-    synced(house, allow_deletes=True)
+    house.synced(allow_deletes=True)
     assert house.differing() == []
-    assert synced(house).last_comparisons["r"].unknown == 0
+    assert house.synced().last_comparisons["r"].unknown == 0
 
 
 def test_a_link_to_nothing_keeps_its_document(
@@ -113,9 +101,9 @@ def test_a_link_to_nothing_keeps_its_document(
         path.rename(target / path.name)
         path.symlink_to(target / path.name)
     (house.folder / "never.png").symlink_to(tmp_path / "nothing")
-    synced(house)
+    house.synced()
     target.rename(tmp_path / "away")
-    assert synced(house).last_comparisons["r"].unknown == 3
+    assert house.synced().last_comparisons["r"].unknown == 3
     told = [each for each in caplog.messages if "is a link to nothing" in each]
     assert len(told) == 3
     assert len(house.indexed()) == 6

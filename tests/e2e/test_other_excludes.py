@@ -7,18 +7,9 @@ import os
 import pytest
 
 from es_imgsearch.errors import AlreadyRunning
-from es_imgsearch.pipeline.sync import sync
 from tests.support.house import House, until
 
 RAW = ("raw", "*.tif")
-
-
-def synced(house: House, *exclude: str) -> None:
-    indexer = house.indexer(exclude=exclude)
-    try:
-        sync(indexer)
-    finally:
-        indexer.pipeline.close()
 
 
 def paths(house: House) -> set[str]:
@@ -36,16 +27,16 @@ def test_sync_without_the_excludes_of_the_daemon_is_refused(house: House):
             r" stop the other process first"
         )
         with pytest.raises(AlreadyRunning, match=said):
-            synced(house)
+            house.synced(exclude=())
         assert paths(house) == {"shown.png"}
         house.picture("new.png", 3)
-        synced(house, *reversed(RAW))
+        house.synced(exclude=tuple(reversed(RAW)))
         until(lambda: paths(house) == {"shown.png", "new.png"})
         assert daemon.error is None
     # One after the other is no conflict.
-    synced(house)
+    house.synced(exclude=())
     assert paths(house) == {"shown.png", "new.png", "raw/1.png"}
-    synced(house, "raw/")
+    house.synced(exclude=("raw/",))
     assert paths(house) == {"shown.png", "new.png"}
 
 
@@ -55,13 +46,13 @@ def test_sync_with_excludes_that_the_daemon_has_not_is_refused(house: House):
     with house.watched():
         house.settle()
         with pytest.raises(AlreadyRunning, match=r"with no --exclude, .* Run it with no --exclude"):
-            synced(house, "raw")
+            house.synced(exclude=("raw",))
         assert paths(house) == {"shown.png", "raw/1.png"}
 
 
 def test_sync_deletes_nothing_once_a_daemon_with_other_excludes_has_begun(house: House):
     house.pictures(5)
-    synced(house)
+    house.synced(exclude=())
     daemon = house.indexer(exclude=RAW)
     heartbeat = daemon.heartbeat()
     house.encoder.before_batch = lambda _pixels: heartbeat.start()
@@ -69,7 +60,7 @@ def test_sync_deletes_nothing_once_a_daemon_with_other_excludes_has_begun(house:
     house.picture("raw/1.png", 100)
     try:
         with pytest.raises(AlreadyRunning, match="is watching 'r'"):
-            synced(house)
+            house.synced(exclude=())
         assert "000.png" in paths(house)
     finally:
         heartbeat.release()

@@ -26,6 +26,7 @@ from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.pipeline.daemon import Daemon
 from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
@@ -99,6 +100,15 @@ class House:
         # `url` may be a server that is away.
         context = open_context(self.store.pinned(), settings, self.encoder)
         return Indexer(replace(context, store=store), roots, settings, allow_deletes=allow_deletes)
+
+    def synced(self, **given) -> Indexer:
+        """The indexer of a `sync` that has ended, as cron starts it."""
+        indexer = self.indexer(**given)
+        try:
+            sync(indexer)
+            return indexer
+        finally:
+            indexer.pipeline.close()
 
     @contextmanager
     def watched(self, **given) -> Iterator[Running]:
@@ -249,9 +259,8 @@ class Running:
 
 def compare_again(running: Running) -> None:
     """Have every root compared, as after `reconcile_minutes`, and wait until that has ended."""
-    daemon = running.daemon
-    for root in running.indexer.roots:
-        daemon._request_comparison(root)
+    for root in running.daemon._watched:
+        root.request_comparison()
     requested = running.indexer.progress.comparisons.begun
     until(lambda: running.indexer.progress.comparisons.ended_until >= requested)
 

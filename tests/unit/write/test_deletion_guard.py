@@ -21,7 +21,7 @@ from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.testing import FakeEncoder, MemoryStore
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.write.deletion_guard import DeletionGuard, DeletionResult
-from es_imgsearch.write.deletion_pauses import PauseKind
+from es_imgsearch.write.deletion_pauses import Pause, PauseKind
 from tests.support.ignored_case import ignore_case
 
 
@@ -403,27 +403,28 @@ def test_new_pictures_may_go_again(folder):
     assert_paused(photos.run(names(30, 50)), PauseKind.SHARE)
 
 
-def test_what_may_be_lost_counts_as_deleted(folder):
-    """Pictures that become failures, one after the other."""
+def test_pictures_that_are_none_any_more_count_as_deleted(folder):
+    """One after the other; their files are there."""
     photos = folder()
     photos.add(names(60))
-    ids = [image_id("photos", name) for name in names(60)]
     photos.guard.note_whole(photos.root)
     photos.clock.now += 10
+
+    def lose(lost: list[str], guard: DeletionGuard = photos.guard) -> Pause | None:
+        return guard.delete(photos.root, lost, lambda _name, _state: True).pause
+
     lost = 0
-    while (pause := photos.guard.may_lose(photos.root, [ids[lost]])) is None:
-        failure = {"root": "photos", "relative_path": f"{lost}.jpg"}
-        photos.store.documents.write([Write(ids[lost], failure=failure)])
+    while (pause := lose([f"{lost}.jpg"])) is None:
         lost += 1
     assert lost == 12
     assert (pause.kind, pause.deleted) == (PauseKind.SHARE, 12)
-    # What is no picture, or has a copy, is no loss.
-    assert photos.guard.may_lose(photos.root, ids[:12]) is None
+    # What has no document, or has a copy, is no loss.
+    assert lose(names(12)) is None
     photos.add(["copy.jpg"], "59.jpg")
-    assert photos.guard.may_lose(photos.root, ids[59:]) is None
+    assert lose(["59.jpg"]) is None
     photos.remove(names(2, 20))
     assert_paused(photos.run(names(2, 20)), PauseKind.SHARE)
-    assert photos.new_guard(allow=True).may_lose(photos.root, ids[12:]) is None
+    assert lose(names(48, 12), photos.new_guard(allow=True)) is None
 
 
 def test_waiting_does_not_end_a_pause_but_allowing_does(folder):
