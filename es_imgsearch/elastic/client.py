@@ -141,8 +141,9 @@ class Connection:
     """A client and the names that requests go to, shared by all parts of a `Store`.
 
     `index` is the alias that people use; the names of all companion indices derive from it.
-    `pictures` and `failures` are aliases: those that move with a switch, or with a `generation`
-    those that never leave it, see `Store.pinned`; `index_id` is then that of its index, if known.
+    `pictures` and `failures` are aliases that move with a switch.  With a `generation` they are
+    the aliases of that generation, which never move (see `Store.pinned`), and `index_id` is the id
+    of its index, if known.
 
     Every method raises only errors of `errors`; `transient` ones may be retried.
     """

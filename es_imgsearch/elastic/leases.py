@@ -82,8 +82,8 @@ def _has_ended(lease: Document) -> bool:
 def _process(process_id: int) -> Document | None:
     """Identify a process on this machine; None where /proc does not show it.
 
-    `machine` is the boot and the namespace of process ids, which each container has its own of;
-    `started` is in clock ticks since the boot, and tells a process from a later one of its id.
+    `machine` is the boot and the namespace of process ids; each container has its own namespace.
+    `started` is in clock ticks since the boot: a later process with the same id has another value.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -154,7 +154,7 @@ class Lease:
         self.join(_RELEASE_SECONDS)
 
     def acquire(self, stopping: threading.Event) -> None:
-        """Claim all documents; wait for the expiry of those that a killed process left.
+        """Claim all documents; wait until the leases of a killed process have expired.
 
         May be called again after a transient error.  Raises AlreadyRunning if another process
         holds one of them, Stopped once `stopping` is set.
@@ -210,7 +210,7 @@ class Lease:
                 if read is not None and read.document["token"] != self._token:
                     self._watch(read, first_reads.get(name))
                     first_reads.setdefault(name, (read, time.monotonic()))
-            # In the same order in every process, so that of two processes one gets all.
+            # Every process takes them in the same order: one of two processes gets them all.
             for name in missing:
                 if (version := self._take(name, reads[name], first_reads.get(name))) is None:
                     stopping.wait(self._lease_seconds / _POLLS)

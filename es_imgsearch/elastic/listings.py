@@ -16,8 +16,8 @@ from es_imgsearch.records import FileState
 class IndexedFile(NamedTuple):
     """Path and state of a file, as its document stores them.
 
-    `ctime_ns` is None in documents of earlier versions.  `failed_at_ns` is that of a failure which
-    a later ctime of its file may end.
+    `ctime_ns` is None in documents of earlier versions.  `failed_at_ns` is the time of a failure
+    that is tried again if its file's ctime is later.
     """
 
     stored_path: str

@@ -114,7 +114,7 @@ class Meta:
     def to_body(self) -> dict[str, Any]:
         """`_meta` of the mapping.
 
-        Its tuning is that of the profile, for clients that may not read the documents.
+        It holds the tuning of the profile, for clients that may not read the documents.
         """
         reduction = self.reduction and replace(self.reduction, originals=None)
         return {
@@ -132,7 +132,7 @@ class Meta:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any], index: str, uuid: str = "") -> Meta:
-        """Parse `_meta`; `uuid` is that of the index, for one that was made without ids.
+        """Parse `_meta`; `uuid` is the id of an index that has none in it.
 
         Schemas 1 and 2 have everything in it; later ones need `with_documents`.
         """

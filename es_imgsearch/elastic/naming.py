@@ -26,7 +26,7 @@ def generation_name(index: str, number: int, generation_id: str) -> str:
 
 
 def first_generation(alias: str) -> str:
-    """Name of the first index behind an alias other than that of the pictures."""
+    """Name of the first index behind an alias of a companion."""
     return f"{alias}-{1:06}"
 
 

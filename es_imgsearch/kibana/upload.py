@@ -32,7 +32,7 @@ Sleep = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class UploadResult:
-    """Numbers of objects written, and of those that replaced others."""
+    """Numbers of objects that were written, and that replaced others."""
 
     written: int
     replaced: int

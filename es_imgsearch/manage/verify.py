@@ -92,7 +92,7 @@ def _word_of(unknown: Unknown) -> str:
     return "not mounted" if unknown.kind is UnknownKind.UNMOUNTED else "unknown"
 
 
-# The file was not at fault, so reading it again tells nothing about a retry.
+# The file was not at fault, so reading it again does not show whether a retry would succeed.
 _NOT_OF_READING = frozenset({"embed_failed", "rejected"})
 
 

@@ -54,7 +54,7 @@ class AcknowledgeStage:
             leftover = item.reason
             if leftover is Skipped.NOT_A_PICTURE:
                 self._in_flight.mark_non_picture(job)
-        # Before the job ends: whoever waits until no file is in flight finds all leftovers.
+        # Before the job ends: after `wait_idle`, all leftovers are in their queues.
         if leftover is not None:
             self._put_leftover(job.change, leftover)
         self._in_flight.end(

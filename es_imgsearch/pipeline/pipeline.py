@@ -202,7 +202,7 @@ class Pipeline:
         self._in_flight.forget(change)
 
     def end_tickets(self, root: Root) -> None:
-        """Have nobody wait for files in flight of a root whose disk hangs."""
+        """End the tickets of files in flight of a root whose disk hangs."""
         self._in_flight.end_tickets(root)
 
     def close(self, *, within_seconds: float = 0.0) -> bool:

@@ -37,7 +37,7 @@ class WatchedRoot:
     """The threads of one root, until `stop` is set.
 
     `on_compared` is called after each comparison of the whole root, and when the disk hangs, so
-    that nobody waits for it; `on_error` with an error that ends the daemon.
+    that the daemon does not wait for it; `on_error` with an error that ends the daemon.
     """
 
     def __init__(

@@ -192,7 +192,7 @@ def _send(connection: Connection, outcome: Outcome) -> None:
         raise
     except MemoryError:
         connection.send(ReadError("out_of_memory", "Its pixels need more memory than is left."))
-    except Exception as error:  # noqa: BLE001 - what cannot be sent is a bug, told to the caller
+    except Exception as error:  # noqa: BLE001 - what cannot be sent is a bug, returned to the caller
         connection.send(_failed(error))
 
 
@@ -208,7 +208,7 @@ _shorter_side_pixels: int | None = None
 def _begin_worker(plan: ReadPlan, parent: int) -> None:
     global _plan, _shorter_side_pixels
     begin_child(parent)
-    # It has to end by the signal, which tells the parent that no file is at fault.
+    # It has to end by the signal, by which the parent knows that no file is at fault.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Pillow warns of every second malformed file; what matters becomes a failure.
     warnings.simplefilter("ignore")
