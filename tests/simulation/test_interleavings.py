@@ -18,8 +18,6 @@ from tests.simulation.world import run_seed
 _CHUNK = 50
 _SLOW_CHUNK = 100
 _SLOW = int(os.environ.get("IMGSEARCH_TEST_INTERLEAVINGS", "1500"))
-# Findings that are not mended yet; other seeds show the same after each change of the product.
-_OPEN = (320, 1324)
 
 
 @pytest.mark.parametrize("first", range(0, 300, _CHUNK))
@@ -31,15 +29,8 @@ def test_300_interleavings(first: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, _SLOW, _SLOW_CHUNK))
 def test_more_interleavings(first: int) -> None:
-    for seed in set(range(first, first + _SLOW_CHUNK)).difference(_OPEN):
+    for seed in range(first, first + _SLOW_CHUNK):
         run_seed(seed)
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(reason="a finding that is not mended yet", strict=False)
-@pytest.mark.parametrize("seed", _OPEN)
-def test_open_findings(seed: int) -> None:
-    run_seed(seed)
 
 
 def test_one_seed() -> None:
