@@ -111,6 +111,8 @@ class Admin:
                     f"The provided expression [{each}] matches an alias, specify the corresponding"
                     " concrete indices instead."
                 )
+            # Names are checked in their order: the first that is wrong is reported.
+            self._names.resolve(each, ignore_unavailable=ignore, aliases=False)
         found = self._names.resolve(expression, ignore_unavailable=ignore, aliases=False)
         for index in found:
             index.check_changeable()
@@ -183,19 +185,19 @@ class Admin:
             if block != "write":
                 raise NotImplementedError(f"_block/{block}")
             index.check_changeable()
-            index.settings["index.blocks.write"] = "true"
-        names = [{"name": each.name, "blocked": True} for each in found]
-        return 200, {**_ACKNOWLEDGED, "shards_acknowledged": True, "indices": names}
+        blocked = [{"name": each.name, "blocked": True} for each in found if each.block_writes()]
+        return 200, {**_ACKNOWLEDGED, "shards_acknowledged": bool(blocked), "indices": blocked}
 
     def set_closed(self, expression: str, *, closed: bool) -> Answer:
         """Close or open indices."""
         found = self._names.resolve(expression)
-        for index in found:
+        changed = [index for index in found if index.is_closed != closed]
+        for index in changed:
             index.set_closed(closed)
-        answer: dict[str, Any] = {**_ACKNOWLEDGED, "shards_acknowledged": True}
-        if closed:
-            answer["indices"] = {each.name: {"closed": True} for each in found}
-        return 200, answer
+        if not closed:
+            return 200, {**_ACKNOWLEDGED, "shards_acknowledged": True}
+        names = {each.name: {"closed": True} for each in changed}
+        return 200, {**_ACKNOWLEDGED, "shards_acknowledged": bool(names), "indices": names}
 
     # -- templates ---------------------------------------------------------------------------
 

@@ -38,13 +38,15 @@ class Aliases:
                 kind != "remove" or options["alias"] in index.aliases
                 for (kind, options), index in zip(actions, targets, strict=True)
             ]
-            missing = [
-                options["alias"]
+            absent = [
+                options
                 for (_, options), is_found in zip(actions, found, strict=True)
-                if not is_found and options.get("must_exist") is not False
+                if not is_found
             ]
-            if missing and not any(found):
-                raise _no_such_aliases(missing)
+            required = [each for each in absent if each.get("must_exist")]
+            # If no action applies it is an error whatever `must_exist` says.
+            if required or not any(found):
+                raise _no_such_aliases([each["alias"] for each in required or absent])
             for (kind, _), index in zip(actions, targets, strict=True):
                 if kind == "remove_index":
                     self._names.indices.pop(index.name, None)

@@ -50,6 +50,7 @@ class SimulatedIndex:
         self.settings = dict(settings)
         self.aliases: dict[str, dict[str, Any]] = {}
         self.is_closed = False
+        self._is_block_verified = False
         # What was acknowledged, and what searches see.
         self.documents: dict[str, StoredDocument] = {}
         self.searchable: dict[str, StoredDocument] = {}
@@ -157,6 +158,13 @@ class SimulatedIndex:
             self.term += 1
             self.is_closed = closed
 
+    def block_writes(self) -> bool:
+        """Block writes; False if a request for it did so before and the block is still there."""
+        had_block = self._is_block_verified and bool(self._blocks("write"))
+        self.settings["index.blocks.write"] = "true"
+        self._is_block_verified = True
+        return not had_block
+
     def check_open(self) -> None:
         """Raise Refusal for a closed index."""
         if self.is_closed:
@@ -198,6 +206,7 @@ class SimulatedIndex:
         for name, value in settings.items():
             if value is None:
                 self.settings.pop(name, None)
+                self._is_block_verified &= name != "index.blocks.write"
             else:
                 self.settings[name] = value
 
