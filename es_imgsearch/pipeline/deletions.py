@@ -90,7 +90,7 @@ class Deletions:
             if not error.transient:
                 raise
             # Deletions are judged by the number noted before; the next comparison notes it again.
-            logger.warning("What %r holds could not be noted: %s", root.name, error)
+            logger.debug("What %r holds could not be noted: %s", root.name, error)
 
     def _persist(self, call: Callable[[], T]) -> T:
         return persist(call, self._pipeline.closing, self._pipeline.outage)
