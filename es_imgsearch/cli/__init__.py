@@ -17,9 +17,9 @@ import click
 from es_imgsearch.cli.codes import codes
 from es_imgsearch.cli.describe import describe
 from es_imgsearch.cli.duplicates import duplicates
-from es_imgsearch.cli.encoder import encoder
 from es_imgsearch.cli.evaluate import calibrate, evaluate
-from es_imgsearch.cli.init import init
+from es_imgsearch.cli.find import find
+from es_imgsearch.cli.init import encoder, init
 from es_imgsearch.cli.kibana import kibana
 from es_imgsearch.cli.options import Group
 from es_imgsearch.cli.output import drop_output
@@ -71,6 +71,7 @@ def main(verbose: bool) -> None:
 
 
 for _each in (
+    find,
     init,
     encoder,
     watch,

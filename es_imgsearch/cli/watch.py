@@ -63,7 +63,7 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
     _log_as_daemon(settings)
     signals = _SignalHandler()
     _check_folders(roots)
-    _in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
+    in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
 
 
 def _watch(
@@ -72,7 +72,7 @@ def _watch(
     from es_imgsearch.pipeline.daemon import Daemon
 
     with ExitStack() as stack:
-        indexer = stack.enter_context(_indexer(settings, roots, allow_deletes, warm_up=True))
+        indexer = stack.enter_context(open_indexer(settings, roots, allow_deletes, warm_up=True))
 
         def ready() -> None:
             names = ", ".join(f"{root.name}={root.path}" for root in indexer.roots)
@@ -124,7 +124,7 @@ def sync(
             return
 
     def one_pass() -> bool:
-        with _indexer(settings, roots, allow_deletes) as indexer:
+        with open_indexer(settings, roots, allow_deletes) as indexer:
             if content:
                 indexer.check_excludes()
                 with progress_bar("files") as on_file:
@@ -142,7 +142,7 @@ def sync(
             return not (counts.failed or counts.unreadable or unsettled or indexer.paused)
 
     _check_folders(roots)
-    if not _in_each_generation(settings, one_pass):
+    if not in_each_generation(settings, one_pass):
         sys.exit(EXIT_DIFFERENCE)
 
 
@@ -159,7 +159,7 @@ def _check_folders(roots: tuple[str, ...]) -> None:
     parse_roots(roots)
 
 
-def _in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
+def in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
     """Call `run`, and call it again with the new encoder after `reindex` has switched."""
     while True:
         held = open_store(settings).pinned()
@@ -177,7 +177,7 @@ def _in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _indexer(
+def open_indexer(
     settings: Settings, roots: tuple[str, ...], allow_deletes: bool, *, warm_up: bool = False
 ) -> Iterator[Indexer]:
     from es_imgsearch.embed.context import open_context

@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,26 @@ def registered_root(name: str, meta: Meta) -> Root | None:
     """The root of this name, as far as this host can see its folder."""
     entry = meta.roots.get(name)
     return None if entry is None else Root(name, Path(disk_path(entry["path"])))
+
+
+def root_of_folder(folder: str, meta: Meta, host: str) -> tuple[Root, str]:
+    """Return the root that a folder belongs to, and the folder's path below it.
+
+    It is the registered root that holds the folder, or a new one, whose name is the folder's, with
+    a number if that is taken.  Raises RootError for what is no folder.
+    """
+    (new,) = parse_roots([folder])
+    for name, entry in meta.roots.items():
+        root = registered_root(name, meta)
+        if (
+            root is not None
+            and entry["host"] == host
+            and root.path in (new.path, *new.path.parents)
+        ):
+            return root, stored_path(os.path.relpath(new.path, root.path))
+    numbered = (f"{new.name}-{number}" for number in count(2))
+    name = next(each for each in chain([new.name], numbered) if each not in meta.roots)
+    return Root(name, new.path), "."
 
 
 def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str, Any]]) -> None:
