@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from es_imgsearch.errors import ReadError
 from es_imgsearch.read import rare_formats
+from es_imgsearch.read.pixel_parts import PixelParts, parts_at_once, parts_of_refused
 from es_imgsearch.read.rare_formats import HeaderInvalid
 from es_imgsearch.read.srgb import shrunk, to_rgb
 from es_imgsearch.records import utf8
@@ -89,13 +90,40 @@ def decode(
             return Decoded(to_rgb(image, shorter_side_pixels), "JPEGXL", exif, image.size)
     formats = [*_known_formats(), *filter(None, [_WEAK_FORMATS.get(suffix)])]
     try:
+        with as_read_errors():
+            parts = parts_at_once(file, prefix) or PixelParts(file)
+        return _by_pillow(parts, formats, max_pixels, shorter_side_pixels)
+    except ReadError as refused:
+        if refused.error_class in _FINAL:
+            raise
+        with as_read_errors():
+            needed = parts_of_refused(file, prefix)
+        if needed is None:
+            raise
+        try:
+            return _by_pillow(needed, formats, max_pixels, shorter_side_pixels)
+        except ReadError as error:
+            raise (error if error.error_class in _FINAL else refused) from None
+
+
+def _begins_like_tiff(file: IO[bytes]) -> bool:
+    file.seek(0)
+    return file.read(4).startswith(rare_formats.TIFF_BEGINNINGS)
+
+
+def _by_pillow(
+    parts: PixelParts, formats: list[str], max_pixels: int, shorter_side_pixels: int | None
+) -> Decoded:
+    file = parts.file
+    try:
         with as_read_errors(HeaderInvalid):
             opened = _opened(file, formats, max_pixels)
     except ReadError as error:
-        if not prefix.startswith(rare_formats.TIFF_BEGINNINGS) or error.error_class in _FINAL:
+        if not _begins_like_tiff(file) or error.error_class in _FINAL:
             raise
         return _rare_tiff(file, max_pixels, shorter_side_pixels, error)
     with opened:
+        opened.info.update(parts.info)
         if opened.width * opened.height > max_pixels:
             raise ReadError(
                 "too_large",
