@@ -119,8 +119,20 @@ def _segment_at(file: IO[bytes], at: int) -> _Segment | None:
             at += 2
         else:
             break
-    length = int.from_bytes(head[2:]) - 2
-    return _Segment(head[1], at, length) if head[1] in _KNOWN and length >= 0 else None
+    segment = _Segment(head[1], at, int.from_bytes(head[2:]) - 2)
+    is_segment = segment.marker in _KNOWN and segment.length >= 0
+    return segment if is_segment and _has_its_length(file, segment) else None
+
+
+def _has_its_length(file: IO[bytes], segment: _Segment) -> bool:
+    """Check the lengths of frames and scans, which their number of channels gives."""
+    if segment.marker == _SCAN:
+        channels = read_at(file, segment.start + 4, 1)
+        return bool(channels) and segment.length == 4 + 2 * channels[0]
+    if segment.marker in _FRAMES:
+        channels = read_at(file, segment.start + 9, 1)
+        return bool(channels) and segment.length == 6 + 3 * channels[0]
+    return True
 
 
 def _is_followed(file: IO[bytes], segment: _Segment) -> bool:
