@@ -96,14 +96,32 @@ def decode(
     except ReadError as refused:
         if refused.error_class in _FINAL:
             raise
-        with as_read_errors():
-            needed = parts_of_refused(file, prefix)
-        if needed is None:
+        decoded = _without_the_rest(file, prefix, formats, max_pixels, shorter_side_pixels)
+        if decoded is None:
             raise
-        try:
-            return _by_pillow(needed, formats, max_pixels, shorter_side_pixels)
-        except ReadError as error:
-            raise (error if error.error_class in _FINAL else refused) from None
+        return decoded
+
+
+def _without_the_rest(
+    file: IO[bytes],
+    prefix: bytes,
+    formats: list[str],
+    max_pixels: int,
+    shorter_side_pixels: int | None,
+) -> Decoded | None:
+    """Decode a refused file by what its pixels need; None if that is refused, too."""
+    with as_read_errors():
+        for parts in parts_of_refused(file, prefix):
+            try:
+                decoded = _by_pillow(parts, formats, max_pixels, shorter_side_pixels)
+            except ReadError as error:
+                if error.error_class in _FINAL:
+                    raise
+                continue
+            if prefix.startswith(rare_formats.TIFF_BEGINNINGS):
+                return replace(decoded, exif=rare_formats.container_exif(file) or decoded.exif)
+            return decoded
+    return None
 
 
 def _begins_like_tiff(file: IO[bytes]) -> bool:
@@ -123,7 +141,6 @@ def _by_pillow(
             raise
         return _rare_tiff(file, max_pixels, shorter_side_pixels, error)
     with opened:
-        opened.info.update(parts.info)
         if opened.width * opened.height > max_pixels:
             raise ReadError(
                 "too_large",
@@ -142,6 +159,7 @@ def _by_pillow(
                 None, (shorter_side_pixels or 1, shorter_side_pixels or 1)
             )
             opened.load()
+            opened.info.update(parts.info)
             # An icon has the size of its largest picture only once that is loaded.
             size = whole if is_reduced else opened.size
             decoded = _upright(opened, kind, _exif(opened), size, shorter_side_pixels)
@@ -273,6 +291,8 @@ _METHODS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = 5  # and what follows
+# libheif turns the picture itself, and Photoshop did: their EXIF orientation is history.
+_UPRIGHT = {"HEIF", "PSD"}
 
 
 def _upright(
@@ -284,9 +304,8 @@ def _upright(
 ) -> Decoded:
     """`size` is that of the whole picture as it is stored."""
     colours = to_rgb(image, shorter_side_pixels)
-    # libheif turns the picture itself; its EXIF orientation is then history.  (Pillow's AVIF
-    # plug-in turns nothing and gives the container's orientation as if it were of the EXIF.)
-    value = None if kind == "HEIF" else exif.get(ExifTags.Base.Orientation)
+    # (Pillow's AVIF plug-in gives the container's orientation as if it were of the EXIF.)
+    value = None if kind in _UPRIGHT else exif.get(ExifTags.Base.Orientation)
     if not isinstance(value, int) or (method := _METHODS.get(value)) is None:
         return Decoded(colours, kind, exif, size)
     upright_size = (size[1], size[0]) if value >= _SIDEWAYS else size

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from es_imgsearch.errors import ReadError
+from es_imgsearch.read.pixel_parts.tiff import BEGINNINGS as TIFF_BEGINNINGS
 from es_imgsearch.read.srgb import eight_bit
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ RAW_SUFFIXES = frozenset({
 # Of some cameras, and of disk images and what not: believed only if the file begins like one.
 _AMBIGUOUS_RAW_SUFFIX = ".raw"
 
-TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Fujifilm, Panasonic and Leica, Olympus (three), Sigma, Minolta.
 _RAW_BEGINNINGS = (
     b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb", b"\0MRM",
