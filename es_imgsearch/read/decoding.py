@@ -14,7 +14,8 @@ from typing import IO
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from es_imgsearch.errors import ReadError
-from es_imgsearch.read import rare_formats
+from es_imgsearch.read import jpeg_xl, rare_formats
+from es_imgsearch.read.packets import packets
 from es_imgsearch.read.pixel_parts import PixelParts, parts_at_once, parts_of_refused
 from es_imgsearch.read.rare_formats import HeaderInvalid
 from es_imgsearch.read.srgb import shrunk, to_rgb
@@ -36,7 +37,7 @@ PICTURE_SUFFIXES = rare_formats.RAW_SUFFIXES | {
 }  # fmt: skip
 
 
-# Metadata as they stand in the file, by the names that Pillow gives them.
+# Metadata as it stands in the file, by the names that Pillow gives it.
 _PACKETS = {"xmp", "photoshop"}
 
 
@@ -79,15 +80,25 @@ def decode(
     Raises ReadError; its class is `unidentified` where no known format fits.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
+    decoded = _decoded(file, max_pixels, suffix, shorter_side_pixels)
+    decoded.image.info.update(packets(file, decoded.format))
+    return decoded
+
+
+def _decoded(
+    file: IO[bytes], max_pixels: int, suffix: str, shorter_side_pixels: int | None
+) -> Decoded:
     with as_read_errors():
-        prefix = file.read(16)
         file.seek(0)
+        prefix = file.read(16)
     if rare_formats.begins_like_raw(prefix, suffix):
         return _raw(file, max_pixels, shorter_side_pixels)
-    if rare_formats.begins_like_jxl(prefix, suffix):
+    if jpeg_xl.begins_like_jxl(prefix, suffix):
         with as_read_errors():
-            image, exif = rare_formats.jxl_picture(file, max_pixels)
-            return Decoded(to_rgb(image, shorter_side_pixels), "JPEGXL", exif, image.size)
+            image, exif = jpeg_xl.jxl_picture(file, max_pixels)
+            colours = to_rgb(image, shorter_side_pixels)
+            _keep_packets(image, colours)
+            return Decoded(colours, "JPEGXL", exif, image.size)
     formats = [*_known_formats(), *filter(None, [_WEAK_FORMATS.get(suffix)])]
     try:
         with as_read_errors():
@@ -163,10 +174,14 @@ def _by_pillow(
             # An icon has the size of its largest picture only once that is loaded.
             size = whole if is_reduced else opened.size
             decoded = _upright(opened, kind, _exif(opened), size, shorter_side_pixels)
-            # A converted picture may have lost what its file said.
-            for key in _PACKETS & opened.info.keys():
-                decoded.image.info[key] = opened.info[key]
+            _keep_packets(opened, decoded.image)
             return decoded
+
+
+def _keep_packets(opened: Image.Image, converted: Image.Image) -> None:
+    """Copy what the file said to a picture that may have lost it when it was converted."""
+    for key in _PACKETS & opened.info.keys():
+        converted.info[key] = opened.info[key]
 
 
 # Reading it in another way would fare no better.

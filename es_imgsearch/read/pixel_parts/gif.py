@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from itertools import islice
-from typing import IO
+from typing import IO, Any
 
 from es_imgsearch.read.pixel_parts.parts import Piece, PixelParts, joined, read_at, size_of
 
@@ -16,6 +16,10 @@ _SCREEN_BYTES = 13
 _PICTURE, _EXTENSION, _END = b",", b"!", b";"
 _KNOWN_LABELS = {0x01, 0xF9, 0xFE, 0xFF}
 _PICTURE_BYTES = 10
+# An XMP packet stands in no sub-blocks; a trailer ends them, wherever its bytes lead.
+_XMP = b"!\xff\x0bXMP DataXMP"
+_XMP_TRAILER_BYTES = 258
+_MOST_XMP_BYTES = 4 * 2**20
 _CODE_SIZES = range(1, 12)  # bits
 
 _MOST_SEARCHED_BYTES = 64 * 2**20
@@ -26,7 +30,7 @@ _MOST_BLOCKS = 100_000
 def gif_parts(file: IO[bytes]) -> PixelParts | None:
     """Reduce a GIF to its screen, colours and pictures; None without a picture."""
     start = _blocks_start(file)
-    control, at = _walk(file, start)
+    control, info, at = _walk(file, start)
     if not _is_in_screen(file, at) and (found := _search(file, start)) is not None:
         at, control = found, _control_before(file, found) or control
     if not _is_picture(file, at):
@@ -35,7 +39,7 @@ def gif_parts(file: IO[bytes]) -> PixelParts | None:
     if control is not None:
         pieces.append(b"!\xf9\x04" + control + b"\0")
     pieces.append((at, size_of(file) - at))
-    return PixelParts(joined(file, pieces))
+    return PixelParts(joined(file, pieces), info)
 
 
 def _blocks_start(file: IO[bytes]) -> int:
@@ -46,9 +50,10 @@ def _palette_bytes(flags: bytes) -> int:
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
-def _walk(file: IO[bytes], at: int) -> tuple[bytes | None, int]:
-    """Pass extensions; return the last one that controls a picture, and where it ended."""
+def _walk(file: IO[bytes], at: int) -> tuple[bytes | None, dict[str, Any], int]:
+    """Pass extensions; return the last one that controls a picture, XMP, and where they end."""
     control = None
+    info: dict[str, Any] = {}
     for _ in range(_MOST_BLOCKS):
         head = read_at(file, at, 8)
         if head[:1] != _EXTENSION or len(head) < 3:
@@ -57,8 +62,12 @@ def _walk(file: IO[bytes], at: int) -> tuple[bytes | None, int]:
         end = _end_of_blocks(file, at + 2)
         if end is None:
             break
+        start = at + len(_XMP)
+        length = end - start - _XMP_TRAILER_BYTES
+        if 0 < length <= _MOST_XMP_BYTES and read_at(file, at, len(_XMP)) == _XMP:
+            info["xmp"] = read_at(file, start, length)
         at = end
-    return control, at
+    return control, info, at
 
 
 def _end_of_blocks(file: IO[bytes], at: int) -> int | None:

@@ -43,7 +43,9 @@ def jpeg2000_parts(file: IO[bytes]) -> PixelParts | None:
     for box in boxes(file, len(_BOXED), end, _TOP):
         if box.kind == b"jp2h" and not header:
             found = boxes(file, box.content, min(end, box.end), _HEADERS)
-            header = [each.whole for each in found if each.kind in _HEADERS]
+            # The first of each kind counts: a second colour specification is for other readers.
+            firsts = {each.kind: each.whole for each in reversed(list(found))}
+            header = [firsts[kind] for kind in reversed(firsts) if kind in _HEADERS]
         elif box.kind == b"jp2c" and not stream:
             stream = _stream(file, box.content, min(end, box.end))
     if not header or not stream:
