@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
@@ -27,6 +28,7 @@ from es_imgsearch.search.execution import (
     text_body,
     vector_body,
 )
+from es_imgsearch.search.filter_values import met_filters
 from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.index_state import GenerationState, IndexState
@@ -174,9 +176,20 @@ class Operations:
         if plan.mode != "vector":
             searches["text"] = partial(text_body, context, texts)
         region_search = partial(region_body, context) if plan.regions else None
-        result = yield from run_searches(
-            self._index, info.name, searches, plan, clauses, reranking, region_search
-        )
+        find = partial(run_searches, self._index, info.name, searches, plan)
+        result = yield from find(clauses, reranking, region_search)
+        if plan.filters:
+            met = yield from met_filters(
+                self._index,
+                plan.filters,
+                info.properties,
+                lambda name, value: filter_clauses({name: value}, info.properties)[0],
+                has_found=bool(result.hits),
+            )
+            context = context._replace(notes=[*context.notes, *met.notes])
+            if met.filters is not plan.filters:
+                clauses = _clauses(replace(plan, filters=met.filters), terms, info)
+                result = yield from find(clauses, reranking, region_search)
         return context, build_hits(result, context)
 
     def _add_vectors(

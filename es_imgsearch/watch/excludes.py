@@ -20,6 +20,7 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, Final
 
 from es_imgsearch.errors import SettingsError
+from es_imgsearch.records import composed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,7 +76,7 @@ class Excludes:
         names: list[str] = []
         folder_names: list[str] = []
         self._paths: list[tuple[tuple[_Part, ...], bool]] = []
-        for pattern in patterns:
+        for pattern in map(composed, patterns):
             core = pattern.removesuffix("/")
             if not core.strip("/") or pattern.startswith("!"):
                 raise SettingsError(
@@ -100,13 +101,14 @@ class Excludes:
         """
         if name.startswith(".") or name in DEFAULT_NAMES or name.endswith(DEFAULT_ENDINGS):
             return True
+        name = composed(name)
         if self._names is not None and self._names.match(name):
             return True
         if is_folder and self._folder_names is not None and self._folder_names.match(name):
             return True
         if not self._paths:
             return False
-        components = relative_folder.split("/") if relative_folder else []
+        components = composed(relative_folder).split("/") if relative_folder else []
         components.append(name)
         for parts, folders_only in self._paths:
             if (is_folder or not folders_only) and _matches_parts(parts, components):
