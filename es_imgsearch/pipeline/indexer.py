@@ -64,7 +64,7 @@ class Indexer:
         self.context = context
         self.progress = Progress()
         self.roots = tuple(roots)
-        self.excludes = Excludes(settings.exclude)
+        self.excludes = Excludes.of_roots(settings.exclude, roots)
         self._folders = RootFolders(store, roots, self.excludes, forget_mounts=allow_deletes)
         self.disks = self._folders.disks
         self.settler = Settlers(
@@ -92,7 +92,7 @@ class Indexer:
         self._leftovers = LeftoverQueue(self.settler, self._pending)
         self._deletion_guard = DeletionGuard(
             store,
-            self.excludes.prunes,
+            lambda root: self.excludes[root.name].prunes,
             mounts=self._folders.mounts,
             disk=self.disks.of,
             max_delete_share=settings.max_delete_share,
