@@ -117,11 +117,14 @@ class HitsOutput:
 
     @staticmethod
     def _write_sheet(hits: Hits, sheet: Path) -> None:
+        drawn = hits.sheet()
         try:
-            hits.sheet().save(sheet)
+            drawn.save(sheet)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
             raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
+        if note := drawn.info.get("missing_letters"):
+            click.echo(note, err=True)
         click.echo(f"Wrote {sheet}.", err=True)
 
 
