@@ -19,7 +19,7 @@ from es_imgsearch.cli.describe import describe
 from es_imgsearch.cli.duplicates import duplicates
 from es_imgsearch.cli.evaluate import calibrate, evaluate
 from es_imgsearch.cli.find import find
-from es_imgsearch.cli.init import encoder, init
+from es_imgsearch.cli.init import drop, encoder, init
 from es_imgsearch.cli.kibana import kibana
 from es_imgsearch.cli.options import Group
 from es_imgsearch.cli.output import drop_output
@@ -94,6 +94,7 @@ for _each in (
     describe,
     kibana,
     serve,
+    drop,
 ):
     main.add_command(_each)
 
