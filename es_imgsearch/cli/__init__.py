@@ -70,33 +70,17 @@ def main(verbose: bool) -> None:
         logging.getLogger(foreign).setLevel(logging.ERROR)
 
 
-for _each in (
-    find,
-    init,
-    encoder,
-    watch,
-    sync,
-    search,
-    similar,
-    tune,
-    duplicates,
-    evaluate,
-    calibrate,
-    codes,
-    status,
-    verify,
-    failures,
-    reindex,
-    export_command,
-    import_command,
-    tags,
-    identify,
-    describe,
-    kibana,
-    serve,
-    drop,
-):
-    main.add_command(_each)
+main.headings = {
+    "Find pictures": [find, search, similar, duplicates, identify],
+    "Make an index": [init, reindex, encoder, drop],
+    "Keep it up to date": [watch, sync, describe, status, verify, failures],
+    "Judge and tune the results": [evaluate, calibrate, tune, tags, codes],
+    "Exchange": [export_command, import_command, kibana],
+    "Serve": [serve],
+}
+for _commands in main.headings.values():
+    for _each in _commands:
+        main.add_command(_each)
 
 
 def let_waiting_threads_sleep() -> None:

@@ -7,9 +7,10 @@ Elasticsearch client.
 from __future__ import annotations
 
 import functools
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -58,7 +59,22 @@ _AS_SETTINGS = (
 
 
 class Group(click.Group):
-    """A group that explains where an option goes that was typed before its command."""
+    """A group that explains where an option goes that was typed before its command.
+
+    Its help lists the commands under `headings`, each with the first sentence of its help.
+    """
+
+    headings: Mapping[str, Sequence[click.Command]] = {}
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections = self.headings or {"Commands": [*self.commands.values()]}
+        for heading, commands in sections.items():
+            rows = [(str(each.name), _first_sentence(each)) for each in commands]
+            with formatter.section(heading):
+                # One width for all sections.
+                formatter.write_dl(
+                    rows, col_max=14, col_spacing=14 - max(len(name) for name, _ in rows)
+                )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -72,6 +88,11 @@ class Group(click.Group):
             raise click.UsageError(
                 f"{option} goes after the command: `{ctx.command_path} COMMAND {option} ...`.", ctx
             ) from None
+
+
+def _first_sentence(command: click.Command) -> str:
+    text = " ".join((command.help or "").split("\n\n")[0].split())
+    return re.split(r"(?<=[.;]) ", text, maxsplit=1)[0].rstrip(".;")
 
 
 def with_settings_options(function: F) -> F:

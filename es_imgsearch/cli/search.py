@@ -63,7 +63,6 @@ def _with_search_options(function: F) -> F:
         'search "a dog on the beach"',
         'search "a red car" --not people --since 2024-01-01 -k 20',
         "search holiday.jpg --box 120,80,300,300 --preview",
-        "search sunset --filter folder=2024 --json",
         "search sunset -0 | xargs -0 cp -t chosen/",
     )
 )
