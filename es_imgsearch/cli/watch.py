@@ -106,8 +106,9 @@ def sync(
 ) -> None:
     """Bring the index up to date with the folders once, then end.
 
-    Ends with 1 if a file failed, could not be read or is still being written, or if deletions are
-    paused.  --json prints the number of files by outcome, and the roots whose deletions are paused.
+    Ends with 1 if a file failed, could not be read or stored, or is still being written, or if
+    deletions are paused.  --json prints the number of files by outcome, and the roots whose
+    deletions are paused.
     """
     from es_imgsearch.cli.output import progress, progress_bar
     from es_imgsearch.manage.verify import submit_differing
@@ -138,18 +139,23 @@ def sync(
             counts, unsettled = indexer.counts, len(indexer.settler)
             if as_json:
                 counts = replace(counts, deleted=counts.deleted + released)
-                _print_result(counts, unsettled, indexer.paused)
-            return not (counts.failed or counts.unreadable or unsettled or indexer.paused)
+                _print_result(counts, unsettled, indexer.paused, indexer.unstored.count())
+            left_out = counts.failed or counts.unreadable or unsettled or indexer.unstored.count()
+            return not (left_out or indexer.paused)
 
     _check_folders(roots)
     if not _in_each_generation(settings, one_pass):
         sys.exit(EXIT_DIFFERENCE)
 
 
-def _print_result(counts: Counts, unsettled: int = 0, paused: Iterable[str] = ()) -> None:
+def _print_result(
+    counts: Counts, unsettled: int = 0, paused: Iterable[str] = (), unstored: int = 0
+) -> None:
     from es_imgsearch.cli.output import print_json
 
-    print_json({**asdict(counts), "unsettled": unsettled, "paused": sorted(paused)})
+    print_json(
+        {**asdict(counts), "unsettled": unsettled, "unstored": unstored, "paused": sorted(paused)}
+    )
 
 
 def _check_folders(roots: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
+from es_imgsearch.write.unstored import UnstoredFiles
 
 
 def save_comparisons(
@@ -71,7 +72,8 @@ class Heartbeat:
     The claim is renewed from a thread of its own.  It bears the `exclude` patterns, see
     `check_excludes`.  `queue` returns the number of files in flight, `hung` the roots whose disks
     do not answer, with the seconds since then; `comparisons` has the last comparison of each whole
-    root.  A write that fails is skipped: a running daemon never waits for it.
+    root, `unstored` the files that cannot be stored.  A write that fails is skipped: a running
+    daemon never waits for it.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Heartbeat:
         queue: Callable[[], int],
         hung: Callable[[], Mapping[str, float]] = dict,
         comparisons: Mapping[str, RootComparison],
+        unstored: UnstoredFiles | None = None,
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
         lease_seconds: float,
         closing: threading.Event,
@@ -91,6 +94,7 @@ class Heartbeat:
     ) -> None:
         self._store = store
         self._comparisons = comparisons
+        self._unstored = unstored or UnstoredFiles()
         self._encoder_plan = encoder_plan
         self._saved: Mapping[str, RootComparison] = {}
         self._closing = closing
@@ -140,3 +144,4 @@ class Heartbeat:
         news = {name: each for name, each in comparisons.items() if self._saved.get(name) != each}
         save_comparisons(self._store, news, self._encoder_plan())
         self._saved = {**self._saved, **news}
+        self._unstored.save(self._store.state)

@@ -40,6 +40,7 @@ from es_imgsearch.write.deletion_guard import DeletionGuard
 from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 from es_imgsearch.write.unreadable import with_retries
+from es_imgsearch.write.unstored import UnstoredFiles
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Indexer:
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
+        self.unstored = UnstoredFiles()
         self._touched = {root.name: TouchedFiles() for root in roots}
         self._sidecars = {root.name: SidecarChanges(store, context.describers) for root in roots}
         self._post_embed = context.post_embed()
@@ -109,6 +111,7 @@ class Indexer:
             progress=self.progress,
             outage=Outage(store.check_busy),
             disks=self.disks,
+            unstored=self.unstored,
             warm_up=warm_up,
         )
         self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage)
@@ -152,14 +155,13 @@ class Indexer:
         unknown, report_unknown = self._unknown_places.collector(root)
         listed_at = time.monotonic()
         self._store.refresh()
+        self.unstored.load(self._store.state, root.name)
         self._deletion_guard.begin_comparison(root)
-        disk = self._until_closing(self._folders.walk(root, folder))
         stored_folder = stored_path(folder)
-        documents = self._store.listings.stored(root.name, stored_folder)
         failures = with_retries(self._store.listings.failed(root.name, stored_folder), time.time())
         for difference in differences(
-            disk,
-            documents,
+            self._until_closing(self._folders.walk(root, folder)),
+            self._store.listings.stored(root.name, stored_folder),
             failures,
             report_unknown,
             compares_ctime=self._settings.compare_ctime,
@@ -183,6 +185,7 @@ class Indexer:
         self._sidecars[root.name].end_comparison(sidecars, self.progress.files.begun)
         if not folder:
             self._unknown_places.keep(root, unknown)
+            self.unstored.end_comparison(root.name)
         self._pending[root.name].add_compared(missing, is_complete=not folder)
         counts.unreadable = self.pipeline.unreadable(root.name)
         counts.unknown = len(unknown)
@@ -195,7 +198,8 @@ class Indexer:
 
     def _holds_no_picture(self, kind: DifferenceKind, change: Change, state: FileState) -> bool:
         if kind is DifferenceKind.NEW:
-            return self.pipeline.is_non_picture(change.image_id, state)
+            is_unstored = self.unstored.is_known(change, state)
+            return is_unstored or self.pipeline.is_non_picture(change.image_id, state)
         return self.pipeline.holds_no_picture(change.image_id, state)
 
     def _submit_compared(self, change: Change, state: FileState, listed_at: float) -> None:
@@ -301,11 +305,12 @@ class Indexer:
         persist(self._store.refresh, self.pipeline.closing, self.outage)
 
     def save_comparisons(self) -> None:
-        """Store the last comparisons for `status`."""
+        """Store the last comparisons, and which files cannot be stored, for `status`."""
         for name, comparison in self.last_comparisons.items():
             comparison.unreadable = self.pipeline.unreadable(name)
         try:
             save_comparisons(self._store, self.last_comparisons, self.encoder_plan())
+            self.unstored.save(self._store.state)
         except ImgSearchError as error:
             logger.warning(
                 "The last comparisons could not be stored, so `status` does not show them: %s",
@@ -333,6 +338,7 @@ class Indexer:
             queue=lambda: self.pipeline.in_flight + len(self.settler),
             hung=self.disks.hung,
             comparisons=self.last_comparisons,
+            unstored=self.unstored,
             encoder_plan=self.encoder_plan,
             lease_seconds=self._settings.lease_seconds,
             closing=self.pipeline.closing,

@@ -39,6 +39,7 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.watch.root_disk import RootDisks
 from es_imgsearch.write.carried_fields import CarriedFields
 from es_imgsearch.write.pending_deletions import Progress
+from es_imgsearch.write.unstored import UnstoredFiles
 
 _SLOT_WAIT_SECONDS = 0.2
 
@@ -59,6 +60,7 @@ class Pipeline:
         progress: Progress | None = None,
         outage: Outage | None = None,
         disks: RootDisks | None = None,
+        unstored: UnstoredFiles | None = None,
         warm_up: bool = False,
     ) -> None:
         """Start the stages' threads.
@@ -66,7 +68,8 @@ class Pipeline:
         `emit` gets each path that leaves no document of its present state: it is absent or no
         picture, it changed while it was in flight, or it could not be read although it is stored.
         `vector_fields` is the optional step after embedding.  `progress.files` numbers the
-        submitted files.  `disks` are closed with the pipeline.  `warm_up` loads the model at once,
+        submitted files.  `disks` are closed with the pipeline.  `unstored` files are not read again
+        until they change.  `warm_up` loads the model at once,
         so that the first picture does not wait for it.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
@@ -75,7 +78,7 @@ class Pipeline:
         self.outage = outage or Outage()
         self.counts = Counts()
         self._in_flight = InFlight(
-            max_files_in_flight(settings, encoder, grid), (progress or Progress()).files
+            max_files_in_flight(settings, encoder, grid), (progress or Progress()).files, unstored
         )
         self._run = RunState(self._in_flight.wake)
         self.closing, self.stopping = self._run.closing, self._run.stopping

@@ -33,7 +33,7 @@ _ENCODER: Final = "encoder"
 _ANY_TYPE: Final = {"type": "any"}
 # Of a failure, what a comparison of folder and index needs.
 _LEAST_FIELDS: Final = frozenset(
-    {"image_id", "root", "relative_path", "size_bytes", "mtime_ns", "failed_at"}
+    {"image_id", "root", "relative_path", "size_bytes", "mtime_ns", "failed_at", "error_class"}
 )
 _MOST_MESSAGE: Final = 10_000  # characters
 _MOST_REASON: Final = 500
@@ -111,7 +111,7 @@ def failure_document(change: Change, error: ReadError, state: FileState | None) 
 def least_failure(failure: Mapping[str, Any], reason: str) -> dict[str, Any]:
     """Return the failure of a file whose failure was refused: what every comparison needs."""
     kept = {name: value for name, value in failure.items() if name in _LEAST_FIELDS}
-    return {**kept, "error_class": "rejected", "message": utf8(reason)[:_MOST_REASON]}
+    return {**kept, "message": utf8(reason)[:_MOST_REASON]}
 
 
 def _path_fields(change: Change) -> dict[str, Any]:
