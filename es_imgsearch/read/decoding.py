@@ -153,11 +153,7 @@ def _by_pillow(
             raise
         return _rare_tiff(file, max_pixels, shorter_side_pixels, error)
     with opened:
-        if opened.width * opened.height > max_pixels:
-            raise ReadError(
-                "too_large",
-                f"{opened.width} x {opened.height} pixels are more than max_pixels ({max_pixels}).",
-            )
+        rare_formats.check_size(*opened.size, max_pixels)
         # Phones write several pictures into one JPEG file and call it MPO; people do not.
         kind = "JPEG" if opened.format == "MPO" else opened.format or "unknown"
         with as_read_errors():

@@ -103,6 +103,5 @@ def tiff_parts(file: IO[bytes]) -> PixelParts | None:
     none = struct.pack(order + layout.offset, 0)
     content = count + b"".join(entries[tag] for tag in tags) + none
     rest = directory.start + len(content)
-    end = size_of(file)
-    pieces: list[Piece] = [(0, directory.start), content, (rest, max(0, end - rest))]
+    pieces: list[Piece] = [(0, directory.start), content, (rest, size_of(file) - rest)]
     return PixelParts(joined(file, pieces))

@@ -409,7 +409,9 @@ def _says_much(folder: Path) -> list[Path]:
         ), struct.pack("<HHI", 282, 5, 1), struct.pack("<HHI", 282, 9, 1)),
         "cut.tif": tiff[:200] + bytes(len(tiff) - 400) + tiff[-200:],
         "cut.dng": samples.dng(samples.four_corners((128, 96)))[:9000],
-        "samples.tif": changed(tiff, struct.pack("<HHI", 277, 3, 1) + b"\3", struct.pack("<HHI", 277, 3, 1) + b"\xbb"),
+        "samples.tif": changed(
+            tiff, (channels := struct.pack("<HHI", 277, 3, 1)) + b"\3", channels + b"\xbb"
+        ),
     }  # fmt: skip
     for name, content in contents.items():
         (folder / name).write_bytes(content)
