@@ -12,6 +12,7 @@ import base64
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -312,6 +313,24 @@ class Grid:
             middle = ((width - wide) // 2, (height - high) // 2, wide, high)
             boxes += [middle] if middle not in boxes else []
         return boxes
+
+
+def composed(text: str) -> str:
+    """Compose letters and marks (NFC), to store and compare what people type.
+
+    Names from a Mac are decomposed.  Never for opening a file, nor for an id.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def folded(text: str) -> str:
+    """Fold case, width and normal form: texts that differ in nothing else become equal.
+
+    As definition D146 of Unicode, without invisible letters, and with single spaces.
+    """
+    spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", text).casefold())
+    seen = "".join(each for each in spread if unicodedata.category(each) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", seen.casefold()).split())
 
 
 def utf8(text: str) -> str:

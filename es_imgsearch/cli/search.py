@@ -158,11 +158,14 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
         click.echo("Nothing found.", err=True)
     if sheet is None:
         return
+    drawn = hits.sheet()
     try:
-        hits.sheet().save(sheet)
+        drawn.save(sheet)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
         raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
+    if note := drawn.info.get("missing_letters"):
+        click.echo(note, err=True)
     click.echo(f"Wrote {sheet}.", err=True)
 
 

@@ -14,7 +14,7 @@ from es_imgsearch.describe.registry import VectorDescriber, VectorSpace, foreign
 from es_imgsearch.describe.sidecar import SIDECAR_ID
 from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.errors import GenerationSwitched, StoreError, StoreRejected
-from es_imgsearch.records import unit, utf8
+from es_imgsearch.records import composed, unit, utf8
 
 Vectors = npt.NDArray[np.float32]
 
@@ -85,13 +85,38 @@ _ERROR_LENGTH = 500
 
 
 def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields if JSON can hold them; raises as orjson does.
+    """Return the fields, texts composed, if JSON can hold them; raises as orjson does.
 
     Otherwise the whole bulk request would fail when it is written.
     """
-    results = dict(fields)
+    results = with_composed_texts(fields)
     orjson.dumps(results, option=orjson.OPT_SERIALIZE_NUMPY)
     return results
+
+
+# The way to the file, the root that ids are made of, addresses and hashes: kept as they are.
+_UNCHANGED = frozenset(
+    {"image_id", "root", "relative_path", "content_id", "source_url", SIDECAR_ID}
+)
+
+
+def with_composed_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with their texts composed (NFC), as `records.composed`."""
+    return {
+        name: value if name in _UNCHANGED else _with_composed(value)
+        for name, value in fields.items()
+    }
+
+
+def _with_composed(value: Any) -> Any:
+    if isinstance(value, str):
+        return composed(value)
+    if isinstance(value, (list, tuple)):
+        # Numbers of a vector need no look each.
+        return value if value and isinstance(value[0], float) else [*map(_with_composed, value)]
+    if isinstance(value, Mapping):
+        return {_with_composed(name): _with_composed(each) for name, each in value.items()}
+    return value
 
 
 def check_mapped(fields: Mapping[str, Any], mapping: Mapping[str, Any]) -> None:

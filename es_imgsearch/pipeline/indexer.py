@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -146,7 +147,7 @@ class Indexer:
         unknown, report_unknown = self._unknown_places.collector(root)
         listed_at = time.monotonic()
         self._store.refresh()
-        self._deletion_guard.begin_comparison(root)
+        whole = None if folder else self._deletions.begin_comparison(root)
         if not folder:
             self._comparing[root.name] = counts
         disk = self._until_closing(self._folders.walk(root, folder, counts.count_left_out))
@@ -181,7 +182,9 @@ class Indexer:
         self._sidecars[root.name].end_comparison(sidecars, self.progress.files.begun)
         if not folder:
             self._unknown_places.keep(root, unknown)
-        self._pending[root.name].add_compared(missing, is_complete=not folder)
+        if whole is not None:
+            whole = replace(whole, pictures=whole.pictures + counts.new)
+        self._pending[root.name].add_compared(missing, whole)
         counts.unreadable = self.pipeline.unreadable(root.name)
         counts.unknown = len(unknown)
         counts.seconds = time.monotonic() - started

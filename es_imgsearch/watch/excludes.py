@@ -26,12 +26,11 @@ from typing import Final
 
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
-from es_imgsearch.records import Root
+from es_imgsearch.records import Root, composed
 from es_imgsearch.watch.pattern_faults import (
     below_root,
     check_absolute,
     checked,
-    normalised,
     refuse,
     without_brackets,
 )
@@ -152,7 +151,7 @@ class Excludes:
         """
         self._patterns: list[_Pattern] = []
         for text in patterns:
-            core = normalised(checked(text))
+            core = composed(checked(text))
             if root is not None and core.startswith("/"):
                 if (inside := below_root(core, root)) is not None and inside.strip("/"):
                     core = inside
@@ -196,8 +195,8 @@ class Excludes:
         root, ``""`` for the root itself.
         """
         if self._patterns:
-            entry = normalised(name)
-            path = f"{normalised(relative_folder)}/{entry}" if relative_folder else entry
+            entry = composed(name)
+            path = f"{composed(relative_folder)}/{entry}" if relative_folder else entry
             if is_folder:
                 entry, path = f"{entry}/", f"{path}/"
             for pattern in self._patterns:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import PurePath
 
 from es_imgsearch.errors import SettingsError
+from es_imgsearch.records import composed
 
 _BRACES = re.compile(r"(?<!\\)\{([^{}/]*(?:,|\.\.)[^{}/]*)\}")
 _GLOB = re.compile(r"[*?\[\\]")
@@ -31,11 +31,6 @@ _CLASSES = {
     "space": "\\s",
     "blank": " \t",
 }
-
-
-def normalised(text: str) -> str:
-    """Return a name as it is compared: in NFC, as people type."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def refuse(text: str, why: str, *instead: str) -> SettingsError:
@@ -163,11 +158,11 @@ def below_root(core: str, root: PurePath) -> str | None:
     if not core.startswith("/"):
         return None
     components = core[1:].split("/")
-    wanted = normalised(os.fspath(root))
+    wanted = composed(os.fspath(root))
     for number in range(len(components)):
         start = "/" + "/".join(components[:number])
         for plain in {start, re.sub(r"\\(.)", r"\1", start)}:
-            if wanted in {normalised(plain), normalised(os.path.realpath(plain))}:
+            if wanted in {composed(plain), composed(os.path.realpath(plain))}:
                 return "/" + "/".join(components[number:])
     return None
 
@@ -178,8 +173,8 @@ def check_absolute(text: str, core: str, roots: Sequence[PurePath]) -> None:
     A leading slash means the root, so a path counts as absolute only where its first folder is one
     of this machine and of no root.
     """
-    path = normalised(core.rstrip("/"))
-    for root in (normalised(os.fspath(each)) for each in roots):
+    path = composed(core.rstrip("/"))
+    for root in (composed(os.fspath(each)) for each in roots):
         # A single name may well be one in the root.
         if root == path or (path.count("/") > 1 and root.startswith(f"{path}/")):
             raise refuse(text, f"it is the watched folder {root} itself, or above it")
