@@ -33,10 +33,14 @@ _LOOKS_ESCAPED = re.compile(rb"\\(?=x[0-9a-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A watched folder: its name in documents, and its path on this host."""
+    """A watched folder: its name in documents, and its path on this host.
+
+    `follows_links`: links to folders in it are entered.
+    """
 
     name: str
     path: Path
+    follows_links: bool = field(default=False, compare=False)
 
     def absolute(self, relative_path: str) -> str:
         """Return the path of a file of this root on this host."""

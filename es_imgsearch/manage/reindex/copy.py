@@ -38,7 +38,8 @@ from es_imgsearch.errors import IndexConflict, ReadError, StoreRejected
 from es_imgsearch.manage.reindex.re_embed import Document, EmbedOutcome, ReEmbedder
 from es_imgsearch.records import REGIONS_FIELD, Change, Embedded, FileState, disk_path, image_id
 from es_imgsearch.settings import Settings
-from es_imgsearch.watch.reconcile import DifferenceKind, FileOnDisk, differences
+from es_imgsearch.watch.places import FileOnDisk
+from es_imgsearch.watch.reconcile import DifferenceKind, differences
 from es_imgsearch.watch.roots import registered_root
 from es_imgsearch.write.documents import failure_document, vector_fields
 
