@@ -30,7 +30,7 @@ _OPTIONS = (
     click.option("--num-candidates", type=int,
                  help="Candidates to examine on each shard.  [default: as tuned]"),
     click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
-                 help="Only pictures with this value; may be repeated."),
+                 help="Only pictures with this value, in any case; may be repeated."),
     click.option("--since", metavar="DATE", help="Taken on this day or later."),
     click.option("--until", metavar="DATE", help="Taken on this day or earlier."),
     click.option("--weights", metavar="PART=W,...",
