@@ -83,12 +83,13 @@ def spellings(value: str) -> list[str]:
     if value.isascii():
         return [value]
     cases = (value, value.lower(), value.upper(), value.capitalize(), value.title())
-    forms = (form for each in cases for form in (each, composed(each), _decomposed(each)))
+    forms = (form for each in cases for form in (each, composed(each), decomposed(each)))
     by_key = {"".join(c.lower() if c.isascii() else c for c in each): each for each in forms}
     return list(by_key.values())
 
 
-def _decomposed(text: str) -> str:
+def decomposed(text: str) -> str:
+    """Take letters and marks apart (NFD), as names from a Mac are stored."""
     return unicodedata.normalize("NFD", text)
 
 
@@ -158,7 +159,7 @@ def _values_of(typed: _Typed) -> Clause:
     """Aggregate the values that may be meant; of a field of single files, the normal forms."""
     terms: Clause = {"field": typed.field, "size": _MOST_VALUES}
     if typed.name in EXACT_FIELDS:
-        terms["include"] = [composed(typed.text), _decomposed(typed.text)]
+        terms["include"] = [composed(typed.text), decomposed(typed.text)]
     return {"terms": terms}
 
 

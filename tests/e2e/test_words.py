@@ -12,6 +12,8 @@ from es_imgsearch.elastic.documents import Write
 from es_imgsearch.errors import UsageError
 from es_imgsearch.manage.reindex import drop_before
 from es_imgsearch.manage.status import index_status
+from es_imgsearch.quality.labelled_pictures import LabelledPictures
+from es_imgsearch.records import image_id
 from es_imgsearch.search.client import ImageSearch
 from tests.support.house import House, described
 from tests.support.reindexing import run, to
@@ -108,6 +110,14 @@ def test_rows_of_a_table_meet_decomposed_names(house: House):
     client = client_of(house)
     for script, words in WORDS.items():
         assert names_found(client, f"{script}") == {nfd(f"{words}.png")}
+
+
+def test_labels_name_decomposed_pictures(mac: House):
+    paths = [f"{words}/{script} in.png" for script, words in WORDS.items()]
+    found = LabelledPictures(mac.store, [*paths, *(f"r/{each}" for each in paths), "none"])
+    assert found.missing == ("none",)
+    assert {found.id_of[each] for each in paths} == {image_id("r", nfd(each)) for each in paths}
+    assert found.ids(paths) == found.ids(f"r/{each}" for each in paths)
 
 
 WRITTEN = {
