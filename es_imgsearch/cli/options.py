@@ -120,10 +120,11 @@ def _import_client() -> None:
 
 exclude_option = click.option(
     "--exclude",
-    metavar="GLOB",
+    metavar="PATTERN",
     multiple=True,
     callback=lambda _context, _parameter, value: value or None,
-    help="Leave out files or folders, besides the usual ones; may be repeated.",
+    help="Leave out files or folders, besides the usual ones, by a pattern as in a .gitignore; with"
+    " '!' before it, take them back in.  May be repeated.",
 )
 describers_option = click.option(
     "--describers",

@@ -62,7 +62,7 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
         raise UsageError("--metrics-address needs a port: add --metrics-port, such as 9464.")
     _log_as_daemon(settings)
     signals = _SignalHandler()
-    _check_folders(roots)
+    _check_folders(settings, roots)
     _in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
 
 
@@ -141,7 +141,7 @@ def sync(
                 _print_result(counts, unsettled, indexer.paused)
             return not (counts.failed or counts.unreadable or unsettled or indexer.paused)
 
-    _check_folders(roots)
+    _check_folders(settings, roots)
     if not _in_each_generation(settings, one_pass):
         sys.exit(EXIT_DIFFERENCE)
 
@@ -152,11 +152,12 @@ def _print_result(counts: Counts, unsettled: int = 0, paused: Iterable[str] = ()
     print_json({**asdict(counts), "unsettled": unsettled, "paused": sorted(paused)})
 
 
-def _check_folders(roots: tuple[str, ...]) -> None:
-    """Report folders that cannot be watched before any request to Elasticsearch."""
+def _check_folders(settings: Settings, roots: tuple[str, ...]) -> None:
+    """Report folders and patterns that cannot be used before any request to Elasticsearch."""
+    from es_imgsearch.watch.excludes import Excludes
     from es_imgsearch.watch.roots import parse_roots
 
-    parse_roots(roots)
+    Excludes.of_roots(settings.exclude, parse_roots(roots))
 
 
 def _in_each_generation(settings: Settings, run: Callable[[], T]) -> T:

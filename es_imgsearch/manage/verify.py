@@ -31,7 +31,6 @@ from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.reconcile import (
     DifferenceKind,
     FileOnDisk,
-    Prunes,
     Unknown,
     UnknownKind,
     differences,
@@ -134,10 +133,11 @@ def verify(
             stack.callback(workers.close)
             return workers
 
+        excludes = Excludes.of_roots(settings.exclude, roots)
         for root in roots:
-            yield from _RootCheck(store, meta, root, settings, readers).run()
+            yield from _RootCheck(store, meta, root, excludes[root.name], readers).run()
     if content:
-        yield from _contents(store, roots, settings, on_file)
+        yield from _contents(store, roots, excludes, settings, on_file)
         yield from _foreign(store, roots, settings, encoder)
 
 
@@ -153,12 +153,12 @@ class _RootCheck:
     """The comparison of one root with the index."""
 
     def __init__(
-        self, store: Store, meta: Meta, root: Root, settings: Settings, readers: Readers
+        self, store: Store, meta: Meta, root: Root, excludes: Excludes, readers: Readers
     ) -> None:
         self._store = store
         self._meta = meta
         self._root = root
-        self._prunes = Excludes(settings.exclude).prunes
+        self._prunes = excludes.prunes
         self._readers = readers
         self._unknown: list[Unknown] = []
         # Files that this user may not open.
@@ -262,15 +262,16 @@ def _read(
 def _contents(
     store: Store,
     roots: Sequence[Root],
+    excludes: Mapping[str, Excludes],
     settings: Settings,
     on_file: Callable[[int, int], None],
 ) -> Iterator[Discrepancy]:
     """Read every file with its document's state; yield those with other bytes."""
-    prunes: Prunes = Excludes(settings.exclude).prunes
     total = sum(store.listings.count(root.name) for root in roots)
     done = 0
     for root in roots:
         stored = store.listings.contents(root.name)
+        prunes = excludes[root.name].prunes
         for path, what, detail in unequal_contents(root, stored, settings.read_workers):
             done += 1
             on_file(done, total)
@@ -321,13 +322,13 @@ def submit_differing(
     finally:
         check.close()
     roots = {root.name: root for root in indexer.roots}
-    for each in _contents(store, indexer.roots, settings, on_file):
+    for each in _contents(store, indexer.roots, indexer.excludes, settings, on_file):
         if each.what == "other content":
             _submit(indexer, roots[each.root], each.relative_path)
     for root in indexer.roots:
         for what, path in incomplete_documents(store, meta, root.name):
             if what != "without code" and is_looked_at(
-                root, indexer.excludes.prunes, disk_path(path)
+                root, indexer.excludes[root.name].prunes, disk_path(path)
             ):
                 _submit(indexer, root, path)
 

@@ -50,7 +50,7 @@ def check_excludes(store: Store, roots: Sequence[Root], exclude: Sequence[str]) 
     for lease in leases.values():
         # A daemon of an earlier version does not store its excludes.
         theirs = lease["body"].get("exclude")
-        if theirs is None or set(theirs) == set(exclude) or not is_running(lease):
+        if theirs is None or _in_order(theirs) == _in_order(exclude) or not is_running(lease):
             continue
         raise AlreadyRunning(
             f"{holder(lease)} is watching {lease['root']!r} with {_as_options(theirs)}, and this"
@@ -61,8 +61,14 @@ def check_excludes(store: Store, roots: Sequence[Root], exclude: Sequence[str]) 
 
 
 def _as_options(exclude: Sequence[str]) -> str:
-    options = [f"--exclude {shlex.quote(pattern)}" for pattern in sorted(set(exclude))]
+    options = [f"--exclude {shlex.quote(pattern)}" for pattern in _in_order(exclude)]
     return " ".join(options) or "no --exclude"
+
+
+def _in_order(exclude: Sequence[str]) -> list[str]:
+    """Return patterns in an order of their own, unless theirs has a meaning."""
+    is_ordered = any(pattern.startswith("!") for pattern in exclude)
+    return list(exclude) if is_ordered else sorted(set(exclude))
 
 
 class Heartbeat:

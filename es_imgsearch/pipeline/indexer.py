@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -64,7 +65,7 @@ class Indexer:
         self.context = context
         self.progress = Progress()
         self.roots = tuple(roots)
-        self.excludes = Excludes(settings.exclude)
+        self.excludes = Excludes.of_roots(settings.exclude, roots)
         self._folders = RootFolders(store, roots, self.excludes, forget_mounts=allow_deletes)
         self.disks = self._folders.disks
         self.settler = Settlers(
@@ -92,7 +93,7 @@ class Indexer:
         self._leftovers = LeftoverQueue(self.settler, self._pending)
         self._deletion_guard = DeletionGuard(
             store,
-            self.excludes.prunes,
+            lambda root: self.excludes[root.name].prunes,
             mounts=self._folders.mounts,
             disk=self.disks.of,
             max_delete_share=settings.max_delete_share,
@@ -152,7 +153,7 @@ class Indexer:
         unknown, report_unknown = self._unknown_places.collector(root)
         listed_at = time.monotonic()
         self._store.refresh()
-        self._deletion_guard.begin_comparison(root)
+        whole = None if folder else self._deletions.begin_comparison(root)
         disk = self._until_closing(self._folders.walk(root, folder))
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
@@ -183,7 +184,9 @@ class Indexer:
         self._sidecars[root.name].end_comparison(sidecars, self.progress.files.begun)
         if not folder:
             self._unknown_places.keep(root, unknown)
-        self._pending[root.name].add_compared(missing, is_complete=not folder)
+        if whole is not None:
+            whole = replace(whole, pictures=whole.pictures + counts.new)
+        self._pending[root.name].add_compared(missing, whole)
         counts.unreadable = self.pipeline.unreadable(root.name)
         counts.unknown = len(unknown)
         counts.seconds = time.monotonic() - started

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import Root
@@ -17,9 +17,16 @@ class RootFolders:
     """The folders of a process's roots."""
 
     def __init__(
-        self, store: Store, roots: Sequence[Root], excludes: Excludes, *, forget_mounts: bool
+        self,
+        store: Store,
+        roots: Sequence[Root],
+        excludes: Mapping[str, Excludes],
+        *,
+        forget_mounts: bool,
     ) -> None:
-        """With `forget_mounts` known mount points are permitted to be gone."""
+        """`excludes` are by the root's name.
+
+        With `forget_mounts` known mount points are permitted to be gone."""
         self.disks = RootDisks()
         self.mounts = KnownMounts(store.state)
         self._excludes = excludes
@@ -28,7 +35,7 @@ class RootFolders:
     def files(self, root: Root) -> RootFiles:
         """Return the files of a root, to look at those of one batch of paths."""
         mounts = self.mounts.of(root)
-        return RootFiles(root, self._excludes.prunes, mounts, self.disks.of(root))
+        return RootFiles(root, self._excludes[root.name].prunes, mounts, self.disks.of(root))
 
     def walk(self, root: Root, folder: str) -> Iterator[FileOnDisk | Unknown]:
         """Walk a folder of a root, see `reconcile.walk`; keep its mount points."""
@@ -37,7 +44,8 @@ class RootFolders:
             self._forget_mounts.discard(root.name)
         found: list[str] = []
         known = self.mounts.load(root)
-        walked = walk(root, self._excludes.prunes, folder, mounts=known, on_mount=found.append)
+        prunes = self._excludes[root.name].prunes
+        walked = walk(root, prunes, folder, mounts=known, on_mount=found.append)
         disk = self.disks.of(root)
         while True:
             with disk.calling():
