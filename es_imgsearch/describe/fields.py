@@ -85,9 +85,9 @@ _ERROR_LENGTH = 500
 
 
 def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields, texts composed, if JSON can hold them; raises as orjson does.
+    """Return the fields if JSON can hold them, their texts composed.
 
-    Otherwise the whole bulk request would fail when it is written.
+    Raises as orjson does.  Otherwise the whole bulk request would fail when it is written.
     """
     results = with_composed_texts(fields)
     orjson.dumps(results, option=orjson.OPT_SERIALIZE_NUMPY)
