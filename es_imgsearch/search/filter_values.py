@@ -156,7 +156,7 @@ def met_filters(
 
 
 def _values_of(typed: _Typed) -> Clause:
-    """Aggregate the values that may be meant; of a field of single files, the normal forms."""
+    """Aggregate the values that may be meant; of a path only its normal forms."""
     terms: Clause = {"field": typed.field, "size": _MOST_VALUES}
     if typed.name in EXACT_FIELDS:
         terms["include"] = [composed(typed.text), decomposed(typed.text)]
