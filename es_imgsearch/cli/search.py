@@ -164,8 +164,8 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
         raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
-    if note := drawn.info.get("missing_letters"):
-        click.echo(note, err=True)
+    if missing := drawn.info.get("missing_letters"):
+        click.echo(missing, err=True)
     click.echo(f"Wrote {sheet}.", err=True)
 
 

@@ -29,7 +29,7 @@ MOST_FOLDED: Final = 100
 _MAKE_AND_MODEL: Final = {"camera", "lens"}
 
 # Names that people use, beside the one that is stored.
-_SYNONYMS: Final = {
+_SYNONYMS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "format": {
         "jpeg": ("jpg", "jpe", "jfif", "pjpeg", "mpo"),
         "tiff": ("tif",),
