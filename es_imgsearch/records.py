@@ -341,9 +341,10 @@ def composed(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """Fold case, width and normal form: texts that differ in nothing else become equal.
+    """Fold what people do not type alike: case, width and normal form.
 
-    As definition D146 of Unicode, without invisible letters, and with single spaces.
+    Texts that differ in nothing else become equal: as definition D146 of Unicode, without invisible
+    letters, and with single spaces.
     """
     spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", text).casefold())
     seen = "".join(each for each in spread if unicodedata.category(each) != "Cf")

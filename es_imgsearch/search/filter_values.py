@@ -29,7 +29,7 @@ MOST_FOLDED: Final = 100
 _MAKE_AND_MODEL: Final = {"camera", "lens"}
 
 # Names that people use, beside the one that is stored.
-_SYNONYMS: Final = {
+_SYNONYMS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "format": {
         "jpeg": ("jpg", "jpe", "jfif", "pjpeg", "mpo"),
         "tiff": ("tif",),
@@ -83,12 +83,13 @@ def spellings(value: str) -> list[str]:
     if value.isascii():
         return [value]
     cases = (value, value.lower(), value.upper(), value.capitalize(), value.title())
-    forms = (form for each in cases for form in (each, composed(each), _decomposed(each)))
+    forms = (form for each in cases for form in (each, composed(each), decomposed(each)))
     by_key = {"".join(c.lower() if c.isascii() else c for c in each): each for each in forms}
     return list(by_key.values())
 
 
-def _decomposed(text: str) -> str:
+def decomposed(text: str) -> str:
+    """Take letters and marks apart (NFD), as names from a Mac are stored."""
     return unicodedata.normalize("NFD", text)
 
 
@@ -155,10 +156,10 @@ def met_filters(
 
 
 def _values_of(typed: _Typed) -> Clause:
-    """Aggregate the values that may be meant; of a field of single files, the normal forms."""
+    """Aggregate the values that may be meant; of a path only its normal forms."""
     terms: Clause = {"field": typed.field, "size": _MOST_VALUES}
     if typed.name in EXACT_FIELDS:
-        terms["include"] = [composed(typed.text), _decomposed(typed.text)]
+        terms["include"] = [composed(typed.text), decomposed(typed.text)]
     return {"terms": terms}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,6 +169,15 @@ def test_the_command_line_says_what_does_not_exist(settings_of_module: Settings,
         assert "No picture has the tags 'dgo'; near it are 'Dog', 'dog'." in result.stderr
     result = CliRunner().invoke(main, ["similar", "canon", "--filter", "format=TIF", *where])
     assert "Fotos/nikon" in result.stdout
+
+
+def test_an_export_meets_values_alike(settings_of_module: Settings, client, tmp_path: Path):
+    where = ["--index", settings_of_module.index, "--es-url", settings_of_module.es_url]
+    file = str(tmp_path / "out.h5")
+    for value, words in (("STRASSE", "1 pictures"), ("dgo", "near it are 'Dog', 'dog'.")):
+        result = CliRunner().invoke(main, ["export", file, "--filter", f"tags={value}", *where])
+        assert result.exit_code == 0, result.output
+        assert words in result.stderr
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("colors", "colours"), ("Camera", "camera"),
