@@ -13,6 +13,7 @@ import hashlib
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -32,10 +33,14 @@ _LOOKS_ESCAPED = re.compile(rb"\\(?=x[0-9a-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A watched folder: its name in documents, and its path on this host."""
+    """A watched folder: its name in documents, and its path on this host.
+
+    `follows_links`: links to folders in it are entered.
+    """
 
     name: str
     path: Path
+    follows_links: bool = field(default=False, compare=False)
 
     def absolute(self, relative_path: str) -> str:
         """Return the path of a file of this root on this host."""
@@ -325,6 +330,25 @@ class Grid:
             middle = ((width - wide) // 2, (height - high) // 2, wide, high)
             boxes += [middle] if middle not in boxes else []
         return boxes
+
+
+def composed(text: str) -> str:
+    """Compose letters and marks (NFC), to store and compare what people type.
+
+    Names from a Mac are decomposed.  Never for opening a file, nor for an id.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def folded(text: str) -> str:
+    """Fold what people do not type alike: case, width and normal form.
+
+    Texts that differ in nothing else become equal: as definition D146 of Unicode, without invisible
+    letters, and with single spaces.
+    """
+    spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", text).casefold())
+    seen = "".join(each for each in spread if unicodedata.category(each) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", seen.casefold()).split())
 
 
 def utf8(text: str) -> str:

@@ -14,7 +14,7 @@ from es_imgsearch.describe.registry import VectorDescriber, VectorSpace, foreign
 from es_imgsearch.describe.sidecar import SIDECAR_ID
 from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.errors import GenerationSwitched, StoreError, StoreRejected
-from es_imgsearch.records import unit, utf8
+from es_imgsearch.records import composed, unit, utf8
 
 Vectors = npt.NDArray[np.float32]
 
@@ -94,7 +94,32 @@ def checked(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
     own = [each for each in given if isinstance(each, str)] if isinstance(given, list) else []
     if errors := [*own, *notes(left_out, name)]:
         fitted[ERRORS_FIELD] = errors
-    return fitted
+    return with_composed_texts(fitted)
+
+
+# The way to the file, the root that ids are made of, addresses and hashes: kept as they are.
+_UNCHANGED = frozenset(
+    {"image_id", "root", "relative_path", "content_id", "source_url", SIDECAR_ID}
+)
+
+
+def with_composed_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with their texts composed (NFC), as `records.composed`."""
+    return {
+        name: value if name in _UNCHANGED else _with_composed(value)
+        for name, value in fields.items()
+    }
+
+
+def _with_composed(value: Any) -> Any:
+    if isinstance(value, str):
+        return composed(value)
+    if isinstance(value, (list, tuple)):
+        # Numbers of a vector need no look each.
+        return value if value and isinstance(value[0], float) else [*map(_with_composed, value)]
+    if isinstance(value, Mapping):
+        return {_with_composed(name): _with_composed(each) for name, each in value.items()}
+    return value
 
 
 def mapped_only(

@@ -96,7 +96,7 @@ def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
             path = disk_path(failure["relative_path"])
             indexer.pipeline.submit(Change(root, path, time.time()))
         for root in indexer.roots:
-            indexer.unstored.load(store.state, root.name)
+            indexer.unstored.load(root.name)
             for change in indexer.unstored.changes(root):
                 indexer.pipeline.submit(change)
         if elsewhere:

@@ -19,6 +19,7 @@ from es_imgsearch.records import (
     FileState,
     Picture,
     Region,
+    composed,
     iso_timestamp,
     stored_ns,
     stored_path,
@@ -119,10 +120,10 @@ def _path_fields(change: Change) -> dict[str, Any]:
     folder, name = posixpath.split(path)
     return {
         "image_id": change.image_id,
-        "image_name": name,
+        "image_name": composed(name),
         "root": change.root.name,
         "relative_path": path,
-        "folder": folder or TOP_FOLDER,
+        "folder": composed(folder) or TOP_FOLDER,
     }
 
 

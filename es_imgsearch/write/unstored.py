@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from es_imgsearch.elastic.state import Document, State, unstored_id
 from es_imgsearch.records import Change, FileState, Root, disk_path, stored_path, utf8
+from es_imgsearch.watch.reconcile import DifferenceKind, FileDifference
 
 # Of a root; more are read at each comparison.
 _MOST_FILES = 10_000
@@ -24,7 +25,9 @@ _MOST_REASON = 1_000
 class UnstoredFiles:
     """Files by root and stored path.  Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: State | None = None) -> None:
+        """Without a `state` they are remembered in this process only."""
+        self._state = state
         self._lock = threading.Lock()
         self._files: dict[str, dict[str, FileState]] = {}
         self._reasons: dict[str, str] = {}
@@ -33,23 +36,52 @@ class UnstoredFiles:
         self._met: dict[str, set[str]] = {}
         self._changed: set[str] = set()
 
-    def load(self, state: State, root_name: str) -> None:
+    def load(self, root_name: str) -> None:
         """Read what earlier processes remembered of a root; only once."""
-        if root_name in self._loaded:
+        if self._state is None or root_name in self._loaded:
             return
-        read = state.read(unstored_id(root_name))
+        read = self._state.read(unstored_id(root_name))
         stored = unstored_files(None if read is None else read.document)
         with self._lock:
             self._loaded.add(root_name)
             self._files[root_name] = {**stored, **self._files.get(root_name, {})}
 
-    def save(self, state: State) -> None:
+    def save(self) -> None:
         """Write what has changed since the last call.  Raises what the store does."""
         with self._lock:
-            changed, self._changed = self._changed, set()
-            documents = {name: self._document(name) for name in changed}
+            documents = {name: self._document(name) for name in self._changed}
+            self._changed.clear()
         for name, document in documents.items():
-            state.update(unstored_id(name), partial(_replace, document))
+            if self._state is not None:
+                self._state.update(unstored_id(name), partial(_replace, document))
+
+    def without_known(
+        self, root: Root, differences: Iterable[FileDifference], *, is_whole: bool
+    ) -> Iterator[FileDifference]:
+        """Leave out new files that were refused in the state that they have.
+
+        A comparison of the whole root drops files that it has not met.
+        """
+        self.load(root.name)
+        for each in differences:
+            if each.kind is not DifferenceKind.NEW or not self._meets(root.name, each):
+                yield each
+        if is_whole:
+            self._end_comparison(root.name)
+
+    def _meets(self, root_name: str, found: FileDifference) -> bool:
+        path = stored_path(found.relative_path)
+        with self._lock:
+            if self._files.get(root_name, {}).get(path) != found.state:
+                return False
+            self._met.setdefault(root_name, set()).add(path)
+            return True
+
+    def _end_comparison(self, root_name: str) -> None:
+        with self._lock:
+            met = self._met.pop(root_name, set())
+            for path in self._files.get(root_name, {}).keys() - met:
+                self._remove(root_name, path)
 
     def _document(self, root_name: str) -> Document:
         files = {path: list(each) for path, each in self._files.get(root_name, {}).items()}
@@ -74,20 +106,10 @@ class UnstoredFiles:
             self._remove(change.root.name, stored_path(change.relative_path))
 
     def is_known(self, change: Change, state: FileState) -> bool:
-        """Return True if the file was refused in this state; it is met then."""
+        """Return True if the file was refused in this state."""
         with self._lock:
-            path = stored_path(change.relative_path)
-            if self._files.get(change.root.name, {}).get(path) != state:
-                return False
-            self._met.setdefault(change.root.name, set()).add(path)
-            return True
-
-    def end_comparison(self, root_name: str) -> None:
-        """The whole root was compared: forget files that were not met since the last call."""
-        with self._lock:
-            met = self._met.pop(root_name, set())
-            for path in self._files.get(root_name, {}).keys() - met:
-                self._remove(root_name, path)
+            files = self._files.get(change.root.name, {})
+            return files.get(stored_path(change.relative_path)) == state
 
     def count(self) -> int:
         """Count the files of all roots."""
