@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from es_imgsearch.describe.fields import ERRORS_FIELD, failed, is_refusal, note_of
+from es_imgsearch.describe.fields import failed, is_refusal, note_of
+from es_imgsearch.describe.fitting import ERRORS_FIELD
 from es_imgsearch.describe.sidecar import (
     FILE_COLUMN,
     SIDECAR_ID,

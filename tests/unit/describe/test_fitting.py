@@ -80,10 +80,13 @@ def test_texts_that_are_not_utf_8_are_escaped():
     assert not left_out
 
 
+def test_long_texts_without_spaces_stay_whole():
+    fields = {"description": "漢" * 50_000, "caption": "a" * 50_000, "text_in_image": "語" * 9_000}
+    assert fit(fields, PROPERTIES) == (fields, {})
+
+
 def test_a_document_that_is_too_large_loses_its_largest_fields():
-    texts = {
-        name: [f"{letter} " * 450_000] * 5 for name, letter in (("title", "a"), ("caption", "b"))
-    }
+    texts = {"title": ["a " * 450_000] * 5, "caption": ["b " * 450_000] * 5}
     fitted, left_out = fit({**texts, "camera": "c"}, PROPERTIES)
     assert fitted.keys() == {"caption", "camera"}
     assert left_out == {"title": ["its document is too large"]}
