@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from es_imgsearch.describe.notes import ERRORS_FIELD, SIDECAR_ID, failed
 from es_imgsearch.describe.registry import VectorDescriber, VectorSpace, foreign_describers
-from es_imgsearch.describe.sidecar import SIDECAR_ID
 from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.errors import GenerationSwitched, StoreError, StoreRejected
-from es_imgsearch.records import unit, utf8
+from es_imgsearch.records import unit
 
 Vectors = npt.NDArray[np.float32]
 
@@ -78,10 +78,7 @@ def _fields_of_vectors(describer: VectorDescriber, vectors: Vectors) -> list[Map
     return list(results)
 
 
-# -- Check and merge fields; notes of failures
-
-ERRORS_FIELD = "describe_errors"
-_ERROR_LENGTH = 500
+# -- Check and merge fields
 
 
 def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,21 +94,10 @@ def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
 def check_mapped(fields: Mapping[str, Any], mapping: Mapping[str, Any]) -> None:
     """Raise ValueError for fields that a describer did not map.
 
-    Elasticsearch would refuse the whole document.
+    Elasticsearch would refuse the whole document.  Notes need no mapping of their own.
     """
-    if unmapped := sorted(fields.keys() - mapping.keys()):
+    if unmapped := sorted(fields.keys() - mapping.keys() - {ERRORS_FIELD}):
         raise ValueError(f"it gave fields that it did not map: {', '.join(unmapped)}")
-
-
-def note_of(name: str, document: Mapping[str, Any]) -> str | None:
-    """Return the document's note of this describer's failure, if any."""
-    notes = (each for each in document.get(ERRORS_FIELD, ()) if each.startswith(f"{name}: "))
-    return next(notes, None)
-
-
-def failed(name: str, error: Exception) -> dict[str, Any]:
-    """Return the fields of a describer that raised: only a note."""
-    return {ERRORS_FIELD: [utf8(f"{name}: {type(error).__name__}: {error}"[:_ERROR_LENGTH])]}
 
 
 def merged(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

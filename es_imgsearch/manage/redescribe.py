@@ -18,13 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from es_imgsearch.describe.fields import (
-    ERRORS_FIELD,
-    VectorDescribers,
-    merge,
-    merged,
-    without_refused,
-)
+from es_imgsearch.describe.fields import VectorDescribers, merge, merged, without_refused
+from es_imgsearch.describe.notes import ERRORS_FIELD, is_failure
 from es_imgsearch.describe.registry import (
     Describer,
     VectorSpace,
@@ -191,7 +186,7 @@ class _PageUpdate:
     def change(self, document: dict[str, Any]) -> Mapping[str, Any] | None:
         """Update the fields of a document; None if they stay the same."""
         outputs = self._outputs[document["image_id"]] = self._describe(document)
-        failed = {name for name, fields in outputs.items() if ERRORS_FIELD in fields}
+        failed = {name for name, fields in outputs.items() if is_failure(fields)}
         succeeded = [each for each in self._describers if each.name in outputs.keys() - failed]
         others = [each for each in self._describers if each not in succeeded]
         # Earlier output of a describer that fails or lacks its input is the best there is, also in
@@ -261,6 +256,7 @@ class _OriginalReader:
                 # The size of a picture for describers may depend on the input of the encoder.
                 encoder.preparation,
                 describers=[each.name for each in describers],
+                folders=[str(root.path) for root in self._roots.values()],
             )
             self._workers = ReadWorkers(plan, settings.read_workers)
 

@@ -110,6 +110,7 @@ class Indexer:
             outage=Outage(store.check_busy),
             disks=self.disks,
             warm_up=warm_up,
+            folders=[root.absolute("") for root in roots],
         )
         self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage)
         self._deletions = Deletions(

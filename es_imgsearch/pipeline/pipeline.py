@@ -60,6 +60,7 @@ class Pipeline:
         outage: Outage | None = None,
         disks: RootDisks | None = None,
         warm_up: bool = False,
+        folders: Sequence[str] = (),
     ) -> None:
         """Start the stages' threads.
 
@@ -67,7 +68,7 @@ class Pipeline:
         picture, it changed while it was in flight, or it could not be read although it is stored.
         `vector_fields` is the optional step after embedding.  `progress.files` numbers the
         submitted files.  `disks` are closed with the pipeline.  `warm_up` loads the model at once,
-        so that the first picture does not wait for it.
+        so that the first picture does not wait for it.  `folders` are the watched ones.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
         self._emit = emit
@@ -117,7 +118,13 @@ class Pipeline:
             stopping=self.stopping,
             warm_up=warm_up,
         )
-        plan = ReadPlan.of(settings, encoder.preparation, describers=context.describers, grid=grid)
+        plan = ReadPlan.of(
+            settings,
+            encoder.preparation,
+            describers=context.describers,
+            grid=grid,
+            folders=folders,
+        )
         self._reading = ReadStage(
             ReadWorkers(plan, settings.read_workers),
             self._in_flight,

@@ -36,7 +36,8 @@ from typing import Any
 
 from PIL import Image
 
-from es_imgsearch.describe.fields import checked, failed, merged
+from es_imgsearch.describe.fields import checked, merged
+from es_imgsearch.describe.notes import failed
 from es_imgsearch.errors import ReadError
 from es_imgsearch.read.decoding import PICTURE_SUFFIXES, Decoded, as_read_errors, decode, words_of
 from es_imgsearch.read.preparation import Preparation
