@@ -124,10 +124,11 @@ def _stem(name: str) -> str:
 # A listing made within this time of a change of its folder may lack another one: file systems
 # keep times of 4 ms to 2 s.
 _RACY_NS = 2_000_000_000
-# Some network file systems change no folder's time: a listing is reused for a moment only, less
-# than `settle_seconds`, or ten times as long as it took.
+# Some network file systems change no folder's time, so that a listing is reused for a moment only,
+# less than `settle_seconds`.  A folder that is written to all the time is listed for a quarter of
+# the time at most.
 _REUSED_SECONDS = 0.5
-_REUSED_TIMES = 10.0
+_REUSED_TIMES = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,8 @@ class _Listed:
     mtime_ns: int
     listing: Listing
     is_settled: bool
-    until: float
+    ended_at: float
+    took_seconds: float
 
 
 _last: _Listed | None = None
@@ -154,19 +156,20 @@ def listed(folder: str) -> tuple[Listing, bool]:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return Listing(()), False
     last = _last
-    if last is not None and last.folder == folder and began < last.until:
-        if last.mtime_ns == mtime_ns and last.is_settled:
+    if last is not None and last.folder == folder:
+        age = began - last.ended_at
+        if last.mtime_ns == mtime_ns and last.is_settled and age < _REUSED_SECONDS:
             return last.listing, True
-        return last.listing, False
+        if age < _REUSED_TIMES * last.took_seconds:
+            return last.listing, False
     try:
         names = os.listdir(folder or ".")
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         names = []
     listing = Listing(names)
-    took = time.monotonic() - began
+    ended_at = time.monotonic()
     is_settled = time.time_ns() - mtime_ns > _RACY_NS
-    until = began + took + max(_REUSED_SECONDS, _REUSED_TIMES * took)
-    _last = _Listed(folder, mtime_ns, listing, is_settled, until)
+    _last = _Listed(folder, mtime_ns, listing, is_settled, ended_at, ended_at - began)
     return listing, True
 
 

@@ -194,6 +194,8 @@ class SidecarChanges:
         with self._lock:
             due = {place: ticket for place, ticket in self._changed.items() if ticket <= settled}
         remaining = self._pictures(due)
+        # A picture may be met once for its own folder and once for a table above it.
+        found: set[str] = set()
         while chunk := list(islice(remaining, _AT_ONCE)):
             fields = (SIDECAR_ID, ERRORS_FIELD)
             stored = self._store.documents.stored_fields(
@@ -202,9 +204,10 @@ class SidecarChanges:
             for change, listing in chunk:
                 # A picture without a document is read anyway.
                 document = stored.get(change.image_id)
-                if document is not None and _is_outdated(
-                    _stored_state(document), _current_state(change, listing)
-                ):
+                if document is None or change.image_id in found:
+                    continue
+                if _is_outdated(_stored_state(document), _current_state(change, listing)):
+                    found.add(change.image_id)
                     yield change
         with self._lock:
             for place, ticket in due.items():
@@ -212,7 +215,7 @@ class SidecarChanges:
                     del self._changed[place]
 
     def _pictures(self, places: Mapping[_Place, int]) -> Iterator[tuple[Change, Listing]]:
-        """Yield every picture that these sidecars may describe, with the listing of its folder.
+        """Yield the pictures that these sidecars may describe, with the listings of their folders.
 
         Each folder is listed once, except those below a table.
         """
