@@ -25,8 +25,7 @@ import orjson
 sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report
 
-from es_imgsearch.describe.notes import SIDECAR_ID
-from es_imgsearch.describe.sidecar import Sidecar, sidecar_fields
+from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar, sidecar_fields
 from es_imgsearch.elastic.client import new_client
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import new_meta

@@ -6,16 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from es_imgsearch.describe.registry import WORDS
 from es_imgsearch.records import utf8
 
-_KEYWORD_AND_TEXT: Final = {"type": "keyword", "fields": {"text": {"type": "text"}}}
+_KEYWORD_AND_TEXT: Final = {"type": "keyword", "fields": {"text": WORDS}}
 
 MAPPING: Final[Mapping[str, Mapping[str, Any]]] = {
     "title": {
-        "type": "text",
+        **WORDS,
         "fields": {"keyword": {"type": "keyword", "ignore_above": 1024}},
     },
-    "description": {"type": "text"},
+    "description": WORDS,
     "creator": _KEYWORD_AND_TEXT,
     "keywords": _KEYWORD_AND_TEXT,
     "rating": {"type": "byte"},

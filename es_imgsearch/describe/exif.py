@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 
 from es_imgsearch.describe.dates import TAKEN_MAPPING, date_in_name
 from es_imgsearch.describe.exif_dates import embedded_date, part_of, text_of_tag
-from es_imgsearch.describe.notes import with_notes
+from es_imgsearch.describe.fitting import ERRORS_FIELD, notes
 from es_imgsearch.describe.places import Place, place, xmp_place
 from es_imgsearch.describe.xmp import packet_properties
 
@@ -47,8 +47,8 @@ class Exif:
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         details = part_of(exif, ExifTags.IFD.Exif)
-        notes: list[str] = []
-        taken = embedded_date(image, exif, notes)
+        left_out: dict[str, list[str]] = {}
+        taken = embedded_date(image, exif, left_out)
         taken = taken or date_in_name(os.path.basename(path))
         tags = ExifTags.Base
         iso = _number(details.get(tags.ISOSpeedRatings), _MOST_ISO)
@@ -62,8 +62,9 @@ class Exif:
             "focal_length_mm": _number(details.get(tags.FocalLength), _MOST_FOCAL_LENGTH_MM),
             "location": embedded_place(image, exif),
         }
-        present = {name: value for name, value in fields.items() if value is not None}
-        return with_notes(self.name, present, notes)
+        if left_out:
+            fields[ERRORS_FIELD] = notes(left_out, self.name)
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def _device(maker: Any, name: Any) -> str | None:

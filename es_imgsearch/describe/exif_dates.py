@@ -46,16 +46,18 @@ class _Claim(NamedTuple):
     fraction: str = ""
 
 
-def embedded_date(image: Image.Image, exif: Image.Exif, notes: list[str]) -> Taken | None:
+def embedded_date(
+    image: Image.Image, exif: Image.Exif, left_out: dict[str, list[str]]
+) -> Taken | None:
     """Return the first date of the file that can be read; None without one.
 
-    Appends to `notes` the reasons for those before it that cannot be.
+    Adds to `left_out` the reasons for those before it that cannot be, by name.
     """
     for claim in _claims(image, exif):
         try:
             taken = read_date(claim.text, offset=claim.offset, fraction=claim.fraction)
         except ValueError as error:
-            notes.append(f"{claim.name} {error}")
+            left_out[claim.name] = [str(error)]
             continue
         if taken is not None:
             return replace(taken, source=claim.source)

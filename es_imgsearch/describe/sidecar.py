@@ -14,7 +14,7 @@ import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import orjson
 from PIL import Image
@@ -23,12 +23,14 @@ from es_imgsearch.describe.authored_metadata import MAPPING, MOST_KEYWORD, text_
 from es_imgsearch.describe.dates import TAKEN_MAPPING, Taken
 from es_imgsearch.describe.exif import embedded_place
 from es_imgsearch.describe.exif_dates import embedded_date
-from es_imgsearch.describe.notes import SIDECAR_ID, with_notes
+from es_imgsearch.describe.fitting import ERRORS_FIELD, notes
 from es_imgsearch.describe.places import Place
-from es_imgsearch.describe.sidecar_files import Statement, read_json, read_xmp
-from es_imgsearch.describe.sidecar_names import Listing, SidecarName, likely_names, listed
-from es_imgsearch.describe.sidecar_table import read_rows
+from es_imgsearch.describe.sidecars.files import Statement, read_json, read_xmp
+from es_imgsearch.describe.sidecars.names import TABLE, Listing, SidecarName, likely_names, listed
+from es_imgsearch.describe.sidecars.table import read_rows
 from es_imgsearch.records import utf8
+
+SIDECAR_ID: Final = "sidecar_id"
 
 _MOST_URL = 4096  # characters; longer ones are not indexed
 _ORIGIN_ATTRIBUTE = "user.xdg.origin.url"
@@ -59,7 +61,7 @@ class Sidecar:
         said = _said(path, None, _tops)
         fields = said.fields()
         if said.taken or said.takeouts_date:
-            of_file = embedded_date(image, exif, [])
+            of_file = embedded_date(image, exif, {})
             if said.taken is not None:
                 fields |= said.taken.refined(of_file).fields()
             elif of_file is not None:
@@ -99,7 +101,7 @@ class _Said:
     place: Place | None = None
     takeouts_date: Taken | None = None
     takeouts_place: Place | None = None
-    notes: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, said: Statement) -> None:
         self.attributes |= said.attributes
@@ -110,6 +112,10 @@ class _Said:
         else:
             self.taken = said.taken or self.taken
             self.place = said.place or self.place
+
+    def note(self, file: str, reasons: Collection[str]) -> None:
+        if reasons:
+            self.left_out.setdefault(utf8(file), []).extend(reasons)
 
     def fields(self) -> dict[str, Any]:
         """Return the fields, notes and hash.  Raises ValueError if there are only notes."""
@@ -124,9 +130,11 @@ class _Said:
             fields |= taken.fields()
         if place := self.place or self.takeouts_place:
             fields["location"] = place
-        if self.notes and not fields:
-            raise ValueError("; ".join(self.notes))
-        fields = with_notes(Sidecar.name, fields, self.notes)
+        if self.left_out and not fields:
+            found = ((name, each) for name, reasons in self.left_out.items() for each in reasons)
+            raise ValueError("; ".join(f"{name} {each}" for name, each in found))
+        if self.left_out:
+            fields[ERRORS_FIELD] = notes(self.left_out, Sidecar.name)
         if fields:
             known = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
             fields[SIDECAR_ID] = hashlib.blake2b(known, digest_size=16).hexdigest()
@@ -138,7 +146,7 @@ def _said(path: str, listing: Listing | None, tops: Collection[str]) -> _Said:
     said = _Said()
     for row in read_rows(folder, name, tops):
         said.add(row)
-        said.notes += row.notes
+        said.note(TABLE, row.notes)
     statements = []
     for each in _sidecars(folder, name, listing):
         file = os.path.join(folder, each.name)
@@ -148,11 +156,11 @@ def _said(path: str, listing: Listing | None, tops: Collection[str]) -> _Said:
             else:
                 statement = read_json(file, name, only_takeouts=each.is_takeouts)
         except ValueError as error:
-            said.notes.append(f"{utf8(each.name)}{':' if each.is_xmp else ''} {error}")
+            said.note(each.name, [str(error)])
             continue
         if statement is not None:
             statements.append(statement)
-            said.notes += (f"{utf8(each.name)}: {note}" for note in statement.notes)
+            said.note(each.name, statement.notes)
     # Of what people wrote themselves more is true.
     for statement in sorted(statements, key=lambda each: not each.is_takeouts):
         said.add(statement)

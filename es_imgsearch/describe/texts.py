@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 import re
-import unicodedata
 from typing import Final
+
+from es_imgsearch.records import composed
 
 # The longer marks first: that of UTF-16 begins that of UTF-32.
 _MARKS: Final = (
@@ -30,7 +31,7 @@ def name_key(name: str) -> str:
 
     A Mac writes decomposed names.  For comparing only: a file is opened by its own name.
     """
-    return unicodedata.normalize("NFC", name).casefold()
+    return composed(name).casefold()
 
 
 def decoded_text(content: bytes) -> str:

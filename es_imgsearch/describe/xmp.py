@@ -89,7 +89,7 @@ def _tree(packet: bytes) -> Any:
     from defusedxml.ElementTree import ParseError, fromstring
 
     if len(packet) > MOST_PACKET_BYTES:
-        raise ValueError(f"an XMP packet of {len(packet)} bytes is not read")
+        raise ValueError(f"has {len(packet)} bytes of XMP, which is too much")
     # (It is padded, and some writers end it with a NUL.)
     text = _DECLARATION.sub("", decoded_text(packet), count=1).replace("\0", "").strip()
     try:
@@ -100,9 +100,9 @@ def _tree(packet: bytes) -> Any:
         try:
             return fromstring(mended, forbid_dtd=True)
         except (ParseError, DefusedXmlException):
-            raise ValueError(f"the XMP is malformed: {error}") from error
+            raise ValueError(f"is malformed XMP: {error}") from error
     except (DefusedXmlException, LookupError, ValueError) as error:
-        raise ValueError(f"the XMP is malformed: {error}") from error
+        raise ValueError(f"is malformed XMP: {error}") from error
 
 
 def _one(description: Any, key: str) -> str:

@@ -19,15 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from es_imgsearch.describe.fields import is_refusal
-from es_imgsearch.describe.notes import ERRORS_FIELD, SIDECAR_ID, failed, note_of
-from es_imgsearch.describe.sidecar import Sidecar, sidecar_fields
-from es_imgsearch.describe.sidecar_names import TABLE, Listing, is_sidecar, is_table
-from es_imgsearch.describe.sidecar_table import FILE_COLUMN, named_pictures, row_key
+from es_imgsearch.describe.fields import ERRORS_FIELD, failed, is_refusal, note_of
+from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar, sidecar_fields
+from es_imgsearch.describe.sidecars.names import TABLE, Listing, is_sidecar, is_table
+from es_imgsearch.describe.sidecars.table import FILE_COLUMN, named_pictures, row_key
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.pipeline.file_memory import REMEMBERED_FILES, FileMemory, state_hash
 from es_imgsearch.records import Change, FileState, Root, disk_path, stored_path
-from es_imgsearch.watch.reconcile import is_below
+from es_imgsearch.watch.places import is_below
 
 logger = logging.getLogger(__name__)
 

@@ -36,8 +36,7 @@ from typing import Any
 
 from PIL import Image
 
-from es_imgsearch.describe.fields import checked, merged
-from es_imgsearch.describe.notes import failed
+from es_imgsearch.describe.fields import checked, failed, merged
 from es_imgsearch.errors import ReadError
 from es_imgsearch.read.decoding import PICTURE_SUFFIXES, Decoded, as_read_errors, decode, words_of
 from es_imgsearch.read.preparation import Preparation
@@ -199,7 +198,7 @@ def _picture(
     }
     for name, describe in describers:
         try:
-            described[name] = checked(describe(decoded.image, decoded.exif, path))
+            described[name] = checked(describe(decoded.image, decoded.exif, path), name)
         except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
             described[name] = failed(name, error)
     with as_read_errors():

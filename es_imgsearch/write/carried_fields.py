@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from es_imgsearch.describe.notes import ERRORS_FIELD, SIDECAR_ID, is_failure
+from es_imgsearch.describe.fields import ERRORS_FIELD, has_failed
 from es_imgsearch.describe.registry import (
     describer_names,
     foreign_describers,
     is_by_vector,
     load_describers,
 )
-from es_imgsearch.describe.sidecar import Sidecar
+from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar
 from es_imgsearch.elastic.documents import DocumentVersion
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
@@ -122,9 +122,9 @@ class CarriedFields:
         computed = _OF_THE_FILE | self._switched_off | given
         for name, fields in self._recomputed.items():
             # What a describer gave before is the best there is when it fails.
-            if not is_failure(described.get(name, {})):
+            if not has_failed(described.get(name, {})):
                 computed |= fields
-        if SIDECAR_ID in document and not is_failure(described.get(Sidecar.name, {})):
+        if SIDECAR_ID in document and not has_failed(described.get(Sidecar.name, {})):
             computed |= self._sidecar
         return {name: value for name, value in document.items() if name not in computed}
 

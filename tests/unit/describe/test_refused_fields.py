@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from es_imgsearch.describe import fields as refusal
-from es_imgsearch.describe.fields import is_refusal, merged, without_refused
-from es_imgsearch.describe.notes import ERRORS_FIELD, SIDECAR_ID
+from es_imgsearch.describe.fields import ERRORS_FIELD, is_refusal, merged, without_refused
+from es_imgsearch.describe.sidecar import SIDECAR_ID
 from es_imgsearch.errors import StoreRejected
 
 TOLD: dict[str, dict[str, Any]] = {

@@ -10,10 +10,9 @@ import orjson
 import pytest
 from PIL import Image
 
-from es_imgsearch.describe.notes import SIDECAR_ID
-from es_imgsearch.describe.sidecar import Sidecar, sidecar_fields
-from es_imgsearch.describe.sidecar_names import Listing, is_sidecar
-from es_imgsearch.describe.sidecar_table import named_pictures
+from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar, sidecar_fields
+from es_imgsearch.describe.sidecars.names import Listing, is_sidecar
+from es_imgsearch.describe.sidecars.table import named_pictures
 from tests.unit.describe.test_iptc import OF_XMP, XMP
 
 IMAGE = Image.new("RGB", (4, 4))
@@ -121,7 +120,7 @@ def test_the_id_tells_what_was_said_and_nothing_else(picture: Path):
     [
         ("a.json", b"{", "a.json is no JSON"),
         ("a.json", b"[1]", "no JSON object"),
-        ("a.jpg.xmp", b"<x", "a.jpg.xmp: the XMP is malformed"),
+        ("a.jpg.xmp", b"<x", "a.jpg.xmp is malformed XMP"),
     ],
 )
 def test_what_cannot_be_understood_is_told(picture: Path, name: str, content: bytes, words: str):

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from es_imgsearch.describe import sidecar_names
-from es_imgsearch.describe.notes import ERRORS_FIELD, SIDECAR_ID
+from es_imgsearch.describe.fields import ERRORS_FIELD
 from es_imgsearch.describe.places import read_place
-from es_imgsearch.describe.sidecar import Sidecar, look_for_tables_up_to, sidecar_fields
-from es_imgsearch.describe.sidecar_names import Listing, is_sidecar
+from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar, look_for_tables_up_to, sidecar_fields
+from es_imgsearch.describe.sidecars import names as sidecar_names
+from es_imgsearch.describe.sidecars.names import Listing, is_sidecar
 from es_imgsearch.describe.texts import decoded_text
 from tests.unit.describe.test_exif import exif_of
 from tests.unit.describe.test_iptc import OF_XMP, XMP
@@ -239,8 +239,8 @@ def test_a_byte_of_xmp_that_is_no_utf8_costs_itself(tmp_path: Path):
 def test_a_file_that_cannot_be_understood_costs_itself(tmp_path: Path):
     found = said(tmp_path, "a.jpg", **{"a.xmp": XMP, "a.json": "{", "a.jpg.json": "[1]"})
     first, second = found.pop(ERRORS_FIELD)
-    assert first.startswith("sidecar: ValueError: a.json is no JSON")
-    assert second == "sidecar: ValueError: a.jpg.json holds no JSON object"
+    assert first.startswith("sidecar: left out: a.json: is no JSON")
+    assert second == "sidecar: left out: a.jpg.json: holds no JSON object"
     assert found == OF_XMP
 
 
@@ -322,7 +322,7 @@ def test_date_and_place_of_xmp(tmp_path: Path, properties: str, expected: dict[s
 def test_a_bad_date_of_xmp_is_noted(tmp_path: Path):
     found = said(tmp_path, "a.jpg", **{"a.xmp": dated_xmp('photoshop:DateCreated="2024-13-01"')})
     assert found == OF_XMP | {
-        ERRORS_FIELD: ["sidecar: ValueError: a.xmp: photoshop:DateCreated '2024-13-01' is no date"],
+        ERRORS_FIELD: ["sidecar: left out: a.xmp: photoshop:DateCreated '2024-13-01' is no date"],
     }
 
 
@@ -344,8 +344,8 @@ def test_date_and_place_of_json_and_tables(tmp_path: Path):
     found = said(tmp_path, "c.jpg")
     assert found["title"] == "x"
     assert found[ERRORS_FIELD] == [
-        "sidecar: ValueError: c.json: taken_at 'once' is no date",
-        "sidecar: ValueError: c.json: location '7' is no place",
+        "sidecar: left out: c.json: taken_at 'once' is no date",
+        "sidecar: left out: c.json: location '7' is no place",
     ]
 
 

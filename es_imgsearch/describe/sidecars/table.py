@@ -12,15 +12,15 @@ import io
 import itertools
 import os
 import posixpath
-import unicodedata
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from es_imgsearch.describe.sidecar_files import Statement, opened, statement_of, too_large
-from es_imgsearch.describe.sidecar_names import TABLE
+from es_imgsearch.describe.sidecars.files import Statement, opened, statement_of, too_large
+from es_imgsearch.describe.sidecars.names import TABLE
 from es_imgsearch.describe.texts import decoded_text
+from es_imgsearch.records import composed
 
 FILE_COLUMN: Final = "file_name"
 
@@ -55,7 +55,7 @@ def read_rows(folder: str, name: str, tops: Collection[str] = ()) -> Iterator[St
 
 def row_key(file_name: str) -> str:
     """Return the form in which names of a table and of pictures are compared."""
-    plain = unicodedata.normalize("NFC", file_name.strip().replace("\\", "/"))
+    plain = composed(file_name.strip().replace("\\", "/"))
     return posixpath.normpath(plain) if plain else ""
 
 
@@ -129,7 +129,7 @@ def _table(path: str, mtime_ns: int, size_bytes: int, inode: int) -> _Table | No
         if _delimiter(decoded_text(head)) is None:
             return _OF_SOMETHING_ELSE
         if size_bytes > _MOST_TABLE_BYTES:
-            return _Table(error=f"{TABLE} {too_large(_MOST_TABLE_BYTES)}")
+            return _Table(error=too_large(_MOST_TABLE_BYTES))
         text = decoded_text(head + file.read())
     delimiter = _delimiter(text)
     if delimiter is None:

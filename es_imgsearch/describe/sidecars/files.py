@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final
 
-from es_imgsearch.describe import takeout
 from es_imgsearch.describe.authored_metadata import MAPPING, MOST_KEYWORD, text_of
 from es_imgsearch.describe.dates import Taken, read_date
 from es_imgsearch.describe.places import Place, read_place, xmp_place
+from es_imgsearch.describe.sidecars import takeout
 from es_imgsearch.describe.texts import decoded_text
 from es_imgsearch.describe.xmp import DIGITIZED_DATES, ORIGINAL_DATES, xmp_properties
 
@@ -29,7 +29,10 @@ _OWN_NAMES: Final = {*MAPPING, "product_id", "source_url", "attributes"}
 
 @dataclass(slots=True)
 class Statement:
-    """What one sidecar says: raw fields, attributes, date and place, and what is unreadable."""
+    """What one sidecar says: raw fields, attributes, date and place, and what is unreadable.
+
+    `notes` are sentences without the name of the file.
+    """
 
     fields: dict[str, Any] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)

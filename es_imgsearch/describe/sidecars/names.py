@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
-from es_imgsearch.describe.takeout import cut_name, original_name
+from es_imgsearch.describe.sidecars.takeout import cut_name, original_name
 from es_imgsearch.describe.texts import name_key
 
 TABLE: Final = "metadata.csv"
