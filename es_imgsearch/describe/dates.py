@@ -1,4 +1,4 @@
-"""Read when a picture was taken from the texts that cameras, people and programs write.
+"""Read when a picture was taken, from texts of cameras, people and programs.
 
 A date is the camera's own: what its clock showed, and how far that was from UTC if it says so.
 Forms as in CIPA DC-008 (Exif 2.32), ISO 8601 and the IPTC standards, and what cameras and editors
@@ -27,7 +27,7 @@ TAKEN_MAPPING: Final[dict[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The date and time on the camera's clock, its offset if known, and where it is said.
+    """The date and time on a camera's clock, its offset, and where it is said.
 
     `source` is exif, xmp, iptc, gps, sidecar, takeout or name.
     """
@@ -39,7 +39,7 @@ class Taken:
     NAMES: ClassVar = frozenset(TAKEN_MAPPING)
 
     def fields(self) -> dict[str, str]:
-        """Return taken_at, taken_local and taken_from; times to milliseconds if they have any."""
+        """Return taken_at, taken_local, taken_from; with milliseconds if there are any."""
         precision = "milliseconds" if self.local.microsecond >= 1000 else "seconds"
         local = self.local.isoformat(timespec=precision)
         return {
@@ -135,7 +135,7 @@ def read_offset(text: str) -> timedelta | None:
 
 
 def local_of(taken_at: Any) -> str | None:
-    """Return the camera's own date and time of a stored `taken_at`; None if it is no date.
+    """Return `taken_local` of a stored `taken_at`; None if it is no date.
 
     It is what the text shows in front of the offset.  Numbers are milliseconds since 1970, in UTC.
     """
@@ -229,7 +229,7 @@ _UTC_NAMES = ("PXL_",)  # of Google's cameras
 
 
 def date_in_name(name: str) -> Taken | None:
-    """Read the date in the name of a file, as phones and programs name them; None without one."""
+    """Read the date in a file's name, as phones give them; None without one."""
     for found in _NAME.finditer(name):
         day = "-".join(found[part] for part in ("year", "month", "day"))
         if not found["gap"] and int(found["year"]) < _EARLIEST_DIGITS:

@@ -52,7 +52,7 @@ class Exif:
         taken = taken or date_in_name(os.path.basename(path))
         tags = ExifTags.Base
         iso = _number(details.get(tags.ISOSpeedRatings), _MOST_ISO)
-        fields = {
+        fields: dict[str, Any] = {
             **(taken.fields() if taken else {}),
             "camera": _device(exif.get(tags.Make), exif.get(tags.Model)),
             "lens": _device(details.get(tags.LensMake), details.get(tags.LensModel)),

@@ -97,7 +97,7 @@ def _of_tag(tag: ExifTags.Base, exif: Image.Exif, details: Mapping[int, Any]) ->
 
 
 def _zone(value: Any) -> str:
-    """Return the offset in hours of TIFF/EP as a text; its first value is of the original."""
+    """Return the offset of TIFF/EP, in hours, as a text."""
     hours = value[0] if isinstance(value, (tuple, list)) and value else value
     return f"{hours:+}" if isinstance(hours, int) and abs(hours) <= _MOST_HOURS else ""
 

@@ -18,7 +18,7 @@ _COORDINATE = re.compile(
 
 
 def place(latitude: float, longitude: float) -> Place | None:
-    """Return a geo_point; None for what is no place, and for 0, 0, as programs write for none."""
+    """Return a geo_point; None for no place, and for 0, 0, which means none."""
     if not (math.isfinite(latitude) and math.isfinite(longitude)):
         return None
     if abs(latitude) > 90 or abs(longitude) > 180 or (latitude == 0 and longitude == 0):
@@ -34,7 +34,7 @@ def xmp_place(properties: Mapping[str, Any]) -> Place | None:
 
 
 def read_place(value: Any) -> Place | None:
-    """Read {"lat", "lon"}, {"latitude", "longitude"}, "48.2,16.37" or [16.37, 48.2] (GeoJSON).
+    """Read a place: {"lat", "lon"}, "48.2,16.37", GeoJSON's [16.37, 48.2].
 
     None for a value without numbers, such as the name of a town, and for 0, 0.  Raises ValueError
     for anything else.

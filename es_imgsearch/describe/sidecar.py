@@ -75,7 +75,7 @@ class Sidecar:
 
 
 def look_for_tables_up_to(folders: Collection[str]) -> None:
-    """Set the watched folders of this process: a table describes pictures below it, too."""
+    """Set the watched folders, for a table describes pictures below it, too."""
     global _tops
     _tops = tuple(folders)
 

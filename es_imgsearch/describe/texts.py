@@ -17,7 +17,7 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 # Where the NULs stand in the first four bytes of text that begins in ASCII (RFC 4627, section 3).
-_NULS: Final = {
+_NULS: Final[dict[tuple[bool, ...], str]] = {
     (False, True, True, True): "utf-32-le",
     (True, True, True, False): "utf-32-be",
     (False, True, False, True): "utf-16-le",
@@ -27,7 +27,7 @@ _DECLARED = re.compile(rb"""\s*<\?xml\s[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+
 
 
 def name_key(name: str) -> str:
-    """Return the form in which names of files are compared: composed, without capitals.
+    """Return the form in which names are compared: composed, without capitals.
 
     A Mac writes decomposed names.  For comparing only: a file is opened by its own name.
     """
@@ -35,7 +35,7 @@ def name_key(name: str) -> str:
 
 
 def decoded_text(content: bytes) -> str:
-    """Decode by byte order mark, NULs, or the encoding that XML declares; else as UTF-8.
+    """Decode by byte order mark, NULs or declared encoding; else as UTF-8.
 
     A byte that is not UTF-8 is read as Windows-1252, which is what older programs write, and costs
     no other.
@@ -43,7 +43,7 @@ def decoded_text(content: bytes) -> str:
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return _decoded(content[len(mark) :], encoding)
-    encoding = _NULS.get(tuple(byte == 0 for byte in content[:4]), "")  # type: ignore[call-overload]
+    encoding = _NULS.get(tuple(byte == 0 for byte in content[:4]), "")
     if not encoding and (declared := _DECLARED.match(content[:200])):
         encoding = declared[1].decode()
         # It is declared in single bytes.

@@ -51,11 +51,12 @@ _DECLARATION = re.compile(r"<\?xml\s[^>]*\?>")
 
 
 def xmp_properties(packet: bytes) -> dict[str, Any]:
-    """Read title, description, creator, keywords, rating, identifier, source, dates and place.
+    """Read what a packet says that describers use.
 
-    Dates and place have the names of their properties, such as `photoshop:DateCreated`.  Absent
-    ones are left out.  `creator` and `keywords` are lists, all others texts; of several languages
-    the default one is taken.  Raises ValueError for malformed XMP.
+    That is title, description, creator, keywords, rating, identifier, source, and under the names
+    of their properties, such as `photoshop:DateCreated`, dates and place.  Absent ones are left
+    out.  `creator` and `keywords` are lists, all others texts; of several languages the default one
+    is taken.  Raises ValueError for malformed XMP.
     """
     tree = _tree(packet)
     properties: dict[str, Any] = {}
@@ -70,7 +71,7 @@ def xmp_properties(packet: bytes) -> dict[str, Any]:
 
 
 def packet_properties(image: Image.Image) -> dict[str, Any]:
-    """Read the XMP packet in a picture's file; nothing of a malformed one, which is common."""
+    """Read the XMP packet in a picture's file; nothing of a malformed one."""
     packet = image.info.get("xmp")
     if isinstance(packet, str):
         packet = packet.encode(errors="replace")

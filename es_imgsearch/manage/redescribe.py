@@ -19,14 +19,13 @@ import numpy as np
 import orjson
 
 from es_imgsearch.describe.fields import (
-    ERRORS_FIELD,
     VectorDescribers,
     has_failed,
     merge,
     merged,
     without_refused,
 )
-from es_imgsearch.describe.fitting import fit_document
+from es_imgsearch.describe.fitting import ERRORS_FIELD, fit_document
 from es_imgsearch.describe.registry import (
     Describer,
     VectorSpace,

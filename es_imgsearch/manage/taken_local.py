@@ -32,7 +32,7 @@ def map_taken(store: Store) -> None:
 
 
 def fill_taken_local(store: Store) -> int:
-    """Add `taken_local` where there is only `taken_at`; return the number of documents written.
+    """Add `taken_local` where there is only `taken_at`; return how many were written.
 
     Documents that cannot be written stay as they are: filters find them by `taken_at`.  Raises
     errors of requests.

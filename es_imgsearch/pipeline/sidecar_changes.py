@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from es_imgsearch.describe.fields import ERRORS_FIELD, failed, is_refusal, note_of
+from es_imgsearch.describe.fields import failed, is_refusal, note_of
+from es_imgsearch.describe.fitting import ERRORS_FIELD
 from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar, sidecar_fields
 from es_imgsearch.describe.sidecars.names import TABLE, Listing, is_sidecar, is_table
 from es_imgsearch.describe.sidecars.table import FILE_COLUMN, named_pictures, row_key
@@ -39,7 +40,7 @@ _OF_FOLDER = "."
 
 
 class _Place(NamedTuple):
-    """A sidecar file or a picture; an empty name means every picture of the folder and below."""
+    """A sidecar or a picture; an empty name: all pictures of the folder and below."""
 
     root: Root
     folder: str
@@ -214,7 +215,7 @@ class SidecarChanges:
                     del self._changed[place]
 
     def _pictures(self, places: Mapping[_Place, int]) -> Iterator[tuple[Change, Listing]]:
-        """Yield the pictures that these sidecars may describe, with the listings of their folders.
+        """Yield pictures that these sidecars may describe, with their folders' listings.
 
         Each folder is listed once, except those below a table.
         """

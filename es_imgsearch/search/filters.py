@@ -13,13 +13,13 @@ import numpy as np
 
 from es_imgsearch.errors import FilterInvalid
 from es_imgsearch.records import composed, folded, is_text, stored_path
-from es_imgsearch.search.date_filters import (
+from es_imgsearch.search.filtering.dates import (
     TAKEN_FIELDS,
     date_range,
     since_until_clause,
     taken_clause,
 )
-from es_imgsearch.search.filter_values import (
+from es_imgsearch.search.filtering.values import (
     EXACT_FIELDS,
     MOST_FOLDED,
     spellings_clause,
@@ -73,10 +73,10 @@ def filter_clauses(
     - for `location`, (latitude, longitude, distance) in degrees and with a unit (m, km, mi, ft,
       nmi), such as (48.2, 16.37, "5km") or ``48.2,16.37,5km``.
 
-    Dates of a picture are those of the camera's own clock, see `date_filters`; one with an offset
-    from UTC is a moment.  `since` and `until` compare the day on which a picture was taken, or last
-    modified (by the clock of this machine) if nothing says when it was taken.  `properties` are the
-    fields of the index's mapping.  Raises FilterInvalid.
+    Dates of a picture are those of the camera's own clock, see `filtering.dates`; one with an
+    offset from UTC is a moment.  `since` and `until` compare the day on which a picture was taken,
+    or last modified (by the clock of this machine) if nothing says when it was taken.
+    `properties` are the fields of the index's mapping.  Raises FilterInvalid.
     """
     clauses = [_clause(field, value, properties) for field, value in (filters or {}).items()]
     if since is not None or until is not None:

@@ -14,7 +14,7 @@ from es_imgsearch.elastic.queries import parse_vector, score_to_cosine
 from es_imgsearch.elastic.region_queries import matched_box
 from es_imgsearch.errors import UsageError
 from es_imgsearch.records import disk_path
-from es_imgsearch.search.date_filters import local_year
+from es_imgsearch.search.filtering.dates import local_year
 from es_imgsearch.search.fusion import FUSED_DIGITS, Ranks, SearchResult, reciprocal_rank
 from es_imgsearch.search.hits import Hit, Hits, LazyHits
 from es_imgsearch.search.options import SearchPlan

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from es_imgsearch.describe.fields import ERRORS_FIELD, has_failed
+from es_imgsearch.describe.fields import has_failed
+from es_imgsearch.describe.fitting import ERRORS_FIELD
 from es_imgsearch.describe.registry import (
     describer_names,
     foreign_describers,

@@ -1,4 +1,4 @@
-"""An index of an earlier schema: what was in `_meta`, and fields that documents lacked."""
+"""An index of an earlier schema: its `_meta`, and fields that documents lacked."""
 
 from __future__ import annotations
 

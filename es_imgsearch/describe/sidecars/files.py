@@ -29,9 +29,9 @@ _OWN_NAMES: Final = {*MAPPING, "product_id", "source_url", "attributes"}
 
 @dataclass(slots=True)
 class Statement:
-    """What one sidecar says: raw fields, attributes, date and place, and what is unreadable.
+    """What one sidecar says: raw fields, attributes, date, place, and notes.
 
-    `notes` are sentences without the name of the file.
+    `notes` say what could not be read.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def read_xmp(path: str) -> Statement | None:
 
 
 def read_json(path: str, picture: str, *, only_takeouts: bool) -> Statement | None:
-    """Read a JSON file about a picture; None without such a file, or for one of another.
+    """Read a JSON file about a picture; None without one, or of another picture.
 
     With `only_takeouts` others than Google's are ignored.  Raises ValueError, OSError.
     """
@@ -153,7 +153,7 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def content_of(path: str, most_bytes: int) -> bytes | None:
-    """Return a regular file's bytes; None without such a file.  Raises ValueError if too large."""
+    """Return a regular file's bytes; None without one.  Raises ValueError, OSError."""
     with opened(path) as file:
         if file is None:
             return None

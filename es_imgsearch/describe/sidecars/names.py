@@ -38,7 +38,7 @@ def is_sidecar(name: str) -> bool:
 
 
 class SidecarName(NamedTuple):
-    """A sidecar by its name; `is_takeouts` if only Google's rules connect it to the picture."""
+    """A sidecar's name; `is_takeouts` if it belongs by Google's rules only."""
 
     name: str
     is_takeouts: bool = False
@@ -82,7 +82,7 @@ class Listing:
         return sorted(found.values(), key=_precedence)
 
     def _is_of(self, sidecar: str, picture: str) -> bool:
-        """Return False for a sidecar whose name is, in its capitals, that of another picture."""
+        """Return False for a sidecar that has another picture's capitals."""
         base = os.path.splitext(sidecar)[0]
         if base in {picture, _stem(picture)}:
             return True
@@ -99,7 +99,8 @@ class Listing:
             by_base = self._pictures_by_base = {}
             for name in self.pictures:
                 key = name_key(name)
-                for base in {key, name_key(_stem(name)), *original_name(key)}:
+                bases: set[str | tuple[str, str]] = {key, name_key(_stem(name))}
+                for base in bases | set(original_name(key)):
                     by_base.setdefault(base, []).append(name)
         base, suffix = os.path.splitext(sidecar)
         found = [name for name in by_base.get(name_key(base), ()) if self._is_of(sidecar, name)]

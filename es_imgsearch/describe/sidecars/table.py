@@ -1,4 +1,4 @@
-"""Read `metadata.csv`, a table with a row for each picture of its folder and those below.
+"""Read `metadata.csv`: a row for each picture of its folder and those below.
 
 The column `file_name` names the picture, relative to the table, as in the datasets library of
 Hugging Face.  Spreadsheets separate columns by commas, semicolons or tabs, and write UTF-8, UTF-16
@@ -36,7 +36,7 @@ _LISTS = ("creator", "keywords")
 
 
 def read_rows(folder: str, name: str, tops: Collection[str] = ()) -> Iterator[Statement]:
-    """Read the rows of a picture: of tables above its folder, then of its folder's own.
+    """Read the rows of a picture, of tables above its folder first.
 
     Tables are looked for up to the folder of `tops` that the picture lies in, if any.  Yields a
     note for a table that cannot be understood.  Raises OSError.
@@ -71,7 +71,7 @@ def named_pictures(folder: str) -> Collection[str] | None:
 
 
 def _places(folder: str, name: str, tops: Collection[str]) -> list[tuple[str, str]]:
-    """Return folders that may have a table, from the top down, with the picture's path there."""
+    """Return folders that may have a table, top down, with the path from there."""
     top = next(
         (each for each in tops if folder == each or folder.startswith(each.rstrip("/") + "/")), None
     )
@@ -148,7 +148,7 @@ def _columns(text: str, delimiter: str) -> list[str]:
 
 
 def _delimiter(text: str) -> str | None:
-    """Return the character that separates the columns; None without the column `file_name`."""
+    """Return what separates the columns; None without the column `file_name`."""
     for delimiter in _DELIMITERS:
         try:
             columns = _columns(text, delimiter)
@@ -160,7 +160,7 @@ def _delimiter(text: str) -> str | None:
 
 
 def _rows(text: str, delimiter: str, name_at: int) -> Iterator[list[str]]:
-    """Yield the rows of a table, its head too; one whose quotes do not fit costs no other."""
+    """Yield the rows, the head too; one whose quotes do not fit costs no other."""
     lines = io.StringIO(text, newline="").readlines()
     at = 0
     for is_strict in itertools.chain(itertools.repeat(True, _MOST_BROKEN_ROWS), (False,)):

@@ -27,7 +27,7 @@ _EDITED = re.compile(
 
 
 def cut_name(base: str) -> Iterator[tuple[str, str]]:
-    """Yield what a sidecar's name without `.json` says of its picture: name and number.
+    """Yield the name and number of the picture, of a sidecar's name without `.json`.
 
     The name is whole, or its first characters; `base` is in the form of `name_key`.
     """
@@ -44,7 +44,7 @@ def cut_name(base: str) -> Iterator[tuple[str, str]]:
 
 
 def original_name(name: str) -> Iterator[tuple[str, str]]:
-    """Yield the names, as of `cut_name`, that sidecars of a picture of this name may have."""
+    """Yield what `cut_name` may say of the sidecars of a picture of this name."""
     stem, dot, suffix = name.rpartition(".")
     if not dot:
         return
@@ -82,7 +82,7 @@ def _plain(name: str) -> str:
 
 
 def taken_of(found: Mapping[str, Any], notes: list[str]) -> Taken | None:
-    """Return when the picture was taken, in UTC; appends to `notes` why it cannot be read."""
+    """Return when the picture was taken, in UTC; appends to `notes` if unreadable."""
     timestamp = found["photoTakenTime"]["timestamp"]
     try:
         return replace(from_timestamp(timestamp), source="takeout")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from es_imgsearch.describe.exif import Exif
-from es_imgsearch.describe.fields import ERRORS_FIELD
+from es_imgsearch.describe.fitting import ERRORS_FIELD
 from es_imgsearch.read.decoding import decode
 from tests.support import picture_samples as samples
 from tests.unit.describe.test_exif import exif_of

@@ -1,4 +1,4 @@
-"""Names, encodings and bad values of files beside pictures, their dates and places."""
+"""Files beside pictures: names, encodings, bad values, dates and places."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from es_imgsearch.describe.fields import ERRORS_FIELD
+from es_imgsearch.describe.fitting import ERRORS_FIELD
 from es_imgsearch.describe.places import read_place
 from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar, look_for_tables_up_to, sidecar_fields
 from es_imgsearch.describe.sidecars import names as sidecar_names

@@ -16,7 +16,7 @@ from es_imgsearch.elastic.mapping import load_json
 from es_imgsearch.errors import FilterInvalid
 from es_imgsearch.read.decoding import _FORMATS, PICTURE_SUFFIXES
 from es_imgsearch.read.rare_formats import RAW_SUFFIXES
-from es_imgsearch.search.filter_values import spellings, stored_name
+from es_imgsearch.search.filtering.values import spellings, stored_name
 from es_imgsearch.search.filters import filter_clauses, parse_filters
 
 PROPERTIES: dict[str, Any] = {

@@ -29,7 +29,7 @@ _OFFSET = re.compile(r"T.*(Z|[+-][0-9]{2}:[0-9]{2}(:[0-9]{2})?)$")
 
 
 def date_range(field: str, low: Any, high: Any) -> Clause:
-    """Build a range of a date field by the clock of this machine.  Raises FilterInvalid."""
+    """Build a range of a date field, by this machine's clock.  Raises FilterInvalid."""
     return _machine_range(field, *_ends(field, low, high))
 
 
@@ -39,7 +39,7 @@ def taken_clause(field: str, low: Any, high: Any) -> Clause:
 
 
 def since_until_clause(since: Any, until: Any) -> Clause:
-    """Build a range of the date taken, or else of the last modification.  Raises FilterInvalid."""
+    """Build a range of the date taken, or else modified.  Raises FilterInvalid."""
     ends = _ends("taken_at", since, until)
     return _each_kind(
         ends,
@@ -56,7 +56,7 @@ def since_until_clause(since: Any, until: Any) -> Clause:
 
 
 def local_year(document: Mapping[str, Any]) -> str | None:
-    """Return the year of the date that `since_until_clause` compares; None without one."""
+    """Return the year that `since_until_clause` compares; None without one."""
     if local := document.get("taken_local") or document.get("taken_at"):
         # What stands before the offset is the camera's own date.
         return str(local)[:4]
@@ -101,7 +101,7 @@ def _machine_range(field: str, low: str | None, high: str | None) -> Clause:
 
 
 def _zone(text: str) -> str:
-    """Return the offset of this machine's clock at a date; empty for UTC and for a moment."""
+    """Return the offset of this machine's clock at a date; empty for UTC."""
     try:
         moment = datetime.fromisoformat(_whole_day(text))
         offset = "" if moment.tzinfo else moment.astimezone().strftime("%z")
