@@ -22,7 +22,7 @@ from typing import Any
 
 from PIL import Image
 
-from es_imgsearch.describe.fields import check_mapped
+from es_imgsearch.describe.fields import mapped_only
 from es_imgsearch.describe.registry import PictureDescriber, picture_describers, shorter_side_pixels
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.read.file import Describe, Skipped, read_file
@@ -238,12 +238,11 @@ def _silence_decoders() -> None:
 
 
 def _mapped(describer: PictureDescriber) -> Describe:
-    """Return `describe` with a check that its fields are mapped."""
+    """Return `describe` without fields that are not mapped."""
 
     def describe(image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         fields = describer.describe(image, exif, path)
-        check_mapped(fields, describer.mapping)
-        return fields
+        return mapped_only(fields, describer.name, describer.mapping)
 
     return describe
 
