@@ -80,6 +80,14 @@ class Companions:
         self._connection.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
         Generations(self._connection).make_generation(alias, body)
 
+    def exists(self, companion: Companion) -> bool:
+        """Tell whether there is a companion index."""
+        try:
+            self._connection.request("GET", f"/{companion.alias(self._connection.index)}")
+        except IndexMissing:
+            return False
+        return True
+
     def get(self, companion: Companion, name: str) -> Mapping[str, Any] | None:
         """Get a document by its id; None if it is missing."""
         return get_companion(self._connection.send, companion, self._connection.index, name)

@@ -6,7 +6,7 @@ The library is imported when the first such file is met.
 from __future__ import annotations
 
 import io
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -66,7 +66,9 @@ def jxl_picture(file: IO[bytes], max_pixels: int) -> tuple[Image.Image, Image.Ex
 
 def _unpacked(content: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     """Return the stream in a container, and its metadata by kind: the first of each counts."""
-    whole, parts, metadata = b"", {}, dict[bytes, bytes]()
+    whole = b""
+    parts: dict[int, bytes] = {}
+    metadata: dict[bytes, bytes] = {}
     for box in boxes(io.BytesIO(content), len(_CONTAINER), len(content), _NEEDED):
         data = content[box.content : box.end]
         if box.kind == _WHOLE:

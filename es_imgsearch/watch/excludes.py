@@ -169,6 +169,11 @@ class Excludes:
             # The last one decides.
             self._patterns.insert(0, pattern)
 
+    @property
+    def leaving_out(self) -> Sequence[str]:
+        """The patterns that leave out, as they were given."""
+        return [each.text for each in reversed(self._patterns) if each.leaves_out]
+
     @classmethod
     def of_roots(cls, patterns: Sequence[str], roots: Sequence[Root]) -> Mapping[str, Excludes]:
         """Compile the patterns for each of the roots that are watched together, by its name."""

@@ -23,8 +23,8 @@ from typing import Any
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.places import Prunes
 from es_imgsearch.watch.presence import Presence, RootFiles
-from es_imgsearch.watch.reconcile import Prunes
 from es_imgsearch.watch.root_disk import RootDisk
 from es_imgsearch.write.deletion_history import DeletionHistory, RootHistory
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind

@@ -242,7 +242,7 @@ def test_files_of_one_group_stand_in_one_line(
     assert len(lines) >= len(set(COPIES.values()))
 
 
-def test_a_click_opens_the_original_and_a_tooltip_says_what_it_is(
+def test_a_click_opens_the_original_in_a_tab_and_a_tooltip_says_what_it_is(
     browser: Browser, library: tuple[House, SavedObjects]
 ):
     house, saved = library
@@ -256,12 +256,20 @@ def test_a_click_opens_the_original_and_a_tooltip_says_what_it_is(
     )
     panel.page.mouse.move(*image.middle)
     assert panel.told("tooltip") == {"Name": name, "Folder": "r"}
-    with panel.page.expect_navigation() as navigated:
+    address = panel.page.url
+    with (
+        panel.page.context.expect_event(
+            "response", lambda each: each.url == image.link
+        ) as answered_with,
+        panel.page.expect_popup() as opened,
+    ):
         panel.page.mouse.click(*image.middle)
-    opened = navigated.value
-    assert opened.url == image.link
-    assert (opened.status, opened.headers["content-type"]) == (200, "image/png")
-    assert opened.body() == (house.folder / name).read_bytes()
+    response = answered_with.value
+    assert (response.status, response.headers["content-type"]) == (200, "image/png")
+    assert response.body() == (house.folder / name).read_bytes()
+    # The dashboard stays.
+    assert panel.page.url == address
+    opened.value.close()
 
 
 def tiles_of(panel: Panel) -> list[Mark]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from es_imgsearch.read.pixel_parts.parts import Piece, PixelParts, joined, read_at, size_of
 from es_imgsearch.read.pixel_parts.photoshop import image_resources
@@ -162,7 +162,8 @@ def _headers_after(file: IO[bytes], at: int, *, has_frame: bool) -> int | None:
     return best
 
 
-class _Headers(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Headers:
     pixels: int | None  # of the frame, None without one
     scan: int  # its start
     count: int  # of segments
