@@ -48,6 +48,7 @@ _SETTINGS_OPTIONS = (
 _AS_SETTINGS = (
     "encoder",
     "exclude",
+    "follow_links",
     "describers",
     "kibana_url",
     "metrics_address",
@@ -120,10 +121,17 @@ def _import_client() -> None:
 
 exclude_option = click.option(
     "--exclude",
-    metavar="GLOB",
+    metavar="PATTERN",
     multiple=True,
     callback=lambda _context, _parameter, value: value or None,
-    help="Leave out files or folders, besides the usual ones; may be repeated.",
+    help="Leave out files or folders, besides the usual ones, by a pattern as in a .gitignore; with"
+    " '!' before it, take them back in.  May be repeated.",
+)
+follow_links_option = click.option(
+    "--follow-links",
+    is_flag=True,
+    default=None,
+    help="Index what links to folders lead to, too; loops are no danger.",
 )
 describers_option = click.option(
     "--describers",

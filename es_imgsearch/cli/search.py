@@ -30,7 +30,7 @@ _OPTIONS = (
     click.option("--num-candidates", type=int,
                  help="Candidates to examine on each shard.  [default: as tuned]"),
     click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
-                 help="Only pictures with this value; may be repeated."),
+                 help="Only pictures with this value, in any case; may be repeated."),
     click.option("--since", metavar="DATE", help="Taken on this day or later."),
     click.option("--until", metavar="DATE", help="Taken on this day or earlier."),
     click.option("--weights", metavar="PART=W,...",
@@ -158,11 +158,14 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
         click.echo("Nothing found.", err=True)
     if sheet is None:
         return
+    drawn = hits.sheet()
     try:
-        hits.sheet().save(sheet)
+        drawn.save(sheet)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
         raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
+    if missing := drawn.info.get("missing_letters"):
+        click.echo(missing, err=True)
     click.echo(f"Wrote {sheet}.", err=True)
 
 

@@ -13,7 +13,7 @@ from es_imgsearch.cli.options import (
     open_store,
     with_settings_options,
 )
-from es_imgsearch.cli.output import print_json, print_line
+from es_imgsearch.cli.output import left_out_line, print_json, print_line
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
@@ -44,6 +44,12 @@ def status(settings: Settings, as_json: bool) -> None:
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
         + ("" if choice is None else f"\non this machine the encoder runs in {choice.why}")
     )
+    if found["analysers_outdated"]:
+        sample = " --sample FROM" if found["profile"] == "reduced" else ""
+        print_line(
+            "words are compared as by an earlier version, which does not meet every accent and"
+            f" script: `es-imgsearch reindex --index {found['index']}{sample}` renews that"
+        )
     print_line(_tuning_line(found))
     if codes := found["codes"]:
         lacking = f"; {codes['missing']} pictures have none: run `codes apply`"
@@ -126,6 +132,10 @@ def _print_root(name: str, root: Mapping[str, Any]) -> None:
             + (f", {number} unreadable" if (number := compared.get("unreadable")) else "")
             + (f", {unknown} unknown (see the log)" if (unknown := compared["unknown"]) else "")
         )
+        # A daemon of an earlier version does not count them.
+        parts = [compared.get(each, {}) for each in ("left_out", "left_out_by")]
+        if line := left_out_line(*parts):
+            print_line(f"    left out: {line}")
     if plan := root["encoder_plan"]:
         print_line(f"    embedded in {RuntimePlan(**plan)}")
     if lag := root["lag_ms"]:

@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -19,6 +20,7 @@ from es_imgsearch.cli.options import (
     describers_option,
     examples,
     exclude_option,
+    follow_links_option,
     json_option,
     open_store,
     roots_argument,
@@ -31,7 +33,7 @@ from es_imgsearch.errors import EXIT_DIFFERENCE, GenerationSwitched, IndexMissin
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.daemon import Daemon
     from es_imgsearch.pipeline.indexer import Indexer
-    from es_imgsearch.pipeline.jobs import Counts
+    from es_imgsearch.pipeline.jobs import Counts, RootComparison
     from es_imgsearch.settings import Settings
 
 
@@ -48,6 +50,7 @@ T = TypeVar("T")
 @with_settings_options
 @roots_argument
 @exclude_option
+@follow_links_option
 @describers_option
 @allow_deletes_option
 @workers_option
@@ -62,7 +65,7 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
         raise UsageError("--metrics-address needs a port: add --metrics-port, such as 9464.")
     _log_as_daemon(settings)
     signals = _SignalHandler()
-    _check_folders(roots)
+    _check_folders(settings, roots)
     _in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
 
 
@@ -94,6 +97,7 @@ def _watch(
 @with_settings_options
 @roots_argument
 @exclude_option
+@follow_links_option
 @describers_option
 @allow_deletes_option
 @workers_option
@@ -107,9 +111,10 @@ def sync(
     """Bring the index up to date with the folders once, then end.
 
     Ends with 1 if a file failed, could not be read or is still being written, or if deletions are
-    paused.  --json prints the number of files by outcome, and the roots whose deletions are paused.
+    paused.  --json prints the number of files by outcome, the roots whose deletions are paused, and
+    what was left out of each root, by reason.
     """
-    from es_imgsearch.cli.output import progress, progress_bar
+    from es_imgsearch.cli.output import left_out_line, progress, progress_bar
     from es_imgsearch.manage.verify import submit_differing
     from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.pipeline.sync import sync as run_sync
@@ -135,28 +140,45 @@ def sync(
             click.echo(
                 f"{indexer.counts.in_words()} in {time.monotonic() - started:.1f} s.", err=True
             )
+            for name, each in indexer.last_comparisons.items():
+                if line := left_out_line(each.left_out, each.left_out_by):
+                    click.echo(f"Left out of {name!r}: {line}.", err=True)
             counts, unsettled = indexer.counts, len(indexer.settler)
             if as_json:
                 counts = replace(counts, deleted=counts.deleted + released)
-                _print_result(counts, unsettled, indexer.paused)
+                _print_result(counts, unsettled, indexer.paused, indexer.last_comparisons)
             return not (counts.failed or counts.unreadable or unsettled or indexer.paused)
 
-    _check_folders(roots)
+    _check_folders(settings, roots)
     if not _in_each_generation(settings, one_pass):
         sys.exit(EXIT_DIFFERENCE)
 
 
-def _print_result(counts: Counts, unsettled: int = 0, paused: Iterable[str] = ()) -> None:
+def _print_result(
+    counts: Counts,
+    unsettled: int = 0,
+    paused: Iterable[str] = (),
+    comparisons: Mapping[str, RootComparison] = MappingProxyType({}),
+) -> None:
     from es_imgsearch.cli.output import print_json
 
-    print_json({**asdict(counts), "unsettled": unsettled, "paused": sorted(paused)})
+    left_out = {name: dict(each.left_out) for name, each in comparisons.items()}
+    print_json(
+        {
+            **asdict(counts),
+            "unsettled": unsettled,
+            "paused": sorted(paused),
+            "left_out": left_out,
+        }
+    )
 
 
-def _check_folders(roots: tuple[str, ...]) -> None:
-    """Report folders that cannot be watched before any request to Elasticsearch."""
+def _check_folders(settings: Settings, roots: tuple[str, ...]) -> None:
+    """Report folders and patterns that cannot be used before any request to Elasticsearch."""
+    from es_imgsearch.watch.excludes import Excludes
     from es_imgsearch.watch.roots import parse_roots
 
-    parse_roots(roots)
+    Excludes.of_roots(settings.exclude, parse_roots(roots))
 
 
 def _in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
@@ -185,7 +207,7 @@ def _indexer(
     from es_imgsearch.pipeline.indexer import Indexer
     from es_imgsearch.watch.roots import parse_roots, register_roots
 
-    parsed = parse_roots(roots)
+    parsed = parse_roots(roots, follow_links=settings.follow_links)
     store = open_store(settings).pinned()
     upgrade(store)
     context = open_context(store, settings)

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-_KEYWORD_AND_TEXT: Final = {"type": "keyword", "fields": {"text": {"type": "text"}}}
+from es_imgsearch.describe.registry import WORDS
+
+_KEYWORD_AND_TEXT: Final = {"type": "keyword", "fields": {"text": WORDS}}
 
 MAPPING: Final[Mapping[str, Mapping[str, Any]]] = {
     "title": {
-        "type": "text",
+        **WORDS,
         "fields": {"keyword": {"type": "keyword", "ignore_above": 1024}},
     },
-    "description": {"type": "text"},
+    "description": WORDS,
     "creator": _KEYWORD_AND_TEXT,
     "keywords": _KEYWORD_AND_TEXT,
     "rating": {"type": "byte"},

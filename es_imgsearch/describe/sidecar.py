@@ -31,7 +31,7 @@ from es_imgsearch.describe.authored_metadata import (
     written_fields,
     xmp_properties,
 )
-from es_imgsearch.records import utf8
+from es_imgsearch.records import composed, utf8
 
 TABLE: Final = "metadata.csv"
 _SUFFIXES: Final = (".xmp", ".json")
@@ -175,7 +175,7 @@ def _row(path: str, name: str) -> dict[str, Any]:
         return {}
     if table.error is not None:
         raise ValueError(table.error)
-    row = table.rows.get(name)
+    row = table.rows.get(name) or table.rows.get(composed(name))
     if row is None:
         return {}
     named = zip(table.columns, row, strict=False)
@@ -239,7 +239,9 @@ def _table(path: str, mtime_ns: int, size_bytes: int, inode: int) -> _Table | No
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         columns = [column.strip() for column in next(reader, [])]
         at = columns.index(FILE_COLUMN)
-        return _Table(columns, {row[at].strip(): row for row in reader if len(row) > at})
+        rows = {row[at].strip(): row for row in reader if len(row) > at}
+        # The table may be written on another system than the pictures were named on.
+        return _Table(columns, {**{composed(name): row for name, row in rows.items()}, **rows})
     except UnicodeDecodeError as error:
         return _Table(error=f"{TABLE} is not UTF-8 ({error.reason} at byte {error.start})")
     except csv.Error as error:

@@ -66,18 +66,37 @@ def first_step(what: str) -> str:
 
 def remedy(what: str, root_name: str, roots: Sequence[Root], settings: Settings) -> str:
     """Return the command line that ends this difference, for a shell."""
-    given = {root.name: f"{root.name}={utf8(str(root.path))}" for root in roots}
-    words = ["es-imgsearch"]
+    words: list[str] = []
     for word in _KINDS[what][2]:
         match word:
             case "ROOT":
-                words.append(given[root_name])
+                words.append(next(_given(root) for root in roots if root.name == root_name))
             case "NAME=DIR":
                 words.append(f"{root_name}=DIR")
             case "EXCLUDES":
-                words += [part for glob in settings.exclude for part in ("--exclude", glob)]
+                words += _walked_by(settings)
             case _:
                 words.append(word)
-    if settings.index != type(settings).model_fields["index"].default:
-        words += ["--index", settings.index]
-    return shlex.join(words)
+    return _command(words, settings)
+
+
+def verify_content(roots: Sequence[Root], settings: Settings) -> str:
+    """Return the command line that compares what is in the files, too."""
+    words = ["verify", *map(_given, roots), *_walked_by(settings), "--content"]
+    return _command(words, settings)
+
+
+def _given(root: Root) -> str:
+    return f"{root.name}={utf8(str(root.path))}"
+
+
+def _walked_by(settings: Settings) -> list[str]:
+    """Return the options by which a folder is walked as it was."""
+    words = [part for glob in settings.exclude for part in ("--exclude", glob)]
+    return [*words, *["--follow-links"] * settings.follow_links]
+
+
+def _command(words: Sequence[str], settings: Settings) -> str:
+    index = type(settings).model_fields["index"].default
+    options = [] if settings.index == index else ["--index", settings.index]
+    return shlex.join(["es-imgsearch", *words, *options])

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from es_imgsearch.watch.settle import Settlers
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from es_imgsearch.write.deletion_pauses import DeletionPauses
-from es_imgsearch.write.pending_deletions import PendingDeletions
+from es_imgsearch.write.pending_deletions import PendingDeletions, WholeRoot
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +53,16 @@ class Deletions:
         batch = pending.take_all() if at_once else pending.take_due(compared)
         if batch is None:
             return
-        paths, is_complete = batch
+        paths, whole = batch
         # Only a comparison of the whole root checks a pause again: one more deleted file says
         # nothing about the others that are missing.
-        if is_complete or root.name not in self._pauses.active:
-            self._delete(root, paths, is_complete)
+        if whole is not None or root.name not in self._pauses.active:
+            self._delete(root, paths, whole)
+
+    def begin_comparison(self, root: Root) -> WholeRoot:
+        """Return a root as it is stored before a comparison.  Raises the store's errors."""
+        whole = self._guard.begin_comparison(root)
+        return replace(whole, pause=self._pauses.read(root))
 
     def resume_ended(self, roots: Sequence[Root]) -> list[Root]:
         """Resume roots whose pause another process ended, and return them."""
@@ -65,14 +71,17 @@ class Deletions:
             self._persist(partial(self._guard.resume, root))
         return ended
 
-    def _delete(self, root: Root, relative_paths: Sequence[str], is_complete: bool) -> None:
+    def _delete(self, root: Root, relative_paths: Sequence[str], whole: WholeRoot | None) -> None:
         pipeline = self._pipeline
         result = self._persist(
             lambda: self._guard.delete(root, relative_paths, pipeline.holds_no_picture)
         )
-        self._pauses.update(root, result.pause, is_complete=is_complete)
-        if is_complete and result.pause is None:
-            self._note_whole(root)
+        if result.pause is not None:
+            self._pauses.begin(root, result.pause)
+        elif whole is not None and self._pauses.end(
+            root, whole.pause, is_permitted=self._guard.is_permitted
+        ):
+            self._note_whole(root, whole)
         with self._counts_lock:
             pipeline.counts.deleted += result.pictures
         files = self._files(root)
@@ -83,9 +92,9 @@ class Deletions:
             if files.presence(path) is Presence.PRESENT:
                 self._settler.offer(Hint(root, path, HintKind.TOUCHED), time.monotonic())
 
-    def _note_whole(self, root: Root) -> None:
+    def _note_whole(self, root: Root, whole: WholeRoot) -> None:
         try:
-            self._guard.note_whole(root)
+            self._guard.note_whole(root, whole)
         except ImgSearchError as error:
             if not error.transient:
                 raise

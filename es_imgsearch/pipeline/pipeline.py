@@ -105,7 +105,7 @@ class Pipeline:
             emit=self._writing.put,
             outage=self.outage,
             stopping=self.stopping,
-            with_ctime="ctime_ns" in context.info.properties,
+            properties=context.info.properties,
         )
         self._embedding = EmbedStage(
             VectorSource(encoder, look_up, encoder_batch_size),

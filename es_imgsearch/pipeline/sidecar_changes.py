@@ -33,7 +33,7 @@ from es_imgsearch.describe.sidecar import (
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.pipeline.file_memory import REMEMBERED_FILES, FileMemory, state_hash
 from es_imgsearch.records import Change, FileState, Root, disk_path
-from es_imgsearch.watch.reconcile import is_below
+from es_imgsearch.watch.places import is_below
 
 logger = logging.getLogger(__name__)
 

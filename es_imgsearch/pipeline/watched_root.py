@@ -60,7 +60,7 @@ class WatchedRoot:
         self._on_compared = on_compared
         self._on_error = on_error
         self._disk = indexer.disks.of(root)
-        self._watcher = Watcher([root], indexer.excludes, self._on_hint, self._disk)
+        self._watcher = Watcher([root], indexer.excludes[root.name], self._on_hint, self._disk)
         # Folders to compare, each with the number of its earliest request.
         self._requests: OrderedDict[str, int] = OrderedDict()
         self._requested = threading.Condition()

@@ -7,6 +7,7 @@ behind for others.  Times are monotonic: a clock that is set forward blames no f
 from __future__ import annotations
 
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,13 +15,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from PIL import Image
 
-from es_imgsearch.describe.fields import check_mapped
+from es_imgsearch.describe.fields import mapped_only
 from es_imgsearch.describe.registry import PictureDescriber, picture_describers, shorter_side_pixels
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.read.file import Describe, Skipped, read_file
@@ -210,8 +212,7 @@ def _begin_worker(plan: ReadPlan, parent: int) -> None:
     begin_child(parent)
     # It has to end by the signal, by which the parent knows that no file is at fault.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Pillow warns of every second malformed file; what matters becomes a failure.
-    warnings.simplefilter("ignore")
+    _silence_decoders()
     _limit_memory(plan.memory_mb)
     _plan = plan
     describers = picture_describers(plan.describers)
@@ -219,13 +220,29 @@ def _begin_worker(plan: ReadPlan, parent: int) -> None:
     _shorter_side_pixels = plan.shorter_side_pixels(describers)
 
 
+def _silence_decoders() -> None:
+    """Silence what decoders say of malformed files; what matters becomes a failure.
+
+    libtiff, LibRaw and others write to the descriptor of standard error, past Python.  What
+    describers write to `sys.stderr` still arrives.
+    """
+    warnings.simplefilter("ignore")
+    for name in ("PIL", "tifffile"):
+        # Without any handler their warnings would go to standard error.
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    with suppress(OSError):  # of a process that has none
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        os.close(nothing)
+
+
 def _mapped(describer: PictureDescriber) -> Describe:
-    """Return `describe` with a check that its fields are mapped."""
+    """Return `describe` without fields that are not mapped."""
 
     def describe(image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         fields = describer.describe(image, exif, path)
-        check_mapped(fields, describer.mapping)
-        return fields
+        return mapped_only(fields, describer.name, describer.mapping)
 
     return describe
 

@@ -5,19 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from difflib import get_close_matches
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from es_imgsearch.errors import FilterInvalid
-from es_imgsearch.records import is_text, stored_path
+from es_imgsearch.records import composed, folded, is_text, stored_path
+from es_imgsearch.search.filter_values import (
+    EXACT_FIELDS,
+    MOST_FOLDED,
+    spellings_clause,
+    stored_name,
+)
 
 # Elasticsearch refuses a range with ends outside of the field type.
 _INTEGERS = {
     kind: range(-(2 ** (bits - 1)), 2 ** (bits - 1))
     for kind, bits in (("long", 64), ("integer", 32), ("short", 16), ("byte", 8))
 }
+_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 _NUMBERS = {*_INTEGERS, "float", "double", "half_float"}
 _INT64 = _INTEGERS["long"]
 _PATHS = {"folder", "relative_path", "image_name"}
@@ -56,6 +64,8 @@ def filter_clauses(
 
     - a value; None for pictures without one;
     - a list: any of its values;
+    - a keyword's value in any case and normal form, also one of a list of up to 100; formats and
+      colours also by other names, such as jpg and gray;
     - a pair (low, high), None for an open end: a range of numbers, dates or keywords; for numbers
       and dates also the string ``low..high``;
     - for `folder`, a folder with everything below it;
@@ -88,8 +98,10 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     name, _, key = field.partition(".")
     mapping = properties.get(name)
     if mapping is None or (key and _kind(mapping) != "flattened"):
+        near = get_close_matches(name.lower(), properties, n=1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
         raise FilterInvalid(
-            f"There is no field {field!r} to filter by; there are {_filterable(properties)}."
+            f"There is no field {field!r} to filter by; there are {_filterable(properties)}.{meant}"
         )
     kind = _kind(mapping)
     if not is_text(key):
@@ -104,7 +116,8 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     values = list(value) if isinstance(value, (list, set, frozenset)) else [value]
     if not values:
         return {"match_none": {}}
-    if kind == "keyword" and field != "folder" and len(values) > 1 and None not in values:
+    is_long = len(values) > (1 if field in EXACT_FIELDS else MOST_FOLDED)
+    if kind == "keyword" and field != "folder" and is_long and None not in values:
         # One `terms` clause takes 65,536 values; the server may allow only about 1,000 clauses.
         return {"terms": {field: [str(_stored_value(name, one)) for one in values]}}
     clauses = [
@@ -159,30 +172,33 @@ def _value_clause(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[st
     if value is None:
         return {"bool": {"must_not": [{"exists": {"field": field}}]}}
     if field == "folder":
-        return {"term": {"folder.tree": str(value).strip("/") or "."}}
+        return spellings_clause("folder.tree", field, str(value).strip("/") or ".")
     if isinstance(value, str) and kind in {*_NUMBERS, "date"} and (parts := _RANGE.match(value)):
         return _range(field, parts["low"] or None, parts["high"] or None, kind)
     if kind == "date":
         return _range(field, value, value, kind)
     if kind == "geo_point":
         return _distance_clause(field, value)
-    if kind in {*_NUMBERS, "keyword", "flattened", "boolean"}:
+    if kind in {"keyword", "flattened"}:
+        name, _, key = field.partition(".")
+        field = f"{name}.{stored_name(name, key)}" if name == "colour_shares" else field
+        return spellings_clause(field, field, str(value))
+    if kind in {*_NUMBERS, "boolean"}:
         return {"term": {field: _exact_value(field, value, kind)}}
     if kind == "text":
         if "keyword" in mapping.get("fields", {}):
-            return {"term": {f"{field}.keyword": str(value)}}
-        return {"match": {field: {"query": str(value), "operator": "and"}}}
+            return spellings_clause(f"{field}.keyword", field, str(value))
+        return {"match": {field: {"query": composed(str(value)), "operator": "and"}}}
     raise FilterInvalid(f"Field {field!r} is a {kind} and cannot be compared with a value.")
 
 
 def _exact_value(field: str, value: Any, kind: str) -> Any:
     if kind in _NUMBERS:
         return _number(field, value)
-    if kind != "boolean":
-        return str(value)
-    if not isinstance(value, bool) and value not in ("true", "false"):
+    truth = value if isinstance(value, bool) else _TRUTHS.get(folded(str(value)))
+    if truth is None:
         raise FilterInvalid(f"Field {field!r} holds true or false, not {value!r}.")
-    return value
+    return truth
 
 
 def _range(field: str, low: Any, high: Any, kind: str) -> dict[str, Any]:

@@ -23,11 +23,12 @@ from es_imgsearch.search.execution import (
     Ranking,
     Search,
     region_body,
+    run_filtered,
     run_searches,
+    search_clauses,
     text_body,
     vector_body,
 )
-from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.index_state import GenerationState, IndexState
 from es_imgsearch.search.options import SearchOptions, SearchPlan, check_relevance
@@ -162,7 +163,7 @@ class Operations:
                 f"Index {self._index!r} keeps no regions: leave regions out, or make another"
                 " --index with `es-imgsearch init --regions`."
             )
-        clauses = _clauses(plan, terms, info)
+        clauses = search_clauses(plan, terms, info)
         parts = weighted_parts(plan.weights, info.properties, self._index)
         context = SearchContext(plan, info, self._settings.host, terms)
         if plan.mode != "vector":
@@ -175,9 +176,11 @@ class Operations:
         if plan.mode != "vector":
             searches["text"] = partial(text_body, context, texts)
         region_search = partial(region_body, context) if plan.regions else None
-        result = yield from run_searches(
-            self._index, info.name, searches, plan, clauses, reranking, region_search
-        )
+        find = partial(
+            run_searches, self._index, info.name, searches, plan,
+            reranking=reranking, region_search=region_search,
+        )  # fmt: skip
+        context, result = yield from run_filtered(self._index, context, find, clauses)
         return context, build_hits(result, context)
 
     def _add_vectors(
@@ -315,17 +318,6 @@ class Operations:
         reduced = yield from self._state.reduced_vectors(generation)
         vectors = yield from self._vectorizer.vectorize(terms, parts, generation.info, reduced)
         return terms, vectors
-
-
-def _clauses(plan: SearchPlan, terms: Sequence[Term], info: IndexInfo) -> list[Mapping[str, Any]]:
-    """Build the filters of a search; the stored pictures it asks with are left out."""
-    clauses: list[Mapping[str, Any]] = list(
-        filter_clauses(plan.filters, info.properties, since=plan.since, until=plan.until)
-    )
-    ids = [each.query.image_id for each in terms if isinstance(each.query, StoredPicture)]
-    if ids:
-        clauses.append({"bool": {"must_not": [{"ids": {"values": ids}}]}})
-    return clauses
 
 
 def _combined(terms: Sequence[Term], vectors: PartVectors, part: VectorPart) -> Vector:

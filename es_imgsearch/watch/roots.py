@@ -17,13 +17,15 @@ from es_imgsearch.errors import RootError
 from es_imgsearch.records import Root, disk_path, image_id, stored_path
 
 
-def parse_roots(texts: Sequence[str], *, may_be_gone: bool = False) -> list[Root]:
+def parse_roots(
+    texts: Sequence[str], *, may_be_gone: bool = False, follow_links: bool = False
+) -> list[Root]:
     """Resolve the command line's roots; check them on disk and for overlaps.
 
     Raises RootError for what is no folder, a name given twice, or folders inside each other;
     with `may_be_gone` a folder need not exist or be readable.
     """
-    roots = [_parse(text, may_be_gone) for text in texts]
+    roots = [replace(_parse(text, may_be_gone), follows_links=follow_links) for text in texts]
     for position, root in enumerate(roots):
         for other in roots[:position]:
             if root.name == other.name:
@@ -152,9 +154,12 @@ def _forget(store: Store, name: str) -> None:
 
 
 def registered_root(name: str, meta: Meta) -> Root | None:
-    """The root of this name, as far as this host can see its folder."""
+    """The root of this name, as far as this host can see its folder.
+
+    It follows links: whether its daemon does is not known, and what a link leads to may be there.
+    """
     entry = meta.roots.get(name)
-    return None if entry is None else Root(name, Path(disk_path(entry["path"])))
+    return None if entry is None else Root(name, Path(disk_path(entry["path"])), follows_links=True)
 
 
 def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str, Any]]) -> None:

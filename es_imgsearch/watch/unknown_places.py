@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from es_imgsearch.records import Root, disk_path
-from es_imgsearch.watch.reconcile import Unknown, UnknownKind
+from es_imgsearch.watch.places import Unknown, UnknownKind
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +44,12 @@ class UnknownPlaces:
                 f" `es-imgsearch sync {root.name}={root.path} --index {self._index}"
                 " --allow-deletes`, with the same --exclude."
             )
-        if unknown.kind is UnknownKind.DANGLING:
+        if unknown.kind in {UnknownKind.DANGLING, UnknownKind.DANGLING_FOLDER}:
+            stays = "its document stays"
+            if unknown.kind is UnknownKind.DANGLING_FOLDER:
+                stays = "the documents below it stay"
             return (
-                f"{path} is a link to nothing: its document stays in the index. Bring its target"
-                " back, or remove the link."
+                f"{path} is a link to nothing: {stays} in the index. Bring its target back, or"
+                " remove the link."
             )
         return f"{path} cannot be read ({unknown.reason}): its documents stay in the index."

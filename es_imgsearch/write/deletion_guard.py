@@ -23,11 +23,12 @@ from typing import Any
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.places import Prunes
 from es_imgsearch.watch.presence import Presence, RootFiles
-from es_imgsearch.watch.reconcile import Prunes
 from es_imgsearch.watch.root_disk import RootDisk
 from es_imgsearch.write.deletion_history import DeletionHistory, RootHistory
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
+from es_imgsearch.write.pending_deletions import WholeRoot
 
 IsNonPicture = Callable[[str, FileState], bool]
 
@@ -60,7 +61,7 @@ class DeletionGuard:
     def __init__(
         self,
         store: Store,
-        prunes: Prunes,
+        prunes: Callable[[Root], Prunes],
         *,
         mounts: KnownMounts | None = None,
         disk: Callable[[Root], RootDisk] = lambda _root: RootDisk(),
@@ -73,7 +74,8 @@ class DeletionGuard:
         self._disk = disk
         self._mounts = mounts or KnownMounts(store.state)
         self._max_delete_share = max_delete_share
-        self._allow = allow
+        self.is_permitted = allow
+        self._clock = clock
         self._history = DeletionHistory(store.state, clock)
         self._devices: dict[str, int] = {}
         # What was deleted and is not in the history yet, by root: pictures, held ones.
@@ -93,21 +95,27 @@ class DeletionGuard:
         self._devices.pop(root.name, None)
         self._history.permit(root)
 
-    def begin_comparison(self, root: Root) -> None:
+    def begin_comparison(self, root: Root) -> WholeRoot:
         """Enter what a root holds that was never whole, before new files dilute it.
 
-        Also remember its device.
+        Also remember its device.  Returns the root as it is stored now.
         """
         with suppress(OSError), self._disk(root).calling():
             self.remember_device(root)
         self._read_history(root)
+        return WholeRoot(self._document_count(root), self._clock())
 
-    def note_whole(self, root: Root) -> None:
-        """Note what the root holds, after all its missing files were deleted."""
+    def note_whole(self, root: Root, whole: WholeRoot) -> None:
+        """Note what the root holds, after all missing files of a comparison were deleted.
+
+        What other processes have stored since it began may be of another disk.
+        """
         self._note_deleted(root)
         self._store.refresh()
-        count = self._document_count(root)
-        self._history.note_whole(root, count, is_permitted=self._allow)
+        count = min(self._document_count(root), whole.pictures)
+        self._history.note_whole(
+            root, count, compared_at=whole.began_at, is_permitted=self.is_permitted
+        )
 
     def delete(
         self, root: Root, relative_paths: Sequence[str], is_non_picture: IsNonPicture
@@ -117,7 +125,7 @@ class DeletionGuard:
         `is_non_picture` returns True for the id and state of a file that is no picture (any more).
         Every path is checked once more; additions must have been acknowledged before.
         """
-        files = RootFiles(root, self._prunes, self._mounts.of(root), self._disk(root))
+        files = RootFiles(root, self._prunes(root), self._mounts.of(root), self._disk(root))
         missing = {
             each: path
             for path in relative_paths
@@ -147,7 +155,7 @@ class DeletionGuard:
         self._note_deleted(root)
         history = self._read_history(root)
         loss = self._loss(contents, history)
-        if not self._allow and (pause := self._check_share(root, loss, history)) is not None:
+        if not self.is_permitted and (pause := self._check_share(root, loss, history)) is not None:
             return pause
 
         def count_deleted(ids: Sequence[str]) -> None:
@@ -169,7 +177,7 @@ class DeletionGuard:
         """Note a loss in the history, and those that could not be noted before."""
         pictures, held = self._unnoted.get(root.name, (0, 0))
         self._unnoted[root.name] = (pictures + len(loss.ids), held + len(loss.held))
-        if self._allow or not (pictures + len(loss.ids)):
+        if self.is_permitted or not (pictures + len(loss.ids)):
             return
         self._history.note_deleted(root, *self._unnoted[root.name])
         del self._unnoted[root.name]
@@ -183,7 +191,7 @@ class DeletionGuard:
                 return None
             # Counts and look-ups must include all acknowledged documents.
             self._store.refresh()
-            return None if self._allow else self._check_replaced(root)
+            return None if self.is_permitted else self._check_replaced(root)
         except OSError as error:
             reason = f"its folder cannot be listed ({error.strerror})"
             is_missing = error.errno in {errno.ENOENT, errno.ENOTDIR}
@@ -197,10 +205,10 @@ class DeletionGuard:
                 "another file system is mounted there now",
                 self._document_count(root),
             )
+        prunes = self._prunes(root)
         with os.scandir(root.path) as entries:
             is_empty = all(
-                self._prunes(entry.name, "", entry.is_dir(follow_symlinks=False))
-                for entry in entries
+                prunes(entry.name, "", entry.is_dir(follow_symlinks=False)) for entry in entries
             )
         if is_empty and (count := self._document_count(root)):
             return Pause(

@@ -120,17 +120,21 @@ class DeletionHistory:
             return first
         return RootHistory.from_document(read.document).until(self._clock())
 
-    def note_whole(self, root: Root, pictures: int, *, is_permitted: bool) -> None:
-        """Note that all missing files were deleted.
+    def note_whole(
+        self, root: Root, pictures: int, *, compared_at: float, is_permitted: bool
+    ) -> None:
+        """Note that all missing files of a comparison were deleted.
 
-        What was permitted counts no more.
+        What was permitted counts no more; what paused since the comparison began goes on.
         """
         now = self._clock()
 
         def whole(history: RootHistory | None) -> RootHistory:
             if history is None or is_permitted:
                 return RootHistory(pictures, now)
-            return replace(history.until(now), pictures=pictures, whole_at=now, paused_at=None)
+            is_later = history.paused_at is not None and history.paused_at > compared_at
+            paused_at = history.paused_at if is_later else None
+            return replace(history.until(now), pictures=pictures, whole_at=now, paused_at=paused_at)
 
         self._update(root, whole)
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from es_imgsearch.elastic.leases import now_iso
@@ -71,27 +72,45 @@ class DeletionPauses:
         self._state = store.state
         self._closing = closing
         self._outage = outage
-        # Roots whose stored pause is up to date; others may have one of an earlier process.
-        self._stored: set[str] = set()
 
-    def update(self, root: Root, pause: Pause | None, *, is_complete: bool) -> None:
-        """Log and store the current pause of a root, None for none.
-
-        `is_complete`: all missing files of the root were checked.  Raises Stopped.
-        """
+    def begin(self, root: Root, pause: Pause) -> None:
+        """Log and store the current pause of a root.  Raises Stopped."""
         before = self.active.get(root.name)
-        is_stored = root.name in self._stored or not (pause or is_complete)
-        if pause == before and is_stored:
+        if pause == before:
             return
-        if pause is not None:
-            self.active[root.name] = pause
-            if before is None or before.kind != pause.kind:
-                logger.warning("%s", pause.message(root, self._index))
-        elif before is not None:
-            self.active.pop(root.name, None)
+        self.active[root.name] = pause
+        if before is None or before.kind != pause.kind:
+            logger.warning("%s", pause.message(root, self._index))
+        self._save(
+            root, lambda document: _with_pause(document, root.name, pause, is_known=bool(before))
+        )
+
+    def end(self, root: Root, seen: Document | None, *, is_permitted: bool) -> bool:
+        """End a root's pause after all its missing files were checked; False if there is another.
+
+        `seen` is its document when the comparison began: a pause that began later, in another
+        process perhaps, is of what this one has not seen, and ends only if `is_permitted`.
+        Raises Stopped.
+        """
+        if not is_permitted and root.name not in self.active and active_pause(seen) is None:
+            return True
+
+        def ended(document: Document | None) -> Document | None:
+            is_other = document != seen and not is_permitted
+            if document is None or "ended_at" in document or is_other:
+                return None
+            return {**document, "ended_at": now_iso()}
+
+        if active_pause(self._save(root, ended)) is not None:
+            return False
+        if self.active.pop(root.name, None) is not None:
             logger.warning("Deletions in %r go on.", root.name)
-        self._save(root, pause, is_known=before is not None)
-        self._stored.add(root.name)
+        return True
+
+    def read(self, root: Root) -> Document | None:
+        """Read the document of a root's pause, whoever began it.  Raises the store's errors."""
+        read = self._state.read(pause_id(root.name))
+        return None if read is None else read.document
 
     def take_ended(self, roots: Sequence[Root]) -> list[Root]:
         """Remove and return the roots whose pause `sync --allow-deletes` ended elsewhere.
@@ -106,7 +125,8 @@ class DeletionPauses:
         for root in paused:
             document = documents.get(pause_id(root.name))
             if document is None:
-                self._save(root, self.active[root.name])
+                pause = self.active[root.name]
+                self._save(root, partial(_with_pause, name=root.name, pause=pause))
             elif "ended_at" in document:
                 ended.append(root)
         for root in ended:
@@ -114,27 +134,22 @@ class DeletionPauses:
             logger.warning("Deletions in %r go on.", root.name)
         return ended
 
-    def _save(self, root: Root, pause: Pause | None, *, is_known: bool = False) -> None:
-        persist(
-            lambda: self._state.update(
-                pause_id(root.name),
-                lambda document: _with_pause(document, root.name, pause, is_known=is_known),
-            ),
-            self._closing,
-            self._outage,
+    def _save(
+        self, root: Root, change: Callable[[Document | None], Document | None]
+    ) -> Document | None:
+        return persist(
+            lambda: self._state.update(pause_id(root.name), change), self._closing, self._outage
         )
 
 
 def _with_pause(
-    document: Document | None, name: str, pause: Pause | None, *, is_known: bool
+    document: Document | None, name: str, pause: Pause, *, is_known: bool = False
 ) -> Document | None:
     """Return the new document, None to leave it.
 
     `is_known`: this process stored the pause.
     """
     has_ended = document is None or "ended_at" in document
-    if pause is None:
-        return None if document is None or has_ended else {**document, "ended_at": now_iso()}
     if document is not None and has_ended and is_known:
         # Another process has just permitted deletions, which `take_ended` finds.
         return None

@@ -10,22 +10,34 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 # In some folders files are deleted all the time; a batch collects no longer than this.
 _COLLECT_SECONDS = 10.0
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Paths that are checked together.
+@dataclass(frozen=True, slots=True)
+class WholeRoot:
+    """What a comparison of a whole root found, and what was stored when it began.
 
-    `complete` if they are all missing files of the root.
+    Other processes go on meanwhile: it says nothing of pictures that they store, nor of a pause
+    that they begin.  `pictures` is the number of documents then and of new files, `began_at` is
+    `time.time()`, `pause` the document of the root's pause.
     """
 
+    pictures: int
+    began_at: float
+    pause: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Paths that are checked together; all missing files of the root if it was compared whole."""
+
     paths: dict[str, None] = field(default_factory=dict)
-    complete: bool = False
+    whole: WholeRoot | None = None
     first_at: float = 0.0
     # Comparisons requested when the last path was added.
     comparisons: int = 0
@@ -34,7 +46,7 @@ class _Batch:
     ticket: int | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.paths) or self.complete
+        return bool(self.paths) or self.whole is not None
 
 
 class Tickets:
@@ -107,26 +119,25 @@ class PendingDeletions:
                 self._restart(requested)
                 self._collecting.paths[relative_path] = None
 
-    def add_compared(self, relative_paths: Iterable[str], *, is_complete: bool) -> None:
-        """Add what a comparison found missing, at once; `is_complete` for a whole root.
+    def add_compared(self, relative_paths: Iterable[str], whole: WholeRoot | None) -> None:
+        """Add what a comparison found missing, at once; `whole` is None for a part of the root.
 
         All missing files of a root are checked together: paths that were added before and still
         wait join them.
 
-        A batch may be taken between two calls.  Paths added one by one and marked as complete
-        afterwards could then leave a complete batch without paths, which would end a pause.
+        A batch may be taken between two calls.  Paths added one by one and marked as whole
+        afterwards could then leave a whole batch without paths, which would end a pause.
         """
         requested = self._progress.comparisons.begun
         with self._lock:
-            if is_complete and self._waiting is not None:
+            if whole is not None and self._waiting is not None:
                 self._collecting.paths = self._waiting.paths | self._collecting.paths
-                self._collecting.complete |= self._waiting.complete
                 self._waiting = None
             missing = [each for each in relative_paths if each not in self._collecting.paths]
-            if missing or is_complete:
+            if missing or whole is not None:
                 self._restart(requested)
             self._collecting.paths.update(dict.fromkeys(missing))
-            self._collecting.complete |= is_complete
+            self._collecting.whole = whole or self._collecting.whole
 
     def _restart(self, requested: int) -> None:
         if not self._collecting:
@@ -134,8 +145,8 @@ class PendingDeletions:
         self._collecting.comparisons = requested
         self._collecting.quiet_since = None
 
-    def take_due(self, compared: int) -> tuple[list[str], bool] | None:
-        """Take paths that may be deleted; True with them if they are all missing files.
+    def take_due(self, compared: int) -> tuple[list[str], WholeRoot | None] | None:
+        """Take paths that may be deleted, with the comparison if they are all missing files.
 
         To be called after settled files were submitted; `compared` is the number of comparisons
         that had ended before that.  None if no batch is due.
@@ -160,14 +171,14 @@ class PendingDeletions:
             if acknowledged < waiting.ticket:
                 return None
             self._waiting = None
-            return list(waiting.paths), waiting.complete
+            return list(waiting.paths), waiting.whole
 
-    def take_all(self) -> tuple[list[str], bool]:
+    def take_all(self) -> tuple[list[str], WholeRoot | None]:
         """Take all paths at once: no comparison or file is in progress."""
         with self._lock:
             first, second = self._waiting or _Batch(), self._collecting
             self._waiting, self._collecting = None, _Batch()
-            return list(first.paths | second.paths), first.complete or second.complete
+            return list(first.paths | second.paths), second.whole or first.whole
 
     def __bool__(self) -> bool:
         return self._waiting is not None or bool(self._collecting)

@@ -14,7 +14,7 @@ from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch import root_folders
 from es_imgsearch.write import pending_deletions
-from tests.support.house import House, until
+from tests.support.house import PATIENCE_SECONDS, House, until
 from tests.support.ignored_case import ignore_case
 
 
@@ -100,6 +100,33 @@ def test_repeated_runs_delete_no_more_than_one(house: House):
         path.unlink()
     assert not house.synced().paused
     assert house.differing() == []
+
+
+@pytest.mark.parametrize("is_paused", [True, False], ids=["paused", "not yet"])
+def test_a_comparison_of_before_says_nothing_of_another_disk(house: House, is_paused: bool):
+    """It neither ends the pause of another process nor counts what came since it began."""
+    house.pictures(40, "mine")
+    house.synced()
+    late = house.indexer()
+    try:
+        late.reconcile(late.roots[0])
+        (house.folder / "mine").rename(house.folder.parent / "away")
+        for n in range(180):
+            house.picture(f"another/{n:03}.png", 1000 + n)
+        if is_paused:
+            assert house.synced().paused
+        else:
+            # Another process stores what it finds by events.
+            other = house.indexer()
+            other.reconcile(other.roots[0], "another")
+            other.pipeline.close(within_seconds=PATIENCE_SECONDS)
+        late.delete_missing(at_once=True)
+    finally:
+        late.pipeline.close()
+    assert bool(house.paused()) == is_paused
+    told = house.synced()
+    assert "40 of its 40 pictures" in told.paused["r"].reason
+    assert len(house.indexed()) == 220
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -44,8 +44,9 @@ class PathRecord:
     content: bytes = b""
     # Its content changed in a way that only an event shows, which may have been lost.
     is_excused: bool = False
-    # A field that no encoder and describer owns was stored with this content.
-    label: str | None = None
+    # Values of a field that no encoder and describer owns, one of which its document has to have:
+    # two while a second one is being stored.
+    labels: frozenset[str] = frozenset()
     # It vanished with so many others that only --allow-deletes may delete its document.
     is_protected: bool = False
 
@@ -88,6 +89,19 @@ class Ledger:
                 return self._records.get(image_id(name, absolute[len(folder) + 1 :]))
         return None
 
+    def move(self, old: str, new: str, rename: Callable[[], None]) -> None:
+        """Rename a file or a folder, whose fields move with it inside its root."""
+        labels = {
+            path.removeprefix(old): (each.root, each.labels)
+            for each in self.records()
+            if f"{(path := self._absolute(each))}/".startswith(f"{old}/") and each.labels
+        }
+        rename()
+        for suffix, (root, each) in labels.items():
+            record = self.find(f"{new}{suffix}")
+            if record is not None and record.root == root and record.kind is Kind.PICTURE:
+                record.labels = each
+
     def update(self) -> None:
         """Look at every path again; the file system calls it after each change."""
         for name, folder in self._roots.items():
@@ -99,6 +113,9 @@ class Ledger:
                     self._records[record.key] = record
         for record in self._records.values():
             self._update(record)
+
+    def _absolute(self, record: PathRecord) -> str:
+        return f"{self._roots[record.root]}/{record.path}"
 
     def _add_content(self, content: bytes) -> None:
         if content not in self._contents:
@@ -114,16 +131,18 @@ class Ledger:
             return
 
     def _update(self, record: PathRecord) -> None:
-        inode, is_seen = self._files.truth(f"{self._roots[record.root]}/{record.path}")
+        inode, is_seen = self._files.truth(self._absolute(record))
         kind = _kind(record.path, inode)
         if kind is not record.kind:
             record.kind, record.since = kind, self._scheduler.seconds
             record.is_protected = False
+            # Nothing keeps them after its file is gone; a move takes them along, see `move`.
+            record.labels = frozenset()
         record.is_seen = is_seen
         if inode is not None and kind is not Kind.ABSENT and inode.content != record.content:
             record.content = inode.content
             record.is_excused = False
-            record.label = None
+            record.labels = frozenset()
             self._add_content(inode.content)
 
     def _on_bulk(self, actions: list[Action], results: list[dict[str, Any]]) -> None:
@@ -177,7 +196,7 @@ class Ledger:
         for key in (pictures.keys() | failures.keys()) - self._records.keys():
             yield f"{_where((pictures | failures)[key])} never was a file"
         for key, record in self._records.items():
-            if f"{self._roots[record.root]}/{record.path}" in moving:
+            if self._absolute(record) in moving:
                 continue
             document = pictures.get(key)
             yield from self._path_differences(
@@ -216,7 +235,7 @@ class Ledger:
     def _picture_differences(
         self, where: str, record: PathRecord, document: dict[str, Any] | None
     ) -> Iterator[str]:
-        inode, _ = self._files.truth(f"{self._roots[record.root]}/{record.path}")
+        inode, _ = self._files.truth(self._absolute(record))
         if document is None:
             yield f"{where} is missing in the index"
         elif inode is None or record.is_excused:
@@ -228,8 +247,9 @@ class Ledger:
             inode.mtime_ns,
         ):
             yield f"{where} has another size or time than its document"
-        elif record.label is not None and document.get("product_id") != record.label:
-            yield f"{where} lost its field product_id"
+        elif record.labels and (found := document.get("product_id")) not in record.labels:
+            wanted = " or ".join(sorted(record.labels))
+            yield f"{where} lost its field product_id: it has {found} in place of {wanted}"
 
 
 def _kind(path: str, inode: Inode | None) -> Kind:

@@ -90,6 +90,9 @@ class FileOperations:
 
         self.world.spawn("writer", work)
 
+    def _move(self, old: str, new: str) -> None:
+        self.world.ledger.move(old, new, lambda: self.files.rename(old, new))
+
     def _pause(self, seconds: float) -> None:
         if seconds:
             self.world.scheduler.sleep(self.random.random() * seconds)
@@ -153,18 +156,14 @@ class FileOperations:
         old, new = self.existing(), self.new_path()
         if old is None or new is None or old == new:
             return None
-        before = self.world.ledger.find(old)
-        self.files.rename(old, new)
-        after = self.world.ledger.find(new)
-        if before is not None and after is not None and before.root == after.root:
-            after.label, before.label = before.label, None
+        self._move(old, new)
         return f"rename {old} to {new}"
 
     def rename_case(self) -> str | None:
         if (old := self.existing()) is None:
             return None
         folder, name = posixpath.split(old)
-        self.files.rename(old, f"{folder}/{name.swapcase()}")
+        self._move(old, f"{folder}/{name.swapcase()}")
         return f"rename {old} to {name.swapcase()}"
 
     def make_folder(self) -> str | None:
@@ -184,7 +183,7 @@ class FileOperations:
         new = f"{posixpath.dirname(old)}/{self.random.choice('XYZU')}"
         if self.files.truth(new)[0] is not None:
             return None
-        self.files.rename(old, new)
+        self._move(old, new)
         return f"rename the folder {old} to {new}"
 
     def delete_folder(self) -> str | None:

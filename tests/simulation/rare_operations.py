@@ -69,13 +69,16 @@ class RareOperations(FileOperations):
         self.labels += 1
         text, content = f"label {self.labels}", record.content
         command = self.world.commands.label(record.key, text)
+        if record.labels:
+            record.labels |= {text}
 
         def work() -> None:
             self.world.scheduler.sleep(12.0)
             stored = self.world.peek.pictures().get(record.key, {})
             is_same = record.content == content and stored.get("content_id") == content_id(content)
-            if is_same and not command.is_running and stored.get("product_id") == text:
-                record.label = text
+            is_stored = is_same and stored.get("product_id") == text
+            if is_stored and not command.is_running and record.kind is Kind.PICTURE:
+                record.labels = frozenset({text})
 
         self.world.spawn("labeller", work)
         return f"store product_id of {self.absolute(record)}"

@@ -116,7 +116,7 @@ class TroubleOperations(RareOperations):
             return None
         self.world.was_remade = True
         for record in self.world.ledger.records():
-            record.label = None
+            record.labels = frozenset()
         keeps_state = self.random.random() < 0.5
         return self.world.commands.make_anew("two", keeps_state=keeps_state).words
 

@@ -9,8 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from es_imgsearch.describe.colours import SHADES
 from es_imgsearch.elastic.mapping import load_json
 from es_imgsearch.errors import FilterInvalid
+from es_imgsearch.read.decoding import _FORMATS, PICTURE_SUFFIXES
+from es_imgsearch.read.rare_formats import RAW_SUFFIXES
+from es_imgsearch.search.filter_values import spellings, stored_name
 from es_imgsearch.search.filters import filter_clauses, parse_filters
 
 PROPERTIES: dict[str, Any] = {
@@ -23,6 +27,14 @@ PROPERTIES: dict[str, Any] = {
 }
 
 
+def term(field: str, value: str) -> dict[str, Any]:
+    return {"term": {field: {"value": value, "case_insensitive": True}}}
+
+
+def any_of(*clauses: dict[str, Any]) -> dict[str, Any]:
+    return {"bool": {"should": list(clauses), "minimum_should_match": 1}}
+
+
 def clause(field: str, value: Any) -> dict[str, Any]:
     (clause_body,) = filter_clauses({field: value}, PROPERTIES)
     return clause_body
@@ -32,41 +44,41 @@ def clause(field: str, value: Any) -> dict[str, Any]:
     ("field", "value", "expected"),
     [
         # keywords
-        ("format", "jpeg", {"term": {"format": "jpeg"}}),
-        ("camera", 'He said "5 cm" & é', {"term": {"camera": 'He said "5 cm" & é'}}),
+        ("format", "jpeg", term("format", "jpeg")),
+        ("camera", 'He said "5 cm"', term("camera", 'He said "5 cm"')),
         ("product_id", 17, {"term": {"product_id": "17"}}),
-        ("creator", "a..b", {"term": {"creator": "a..b"}}),
+        ("creator", "a..b", term("creator", "a..b")),
         ("format", ("a", "c"), {"range": {"format": {"gte": "a", "lte": "c"}}}),
-        ("tags", ["cat", "dog"], {"terms": {"tags": ["cat", "dog"]}}),
-        ("tags", ["cat"], {"term": {"tags": "cat"}}),
+        ("tags", ["cat", "dog"], any_of(term("tags", "cat"), term("tags", "dog"))),
+        ("tags", ["cat"], term("tags", "cat")),
         # as a frame's or an array's values come
         ("width", np.int64(512), {"term": {"width": 512}}),
         ("width", (np.int16(5), np.float32(7)), {"range": {"width": {"gte": 5, "lte": 7}}}),
-        ("tags", list(np.array(["cat", "dog"])), {"terms": {"tags": ["cat", "dog"]}}),
+        ("tags", list(np.array(["cat", "dog"])), any_of(term("tags", "cat"), term("tags", "dog"))),
         ("tags", [], {"match_none": {}}),
         ("camera", None, {"bool": {"must_not": [{"exists": {"field": "camera"}}]}}),
         ("tags", ["cat", None], {"bool": {
-            "should": [{"term": {"tags": "cat"}},
+            "should": [term("tags", "cat"),
                        {"bool": {"must_not": [{"exists": {"field": "tags"}}]}}],
             "minimum_should_match": 1}}),
         # folders
-        ("folder", "2024/May", {"term": {"folder.tree": "2024/May"}}),
-        ("folder", "/2024/May/", {"term": {"folder.tree": "2024/May"}}),
+        ("folder", "2024/May", term("folder.tree", "2024/May")),
+        ("folder", "/2024/May/", term("folder.tree", "2024/May")),
         ("folder", ".", {"term": {"folder.tree": "."}}),
         ("folder", "", {"term": {"folder.tree": "."}}),
         ("folder", "/", {"term": {"folder.tree": "."}}),
         # A name that is not UTF-8, as the shell hands it over; and as a hit shows it.
-        ("folder", "caf\udce9", {"term": {"folder.tree": "caf\\xe9"}}),
-        ("folder", "caf\\xe9", {"term": {"folder.tree": "caf\\xe9"}}),
+        ("folder", "caf\udce9", term("folder.tree", "caf\\xe9")),
+        ("folder", "caf\\xe9", term("folder.tree", "caf\\xe9")),
         ("relative_path", "caf\udce9/a", {"term": {"relative_path": "caf\\xe9/a"}}),
-        ("image_name", "\udce9.jpg", {"term": {"image_name.keyword": "\\xe9.jpg"}}),
+        ("image_name", "\udce9.jpg", term("image_name.keyword", "\\xe9.jpg")),
         # texts
-        ("image_name", "IMG 1.jpg", {"term": {"image_name.keyword": "IMG 1.jpg"}}),
+        ("image_name", "IMG 1.jpg", term("image_name.keyword", "IMG 1.jpg")),
         ("caption", "a cat", {"match": {"caption": {"query": "a cat", "operator": "and"}}}),
         # flattened
-        ("attributes.colour", "red", {"term": {"attributes.colour": "red"}}),
+        ("attributes.colour", "red", term("attributes.colour", "red")),
         ("attributes.a.b", "1..2", {"term": {"attributes.a.b": "1..2"}}),
-        ("attributes", "red", {"term": {"attributes": "red"}}),
+        ("attributes", "red", term("attributes", "red")),
         ("attributes.colour", None,
          {"bool": {"must_not": [{"exists": {"field": "attributes.colour"}}]}}),
         # numbers
@@ -107,7 +119,8 @@ def clause(field: str, value: Any) -> dict[str, Any]:
             "minimum_should_match": 1}}),
         # booleans
         ("checked", True, {"term": {"checked": True}}),
-        ("checked", "true", {"term": {"checked": "true"}}),
+        ("checked", "true", {"term": {"checked": True}}),
+        ("checked", "No", {"term": {"checked": False}}),
         # dates
         ("taken_at", "2024", {"range": {"taken_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
         ("taken_at", 2024, {"range": {"taken_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
@@ -156,7 +169,7 @@ def test_each_kind_of_field_and_value(field: str, value: Any, expected: dict[str
         ("location", (0, 0, "5 parsecs"), "latitude"),
         ("location", 5, "latitude"),
         ("checked", 1, "true or false"),
-        ("checked", "yes", "true or false"),
+        ("checked", "maybe", "true or false"),
         ("regions", "x", "nested"),
         ("owner", "x", "object"),
         ("width", "wide", "numbers, not 'wide'"),
@@ -217,7 +230,7 @@ def test_the_message_of_an_unknown_field_lists_those_there_are():
 
 def test_several_filters_are_all_met():
     assert filter_clauses({"root": "photos", "width": "100.."}, PROPERTIES) == [
-        {"term": {"root": "photos"}},
+        term("root", "photos"),
         {"range": {"width": {"gte": 100}}},
     ]
     assert filter_clauses({}, PROPERTIES) == filter_clauses(None, PROPERTIES) == []
@@ -272,3 +285,36 @@ def test_a_value_of_the_wrong_type_is_refused(field: str, value: Any):
 def test_a_field_is_named_by_a_string():
     with pytest.raises(FilterInvalid, match="not 5"):
         filter_clauses({5: "cat"}, PROPERTIES)  # type: ignore[dict-item]
+
+
+def test_a_program_s_long_list_is_one_clause():
+    tags = [f"Tag {n}" for n in range(101)]
+    assert clause("tags", tags) == {"terms": {"tags": tags}}
+    assert clause("image_id", ["A", "b"]) == {"terms": {"image_id": ["A", "b"]}}
+    assert clause("relative_path", "Ä.jpg") == {"term": {"relative_path": "Ä.jpg"}}
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [("müller", "MÜLLER"), ("MÜLLER", "Müller"), ("Müller", "Mu\u0308ller"), ("é", "E\u0301"),
+     ("москва", "Москва"), ("ФОТО С ДАЧИ", "Фото с дачи"),
+     ("서울", "\u1109\u1165\u110b\u116e\u11af")],
+)  # fmt: skip
+def test_a_value_is_asked_for_in_its_usual_spellings(typed: str, stored: str):
+    def plain(text: str) -> str:
+        """As the server compares: without regard to the case of A to Z."""
+        return "".join(each.lower() if each.isascii() else each for each in text)
+
+    assert plain(stored) in {plain(each) for each in spellings(typed)}
+
+
+@pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES - RAW_SUFFIXES))
+def test_every_suffix_names_a_format(suffix: str):
+    formats = {name.lower() for name in _FORMATS} | {"jxl", "pcx", "tga"}
+    assert stored_name("format", suffix) in formats - {"mpo"}
+    assert stored_name("format", suffix.upper().lstrip(".")) in formats
+
+
+def test_every_colour_has_its_american_name():
+    assert stored_name("colours", "Gray") == "grey"
+    assert {stored_name("colours", each.title()) for each in SHADES} == set(SHADES)

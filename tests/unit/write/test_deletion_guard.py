@@ -22,6 +22,7 @@ from es_imgsearch.testing import FakeEncoder, MemoryStore
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.write.deletion_guard import DeletionGuard, DeletionResult
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
+from es_imgsearch.write.pending_deletions import WholeRoot
 from tests.support.ignored_case import ignore_case
 
 
@@ -47,7 +48,9 @@ class Folder:
     def new_guard(self, **options: Any) -> DeletionGuard:
         values = {"max_delete_share": 0.2, "clock": self.clock, **options}
         return DeletionGuard(
-            self.store, lambda name, _folder, _is_folder: name.startswith("."), **values
+            self.store,
+            lambda _root: lambda name, _folder, _is_folder: name.startswith("."),
+            **values,
         )
 
     def add(
@@ -74,6 +77,9 @@ class Folder:
             if indexed_at is not None:
                 document["indexed_at"] = datetime.fromtimestamp(indexed_at, UTC).isoformat()
             self.store.documents.write([Write(document["image_id"], document=document)])
+
+    def note_whole(self) -> None:
+        self.guard.note_whole(self.root, WholeRoot(self.held, self.clock.now))
 
     def remove(self, names: list[str]) -> None:
         for name in names:
@@ -376,14 +382,14 @@ def test_the_same_deletions_over_five_days_are_not(folder):
 def test_what_a_root_holds_is_what_it_held_when_it_was_last_whole(folder):
     photos = folder()
     photos.add(names(100))
-    photos.guard.note_whole(photos.root)
+    photos.note_whole()
     photos.add(names(400, 100))
     photos.remove(names(21))
     reason = assert_paused(photos.run(names(21)), PauseKind.SHARE)
     assert "21 of its 100 pictures, new ones not counted, are gone (21%, more than" in reason
     photos.guard = photos.new_guard()
     assert_paused(photos.run(names(21)), PauseKind.SHARE)
-    photos.guard.note_whole(photos.root)  # as if they had come back
+    photos.note_whole()  # as if they had come back
     assert photos.run(names(21)).pictures == 21
 
 
@@ -391,7 +397,7 @@ def test_new_pictures_may_go_again(folder):
     """A card is copied into a small folder and weeded out before the next comparison."""
     photos = folder()
     photos.add(names(30))
-    photos.guard.note_whole(photos.root)
+    photos.note_whole()
     photos.clock.now += 100
     photos.add(names(100, 30), indexed_at=photos.clock.now)
     photos.remove(names(20, 30))
@@ -407,7 +413,7 @@ def test_pictures_that_are_none_any_more_count_as_deleted(folder):
     """One after the other; their files are there."""
     photos = folder()
     photos.add(names(60))
-    photos.guard.note_whole(photos.root)
+    photos.note_whole()
     photos.clock.now += 10
 
     def lose(lost: list[str], guard: DeletionGuard = photos.guard) -> Pause | None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from es_imgsearch.write.pending_deletions import PendingDeletions, Progress, Tickets
+from es_imgsearch.write.pending_deletions import (
+    PendingDeletions,
+    Progress,
+    Tickets,
+    WholeRoot,
+)
+
+WHOLE = WholeRoot(pictures=10, began_at=0.0)
 
 
 class Bench:
@@ -16,7 +23,7 @@ class Bench:
         self.comparisons, self.files = self.progress.comparisons, self.progress.files
         self.pending = PendingDeletions(1.0, self.progress, lambda: self.now)
 
-    def take(self, seconds: float = 0.0) -> tuple[list[str], bool] | None:
+    def take(self, seconds: float = 0.0) -> tuple[list[str], WholeRoot | None] | None:
         self.now += seconds
         return self.pending.take_due(self.comparisons.ended_until)
 
@@ -27,7 +34,7 @@ def test_what_disappears_together_is_checked_together():
         bench.pending.add(name)
         assert bench.take(0.9) is None
     bench.pending.add("a")
-    assert bench.take(1.0) == (["a", "b", "c"], False)
+    assert bench.take(1.0) == (["a", "b", "c"], None)
     assert not bench.pending
     assert bench.take(5) is None
 
@@ -54,7 +61,7 @@ def test_comparisons_asked_for_before_have_to_end_first():
     bench.comparisons.end(second)
     assert bench.take() is None  # patience begins only now: what was found is settling
     assert bench.take(0.9) is None
-    assert bench.take(0.2) == (["a"], False)
+    assert bench.take(0.2) == (["a"], None)
 
 
 def test_what_was_submitted_until_then_has_to_be_acknowledged():
@@ -69,21 +76,21 @@ def test_what_was_submitted_until_then_has_to_be_acknowledged():
     bench.files.end(*tickets[3:6])
     assert bench.take(1) is None
     bench.files.end(tickets[6])
-    assert bench.take() == (["a"], False)
+    assert bench.take() == (["a"], None)
 
 
 def test_a_complete_comparison_is_reported_even_if_nothing_is_gone():
     bench = Bench()
-    bench.pending.add_compared([], is_complete=True)
+    bench.pending.add_compared([], WHOLE)
     assert bench.pending
     assert bench.take() is None
-    assert bench.take(1) == ([], True)
+    assert bench.take(1) == ([], WHOLE)
 
 
 def test_a_complete_batch_holds_all_missing_files_though_one_was_taken_meanwhile():
     """A complete batch without them would end a pause of deletions by mistake."""
     bench = Bench()
-    taken: list[tuple[list[str], bool] | None] = []
+    taken: list[tuple[list[str], WholeRoot | None] | None] = []
 
     def missing() -> Iterator[str]:
         for name in "ab":
@@ -91,11 +98,11 @@ def test_a_complete_batch_holds_all_missing_files_though_one_was_taken_meanwhile
             yield name
 
     for _ in range(4):
-        bench.pending.add_compared(list(missing()), is_complete=True)
+        bench.pending.add_compared(list(missing()), WHOLE)
     taken += [bench.take(), bench.take(2)]
     batches = [batch for batch in taken if batch is not None]
     assert batches
-    assert all(batch == (["a", "b"], True) for batch in batches)
+    assert all(batch == (["a", "b"], WHOLE) for batch in batches)
 
 
 def test_what_went_during_a_complete_comparison_is_checked_with_it():
@@ -107,9 +114,9 @@ def test_what_went_during_a_complete_comparison_is_checked_with_it():
     bench.pending.add("b")
     assert bench.take(20) is None
     bench.comparisons.end(comparison)
-    bench.pending.add_compared(["b", "c"], is_complete=True)
+    bench.pending.add_compared(["b", "c"], WHOLE)
     assert bench.take() is None
-    assert bench.take(1) == (["a", "b", "c"], True)
+    assert bench.take(1) == (["a", "b", "c"], WHOLE)
     assert not bench.pending
 
 
@@ -119,8 +126,8 @@ def test_everything_at_once():
     bench.files.begin()
     bench.take()
     bench.take(1)
-    bench.pending.add_compared(["b"], is_complete=True)
-    assert bench.pending.take_all() == (["a", "b"], True)
+    bench.pending.add_compared(["b"], WHOLE)
+    assert bench.pending.take_all() == (["a", "b"], WHOLE)
     assert not bench.pending
 
 
