@@ -10,7 +10,7 @@ help:  ## this list
 setup:  ## make .venv with everything needed, at the versions of constraints.txt
 	@dev/setup
 
-browser:  ## the Vega library, for the tests that draw Kibana's panels in Chromium
+browser:  ## Vega and Kibana's query builder, for the tests of Kibana's panels
 	@npm install --prefix tests/browser --no-package-lock --ignore-scripts \
 	 --no-audit --no-fund --loglevel=error
 
