@@ -6,7 +6,7 @@ The library is imported when the first such file is met.
 from __future__ import annotations
 
 import io
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import Image

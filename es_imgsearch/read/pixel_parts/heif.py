@@ -91,7 +91,11 @@ def _locations(file: IO[bytes], meta: Box, items: set[int]) -> dict[int, bytes]:
             extents = int.from_bytes(read_at(file, at + base, 2))
             at += base + 2
             if number in items:
-                one = bytes(index + offset) + (1).to_bytes(length) if length else bytes(index + offset)
+                one = (
+                    bytes(index + offset) + (1).to_bytes(length)
+                    if length
+                    else bytes(index + offset)
+                )
                 changes[at] = one * extents
             at += extents * (index + offset + length)
     return changes

@@ -168,9 +168,7 @@ def _take(file: IO[bytes], chunk: _Chunk, found: _Found) -> bool:
 
 
 def _is_transparency(chunk: _Chunk, found: _Found) -> bool:
-    is_placed = not found.data and (
-        found.colour != _PALETTE_COLOUR or found.palette is not None
-    )
+    is_placed = not found.data and (found.colour != _PALETTE_COLOUR or found.palette is not None)
     lengths = _TRANSPARENCY_BYTES.get(found.colour, range(0))
     return is_placed and found.transparency is None and chunk.length in lengths
 

@@ -76,7 +76,9 @@ def first_directory(file: IO[bytes]) -> Directory | None:
     count = read_at(file, at, count_bytes)
     if len(count) < count_bytes:
         return None
-    most_bytes = min(_MOST_ENTRIES, *struct.unpack(order + layout.count, count)) * layout.entry_bytes
+    most_bytes = (
+        min(_MOST_ENTRIES, *struct.unpack(order + layout.count, count)) * layout.entry_bytes
+    )
     content = read_at(file, at + count_bytes, most_bytes)
     entries: dict[int, bytes] = {}
     for start in range(0, len(content) - layout.entry_bytes + 1, layout.entry_bytes):

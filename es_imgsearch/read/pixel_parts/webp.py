@@ -67,9 +67,7 @@ def webp_parts(file: IO[bytes]) -> PixelParts | None:
         flags = bytes([features[0] & _PIXEL_FLAGS])
         pieces.insert(0, struct.pack("<4sI", _FEATURES, 10) + flags + features[1:])
     size = 4 + sum(len(each) if isinstance(each, bytes) else each[1] for each in pieces)
-    return PixelParts(
-        joined(file, [struct.pack("<4sI4s", b"RIFF", size, b"WEBP"), *pieces]), info
-    )
+    return PixelParts(joined(file, [struct.pack("<4sI4s", b"RIFF", size, b"WEBP"), *pieces]), info)
 
 
 def _chunks(file: IO[bytes], end: int) -> Iterator[_Chunk]:
