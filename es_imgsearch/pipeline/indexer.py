@@ -26,6 +26,7 @@ from es_imgsearch.pipeline.queues import TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
 from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.commands import walk_options
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.places import NO_PICTURE, FileOnDisk, Unknown
 from es_imgsearch.watch.reconcile import DifferenceKind, differences
@@ -79,7 +80,7 @@ class Indexer:
         self._store = store
         self._encoder = context.encoder
         self._settings = settings
-        self._unknown_places = UnknownPlaces(store.index)
+        self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
@@ -109,7 +110,7 @@ class Indexer:
             warm_up=warm_up,
             folders=[root.absolute("") for root in roots],
         )
-        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage)
+        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage, options)
         self._deletions = Deletions(
             self._deletion_guard,
             self._pauses,
@@ -156,8 +157,7 @@ class Indexer:
         listed_at = time.monotonic()
         self._store.refresh()
         whole = None if folder else self._deletions.begin_comparison(root)
-        if not folder:
-            self._comparing[root.name] = counts
+        self._comparing[root.name] = self._comparing.get(root.name, counts) if folder else counts
         disk = self._until_closing(self._folders.walk(root, folder, counts.count_left_out))
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
