@@ -157,7 +157,7 @@ class Pipeline:
             thread.start()
 
     def _all_files(self, root: Root) -> RootFiles:
-        return RootFiles(root, lambda *_: False, (), self._disks.of(root))
+        return RootFiles(root, lambda *_: False, {}, self._disks.of(root))
 
     def submit(self, change: Change, *, listed_at: float | None = None) -> None:
         """Begin a job for a path, according to its file's state; waits for a free slot.

@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from es_imgsearch.describe.fields import has_failed
-from es_imgsearch.describe.fitting import ERRORS_FIELD
 from es_imgsearch.describe.registry import (
     describer_names,
     foreign_describers,
