@@ -28,7 +28,7 @@ from es_imgsearch.describe.sidecar import look_for_tables_up_to
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.read.file import Describe, Skipped, read_file
 from es_imgsearch.read.preparation import Preparation
-from es_imgsearch.records import Grid, Picture
+from es_imgsearch.records import Grid, Picture, utf8
 from es_imgsearch.settings import Settings
 
 # A process in a file system that hangs cannot be killed; it ends when that answers.
@@ -205,7 +205,12 @@ def _send(connection: Connection, outcome: Outcome) -> None:
 
 
 def _failed(error: Exception) -> ReadersFailed:
-    return ReadersFailed("readers_failed", f"{type(error).__name__}: {error}"[:400])
+    return ReadersFailed("readers_failed", _words_of(error))
+
+
+def _words_of(error: Exception) -> str:
+    # (JSON cannot hold a lone surrogate of a name that is not UTF-8.)
+    return utf8(f"{type(error).__name__}: {error}"[:400])
 
 
 _plan: ReadPlan | None = None
@@ -270,7 +275,7 @@ def _read(path: str) -> Picture | Skipped:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's fault
         # The original may fail to unpickle in the parent.
-        raise ReadError("corrupt", f"{type(error).__name__}: {error}"[:400]) from None
+        raise ReadError("corrupt", _words_of(error)) from None
 
 
 def _limit_memory(memory_mb: int) -> None:

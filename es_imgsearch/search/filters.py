@@ -65,7 +65,7 @@ def filter_clauses(
 
     - a value; None for pictures without one;
     - a list: any of its values;
-    - a keyword's value in any case and normal form, also one of a list of up to 100; formats and
+    - a keyword's value in any case and normal form, also one of a list of up to 50; formats and
       colours also by other names, such as jpg and gray;
     - a pair (low, high), None for an open end: a range of numbers, dates or keywords; for numbers
       and dates also the string ``low..high``;

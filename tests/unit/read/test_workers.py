@@ -403,6 +403,16 @@ def test_a_describer_without_a_mapping_is_named(monkeypatch: pytest.MonkeyPatch,
         load_describers(["exif"])
 
 
+@pytest.mark.parametrize("name", ["unwritable", "leaves"])
+def test_whatever_a_describer_does_costs_one_file_only(readers, tmp_path: Path, name: str):
+    read = readers(plan())
+    outcome = read(picture(tmp_path, name))
+    assert isinstance(outcome, ReadError)
+    assert not isinstance(outcome, ReadersFailed)
+    outcome.message.encode()
+    assert_reads(read, tmp_path)
+
+
 def _says_much(folder: Path) -> list[Path]:
     """Files of which libtiff, LibRaw and Pillow speak on standard error."""
     contents = {
