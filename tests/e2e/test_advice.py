@@ -303,8 +303,8 @@ def test_fields_that_an_index_lacks(shell: Shell, house: House, caplog: pytest.L
     remove_index(house.store)
     house.store.generations.create(new_meta(seal_of(house.encoder), "exact", "cosine"))
     house.pictures(3)
-    refused = shell.type("describe", "--only", "hashes", code=2)
     shell.type("sync", str(house.folder))
+    refused = shell.type("describe", "--only", "hashes", code=2)
     message = next(each for each in caplog.messages if "'hashes' is left out" in each)
     for text in (message, refused.stderr):
         shell.follow(text)
