@@ -191,7 +191,7 @@ class _Walk:
             # A link that was followed before is no mount point any more.
             was_followed = name in links and self._mounts.get(f"{folder}/{name}".lstrip("/"))
             if not was_followed and not self._prunes(name, folder, True):
-                found.append((f"{stored_path(name)}/", name))  # noqa: PERF401
+                found.append((f"{stored_path(name)}/", name))
         found.sort()
         return found, status.st_dev
 
