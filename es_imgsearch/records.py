@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 import re
 import unicodedata
@@ -109,6 +110,9 @@ class Change:
         return image_id(self.root.name, self.relative_path)
 
 
+# Of the square of a vector's length, as Elasticsearch compares it.
+_UNIT_TOLERANCE = 1e-3
+
 # x, y, width, height in pixels of the upright picture.
 Box = tuple[int, int, int, int]
 
@@ -184,6 +188,19 @@ def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     scaled: npt.NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
     return scaled
+
+
+def has_length(vector: npt.ArrayLike, similarity: str | None) -> bool:
+    """Return True if Elasticsearch can compare this vector: it computes with float32.
+
+    Its square must not overflow, nor be 0 for cosine similarity, or other than 1 for dot_product.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = np.asarray(vector, np.float32)
+        squared = float(np.dot(narrow, narrow))
+    if not math.isfinite(squared) or (similarity == "cosine" and squared == 0):
+        return False
+    return similarity != "dot_product" or abs(squared - 1) < _UNIT_TOLERANCE
 
 
 def float_bytes(array: npt.NDArray[np.float32]) -> bytes:
@@ -324,9 +341,10 @@ def composed(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """Fold case, width and normal form: texts that differ in nothing else become equal.
+    """Fold what people do not type alike: case, width and normal form.
 
-    As definition D146 of Unicode, without invisible letters, and with single spaces.
+    Texts that differ in nothing else become equal: as definition D146 of Unicode, without invisible
+    letters, and with single spaces.
     """
     spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", text).casefold())
     seen = "".join(each for each in spread if unicodedata.category(each) != "Cf")

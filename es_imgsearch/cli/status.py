@@ -44,6 +44,12 @@ def status(settings: Settings, as_json: bool) -> None:
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
         + ("" if choice is None else f"\non this machine the encoder runs in {choice.why}")
     )
+    if found["analysers_outdated"]:
+        sample = " --sample FROM" if found["profile"] == "reduced" else ""
+        print_line(
+            "words are compared as by an earlier version, which does not meet every accent and"
+            f" script: `es-imgsearch reindex --index {found['index']}{sample}` renews that"
+        )
     print_line(_tuning_line(found))
     if codes := found["codes"]:
         command = f"es-imgsearch codes apply --index {found['index']}"

@@ -85,6 +85,8 @@ def create_index(
     upgrade(store)
     store.generations.make_state()
     info = store.info()
+    # Somebody may have deleted them, or another process that was deleting the index before.
+    store.generations.make_failures(info.name)
     if settings.encoder is not None:
         try:
             spec = seal_of(sealed_encoder(info, store.index, settings)).spec

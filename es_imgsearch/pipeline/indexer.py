@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +36,7 @@ from es_imgsearch.watch.unknown_places import UnknownPlaces
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
+from es_imgsearch.write.field_memory import FieldMemory
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 from es_imgsearch.write.unreadable import with_retries
 
@@ -90,6 +90,7 @@ class Indexer:
             lambda root: self.excludes[root.name].prunes,
             mounts=self._folders.mounts,
             disk=self.disks.of,
+            memory=(memory := FieldMemory()),
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
@@ -104,7 +105,10 @@ class Indexer:
             progress=self.progress,
             outage=Outage(store.check_busy),
             disks=self.disks,
+            files=self._folders.files,
+            memory=memory,
             warm_up=warm_up,
+            folders=[root.absolute("") for root in roots],
         )
         self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage, options)
         self._deletions = Deletions(
@@ -128,6 +132,10 @@ class Indexer:
     @property
     def outage(self) -> Outage:
         return self.pipeline.outage
+
+    def check_reachable(self, *, within_seconds: float) -> None:
+        """Raise a transient error if Elasticsearch gives no answer in this time."""
+        self._store.check_reachable(within_seconds=within_seconds)
 
     def check_generation(self) -> None:
         """Raise GenerationSwitched if the alias points to another generation."""
@@ -182,9 +190,7 @@ class Indexer:
         self._sidecars[root.name].end_comparison(sidecars, self.progress.files.begun)
         if not folder:
             self._unknown_places.keep(root, unknown)
-        if whole is not None:
-            whole = replace(whole, pictures=whole.pictures + counts.new)
-        self._pending[root.name].add_compared(missing, whole)
+        self._pending[root.name].add_compared(missing, whole and whole.plus(counts.new))
         counts.unreadable = self.pipeline.unreadable(root.name)
         counts.unknown = len(unknown)
         counts.seconds = time.monotonic() - started
@@ -272,8 +278,7 @@ class Indexer:
                     self.outage,
                 )
         for change in changes:
-            # The picture file itself is unchanged.
-            self.pipeline.forget(change)
+            self.pipeline.forget(change)  # the picture file itself is unchanged
             self.pipeline.submit(change)
         return bool(changes)
 

@@ -66,7 +66,9 @@ def jxl_picture(file: IO[bytes], max_pixels: int) -> tuple[Image.Image, Image.Ex
 
 def _unpacked(content: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     """Return the stream in a container, and its metadata by kind: the first of each counts."""
-    whole, parts, metadata = b"", {}, dict[bytes, bytes]()
+    whole = b""
+    parts: dict[int, bytes] = {}
+    metadata: dict[bytes, bytes] = {}
     for box in boxes(io.BytesIO(content), len(_CONTAINER), len(content), _NEEDED):
         data = content[box.content : box.end]
         if box.kind == _WHOLE:

@@ -22,6 +22,7 @@ from typing import Any
 
 from es_imgsearch.codes.apply import CodeStep
 from es_imgsearch.describe.fields import with_composed_texts
+from es_imgsearch.describe.fitting import fit_document
 from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, with_analysers_of
@@ -243,7 +244,9 @@ class GenerationCopier:
         if isinstance(outcome, Embedded):
             replaced = {*_VECTOR_FIELDS, "embed_ms"}
             copied = {name: value for name, value in document.items() if name not in replaced}
-            self._write_picture({**copied, **outcome.fields, **vector_fields(outcome)})
+            document = {**copied, **outcome.fields, **vector_fields(outcome)}
+            given = {"encoder": outcome.fields}
+            self._write_picture(fit_document(document, self._to.properties, given))
         elif isinstance(outcome, ReadError):
             self._fail(document, outcome)
         else:

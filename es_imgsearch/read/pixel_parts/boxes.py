@@ -39,7 +39,7 @@ def boxes(file: IO[bytes], start: int, end: int, needed: frozenset[bytes]) -> It
     at = start
     for _ in range(_MOST_BOXES):
         box = _box_at(file, at, end)
-        if box is not None and (box.kind in needed or _is_framed(file, box, end)):
+        if box is not None and (box.kind in needed or _is_framed(file, box, end, needed)):
             yield box
             at = box.end
         elif at >= end or (next_ := _next_needed(file, at + 1, end, needed)) is None:
@@ -59,12 +59,12 @@ def _box_at(file: IO[bytes], at: int, end: int) -> Box | None:
     return Box(kind, at, content, box_end) if box_end >= content else None
 
 
-def _is_framed(file: IO[bytes], box: Box, end: int) -> bool:
+def _is_framed(file: IO[bytes], box: Box, end: int, needed: frozenset[bytes]) -> bool:
     """Return True if another box, or the end, follows this one."""
     if box.end >= end:
         return box.end == end
     next_ = _box_at(file, box.end, end)
-    return next_ is not None and next_.end <= end
+    return next_ is not None and (next_.kind in needed or next_.end <= end)
 
 
 def _next_needed(file: IO[bytes], at: int, end: int, needed: frozenset[bytes]) -> int | None:

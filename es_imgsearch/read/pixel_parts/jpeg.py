@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from es_imgsearch.read.pixel_parts.parts import Piece, PixelParts, joined, read_at, size_of
 from es_imgsearch.read.pixel_parts.photoshop import image_resources
@@ -103,6 +103,9 @@ def _walk(file: IO[bytes]) -> _Found:
         next_ = _headers_after(file, at + (4 if segment is not None else 0), has_frame=has_frame)
         if next_ is None:
             return found
+        if segment is not None and segment.end <= next_:
+            # Its length may be right, and what follows be nothing.
+            found.segments.append(segment)
         at = next_
     return found
 
@@ -162,7 +165,8 @@ def _headers_after(file: IO[bytes], at: int, *, has_frame: bool) -> int | None:
     return best
 
 
-class _Headers(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Headers:
     pixels: int | None  # of the frame, None without one
     scan: int  # its start
     count: int  # of segments

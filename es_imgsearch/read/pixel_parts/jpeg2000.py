@@ -44,7 +44,8 @@ def jpeg2000_parts(file: IO[bytes]) -> PixelParts | None:
         if box.kind == b"jp2h" and not header:
             found = boxes(file, box.content, min(end, box.end), _HEADERS)
             # The first of each kind counts: a second colour specification is for other readers.
-            firsts = {each.kind: each.whole for each in reversed(list(found))}
+            whole = [each for each in found if each.end <= end]
+            firsts = {each.kind: each.whole for each in reversed(whole)}
             header = [firsts[kind] for kind in reversed(firsts) if kind in _HEADERS]
         elif box.kind == b"jp2c" and not stream:
             stream = _stream(file, box.content, min(end, box.end))

@@ -82,10 +82,8 @@ def png_parts(file: IO[bytes], start: int = 0, size: int | None = None) -> Pixel
     needed = [found.header, found.palette, found.transparency, *found.data]
     pieces: list[Piece] = [SIGNATURE, *(each.whole for each in needed if each is not None)]
     if found.data[-1].end <= end:
+        # (Where data is cut off, nothing may follow: it would be read as data.)
         pieces.append(struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND")))
-    else:
-        last = found.data[-1]
-        pieces[-1] = (last.start, end - last.start)
     return PixelParts(joined(file, pieces), found.info)
 
 

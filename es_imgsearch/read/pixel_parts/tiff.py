@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, NamedTuple
+from typing import IO
 
 from es_imgsearch.read.pixel_parts.parts import Piece, PixelParts, joined, read_at, size_of
 
@@ -24,7 +24,8 @@ _COMPRESSION, _OLD_JPEG_COMPRESSION = 259, 6
 _MOST_ENTRIES = 65535
 
 
-class _Layout(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Layout:
     """Sizes (bytes) and formats of a directory."""
 
     offset_at: int
@@ -102,6 +103,5 @@ def tiff_parts(file: IO[bytes]) -> PixelParts | None:
     none = struct.pack(order + layout.offset, 0)
     content = count + b"".join(entries[tag] for tag in tags) + none
     rest = directory.start + len(content)
-    end = size_of(file)
-    pieces: list[Piece] = [(0, directory.start), content, (rest, max(0, end - rest))]
+    pieces: list[Piece] = [(0, directory.start), content, (rest, size_of(file) - rest)]
     return PixelParts(joined(file, pieces))
