@@ -111,7 +111,7 @@ OF_PACKAGES = {
 # Not carried out by a test, and why; what they name exists all the same.
 NOT_CARRIED_OUT = {
     "cli.kibana:(module)": "needs a setting first; e2e/test_search_log.py does it",
-    "kibana.check_queries:data_view_problems": "as _api_error, for an index that belongs to another",
+    "kibana.check_queries:data_view_problems": "as _api_error, of an index beside",
     "manage.taken_local:fill_taken_local": "needs a server that fails midway",
     "manage.upgrade:_map_taken": "needs two keys of a secured server",
     "cli.reindex:_print_outcome": "more missing originals are allowed by the number that is known",
