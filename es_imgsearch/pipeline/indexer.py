@@ -67,8 +67,7 @@ class Indexer:
         self.disks = self._folders.disks
         seconds, disk = settings.settle_seconds, self.disks.of
         self.settler = Settlers({root: Settler(seconds, stat=disk(root).stat) for root in roots})
-        # Files whose last event says that they are gone.
-        self._gone: set[tuple[Root, str]] = set()
+        self._gone: set[tuple[Root, str]] = set()  # files whose last event says that they are gone
         # Roots that are not yet compared in this round of comparisons.
         self._round = {root.name for root in roots}
         self._round_lock = threading.Lock()
@@ -84,7 +83,7 @@ class Indexer:
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
-        self._leftovers = LeftoverQueue(self.settler, self._pending, self._count_no_picture)
+        self._leftovers = LeftoverQueue(self.settler, self._pending, self._comparing)
         self._deletion_guard = DeletionGuard(
             store,
             lambda root: self.excludes[root.name].prunes,
@@ -204,10 +203,6 @@ class Indexer:
         if kind is DifferenceKind.NEW:
             return self.pipeline.is_non_picture(change.image_id, state)
         return self.pipeline.holds_no_picture(change.image_id, state)
-
-    def _count_no_picture(self, change: Change) -> None:
-        if (counts := self._comparing.get(change.root.name)) is not None:
-            counts.count_left_out(NO_PICTURE)
 
     def _submit_compared(self, change: Change, state: FileState, listed_at: float) -> None:
         now = change.detected_at
