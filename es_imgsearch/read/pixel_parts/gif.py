@@ -32,9 +32,11 @@ def gif_parts(file: IO[bytes]) -> PixelParts | None:
     start = _blocks_start(file)
     control, info, at = _walk(file, start)
     if not _is_in_screen(file, at) and (found := _search(file, start)) is not None:
-        at, control = found, _control_before(file, found) or control
+        at = found
     if not _is_picture(file, at):
         return None
+    # (A damaged extension may have swallowed it.)
+    control = _control_in(read_at(file, at - 8, 8)) or control
     pieces: list[Piece] = [(0, start)]
     if control is not None:
         pieces.append(b"!\xf9\x04" + control + b"\0")
@@ -125,10 +127,6 @@ def _is_block(file: IO[bytes], at: int) -> bool:
     if head[:1] == _EXTENSION:
         return len(head) == 2 and head[1] in _KNOWN_LABELS
     return head[:1] in {b"", _PICTURE, _END}
-
-
-def _control_before(file: IO[bytes], at: int) -> bytes | None:
-    return _control_in(read_at(file, at - 8, 8))
 
 
 def _control_in(block: bytes) -> bytes | None:

@@ -103,6 +103,9 @@ def _walk(file: IO[bytes]) -> _Found:
         next_ = _headers_after(file, at + (4 if segment is not None else 0), has_frame=has_frame)
         if next_ is None:
             return found
+        if segment is not None and segment.end <= next_:
+            # Its length may be right, and what follows be nothing.
+            found.segments.append(segment)
         at = next_
     return found
 
