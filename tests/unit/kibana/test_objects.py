@@ -651,3 +651,11 @@ def test_dates_of_taking_are_the_cameras_own_where_the_index_has_them(
     )
     assert json.loads(view["fieldAttrs"])[taken] == {"customLabel": "Taken"}
     assert taken in one(built, "search", "-duplicates")["attributes"]["columns"]
+
+
+def test_a_new_index_has_the_cameras_own_dates(built: list[SavedObject]):
+    assert layer(one(built, "lens", "-by-date-taken"))["columns"]["taken"]["sourceField"] == (
+        "taken_local"
+    )
+    spec = json.loads(one(built, "visualization", "-same-moment")["attributes"]["visState"])
+    assert '"field": "taken_local"' in spec["params"]["spec"]
