@@ -168,7 +168,7 @@ def test_a_kibana_that_knows_the_versions_of_all_objects_is_accepted(
     fake.version = version
     assert Kibana(settings).wait(0) == version
     kinds = [json.loads(line) for line in content.splitlines()[:-1]]
-    # Those that begin with 10 count the changes after 8.9 or so, by type.
+    # Versions that begin with 10 count the changes of a type and name no release.
     for each in kinds:
         written = [int(part) for part in each["typeMigrationVersion"].split(".")]
         assert written <= [8, 9, 0], each["id"]
