@@ -49,7 +49,6 @@ OTHERS: dict[str, Any] = {
 def store(es_url: str) -> Iterator[Store]:
     import uuid
 
-
     settings = load_settings(
         {"es_url": es_url, "index": f"t-{uuid.uuid4().hex[:12]}"}, environment={}
     )
