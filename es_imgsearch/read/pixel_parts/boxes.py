@@ -1,4 +1,4 @@
-"""Boxes of the ISO base media format, which JPEG 2000, JPEG XL, HEIF and AVIF are made of.
+"""Boxes of the ISO base media format: JPEG 2000, JPEG XL, HEIF and AVIF.
 
 ISO/IEC 14496-12, 4.2.
 """
@@ -18,7 +18,7 @@ _MOST_BOXES = 100_000
 
 
 class Box(NamedTuple):
-    """Kind and place of a box in a file (bytes); `end` may lie beyond the end of the file."""
+    """Kind and place of a box in a file (bytes); `end` may lie beyond its end."""
 
     kind: bytes
     start: int

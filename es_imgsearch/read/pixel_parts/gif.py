@@ -61,7 +61,7 @@ def _palette_bytes(flags: bytes) -> int:
 
 
 def _walk(file: IO[bytes], at: int) -> tuple[bytes | None, dict[str, Any], int]:
-    """Pass extensions; return the last one that controls a picture, XMP, and where they end."""
+    """Pass extensions; return the last control, XMP, and where they end."""
     control = None
     info: dict[str, Any] = {}
     for _ in range(_MOST_BLOCKS):
@@ -102,12 +102,12 @@ def _is_picture(file: IO[bytes], at: int) -> bool:
 
 
 def _is_in_screen(file: IO[bytes], at: int) -> bool:
-    """Return True if a picture stands here that fits the screen; some larger ones are good."""
+    """Return True if a picture stands here that fits the screen (some do not)."""
     return _fits(read_at(file, at, _PICTURE_BYTES), read_at(file, 6, 4)) and _is_picture(file, at)
 
 
 def _search(file: IO[bytes], start: int) -> int | None:
-    """Search for a picture within the screen whose data is whole; the first one counts."""
+    """Search for the first picture within the screen whose data is whole."""
     screen, tried = read_at(file, 6, 4), 0
     content = read_at(file, start, MOST_SEARCHED_BYTES)
     for match in islice(re.finditer(_PICTURE, content), _MOST_CANDIDATES):

@@ -1,4 +1,4 @@
-"""Segments of a JPEG file: those that its pixels need, and the metadata that can be read.
+"""Segments of a JPEG: those that its pixels need, and metadata.
 
 ITU-T T.81, annex B.  libjpeg, and so every browser, passes over what it does not know; Pillow
 reads it, and refuses the file for what it finds there.  Further than libjpeg goes, an application
@@ -81,7 +81,7 @@ def is_misframed(file: IO[bytes]) -> bool:
 
 
 def jpeg_parts(file: IO[bytes]) -> PixelParts | None:
-    """Reduce a JPEG to tables, frame, scans and what says its colours; None without a scan."""
+    """Reduce a JPEG to tables, frame, scans and colour space; None without a scan."""
     found = _walk(file)
     if found.scan is None:
         return None
@@ -238,7 +238,7 @@ def _metadata(file: IO[bytes], segments: list[_Segment]) -> dict[str, Any]:
 
 
 def _profile(parts: list[bytes]) -> bytes | None:
-    """Join the parts of a profile, each numbered and with the number of all; None if some lack."""
+    """Join the numbered parts of a profile; None if one is missing."""
     numbered = {part[0]: part for part in parts if len(part) > 2}
     if not numbered or {*numbered} != {*range(1, next(iter(numbered.values()))[1] + 1)}:
         return None

@@ -82,7 +82,7 @@ def _stream(file: IO[bytes], start: int, end: int) -> list[Piece]:
 
 
 def _segments(file: IO[bytes], at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, offset and length of the main header's segments, up to the first tile."""
+    """Yield marker, offset and length of each segment of the main header."""
     searches = 0
     for _ in range(_MOST_SEGMENTS):
         head = read_at(file, at, 4)

@@ -95,7 +95,7 @@ class _Joined(io.RawIOBase):
 
 
 def read_at(file: IO[bytes], start: int, length: int) -> bytes:
-    """Read bytes at an offset; fewer at the end of the file, none before its beginning."""
+    """Read bytes at an offset: fewer at the end, none before the beginning."""
     if start < 0 or length <= 0:
         return b""
     file.seek(start)

@@ -1,4 +1,4 @@
-"""Chunks of a PNG file: those that its pixels need, and the metadata that can be read.
+"""Chunks of a PNG: those that its pixels need, and metadata.
 
 PNG specification (third edition, W3C 2025).  As libpng does, and so every browser, an ancillary
 chunk that is damaged, misplaced or repeated is passed over.  Further than libpng goes, a chunk
@@ -76,9 +76,9 @@ class _Found:
 
 
 def png_parts(file: IO[bytes], start: int = 0, size: int | None = None) -> PixelParts | None:
-    """Reduce a PNG to header, palette, transparency and data; None without header or data.
+    """Reduce a PNG to header, palette, transparency and data.
 
-    `start` and `size` say where it stands in the file.
+    None without header or data.  `start` and `size` say where it stands in the file.
     """
     end = size_of(file) if size is None else min(start + size, size_of(file))
     found = _Found()
@@ -251,7 +251,7 @@ def _raw_profile(keyword: bytes, text: bytes) -> dict[str, Any]:
 
 
 def _unpacked(packed: bytes, most_bytes: int) -> bytes | None:
-    """Inflate; None for damaged or unfinished data, and what gets longer than `most_bytes`."""
+    """Inflate; None for damaged data, and for more than `most_bytes`."""
     inflater = zlib.decompressobj()
     try:
         content = inflater.decompress(packed, most_bytes)

@@ -1,4 +1,4 @@
-"""Chunks of a WebP file: those that its pixels need, and the metadata that can be read.
+"""Chunks of a WebP: those that its pixels need, and metadata.
 
 WebP Container Specification (RFC 9649).
 """
@@ -51,7 +51,7 @@ class _Chunk(NamedTuple):
 
 
 def webp_parts(file: IO[bytes]) -> PixelParts | None:
-    """Reduce a WebP to its features and pictures; None if a picture is cut off or missing."""
+    """Reduce a WebP to its features and pictures; None if one is cut off or missing."""
     end = size_of(file)
     pieces: list[Piece] = []
     features: bytes | None = None
