@@ -128,7 +128,7 @@ class SavedObjectBuilder:
     def build_query(
         self, query: SavedQuery, nearest: Mapping[str, str] | None = None
     ) -> list[SavedObject]:
-        """Build a saved search: its query, a Discover session, a Vega gallery, a dashboard.
+        """Build a saved search: query, Discover session, Vega gallery, dashboard.
 
         All have the neighbours in order and may be combined with words and filters.  `nearest` are
         the titles of all saved searches by name, to link to.
@@ -248,7 +248,7 @@ def existing_indices(store: Store) -> set[str]:
 
 
 def has_searches(store: Store, *, default: bool) -> bool:
-    """Tell whether there is a log of searches; the default if the credentials may not see that."""
+    """Tell whether there is a log of searches; the default if that is denied."""
     try:
         return store.companions.exists(Companion.SEARCHES)
     except StoreDenied:
@@ -256,7 +256,7 @@ def has_searches(store: Store, *, default: bool) -> bool:
 
 
 def is_addition(objects: Sequence[SavedObject]) -> bool:
-    """Tell whether the objects are those of a saved search, which refer to what Kibana has."""
+    """Tell whether the objects are those of a saved search alone."""
     return not any(each["type"] in {"index-pattern", "tag"} for each in objects)
 
 

@@ -98,7 +98,7 @@ def _panel_types(target: SavedObject, context: Context) -> list[FieldTypes | Non
 def _emptied_problems(
     shown: Mapping[str, SavedObject], fields: Sequence[str], context: Context
 ) -> Iterator[str]:
-    """Report panels that a choice in a control empties, since their index lacks the field."""
+    """Report panels that a control empties, since their index lacks its field."""
     for panel, target in shown.items():
         if _is_apart(target):
             continue

@@ -19,14 +19,13 @@ import numpy as np
 import orjson
 
 from es_imgsearch.describe.fields import (
-    ERRORS_FIELD,
     VectorDescribers,
     has_failed,
     merge,
     merged,
     without_refused,
 )
-from es_imgsearch.describe.fitting import fit_document
+from es_imgsearch.describe.fitting import ERRORS_FIELD, fit_document
 from es_imgsearch.describe.registry import (
     Describer,
     VectorSpace,
@@ -266,6 +265,7 @@ class _OriginalReader:
                 # The size of a picture for describers may depend on the input of the encoder.
                 encoder.preparation,
                 describers=[each.name for each in describers],
+                folders=[str(root.path) for root in self._roots.values()],
             )
             self._workers = ReadWorkers(plan, settings.read_workers)
 

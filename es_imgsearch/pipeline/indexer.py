@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,7 @@ from es_imgsearch.pipeline.queues import TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
 from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.commands import walk_options
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.places import NO_PICTURE, FileOnDisk, Unknown
 from es_imgsearch.watch.reconcile import DifferenceKind, differences
@@ -36,6 +36,7 @@ from es_imgsearch.watch.unknown_places import UnknownPlaces
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
+from es_imgsearch.write.field_memory import FieldMemory
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 from es_imgsearch.write.unreadable import with_retries
 
@@ -79,7 +80,7 @@ class Indexer:
         self._store = store
         self._encoder = context.encoder
         self._settings = settings
-        self._unknown_places = UnknownPlaces(store.index)
+        self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
@@ -89,6 +90,7 @@ class Indexer:
             lambda root: self.excludes[root.name].prunes,
             mounts=self._folders.mounts,
             disk=self.disks.of,
+            memory=(memory := FieldMemory()),
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
@@ -103,9 +105,12 @@ class Indexer:
             progress=self.progress,
             outage=Outage(store.check_busy),
             disks=self.disks,
+            files=self._folders.files,
+            memory=memory,
             warm_up=warm_up,
+            folders=[root.absolute("") for root in roots],
         )
-        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage)
+        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage, options)
         self._deletions = Deletions(
             self._deletion_guard,
             self._pauses,
@@ -128,6 +133,10 @@ class Indexer:
     def outage(self) -> Outage:
         return self.pipeline.outage
 
+    def check_reachable(self, *, within_seconds: float) -> None:
+        """Raise a transient error if Elasticsearch gives no answer in this time."""
+        self._store.check_reachable(within_seconds=within_seconds)
+
     def check_generation(self) -> None:
         """Raise GenerationSwitched if the alias points to another generation."""
         self._store.check_generation()
@@ -148,8 +157,7 @@ class Indexer:
         listed_at = time.monotonic()
         self._store.refresh()
         whole = None if folder else self._deletions.begin_comparison(root)
-        if not folder:
-            self._comparing[root.name] = counts
+        self._comparing[root.name] = self._comparing.get(root.name, counts) if folder else counts
         disk = self._until_closing(self._folders.walk(root, folder, counts.count_left_out))
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
@@ -182,9 +190,7 @@ class Indexer:
         self._sidecars[root.name].end_comparison(sidecars, self.progress.files.begun)
         if not folder:
             self._unknown_places.keep(root, unknown)
-        if whole is not None:
-            whole = replace(whole, pictures=whole.pictures + counts.new)
-        self._pending[root.name].add_compared(missing, whole)
+        self._pending[root.name].add_compared(missing, whole and whole.plus(counts.new))
         counts.unreadable = self.pipeline.unreadable(root.name)
         counts.unknown = len(unknown)
         counts.seconds = time.monotonic() - started
@@ -272,8 +278,7 @@ class Indexer:
                     self.outage,
                 )
         for change in changes:
-            # The picture file itself is unchanged.
-            self.pipeline.forget(change)
+            self.pipeline.forget(change)  # the picture file itself is unchanged
             self.pipeline.submit(change)
         return bool(changes)
 

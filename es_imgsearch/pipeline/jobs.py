@@ -61,7 +61,7 @@ class RootComparison:
     `unknown` paths cannot be examined.  Of `unreadable` files the content cannot be read; their
     documents stay.  `left_out` are the entries without a document by reason: PATTERN, HIDDEN or
     USUAL of `watch.excludes`, or one of `watch.places`; a folder counts as one.  `left_out_by` are
-    those that a pattern leaves out, by the pattern.
+    those that a pattern leaves out, by the pattern.  Of a part of a root neither is whole.
     """
 
     new: int = 0

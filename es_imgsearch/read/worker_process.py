@@ -24,6 +24,7 @@ from PIL import Image
 
 from es_imgsearch.describe.fields import mapped_only
 from es_imgsearch.describe.registry import PictureDescriber, picture_describers, shorter_side_pixels
+from es_imgsearch.describe.sidecar import look_for_tables_up_to
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.read.file import Describe, Skipped, read_file
 from es_imgsearch.read.preparation import Preparation
@@ -39,7 +40,10 @@ _children = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """Preparation, limits and describers of every worker."""
+    """Preparation, limits and describers of every worker.
+
+    `folders` are the watched ones, in which describers may look for files beside pictures.
+    """
 
     preparation: Preparation
     max_pixels: int
@@ -47,6 +51,7 @@ class ReadPlan:
     timeout_seconds: float
     describers: Sequence[str] | None = None
     grid: Grid | None = None
+    folders: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -55,10 +60,11 @@ class ReadPlan:
         preparation: Preparation,
         describers: Sequence[str] | None = None,
         grid: Grid | None = None,
+        folders: Sequence[str] = (),
     ) -> ReadPlan:
         """Make a plan with the limits of the settings."""
         limits = settings.max_pixels, settings.read_memory_mb, settings.read_timeout_seconds
-        return cls(preparation, *limits, describers, grid)
+        return cls(preparation, *limits, describers, grid, folders)
 
     def shorter_side_pixels(self, describers: Sequence[PictureDescriber]) -> int | None:
         """Return the shorter side that describers and encoder need; None for all."""
@@ -220,6 +226,7 @@ def _begin_worker(plan: ReadPlan, parent: int) -> None:
     _silence_decoders()
     _limit_memory(plan.memory_mb)
     _plan = plan
+    look_for_tables_up_to(plan.folders)
     describers = picture_describers(plan.describers)
     _describers[:] = [(each.name, _mapped(each)) for each in describers]
     _shorter_side_pixels = plan.shorter_side_pixels(describers)

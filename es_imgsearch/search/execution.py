@@ -20,7 +20,7 @@ from es_imgsearch.elastic.requests import (
     msearch_request,
     search_request,
 )
-from es_imgsearch.search.filter_values import met_filters
+from es_imgsearch.search.filtering.values import met_filters
 from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.search.fusion import MIN_DEPTH, SearchResult, fuse_rankings
 from es_imgsearch.search.options import SearchPlan

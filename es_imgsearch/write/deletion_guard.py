@@ -28,6 +28,7 @@ from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.root_disk import RootDisk
 from es_imgsearch.write.deletion_history import DeletionHistory, RootHistory
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
+from es_imgsearch.write.field_memory import REMEMBERED_DOCUMENTS, FieldMemory
 from es_imgsearch.write.pending_deletions import WholeRoot
 
 IsNonPicture = Callable[[str, FileState], bool]
@@ -65,6 +66,7 @@ class DeletionGuard:
         *,
         mounts: KnownMounts | None = None,
         disk: Callable[[Root], RootDisk] = lambda _root: RootDisk(),
+        memory: FieldMemory | None = None,
         max_delete_share: float,
         allow: bool = False,
         clock: Callable[[], float] = lambda: time.time(),
@@ -73,6 +75,7 @@ class DeletionGuard:
         self._prunes = prunes
         self._disk = disk
         self._mounts = mounts or KnownMounts(store.state)
+        self._memory = memory or FieldMemory()
         self._max_delete_share = max_delete_share
         self.is_permitted = allow
         self._clock = clock
@@ -167,8 +170,18 @@ class DeletionGuard:
             )
             self._note_deleted(root, _Loss(loss.ids & set(ids), loss.held & set(ids)))
 
+        self._keep_fields(stored)
         self._store.documents.delete(stored, count_deleted)
         return None
+
+    def _keep_fields(self, ids: Sequence[str]) -> None:
+        """Remember the fields of documents that go; bring copies of them up to date."""
+        for chunk in _chunks(ids[:REMEMBERED_DOCUMENTS]):
+            documents = [each.source for each in self._store.documents.sources(chunk).values()]
+            self._memory.put_gone(documents)
+            for each in documents:
+                if (later := self._memory.take_later(each)) is not None:
+                    self._store.rewrites.rewrite([later.copy_id], later.apply)
 
     def _contents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         return self._store.documents.stored_fields(ids, ["content_id", "indexed_at"])

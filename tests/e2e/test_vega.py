@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.naming import failures_alias
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.kibana.build import create_builder
 from es_imgsearch.pipeline.sync import sync
@@ -329,6 +330,11 @@ def test_a_click_on_a_tile_leaves_its_pictures(
             "POST", f"/{house.store.index}/_search", {"query": added["query"]}
         )
         assert found["hits"]["total"]["value"] == tile.datum["doc_count"]
+        # The filter goes to every panel, also those on failures, which lie nowhere.
+        elsewhere = house.store.connection.request(
+            "POST", f"/{failures_alias(house.store.index)}/_search", {"query": added["query"]}
+        )
+        assert elsewhere["_shards"]["failed"] == elsewhere["hits"]["total"]["value"] == 0
     panel.page.mouse.move(*tile.middle)
     assert panel.told("tooltip") == {
         "Pictures": tile.datum["doc_count"],

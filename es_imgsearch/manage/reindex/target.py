@@ -67,13 +67,15 @@ def begin_next(
     if before is not None:
         old = store.at(before).info().meta
         is_old = seal.fits(old.seal) and profile == old.profile
+        of_index = f" --index {store.index}"
         raise UsageError(
             f"The generation before, {before} (encoder {old.seal.name!r}, profile {old.profile}),"
             " is kept"
             + (
-                " and has these options: return to it with `es-imgsearch reindex --back`."
+                " and has these options: return to it with"
+                f" `es-imgsearch reindex --back{of_index}`."
                 if is_old
-                else ": delete it first with `es-imgsearch reindex --drop-old`."
+                else f": delete it first with `es-imgsearch reindex --drop-old{of_index}`."
             )
         )
     reduction = _fit_reduction(store, meta, seal, profile, options)
@@ -139,6 +141,7 @@ def check_begun(target: Store, settings: Settings, options: ReindexOptions) -> N
         raise UsageError(
             f"{target.generation} is begun and not finished, with encoder {meta.seal.name!r} and"
             f" profile {meta.profile}: continue with `es-imgsearch reindex --encoder"
-            f" {meta.seal.spec or meta.seal.name}`, or delete it with"
-            " `es-imgsearch reindex --cancel`."
+            f" {meta.seal.spec or meta.seal.name} --profile {meta.profile} --index"
+            f" {settings.index}`, or delete it with `es-imgsearch reindex --cancel --index"
+            f" {settings.index}`."
         )
