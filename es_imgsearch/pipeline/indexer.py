@@ -204,7 +204,8 @@ class Indexer:
 
     def _submit_compared(self, change: Change, state: FileState, listed_at: float) -> None:
         now = change.detected_at
-        if now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
+        is_recent = now - state.mtime_ns / 1e9 < self._settings.settle_seconds
+        if is_recent and not self.pipeline.has(change.image_id, state):
             # Perhaps it is still being written.
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
             self.settler.offer(hint, time.monotonic())
