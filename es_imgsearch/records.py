@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -31,10 +33,14 @@ _LOOKS_ESCAPED = re.compile(rb"\\(?=x[0-9a-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A watched folder: its name in documents, and its path on this host."""
+    """A watched folder: its name in documents, and its path on this host.
+
+    `follows_links`: links to folders in it are entered.
+    """
 
     name: str
     path: Path
+    follows_links: bool = field(default=False, compare=False)
 
     def absolute(self, relative_path: str) -> str:
         """Return the path of a file of this root on this host."""
@@ -103,6 +109,9 @@ class Change:
     def image_id(self) -> str:
         return image_id(self.root.name, self.relative_path)
 
+
+# Of the square of a vector's length, as Elasticsearch compares it.
+_UNIT_TOLERANCE = 1e-3
 
 # x, y, width, height in pixels of the upright picture.
 Box = tuple[int, int, int, int]
@@ -179,6 +188,19 @@ def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     scaled: npt.NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
     return scaled
+
+
+def has_length(vector: npt.ArrayLike, similarity: str | None) -> bool:
+    """Return True if Elasticsearch can compare this vector: it computes with float32.
+
+    Its square must not overflow, nor be 0 for cosine similarity, or other than 1 for dot_product.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = np.asarray(vector, np.float32)
+        squared = float(np.dot(narrow, narrow))
+    if not math.isfinite(squared) or (similarity == "cosine" and squared == 0):
+        return False
+    return similarity != "dot_product" or abs(squared - 1) < _UNIT_TOLERANCE
 
 
 def float_bytes(array: npt.NDArray[np.float32]) -> bytes:
@@ -308,6 +330,25 @@ class Grid:
             middle = ((width - wide) // 2, (height - high) // 2, wide, high)
             boxes += [middle] if middle not in boxes else []
         return boxes
+
+
+def composed(text: str) -> str:
+    """Compose letters and marks (NFC), to store and compare what people type.
+
+    Names from a Mac are decomposed.  Never for opening a file, nor for an id.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def folded(text: str) -> str:
+    """Fold what people do not type alike: case, width and normal form.
+
+    Texts that differ in nothing else become equal: as definition D146 of Unicode, without invisible
+    letters, and with single spaces.
+    """
+    spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", text).casefold())
+    seen = "".join(each for each in spread if unicodedata.category(each) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", seen.casefold()).split())
 
 
 def utf8(text: str) -> str:

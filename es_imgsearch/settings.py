@@ -111,7 +111,11 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, ge=1)
     """Threads a model runs on; by default all, or half for a light one."""
     exclude: tuple[str, ...] = ()
-    """Globs of files and folders to leave out, in addition to the usual ones."""
+    """Patterns of files and folders to leave out, besides the usual ones, as in a .gitignore: the
+    last that matches decides, and one with `!` before it takes back in."""
+    follow_links: bool = False
+    """Index what links to folders lead to, too; a folder that is watched anyway is not entered
+    again."""
     describers: tuple[str, ...] = ()
     """Describers to run: names (then only these), or names with a dash before them to leave out; by
     default all that are installed."""

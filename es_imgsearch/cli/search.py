@@ -30,9 +30,11 @@ _OPTIONS = (
     click.option("--num-candidates", type=int,
                  help="Candidates to examine on each shard.  [default: as tuned]"),
     click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
-                 help="Only pictures with this value; may be repeated."),
-    click.option("--since", metavar="DATE", help="Taken on this day or later."),
-    click.option("--until", metavar="DATE", help="Taken on this day or earlier."),
+                 help="Only pictures with this value, in any case; may be repeated."),
+    click.option("--since", metavar="DATE",
+                 help="Taken on this day or later, by the camera's own clock."),
+    click.option("--until", metavar="DATE",
+                 help="Taken on this day or earlier, by the camera's own clock."),
     click.option("--weights", metavar="PART=W,...",
                  help="How much each vector counts, such as content=0.7,colour=0.3."),
     click.option("--collapse", is_flag=True,
@@ -158,11 +160,14 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
         click.echo("Nothing found.", err=True)
     if sheet is None:
         return
+    drawn = hits.sheet()
     try:
-        hits.sheet().save(sheet)
+        drawn.save(sheet)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
         raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
+    if missing := drawn.info.get("missing_letters"):
+        click.echo(missing, err=True)
     click.echo(f"Wrote {sheet}.", err=True)
 
 

@@ -128,6 +128,6 @@ class Coder:
         if coder is None or coder.hash != expected_hash:
             raise IndexConflict(
                 f"The coder in {index}-codes is not the one that the codes of index {index!r} were"
-                " made with: train them anew with `es-imgsearch codes train`."
+                f" made with: train them anew with `es-imgsearch codes train --index {index}`."
             )
         return coder

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GROUP = "es_imgsearch.describers"
+
+# Mapping of a field of words that people search for, with the analysers of mappings/common.json:
+# without regard to case, accents, width and normal form.
+WORDS: Final[Mapping[str, Any]] = {
+    "type": "text",
+    "analyzer": "words",
+    "search_analyzer": "words_asked_for",
+}
 
 
 class PictureDescriber(Protocol):

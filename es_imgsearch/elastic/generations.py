@@ -14,6 +14,7 @@ from es_imgsearch.elastic.mapping import (
     index_body,
     loading_body,
     template_body,
+    with_analysers_of,
 )
 from es_imgsearch.elastic.meta import IndexInfo, Meta
 from es_imgsearch.elastic.naming import (
@@ -276,8 +277,8 @@ class Generations:
                 f"/_index_template/{self._index}",
                 template_body(self._index, body, info.name),
             )
-            added = {"properties": {name: properties[name] for name in missing}}
-            self._connection.request("PUT", f"/{info.name}/_mapping", added)
+            added = with_analysers_of(info.properties, {name: properties[name] for name in missing})
+            self._connection.request("PUT", f"/{info.name}/_mapping", {"properties": added})
         return missing
 
     def map_fields(self, properties: Mapping[str, Mapping[str, Any]]) -> None:

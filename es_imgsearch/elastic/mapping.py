@@ -191,6 +191,33 @@ def index_body(meta: Meta, describer_fields: Iterable[Mapping[str, Any]] = ()) -
     return body
 
 
+_WORDS = ("words", "file_name")  # the analysers of words, of this version and of earlier ones
+
+
+def with_analysers_of(
+    properties: Mapping[str, Mapping[str, Any]], fields: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Let fields analyse words as the image names of an index with these properties.
+
+    An index keeps its analysers until `reindex`, and refuses a field with another one.
+    """
+    names = properties.get("image_name", {})
+    own = {key: names[key] for key in ("analyzer", "search_analyzer") if key in names}
+    mapped: dict[str, Any] = {}
+    for name, each in fields.items():
+        mapped[name] = dict(each)
+        if each.get("analyzer") in _WORDS:
+            mapped[name] = {key: each[key] for key in each if not key.endswith("analyzer")} | own
+        if "fields" in each:
+            mapped[name]["fields"] = with_analysers_of(properties, each["fields"])
+    return mapped
+
+
+def has_present_analysers(properties: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Check that an index with these properties analyses words as this version does."""
+    return properties.get("image_name", {}).get("analyzer") == _WORDS[0]
+
+
 def loading_body(body: Mapping[str, Any]) -> dict[str, Any]:
     """Change the body of an index for a bulk load: no graphs, refreshes or replicas.
 

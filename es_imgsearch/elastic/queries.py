@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -289,6 +290,14 @@ def score_to_cosine(score: float, similarity: str) -> float:
     if similarity == "l2_norm":
         return 1.0 - (1.0 / score - 1.0) / 2.0
     return 2.0 * score - 1.0
+
+
+def cosine_to_similarity(cosine: float, similarity: str) -> float:
+    """Convert a cosine to a kNN query's least similarity, its `similarity`.
+
+    It is the cosine itself, or for l2_norm the greatest distance (reference of the kNN query).
+    """
+    return math.sqrt(max(0.0, 2.0 - 2.0 * cosine)) if similarity == "l2_norm" else cosine
 
 
 def check_k(k: int) -> None:

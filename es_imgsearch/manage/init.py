@@ -177,7 +177,11 @@ def _check_requested(
             raise IndexConflict(
                 f"Index {index!r} exists with {option} {actual}, not {requested}: leave --{option}"
                 " out,"
-                + (" change it with `es-imgsearch reindex`," if option == "profile" else "")
+                + (
+                    f" change it with `es-imgsearch reindex --profile {requested} --index {index}`,"
+                    if option == "profile"
+                    else ""
+                )
                 + " or make another --index."
             )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from es_imgsearch.elastic.leases import is_running
+from es_imgsearch.elastic.mapping import has_present_analysers
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, Tuning
 from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause_id
@@ -34,6 +35,8 @@ def index_status(store: Store) -> dict[str, Any]:
                           the pictures of the last 24 hours
     encoder_plan          how the encoder ran at the last comparison of the root; None for encoders
                           of other packages
+    analysers_outdated    True for an index whose words are analysed as by an earlier version, until
+                          `reindex`
     tune_again            True once the index has `GROWN_TIMES` as many pictures as when tuned
     codes                 None without binary codes; `missing`: pictures without a code
     next, before          generations that `reindex` builds and keeps, or None; `builder`: the
@@ -68,6 +71,7 @@ def index_status(store: Store) -> dict[str, Any]:
         "encoder": info.meta.seal.to_body(),
         "profile": info.meta.profile,
         "similarity": info.meta.similarity,
+        "analysers_outdated": not has_present_analysers(info.properties),
         "tuning": info.meta.tuning.to_body(),
         "tune_again": _has_outgrown(info.meta.tuning, sum(pictures.values())),
         "pictures": sum(pictures.values()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -25,13 +26,10 @@ from es_imgsearch.pipeline.queues import TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
 from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.commands import walk_options
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.reconcile import (
-    DifferenceKind,
-    FileOnDisk,
-    Unknown,
-    differences,
-)
+from es_imgsearch.watch.places import NO_PICTURE, FileOnDisk, Unknown
+from es_imgsearch.watch.reconcile import DifferenceKind, differences
 from es_imgsearch.watch.root_folders import RootFolders
 from es_imgsearch.watch.settle import Settler, Settlers
 from es_imgsearch.watch.unknown_places import UnknownPlaces
@@ -61,39 +59,35 @@ class Indexer:
 
         The first picture does not wait for a model that is loaded at once.
         """
-        store = context.store
-        self.context = context
+        store, self.context = context.store, context
         self.progress = Progress()
         self.roots = tuple(roots)
-        self.excludes = Excludes(settings.exclude)
+        self.excludes = Excludes.of_roots(settings.exclude, roots)
         self._folders = RootFolders(store, roots, self.excludes, forget_mounts=allow_deletes)
         self.disks = self._folders.disks
-        self.settler = Settlers(
-            {
-                root: Settler(settings.settle_seconds, stat=self.disks.of(root).stat)
-                for root in roots
-            }
-        )
+        seconds, disk = settings.settle_seconds, self.disks.of
+        self.settler = Settlers({root: Settler(seconds, stat=disk(root).stat) for root in roots})
         # Files whose last event says that they are gone.
         self._gone: set[tuple[Root, str]] = set()
         # Roots that are not yet compared in this round of comparisons.
         self._round = {root.name for root in roots}
         self._round_lock = threading.Lock()
         # The last comparison of each whole root, by the root's name.
-        self.last_comparisons: dict[str, RootComparison] = {}
+        self.last_comparisons: dict[str, RootComparison] = {}  # and those in progress
+        self._comparing: dict[str, RootComparison] = {}
         # New and changed files of all comparisons.
         self.changed_files = 0
         self._store = store
         self._encoder = context.encoder
         self._settings = settings
-        self._unknown_places = UnknownPlaces(store.index)
+        self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
-        self._leftovers = LeftoverQueue(self.settler, self._pending)
+        self._leftovers = LeftoverQueue(self.settler, self._pending, self._count_no_picture)
         self._deletion_guard = DeletionGuard(
             store,
-            self.excludes.prunes,
+            lambda root: self.excludes[root.name].prunes,
             mounts=self._folders.mounts,
             disk=self.disks.of,
             memory=(memory := FieldMemory()),
@@ -114,8 +108,9 @@ class Indexer:
             files=self._folders.files,
             memory=memory,
             warm_up=warm_up,
+            folders=[root.absolute("") for root in roots],
         )
-        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage)
+        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage, options)
         self._deletions = Deletions(
             self._deletion_guard,
             self._pauses,
@@ -138,6 +133,10 @@ class Indexer:
     def outage(self) -> Outage:
         return self.pipeline.outage
 
+    def check_reachable(self, *, within_seconds: float) -> None:
+        """Raise a transient error if Elasticsearch gives no answer in this time."""
+        self._store.check_reachable(within_seconds=within_seconds)
+
     def check_generation(self) -> None:
         """Raise GenerationSwitched if the alias points to another generation."""
         self._store.check_generation()
@@ -149,7 +148,8 @@ class Indexer:
         files later.
         """
         started = time.monotonic()
-        counts = RootComparison()
+        patterns = self.excludes[root.name].leaving_out
+        counts = RootComparison(left_out_by=Counter(dict.fromkeys(patterns, 0)))
         sidecars = self._sidecars[root.name].begin_comparison(root, folder)
         touched = self._touched[root.name]
         missing: list[str] = []
@@ -157,7 +157,8 @@ class Indexer:
         listed_at = time.monotonic()
         self._store.refresh()
         whole = None if folder else self._deletions.begin_comparison(root)
-        disk = self._until_closing(self._folders.walk(root, folder))
+        self._comparing[root.name] = self._comparing.get(root.name, counts) if folder else counts
+        disk = self._until_closing(self._folders.walk(root, folder, counts.count_left_out))
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
         failures = with_retries(self._store.listings.failed(root.name, stored_folder), time.time())
@@ -174,6 +175,8 @@ class Indexer:
                 sidecars.add_file(difference.relative_path, state)
             if state is None or self._holds_no_picture(difference.kind, change, state):
                 # There is no such file, or it was read and is no picture.
+                if state is not None:
+                    counts.count_left_out(NO_PICTURE)
                 if difference.kind is not DifferenceKind.NEW:
                     counts.lost += 1
                     missing.append(difference.relative_path)
@@ -201,6 +204,10 @@ class Indexer:
         if kind is DifferenceKind.NEW:
             return self.pipeline.is_non_picture(change.image_id, state)
         return self.pipeline.holds_no_picture(change.image_id, state)
+
+    def _count_no_picture(self, change: Change) -> None:
+        if (counts := self._comparing.get(change.root.name)) is not None:
+            counts.count_left_out(NO_PICTURE)
 
     def _submit_compared(self, change: Change, state: FileState, listed_at: float) -> None:
         now = change.detected_at
@@ -272,8 +279,7 @@ class Indexer:
                     self.outage,
                 )
         for change in changes:
-            # The picture file itself is unchanged.
-            self.pipeline.forget(change)
+            self.pipeline.forget(change)  # the picture file itself is unchanged
             self.pipeline.submit(change)
         return bool(changes)
 
@@ -298,7 +304,7 @@ class Indexer:
 
     def check_excludes(self) -> None:
         """Raise AlreadyRunning if a daemon watches one of the roots with other excludes."""
-        check = partial(check_excludes, self._store, self.roots, self._settings.exclude)
+        check = partial(check_excludes, self._store, self.roots, self._settings)
         persist(check, self.pipeline.closing, self.outage)
 
     def make_searchable(self) -> None:
@@ -307,8 +313,8 @@ class Indexer:
 
     def save_comparisons(self) -> None:
         """Store the last comparisons for `status`."""
-        for name, comparison in self.last_comparisons.items():
-            comparison.unreadable = self.pipeline.unreadable(name)
+        for name, each in self.last_comparisons.items():
+            each.unreadable = self.pipeline.unreadable(name)
         try:
             save_comparisons(self._store, self.last_comparisons, self.encoder_plan())
         except ImgSearchError as error:
@@ -335,6 +341,7 @@ class Indexer:
             self.roots,
             self._settings.host,
             exclude=self._settings.exclude,
+            follow_links=self._settings.follow_links,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
             hung=self.disks.hung,
             comparisons=self.last_comparisons,

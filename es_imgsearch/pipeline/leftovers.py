@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from es_imgsearch.errors import ReadError
 from es_imgsearch.pipeline.jobs import Kept
@@ -24,8 +24,14 @@ _LOGGED_FILES = 10
 class LeftoverQueue:
     """Sort the paths that the pipeline emits; log files that cannot be read for now."""
 
-    def __init__(self, settler: Settlers, pending: Mapping[str, PendingDeletions]) -> None:
+    def __init__(
+        self,
+        settler: Settlers,
+        pending: Mapping[str, PendingDeletions],
+        on_no_picture: Callable[[Change], None],
+    ) -> None:
         self._settler = settler
+        self._on_no_picture = on_no_picture
         self._pending = pending
         self._logged: Counter[str] = Counter()
 
@@ -37,6 +43,8 @@ class LeftoverQueue:
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
             self._settler.offer(hint, time.monotonic())
         else:
+            if reason is Skipped.NOT_A_PICTURE:
+                self._on_no_picture(change)
             self._pending[change.root.name].add(change.relative_path)
 
     def _log(self, change: Change, error: ReadError) -> None:

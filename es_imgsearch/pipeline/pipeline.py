@@ -64,6 +64,7 @@ class Pipeline:
         files: Callable[[Root], RootFiles] | None = None,
         memory: FieldMemory | None = None,
         warm_up: bool = False,
+        folders: Sequence[str] = (),
     ) -> None:
         """Start the stages' threads.
 
@@ -72,7 +73,7 @@ class Pipeline:
         `vector_fields` is the optional step after embedding.  `progress.files` numbers the
         submitted files.  `disks` are closed with the pipeline.  `files` tells which files of a root
         are gone, `memory` the fields of documents that went.  `warm_up` loads the model at once,
-        so that the first picture does not wait for it.
+        so that the first picture does not wait for it.  `folders` are the watched ones.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
         self._emit = emit
@@ -117,7 +118,7 @@ class Pipeline:
             emit=self._writing.put,
             outage=self.outage,
             stopping=self.stopping,
-            with_ctime="ctime_ns" in context.info.properties,
+            properties=context.info.properties,
         )
         self._embedding = EmbedStage(
             VectorSource(encoder, look_up, encoder_batch_size),
@@ -129,7 +130,13 @@ class Pipeline:
             stopping=self.stopping,
             warm_up=warm_up,
         )
-        plan = ReadPlan.of(settings, encoder.preparation, describers=context.describers, grid=grid)
+        plan = ReadPlan.of(
+            settings,
+            encoder.preparation,
+            describers=context.describers,
+            grid=grid,
+            folders=folders,
+        )
         self._reading = ReadStage(
             ReadWorkers(plan, settings.read_workers),
             self._in_flight,
@@ -150,7 +157,7 @@ class Pipeline:
             thread.start()
 
     def _all_files(self, root: Root) -> RootFiles:
-        return RootFiles(root, lambda *_: False, (), self._disks.of(root))
+        return RootFiles(root, lambda *_: False, {}, self._disks.of(root))
 
     def submit(self, change: Change, *, listed_at: float | None = None) -> None:
         """Begin a job for a path, according to its file's state; waits for a free slot.

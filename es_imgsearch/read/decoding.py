@@ -14,7 +14,10 @@ from typing import IO
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from es_imgsearch.errors import ReadError
-from es_imgsearch.read import rare_formats
+from es_imgsearch.read import jpeg_xl, rare_formats
+from es_imgsearch.read.packets import packets
+from es_imgsearch.read.pixel_parts import PixelParts, parts_at_once, parts_of_refused
+from es_imgsearch.read.pixel_parts.tiff import BEGINNINGS as TIFF_BEGINNINGS
 from es_imgsearch.read.rare_formats import HeaderInvalid
 from es_imgsearch.read.srgb import shrunk, to_rgb
 from es_imgsearch.records import utf8
@@ -35,7 +38,7 @@ PICTURE_SUFFIXES = rare_formats.RAW_SUFFIXES | {
 }  # fmt: skip
 
 
-# Metadata as they stand in the file, by the names that Pillow gives them.
+# Metadata as it stands in the file, by the names that Pillow gives it.
 _PACKETS = {"xmp", "photoshop"}
 
 
@@ -78,29 +81,79 @@ def decode(
     Raises ReadError; its class is `unidentified` where no known format fits.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
+    decoded = _decoded(file, max_pixels, suffix, shorter_side_pixels)
+    decoded.image.info.update(packets(file, decoded.format))
+    return decoded
+
+
+def _decoded(
+    file: IO[bytes], max_pixels: int, suffix: str, shorter_side_pixels: int | None
+) -> Decoded:
     with as_read_errors():
-        prefix = file.read(16)
         file.seek(0)
+        prefix = file.read(16)
     if rare_formats.begins_like_raw(prefix, suffix):
         return _raw(file, max_pixels, shorter_side_pixels)
-    if rare_formats.begins_like_jxl(prefix, suffix):
+    if jpeg_xl.begins_like_jxl(prefix, suffix):
         with as_read_errors():
-            image, exif = rare_formats.jxl_picture(file, max_pixels)
-            return Decoded(to_rgb(image, shorter_side_pixels), "JPEGXL", exif, image.size)
+            image, exif = jpeg_xl.jxl_picture(file, max_pixels)
+            colours = to_rgb(image, shorter_side_pixels)
+            _keep_packets(image, colours)
+            return Decoded(colours, "JPEGXL", exif, image.size)
     formats = [*_known_formats(), *filter(None, [_WEAK_FORMATS.get(suffix)])]
+    try:
+        with as_read_errors():
+            parts = parts_at_once(file, prefix) or PixelParts(file)
+        return _by_pillow(parts, formats, max_pixels, shorter_side_pixels)
+    except ReadError as refused:
+        if refused.error_class in _FINAL:
+            raise
+        decoded = _without_the_rest(file, prefix, formats, max_pixels, shorter_side_pixels)
+        if decoded is None:
+            raise
+        return decoded
+
+
+def _without_the_rest(
+    file: IO[bytes],
+    prefix: bytes,
+    formats: list[str],
+    max_pixels: int,
+    shorter_side_pixels: int | None,
+) -> Decoded | None:
+    """Decode a refused file by what its pixels need; None if that is refused, too."""
+    with as_read_errors():
+        for parts in parts_of_refused(file, prefix):
+            try:
+                decoded = _by_pillow(parts, formats, max_pixels, shorter_side_pixels)
+            except ReadError as error:
+                if error.error_class in _FINAL:
+                    raise
+                continue
+            if prefix.startswith(TIFF_BEGINNINGS):
+                return replace(decoded, exif=rare_formats.container_exif(file) or decoded.exif)
+            return decoded
+    return None
+
+
+def _begins_like_tiff(file: IO[bytes]) -> bool:
+    file.seek(0)
+    return file.read(4).startswith(TIFF_BEGINNINGS)
+
+
+def _by_pillow(
+    parts: PixelParts, formats: list[str], max_pixels: int, shorter_side_pixels: int | None
+) -> Decoded:
+    file = parts.file
     try:
         with as_read_errors(HeaderInvalid):
             opened = _opened(file, formats, max_pixels)
     except ReadError as error:
-        if not prefix.startswith(rare_formats.TIFF_BEGINNINGS) or error.error_class in _FINAL:
+        if not _begins_like_tiff(file) or error.error_class in _FINAL:
             raise
         return _rare_tiff(file, max_pixels, shorter_side_pixels, error)
     with opened:
-        if opened.width * opened.height > max_pixels:
-            raise ReadError(
-                "too_large",
-                f"{opened.width} x {opened.height} pixels are more than max_pixels ({max_pixels}).",
-            )
+        rare_formats.check_size(*opened.size, max_pixels)
         # Phones write several pictures into one JPEG file and call it MPO; people do not.
         kind = "JPEG" if opened.format == "MPO" else opened.format or "unknown"
         with as_read_errors():
@@ -114,13 +167,18 @@ def decode(
                 None, (shorter_side_pixels or 1, shorter_side_pixels or 1)
             )
             opened.load()
+            opened.info.update(parts.info)
             # An icon has the size of its largest picture only once that is loaded.
             size = whole if is_reduced else opened.size
             decoded = _upright(opened, kind, _exif(opened), size, shorter_side_pixels)
-            # A converted picture may have lost what its file said.
-            for key in _PACKETS & opened.info.keys():
-                decoded.image.info[key] = opened.info[key]
+            _keep_packets(opened, decoded.image)
             return decoded
+
+
+def _keep_packets(opened: Image.Image, converted: Image.Image) -> None:
+    """Copy what the file said to a picture that may have lost it when it was converted."""
+    for key in _PACKETS & opened.info.keys():
+        converted.info[key] = opened.info[key]
 
 
 # Reading it in another way would fare no better.
@@ -245,6 +303,8 @@ _METHODS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = 5  # and what follows
+# libheif turns the picture itself, and Photoshop did: their EXIF orientation is history.
+_UPRIGHT = {"HEIF", "PSD"}
 
 
 def _upright(
@@ -256,9 +316,8 @@ def _upright(
 ) -> Decoded:
     """`size` is that of the whole picture as it is stored."""
     colours = to_rgb(image, shorter_side_pixels)
-    # libheif turns the picture itself; its EXIF orientation is then history.  (Pillow's AVIF
-    # plug-in turns nothing and gives the container's orientation as if it were of the EXIF.)
-    value = None if kind == "HEIF" else exif.get(ExifTags.Base.Orientation)
+    # (Pillow's AVIF plug-in gives the container's orientation as if it were of the EXIF.)
+    value = None if kind in _UPRIGHT else exif.get(ExifTags.Base.Orientation)
     if not isinstance(value, int) or (method := _METHODS.get(value)) is None:
         return Decoded(colours, kind, exif, size)
     upright_size = (size[1], size[0]) if value >= _SIDEWAYS else size

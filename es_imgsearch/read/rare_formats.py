@@ -1,4 +1,4 @@
-"""Read RAW, JPEG XL and those TIFF files that Pillow cannot read rightly.
+"""Read RAW and those TIFF files that Pillow cannot read rightly.
 
 Their libraries are imported when the first such file is met: most folders hold none, and
 they would add 0.7 s to the start of every reading process.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from es_imgsearch.errors import ReadError
+from es_imgsearch.read.pixel_parts.tiff import BEGINNINGS as TIFF_BEGINNINGS
 from es_imgsearch.read.srgb import eight_bit
 
 if TYPE_CHECKING:
@@ -32,13 +34,10 @@ RAW_SUFFIXES = frozenset({
 # Of some cameras, and of disk images and what not: believed only if the file begins like one.
 _AMBIGUOUS_RAW_SUFFIX = ".raw"
 
-TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Fujifilm, Panasonic and Leica, Olympus (three), Sigma, Minolta.
 _RAW_BEGINNINGS = (
     b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb", b"\0MRM",
 )  # fmt: skip
-_JXL_STREAM = b"\xff\x0a"
-_JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
 _PLANAR_CONFIGURATION, _DNG_VERSION = 284, 50706
 
@@ -67,13 +66,6 @@ def begins_like_raw(prefix: bytes, suffix: str) -> bool:
     )
 
 
-def begins_like_jxl(prefix: bytes, suffix: str) -> bool:
-    """Return True for JPEG XL; the two bytes of a bare stream need its name."""
-    return prefix.startswith(_JXL_CONTAINER) or (
-        suffix == ".jxl" and prefix.startswith(_JXL_STREAM)
-    )
-
-
 # -- RAW -----------------------------------------------------------------------------------
 
 
@@ -88,7 +80,7 @@ def raw_picture(file: IO[bytes], max_pixels: int) -> Image.Image | bytes:
         file.seek(0)
         with rawpy.imread(cast("BinaryIO", file)) as raw:
             size = raw.sizes
-            _check_size(size.raw_width, size.raw_height, max_pixels)
+            check_size(size.raw_width, size.raw_height, max_pixels)
             preview = _preview(raw, min(size.width, size.height))
             if preview is None:
                 return Image.fromarray(raw.postprocess(half_size=True, use_camera_wb=True))
@@ -186,9 +178,9 @@ def tiff_picture(file: IO[bytes], max_pixels: int) -> tuple[Image.Image, Image.E
         page = tiff.pages.first
         if _DNG_VERSION in page.tags or page.photometric in {32803, 34892}:
             return None
-        _check_size(page.imagewidth, page.imagelength * page.imagedepth, max_pixels)
+        check_size(page.imagewidth, page.imagelength * page.imagedepth, max_pixels)
         # Four channels are a picture with transparency; hundreds are something else.
-        _check_size(page.size, 1, 4 * max_pixels)
+        check_size(page.size, 1, 4 * max_pixels)
         stored = page.size * page.bitspersample // 8
         if not _lies_within(page, tiff.filehandle.size) or (
             page.compression == 1 and sum(page.databytecounts) < stored
@@ -197,11 +189,7 @@ def tiff_picture(file: IO[bytes], max_pixels: int) -> tuple[Image.Image, Image.E
         image = _page_image(page)
         if (profile := page.iccprofile) is not None:
             image.info["icc_profile"] = profile
-        exif = container_exif(file)
-        if _ORIENTATION not in exif and _ORIENTATION in page.tags:
-            # Pillow's reader of EXIF data does not know BigTIFF.
-            exif[_ORIENTATION] = page.tags[_ORIENTATION].value
-        return image, exif
+        return image, container_exif(file)
 
 
 @contextmanager
@@ -234,12 +222,12 @@ def _page_image(page: tifffile.TiffPage) -> Image.Image:
     wanted = {0: 1, 1: 1, 2: 3, 5: 4, 6: 3 if is_jpeg else 0}.get(kind, 0)
     if not wanted or values.shape[-1] < wanted:
         raise ReadError("corrupt", f"Its colours are of a kind that cannot be read ({kind}).")
-    return _image(
+    return image_of(
         values, wanted, has_alpha=bool({1, 2} & set(page.extrasamples)), is_negative=not kind
     )
 
 
-def _image(
+def image_of(
     values: npt.NDArray[Any], channels: int, *, has_alpha: bool, is_negative: bool = False
 ) -> Image.Image:
     """Convert (rows, columns, >= channels) of any type to an 8-bit picture."""
@@ -262,83 +250,24 @@ def container_exif(file: IO[bytes]) -> Image.Exif:
     exif = Image.Exif()
     try:
         file.seek(0)
-        exif.load_from_fp(file)
+        head = file.read(16)
+        if b"+" in head[2:4]:
+            exif.bigtiff, exif.endian = True, "<" if head.startswith(b"II") else ">"
+            exif.load_from_fp(file, *struct.unpack_from(f"{exif.endian}Q", head, 8))
+        else:
+            file.seek(0)
+            exif.load_from_fp(file)
         exif.get(_ORIENTATION)  # reads it all
     except Exception:  # noqa: BLE001 - malformed EXIF raises anything; the pixels are good
         return Image.Exif()
     return exif
 
 
-# -- JPEG XL -------------------------------------------------------------------------------
-
-
-def jxl_picture(file: IO[bytes], max_pixels: int) -> tuple[Image.Image, Image.Exif]:
-    """Return the first frame, upright despite its EXIF orientation, and the EXIF."""
-    import imagecodecs
-
-    file.seek(0)
-    content = file.read()
-    boxes = dict(_boxes(content)) if content.startswith(_JXL_CONTAINER) else {}
-    # A stream in parts has a number of four bytes before each.
-    stream = boxes.get(b"jxlc") or boxes.get(b"jxlp", b"")[4:] if boxes else content
-    _check_size(*_jxl_size(stream[:16]), max_pixels)
-    try:
-        values = imagecodecs.jpegxl_decode(content, index=0, numthreads=1)
-    except imagecodecs.JpegxlError as error:
-        if "NEED_MORE_INPUT" in str(error):
-            raise ReadError("truncated", "The JPEG XL file ends too early.") from error
-        raise
-    values = values if values.ndim == 3 else values[..., np.newaxis]
-    exif = Image.Exif()
-    if b"Exif" in boxes:
-        try:
-            exif.load(boxes[b"Exif"][4:])
-        except Exception:  # noqa: BLE001 - malformed EXIF raises anything; the pixels are good
-            exif = Image.Exif()
-    samples = values.shape[-1]
-    return _image(values, 3 if samples > 2 else 1, has_alpha=samples in {2, 4}), exif
-
-
-def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each box's type and content in reverse, so that the first wins a dict."""
-    found, at = [], 0
-    while at + 8 <= len(content):
-        size, kind, head = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8], 8
-        if size == 1:
-            size, head = int.from_bytes(content[at + 8 : at + 16]), 16
-        end = at + size if size else len(content)
-        if end < at + head:
-            break
-        found.append((kind, content[at + head : end]))
-        at = end
-    yield from reversed(found)
-
-
-def _jxl_size(stream: bytes) -> tuple[int, int]:
-    """Read width and height from a stream's header (ISO/IEC 18181-1, D.2)."""
-    if not stream.startswith(_JXL_STREAM) or len(stream) < 12:
-        raise ReadError("truncated", "The JPEG XL file ends in its header.")
-    left = int.from_bytes(stream[2:], "little")
-
-    def bits(number: int) -> int:
-        nonlocal left
-        value, left = left & ((1 << number) - 1), left >> number
-        return value
-
-    is_small = bits(1)
-
-    def side() -> int:
-        return 8 * (bits(5) + 1) if is_small else bits((9, 13, 18, 30)[bits(2)]) + 1
-
-    height = side()
-    ratio = bits(3)
-    if ratio == 0:
-        return side(), height
-    above, below = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
-    return height * above // below, height
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise ReadError for a picture that is too large, or has a side of no length."""
+    if width < 1 or height < 1:
+        # A side of 2,130,706,480 pixels and one of none need 16 GB for pointers to rows.
+        raise HeaderInvalid("corrupt", f"{width} x {height} pixels are no picture.")
     if width * height > max_pixels:
         raise ReadError(
             "too_large",

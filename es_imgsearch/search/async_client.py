@@ -121,12 +121,15 @@ class AsyncImageSearch(SearchClient):
         k: int = 10,
         *,
         box: QueryBox | None = None,
+        min_relevance: float | None = None,
     ) -> dict[str, Any]:
         """Build the kNN query of a search; see `ImageSearch.knn_query`.
 
         body = {"knn": await search.knn_query("a cat on a sofa", k=50)}
         """
-        return await self._run(self._operations.knn_query(positive, negative, k, box=box))
+        return await self._run(
+            self._operations.knn_query(positive, negative, k, box=box, min_relevance=min_relevance)
+        )
 
     async def close(self) -> None:
         """Close the connections to Elasticsearch; a client that was passed in stays open.

@@ -215,6 +215,7 @@ class ImageSearch(SearchClient):
         k: int = 10,
         *,
         box: QueryBox | None = None,
+        min_relevance: float | None = None,
     ) -> dict[str, Any]:
         """Build the kNN query of a search, to be sent by another program: Kibana, curl.
 
@@ -222,10 +223,16 @@ class ImageSearch(SearchClient):
 
         Takes the arguments of `search`, without options.
 
+        `min_relevance` sets the query's `similarity`: pictures of less relevance are left out.
+        Without relevance (see `calibrate`) it leaves out those that are no nearer than a standard
+        deviation above the average picture.
+
         Returns the value of ``knn``: the vector as the index stores vectors, and the tuned number
         of candidates.  Raises the errors of `search`.
         """
-        return self._run(self._operations.knn_query(positive, negative, k, box=box))
+        return self._run(
+            self._operations.knn_query(positive, negative, k, box=box, min_relevance=min_relevance)
+        )
 
     @property
     def info(self) -> IndexInfo:

@@ -5,28 +5,37 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from difflib import get_close_matches
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from es_imgsearch.errors import FilterInvalid
-from es_imgsearch.records import is_text, stored_path
+from es_imgsearch.records import composed, folded, is_text, stored_path
+from es_imgsearch.search.filtering.dates import (
+    TAKEN_FIELDS,
+    date_range,
+    since_until_clause,
+    taken_clause,
+)
+from es_imgsearch.search.filtering.values import (
+    EXACT_FIELDS,
+    MOST_FOLDED,
+    spellings_clause,
+    stored_name,
+)
 
 # Elasticsearch refuses a range with ends outside of the field type.
 _INTEGERS = {
     kind: range(-(2 ** (bits - 1)), 2 ** (bits - 1))
     for kind, bits in (("long", 64), ("integer", 32), ("short", 16), ("byte", 8))
 }
+_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 _NUMBERS = {*_INTEGERS, "float", "double", "half_float"}
 _INT64 = _INTEGERS["long"]
 _PATHS = {"folder", "relative_path", "image_name"}
 _NOT_FILTERABLE = {"dense_vector", "nested", "object"}
-_DATE = re.compile(r"[0-9]{4}(-[0-9]{2}){0,2}")
-_DATE_AND_TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{3,6})?)?"
-    r"(Z|[+-][0-9]{2}:[0-9]{2})?"
-)
 _RANGE = re.compile(r"^(?P<low>[^.]*(?:\.[^.]+)*)\.\.(?P<high>.*)$")
 
 _DISTANCE = re.compile(r"(?P<length>[0-9]+(?:[.][0-9]+)?)\s*(?P<unit>km|m|mi|ft|nmi)")
@@ -56,18 +65,23 @@ def filter_clauses(
 
     - a value; None for pictures without one;
     - a list: any of its values;
+    - a keyword's value in any case and normal form, also one of a list of up to 50; formats and
+      colours also by other names, such as jpg and gray;
     - a pair (low, high), None for an open end: a range of numbers, dates or keywords; for numbers
       and dates also the string ``low..high``;
     - for `folder`, a folder with everything below it;
     - for `location`, (latitude, longitude, distance) in degrees and with a unit (m, km, mi, ft,
       nmi), such as (48.2, 16.37, "5km") or ``48.2,16.37,5km``.
 
-    `since` and `until` compare the day on which a picture was taken, or last modified if it has no
-    date of the camera.  `properties` are the fields of the index's mapping.  Raises FilterInvalid.
+    Dates of a picture are those of the camera's own clock, see `filtering.dates`; one with an
+    offset from UTC is a moment.  `since` and `until` compare the day on which a picture was taken,
+    or last modified (by the clock of this machine) if nothing says when it was taken.
+    `properties` are the fields of the index's mapping.  Raises FilterInvalid.
     """
     clauses = [_clause(field, value, properties) for field, value in (filters or {}).items()]
     if since is not None or until is not None:
-        clauses.append(_date_clause(since, until))
+        ends = (_to_python("taken_at", end) for end in (since, until))
+        clauses.append(since_until_clause(*ends))
     return clauses
 
 
@@ -88,8 +102,10 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     name, _, key = field.partition(".")
     mapping = properties.get(name)
     if mapping is None or (key and _kind(mapping) != "flattened"):
+        near = get_close_matches(name.lower(), properties, n=1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
         raise FilterInvalid(
-            f"There is no field {field!r} to filter by; there are {_filterable(properties)}."
+            f"There is no field {field!r} to filter by; there are {_filterable(properties)}.{meant}"
         )
     kind = _kind(mapping)
     if not is_text(key):
@@ -104,7 +120,8 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     values = list(value) if isinstance(value, (list, set, frozenset)) else [value]
     if not values:
         return {"match_none": {}}
-    if kind == "keyword" and field != "folder" and len(values) > 1 and None not in values:
+    is_long = len(values) > (1 if field in EXACT_FIELDS else MOST_FOLDED)
+    if kind == "keyword" and field != "folder" and is_long and None not in values:
         # One `terms` clause takes 65,536 values; the server may allow only about 1,000 clauses.
         return {"terms": {field: [str(_stored_value(name, one)) for one in values]}}
     clauses = [
@@ -159,44 +176,44 @@ def _value_clause(field: str, value: Any, mapping: Mapping[str, Any]) -> dict[st
     if value is None:
         return {"bool": {"must_not": [{"exists": {"field": field}}]}}
     if field == "folder":
-        return {"term": {"folder.tree": str(value).strip("/") or "."}}
+        return spellings_clause("folder.tree", field, str(value).strip("/") or ".")
     if isinstance(value, str) and kind in {*_NUMBERS, "date"} and (parts := _RANGE.match(value)):
         return _range(field, parts["low"] or None, parts["high"] or None, kind)
     if kind == "date":
         return _range(field, value, value, kind)
     if kind == "geo_point":
         return _distance_clause(field, value)
-    if kind in {*_NUMBERS, "keyword", "flattened", "boolean"}:
+    if kind in {"keyword", "flattened"}:
+        name, _, key = field.partition(".")
+        field = f"{name}.{stored_name(name, key)}" if name == "colour_shares" else field
+        return spellings_clause(field, field, str(value))
+    if kind in {*_NUMBERS, "boolean"}:
         return {"term": {field: _exact_value(field, value, kind)}}
     if kind == "text":
         if "keyword" in mapping.get("fields", {}):
-            return {"term": {f"{field}.keyword": str(value)}}
-        return {"match": {field: {"query": str(value), "operator": "and"}}}
+            return spellings_clause(f"{field}.keyword", field, str(value))
+        return {"match": {field: {"query": composed(str(value)), "operator": "and"}}}
     raise FilterInvalid(f"Field {field!r} is a {kind} and cannot be compared with a value.")
 
 
 def _exact_value(field: str, value: Any, kind: str) -> Any:
     if kind in _NUMBERS:
         return _number(field, value)
-    if kind != "boolean":
-        return str(value)
-    if not isinstance(value, bool) and value not in ("true", "false"):
+    truth = value if isinstance(value, bool) else _TRUTHS.get(folded(str(value)))
+    if truth is None:
         raise FilterInvalid(f"Field {field!r} holds true or false, not {value!r}.")
-    return value
+    return truth
 
 
 def _range(field: str, low: Any, high: Any, kind: str) -> dict[str, Any]:
+    if kind == "date":
+        return (taken_clause if field in TAKEN_FIELDS else date_range)(field, low, high)
     if low is None and high is None:
         raise FilterInvalid(f"A range of {field!r} needs a low or a high end.")
     if kind in _NUMBERS:
         low, high = (None if end is None else _number(field, end) for end in (low, high))
         if kind in _INTEGERS:
             return _integer_range(field, low, high, _INTEGERS[kind])
-    elif kind == "date":
-        low, high = (None if end is None else _date(field, end) for end in (low, high))
-        # 2024 or 2024-05 as an upper end includes the whole year or month: `lte` is rounded up.
-        high = f"{high}||/{_rounding_unit(high)}" if high and _rounding_unit(high) else high
-        low = f"{low}||/{_rounding_unit(low)}" if low and _rounding_unit(low) else low
     elif kind != "keyword":
         raise FilterInvalid(f"Field {field!r} is a {kind} and has no ranges.")
     return _range_clause(field, low, high)
@@ -241,20 +258,6 @@ def _distance_clause(field: str, value: Any) -> dict[str, Any]:
     }
 
 
-def _date_clause(since: str | date | None, until: str | date | None) -> dict[str, Any]:
-    since, until = (_to_python("taken_at", end) for end in (since, until))
-    untaken = {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}
-    return {
-        "bool": {
-            "should": [
-                _range("taken_at", since, until, "date"),
-                {"bool": {"filter": [untaken, _range("modified_at", since, until, "date")]}},
-            ],
-            "minimum_should_match": 1,
-        }
-    }
-
-
 def _number(field: str, value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise FilterInvalid(f"Field {field!r} holds numbers, not {value!r}.")
@@ -276,32 +279,6 @@ def _number(field: str, value: Any) -> int | float:
 def _whole(number: float) -> int | float:
     """Convert to int if nothing is lost; nan and inf raise."""
     return int(number) if int(number) == number and int(number) in _INT64 else number
-
-
-def _date(field: str, value: Any) -> str:
-    if isinstance(value, (date, datetime)):
-        return value.isoformat()
-    text = str(value).strip()
-    if _DATE_AND_TIME.fullmatch(text):
-        # Elasticsearch requires the T.
-        text = candidate = text.replace(" ", "T")
-    else:
-        candidate = text + "-01-01"[len(text) - 4 :]
-    try:
-        # Elasticsearch reads other ISO forms (20240531, 2024-W22) differently than Python.
-        if not (_DATE.fullmatch(text) or _DATE_AND_TIME.fullmatch(text)):
-            raise ValueError
-        datetime.fromisoformat(candidate)
-    except ValueError:
-        raise FilterInvalid(
-            f"Field {field!r} holds dates such as 2024, 2024-05-31 or 2024-05-31T18:00, not"
-            f" {text!r}."
-        ) from None
-    return text
-
-
-def _rounding_unit(moment: str) -> str | None:
-    return {4: "y", 7: "M", 10: "d"}.get(len(moment))
 
 
 def _filterable(properties: Mapping[str, Mapping[str, Any]]) -> str:

@@ -34,7 +34,6 @@ from es_imgsearch.errors import (
     StoreDenied,
     UsageError,
 )
-from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import Term, Vector, is_vector
 from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors
 from es_imgsearch.search.relevance import (
@@ -160,15 +159,19 @@ class IndexState:
         return state.coder
 
     def query_relevance(
-        self, state: GenerationState, terms: Sequence[Term], vector: Vector, plan: SearchPlan
+        self,
+        state: GenerationState,
+        terms: Sequence[Term],
+        vector: Vector,
+        min_relevance: float | None,
     ) -> RequestFlow[QueryRelevance | None]:
         """Return the relevance of a query vector's hits; None if not calibrated.
 
-        Raises NotCalibrated if the plan has `min_relevance` and there is no relevance.
+        Raises NotCalibrated if there is a `min_relevance` and no relevance.
         """
         meta = state.info.meta
         if meta.reduction is not None:
-            if plan.min_relevance is None:
+            if min_relevance is None:
                 return None
             raise NotCalibrated(
                 f"Index {self._index!r} has reduced vectors, whose cosines are too rough for"
@@ -179,7 +182,7 @@ class IndexState:
         (model,) = state.relevance
         kind = _curve_kind(terms)
         relevance = None if model is None or kind is None else model.for_query(vector, kind)
-        if relevance is None and plan.min_relevance is not None:
+        if relevance is None and min_relevance is not None:
             raise NotCalibrated(
                 f"Index {self._index!r} has no relevance for hits of"
                 f" {'a vector' if kind is None else f'queries by {kind}'}: label some pictures and"

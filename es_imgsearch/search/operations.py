@@ -15,7 +15,7 @@ import numpy as np
 
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.queries import knn_body
+from es_imgsearch.elastic.queries import cosine_to_similarity, knn_body
 from es_imgsearch.elastic.requests import document_request
 from es_imgsearch.errors import ImageMissing, ImgSearchError, UsageError
 from es_imgsearch.records import REGIONS_FIELD
@@ -23,14 +23,15 @@ from es_imgsearch.search.execution import (
     Ranking,
     Search,
     region_body,
+    run_filtered,
     run_searches,
+    search_clauses,
     text_body,
     vector_body,
 )
-from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.index_state import GenerationState, IndexState
-from es_imgsearch.search.options import SearchOptions, SearchPlan
+from es_imgsearch.search.options import SearchOptions, SearchPlan, check_relevance
 from es_imgsearch.search.query import (
     Queries,
     Query,
@@ -52,6 +53,7 @@ from es_imgsearch.search.query_vectors import (
     weighted_parts,
 )
 from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors, Reranking
+from es_imgsearch.search.relevance import average_cut_off
 from es_imgsearch.search.request_flow import RequestFlow
 from es_imgsearch.search.results import SearchContext, build_hits, check_facets
 from es_imgsearch.search.search_log import SearchLog
@@ -161,7 +163,7 @@ class Operations:
                 f"Index {self._index!r} keeps no regions: leave regions out, or make another"
                 " --index with `es-imgsearch init --regions`."
             )
-        clauses = _clauses(plan, terms, info)
+        clauses = search_clauses(plan, terms, info)
         parts = weighted_parts(plan.weights, info.properties, self._index)
         context = SearchContext(plan, info, self._settings.host, terms)
         if plan.mode != "vector":
@@ -174,9 +176,11 @@ class Operations:
         if plan.mode != "vector":
             searches["text"] = partial(text_body, context, texts)
         region_search = partial(region_body, context) if plan.regions else None
-        result = yield from run_searches(
-            self._index, info.name, searches, plan, clauses, reranking, region_search
-        )
+        find = partial(
+            run_searches, self._index, info.name, searches, plan,
+            reranking=reranking, region_search=region_search,
+        )  # fmt: skip
+        context, result = yield from run_filtered(self._index, context, find, clauses)
         return context, build_hits(result, context)
 
     def _add_vectors(
@@ -200,7 +204,7 @@ class Operations:
         )
         if plan.weights is None and not plan.regions:
             relevance = yield from self._state.query_relevance(
-                generation, terms, combined[CONTENT.name], plan
+                generation, terms, combined[CONTENT.name], plan.min_relevance
             )
             context = context._replace(relevance=relevance)
         if plan.codes:
@@ -252,19 +256,43 @@ class Operations:
         k: int = 10,
         *,
         box: QueryBox | None = None,
+        min_relevance: float | None = None,
     ) -> RequestFlow[dict[str, Any]]:
-        """Build the kNN query that a search sends."""
+        """Build the kNN query that a search sends; see `ImageSearch.knn_query`."""
         generation = yield from self._state.current()
         terms, vectors = yield from self._vectorize(
             generation, parse_terms(positive, negative), [CONTENT], box
         )
         vector = _combined(terms, vectors, CONTENT)
+        least = None
+        if min_relevance is not None:
+            least = yield from self._least_similarity(generation, terms, vector, min_relevance)
         if generation.reduced is not None:
             vector = generation.reduced.reduce_query(vector)
         # A float32 of a unit vector holds six digits.
         numbers = [round(float(each), 6) for each in vector]
         knn: dict[str, Any] = knn_body(numbers, k, generation.info.meta.tuning)["knn"]
+        if least is not None:
+            knn["similarity"] = least
         return knn
+
+    def _least_similarity(
+        self,
+        generation: GenerationState,
+        terms: Sequence[Term],
+        vector: Vector,
+        min_relevance: float,
+    ) -> RequestFlow[float]:
+        """Compute the parameter `similarity` of a kNN query with this whole vector."""
+        check_relevance(min_relevance)
+        relevance = yield from self._state.query_relevance(generation, terms, vector, None)
+        if relevance is not None:
+            cosine = relevance.cosine_of(min_relevance)
+        else:
+            if generation.reduced is not None:
+                vector = generation.reduced.reduce_query(vector)
+            cosine = yield from average_cut_off(self._index, vector)
+        return round(cosine_to_similarity(cosine, generation.info.meta.similarity), 6)
 
     def info(self) -> RequestFlow[IndexInfo]:
         """Return the index's generation, metadata and fields; `reload` reads them again."""
@@ -290,17 +318,6 @@ class Operations:
         reduced = yield from self._state.reduced_vectors(generation)
         vectors = yield from self._vectorizer.vectorize(terms, parts, generation.info, reduced)
         return terms, vectors
-
-
-def _clauses(plan: SearchPlan, terms: Sequence[Term], info: IndexInfo) -> list[Mapping[str, Any]]:
-    """Build the filters of a search; the stored pictures it asks with are left out."""
-    clauses: list[Mapping[str, Any]] = list(
-        filter_clauses(plan.filters, info.properties, since=plan.since, until=plan.until)
-    )
-    ids = [each.query.image_id for each in terms if isinstance(each.query, StoredPicture)]
-    if ids:
-        clauses.append({"bool": {"must_not": [{"ids": {"values": ids}}]}})
-    return clauses
 
 
 def _combined(terms: Sequence[Term], vectors: PartVectors, part: VectorPart) -> Vector:

@@ -36,8 +36,9 @@ class SearchOptions(TypedDict, total=False):
     `filters`
         {field: value}; a hit meets all of them.  See `filters.filter_clauses`.
     `since`, `until`
-        the first and the last day on which a picture was taken (or last modified, if it has no
-        date of the camera).
+        the first and the last day on which a picture was taken, by the camera's own clock (or
+        last modified, by the clock of this machine, if nothing says when it was taken).  A time
+        with an offset, such as ``2024-01-01T00:30+09:00``, is a moment instead.
     `offset`, `size`
         a page of the k hits: skip the first `offset`, then return `size` (default: all).
     `collapse`
@@ -132,7 +133,12 @@ class SearchPlan:
         if plan.codes:
             _check_codes(plan)
         if plan.min_relevance is not None:
-            _check_relevance(plan.min_relevance, plan)
+            check_relevance(plan.min_relevance)
+            if plan.mode != "vector" or plan.weights is not None:
+                raise UsageError(
+                    "Relevance is computed from the content's cosine: leave mode and weights out,"
+                    " or min_relevance."
+                )
         _check_not_negative("offset", plan.offset)
         if plan.size is not None:
             _check_not_negative("size", plan.size)
@@ -198,13 +204,9 @@ def _check_codes(plan: SearchPlan) -> None:
         raise UsageError(f"num_candidates is {value} but must be at least k, which is {plan.k}.")
 
 
-def _check_relevance(minimum: Any, plan: SearchPlan) -> None:
+def check_relevance(minimum: Any) -> None:
+    """Raise UsageError unless the value is a probability."""
     if isinstance(minimum, bool) or not isinstance(minimum, (int, float)):
         raise UsageError(f"min_relevance must be a number, not a {type(minimum).__name__}.")
     if not 0 <= minimum <= 1:
         raise UsageError(f"min_relevance is a probability, from 0 to 1, not {minimum:g}.")
-    if plan.mode != "vector" or plan.weights is not None:
-        raise UsageError(
-            "Relevance is computed from the content's cosine: leave mode and weights out, or"
-            " min_relevance."
-        )

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from es_imgsearch.errors import ImageMissing, QueryPictureInvalid, ReadError, UsageError
 from es_imgsearch.read.decoding import decode
 from es_imgsearch.read.srgb import to_rgb
-from es_imgsearch.records import is_text
+from es_imgsearch.records import composed, is_text
 
 # Query pictures: opened, upright, RGB, cut to a box.
 
@@ -300,6 +300,9 @@ def _term(value: Any, sign: float) -> Term:
     weight = float(weight)
     if not (math.isfinite(weight) and weight > 0):
         raise UsageError(f"The weight of a query must be above 0, not {weight:g}.")
+    if isinstance(query, str):
+        # As the stored words are, and the texts that encoders were trained on.
+        query = composed(query)
     if not (isinstance(query, _QUERY_TYPES) or hasattr(query, "read")):
         raise UsageError(f"A query is {_QUERY_KINDS}, not a {type(query).__name__}.")
     if hasattr(query, "read"):

@@ -118,6 +118,16 @@ class QueryRelevance:
         # `Curve.probability` takes 30 times as long for a single number.
         return round(1.0 / (1.0 + math.exp(-min(max(odds, -60.0), 60.0))), 4)
 
+    def cosine_of(self, probability: float) -> float:
+        """Compute the cosine from which on hits have this relevance; within -1 and 1."""
+        curve = self.curve
+        slope = curve.z_weight / self.deviation + curve.cosine_weight
+        if not 0.0 < probability < 1.0 or slope <= 0.0:
+            return 1.0 if probability >= 1.0 else -1.0
+        odds = math.log(probability / (1.0 - probability))
+        cosine = (odds - curve.intercept + curve.z_weight * self.mean / self.deviation) / slope
+        return min(max(cosine, -1.0), 1.0)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RelevanceModel:
@@ -227,6 +237,19 @@ def _read_stored(index: str, seal: Seal) -> RequestFlow[BackgroundSample | None]
     except (IndexMissing, StoreDenied):
         # Searching must not need more privileges than reading the pictures' index.
         return None
+
+
+def average_cut_off(index: str, query: Floats) -> RequestFlow[float]:
+    """Compute a cosine that unrelated pictures seldom have, without relevance.
+
+    It is a standard deviation above the mean of the cosines between the query, of shape (dims,),
+    and a sample of the index: about a sixth of unrelated pictures are nearer.  -1 for no pictures.
+    """
+    vectors = (yield from sample_background(index)).vectors
+    if not len(vectors):
+        return -1.0
+    mean, deviation = background_moments(vectors @ unit(query))
+    return min(mean + deviation, 1.0)
 
 
 def load_background(index: str, meta: Meta, dims: int, send: Send) -> Floats:

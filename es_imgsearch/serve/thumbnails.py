@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import posixpath
-import re
-import tempfile
-import threading
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +14,39 @@ from PIL import Image
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImageMissing, ReadError
-from es_imgsearch.read.file import Skipped
+from es_imgsearch.read.file import Skipped, hash_file
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
-from es_imgsearch.records import Picture, disk_path
+from es_imgsearch.records import FileState, Picture, disk_path
+from es_imgsearch.serve.disk_cache import KEY, DiskCache
 from es_imgsearch.settings import Settings
 
 _JPEG_QUALITY: Final = 85
-_SOURCE: Final = ("image_id", "image_name", "root", "relative_path", "content_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """Path of a stored picture on this machine, and its content hash when stored."""
+    """Path of a stored picture on this machine, and its content when it was stored.
+
+    An imported picture has neither format nor state.
+    """
 
     path: Path
     name: str
     content_id: str
+    format: str
+    state: FileState | None
+
+    def is_current(self, state: FileState) -> bool:
+        """Return False if the file, in this state now, has other content than was stored."""
+        if self.state is None or self.state == state:
+            return True
+        if self.state.size_bytes != state.size_bytes:
+            return False
+        # Touched, or copied anew.
+        with suppress(OSError):
+            return hash_file(str(self.path), only_in=state) == self.content_id
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,15 @@ class PictureFiles:
             # this machine's files.
             raise ImageMissing(f"The path of {image_id!r} leads out of its root.")
         path = Path(disk_path(root["path"])) / relative
-        return Original(path, source["image_name"], source.get("content_id", image_id))
+        content_id = source.get("content_id", image_id)
+        return Original(
+            path,
+            source["image_name"],
+            # It becomes part of a header and of a file's name.
+            content_id if KEY.fullmatch(content_id) else image_id,
+            str(source.get("format")),
+            FileState.stored(source) if "mtime_ns" in source else None,
+        )
 
     def thumbnail(self, image_id: str) -> Thumbnail:
         """Return a thumbnail of at most `thumbnail_pixels` on its longer side.
@@ -118,81 +137,3 @@ def _jpeg(picture: Picture) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(picture.pixels).save(stream, "JPEG", quality=_JPEG_QUALITY)
     return stream.getvalue()
-
-
-# Share of the cache left by an eviction: evicting file by file would cost a deletion per write.
-_EVICT_TO_SHARE = 0.9
-_KEY = re.compile(r"[0-9A-Za-z_.-]+")
-
-
-class DiskCache:
-    """Thread-safe LRU cache of small files; several processes may use one folder.
-
-    A file of another process is readable, and counted once this process has read it or restarts.
-    """
-
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        self._folder = folder
-        self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        files = []
-        for file in folder.glob("??/*"):
-            with suppress(FileNotFoundError):
-                status = file.stat()
-                files.append((status.st_mtime_ns, file.name, status.st_size))
-        # Least recently used first.
-        self._sizes = OrderedDict((name, size) for _, name, size in sorted(files))
-        self._bytes = sum(self._sizes.values())
-
-    def get(self, key: str) -> bytes | None:
-        file = self._file(key)
-        try:
-            content = file.read_bytes()
-            # The times preserve the order of use across restarts.
-            os.utime(file)
-        except OSError:
-            return None
-        with self._lock:
-            self._count(key, len(content))
-        return content
-
-    def put(self, key: str, content: bytes) -> None:
-        """Store a file; skip it if the disk refuses."""
-        file = self._file(key)
-        with suppress(OSError):
-            file.parent.mkdir(exist_ok=True, mode=0o700)
-            # A rename, so that no process reads a partial file.
-            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as new:
-                unfinished = Path(new.name)
-                try:
-                    new.write(content)
-                    new.flush()
-                    unfinished.replace(file)
-                except OSError:
-                    unfinished.unlink(missing_ok=True)
-                    raise
-            with self._lock:
-                self._count(key, len(content))
-                evicted = self._evict()
-            for name in evicted:
-                self._file(name).unlink(missing_ok=True)
-
-    def _count(self, key: str, size: int) -> None:
-        self._bytes += size - self._sizes.pop(key, 0)
-        self._sizes[key] = size
-
-    def _evict(self) -> list[str]:
-        names: list[str] = []
-        if self._bytes <= self._max_bytes:
-            return names
-        while self._sizes and self._bytes > _EVICT_TO_SHARE * self._max_bytes:
-            name, size = self._sizes.popitem(last=False)
-            self._bytes -= size
-            names.append(name)
-        return names
-
-    def _file(self, key: str) -> Path:
-        if not _KEY.fullmatch(key) or key.startswith("."):
-            raise ValueError(f"{key!r} is not a valid cache key")
-        return self._folder / key[:2] / key

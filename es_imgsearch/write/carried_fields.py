@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from es_imgsearch.describe.fields import ERRORS_FIELD
+from es_imgsearch.describe.fields import has_failed
 from es_imgsearch.describe.registry import (
     describer_names,
     foreign_describers,
@@ -133,9 +133,9 @@ class CarriedFields:
         computed = OF_THE_FILE | self._switched_off | given
         for name, fields in self._recomputed.items():
             # What a describer gave before is the best there is when it fails.
-            if ERRORS_FIELD not in described.get(name, {}):
+            if not has_failed(described.get(name, {})):
                 computed |= fields
-        if SIDECAR_ID in document and ERRORS_FIELD not in described.get(Sidecar.name, {}):
+        if SIDECAR_ID in document and not has_failed(described.get(Sidecar.name, {})):
             computed |= self._sidecar
         return {name: value for name, value in document.items() if name not in computed}
 

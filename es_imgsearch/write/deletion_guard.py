@@ -23,8 +23,8 @@ from typing import Any
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.places import Prunes
 from es_imgsearch.watch.presence import Presence, RootFiles
-from es_imgsearch.watch.reconcile import Prunes
 from es_imgsearch.watch.root_disk import RootDisk
 from es_imgsearch.write.deletion_history import DeletionHistory, RootHistory
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
@@ -62,7 +62,7 @@ class DeletionGuard:
     def __init__(
         self,
         store: Store,
-        prunes: Prunes,
+        prunes: Callable[[Root], Prunes],
         *,
         mounts: KnownMounts | None = None,
         disk: Callable[[Root], RootDisk] = lambda _root: RootDisk(),
@@ -128,7 +128,7 @@ class DeletionGuard:
         `is_non_picture` returns True for the id and state of a file that is no picture (any more).
         Every path is checked once more; additions must have been acknowledged before.
         """
-        files = RootFiles(root, self._prunes, self._mounts.of(root), self._disk(root))
+        files = RootFiles(root, self._prunes(root), self._mounts.of(root), self._disk(root))
         missing = {
             each: path
             for path in relative_paths
@@ -219,10 +219,10 @@ class DeletionGuard:
                 "another file system is mounted there now",
                 self._document_count(root),
             )
+        prunes = self._prunes(root)
         with os.scandir(root.path) as entries:
             is_empty = all(
-                self._prunes(entry.name, "", entry.is_dir(follow_symlinks=False))
-                for entry in entries
+                prunes(entry.name, "", entry.is_dir(follow_symlinks=False)) for entry in entries
             )
         if is_empty and (count := self._document_count(root)):
             return Pause(

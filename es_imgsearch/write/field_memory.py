@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from es_imgsearch.describe.fields import ERRORS_FIELD
+from es_imgsearch.describe.fitting import ERRORS_FIELD
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.records import REGIONS_FIELD

@@ -417,7 +417,10 @@ def test_a_key_that_lacks_a_right_on_the_state_is_told_which(server: Secured, st
 
 def test_an_index_of_schema_1_is_brought_up_to_date_by_the_key_that_makes_indices(stack: Stack):
     admin = stack.store("admin")
-    as_schema(admin, 1)
+    before = admin.generations.roles().before
+    # A generation that an earlier test kept was made by the same version.
+    for generation in (admin, *([admin.at(before)] if before else [])):
+        as_schema(generation, 1)
     admin.connection.request("DELETE", "/images-state-000001")
     try:
         assert stack.status()["pictures"] == 3

@@ -50,6 +50,17 @@ def test_sync_with_excludes_that_the_daemon_has_not_is_refused(house: House):
         assert paths(house) == {"shown.png", "raw/1.png"}
 
 
+def test_where_something_is_taken_back_in_the_order_of_the_excludes_counts(house: House):
+    house.picture("raw/1.png", 2)
+    with house.watched(exclude=("raw/*", "!raw/1.png")):
+        house.settle()
+        said = r"Run it with --exclude 'raw/\*' --exclude '!raw/1\.png', or"
+        with pytest.raises(AlreadyRunning, match=said):
+            house.synced(exclude=("!raw/1.png", "raw/*"))
+        house.synced(exclude=("raw/*", "!raw/1.png"))
+        assert paths(house) == {"raw/1.png"}
+
+
 def test_sync_deletes_nothing_once_a_daemon_with_other_excludes_has_begun(house: House):
     house.pictures(5)
     house.synced(exclude=())

@@ -25,7 +25,8 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
 from es_imgsearch.serve.app import create_app
-from es_imgsearch.serve.thumbnails import DiskCache, PictureFiles
+from es_imgsearch.serve.disk_cache import DiskCache
+from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import remove_index
 from tests.support.house import House

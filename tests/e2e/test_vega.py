@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.naming import failures_alias
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.kibana.build import create_builder
 from es_imgsearch.pipeline.sync import sync
@@ -242,7 +243,7 @@ def test_files_of_one_group_stand_in_one_line(
     assert len(lines) >= len(set(COPIES.values()))
 
 
-def test_a_click_opens_the_original_and_a_tooltip_says_what_it_is(
+def test_a_click_opens_the_original_in_a_tab_and_a_tooltip_says_what_it_is(
     browser: Browser, library: tuple[House, SavedObjects]
 ):
     house, saved = library
@@ -256,12 +257,20 @@ def test_a_click_opens_the_original_and_a_tooltip_says_what_it_is(
     )
     panel.page.mouse.move(*image.middle)
     assert panel.told("tooltip") == {"Name": name, "Folder": "r"}
-    with panel.page.expect_navigation() as navigated:
+    address = panel.page.url
+    with (
+        panel.page.context.expect_event(
+            "response", lambda each: each.url == image.link
+        ) as answered_with,
+        panel.page.expect_popup() as opened,
+    ):
         panel.page.mouse.click(*image.middle)
-    opened = navigated.value
-    assert opened.url == image.link
-    assert (opened.status, opened.headers["content-type"]) == (200, "image/png")
-    assert opened.body() == (house.folder / name).read_bytes()
+    response = answered_with.value
+    assert (response.status, response.headers["content-type"]) == (200, "image/png")
+    assert response.body() == (house.folder / name).read_bytes()
+    # The dashboard stays.
+    assert panel.page.url == address
+    opened.value.close()
 
 
 def tiles_of(panel: Panel) -> list[Mark]:
@@ -321,6 +330,11 @@ def test_a_click_on_a_tile_leaves_its_pictures(
             "POST", f"/{house.store.index}/_search", {"query": added["query"]}
         )
         assert found["hits"]["total"]["value"] == tile.datum["doc_count"]
+        # The filter goes to every panel, also those on failures, which lie nowhere.
+        elsewhere = house.store.connection.request(
+            "POST", f"/{failures_alias(house.store.index)}/_search", {"query": added["query"]}
+        )
+        assert elsewhere["_shards"]["failed"] == elsewhere["hits"]["total"]["value"] == 0
     panel.page.mouse.move(*tile.middle)
     assert panel.told("tooltip") == {
         "Pictures": tile.datum["doc_count"],

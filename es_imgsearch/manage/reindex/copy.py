@@ -21,9 +21,11 @@ from itertools import islice
 from typing import Any
 
 from es_imgsearch.codes.apply import CodeStep
+from es_imgsearch.describe.fields import with_composed_texts
+from es_imgsearch.describe.fitting import fit_document
 from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.mapping import VECTOR_FIELD
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, with_analysers_of
 from es_imgsearch.elastic.meta import Meta, with_learned
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, CopyCheckpoint, code_mapping
 from es_imgsearch.elastic.retry import Outage
@@ -36,7 +38,8 @@ from es_imgsearch.errors import IndexConflict, ReadError, StoreRejected
 from es_imgsearch.manage.reindex.re_embed import Document, EmbedOutcome, ReEmbedder
 from es_imgsearch.records import REGIONS_FIELD, Change, Embedded, FileState, disk_path, image_id
 from es_imgsearch.settings import Settings
-from es_imgsearch.watch.reconcile import DifferenceKind, FileOnDisk, differences
+from es_imgsearch.watch.places import FileOnDisk
+from es_imgsearch.watch.reconcile import DifferenceKind, differences
 from es_imgsearch.watch.roots import registered_root
 from es_imgsearch.write.documents import failure_document, vector_fields
 
@@ -241,7 +244,9 @@ class GenerationCopier:
         if isinstance(outcome, Embedded):
             replaced = {*_VECTOR_FIELDS, "embed_ms"}
             copied = {name: value for name, value in document.items() if name not in replaced}
-            self._write_picture({**copied, **outcome.fields, **vector_fields(outcome)})
+            document = {**copied, **outcome.fields, **vector_fields(outcome)}
+            given = {"encoder": outcome.fields}
+            self._write_picture(fit_document(document, self._to.properties, given))
         elif isinstance(outcome, ReadError):
             self._fail(document, outcome)
         else:
@@ -263,6 +268,7 @@ class GenerationCopier:
     # -- writing -----------------------------------------------------------------------------
 
     def _write_picture(self, document: Document) -> None:
+        document = with_composed_texts(document)
         document |= self.codes.fields(document[VECTOR_FIELD])
         self._write(Write(document["image_id"], document=document))
 
@@ -307,13 +313,12 @@ class GenerationCopier:
     def _map_fields(self) -> None:
         """Map the fields that the source got since the target was created."""
         known = self._to.properties
-        self._target.generations.map_fields(
-            {
-                name: mapping
-                for name, mapping in self._from.properties.items()
-                if name not in known and name not in _VECTOR_FIELDS
-            }
-        )
+        missing = {
+            name: mapping
+            for name, mapping in self._from.properties.items()
+            if name not in known and name not in _VECTOR_FIELDS
+        }
+        self._target.generations.map_fields(with_analysers_of(known, missing))
 
     def _learn(self) -> None:
         """Copy curves and codes that the source got since, and load the coder."""

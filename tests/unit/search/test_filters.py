@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -9,8 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from es_imgsearch.describe.colours import SHADES
 from es_imgsearch.elastic.mapping import load_json
 from es_imgsearch.errors import FilterInvalid
+from es_imgsearch.read.decoding import _FORMATS, PICTURE_SUFFIXES
+from es_imgsearch.read.rare_formats import RAW_SUFFIXES
+from es_imgsearch.search.filtering.values import spellings, stored_name
 from es_imgsearch.search.filters import filter_clauses, parse_filters
 
 PROPERTIES: dict[str, Any] = {
@@ -23,6 +29,14 @@ PROPERTIES: dict[str, Any] = {
 }
 
 
+def term(field: str, value: str) -> dict[str, Any]:
+    return {"term": {field: {"value": value, "case_insensitive": True}}}
+
+
+def any_of(*clauses: dict[str, Any]) -> dict[str, Any]:
+    return {"bool": {"should": list(clauses), "minimum_should_match": 1}}
+
+
 def clause(field: str, value: Any) -> dict[str, Any]:
     (clause_body,) = filter_clauses({field: value}, PROPERTIES)
     return clause_body
@@ -32,41 +46,41 @@ def clause(field: str, value: Any) -> dict[str, Any]:
     ("field", "value", "expected"),
     [
         # keywords
-        ("format", "jpeg", {"term": {"format": "jpeg"}}),
-        ("camera", 'He said "5 cm" & é', {"term": {"camera": 'He said "5 cm" & é'}}),
+        ("format", "jpeg", term("format", "jpeg")),
+        ("camera", 'He said "5 cm"', term("camera", 'He said "5 cm"')),
         ("product_id", 17, {"term": {"product_id": "17"}}),
-        ("creator", "a..b", {"term": {"creator": "a..b"}}),
+        ("creator", "a..b", term("creator", "a..b")),
         ("format", ("a", "c"), {"range": {"format": {"gte": "a", "lte": "c"}}}),
-        ("tags", ["cat", "dog"], {"terms": {"tags": ["cat", "dog"]}}),
-        ("tags", ["cat"], {"term": {"tags": "cat"}}),
+        ("tags", ["cat", "dog"], any_of(term("tags", "cat"), term("tags", "dog"))),
+        ("tags", ["cat"], term("tags", "cat")),
         # as a frame's or an array's values come
         ("width", np.int64(512), {"term": {"width": 512}}),
         ("width", (np.int16(5), np.float32(7)), {"range": {"width": {"gte": 5, "lte": 7}}}),
-        ("tags", list(np.array(["cat", "dog"])), {"terms": {"tags": ["cat", "dog"]}}),
+        ("tags", list(np.array(["cat", "dog"])), any_of(term("tags", "cat"), term("tags", "dog"))),
         ("tags", [], {"match_none": {}}),
         ("camera", None, {"bool": {"must_not": [{"exists": {"field": "camera"}}]}}),
         ("tags", ["cat", None], {"bool": {
-            "should": [{"term": {"tags": "cat"}},
+            "should": [term("tags", "cat"),
                        {"bool": {"must_not": [{"exists": {"field": "tags"}}]}}],
             "minimum_should_match": 1}}),
         # folders
-        ("folder", "2024/May", {"term": {"folder.tree": "2024/May"}}),
-        ("folder", "/2024/May/", {"term": {"folder.tree": "2024/May"}}),
+        ("folder", "2024/May", term("folder.tree", "2024/May")),
+        ("folder", "/2024/May/", term("folder.tree", "2024/May")),
         ("folder", ".", {"term": {"folder.tree": "."}}),
         ("folder", "", {"term": {"folder.tree": "."}}),
         ("folder", "/", {"term": {"folder.tree": "."}}),
         # A name that is not UTF-8, as the shell hands it over; and as a hit shows it.
-        ("folder", "caf\udce9", {"term": {"folder.tree": "caf\\xe9"}}),
-        ("folder", "caf\\xe9", {"term": {"folder.tree": "caf\\xe9"}}),
+        ("folder", "caf\udce9", term("folder.tree", "caf\\xe9")),
+        ("folder", "caf\\xe9", term("folder.tree", "caf\\xe9")),
         ("relative_path", "caf\udce9/a", {"term": {"relative_path": "caf\\xe9/a"}}),
-        ("image_name", "\udce9.jpg", {"term": {"image_name.keyword": "\\xe9.jpg"}}),
+        ("image_name", "\udce9.jpg", term("image_name.keyword", "\\xe9.jpg")),
         # texts
-        ("image_name", "IMG 1.jpg", {"term": {"image_name.keyword": "IMG 1.jpg"}}),
+        ("image_name", "IMG 1.jpg", term("image_name.keyword", "IMG 1.jpg")),
         ("caption", "a cat", {"match": {"caption": {"query": "a cat", "operator": "and"}}}),
         # flattened
-        ("attributes.colour", "red", {"term": {"attributes.colour": "red"}}),
+        ("attributes.colour", "red", term("attributes.colour", "red")),
         ("attributes.a.b", "1..2", {"term": {"attributes.a.b": "1..2"}}),
-        ("attributes", "red", {"term": {"attributes": "red"}}),
+        ("attributes", "red", term("attributes", "red")),
         ("attributes.colour", None,
          {"bool": {"must_not": [{"exists": {"field": "attributes.colour"}}]}}),
         # numbers
@@ -107,31 +121,33 @@ def clause(field: str, value: Any) -> dict[str, Any]:
             "minimum_should_match": 1}}),
         # booleans
         ("checked", True, {"term": {"checked": True}}),
-        ("checked", "true", {"term": {"checked": "true"}}),
+        ("checked", "true", {"term": {"checked": True}}),
+        ("checked", "No", {"term": {"checked": False}}),
         # dates
-        ("taken_at", "2024", {"range": {"taken_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
-        ("taken_at", 2024, {"range": {"taken_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
-        ("taken_at", "2024-05",
-         {"range": {"taken_at": {"gte": "2024-05||/M", "lte": "2024-05||/M"}}}),
-        ("taken_at", date(2024, 5, 31),
-         {"range": {"taken_at": {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}}}),
-        ("taken_at", "2024..2024-05",
-         {"range": {"taken_at": {"gte": "2024||/y", "lte": "2024-05||/M"}}}),
-        ("taken_at", "2024-05-31 18:00",
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00", "lte": "2024-05-31T18:00"}}}),
-        ("taken_at", ("2024-05-31T18:00:00.500Z", None),
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00.500Z"}}}),
-        ("taken_at", "2024-05-31T18:00:00.500..2024-06-01T00:00:00.250",
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00.500",
+        ("modified_at", "2024", {"range": {"modified_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
+        ("modified_at", 2024, {"range": {"modified_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
+        ("modified_at", "2024-05",
+         {"range": {"modified_at": {"gte": "2024-05||/M", "lte": "2024-05||/M"}}}),
+        ("modified_at", date(2024, 5, 31),
+         {"range": {"modified_at": {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}}}),
+        ("modified_at", "2024..2024-05",
+         {"range": {"modified_at": {"gte": "2024||/y", "lte": "2024-05||/M"}}}),
+        ("modified_at", "2024-05-31 18:00",
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00", "lte": "2024-05-31T18:00"}}}),
+        ("modified_at", ("2024-05-31T18:00:00.500Z", None),
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00:00.500Z"}}}),
+        ("modified_at", "2024-05-31T18:00:00.500..2024-06-01T00:00:00.250",
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00:00.500",
                                  "lte": "2024-06-01T00:00:00.250"}}}),
-        ("taken_at", (datetime(2024, 5, 31, 18, tzinfo=UTC), None),
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00+00:00"}}}),
-        ("taken_at", np.datetime64("2024-05-31"),
-         {"range": {"taken_at": {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}}}),
-        ("taken_at", (pd.Series(["2024-05-31T18:00:00.123456789"], dtype="M8[ns]").values[0], None),
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00.123456"}}}),
-        ("taken_at", (pd.Timestamp("2024-05-31T18:00"), None),
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00"}}}),
+        ("modified_at", (datetime(2024, 5, 31, 18, tzinfo=UTC), None),
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00:00+00:00"}}}),
+        ("modified_at", np.datetime64("2024-05-31"),
+         {"range": {"modified_at": {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}}}),
+        ("modified_at", (pd.Series(["2024-05-31T18:00:00.123456789"], dtype="M8[ns]").values[0],
+                         None),
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00:00.123456"}}}),
+        ("modified_at", (pd.Timestamp("2024-05-31T18:00"), None),
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00:00"}}}),
         ("taken_at", None, {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}),
     ],
 )  # fmt: skip
@@ -156,7 +172,7 @@ def test_each_kind_of_field_and_value(field: str, value: Any, expected: dict[str
         ("location", (0, 0, "5 parsecs"), "latitude"),
         ("location", 5, "latitude"),
         ("checked", 1, "true or false"),
-        ("checked", "yes", "true or false"),
+        ("checked", "maybe", "true or false"),
         ("regions", "x", "nested"),
         ("owner", "x", "object"),
         ("width", "wide", "numbers, not 'wide'"),
@@ -217,7 +233,7 @@ def test_the_message_of_an_unknown_field_lists_those_there_are():
 
 def test_several_filters_are_all_met():
     assert filter_clauses({"root": "photos", "width": "100.."}, PROPERTIES) == [
-        {"term": {"root": "photos"}},
+        term("root", "photos"),
         {"range": {"width": {"gte": 100}}},
     ]
     assert filter_clauses({}, PROPERTIES) == filter_clauses(None, PROPERTIES) == []
@@ -234,16 +250,84 @@ def test_several_filters_are_all_met():
 )
 def test_since_and_until_ask_for_the_day_taken_or_else_modified(since, until, bounds):
     (clause_body,) = filter_clauses(None, PROPERTIES, since=since, until=until)
-    untaken = {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}
+    undated = [{"exists": {"field": "taken_at"}}, {"exists": {"field": "taken_local"}}]
     assert clause_body == {
         "bool": {
             "should": [
-                {"range": {"taken_at": bounds}},
-                {"bool": {"filter": [untaken, {"range": {"modified_at": bounds}}]}},
+                {"range": {"taken_local": bounds}},
+                {"bool": {"filter": [{"range": {"taken_at": bounds}}],
+                          "must_not": [{"exists": {"field": "taken_local"}}]}},
+                {"bool": {"filter": [{"range": {"modified_at": bounds}}], "must_not": undated}},
             ],
             "minimum_should_match": 1,
         }
-    }
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["taken_at", "taken_local"])
+@pytest.mark.parametrize(
+    ("value", "local", "moment"),
+    [
+        ("2024", {"gte": "2024||/y", "lte": "2024||/y"}, None),
+        (date(2024, 5, 31), {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}, None),
+        ("2024-05..", {"gte": "2024-05||/M"}, None),
+        ((None, "2024-05-31 18:00"), {"lte": "2024-05-31T18:00"}, None),
+        ((datetime(2024, 5, 31, 18), None), {"gte": "2024-05-31T18:00:00"}, None),  # noqa: DTZ001
+        ("2024-05-31T18:00Z", None, {"gte": "2024-05-31T18:00Z", "lte": "2024-05-31T18:00Z"}),
+        ((datetime(2024, 5, 31, 18, tzinfo=UTC), None), None, {"gte": "2024-05-31T18:00:00+00:00"}),
+        (("2024-05-31", "2024-06-01T00:00+09:00"), {"gte": "2024-05-31||/d"},
+         {"lte": "2024-06-01T00:00+09:00"}),
+    ],
+)  # fmt: skip
+def test_a_date_is_of_the_camera_and_one_with_an_offset_a_moment(field, value, local, moment):
+    found = clause(field, value)
+    by_camera = {
+        "bool": {
+            "should": [
+                {"range": {"taken_local": local}},
+                {"bool": {"filter": [{"range": {"taken_at": local}}],
+                          "must_not": [{"exists": {"field": "taken_local"}}]}},
+            ],
+            "minimum_should_match": 1,
+        }
+    }  # fmt: skip
+    by_moment = {"range": {"taken_at": moment}}
+    if local and moment:
+        assert found == {"bool": {"filter": [by_camera, by_moment]}}
+    else:
+        assert found == (by_camera if local else by_moment)
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    def set_zone(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield set_zone
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("Asia/Tokyo", "2024-01-01", [("2024-01-01||/d", "2024-01-01||/d", "+09:00")]),
+        ("America/St_Johns", "2024", [("2024||/y", "2024||/y", "-03:30")]),
+        ("Europe/Vienna", "2024-01..2024-07",
+         [("2024-01||/M", None, "+01:00"), (None, "2024-07||/M", "+02:00")]),
+        ("UTC", "2024-01-01", [("2024-01-01||/d", "2024-01-01||/d", None)]),
+        ("Asia/Tokyo", "2024-01-01T00:30Z", [("2024-01-01T00:30Z", "2024-01-01T00:30Z", None)]),
+    ],
+)  # fmt: skip
+def test_other_dates_are_those_of_this_machine(zone, name, value, expected):
+    zone(name)
+    found = clause("modified_at", value)
+    ranges = found["bool"]["filter"] if "bool" in found else [found]
+    assert [
+        tuple(each["range"]["modified_at"].get(part) for part in ("gte", "lte", "time_zone"))
+        for each in ranges
+    ] == expected
 
 
 def test_filters_of_the_command_line():
@@ -272,3 +356,36 @@ def test_a_value_of_the_wrong_type_is_refused(field: str, value: Any):
 def test_a_field_is_named_by_a_string():
     with pytest.raises(FilterInvalid, match="not 5"):
         filter_clauses({5: "cat"}, PROPERTIES)  # type: ignore[dict-item]
+
+
+def test_a_program_s_long_list_is_one_clause():
+    tags = [f"Tag {n}" for n in range(51)]
+    assert clause("tags", tags) == {"terms": {"tags": tags}}
+    assert clause("image_id", ["A", "b"]) == {"terms": {"image_id": ["A", "b"]}}
+    assert clause("relative_path", "Ä.jpg") == {"term": {"relative_path": "Ä.jpg"}}
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [("müller", "MÜLLER"), ("MÜLLER", "Müller"), ("Müller", "Mu\u0308ller"), ("é", "E\u0301"),
+     ("москва", "Москва"), ("ФОТО С ДАЧИ", "Фото с дачи"),
+     ("서울", "\u1109\u1165\u110b\u116e\u11af")],
+)  # fmt: skip
+def test_a_value_is_asked_for_in_its_usual_spellings(typed: str, stored: str):
+    def plain(text: str) -> str:
+        """As the server compares: without regard to the case of A to Z."""
+        return "".join(each.lower() if each.isascii() else each for each in text)
+
+    assert plain(stored) in {plain(each) for each in spellings(typed)}
+
+
+@pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES - RAW_SUFFIXES))
+def test_every_suffix_names_a_format(suffix: str):
+    formats = {name.lower() for name in _FORMATS} | {"jxl", "pcx", "tga"}
+    assert stored_name("format", suffix) in formats - {"mpo"}
+    assert stored_name("format", suffix.upper().lstrip(".")) in formats
+
+
+def test_every_colour_has_its_american_name():
+    assert stored_name("colours", "Gray") == "grey"
+    assert {stored_name("colours", each.title()) for each in SHADES} == set(SHADES)

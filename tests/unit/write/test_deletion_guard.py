@@ -48,7 +48,9 @@ class Folder:
     def new_guard(self, **options: Any) -> DeletionGuard:
         values = {"max_delete_share": 0.2, "clock": self.clock, **options}
         return DeletionGuard(
-            self.store, lambda name, _folder, _is_folder: name.startswith("."), **values
+            self.store,
+            lambda _root: lambda name, _folder, _is_folder: name.startswith("."),
+            **values,
         )
 
     def add(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from es_imgsearch.elastic.queries import check_whole
 from es_imgsearch.errors import ImgSearchError, UsageError
 from es_imgsearch.search.query import open_query_picture
+from es_imgsearch.search.sheet.fonts import Lettering, has_packs, printable
 
 if TYPE_CHECKING:
     from es_imgsearch.search.query import QueryPicture
@@ -26,11 +27,13 @@ _PAPER = (250, 250, 248)
 _INK = (28, 28, 30)
 _FAINT = (120, 120, 124)
 _FRAME = (214, 214, 210)
+_QUERY_SIZE, _NOTE_SIZE = 20, 13
 _MAX_PIXELS = 250_000_000
 # 200 hits of one search are a picture of 30 MB in memory; 10,000 would be 1.5 GB.
 _MAX_HITS = 200
 
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+# Key in `Image.info` of a sheet: the note on letters that no font has.
+MISSING_LETTERS = "missing_letters"
 
 
 class ShownHit(Protocol):
@@ -60,7 +63,8 @@ class ShownHits(Protocol):
 def draw_sheet(rows: Sequence[ShownHits], columns: int = 5) -> Image.Image:
     """Draw one band a search, with as many rows of hits as `columns` requires.
 
-    Of each search the first 200 hits are shown, and the number of the others.
+    Of each search the first 200 hits are shown, and the number of the others.  If no font has
+    some letters, a note below names their scripts; it is also `info["missing_letters"]`.
     """
     check_whole("columns", columns)
     if columns < 1:
@@ -69,40 +73,72 @@ def draw_sheet(rows: Sequence[ShownHits], columns: int = 5) -> Image.Image:
     line = _CELL + _CAPTION + _GAP
     width = _GAP + _QUERY_WIDTH + _GAP + columns * (_CELL + _GAP)
     sheet = Image.new("RGB", (width, _GAP + sum(bands) * line), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    pen = _Pen(sheet)
+    draw = pen.draw
     top = _GAP
     for number, (hits, lines) in enumerate(zip(rows, bands, strict=True)):
         if number:
             draw.line((_GAP, top - _GAP // 2, width - _GAP, top - _GAP // 2), fill=_FRAME)
-        _draw_query(sheet, draw, hits.queries, top)
+        _draw_query(pen, hits.queries, top)
         for position, hit in enumerate(hits[:_MAX_HITS]):
             row, column = divmod(position, columns)
             left = _GAP + _QUERY_WIDTH + _GAP + column * (_CELL + _GAP)
-            _draw_hit(sheet, draw, hit, (left, top + row * line))
+            _draw_hit(pen, hit, (left, top + row * line))
         if not hits:
             left = _GAP + _QUERY_WIDTH + _GAP
-            draw.text((left, top + _CELL // 2), "nothing found", fill=_FAINT, font=_font(16))
+            pen.write((left, top + _CELL // 2), "nothing found", 16, _FAINT)
         if len(hits) > _MAX_HITS:
             words = f"and {len(hits) - _MAX_HITS} more"
-            draw.text((_GAP, top + lines * line - _GAP - 16), words, fill=_FAINT, font=_font(13))
+            pen.write((_GAP, top + lines * line - _GAP - 16), words, 13, _FAINT)
         top += lines * line
-    return sheet
+    return _with_note(sheet, pen.letters) if pen.letters.missing else sheet
 
 
-def _draw_query(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, queries: Sequence[str | QueryPicture], top: int
-) -> None:
+class _Pen:
+    """Draws on the sheet, and writes letters of any script."""
+
+    def __init__(self, sheet: Image.Image, letters: Lettering | None = None) -> None:
+        self.sheet = sheet
+        self.draw = ImageDraw.Draw(sheet)
+        self.letters = letters or Lettering()
+
+    def write(self, at: tuple[int, int], text: str, size: int, fill: tuple[int, int, int]) -> None:
+        self.letters.draw(self.draw, at, text, size, fill)
+
+
+def missing_letters_note(scripts: Iterable[str]) -> str:
+    """Return what a person is told of letters without a font, and what to do."""
+    extra = "" if has_packs() else ', or run: pip install "es-imgsearch[fonts]"'
+    return (
+        f"No font of this machine has these letters: {', '.join(scripts)}. Install one, such as"
+        f" those of Debian's packages fonts-noto and fonts-noto-cjk{extra}"
+    )
+
+
+def _with_note(sheet: Image.Image, letters: Lettering) -> Image.Image:
+    """Name the scripts that no font has, under the sheet."""
+    note = missing_letters_note(letters.missing)
+    lines = _wrap(letters, note, _NOTE_SIZE, sheet.width - 2 * _GAP, max_lines=20)
+    whole = Image.new("RGB", (sheet.width, sheet.height + _LINE * len(lines)), _PAPER)
+    whole.paste(sheet)
+    for number, line in enumerate(lines):
+        _Pen(whole, letters).write((_GAP, sheet.height + _LINE * number), line, _NOTE_SIZE, _INK)
+    whole.info[MISSING_LETTERS] = note
+    return whole
+
+
+def _draw_query(pen: _Pen, queries: Sequence[str | QueryPicture], top: int) -> None:
     """Draw the words, and below them up to three pictures side by side."""
     pictures = [query for query in queries if not isinstance(query, str)][:_QUERY_PICTURES]
     words = " + ".join(query for query in queries if isinstance(query, str))
     if not queries:
         words = "similar pictures"
-    font = _font(20)
-    lines = _wrap(draw, words, font, _QUERY_WIDTH, max_lines=2 if pictures else 6) if words else []
+    most = 2 if pictures else 6
+    lines = _wrap(pen.letters, words, _QUERY_SIZE, _QUERY_WIDTH, max_lines=most) if words else []
     height = _LINE * len(lines)
     first = top if pictures else top + (_CELL - height) // 2
     for number, text in enumerate(lines):
-        draw.text((_GAP, first + _LINE * number), text, fill=_INK, font=font)
+        pen.write((_GAP, first + _LINE * number), text, _QUERY_SIZE, _INK)
     if not pictures:
         return
     width = (_QUERY_WIDTH - _GAP * (len(pictures) - 1)) // len(pictures)
@@ -110,38 +146,28 @@ def _draw_query(
         left, upper = _GAP + number * (width + _GAP), top + height
         try:
             picture = open_query_picture(query, max_pixels=_MAX_PIXELS)
-            _paste(sheet, draw, picture, (left, upper), (width, _CELL - height))
+            _paste(pen, picture, (left, upper), (width, _CELL - height))
         except ImgSearchError:
             # The file may have been deleted after the search.
-            draw.rectangle((left, upper, left + width, top + _CELL), outline=_FRAME)
-    draw.text((_GAP, top + _CELL + 4), "query picture", fill=_FAINT, font=_font(13))
+            pen.draw.rectangle((left, upper, left + width, top + _CELL), outline=_FRAME)
+    pen.write((_GAP, top + _CELL + 4), "query picture", 13, _FAINT)
 
 
-def _draw_hit(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, hit: ShownHit, at: tuple[int, int]
-) -> None:
+def _draw_hit(pen: _Pen, hit: ShownHit, at: tuple[int, int]) -> None:
     left, top = at
     try:
         if hit.path is None:
             raise ImgSearchError("on another host")
-        _paste(
-            sheet, draw, open_query_picture(hit.path, max_pixels=_MAX_PIXELS), at, (_CELL, _CELL)
-        )
+        _paste(pen, open_query_picture(hit.path, max_pixels=_MAX_PIXELS), at, (_CELL, _CELL))
     except ImgSearchError:
-        draw.rectangle((left, top, left + _CELL, top + _CELL), outline=_FRAME)
-        draw.text((left + 8, top + _CELL // 2), "original not here", fill=_FAINT, font=_font(13))
-    name = _shorten(draw, hit.image_name, _font(13), _CELL)
-    draw.text((left, top + _CELL + 4), name, fill=_INK, font=_font(13))
-    draw.text((left, top + _CELL + 20), f"{hit.score:.3f}", fill=_FAINT, font=_font(13))
+        pen.draw.rectangle((left, top, left + _CELL, top + _CELL), outline=_FRAME)
+        pen.write((left + 8, top + _CELL // 2), "original not here", 13, _FAINT)
+    name = _shorten(pen.letters, printable(hit.image_name), 13, _CELL)
+    pen.write((left, top + _CELL + 4), name, 13, _INK)
+    pen.write((left, top + _CELL + 20), f"{hit.score:.3f}", 13, _FAINT)
 
 
-def _paste(
-    sheet: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    picture: Image.Image,
-    at: tuple[int, int],
-    room: tuple[int, int],
-) -> None:
+def _paste(pen: _Pen, picture: Image.Image, at: tuple[int, int], room: tuple[int, int]) -> None:
     scale = min(room[0] / picture.width, room[1] / picture.height)
     # At least one pixel high, even if the picture is a thousand times as wide as high.
     small = picture.resize(
@@ -149,37 +175,28 @@ def _paste(
     )
     left = at[0] + (room[0] - small.width) // 2
     top = at[1] + (room[1] - small.height) // 2
-    sheet.paste(small, (left, top))
-    draw.rectangle((left, top, left + small.width - 1, top + small.height - 1), outline=_FRAME)
+    pen.sheet.paste(small, (left, top))
+    pen.draw.rectangle((left, top, left + small.width - 1, top + small.height - 1), outline=_FRAME)
 
 
-def _font(size: int) -> _Font:
-    return ImageFont.load_default(size)
-
-
-def _wrap(
-    draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int, max_lines: int
-) -> list[str]:
+def _wrap(letters: Lettering, text: str, size: int, width: int, max_lines: int) -> list[str]:
     lines = [""]
-    for word in text.split():
+    for word in printable(text).split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and draw.textlength(longer, font=font) > width:
+        if lines[-1] and letters.width(longer, size) > width:
             lines.append(word)
         else:
             lines[-1] = longer
     if len(lines) > max_lines:
         lines = [*lines[: max_lines - 1], f"{lines[max_lines - 1]} …"]
-    return [_shorten(draw, line, font, width) for line in lines]
+    return [_shorten(letters, line, size, width) for line in lines]
 
 
-def _shorten(draw: ImageDraw.ImageDraw, text: str, font: _Font, width: int) -> str:
-    # Lone surrogates (names that are not UTF-8) cannot be drawn, nor can line breaks.
-    text = text.encode("utf-8", errors="replace").decode()
-    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
-    if len(text) <= width and draw.textlength(text, font=font) <= width:
-        return text
+def _shorten(letters: Lettering, text: str, size: int, width: int) -> str:
     # A letter is at least one pixel wide; measuring thousands of letters would take long.
-    text = text[:width]
-    while text and draw.textlength(f"{text}…", font=font) > width:
-        text = text[:-1]
-    return f"{text}…"
+    shown = text[:width]
+    if shown == text and letters.width(text, size) <= width:
+        return text
+    while shown and letters.width(f"{shown}…", size) > width:
+        shown = shown[:-1]
+    return f"{shown}…"
