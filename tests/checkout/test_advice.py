@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import shlex
-import tomllib
 from pathlib import Path
 
-import click
-import pytest
-
-from es_imgsearch.cli import main
-from es_imgsearch.settings import ENVIRONMENT_PREFIX, Settings
 from tests.support.advice import advising_messages
 
 TESTS = Path(__file__).resolve().parent.parent
