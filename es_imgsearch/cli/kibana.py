@@ -205,7 +205,7 @@ def _built(settings: Settings, *, with_searches: bool) -> list[SavedObject]:
 
 
 def _fields_and_indices(settings: Settings) -> tuple[Any, set[str] | None]:
-    """Read the fields of each index, and which there are; those of a new index and None without."""
+    """Read the fields of each index, and which exist; without one, a new index's."""
     from es_imgsearch.errors import StoreError
     from es_imgsearch.kibana.build import existing_indices, index_field_types
 

@@ -45,7 +45,7 @@ def export_command(
     Vectors are exactly as the index stores them. FILE appears when it is complete.
     """
     from es_imgsearch.manage.transfer.export import export_pictures
-    from es_imgsearch.search.filter_values import met_filters
+    from es_imgsearch.search.filtering.values import met_filters
     from es_imgsearch.search.filters import filter_clauses, parse_filters
     from es_imgsearch.search.request_flow import run_flow
 

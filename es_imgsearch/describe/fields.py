@@ -125,7 +125,7 @@ def mapped_only(
 ) -> Mapping[str, Any]:
     """Leave out, with a note, fields that a describer did not map.
 
-    Elasticsearch would refuse the whole document.
+    Elasticsearch would refuse the whole document.  Notes need no mapping of their own.
     """
     unmapped = {each: ["the describer does not map it"] for each in fields if each not in mapping}
     unmapped.pop(ERRORS_FIELD, None)

@@ -208,6 +208,14 @@ class Store:
             return self
         return self.at(*self.generations.pin())
 
+    def check_reachable(self, *, within_seconds: float) -> None:
+        """Read from the state, without a second try.
+
+        Raises a transient error without an answer in time, another one if the answer is an error.
+        """
+        client = self.connection.client.options(request_timeout=within_seconds, max_retries=0)
+        Store(client, self.index).state.read("reachable")
+
     def check_generation(self) -> None:
         """Raise GenerationSwitched if the alias points to another generation."""
         if self.generation is not None:

@@ -48,6 +48,8 @@ SAVED_HITS = 60
 # Pictures that are more likely wrong by 9 to 1 are left out of a saved search.
 MIN_RELEVANCE = 0.1
 _TAG = "tag"
+# The camera's own date and time, or the moment, where an index has no field for the first yet.
+_TAKEN = ("taken_local", "taken_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,12 @@ class SavedObjectBuilder:
     """Build saved objects from one set of sources; raise FileInvalid for misfits."""
 
     def __init__(self, target: Target, sources: Sources | None = None) -> None:
-        values = {"index": target.index, "service": target.service.rstrip("/")}
+        own = target.properties["images"]
+        values = {
+            "index": target.index,
+            "service": target.service.rstrip("/"),
+            "taken": next((name for name in _TAKEN if name in own), _TAKEN[-1]),
+        }
         self.sources = load_sources(values) if sources is None else sources
         self._target = target
         self._types: dict[str, FieldTypes] = {
@@ -128,7 +135,7 @@ class SavedObjectBuilder:
     def build_query(
         self, query: SavedQuery, nearest: Mapping[str, str] | None = None
     ) -> list[SavedObject]:
-        """Build a saved search: its query, a Discover session, a Vega gallery, a dashboard.
+        """Build a saved search: query, Discover session, Vega gallery, dashboard.
 
         All have the neighbours in order and may be combined with words and filters.  `nearest` are
         the titles of all saved searches by name, to link to.
@@ -248,7 +255,7 @@ def existing_indices(store: Store) -> set[str]:
 
 
 def has_searches(store: Store, *, default: bool) -> bool:
-    """Tell whether there is a log of searches; the default if the credentials may not see that."""
+    """Tell whether there is a log of searches; the default if that is denied."""
     try:
         return store.companions.exists(Companion.SEARCHES)
     except StoreDenied:
@@ -256,7 +263,7 @@ def has_searches(store: Store, *, default: bool) -> bool:
 
 
 def is_addition(objects: Sequence[SavedObject]) -> bool:
-    """Tell whether the objects are those of a saved search, which refer to what Kibana has."""
+    """Tell whether the objects are those of a saved search alone."""
     return not any(each["type"] in {"index-pattern", "tag"} for each in objects)
 
 

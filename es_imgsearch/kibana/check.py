@@ -1,4 +1,4 @@
-"""Check whether Kibana would import saved objects, could open them, and what they would show.
+"""Check whether Kibana would import, open and rightly show saved objects.
 
 Kibana's import checks only versions, attributes, and references to data views and sessions: it
 imports a dashboard that refers to a missing panel, and then cannot open it.  So this checks

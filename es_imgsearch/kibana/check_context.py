@@ -1,4 +1,4 @@
-"""What a check of one saved object needs of the others: targets of references, types of fields."""
+"""Context of a check: targets of references, types of fields, existing indices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HASHES: Final = frozenset({"content_id", "image_id", "sidecar_id", "perceptual_
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The objects by type and id, the fields' types of each index, and what indices there are.
+    """Objects by type and id, field types of each index, existing indices.
 
     `types` may be empty and `indices` None: then fields and indices are not checked.
     """
@@ -38,7 +38,7 @@ class Context:
         return None if found is None else self.by_key.get((found["type"], found["id"]))
 
     def types_of(self, view: SavedObject | None) -> FieldTypes | None:
-        """Return the types of a data view's fields, runtime fields included; None if unknown."""
+        """Return the types of a data view's fields, runtime ones included, if known."""
         if view is None:
             return None
         attributes = view["attributes"]
@@ -53,7 +53,7 @@ class Context:
         return self.types_of(self.target(references, name))
 
     def types_in(self, index: str) -> FieldTypes | None:
-        """Return the field types of an index; None without its data view, for runtime fields."""
+        """Return the field types of an index; None without its data view."""
         for (kind, _), each in self.by_key.items():
             if kind == "index-pattern" and each["attributes"].get("title") == index:
                 return self.types_of(each)
@@ -61,7 +61,7 @@ class Context:
 
 
 def is_hash(field: str | None, view: SavedObject | None) -> bool:
-    """Tell whether a field shows as a hash, which says nothing to a reader, and not as an image."""
+    """Tell whether a field shows as a hash and not as an image."""
     text = "{}" if view is None else view["attributes"].get("fieldFormatMap", "{}")
     shown_as = orjson.loads(text).get(field, {}).get("params", {}).get("type")
     return field in _HASHES and shown_as != "img"

@@ -1,4 +1,4 @@
-"""Check what searches: data views, sessions, saved queries, Vega panels, and their queries."""
+"""Check data views, sessions, saved queries and Vega panels, and their queries."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def tag_problems(each: SavedObject, _: References, __: Context) -> Iterator[str]
         yield "the tag has no name"
 
 
-def vega_problems(each: SavedObject, _: References, context: Context) -> Iterator[str]:
+def vega_problems(each: SavedObject, __: References, context: Context) -> Iterator[str]:
     attributes = each["attributes"]
     spec = orjson.loads(orjson.loads(attributes["visState"])["params"]["spec"])
     if not str(spec.get("$schema", "")).startswith("https://vega.github.io/schema/vega"):

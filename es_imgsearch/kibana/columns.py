@@ -1,4 +1,4 @@
-"""Build the columns of Lens panels: buckets, metrics, and what Lens computes from others.
+"""Build the columns of Lens panels: buckets, metrics, columns computed from them.
 
 A column of a source is a Lens operation with its parameters.  Two are written shorter than Lens
 stores them, which keeps the columns that they are computed from beside them:
@@ -74,7 +74,8 @@ def build_columns(
     built: dict[str, dict[str, Any]] = {}
     for name, each in columns.items():
         for part, column in _parts(name, each, title):
-            built[part] = column if "references" in column else _column(column, types, title)
+            is_stored = "references" not in column
+            built[part] = _column(column, types, title) if is_stored else dict(column)
     used = {name for each in built.values() for name in each.get("references", [])}
     # Lens orders by no column that another one is computed from, and by no last value of words.
     metrics = [

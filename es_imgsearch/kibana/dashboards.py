@@ -145,7 +145,7 @@ def _panels(
 
 
 def lens_config(kind: str, time: Mapping[str, str] | None) -> Panel:
-    """Build what a panel with a Lens object has: where a click leads, a time range of its own."""
+    """Build a Lens panel's own settings: where a click leads, a time range."""
     own_time = {} if time is None else {"timeRange": dict(time)}
     if kind not in _CLICKABLE:
         return own_time

@@ -1,4 +1,4 @@
-"""Build the objects of a saved search by meaning: a session, a gallery, a query, a dashboard."""
+"""Build the sources of a saved search by meaning: session, gallery, dashboard."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def vega_panel(identifier: str, source: Mapping[str, Any]) -> SavedObject:
 
 
 def saved_query(identifier: str, title: str, description: str, query: Any) -> SavedObject:
-    """Build a query that Kibana offers in every search bar; `query` is in Elasticsearch's DSL."""
+    """Build a query for every search bar of Kibana; `query` is in the query DSL."""
     attributes = {
         "title": title,
         "description": description,

@@ -12,7 +12,7 @@ from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import FileInvalid
 from es_imgsearch.records import composed, unit
-from es_imgsearch.search.filter_values import decomposed
+from es_imgsearch.search.filtering.values import decomposed
 from es_imgsearch.search.relevance import Floats
 
 _PAGE = 1000

@@ -24,10 +24,11 @@ from PIL import Image
 
 from es_imgsearch.describe.fields import mapped_only
 from es_imgsearch.describe.registry import PictureDescriber, picture_describers, shorter_side_pixels
+from es_imgsearch.describe.sidecar import look_for_tables_up_to
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.read.file import Describe, Skipped, read_file
 from es_imgsearch.read.preparation import Preparation
-from es_imgsearch.records import Grid, Picture
+from es_imgsearch.records import Grid, Picture, utf8
 from es_imgsearch.settings import Settings
 
 # A process in a file system that hangs cannot be killed; it ends when that answers.
@@ -39,7 +40,10 @@ _children = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """Preparation, limits and describers of every worker."""
+    """Preparation, limits and describers of every worker.
+
+    `folders` are the watched ones, in which describers may look for files beside pictures.
+    """
 
     preparation: Preparation
     max_pixels: int
@@ -47,6 +51,7 @@ class ReadPlan:
     timeout_seconds: float
     describers: Sequence[str] | None = None
     grid: Grid | None = None
+    folders: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -55,10 +60,11 @@ class ReadPlan:
         preparation: Preparation,
         describers: Sequence[str] | None = None,
         grid: Grid | None = None,
+        folders: Sequence[str] = (),
     ) -> ReadPlan:
         """Make a plan with the limits of the settings."""
         limits = settings.max_pixels, settings.read_memory_mb, settings.read_timeout_seconds
-        return cls(preparation, *limits, describers, grid)
+        return cls(preparation, *limits, describers, grid, folders)
 
     def shorter_side_pixels(self, describers: Sequence[PictureDescriber]) -> int | None:
         """Return the shorter side that describers and encoder need; None for all."""
@@ -199,7 +205,12 @@ def _send(connection: Connection, outcome: Outcome) -> None:
 
 
 def _failed(error: Exception) -> ReadersFailed:
-    return ReadersFailed("readers_failed", f"{type(error).__name__}: {error}"[:400])
+    return ReadersFailed("readers_failed", _words_of(error))
+
+
+def _words_of(error: Exception) -> str:
+    # (JSON cannot hold a lone surrogate of a name that is not UTF-8.)
+    return utf8(f"{type(error).__name__}: {error}"[:400])
 
 
 _plan: ReadPlan | None = None
@@ -215,6 +226,7 @@ def _begin_worker(plan: ReadPlan, parent: int) -> None:
     _silence_decoders()
     _limit_memory(plan.memory_mb)
     _plan = plan
+    look_for_tables_up_to(plan.folders)
     describers = picture_describers(plan.describers)
     _describers[:] = [(each.name, _mapped(each)) for each in describers]
     _shorter_side_pixels = plan.shorter_side_pixels(describers)
@@ -263,7 +275,7 @@ def _read(path: str) -> Picture | Skipped:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's fault
         # The original may fail to unpickle in the parent.
-        raise ReadError("corrupt", f"{type(error).__name__}: {error}"[:400]) from None
+        raise ReadError("corrupt", _words_of(error)) from None
 
 
 def _limit_memory(memory_mb: int) -> None:

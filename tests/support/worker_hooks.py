@@ -38,6 +38,10 @@ class Hook:
                 os._exit(7)
             case "unmapped":
                 return {"nobody_mapped_this": 1}
+            case "unwritable":
+                raise _UnwritableError
+            case "leaves":
+                sys.exit(3)
             case "speak":
                 print("a describer speaks", file=sys.stderr)
             case "gate":
@@ -46,6 +50,13 @@ class Hook:
                     gate.read(1)
         torch_like = {"torch", "transformers", "elasticsearch"} & sys.modules.keys()
         return {"attributes": {"pid": str(os.getpid()), "loaded": " ".join(sorted(torch_like))}}
+
+
+class _UnwritableError(Exception):
+    """An error without a text: asking for it raises one that JSON cannot hold."""
+
+    def __str__(self) -> str:
+        raise ValueError("caf\udce9")
 
 
 def _is_first_time(path: str) -> bool:

@@ -19,10 +19,12 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.kibana.build import (
+    create_builder,
     index_field_types,
     vectorise_query,
 )
-from es_imgsearch.kibana.check import find_problems
+from es_imgsearch.kibana.check import find_problems, parse_ndjson
+from es_imgsearch.kibana.objects import to_ndjson
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
 from tests.e2e.kibana.conftest import COUNT
@@ -200,6 +202,63 @@ def test_build_and_check_on_the_command_line(shelf: tuple[Store, Settings], tmp_
     assert checked.exit_code == 1
     problems = json.loads(checked.stdout)
     assert any("'kamera'" in each["what"] for each in problems)
+
+
+def run(*words: str) -> Any:
+    return CliRunner().invoke(main, ["kibana", *words])
+
+
+def test_without_a_log_of_searches_its_dashboard_is_left_out_or_named(
+    settings: Settings, real_store: Store, tmp_path: Path
+):
+    """As after a plain `init`, which makes no index of searches."""
+    real_store.generations.create(new_meta(seal_of(FakeEncoder()), "balanced", "cosine"))
+    given = ["--index", settings.index, "--es-url", str(settings.es_url)]
+    file = tmp_path / "objects.ndjson"
+    assert run("build", "--no-searches", "--output", str(file), *given).exit_code == 0
+    assert f"{settings.index}-searches" not in file.read_text()
+    assert run("check", str(file), *given).exit_code == 0
+    # A file of an earlier version, or of another cluster.
+    everything = create_builder(settings).build_all()
+    file.write_bytes(to_ndjson(everything))
+    checked = run("check", str(file), *given)
+    assert checked.exit_code == 1
+    assert checked.stdout.count("\n") == 1
+    assert f"there is no index '{settings.index}-searches'" in checked.stdout
+    # What the message advises helps.
+    environment = {"ES_IMGSEARCH_LOG_SEARCHES": "true"}
+    made = CliRunner(env=environment).invoke(main, ["init", *given])
+    assert made.exit_code == 0, made.stderr
+    assert run("check", str(file), *given).exit_code == 0
+    built = CliRunner(env=environment).invoke(
+        main, ["kibana", "build", "--no-searches", "--output", str(file), *given]
+    )
+    assert built.exit_code == 0
+    assert file.read_bytes() == to_ndjson(everything)
+
+
+def test_a_saved_search_in_a_file_has_no_problems(
+    settings: Settings, real_store: Store, starter: Encoder, tmp_path: Path
+):
+    real_store.generations.create(new_meta(seal_of(starter), "balanced", "cosine"))
+    given = ["--es-url", str(settings.es_url)]
+    file = tmp_path / "search.ndjson"
+    saved = run(
+        "save-search", "a dog", "--min-relevance", "0.5", "--output", str(file),
+        "--index", settings.index, *given,
+    )  # fmt: skip
+    assert saved.exit_code == 0, saved.stderr
+    objects = parse_ndjson(file.read_bytes())
+    assert [each["type"] for each in objects] == ["query", "search", "visualization", "dashboard"]
+    # Without --index: the objects say which it is.
+    checked = run("check", str(file), *given)
+    assert (checked.exit_code, checked.stdout) == (0, "")
+    for gone in ("search", "visualization"):
+        left = [each for each in objects if each["type"] != gone]
+        file.write_bytes(to_ndjson(left))
+        checked = run("check", str(file), *given)
+        assert checked.exit_code == 1
+        assert f"leads to {gone}/" in checked.stdout
 
 
 def test_make_kibana(settings: Settings, real_store: Store, starter: Encoder):

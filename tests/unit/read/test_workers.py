@@ -381,7 +381,9 @@ def test_a_describer_whose_fields_are_not_mapped_is_left_out(caplog: pytest.LogC
     assert mapped_describers(mapped, "photos") == [each.name for each in ours]
     assert not caplog.records
     (exif,) = load_describers(["exif"])
-    lacking = next(iter(exif.mapping))
+    # No other describer gives it.
+    lacking = "camera"
+    assert lacking in exif.mapping
     del mapped[lacking]
     assert "exif" not in mapped_describers(mapped, "photos")
     (record,) = caplog.records
@@ -399,6 +401,16 @@ def test_a_describer_without_a_mapping_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(EntryPoint, "load", lambda _: Mapless)
     with pytest.raises(SettingsError, match=r"describer 'exif' .* is broken: its `mapping`"):
         load_describers(["exif"])
+
+
+@pytest.mark.parametrize("name", ["unwritable", "leaves"])
+def test_whatever_a_describer_does_costs_one_file_only(readers, tmp_path: Path, name: str):
+    read = readers(plan())
+    outcome = read(picture(tmp_path, name))
+    assert isinstance(outcome, ReadError)
+    assert not isinstance(outcome, ReadersFailed)
+    outcome.message.encode()
+    assert_reads(read, tmp_path)
 
 
 def _says_much(folder: Path) -> list[Path]:

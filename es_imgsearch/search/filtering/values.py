@@ -24,7 +24,8 @@ Clause = dict[str, Any]
 # The way to one file, and what programs compare: met as they are.
 EXACT_FIELDS: Final = frozenset({"image_id", "relative_path", "content_id", "sidecar_id"})
 # A list of more values is a program's, and is met as it is.
-MOST_FOLDED: Final = 100
+MOST_FOLDED: Final = 50
+_MOST_FOLDED_BYTES: Final = 300
 # Make and model are one value: the make alone stands for all of its models.
 _MAKE_AND_MODEL: Final = {"camera", "lens"}
 
@@ -94,8 +95,9 @@ def decomposed(text: str) -> str:
 
 
 def _term(field: str, value: str) -> Clause:
-    # The server's `case_insensitive` is of A to Z only.
-    if value.lower() == value.upper():
+    # The server's `case_insensitive` is of A to Z only, and refuses 1,000 letters; values that
+    # long are met in another case once their own finds nothing.
+    if value.lower() == value.upper() or len(value.encode()) > _MOST_FOLDED_BYTES:
         return {"term": {field: value}}
     return {"term": {field: {"value": value, "case_insensitive": True}}}
 
