@@ -184,7 +184,7 @@ def _print_result(
 
 
 def _check_folders(settings: Settings, roots: tuple[str, ...]) -> None:
-    """Report folders and patterns that cannot be used before any request to Elasticsearch."""
+    """Report unusable folders and patterns before any request to Elasticsearch."""
     from es_imgsearch.watch.excludes import Excludes
     from es_imgsearch.watch.roots import parse_roots
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from es_imgsearch.pipeline.heartbeat import Heartbeat, check_excludes, save_comp
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
 from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
-from es_imgsearch.pipeline.queues import TouchedFiles
+from es_imgsearch.pipeline.queues import Round, TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
 from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
@@ -67,11 +66,9 @@ class Indexer:
         self.disks = self._folders.disks
         seconds, disk = settings.settle_seconds, self.disks.of
         self.settler = Settlers({root: Settler(seconds, stat=disk(root).stat) for root in roots})
-        # Files whose last event says that they are gone.
-        self._gone: set[tuple[Root, str]] = set()
+        self._gone: set[tuple[Root, str]] = set()  # files whose last event says that they are gone
         # Roots that are not yet compared in this round of comparisons.
-        self._round = {root.name for root in roots}
-        self._round_lock = threading.Lock()
+        self._round = Round(root.name for root in roots)
         # The last comparison of each whole root, by the root's name.
         self.last_comparisons: dict[str, RootComparison] = {}  # and those in progress
         self._comparing: dict[str, RootComparison] = {}
@@ -84,7 +81,7 @@ class Indexer:
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
-        self._leftovers = LeftoverQueue(self.settler, self._pending, self._count_no_picture)
+        self._leftovers = LeftoverQueue(self.settler, self._pending, self._comparing)
         self._deletion_guard = DeletionGuard(
             store,
             lambda root: self.excludes[root.name].prunes,
@@ -197,7 +194,8 @@ class Indexer:
         counts.ended_at = iso_timestamp()
         if not folder:
             self.last_comparisons[root.name] = counts
-            self._count_in_round(root)
+            if self._round.ends_with(root.name):
+                self.pipeline.end_round()
         return counts
 
     def _holds_no_picture(self, kind: DifferenceKind, change: Change, state: FileState) -> bool:
@@ -205,25 +203,15 @@ class Indexer:
             return self.pipeline.is_non_picture(change.image_id, state)
         return self.pipeline.holds_no_picture(change.image_id, state)
 
-    def _count_no_picture(self, change: Change) -> None:
-        if (counts := self._comparing.get(change.root.name)) is not None:
-            counts.count_left_out(NO_PICTURE)
-
     def _submit_compared(self, change: Change, state: FileState, listed_at: float) -> None:
         now = change.detected_at
-        if now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
+        is_recent = now - state.mtime_ns / 1e9 < self._settings.settle_seconds
+        if is_recent and not self.pipeline.has(change.image_id, state):
             # Perhaps it is still being written.
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
             self.settler.offer(hint, time.monotonic())
         else:
             self.pipeline.submit(change, listed_at=listed_at)
-
-    def _count_in_round(self, root: Root) -> None:
-        with self._round_lock:
-            self._round.discard(root.name)
-            if not self._round:
-                self.pipeline.end_round()
-                self._round = {each.name for each in self.roots}
 
     def offer(self, hint: Hint) -> None:
         """Take an event of a file."""

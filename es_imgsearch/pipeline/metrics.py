@@ -31,7 +31,7 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class _Probe:
-    """Ask Elasticsearch regularly, in a thread of its own, and say for how long it is away."""
+    """Ask Elasticsearch regularly; measure for how long it is away."""
 
     def __init__(self, indexer: Indexer) -> None:
         self._indexer = indexer
@@ -43,7 +43,7 @@ class _Probe:
 
     @property
     def away_seconds(self) -> float:
-        """Seconds since the last answer, or of an outage that a picture met; 0 without one."""
+        """Seconds since the last answer, or of the outage that a picture met."""
         silent_seconds = time.monotonic() - self._answered_at
         is_away = self._is_away or silent_seconds > 2 * _PROBE_SECONDS
         return max(self._indexer.outage.seconds, silent_seconds if is_away else 0.0)

@@ -183,6 +183,10 @@ class Pipeline:
             if signature is None and not begun.has_job:
                 self._emit(change, Skipped.GONE)
 
+    def has(self, image_id: str, state: FileState) -> bool:
+        """Return True if a file is in flight, or was stored in this state."""
+        return self._in_flight.has(image_id, state)
+
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
         return self._in_flight.is_non_picture(image_id, state)

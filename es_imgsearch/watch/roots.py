@@ -108,7 +108,9 @@ def register_roots(
 
 
 def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_seconds: float) -> None:
-    """Enter this host and these folders for roots of other hosts; documents and history stay.
+    """Enter this host and these folders for roots of other hosts.
+
+    Documents and the history of deletions stay.
 
     Waits up to `lease_seconds` after the other host's daemon was killed.  Raises AlreadyRunning if
     it is at work.
