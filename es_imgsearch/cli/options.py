@@ -145,6 +145,12 @@ allow_deletes_option = click.option(
     help="Carry out deletions that would otherwise pause, such as of more than max_delete_share (a"
     " fifth) of a folder's pictures within 48 hours.",
 )
+take_over_option = click.option(
+    "--take-over",
+    is_flag=True,
+    help="Continue a folder that the index knows on another host, such as a container that was made"
+    " anew; it must not be watched there any more.",
+)
 workers_option = click.option(
     "--workers", metavar="N", type=int, help="Processes that embed pictures.  [default: 1]"
 )

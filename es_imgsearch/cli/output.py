@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from es_imgsearch.pipeline.indexer import Indexer
+    from es_imgsearch.pipeline.jobs import RootComparison
 
 # Unicode categories to escape.  `str.isprintable` would also escape U+202F of macOS, U+3000 of
 # Japanese and U+200D of emoji.
@@ -77,6 +78,8 @@ def left_out_line(left_out: Mapping[str, int], by_pattern: Mapping[str, int]) ->
     words = {
         "pattern": "by --exclude",
         "usual": "by the usual excludes",
+        "library": "libraries of programs (--exclude '!*.photoslibrary' takes the originals of"
+        " Apple Photos in)",
         "link to a folder": "links to folders (--follow-links follows them)",
         "link to a folder that is watched anyway": "links to folders that are watched anyway",
         "link to nothing": "links to nothing",
@@ -88,6 +91,13 @@ def left_out_line(left_out: Mapping[str, int], by_pattern: Mapping[str, int]) ->
         patterns = ", ".join(f"{pattern!r} {number}" for pattern, number in by_pattern.items())
         parts.append(f"of the patterns {patterns}")
     return "; ".join(parts)
+
+
+def print_left_out(comparisons: Mapping[str, RootComparison]) -> None:
+    """Print on standard error what was left out of each root."""
+    for name, each in comparisons.items():
+        if line := left_out_line(each.left_out, each.left_out_by):
+            click.echo(f"Left out of {name!r}: {line}.", err=True)
 
 
 def drop_output() -> None:

@@ -52,7 +52,8 @@ def status(settings: Settings, as_json: bool) -> None:
         )
     print_line(_tuning_line(found))
     if codes := found["codes"]:
-        lacking = f"; {codes['missing']} pictures have none: run `codes apply`"
+        command = f"es-imgsearch codes apply --index {found['index']}"
+        lacking = f"; {codes['missing']} pictures have none: run `{command}`"
         print_line(
             f"codes {codes['method']}, {codes['bits']} bits{lacking if codes['missing'] else ''}"
         )
@@ -67,12 +68,14 @@ def _tuning_line(found: Mapping[str, Any]) -> str:
     tuning = found["tuning"]
     line = f"searches weigh {tuning['num_candidates']} candidates"
     if tuning.get("tuned_at") is None:
-        return f"{line}, not tuned to these pictures: `es-imgsearch tune` does it"
+        command = f"es-imgsearch tune --index {found['index']}"
+        return f"{line}, not tuned to these pictures: `{command}` does it"
     line += (
         f", tuned among {tuning['pictures']} pictures for a recall of {tuning['target_recall']:g}"
     )
     if found["tune_again"]:
-        line += "; the index has grown several times over, tune again"
+        line += "; the index has grown several times over, tune again with"
+        line += f" `es-imgsearch tune --index {found['index']}`"
     return line
 
 
@@ -91,12 +94,17 @@ def _print_generations(found: Mapping[str, Any]) -> None:
         print_line(
             f"{before['generation']} served before: encoder {before['encoder']}, profile"
             f" {before['profile']}, {before['pictures']} pictures; "
-            + (f"{who} returns to it" if who else "reindex --back or --drop-old")
+            + (
+                f"{who} returns to it"
+                if who
+                else f"`es-imgsearch reindex --back --index {found['index']}` returns to it,"
+                " --drop-old instead of --back deletes it"
+            )
         )
     if found["writes_held_back"]:
         print_line(
             "writing is held back: a reindex is about to switch, or was killed then; running it"
-            " again, or reindex --cancel, ends that"
+            f" again, or `es-imgsearch reindex --cancel --index {found['index']}`, ends that"
         )
 
 

@@ -19,7 +19,7 @@ from es_imgsearch.cli.options import (
     sigterm_as_ctrl_c,
     with_settings_options,
 )
-from es_imgsearch.cli.output import left_out_line, print_json, print_line, shown_path
+from es_imgsearch.cli.output import print_json, print_left_out, print_line, shown_path
 from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
         detail = f" ({each.detail})" if each.detail else ""
         print_line(f"{each.what:14}  {shown_path(each.root, each.relative_path)}{detail}")
     _print_summary(found, parsed, settings)
-    for name, counts in left_out.items():
-        if line := left_out_line(counts.left_out, counts.left_out_by):
-            click.echo(f"Left out of {name!r}: {line}.", err=True)
+    print_left_out(left_out)
     if not content:
         command = verify_content(parsed, settings)
         click.echo(

@@ -25,6 +25,7 @@ from es_imgsearch.cli.options import (
     open_store,
     roots_argument,
     sigterm_as_ctrl_c,
+    take_over_option,
     with_settings_options,
     workers_option,
 )
@@ -53,11 +54,12 @@ T = TypeVar("T")
 @follow_links_option
 @describers_option
 @allow_deletes_option
+@take_over_option
 @workers_option
 @click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
 @click.option("--metrics-address", metavar="ADDRESS",
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
-def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
+def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool, take_over: bool) -> None:
     """Run the daemon: keep the index up to date until Ctrl-C or SIGTERM."""
     # In a settings file or the environment an address without a port is no error.
     address_option = click.get_current_context().params["metrics_address"]
@@ -66,6 +68,8 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
     _log_as_daemon(settings)
     signals = _SignalHandler()
     _check_folders(settings, roots)
+    if take_over:
+        _take_over(settings, roots)
     _in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
 
 
@@ -100,13 +104,19 @@ def _watch(
 @follow_links_option
 @describers_option
 @allow_deletes_option
+@take_over_option
 @workers_option
 @click.option("--content", is_flag=True,
               help="Also read every file, and index those with other bytes anew.")  # fmt: skip
 @json_option
 @sigterm_as_ctrl_c()
 def sync(
-    settings: Settings, roots: tuple[str, ...], allow_deletes: bool, content: bool, as_json: bool
+    settings: Settings,
+    roots: tuple[str, ...],
+    allow_deletes: bool,
+    take_over: bool,
+    content: bool,
+    as_json: bool,
 ) -> None:
     """Bring the index up to date with the folders once, then end.
 
@@ -114,13 +124,15 @@ def sync(
     paused.  --json prints the number of files by outcome, the roots whose deletions are paused, and
     what was left out of each root, by reason.
     """
-    from es_imgsearch.cli.output import left_out_line, progress, progress_bar
+    from es_imgsearch.cli.output import print_left_out, progress, progress_bar
     from es_imgsearch.manage.verify import submit_differing
     from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.pipeline.sync import sync as run_sync
 
     started = time.monotonic()
     released = 0
+    if take_over:
+        _take_over(settings, roots)
     if allow_deletes:
         roots, released = _release_missing(settings, roots)
         if not roots:
@@ -140,9 +152,7 @@ def sync(
             click.echo(
                 f"{indexer.counts.in_words()} in {time.monotonic() - started:.1f} s.", err=True
             )
-            for name, each in indexer.last_comparisons.items():
-                if line := left_out_line(each.left_out, each.left_out_by):
-                    click.echo(f"Left out of {name!r}: {line}.", err=True)
+            print_left_out(indexer.last_comparisons)
             counts, unsettled = indexer.counts, len(indexer.settler)
             if as_json:
                 counts = replace(counts, deleted=counts.deleted + released)
@@ -174,7 +184,7 @@ def _print_result(
 
 
 def _check_folders(settings: Settings, roots: tuple[str, ...]) -> None:
-    """Report folders and patterns that cannot be used before any request to Elasticsearch."""
+    """Report unusable folders and patterns before any request to Elasticsearch."""
     from es_imgsearch.watch.excludes import Excludes
     from es_imgsearch.watch.roots import parse_roots
 
@@ -217,6 +227,16 @@ def _indexer(
         yield indexer
     finally:
         indexer.pipeline.close()
+
+
+def _take_over(settings: Settings, roots: tuple[str, ...]) -> None:
+    from es_imgsearch.manage.upgrade import upgrade
+    from es_imgsearch.watch.roots import parse_roots, take_over_roots
+
+    store = open_store(settings)
+    upgrade(store)
+    parsed = parse_roots(roots, may_be_gone=True)
+    take_over_roots(store, parsed, settings.host, settings.lease_seconds)
 
 
 def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[str, ...], int]:

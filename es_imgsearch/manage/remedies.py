@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from es_imgsearch.records import Root, utf8
+from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.commands import given, walk_options
 
 _SYNC = ("sync", "ROOT", "EXCLUDES")
 _SYNC_CONTENT = ("sync", "ROOT", "EXCLUDES", "--content")
@@ -70,11 +71,11 @@ def remedy(what: str, root_name: str, roots: Sequence[Root], settings: Settings)
     for word in _KINDS[what][2]:
         match word:
             case "ROOT":
-                words.append(next(_given(root) for root in roots if root.name == root_name))
+                words.append(next(given(root) for root in roots if root.name == root_name))
             case "NAME=DIR":
                 words.append(f"{root_name}=DIR")
             case "EXCLUDES":
-                words += _walked_by(settings)
+                words += walk_options(settings)
             case _:
                 words.append(word)
     return _command(words, settings)
@@ -82,18 +83,8 @@ def remedy(what: str, root_name: str, roots: Sequence[Root], settings: Settings)
 
 def verify_content(roots: Sequence[Root], settings: Settings) -> str:
     """Return the command line that compares what is in the files, too."""
-    words = ["verify", *map(_given, roots), *_walked_by(settings), "--content"]
+    words = ["verify", *map(given, roots), *walk_options(settings), "--content"]
     return _command(words, settings)
-
-
-def _given(root: Root) -> str:
-    return f"{root.name}={utf8(str(root.path))}"
-
-
-def _walked_by(settings: Settings) -> list[str]:
-    """Return the options by which a folder is walked as it was."""
-    words = [part for glob in settings.exclude for part in ("--exclude", glob)]
-    return [*words, *["--follow-links"] * settings.follow_links]
 
 
 def _command(words: Sequence[str], settings: Settings) -> str:

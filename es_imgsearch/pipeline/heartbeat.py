@@ -43,7 +43,9 @@ def watched_roots(store: Store, names: Sequence[str]) -> set[str]:
 
 
 def check_excludes(store: Store, roots: Sequence[Root], settings: Settings) -> None:
-    """Raise AlreadyRunning if a daemon watches a root with other `exclude` or `follow_links`.
+    """Raise AlreadyRunning if a daemon watches other files of a root.
+
+    That is, with other `exclude` or `follow_links`.
 
     It would delete what this process adds and add what this one deletes, in turn.
     """

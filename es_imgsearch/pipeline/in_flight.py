@@ -64,6 +64,12 @@ class InFlight:
         with self._lock:
             return len(self._jobs)
 
+    def has(self, image_id: str, state: FileState) -> bool:
+        """Return True if a file has a job, or was acknowledged in this state."""
+        with self._lock:
+            done = self._files.get(image_id)
+            return image_id in self._jobs or (done is not None and done.signature.state == state)
+
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
         with self._lock:

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,10 +21,11 @@ from es_imgsearch.pipeline.heartbeat import Heartbeat, check_excludes, save_comp
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
 from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
-from es_imgsearch.pipeline.queues import TouchedFiles
+from es_imgsearch.pipeline.queues import Round, TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
 from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.commands import walk_options
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.places import NO_PICTURE, FileOnDisk, Unknown
 from es_imgsearch.watch.reconcile import DifferenceKind, differences
@@ -36,6 +35,7 @@ from es_imgsearch.watch.unknown_places import UnknownPlaces
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
+from es_imgsearch.write.field_memory import FieldMemory
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 from es_imgsearch.write.unreadable import with_retries
 
@@ -66,11 +66,9 @@ class Indexer:
         self.disks = self._folders.disks
         seconds, disk = settings.settle_seconds, self.disks.of
         self.settler = Settlers({root: Settler(seconds, stat=disk(root).stat) for root in roots})
-        # Files whose last event says that they are gone.
-        self._gone: set[tuple[Root, str]] = set()
+        self._gone: set[tuple[Root, str]] = set()  # files whose last event says that they are gone
         # Roots that are not yet compared in this round of comparisons.
-        self._round = {root.name for root in roots}
-        self._round_lock = threading.Lock()
+        self._round = Round(root.name for root in roots)
         # The last comparison of each whole root, by the root's name.
         self.last_comparisons: dict[str, RootComparison] = {}  # and those in progress
         self._comparing: dict[str, RootComparison] = {}
@@ -79,16 +77,17 @@ class Indexer:
         self._store = store
         self._encoder = context.encoder
         self._settings = settings
-        self._unknown_places = UnknownPlaces(store.index)
+        self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
         self._pending = {
             root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
         }
-        self._leftovers = LeftoverQueue(self.settler, self._pending, self._count_no_picture)
+        self._leftovers = LeftoverQueue(self.settler, self._pending, self._comparing)
         self._deletion_guard = DeletionGuard(
             store,
             lambda root: self.excludes[root.name].prunes,
             mounts=self._folders.mounts,
             disk=self.disks.of,
+            memory=(memory := FieldMemory()),
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
@@ -103,10 +102,12 @@ class Indexer:
             progress=self.progress,
             outage=Outage(store.check_busy),
             disks=self.disks,
+            files=self._folders.files,
+            memory=memory,
             warm_up=warm_up,
             folders=[root.absolute("") for root in roots],
         )
-        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage)
+        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage, options)
         self._deletions = Deletions(
             self._deletion_guard,
             self._pauses,
@@ -149,8 +150,7 @@ class Indexer:
         listed_at = time.monotonic()
         self._store.refresh()
         whole = None if folder else self._deletions.begin_comparison(root)
-        if not folder:
-            self._comparing[root.name] = counts
+        self._comparing[root.name] = self._comparing.get(root.name, counts) if folder else counts
         disk = self._until_closing(self._folders.walk(root, folder, counts.count_left_out))
         stored_folder = stored_path(folder)
         documents = self._store.listings.stored(root.name, stored_folder)
@@ -183,16 +183,15 @@ class Indexer:
         self._sidecars[root.name].end_comparison(sidecars, self.progress.files.begun)
         if not folder:
             self._unknown_places.keep(root, unknown)
-        if whole is not None:
-            whole = replace(whole, pictures=whole.pictures + counts.new)
-        self._pending[root.name].add_compared(missing, whole)
+        self._pending[root.name].add_compared(missing, whole and whole.plus(counts.new))
         counts.unreadable = self.pipeline.unreadable(root.name)
         counts.unknown = len(unknown)
         counts.seconds = time.monotonic() - started
         counts.ended_at = iso_timestamp()
         if not folder:
             self.last_comparisons[root.name] = counts
-            self._count_in_round(root)
+            if self._round.ends_with(root.name):
+                self.pipeline.end_round()
         return counts
 
     def _holds_no_picture(self, kind: DifferenceKind, change: Change, state: FileState) -> bool:
@@ -200,25 +199,15 @@ class Indexer:
             return self.pipeline.is_non_picture(change.image_id, state)
         return self.pipeline.holds_no_picture(change.image_id, state)
 
-    def _count_no_picture(self, change: Change) -> None:
-        if (counts := self._comparing.get(change.root.name)) is not None:
-            counts.count_left_out(NO_PICTURE)
-
     def _submit_compared(self, change: Change, state: FileState, listed_at: float) -> None:
         now = change.detected_at
-        if now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
+        is_recent = now - state.mtime_ns / 1e9 < self._settings.settle_seconds
+        if is_recent and not self.pipeline.has(change.image_id, state):
             # Perhaps it is still being written.
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
             self.settler.offer(hint, time.monotonic())
         else:
             self.pipeline.submit(change, listed_at=listed_at)
-
-    def _count_in_round(self, root: Root) -> None:
-        with self._round_lock:
-            self._round.discard(root.name)
-            if not self._round:
-                self.pipeline.end_round()
-                self._round = {each.name for each in self.roots}
 
     def offer(self, hint: Hint) -> None:
         """Take an event of a file."""

@@ -71,9 +71,11 @@ def begin_next(
             f"The generation before, {before} (encoder {old.seal.name!r}, profile {old.profile}),"
             " is kept"
             + (
-                " and has these options: return to it with `es-imgsearch reindex --back`."
+                " and has these options: return to it with `es-imgsearch reindex --back --index"
+                f" {store.index}`."
                 if is_old
-                else ": delete it first with `es-imgsearch reindex --drop-old`."
+                else ": delete it first with `es-imgsearch reindex --drop-old --index"
+                f" {store.index}`."
             )
         )
     reduction = _fit_reduction(store, meta, seal, profile, options)
@@ -139,6 +141,7 @@ def check_begun(target: Store, settings: Settings, options: ReindexOptions) -> N
         raise UsageError(
             f"{target.generation} is begun and not finished, with encoder {meta.seal.name!r} and"
             f" profile {meta.profile}: continue with `es-imgsearch reindex --encoder"
-            f" {meta.seal.spec or meta.seal.name}`, or delete it with"
-            " `es-imgsearch reindex --cancel`."
+            f" {meta.seal.spec or meta.seal.name} --profile {meta.profile} --index"
+            f" {settings.index}`, or delete it with `es-imgsearch reindex --cancel --index"
+            f" {settings.index}`."
         )
