@@ -8,15 +8,12 @@ import pytest
 
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.state import deletions_id
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import RootError
 from es_imgsearch.records import Root
 from es_imgsearch.testing import FakeEncoder, MemoryStore
+from es_imgsearch.watch import roots
 from es_imgsearch.watch.roots import register_roots
-
-
-DELETIONS = {"kind": "deletions", "root": "r", "body": {}}
 
 
 @pytest.fixture
@@ -24,6 +21,14 @@ def store() -> MemoryStore:
     made = MemoryStore()
     made.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
     return made
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of roots whose state is removed, as that of another folder of before."""
+    names: list[str] = []
+    monkeypatch.setattr(roots, "_forget", lambda _store, name: names.append(name))
+    return names
 
 
 def meanwhile(store: MemoryStore, name: str, path: Path, host: str) -> None:
@@ -39,22 +44,21 @@ def meanwhile(store: MemoryStore, name: str, path: Path, host: str) -> None:
 
 
 def test_the_state_of_a_root_that_another_process_has_just_registered_stays(
-    store: MemoryStore, tmp_path: Path
+    store: MemoryStore, tmp_path: Path, forgotten: list[str]
 ):
     root = Root("r", tmp_path)
-    store.state.update(deletions_id("r"), lambda _document: DELETIONS)
     meanwhile(store, "r", tmp_path, "host")
     meta: Meta = register_roots(store, [root], "host")
     assert meta.roots["r"] == {"path": str(tmp_path), "host": "host"}
-    assert store.state.read(deletions_id("r")) is not None
+    assert forgotten == []
 
 
 def test_the_state_of_a_root_of_before_goes_when_its_name_is_new(
-    store: MemoryStore, tmp_path: Path
+    store: MemoryStore, tmp_path: Path, forgotten: list[str]
 ):
-    store.state.update(deletions_id("r"), lambda _document: DELETIONS)
     register_roots(store, [Root("r", tmp_path)], "host")
-    assert store.state.read(deletions_id("r")) is None
+    register_roots(store, [Root("r", tmp_path)], "host")
+    assert forgotten == ["r"]
 
 
 def test_a_name_that_another_host_has_just_taken_is_refused(store: MemoryStore, tmp_path: Path):
