@@ -1,6 +1,6 @@
 # Everything a person or a machine does with this checkout; CI calls the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo check test test-slow lint docs bench soak up down kibana kibana-elsewhere es-up es-down
+.PHONY: help setup browser demo check test test-slow test-docker lint docs bench soak up down kibana kibana-elsewhere es-up es-down
 
 PYTHON_SOURCES := es_imgsearch tests dev benchmarks docker docs
 
@@ -10,7 +10,7 @@ help:  ## this list
 setup:  ## make .venv with everything needed, at the versions of constraints.txt
 	@dev/setup
 
-browser:  ## the Vega library, for the tests that draw Kibana's panels in Chromium
+browser:  ## Vega and Kibana's query builder, for the tests of Kibana's panels
 	@npm install --prefix tests/browser --no-package-lock --ignore-scripts \
 	 --no-audit --no-fund --loglevel=error
 
@@ -22,14 +22,17 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE .venv/bin/pytest
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint  ## style, types, layers, and the tests without Elasticsearch and processes: the inner loop
-	@$(PYTEST) $(PARALLEL) -m "not es and not process and not browser and not slow"
+	@$(PYTEST) $(PARALLEL) -m "not es and not process and not browser and not slow and not docker"
 
 test: setup  ## the test suite, on a real Elasticsearch that it starts itself
-	@$(PYTEST) $(PARALLEL) -m "not slow"
+	@$(PYTEST) $(PARALLEL) -m "not slow and not docker"
 
 test-slow: setup  ## what needs servers of its own, and the soak of ten minutes
 	@$(PYTEST) $(PARALLEL) -m slow
 	@$(MAKE) --no-print-directory soak
+
+test-docker: setup  ## build the image and run the containers, where a Docker engine answers
+	@$(PYTEST) -m docker tests/e2e/test_in_docker.py
 
 lint: setup  ## style, types and the order of imports
 	@.venv/bin/ruff check $(PYTHON_SOURCES)

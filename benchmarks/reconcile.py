@@ -31,7 +31,8 @@ from es_imgsearch.records import Root, image_id
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import remove_index
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.reconcile import differences, walk
+from es_imgsearch.watch.reconcile import differences
+from es_imgsearch.watch.walk import walk
 
 INDEX = "bench-reconcile"
 PER_FOLDER = 1000

@@ -4,14 +4,14 @@
     healthcheck PORT...
 
 Asks the first of these ports of 127.0.0.1 on which something listens for /healthz.  `watch` says
-there whether its work goes on and Elasticsearch has not been away for a minute, `serve` that it
+there whether its work goes on and Elasticsearch has not been away for ten seconds, `serve` that it
 answers.
 """
 
 import http.client
 import sys
 
-_SECONDS = 5.0
+_SECONDS = 4.0
 
 
 def main(ports: list[str]) -> None:

@@ -9,7 +9,9 @@ for hit in search.search_text("a cat on a sofa"):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from es_imgsearch.search import AsyncImageSearch, Hit, Hits, ImageSearch, StoredPicture
@@ -17,6 +19,26 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["AsyncImageSearch", "Hit", "Hits", "ImageSearch", "StoredPicture", "__version__"]
+
+
+# Pictures are private: no library tells anybody that it runs, or on what.  Libraries read these
+# when they are imported, and every process that imports one has imported this module before.
+# docs/explanation/privacy.md says what each would do.
+TELLING_NOBODY: Final = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "HF_XET_TELEMETRY_ENABLED": "0",
+    "DISABLE_SAFETENSORS_CONVERSION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DO_NOT_TRACK": "1",
+}
+for _name, _value in TELLING_NOBODY.items():
+    # What somebody has set stays.
+    os.environ[_name] = os.environ.get(_name) or _value
+if "onnxruntime" in sys.modules:
+    # It was imported earlier: it has left its files, and from here on it sends nothing.
+    sys.modules["onnxruntime"].disable_telemetry_events()
 
 
 def __getattr__(name: str) -> Any:

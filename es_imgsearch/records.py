@@ -8,8 +8,8 @@ A path in a root is as `os.fsdecode` returns it (undecodable bytes are lone surr
 
 from __future__ import annotations
 
-import base64
 import hashlib
+import math
 import os
 import re
 import unicodedata
@@ -32,10 +32,14 @@ _LOOKS_ESCAPED = re.compile(rb"\\(?=x[0-9a-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A watched folder: its name in documents, and its path on this host."""
+    """A watched folder: its name in documents, and its path on this host.
+
+    `follows_links`: links to folders in it are entered.
+    """
 
     name: str
     path: Path
+    follows_links: bool = field(default=False, compare=False)
 
     def absolute(self, relative_path: str) -> str:
         """Return the path of a file of this root on this host."""
@@ -104,6 +108,9 @@ class Change:
     def image_id(self) -> str:
         return image_id(self.root.name, self.relative_path)
 
+
+# Of the square of a vector's length, as Elasticsearch compares it.
+_UNIT_TOLERANCE = 1e-3
 
 # x, y, width, height in pixels of the upright picture.
 Box = tuple[int, int, int, int]
@@ -182,20 +189,17 @@ def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return scaled
 
 
-def float_bytes(array: npt.NDArray[np.float32]) -> bytes:
-    """Return an array as it is stored and hashed: float32, little-endian, row by row."""
-    return np.ascontiguousarray(array, dtype="<f4").tobytes()
+def has_length(vector: npt.ArrayLike, similarity: str | None) -> bool:
+    """Return True if Elasticsearch can compare this vector: it computes with float32.
 
-
-def floats_to_base64(array: npt.NDArray[np.float32]) -> str:
-    """Encode `float_bytes` of an array in base64."""
-    return base64.b64encode(float_bytes(array)).decode()
-
-
-def floats_from_base64(text: str, shape: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Decode an array of this shape.  Raises ValueError if the text is not one."""
-    raw = base64.b64decode(text, validate=True)
-    return np.frombuffer(raw, "<f4").reshape(shape).astype(np.float32)
+    Its square must not overflow, nor be 0 for cosine similarity, or other than 1 for dot_product.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = np.asarray(vector, np.float32)
+        squared = float(np.dot(narrow, narrow))
+    if not math.isfinite(squared) or (similarity == "cosine" and squared == 0):
+        return False
+    return similarity != "dot_product" or abs(squared - 1) < _UNIT_TOLERANCE
 
 
 def iso_timestamp(moment: datetime | None = None, timespec: str = "seconds") -> str:
@@ -320,9 +324,10 @@ def composed(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """Fold case, width and normal form: texts that differ in nothing else become equal.
+    """Fold what people do not type alike: case, width and normal form.
 
-    As definition D146 of Unicode, without invisible letters, and with single spaces.
+    Texts that differ in nothing else become equal: as definition D146 of Unicode, without invisible
+    letters, and with single spaces.
     """
     spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", text).casefold())
     seen = "".join(each for each in spread if unicodedata.category(each) != "Cf")

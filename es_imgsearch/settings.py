@@ -113,6 +113,9 @@ class Settings(BaseSettings):
     exclude: tuple[str, ...] = ()
     """Patterns of files and folders to leave out, besides the usual ones, as in a .gitignore: the
     last that matches decides, and one with `!` before it takes back in."""
+    follow_links: bool = False
+    """Index what links to folders lead to, too; a folder that is watched anyway is not entered
+    again."""
     describers: tuple[str, ...] = ()
     """Describers to run: names (then only these), or names with a dash before them to leave out; by
     default all that are installed."""

@@ -40,6 +40,10 @@ _kibana_options = (
 )
 
 
+_NO_LOG = (
+    "Left out the dashboard on searches, since there is no index {!r}: set log_searches = true, run"
+    " `es-imgsearch init`, and build again."
+)
 _overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace objects that are there already."
 )
@@ -92,18 +96,21 @@ def check(settings: Settings, file: Path, as_json: bool) -> None:
     """List what Kibana would refuse in a file or could not open; ends with 1 if any.
 
     Fields are compared with the mapping of the index that the file was built for, or where there is
-    none with the mapping of a new index.
+    none with the mapping of a new index.  What `save-search --output` wrote may refer to the
+    objects of `kibana build`, which have to be imported before.
     """
     from dataclasses import asdict
 
-    from es_imgsearch.kibana.build import detect_index
+    from es_imgsearch.kibana.build import create_builder, detect_index, is_addition
     from es_imgsearch.kibana.check import find_problems, parse_ndjson
     from es_imgsearch.settings import changed_settings
 
     objects = parse_ndjson(_read(file))
     if "index" not in settings.model_fields_set:
         settings = changed_settings(settings, index=detect_index(objects))
-    problems = find_problems(objects, _types(settings))
+    types, indices = _fields_and_indices(settings)
+    known = create_builder(settings).build_all() if is_addition(objects) else []
+    problems = find_problems(objects, types, known=known, indices=indices)
     if as_json:
         print_json([asdict(each) for each in problems])
     else:
@@ -148,6 +155,8 @@ def import_command(
 @click.option("--image", type=click.Path(path_type=Path), metavar="FILE",
               help="Pictures like this one.")  # fmt: skip
 @click.option("--title", metavar="TEXT", help="What the search is called.  [default: the words]")
+@click.option("--min-relevance", type=click.FloatRange(0, 1), default=0.1, show_default=True,
+              metavar="P", help="Leave out pictures of less relevance.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the objects here instead of importing them.")  # fmt: skip
 def save_search(
@@ -155,11 +164,12 @@ def save_search(
     text: str | None,
     image: Path | None,
     title: str | None,
+    min_relevance: float,
     output: Path | None,
     space: str | None,
     wait_seconds: float,
 ) -> None:
-    """Save a search by words or picture in Kibana: a session and a gallery.
+    """Save a search by words or picture in Kibana: a gallery, a session and a query.
 
     The vector is made now; saving the same title again replaces it.
     """
@@ -169,7 +179,7 @@ def save_search(
 
     with ImageSearch(settings=settings) as client:
         builder = create_builder(settings, client.info.properties)
-        query = vectorise_query(client, text, image, title)
+        query = vectorise_query(client, text, image, title, min_relevance)
     content = to_ndjson(builder.build_query(query))
     if output is not None:
         _write(output, content)
@@ -178,25 +188,33 @@ def save_search(
 
 
 def _built(settings: Settings, *, with_searches: bool) -> list[SavedObject]:
-    from es_imgsearch.kibana.build import create_builder, vectorise_queries
+    from es_imgsearch.elastic.mapping import Companion
+    from es_imgsearch.kibana.build import create_builder, has_searches, vectorise_queries
     from es_imgsearch.search.client import ImageSearch
 
     if not with_searches:
-        return create_builder(settings).build_all()
+        builder = create_builder(settings)
+        # Nobody is asked whether there is an index of searches.
+        return (builder if settings.log_searches else builder.without_searches()).build_all()
     with ImageSearch(settings=settings) as client:
         builder = create_builder(settings, client.info.properties)
+        if not has_searches(open_store(settings), default=settings.log_searches):
+            builder = builder.without_searches()
+            click.echo(_NO_LOG.format(Companion.SEARCHES.alias(settings.index)), err=True)
         return builder.build_all(vectorise_queries(client, builder.sources.queries))
 
 
-def _types(settings: Settings) -> Any:
+def _fields_and_indices(settings: Settings) -> tuple[Any, set[str] | None]:
+    """Read the fields of each index, and which exist; without one, a new index's."""
     from es_imgsearch.errors import StoreError
-    from es_imgsearch.kibana.build import index_field_types
+    from es_imgsearch.kibana.build import existing_indices, index_field_types
 
     try:
-        return index_field_types(settings, open_store(settings).info().properties)
+        store = open_store(settings)
+        return index_field_types(settings, store.info().properties), existing_indices(store)
     except (IndexMissing, StoreError) as error:
         click.echo(f"Compared with the mapping of a new index: {error}", err=True)
-        return index_field_types(settings)
+        return index_field_types(settings), None
 
 
 def _import(

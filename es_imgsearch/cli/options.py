@@ -49,6 +49,7 @@ _SETTINGS_OPTIONS = (
 _AS_SETTINGS = (
     "encoder",
     "exclude",
+    "follow_links",
     "describers",
     "kibana_url",
     "metrics_address",
@@ -147,6 +148,12 @@ exclude_option = click.option(
     help="Leave out files or folders, besides the usual ones, by a pattern as in a .gitignore; with"
     " '!' before it, take them back in.  May be repeated.",
 )
+follow_links_option = click.option(
+    "--follow-links",
+    is_flag=True,
+    default=None,
+    help="Index what links to folders lead to, too; loops are no danger.",
+)
 describers_option = click.option(
     "--describers",
     metavar="NAMES",
@@ -158,6 +165,12 @@ allow_deletes_option = click.option(
     is_flag=True,
     help="Carry out deletions that would otherwise pause, such as of more than max_delete_share (a"
     " fifth) of a folder's pictures within 48 hours.",
+)
+take_over_option = click.option(
+    "--take-over",
+    is_flag=True,
+    help="Continue a folder that the index knows on another host, such as a container that was made"
+    " anew; it must not be watched there any more.",
 )
 workers_option = click.option(
     "--workers", metavar="N", type=int, help="Processes that embed pictures.  [default: 1]"

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from es_imgsearch.pipeline.indexer import Indexer
+    from es_imgsearch.pipeline.jobs import RootComparison
     from es_imgsearch.search.hits import Hits
 
 # Unicode categories to escape.  `str.isprintable` would also escape U+202F of macOS, U+3000 of
@@ -226,6 +227,33 @@ def progress_bar(unit: str, total: int = 0) -> Iterator[Callable[..., None]]:
             bar.refresh()
 
         yield advance
+
+
+def left_out_line(left_out: Mapping[str, int], by_pattern: Mapping[str, int]) -> str:
+    """Describe what a comparison left out, by reason; "" for nothing."""
+    words = {
+        "pattern": "by --exclude",
+        "usual": "by the usual excludes",
+        "library": "libraries of programs (--exclude '!*.photoslibrary' takes the originals of"
+        " Apple Photos in)",
+        "link to a folder": "links to folders (--follow-links follows them)",
+        "link to a folder that is watched anyway": "links to folders that are watched anyway",
+        "link to nothing": "links to nothing",
+        "no file": "devices, pipes or sockets",
+        "no picture": "no pictures",
+    }
+    parts = [f"{left_out[each]} {words.get(each, each)}" for each in sorted(left_out)]
+    if by_pattern:
+        patterns = ", ".join(f"{pattern!r} {number}" for pattern, number in by_pattern.items())
+        parts.append(f"of the patterns {patterns}")
+    return "; ".join(parts)
+
+
+def print_left_out(comparisons: Mapping[str, RootComparison]) -> None:
+    """Print on standard error what was left out of each root."""
+    for name, each in comparisons.items():
+        if line := left_out_line(each.left_out, each.left_out_by):
+            click.echo(f"Left out of {name!r}: {line}.", err=True)
 
 
 def drop_output() -> None:

@@ -61,6 +61,8 @@ def reindex(
 ) -> None:
     """Change the encoder or the profile while the index is searched and watched.
 
+    Without a change, it renews an index of an earlier version, if `status` says so.
+
     Builds the next generation behind the alias from the originals, compares the two and switches;
     the one before is kept until --drop-old. Run again after an interruption, it goes on; while one
     runs, a second is refused. Ends with 1 if it did not switch, or if pictures are missing in what

@@ -13,7 +13,7 @@ from es_imgsearch.cli.options import (
     open_store,
     with_settings_options,
 )
-from es_imgsearch.cli.output import print_json, print_line
+from es_imgsearch.cli.output import left_out_line, print_json, print_line
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
@@ -44,9 +44,16 @@ def status(settings: Settings, as_json: bool) -> None:
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
         + ("" if choice is None else f"\non this machine the encoder runs in {choice.why}")
     )
+    if found["analysers_outdated"]:
+        sample = " --sample FROM" if found["profile"] == "reduced" else ""
+        print_line(
+            "words are compared as by an earlier version, which does not meet every accent and"
+            f" script: `es-imgsearch reindex --index {found['index']}{sample}` renews that"
+        )
     print_line(_tuning_line(found))
     if codes := found["codes"]:
-        lacking = f"; {codes['missing']} pictures have none: run `codes apply`"
+        command = f"es-imgsearch codes apply --index {found['index']}"
+        lacking = f"; {codes['missing']} pictures have none: run `{command}`"
         print_line(
             f"codes {codes['method']}, {codes['bits']} bits{lacking if codes['missing'] else ''}"
         )
@@ -61,12 +68,14 @@ def _tuning_line(found: Mapping[str, Any]) -> str:
     tuning = found["tuning"]
     line = f"searches weigh {tuning['num_candidates']} candidates"
     if tuning.get("tuned_at") is None:
-        return f"{line}, not tuned to these pictures: `es-imgsearch tune` does it"
+        command = f"es-imgsearch tune --index {found['index']}"
+        return f"{line}, not tuned to these pictures: `{command}` does it"
     line += (
         f", tuned among {tuning['pictures']} pictures for a recall of {tuning['target_recall']:g}"
     )
     if found["tune_again"]:
-        line += "; the index has grown several times over, tune again"
+        line += "; the index has grown several times over, tune again with"
+        line += f" `es-imgsearch tune --index {found['index']}`"
     return line
 
 
@@ -85,12 +94,17 @@ def _print_generations(found: Mapping[str, Any]) -> None:
         print_line(
             f"{before['generation']} served before: encoder {before['encoder']}, profile"
             f" {before['profile']}, {before['pictures']} pictures; "
-            + (f"{who} returns to it" if who else "reindex --back or --drop-old")
+            + (
+                f"{who} returns to it"
+                if who
+                else f"`es-imgsearch reindex --back --index {found['index']}` returns to it,"
+                " --drop-old instead of --back deletes it"
+            )
         )
     if found["writes_held_back"]:
         print_line(
             "writing is held back: a reindex is about to switch, or was killed then; running it"
-            " again, or reindex --cancel, ends that"
+            f" again, or `es-imgsearch reindex --cancel --index {found['index']}`, ends that"
         )
 
 
@@ -108,6 +122,13 @@ def _print_root(name: str, root: Mapping[str, Any]) -> None:
         f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"
         f" on {root['host']}"
     )
+    if number := root["unstored"]:
+        are = "file is" if number == 1 else "files are"
+        print_line(
+            f"    {number} {are} neither indexed nor among the failures until changed, or until"
+            f" `es-imgsearch failures retry`, such as {root['unstored_example']}:"
+            f" {root['unstored_reason']}"
+        )
     if daemon := root["watched_by"]:
         place = f"process {daemon['process_id']} on {daemon['host']}"
         if daemon["is_alive"]:
@@ -126,6 +147,10 @@ def _print_root(name: str, root: Mapping[str, Any]) -> None:
             + (f", {number} unreadable" if (number := compared.get("unreadable")) else "")
             + (f", {unknown} unknown (see the log)" if (unknown := compared["unknown"]) else "")
         )
+        # A daemon of an earlier version does not count them.
+        parts = [compared.get(each, {}) for each in ("left_out", "left_out_by")]
+        if line := left_out_line(*parts):
+            print_line(f"    left out: {line}")
     if plan := root["encoder_plan"]:
         print_line(f"    embedded in {RuntimePlan(**plan)}")
     if lag := root["lag_ms"]:

@@ -12,13 +12,14 @@ import click
 from es_imgsearch.cli.options import (
     examples,
     exclude_option,
+    follow_links_option,
     json_option,
     open_store,
     roots_argument,
     sigterm_as_ctrl_c,
     with_settings_options,
 )
-from es_imgsearch.cli.output import print_json, print_line, shown_path
+from es_imgsearch.cli.output import print_json, print_left_out, print_line, shown_path
 from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE
 
 if TYPE_CHECKING:
@@ -35,23 +36,36 @@ if TYPE_CHECKING:
 @with_settings_options
 @roots_argument
 @exclude_option
+@follow_links_option
 @click.option("--content", is_flag=True,
               help="Also read every file and compare its bytes with what was indexed.")  # fmt: skip
 @json_option
 def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: bool) -> None:
     """Compare folders and index, change nothing; ends with 1 on any difference.
 
-    Standard error says how many differences of each kind there are, and which command ends them.
+    Standard error says how many differences of each kind there are, which command ends them, and
+    what was left out, by reason.
     """
     from es_imgsearch.cli.output import progress_bar
+    from es_imgsearch.manage.remedies import verify_content
     from es_imgsearch.manage.verify import verify as run_verify
+    from es_imgsearch.pipeline.jobs import RootComparison
+    from es_imgsearch.watch.excludes import Excludes
     from es_imgsearch.watch.roots import parse_roots
 
     store = open_store(settings)
     store.info()
-    parsed = parse_roots(roots, may_be_gone=True)
+    parsed = parse_roots(roots, may_be_gone=True, follow_links=settings.follow_links)
+    left_out = {root.name: RootComparison() for root in parsed}
+    for name, excludes in Excludes.of_roots(settings.exclude, parsed).items():
+        left_out[name].left_out_by.update(dict.fromkeys(excludes.leaving_out, 0))
+
+    def on_left_out(name: str, reason: str) -> None:
+        left_out[name].count_left_out(reason)
+
     with progress_bar("files") as on_file:
-        found = list(run_verify(store, parsed, settings, content=content, on_file=on_file))
+        found = list(run_verify(store, parsed, settings, content=content, on_file=on_file,
+                                on_left_out=on_left_out))  # fmt: skip
     if as_json:
         print_json([_as_json(each, parsed, settings) for each in found])
     found.sort(key=lambda each: each.what)  # stable: the paths of a kind stay in order
@@ -59,6 +73,14 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
         detail = f" ({each.detail})" if each.detail else ""
         print_line(f"{each.what:14}  {shown_path(each.root, each.relative_path)}{detail}")
     _print_summary(found, parsed, settings)
+    print_left_out(left_out)
+    if not content:
+        command = verify_content(parsed, settings)
+        click.echo(
+            f"Only sizes and times were compared, not what is in the files: `{command}` reads"
+            " them.",
+            err=True,
+        )
     if found:
         sys.exit(EXIT_DIFFERENCE)
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -19,10 +19,12 @@ from es_imgsearch.cli.options import (
     describers_option,
     examples,
     exclude_option,
+    follow_links_option,
     json_option,
     open_store,
     roots_argument,
     sigterm_as_ctrl_c,
+    take_over_option,
     with_settings_options,
     workers_option,
 )
@@ -48,13 +50,15 @@ T = TypeVar("T")
 @with_settings_options
 @roots_argument
 @exclude_option
+@follow_links_option
 @describers_option
 @allow_deletes_option
+@take_over_option
 @workers_option
 @click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
 @click.option("--metrics-address", metavar="ADDRESS",
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip
-def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> None:
+def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool, take_over: bool) -> None:
     """Run the daemon: keep the index up to date until Ctrl-C or SIGTERM."""
     # In a settings file or the environment an address without a port is no error.
     address_option = click.get_current_context().params["metrics_address"]
@@ -63,6 +67,8 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool) -> No
     _log_as_daemon(settings)
     signals = _SignalHandler()
     _check_folders(settings, roots)
+    if take_over:
+        _take_over(settings, roots)
     in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
 
 
@@ -94,28 +100,38 @@ def _watch(
 @with_settings_options
 @roots_argument
 @exclude_option
+@follow_links_option
 @describers_option
 @allow_deletes_option
+@take_over_option
 @workers_option
 @click.option("--content", is_flag=True,
               help="Also read every file, and index those with other bytes anew.")  # fmt: skip
 @json_option
 @sigterm_as_ctrl_c()
 def sync(
-    settings: Settings, roots: tuple[str, ...], allow_deletes: bool, content: bool, as_json: bool
+    settings: Settings,
+    roots: tuple[str, ...],
+    allow_deletes: bool,
+    take_over: bool,
+    content: bool,
+    as_json: bool,
 ) -> None:
     """Bring the index up to date with the folders once, then end.
 
-    Ends with 1 if a file failed, could not be read or is still being written, or if deletions are
-    paused.  --json prints the number of files by outcome, and the roots whose deletions are paused.
+    Ends with 1 if a file failed, could not be read or stored, or is still being written, or if
+    deletions are paused.  --json prints the number of files by outcome, the roots whose deletions
+    are paused, and what was left out of each root, by reason.
     """
-    from es_imgsearch.cli.output import progress, progress_bar
+    from es_imgsearch.cli.output import print_left_out, progress, progress_bar
     from es_imgsearch.manage.verify import submit_differing
     from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.pipeline.sync import sync as run_sync
 
     started = time.monotonic()
     released = 0
+    if take_over:
+        _take_over(settings, roots)
     if allow_deletes:
         roots, released = _release_missing(settings, roots)
         if not roots:
@@ -135,25 +151,36 @@ def sync(
             click.echo(
                 f"{indexer.counts.in_words()} in {time.monotonic() - started:.1f} s.", err=True
             )
+            print_left_out(indexer.last_comparisons)
             counts, unsettled = indexer.counts, len(indexer.settler)
             if as_json:
                 counts = replace(counts, deleted=counts.deleted + released)
-                _print_result(counts, unsettled, indexer.paused)
-            return not (counts.failed or counts.unreadable or unsettled or indexer.paused)
+                _print_result(counts, unsettled, indexer)
+            missing = counts.failed or counts.unreadable or unsettled or indexer.unstored.count()
+            return not (missing or indexer.paused)
 
     _check_folders(settings, roots)
     if not in_each_generation(settings, one_pass):
         sys.exit(EXIT_DIFFERENCE)
 
 
-def _print_result(counts: Counts, unsettled: int = 0, paused: Iterable[str] = ()) -> None:
+def _print_result(counts: Counts, unsettled: int = 0, indexer: Indexer | None = None) -> None:
     from es_imgsearch.cli.output import print_json
 
-    print_json({**asdict(counts), "unsettled": unsettled, "paused": sorted(paused)})
+    comparisons = {} if indexer is None else indexer.last_comparisons
+    print_json(
+        {
+            **asdict(counts),
+            "unsettled": unsettled,
+            "unstored": 0 if indexer is None else indexer.unstored.count(),
+            "paused": [] if indexer is None else sorted(indexer.paused),
+            "left_out": {name: dict(each.left_out) for name, each in comparisons.items()},
+        }
+    )
 
 
 def _check_folders(settings: Settings, roots: tuple[str, ...]) -> None:
-    """Report folders and patterns that cannot be used before any request to Elasticsearch."""
+    """Report unusable folders and patterns before any request to Elasticsearch."""
     from es_imgsearch.watch.excludes import Excludes
     from es_imgsearch.watch.roots import parse_roots
 
@@ -186,7 +213,7 @@ def open_indexer(
     from es_imgsearch.pipeline.indexer import Indexer
     from es_imgsearch.watch.roots import parse_roots, register_roots
 
-    parsed = parse_roots(roots)
+    parsed = parse_roots(roots, follow_links=settings.follow_links)
     store = open_store(settings).pinned()
     upgrade(store)
     context = open_context(store, settings)
@@ -196,6 +223,16 @@ def open_indexer(
         yield indexer
     finally:
         indexer.pipeline.close()
+
+
+def _take_over(settings: Settings, roots: tuple[str, ...]) -> None:
+    from es_imgsearch.manage.upgrade import upgrade
+    from es_imgsearch.watch.roots import parse_roots, take_over_roots
+
+    store = open_store(settings)
+    upgrade(store)
+    parsed = parse_roots(roots, may_be_gone=True)
+    take_over_roots(store, parsed, settings.host, settings.lease_seconds)
 
 
 def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[str, ...], int]:

@@ -37,7 +37,8 @@ def apply_codes(
         coder = load_coder(store, store.info().meta)
         if coder is None:
             raise UsageError(
-                f"Index {store.index!r} has no codes: make them with `es-imgsearch codes train`."
+                f"Index {store.index!r} has no codes: make them with `es-imgsearch codes train"
+                f" --index {store.index}`."
             )
         return _recode(store, coder, on_page=on_page)
 

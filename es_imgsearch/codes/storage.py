@@ -41,12 +41,13 @@ def read_coder(document: Mapping[str, Any] | None, index: str, meta: Meta) -> Co
     if document is None or meta.codes is None:
         raise IndexConflict(
             f"{alias!r} lacks the coder of index {index!r}: train its codes anew with"
-            " `es-imgsearch codes train`."
+            f" `es-imgsearch codes train --index {index}`."
         )
     coder = Coder.from_document(document, meta.codes.hash, index)
     if coder.dims != meta.stored_dims:
         raise IndexConflict(
             f"The coder in {alias!r} is for vectors of {coder.dims} dims, index {index!r} has"
-            f" {meta.stored_dims}: train its codes anew with `es-imgsearch codes train`."
+            f" {meta.stored_dims}: train its codes anew with `es-imgsearch codes train"
+            f" --index {index}`."
         )
     return coder

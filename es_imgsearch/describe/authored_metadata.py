@@ -1,15 +1,13 @@
-"""Metadata that people wrote, from the picture's file (IPTC, XMP) or its sidecar.
-
-XMP properties as in ISO 16684-1 (XMP, part 1) and the IPTC Photo Metadata Standard 2023.1; a
-packet is RDF/XML, in which a simple property may be an attribute as well as an element.
-"""
+"""Metadata that people wrote, from the picture's file (IPTC, XMP) or its sidecar."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from es_imgsearch.describe.registry import WORDS
+from es_imgsearch.records import utf8
 
 _KEYWORD_AND_TEXT: Final = {"type": "keyword", "fields": {"text": WORDS}}
 
@@ -52,7 +50,9 @@ def text_of(value: Any, most: int) -> str:
     """Return text before the first NUL, cut to `most` characters; "" for no text."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return ""
-    return str(value).partition("\0")[0].strip()[:most]
+    if isinstance(value, float) and not math.isfinite(value):
+        return ""
+    return utf8(str(value).partition("\0")[0].strip())[:most]
 
 
 def texts_of(value: Any) -> list[str]:
@@ -69,70 +69,3 @@ def rating_of(value: Any) -> int | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return stars if stars in _RATINGS else None
-
-
-# -- XMP packets
-
-MOST_PACKET_BYTES: Final = 4 * 1024 * 1024
-
-_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
-_DC = "{http://purl.org/dc/elements/1.1/}"
-_XMP = "{http://ns.adobe.com/xap/1.0/}"
-_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
-_DEFAULT_LANGUAGE = "x-default"
-
-
-def xmp_properties(packet: bytes) -> dict[str, Any]:
-    """Read title, description, creator, keywords, rating, identifier and source.
-
-    Absent ones are left out.  `creator` and `keywords` are lists, all others texts; of several
-    languages the default one is taken.  Raises ValueError for malformed XMP.
-    """
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import ParseError, fromstring
-
-    if len(packet) > MOST_PACKET_BYTES:
-        raise ValueError(f"an XMP packet of {len(packet)} bytes is not read")
-    try:
-        # (It is padded, and some writers end it with a NUL.)
-        tree = fromstring(packet.strip(b"\0 \r\n\t"), forbid_dtd=True)
-    except (ParseError, DefusedXmlException, LookupError) as error:
-        raise ValueError(f"the XMP is malformed: {error}") from error
-    properties: dict[str, Any] = {}
-    for description in tree.iter(f"{_RDF}Description"):
-        for name, key in (
-            ("title", f"{_DC}title"),
-            ("description", f"{_DC}description"),
-            ("rating", f"{_XMP}Rating"),
-            ("identifier", f"{_DC}identifier"),
-            ("source", f"{_DC}source"),
-        ):
-            if text := _one(description, key):
-                properties.setdefault(name, text)
-        for name, key in (("creator", f"{_DC}creator"), ("keywords", f"{_DC}subject")):
-            if texts := _all(description, key):
-                properties.setdefault(name, texts)
-    return properties
-
-
-def _one(description: Any, key: str) -> str:
-    if attribute := description.get(key, "").strip():
-        return str(attribute)
-    items = list(_items(description, key))
-    in_default = (text for language, text in items if language == _DEFAULT_LANGUAGE)
-    return next(in_default, items[0][1] if items else "")
-
-
-def _all(description: Any, key: str) -> list[str]:
-    attribute = description.get(key, "").strip()
-    texts = [attribute] if attribute else [text for _, text in _items(description, key)]
-    return list(dict.fromkeys(texts))
-
-
-def _items(description: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yield language and text of each value of a property (list items or its own)."""
-    for element in description.iterfind(key):
-        items = list(element.iter(f"{_RDF}li")) or [element]
-        for item in items:
-            if text := (item.text or "").strip():
-                yield item.get(_LANGUAGE, ""), text

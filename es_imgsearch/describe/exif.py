@@ -7,15 +7,17 @@ is read on its own and left out when it makes no sense.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from PIL import ExifTags, Image
 
-_EARLIEST_YEAR = 1826  # the first photograph that is left
-_LARGEST_OFFSET = timedelta(hours=14)  # of the world's time zones; Elasticsearch takes 18
-
+from es_imgsearch.describe.dates import TAKEN_MAPPING, date_in_name
+from es_imgsearch.describe.exif_dates import embedded_date, part_of, text_of_tag
+from es_imgsearch.describe.fitting import ERRORS_FIELD, notes
+from es_imgsearch.describe.places import Place, place, xmp_place
+from es_imgsearch.describe.xmp import packet_properties
 
 # Beyond what any camera does: seconds, focal ratio, ISO speed, millimetres.
 _MOST_EXPOSURE_SECONDS = 1e5
@@ -25,12 +27,15 @@ _MOST_FOCAL_LENGTH_MM = 1e5
 
 
 class Exif:
-    """Fields taken_at, camera, lens, location and those of the exposure."""
+    """Fields of date, camera, lens, location and exposure.
+
+    The date and the place may come from XMP and IPTC in the file, the date from its name, too.
+    """
 
     name = "exif"
     shorter_side_pixels = 0
     mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "taken_at": {"type": "date"},
+        **TAKEN_MAPPING,
         "camera": {"type": "keyword"},
         "lens": {"type": "keyword"},
         "exposure_seconds": {"type": "float"},
@@ -41,54 +46,29 @@ class Exif:
     }
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
-        _ = image, path
-        details = _part(exif, ExifTags.IFD.Exif)
+        details = part_of(exif, ExifTags.IFD.Exif)
+        left_out: dict[str, list[str]] = {}
+        taken = embedded_date(image, exif, left_out)
+        taken = taken or date_in_name(os.path.basename(path))
         tags = ExifTags.Base
         iso = _number(details.get(tags.ISOSpeedRatings), _MOST_ISO)
-        fields = {
-            "taken_at": _taken_at(details),
+        fields: dict[str, Any] = {
+            **(taken.fields() if taken else {}),
             "camera": _device(exif.get(tags.Make), exif.get(tags.Model)),
             "lens": _device(details.get(tags.LensMake), details.get(tags.LensModel)),
             "exposure_seconds": _number(details.get(tags.ExposureTime), _MOST_EXPOSURE_SECONDS),
             "f_number": _number(details.get(tags.FNumber), _MOST_F_NUMBER),
             "iso": None if iso is None else round(iso) or None,
             "focal_length_mm": _number(details.get(tags.FocalLength), _MOST_FOCAL_LENGTH_MM),
-            "location": _location(exif),
+            "location": embedded_place(image, exif),
         }
+        if left_out:
+            fields[ERRORS_FIELD] = notes(left_out, self.name)
         return {name: value for name, value in fields.items() if value is not None}
 
 
-def _taken_at(details: Mapping[int, Any]) -> str | None:
-    """Return ISO 8601 to the second, with an offset only if the camera wrote one."""
-    for moment_tag, offset_tag in (
-        (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
-        (ExifTags.Base.DateTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
-    ):
-        text = _text(details.get(moment_tag))
-        try:
-            moment = datetime.strptime(text[:19], "%Y:%m:%d %H:%M:%S")  # noqa: DTZ007
-        except ValueError:
-            continue
-        if moment.year < _EARLIEST_YEAR:
-            continue
-        return moment.isoformat() + _offset(_text(details.get(offset_tag)))
-    return None
-
-
-def _offset(text: str) -> str:
-    """Return the offset as `+HH:MM`; empty if it is missing or invalid."""
-    try:
-        offset = datetime.strptime(text, "%z").utcoffset()
-    except ValueError:
-        return ""
-    if offset is None or abs(offset) > _LARGEST_OFFSET:
-        return ""
-    minutes = round(offset.total_seconds() / 60)
-    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
-
-
 def _device(maker: Any, name: Any) -> str | None:
-    make, model = _text(maker), _text(name)
+    make, model = text_of_tag(maker), text_of_tag(name)
     # "NIKON CORPORATION" makes the "NIKON D90".
     brand = make.partition(" ")[0].lower()
     if model.lower().startswith(brand):
@@ -108,19 +88,20 @@ def _number(value: Any, most: float) -> float | None:
     return float(f"{number:.6g}") if 0 < number <= most else None
 
 
-def _location(exif: Image.Exif) -> dict[str, float] | None:
-    gps = _part(exif, ExifTags.IFD.GPSInfo)
+def embedded_place(image: Image.Image, exif: Image.Exif) -> Place | None:
+    """Return the place that the file names: in EXIF, or else in XMP."""
+    gps = part_of(exif, ExifTags.IFD.GPSInfo)
     tags = ExifTags.GPS
     latitude = _degrees(gps.get(tags.GPSLatitude), gps.get(tags.GPSLatitudeRef), "NS", 90)
     longitude = _degrees(gps.get(tags.GPSLongitude), gps.get(tags.GPSLongitudeRef), "EW", 180)
-    if latitude is None or longitude is None or (latitude == 0 and longitude == 0):
-        return None
-    return {"lat": latitude, "lon": longitude}
+    if latitude is not None and longitude is not None:
+        return place(latitude, longitude)
+    return xmp_place(packet_properties(image))
 
 
 def _degrees(value: Any, reference: Any, halves: str, limit: int) -> float | None:
     """Return signed degrees; None without the hemisphere, which cannot be guessed."""
-    half = _text(reference)[:1].upper()
+    half = text_of_tag(reference)[:1].upper()
     if not half or half not in halves or not isinstance(value, (tuple, list)):
         return None
     try:
@@ -131,17 +112,3 @@ def _degrees(value: Any, reference: Any, halves: str, limit: int) -> float | Non
     if not math.isfinite(angle) or abs(angle) > limit:
         return None
     return round(-abs(angle) if half == halves[1] else angle, 7)
-
-
-def _part(exif: Image.Exif, part: ExifTags.IFD) -> Mapping[int, Any]:
-    try:
-        return exif.get_ifd(part)
-    except Exception:  # noqa: BLE001 - malformed EXIF raises anything; the other parts are good
-        return {}
-
-
-def _text(value: Any) -> str:
-    """Return the text before the first NUL; empty for a value that is no text."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
-    return value.partition("\0")[0].strip() if isinstance(value, str) else ""

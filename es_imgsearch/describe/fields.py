@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
+from es_imgsearch.describe.fitting import ERRORS_FIELD, LEFT_OUT, fit, notes, texts_in
 from es_imgsearch.describe.registry import VectorDescriber, VectorSpace, foreign_describers
 from es_imgsearch.describe.sidecar import SIDECAR_ID
 from es_imgsearch.elastic.retry import Stopped
@@ -64,11 +64,11 @@ class VectorDescribers:
 
 def _fields_of_vectors(describer: VectorDescriber, vectors: Vectors) -> list[Mapping[str, Any]]:
     try:
-        results = [checked(fields) for fields in describer.describe_vectors(vectors)]
+        described = describer.describe_vectors(vectors)
+        name, mapping = describer.name, describer.mapping
+        results = [checked(mapped_only(fields, name, mapping), name) for fields in described]
         if len(results) != len(vectors):
             raise ValueError(f"it described {len(results)} of {len(vectors)} vectors")
-        for fields in results:
-            check_mapped(fields, describer.mapping)
     except _ENDS:
         raise
     except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
@@ -80,18 +80,19 @@ def _fields_of_vectors(describer: VectorDescriber, vectors: Vectors) -> list[Map
 
 # -- Check and merge fields; notes of failures
 
-ERRORS_FIELD = "describe_errors"
 _ERROR_LENGTH = 500
 
 
-def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields, texts composed, if JSON can hold them; raises as orjson does.
+def checked(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a describer's fields as JSON types; notes say what was left out.
 
-    Otherwise the whole bulk request would fail when it is written.
+    A value of another type may not survive the way to another process, and the whole bulk request
+    would fail when it is written.
     """
-    results = with_composed_texts(fields)
-    orjson.dumps(results, option=orjson.OPT_SERIALIZE_NUMPY)
-    return results
+    fitted, left_out = fit(fields)
+    if errors := [*texts_in(fitted.pop(ERRORS_FIELD, None)), *notes(left_out, name)]:
+        fitted[ERRORS_FIELD] = errors
+    return with_composed_texts(fitted)
 
 
 # The way to the file, the root that ids are made of, addresses and hashes: kept as they are.
@@ -119,24 +120,38 @@ def _with_composed(value: Any) -> Any:
     return value
 
 
-def check_mapped(fields: Mapping[str, Any], mapping: Mapping[str, Any]) -> None:
-    """Raise ValueError for fields that a describer did not map.
+def mapped_only(
+    fields: Mapping[str, Any], name: str, mapping: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Leave out, with a note, fields that a describer did not map.
 
-    Elasticsearch would refuse the whole document.
+    Elasticsearch would refuse the whole document.  Notes need no mapping of their own.
     """
-    if unmapped := sorted(fields.keys() - mapping.keys()):
-        raise ValueError(f"it gave fields that it did not map: {', '.join(unmapped)}")
+    unmapped = {each: ["the describer does not map it"] for each in fields if each not in mapping}
+    unmapped.pop(ERRORS_FIELD, None)
+    if not unmapped:
+        return fields
+    left = {each: value for each, value in fields.items() if each not in unmapped}
+    merge(left, {ERRORS_FIELD: notes(unmapped, name)})
+    return left
 
 
 def note_of(name: str, document: Mapping[str, Any]) -> str | None:
     """Return the document's note of this describer's failure, if any."""
-    notes = (each for each in document.get(ERRORS_FIELD, ()) if each.startswith(f"{name}: "))
-    return next(notes, None)
+    own = (each for each in document.get(ERRORS_FIELD, ()) if each.startswith(f"{name}: "))
+    return next(own, None)
 
 
 def failed(name: str, error: Exception) -> dict[str, Any]:
     """Return the fields of a describer that raised: only a note."""
     return {ERRORS_FIELD: [utf8(f"{name}: {type(error).__name__}: {error}"[:_ERROR_LENGTH])]}
+
+
+def has_failed(fields: Mapping[str, Any]) -> bool:
+    """Return True if a describer raised, or its fields were refused; not if it has others."""
+    return any(
+        not each.partition(": ")[2].startswith(LEFT_OUT) for each in fields.get(ERRORS_FIELD, ())
+    )
 
 
 def merged(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -169,7 +184,7 @@ _NAMED = re.compile(
 
 
 # Documents of earlier versions name a class of its own for what was too large.
-_REFUSALS = (StoreRejected.__name__, "StoreTooLarge")
+_REFUSALS = (StoreRejected.__name__, "StoreTooLarge", LEFT_OUT)
 
 
 def without_refused(

@@ -7,13 +7,15 @@ from EXIF.  Where they differ, XMP counts first and EXIF last, as programs alway
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
 from PIL import ExifTags, Image
 
-from es_imgsearch.describe.authored_metadata import MAPPING, written_fields, xmp_properties
+from es_imgsearch.describe.authored_metadata import MAPPING, written_fields
+from es_imgsearch.describe.xmp import packet_properties
 
 # Where a file keeps IIM: a resource of Photoshop's (in JPEG), a tag of TIFF.
 _IIM_RESOURCE = 0x0404
@@ -26,6 +28,8 @@ _IIM_CHARACTERS = (1, 90)
 _IIM_UTF8 = b"\x1b%G"
 _IIM_NAMES = {(2, 5): "title", (2, 120): "description", (2, 80): "creator", (2, 25): "keywords"}
 _IIM_LISTS = {"creator", "keywords"}
+_IIM_DATES = {"DateCreated": ((2, 55), (2, 60)), "DigitalCreationDate": ((2, 62), (2, 63))}
+_IIM_TIME = re.compile(r"[0-9]{2}:?[0-9]{2}")
 _EXTENDED_LENGTH = 0x8000
 
 _XP_TITLE, _XP_KEYWORDS, _RATING = 0x9C9B, 0x9C9E, 0x4746
@@ -45,16 +49,7 @@ class Iptc:
         _ = path
         fields = _of_exif(exif)
         fields |= written_fields(_iim(image, exif))
-        packet = image.info.get("xmp")
-        if isinstance(packet, str):
-            packet = packet.encode()
-        if isinstance(packet, bytes):
-            try:
-                fields |= written_fields(xmp_properties(packet))
-            except ValueError:
-                # Malformed XMP is common; the other sources are good.
-                return fields
-        return fields
+        return fields | written_fields(packet_properties(image))
 
 
 def _of_exif(exif: Image.Exif) -> dict[str, Any]:
@@ -90,14 +85,31 @@ def _windows_text(value: Any) -> str:
         return ""
 
 
-def _iim(image: Image.Image, exif: Image.Exif) -> dict[str, Any]:
+def iim_dates(image: Image.Image, exif: Image.Exif) -> dict[str, str]:
+    """Return the texts of the date sets of IIM by their names, each with its time."""
+    found: dict[tuple[int, int], str] = {}
+    for dataset, value in _datasets(_iim_block(image, exif)):
+        found.setdefault(dataset, value.decode("ascii", "replace").strip())
+    dates = {}
+    for name, (day, time) in _IIM_DATES.items():
+        if day in found:
+            moment = found.get(time, "")
+            dates[name] = f"{found[day]}T{moment}" if _IIM_TIME.match(moment) else found[day]
+    return dates
+
+
+def _iim_block(image: Image.Image, exif: Image.Exif) -> bytes:
     resources = image.info.get("photoshop")
     block = resources.get(_IIM_RESOURCE) if isinstance(resources, Mapping) else None
     if block is None:
         block = exif.get(_IIM_TAG)
+    return block if isinstance(block, bytes) else b""
+
+
+def _iim(image: Image.Image, exif: Image.Exif) -> dict[str, Any]:
     raw: dict[str, Any] = {}
     is_utf8 = False
-    for dataset, value in _datasets(block if isinstance(block, bytes) else b""):
+    for dataset, value in _datasets(_iim_block(image, exif)):
         if dataset == _IIM_CHARACTERS:
             is_utf8 = value == _IIM_UTF8
         if (name := _IIM_NAMES.get(dataset)) is None:

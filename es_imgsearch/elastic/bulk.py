@@ -46,8 +46,11 @@ def action_line(action: str, index: str, image_id: str, **conditions: int) -> by
 
 
 def json_line(value: Mapping[str, Any]) -> bytes:
-    """Encode one line of a bulk."""
-    return to_json(dict(value)) + b"\n"
+    """Encode one line of a bulk.  Raises StoreRejected for what JSON cannot hold."""
+    try:
+        return to_json(dict(value)) + b"\n"
+    except TypeError as error:
+        raise StoreRejected(f"The document cannot be encoded as JSON: {error}.") from error
 
 
 def bulk_results(

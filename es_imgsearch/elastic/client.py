@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
@@ -12,6 +14,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from weakref import WeakSet
 
 import elasticsearch
+import orjson
+from elasticsearch import SerializationError
 from elasticsearch.serializer import OrjsonSerializer, TextSerializer
 
 from es_imgsearch.elastic.error_mapping import JSON_TYPE, SMILE_TYPE, translate_errors
@@ -56,6 +60,22 @@ def _options(settings: Settings) -> dict[str, Any]:
     return options
 
 
+class _Json(OrjsonSerializer):
+    """JSON; also of answers with half a surrogate pair.
+
+    The server writes such of a long text that it refused, and quotes (8.19.13).
+    """
+
+    def loads(self, data: bytes) -> Any:
+        try:
+            return super().loads(data)
+        except SerializationError:
+            with suppress(ValueError):
+                found = json.loads(data)
+                return orjson.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+            raise
+
+
 def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
     """Create a client for an address, with or without port and credentials."""
     bare, options = _address_and_options(url, options)
@@ -68,7 +88,7 @@ def new_client(url: str, **options: Any) -> elasticsearch.Elasticsearch:
 
 def _address_and_options(url: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     # Bodies in SMILE are encoded already: TextSerializer passes bytes through.
-    options.setdefault("serializers", {JSON_TYPE: OrjsonSerializer(), SMILE_TYPE: TextSerializer()})
+    options.setdefault("serializers", {JSON_TYPE: _Json(), SMILE_TYPE: TextSerializer()})
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)

@@ -224,13 +224,24 @@ class Documents:
         }
 
     def sources_by_content(self, content_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        """Read the stored fields of up to 1,000 searchable documents with these contents."""
+        """Read the stored fields of up to 1,000 searchable documents with these contents.
+
+        As they are now; one that was deleted or got another content meanwhile as it was searchable.
+        """
         if not content_ids:
             return ()
         query = {"bool": {"filter": [{"terms": {"content_id": list(content_ids)}}]}}
         body = {"query": query, "size": 2 * _BATCH, "track_total_hits": False}
-        hits = self._connection.hits(self._pictures, body, "_source")
-        return [hit["_source"] for hit in hits]
+        hits = self._connection.hits(self._pictures, body, "_id,_source")
+        now = self.sources([hit["_id"] for hit in hits])
+        found = []
+        for hit in hits:
+            current, searched = now.get(hit["_id"]), hit["_source"]
+            is_same = current is not None and (
+                current.source.get("content_id") == searched["content_id"]
+            )
+            found.append(current.source if current is not None and is_same else searched)
+        return found
 
     def get(self, image_id: str) -> Mapping[str, Any]:
         """Read the stored fields of one picture, without its vector.  Raises ImageMissing."""

@@ -43,7 +43,8 @@ def item_error(result: Mapping[str, Any]) -> StoreError:
         return closed
     if kind == "index_not_found_exception":
         raise IndexMissing(
-            f"The index does not exist any more ({message}): make it with `es-imgsearch init`."
+            f"The index does not exist any more ({message}): make it with `es-imgsearch init`,"
+            " with the same --index."
         )
     if status in _BUSY or status >= 500 or kind == "cluster_block_exception":
         return StoreBusy(f"Elasticsearch cannot write now ({message}).")

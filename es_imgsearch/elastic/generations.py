@@ -131,7 +131,7 @@ class Generations:
         """
         self.make_state()
         if (serving := self._behind(self._index)) is not None:
-            self._make_failures(serving)
+            self.make_failures(serving)
             return
         meta = replace(meta, index_id=uuid.uuid4().hex, generation_id=uuid.uuid4().hex)
         name = generation_name(self._index, 1, meta.generation_id)
@@ -150,7 +150,7 @@ class Generations:
             self._create(each, {**body, "aliases": _writable(pinned_alias(each))})
         self._publish(name)
 
-    def _make_failures(self, generation: str) -> None:
+    def make_failures(self, generation: str) -> None:
         """Create the failures of the serving generation; existing ones stay unchanged."""
         if self._behind(self._connection.failures) is None:
             name = failures_generation(self._index, generation)

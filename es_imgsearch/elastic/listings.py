@@ -169,12 +169,19 @@ class Listings:
         for hit in self._hits(self._pictures, body):
             yield hit["sort"][1]
 
-    def having(self, root_name: str, field: str, *, prefix: str = "") -> Iterator[str]:
-        """List stored paths of a root's documents that have this field, with this prefix."""
+    def having(
+        self, root_name: str, field: str, *, prefix: str = "", folder: str = ""
+    ) -> Iterator[str]:
+        """List stored paths of a root's documents that have this field, with this prefix.
+
+        With `folder` only those below this folder.
+        """
         has: dict[str, Any] = {"exists": {"field": field}}
         if prefix:
             has = {"prefix": {field: prefix}}
         filters = [{"term": {"root": root_name}}, has]
+        if folder:
+            filters.append({"prefix": {"relative_path": f"{folder}/"}})
         for hit in self._hits(self._pictures, {"query": {"bool": {"filter": filters}}}):
             yield hit["sort"][1]
 

@@ -26,8 +26,9 @@ from es_imgsearch.elastic.meta_entries import (
 from es_imgsearch.errors import EncoderMismatch, IndexConflict
 from es_imgsearch.records import Grid
 
-# 1 kept everything in `_meta`, 2 roots and what was learned, see `upgrade`.
-SCHEMA_VERSION = 3
+# 1 kept everything in `_meta`, 2 roots and what was learned, 3 had no `taken_local`: see `upgrade`.
+SCHEMA_VERSION = 4
+FIRST_WITH_DOCUMENTS = 3
 CREATED_BY = "es_imgsearch"
 # Ends of the names of the indices next to one of pictures, see `mapping.Companion`.
 _COMPANIONS = ("background", "codes", "failures", "reduction", "searches", "state", "tags")
@@ -197,7 +198,7 @@ class Meta:
     @property
     def document_ids(self) -> tuple[str, ...]:
         """Ids of the documents to read; none in a schema that has everything in `_meta`."""
-        if self.schema_version < SCHEMA_VERSION:
+        if self.schema_version < FIRST_WITH_DOCUMENTS:
             return ()
         return self.roots_document, self.learned_document
 

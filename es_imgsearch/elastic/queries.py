@@ -293,7 +293,7 @@ def score_to_cosine(score: float, similarity: str) -> float:
 
 
 def cosine_to_similarity(cosine: float, similarity: str) -> float:
-    """Convert a cosine to the parameter `similarity` of a kNN query, its least similarity.
+    """Convert a cosine to a kNN query's least similarity, its `similarity`.
 
     It is the cosine itself, or for l2_norm the greatest distance (reference of the kNN query).
     """

@@ -80,6 +80,14 @@ class Companions:
         self._connection.request("PUT", f"/_index_template/{alias}", template_body(alias, body))
         Generations(self._connection).make_generation(alias, body)
 
+    def exists(self, companion: Companion) -> bool:
+        """Tell whether there is a companion index."""
+        try:
+            self._connection.request("GET", f"/{companion.alias(self._connection.index)}")
+        except IndexMissing:
+            return False
+        return True
+
     def get(self, companion: Companion, name: str) -> Mapping[str, Any] | None:
         """Get a document by its id; None if it is missing."""
         return get_companion(self._connection.send, companion, self._connection.index, name)
@@ -199,6 +207,14 @@ class Store:
         if self.generation is not None:
             return self
         return self.at(*self.generations.pin())
+
+    def check_reachable(self, *, within_seconds: float) -> None:
+        """Read from the state, without a second try.
+
+        Raises a transient error without an answer in time, another one if the answer is an error.
+        """
+        client = self.connection.client.options(request_timeout=within_seconds, max_retries=0)
+        Store(client, self.index).state.read("reachable")
 
     def check_generation(self) -> None:
         """Raise GenerationSwitched if the alias points to another generation."""

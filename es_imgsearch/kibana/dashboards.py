@@ -2,18 +2,18 @@
 
 A source (`kibana/dashboards/NAME.yaml` at the top of the checkout) has `rows`, each with a height
 and panels with their widths on the grid of 48 columns: `{height: 12, panels: [lens/tags: 24,
-vega/places: 24]}`.  The panel `links` leads to the other dashboards.
+vega/places: 24]}`.  The panel `links` leads to all dashboards and marks the one that is open; the
+panel `nearest` leads to those of saved searches, and is left out if there are none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from es_imgsearch.errors import FileInvalid
 from es_imgsearch.kibana.objects import (
     GRID_COLUMNS,
-    SEARCH_SOURCE,
     TYPES,
     Reference,
     SavedObject,
@@ -26,6 +26,7 @@ from es_imgsearch.kibana.objects import (
 # Kinds of Lens panels on which a click can open the pictures of a bar or a row.
 _CLICKABLE: Final = {"lnsXY", "lnsPie", "lnsDatatable"}
 _LINKS: Final = "links"
+_NEAREST: Final = "nearest"
 
 Panel = dict[str, Any]
 
@@ -35,23 +36,19 @@ def dashboard(
     source: Mapping[str, Any],
     identify: Callable[[str, str], str],
     *,
-    others: Mapping[str, str],
-    lens_kinds: Mapping[str, str],
-    filters: Sequence[Mapping[str, Any]] = (),
+    links: Mapping[str, str],
+    lens_configs: Mapping[str, Panel],
+    nearest: Mapping[str, str] | None = None,
 ) -> SavedObject:
     """Build a dashboard; raise FileInvalid for a panel or a row that does not fit.
 
-    `identify` returns the id of a kind and a name; `others` maps names of dashboards to link to to
-    their titles; `lens_kinds` are the visualisation types of the Lens panels; `filters` are titled
-    queries, shown above the dashboard as pills.
+    `identify` returns the id of a kind and a name; `links` and `nearest` map names of dashboards to
+    link to to their titles; `lens_configs` is what a panel with a Lens object has besides.
     """
-    panels, references = _panels(source, identify, others, lens_kinds)
+    panels, references = _panels(
+        source, identify, {_LINKS: links, _NEAREST: nearest or {}}, lens_configs
+    )
     view = identify("data_views", source["data_view"])
-    pills = []
-    for number, each in enumerate(filters):
-        name = f"{SEARCH_SOURCE}.filter[{number}].meta.index"
-        pills.append(_pill(each, name))
-        references.append(reference("index-pattern", view, name))
     controls, control_references = _controls(source, view)
     attributes: dict[str, Any] = {
         "title": source["title"],
@@ -86,9 +83,7 @@ def dashboard(
                 }
             ),
         },
-        "kibanaSavedObjectMeta": {
-            "searchSourceJSON": json_text({"query": kql(""), "filter": pills})
-        },
+        "kibanaSavedObjectMeta": {"searchSourceJSON": json_text({"query": kql(""), "filter": []})},
         "version": 1,
     }
     return saved_object("dashboard", identifier, attributes, references + control_references)
@@ -97,38 +92,43 @@ def dashboard(
 def _panels(
     source: Mapping[str, Any],
     identify: Callable[[str, str], str],
-    others: Mapping[str, str],
-    lens_kinds: Mapping[str, str],
+    links: Mapping[str, Mapping[str, str]],
+    lens_configs: Mapping[str, Panel],
 ) -> tuple[list[Panel], list[Reference]]:
     panels: list[Panel] = []
     references: list[Reference] = []
     top = 0
     for row in source["rows"]:
+        if any(links.get(content) == {} for entry in row["panels"] for content in entry):
+            continue
         left = 0
         for entry in row["panels"]:
             ((content, width),) = entry.items()
             panel_id = f"panel{len(panels)}"
             grid = {"x": left, "y": top, "w": width, "h": row["height"], "i": panel_id}
             panel: Panel = {"panelIndex": panel_id, "gridData": grid}
-            if content == _LINKS:
-                panel |= _links(others)
+            if content in links:
+                panel |= _links(links[content])
                 references += [
                     reference(
                         "dashboard", identify("dashboards", name), f"{panel_id}:{_link(name)}"
                     )
-                    for name in others
+                    for name in links[content]
                 ]
             else:
                 kind, _, name = content.partition("/")
                 if TYPES.get(kind) in {None, "dashboard", "index-pattern"}:
                     raise FileInvalid(
                         f"The dashboard {source['title']!r} has a panel {content!r}; panels are"
-                        " links, lens/NAME, vega/NAME or discover/NAME."
+                        " links, nearest, lens/NAME, vega/NAME or discover/NAME."
                     )
                 panel |= {
                     "type": TYPES[kind],
                     "panelRefName": f"panel_{panel_id}",
-                    "embeddableConfig": _config(lens_kinds.get(name) if kind == "lens" else None),
+                    "embeddableConfig": {
+                        "enhancements": {},
+                        **(lens_configs.get(name, {}) if kind == "lens" else {}),
+                    },
                 }
                 references.append(
                     reference(TYPES[kind], identify(kind, name), f"{panel_id}:panel_{panel_id}")
@@ -144,9 +144,11 @@ def _panels(
     return panels, references
 
 
-def _config(lens_kind: str | None) -> dict[str, Any]:
-    if lens_kind not in _CLICKABLE:
-        return {"enhancements": {}}
+def lens_config(kind: str, time: Mapping[str, str] | None) -> Panel:
+    """Build a Lens panel's own settings: where a click leads, a time range."""
+    own_time = {} if time is None else {"timeRange": dict(time)}
+    if kind not in _CLICKABLE:
+        return own_time
     event = {
         "eventId": "open-in-discover",
         "triggers": ["FILTER_TRIGGER"],
@@ -156,14 +158,14 @@ def _config(lens_kind: str | None) -> dict[str, Any]:
             "config": {"openInNewTab": False},
         },
     }
-    return {"enhancements": {"dynamicActions": {"events": [event]}}}
+    return {"enhancements": {"dynamicActions": {"events": [event]}}, **own_time}
 
 
 def _link(name: str) -> str:
     return f"link_{name}_dashboard"
 
 
-def _links(others: Mapping[str, str]) -> Panel:
+def _links(titles: Mapping[str, str]) -> Panel:
     links = [
         {
             "type": "dashboardLink",
@@ -178,7 +180,7 @@ def _links(others: Mapping[str, str]) -> Panel:
                 "useCurrentDateRange": False,
             },
         }
-        for order, (name, title) in enumerate(others.items())
+        for order, (name, title) in enumerate(titles.items())
     ]
     attributes = {"layout": "horizontal", "links": links}
     return {
@@ -221,18 +223,3 @@ def _controls(source: Mapping[str, Any], view: str) -> tuple[dict[str, Any], lis
         "explicitInput": {"id": "time"},
     }
     return controls, references
-
-
-def _pill(each: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {
-        "$state": {"store": "appState"},
-        "meta": {
-            "type": "custom",
-            "key": "query",
-            "alias": each["title"],
-            "disabled": False,
-            "negate": False,
-            "indexRefName": name,
-        },
-        "query": each["query"],
-    }

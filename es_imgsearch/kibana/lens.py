@@ -2,13 +2,15 @@
 
 A source names its `data_view` and one of four layouts, whose columns are Lens operations:
 
-    metric: {NAME: COLUMN}
+    metric: {NAME: COLUMN}   alarm: N      green below N, red from N on
     pie: donut|pie           groups: {NAME: COLUMN...}   values: {NAME: COLUMN}
-    table: {NAME: COLUMN...}
-    chart: bar|bar_stacked|bar_horizontal|line|area   x: {NAME: COLUMN}   split: {NAME: COLUMN}
-                                                      y: {NAME: COLUMN...}
+    table: {NAME: COLUMN...}   hidden: [NAME...]
+    chart: bar|bar_stacked|bar_horizontal|line|area|area_stacked   unit: what the y axis counts
+           x: {NAME: COLUMN}   split: {NAME: COLUMN}   y: {NAME: COLUMN...}   colours: PALETTE
 
-This module fills in what Lens needs besides and follows from an operation and a field's type.
+`ignore_filters: true` keeps the dashboard's query, filters and controls from a panel, but not its
+time range; `time: {from, to}` is a time range of its own.  This module fills in what Lens needs
+besides and follows from an operation and a field's type.
 """
 
 from __future__ import annotations
@@ -17,53 +19,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from es_imgsearch.errors import FileInvalid
-from es_imgsearch.kibana.objects import RECORDS, SavedObject, kql, reference, saved_object
+from es_imgsearch.kibana.columns import Columns, build_columns
+from es_imgsearch.kibana.objects import SavedObject, kql, reference, saved_object
 
 _LAYER: Final = "layer"
-_BUCKETS: Final = {"terms": "ordinal", "date_histogram": "interval", "range": "interval"}
-_METRICS: Final = {
-    "average",
-    "count",
-    "max",
-    "median",
-    "min",
-    "percentile",
-    "sum",
-    "unique_count",
-}
-_PARAMS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "terms": {
-        "size": 10,
-        "orderDirection": "desc",
-        "otherBucket": True,
-        "missingBucket": False,
-        "parentFormat": {"id": "terms"},
-        "include": [],
-        "exclude": [],
-        "includeIsRegex": False,
-        "excludeIsRegex": False,
-    },
-    "date_histogram": {"interval": "auto", "includeEmptyRows": True, "dropPartials": False},
-    "range": {
-        "type": "histogram",
-        "maxBars": "auto",
-        "includeEmptyRows": True,
-        "ranges": [{"from": 0, "to": 1000, "label": ""}],
-    },
-    "percentile": {"percentile": 95},
-}
-_DATA_TYPES: Final = {
-    "date": "date",
-    "boolean": "boolean",
-    **dict.fromkeys(("keyword", "text", "ip"), "string"),
-    **dict.fromkeys(
-        ("long", "integer", "short", "byte", "float", "double", "half_float"), "number"
-    ),
-}
-_SERIES: Final = {"bar", "bar_stacked", "bar_horizontal", "line", "area"}
+# Series drawn between the points of buckets.
+LINES: Final = frozenset({"line", "area", "area_stacked"})
+_SERIES: Final = {"bar", "bar_stacked", "bar_horizontal", *LINES}
 _PIES: Final = {"pie", "donut"}
-
-Columns = Mapping[str, Mapping[str, Any]]
+_GREEN: Final = "#209280"
+_RED: Final = "#CC5642"
 
 
 def lens_panel(
@@ -75,23 +40,25 @@ def lens_panel(
     """
     title = source["title"]
     kind, layer_columns, state = _layout(source, title)
-    columns = _columns(layer_columns, types, title)
+    columns = build_columns(layer_columns, types, title)
+    layer: dict[str, Any] = {
+        "columnOrder": list(columns),
+        "columns": columns,
+        "incompleteColumns": {},
+    }
+    if source.get("ignore_filters"):
+        if source.get("query"):
+            raise FileInvalid(
+                f"The panel {title!r} has ignore_filters, which leaves out its own query as well:"
+                " give its columns a filter instead."
+            )
+        layer["ignoreGlobalFilters"] = True
     body = {
         "query": kql(source.get("query", "")),
         "filters": [],
         "internalReferences": [],
         "adHocDataViews": {},
-        "datasourceStates": {
-            "formBased": {
-                "layers": {
-                    _LAYER: {
-                        "columnOrder": list(columns),
-                        "columns": columns,
-                        "incompleteColumns": {},
-                    }
-                }
-            }
-        },
+        "datasourceStates": {"formBased": {"layers": {_LAYER: layer}}},
         "visualization": state,
     }
     attributes = {
@@ -111,9 +78,16 @@ def _layout(source: Mapping[str, Any], title: str) -> tuple[str, Columns, dict[s
     layer = {"layerId": _LAYER, "layerType": "data"}
     if "metric" in source:
         (name,) = source["metric"]
-        return "lnsMetric", source["metric"], {**layer, "metricAccessor": name}
+        state = {**layer, "metricAccessor": name}
+        if "alarm" in source:
+            state["palette"] = _alarm(source["alarm"])
+        return "lnsMetric", source["metric"], state
     if "table" in source:
-        columns = [{"columnId": name} for name in source["table"]]
+        hidden = source.get("hidden", [])
+        columns = [
+            {"columnId": name, **({"hidden": True} if name in hidden else {})}
+            for name in source["table"]
+        ]
         return "lnsDatatable", source["table"], {**layer, "columns": columns}
     if source.get("pie") in _PIES:
         groups, values = source["groups"], source["values"]
@@ -127,7 +101,7 @@ def _layout(source: Mapping[str, Any], title: str) -> tuple[str, Columns, dict[s
         }
         return "lnsPie", {**groups, **values}, {"shape": source["pie"], "layers": [layer | shown]}
     if source.get("chart") in _SERIES:
-        return _chart(source, layer)
+        return _chart(source, layer, title)
     raise FileInvalid(
         f"The panel {title!r} has to have one of metric, table, pie ({', '.join(sorted(_PIES))}) or"
         f" chart ({', '.join(sorted(_SERIES))})."
@@ -135,8 +109,10 @@ def _layout(source: Mapping[str, Any], title: str) -> tuple[str, Columns, dict[s
 
 
 def _chart(
-    source: Mapping[str, Any], layer: Mapping[str, Any]
+    source: Mapping[str, Any], layer: Mapping[str, Any], title: str
 ) -> tuple[str, Columns, dict[str, Any]]:
+    if "unit" not in source:
+        raise FileInvalid(f"The chart {title!r} has no unit: say what its y axis counts.")
     x, split, y = source["x"], source.get("split", {}), source["y"]
     drawn: dict[str, Any] = {
         **layer,
@@ -148,54 +124,42 @@ def _chart(
     }
     if split:
         drawn["splitAccessor"] = next(iter(split))
-    state = {
+    if "colours" in source:
+        drawn["palette"] = {"type": "palette", "name": source["colours"]}
+    state: dict[str, Any] = {
         "legend": {"isVisible": bool(split) or len(y) > 1, "position": "right"},
         "preferredSeriesType": source["chart"],
         "valueLabels": "hide",
         "fittingFunction": "None",
+        "yTitle": source["unit"],
+        "axisTitlesVisibilitySettings": {"x": True, "yLeft": True, "yRight": True},
         "layers": [drawn],
     }
+    if source["chart"] in LINES:
+        # Buckets without a value would leave single points, which show as dots or not at all.
+        state |= {"fittingFunction": "Linear", "emphasizeFitting": True}
     # The first bucket is the outer one: series, then points of each series.
     return "lnsXY", {**split, **x, **y}, state
 
 
-def _columns(columns: Columns, types: Mapping[str, str], title: str) -> dict[str, dict[str, Any]]:
-    metrics = [name for name, each in columns.items() if each["operationType"] in _METRICS]
-    built = {name: _column(each, types, metrics, title) for name, each in columns.items()}
-    # Lens requires buckets before metrics.
-    return dict(sorted(built.items(), key=lambda each: not each[1]["isBucketed"]))
-
-
-def _column(
-    source: Mapping[str, Any], types: Mapping[str, str], metrics: list[str], title: str
-) -> dict[str, Any]:
-    operation = source["operationType"]
-    if operation not in _METRICS and operation not in _BUCKETS:
-        raise FileInvalid(f"The panel {title!r} has an unknown operation {operation!r}.")
-    field = source.get("sourceField", RECORDS)
-    if field != RECORDS and types.get(field) not in _DATA_TYPES:
-        raise FileInvalid(
-            f"The panel {title!r} aggregates {field!r}, which the index does not have or cannot"
-            " aggregate."
-        )
-    params = {**_PARAMS.get(operation, {}), **source.get("params", {})}
-    if operation == "terms":
-        params.setdefault("orderBy", {"type": "column", "columnId": metrics[0]})
-    if operation in {"count", "sum", "unique_count"}:
-        params.setdefault("emptyAsNull", False)
-    has_field_type = operation in _BUCKETS or operation in {"min", "max"}
-    column: dict[str, Any] = {
-        "label": source["label"],
-        "customLabel": True,
-        "dataType": _DATA_TYPES[types[field]] if has_field_type else "number",
-        "isBucketed": operation in _BUCKETS,
-        "scale": _BUCKETS.get(operation, "ratio"),
-        "operationType": operation,
-        "sourceField": field,
-        "params": params,
+def _alarm(first: float) -> dict[str, Any]:
+    """Build a palette of two colours, the second from a number on."""
+    stops = [(_GREEN, 0.0, first), (_RED, first, first + 1)]
+    return {
+        "type": "palette",
+        "name": "custom",
+        "params": {
+            "name": "custom",
+            "steps": 2,
+            "maxSteps": 5,
+            "reverse": False,
+            "rangeType": "number",
+            "rangeMin": 0,
+            "rangeMax": None,
+            "progression": "fixed",
+            "continuity": "above",
+            # Of each colour, where it ends and where it begins.
+            "stops": [{"color": colour, "stop": end} for colour, _, end in stops],
+            "colorStops": [{"color": colour, "stop": start} for colour, start, _ in stops],
+        },
     }
-    if "filter" in source:
-        column["filter"] = kql(source["filter"])
-    if "timeScale" in source:
-        column["timeScale"] = source["timeScale"]
-    return column

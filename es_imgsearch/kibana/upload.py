@@ -21,8 +21,8 @@ from es_imgsearch.errors import KibanaDenied, KibanaError, KibanaUnreachable, Se
 from es_imgsearch.settings import Settings
 
 _POLL_SECONDS: Final = 1.0
-# Kibana before 8.8 refuses some of the object versions written here.
-_OLDEST_VERSION: Final = (8, 8)
+# Kibana before 8.9 refuses some of the object versions written here (`TYPE_VERSIONS`).
+_OLDEST_VERSION: Final = (8, 9)
 _SPACE: Final = re.compile(r"[a-z0-9_-]+")
 # Errors listed in a message; the rest is counted.
 _MAX_LISTED: Final = 10
@@ -78,7 +78,7 @@ class Kibana:
         version: str | None = status["version"]
         if version is not None and _numbers(version) < _OLDEST_VERSION:
             raise KibanaError(
-                f"Kibana at {self.address} is {version}; these objects need 8.8 or newer"
+                f"Kibana at {self.address} is {version}; these objects need 8.9 or newer"
                 " (they are made for 8.19)."
             )
         return version

@@ -85,6 +85,8 @@ def create_index(
     upgrade(store)
     store.generations.make_state()
     info = store.info()
+    # Somebody may have deleted them, or another process that was deleting the index before.
+    store.generations.make_failures(info.name)
     if settings.encoder is not None:
         try:
             spec = seal_of(sealed_encoder(info, store.index, settings)).spec
@@ -175,7 +177,11 @@ def _check_requested(
             raise IndexConflict(
                 f"Index {index!r} exists with {option} {actual}, not {requested}: leave --{option}"
                 " out,"
-                + (" change it with `es-imgsearch reindex`," if option == "profile" else "")
+                + (
+                    f" change it with `es-imgsearch reindex --profile {requested} --index {index}`,"
+                    if option == "profile"
+                    else ""
+                )
                 + " or make another --index."
             )
 

@@ -19,12 +19,13 @@ import numpy as np
 import orjson
 
 from es_imgsearch.describe.fields import (
-    ERRORS_FIELD,
     VectorDescribers,
+    has_failed,
     merge,
     merged,
     without_refused,
 )
+from es_imgsearch.describe.fitting import ERRORS_FIELD, fit_document
 from es_imgsearch.describe.registry import (
     Describer,
     VectorSpace,
@@ -41,6 +42,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import ReadError, StoreError, StoreRejected, UsageError
+from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Picture, Root, disk_path
 from es_imgsearch.settings import Settings
@@ -87,6 +89,8 @@ def redescribe_pictures(
     Raises SettingsError for a describer that is not installed, UsageError if the index maps the
     fields of none of them, EncoderMismatch, and errors of requests.
     """
+    # Describers whose fields an older index lacks would not run, and what they gave be lost.
+    upgrade(store)
     # Vectors and tags have to be of one generation.
     store = store.pinned()
     context = open_context(
@@ -109,7 +113,7 @@ def redescribe_pictures(
     originals = _OriginalReader(info, settings, index_encoder, from_pictures, result)
     try:
         for hits in store.listings.pages([], fields=_FIELDS, vectors=(), size=_PAGE):
-            page = _PageUpdate(originals.read(hits), by_vector, describers)
+            page = _PageUpdate(originals.read(hits), by_vector, describers, info.properties)
             ids: Sequence[str] = [hit["_source"]["image_id"] for hit in hits]
             while ids:
                 outcome = store.rewrites.rewrite(ids, page.change)
@@ -179,8 +183,10 @@ class _PageUpdate:
         originals: Mapping[str, _Original],
         by_vector: VectorDescribers,
         describers: Sequence[Describer],
+        properties: Mapping[str, Any],
     ) -> None:
         """`originals` are those that could be read, by image_id."""
+        self._properties = properties
         self._originals = originals
         self._by_vector = by_vector
         self._describers = describers
@@ -191,7 +197,7 @@ class _PageUpdate:
     def change(self, document: dict[str, Any]) -> Mapping[str, Any] | None:
         """Update the fields of a document; None if they stay the same."""
         outputs = self._outputs[document["image_id"]] = self._describe(document)
-        failed = {name for name, fields in outputs.items() if ERRORS_FIELD in fields}
+        failed = {name for name, fields in outputs.items() if has_failed(fields)}
         succeeded = [each for each in self._describers if each.name in outputs.keys() - failed]
         others = [each for each in self._describers if each not in succeeded]
         # Earlier output of a describer that fails or lacks its input is the best there is, also in
@@ -207,6 +213,7 @@ class _PageUpdate:
         errors = [each for each in document.get(ERRORS_FIELD, ()) if not each.startswith(stale)]
         fresh = {name: value for name, value in merged(outputs).items() if name not in preserved}
         merge(updated, {**fresh, ERRORS_FIELD: [*errors, *fresh.get(ERRORS_FIELD, ())]})
+        updated = fit_document(updated, self._properties, outputs)
         if not updated.get(ERRORS_FIELD):
             updated.pop(ERRORS_FIELD, None)
         return None if _to_json(updated) == _to_json(document) else updated
@@ -261,6 +268,7 @@ class _OriginalReader:
                 # The size of a picture for describers may depend on the input of the encoder.
                 encoder.preparation,
                 describers=[each.name for each in describers],
+                folders=[str(root.path) for root in self._roots.values()],
             )
             self._workers = ReadWorkers(plan, settings.read_workers)
 

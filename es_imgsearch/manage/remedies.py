@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from es_imgsearch.records import Root, utf8
+from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.commands import given, walk_options
 
 _SYNC = ("sync", "ROOT", "EXCLUDES")
 _SYNC_CONTENT = ("sync", "ROOT", "EXCLUDES", "--content")
@@ -66,18 +67,27 @@ def first_step(what: str) -> str:
 
 def remedy(what: str, root_name: str, roots: Sequence[Root], settings: Settings) -> str:
     """Return the command line that ends this difference, for a shell."""
-    given = {root.name: f"{root.name}={utf8(str(root.path))}" for root in roots}
-    words = ["es-imgsearch"]
+    words: list[str] = []
     for word in _KINDS[what][2]:
         match word:
             case "ROOT":
-                words.append(given[root_name])
+                words.append(next(given(root) for root in roots if root.name == root_name))
             case "NAME=DIR":
                 words.append(f"{root_name}=DIR")
             case "EXCLUDES":
-                words += [part for glob in settings.exclude for part in ("--exclude", glob)]
+                words += walk_options(settings)
             case _:
                 words.append(word)
-    if settings.index != type(settings).model_fields["index"].default:
-        words += ["--index", settings.index]
-    return shlex.join(words)
+    return _command(words, settings)
+
+
+def verify_content(roots: Sequence[Root], settings: Settings) -> str:
+    """Return the command line that compares what is in the files, too."""
+    words = ["verify", *map(given, roots), *walk_options(settings), "--content"]
+    return _command(words, settings)
+
+
+def _command(words: Sequence[str], settings: Settings) -> str:
+    index = type(settings).model_fields["index"].default
+    options = [] if settings.index == index else ["--index", settings.index]
+    return shlex.join(["es-imgsearch", *words, *options])

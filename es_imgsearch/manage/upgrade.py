@@ -1,7 +1,8 @@
-"""Upgrade an index of schema 1 or 2.
+"""Upgrade an index of an earlier schema.
 
-Everything that changes moves from `_meta` to state documents: from schema 1 pauses, daemons and
-comparisons, from both the roots and what was learned.  The first writer of this version does it;
+Of schemas 1 and 2 everything that changes moves from `_meta` to state documents: from schema 1
+pauses, daemons and comparisons, from both the roots and what was learned.  Documents of schemas 1
+to 3 get the camera's own date, see `taken_local`.  The first writer of this version does it;
 earlier versions refuse the index from then on.  Readers convert the old entries on the fly, see
 `legacy_documents` and `Meta.from_body`.
 """
@@ -26,7 +27,7 @@ from es_imgsearch.elastic.leases import (
     seconds_left,
 )
 from es_imgsearch.elastic.mapping import Companion, load_profile
-from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
+from es_imgsearch.elastic.meta import FIRST_WITH_DOCUMENTS, SCHEMA_VERSION, Meta
 from es_imgsearch.elastic.meta_entries import Tuning
 from es_imgsearch.elastic.state import (
     REINDEX_LOCK,
@@ -37,6 +38,7 @@ from es_imgsearch.elastic.state import (
 )
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning, StoreDenied
+from es_imgsearch.manage.taken_local import fill_taken_local, map_taken
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +51,17 @@ def upgrade(store: Store) -> None:
     """Upgrade an index of an earlier schema; another one stays unchanged.
 
     Raises AlreadyRunning while a reindex or a daemon of an earlier version runs: it would write
-    entries of `_meta` that it has read before.  Raises StoreDenied if the index of state documents
-    is missing and may not be created.
+    entries of `_meta` that it has read before, and documents without new fields.  Raises
+    StoreDenied if a field or the index of state documents is missing and may not be created.
     """
     info = store.generations.sealed()
     _map_ctime(store, info)
-    serving = info.meta
-    if serving.schema_version >= SCHEMA_VERSION:
+    if info.meta.schema_version >= SCHEMA_VERSION:
+        if "taken_local" in info.properties and not info.is_loading:
+            # A generation that was gone back to may lack it.
+            fill_taken_local(store)
         return
+    serving = store.generations.info().meta
     roles = store.generations.roles()
     others = [store.at(name) for name in (roles.next, roles.before) if name is not None]
     for generation in others:
@@ -68,6 +73,9 @@ def upgrade(store: Store) -> None:
         _make_state(store)
     # The serving generation last: once it is upgraded, everything is.
     for generation in (*others, store):
+        _map_taken(generation)
+        if generation is store:
+            fill_taken_local(store)
         _upgrade_generation(generation, serving)
     logger.warning(
         "Index %r is of schema %d now: earlier versions refuse it.", store.index, SCHEMA_VERSION
@@ -99,6 +107,9 @@ def _upgrade_generation(store: Store, serving: Meta) -> None:
     info = store.generations.sealed()
     if info.meta.schema_version >= SCHEMA_VERSION:
         return
+    if info.meta.schema_version >= FIRST_WITH_DOCUMENTS:
+        _put_meta(store, info.name, replace(info.meta, schema_version=SCHEMA_VERSION))
+        return
     meta = replace(
         info.meta,
         # The roots of the serving generation are those of the index.
@@ -121,8 +132,22 @@ def _upgrade_generation(store: Store, serving: Meta) -> None:
 
     store.state.update(meta.roots_document, with_roots)
     tuning = Tuning(**load_profile(meta.profile)["_meta"]["tuning"])
-    body = {"_meta": replace(meta, tuning=tuning).to_body()}
-    store.connection.request("PUT", f"/{info.name}/_mapping", body)
+    _put_meta(store, info.name, replace(meta, tuning=tuning))
+
+
+def _put_meta(store: Store, name: str, meta: Meta) -> None:
+    store.connection.request("PUT", f"/{name}/_mapping", {"_meta": meta.to_body()})
+
+
+def _map_taken(store: Store) -> None:
+    try:
+        map_taken(store)
+    except StoreDenied as error:
+        raise StoreDenied(
+            f"Index {store.index!r} was made by an earlier version and lacks fields: run"
+            f" `es-imgsearch init --index {store.index}` once with a key that may map fields."
+            f" {error}"
+        ) from error
 
 
 def _check_not_watched(store: Store, serving: Meta) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
@@ -28,16 +28,10 @@ from es_imgsearch.records import Change, FileState, Picture, Root, disk_path, im
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.mounts import KnownMounts
-from es_imgsearch.watch.reconcile import (
-    DifferenceKind,
-    FileOnDisk,
-    Unknown,
-    UnknownKind,
-    differences,
-    is_looked_at,
-    walk,
-)
+from es_imgsearch.watch.places import NO_PICTURE, FileOnDisk, Unknown, UnknownKind, is_looked_at
+from es_imgsearch.watch.reconcile import DifferenceKind, differences
 from es_imgsearch.watch.roots import check_registered
+from es_imgsearch.watch.walk import walk
 
 logger = logging.getLogger(__name__)
 
@@ -103,14 +97,16 @@ def verify(
     content: bool = False,
     encoder: Encoder | None = None,
     on_file: Callable[[int, int], None] = lambda _done, _of: None,
+    on_left_out: Callable[[str, str], None] = lambda _root, _reason: None,
 ) -> Iterator[Discrepancy]:
     """Yield every difference between the roots and the index.
 
     A file matches a document or a failure of its size and modification time; with `content`, every
     such file is read and must have the document's content id, and some are embedded again, by the
-    given encoder or the index's own.  `on_file` gets the number of files read for that, and of all.
-    Files that are no pictures have no document, so every file that the index lacks is read, and so
-    is the file of every failure.
+    given encoder or the index's own.  `on_file` gets the number of files read for that, and of all,
+    `on_left_out` a root's name and the reason (see `RootComparison`) for each left out.  Files that
+    are no pictures have no document, so every file that the index lacks is read, and so is the file
+    of every failure.
 
     Raises RootError if the index has another folder under a root's name, or if a folder that does
     not exist is unknown to the index, too.
@@ -135,7 +131,8 @@ def verify(
 
         excludes = Excludes.of_roots(settings.exclude, roots)
         for root in roots:
-            yield from _RootCheck(store, meta, root, excludes[root.name], readers).run()
+            rules, left_out = excludes[root.name], partial(on_left_out, root.name)
+            yield from _RootCheck(store, meta, root, rules, readers, left_out).run()
     if content:
         yield from _contents(store, roots, excludes, settings, on_file)
         yield from _foreign(store, roots, settings, encoder)
@@ -153,12 +150,17 @@ class _RootCheck:
     """The comparison of one root with the index."""
 
     def __init__(
-        self, store: Store, meta: Meta, root: Root, excludes: Excludes, readers: Readers
+        self,
+        store: Store,
+        meta: Meta,
+        root: Root,
+        excludes: Excludes,
+        readers: Readers,
+        on_left_out: Callable[[str], None],
     ) -> None:
-        self._store = store
-        self._meta = meta
-        self._root = root
-        self._prunes = excludes.prunes
+        self._store, self._meta, self._root = store, meta, root
+        self._prunes = excludes.left_out
+        self._on_left_out = on_left_out
         self._readers = readers
         self._unknown: list[Unknown] = []
         # Files that this user may not open.
@@ -176,17 +178,23 @@ class _RootCheck:
             if difference.kind is DifferenceKind.NEW:
                 new.append(path)
                 if len(new) == _BATCH:
-                    yield from missing(self._root, new, self._readers)
+                    yield from self._missing(new)
                     new = []
             elif path not in twice:
                 yield self._found(_WORDS[difference.kind], path)
-        yield from missing(self._root, new, self._readers)
+        yield from self._missing(new)
         for each in self._unknown:
             yield self._found(_word_of(each), each.stored_path, each.reason)
         yield from self._kept_though_unreadable()
         yield from self._readable_failures()
         for what, path in incomplete_documents(self._store, self._meta, self._root.name):
             yield self._found(what, path)
+
+    def _missing(self, new: Sequence[str]) -> list[Discrepancy]:
+        found = list(missing(self._root, new, self._readers))
+        for _ in new[len(found) :]:
+            self._on_left_out(NO_PICTURE)
+        return found
 
     def _found(self, what: str, path: str, detail: str = "") -> Discrepancy:
         return Discrepancy(what, self._root.name, path, detail)
@@ -197,8 +205,8 @@ class _RootCheck:
     def _disk(self) -> Iterator[FileOnDisk | Unknown]:
         known = KnownMounts(self._store.state)
         # An index of the first version has no state yet.
-        mounts = known.load(self._root) if has_state(self._meta) else frozenset()
-        for each in walk(self._root, self._prunes, mounts=mounts):
+        mounts = known.load(self._root) if has_state(self._meta) else {}
+        for each in walk(self._root, self._prunes, mounts=mounts, on_left_out=self._on_left_out):
             if isinstance(each, FileOnDisk):
                 path = disk_path(each.stored_path)
                 if not os.access(self._root.absolute(path), os.R_OK):

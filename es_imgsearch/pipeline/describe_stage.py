@@ -25,7 +25,7 @@ from es_imgsearch.errors import ReadError, StoreError
 from es_imgsearch.pipeline.jobs import EmbedResult, Job, PendingWrite, Unembedded
 from es_imgsearch.records import Picture
 from es_imgsearch.write.carried_fields import Carried, CarriedFields, EmbeddedPicture
-from es_imgsearch.write.documents import failure_document, picture_document
+from es_imgsearch.write.documents import failure_document, least_failure, picture_document
 
 # Returns document fields that are computed from the stored vector.
 VectorFields = Callable[[Vectors], Mapping[str, Any]]
@@ -45,11 +45,11 @@ class DescribeStage:
         emit: Callable[[PendingWrite | Unembedded], None],
         outage: Outage,
         stopping: threading.Event,
-        with_ctime: bool = True,
+        properties: Mapping[str, Any],
     ) -> None:
-        """`with_ctime` is False for an index that does not map this field."""
+        """`properties` is the mapping of the index."""
         self._store = store
-        self._with_ctime = with_ctime
+        self._properties = properties
         self._encoder = encoder
         self._by_vector = VectorDescribers(describers)
         self._vector_fields = vector_fields
@@ -101,9 +101,14 @@ class DescribeStage:
     def _picture_write(self, result: EmbedResult, carried: Carried) -> PendingWrite:
         job, picture, embedded, embed_ms = result
         document = picture_document(
-            job.change, picture, embedded, embed_ms, with_ctime=self._with_ctime
+            job.change,
+            picture,
+            embedded,
+            embed_ms,
+            with_ctime="ctime_ns" in self._properties,
+            more={**carried.fields, **self._vector_fields(embedded.vector)},
+            properties=self._properties,
         )
-        document |= {**carried.fields, **self._vector_fields(embedded.vector)}
         write = Write(job.change.image_id, document=document, version=carried.version)
         return PendingWrite(job, write, result, partial(self._instead, result, carried))
 
@@ -136,5 +141,11 @@ def _set_fields(picture: Picture, fields_by_source: dict[str, Any]) -> None:
 
 
 def _failure_write(job: Job, error: ReadError) -> PendingWrite:
+    image_id = job.change.image_id
     failure = failure_document(job.change, error, job.signature.state)
-    return PendingWrite(job, Write(job.change.image_id, failure=failure))
+
+    def least(refusal: StoreError) -> PendingWrite:
+        reason = f"What is known of its failure was refused. {refusal}"
+        return PendingWrite(job, Write(image_id, failure=least_failure(failure, reason)))
+
+    return PendingWrite(job, Write(image_id, failure=failure), fallback=least)

@@ -19,6 +19,8 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
+from es_imgsearch.settings import Settings
+from es_imgsearch.write.unstored import UnstoredFiles
 
 
 def save_comparisons(
@@ -41,28 +43,38 @@ def watched_roots(store: Store, names: Sequence[str]) -> set[str]:
     return {lease["root"] for lease in leases.values() if is_running(lease)}
 
 
-def check_excludes(store: Store, roots: Sequence[Root], exclude: Sequence[str]) -> None:
-    """Raise AlreadyRunning if a daemon watches a root with other excludes.
+def check_excludes(store: Store, roots: Sequence[Root], settings: Settings) -> None:
+    """Raise AlreadyRunning if a daemon watches other files of a root.
+
+    That is, with other `exclude` or `follow_links`.
 
     It would delete what this process adds and add what this one deletes, in turn.
     """
+    exclude, follow_links = settings.exclude, settings.follow_links
     leases = store.state.read_many([daemon_id(root.name) for root in roots])
     for lease in leases.values():
         # A daemon of an earlier version does not store its excludes.
         theirs = lease["body"].get("exclude")
-        if theirs is None or _in_order(theirs) == _in_order(exclude) or not is_running(lease):
+        they_follow = lease["body"].get("follow_links", False)
+        is_same = theirs is None or _in_order(theirs) == _in_order(exclude)
+        if (is_same and they_follow == follow_links) or not is_running(lease):
             continue
+        links = (they_follow, follow_links)
+        options = _as_options(exclude if theirs is None else theirs, they_follow, links)
         raise AlreadyRunning(
-            f"{holder(lease)} is watching {lease['root']!r} with {_as_options(theirs)}, and this"
-            f" run has {_as_options(exclude)}: they would add and delete the same pictures in turn."
-            f" Run it with {_as_options(theirs)}, or stop the other process first (if it was"
+            f"{holder(lease)} is watching {lease['root']!r} with {options}, and this run has"
+            f" {_as_options(exclude, follow_links, links)}: they would add and delete the same"
+            f" pictures in turn. Run it with {options}, or stop the other process first (if it was"
             f" killed, wait for {seconds_left(lease):.0f} s)."
         )
 
 
-def _as_options(exclude: Sequence[str]) -> str:
-    options = [f"--exclude {shlex.quote(pattern)}" for pattern in _in_order(exclude)]
-    return " ".join(options) or "no --exclude"
+def _as_options(exclude: Sequence[str], follows: bool, either_follows: Sequence[bool]) -> str:
+    options = " ".join(f"--exclude {shlex.quote(pattern)}" for pattern in _in_order(exclude))
+    options = options or "no --exclude"
+    if not any(either_follows):
+        return options
+    return f"{options} and {'' if follows else 'no '}--follow-links"
 
 
 def _in_order(exclude: Sequence[str]) -> list[str]:
@@ -77,7 +89,8 @@ class Heartbeat:
     The claim is renewed from a thread of its own.  It bears the `exclude` patterns, see
     `check_excludes`.  `queue` returns the number of files in flight, `hung` the roots whose disks
     do not answer, with the seconds since then; `comparisons` has the last comparison of each whole
-    root.  A write that fails is skipped: a running daemon never waits for it.
+    root, `unstored` the files that cannot be stored.  A write that fails is skipped: a running
+    daemon never waits for it.
     """
 
     def __init__(
@@ -87,9 +100,11 @@ class Heartbeat:
         host: str,
         *,
         exclude: Sequence[str],
+        follow_links: bool = False,
         queue: Callable[[], int],
         hung: Callable[[], Mapping[str, float]] = dict,
         comparisons: Mapping[str, RootComparison],
+        unstored: UnstoredFiles | None = None,
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
         lease_seconds: float,
         closing: threading.Event,
@@ -97,8 +112,9 @@ class Heartbeat:
     ) -> None:
         self._store = store
         self._comparisons = comparisons
+        self._unstored = unstored or UnstoredFiles()
         self._encoder_plan = encoder_plan
-        self._saved: Mapping[str, RootComparison] = {}
+        self._saved: Mapping[str, Document] = {}
         self._closing = closing
         self._outage = outage
         names = ", ".join(repr(root.name) for root in roots)
@@ -111,6 +127,7 @@ class Heartbeat:
             body=lambda: {
                 "queue": queue(),
                 "exclude": list(exclude),
+                "follow_links": follow_links,
                 "hung_seconds": {name: round(each) for name, each in hung().items()},
             },
             renewed=self._save_news,
@@ -143,6 +160,8 @@ class Heartbeat:
     def _save_news(self) -> None:
         # A copy: comparisons end in another thread.
         comparisons = dict(self._comparisons)
-        news = {name: each for name, each in comparisons.items() if self._saved.get(name) != each}
+        found = {name: each.to_dict() for name, each in comparisons.items()}
+        news = {name: comparisons[name] for name in found if self._saved.get(name) != found[name]}
         save_comparisons(self._store, news, self._encoder_plan())
-        self._saved = {**self._saved, **news}
+        self._saved = found
+        self._unstored.save()

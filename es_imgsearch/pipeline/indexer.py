@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,25 +21,24 @@ from es_imgsearch.pipeline.heartbeat import Heartbeat, check_excludes, save_comp
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
 from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
-from es_imgsearch.pipeline.queues import TouchedFiles
+from es_imgsearch.pipeline.queues import Round, TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
 from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.commands import walk_options
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.reconcile import (
-    DifferenceKind,
-    FileOnDisk,
-    Unknown,
-    differences,
-)
+from es_imgsearch.watch.places import NO_PICTURE, FileOnDisk, Unknown
+from es_imgsearch.watch.reconcile import DifferenceKind, differences
 from es_imgsearch.watch.root_folders import RootFolders
 from es_imgsearch.watch.settle import Settler, Settlers
 from es_imgsearch.watch.unknown_places import UnknownPlaces
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.deletion_guard import DeletionGuard
 from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
+from es_imgsearch.write.field_memory import FieldMemory
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 from es_imgsearch.write.unreadable import with_retries
+from es_imgsearch.write.unstored import UnstoredFiles
 
 logger = logging.getLogger(__name__)
 
@@ -61,44 +59,36 @@ class Indexer:
 
         The first picture does not wait for a model that is loaded at once.
         """
-        store = context.store
-        self.context = context
+        store, self.context = context.store, context
         self.progress = Progress()
         self.roots = tuple(roots)
         self.excludes = Excludes.of_roots(settings.exclude, roots)
         self._folders = RootFolders(store, roots, self.excludes, forget_mounts=allow_deletes)
         self.disks = self._folders.disks
-        self.settler = Settlers(
-            {
-                root: Settler(settings.settle_seconds, stat=self.disks.of(root).stat)
-                for root in roots
-            }
-        )
-        # Files whose last event says that they are gone.
-        self._gone: set[tuple[Root, str]] = set()
+        seconds, disk = settings.settle_seconds, self.disks.of
+        self.settler = Settlers({root: Settler(seconds, stat=disk(root).stat) for root in roots})
+        self._gone: set[tuple[Root, str]] = set()  # files whose last event says that they are gone
         # Roots that are not yet compared in this round of comparisons.
-        self._round = {root.name for root in roots}
-        self._round_lock = threading.Lock()
+        self._round = Round(root.name for root in roots)
         # The last comparison of each whole root, by the root's name.
-        self.last_comparisons: dict[str, RootComparison] = {}
+        self.last_comparisons: dict[str, RootComparison] = {}  # and those in progress
+        self._comparing: dict[str, RootComparison] = {}
         # New and changed files of all comparisons.
         self.changed_files = 0
-        self._store = store
-        self._encoder = context.encoder
-        self._settings = settings
-        self._unknown_places = UnknownPlaces(store.index)
-        self._pending = {
-            root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
-        }
-        self._leftovers = LeftoverQueue(self.settler, self._pending)
+        self._store, self._encoder, self._settings = store, context.encoder, settings
+        self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
+        self._pending = {root.name: PendingDeletions(seconds, self.progress) for root in roots}
+        self._leftovers = LeftoverQueue(self.settler, self._pending, self._comparing)
         self._deletion_guard = DeletionGuard(
             store,
             lambda root: self.excludes[root.name].prunes,
             mounts=self._folders.mounts,
             disk=self.disks.of,
+            memory=(memory := FieldMemory()),
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
+        self.unstored = UnstoredFiles(store.state)
         self._touched = {root.name: TouchedFiles() for root in roots}
         self._sidecars = {root.name: SidecarChanges(store, context.describers) for root in roots}
         self._post_embed = context.post_embed()
@@ -110,9 +100,13 @@ class Indexer:
             progress=self.progress,
             outage=Outage(store.check_busy),
             disks=self.disks,
+            files=self._folders.files,
+            memory=memory,
+            unstored=self.unstored,
             warm_up=warm_up,
+            folders=[root.absolute("") for root in roots],
         )
-        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage)
+        self._pauses = DeletionPauses(store, self.pipeline.closing, self.outage, options)
         self._deletions = Deletions(
             self._deletion_guard,
             self._pauses,
@@ -146,7 +140,8 @@ class Indexer:
         files later.
         """
         started = time.monotonic()
-        counts = RootComparison()
+        patterns = self.excludes[root.name].leaving_out
+        counts = RootComparison(left_out_by=Counter(dict.fromkeys(patterns, 0)))
         sidecars = self._sidecars[root.name].begin_comparison(root, folder)
         touched = self._touched[root.name]
         missing: list[str] = []
@@ -154,23 +149,25 @@ class Indexer:
         listed_at = time.monotonic()
         self._store.refresh()
         whole = None if folder else self._deletions.begin_comparison(root)
-        disk = self._until_closing(self._folders.walk(root, folder))
+        self._comparing[root.name] = self._comparing.get(root.name, counts) if folder else counts
         stored_folder = stored_path(folder)
-        documents = self._store.listings.stored(root.name, stored_folder)
         failures = with_retries(self._store.listings.failed(root.name, stored_folder), time.time())
-        for difference in differences(
-            disk,
-            documents,
+        found = differences(
+            self._until_closing(self._folders.walk(root, folder, counts.count_left_out)),
+            self._store.listings.stored(root.name, stored_folder),
             failures,
             report_unknown,
             compares_ctime=self._settings.compare_ctime,
-        ):
+        )
+        for difference in self.unstored.without_known(root, found, is_whole=not folder):
             change = Change(root, difference.relative_path, time.time())
             state = difference.state
             if state is not None:
                 sidecars.add_file(difference.relative_path, state)
             if state is None or self._holds_no_picture(difference.kind, change, state):
                 # There is no such file, or it was read and is no picture.
+                if state is not None:
+                    counts.count_left_out(NO_PICTURE)
                 if difference.kind is not DifferenceKind.NEW:
                     counts.lost += 1
                     missing.append(difference.relative_path)
@@ -184,16 +181,15 @@ class Indexer:
         self._sidecars[root.name].end_comparison(sidecars, self.progress.files.begun)
         if not folder:
             self._unknown_places.keep(root, unknown)
-        if whole is not None:
-            whole = replace(whole, pictures=whole.pictures + counts.new)
-        self._pending[root.name].add_compared(missing, whole)
+        self._pending[root.name].add_compared(missing, whole and whole.plus(counts.new))
         counts.unreadable = self.pipeline.unreadable(root.name)
         counts.unknown = len(unknown)
         counts.seconds = time.monotonic() - started
         counts.ended_at = iso_timestamp()
         if not folder:
             self.last_comparisons[root.name] = counts
-            self._count_in_round(root)
+            if self._round.ends_with(root.name):
+                self.pipeline.end_round()
         return counts
 
     def _holds_no_picture(self, kind: DifferenceKind, change: Change, state: FileState) -> bool:
@@ -203,19 +199,13 @@ class Indexer:
 
     def _submit_compared(self, change: Change, state: FileState, listed_at: float) -> None:
         now = change.detected_at
-        if now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
+        is_recent = now - state.mtime_ns / 1e9 < self._settings.settle_seconds
+        if is_recent and not self.pipeline.has(change.image_id, state):
             # Perhaps it is still being written.
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
             self.settler.offer(hint, time.monotonic())
         else:
             self.pipeline.submit(change, listed_at=listed_at)
-
-    def _count_in_round(self, root: Root) -> None:
-        with self._round_lock:
-            self._round.discard(root.name)
-            if not self._round:
-                self.pipeline.end_round()
-                self._round = {each.name for each in self.roots}
 
     def offer(self, hint: Hint) -> None:
         """Take an event of a file."""
@@ -270,8 +260,7 @@ class Indexer:
                     self.outage,
                 )
         for change in changes:
-            # The picture file itself is unchanged.
-            self.pipeline.forget(change)
+            self.pipeline.forget(change)  # the picture file itself is unchanged
             self.pipeline.submit(change)
         return bool(changes)
 
@@ -296,7 +285,7 @@ class Indexer:
 
     def check_excludes(self) -> None:
         """Raise AlreadyRunning if a daemon watches one of the roots with other excludes."""
-        check = partial(check_excludes, self._store, self.roots, self._settings.exclude)
+        check = partial(check_excludes, self._store, self.roots, self._settings)
         persist(check, self.pipeline.closing, self.outage)
 
     def make_searchable(self) -> None:
@@ -304,11 +293,12 @@ class Indexer:
         persist(self._store.refresh, self.pipeline.closing, self.outage)
 
     def save_comparisons(self) -> None:
-        """Store the last comparisons for `status`."""
-        for name, comparison in self.last_comparisons.items():
-            comparison.unreadable = self.pipeline.unreadable(name)
+        """Store the last comparisons, and which files cannot be stored, for `status`."""
+        for name, each in self.last_comparisons.items():
+            each.unreadable = self.pipeline.unreadable(name)
         try:
             save_comparisons(self._store, self.last_comparisons, self.encoder_plan())
+            self.unstored.save()
         except ImgSearchError as error:
             logger.warning(
                 "The last comparisons could not be stored, so `status` does not show them: %s",
@@ -333,9 +323,11 @@ class Indexer:
             self.roots,
             self._settings.host,
             exclude=self._settings.exclude,
+            follow_links=self._settings.follow_links,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
             hung=self.disks.hung,
             comparisons=self.last_comparisons,
+            unstored=self.unstored,
             encoder_plan=self.encoder_plan,
             lease_seconds=self._settings.lease_seconds,
             closing=self.pipeline.closing,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -14,23 +15,62 @@ import orjson
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from es_imgsearch.errors import SettingsError
+from es_imgsearch.errors import ImgSearchError, SettingsError
 from es_imgsearch.pipeline.indexer import Indexer
 
 logger = logging.getLogger(__name__)
 
 _PREFIX = "es_imgsearch"
-# A supervisor should not restart the daemon because of a shorter outage.
-_UNHEALTHY_SECONDS = 60.0
+# A merge or a collection of garbage keeps a small server from answering for some seconds.
+_UNHEALTHY_SECONDS = 10.0
+# How often Elasticsearch is asked.  Nothing else may ask it for `poll_seconds`, and a request of a
+# picture waits for an answer for `request_timeout_seconds`, twice.
+_PROBE_SECONDS = 2.0
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+
+class _Probe:
+    """Ask Elasticsearch regularly; measure for how long it is away."""
+
+    def __init__(self, indexer: Indexer) -> None:
+        self._indexer = indexer
+        self._answered_at = time.monotonic()
+        self._is_away = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="probe", daemon=True)
+        self._thread.start()
+
+    @property
+    def away_seconds(self) -> float:
+        """Seconds since the last answer, or of the outage that a picture met."""
+        silent_seconds = time.monotonic() - self._answered_at
+        is_away = self._is_away or silent_seconds > 2 * _PROBE_SECONDS
+        return max(self._indexer.outage.seconds, silent_seconds if is_away else 0.0)
+
+    def close(self) -> None:
+        """End, without waiting for an answer."""
+        self._closing.set()
+
+    def _loop(self) -> None:
+        while not self._closing.wait(_PROBE_SECONDS):
+            try:
+                self._indexer.context.store.check_reachable(within_seconds=_UNHEALTHY_SECONDS)
+            except ImgSearchError as error:
+                # What is wrong with an answer is found by what needs it.
+                self._is_away = error.transient
+            else:
+                self._is_away = False
+            if not self._is_away:
+                self._answered_at = time.monotonic()
 
 
 class _Collector:
     """Export the indexer's own counters on every scrape."""
 
-    def __init__(self, indexer: Indexer) -> None:
+    def __init__(self, indexer: Indexer, probe: _Probe) -> None:
         self._indexer = indexer
+        self._probe = probe
 
     def collect(self) -> Iterator[Metric]:
         counts = self._indexer.counts
@@ -49,7 +89,7 @@ class _Collector:
         yield GaugeMetricFamily(
             f"{_PREFIX}_outage_seconds",
             "How long Elasticsearch has not worked; 0 when it does",
-            self._indexer.outage.seconds,
+            self._probe.away_seconds,
         )
         paused = GaugeMetricFamily(
             f"{_PREFIX}_deletions_paused", "1 while a root's deletions wait", labels=["root"]
@@ -66,9 +106,8 @@ class _Collector:
             yield info
 
 
-def health(indexer: Indexer) -> tuple[bool, Mapping[str, Any]]:
+def health(indexer: Indexer, outage_seconds: float) -> tuple[bool, Mapping[str, Any]]:
     """Return True if the daemon works, and the body of /healthz."""
-    outage_seconds = indexer.outage.seconds
     fatal = indexer.pipeline.fatal
     is_healthy = fatal is None and outage_seconds < _UNHEALTHY_SECONDS
     return is_healthy, {
@@ -114,8 +153,9 @@ class MetricsServer:
     """
 
     def __init__(self, indexer: Indexer, port: int, address: str = "127.0.0.1") -> None:
+        self._probe = probe = _Probe(indexer)
         registry = CollectorRegistry()
-        registry.register(_Collector(indexer))
+        registry.register(_Collector(indexer, probe))
         metrics = make_wsgi_app(registry)
 
         def answer(environment: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
@@ -126,7 +166,7 @@ class MetricsServer:
             if path != "/healthz":
                 start("404 Not Found", [("Content-Type", "text/plain")])
                 return [b"There are /metrics and /healthz.\n"]
-            is_healthy, body = health(indexer)
+            is_healthy, body = health(indexer, probe.away_seconds)
             status = "200 OK" if is_healthy else "503 Service Unavailable"
             start(status, [("Content-Type", "application/json")])
             return [orjson.dumps(body)]
@@ -140,6 +180,7 @@ class MetricsServer:
                 handler_class=_QuietHandler,
             )
         except (OSError, UnicodeError) as error:
+            probe.close()
             # UnicodeError: the IDNA codec refuses the name.
             why = getattr(error, "strerror", None) or error
             raise SettingsError(
@@ -154,6 +195,7 @@ class MetricsServer:
         return self._server.server_port
 
     def close(self) -> None:
+        self._probe.close()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

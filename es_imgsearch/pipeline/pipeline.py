@@ -36,9 +36,12 @@ from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Change, Embedded, FileState, Root
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.presence import RootFiles
 from es_imgsearch.watch.root_disk import RootDisks
 from es_imgsearch.write.carried_fields import CarriedFields
+from es_imgsearch.write.field_memory import FieldMemory
 from es_imgsearch.write.pending_deletions import Progress
+from es_imgsearch.write.unstored import UnstoredFiles
 
 _SLOT_WAIT_SECONDS = 0.2
 
@@ -59,15 +62,21 @@ class Pipeline:
         progress: Progress | None = None,
         outage: Outage | None = None,
         disks: RootDisks | None = None,
+        files: Callable[[Root], RootFiles] | None = None,
+        memory: FieldMemory | None = None,
+        unstored: UnstoredFiles | None = None,
         warm_up: bool = False,
+        folders: Sequence[str] = (),
     ) -> None:
         """Start the stages' threads.
 
         `emit` gets each path that leaves no document of its present state: it is absent or no
         picture, it changed while it was in flight, or it could not be read although it is stored.
         `vector_fields` is the optional step after embedding.  `progress.files` numbers the
-        submitted files.  `disks` are closed with the pipeline.  `warm_up` loads the model at once,
-        so that the first picture does not wait for it.
+        submitted files.  `disks` are closed with the pipeline.  `files` tells which files of a root
+        are gone, `memory` the fields of documents that went.  `unstored` files are not read
+        again until they change.  `warm_up` loads the model at once,
+        so that the first picture does not wait for it.  `folders` are the watched ones.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
         self._emit = emit
@@ -75,7 +84,7 @@ class Pipeline:
         self.outage = outage or Outage()
         self.counts = Counts()
         self._in_flight = InFlight(
-            max_files_in_flight(settings, encoder, grid), (progress or Progress()).files
+            max_files_in_flight(settings, encoder, grid), (progress or Progress()).files, unstored
         )
         self._run = RunState(self._in_flight.wake)
         self.closing, self.stopping = self._run.closing, self._run.stopping
@@ -101,11 +110,18 @@ class Pipeline:
             self._encoder,
             vector_describers(context.describers),
             vector_fields,
-            CarriedFields(store, context.describers, outage=self.outage, stopping=self.stopping),
+            CarriedFields(
+                store,
+                context.describers,
+                files=files or self._all_files,
+                memory=memory or FieldMemory(),
+                outage=self.outage,
+                stopping=self.stopping,
+            ),
             emit=self._writing.put,
             outage=self.outage,
             stopping=self.stopping,
-            with_ctime="ctime_ns" in context.info.properties,
+            properties=context.info.properties,
         )
         self._embedding = EmbedStage(
             VectorSource(encoder, look_up, encoder_batch_size),
@@ -117,7 +133,13 @@ class Pipeline:
             stopping=self.stopping,
             warm_up=warm_up,
         )
-        plan = ReadPlan.of(settings, encoder.preparation, describers=context.describers, grid=grid)
+        plan = ReadPlan.of(
+            settings,
+            encoder.preparation,
+            describers=context.describers,
+            grid=grid,
+            folders=folders,
+        )
         self._reading = ReadStage(
             ReadWorkers(plan, settings.read_workers),
             self._in_flight,
@@ -136,6 +158,9 @@ class Pipeline:
         ]
         for thread in self._threads:
             thread.start()
+
+    def _all_files(self, root: Root) -> RootFiles:
+        return RootFiles(root, lambda *_: False, {}, self._disks.of(root))
 
     def submit(self, change: Change, *, listed_at: float | None = None) -> None:
         """Begin a job for a path, according to its file's state; waits for a free slot.
@@ -160,6 +185,10 @@ class Pipeline:
             self._run.check()
             if signature is None and not begun.has_job:
                 self._emit(change, Skipped.GONE)
+
+    def has(self, image_id: str, state: FileState) -> bool:
+        """Return True if a file is in flight, or was stored in this state."""
+        return self._in_flight.has(image_id, state)
 
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""

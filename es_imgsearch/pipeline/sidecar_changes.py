@@ -19,21 +19,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from es_imgsearch.describe.fields import ERRORS_FIELD, failed, is_refusal, note_of
-from es_imgsearch.describe.sidecar import (
-    FILE_COLUMN,
-    SIDECAR_ID,
-    TABLE,
-    Listing,
-    Sidecar,
-    is_sidecar,
-    names_pictures,
-    sidecar_fields,
-)
+from es_imgsearch.describe.fields import failed, is_refusal, note_of
+from es_imgsearch.describe.fitting import ERRORS_FIELD
+from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar, sidecar_fields
+from es_imgsearch.describe.sidecars.names import TABLE, Listing, is_sidecar, is_table
+from es_imgsearch.describe.sidecars.table import FILE_COLUMN, named_pictures, row_key
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.pipeline.file_memory import REMEMBERED_FILES, FileMemory, state_hash
-from es_imgsearch.records import Change, FileState, Root, disk_path
-from es_imgsearch.watch.reconcile import is_below
+from es_imgsearch.records import Change, FileState, Root, disk_path, stored_path
+from es_imgsearch.watch.places import is_below
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +35,12 @@ _AT_ONCE = 500
 _STATE_BITS = 40
 
 
+# Instead of a name: all pictures of the folder; an empty name means those below it, too.
+_OF_FOLDER = "."
+
+
 class _Place(NamedTuple):
-    """A sidecar file or a picture; an empty name means every picture of the folder."""
+    """A sidecar or a picture; an empty name: all pictures of the folder and below."""
 
     root: Root
     folder: str
@@ -179,7 +177,7 @@ class SidecarChanges:
                 # In a new process only the documents show which sidecars there were.
                 described = self._store.listings.having(root.name, SIDECAR_ID)
                 folders = dict.fromkeys(os.path.dirname(disk_path(each)) for each in described)
-                places += [_Place(root, each, "") for each in folders]
+                places += [_Place(root, each, _OF_FOLDER) for each in folders]
                 self._compared_whole.add(root)
         for place in [*places, *comparison.end()]:
             self._record(place, ticket)
@@ -196,49 +194,85 @@ class SidecarChanges:
         with self._lock:
             due = {place: ticket for place, ticket in self._changed.items() if ticket <= settled}
         remaining = self._pictures(due)
+        # A picture may be met once for its own folder and once for a table above it.
+        found: set[str] = set()
         while chunk := list(islice(remaining, _AT_ONCE)):
             fields = (SIDECAR_ID, ERRORS_FIELD)
             stored = self._store.documents.stored_fields(
-                [change.image_id for change in chunk], fields
+                [change.image_id for change, _ in chunk], fields
             )
-            for change in chunk:
+            for change, listing in chunk:
                 # A picture without a document is read anyway.
                 document = stored.get(change.image_id)
-                if document is not None and _is_outdated(
-                    _stored_state(document), _current_state(change)
-                ):
+                if document is None or change.image_id in found:
+                    continue
+                if _is_outdated(_stored_state(document), _current_state(change, listing)):
+                    found.add(change.image_id)
                     yield change
         with self._lock:
             for place, ticket in due.items():
                 if self._changed.get(place) == ticket:
                     del self._changed[place]
 
-    def _pictures(self, places: Mapping[_Place, int]) -> Iterator[Change]:
-        """Yield every picture that these sidecars may describe, once.
+    def _pictures(self, places: Mapping[_Place, int]) -> Iterator[tuple[Change, Listing]]:
+        """Yield pictures that these sidecars may describe, with their folders' listings.
 
-        Each folder is listed once.
+        Each folder is listed once, except those below a table.
         """
         by_folder: dict[tuple[Root, str], set[str]] = {}
         for place in places:
             by_folder.setdefault((place.root, place.folder), set()).add(place.name)
         for (root, folder), changed in by_folder.items():
             listing = Listing(_names(root, folder))
-            self._warn_of_table(root, folder, changed)
-            if "" in changed or TABLE in changed:
-                names = set(listing.pictures)
-            else:
-                names = changed.intersection(listing.pictures)
-                names.update(*(listing.about(each) for each in changed if is_sidecar(each)))
+            has_table = "" in changed or any(map(is_table, changed))
+            names = set(changed.intersection(listing.pictures))
+            if has_table or _OF_FOLDER in changed:
+                names.update(listing.pictures)
+            names.update(*(listing.about(each) for each in changed if is_sidecar(each)))
             now = time.time()
             for name in sorted(names):
-                yield Change(root, os.path.join(folder, name), now)
+                yield Change(root, os.path.join(folder, name), now), listing
+            if has_table:
+                yield from self._pictures_below(root, folder)
 
-    def _warn_of_table(self, root: Root, folder: str, changed: set[str]) -> None:
-        path = root.absolute(os.path.join(folder, TABLE))
-        if not changed & {"", TABLE} or path in self._reported_tables or names_pictures(path):
-            return
-        self._reported_tables.add(path)
-        logger.warning("%s has no column %s that names pictures: it is ignored.", path, FILE_COLUMN)
+    def _pictures_below(self, root: Root, folder: str) -> Iterator[tuple[Change, Listing]]:
+        """Yield stored pictures of folders below a table that it names, or may have named."""
+        path = root.absolute(folder)
+        try:
+            named = named_pictures(path)
+        except OSError:
+            named = frozenset()
+        if named is None:
+            self._warn_of_table(os.path.join(path, TABLE))
+            named = frozenset()
+        stored_folder = stored_path(folder)
+        self._store.refresh()
+        paths = set(self._store.listings.having(root.name, SIDECAR_ID, folder=stored_folder))
+        if any("/" in each for each in named):
+            listed = self._store.listings.stored(root.name, stored_folder)
+            below = len(stored_folder) + 1 if folder else 0
+            paths.update(
+                each.stored_path
+                for each in listed
+                if row_key(disk_path(each.stored_path[below:])) in named
+            )
+        by_folder: dict[str, list[str]] = {}
+        for each in paths:
+            parent, name = os.path.split(disk_path(each))
+            if parent != folder:
+                by_folder.setdefault(parent, []).append(name)
+        now = time.time()
+        for parent, names in sorted(by_folder.items()):
+            listing = Listing(_names(root, parent))
+            for name in sorted(names):
+                yield Change(root, os.path.join(parent, name), now), listing
+
+    def _warn_of_table(self, path: str) -> None:
+        if path not in self._reported_tables:
+            self._reported_tables.add(path)
+            logger.warning(
+                "%s has no column %s that names pictures: it is ignored.", path, FILE_COLUMN
+            )
 
 
 def _names(root: Root, folder: str) -> list[str]:
@@ -252,18 +286,19 @@ def _stored_state(document: Mapping[str, Any]) -> _SidecarState:
     return _SidecarState(document.get(SIDECAR_ID), note_of(Sidecar.name, document))
 
 
-def _current_state(change: Change) -> _SidecarState:
+def _current_state(change: Change, listing: Listing) -> _SidecarState:
     """Return the state that a document written now would have."""
+    path, tops = change.root.absolute(change.relative_path), [change.root.absolute("")]
     try:
-        fields = sidecar_fields(change.root.absolute(change.relative_path))
+        fields = sidecar_fields(path, listing=listing, tops=tops)
     except Exception as error:  # noqa: BLE001 - the document notes it
         return _stored_state(failed(Sidecar.name, error))
     return _stored_state(fields)
 
 
 def _is_outdated(stored: _SidecarState, current: _SidecarState) -> bool:
-    if current.note is not None:
-        # The document may have its earlier sidecar_id next to the note.
+    if current.note is not None and current.sidecar_id is None:
+        # Nothing could be read.  The document may have its earlier sidecar_id next to the note.
         return stored.note != current.note
     if stored.note is not None and is_refusal(stored.note):
         return stored.sidecar_id != current.sidecar_id

@@ -22,7 +22,7 @@ from es_imgsearch.embed.in_process import (
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.errors import ReadError
 from es_imgsearch.pipeline.queues import BoundedCache
-from es_imgsearch.records import Embedded, Picture, Region
+from es_imgsearch.records import Embedded, Picture, Region, has_length
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,8 @@ class VectorSource:
                 if not np.isfinite(vector).all():
                     self._check_encoder(encoder, pictures)
                 errors[picture.content_id] = ReadError(
-                    "embed_failed", "The encoder returned a vector that is zero or not finite."
+                    "embed_failed",
+                    "The encoder returned a vector that is zero or not finite, or whose length is.",
                 )
         return embedded
 
@@ -175,5 +176,5 @@ class VectorSource:
 
 
 def _has_direction(vector: Vectors) -> bool:
-    """Return True if the vector is finite and not zero: cosine similarity is defined."""
-    return bool(np.isfinite(vector).all() and np.any(vector))
+    """Return True if cosine similarity is defined for the vector, in float32."""
+    return has_length(vector, "cosine")

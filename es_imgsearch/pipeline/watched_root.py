@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 # How long the loop sleeps if nothing is due: the shorter while deletions are pending.
 _TICK_SECONDS = 0.1
 _IDLE_SECONDS = 1.0
+# How often it is looked whether another process ended a pause.
+_PAUSED_SECONDS = 2.0
 
 
 class WatchedRoot:
@@ -161,6 +163,7 @@ class WatchedRoot:
         root, indexer = self.root, self._indexer
         settler = indexer.settler.of(root)
         next_poll = time.monotonic() + self._settings.poll_seconds
+        next_look = 0.0
         while not self._stop.is_set():
             self.wake.clear()
             compared = self._comparisons.ended_until
@@ -173,6 +176,9 @@ class WatchedRoot:
             if time.monotonic() >= next_poll:
                 next_poll = time.monotonic() + self._settings.poll_seconds
                 self._poll()
+            elif root.name in indexer.paused and time.monotonic() >= next_look:
+                next_look = time.monotonic() + _PAUSED_SECONDS
+                self._resume_if_ended()
             due_at = settler.next_due_at()
             sleep = _IDLE_SECONDS if all_deleted and all_read else _TICK_SECONDS
             if due_at is not None:
@@ -187,6 +193,10 @@ class WatchedRoot:
 
     def _poll(self) -> None:
         """Check for changes without an event: ended pauses, the root, refused folders."""
+        self._resume_if_ended()
+        self._check_folders()
+
+    def _resume_if_ended(self) -> None:
         try:
             if self._indexer.resume_ended_pauses(self.root):
                 self.request_comparison()
@@ -196,6 +206,8 @@ class WatchedRoot:
             self._indexer.outage.begin(error, f"poll {self.root.name}")
         else:
             self._indexer.outage.end(f"poll {self.root.name}")
+
+    def _check_folders(self) -> None:
         with self._disk.calling():
             # Path.is_dir raises for a stale mount.
             is_back = self._is_missing and os.path.isdir(self.root.path)

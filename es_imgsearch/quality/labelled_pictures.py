@@ -11,7 +11,8 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import FileInvalid
-from es_imgsearch.records import unit
+from es_imgsearch.records import composed, unit
+from es_imgsearch.search.filtering.values import decomposed
 from es_imgsearch.search.relevance import Floats
 
 _PAGE = 1000
@@ -21,7 +22,8 @@ class LabelledPictures:
     """The ids of the pictures of a file of labels, by path, and the missing paths.
 
     A path may be relative to its root, start with the root's name or the root's folder, or be an
-    image_id.  Raises FileInvalid if a path fits two documents, or no path fits any.
+    image_id; composed or decomposed letters make no difference.  Raises FileInvalid if a path fits
+    two documents, or no path fits any.
     """
 
     def __init__(self, store: Store, paths: Iterable[str]) -> None:
@@ -44,21 +46,25 @@ class LabelledPictures:
         return [self.id_of[path] for path in paths if path in self.id_of]
 
     def _find_documents(self, store: Store, paths: Sequence[str]) -> dict[str, str]:
-        relative = {path for each in paths for path in self._relative_paths(each)}
+        typed = {path for each in paths for path in self._relative_paths(each)}
+        relative = {form for each in typed for form in (each, composed(each), decomposed(each))}
         clauses = [
             {"terms": {"relative_path": sorted(relative)}},
             {"terms": {"image_id": [*paths]}},
         ]
         ids: dict[str, str] = {}
+        composed_ids: dict[str, str] = {}
         requested = set(paths)
         for source, _ in _pages(store, {"bool": {"should": clauses, "minimum_should_match": 1}}):
             for path in self._names(source):
+                composed_ids.setdefault(composed(path), source["image_id"])
                 first = ids.setdefault(path, source["image_id"])
                 if first != source["image_id"] and path in requested:
                     raise FileInvalid(
                         f"{path!r} is in more than one root: write the root's name before it."
                     )
-        return ids
+        same = {path: composed_ids.get(composed(path)) for path in requested - ids.keys()}
+        return ids | {path: found for path, found in same.items() if found is not None}
 
     def _relative_paths(self, path: str) -> Iterator[str]:
         yield path.removeprefix("./")

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from es_imgsearch.errors import FileInvalid
+from es_imgsearch.records import composed
 
 _CAPTIONED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -112,11 +113,13 @@ def _labels(entries: Sequence[_Entry], file: Path) -> Labels:
     for entry in entries:
         merged.setdefault((entry.kind, entry.key), {}).update(dict.fromkeys(entry.values))
     if first.kind == "path":
-        pictures = {key: tuple(values) for (_, key), values in merged.items()}
+        pictures = {
+            key: tuple(dict.fromkeys(map(composed, values))) for (_, key), values in merged.items()
+        }
         return Labels(queries_by_label(pictures), pictures)
     return Labels(
         tuple(
-            LabelledQuery(tuple(values), text=key)
+            LabelledQuery(tuple(values), text=composed(key))
             if kind == "query"
             else LabelledQuery(tuple(values), image=file.parent / key)
             for (kind, key), values in merged.items()

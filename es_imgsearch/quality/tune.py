@@ -157,7 +157,7 @@ def _tune(
     if halves is None:
         raise UsageError(
             f"Index {store.index!r} holds too few different pictures to tune by: fill it first with"
-            " `es-imgsearch sync DIR`."
+            f" `es-imgsearch sync DIR --index {store.index}`."
         )
     pictures_stored = store.listings.count()
     levels = oversamples if _is_quantised(info.properties[VECTOR_FIELD]) else (None,)

@@ -17,6 +17,7 @@ from es_imgsearch.errors import ReadError
 from es_imgsearch.read import jpeg_xl, rare_formats
 from es_imgsearch.read.packets import packets
 from es_imgsearch.read.pixel_parts import PixelParts, parts_at_once, parts_of_refused
+from es_imgsearch.read.pixel_parts.tiff import BEGINNINGS as TIFF_BEGINNINGS
 from es_imgsearch.read.rare_formats import HeaderInvalid
 from es_imgsearch.read.srgb import shrunk, to_rgb
 from es_imgsearch.records import utf8
@@ -129,7 +130,7 @@ def _without_the_rest(
                 if error.error_class in _FINAL:
                     raise
                 continue
-            if prefix.startswith(rare_formats.TIFF_BEGINNINGS):
+            if prefix.startswith(TIFF_BEGINNINGS):
                 return replace(decoded, exif=rare_formats.container_exif(file) or decoded.exif)
             return decoded
     return None
@@ -137,7 +138,7 @@ def _without_the_rest(
 
 def _begins_like_tiff(file: IO[bytes]) -> bool:
     file.seek(0)
-    return file.read(4).startswith(rare_formats.TIFF_BEGINNINGS)
+    return file.read(4).startswith(TIFF_BEGINNINGS)
 
 
 def _by_pillow(
@@ -152,11 +153,7 @@ def _by_pillow(
             raise
         return _rare_tiff(file, max_pixels, shorter_side_pixels, error)
     with opened:
-        if opened.width * opened.height > max_pixels:
-            raise ReadError(
-                "too_large",
-                f"{opened.width} x {opened.height} pixels are more than max_pixels ({max_pixels}).",
-            )
+        rare_formats.check_size(*opened.size, max_pixels)
         # Phones write several pictures into one JPEG file and call it MPO; people do not.
         kind = "JPEG" if opened.format == "MPO" else opened.format or "unknown"
         with as_read_errors():
@@ -179,7 +176,7 @@ def _by_pillow(
 
 
 def _keep_packets(opened: Image.Image, converted: Image.Image) -> None:
-    """Copy what the file said to a picture that may have lost it when it was converted."""
+    """Copy what the file said to a picture that lost it when it was converted."""
     for key in _PACKETS & opened.info.keys():
         converted.info[key] = opened.info[key]
 

@@ -198,7 +198,7 @@ def _picture(
     }
     for name, describe in describers:
         try:
-            described[name] = checked(describe(decoded.image, decoded.exif, path))
+            described[name] = checked(describe(decoded.image, decoded.exif, path), name)
         except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
             described[name] = failed(name, error)
     with as_read_errors():

@@ -264,6 +264,10 @@ def container_exif(file: IO[bytes]) -> Image.Exif:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise ReadError for a picture that is too large, or has a side of no length."""
+    if width < 1 or height < 1:
+        # A side of 2,130,706,480 pixels and one of none need 16 GB for pointers to rows.
+        raise HeaderInvalid("corrupt", f"{width} x {height} pixels are no picture.")
     if width * height > max_pixels:
         raise ReadError(
             "too_large",

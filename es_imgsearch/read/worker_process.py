@@ -7,6 +7,7 @@ behind for others.  Times are monotonic: a clock that is set forward blames no f
 from __future__ import annotations
 
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,18 +15,20 @@ import sys
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from PIL import Image
 
-from es_imgsearch.describe.fields import check_mapped
+from es_imgsearch.describe.fields import mapped_only
 from es_imgsearch.describe.registry import PictureDescriber, picture_describers, shorter_side_pixels
+from es_imgsearch.describe.sidecar import look_for_tables_up_to
 from es_imgsearch.errors import ReadError, ReadersFailed
 from es_imgsearch.read.file import Describe, Skipped, read_file
 from es_imgsearch.read.preparation import Preparation
-from es_imgsearch.records import Grid, Picture
+from es_imgsearch.records import Grid, Picture, utf8
 from es_imgsearch.settings import Settings
 
 # A process in a file system that hangs cannot be killed; it ends when that answers.
@@ -37,7 +40,10 @@ _children = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """Preparation, limits and describers of every worker."""
+    """Preparation, limits and describers of every worker.
+
+    `folders` are the watched ones, in which describers may look for files beside pictures.
+    """
 
     preparation: Preparation
     max_pixels: int
@@ -45,6 +51,7 @@ class ReadPlan:
     timeout_seconds: float
     describers: Sequence[str] | None = None
     grid: Grid | None = None
+    folders: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -53,10 +60,11 @@ class ReadPlan:
         preparation: Preparation,
         describers: Sequence[str] | None = None,
         grid: Grid | None = None,
+        folders: Sequence[str] = (),
     ) -> ReadPlan:
         """Make a plan with the limits of the settings."""
         limits = settings.max_pixels, settings.read_memory_mb, settings.read_timeout_seconds
-        return cls(preparation, *limits, describers, grid)
+        return cls(preparation, *limits, describers, grid, folders)
 
     def shorter_side_pixels(self, describers: Sequence[PictureDescriber]) -> int | None:
         """Return the shorter side that describers and encoder need; None for all."""
@@ -197,7 +205,12 @@ def _send(connection: Connection, outcome: Outcome) -> None:
 
 
 def _failed(error: Exception) -> ReadersFailed:
-    return ReadersFailed("readers_failed", f"{type(error).__name__}: {error}"[:400])
+    return ReadersFailed("readers_failed", _words_of(error))
+
+
+def _words_of(error: Exception) -> str:
+    # (JSON cannot hold a lone surrogate of a name that is not UTF-8.)
+    return utf8(f"{type(error).__name__}: {error}"[:400])
 
 
 _plan: ReadPlan | None = None
@@ -210,22 +223,38 @@ def _begin_worker(plan: ReadPlan, parent: int) -> None:
     begin_child(parent)
     # It has to end by the signal, by which the parent knows that no file is at fault.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Pillow warns of every second malformed file; what matters becomes a failure.
-    warnings.simplefilter("ignore")
+    _silence_decoders()
     _limit_memory(plan.memory_mb)
     _plan = plan
+    look_for_tables_up_to(plan.folders)
     describers = picture_describers(plan.describers)
     _describers[:] = [(each.name, _mapped(each)) for each in describers]
     _shorter_side_pixels = plan.shorter_side_pixels(describers)
 
 
+def _silence_decoders() -> None:
+    """Silence what decoders say of malformed files; what matters becomes a failure.
+
+    libtiff, LibRaw and others write to the descriptor of standard error, past Python.  What
+    describers write to `sys.stderr` still arrives.
+    """
+    warnings.simplefilter("ignore")
+    for name in ("PIL", "tifffile"):
+        # Without any handler their warnings would go to standard error.
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    with suppress(OSError):  # of a process that has none
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        os.close(nothing)
+
+
 def _mapped(describer: PictureDescriber) -> Describe:
-    """Return `describe` with a check that its fields are mapped."""
+    """Return `describe` without fields that are not mapped."""
 
     def describe(image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         fields = describer.describe(image, exif, path)
-        check_mapped(fields, describer.mapping)
-        return fields
+        return mapped_only(fields, describer.name, describer.mapping)
 
     return describe
 
@@ -246,7 +275,7 @@ def _read(path: str) -> Picture | Skipped:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's fault
         # The original may fail to unpickle in the parent.
-        raise ReadError("corrupt", f"{type(error).__name__}: {error}"[:400]) from None
+        raise ReadError("corrupt", _words_of(error)) from None
 
 
 def _limit_memory(memory_mb: int) -> None:

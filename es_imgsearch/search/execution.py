@@ -7,20 +7,24 @@ may need further rounds, see `_collect`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from es_imgsearch.codes import queries as code_queries
 from es_imgsearch.elastic import queries, region_queries
+from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.requests import (
     checked_hits,
     msearch_answers,
     msearch_request,
     search_request,
 )
+from es_imgsearch.search.filtering.values import met_filters
+from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.search.fusion import MIN_DEPTH, SearchResult, fuse_rankings
 from es_imgsearch.search.options import SearchPlan
-from es_imgsearch.search.query import Term
+from es_imgsearch.search.query import StoredPicture, Term
 from es_imgsearch.search.query_vectors import CONTENT
 from es_imgsearch.search.reduced import Reranking
 from es_imgsearch.search.request_flow import RequestFlow, Work
@@ -137,6 +141,47 @@ def run_searches(
         body = queries.with_page(body, plan.page.start, plan.page.stop - plan.page.start)
     answer = yield search_request(index, queries.to_json(body))
     return SearchResult(checked_hits(answer, generation), int(answer.get("took", 0)), is_page=True)
+
+
+def search_clauses(
+    plan: SearchPlan, terms: Sequence[Term], info: IndexInfo
+) -> list[Mapping[str, Any]]:
+    """Build the filters of a search; the stored pictures it asks with are left out."""
+    clauses: list[Mapping[str, Any]] = list(
+        filter_clauses(plan.filters, info.properties, since=plan.since, until=plan.until)
+    )
+    ids = [each.query.image_id for each in terms if isinstance(each.query, StoredPicture)]
+    if ids:
+        clauses.append({"bool": {"must_not": [{"ids": {"values": ids}}]}})
+    return clauses
+
+
+def run_filtered(
+    index: str,
+    context: SearchContext,
+    find: Callable[[Clauses], RequestFlow[SearchResult]],
+    clauses: Clauses,
+) -> RequestFlow[tuple[SearchContext, SearchResult]]:
+    """Run the searches; run them again with the values that filters mean.
+
+    That is for values which no picture has as they are typed; the context gets notes on those that
+    do not exist at all.
+    """
+    plan, properties = context.plan, context.info.properties
+    result = yield from find(clauses)
+    if not plan.filters:
+        return context, result
+    met = yield from met_filters(
+        index,
+        plan.filters,
+        properties,
+        lambda name, value: filter_clauses({name: value}, properties)[0],
+        has_found=bool(result.hits),
+    )
+    if met.filters is not plan.filters:
+        meant = replace(plan, filters=met.filters)
+        result = yield from find(search_clauses(meant, context.terms, context.info))
+    return context._replace(notes=[*context.notes, *met.notes]), result
 
 
 def _collect(

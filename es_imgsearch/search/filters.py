@@ -13,7 +13,13 @@ import numpy as np
 
 from es_imgsearch.errors import FilterInvalid
 from es_imgsearch.records import composed, folded, is_text, stored_path
-from es_imgsearch.search.filter_values import (
+from es_imgsearch.search.filtering.dates import (
+    TAKEN_FIELDS,
+    date_range,
+    since_until_clause,
+    taken_clause,
+)
+from es_imgsearch.search.filtering.values import (
     EXACT_FIELDS,
     MOST_FOLDED,
     spellings_clause,
@@ -30,11 +36,6 @@ _NUMBERS = {*_INTEGERS, "float", "double", "half_float"}
 _INT64 = _INTEGERS["long"]
 _PATHS = {"folder", "relative_path", "image_name"}
 _NOT_FILTERABLE = {"dense_vector", "nested", "object"}
-_DATE = re.compile(r"[0-9]{4}(-[0-9]{2}){0,2}")
-_DATE_AND_TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{3,6})?)?"
-    r"(Z|[+-][0-9]{2}:[0-9]{2})?"
-)
 _RANGE = re.compile(r"^(?P<low>[^.]*(?:\.[^.]+)*)\.\.(?P<high>.*)$")
 
 _DISTANCE = re.compile(r"(?P<length>[0-9]+(?:[.][0-9]+)?)\s*(?P<unit>km|m|mi|ft|nmi)")
@@ -64,7 +65,7 @@ def filter_clauses(
 
     - a value; None for pictures without one;
     - a list: any of its values;
-    - a keyword's value in any case and normal form, also one of a list of up to 100; formats and
+    - a keyword's value in any case and normal form, also one of a list of up to 50; formats and
       colours also by other names, such as jpg and gray;
     - a pair (low, high), None for an open end: a range of numbers, dates or keywords; for numbers
       and dates also the string ``low..high``;
@@ -72,12 +73,15 @@ def filter_clauses(
     - for `location`, (latitude, longitude, distance) in degrees and with a unit (m, km, mi, ft,
       nmi), such as (48.2, 16.37, "5km") or ``48.2,16.37,5km``.
 
-    `since` and `until` compare the day on which a picture was taken, or last modified if it has no
-    date of the camera.  `properties` are the fields of the index's mapping.  Raises FilterInvalid.
+    Dates of a picture are those of the camera's own clock, see `filtering.dates`; one with an
+    offset from UTC is a moment.  `since` and `until` compare the day on which a picture was taken,
+    or last modified (by the clock of this machine) if nothing says when it was taken.
+    `properties` are the fields of the index's mapping.  Raises FilterInvalid.
     """
     clauses = [_clause(field, value, properties) for field, value in (filters or {}).items()]
     if since is not None or until is not None:
-        clauses.append(_date_clause(since, until))
+        ends = (_to_python("taken_at", end) for end in (since, until))
+        clauses.append(since_until_clause(*ends))
     return clauses
 
 
@@ -202,17 +206,14 @@ def _exact_value(field: str, value: Any, kind: str) -> Any:
 
 
 def _range(field: str, low: Any, high: Any, kind: str) -> dict[str, Any]:
+    if kind == "date":
+        return (taken_clause if field in TAKEN_FIELDS else date_range)(field, low, high)
     if low is None and high is None:
         raise FilterInvalid(f"A range of {field!r} needs a low or a high end.")
     if kind in _NUMBERS:
         low, high = (None if end is None else _number(field, end) for end in (low, high))
         if kind in _INTEGERS:
             return _integer_range(field, low, high, _INTEGERS[kind])
-    elif kind == "date":
-        low, high = (None if end is None else _date(field, end) for end in (low, high))
-        # 2024 or 2024-05 as an upper end includes the whole year or month: `lte` is rounded up.
-        high = f"{high}||/{_rounding_unit(high)}" if high and _rounding_unit(high) else high
-        low = f"{low}||/{_rounding_unit(low)}" if low and _rounding_unit(low) else low
     elif kind != "keyword":
         raise FilterInvalid(f"Field {field!r} is a {kind} and has no ranges.")
     return _range_clause(field, low, high)
@@ -257,20 +258,6 @@ def _distance_clause(field: str, value: Any) -> dict[str, Any]:
     }
 
 
-def _date_clause(since: str | date | None, until: str | date | None) -> dict[str, Any]:
-    since, until = (_to_python("taken_at", end) for end in (since, until))
-    untaken = {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}
-    return {
-        "bool": {
-            "should": [
-                _range("taken_at", since, until, "date"),
-                {"bool": {"filter": [untaken, _range("modified_at", since, until, "date")]}},
-            ],
-            "minimum_should_match": 1,
-        }
-    }
-
-
 def _number(field: str, value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise FilterInvalid(f"Field {field!r} holds numbers, not {value!r}.")
@@ -292,32 +279,6 @@ def _number(field: str, value: Any) -> int | float:
 def _whole(number: float) -> int | float:
     """Convert to int if nothing is lost; nan and inf raise."""
     return int(number) if int(number) == number and int(number) in _INT64 else number
-
-
-def _date(field: str, value: Any) -> str:
-    if isinstance(value, (date, datetime)):
-        return value.isoformat()
-    text = str(value).strip()
-    if _DATE_AND_TIME.fullmatch(text):
-        # Elasticsearch requires the T.
-        text = candidate = text.replace(" ", "T")
-    else:
-        candidate = text + "-01-01"[len(text) - 4 :]
-    try:
-        # Elasticsearch reads other ISO forms (20240531, 2024-W22) differently than Python.
-        if not (_DATE.fullmatch(text) or _DATE_AND_TIME.fullmatch(text)):
-            raise ValueError
-        datetime.fromisoformat(candidate)
-    except ValueError:
-        raise FilterInvalid(
-            f"Field {field!r} holds dates such as 2024, 2024-05-31 or 2024-05-31T18:00, not"
-            f" {text!r}."
-        ) from None
-    return text
-
-
-def _rounding_unit(moment: str) -> str | None:
-    return {4: "y", 7: "M", 10: "d"}.get(len(moment))
 
 
 def _filterable(properties: Mapping[str, Mapping[str, Any]]) -> str:

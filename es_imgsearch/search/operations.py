@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
@@ -24,12 +23,12 @@ from es_imgsearch.search.execution import (
     Ranking,
     Search,
     region_body,
+    run_filtered,
     run_searches,
+    search_clauses,
     text_body,
     vector_body,
 )
-from es_imgsearch.search.filter_values import met_filters
-from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.index_state import GenerationState, IndexState
 from es_imgsearch.search.options import SearchOptions, SearchPlan, check_relevance
@@ -164,7 +163,7 @@ class Operations:
                 f"Index {self._index!r} keeps no regions: leave regions out, or make another"
                 " --index with `es-imgsearch init --regions`."
             )
-        clauses = _clauses(plan, terms, info)
+        clauses = search_clauses(plan, terms, info)
         parts = weighted_parts(plan.weights, info.properties, self._index)
         context = SearchContext(plan, info, self._settings.host, terms)
         if plan.mode != "vector":
@@ -177,20 +176,11 @@ class Operations:
         if plan.mode != "vector":
             searches["text"] = partial(text_body, context, texts)
         region_search = partial(region_body, context) if plan.regions else None
-        find = partial(run_searches, self._index, info.name, searches, plan)
-        result = yield from find(clauses, reranking, region_search)
-        if plan.filters:
-            met = yield from met_filters(
-                self._index,
-                plan.filters,
-                info.properties,
-                lambda name, value: filter_clauses({name: value}, info.properties)[0],
-                has_found=bool(result.hits),
-            )
-            context = context._replace(notes=[*context.notes, *met.notes])
-            if met.filters is not plan.filters:
-                clauses = _clauses(replace(plan, filters=met.filters), terms, info)
-                result = yield from find(clauses, reranking, region_search)
+        find = partial(
+            run_searches, self._index, info.name, searches, plan,
+            reranking=reranking, region_search=region_search,
+        )  # fmt: skip
+        context, result = yield from run_filtered(self._index, context, find, clauses)
         return context, build_hits(result, context)
 
     def _add_vectors(
@@ -328,17 +318,6 @@ class Operations:
         reduced = yield from self._state.reduced_vectors(generation)
         vectors = yield from self._vectorizer.vectorize(terms, parts, generation.info, reduced)
         return terms, vectors
-
-
-def _clauses(plan: SearchPlan, terms: Sequence[Term], info: IndexInfo) -> list[Mapping[str, Any]]:
-    """Build the filters of a search; the stored pictures it asks with are left out."""
-    clauses: list[Mapping[str, Any]] = list(
-        filter_clauses(plan.filters, info.properties, since=plan.since, until=plan.until)
-    )
-    ids = [each.query.image_id for each in terms if isinstance(each.query, StoredPicture)]
-    if ids:
-        clauses.append({"bool": {"must_not": [{"ids": {"values": ids}}]}})
-    return clauses
 
 
 def _combined(terms: Sequence[Term], vectors: PartVectors, part: VectorPart) -> Vector:

@@ -36,8 +36,9 @@ class SearchOptions(TypedDict, total=False):
     `filters`
         {field: value}; a hit meets all of them.  See `filters.filter_clauses`.
     `since`, `until`
-        the first and the last day on which a picture was taken (or last modified, if it has no
-        date of the camera).
+        the first and the last day on which a picture was taken, by the camera's own clock (or
+        last modified, by the clock of this machine, if nothing says when it was taken).  A time
+        with an offset, such as ``2024-01-01T00:30+09:00``, is a moment instead.
     `offset`, `size`
         a page of the k hits: skip the first `offset`, then return `size` (default: all).
     `collapse`

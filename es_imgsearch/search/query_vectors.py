@@ -297,7 +297,8 @@ class QueryVectorizer:
                 if part.field not in stored[image_id]:
                     raise ImageMissing(
                         f"The picture {image_id!r} has no vector of its {part.name}: refresh it"
-                        " with `es-imgsearch describe`, or leave the weight out."
+                        f" with `es-imgsearch describe --index {self._index}`, or leave the"
+                        " weight out."
                     )
                 vector = stored[image_id][part.field]
                 if reduced is not None and part is CONTENT:

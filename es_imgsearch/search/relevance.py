@@ -240,7 +240,7 @@ def _read_stored(index: str, seal: Seal) -> RequestFlow[BackgroundSample | None]
 
 
 def average_cut_off(index: str, query: Floats) -> RequestFlow[float]:
-    """Compute a cosine that unrelated pictures seldom have; for an index without relevance.
+    """Compute a cosine that unrelated pictures seldom have, without relevance.
 
     It is a standard deviation above the mean of the cosines between the query, of shape (dims,),
     and a sample of the index: about a sixth of unrelated pictures are nearer.  -1 for no pictures.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from es_imgsearch.elastic.queries import parse_vector, score_to_cosine
 from es_imgsearch.elastic.region_queries import matched_box
 from es_imgsearch.errors import UsageError
 from es_imgsearch.records import disk_path
+from es_imgsearch.search.filtering.dates import local_year
 from es_imgsearch.search.fusion import FUSED_DIGITS, Ranks, SearchResult, reciprocal_rank
 from es_imgsearch.search.hits import Hit, Hits, LazyHits
 from es_imgsearch.search.options import SearchPlan
@@ -197,6 +197,7 @@ def _cosine(one: Vector, other: Vector) -> float:
 
 # Computed from a date; every other facet is a field of one of these types.
 _YEAR = "year"
+_YEAR_FIELDS = ("taken_local", "taken_at", "modified_at")
 _FACET_TYPES = {"keyword", "boolean", "integer", "short", "byte", "long"}
 
 
@@ -214,11 +215,7 @@ def check_facets(names: Sequence[str], properties: Mapping[str, Mapping[str, Any
 
 def facet_fields(names: Iterable[str]) -> set[str]:
     """List the stored fields that facets are counted from."""
-    return {
-        field
-        for name in names
-        for field in (("taken_at", "modified_at") if name == _YEAR else (name,))
-    }
+    return {field for name in names for field in (_YEAR_FIELDS if name == _YEAR else (name,))}
 
 
 def count_facets(
@@ -226,29 +223,16 @@ def count_facets(
 ) -> dict[str, dict[str, int]]:
     """Count the documents of each value of each facet, the most frequent value first.
 
-    `year` is the year in which a picture was taken, or last modified if it has no date of the
-    camera, in UTC like the filters `since` and `until`.
+    `year` is the year in which a picture was taken by the camera's own clock, or last modified,
+    as of the filters `since` and `until`.
     """
     counters: dict[str, Counter[str]] = {name: Counter() for name in names}
     for fields in documents:
         for name, counter in counters.items():
-            value = _year(fields) if name == _YEAR else fields.get(name)
+            value = local_year(fields) if name == _YEAR else fields.get(name)
             values = value if isinstance(value, list) else [value]
             counter.update({str(each) for each in values if each is not None})
     return {
         name: dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
         for name, counter in counters.items()
     }
-
-
-def _year(fields: Mapping[str, Any]) -> str | None:
-    moment = fields.get("taken_at") or fields.get("modified_at")
-    if moment is None:
-        return None
-    try:
-        parsed = datetime.fromisoformat(moment)
-    except ValueError:
-        return str(moment)[:4]
-    # Elasticsearch reads a date without offset as UTC.
-    aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-    return f"{aware.astimezone(UTC).year:04}"

@@ -37,6 +37,7 @@ class SearchLog:
     """Logs the searches of one client."""
 
     def __init__(self, index: str, host: str) -> None:
+        self._index = index
         self._alias = Companion.SEARCHES.alias(index)
         self._host = host
         self._has_warned = False
@@ -50,7 +51,8 @@ class SearchLog:
         except IndexMissing:
             self._warn(
                 f"Searches cannot be logged: there is no index {self._alias!r}. Run"
-                " `es-imgsearch init` with log_searches on, which creates it."
+                f" `es-imgsearch init --index {self._index}` with log_searches on, which creates"
+                " it."
             )
         except StoreDenied as error:
             self._warn(

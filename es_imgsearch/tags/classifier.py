@@ -91,7 +91,8 @@ class TagClassifier:
                     f"The tag classifier of index {index!r} was trained on vectors of encoder"
                     f" {self.seal.name!r}; the index now has vectors of {own.name!r}, which differs"
                     f" in {part}: train it again on the same labels with `es-imgsearch tags train"
-                    f" --index {index}`, or remove it with `es-imgsearch tags forget`."
+                    f" --index {index}`, or remove it with `es-imgsearch tags forget --index"
+                    f" {index}`."
                 )
         if self.reduction != (meta.reduction.hash if meta.reduction else None):
             raise EncoderMismatch(

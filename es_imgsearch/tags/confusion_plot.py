@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from es_imgsearch.quality.plots import check_can_plot, save_plot
+from es_imgsearch.search.sheet.fonts import Lettering
 from es_imgsearch.tags.train import NONE_OF_THEM, FacetReport
 
 # Inches: a row or column, the margin for names of labels, the smallest matrix.
@@ -23,6 +24,25 @@ def plot_confusion(reports: Sequence[FacetReport], file: Path) -> None:
     file cannot be written.
     """
     check_can_plot(file)
+    from matplotlib import rc_context
+
+    words = {each.label for report in reports for each in report.labels}
+    with rc_context({"font.family": ["DejaVu Sans", *_font_families(" ".join(sorted(words)))]}):
+        _plot(reports, file)
+
+
+def _font_families(text: str) -> list[str]:
+    """Add the fonts that labels need to matplotlib's; return their names."""
+    from matplotlib.font_manager import fontManager
+
+    families = []
+    for path in Lettering().files(text):
+        fontManager.addfont(path)
+        families.append(fontManager.ttflist[-1].name)
+    return families
+
+
+def _plot(reports: Sequence[FacetReport], file: Path) -> None:
     from matplotlib.figure import Figure
 
     facets = list(dict.fromkeys(each.facet for each in reports))

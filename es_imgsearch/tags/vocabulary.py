@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from es_imgsearch.errors import FileInvalid
+from es_imgsearch.records import composed
 
 Answers = Literal["one", "many"]
 ONE: Final = "one"
@@ -78,7 +79,7 @@ def read_vocabulary(file: Path) -> Vocabulary:
 def parse_vocabulary(text: str, name: str) -> Vocabulary:
     """Parse a vocabulary from TOML; errors call it `name`.  Raises FileInvalid."""
     try:
-        tables = tomllib.loads(text)
+        tables = tomllib.loads(composed(text))
     except tomllib.TOMLDecodeError as error:
         raise FileInvalid(f"{name} is not TOML: {error}.") from error
     facets = tuple(_parse_facet(facet, table, name) for facet, table in tables.items())

@@ -1,10 +1,12 @@
 """Remember where other file systems are mounted below a root.
 
 A folder on another device than its parent is a mount point.  If it is on the parent's device later,
-or missing, the file system was unmounted: its files are unknown, not gone.
+or missing, the file system was unmounted: its files are unknown, not gone.  A followed link to a
+folder on a file system that the root is not on is remembered with that one's mount point.
 
     document mounts:NAME, body
         folders     paths of the known mount points, relative to the root
+        points      absolute mount points, by folder, where they lie elsewhere
 
 In Elasticsearch, so that a `sync` after the unmount knows of it.  A root without mounts has no
 document.
@@ -14,66 +16,77 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from es_imgsearch.elastic.state import Document, State, mounts_id
 from es_imgsearch.errors import IndexMissing
 from es_imgsearch.records import Root, disk_path, stored_path
+from es_imgsearch.watch.places import is_inside, is_link, real_path
 
 
 class KnownMounts:
-    """The known mount points of roots; relative paths as on the disk.
+    """The known mount points of roots, by relative path as on the disk.
 
+    The values are absolute where a link leads to the mount point, else empty.
     `load` reads them, then `of` answers without a request.
     """
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._folders: dict[str, frozenset[str]] = {}
+        self._folders: dict[str, Mapping[str, str]] = {}
 
-    def of(self, root: Root) -> frozenset[str]:
+    def of(self, root: Root) -> Mapping[str, str]:
         """Return the mount points as last loaded or added."""
-        return self._folders.get(root.name, frozenset())
+        return self._folders.get(root.name, {})
 
-    def load(self, root: Root) -> frozenset[str]:
+    def load(self, root: Root) -> Mapping[str, str]:
         """Read the mount points; another process may have forgotten some."""
         try:
             read = self._state.read(mounts_id(root.name))
         except IndexMissing:
             # An index of schema 1, which only readers use as it is, remembers none.
             read = None
-        paths = () if read is None else read.document["body"]["folders"]
-        self._folders[root.name] = frozenset(map(disk_path, paths))
-        return self._folders[root.name]
+        body: Mapping[str, Any] = {"folders": ()} if read is None else read.document["body"]
+        points = body.get("points", {})
+        found = {disk_path(each): disk_path(points.get(each, "")) for each in body["folders"]}
+        self._folders[root.name] = found
+        return found
 
     def add(self, root: Root, folder: str) -> None:
         """Add a mount point, unless it is known."""
-        if folder not in self.of(root):
-            self._folders[root.name] = self.of(root) | {folder}
-            self._change(root, lambda paths: {*paths, stored_path(folder)})
+        is_followed = root.follows_links and is_link(root.absolute(folder))
+        point = own_mount(root, folder) if is_followed else ""
+        if self.of(root).get(folder) != point:
+            self._folders[root.name] = {**self.of(root), folder: point}
+            self._change(root, lambda found: {**found, stored_path(folder): stored_path(point)})
 
     def forget(self, root: Root) -> None:
         """Forget all mount points; a walk finds those that are mounted."""
         self._folders.pop(root.name, None)
-        self._change(root, lambda _paths: ())
+        self._change(root, lambda _found: {})
 
-    def _change(self, root: Root, change: Callable[[Collection[str]], Iterable[str]]) -> None:
+    def _change(self, root: Root, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
         def changed(document: Document | None) -> Document | None:
-            before = () if document is None else document["body"]["folders"]
-            after = sorted(change(before))
-            if after == list(before):
+            body: Mapping[str, Any] = {"folders": []} if document is None else document["body"]
+            points = body.get("points", {})
+            before = {each: points.get(each, "") for each in body["folders"]}
+            after = change(before)
+            if after == before:
                 return None
-            return {"kind": "mounts", "root": root.name, "body": {"folders": after}}
+            body = {"folders": sorted(after)}
+            if elsewhere := {each: point for each, point in after.items() if point}:
+                body = {**body, "points": elsewhere}
+            return {"kind": "mounts", "root": root.name, "body": body}
 
         self._state.update(mounts_id(root.name), changed)
 
 
-def is_mounted(root: Root, folder: str) -> bool:
-    """Return True if the folder of a root is on another device than its parent.
+def is_mounted(path: str) -> bool:
+    """Return True if a folder is on another device than its parent.
 
     False if that cannot be found out.
     """
-    path = root.absolute(folder)
     try:
         status = os.lstat(path)
         return (
@@ -81,3 +94,14 @@ def is_mounted(root: Root, folder: str) -> bool:
         )
     except OSError:
         return False
+
+
+def own_mount(root: Root, folder: str) -> str:
+    """Return the mount point that a link leads to, "" if the root is below it."""
+    path = os.path.realpath(root.absolute(folder))
+    try:
+        while path != "/" and not is_mounted(path):
+            path = os.path.dirname(path)
+    except OSError:
+        return ""
+    return "" if is_inside(real_path(root), path) else path

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
 from es_imgsearch.records import FileState, Root
 from es_imgsearch.watch.mounts import is_mounted
-from es_imgsearch.watch.reconcile import ABSENT, Prunes, is_below, is_link, is_looked_at
+from es_imgsearch.watch.places import (
+    ABSENT,
+    Prunes,
+    broken_link,
+    is_below,
+    is_link,
+    is_looked_at,
+)
 from es_imgsearch.watch.root_disk import RootDisk
 
 IsNonPicture = Callable[[FileState], bool]
@@ -29,14 +36,18 @@ class Presence(Enum):
 class RootFiles:
     """The files of a root, for one batch of paths; listings are kept."""
 
-    def __init__(self, root: Root, prunes: Prunes, mounts: Collection[str], disk: RootDisk) -> None:
+    def __init__(
+        self, root: Root, prunes: Prunes, mounts: Mapping[str, str], disk: RootDisk
+    ) -> None:
         """`mounts` are the known mount points of the root."""
         self._disk = disk
         self._root = root
         self._prunes = prunes
         self._listings: dict[str, frozenset[str]] = {}
         with disk.calling():
-            self._unmounted = [each for each in mounts if not is_mounted(root, each)]
+            self._unmounted = [
+                each for each, at in mounts.items() if not is_mounted(at or root.absolute(each))
+            ]
 
     def presence(self, path: str, is_non_picture: IsNonPicture = lambda _state: False) -> Presence:
         """Look at a file; one that is no picture in its state is gone."""
@@ -48,6 +59,8 @@ class RootFiles:
             return Presence.GONE
         if any(is_below(path, each) for each in self._unmounted):
             return self._look(path, is_non_picture, absent=Presence.UNKNOWN)
+        if broken_link(self._root, path.rpartition("/")[0]) is not None:
+            return Presence.UNKNOWN
         if not is_looked_at(self._root, self._prunes, path):
             return Presence.GONE
         return self._look(path, is_non_picture, absent=Presence.GONE)
@@ -96,4 +109,4 @@ class RootFiles:
             if self._prunes(each, above, True):
                 return True
             above = f"{above}/{each}" if above else each
-        return self._prunes(name, above, False)
+        return bool(self._prunes(name, above, False))

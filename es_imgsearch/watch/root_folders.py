@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import Root
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.places import FileOnDisk, Unknown
 from es_imgsearch.watch.presence import RootFiles
-from es_imgsearch.watch.reconcile import FileOnDisk, Unknown, walk
 from es_imgsearch.watch.root_disk import RootDisks
+from es_imgsearch.watch.walk import walk
 
 
 class RootFolders:
@@ -37,15 +38,23 @@ class RootFolders:
         mounts = self.mounts.of(root)
         return RootFiles(root, self._excludes[root.name].prunes, mounts, self.disks.of(root))
 
-    def walk(self, root: Root, folder: str) -> Iterator[FileOnDisk | Unknown]:
-        """Walk a folder of a root, see `reconcile.walk`; keep its mount points."""
+    def walk(
+        self, root: Root, folder: str, on_left_out: Callable[[str], None]
+    ) -> Iterator[FileOnDisk | Unknown]:
+        """Walk a folder of a root, see `walk.walk`; keep its mount points."""
         if root.name in self._forget_mounts:
             self.mounts.forget(root)
             self._forget_mounts.discard(root.name)
         found: list[str] = []
         known = self.mounts.load(root)
-        prunes = self._excludes[root.name].prunes
-        walked = walk(root, prunes, folder, mounts=known, on_mount=found.append)
+        walked = walk(
+            root,
+            self._excludes[root.name].left_out,
+            folder,
+            mounts=known,
+            on_mount=found.append,
+            on_left_out=on_left_out,
+        )
         disk = self.disks.of(root)
         while True:
             with disk.calling():

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from es_imgsearch.elastic.leases import Lease
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.state import comparison_id, deletions_id, mounts_id, pause_id
+from es_imgsearch.elastic.state import (
+    comparison_id,
+    daemon_id,
+    deletions_id,
+    mounts_id,
+    pause_id,
+    unstored_id,
+)
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import RootError
 from es_imgsearch.records import Root, disk_path, image_id, stored_path
+from es_imgsearch.watch.commands import permitting_command
+
+logger = logging.getLogger(__name__)
+
+# The host of a root whose pictures are on no machine: a folder of that name cannot be watched.
+IMPORTED_HOST = "(imported)"
 
 
-def parse_roots(texts: Sequence[str], *, may_be_gone: bool = False) -> list[Root]:
+def parse_roots(
+    texts: Sequence[str], *, may_be_gone: bool = False, follow_links: bool = False
+) -> list[Root]:
     """Resolve the command line's roots; check them on disk and for overlaps.
 
     Raises RootError for what is no folder, a name given twice, or folders inside each other;
     with `may_be_gone` a folder need not exist or be readable.
     """
-    roots = [_parse(text, may_be_gone) for text in texts]
+    roots = [replace(_parse(text, may_be_gone), follows_links=follow_links) for text in texts]
     for position, root in enumerate(roots):
         for other in roots[:position]:
             if root.name == other.name:
@@ -99,13 +115,55 @@ def register_roots(
     return meta
 
 
+def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_seconds: float) -> None:
+    """Enter this host and these folders for roots of other hosts.
+
+    Documents and the history of deletions stay.
+
+    Waits up to `lease_seconds` after the other host's daemon was killed.  Raises AlreadyRunning if
+    it is at work.
+    """
+    meta = store.info().meta
+    theirs = [root for root in roots if _is_elsewhere(meta.roots.get(root.name), host)]
+    if not theirs:
+        return
+
+    def entered(meta: Meta) -> Meta:
+        for root in theirs:
+            if _is_elsewhere(meta.roots.get(root.name), host):
+                others = {name: each for name, each in meta.roots.items() if name != root.name}
+                check_registered(root, host, others)
+                meta = meta.with_root(root.name, {"path": _text(root.path), "host": host})
+        return meta
+
+    # The claim of a daemon: no other one can begin meanwhile.
+    with Lease(
+        store.state,
+        {daemon_id(root.name): {"kind": "daemon", "root": root.name} for root in theirs},
+        host,
+        f"watching {', '.join(repr(root.name) for root in theirs)} into index {store.index!r}",
+        lease_seconds=lease_seconds,
+        body=lambda: {"queue": 0},
+    ):
+        store.generations.update_meta(entered)
+    for root in theirs:
+        before = meta.roots[root.name]
+        logger.warning(
+            "%r, which was %s on host %r, goes on as %s on host %r.",
+            root.name, before["path"], before["host"], root.path, host,
+        )  # fmt: skip
+
+
+def _is_elsewhere(entry: Mapping[str, Any] | None, host: str) -> bool:
+    return entry is not None and entry["host"] not in {host, IMPORTED_HOST}
+
+
 def _check_unused(store: Store, root: Root) -> None:
     """Raise RootError if the index holds pictures of a name that it does not know."""
     store.refresh()
     if pictures := store.listings.count(root.name):
         held = "1 picture" if pictures == 1 else f"{pictures} pictures"
-        options = ["--allow-deletes", "--index", store.index]
-        command = shlex.join(["es-imgsearch", "sync", f"{root.name}={root.path}", *options])
+        command = permitting_command(root, store.index, ())
         raise RootError(
             f"The index {store.index!r} holds {held} of {root.name!r} and no longer knows of which"
             f" folder: {Companion.STATE.alias(store.index)!r} was deleted, perhaps, or restored"
@@ -148,14 +206,17 @@ def release_root(store: Store, root: Root, host: str) -> int:
 
 def _forget(store: Store, name: str) -> None:
     """Remove state of another folder of that name; a daemon keeps its lease."""
-    for document_id in (pause_id, comparison_id, deletions_id, mounts_id):
+    for document_id in (pause_id, comparison_id, deletions_id, mounts_id, unstored_id):
         store.state.delete(document_id(name))
 
 
 def registered_root(name: str, meta: Meta) -> Root | None:
-    """The root of this name, as far as this host can see its folder."""
+    """The root of this name, as far as this host can see its folder.
+
+    It follows links: whether its daemon does is not known, and what a link leads to may be there.
+    """
     entry = meta.roots.get(name)
-    return None if entry is None else Root(name, Path(disk_path(entry["path"])))
+    return None if entry is None else Root(name, Path(disk_path(entry["path"])), follows_links=True)
 
 
 def root_of_folder(folder: str, meta: Meta, host: str) -> tuple[Root, str]:
@@ -186,15 +247,27 @@ def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str
             if same_host and entry["path"] == _text(root.path):
                 continue
             raise RootError(
-                f"The name {name!r} belongs to {entry['path']} on host {entry['host']!r}: call"
-                f" this folder something else, as NAME={root.path}, or, if that one has moved here,"
-                " add --allow-deletes."
+                f"The name {name!r} belongs to {entry['path']} on host {entry['host']!r}, and this"
+                f" is {root.path} on host {host!r}: {_way_out(entry, host)}call this folder"
+                f" something else, as NAME={root.path}."
             )
         if same_host and _overlap(root.path, Path(disk_path(entry["path"]))):
             raise RootError(
                 f"{root.path} overlaps {entry['path']}, which this index knows as {name!r}: give"
                 f" that one, as {name}={entry['path']}, or use another --index."
             )
+
+
+def _way_out(entry: Mapping[str, Any], host: str) -> str:
+    """Say how a folder continues a root's documents; "" if it cannot."""
+    if _has_moved(entry, host):
+        return "if that one has moved here, add --allow-deletes to `sync` or `watch`; if not, "
+    if entry["host"] in {host, IMPORTED_HOST}:
+        return ""
+    return (
+        "if it is the same folder (a container made anew has another host name), add --take-over to"
+        " `sync` or `watch`; if not, "
+    )
 
 
 def _has_moved(entry: Mapping[str, Any], host: str) -> bool:
@@ -210,9 +283,6 @@ def _text(path: Path) -> str:
 
 
 # Roots of imported rows: registered so that no folder's comparison deletes them.
-
-# The host of a root whose pictures are on no machine: a folder of that name cannot be watched.
-IMPORTED_HOST = "(imported)"
 
 
 def claim_root(store: Store, name: str, origin: Mapping[str, Any] | None, file: str) -> bool:

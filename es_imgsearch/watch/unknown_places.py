@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from es_imgsearch.records import Root, disk_path
-from es_imgsearch.watch.reconcile import Unknown, UnknownKind
+from es_imgsearch.watch.commands import permitting_command
+from es_imgsearch.watch.places import Unknown, UnknownKind
 
 logger = logging.getLogger(__name__)
 
@@ -15,8 +16,10 @@ logger = logging.getLogger(__name__)
 class UnknownPlaces:
     """The unknown places of one process, as the last comparisons found them."""
 
-    def __init__(self, index: str) -> None:
+    def __init__(self, index: str, options: Sequence[str] = ()) -> None:
+        """`options` are those of `walk_options`."""
         self._index = index
+        self._options = options
         self._logged: defaultdict[str, set[str]] = defaultdict(set)
 
     def collector(self, root: Root) -> tuple[list[Unknown], Callable[[Unknown], None]]:
@@ -41,12 +44,14 @@ class UnknownPlaces:
             return (
                 f"Another file system was mounted at {path} and is not mounted any more: its"
                 " documents stay in the index. Mount it again; if it is gone for good, run"
-                f" `es-imgsearch sync {root.name}={root.path} --index {self._index}"
-                " --allow-deletes`, with the same --exclude."
+                f" `{permitting_command(root, self._index, self._options)}`."
             )
-        if unknown.kind is UnknownKind.DANGLING:
+        if unknown.kind in {UnknownKind.DANGLING, UnknownKind.DANGLING_FOLDER}:
+            stays = "its document stays"
+            if unknown.kind is UnknownKind.DANGLING_FOLDER:
+                stays = "the documents below it stay"
             return (
-                f"{path} is a link to nothing: its document stays in the index. Bring its target"
-                " back, or remove the link."
+                f"{path} is a link to nothing: {stays} in the index. Bring its target back, or"
+                " remove the link."
             )
         return f"{path} cannot be read ({unknown.reason}): its documents stay in the index."

@@ -15,6 +15,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from es_imgsearch.watch.places import linked_folder, real_path
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
@@ -33,13 +35,17 @@ _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 class Folder:
-    """A folder of the tree; `wd` is -1 while it has no watch."""
+    """A folder of the tree; `wd` is -1 while it has no watch.
 
-    __slots__ = ("_children", "name", "parent", "wd")
+    `real` is the path that a followed link leads to, "" for any other folder.
+    """
 
-    def __init__(self, parent: Folder | None, name: str) -> None:
+    __slots__ = ("_children", "name", "parent", "real", "wd")
+
+    def __init__(self, parent: Folder | None, name: str, real: str = "") -> None:
         self.parent = parent
         self.name = name
+        self.real = real
         self.wd = -1
         self._children: dict[str, Folder] | None = None  # most folders hold no other
 
@@ -62,6 +68,15 @@ class Folder:
             parts.append(folder.name)
             folder = folder.parent
         return "/".join(reversed(parts))
+
+    def tops(self) -> tuple[str, ...]:
+        """Return the real paths of the root and the followed links, see `linked_folder`."""
+        found, folder = [], self
+        while folder.parent is not None:
+            if folder.real:
+                found.append(folder.real)
+            folder = folder.parent
+        return (real_path(folder.top_root()), *found)
 
     def link(self) -> None:
         """Enter the folder in its parent."""
@@ -165,6 +180,15 @@ class WatchTable:
             self.forget(known)
         folder = Folder(parent, name)
         folder.link()
+        absolute = self._absolute(folder)
+        if folder.top_root().follows_links and os.path.islink(absolute):
+            try:
+                folder.real = linked_folder(absolute, parent.tops()) or ""
+            except OSError:
+                folder.real = absolute  # to nothing: it is polled
+            if not folder.real:
+                folder.unlink()
+                return True
         self._watch(folder)
         return True
 
@@ -195,7 +219,7 @@ class WatchTable:
 
     def _is_still(self, known: Folder) -> bool:
         try:
-            return self._reader.add(self._absolute(known)) == known.wd
+            return self._reader.add(self._absolute(known), follow=bool(known.real)) == known.wd
         except OSError:
             return False
 
@@ -208,15 +232,16 @@ class WatchTable:
             folder, path, relative_path = waiting.pop()
             try:
                 with self._disk.calling():
-                    wd = self._reader.add(path, follow=folder.parent is None)
+                    is_link = folder.parent is None or bool(folder.real)
+                    wd = self._reader.add(path, follow=is_link)
                     if not self._take(folder, wd, path):
                         continue
-                    names = self._folders_in(path, relative_path)
+                    found = self._folders_in(folder, path, relative_path)
             except OSError as error:
                 self._fail(folder, error.errno or errno.EIO)
                 continue
-            for name in names:
-                below = Folder(folder, name)
+            for name, real in found:
+                below = Folder(folder, name, real)
                 below.link()
                 waiting.append(
                     (
@@ -226,15 +251,21 @@ class WatchTable:
                     )
                 )
 
-    def _folders_in(self, path: str, relative_path: str) -> list[str]:
-        prunes = self._excludes.prunes
+    def _folders_in(self, folder: Folder, path: str, relative_path: str) -> list[tuple[str, str]]:
+        """Return the folders to watch, with the paths that followed links lead to."""
+        prunes, follows = self._excludes.prunes, folder.top_root().follows_links
+        found = []
         with os.scandir(path) as entries:
-            return [
-                entry.name
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False)
-                and not prunes(entry.name, relative_path, True)
-            ]
+            for entry in entries:
+                real: str | None = "" if entry.is_dir(follow_symlinks=False) else None
+                if follows and entry.is_symlink():
+                    try:
+                        real = linked_folder(entry.path, folder.tops())
+                    except OSError:
+                        real = entry.path  # to nothing: it is polled
+                if real is not None and not prunes(entry.name, relative_path, True):
+                    found.append((entry.name, real))
+        return found
 
     def _take(self, folder: Folder, wd: int, path: str) -> bool:
         """Assign the descriptor to `folder`; False if another path owns it."""
@@ -253,7 +284,10 @@ class WatchTable:
         return True
 
     def _fail(self, folder: Folder, number: int) -> None:
-        if number in _GONE:
+        if number == errno.ENOENT and folder.real and os.path.islink(self._absolute(folder)):
+            # No event shows that the target of a link is back.
+            self._refused[folder] = number
+        elif number in _GONE:
             self.forget(folder)  # deleted meanwhile; if it returns, its parent has an event
         else:
             self._refuse(folder, number)

@@ -3,7 +3,8 @@
 A hint may be late, doubled or missing; reconcile makes it right.  One inotify instance and
 one thread serve all roots of a watcher; the daemon has a watcher for each root, since a disk that
 hangs keeps the thread waiting.  Only folders are watched, excluded ones never.  A symbolic link is
-reported as a file and never entered, whatever it points to; a root may be one.
+reported as a file and not entered, unless the root follows links to folders: then what it points
+to is watched like a folder.  A root may be a link.
 
 How nothing is lost between a folder's appearance and its watch: watch it, list it, do the
 same with what it holds, and only then emit SUBTREE.  What was there before is in that
@@ -232,7 +233,10 @@ class Watcher:
             elif mask & inotify.IN_ISDIR:
                 self._on_folder_event(table, folder, mask, os.fsdecode(event.name))
             else:
-                self._on_file_event(folder, mask, os.fsdecode(event.name))
+                name = os.fsdecode(event.name)
+                if self._is_followed(folder, name):
+                    self._on_folder_event(table, folder, mask, name)
+                self._on_file_event(folder, mask, name)
         # The kernel queues the two halves of a rename one after the other, then the folder's own
         # event. If the next event is not the second half, the moved folder's watches are removed.
         if not mask & inotify.IN_MOVED_FROM:
@@ -266,13 +270,26 @@ class Watcher:
                 root = folder.top_root()
                 table.forget(folder)
                 self._top_gone(root)
-        elif mask & (inotify.IN_UNMOUNT | inotify.IN_IGNORED):
+        elif mask & (inotify.IN_UNMOUNT | inotify.IN_IGNORED) or (
+            folder.real and mask & inotify.IN_MOVE_SELF
+        ):
+            # The target of a link went, or:
             # Deletion and renaming are events of the parent. This one: a file system
             # mounted here was unmounted, and the folder beneath it is visible again.
             parent, name = folder.parent, folder.name
             table.forget(folder)
             table.appear(parent, name)
             self._hint(parent.top_root(), parent.path(name), HintKind.SUBTREE)
+
+    def _is_followed(self, parent: Folder, name: str) -> bool:
+        """Return True for a link that is, or was, taken for a folder."""
+        root = parent.top_root()
+        if not root.follows_links:
+            return False
+        if (known := parent.child(name)) is not None and known.real:
+            return True
+        path = root.absolute(parent.path(name))
+        return os.path.islink(path) and os.path.isdir(path)
 
     def _on_folder_event(self, table: WatchTable, parent: Folder, mask: int, name: str) -> None:
         root, relative_folder = parent.top_root(), parent.path()

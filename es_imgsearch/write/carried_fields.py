@@ -2,41 +2,34 @@
 
 A document is written whole, so what no describer or encoder gives would be lost at the first
 `chmod`.  It stays with its content: it is taken from the document of the same path, or of the same
-content at another path (a moved file), and goes when the content changes.
+content at another path (a moved file), even if that has just been deleted or replaced (see
+`field_memory`), and goes when the content changes.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
-from es_imgsearch.describe.fields import ERRORS_FIELD
+from es_imgsearch.describe.dates import TAKEN_MAPPING
+from es_imgsearch.describe.fields import has_failed
 from es_imgsearch.describe.registry import (
     describer_names,
     foreign_describers,
     is_by_vector,
     load_describers,
 )
-from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar
+from es_imgsearch.describe.sidecar import OF_SIDECARS, SIDECAR_ID, Sidecar
 from es_imgsearch.elastic.documents import DocumentVersion
-from es_imgsearch.elastic.mapping import VECTOR_FIELD
-from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import SettingsError
-from es_imgsearch.records import REGIONS_FIELD, Change, Embedded, Picture, disk_path
-
-# Fields of the file and of its write; `picture_document` gives them anew.
-_OF_THE_FILE: Final = frozenset({
-    "image_id", "image_name", "root", "relative_path", "folder", "content_id", "size_bytes",
-    "mtime_ns", "ctime_ns", "modified_at", "indexed_at", "ingest_lag_ms", "embed_ms",
-    VECTOR_FIELD, REGIONS_FIELD, CODE_FIELD, ERRORS_FIELD,
-})  # fmt: skip
-
-Document = Mapping[str, Any]
+from es_imgsearch.records import Change, Embedded, FileState, Picture, Root, disk_path
+from es_imgsearch.watch.presence import Presence, RootFiles
+from es_imgsearch.write.field_memory import OF_THE_FILE, Document, FieldMemory
 
 
 class Carried(NamedTuple):
@@ -59,10 +52,19 @@ class CarriedFields:
     """Look up the fields that documents keep when they are written again."""
 
     def __init__(
-        self, store: Store, describers: Sequence[str], *, outage: Outage, stopping: threading.Event
+        self,
+        store: Store,
+        describers: Sequence[str],
+        *,
+        files: Callable[[Root], RootFiles],
+        memory: FieldMemory,
+        outage: Outage,
+        stopping: threading.Event,
     ) -> None:
         """`describers` are the names of those that run."""
         self._store = store
+        self._files = files
+        self._memory = memory
         self._outage = outage
         self._stopping = stopping
         foreign = foreign_describers()
@@ -96,6 +98,9 @@ class CarriedFields:
             # An imported document may lack its content_id.
             is_same = document is not None and document.get("content_id", content_id) == content_id
             before.append(document if is_same else None)
+            if document is not None and not is_same:
+                # Its file may have been moved to a path that is read later.
+                self._memory.put_gone([document])
         # The vector of a moved file is a stored one.
         moved = {
             each.picture.content_id
@@ -105,28 +110,51 @@ class CarriedFields:
         others: dict[str, list[Document]] = {}
         for document in self._store.documents.sources_by_content(sorted(moved)):
             others.setdefault(document["content_id"], []).append(document)
-        return [
-            Carried(self._kept(each, document), stored[each.change.image_id].version)
-            if document is not None
-            else Carried(
-                self._kept(each, _moved_from(each, others.get(each.picture.content_id, ()))), None
+        moves = _Moves(self._files)
+        carried = []
+        for each, document in zip(results, before, strict=True):
+            if document is not None:
+                version = stored[each.change.image_id].version
+                carried.append(Carried(self._kept(each, document), version))
+                continue
+            content_id = each.picture.content_id
+            origin = moves.origin(
+                each.change, others.get(content_id, ()), self._memory.gone(content_id)
             )
-            for each, document in zip(results, before, strict=True)
-        ]
+            if origin is not None:
+                self._memory.put_copied(origin, each.change.image_id)
+            carried.append(Carried(self._kept(each, origin), None))
+        return carried
 
     def _kept(self, result: EmbeddedPicture, document: Document | None) -> Document:
         if document is None:
             return {}
         described = result.picture.fields_by_source
         given = result.picture.fields.keys() | result.embedded.fields.keys()
-        computed = _OF_THE_FILE | self._switched_off | given
+        computed = OF_THE_FILE | self._switched_off | given
         for name, fields in self._recomputed.items():
             # What a describer gave before is the best there is when it fails.
-            if ERRORS_FIELD not in described.get(name, {}):
+            if not has_failed(described.get(name, {})):
                 computed |= fields
-        if SIDECAR_ID in document and ERRORS_FIELD not in described.get(Sidecar.name, {}):
-            computed |= self._sidecar
-        return {name: value for name, value in document.items() if name not in computed}
+        taken_from = document.get("taken_from")
+        if SIDECAR_ID in document and not has_failed(described.get(Sidecar.name, {})):
+            computed |= self._sidecar - TAKEN_MAPPING.keys()
+            if taken_from in OF_SIDECARS:
+                computed |= TAKEN_MAPPING.keys()
+        if taken_from == "name":
+            # Another name has another date, or none.
+            computed |= TAKEN_MAPPING.keys()
+        kept = {name: value for name, value in document.items() if name not in computed}
+        if result.picture.fields.get("taken_from") == "name" and "taken_at" in document:
+            # A date that was imported is more than a guess.
+            kept |= _imported_date(document)
+        return kept
+
+
+def _imported_date(document: Document) -> Document:
+    taken = {name: document[name] for name in TAKEN_MAPPING if name in document}
+    # Documents of earlier versions do not say where it is from.
+    return taken if taken.setdefault("taken_from", "import") == "import" else {}
 
 
 def _fields_of(names: Iterable[str]) -> set[str]:
@@ -139,13 +167,42 @@ def _fields_of(names: Iterable[str]) -> set[str]:
     return fields
 
 
-def _moved_from(result: EmbeddedPicture, candidates: Sequence[Document]) -> Document | None:
-    """Choose, of documents with its content, that of the file which was moved."""
-    root, name = result.change.root, os.path.basename(result.change.relative_path)
+class _Moves:
+    """Find the documents of moved files, for one batch."""
 
-    def likeness(document: Document) -> tuple[bool, bool]:
-        path = disk_path(document["relative_path"])
-        is_gone = document["root"] == root.name and not os.path.lexists(root.absolute(path))
-        return is_gone, os.path.basename(path) == name
+    def __init__(self, files: Callable[[Root], RootFiles]) -> None:
+        self._files = files
+        self._of_roots: dict[Root, RootFiles] = {}
 
-    return max(candidates, key=likeness, default=None)
+    def origin(
+        self, change: Change, candidates: Sequence[Document], gone: Document | None
+    ) -> Document | None:
+        """Choose, of documents with its content, that of the file which was moved to a path.
+
+        `gone` is one that was deleted or replaced before, if there is one.
+        """
+        if gone is not None:
+            candidates = [*candidates, gone]
+
+        def likeness(document: Document) -> tuple[bool, bool, int]:
+            path = disk_path(document["relative_path"])
+            has_left = document is gone or self._has_left(change.root, document, path)
+            is_namesake = os.path.basename(path) == os.path.basename(change.relative_path)
+            return has_left, is_namesake, len(document.keys() - OF_THE_FILE)
+
+        return max(candidates, key=likeness, default=None)
+
+    def _has_left(self, root: Root, document: Document, path: str) -> bool:
+        """Return True if the file of a document is known to be gone, or is another one now."""
+        if document["root"] != root.name:
+            return False
+        if root not in self._of_roots:
+            self._of_roots[root] = self._files(root)
+        presence = self._of_roots[root].presence(path)
+        if presence is not Presence.PRESENT:
+            # What is on a file system that is not mounted has not left.
+            return presence is Presence.GONE
+        with suppress(OSError):
+            state = FileState.of(os.stat(root.absolute(path)))
+            return state != FileState.stored(document)
+        return False

@@ -23,11 +23,12 @@ from typing import Any
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import FileState, Root, image_id
 from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.places import Prunes
 from es_imgsearch.watch.presence import Presence, RootFiles
-from es_imgsearch.watch.reconcile import Prunes
 from es_imgsearch.watch.root_disk import RootDisk
 from es_imgsearch.write.deletion_history import DeletionHistory, RootHistory
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
+from es_imgsearch.write.field_memory import REMEMBERED_DOCUMENTS, FieldMemory
 from es_imgsearch.write.pending_deletions import WholeRoot
 
 IsNonPicture = Callable[[str, FileState], bool]
@@ -65,6 +66,7 @@ class DeletionGuard:
         *,
         mounts: KnownMounts | None = None,
         disk: Callable[[Root], RootDisk] = lambda _root: RootDisk(),
+        memory: FieldMemory | None = None,
         max_delete_share: float,
         allow: bool = False,
         clock: Callable[[], float] = lambda: time.time(),
@@ -73,6 +75,7 @@ class DeletionGuard:
         self._prunes = prunes
         self._disk = disk
         self._mounts = mounts or KnownMounts(store.state)
+        self._memory = memory or FieldMemory()
         self._max_delete_share = max_delete_share
         self.is_permitted = allow
         self._clock = clock
@@ -135,13 +138,13 @@ class DeletionGuard:
         # After the paths, to detect a folder that vanished while they were checked.
         pause = self._check_folder(root, missing)
         if pause is None and missing:
-            pause = self._delete(root, missing)
+            pause = self._delete(root, missing, files)
         deleted = self._unreported.pop(root.name, DeletionResult())
         if pause is not None:
             pause = replace(pause, deleted=max(pause.deleted, deleted.pictures))
         return replace(deleted, pause=pause)
 
-    def _delete(self, root: Root, missing: Mapping[str, str]) -> Pause | None:
+    def _delete(self, root: Root, missing: Mapping[str, str], files: RootFiles) -> Pause | None:
         """Delete the documents of these ids, or return a pause."""
         contents: dict[str, Mapping[str, Any]] = {}
         stored: list[str] = []
@@ -156,7 +159,8 @@ class DeletionGuard:
         history = self._read_history(root)
         loss = self._loss(contents, history)
         if not self.is_permitted and (pause := self._check_share(root, loss, history)) is not None:
-            return pause
+            paths = [missing[each] for each in loss.ids]
+            return replace(pause, reason=pause.reason.format(are_gone=_are_gone(files, paths)))
 
         def count_deleted(ids: Sequence[str]) -> None:
             # After each bulk, so that it counts even if a later one fails.
@@ -167,8 +171,18 @@ class DeletionGuard:
             )
             self._note_deleted(root, _Loss(loss.ids & set(ids), loss.held & set(ids)))
 
+        self._keep_fields(stored)
         self._store.documents.delete(stored, count_deleted)
         return None
+
+    def _keep_fields(self, ids: Sequence[str]) -> None:
+        """Remember the fields of documents that go; bring copies of them up to date."""
+        for chunk in _chunks(ids[:REMEMBERED_DOCUMENTS]):
+            documents = [each.source for each in self._store.documents.sources(chunk).values()]
+            self._memory.put_gone(documents)
+            for each in documents:
+                if (later := self._memory.take_later(each)) is not None:
+                    self._store.rewrites.rewrite([later.copy_id], later.apply)
 
     def _contents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         return self._store.documents.stored_fields(ids, ["content_id", "indexed_at"])
@@ -232,8 +246,8 @@ class DeletionGuard:
                 with_these = f", with {before} deleted within two days" if before else ""
                 return Pause(
                     PauseKind.SHARE,
-                    f"{lost} of its {held} pictures{new} are gone ({share:.0%}{with_these}, more"
-                    f" than max_delete_share, {self._max_delete_share:.0%})",
+                    f"{lost} of its {held} pictures{new} {{are_gone}} ({share:.0%}{with_these},"
+                    f" more than max_delete_share, {self._max_delete_share:.0%})",
                     len(loss.ids),
                     deleted=recent,
                 )
@@ -271,6 +285,16 @@ class DeletionGuard:
 
     def _document_count(self, root: Root) -> int:
         return self._store.listings.count(root.name)
+
+
+def _are_gone(files: RootFiles, paths: Sequence[str]) -> str:
+    """Say what became of these files, which are gone or hold no pictures any more."""
+    present = sum(files.presence(each) is Presence.PRESENT for each in paths)
+    if not present:
+        return "are gone"
+    return (
+        "are no pictures any more" if present == len(paths) else "are gone or no pictures any more"
+    )
 
 
 def _timestamp(date: str) -> float:

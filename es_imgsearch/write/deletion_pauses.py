@@ -22,6 +22,7 @@ from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.state import Document, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import Root
+from es_imgsearch.watch.commands import permitting_command
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ class Pause:
     # There is no such folder; a mount that answers with another error is not missing.
     is_missing: bool = False
 
-    def message(self, root: Root, index: str) -> str:
-        """Return the event and the remedy, for the log."""
+    def message(self, root: Root, index: str, options: Sequence[str] = ()) -> str:
+        """Return the event and the remedy, with the options of `walk_options`."""
         done = "Nothing was deleted"
         if self.deleted:
             were = "picture was" if self.deleted == 1 else "pictures were"
@@ -56,17 +57,21 @@ class Pause:
         start = f"Deletions in {root.name!r} are paused: {self.reason}. {done};"
         if self.kind is PauseKind.UNLISTABLE and not self.is_missing:
             return f"{start} they go on when the folder can be listed."
-        return (
-            f"{start} if they are meant, run `es-imgsearch sync {root.name}={root.path}"
-            f" --index {index} --allow-deletes`, with the same --exclude."
-        )
+        return f"{start} if they are meant, run `{permitting_command(root, index, options)}`."
 
 
 class DeletionPauses:
     """The pauses of one process; `active` maps a root's name to its pause."""
 
-    def __init__(self, store: Store, closing: threading.Event, outage: Outage) -> None:
-        """Writes are retried until `closing` is set."""
+    def __init__(
+        self,
+        store: Store,
+        closing: threading.Event,
+        outage: Outage,
+        options: Sequence[str] = (),
+    ) -> None:
+        """Retry writes until `closing` is set; `options` are of `walk_options`."""
+        self._options = options
         self.active: dict[str, Pause] = {}
         self._index = store.index
         self._state = store.state
@@ -80,7 +85,7 @@ class DeletionPauses:
             return
         self.active[root.name] = pause
         if before is None or before.kind != pause.kind:
-            logger.warning("%s", pause.message(root, self._index))
+            logger.warning("%s", pause.message(root, self._index, self._options))
         self._save(
             root, lambda document: _with_pause(document, root.name, pause, is_known=bool(before))
         )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
-from es_imgsearch.elastic.mapping import VECTOR_FIELD
+from es_imgsearch.describe.fields import with_composed_texts
+from es_imgsearch.describe.fitting import fit, fit_document
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, failures_body, load_json
 from es_imgsearch.errors import ReadError
 from es_imgsearch.records import (
     REGIONS_FIELD,
@@ -19,11 +22,23 @@ from es_imgsearch.records import (
     Region,
     composed,
     iso_timestamp,
+    stored_ns,
     stored_path,
+    utf8,
 )
 
 # `folder` of a file that lies in the root itself; an empty keyword cannot be seen in Kibana.
 TOP_FOLDER = "."
+
+# Who gave what was left out, in notes: an encoder's own fields, such as a caption.
+_ENCODER: Final = "encoder"
+_ANY_TYPE: Final = {"type": "any"}
+# Of a failure, what a comparison of folder and index needs.
+_LEAST_FIELDS: Final = frozenset(
+    {"image_id", "root", "relative_path", "size_bytes", "mtime_ns", "failed_at", "error_class"}
+)
+_MOST_MESSAGE: Final = 10_000  # characters
+_MOST_REASON: Final = 500
 
 
 def picture_document(
@@ -33,16 +48,21 @@ def picture_document(
     embed_ms: float | None,
     *,
     with_ctime: bool = True,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    properties: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return a picture's document; `embed_ms` is None for a reused vector.
 
-    `with_ctime` is False for an index that does not map the field.
+    `with_ctime` is False for an index that does not map the field; `more` are further fields.  What
+    the `properties` of the index, by default those of mappings/, cannot hold is left out with a
+    note.
     """
     now = time.time()
     document: dict[str, Any] = {
-        **_path_fields(change),
         **picture.fields,
-        **embedded.fields,
+        **with_composed_texts(embedded.fields),
+        **more,
+        **_path_fields(change),
         "content_id": picture.content_id,
         **_state_fields(picture.state),
         "indexed_at": _date_field(now),
@@ -51,10 +71,14 @@ def picture_document(
         **vector_fields(embedded),
     }
     if with_ctime:
-        document["ctime_ns"] = picture.signature.ctime_ns
+        document["ctime_ns"] = stored_ns(picture.signature.ctime_ns)
     if embed_ms is not None:
         document["embed_ms"] = round(embed_ms, 3)
-    return document
+    given = {**picture.fields_by_source, _ENCODER: embedded.fields}
+    if properties is None:
+        common = load_json("mappings", "common.json")["mappings"]["properties"]
+        properties = {**dict.fromkeys(document, _ANY_TYPE), **common}
+    return fit_document(document, properties, given)
 
 
 def vector_fields(embedded: Embedded) -> dict[str, Any]:
@@ -71,7 +95,7 @@ def region_fields(regions: Sequence[Region]) -> list[dict[str, Any]]:
 
 
 def failure_document(change: Change, error: ReadError, state: FileState | None) -> dict[str, Any]:
-    """Return the document of a file that could not be read.
+    """Return the document of a file that could not be read, as far as it can be stored.
 
     The store adds the attempts.
     """
@@ -79,11 +103,17 @@ def failure_document(change: Change, error: ReadError, state: FileState | None) 
         **_path_fields(change),
         "failed_at": _date_field(time.time()),
         "error_class": error.error_class,
-        "message": error.message,
+        "message": error.message[:_MOST_MESSAGE],
     }
     if state is not None:
         document |= _state_fields(state)
-    return document
+    return fit(document, failures_body()["mappings"]["properties"]).fields
+
+
+def least_failure(failure: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    """Return the failure of a file whose failure was refused: what every comparison needs."""
+    kept = {name: value for name, value in failure.items() if name in _LEAST_FIELDS}
+    return {**kept, "message": utf8(reason)[:_MOST_REASON]}
 
 
 def _path_fields(change: Change) -> dict[str, Any]:
@@ -100,9 +130,9 @@ def _path_fields(change: Change) -> dict[str, Any]:
 
 def _state_fields(state: FileState) -> dict[str, Any]:
     return {
-        "size_bytes": state.size_bytes,
-        "mtime_ns": state.mtime_ns,
-        "modified_at": _date_field(state.mtime_ns / 1e9),
+        "size_bytes": stored_ns(state.size_bytes),
+        "mtime_ns": stored_ns(state.mtime_ns),
+        "modified_at": _date_field(stored_ns(state.mtime_ns) / 1e9),
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # In some folders files are deleted all the time; a batch collects no longer than this.
@@ -30,6 +30,10 @@ class WholeRoot:
     pictures: int
     began_at: float
     pause: Mapping[str, Any] | None = None
+
+    def plus(self, new_files: int) -> WholeRoot:
+        """Add files that the comparison found new."""
+        return replace(self, pictures=self.pictures + new_files)
 
 
 @dataclass(slots=True)

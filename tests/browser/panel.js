@@ -33,7 +33,8 @@ vega.expressionFunction("kibanaAddFilter", function (query, index, alias) {
 });
 
 async function draw(spec, width, height) {
-  const loader = vega.loader();
+  // vega_parser.ts hands these options of a specification on.
+  const loader = vega.loader(spec.usermeta?.embedOptions?.loader);
   const sanitize = loader.sanitize.bind(loader);
   loader.sanitize = async (uri, options) => ({
     ...(await sanitize(uri, options)),

@@ -240,6 +240,52 @@ def test_what_is_left_out_without_torch_is_something_that_we_need():
         assert re.search(rf'^    "{name}>=', needed, flags=re.MULTILINE), name
 
 
+def test_libraries_in_the_image_tell_nobody_that_they_run():
+    from es_imgsearch import TELLING_NOBODY
+
+    instructions = dockerfile()
+    last = max(at for at, (word, _) in enumerate(instructions) if word == "FROM")
+    set_there = dict(
+        word.split("=", 1)
+        for instruction, rest in instructions[last:]
+        if instruction == "ENV"
+        for word in rest.split()
+    )
+    assert {name: set_there.get(name) for name in TELLING_NOBODY} == dict(TELLING_NOBODY)
+
+
+def test_elastic_is_told_nothing(compose: dict[str, Any]):
+    kibana = compose["services"]["kibana"]["environment"]
+    assert (kibana["TELEMETRY_OPTIN"], kibana["NEWSFEED_ENABLED"]) == ("false", "false")
+
+
+def test_the_torch_that_exports_is_chosen(compose: dict[str, Any]):
+    arguments = [rest for word, rest in dockerfile() if word == "ARG"]
+    assert "EXPORT_TORCH=cpu" in arguments
+    assert compose["services"]["init"]["build"]["args"]["EXPORT_TORCH"] == "${EXPORT_TORCH:-cpu}"
+    (made,) = [rest for word, rest in dockerfile() if word == "RUN" and "export_starter" in rest]
+    assert 'TORCH="$EXPORT_TORCH"' in made
+
+
+@pytest.mark.parametrize(
+    ("torch", "wanted"),
+    [("none", "--excludes"), ("pypi", ""), ("cpu", "--torch-backend cpu"),
+     ("cu128", "--torch-backend cu128")],
+)  # fmt: skip
+def test_what_is_installed(tmp_path: Path, torch: str, wanted: str):
+    script(tmp_path / "bin" / "uv", f'echo "$@" >>{tmp_path}/called')
+    (tmp_path / "a.whl").touch()
+    done = subprocess.run(
+        [DOCKER / "install", tmp_path / "to", tmp_path], capture_output=True, text=True,
+        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TORCH": torch, "EXTRAS": "serve"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    installed = (tmp_path / "called").read_text().splitlines()[-1]
+    assert wanted in installed
+    assert ("--torch-backend" in installed) == wanted.startswith("--torch-backend")
+    assert ("--excludes" in installed) == wanted.startswith("--excludes")
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_shellcheck_has_nothing_to_say(script: str):
     done = subprocess.run(
@@ -304,6 +350,12 @@ def test_exports_of_the_image_are_found_in_the_cache(container: dict[str, str], 
     enter(container, "search", "a cat")
     assert not link.is_symlink()
     assert list(link.iterdir()) == []
+
+
+def test_an_image_without_exports(container: dict[str, str], tmp_path: Path):
+    shutil.rmtree(tmp_path / "exports" / "onnx" / "abc")
+    assert enter(container, "search", "a cat") == "search a cat\n"
+    assert list((tmp_path / "cache" / "onnx").iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_costs_no_search(container: dict[str, str], tmp_path: Path):
@@ -490,6 +542,67 @@ def test_the_group_of_the_pictures_is_given_to_who_is_in_it(stack: Any, tmp_path
     # Root is in no group that it would have to pass on.
     (tmp_path / "docker" / ".env").unlink()
     assert group(IMAGES_DIR="shared", USER_ID="0") == "10001"
+
+
+def test_an_export_made_elsewhere_is_built_with(stack: Any, tmp_path: Path):
+    (tmp_path / "made" / "exports").mkdir(parents=True)
+    refused = stack("up", IMAGES_DIR="my pictures", EXPORTS="made")
+    assert refused.returncode == 1
+    assert "python docker/export_starter.py made/exports" in refused.stderr
+    (tmp_path / "made" / "exports" / "onnx").mkdir()
+    assert stack("up", IMAGES_DIR="my pictures", EXPORTS="made").returncode == 0
+    assert f"EXPORTS='{tmp_path / 'made'}'" in (tmp_path / "docker" / ".env").read_text()
+    # Also later, when it is not said again.
+    (tmp_path / "called").unlink()
+    assert stack("up").returncode == 0
+    called = (tmp_path / "called").read_text()
+    assert called.count("/docker/exports.yaml --env-file") == called.count("/docker/compose.yaml")
+    file = yaml.safe_load((DOCKER / "exports.yaml").read_text("utf-8"))
+    jsonschema.validate(file, specification())
+
+
+REFUSED = (
+    "failed to create task for container: error setting rlimits for ready process: error setting"
+    " rlimit type 8: operation not permitted"
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted", "unwanted"),
+    [
+        (f"elasticsearch|created|128|{REFUSED}", f"did not start elasticsearch: {REFUSED}", "said"),
+        ("serve|created|0|driver failed: port is already allocated", "already allocated", "said"),
+        ("access|exited|1|", "access ended with 1; the end of what it said:\nno pass", "engine"),
+        ("init|exited|0|", "see above", "init"), ("watch|running|0|", "see above", "watch"),
+        ("kibana|exited|137|", "kibana ended with 137", "engine"),
+        ("elasticsearch|restarting|78|", "elasticsearch ended with 78", "engine"),
+        ("elasticsearch|running|0||unhealthy", "elasticsearch is unhealthy; the end", "engine"),
+        ("watch|running|0||starting", "see above", "watch"),
+    ],
+)  # fmt: skip
+def test_up_repeats_what_the_engine_says(
+    stack: Any, tmp_path: Path, state: str, wanted: str, unwanted: str
+):
+    script(
+        tmp_path / "bin" / "docker",
+        f"""case "$*" in
+*" up "*) exit 1 ;;
+*" ps --all --quiet") echo abc ;;
+inspect*) echo '{state}' ;;
+logs*abc) echo no password ;;
+esac""",
+    )
+    done = stack("up", IMAGES_DIR="my pictures")
+    assert done.returncode == 1
+    assert wanted in done.stderr
+    assert unwanted not in done.stderr
+    assert "make up again" in done.stderr
+
+
+def test_commands_of_the_documentation_start_nothing_else():
+    for file in (*CHECKOUT.glob("docs/**/*.md"), CHECKOUT / "README.md", DOCKER / "compose.yaml"):
+        text = file.read_text("utf-8")
+        assert not re.findall("compose run --rm (?!--no-deps)", text), file
 
 
 def test_up_wants_to_know_where_the_pictures_are(stack: Any):

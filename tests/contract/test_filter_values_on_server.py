@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
               "folder": nfd("Фото/Йод"), "root": "fotos2", "title": "Ünder the sea",
               "product_id": "AB-12", "keywords": [nfd("Zoë"), "ｶﾞﾗｽ"]},
     "other": {"camera": "Canon EOS R6", "format": "jpeg2000", "colours": ["green"],
-              "folder": ".", "root": "ç", "relative_path": nfd("é.jpg")},
+              "folder": ".", "root": "ç", "creator": "Long " * 150, "relative_path": nfd("é.jpg")},
 }  # fmt: skip
 
 
@@ -100,6 +101,7 @@ def found(client: ImageSearch, **filters: Any) -> set[str]:
         *(("title", each, {"phone"}) for each in ("ünder the sea", nfd("ÜNDER THE SEA"))),
         *(("image_name", each, {"canon"}) for each in ("canon.jpg", "CANON.JPG")),
         ("product_id", "ab-12", {"phone"}),
+        ("creator", "LONG " * 150, {"other"}),
         ("attributes.size", "GRÖSSE l", {"nikon"}),
         ("attributes.size", nfd("größe l"), {"nikon"}),
         *(("relative_path", each, {"other"}) for each in ("é.jpg", nfd("é.jpg"))),
@@ -170,8 +172,35 @@ def test_the_command_line_says_what_does_not_exist(settings_of_module: Settings,
     assert "Fotos/nikon" in result.stdout
 
 
+def test_an_export_meets_values_alike(settings_of_module: Settings, client, tmp_path: Path):
+    where = ["--index", settings_of_module.index, "--es-url", settings_of_module.es_url]
+    file = str(tmp_path / "out.h5")
+    for value, words in (("STRASSE", "1 pictures"), ("dgo", "near it are 'Dog', 'dog'.")):
+        result = CliRunner().invoke(main, ["export", file, "--filter", f"tags={value}", *where])
+        assert result.exit_code == 0, result.output
+        assert words in result.stderr
+
+
 @pytest.mark.parametrize(("typed", "meant"), [("colors", "colours"), ("Camera", "camera"),
                                               ("tag", "tags"), ("formats", "format")])  # fmt: skip
 def test_an_unknown_field_is_refused_with_the_nearest(client: ImageSearch, typed: str, meant: str):
     with pytest.raises(FilterInvalid, match=f"Did you mean '{meant}'"):
         found(client, **{typed: "x"})
+
+
+@pytest.mark.parametrize("value", ["x" * 9000, "é" * 3000, "a\nb", ".*|[^a]", '"', "😀", "", " ",
+                                   "\u200d", "-1", "?" * 300],
+                         ids=lambda value: ascii(value)[:12])  # fmt: skip
+@pytest.mark.parametrize(
+    "field", ["tags", "folder", "camera", "title", "attributes.size", "format"]
+)
+def test_any_value_is_no_error(client: ImageSearch, field: str, value: str):
+    hits = client.search_text("red", filters={field: value})
+    assert len(hits) == 0 or (field, value) in {("folder", ""), ("folder", " ")}
+    assert client.search_text("red", filters={field: [value] * 2 + ["none"]}) is not None
+
+
+def test_fifty_values_of_other_scripts_are_few_enough_clauses(client: ImageSearch):
+    values = [f"Ñandú Йод {n}" for n in range(49)]
+    assert found(client, tags=[*values, "ДОГ"]) == set()
+    assert found(client, tags=[*values, "dog"]) == {"canon", "nikon"}

@@ -33,6 +33,9 @@ MOMENTS = [
     "2024-05-31T23:59:59",
     "2024-06-01T00:00:00",
     "2024-06-01T00:30:00+02:00",
+    # Of Tokyo and New York, each near midnight.
+    "2024-05-31T00:30:00+09:00",
+    "2024-05-31T23:30:00-04:00",
     "2025-01-01T00:00:00",
 ]
 CAMERAS = ["Canon EOS", 'He said "cheese"', "Olympus μ[mju:]", None, "*", "a..b"]
@@ -64,6 +67,10 @@ def documents() -> Iterator[Document]:
             "embed_ms": number / 8,
             "modified_at": f"2024-05-{1 + number % 31:02}T10:00:00.000+00:00",
             "taken_at": MOMENTS[number // 7 % len(MOMENTS)],
+            # Documents of earlier versions lack it.
+            "taken_local": (MOMENTS[number // 7 % len(MOMENTS)] or "")[:19] or None
+            if number % 4
+            else None,
             "camera": CAMERAS[number // 2 % len(CAMERAS)],
             "tags": TAGS[number // 5 % len(TAGS)],
             "caption": "a black cat on a mat" if number % 4 else "a dog",
@@ -115,13 +122,15 @@ def moment(text: str) -> datetime:
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
-def taken(low: str | None, high: str | None) -> Callable[[Document], bool]:
-    """low <= taken_at < high"""
+def taken(
+    low: str | None, high: str | None, *, is_moment: bool = False
+) -> Callable[[Document], bool]:
+    """low <= the camera's own date, or the moment, < high"""
 
     def holds(each: Document) -> bool:
         if "taken_at" not in each:
             return False
-        at = moment(each["taken_at"])
+        at = moment(each["taken_at"] if is_moment else each.get("taken_local", each["taken_at"]))
         return (low is None or at >= moment(low)) and (high is None or at < moment(high))
 
     return holds
@@ -212,16 +221,28 @@ CASES: list[tuple[dict[str, Any], Callable[[Document], bool]]] = [
     ({"taken_at": "2024-05-31T12:30:15"}, taken("2024-05-31T12:30:15", "2024-05-31T12:30:16")),
     (
         {"taken_at": "2024-05-31T14:30:15+02:00"},
-        taken("2024-05-31T12:30:15", "2024-05-31T12:30:16"),
+        taken("2024-05-31T12:30:15", "2024-05-31T12:30:16", is_moment=True),
     ),
-    ({"taken_at": "2024-05-31T12:30:15Z.."}, taken("2024-05-31T12:30:15", None)),
+    ({"taken_at": "2024-05-31T12:30:15Z.."}, taken("2024-05-31T12:30:15", None, is_moment=True)),
+    ({"taken_local": "2024-05-31"}, DAY),
+    (
+        {"taken_at": ("2024-05-31", "2024-05-31T15:30:00Z")},
+        lambda d: taken("2024-05-31", None)(d)
+        and taken(None, "2024-05-31T15:30:01", is_moment=True)(d),
+    ),
     (
         {"taken_at": ("2024-05-31T12:30:15.000", "2024-05-31T12:30:15.500")},
         taken("2024-05-31T12:30:15", "2024-05-31T12:30:16"),
     ),
-    ({"taken_at": datetime(2024, 6, 1, tzinfo=UTC)}, taken("2024-06-01", "2024-06-01T00:00:01")),
+    (
+        {"taken_at": datetime(2024, 6, 1, tzinfo=UTC)},
+        taken("2024-06-01", "2024-06-01T00:00:01", is_moment=True),
+    ),
     ({"taken_at": None}, lambda d: "taken_at" not in d),
-    ({"taken_at": ["2023", "2025"]}, lambda d: d.get("taken_at", "")[:4] in {"2023", "2025"}),
+    (
+        {"taken_at": ["2023", "2025"]},
+        lambda d: d.get("taken_local", d.get("taken_at", ""))[:4] in {"2023", "2025"},
+    ),
     ({"root": "scans", "folder": "a", "width": "..150"},
      lambda d: d["root"] == "scans" and below("a")(d) and d["width"] <= 150),
 ]  # fmt: skip
@@ -246,7 +267,8 @@ def test_the_cases_find_something_and_not_everything():
 )  # fmt: skip
 def test_since_and_until_fall_back_to_the_modification(store: Store, since, until):
     def holds(each: Document) -> bool:
-        day = moment(each.get("taken_at", each["modified_at"])).astimezone(UTC).isoformat()[:10]
+        at = each.get("taken_local", each.get("taken_at", each["modified_at"]))
+        day = moment(at).astimezone(UTC).isoformat()[:10]
         return (since is None or day >= since) and (until is None or day[: len(until)] <= until)
 
     clauses = filter_clauses(None, store.info().properties, since=since, until=until)

@@ -73,7 +73,9 @@ def documents() -> list[dict[str, Any]]:
             "caption": "a cat on a sofa" if n % 7 == 0 else "the sea",
         }
         if n % 6 == 0:
-            document["taken_at"] = "2012-12-31T23:30:00-01:00"  # 2013 in UTC
+            # 2013 in UTC, 2012 where the camera was.
+            document["taken_at"] = "2012-12-31T23:30:00-01:00"
+            document["taken_local"] = "2012-12-31T23:30:00"
         made.append(document)
     return made
 
@@ -479,7 +481,7 @@ def test_facets_count_over_all_k_hits(client: ImageSearch):
     )
     assert Counter(hits.facets["folder"]) == Counter(hit.fields["folder"] for hit in whole)
     years = Counter(
-        "2013" if "taken_at" in hit.fields else hit.fields["modified_at"][:4] for hit in whole
+        "2012" if "taken_at" in hit.fields else hit.fields["modified_at"][:4] for hit in whole
     )
     assert Counter(hits.facets["year"]) == years
     counts = list(hits.facets["tags"].values())

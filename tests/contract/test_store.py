@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.retry import Outage
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import IndexMissing, StoreRejected
 from es_imgsearch.records import FileState
 from es_imgsearch.testing import FakeEncoder, MemoryStore
@@ -193,3 +198,21 @@ def test_the_server_itself_refuses_a_write_past_the_alias(real_store: Store, rea
     """A bulk to a missing index would make one with the vectors as plain floats."""
     with pytest.raises(IndexMissing, match="es-imgsearch init"):
         real_store.documents.write([Write("a", document=document("a"))])
+
+
+def test_a_document_that_cannot_be_sent_or_taken_costs_no_other(real_store: Store):
+    """The server cuts its preview of a long value within a letter: no reader of JSON took it."""
+    real_store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    odd = ["\U0001f4f7" * 8191, "\U0001f4f7" * 4000, "x\udcff", 2**70, {1: 2}, {"a": object()}, {1}]
+    odd_writes = [Write(f"{n}", document=document("b", width=each)) for n, each in enumerate(odd)]
+    writes = [Write("a", document=document("a")), *odd_writes, Write("c", document=document("c"))]
+    writer = BulkWriter(
+        real_store.documents.write_each,
+        outage=Outage(),
+        stopping=threading.Event(),
+        patience_seconds=0,
+    )
+    outcome = {write.image_id: error for write, error in writer.write(writes)}
+    assert (outcome.pop("a"), outcome.pop("c")) == (None, None)
+    assert {type(error) for error in outcome.values()} == {StoreRejected}
+    assert len(outcome) == len(odd)

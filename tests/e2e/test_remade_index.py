@@ -18,7 +18,8 @@ from es_imgsearch.elastic.naming import failures_generation
 from es_imgsearch.elastic.state import deletions_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
-from es_imgsearch.errors import EncoderMismatch, ImgSearchError, IndexReplaced
+from es_imgsearch.errors import EncoderMismatch, ImgSearchError, IndexMissing, IndexReplaced
+from es_imgsearch.manage.init import create_index
 from es_imgsearch.testing import FakeEncoder
 from tests.support.house import House, Running, until
 from tests.support.reindexing import run, synced
@@ -244,3 +245,19 @@ def test_a_client_reads_again_what_is_older_than_its_time_to_live(house, encoder
         monkeypatch.setattr("es_imgsearch.search.index_state._TIME_TO_LIVE_SECONDS", -1.0)
         assert "more" in search.info.meta.roots
         assert VECTOR_FIELD in search.info.properties
+
+
+def test_init_makes_again_what_was_deleted_beside_the_pictures(house: House):
+    """The message of `watch` and `sync` advises it."""
+    house.pictures(3)
+    synced(house)
+    name = house.store.generations.roles().serving
+    failures = failures_generation(house.store.index, name)
+    house.store.connection.request("DELETE", f"/{failures}")
+    with pytest.raises(IndexMissing, match="es-imgsearch init"):
+        house.synced()
+    create_index(house.store, house.settings)
+    (house.folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    house.synced()
+    assert house.differing() == []
+    assert len(house.failed()) == 1

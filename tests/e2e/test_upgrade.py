@@ -1,4 +1,4 @@
-"""An index of schema 1 or 2, whose `_meta` holds what the state index holds now."""
+"""An index of an earlier schema: its `_meta`, and fields that documents lacked."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from es_imgsearch.cli import main
-from es_imgsearch.elastic.mapping import Companion
+from es_imgsearch.elastic import generations
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion, index_body
 from es_imgsearch.elastic.meta import SCHEMA_VERSION, Meta
 from es_imgsearch.elastic.meta_entries import CodesEntry, CopyCheckpoint, Curve, Tuning
 from es_imgsearch.elastic.state import REINDEX_LOCK, daemon_id, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning, IndexConflict, IndexMissing
+from es_imgsearch.manage.redescribe import redescribe_pictures
 from es_imgsearch.manage.reindex import cancel
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.manage.upgrade import upgrade
+from es_imgsearch.records import image_id, unit
+from es_imgsearch.search.filters import filter_clauses
+from es_imgsearch.settings import Settings
+from es_imgsearch.testing import FakeEncoder
 from tests.support.house import House, until
 from tests.support.old_schemas import as_schema, put_meta, remove_state
 from tests.support.reindexing import run, synced, to
@@ -255,7 +263,7 @@ def test_a_reindex_of_before_is_waited_for(learned: House):
     assert store.info().meta.schema_version == SCHEMA_VERSION
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_daemon_of_before_is_waited_for(house: House, version: int):
     """It would write the whole `_meta` back when it registers or tunes."""
     house.pictures(3)
@@ -294,3 +302,92 @@ def test_the_lease_of_a_daemon_of_this_process_is_in_no_way(house: House):
         as_schema(house.store, 2)
         upgrade(house.store)
     assert house.store.info().meta.schema_version == SCHEMA_VERSION
+
+
+# -- schema 3 ------------------------------------------------------------------------------------
+
+TAKEN = {
+    # Tokyo and New York, half past midnight of New Year by their own clocks, and no offset.
+    "tokyo": ("2024-01-01T00:30:00+09:00", "2024-01-01T00:30:00"),
+    "new york": ("2023-12-31T23:30:00-05:00", "2023-12-31T23:30:00"),
+    "none": ("2024-01-01T12:00:00", "2024-01-01T12:00:00"),
+    "millis": ("2024-01-01T00:00:00.250Z", "2024-01-01T00:00:00.250"),
+    "year": ("2024", "2024-01-01T00:00:00"),
+    "epoch": ("1704112200000", "2024-01-01T12:30:00"),
+}
+
+
+@pytest.fixture
+def undated(
+    real_store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> House:
+    """Schema 3: pictures with `taken_at`, and no mapping of `taken_local`."""
+
+    def body_of_before(*given: Any) -> dict[str, Any]:
+        body = index_body(*given)
+        for name in ("taken_local", "taken_from"):
+            body["mappings"]["properties"].pop(name)
+        return body
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generations, "index_body", body_of_before)
+        house = House(real_store, settings, tmp_path)
+    vectors = unit(np.random.default_rng(0).normal(size=(len(TAKEN) + 1, FakeEncoder.dims)))
+    writes = []
+    for (name, (at, _)), vector in zip([*TAKEN.items(), ("plain", ("", ""))], vectors, strict=True):
+        key = image_id("r", name)
+        document = {"image_id": key, "image_name": name, "root": "r", "folder": ".",
+                    "relative_path": name, "modified_at": "2020-01-01T00:00:00",
+                    "size_bytes": 1, "mtime_ns": 1, "content_id": name,
+                    VECTOR_FIELD: vector, **({"taken_at": at} if at else {})}  # fmt: skip
+        writes.append(Write(key, document=document))
+    assert set(real_store.documents.write(writes).values()) == {None}
+    real_store.refresh()
+    as_schema(real_store, 3)
+    return house
+
+
+def found(store: Store, **days: str) -> set[str]:
+    clauses = filter_clauses(None, store.info().properties, **days)
+    pages = store.listings.pages(clauses, fields=("relative_path",), vectors=(), size=10)
+    return {hit["_source"]["relative_path"] for hits in pages for hit in hits}
+
+
+def test_documents_of_schema_3_get_the_date_of_the_camera(undated: House):
+    store = undated.store
+    before = undated.indexed()
+    # Without the field they are found by what they have, which is UTC.
+    assert found(store, since="2024-01-01", until="2024-01-01") == {
+        "new york", "none", "millis", "year", "epoch",
+    }  # fmt: skip
+    upgrade(store)
+    assert store.info().meta.schema_version == SCHEMA_VERSION
+    for name, (at, local) in TAKEN.items():
+        document = store.documents.get(image_id("r", name))
+        assert (document["taken_at"], document["taken_local"]) == (at, local)
+    assert "taken_local" not in store.documents.get(image_id("r", "plain"))
+    for name, row in undated.indexed().items():
+        np.testing.assert_array_equal(row[-1], before[name][-1])
+    assert found(store, since="2024-01-01", until="2024-01-01") == {
+        "tokyo", "none", "millis", "year", "epoch",
+    }  # fmt: skip
+    assert found(store, until="2023-12-31") == {"new york", "plain"}
+    versions = store.documents.sources([image_id("r", name) for name in TAKEN])
+    upgrade(store)
+    assert store.documents.sources([image_id("r", name) for name in TAKEN]) == versions
+
+
+def test_a_daemon_of_schema_3_is_upgraded_by_its_first_start(undated: House):
+    undated.picture("IMG_20240203_040506.png", 1)
+    upgrade(undated.store)
+    undated.synced(allow_deletes=True)
+    document = undated.store.documents.get(image_id("r", "IMG_20240203_040506.png"))
+    assert document["taken_local"] == "2024-02-03T04:05:06"
+    assert document["taken_from"] == "name"
+
+
+def test_describe_upgrades_first(undated: House):
+    """Describers whose new fields it lacks would be left out, and their fields be lost."""
+    done = redescribe_pictures(undated.store, undated.settings, encoder=undated.encoder)
+    assert {"exif", "sidecar"} <= set(done.describers)
+    assert undated.store.info().meta.schema_version == SCHEMA_VERSION

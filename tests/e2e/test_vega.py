@@ -18,19 +18,22 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from es_imgsearch import ImageSearch
 from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.naming import failures_alias
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.kibana.build import create_builder
+from es_imgsearch.kibana.nearest import SavedQuery
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import load_settings
-from es_imgsearch.testing import remove_index
+from es_imgsearch.testing import FakeEncoder, remove_index
 from tests.support.browser import Browser, Mark, Panel, Size, open_browser
 from tests.support.house import House
 from tests.support.kibana_queries import SavedObjects, leaf_buckets, vega_requests
 
 pytestmark = pytest.mark.process
 
-PANELS = ("gallery", "places", "same-bytes", "same-moment")
+PANELS = ("gallery", "nearest-red", "places", "same-bytes", "same-moment")
 # A dashboard in a window of this width: 48 columns and rows of 20 pixels, 8 between them; a
 # panel's title takes 32.
 DASHBOARD_WIDTH, ROW, GAP, TITLE = 1280, 20, 8, 32
@@ -114,7 +117,9 @@ def library(
         store.refresh()
         with served(house, home / "cache") as address:
             settings = settings.model_copy(update={"service_url": address})
-            objects = create_builder(settings, store.info().properties).build_all()
+            with ImageSearch(settings=settings, encoder=FakeEncoder()) as client:
+                nearest = SavedQuery("red", client.knn_query("red", k=12))
+            objects = create_builder(settings, store.info().properties).build_all([nearest])
             yield house, SavedObjects(objects)
     finally:
         remove_index(store)
@@ -138,7 +143,8 @@ def served(house: House, home: Path) -> Iterator[str]:
 
 
 def saved_panel(saved: SavedObjects, name: str) -> dict[str, Any]:
-    (found,) = [each for each in saved.of("visualization") if each["id"].endswith(f"-{name}")]
+    prefix = saved.of("tag")[0]["id"].removesuffix("tag")
+    (found,) = [each for each in saved.of("visualization") if each["id"] == f"{prefix}{name}"]
     return found
 
 
@@ -172,7 +178,7 @@ def size_of(saved: SavedObjects, name: str) -> Size:
 
 def hits_of(name: str, answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The pictures that a panel of pictures has to show."""
-    if name == "gallery":
+    if name in {"gallery", "nearest-red"}:
         return answer["hits"]["hits"]
     groups = answer["aggregations"]["groups"]["buckets"]
     return [hit for group in groups for hit in group["files"]["hits"]["hits"]]
@@ -198,7 +204,7 @@ def keep(panel: Panel, name: str) -> None:
             small.save(Path(folder) / f"kibana-{name}.png", optimize=True)
 
 
-@pytest.mark.parametrize("name", ["gallery", "same-bytes", "same-moment"])
+@pytest.mark.parametrize("name", ["gallery", "nearest-red", "same-bytes", "same-moment"])
 def test_every_picture_is_shown(browser: Browser, library: tuple[House, SavedObjects], name: str):
     house, saved = library
     spec, answer = answered(saved, name, house)
@@ -242,7 +248,7 @@ def test_files_of_one_group_stand_in_one_line(
     assert len(lines) >= len(set(COPIES.values()))
 
 
-def test_a_click_opens_the_original_and_a_tooltip_says_what_it_is(
+def test_a_click_opens_the_original_in_a_tab_and_a_tooltip_says_what_it_is(
     browser: Browser, library: tuple[House, SavedObjects]
 ):
     house, saved = library
@@ -256,12 +262,20 @@ def test_a_click_opens_the_original_and_a_tooltip_says_what_it_is(
     )
     panel.page.mouse.move(*image.middle)
     assert panel.told("tooltip") == {"Name": name, "Folder": "r"}
-    with panel.page.expect_navigation() as navigated:
+    address = panel.page.url
+    with (
+        panel.page.context.expect_event(
+            "response", lambda each: each.url == image.link
+        ) as answered_with,
+        panel.page.expect_popup() as opened,
+    ):
         panel.page.mouse.click(*image.middle)
-    opened = navigated.value
-    assert opened.url == image.link
-    assert (opened.status, opened.headers["content-type"]) == (200, "image/png")
-    assert opened.body() == (house.folder / name).read_bytes()
+    response = answered_with.value
+    assert (response.status, response.headers["content-type"]) == (200, "image/png")
+    assert response.body() == (house.folder / name).read_bytes()
+    # The dashboard stays.
+    assert panel.page.url == address
+    opened.value.close()
 
 
 def tiles_of(panel: Panel) -> list[Mark]:
@@ -321,6 +335,11 @@ def test_a_click_on_a_tile_leaves_its_pictures(
             "POST", f"/{house.store.index}/_search", {"query": added["query"]}
         )
         assert found["hits"]["total"]["value"] == tile.datum["doc_count"]
+        # The filter goes to every panel, also those on failures, which lie nowhere.
+        elsewhere = house.store.connection.request(
+            "POST", f"/{failures_alias(house.store.index)}/_search", {"query": added["query"]}
+        )
+        assert elsewhere["_shards"]["failed"] == elsewhere["hits"]["total"]["value"] == 0
     panel.page.mouse.move(*tile.middle)
     assert panel.told("tooltip") == {
         "Pictures": tile.datum["doc_count"],

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import csv
 import unicodedata
+from typing import Any
 
 import pytest
 
+from es_imgsearch.elastic.documents import Write
+from es_imgsearch.errors import UsageError
+from es_imgsearch.manage.reindex import drop_before
+from es_imgsearch.manage.status import index_status
+from es_imgsearch.quality.labelled_pictures import LabelledPictures
+from es_imgsearch.records import image_id
 from es_imgsearch.search.client import ImageSearch
-from tests.support.house import House
+from tests.support.house import House, described
+from tests.support.reindexing import run, to
 
 WORDS = {
     "Latin": "Café Zoë",
@@ -104,6 +112,14 @@ def test_rows_of_a_table_meet_decomposed_names(house: House):
         assert names_found(client, f"{script}") == {nfd(f"{words}.png")}
 
 
+def test_labels_name_decomposed_pictures(mac: House):
+    paths = [f"{words}/{script} in.png" for script, words in WORDS.items()]
+    found = LabelledPictures(mac.store, [*paths, *(f"r/{each}" for each in paths), "none"])
+    assert found.missing == ("none",)
+    assert {found.id_of[each] for each in paths} == {image_id("r", nfd(each)) for each in paths}
+    assert found.ids(paths) == found.ids(f"r/{each}" for each in paths)
+
+
 WRITTEN = {
     "title": "Café Müller",
     "description": "Café Müller",
@@ -133,3 +149,103 @@ def test_each_field_of_words_folds_alike(house: House, field: str):
     client = client_of(house)
     for typed in ("Café Müller", "café müller", "CAFE MULLER", nfd("Müller"), "muller"):
         assert names_found(client, typed) == {"1", "2", "3", "4"}, typed
+
+
+# -- an index of an earlier version
+
+OLD_ANALYSIS = {
+    "tokenizer": {
+        "folders": {"type": "path_hierarchy", "delimiter": "/"},
+        "name_parts": {
+            "type": "pattern",
+            "pattern": r"[^\p{L}\p{N}]+|(?<=\p{Ll})(?=\p{Lu})|(?<=\p{L})(?=\p{N})"
+            r"|(?<=\p{N})(?=\p{L})",
+        },
+    },
+    "analyzer": {
+        "folder_tree": {"type": "custom", "tokenizer": "folders"},
+        "file_name": {
+            "type": "custom",
+            "tokenizer": "name_parts",
+            "filter": ["lowercase", "asciifolding"],
+        },
+    },
+}
+
+
+def with_old_analysers(name: str, mapping: dict[str, Any]) -> dict[str, Any]:
+    old = dict(mapping)
+    if old.get("analyzer") == "words":
+        del old["analyzer"], old["search_analyzer"]
+        if name in {"image_name", "folder"}:
+            old["analyzer"] = "file_name"
+    if "fields" in old:
+        old["fields"] = {
+            key: with_old_analysers(name, each) for key, each in mapping["fields"].items()
+        }
+    return old
+
+
+@pytest.fixture
+def old(mac: House) -> House:
+    """The index as an earlier version made and filled it: its analysers, and raw names."""
+    name = mac.store.info().name
+    request = mac.store.connection.request
+    documents = [hit["_source"] for hit in mac.store.searches.hits({"size": 100})]
+    vectors = {each["image_id"]: mac.store.documents.vector(each["image_id"]) for each in documents}
+    info = request("GET", f"/{name}")[name]
+    request("DELETE", f"/{name}")
+    # It would add the fields and analysers of this version.
+    request("DELETE", f"/_index_template/{mac.store.index}")
+    properties = info["mappings"]["properties"]
+    del properties["text_in_image"]
+    info["mappings"]["properties"] = {
+        key: with_old_analysers(key, each) for key, each in properties.items()
+    }
+    settings = {"index": {"refresh_interval": "1s", "analysis": OLD_ANALYSIS}}
+    body = {"aliases": info["aliases"], "mappings": info["mappings"], "settings": settings}
+    request("PUT", f"/{name}", body)
+    writes = []
+    for each in documents:
+        folder, _, file = each["relative_path"].rpartition("/")
+        each |= {"image_name": file, "folder": folder}
+        each |= {"title": "Élan vital", "image_embedding": vectors[each["image_id"]]}
+        writes.append(Write(each["image_id"], each))
+    assert set(mac.store.documents.write(writes).values()) == {None}
+    mac.store.refresh()
+    return mac
+
+
+def test_an_index_of_before_is_searched_says_so_and_is_renewed_by_reindex(old: House):
+    client = client_of(old)
+    latin = {nfd("Café Zoë/Latin in.png"), nfd("Latin/Café Zoë 1.png")}
+    assert names_found(client, "Latin in") >= latin
+    for mode in ("vector", "hybrid", "text"):
+        assert client.search_text("Café Οδυσσεύς 서울 東京", mode=mode) is not None
+    # Values of filters are met all the same.
+    for words in WORDS.values():
+        for typed in (words, nfd(words)):
+            (hit,) = client.search_text("red", filters={"folder": typed})
+            assert hit.relative_path.startswith(nfd(words))
+    # Fields that the index lacks are analysed as its others are.
+    assert old.store.generations.add_fields(old.store.info(), described()) == ["text_in_image"]
+    assert old.store.generations.add_fields(old.store.info(), described()) == []
+    assert index_status(old.store)["analysers_outdated"]
+    advice = f"`es-imgsearch reindex --index {old.store.index}` renews that"
+    assert advice in run(old, "status").stdout
+
+    assert to(old).switched
+    assert not index_status(old.store)["analysers_outdated"]
+    assert advice not in run(old, "status").stdout
+    old.store.refresh()
+    client = client_of(old)
+    for script, words in WORDS.items():
+        expected = {nfd(f"{words}/{script} in.png"), nfd(f"{script}/{words} 1.png")}
+        assert names_found(client, words) == expected, script
+    assert len(names_found(client, "elan")) == 2 * len(WORDS)
+    assert {path for _, path in old.indexed()} == {
+        str(path.relative_to(old.folder)) for path in old.folder.rglob("*.png")
+    }
+    drop_before(old.store)
+    with pytest.raises(UsageError, match="already"):
+        to(old)

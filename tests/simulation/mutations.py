@@ -15,7 +15,7 @@ from es_imgsearch.elastic.state import State
 from es_imgsearch.pipeline.in_flight import InFlight
 from es_imgsearch.pipeline.jobs import NO_EVENT
 from es_imgsearch.pipeline.write_stage import WriteStage
-from es_imgsearch.watch import presence, reconcile
+from es_imgsearch.watch import presence, reconcile, walk
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.presence import RootFiles
 from es_imgsearch.write.carried_fields import Carried, CarriedFields
@@ -64,12 +64,12 @@ def _names_come_again(patches: Patches) -> None:
 
 
 def _forgotten_mounts(patches: Patches) -> None:
-    patches.set(KnownMounts, "of", lambda _mounts, _root: frozenset())
-    patches.set(KnownMounts, "load", lambda _mounts, _root: frozenset())
+    patches.set(KnownMounts, "of", lambda _mounts, _root: {})
+    patches.set(KnownMounts, "load", lambda _mounts, _root: {})
 
 
 def _dangling_links_are_gone(patches: Patches) -> None:
-    for module in (reconcile, presence):
+    for module in (walk, presence):
         patches.set(module, "is_link", lambda _path: False)
 
 

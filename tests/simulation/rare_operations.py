@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.simulation.ledger import Kind, PathRecord
+from tests.simulation.machine.scheduler import EPOCH_NS
 from tests.simulation.operations import FileOperations
 from tests.simulation.pictures import content_id, picture_bytes
 
@@ -83,6 +84,10 @@ class RareOperations(FileOperations):
         self.world.spawn("labeller", work)
         return f"store product_id of {self.absolute(record)}"
 
+    def _touched_at(self, record: PathRecord) -> float:
+        inode = self.files.find(self.absolute(record))
+        return (inode.ctime_ns - EPOCH_NS) / 1e9
+
     def vanish(self) -> str | None:
         """Delete half of a big folder at once: the guard has to ask."""
         name = next(iter(self.world.big), None)
@@ -92,9 +97,14 @@ class RareOperations(FileOperations):
         pictures = self.world.peek.pictures()
         if len(records) < 22 or not all(each.key in pictures for each in records):
             return None
-        # One that was deleted or replaced a moment before goes alone.
+        # One that was deleted, replaced or touched a moment before goes alone: a `sync` that reads
+        # it finds it gone, and does not look at the others again.
         steady = self.world.scheduler.seconds - 30
-        old = [each for each in records if each.kind is Kind.PICTURE and each.since < steady]
+        old = [
+            each
+            for each in records
+            if each.kind is Kind.PICTURE and max(each.since, self._touched_at(each)) < steady
+        ]
         if len(old) < len(records) // 2:
             return None
         chosen = self.random.sample(old, len(records) // 2)

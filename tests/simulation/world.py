@@ -68,6 +68,8 @@ class World:
         self.moving: set[str] = set()
         self.was_remade = False
         self._is_supervised = False
+        # Of daemons by the supervisor, by root.
+        self._starts = dict.fromkeys(names, 0)
         # Roots of more pictures than the least for a share, on file systems of their own.
         self.big: list[str] = []
         self.ledger = Ledger(scheduler, self.files, self.network, self.roots)
@@ -223,6 +225,8 @@ class World:
             # What made the index anew was killed.
             init = self.commands.init("two")
             self.scheduler.run(lambda: init.has_ended)
+        # While there was no index, none could run.
+        self._starts = dict.fromkeys(self.roots, 0)
         self.supervise()
         reindexes = [each for each in self.commands.all if each.words.startswith("reindex")]
         if any(each.was_killed or each.error is not None for each in reindexes):
@@ -250,15 +254,13 @@ class World:
 
     def _supervise(self) -> None:
         """Keep one daemon a root running."""
-        starts = dict.fromkeys(self.roots, 0)
-        watching: dict[str, Command] = {}
         while True:
             for name in self.roots:
                 words = f"watch {name}={self.roots[name]} on {self.hosts[name]}"
                 running = [each for each in self.commands.running() if each.words == words]
-                if not running and starts[name] < _MOST_STARTS:
-                    starts[name] += 1
-                    watching[name] = self.watch(name)
+                if not running and self._starts[name] < _MOST_STARTS:
+                    self._starts[name] += 1
+                    self.watch(name)
             self.scheduler.sleep(5.0)
 
     def _allow_deletes(self) -> None:

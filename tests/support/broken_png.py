@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
+from functools import cache
+
+from PIL import Image
 
 from tests.support import picture_samples as samples
 
@@ -17,17 +21,9 @@ ANCILLARY = (
 SIGNATURE_BYTES = 8
 
 
-def clean(colour: str = "RGB") -> bytes:
+def clean(mode: str = "RGB") -> bytes:
     """Noise, so that no pixel can be another unseen."""
-    return with_mode(samples.noisy("png"), colour)
-
-
-def with_mode(content: bytes, mode: str) -> bytes:
-    import io
-
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(content))
+    image = Image.open(io.BytesIO(samples.noisy("png")))
     return samples.saved(image.quantize(64) if mode == "P" else image.convert(mode), "PNG")
 
 
@@ -85,8 +81,11 @@ def wrong_length(kind: bytes, data: bytes, more: int) -> bytes:
     return struct.pack(">I", (len(data) + more) & 0xFFFFFFFF) + chunk[4:]
 
 
+@cache
 def bomb(size_bytes: int) -> bytes:
-    """Zeros, compressed by about 1,000 to 1."""
+    """Zeros, compressed by about 1,000 to 1: of 4 GB, 4 MB."""
     packer = zlib.compressobj(9)
-    block = bytes(2**20)
-    return b"".join(packer.compress(block) for _ in range(size_bytes >> 20)) + packer.flush()
+    first = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    # A block after a full flush refers to nothing before it, so that it may be repeated.
+    return first + block * ((size_bytes >> 20) - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -31,6 +31,18 @@ class SavedObjects:
             if reference["type"] == "index-pattern"
         }
         return self._by_key["index-pattern", found]["attributes"]
+
+    def view(self, title: str) -> Body:
+        (found,) = [
+            each for each in self.of("index-pattern") if each["attributes"]["title"] == title
+        ]
+        return found["attributes"]
+
+    def controls(self, dashboard: Body) -> set[str]:
+        """Fields that a dashboard's controls choose values of."""
+        controls = json.loads(dashboard["attributes"]["controlGroupInput"]["panelsJSON"])
+        fields = [each["explicitInput"].get("fieldName") for each in controls.values()]
+        return {each for each in fields if each is not None}
 
     def panels(self, dashboard: Body) -> Iterator[Body]:
         ids = {each["name"]: each for each in dashboard["references"]}
@@ -70,8 +82,9 @@ def filled_bool(
             filters += kql(query["query"])
     for field, value in (chosen or {}).items():
         filters.append({"match_phrase": {field: value}})
-    time = {"gte": since, "lte": until, "format": "strict_date_optional_time"}
-    filters.append({"range": {view["timeFieldName"]: time}})
+    if view["timeFieldName"] is not None:
+        time = {"gte": since, "lte": until, "format": "strict_date_optional_time"}
+        filters.append({"range": {view["timeFieldName"]: time}})
     return {"bool": {"must": must, "filter": filters, "should": [], "must_not": []}}
 
 
@@ -83,13 +96,14 @@ def base_request(view: Mapping[str, Any], query: Body) -> Body:
     }
 
 
-def session_request(each: Body, view: Mapping[str, Any], **given: Any) -> Body:
+def session_request(
+    each: Body, view: Mapping[str, Any], *, query: Body | None = None, **given: Any
+) -> Body:
     """A Discover session: columns as `fields`, the session's own sort and query."""
     attributes = each["attributes"]
     source = json.loads(attributes["kibanaSavedObjectMeta"]["searchSourceJSON"])
-    times = attributes.get("timeRange", {})
-    given = {"since": times.get("from", "now-50y"), **given}
-    body = base_request(view, filled_bool(view, query=source["query"], **given))
+    given = {**session_times(each), **given}
+    body = base_request(view, query or filled_bool(view, query=source["query"], **given))
     return body | {
         "size": 500,
         "sort": [{name: {"order": order}} for name, order in attributes["sort"]],
@@ -98,17 +112,64 @@ def session_request(each: Body, view: Mapping[str, Any], **given: Any) -> Body:
     }
 
 
+def session_times(each: Body) -> dict[str, str]:
+    """What Discover shows of a session at first: its own range, else the last 15 minutes."""
+    attributes = each["attributes"]
+    times = attributes["timeRange"] if attributes.get("timeRestore") else {"from": "now-15m"}
+    return {"since": times["from"], "until": times.get("to", "now")}
+
+
 def _source_filters(view: Mapping[str, Any]) -> list[str]:
     return [each["value"] for each in json.loads(view.get("sourceFilters", "[]"))]
 
 
-def lens_request(each: Body, view: Mapping[str, Any], **given: Any) -> Body:
-    """A Lens panel: buckets within one another in their order, metrics in the innermost."""
-    state = each["attributes"]["state"]
-    (layer,) = state["datasourceStates"]["formBased"]["layers"].values()
+def lens_layer(each: Body) -> Mapping[str, Any]:
+    (layer,) = each["attributes"]["state"]["datasourceStates"]["formBased"]["layers"].values()
+    return layer
+
+
+def time_fields(each: Body, view: Mapping[str, Any]) -> list[str]:
+    """The fields that the time range goes by.
+
+    Lens names those of all date histograms that do not ignore it (to_expression.ts); if there are
+    none, it is the data view's own (esaggs).
+    """
+    named = [
+        column["sourceField"]
+        for column in lens_layer(each)["columns"].values()
+        if column["operationType"] == "date_histogram"
+        and not column["params"].get("ignoreTimeRange")
+    ]
+    return named or [view["timeFieldName"]]
+
+
+def bool_of(query: str) -> Body:
+    return {"bool": {"filter": kql(query)}}
+
+
+def lens_request(
+    each: Body,
+    view: Mapping[str, Any],
+    *,
+    query: Body | None = None,
+    translate: Callable[[str], Body] = bool_of,
+    **given: Any,
+) -> Body:
+    """A Lens panel: buckets within one another in their order, metrics in the innermost.
+
+    `translate` makes the queries of filtered columns from KQL.
+    """
+    state, layer = each["attributes"]["state"], lens_layer(each)
     columns = [(name, layer["columns"][name]) for name in layer["columnOrder"]]
-    body = base_request(view, filled_bool(view, query=state["query"], **given))
-    metrics = {name: _metric(column) for name, column in columns if not column["isBucketed"]}
+    if query is None:
+        if layer.get("ignoreGlobalFilters"):
+            given = {name: value for name, value in given.items() if name in {"since", "until"}}
+        (time,) = time_fields(each, view)
+        query = filled_bool({**view, "timeFieldName": time}, query=state["query"], **given)
+    body = base_request(view, query)
+    metrics = {
+        name: _metric(column, translate) for name, column in columns if not column["isBucketed"]
+    }
     aggregations = {name: metric for name, metric in metrics.items() if metric is not None}
     for name, column in reversed([each for each in columns if each[1]["isBucketed"]]):
         bucket = _bucket(column, metrics)
@@ -116,8 +177,15 @@ def lens_request(each: Body, view: Mapping[str, Any], **given: Any) -> Body:
     return body | {"size": 0, "aggs": aggregations}
 
 
-def _metric(column: Mapping[str, Any]) -> Body | None:
+# Computed by Lens itself from other columns.
+_COMPUTED = {"cumulative_sum", "formula", "math", "interval"}
+
+
+def _metric(column: Mapping[str, Any], translate: Callable[[str], Body]) -> Body | None:
+    if column["operationType"] in _COMPUTED:
+        return None
     field = {"field": column["sourceField"]}
+    params = column.get("params", {})
     metric = {
         "count": None,
         "average": {"avg": field},
@@ -126,42 +194,91 @@ def _metric(column: Mapping[str, Any]) -> Body | None:
         "max": {"max": field},
         "unique_count": {"cardinality": field},
         "median": {"percentiles": {**field, "percents": [50]}},
-        "percentile": {"percentiles": {**field, "percents": [column["params"].get("percentile")]}},
+        "percentile": {"percentiles": {**field, "percents": [params.get("percentile")]}},
+        # With showArrayValues (last_value.tsx, top_hit.ts); top_metrics without.
+        "last_value": {
+            "top_hits": {
+                "size": 1,
+                "sort": [{params.get("sortField"): {"order": "desc"}}],
+                "docvalue_fields": [field],
+                "_source": column["sourceField"],
+            }
+        },
     }[column["operationType"]]
     if "filter" not in column:
         return metric
-    clauses = kql(column["filter"]["query"])
-    filtered = {"filter": {"bool": {"filter": clauses}}}
+    filtered = {"filter": translate(column["filter"]["query"])}
     return filtered if metric is None else {**filtered, "aggs": {"value": metric}}
+
+
+# Kibana takes an interval of its own that fits the time range.
+AUTO_INTERVAL = "30d"
+RANGE_INTERVAL = 0.37
 
 
 def _bucket(column: Mapping[str, Any], metrics: Mapping[str, Body | None]) -> Body:
     field, params = column["sourceField"], column["params"]
     if column["operationType"] == "terms":
-        ordered_by = params["orderBy"]["columnId"]
-        metric = metrics[ordered_by]
-        by_count = metric is None or "filter" in metric
+        ordered_by = params["orderBy"].get("columnId", "_key")
+        metric = metrics.get(ordered_by)
+        by_count = ordered_by != "_key" and (metric is None or "filter" in metric)
         order = {"_count" if by_count else ordered_by: params["orderDirection"]}
         return {"terms": {"field": field, "size": params["size"], "order": order}}
     if column["operationType"] == "date_histogram":
-        # Kibana takes an interval of its own that fits the time range.
-        histogram = {"field": field, "fixed_interval": "30d", "min_doc_count": 1}
-        return {"date_histogram": histogram}
-    return {"histogram": {"field": field, "interval": 0.1, "min_doc_count": 1}}
+        histogram = {"field": field, "min_doc_count": 1}
+        interval = params["interval"]
+        if interval == "auto":
+            return {"date_histogram": {**histogram, "fixed_interval": AUTO_INTERVAL}}
+        # Months and years are calendar intervals (parse_es_interval.ts).
+        return {"date_histogram": {**histogram, "calendar_interval": interval}}
+    return {"histogram": {"field": field, "interval": RANGE_INTERVAL, "min_doc_count": 1}}
 
 
-def vega_requests(each: Body, **given: Any) -> Iterator[tuple[str, Body]]:
-    """Index and body of each query of a Vega panel, with the dashboard's context put in."""
-    spec = json.loads(json.loads(each["attributes"]["visState"])["params"]["spec"])
-    for data in spec["data"]:
+def vega_spec(each: Body) -> Body:
+    spec: Body = json.loads(json.loads(each["attributes"]["visState"])["params"]["spec"])
+    return spec
+
+
+def vega_requests(
+    each: Body, *, query: Body | None = None, view: Mapping[str, Any] | None = None, **given: Any
+) -> Iterator[tuple[str, Body]]:
+    """Index and body of each query of a Vega panel, with the dashboard's context put in.
+
+    Kibana adds the runtime fields of the data view of this title (search_api.ts).
+    """
+    for data in vega_spec(each)["data"]:
         url = data.get("url")
         if not isinstance(url, dict):
             continue
         body = orjson.loads(orjson.dumps(url["body"]))
+        time = {"gte": given.get("since", "now-50y"), "lte": given.get("until", "now+1d")}
         if url.get("%context%"):
             assert "query" not in body
-            body["query"] = filled_bool({"timeFieldName": url["%timefield%"]}, **given)
+            body["query"] = query or filled_bool({"timeFieldName": url["%timefield%"]}, **given)
+        else:
+            context = query or filled_bool({"timeFieldName": None}, **given)
+            body["query"] = _expanded(body["query"], context["bool"], time)
+        if view is not None:
+            body["runtime_mappings"] = json.loads(view.get("runtimeFieldMap", "{}"))
         yield url["index"], body
+
+
+_CLAUSE = re.compile(r"%dashboard_context-(must|filter|must_not)_clause%")
+
+
+def _expanded(value: Any, context: Mapping[str, Any], time: Mapping[str, Any]) -> Any:
+    """Put the dashboard's clauses and time range in place of Vega's placeholders."""
+    if isinstance(value, list):
+        found: list[Any] = []
+        for each in value:
+            match = _CLAUSE.fullmatch(each) if isinstance(each, str) else None
+            found += [_expanded(each, context, time)] if match is None else context[match[1]]
+        return found
+    if isinstance(value, dict):
+        if value.get("%timefilter%") is True:
+            return dict(time)
+        return {name: _expanded(each, context, time) for name, each in value.items()}
+    return value
 
 
 def leaf_buckets(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:

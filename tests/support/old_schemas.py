@@ -1,4 +1,4 @@
-"""Indices as earlier schemas stored them: everything that changes in `_meta`."""
+"""Indices as earlier schemas stored them: 1 and 2 had everything that changes in `_meta`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from es_imgsearch.elastic.store import Store
 
 
 def as_schema(store: Store, version: int, *, builder: Mapping[str, Any] | None = None) -> None:
-    """Make this generation one of schema 1 or 2, with its present roots and learned entries."""
+    """Make this generation one of schema 1 to 3, with its present roots and learned entries."""
     info = store.info()
     meta = info.meta
+    if version == 3:
+        put_meta(store, {**meta.to_body(), "schema_version": version})
+        return
     body = {
         "created_by": "es_imgsearch",
         "schema_version": version,

@@ -6,6 +6,7 @@ import io
 import random
 import struct
 import zlib
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -136,7 +137,11 @@ _SENSOR = (3.2406, -1.5372, -0.4986, -0.9689, 1.8758, 0.0415, 0.0557, -0.2040, 1
 
 
 def dng(
-    image: Image.Image, preview: Image.Image | None = None, orientation: int = 1, **options: Any
+    image: Image.Image,
+    preview: Image.Image | None = None,
+    orientation: int = 1,
+    more_tags: Sequence[tuple[Any, ...]] = (),
+    **options: Any,
 ) -> bytes:
     """A camera's RAW file: linear samples under a Bayer filter, and a JPEG preview if given.
 
@@ -147,7 +152,7 @@ def dng(
         (271, "s", 0, "Maker", True), (272, "s", 0, "Maker X1", True),
         (50708, "s", 0, "Maker X1", True), (50721, "2i", 9, _fractions(_SENSOR), True),
         (50728, "2I", 3, _fractions((1, 1, 1)), True), (50778, "H", 1, 21, True),
-        (274, "H", 1, orientation, True),
+        (274, "H", 1, orientation, True), *more_tags,
     ]  # fmt: skip
     sensor = [
         (33421, "H", 2, (2, 2), True), (33422, "B", 4, (0, 1, 1, 2), True),

@@ -41,6 +41,30 @@ class Opened:
         return {"opened": {"by": "me"}}
 
 
+class Stranger:
+    """Values that no JSON holds, and one of a class that no other process knows."""
+
+    name = "stranger"
+    mapping = {
+        "stranger": {"type": "keyword"},
+        "strange_number": {"type": "long"},
+        "strange_shares": {"type": "flattened"},
+        "strange_vector": {"type": "dense_vector", "dims": 3},
+    }
+
+    def describe(self, image, exif, path):
+        class Word(str):
+            pass
+
+        return {
+            "stranger": [Word("known"), Word("half \\ud83d"), {1, 2}, None],
+            "strange_number": 2**70,
+            "strange_shares": {"good": np.float32(0.5), "bad": float("nan"), "a\\0b": 1, 5: 6},
+            "strange_vector": np.zeros(3, np.float32),
+            "unmapped": 1,
+        }
+
+
 class Wordy:
     """More than 32,766 bytes, which no keyword holds."""
 
@@ -98,6 +122,7 @@ mood = "mood_describers:Mood"
 broken = "mood_describers:Broken"
 heavy = "mood_describers:Heavy"
 opened = "mood_describers:Opened"
+stranger = "mood_describers:Stranger"
 wordy = "mood_describers:Wordy"
 sign = "mood_describers:Sign"
 late = "mood_describers:Late"

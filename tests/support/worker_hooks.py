@@ -25,6 +25,7 @@ class Hook:
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         if _is_first_time(path):
             _fail_once(path)
+        _misbehave(path)
         match Path(path).stem:
             case "ended":
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -44,6 +45,23 @@ class Hook:
                     gate.read(1)
         torch_like = {"torch", "transformers", "elasticsearch"} & sys.modules.keys()
         return {"attributes": {"pid": str(os.getpid()), "loaded": " ".join(sorted(torch_like))}}
+
+
+def _misbehave(path: str) -> None:
+    match Path(path).stem:
+        case "unwritable":
+            raise _UnwritableError
+        case "leaves":
+            sys.exit(3)
+        case "speak":
+            print("a describer speaks", file=sys.stderr)
+
+
+class _UnwritableError(Exception):
+    """An error without a text: asking for it raises one that JSON cannot hold."""
+
+    def __str__(self) -> str:
+        raise ValueError("caf\udce9")
 
 
 def _is_first_time(path: str) -> bool:

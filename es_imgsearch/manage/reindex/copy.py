@@ -22,6 +22,7 @@ from typing import Any
 
 from es_imgsearch.codes.apply import CodeStep
 from es_imgsearch.describe.fields import with_composed_texts
+from es_imgsearch.describe.fitting import fit_document
 from es_imgsearch.elastic.bulk import BulkWriter
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, with_analysers_of
@@ -37,7 +38,8 @@ from es_imgsearch.errors import IndexConflict, ReadError, StoreRejected
 from es_imgsearch.manage.reindex.re_embed import Document, EmbedOutcome, ReEmbedder
 from es_imgsearch.records import REGIONS_FIELD, Change, Embedded, FileState, disk_path, image_id
 from es_imgsearch.settings import Settings
-from es_imgsearch.watch.reconcile import DifferenceKind, FileOnDisk, differences
+from es_imgsearch.watch.places import FileOnDisk
+from es_imgsearch.watch.reconcile import DifferenceKind, differences
 from es_imgsearch.watch.roots import registered_root
 from es_imgsearch.write.documents import failure_document, vector_fields
 
@@ -205,7 +207,7 @@ class GenerationCopier:
             documents = []
             for hit in page:
                 try:
-                    documents.append(whole_document(hit))
+                    documents.append(with_composed_texts(whole_document(hit)))
                 except StoreRejected:
                     self._note_missing(hit["_source"], FAILED)
             if self._vectors is None:
@@ -242,7 +244,9 @@ class GenerationCopier:
         if isinstance(outcome, Embedded):
             replaced = {*_VECTOR_FIELDS, "embed_ms"}
             copied = {name: value for name, value in document.items() if name not in replaced}
-            self._write_picture({**copied, **outcome.fields, **vector_fields(outcome)})
+            document = {**copied, **with_composed_texts(outcome.fields), **vector_fields(outcome)}
+            given = {"encoder": outcome.fields}
+            self._write_picture(fit_document(document, self._to.properties, given))
         elif isinstance(outcome, ReadError):
             self._fail(document, outcome)
         else:
@@ -264,7 +268,6 @@ class GenerationCopier:
     # -- writing -----------------------------------------------------------------------------
 
     def _write_picture(self, document: Document) -> None:
-        document = with_composed_texts(document)
         document |= self.codes.fields(document[VECTOR_FIELD])
         self._write(Write(document["image_id"], document=document))
 

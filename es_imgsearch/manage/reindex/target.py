@@ -6,7 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from es_imgsearch.describe.registry import describer_mappings
-from es_imgsearch.elastic.mapping import check_reducible, load_profile, new_meta
+from es_imgsearch.elastic.mapping import (
+    check_reducible,
+    has_present_analysers,
+    load_profile,
+    new_meta,
+)
 from es_imgsearch.elastic.meta import Meta, Seal, with_learned
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import (
@@ -43,14 +48,17 @@ def begin_next(
     Raises UsageError if nothing would change or an old generation is still kept, AlreadyRunning if
     another process creates one at the same time.
     """
-    meta = store.info().meta
+    info = store.info()
+    meta = info.meta
     if settings.encoder is None:
         encoder = load_sealed_or_replaced(meta.seal, store.index, settings)
     else:
         encoder = load_with_settings(settings.encoder, settings)
     seal, profile = seal_of(encoder), options.profile or meta.profile
     load_profile(profile)
-    if seal.fits(meta.seal) and profile == meta.profile and options.dims_kept is None:
+    is_same = seal.fits(meta.seal) and profile == meta.profile and options.dims_kept is None
+    # The same again is for an index whose analysers of words are of an earlier version.
+    if is_same and has_present_analysers(info.properties):
         raise UsageError(
             f"Index {store.index!r} has encoder {meta.seal.name!r} and profile {meta.profile}"
             " already: choose another one with --encoder or --profile."
@@ -58,14 +66,16 @@ def begin_next(
     before = store.generations.roles().before
     if before is not None:
         old = store.at(before).info().meta
-        is_same = seal.fits(old.seal) and profile == old.profile
+        is_old = seal.fits(old.seal) and profile == old.profile
         raise UsageError(
             f"The generation before, {before} (encoder {old.seal.name!r}, profile {old.profile}),"
             " is kept"
             + (
-                " and has these options: return to it with `es-imgsearch reindex --back`."
-                if is_same
-                else ": delete it first with `es-imgsearch reindex --drop-old`."
+                " and has these options: return to it with `es-imgsearch reindex --back --index"
+                f" {store.index}`."
+                if is_old
+                else ": delete it first with `es-imgsearch reindex --drop-old --index"
+                f" {store.index}`."
             )
         )
     reduction = _fit_reduction(store, meta, seal, profile, options)
@@ -131,6 +141,7 @@ def check_begun(target: Store, settings: Settings, options: ReindexOptions) -> N
         raise UsageError(
             f"{target.generation} is begun and not finished, with encoder {meta.seal.name!r} and"
             f" profile {meta.profile}: continue with `es-imgsearch reindex --encoder"
-            f" {meta.seal.spec or meta.seal.name}`, or delete it with"
-            " `es-imgsearch reindex --cancel`."
+            f" {meta.seal.spec or meta.seal.name} --profile {meta.profile} --index"
+            f" {settings.index}`, or delete it with `es-imgsearch reindex --cancel --index"
+            f" {settings.index}`."
         )

@@ -60,7 +60,8 @@ def _meta(settings: Settings, origin: Origin | None, profile: str | None) -> Met
     if settings.encoder is None:
         raise UsageError(
             f"There is no index {settings.index!r}, and the file does not say which encoder made"
-            " its vectors: add --encoder NAME, or make the index with `es-imgsearch init`."
+            " its vectors: add --encoder NAME, or make the index with `es-imgsearch init"
+            f" --index {settings.index}`."
         )
     encoder = load_encoder(settings.encoder, models_dir=settings.models_dir, device=settings.device)
     return new_meta(seal_of(encoder), profile or DEFAULT_PROFILE, DEFAULT_SIMILARITY)

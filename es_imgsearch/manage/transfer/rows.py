@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from es_imgsearch.describe.dates import local_of
 from es_imgsearch.describe.fields import with_composed_texts
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.embed.reduction import Reduction
@@ -148,6 +149,9 @@ class RowPlan:
         fields |= self.vector_fields(vectors[VECTOR_FIELD])
         fields.setdefault("image_name", name)
         fields.setdefault("folder", folder or TOP_FOLDER)
+        if "taken_local" in self.properties and (local := local_of(fields.get("taken_at"))):
+            fields.setdefault("taken_local", local)
+            fields.setdefault("taken_from", "import")
         return Row(number, key, root, with_composed_texts(fields), vectors, regions)
 
     def _vectors(self, name: str, column: Rows, reasons: dict[int, str]) -> npt.NDArray[np.float32]:

@@ -91,14 +91,18 @@ def _locations(file: IO[bytes], meta: Box, items: set[int]) -> dict[int, bytes]:
             extents = int.from_bytes(read_at(file, at + base, 2))
             at += base + 2
             if number in items:
-                one = bytes(index + offset) + (1).to_bytes(length) if length else bytes(index + offset)
+                one = (
+                    bytes(index + offset) + (1).to_bytes(length)
+                    if length
+                    else bytes(index + offset)
+                )
                 changes[at] = one * extents
             at += extents * (index + offset + length)
     return changes
 
 
 def _with_changes(changes: dict[int, bytes], end: int) -> list[Piece]:
-    """Return the pieces of a file, up to its end, with other bytes written in some places."""
+    """Return the pieces of a file with other bytes written in some places."""
     pieces: list[Piece] = []
     at = 0
     for place, content in sorted(changes.items()):

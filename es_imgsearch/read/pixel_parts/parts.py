@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import IO, Any
 
+# A damaged file is searched for what follows so often, and in so many bytes; otherwise one made
+# for it could keep a reader busy until its time is over.
+MOST_SEARCHES = 16
+MOST_SEARCHED_BYTES = 64 * 2**20
+
 # A piece: bytes, or start and length (bytes) of what stands in the original file.
 Piece = bytes | tuple[int, int]
 
@@ -27,15 +32,35 @@ class PixelParts:
 
 def joined(file: IO[bytes], pieces: Sequence[Piece]) -> IO[bytes]:
     """Return a file that consists of these pieces."""
-    return io.BufferedReader(_Joined(file, pieces))
+    return _Bounded(_Joined(file, pieces))
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which nobody reads more than there is.
+
+    Decoders ask for as many bytes as a damaged length says; a BufferedReader would make room for
+    them before it looks.
+    """
+
+    raw: _Joined
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self.raw.size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 class _Joined(io.RawIOBase):
     def __init__(self, file: IO[bytes], pieces: Sequence[Piece]) -> None:
         self._file = file
-        self._pieces = pieces
-        lengths = (len(each) if isinstance(each, bytes) else each[1] for each in pieces)
+        end = size_of(file)
+        # Of a piece that is cut off there is less than its length says.
+        self._pieces: list[Piece] = [
+            each if isinstance(each, bytes) else (each[0], max(0, min(each[1], end - each[0])))
+            for each in pieces
+        ]
+        lengths = (len(each) if isinstance(each, bytes) else each[1] for each in self._pieces)
         self._ends = list(accumulate(lengths))
+        self.size = self._ends[-1] if self._ends else 0
         self._at = 0
 
     def readable(self) -> bool:
@@ -45,8 +70,7 @@ class _Joined(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        end = self._ends[-1] if self._ends else 0
-        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: end}[whence]
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         if at < 0:
             raise ValueError("there is nothing before the beginning of a file")
         self._at = at
@@ -71,7 +95,7 @@ class _Joined(io.RawIOBase):
 
 
 def read_at(file: IO[bytes], start: int, length: int) -> bytes:
-    """Read bytes at an offset; fewer at the end of the file, none before its beginning."""
+    """Read bytes at an offset: fewer at the end, none before the beginning."""
     if start < 0 or length <= 0:
         return b""
     file.seek(start)

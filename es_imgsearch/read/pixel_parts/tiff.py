@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, NamedTuple
+from typing import IO
 
 from es_imgsearch.read.pixel_parts.parts import Piece, PixelParts, joined, read_at, size_of
 
@@ -24,7 +24,8 @@ _COMPRESSION, _OLD_JPEG_COMPRESSION = 259, 6
 _MOST_ENTRIES = 65535
 
 
-class _Layout(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Layout:
     """Sizes (bytes) and formats of a directory."""
 
     offset_at: int
@@ -44,7 +45,7 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """First directory of a TIFF: the first entry of each tag, as it stands in the file."""
+    """First directory of a TIFF: the first entry of each tag, as it is stored."""
 
     start: int
     order: str
@@ -76,7 +77,9 @@ def first_directory(file: IO[bytes]) -> Directory | None:
     count = read_at(file, at, count_bytes)
     if len(count) < count_bytes:
         return None
-    most_bytes = min(_MOST_ENTRIES, *struct.unpack(order + layout.count, count)) * layout.entry_bytes
+    most_bytes = (
+        min(_MOST_ENTRIES, *struct.unpack(order + layout.count, count)) * layout.entry_bytes
+    )
     content = read_at(file, at + count_bytes, most_bytes)
     entries: dict[int, bytes] = {}
     for start in range(0, len(content) - layout.entry_bytes + 1, layout.entry_bytes):
@@ -100,6 +103,5 @@ def tiff_parts(file: IO[bytes]) -> PixelParts | None:
     none = struct.pack(order + layout.offset, 0)
     content = count + b"".join(entries[tag] for tag in tags) + none
     rest = directory.start + len(content)
-    end = size_of(file)
-    pieces: list[Piece] = [(0, directory.start), content, (rest, max(0, end - rest))]
+    pieces: list[Piece] = [(0, directory.start), content, (rest, size_of(file) - rest)]
     return PixelParts(joined(file, pieces))

@@ -41,7 +41,7 @@ class _Face:
     """A font in all sizes; without a path Pillow's own."""
 
     def __init__(self, path: str | None = None, index: int = 0) -> None:
-        self._path, self._index = path, index
+        self.path, self._index = path, index
         self._sizes: dict[int, _Font | None] = {}
         self._has: dict[str, bool] = {}
 
@@ -52,10 +52,10 @@ class _Face:
         return self._sizes[size]
 
     def _loaded(self, size: int) -> _Font | None:
-        if self._path is None:
+        if self.path is None:
             return ImageFont.load_default(size)
         try:
-            font = ImageFont.truetype(self._path, size, index=self._index)
+            font = ImageFont.truetype(self.path, size, index=self._index)
         except (OSError, ValueError):
             return None
         with suppress(OSError, ValueError, NotImplementedError):
@@ -103,6 +103,11 @@ class Lettering:
     def width(self, text: str, size: int) -> float:
         """Measure a line in pixels."""
         return sum(font.getlength(piece) for font, piece in self._runs(text, size))
+
+    def files(self, text: str) -> list[str]:
+        """List the files of the fonts that a text needs beside Pillow's own."""
+        faces = [] if text.isascii() else self._chosen(list(_letters(printable(text))))
+        return list(dict.fromkeys(face.path for face in faces if face is not None and face.path))
 
     def draw(
         self,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from es_imgsearch.describe.authored_metadata import xmp_properties
 from es_imgsearch.describe.iptc import Iptc
+from es_imgsearch.describe.xmp import xmp_properties
 from es_imgsearch.read.decoding import decode
 from tests.support import picture_samples as samples
 

@@ -37,7 +37,13 @@ ONLY_THEIRS = {
     *(f"visualization.columns.{n}.isMetric" for n in range(4)),
     *(f"visualization.columns.{n}.isTransposed" for n in range(4)),
 }  # fmt: skip
-ONLY_OURS = {"visualization.fittingFunction", "visualization.legend.isVisible"}
+ONLY_OURS = {
+    "visualization.fittingFunction",
+    "visualization.emphasizeFitting",
+    "visualization.legend.isVisible",
+    "visualization.yTitle",
+    "visualization.axisTitlesVisibilitySettings",
+}
 # Where Kibana itself does as we do: it keeps a metric's filter, the greatest date is a date, and
 # the breakdown stands before the axis, so that its top values are those of the whole time, and an
 # area that is not stacked is called `area`.
@@ -101,11 +107,13 @@ def test_a_dashboard_its_controls_and_its_links():
         "board",
         source,
         lambda kind, name: "view" if kind == "data_views" else "board",
-        others={"other": "Other"},
-        lens_kinds={},
+        links={"other": "Other"},
+        lens_configs={},
     )
-    for name in ("type", "coreMigrationVersion", "typeMigrationVersion"):
+    for name in ("type", "coreMigrationVersion"):
         assert built[name] == THEIRS[name]
+    # Theirs has nothing either that came after the schema of 8.9.
+    assert (built["typeMigrationVersion"], THEIRS["typeMigrationVersion"]) == ("8.9.0", "10.2.0")
     ours, theirs = built["attributes"], THEIRS["attributes"]
     for name in ("title", "description", "timeRestore", "timeFrom", "timeTo", "version"):
         assert ours[name] == theirs[name]

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import io
+import math
 import os
 import signal
 import socket
@@ -529,7 +530,7 @@ def test_a_describer_that_raises_costs_its_own_fields_only(tmp_path: Path):
     assert picture.fields["describe_errors"] == ["bad: KeyError: 'palette'"]
 
 
-@pytest.mark.parametrize("value", [{1, 2}, object(), "caf\udce9", Image.new("L", (1, 1)), 2**70])
+@pytest.mark.parametrize("value", [{1, 2}, object(), math.nan, Image.new("L", (1, 1)), 2**70])
 def test_a_describer_whose_fields_cannot_be_written_costs_them_only(value: Any, tmp_path: Path):
     picture = read_(
         put(tmp_path, "a.png", samples.sample("png")), ("bad", lambda *_: {"caption": value})
@@ -538,6 +539,20 @@ def test_a_describer_whose_fields_cannot_be_written_costs_them_only(value: Any, 
     assert "caption" not in picture.fields
     (told,) = picture.fields["describe_errors"]
     assert told.startswith("bad: ")
+
+
+def test_of_what_a_describer_gives_only_what_cannot_be_written_is_left_out(tmp_path: Path):
+    fields = {"caption": "caf\udce9", "tags": ["a", {1}], "iso": 5, "title": b"x", 7: 8}
+    path = put(tmp_path, "a.png", samples.sample("png"))
+    picture = read_(path, ("bad", lambda *_: fields))
+    assert isinstance(picture, Picture)
+    found = {name: value for name, value in picture.fields.items() if name in fields}
+    assert found == {"caption": r"caf\udce9", "tags": ["a"], "iso": 5}
+    assert picture.fields["describe_errors"] == [
+        "bad: left out: tags: a set is no JSON",
+        "bad: left out: title: a bytes is no JSON",
+        "bad: left out: 7: the name of a field is a text",
+    ]
 
 
 def test_an_error_that_names_an_undecodable_path_can_be_written(tmp_path: Path):

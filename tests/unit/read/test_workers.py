@@ -6,6 +6,7 @@ import os
 import queue
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -380,7 +381,9 @@ def test_a_describer_whose_fields_are_not_mapped_is_left_out(caplog: pytest.LogC
     assert mapped_describers(mapped, "photos") == [each.name for each in ours]
     assert not caplog.records
     (exif,) = load_describers(["exif"])
-    lacking = next(iter(exif.mapping))
+    # No other describer gives it.
+    lacking = "camera"
+    assert lacking in exif.mapping
     del mapped[lacking]
     assert "exif" not in mapped_describers(mapped, "photos")
     (record,) = caplog.records
@@ -398,3 +401,47 @@ def test_a_describer_without_a_mapping_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(EntryPoint, "load", lambda _: Mapless)
     with pytest.raises(SettingsError, match=r"describer 'exif' .* is broken: its `mapping`"):
         load_describers(["exif"])
+
+
+@pytest.mark.parametrize("name", ["unwritable", "leaves"])
+def test_whatever_a_describer_does_costs_one_file_only(readers, tmp_path: Path, name: str):
+    read = readers(plan())
+    outcome = read(picture(tmp_path, name))
+    assert isinstance(outcome, ReadError)
+    assert not isinstance(outcome, ReadersFailed)
+    outcome.message.encode()
+    assert_reads(read, tmp_path)
+
+
+def _says_much(folder: Path) -> list[Path]:
+    """Files of which libtiff, LibRaw and Pillow speak on standard error."""
+    contents = {
+        "resolution.tif": changed(tiff := samples.saved(
+            samples.four_corners(), "TIFF", compression="tiff_lzw", dpi=(72, 72)
+        ), struct.pack("<HHI", 282, 5, 1), struct.pack("<HHI", 282, 9, 1)),
+        "cut.tif": tiff[:200] + bytes(len(tiff) - 400) + tiff[-200:],
+        "cut.dng": samples.dng(samples.four_corners((128, 96)))[:9000],
+        "samples.tif": changed(
+            tiff, (channels := struct.pack("<HHI", 277, 3, 1)) + b"\3", channels + b"\xbb"
+        ),
+    }  # fmt: skip
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in contents]
+
+
+def changed(content: bytes, old: bytes, new: bytes) -> bytes:
+    assert content.count(old) == 1
+    return content.replace(old, new)
+
+
+def test_what_decoders_print_reaches_no_terminal_and_what_describers_print_does(
+    readers, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    read = readers(plan(("hook",)))
+    for path in _says_much(tmp_path):
+        assert isinstance(read(path), Picture | ReadError)
+    assert capfd.readouterr().err == ""
+    shutil.copy(picture(tmp_path, "good"), tmp_path / "speak.png")
+    assert isinstance(read(tmp_path / "speak.png"), Picture)
+    assert capfd.readouterr().err == "a describer speaks\n"

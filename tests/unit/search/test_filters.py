@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -14,7 +16,7 @@ from es_imgsearch.elastic.mapping import load_json
 from es_imgsearch.errors import FilterInvalid
 from es_imgsearch.read.decoding import _FORMATS, PICTURE_SUFFIXES
 from es_imgsearch.read.rare_formats import RAW_SUFFIXES
-from es_imgsearch.search.filter_values import spellings, stored_name
+from es_imgsearch.search.filtering.values import spellings, stored_name
 from es_imgsearch.search.filters import filter_clauses, parse_filters
 
 PROPERTIES: dict[str, Any] = {
@@ -122,29 +124,30 @@ def clause(field: str, value: Any) -> dict[str, Any]:
         ("checked", "true", {"term": {"checked": True}}),
         ("checked", "No", {"term": {"checked": False}}),
         # dates
-        ("taken_at", "2024", {"range": {"taken_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
-        ("taken_at", 2024, {"range": {"taken_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
-        ("taken_at", "2024-05",
-         {"range": {"taken_at": {"gte": "2024-05||/M", "lte": "2024-05||/M"}}}),
-        ("taken_at", date(2024, 5, 31),
-         {"range": {"taken_at": {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}}}),
-        ("taken_at", "2024..2024-05",
-         {"range": {"taken_at": {"gte": "2024||/y", "lte": "2024-05||/M"}}}),
-        ("taken_at", "2024-05-31 18:00",
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00", "lte": "2024-05-31T18:00"}}}),
-        ("taken_at", ("2024-05-31T18:00:00.500Z", None),
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00.500Z"}}}),
-        ("taken_at", "2024-05-31T18:00:00.500..2024-06-01T00:00:00.250",
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00.500",
+        ("modified_at", "2024", {"range": {"modified_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
+        ("modified_at", 2024, {"range": {"modified_at": {"gte": "2024||/y", "lte": "2024||/y"}}}),
+        ("modified_at", "2024-05",
+         {"range": {"modified_at": {"gte": "2024-05||/M", "lte": "2024-05||/M"}}}),
+        ("modified_at", date(2024, 5, 31),
+         {"range": {"modified_at": {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}}}),
+        ("modified_at", "2024..2024-05",
+         {"range": {"modified_at": {"gte": "2024||/y", "lte": "2024-05||/M"}}}),
+        ("modified_at", "2024-05-31 18:00",
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00", "lte": "2024-05-31T18:00"}}}),
+        ("modified_at", ("2024-05-31T18:00:00.500Z", None),
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00:00.500Z"}}}),
+        ("modified_at", "2024-05-31T18:00:00.500..2024-06-01T00:00:00.250",
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00:00.500",
                                  "lte": "2024-06-01T00:00:00.250"}}}),
-        ("taken_at", (datetime(2024, 5, 31, 18, tzinfo=UTC), None),
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00+00:00"}}}),
-        ("taken_at", np.datetime64("2024-05-31"),
-         {"range": {"taken_at": {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}}}),
-        ("taken_at", (pd.Series(["2024-05-31T18:00:00.123456789"], dtype="M8[ns]").values[0], None),
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00.123456"}}}),
-        ("taken_at", (pd.Timestamp("2024-05-31T18:00"), None),
-         {"range": {"taken_at": {"gte": "2024-05-31T18:00:00"}}}),
+        ("modified_at", (datetime(2024, 5, 31, 18, tzinfo=UTC), None),
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00:00+00:00"}}}),
+        ("modified_at", np.datetime64("2024-05-31"),
+         {"range": {"modified_at": {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}}}),
+        ("modified_at", (pd.Series(["2024-05-31T18:00:00.123456789"], dtype="M8[ns]").values[0],
+                         None),
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00:00.123456"}}}),
+        ("modified_at", (pd.Timestamp("2024-05-31T18:00"), None),
+         {"range": {"modified_at": {"gte": "2024-05-31T18:00:00"}}}),
         ("taken_at", None, {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}),
     ],
 )  # fmt: skip
@@ -247,16 +250,84 @@ def test_several_filters_are_all_met():
 )
 def test_since_and_until_ask_for_the_day_taken_or_else_modified(since, until, bounds):
     (clause_body,) = filter_clauses(None, PROPERTIES, since=since, until=until)
-    untaken = {"bool": {"must_not": [{"exists": {"field": "taken_at"}}]}}
+    undated = [{"exists": {"field": "taken_at"}}, {"exists": {"field": "taken_local"}}]
     assert clause_body == {
         "bool": {
             "should": [
-                {"range": {"taken_at": bounds}},
-                {"bool": {"filter": [untaken, {"range": {"modified_at": bounds}}]}},
+                {"range": {"taken_local": bounds}},
+                {"bool": {"filter": [{"range": {"taken_at": bounds}}],
+                          "must_not": [{"exists": {"field": "taken_local"}}]}},
+                {"bool": {"filter": [{"range": {"modified_at": bounds}}], "must_not": undated}},
             ],
             "minimum_should_match": 1,
         }
-    }
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["taken_at", "taken_local"])
+@pytest.mark.parametrize(
+    ("value", "local", "moment"),
+    [
+        ("2024", {"gte": "2024||/y", "lte": "2024||/y"}, None),
+        (date(2024, 5, 31), {"gte": "2024-05-31||/d", "lte": "2024-05-31||/d"}, None),
+        ("2024-05..", {"gte": "2024-05||/M"}, None),
+        ((None, "2024-05-31 18:00"), {"lte": "2024-05-31T18:00"}, None),
+        ((datetime(2024, 5, 31, 18), None), {"gte": "2024-05-31T18:00:00"}, None),  # noqa: DTZ001
+        ("2024-05-31T18:00Z", None, {"gte": "2024-05-31T18:00Z", "lte": "2024-05-31T18:00Z"}),
+        ((datetime(2024, 5, 31, 18, tzinfo=UTC), None), None, {"gte": "2024-05-31T18:00:00+00:00"}),
+        (("2024-05-31", "2024-06-01T00:00+09:00"), {"gte": "2024-05-31||/d"},
+         {"lte": "2024-06-01T00:00+09:00"}),
+    ],
+)  # fmt: skip
+def test_a_date_is_of_the_camera_and_one_with_an_offset_a_moment(field, value, local, moment):
+    found = clause(field, value)
+    by_camera = {
+        "bool": {
+            "should": [
+                {"range": {"taken_local": local}},
+                {"bool": {"filter": [{"range": {"taken_at": local}}],
+                          "must_not": [{"exists": {"field": "taken_local"}}]}},
+            ],
+            "minimum_should_match": 1,
+        }
+    }  # fmt: skip
+    by_moment = {"range": {"taken_at": moment}}
+    if local and moment:
+        assert found == {"bool": {"filter": [by_camera, by_moment]}}
+    else:
+        assert found == (by_camera if local else by_moment)
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    def set_zone(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield set_zone
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("Asia/Tokyo", "2024-01-01", [("2024-01-01||/d", "2024-01-01||/d", "+09:00")]),
+        ("America/St_Johns", "2024", [("2024||/y", "2024||/y", "-03:30")]),
+        ("Europe/Vienna", "2024-01..2024-07",
+         [("2024-01||/M", None, "+01:00"), (None, "2024-07||/M", "+02:00")]),
+        ("UTC", "2024-01-01", [("2024-01-01||/d", "2024-01-01||/d", None)]),
+        ("Asia/Tokyo", "2024-01-01T00:30Z", [("2024-01-01T00:30Z", "2024-01-01T00:30Z", None)]),
+    ],
+)  # fmt: skip
+def test_other_dates_are_those_of_this_machine(zone, name, value, expected):
+    zone(name)
+    found = clause("modified_at", value)
+    ranges = found["bool"]["filter"] if "bool" in found else [found]
+    assert [
+        tuple(each["range"]["modified_at"].get(part) for part in ("gte", "lte", "time_zone"))
+        for each in ranges
+    ] == expected
 
 
 def test_filters_of_the_command_line():
@@ -288,7 +359,7 @@ def test_a_field_is_named_by_a_string():
 
 
 def test_a_program_s_long_list_is_one_clause():
-    tags = [f"Tag {n}" for n in range(101)]
+    tags = [f"Tag {n}" for n in range(51)]
     assert clause("tags", tags) == {"terms": {"tags": tags}}
     assert clause("image_id", ["A", "b"]) == {"terms": {"image_id": ["A", "b"]}}
     assert clause("relative_path", "Ä.jpg") == {"term": {"relative_path": "Ä.jpg"}}

@@ -38,7 +38,18 @@ def test_two_middling_ranks_beat_one_first():
         ([{"tags": ["cat", "cat"]}], "tags", {"cat": 1}),
         ([{"folder": "b"}, {"folder": "a"}], "folder", {"a": 1, "b": 1}),
         ([{"width": 5}, {"width": 5}], "width", {"5": 2}),
-        ([{"taken_at": "2013-01-01T00:30:00+02:00"}], "year", {"2012": 1}),
+        # The camera's own year, wherever that was.
+        ([{"taken_at": "2013-01-01T00:30:00+02:00"}], "year", {"2013": 1}),
+        (
+            [{"taken_at": "2012-12-31T23:30:00+00:00", "taken_local": "2013-01-01T00:30:00"}],
+            "year",
+            {"2013": 1},
+        ),
+        (
+            [{"taken_local": "2012-12-31T23:30:00", "modified_at": "2020-01-01"}],
+            "year",
+            {"2012": 1},
+        ),
         ([{"taken_at": "2013-01-01", "modified_at": "2020-01-01"}], "year", {"2013": 1}),
         ([{"modified_at": "2020-12-31T23:59:59.999Z"}], "year", {"2020": 1}),
         ([{"taken_at": "2013"}, {}], "year", {"2013": 1}),

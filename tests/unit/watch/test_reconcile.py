@@ -13,14 +13,9 @@ from hypothesis import strategies as st
 from es_imgsearch.elastic.listings import IndexedFile
 from es_imgsearch.records import FileState, Root, stored_path
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.reconcile import (
-    DifferenceKind,
-    FileDifference,
-    FileOnDisk,
-    Unknown,
-    differences,
-    walk,
-)
+from es_imgsearch.watch.places import FileOnDisk, Unknown
+from es_imgsearch.watch.reconcile import DifferenceKind, FileDifference, differences
+from es_imgsearch.watch.walk import walk
 
 prunes = Excludes().prunes
 
@@ -143,7 +138,7 @@ def test_what_is_below_an_unmounted_folder_is_unknown(
     known = ["a/b", "a/usb", "a/c/x", "a/c/y", "a/d"]
     paths = ["a/0.jpg", "a/b/1.jpg", "a/b/e/2.jpg", "a/b0.jpg", "a/c/x/3.jpg", "a/c/z.jpg",
              "a/d/6.jpg", "a/usb/4.jpg"]  # fmt: skip
-    seen = list(walk(root, prunes, folder, mounts=known))
+    seen = list(walk(root, prunes, folder, mounts=dict.fromkeys(known, "")))
     assert [each.stored_path for each in seen] == [
         "a/0.jpg", "a/b", "a/b/new.jpg", "a/c/x", "a/c/y", "a/d/5.jpg", "a/usb", "a/usb",
     ]  # fmt: skip
@@ -154,14 +149,16 @@ def test_what_is_below_an_unmounted_folder_is_unknown(
     lost = [path for path, kind in kinds.items() if kind is DifferenceKind.LOST]
     assert lost == ["a/b0.jpg", "a/c/z.jpg", "a/d/6.jpg"]
     # In the folder itself, too.
-    seen = list(walk(root, prunes, "a/b/e", mounts=known))
+    seen = list(walk(root, prunes, "a/b/e", mounts=dict.fromkeys(known, "")))
     assert [each.stored_path for each in seen] == ["a/b"]
     assert not list(differences(seen, [IndexedFile("a/b/e/2.jpg", STATE)], ()))
 
 
 def test_an_excluded_mount_is_not_kept(tmp_path: Path):
     root = tree(tmp_path, "1.jpg")
-    assert list(walk(root, Excludes(["usb/"]).prunes, mounts=["usb"])) == list(walk(root, prunes))
+    assert list(walk(root, Excludes(["usb/"]).prunes, mounts={"usb": ""})) == list(
+        walk(root, prunes)
+    )
 
 
 def test_the_outer_of_two_unknown_folders_holds():

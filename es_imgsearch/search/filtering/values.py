@@ -24,12 +24,13 @@ Clause = dict[str, Any]
 # The way to one file, and what programs compare: met as they are.
 EXACT_FIELDS: Final = frozenset({"image_id", "relative_path", "content_id", "sidecar_id"})
 # A list of more values is a program's, and is met as it is.
-MOST_FOLDED: Final = 100
+MOST_FOLDED: Final = 50
+_MOST_FOLDED_BYTES: Final = 300
 # Make and model are one value: the make alone stands for all of its models.
 _MAKE_AND_MODEL: Final = {"camera", "lens"}
 
 # Names that people use, beside the one that is stored.
-_SYNONYMS: Final = {
+_SYNONYMS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "format": {
         "jpeg": ("jpg", "jpe", "jfif", "pjpeg", "mpo"),
         "tiff": ("tif",),
@@ -83,18 +84,20 @@ def spellings(value: str) -> list[str]:
     if value.isascii():
         return [value]
     cases = (value, value.lower(), value.upper(), value.capitalize(), value.title())
-    forms = (form for each in cases for form in (each, composed(each), _decomposed(each)))
+    forms = (form for each in cases for form in (each, composed(each), decomposed(each)))
     by_key = {"".join(c.lower() if c.isascii() else c for c in each): each for each in forms}
     return list(by_key.values())
 
 
-def _decomposed(text: str) -> str:
+def decomposed(text: str) -> str:
+    """Take letters and marks apart (NFD), as names from a Mac are stored."""
     return unicodedata.normalize("NFD", text)
 
 
 def _term(field: str, value: str) -> Clause:
-    # The server's `case_insensitive` is of A to Z only.
-    if value.lower() == value.upper():
+    # The server's `case_insensitive` is of A to Z only, and refuses 1,000 letters; values that
+    # long are met in another case once their own finds nothing.
+    if value.lower() == value.upper() or len(value.encode()) > _MOST_FOLDED_BYTES:
         return {"term": {field: value}}
     return {"term": {field: {"value": value, "case_insensitive": True}}}
 
@@ -155,10 +158,10 @@ def met_filters(
 
 
 def _values_of(typed: _Typed) -> Clause:
-    """Aggregate the values that may be meant; of a field of single files, the normal forms."""
+    """Aggregate the values that may be meant; of a path only its normal forms."""
     terms: Clause = {"field": typed.field, "size": _MOST_VALUES}
     if typed.name in EXACT_FIELDS:
-        terms["include"] = [composed(typed.text), _decomposed(typed.text)]
+        terms["include"] = [composed(typed.text), decomposed(typed.text)]
     return {"terms": terms}
 
 

@@ -1,0 +1,184 @@
+"""Which sidecar files belong to which picture, by their names.
+
+    NAME.xmp NAME.jpg.xmp NAME.json NAME.jpg.json
+    NAME.jpg.supplemental-metadata.json                of Google Takeout, of NAME.jpg, and of
+    NAME.jpg(1).json                                   NAME-edited.jpg; of NAME(1).jpg
+
+Capitals and the Unicode form of a name do not count.  Google cuts what stands in front of `.json`
+to 46 characters.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final, NamedTuple
+
+from es_imgsearch.describe.sidecars.takeout import cut_name, original_name
+from es_imgsearch.describe.texts import name_key
+
+TABLE: Final = "metadata.csv"
+_XMP, _JSON = ".xmp", ".json"
+_SUFFIXES: Final = (_XMP, _JSON)
+# As programs write them.
+_WRITTEN_SUFFIXES: Final = (_XMP, _XMP.upper(), _JSON, _JSON.upper())
+
+
+def is_table(name: str) -> bool:
+    """Return True for the name of a table of pictures."""
+    return name.lower() == TABLE
+
+
+def is_sidecar(name: str) -> bool:
+    """Return True if a file of this name may be the sidecar of a picture."""
+    return name.lower().endswith(_SUFFIXES) or is_table(name)
+
+
+class SidecarName(NamedTuple):
+    """A sidecar's name; `is_takeouts` if it belongs by Google's rules only."""
+
+    name: str
+    is_takeouts: bool = False
+
+    @property
+    def is_xmp(self) -> bool:
+        return self.name.lower().endswith(_XMP)
+
+
+class Listing:
+    """The names of a folder: pictures by sidecar, and sidecars by picture."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.pictures: list[str] = []
+        self._by_base: dict[str, list[str]] = {}
+        self._by_takeout: dict[tuple[str, str], list[str]] = {}
+        self._pictures_by_base: dict[str | tuple[str, str], list[str]] | None = None
+        for name in names:
+            if not is_sidecar(name):
+                self.pictures.append(name)
+                continue
+            base, suffix = os.path.splitext(name)
+            key = name_key(base)
+            self._by_base.setdefault(key, []).append(name)
+            if suffix.lower() == _JSON:
+                for cut in cut_name(key):
+                    self._by_takeout.setdefault(cut, []).append(name)
+        # Of folders that are written to all the time, only this part is needed for each picture.
+        self._exact: set[str] | None = None
+
+    def sidecars_of(self, picture: str) -> list[SidecarName]:
+        """Return the sidecars of a picture, of which the later count; tables are none."""
+        found: dict[str, SidecarName] = {}
+        for key in original_name(name_key(picture)):
+            for name in self._by_takeout.get(key, ()):
+                found[name] = SidecarName(name, is_takeouts=True)
+        for base in (_stem(picture), picture):
+            for name in sorted(self._by_base.get(name_key(base), ()), reverse=True):
+                if self._is_of(name, picture):
+                    found.pop(name, None)
+                    found[name] = SidecarName(name)
+        return sorted(found.values(), key=_precedence)
+
+    def _is_of(self, sidecar: str, picture: str) -> bool:
+        """Return False for a sidecar that has another picture's capitals."""
+        base = os.path.splitext(sidecar)[0]
+        if base in {picture, _stem(picture)}:
+            return True
+        if self._exact is None:
+            self._exact = {each for name in self.pictures for each in (name, _stem(name))}
+        return base not in self._exact
+
+    def about(self, sidecar: str) -> list[str]:
+        """Return the pictures that this sidecar, existing or not, belongs to."""
+        if is_table(sidecar):
+            return self.pictures
+        by_base = self._pictures_by_base
+        if by_base is None:
+            by_base = self._pictures_by_base = {}
+            for name in self.pictures:
+                key = name_key(name)
+                bases: set[str | tuple[str, str]] = {key, name_key(_stem(name))}
+                for base in bases | set(original_name(key)):
+                    by_base.setdefault(base, []).append(name)
+        base, suffix = os.path.splitext(sidecar)
+        found = [name for name in by_base.get(name_key(base), ()) if self._is_of(sidecar, name)]
+        if suffix.lower() == _JSON:
+            for cut in cut_name(name_key(base)):
+                found += by_base.get(cut, ())
+        return list(dict.fromkeys(found))
+
+
+def _precedence(sidecar: SidecarName) -> int:
+    if sidecar.is_takeouts:
+        return 0
+    return 1 if sidecar.is_xmp else 2
+
+
+def _stem(name: str) -> str:
+    return PurePath(name).stem
+
+
+# -- Listing a folder once for many pictures
+
+# A listing made within this time of a change of its folder may lack another one: file systems
+# keep times of 4 ms to 2 s.
+_RACY_NS = 2_000_000_000
+# Some network file systems change no folder's time, so that a listing is reused for a moment only,
+# less than `settle_seconds`.  A folder that is written to all the time is listed for a quarter of
+# the time at most.
+_REUSED_SECONDS = 0.5
+_REUSED_TIMES = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    folder: str
+    mtime_ns: int
+    listing: Listing
+    is_settled: bool
+    ended_at: float
+    took_seconds: float
+
+
+_last: _Listed | None = None
+
+
+def listed(folder: str) -> tuple[Listing, bool]:
+    """List a folder, or reuse its last listing; False if that may lack a new file.
+
+    A folder that is missing or may not be listed is empty.  Raises OSError.
+    """
+    global _last
+    began = time.monotonic()
+    try:
+        mtime_ns = os.stat(folder or ".").st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return Listing(()), False
+    last = _last
+    if last is not None and last.folder == folder:
+        age = began - last.ended_at
+        for_a_while = _REUSED_TIMES * last.took_seconds
+        is_current = last.mtime_ns == mtime_ns and last.is_settled
+        if is_current and age < max(_REUSED_SECONDS, for_a_while):
+            return last.listing, True
+        if age < for_a_while:
+            return last.listing, False
+    try:
+        names = os.listdir(folder or ".")
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        names = []
+    listing = Listing(names)
+    ended_at = time.monotonic()
+    is_settled = time.time_ns() - mtime_ns > _RACY_NS
+    _last = _Listed(folder, mtime_ns, listing, is_settled, ended_at, ended_at - began)
+    return listing, True
+
+
+def likely_names(picture: str) -> Iterator[str]:
+    """Yield the names that sidecars of a picture most likely have."""
+    for base in (_stem(picture), picture):
+        for suffix in _WRITTEN_SUFFIXES:
+            yield base + suffix

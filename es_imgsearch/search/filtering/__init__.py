@@ -1,0 +1,1 @@
+"""Parts of filter clauses: values as people type them, and dates."""

@@ -1,0 +1,393 @@
+"""What a message advises works: each is produced for real and its advice carried out literally.
+
+tests/checkout/test_advice.py lists every advising message of the package and the test of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from es_imgsearch.cli import main
+from es_imgsearch.elastic.mapping import new_meta
+from es_imgsearch.elastic.state import daemon_id
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.errors import ImageMissing
+from es_imgsearch.records import image_id
+from es_imgsearch.serve.originals import state_of
+from es_imgsearch.testing import remove_index
+from tests.e2e.test_mounts import Disk
+from tests.support.house import House
+from tests.support.old_schemas import remove_state
+
+COMMAND = re.compile(r"`(es-imgsearch [^`]+)`")
+
+
+class Shell:
+    """Types commands as somebody does who reads nothing but the messages."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.environment = {
+            "ES_URL": str(house.settings.es_url),
+            "ES_IMGSEARCH_HOST": house.settings.host,
+            "ES_IMGSEARCH_LEASE_SECONDS": "2",
+            "ES_IMGSEARCH_SETTLE_SECONDS": "0.1",
+        }
+
+    def type(self, *words: str, code: int = 0) -> Result:
+        """Run a command of the index."""
+        return self.run([*words, "--index", self.house.settings.index], code)
+
+    def run(self, words: list[str], code: int = 0) -> Result:
+        result = CliRunner(env=self.environment).invoke(main, words)
+        assert result.exit_code == code, (words, result.output, result.exception)
+        return result
+
+    def follow(self, text: str, number: int = 0, code: int = 0, **replaced: str) -> Result:
+        """Carry out the command that a message gives, its placeholders replaced."""
+        program, *words = shlex.split(COMMAND.findall(text)[number])
+        assert program == "es-imgsearch"
+        for old, new in replaced.items():
+            words = [new if word == old else word for word in words]
+        return self.run(words, code)
+
+
+@pytest.fixture
+def shell(house: House) -> Shell:
+    return Shell(house)
+
+
+def said(result: Result) -> str:
+    return result.stderr + result.stdout
+
+
+# -- roots and hosts -------------------------------------------------------------------------
+
+
+def test_a_container_made_anew_goes_on(
+    shell: Shell, house: House, caplog: pytest.LogCaptureFixture
+):
+    house.pictures(5)
+    folder = str(house.folder)
+    shell.type("sync", folder)
+    shell.environment["ES_IMGSEARCH_HOST"] = "made-anew"
+    for command in (["sync"], ["sync", "--allow-deletes"], ["watch"], ["verify"]):
+        refused = shell.type(command[0], folder, *command[1:], code=2)
+        assert "add --take-over to `sync` or `watch`" in refused.stderr
+    again = shell.type("sync", folder, "--take-over")
+    (message,) = (each for each in caplog.messages if "goes on as" in each)
+    assert message.endswith(f"{house.settings.host!r}, goes on as {folder} on host 'made-anew'.")
+    assert "0 embedded, 0 reused" in again.stderr
+    assert house.store.info().meta.roots["r"]["host"] == "made-anew"
+    shell.type("sync", folder)
+    shell.type("verify", folder)
+    # It is harmless where there is nothing to take over.
+    shell.type("sync", folder, "--take-over")
+
+
+def test_a_folder_that_moved_to_another_host_and_path_goes_on(shell: Shell, house: House):
+    house.pictures(5)
+    shell.type("sync", str(house.folder))
+    moved = house.folder.with_name("elsewhere")
+    house.folder.rename(moved)
+    shell.environment["ES_IMGSEARCH_HOST"] = "another"
+    shell.type("sync", f"r={moved}", code=2)
+    shell.type("sync", f"r={moved}", "--take-over")
+    assert house.encoder.pictures_embedded == 5
+    assert house.store.info().meta.roots["r"] == {"path": str(moved), "host": "another"}
+
+
+def test_a_folder_lost_with_its_host_is_released(shell: Shell, house: House):
+    house.pictures(3)
+    shell.type("sync", str(house.folder))
+    shutil.rmtree(house.folder)
+    shell.environment["ES_IMGSEARCH_HOST"] = "another"
+    refused = shell.type("sync", str(house.folder), "--allow-deletes", code=2)
+    assert "add --take-over" in refused.stderr
+    shell.type("sync", str(house.folder), "--allow-deletes", "--take-over")
+    assert house.indexed() == {}
+    assert house.store.info().meta.roots == {}
+
+
+def test_a_folder_that_is_watched_elsewhere_is_not_taken_over(shell: Shell, house: House):
+    house.pictures(3)
+    with house.watched():
+        house.settle()
+        shell.environment["ES_IMGSEARCH_HOST"] = "another"
+        refused = shell.type("sync", str(house.folder), "--take-over", code=2)
+        assert f"Process {os.getpid()} on {house.settings.host} " in refused.stderr
+    # "stop it, or wait" works, also where it was killed.
+    shell.type("sync", str(house.folder), "--take-over")
+    assert house.store.info().meta.roots["r"]["host"] == "another"
+
+
+def test_a_daemon_killed_on_the_other_host_is_waited_for(shell: Shell, house: House):
+    house.pictures(3)
+    indexer = house.indexer(host="other")
+    heartbeat = indexer.heartbeat()
+    heartbeat.start()
+    read = house.store.state.read(daemon_id("r"))
+    assert read is not None
+    heartbeat.release()
+    heartbeat.join(30.0)
+    indexer.pipeline.close()
+    left = {**read.document, "token": "of a process that was killed"}
+    house.store.state.update(daemon_id("r"), lambda _document: left)
+    shell.type("sync", str(house.folder), "--take-over")
+    assert len(house.indexed()) == 3
+
+
+def test_a_folder_that_moved_on_this_host_keeps_its_name(shell: Shell, house: House):
+    house.pictures(5)
+    shell.type("sync", str(house.folder))
+    moved = house.folder.with_name("moved")
+    house.folder.rename(moved)
+    refused = shell.type("sync", f"r={moved}", code=2)
+    assert "add --allow-deletes to `sync` or `watch`" in refused.stderr
+    shell.type("sync", f"r={moved}", "--allow-deletes")
+    assert house.encoder.pictures_embedded == 5
+
+
+def test_a_name_whose_folder_is_there_is_given_to_no_other(shell: Shell, house: House):
+    house.pictures(3)
+    shell.type("sync", str(house.folder))
+    other = house.folder.with_name("other")
+    other.mkdir()
+    for option in ((), ("--allow-deletes",), ("--take-over",)):
+        refused = shell.type("sync", f"r={other}", *option, code=2)
+        # Neither option would help, so neither is named.
+        assert "--" not in refused.stderr
+        assert f"call this folder something else, as NAME={other}." in refused.stderr
+    shell.type("sync", f"NAME={other}")
+
+
+def test_overlapping_folders(shell: Shell, house: House):
+    house.picture("sub/a.png", 1)
+    shell.type("sync", str(house.folder))
+    refused = shell.type("sync", str(house.folder / "sub"), code=2)
+    given = re.search(r"give that one, as (\S+),", refused.stderr)
+    assert given is not None
+    shell.type("sync", given[1])
+
+
+def test_an_index_that_forgot_its_folders(shell: Shell, house: House):
+    house.pictures(3)
+    shell.type("sync", str(house.folder))
+    remove_state(house.store)
+    shell.follow(shell.type("sync", str(house.folder), code=2).stderr)
+    shell.follow(shell.type("sync", str(house.folder), code=2).stderr)
+    assert "No differences" in shell.type("verify", str(house.folder)).stderr
+
+
+# -- deletions -------------------------------------------------------------------------------
+
+
+def test_paused_deletions(shell: Shell, house: House, caplog: pytest.LogCaptureFixture):
+    paths = house.pictures(30)
+    house.picture("it's raw/a.png", 100)
+    outside = house.folder.parent / "outside"
+    house.picture("../outside/b.png", 101)
+    (house.folder / "link").symlink_to(outside)
+    walked = ["--exclude", "it's raw/", "--follow-links"]
+    shell.type("sync", str(house.folder), *walked)
+    assert len(house.indexed()) == 31
+    for path in paths[:20]:
+        path.unlink()
+    shell.type("sync", str(house.folder), *walked, code=1)
+    (message,) = (each for each in caplog.messages if "are paused" in each)
+    shell.follow(message)
+    assert {path for _, path in house.indexed()} == {"link/b.png", *(p.name for p in paths[20:])}
+    shell.type("sync", str(house.folder), *walked)
+
+
+def test_an_unmounted_disk(shell: Shell, house: House, caplog: pytest.LogCaptureFixture):
+    house.pictures(20)
+    disk = Disk(house.folder / "disk")
+    try:
+        house.picture("disk/a.png", 100)
+        shell.type("sync", str(house.folder), "--exclude", "*.psd")
+    finally:
+        disk.unmount()
+    shell.type("sync", str(house.folder), "--exclude", "*.psd")
+    assert len(house.indexed()) == 21
+    (message,) = (each for each in caplog.messages if "not mounted any more" in each)
+    shell.follow(message)
+    assert len(house.indexed()) == 20
+    assert "No differences" in shell.type("verify", str(house.folder)).stderr
+
+
+def test_a_disk_that_a_link_leads_to_is_unmounted(shell: Shell, house: House, tmp_path: Path):
+    house.pictures(20)
+    disk = Disk(tmp_path / "disk")
+    try:
+        house.picture("../disk/sub/a.png", 100)
+        (house.folder / "whole").symlink_to(disk.path)
+        (house.folder / "part").symlink_to(disk.path / "sub")
+        shell.type("sync", str(house.folder), "--follow-links")
+        assert len(house.indexed()) == 22
+    finally:
+        disk.unmount()
+    for _ in range(2):
+        shell.type("sync", str(house.folder), "--follow-links")
+        assert len(house.indexed()) == 22
+    found = shell.type("verify", str(house.folder), "--follow-links", code=1)
+    assert "not mounted: 1" in found.stderr
+    shell.follow(found.stderr.partition("not mounted: ")[2], code=0)
+    assert len(house.indexed()) == 21  # the link to nothing keeps its own
+
+
+# -- the index -------------------------------------------------------------------------------
+
+
+def test_an_index_that_is_missing(shell: Shell, house: House, encoders: dict):
+    remove_index(house.store)
+    for command in (["sync", str(house.folder)], ["search", "a cat"], ["status"]):
+        refused = shell.type(*command, code=2)
+        assert COMMAND.findall(refused.stderr) == [
+            f"es-imgsearch init --index {house.settings.index}"
+        ]
+    shell.environment["ES_IMGSEARCH_ENCODER"] = "fake"
+    shell.follow(refused.stderr)
+    shell.type("status")
+
+
+def test_a_server_elsewhere(shell: Shell, house: House):
+    right = shell.environment["ES_URL"]
+    wrong = {"http://127.0.0.1:9": 3, right.replace("http:", "https:"): 3}
+    for url in wrong:
+        shell.environment["ES_URL"] = url
+        refused = CliRunner(env=shell.environment).invoke(main, ["status"])
+        assert refused.exit_code in {2, 3}
+        assert "ES_URL or --es-url" in refused.stderr
+    shell.type("status", "--es-url", right)
+    shell.environment["ES_URL"] = right
+    shell.type("status")
+
+
+@pytest.mark.parametrize("command", [["codes", "apply"], ["search", "--codes", "a cat"]])
+def test_an_index_without_codes(shell: Shell, house: House, command: list[str]):
+    house.pictures(20)
+    shell.type("sync", str(house.folder))
+    shell.follow(shell.type(*command, code=2).stderr)
+    shell.type(*command)
+
+
+def test_status_names_what_to_run(shell: Shell, house: House):
+    house.pictures(40)
+    shell.type("sync", str(house.folder))
+    line = next(each for each in said(shell.type("status")).splitlines() if "not tuned" in each)
+    shell.follow(line)
+    assert "not tuned" not in shell.type("status").stdout
+
+
+@pytest.mark.parametrize("command", ["tune", "calibrate"])
+def test_too_few_pictures(shell: Shell, house: House, command: str):
+    refused = shell.type(command, code=2)
+    house.pictures(60)
+    shell.follow(refused.stderr, DIR=str(house.folder))
+    if command == "tune":
+        shell.type("tune")
+    else:
+        # What is missing next is said, and needs labels of somebody's own.
+        assert "es-imgsearch calibrate LABELS" in shell.type("calibrate", code=2).stderr
+
+
+def test_fields_that_an_index_lacks(shell: Shell, house: House, caplog: pytest.LogCaptureFixture):
+    remove_index(house.store)
+    house.store.generations.create(new_meta(seal_of(house.encoder), "exact", "cosine"))
+    house.pictures(3)
+    shell.type("sync", str(house.folder))
+    refused = shell.type("describe", "--only", "hashes", code=2)
+    message = next(each for each in caplog.messages if "'hashes' is left out" in each)
+    for text in (message, refused.stderr):
+        shell.follow(text)
+    caplog.clear()
+    shell.type("describe", "--only", "hashes")
+    shell.type("sync", str(house.folder))
+    assert "is left out" not in caplog.text
+
+
+def test_searches_that_cannot_be_logged(
+    shell: Shell, house: House, caplog: pytest.LogCaptureFixture
+):
+    house.pictures(3)
+    shell.type("sync", str(house.folder))
+    shell.environment["ES_IMGSEARCH_LOG_SEARCHES"] = "true"
+    shell.type("search", "a cat")
+    (message,) = (each for each in caplog.messages if "cannot be logged" in each)
+    shell.follow(message)
+    caplog.clear()
+    shell.type("search", "a cat")
+    assert "cannot be logged" not in caplog.text
+
+
+def test_an_original_that_is_gone(shell: Shell, house: House):
+    path = house.picture("a.png", 1)
+    shell.type("sync", str(house.folder))
+    path.unlink()
+    with pytest.raises(ImageMissing) as gone:
+        state_of(path, image_id("r", "a.png"))
+    assert "run `es-imgsearch sync` on its folder" in str(gone.value)
+    house.picture("b.png", 2)
+    shell.type("sync", str(house.folder))
+    assert {path for _, path in house.indexed()} == {"b.png"}
+
+
+def test_another_encoder_of_an_index_that_exists(shell: Shell, house: House):
+    house.pictures(5)
+    shell.type("sync", str(house.folder))
+    shell.follow(shell.type("init", "--encoder", "twin", code=2).stderr)
+    assert house.store.info().meta.seal.name == "twin"
+
+
+def test_status_names_what_to_do_with_generations(shell: Shell, house: House):
+    house.pictures(20)
+    shell.type("sync", str(house.folder))
+    shell.type("reindex", "--profile", "compact")
+    line = next(
+        each for each in shell.type("status").stdout.splitlines() if "served before" in each
+    )
+    shell.follow(line)
+    shell.run(shlex.split(COMMAND.findall(line)[0].replace("--back", "--drop-old"))[1:])
+
+
+def test_another_profile_of_an_index_that_exists(shell: Shell, house: House):
+    refused = shell.type("init", "--encoder", "fake", "--profile", "compact", code=2)
+    shell.follow(refused.stderr)
+    assert house.store.info().meta.profile == "compact"
+
+
+@pytest.mark.parametrize("kept", ["other", "same"])
+def test_a_generation_that_is_kept(shell: Shell, house: House, kept: str):
+    house.pictures(5)
+    shell.type("sync", str(house.folder))
+    shell.type("reindex", "--profile", "compact")
+    wanted = "exact" if kept == "same" else "balanced"
+    refused = shell.type("reindex", "--profile", wanted, code=2)
+    shell.follow(refused.stderr)
+    if kept == "same":
+        assert house.store.info().meta.profile == "exact"
+    else:
+        shell.type("reindex", "--profile", wanted)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_reindex_that_is_begun(shell: Shell, house: House, number: int):
+    paths = house.pictures(20)
+    shell.type("sync", str(house.folder))
+    for path in paths:
+        path.rename(path.with_suffix(".away"))
+    shell.type("reindex", "--encoder", "twin", code=1)  # the originals are not here
+    refused = shell.type("reindex", "--profile", "compact", code=2)
+    for path in paths:
+        path.with_suffix(".away").rename(path)
+    shell.follow(refused.stderr, number)
+    encoder = house.store.info().meta.seal.name
+    assert encoder == ("twin" if number == 0 else "fake")

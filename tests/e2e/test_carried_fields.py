@@ -1,0 +1,116 @@
+"""Fields that nothing computes stay with their content, whatever happens at the same time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from es_imgsearch.elastic.store import Store
+from es_imgsearch.pipeline.sync import sync
+from es_imgsearch.records import image_id
+from es_imgsearch.settings import Settings
+from tests.support.house import House, paint, until
+
+
+@pytest.fixture
+def house(real_store: Store, settings: Settings, tmp_path: Path) -> House:
+    made = House(real_store, settings, tmp_path)
+    real_store.generations.map_fields({"shelf": {"type": "keyword"}})
+    # Nothing becomes searchable by itself, as within the second after a write.
+    real_store.connection.request(
+        "PUT", f"/{real_store.index}/_settings", {"index.refresh_interval": "600s"}
+    )
+    return made
+
+
+def give(house: House, name: str, shelf: str) -> None:
+    key = image_id("r", name)
+    result = house.store.rewrites.rewrite([key], lambda document: {**document, "shelf": shelf})
+    assert result.written == [key]
+
+
+def shelf(house: House, name: str) -> str | None:
+    return house.store.documents.get(image_id("r", name)).get("shelf")
+
+
+def is_stored(house: House, name: str) -> bool:
+    return bool(house.store.documents.existing([image_id("r", name)]))
+
+
+def test_a_move_at_once_after_a_rewrite_that_no_search_sees_yet(house: House):
+    path = house.picture("a.png", 1)
+    house.synced()
+    with house.watched():
+        give(house, "a.png", "A1")
+        path.rename(house.folder / "b.png")
+        until(lambda: is_stored(house, "b.png"))
+        assert shelf(house, "b.png") == "A1"
+        house.settle()
+
+
+@pytest.mark.parametrize("name", ["0.png", "z.png"])
+def test_a_picture_that_is_moved_and_replaced_at_once(house: House, name: str):
+    path = house.picture("a.png", 1)
+    house.synced()
+    give(house, "a.png", "A1")
+    path.rename(house.folder / name)
+    paint(path, 2)
+    # One file in flight: the first is stored before the other is read.
+    house.synced(queue_size=1)
+    assert house.differing() == []
+    assert shelf(house, name) == "A1"
+    assert shelf(house, "a.png") is None
+
+
+def test_the_fields_are_those_of_the_moved_one_of_two_copies(house: House):
+    path = house.picture("b.png", 1)
+    for name in "ac":
+        (house.folder / f"{name}.png").write_bytes(path.read_bytes())
+    house.synced()
+    for name in "abc":
+        give(house, f"{name}.png", name.upper())
+    path.rename(house.folder / "d.png")
+    paint(path, 2)
+    house.synced()
+    assert house.differing() == []
+    assert [shelf(house, f"{name}.png") for name in "acd"] == ["A", "C", "B"]
+
+
+def test_a_picture_that_is_found_after_its_old_document_was_deleted(house: House):
+    """As when it was moved to a folder that no event told of."""
+    path = house.picture("a.png", 1)
+    house.synced()
+    give(house, "a.png", "A1")
+    path.rename(house.folder / "b.png")
+    indexer = house.indexer()
+    indexer._pending["r"].add("a.png")
+    indexer.delete_missing(at_once=True)
+    assert not is_stored(house, "a.png")
+    sync(indexer)
+    indexer.pipeline.close()
+    assert house.differing() == []
+    assert shelf(house, "b.png") == "A1"
+
+
+@pytest.mark.parametrize("before", [None, "A1"])
+def test_a_rewrite_between_the_copy_and_the_deletion_of_a_moved_picture(
+    house: House, before: str | None
+):
+    path = house.picture("a.png", 1)
+    house.synced()
+    if before is not None:
+        give(house, "a.png", before)
+    path.rename(house.folder / "b.png")
+    indexer = house.indexer()
+    delete = indexer._deletion_guard.delete
+
+    def late(*arguments):
+        give(house, "a.png", "A2")
+        return delete(*arguments)
+
+    indexer._deletion_guard.delete = late  # type: ignore[method-assign]
+    sync(indexer)
+    indexer.pipeline.close()
+    assert house.differing() == []
+    assert shelf(house, "b.png") == "A2"

@@ -1,0 +1,97 @@
+"""Of which document a moved file takes the fields that nothing computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from es_imgsearch.records import Change, Root
+from es_imgsearch.watch.presence import RootFiles
+from es_imgsearch.watch.root_disk import RootDisk
+from es_imgsearch.write.carried_fields import _Moves
+from es_imgsearch.write.field_memory import FieldMemory
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    return Root("r", tmp_path)
+
+
+def document(path: str, root: str = "r", **fields: Any) -> dict[str, Any]:
+    return {"image_id": path, "root": root, "relative_path": path, "content_id": "c", **fields}
+
+
+def stored(root: Root, path: str) -> dict[str, Any]:
+    """Make a file and return its document."""
+    (root.path / path).write_bytes(b"x")
+    status = (root.path / path).stat()
+    return document(path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+def origin(
+    root: Root, *candidates: dict[str, Any], gone: dict[str, Any] | None = None, mounts: str = ""
+) -> str | None:
+    moves = _Moves(
+        lambda each: RootFiles(
+            each, lambda *_: False, dict.fromkeys(mounts.split(), ""), RootDisk()
+        )
+    )
+    found = moves.origin(Change(root, "new/p.png", 0.0), candidates, gone)
+    return None if found is None else found["relative_path"]
+
+
+def test_a_file_that_is_gone_comes_before_one_that_is_there(root: Root):
+    assert origin(root, stored(root, "p.png"), document("q.png")) == "q.png"
+    assert origin(root) is None
+
+
+def test_a_file_on_a_file_system_that_is_not_mounted_has_not_moved(root: Root):
+    for candidates in ([document("M/p.png"), document("u.png")], [document("M/p.png", x=1)]):
+        expected = candidates[-1]["relative_path"]
+        assert origin(root, *candidates, mounts="M") == expected
+
+
+def test_a_file_of_another_root_has_not_moved(root: Root):
+    assert origin(root, document("p.png", "other"), document("u.png")) == "u.png"
+
+
+def test_a_path_that_holds_another_file_by_now_was_left(root: Root):
+    before = {**stored(root, "u.png"), "mtime_ns": 1}
+    assert origin(root, stored(root, "p.png"), before) == "u.png"
+
+
+def test_of_files_that_are_gone_the_namesake_comes_first_then_the_one_with_fields(root: Root):
+    assert origin(root, document("u.png", shelf="A"), document("a/p.png")) == "a/p.png"
+    assert origin(root, document("u.png"), document("v.png", shelf="A")) == "v.png"
+
+
+def test_a_document_that_was_deleted_is_that_of_a_file_that_is_gone(root: Root):
+    assert origin(root, stored(root, "p.png"), gone=document("u.png")) == "u.png"
+
+
+def test_the_last_documents_that_went_are_remembered():
+    memory = FieldMemory(limit=2)
+    memory.put_gone(document(each, content_id=each) for each in "abc")
+    assert [memory.gone(each) is not None for each in "abc"] == [False, True, True]
+
+
+def test_what_changed_since_a_copy_is_told_once():
+    memory = FieldMemory()
+    before = document("u.png", shelf="A", size_bytes=1, note="x")
+    memory.put_copied(before, "copy")
+    after = document("u.png", shelf="B", size_bytes=2, title="t")
+    later = memory.take_later(after)
+    assert later is not None
+    assert (later.copy_id, later.fields) == ("copy", {"shelf": "B", "note": None, "title": "t"})
+    copy = document("copy", shelf="A", note="x")
+    assert later.apply(copy) == document("copy", shelf="B", title="t")
+    assert later.apply({**copy, "content_id": "other"}) is None
+    assert memory.take_later(after) is None
+
+
+def test_a_document_that_stayed_the_same_since_its_copy_changes_nothing():
+    memory = FieldMemory()
+    memory.put_copied(document("u.png", shelf="A"), "copy")
+    assert memory.take_later(document("u.png", shelf="A", indexed_at="later")) is None
