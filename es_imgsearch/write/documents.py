@@ -94,9 +94,9 @@ def region_fields(regions: Sequence[Region]) -> list[dict[str, Any]]:
 
 
 def failure_document(change: Change, error: ReadError, state: FileState | None) -> dict[str, Any]:
-    """Return the document of a file that could not be read, as far as it can be stored.
+    """Return the document of a file that could not be read.
 
-    The store adds the attempts.
+    What cannot be stored is left out.  The store adds the attempts.
     """
     document: dict[str, Any] = {
         **_path_fields(change),
@@ -110,7 +110,7 @@ def failure_document(change: Change, error: ReadError, state: FileState | None) 
 
 
 def least_failure(failure: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    """Return the failure of a file whose failure was refused: what every comparison needs."""
+    """Return what comparisons need of a failure that was refused, with the reason."""
     kept = {name: value for name, value in failure.items() if name in _LEAST_FIELDS}
     return {**kept, "message": utf8(reason)[:_MOST_REASON]}
 

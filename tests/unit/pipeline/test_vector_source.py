@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -99,3 +100,20 @@ def test_a_tile_that_cannot_be_embedded_costs_itself_only(error: Exception):
     assert [each.box[0] for each in found["3"].regions] == [0, 2]
     # The picture itself is another matter.
     assert set(faces.embed_pictures([picture(9, 4)])[1]) == {"9"}
+
+
+@pytest.mark.parametrize("length", [0.0, 1e25, 3e38, np.inf, np.nan])
+def test_a_vector_that_float32_cannot_compare_is_a_failure(length: float):
+    """Elasticsearch squares in float32: 1e25 has no finite length there."""
+    faces = Faces(1, 2, 3)
+    faces.embedded([3])
+    vectors = FakeEncoder._vectors
+
+    def lengths(encoder: FakeEncoder, pixels: Pixels) -> np.ndarray:
+        found = vectors(encoder, pixels)
+        with np.errstate(all="ignore"):
+            found[pixels[:, 0, 0, 0] == 2] *= np.float32(length)
+        return found
+
+    faces._encoder._vectors = partial(lengths, faces._encoder)  # type: ignore[method-assign]
+    assert faces.embedded([1, 2]) == ({"1"}, {"2"})
