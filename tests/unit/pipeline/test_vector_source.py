@@ -12,7 +12,7 @@ from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.embed.protocol import Pixels
 from es_imgsearch.errors import EncodersFailed, ReadError
 from es_imgsearch.pipeline.vector_source import VectorSource
-from es_imgsearch.records import Embedded, Picture, Tile
+from es_imgsearch.records import Embedded, Picture, Tile, has_length
 from es_imgsearch.testing import FakeEncoder
 
 
@@ -102,9 +102,9 @@ def test_a_tile_that_cannot_be_embedded_costs_itself_only(error: Exception):
     assert set(faces.embed_pictures([picture(9, 4)])[1]) == {"9"}
 
 
-@pytest.mark.parametrize("length", [0.0, 1e25, 3e38, np.inf, np.nan])
-def test_a_vector_that_float32_cannot_compare_is_a_failure(length: float):
-    """Elasticsearch squares in float32: 1e25 has no finite length there."""
+@pytest.mark.parametrize("length", [0.0, 1e-45, 1e-30, 1e25, 3e38, np.inf, np.nan])
+def test_a_vector_of_any_length_is_scaled_or_a_failure(length: float):
+    """Elasticsearch squares in float32: 1e25 has no finite length there, and 1e-30 none at all."""
     faces = Faces(1, 2, 3)
     faces.embedded([3])
     vectors = FakeEncoder._vectors
@@ -116,4 +116,7 @@ def test_a_vector_that_float32_cannot_compare_is_a_failure(length: float):
         return found
 
     faces._encoder._vectors = partial(lengths, faces._encoder)  # type: ignore[method-assign]
-    assert faces.embedded([1, 2]) == ({"1"}, {"2"})
+    found, errors = faces.embed_pictures([picture(1), picture(2)])
+    assert found.keys() | errors.keys() == {"1", "2"}
+    assert all(has_length(each.vector, "cosine") for each in found.values())
+    assert ("2" in found) == (length in {1e-30, 1e25, 3e38})
