@@ -129,10 +129,6 @@ class Indexer:
     def outage(self) -> Outage:
         return self.pipeline.outage
 
-    def check_reachable(self, *, within_seconds: float) -> None:
-        """Raise a transient error if Elasticsearch gives no answer in this time."""
-        self._store.check_reachable(within_seconds=within_seconds)
-
     def check_generation(self) -> None:
         """Raise GenerationSwitched if the alias points to another generation."""
         self._store.check_generation()

@@ -55,7 +55,7 @@ class _Probe:
     def _loop(self) -> None:
         while not self._closing.wait(_PROBE_SECONDS):
             try:
-                self._indexer.check_reachable(within_seconds=_UNHEALTHY_SECONDS)
+                self._indexer.context.store.check_reachable(within_seconds=_UNHEALTHY_SECONDS)
             except ImgSearchError as error:
                 # What is wrong with an answer is found by what needs it.
                 self._is_away = error.transient

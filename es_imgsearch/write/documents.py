@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+from es_imgsearch.describe.fields import with_composed_texts
 from es_imgsearch.describe.fitting import fit, fit_document
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, failures_body, load_json
 from es_imgsearch.errors import ReadError
@@ -59,7 +60,7 @@ def picture_document(
     now = time.time()
     document: dict[str, Any] = {
         **picture.fields,
-        **embedded.fields,
+        **with_composed_texts(embedded.fields),
         **more,
         **_path_fields(change),
         "content_id": picture.content_id,
