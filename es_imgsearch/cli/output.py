@@ -78,6 +78,8 @@ def left_out_line(left_out: Mapping[str, int], by_pattern: Mapping[str, int]) ->
     words = {
         "pattern": "by --exclude",
         "usual": "by the usual excludes",
+        "library": "libraries of programs (--exclude '!*.photoslibrary' takes the originals of"
+        " Apple Photos in)",
         "link to a folder": "links to folders (--follow-links follows them)",
         "link to a folder that is watched anyway": "links to folders that are watched anyway",
         "link to nothing": "links to nothing",

@@ -9,7 +9,7 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
 from es_imgsearch.elastic.documents import Write
@@ -53,15 +53,18 @@ class Counts:
 # The reason of what a pattern of the user's leaves out.
 PATTERN: Final = "pattern"
 
+_counting = threading.Lock()
+
 
 @dataclass(slots=True)
 class RootComparison:
     """Counts of one comparison of a root with the index.
 
     `unknown` paths cannot be examined.  Of `unreadable` files the content cannot be read; their
-    documents stay.  `left_out` are the entries without a document by reason: PATTERN, HIDDEN or
-    USUAL of `watch.excludes`, or one of `watch.places`; a folder counts as one.  `left_out_by` are
-    those that a pattern leaves out, by the pattern.  Of a part of a root neither is whole.
+    documents stay.  `left_out` are the entries without a document by reason: PATTERN, HIDDEN,
+    USUAL or LIBRARY of `watch.excludes`, or one of `watch.places`; a folder counts as one.
+    `left_out_by` are those that a pattern leaves out, by the pattern.  Of a part of a root neither
+    is whole.
     """
 
     new: int = 0
@@ -75,15 +78,18 @@ class RootComparison:
     left_out_by: Counter[str] = field(default_factory=Counter)
 
     def count_left_out(self, reason: str) -> None:
-        """Count an entry that was left out, for a reason or by a pattern."""
-        if reason in self.left_out_by:
-            self.left_out_by[reason] += 1
-            reason = PATTERN
-        self.left_out[reason] += 1
+        """Count an entry that was left out, for a reason or by a pattern; thread-safe."""
+        with _counting:
+            if reason in self.left_out_by:
+                self.left_out_by[reason] += 1
+                reason = PATTERN
+            self.left_out[reason] += 1
 
     def to_dict(self) -> dict[str, Any]:
-        counts = {name: dict(getattr(self, name)) for name in ("left_out", "left_out_by")}
-        return {**asdict(self), **counts, "seconds": round(self.seconds, 3)}
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        with _counting:
+            counts = {name: dict(found[name]) for name in ("left_out", "left_out_by")}
+        return {**found, **counts, "seconds": round(self.seconds, 3)}
 
 
 # Of a path whose state cannot be read (its folder may not be entered); its document stays.

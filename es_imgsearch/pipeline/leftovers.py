@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from es_imgsearch.errors import ReadError
-from es_imgsearch.pipeline.jobs import Kept
+from es_imgsearch.pipeline.jobs import Kept, RootComparison
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change
+from es_imgsearch.watch.places import NO_PICTURE
 from es_imgsearch.watch.settle import Settlers
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.pending_deletions import PendingDeletions
@@ -28,10 +29,11 @@ class LeftoverQueue:
         self,
         settler: Settlers,
         pending: Mapping[str, PendingDeletions],
-        on_no_picture: Callable[[Change], None],
+        comparing: Mapping[str, RootComparison],
     ) -> None:
+        """`comparing` has the last comparison of each root, to count what is no picture."""
         self._settler = settler
-        self._on_no_picture = on_no_picture
+        self._comparing = comparing
         self._pending = pending
         self._logged: Counter[str] = Counter()
 
@@ -43,8 +45,9 @@ class LeftoverQueue:
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
             self._settler.offer(hint, time.monotonic())
         else:
-            if reason is Skipped.NOT_A_PICTURE:
-                self._on_no_picture(change)
+            counts = self._comparing.get(change.root.name)
+            if reason is Skipped.NOT_A_PICTURE and counts is not None:
+                counts.count_left_out(NO_PICTURE)
             self._pending[change.root.name].add(change.relative_path)
 
     def _log(self, change: Change, error: ReadError) -> None:

@@ -8,7 +8,8 @@ expressions; the last pattern that matches an entry decides:
     2023/raw        a slash elsewhere: the whole path below the root, from its start
     /raw            the same for a name directly below the root
     **/cache/*.jpg  ``**`` as a component: any number of folders, none included
-    !*.photoslibrary   takes back in what the defaults or an earlier pattern leave out
+    !best.jpg       takes back in what an earlier pattern leaves out
+    !*.photoslibrary   the same for a default, which has to be named
     \\!a            a backslash takes the next letter as it is
 
 ``*``, ``?`` and ``[...]`` never match a slash, and capitals differ from small letters.  What lies
@@ -38,13 +39,13 @@ from es_imgsearch.watch.pattern_faults import (
 # Reasons, beside a pattern of the user's, why an entry is left out.
 HIDDEN: Final = "hidden"
 USUAL: Final = "usual"
+LIBRARY: Final = "library"
 
 # What network storage, desktops and version tools put next to pictures, in small letters.  Hidden
 # names (a leading dot, such as .thumbnails, .Trash-1000, .AppleDouble, ._a.jpg) need no entry.
 DEFAULT_NAMES: Final = frozenset(
     {
         "@eadir",  # Synology: thumbnails of every picture
-        "@tmp",
         "@recycle",  # QNAP
         "@recently-snapshot",
         "@__thumb",
@@ -53,11 +54,9 @@ DEFAULT_NAMES: Final = frozenset(
         "$recycle.bin",
         "recycler",
         "system volume information",
-        "found.000",
         "lost+found",
         "__macosx",
         "network trash folder",
-        "temporary items",
         "thumbs.db",
         "ehthumbs.db",
         "ehthumbs_vista.db",
@@ -69,16 +68,15 @@ DEFAULT_NAMES: Final = frozenset(
 # Not finished: a browser, a copy or an editor will rename or delete it.
 _UNFINISHED: Final = (".part", ".partial", ".filepart", ".tmp", ".crdownload", ".opdownload", "~")
 
-# Libraries of programs, with copies of pictures in sizes of their own.
+# Libraries of programs: originals, with copies of them in sizes of their own.
 _LIBRARIES: Final = (
-    ".lrdata",  # Lightroom: previews
     ".lrlibrary",  # Lightroom, in the cloud
     ".photoslibrary",  # Apple Photos; `!*.photoslibrary` takes the originals in
     ".photolibrary",
     ".migratedphotolibrary",
     ".aplibrary",  # Aperture
 )
-DEFAULT_ENDINGS: Final = (*_UNFINISHED, *_LIBRARIES)
+DEFAULT_ENDINGS: Final = (*_UNFINISHED, ".lrdata")  # the latter are previews of Lightroom
 
 # A backup of exiftool's: photo.jpg_original.
 _BACKUP: Final = re.compile(r".+\.[^.]+_original", re.DOTALL | re.IGNORECASE)
@@ -95,9 +93,9 @@ _SPACES: Final = chr(0xFFFFD)  # a private letter, as those of `without_brackets
 
 
 class _Pattern:
-    """A pattern of the user's, compiled: what it matches, and whether that is left out."""
+    """What a user's pattern matches, and whether that is left out."""
 
-    __slots__ = ("expression", "is_path", "leaves_out", "parent", "text")
+    __slots__ = ("expression", "is_path", "leaves_out", "names_default", "parent", "text")
 
     def __init__(self, text: str, core: str) -> None:
         """`core` is the pattern without its `!`, below the root."""
@@ -106,6 +104,9 @@ class _Pattern:
         # Where it has a slash that is not its last letter, the whole path is matched.
         self.is_path = "/" in core[:-1]
         self.expression = re.compile(_expression(core), re.DOTALL)
+        # `!*` is not meant for hidden names and the like, `!.private` and `!*.photoslibrary` are.
+        name = core.rstrip("/").rpartition("/")[2]
+        self.names_default = bool(_left_out_by_default(name, "", False)) or name == "*_original"
         # The folder of what it names, if that is one folder.
         above = core.strip("/").rpartition("/")[0]
         self.parent = "" if re.search(r"[*?\[\\]", above) else above
@@ -145,7 +146,9 @@ class Excludes:
     def __init__(
         self, patterns: Sequence[str] = (), root: PurePath | None = None, *others: PurePath
     ) -> None:
-        """`root` is where absolute patterns begin; those in `others`, roots too, are passed over.
+        """`root` is where absolute patterns begin.
+
+        Those that begin in `others`, which are roots as well, are passed over.
 
         Without a root they are read as if they began there.
         """
@@ -176,7 +179,7 @@ class Excludes:
 
     @classmethod
     def of_roots(cls, patterns: Sequence[str], roots: Sequence[Root]) -> Mapping[str, Excludes]:
-        """Compile the patterns for each of the roots that are watched together, by its name."""
+        """Compile the patterns for each of the roots of a process, by its name."""
         paths = [root.path for root in roots]
         return {
             root.name: cls(patterns, root.path, *(each for each in paths if each != root.path))
@@ -190,9 +193,9 @@ class Excludes:
     def left_out(self, name: str, relative_folder: str, is_folder: bool) -> str:
         """Return why the entry `name` of a folder is left out; "" if it is not.
 
-        The reason is HIDDEN, USUAL or a pattern.  For walkers, which never enter a folder that is
-        left out: only the last component is looked at.  `relative_folder` is the path below the
-        root, ``""`` for the root itself.
+        The reason is HIDDEN, USUAL, LIBRARY or a pattern.  For walkers, which never enter a folder
+        that is left out: only the last component is looked at.  `relative_folder` is the path below
+        the root, ``""`` for the root itself.
         """
         if self._patterns:
             entry = composed(name)
@@ -201,7 +204,11 @@ class Excludes:
                 entry, path = f"{entry}/", f"{path}/"
             for pattern in self._patterns:
                 if pattern.expression.fullmatch(path if pattern.is_path else entry):
-                    return pattern.text if pattern.leaves_out else ""
+                    if pattern.leaves_out:
+                        return pattern.text
+                    if pattern.names_default:
+                        return ""
+                    break
         return _left_out_by_default(name, relative_folder, is_folder)
 
     def matches(self, relative_path: str, is_folder: bool) -> bool:
@@ -223,6 +230,8 @@ def _left_out_by_default(name: str, relative_folder: str, is_folder: bool) -> st
     small = name.lower()
     if small in DEFAULT_NAMES or small.endswith(DEFAULT_ENDINGS):
         return USUAL
+    if small.endswith(_LIBRARIES):
+        return LIBRARY
     if not is_folder:
         return USUAL if small.endswith("_original") and _BACKUP.fullmatch(name) else ""
     if "library" in relative_folder.lower() and _IN_LIBRARIES.fullmatch(

@@ -97,7 +97,7 @@ def is_mounted(path: str) -> bool:
 
 
 def own_mount(root: Root, folder: str) -> str:
-    """Return the mount point of the file system a link leads to, "" if the root is on it."""
+    """Return the mount point that a link leads to, "" if the root is below it."""
     path = os.path.realpath(root.absolute(folder))
     try:
         while path != "/" and not is_mounted(path):

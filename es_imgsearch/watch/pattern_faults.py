@@ -96,7 +96,7 @@ def _check_components(text: str, sign: str, core: str) -> None:
 
 
 def without_brackets(core: str) -> tuple[str, dict[str, str]]:
-    """Return a pattern with a placeholder for each bracket expression, and their expressions.
+    """Replace bracket expressions by placeholders; return their expressions, too.
 
     They never match a slash.  Raises ValueError with what is wrong with one.
     """
@@ -145,7 +145,7 @@ def _bracket(core: str, start: int) -> tuple[int, str]:
 
 
 def _letter(core: str, position: int) -> tuple[str, int]:
-    """Return a letter of a bracket expression, which a backslash may escape, and its end."""
+    """Return a letter of a bracket expression, perhaps escaped, and its end."""
     position += core[position] == "\\" and position + 1 < len(core)
     return core[position], position + 1
 
@@ -168,7 +168,7 @@ def below_root(core: str, root: PurePath) -> str | None:
 
 
 def check_absolute(text: str, core: str, roots: Sequence[PurePath]) -> None:
-    """Raise SettingsError for an absolute path outside every root, or of a root itself.
+    """Raise SettingsError for an absolute path outside every root, or a root.
 
     A leading slash means the root, so a path counts as absolute only where its first folder is one
     of this machine and of no root.

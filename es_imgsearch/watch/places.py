@@ -1,4 +1,4 @@
-"""What a look at a path of a root shows: a file, a place that is unknown, a link to follow."""
+"""What is at a path of a root: a file, an unknown place, a link to follow."""
 
 from __future__ import annotations
 
@@ -136,7 +136,9 @@ def is_looked_at(root: Root, prunes: Prunes, relative_path: str) -> bool:
 
 
 def broken_link(root: Root, path: str) -> str | None:
-    """Return the first folder of a path that is a followed link to nothing; None without any.
+    """Return the first folder of a path that is a followed link to nothing.
+
+    None if there is none.
 
     Its target may be on a disk that is not mounted, so what lies below it is unknown.
     """

@@ -1,4 +1,4 @@
-"""Walk a root: yield its files sorted by stored path, and the places that are unknown."""
+"""Walk a root: yield its files and unknown places, sorted by stored path."""
 
 from __future__ import annotations
 
@@ -168,7 +168,8 @@ class _Walk:
         A sub-folder's key ends in a slash.  A followed link to nothing is in it twice, as a file
         and as a folder.  Folders above known mounts are listed if they are missing, too.
         """
-        found, links = set(), set()
+        found: list[tuple[str, str]] = []
+        links = set()
         path = f"{self._base}/{folder}" if folder else self._base
         with os.scandir(path) as entries:
             for entry in entries:
@@ -180,17 +181,19 @@ class _Walk:
                     self._on_left_out(str(reason))
                     continue
                 key = stored_path(entry.name)
-                found |= {(f"{key}/" if is_folder else key, entry.name) for is_folder in kinds}
+                found += [(f"{key}/" if is_folder else key, entry.name) for is_folder in kinds]
         folders = {name for key, name in found if key.endswith("/")} if self._mounts else ()
         # After the listing, which mounts what an automounter has there.
         status = os.stat(path) if not folder or len(tops) > 1 else os.lstat(path)
         if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         for name in {_component_below(each, folder) for each in self._mounts} - {"", *folders}:
-            # A link that is not followed any more is no mount point.
-            if name not in links and not self._prunes(name, folder, True):
-                found.add((f"{stored_path(name)}/", name))
-        return sorted(found), status.st_dev
+            # A link that was followed before is no mount point any more.
+            was_followed = name in links and self._mounts.get(f"{folder}/{name}".lstrip("/"))
+            if not was_followed and not self._prunes(name, folder, True):
+                found.append((f"{stored_path(name)}/", name))
+        found.sort()
+        return found, status.st_dev
 
     def _kinds_of_link(self, path: str, tops: tuple[str, ...]) -> tuple[bool, ...]:
         """Return whether a link is taken for a folder; both if that cannot be found out."""

@@ -252,7 +252,7 @@ class WatchTable:
                 )
 
     def _folders_in(self, folder: Folder, path: str, relative_path: str) -> list[tuple[str, str]]:
-        """Return the names of the folders to watch, with the paths that followed links lead to."""
+        """Return the folders to watch, with the paths that followed links lead to."""
         prunes, follows = self._excludes.prunes, folder.top_root().follows_links
         found = []
         with os.scandir(path) as entries:

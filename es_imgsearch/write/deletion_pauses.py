@@ -49,7 +49,7 @@ class Pause:
     is_missing: bool = False
 
     def message(self, root: Root, index: str, options: Sequence[str] = ()) -> str:
-        """Return the event and the remedy, for the log; `options` are those of `walk_options`."""
+        """Return the event and the remedy, with the options of `walk_options`."""
         done = "Nothing was deleted"
         if self.deleted:
             were = "picture was" if self.deleted == 1 else "pictures were"
@@ -70,7 +70,7 @@ class DeletionPauses:
         outage: Outage,
         options: Sequence[str] = (),
     ) -> None:
-        """Writes are retried until `closing` is set; `options` are those of `walk_options`."""
+        """Retry writes until `closing` is set; `options` are of `walk_options`."""
         self._options = options
         self.active: dict[str, Pause] = {}
         self._index = store.index

@@ -15,7 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from es_imgsearch.cli import main
+from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.state import daemon_id
+from es_imgsearch.embed.index_encoder import seal_of
+from es_imgsearch.errors import ImageMissing
+from es_imgsearch.records import image_id
+from es_imgsearch.serve.originals import state_of
 from es_imgsearch.testing import remove_index
 from tests.e2e.test_mounts import Disk
 from tests.support.house import House
@@ -66,7 +71,9 @@ def said(result: Result) -> str:
 # -- roots and hosts -------------------------------------------------------------------------
 
 
-def test_a_container_made_anew_goes_on(shell: Shell, house: House):
+def test_a_container_made_anew_goes_on(
+    shell: Shell, house: House, caplog: pytest.LogCaptureFixture
+):
     house.pictures(5)
     folder = str(house.folder)
     shell.type("sync", folder)
@@ -75,9 +82,8 @@ def test_a_container_made_anew_goes_on(shell: Shell, house: House):
         refused = shell.type(command[0], folder, *command[1:], code=2)
         assert "add --take-over to `sync` or `watch`" in refused.stderr
     again = shell.type("sync", folder, "--take-over")
-    assert (
-        f"on host {house.settings.host!r}, goes on as {folder} on host 'made-anew'" in again.stderr
-    )
+    (message,) = (each for each in caplog.messages if "goes on as" in each)
+    assert message.endswith(f"{house.settings.host!r}, goes on as {folder} on host 'made-anew'.")
     assert "0 embedded, 0 reused" in again.stderr
     assert house.store.info().meta.roots["r"]["host"] == "made-anew"
     shell.type("sync", folder)
@@ -265,12 +271,12 @@ def test_a_server_elsewhere(shell: Shell, house: House):
     shell.type("status")
 
 
-def test_an_index_without_codes(shell: Shell, house: House):
+@pytest.mark.parametrize("command", [["codes", "apply"], ["search", "--codes", "a cat"]])
+def test_an_index_without_codes(shell: Shell, house: House, command: list[str]):
     house.pictures(20)
     shell.type("sync", str(house.folder))
-    for command in (["codes", "apply"], ["search", "--codes", "a cat"]):
-        shell.follow(shell.type(*command, code=2).stderr)
-        shell.type(*command)
+    shell.follow(shell.type(*command, code=2).stderr)
+    shell.type(*command)
 
 
 def test_status_names_what_to_run(shell: Shell, house: House):
@@ -281,11 +287,64 @@ def test_status_names_what_to_run(shell: Shell, house: House):
     assert "not tuned" not in shell.type("status").stdout
 
 
-def test_too_few_pictures_to_tune(shell: Shell, house: House):
-    refused = shell.type("tune", code=2)
-    house.pictures(40)
+@pytest.mark.parametrize("command", ["tune", "calibrate"])
+def test_too_few_pictures(shell: Shell, house: House, command: str):
+    refused = shell.type(command, code=2)
+    house.pictures(60)
     shell.follow(refused.stderr, DIR=str(house.folder))
-    shell.type("tune")
+    if command == "tune":
+        shell.type("tune")
+    else:
+        # What is missing next is said, and needs labels of somebody's own.
+        assert "es-imgsearch calibrate LABELS" in shell.type("calibrate", code=2).stderr
+
+
+def test_fields_that_an_index_lacks(shell: Shell, house: House, caplog: pytest.LogCaptureFixture):
+    remove_index(house.store)
+    house.store.generations.create(new_meta(seal_of(house.encoder), "exact", "cosine"))
+    house.pictures(3)
+    shell.type("sync", str(house.folder))
+    refused = shell.type("describe", "--only", "hashes", code=2)
+    message = next(each for each in caplog.messages if "'hashes' is left out" in each)
+    for text in (message, refused.stderr):
+        shell.follow(text)
+    caplog.clear()
+    shell.type("describe", "--only", "hashes")
+    shell.type("sync", str(house.folder))
+    assert "is left out" not in caplog.text
+
+
+def test_searches_that_cannot_be_logged(
+    shell: Shell, house: House, caplog: pytest.LogCaptureFixture
+):
+    house.pictures(3)
+    shell.type("sync", str(house.folder))
+    shell.environment["ES_IMGSEARCH_LOG_SEARCHES"] = "true"
+    shell.type("search", "a cat")
+    (message,) = (each for each in caplog.messages if "cannot be logged" in each)
+    shell.follow(message)
+    caplog.clear()
+    shell.type("search", "a cat")
+    assert "cannot be logged" not in caplog.text
+
+
+def test_an_original_that_is_gone(shell: Shell, house: House):
+    path = house.picture("a.png", 1)
+    shell.type("sync", str(house.folder))
+    path.unlink()
+    with pytest.raises(ImageMissing) as gone:
+        state_of(path, image_id("r", "a.png"))
+    assert "run `es-imgsearch sync` on its folder" in str(gone.value)
+    house.picture("b.png", 2)
+    shell.type("sync", str(house.folder))
+    assert {path for _, path in house.indexed()} == {"b.png"}
+
+
+def test_another_encoder_of_an_index_that_exists(shell: Shell, house: House):
+    house.pictures(5)
+    shell.type("sync", str(house.folder))
+    shell.follow(shell.type("init", "--encoder", "twin", code=2).stderr)
+    assert house.store.info().meta.seal.name == "twin"
 
 
 def test_status_names_what_to_do_with_generations(shell: Shell, house: House):

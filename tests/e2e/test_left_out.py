@@ -26,8 +26,8 @@ def run(house: House, command: str, *options: str, code: int = 0) -> Result:
 @pytest.fixture
 def mixed(house: House, tmp_path: Path) -> House:
     """A folder with one picture, and one thing to leave out for each reason."""
-    for n, name in enumerate(("a.png", "b.psd", "raw/c.png", ".cache/d.png", "x.lrdata/e.png",
-                              "f.png_original")):  # fmt: skip
+    names = ["a.png", "b.psd", "raw/c.png", ".cache/d.png", "x.lrdata/e.png", "f.png_original"]
+    for n, name in enumerate([*names, "P.photoslibrary/g.png"]):
         house.picture(name, n) if name.endswith(".png") else (house.folder / name).touch()
     (house.folder / "notes.txt").write_text("no picture")
     outside = tmp_path / "outside"
@@ -38,12 +38,13 @@ def mixed(house: House, tmp_path: Path) -> House:
     return house
 
 
-REASONS = {"pattern": 2, "hidden": 1, "usual": 2, "link to a folder": 1, "link to nothing": 1,
-           "no file": 1, "no picture": 1}  # fmt: skip
+REASONS = {"pattern": 2, "hidden": 1, "usual": 2, "library": 1, "link to a folder": 1,
+           "link to nothing": 1, "no file": 1, "no picture": 1}  # fmt: skip
 PATTERNS = {"*.psd": 1, "raw/": 1, "*.tif": 0}
 OPTIONS = [word for pattern in PATTERNS for word in ("--exclude", pattern)]
 SAID = (
-    "Left out of 'r': 1 hidden; 1 links to folders (--follow-links follows them); 1 links to"
+    "Left out of 'r': 1 hidden; 1 libraries of programs (--exclude '!*.photoslibrary' takes the"
+    " originals of Apple Photos in); 1 links to folders (--follow-links follows them); 1 links to"
     " nothing; 1 devices, pipes or sockets; 1 no pictures; 2 by --exclude; 2 by the usual excludes;"
     " of the patterns '*.psd' 1, 'raw/' 1, '*.tif' 0."
 )
@@ -57,7 +58,7 @@ def test_sync_verify_and_status_count_what_was_left_out_by_reason(mixed: House):
     assert {path for _, path in mixed.indexed()} == {"a.png"}
     compared = index_status(mixed.store)["roots"]["r"]["last_reconcile"]
     assert (compared["left_out"], compared["left_out_by"]) == (REASONS, PATTERNS)
-    assert "left out: 1 hidden; 1 links to folders" in run(mixed, "status").stdout
+    assert "left out: 1 hidden; 1 libraries of programs" in run(mixed, "status").stdout
     result = run(mixed, "verify", folder, *OPTIONS)
     assert SAID in result.stderr
     assert json.loads(run(mixed, "verify", folder, *OPTIONS, "--json").stdout) == []

@@ -378,10 +378,14 @@ def test_pictures_overwritten_with_something_else_pause_and_stay(house: House):
     with synced(house) as indexer:
         assert house.indexed().keys() == before
         assert indexer.paused["r"].pictures == COUNT
+        assert f"{COUNT} of its {COUNT} pictures are no pictures any" in indexer.paused["r"].reason
         assert house.paused() is not None
+    paths[0].unlink()
+    with synced(house) as indexer:
+        assert "pictures are gone or no pictures any more (" in indexer.paused["r"].reason
     with synced(house, allow_deletes=True):
         assert house.differing() == []
-    assert len(house.failed()) == COUNT
+    assert len(house.failed()) == COUNT - 1
 
 
 def test_one_picture_overwritten_with_something_else_becomes_a_failure(house: House):

@@ -13,8 +13,9 @@ PACKAGE = Path(es_imgsearch.__file__).parent
 
 # A command or option that somebody is to type, or a variable to set.
 _ADVICE = re.compile(
-    r"`?es-imgsearch [a-z]|(?:^|[\s`(;])--[a-z][a-z-]+|`(?:sync|init|codes|tune|reindex|verify"
-    r"|calibrate|failures|tags|describe)\b|\bES_[A-Z_]+\b|\bpip install\b"
+    r"`?es-imgsearch [a-z]|run\s+`\{\}`|\{\}` (?:does|reads)|(?:^|[\s`(;])--[a-z][a-z-]+"
+    r"|`(?:sync|init|codes|tune|reindex|verify|calibrate|failures|tags|describe)\b"
+    r"|\bES_[A-Z_]+\b|\bpip install\b"
 )
 
 # Calls whose texts are no messages: declarations of options, and examples of the help.

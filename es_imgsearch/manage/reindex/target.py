@@ -67,15 +67,15 @@ def begin_next(
     if before is not None:
         old = store.at(before).info().meta
         is_old = seal.fits(old.seal) and profile == old.profile
-        of_index = f" --index {store.index}"
         raise UsageError(
             f"The generation before, {before} (encoder {old.seal.name!r}, profile {old.profile}),"
             " is kept"
             + (
-                " and has these options: return to it with"
-                f" `es-imgsearch reindex --back{of_index}`."
+                " and has these options: return to it with `es-imgsearch reindex --back --index"
+                f" {store.index}`."
                 if is_old
-                else f": delete it first with `es-imgsearch reindex --drop-old{of_index}`."
+                else ": delete it first with `es-imgsearch reindex --drop-old --index"
+                f" {store.index}`."
             )
         )
     reduction = _fit_reduction(store, meta, seal, profile, options)

@@ -241,6 +241,14 @@ def test_an_absolute_path_outside_every_root_is_refused(tmp_path: Path) -> None:
         (("*", "!keep/"), "keep/a.jpg", True),  # the star leaves out the file itself
         (("*", "!*/", "!*.jpg"), "x/y/a.jpg", False),
         (("*", "!*/", "!*.jpg"), "x/y/a.png", True),
+        # What is not named stays out.
+        (("*", "!*/", "!*.jpg"), ".cache/a.jpg", True),
+        (("*", "!*/", "!*.jpg"), "x/@eaDir/a.jpg", True),
+        (("*", "!*/", "!*.jpg"), "x/._a.jpg", True),
+        (("!*",), "x.photoslibrary/a.jpg", True),
+        (("!*.*",), ".hidden.jpg", True),
+        (("!.*",), "x/.hidden.jpg", False),
+        (("!*_original",), "a.jpg_original", False),
         (("!@eaDir",), "@eaDir/a.jpg", False),
         (("!.private",), ".private/a.jpg", False),
         (("!*.jpg_original",), "a.jpg_original", False),

@@ -149,3 +149,15 @@ def test_what_is_below_a_link_to_nothing_is_reported_once(root: Root, tmp_path: 
     unknown.clear()
     list(differences(walk(root, excludes.left_out), [], (), unknown.append))
     assert unknown == []
+
+
+def test_a_mount_whose_link_is_not_followed_any_more_is_no_mount(
+    root: Root, tmp_path: Path
+) -> None:
+    (root.path / "link").symlink_to(files(tmp_path / "outside", "b.jpg"))
+    (root.path / "usb").symlink_to(tmp_path / "away")
+    plain = Root("r", root.path)
+    mounts = {"link": str(tmp_path / "outside"), "usb": ""}
+    found = list(walk(plain, excludes.left_out, mounts=mounts))
+    # The other one was a mount point of its own, which a link has replaced.
+    assert [each.stored_path for each in found] == ["a.jpg", "usb", "usb"]
