@@ -8,7 +8,6 @@ A path in a root is as `os.fsdecode` returns it (undecodable bytes are lone surr
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
 import os
@@ -201,22 +200,6 @@ def has_length(vector: npt.ArrayLike, similarity: str | None) -> bool:
     if not math.isfinite(squared) or (similarity == "cosine" and squared == 0):
         return False
     return similarity != "dot_product" or abs(squared - 1) < _UNIT_TOLERANCE
-
-
-def float_bytes(array: npt.NDArray[np.float32]) -> bytes:
-    """Return an array as it is stored and hashed: float32, little-endian, row by row."""
-    return np.ascontiguousarray(array, dtype="<f4").tobytes()
-
-
-def floats_to_base64(array: npt.NDArray[np.float32]) -> str:
-    """Encode `float_bytes` of an array in base64."""
-    return base64.b64encode(float_bytes(array)).decode()
-
-
-def floats_from_base64(text: str, shape: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Decode an array of this shape.  Raises ValueError if the text is not one."""
-    raw = base64.b64decode(text, validate=True)
-    return np.frombuffer(raw, "<f4").reshape(shape).astype(np.float32)
 
 
 def iso_timestamp(moment: datetime | None = None, timespec: str = "seconds") -> str:

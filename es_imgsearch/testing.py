@@ -274,10 +274,14 @@ class MemoryStore:
         ids = [image_id for _, image_id in self.ids_by_content(content_ids)]
         return [each.source for each in self.sources(ids).values()]
 
-    def having(self, root_name: str, field: str, *, prefix: str = "") -> Iterator[str]:
+    def having(
+        self, root_name: str, field: str, *, prefix: str = "", folder: str = ""
+    ) -> Iterator[str]:
         self._request()
         for document in self._seen[0].values():
             if document["root"] != root_name or field not in document:
+                continue
+            if folder and not document["relative_path"].startswith(f"{folder}/"):
                 continue
             value = document[field]
             values = value if isinstance(value, list) else [value]

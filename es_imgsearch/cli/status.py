@@ -122,6 +122,13 @@ def _print_root(name: str, root: Mapping[str, Any]) -> None:
         f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"
         f" on {root['host']}"
     )
+    if number := root["unstored"]:
+        are = "file is" if number == 1 else "files are"
+        print_line(
+            f"    {number} {are} neither indexed nor among the failures until changed, or until"
+            f" `es-imgsearch failures retry`, such as {root['unstored_example']}:"
+            f" {root['unstored_reason']}"
+        )
     if daemon := root["watched_by"]:
         place = f"process {daemon['process_id']} on {daemon['host']}"
         if daemon["is_alive"]:

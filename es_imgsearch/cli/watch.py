@@ -7,10 +7,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -34,7 +33,7 @@ from es_imgsearch.errors import EXIT_DIFFERENCE, GenerationSwitched, IndexMissin
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.daemon import Daemon
     from es_imgsearch.pipeline.indexer import Indexer
-    from es_imgsearch.pipeline.jobs import Counts, RootComparison
+    from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.settings import Settings
 
 
@@ -120,9 +119,9 @@ def sync(
 ) -> None:
     """Bring the index up to date with the folders once, then end.
 
-    Ends with 1 if a file failed, could not be read or is still being written, or if deletions are
-    paused.  --json prints the number of files by outcome, the roots whose deletions are paused, and
-    what was left out of each root, by reason.
+    Ends with 1 if a file failed, could not be read or stored, or is still being written, or if
+    deletions are paused.  --json prints the number of files by outcome, the roots whose deletions
+    are paused, and what was left out of each root, by reason.
     """
     from es_imgsearch.cli.output import print_left_out, progress, progress_bar
     from es_imgsearch.manage.verify import submit_differing
@@ -156,29 +155,26 @@ def sync(
             counts, unsettled = indexer.counts, len(indexer.settler)
             if as_json:
                 counts = replace(counts, deleted=counts.deleted + released)
-                _print_result(counts, unsettled, indexer.paused, indexer.last_comparisons)
-            return not (counts.failed or counts.unreadable or unsettled or indexer.paused)
+                _print_result(counts, unsettled, indexer)
+            missing = counts.failed or counts.unreadable or unsettled or indexer.unstored.count()
+            return not (missing or indexer.paused)
 
     _check_folders(settings, roots)
     if not _in_each_generation(settings, one_pass):
         sys.exit(EXIT_DIFFERENCE)
 
 
-def _print_result(
-    counts: Counts,
-    unsettled: int = 0,
-    paused: Iterable[str] = (),
-    comparisons: Mapping[str, RootComparison] = MappingProxyType({}),
-) -> None:
+def _print_result(counts: Counts, unsettled: int = 0, indexer: Indexer | None = None) -> None:
     from es_imgsearch.cli.output import print_json
 
-    left_out = {name: dict(each.left_out) for name, each in comparisons.items()}
+    comparisons = {} if indexer is None else indexer.last_comparisons
     print_json(
         {
             **asdict(counts),
             "unsettled": unsettled,
-            "paused": sorted(paused),
-            "left_out": left_out,
+            "unstored": 0 if indexer is None else indexer.unstored.count(),
+            "paused": [] if indexer is None else sorted(indexer.paused),
+            "left_out": {name: dict(each.left_out) for name, each in comparisons.items()},
         }
     )
 

@@ -33,8 +33,9 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from es_imgsearch.codes.floats import float_bytes, floats_from_base64, floats_to_base64
 from es_imgsearch.errors import IndexConflict
-from es_imgsearch.records import float_bytes, floats_from_base64, floats_to_base64, unit
+from es_imgsearch.records import unit
 
 Floats = npt.NDArray[np.float32]
 Method = Literal["sign", "lsh", "learned"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 EARLIEST_YEAR = 1826  # the first photograph that is left
 _LARGEST_OFFSET = timedelta(hours=14)  # of the world's time zones; Elasticsearch takes 18
@@ -29,14 +29,12 @@ TAKEN_MAPPING: Final[dict[str, dict[str, Any]]] = {
 class Taken:
     """The date and time on a camera's clock, its offset, and where it is said.
 
-    `source` is exif, xmp, iptc, gps, sidecar, takeout or name.
+    `source` is exif, xmp, iptc, gps, sidecar, takeout or name; that of an imported one is import.
     """
 
     local: datetime
     offset: timedelta | None = None
     source: str = ""
-
-    NAMES: ClassVar = frozenset(TAKEN_MAPPING)
 
     def fields(self) -> dict[str, str]:
         """Return taken_at, taken_local, taken_from; with milliseconds if there are any."""

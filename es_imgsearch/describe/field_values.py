@@ -21,9 +21,10 @@ from es_imgsearch.records import has_length
 
 # Lucene's longest term, in bytes of UTF-8.
 _MOST_TERM_BYTES = 32_766
-# A normalizer or an analyzer lengthens a text to 4/3 at most, and may not split a long word.
+# A normalizer or an analyzer lengthens a text to 4/3 at most.  A path has 16,384 bytes at most:
+# 4,096 bytes that are not UTF-8, each written as four.
 _MOST_CHANGED_BYTES = 16_384
-_LONG_WORD = re.compile(r"\S{5000,}")
+_WHOLE_TERMS: Final = frozenset({"keyword", "pattern", "folder_tree"})
 _MOST_FLATTENED_DEPTH = 20
 # Each has a hidden document, of which the server takes 10,000.
 _MOST_NESTED = 1_000
@@ -111,20 +112,20 @@ def _keyword(value: Any, mapping: Mapped, report: Report) -> Any:
     if not isinstance(value, str) or len(value) > mapping.get("ignore_above", math.inf):
         return value
     most_bytes = _MOST_CHANGED_BYTES if "normalizer" in mapping else _MOST_TERM_BYTES
-    return _cut_words(_cut(value, most_bytes, report), mapping, report)
+    return _cut_terms(_cut(value, most_bytes, report), mapping, report)
 
 
 def _text(value: Any, mapping: Mapped, report: Report) -> Any:
     value = _as_text(value)
-    return _cut_words(value, mapping, report) if isinstance(value, str) else value
+    return _cut_terms(value, mapping, report) if isinstance(value, str) else value
 
 
-def _cut_words(text: str, mapping: Mapped, report: Report) -> str:
-    """Cut words that an analyzer may index whole; the standard one splits them."""
+def _cut_terms(text: str, mapping: Mapped, report: Report) -> str:
+    """Cut a text of which an analyzer makes terms of any length; most split at 255 letters."""
     parts = (mapping, *mapping.get("fields", {}).values())
-    if all(part.get("analyzer", "standard") == "standard" for part in parts):
-        return text
-    return _LONG_WORD.sub(lambda word: _cut(word[0], _MOST_CHANGED_BYTES, report), text)
+    if any(part.get("analyzer") in _WHOLE_TERMS for part in parts):
+        return _cut(text, _MOST_CHANGED_BYTES, report)
+    return text
 
 
 # -- Numbers, dates, places

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from es_imgsearch.describe.fitting import ERRORS_FIELD, LEFT_OUT, fit, notes
+from es_imgsearch.describe.fitting import ERRORS_FIELD, LEFT_OUT, fit, notes, texts_in
 from es_imgsearch.describe.registry import VectorDescriber, VectorSpace, foreign_describers
 from es_imgsearch.describe.sidecar import SIDECAR_ID
 from es_imgsearch.elastic.retry import Stopped
@@ -90,9 +90,7 @@ def checked(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
     would fail when it is written.
     """
     fitted, left_out = fit(fields)
-    given = fitted.pop(ERRORS_FIELD, ())
-    own = [each for each in given if isinstance(each, str)] if isinstance(given, list) else []
-    if errors := [*own, *notes(left_out, name)]:
+    if errors := [*texts_in(fitted.pop(ERRORS_FIELD, None)), *notes(left_out, name)]:
         fitted[ERRORS_FIELD] = errors
     return with_composed_texts(fitted)
 

@@ -75,14 +75,21 @@ def fit_document(
     fitted, left_out = fit(
         {name: value for name, value in document.items() if name not in own}, properties
     )
+    givers = list(by_source)[::-1]
     by_giver: dict[str, dict[str, list[str]]] = {}
     for name, reasons in left_out.items():
-        giver = next((each for each in reversed(by_source) if name in by_source[each]), "")
+        giver = next((each for each in givers if name in by_source[each]), "")
         by_giver.setdefault(giver or "file", {})[name] = reasons
     found = [each for giver in by_giver for each in notes(by_giver[giver], giver)]
     if found and ERRORS_FIELD in properties:
-        fitted[ERRORS_FIELD] = [*fitted.get(ERRORS_FIELD, ()), *found]
+        fitted[ERRORS_FIELD] = [*texts_in(fitted.get(ERRORS_FIELD)), *found]
     return {**fitted, **own}
+
+
+def texts_in(value: Any) -> list[str]:
+    """Return the notes among what `describe_errors` holds; a describer may give anything."""
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if isinstance(each, str)]
 
 
 def notes(left_out: Mapping[str, Iterable[str]], source: str) -> list[str]:

@@ -66,8 +66,8 @@ class PictureDescriber(Protocol):
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         """Compute the fields of an upright RGB `image`; unknown ones are absent.
 
-        An exception costs these fields only, and is noted in `describe_errors`; so does a value
-        that Elasticsearch refuses.
+        An exception costs these fields only, and is noted in `describe_errors`.  A value that its
+        field cannot hold costs itself, with a note as well.
         """
 
 

@@ -31,6 +31,8 @@ from es_imgsearch.describe.sidecars.table import read_rows
 from es_imgsearch.records import utf8
 
 SIDECAR_ID: Final = "sidecar_id"
+# Values of `taken_from`.
+OF_SIDECARS: Final = frozenset({"sidecar", "takeout"})
 
 _MOST_URL = 4096  # characters; longer ones are not indexed
 _ORIGIN_ATTRIBUTE = "user.xdg.origin.url"

@@ -7,6 +7,7 @@ They are changed by compare-and-set only.
     deletions:NAME     what the root held when it was last whole, what was deleted since
     mounts:NAME        where other file systems are mounted below the root
     pause:NAME         why deletions of the root wait; with `ended_at` once they may go on
+    unstored:NAME      files of the root that can be stored neither as pictures nor as failures
     lock:reindex       lease of the process that builds, drops or cancels a generation
     roots:ID           the folders of an index, by name, see `meta`
     learned:ID         tuning, curves, codes and so on of a generation, see `meta`
@@ -78,6 +79,11 @@ def mounts_id(root_name: str) -> str:
 def pause_id(root_name: str) -> str:
     """Id of the pause of deletions in a root."""
     return f"pause:{root_name}"
+
+
+def unstored_id(root_name: str) -> str:
+    """Id of the files of a root that cannot be stored, not even as failures."""
+    return f"unstored:{root_name}"
 
 
 # Id of the lease of the process that builds, drops or cancels a generation.

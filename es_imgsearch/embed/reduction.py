@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from es_imgsearch.codes.floats import float_bytes, floats_from_base64, floats_to_base64
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import ReductionEntry
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import IndexConflict, UsageError
-from es_imgsearch.records import float_bytes, floats_from_base64, floats_to_base64, unit
+from es_imgsearch.records import unit
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.int8]

@@ -48,6 +48,8 @@ SAVED_HITS = 60
 # Pictures that are more likely wrong by 9 to 1 are left out of a saved search.
 MIN_RELEVANCE = 0.1
 _TAG = "tag"
+# The camera's own date and time, or the moment, where an index has no field for the first yet.
+_TAKEN = ("taken_local", "taken_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,12 @@ class SavedObjectBuilder:
     """Build saved objects from one set of sources; raise FileInvalid for misfits."""
 
     def __init__(self, target: Target, sources: Sources | None = None) -> None:
-        values = {"index": target.index, "service": target.service.rstrip("/")}
+        own = target.properties["images"]
+        values = {
+            "index": target.index,
+            "service": target.service.rstrip("/"),
+            "taken": next((name for name in _TAKEN if name in own), _TAKEN[-1]),
+        }
         self.sources = load_sources(values) if sources is None else sources
         self._target = target
         self._types: dict[str, FieldTypes] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any, Final
 
@@ -31,7 +32,8 @@ Panels = Sequence[Mapping[str, Any]]
 
 # From here on an interval that fits the time range is a year: what is new is one bar.
 _LONG_YEARS: Final = 5
-_YEARS: Final = re.compile(r"now-(\d+)y")
+_RANGE: Final = re.compile(r"now-(\d+)([yMwd])(/\w)?")
+_DAYS: Final = {"y": 365, "M": 30, "w": 7, "d": 1}
 
 
 def dashboard_problems(
@@ -156,8 +158,8 @@ def _range_problems(
     shown: Mapping[str, SavedObject],
     context: Context,
 ) -> Iterator[str]:
-    years = _YEARS.fullmatch(str(attributes.get("timeFrom", "")))
-    if years is None or int(years[1]) < _LONG_YEARS:
+    years = _years(str(attributes.get("timeFrom", "")))
+    if years < _LONG_YEARS:
         return
     for panel in panels:
         target = shown.get(panel["panelIndex"])
@@ -169,9 +171,19 @@ def _range_problems(
                 time = view["attributes"].get("timeFieldName")
                 if auto_histogram(target, time):
                     yield (
-                        f"the panel {panel['panelIndex']!r} draws {years[1]} years of {time!r}, a"
+                        f"the panel {panel['panelIndex']!r} draws {years} years of {time!r}, a"
                         " bar a year: give it a timeRange of its own"
                     )
+
+
+def _years(start: str) -> int:
+    """Count the years since the start of a time range; 0 if it is unclear."""
+    if (match := _RANGE.fullmatch(start)) is not None:
+        return int(match[1]) * _DAYS[match[2]] // 365
+    try:
+        return datetime.now(UTC).year - datetime.fromisoformat(start).year
+    except ValueError:
+        return 0
 
 
 def _grid_problems(panels: Panels, references: References) -> Iterator[str]:

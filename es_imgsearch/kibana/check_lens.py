@@ -19,7 +19,9 @@ _FITTING: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("average", "median", "percentile", "sum"), NUMBERS),
 }
 # A label of something by time, which the suffix of a time scale fits.
-_RATE: Final = re.compile(r"(/|\bper|\ban?) ?(s|second|m|min|minute|h|hour|d|day)\b", re.IGNORECASE)
+_RATE: Final = re.compile(
+    r"(/ ?|\b(per|an?) )(s|second|m|min|minute|h|hour|d|day)\b", re.IGNORECASE
+)
 
 
 def lens_problems(each: SavedObject, references: References, context: Context) -> Iterator[str]:
@@ -111,7 +113,7 @@ def _axis_problems(visualization: Mapping[str, Any]) -> Iterator[str]:
     if not visualization.get("yTitle"):
         yield "its y axis has no title with a unit (yTitle)"
     series = {layer.get("seriesType") for layer in visualization["layers"]}
-    if series & LINES and not (
+    if any(each in LINES or str(each).startswith("area") for each in series) and not (
         visualization.get("fittingFunction", "None") != "None"
         and visualization.get("emphasizeFitting")
     ):

@@ -6,7 +6,8 @@ The folder stands at the top of the checkout, and in the wheel as `kibana_object
     dashboards/NAME.yaml   inlined/NAME.json   queries.yaml
 
 Placeholders in them: `${index}` is the index's alias, `${service}` the address of the service that
-serves thumbnails, `${NAME}` the text of `inlined/NAME.json`.
+serves thumbnails, `${taken}` the field with the date of taking, `${NAME}` the text of
+`inlined/NAME.json`.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import ReadError, StoreError, StoreRejected, UsageError
+from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Picture, Root, disk_path
 from es_imgsearch.settings import Settings
@@ -88,6 +89,8 @@ def redescribe_pictures(
     Raises SettingsError for a describer that is not installed, UsageError if the index maps the
     fields of none of them, EncoderMismatch, and errors of requests.
     """
+    # Describers whose fields an older index lacks would not run, and what they gave be lost.
+    upgrade(store)
     # Vectors and tags have to be of one generation.
     store = store.pinned()
     context = open_context(

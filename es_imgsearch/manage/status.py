@@ -9,12 +9,13 @@ from es_imgsearch.elastic.leases import is_running
 from es_imgsearch.elastic.mapping import has_present_analysers
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, Tuning
-from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause_id
+from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause_id, unstored_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.reindex.lock import builders
 from es_imgsearch.manage.upgrade import has_state, legacy_builder, legacy_documents
 from es_imgsearch.records import disk_path
 from es_imgsearch.write.deletion_pauses import active_pause
+from es_imgsearch.write.unstored import unstored_files, unstored_reason
 
 # A setting tuned to .95 among 10,000 vectors found .997 of the true ten there, .991 among three
 # times as many and .987 among ten times as many (benchmarks/growth.py): recall falls slowly.
@@ -29,6 +30,8 @@ def index_status(store: Store) -> dict[str, Any]:
                           as soon as its process is gone
     queue                 files in progress at its last renewal (`seen_at`, every 5 s by default);
                           None without a living daemon
+    unstored              files that Elasticsearch takes neither as pictures nor as failures, which
+                          are not read again until they change; one of them, why it was refused
     disk_hung_seconds     for how long the folder's disk had not answered at the daemon's last
                           renewal; None if it answers
     lag_ms                from noticing a file (by an event or a comparison) to its document, over
@@ -57,6 +60,7 @@ def index_status(store: Store) -> dict[str, Any]:
             "host": entry["host"],
             "pictures": pictures.get(name, 0),
             "failures": failures.get(name, 0),
+            **_unstored(state.get(unstored_id(name))),
             "deletions_paused": active_pause(state.get(pause_id(name))),
             **_daemon(state.get(daemon_id(name))),
             **_comparison(state.get(comparison_id(name))),
@@ -76,6 +80,7 @@ def index_status(store: Store) -> dict[str, Any]:
         "tune_again": _has_outgrown(info.meta.tuning, sum(pictures.values())),
         "pictures": sum(pictures.values()),
         "failures": sum(failures.values()),
+        "unstored": sum(root["unstored"] for root in roots.values()),
         "codes": None
         if info.meta.codes is None
         else {**info.meta.codes.elsewhere().to_body(), "missing": _without_code(store)},
@@ -100,8 +105,17 @@ def _state(store: Store, meta: Meta) -> Mapping[str, Document]:
     """Read the state documents of the roots, also from an index of schema 1."""
     if not has_state(meta):
         return legacy_documents(meta)
-    kinds = (pause_id, daemon_id, comparison_id)
+    kinds = (pause_id, daemon_id, comparison_id, unstored_id)
     return store.state.read_many([kind(name) for name in meta.roots for kind in kinds])
+
+
+def _unstored(document: Document | None) -> dict[str, Any]:
+    files = unstored_files(document)
+    return {
+        "unstored": len(files),
+        "unstored_example": min(files, default=None),
+        "unstored_reason": unstored_reason(document) if files else None,
+    }
 
 
 def _comparison(document: Document | None) -> dict[str, Any]:

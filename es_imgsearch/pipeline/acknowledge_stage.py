@@ -54,6 +54,8 @@ class AcknowledgeStage:
             leftover = item.reason
             if leftover is Skipped.NOT_A_PICTURE:
                 self._in_flight.mark_non_picture(job)
+        else:
+            self._in_flight.mark_unstored(job, item.reason.message)
         # Before the job ends: after `wait_idle`, all leftovers are in their queues.
         if leftover is not None:
             self._put_leftover(job.change, leftover)

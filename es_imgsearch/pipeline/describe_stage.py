@@ -145,8 +145,7 @@ def _failure_write(job: Job, error: ReadError) -> PendingWrite:
     failure = failure_document(job.change, error, job.signature.state)
 
     def least(refusal: StoreError) -> PendingWrite:
-        # The reason quotes what was refused: the class of the error alone is sure to be short.
-        reason = f"{error.error_class}; its failure was refused: {refusal}"
+        reason = f"What is known of its failure was refused. {refusal}"
         return PendingWrite(job, Write(image_id, failure=least_failure(failure, reason)))
 
     return PendingWrite(job, Write(image_id, failure=failure), fallback=least)

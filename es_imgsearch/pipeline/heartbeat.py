@@ -20,6 +20,7 @@ from es_imgsearch.errors import AlreadyRunning
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
+from es_imgsearch.write.unstored import UnstoredFiles
 
 
 def save_comparisons(
@@ -88,7 +89,8 @@ class Heartbeat:
     The claim is renewed from a thread of its own.  It bears the `exclude` patterns, see
     `check_excludes`.  `queue` returns the number of files in flight, `hung` the roots whose disks
     do not answer, with the seconds since then; `comparisons` has the last comparison of each whole
-    root.  A write that fails is skipped: a running daemon never waits for it.
+    root, `unstored` the files that cannot be stored.  A write that fails is skipped: a running
+    daemon never waits for it.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Heartbeat:
         queue: Callable[[], int],
         hung: Callable[[], Mapping[str, float]] = dict,
         comparisons: Mapping[str, RootComparison],
+        unstored: UnstoredFiles | None = None,
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
         lease_seconds: float,
         closing: threading.Event,
@@ -109,6 +112,7 @@ class Heartbeat:
     ) -> None:
         self._store = store
         self._comparisons = comparisons
+        self._unstored = unstored or UnstoredFiles()
         self._encoder_plan = encoder_plan
         self._saved: Mapping[str, Document] = {}
         self._closing = closing
@@ -160,3 +164,4 @@ class Heartbeat:
         news = {name: comparisons[name] for name in found if self._saved.get(name) != found[name]}
         save_comparisons(self._store, news, self._encoder_plan())
         self._saved = found
+        self._unstored.save()

@@ -18,6 +18,7 @@ from es_imgsearch.pipeline.jobs import NO_EVENT, UNKNOWN_SIGNATURE, Job, read_si
 from es_imgsearch.pipeline.queues import BoundedCache
 from es_imgsearch.records import Change, FileSignature, FileState, Root
 from es_imgsearch.write.pending_deletions import Tickets
+from es_imgsearch.write.unstored import UnstoredFiles
 
 _RECENT_FILES = 50_000
 
@@ -46,7 +47,8 @@ class InFlight:
     Thread-safe.  A change of a path that has a job already is handled when that job ends.
     """
 
-    def __init__(self, slots: int, tickets: Tickets) -> None:
+    def __init__(self, slots: int, tickets: Tickets, unstored: UnstoredFiles | None = None) -> None:
+        """`unstored` are files that are not read again until they change."""
         # Files that the reading workers have not finished.
         self.reading = 0
         self._tickets = tickets
@@ -59,10 +61,17 @@ class InFlight:
         # Each with the hash of the state in which it was read.
         self._non_pictures = FileMemory(REMEMBERED_FILES)
         self._unreadable = UnreadableFiles()
+        self._unstored = unstored or UnstoredFiles()
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._jobs)
+
+    def has(self, image_id: str, state: FileState) -> bool:
+        """Return True if a file has a job, or was acknowledged in this state."""
+        with self._lock:
+            done = self._files.get(image_id)
+            return image_id in self._jobs or (done is not None and done.signature.state == state)
 
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""
@@ -153,8 +162,13 @@ class InFlight:
         """
         if read_signature(job.change) != job.signature:
             return
+        self._unstored.forget(job.change)
         with self._lock:
             self._non_pictures.put(job.change.image_id, state_hash(job.signature.state))
+
+    def mark_unstored(self, job: Job, reason: str) -> None:
+        """Remember a file of which Elasticsearch took nothing, as long as its state stays."""
+        self._unstored.put(job.change, job.signature.state, reason)
 
     def mark_unreadable(self, job: Job, *, is_unknown: bool) -> None:
         """Remember a stored file that could not be read.
@@ -191,6 +205,7 @@ class InFlight:
                 self._files.put(job.change.image_id, done)
                 self._non_pictures.forget(job.change.image_id)
                 self._unreadable.forget(job.change.image_id)
+                self._unstored.forget(job.change)
             else:
                 self._files.forget(job.change.image_id)
                 may_repeat = current is None or is_same_state or job.may_be_deleted
@@ -285,6 +300,7 @@ class InFlight:
         if event_at == NO_EVENT and (
             non_picture == state_hash(signature.state)
             or self._unreadable.waits(change.image_id, signature)
+            or self._unstored.is_known(change, signature.state)
         ):
             return True
         done = self._files.get(change.image_id)

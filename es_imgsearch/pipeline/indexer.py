@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from es_imgsearch.pipeline.heartbeat import Heartbeat, check_excludes, save_comp
 from es_imgsearch.pipeline.jobs import Counts, RootComparison
 from es_imgsearch.pipeline.leftovers import LeftoverQueue
 from es_imgsearch.pipeline.pipeline import Pipeline
-from es_imgsearch.pipeline.queues import TouchedFiles
+from es_imgsearch.pipeline.queues import Round, TouchedFiles
 from es_imgsearch.pipeline.sidecar_changes import SidecarChanges
 from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_path
 from es_imgsearch.settings import Settings
@@ -39,6 +38,7 @@ from es_imgsearch.write.deletion_pauses import DeletionPauses, Pause
 from es_imgsearch.write.field_memory import FieldMemory
 from es_imgsearch.write.pending_deletions import PendingDeletions, Progress
 from es_imgsearch.write.unreadable import with_retries
+from es_imgsearch.write.unstored import UnstoredFiles
 
 logger = logging.getLogger(__name__)
 
@@ -69,20 +69,15 @@ class Indexer:
         self.settler = Settlers({root: Settler(seconds, stat=disk(root).stat) for root in roots})
         self._gone: set[tuple[Root, str]] = set()  # files whose last event says that they are gone
         # Roots that are not yet compared in this round of comparisons.
-        self._round = {root.name for root in roots}
-        self._round_lock = threading.Lock()
+        self._round = Round(root.name for root in roots)
         # The last comparison of each whole root, by the root's name.
         self.last_comparisons: dict[str, RootComparison] = {}  # and those in progress
         self._comparing: dict[str, RootComparison] = {}
         # New and changed files of all comparisons.
         self.changed_files = 0
-        self._store = store
-        self._encoder = context.encoder
-        self._settings = settings
+        self._store, self._encoder, self._settings = store, context.encoder, settings
         self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
-        self._pending = {
-            root.name: PendingDeletions(settings.settle_seconds, self.progress) for root in roots
-        }
+        self._pending = {root.name: PendingDeletions(seconds, self.progress) for root in roots}
         self._leftovers = LeftoverQueue(self.settler, self._pending, self._comparing)
         self._deletion_guard = DeletionGuard(
             store,
@@ -93,6 +88,7 @@ class Indexer:
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
+        self.unstored = UnstoredFiles(store.state)
         self._touched = {root.name: TouchedFiles() for root in roots}
         self._sidecars = {root.name: SidecarChanges(store, context.describers) for root in roots}
         self._post_embed = context.post_embed()
@@ -106,6 +102,7 @@ class Indexer:
             disks=self.disks,
             files=self._folders.files,
             memory=memory,
+            unstored=self.unstored,
             warm_up=warm_up,
             folders=[root.absolute("") for root in roots],
         )
@@ -132,10 +129,6 @@ class Indexer:
     def outage(self) -> Outage:
         return self.pipeline.outage
 
-    def check_reachable(self, *, within_seconds: float) -> None:
-        """Raise a transient error if Elasticsearch gives no answer in this time."""
-        self._store.check_reachable(within_seconds=within_seconds)
-
     def check_generation(self) -> None:
         """Raise GenerationSwitched if the alias points to another generation."""
         self._store.check_generation()
@@ -157,17 +150,16 @@ class Indexer:
         self._store.refresh()
         whole = None if folder else self._deletions.begin_comparison(root)
         self._comparing[root.name] = self._comparing.get(root.name, counts) if folder else counts
-        disk = self._until_closing(self._folders.walk(root, folder, counts.count_left_out))
         stored_folder = stored_path(folder)
-        documents = self._store.listings.stored(root.name, stored_folder)
         failures = with_retries(self._store.listings.failed(root.name, stored_folder), time.time())
-        for difference in differences(
-            disk,
-            documents,
+        found = differences(
+            self._until_closing(self._folders.walk(root, folder, counts.count_left_out)),
+            self._store.listings.stored(root.name, stored_folder),
             failures,
             report_unknown,
             compares_ctime=self._settings.compare_ctime,
-        ):
+        )
+        for difference in self.unstored.without_known(root, found, is_whole=not folder):
             change = Change(root, difference.relative_path, time.time())
             state = difference.state
             if state is not None:
@@ -196,7 +188,8 @@ class Indexer:
         counts.ended_at = iso_timestamp()
         if not folder:
             self.last_comparisons[root.name] = counts
-            self._count_in_round(root)
+            if self._round.ends_with(root.name):
+                self.pipeline.end_round()
         return counts
 
     def _holds_no_picture(self, kind: DifferenceKind, change: Change, state: FileState) -> bool:
@@ -206,19 +199,13 @@ class Indexer:
 
     def _submit_compared(self, change: Change, state: FileState, listed_at: float) -> None:
         now = change.detected_at
-        if now - state.mtime_ns / 1e9 < self._settings.settle_seconds:
+        is_recent = now - state.mtime_ns / 1e9 < self._settings.settle_seconds
+        if is_recent and not self.pipeline.has(change.image_id, state):
             # Perhaps it is still being written.
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
             self.settler.offer(hint, time.monotonic())
         else:
             self.pipeline.submit(change, listed_at=listed_at)
-
-    def _count_in_round(self, root: Root) -> None:
-        with self._round_lock:
-            self._round.discard(root.name)
-            if not self._round:
-                self.pipeline.end_round()
-                self._round = {each.name for each in self.roots}
 
     def offer(self, hint: Hint) -> None:
         """Take an event of a file."""
@@ -306,11 +293,12 @@ class Indexer:
         persist(self._store.refresh, self.pipeline.closing, self.outage)
 
     def save_comparisons(self) -> None:
-        """Store the last comparisons for `status`."""
+        """Store the last comparisons, and which files cannot be stored, for `status`."""
         for name, each in self.last_comparisons.items():
             each.unreadable = self.pipeline.unreadable(name)
         try:
             save_comparisons(self._store, self.last_comparisons, self.encoder_plan())
+            self.unstored.save()
         except ImgSearchError as error:
             logger.warning(
                 "The last comparisons could not be stored, so `status` does not show them: %s",
@@ -339,6 +327,7 @@ class Indexer:
             queue=lambda: self.pipeline.in_flight + len(self.settler),
             hung=self.disks.hung,
             comparisons=self.last_comparisons,
+            unstored=self.unstored,
             encoder_plan=self.encoder_plan,
             lease_seconds=self._settings.lease_seconds,
             closing=self.pipeline.closing,

@@ -31,7 +31,7 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class _Probe:
-    """Ask Elasticsearch regularly, in a thread of its own, and say for how long it is away."""
+    """Ask Elasticsearch regularly; measure for how long it is away."""
 
     def __init__(self, indexer: Indexer) -> None:
         self._indexer = indexer
@@ -43,7 +43,7 @@ class _Probe:
 
     @property
     def away_seconds(self) -> float:
-        """Seconds since the last answer, or of an outage that a picture met; 0 without one."""
+        """Seconds since the last answer, or of the outage that a picture met."""
         silent_seconds = time.monotonic() - self._answered_at
         is_away = self._is_away or silent_seconds > 2 * _PROBE_SECONDS
         return max(self._indexer.outage.seconds, silent_seconds if is_away else 0.0)
@@ -55,7 +55,7 @@ class _Probe:
     def _loop(self) -> None:
         while not self._closing.wait(_PROBE_SECONDS):
             try:
-                self._indexer.check_reachable(within_seconds=_UNHEALTHY_SECONDS)
+                self._indexer.context.store.check_reachable(within_seconds=_UNHEALTHY_SECONDS)
             except ImgSearchError as error:
                 # What is wrong with an answer is found by what needs it.
                 self._is_away = error.transient

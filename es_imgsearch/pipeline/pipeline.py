@@ -41,6 +41,7 @@ from es_imgsearch.watch.root_disk import RootDisks
 from es_imgsearch.write.carried_fields import CarriedFields
 from es_imgsearch.write.field_memory import FieldMemory
 from es_imgsearch.write.pending_deletions import Progress
+from es_imgsearch.write.unstored import UnstoredFiles
 
 _SLOT_WAIT_SECONDS = 0.2
 
@@ -63,6 +64,7 @@ class Pipeline:
         disks: RootDisks | None = None,
         files: Callable[[Root], RootFiles] | None = None,
         memory: FieldMemory | None = None,
+        unstored: UnstoredFiles | None = None,
         warm_up: bool = False,
         folders: Sequence[str] = (),
     ) -> None:
@@ -72,7 +74,8 @@ class Pipeline:
         picture, it changed while it was in flight, or it could not be read although it is stored.
         `vector_fields` is the optional step after embedding.  `progress.files` numbers the
         submitted files.  `disks` are closed with the pipeline.  `files` tells which files of a root
-        are gone, `memory` the fields of documents that went.  `warm_up` loads the model at once,
+        are gone, `memory` the fields of documents that went.  `unstored` files are not read
+        again until they change.  `warm_up` loads the model at once,
         so that the first picture does not wait for it.  `folders` are the watched ones.
         """
         store, encoder, grid = context.store, context.encoder, context.grid
@@ -81,7 +84,7 @@ class Pipeline:
         self.outage = outage or Outage()
         self.counts = Counts()
         self._in_flight = InFlight(
-            max_files_in_flight(settings, encoder, grid), (progress or Progress()).files
+            max_files_in_flight(settings, encoder, grid), (progress or Progress()).files, unstored
         )
         self._run = RunState(self._in_flight.wake)
         self.closing, self.stopping = self._run.closing, self._run.stopping
@@ -182,6 +185,10 @@ class Pipeline:
             self._run.check()
             if signature is None and not begun.has_job:
                 self._emit(change, Skipped.GONE)
+
+    def has(self, image_id: str, state: FileState) -> bool:
+        """Return True if a file is in flight, or was stored in this state."""
+        return self._in_flight.has(image_id, state)
 
     def is_non_picture(self, image_id: str, state: FileState) -> bool:
         """Return True if the file was read in this state and is no picture."""

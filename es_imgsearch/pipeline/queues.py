@@ -1,4 +1,4 @@
-"""Queue items in batches, and touched files; cache a limited number of entries."""
+"""Queue items in batches, and touched files; count rounds; cache some entries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from es_imgsearch.records import Change
@@ -112,3 +112,21 @@ class TouchedFiles:
         """Take the first file; None if there is none."""
         with self._lock:
             return self._files.popitem(last=False)[1] if self._files else None
+
+
+class Round:
+    """Names that come again and again; a round ends when each has come.  Thread-safe."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._left = set(self._names)
+        self._lock = threading.Lock()
+
+    def ends_with(self, name: str) -> bool:
+        """Count a name; return True if it ends a round, and begin the next one."""
+        with self._lock:
+            self._left.discard(name)
+            if self._left:
+                return False
+            self._left.update(self._names)
+            return True

@@ -95,6 +95,10 @@ def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
                 continue
             path = disk_path(failure["relative_path"])
             indexer.pipeline.submit(Change(root, path, time.time()))
+        for root in indexer.roots:
+            indexer.unstored.load(root.name)
+            for change in indexer.unstored.changes(root):
+                indexer.pipeline.submit(change)
         if elsewhere:
             logger.warning(
                 "%d failures belong to folders that are not on this machine: they stay.", elsewhere
@@ -105,6 +109,7 @@ def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
         # Files that came back while their documents were being deleted.
         _wait_settled(indexer, deadline)
         _warn_of_unsettled(indexer, "failures retry")
+        indexer.save_comparisons()
         yield indexer
     finally:
         indexer.pipeline.close()

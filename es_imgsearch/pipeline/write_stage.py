@@ -3,7 +3,7 @@
 `Documents.write` (elastic/documents.py) sends a bulk; `BulkWriter` (elastic/bulk.py) decides what
 is sent again.  A document that is refused for good is replaced by its `fallback`, which
 `DescribeStage` (describe_stage.py) makes: the document without the refused fields, or else a
-failure of class `rejected`.
+failure of class `rejected`.  A failure that is refused is replaced by one of few fields.
 The stage has a thread and a queue of its own, so that encoders go on while Elasticsearch works.
 """
 
@@ -20,7 +20,7 @@ from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.errors import ReadError, StoreError
 from es_imgsearch.pipeline.jobs import Kept, PendingWrite, Unembedded
 from es_imgsearch.pipeline.queues import batches
-from es_imgsearch.records import FileState
+from es_imgsearch.records import FileState, utf8
 from es_imgsearch.write.unreadable import keeps_document
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,12 @@ class WriteStage:
             elif ready.fallback is not None:
                 self._queue.put(ready.fallback(error))
             else:
-                logger.error("A failure could not be stored: %s", error)
+                change = ready.job.change
+                logger.error(
+                    "%s in %r can be stored neither as a picture nor as a failure, and is left out"
+                    " until it changes: %s",
+                    utf8(change.relative_path), change.root.name, error,
+                )  # fmt: skip
                 self._emit(Unembedded(ready.job, ReadError("unstored", str(error))))
 
     def _without_stored(self, batch: Sequence[PendingWrite]) -> list[PendingWrite]:

@@ -176,7 +176,7 @@ def _by_pillow(
 
 
 def _keep_packets(opened: Image.Image, converted: Image.Image) -> None:
-    """Copy what the file said to a picture that may have lost it when it was converted."""
+    """Copy what the file said to a picture that lost it when it was converted."""
     for key in _PACKETS & opened.info.keys():
         converted.info[key] = opened.info[key]
 

@@ -65,7 +65,7 @@ def jxl_picture(file: IO[bytes], max_pixels: int) -> tuple[Image.Image, Image.Ex
 
 
 def _unpacked(content: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """Return the stream in a container, and its metadata by kind: the first of each counts."""
+    """Return the stream in a container, and its metadata: the first of each kind."""
     whole = b""
     parts: dict[int, bytes] = {}
     metadata: dict[bytes, bytes] = {}

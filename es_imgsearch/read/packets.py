@@ -69,7 +69,7 @@ def _of_boxes(file: IO[bytes]) -> dict[str, Any]:
 
 
 def _scanned(file: IO[bytes]) -> dict[str, Any]:
-    """Search for a packet: it is marked, so that it can be found in files of any format."""
+    """Search for a packet: its marks are the same in files of any format."""
     content = read_at(file, 0, _MOST_SCANNED_BYTES)
     start = content.find(_PACKET_BEGINS)
     end = content.find(_PACKET_ENDS, start)

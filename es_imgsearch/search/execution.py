@@ -162,9 +162,10 @@ def run_filtered(
     find: Callable[[Clauses], RequestFlow[SearchResult]],
     clauses: Clauses,
 ) -> RequestFlow[tuple[SearchContext, SearchResult]]:
-    """Run the searches; if no picture has a value of the filters, with those that are meant.
+    """Run the searches; run them again with the values that filters mean.
 
-    The context gets notes on values that do not exist.
+    That is for values which no picture has as they are typed; the context gets notes on those that
+    do not exist at all.
     """
     plan, properties = context.plan, context.info.properties
     result = yield from find(clauses)

@@ -32,7 +32,7 @@ def plot_confusion(reports: Sequence[FacetReport], file: Path) -> None:
 
 
 def _font_families(text: str) -> list[str]:
-    """Make the fonts of labels in other scripts known to matplotlib; return their names."""
+    """Add the fonts that labels need to matplotlib's; return their names."""
     from matplotlib.font_manager import fontManager
 
     families = []

@@ -12,7 +12,14 @@ from typing import Any
 from es_imgsearch.elastic.leases import Lease
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.state import comparison_id, daemon_id, deletions_id, mounts_id, pause_id
+from es_imgsearch.elastic.state import (
+    comparison_id,
+    daemon_id,
+    deletions_id,
+    mounts_id,
+    pause_id,
+    unstored_id,
+)
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import RootError
 from es_imgsearch.records import Root, disk_path, image_id, stored_path
@@ -198,7 +205,7 @@ def release_root(store: Store, root: Root, host: str) -> int:
 
 def _forget(store: Store, name: str) -> None:
     """Remove state of another folder of that name; a daemon keeps its lease."""
-    for document_id in (pause_id, comparison_id, deletions_id, mounts_id):
+    for document_id in (pause_id, comparison_id, deletions_id, mounts_id, unstored_id):
         store.state.delete(document_id(name))
 
 

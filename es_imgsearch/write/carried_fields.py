@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from es_imgsearch.describe.dates import TAKEN_MAPPING
 from es_imgsearch.describe.fields import has_failed
 from es_imgsearch.describe.registry import (
     describer_names,
@@ -21,7 +22,7 @@ from es_imgsearch.describe.registry import (
     is_by_vector,
     load_describers,
 )
-from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar
+from es_imgsearch.describe.sidecar import OF_SIDECARS, SIDECAR_ID, Sidecar
 from es_imgsearch.elastic.documents import DocumentVersion
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.store import Store
@@ -135,9 +136,25 @@ class CarriedFields:
             # What a describer gave before is the best there is when it fails.
             if not has_failed(described.get(name, {})):
                 computed |= fields
+        taken_from = document.get("taken_from")
         if SIDECAR_ID in document and not has_failed(described.get(Sidecar.name, {})):
-            computed |= self._sidecar
-        return {name: value for name, value in document.items() if name not in computed}
+            computed |= self._sidecar - TAKEN_MAPPING.keys()
+            if taken_from in OF_SIDECARS:
+                computed |= TAKEN_MAPPING.keys()
+        if taken_from == "name":
+            # Another name has another date, or none.
+            computed |= TAKEN_MAPPING.keys()
+        kept = {name: value for name, value in document.items() if name not in computed}
+        if result.picture.fields.get("taken_from") == "name" and "taken_at" in document:
+            # A date that was imported is more than a guess.
+            kept |= _imported_date(document)
+        return kept
+
+
+def _imported_date(document: Document) -> Document:
+    taken = {name: document[name] for name in TAKEN_MAPPING if name in document}
+    # Documents of earlier versions do not say where it is from.
+    return taken if taken.setdefault("taken_from", "import") == "import" else {}
 
 
 def _fields_of(names: Iterable[str]) -> set[str]:

@@ -138,13 +138,13 @@ class DeletionGuard:
         # After the paths, to detect a folder that vanished while they were checked.
         pause = self._check_folder(root, missing)
         if pause is None and missing:
-            pause = self._delete(root, missing)
+            pause = self._delete(root, missing, files)
         deleted = self._unreported.pop(root.name, DeletionResult())
         if pause is not None:
             pause = replace(pause, deleted=max(pause.deleted, deleted.pictures))
         return replace(deleted, pause=pause)
 
-    def _delete(self, root: Root, missing: Mapping[str, str]) -> Pause | None:
+    def _delete(self, root: Root, missing: Mapping[str, str], files: RootFiles) -> Pause | None:
         """Delete the documents of these ids, or return a pause."""
         contents: dict[str, Mapping[str, Any]] = {}
         stored: list[str] = []
@@ -159,7 +159,8 @@ class DeletionGuard:
         history = self._read_history(root)
         loss = self._loss(contents, history)
         if not self.is_permitted and (pause := self._check_share(root, loss, history)) is not None:
-            return pause
+            paths = [missing[each] for each in loss.ids]
+            return replace(pause, reason=pause.reason.format(are_gone=_are_gone(files, paths)))
 
         def count_deleted(ids: Sequence[str]) -> None:
             # After each bulk, so that it counts even if a later one fails.
@@ -245,8 +246,8 @@ class DeletionGuard:
                 with_these = f", with {before} deleted within two days" if before else ""
                 return Pause(
                     PauseKind.SHARE,
-                    f"{lost} of its {held} pictures{new} are gone ({share:.0%}{with_these}, more"
-                    f" than max_delete_share, {self._max_delete_share:.0%})",
+                    f"{lost} of its {held} pictures{new} {{are_gone}} ({share:.0%}{with_these},"
+                    f" more than max_delete_share, {self._max_delete_share:.0%})",
                     len(loss.ids),
                     deleted=recent,
                 )
@@ -284,6 +285,16 @@ class DeletionGuard:
 
     def _document_count(self, root: Root) -> int:
         return self._store.listings.count(root.name)
+
+
+def _are_gone(files: RootFiles, paths: Sequence[str]) -> str:
+    """Say what became of these files, which are gone or hold no pictures any more."""
+    present = sum(files.presence(each) is Presence.PRESENT for each in paths)
+    if not present:
+        return "are gone"
+    return (
+        "are no pictures any more" if present == len(paths) else "are gone or no pictures any more"
+    )
 
 
 def _timestamp(date: str) -> float:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+from es_imgsearch.describe.fields import with_composed_texts
 from es_imgsearch.describe.fitting import fit, fit_document
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, failures_body, load_json
 from es_imgsearch.errors import ReadError
@@ -34,7 +35,7 @@ _ENCODER: Final = "encoder"
 _ANY_TYPE: Final = {"type": "any"}
 # Of a failure, what a comparison of folder and index needs.
 _LEAST_FIELDS: Final = frozenset(
-    {"image_id", "root", "relative_path", "size_bytes", "mtime_ns", "failed_at"}
+    {"image_id", "root", "relative_path", "size_bytes", "mtime_ns", "failed_at", "error_class"}
 )
 _MOST_MESSAGE: Final = 10_000  # characters
 _MOST_REASON: Final = 500
@@ -59,7 +60,7 @@ def picture_document(
     now = time.time()
     document: dict[str, Any] = {
         **picture.fields,
-        **embedded.fields,
+        **with_composed_texts(embedded.fields),
         **more,
         **_path_fields(change),
         "content_id": picture.content_id,
@@ -112,7 +113,7 @@ def failure_document(change: Change, error: ReadError, state: FileState | None) 
 def least_failure(failure: Mapping[str, Any], reason: str) -> dict[str, Any]:
     """Return the failure of a file whose failure was refused: what every comparison needs."""
     kept = {name: value for name, value in failure.items() if name in _LEAST_FIELDS}
-    return {**kept, "error_class": "rejected", "message": utf8(reason)[:_MOST_REASON]}
+    return {**kept, "message": utf8(reason)[:_MOST_REASON]}
 
 
 def _path_fields(change: Change) -> dict[str, Any]:

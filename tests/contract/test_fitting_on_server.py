@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from es_imgsearch.describe.fitting import fit
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.documents import Write
-from es_imgsearch.elastic.mapping import failures_body, new_meta
+from es_imgsearch.elastic.mapping import failures_body, load_json, new_meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.records import Grid, iso_timestamp
@@ -27,6 +27,7 @@ from tests.support.odd_values import odd_value, plain_value
 pytestmark = pytest.mark.es
 
 # Types that describers of other packages may map; mappings/ has the others.
+COMMON = load_json("mappings", "common.json")["mappings"]["properties"]
 FLAT = {"type": "dense_vector", "dims": 3, "index_options": {"type": "flat"}}
 OTHERS: dict[str, Any] = {
     "a_short": {"type": "short"},
@@ -37,7 +38,7 @@ OTHERS: dict[str, Any] = {
     },
     "a_blob": {"type": "object", "enabled": False},
     "a_code": {"type": "keyword", "normalizer": "lowercase"},
-    "a_name": {"type": "text", "analyzer": "file_name"},
+    "a_name": {"type": "text", "analyzer": COMMON["image_name"]["analyzer"]},
     "bytes": {**FLAT, "element_type": "byte"},
     "unit": {**FLAT, "similarity": "dot_product"},
     "far": {**FLAT, "similarity": "l2_norm"},

@@ -94,16 +94,15 @@ def test_all_kinds_together(
         assert fields["mood"] in {"bright", "dark"}
         assert fields["sign"] in {"plus", "minus"}
         assert fields["dims_seen"] == real_store.info().meta.seal.dims
-        broken, heavy, opened, *strange, wordy, late = fields["describe_errors"]
-        assert broken == "broken: RuntimeError: out of order"
-        assert late == "late: RuntimeError: too late"
+        notes = fields["describe_errors"]
+        assert {"broken: RuntimeError: out of order", "late: RuntimeError: too late"} < {*notes}
         # One bad value costs itself.
-        assert heavy == "heavy: left out: weight: 'heavy' is no number"
+        assert "heavy: left out: weight: 'heavy' is no number" in notes
         assert fields["balance"] == "[mood]"
-        assert opened.startswith("opened: left out: opened: by: ")
-        assert wordy == "wordy: left out: word: the end of a text of 40000 bytes"
+        assert "opened: left out: opened: by: the index does not map this field" in notes
+        assert "wordy: left out: word: the end of a text of 40000 bytes" in notes
         assert fields["word"] == "w" * 32_766
-        assert {each.split(": ")[2] for each in strange} == {
+        assert {each.split(": ")[2] for each in notes if each.startswith("stranger: ")} == {
             "stranger", "strange_number", "strange_shares", "strange_vector", "unmapped",
         }  # fmt: skip
         assert fields["stranger"] == ["known", r"half \ud83d", None]

@@ -87,6 +87,8 @@ def documents(store: Store, count: int) -> list[dict[str, Any]]:
         if n % 3:
             document |= {
                 "taken_at": "2024-05-31T18:00:00",
+                "taken_local": "2024-05-31T18:00:00",
+                "taken_from": "exif",
                 "tags": [f"tag {n}", "日本 😀"],
                 "tag_scores": {"a": 0.1, "b": 1e-9},
                 "location": {"lat": 48.1, "lon": -11.5},
@@ -493,6 +495,21 @@ def test_bad_rows_are_skipped_and_told_whoever_finds_them(
     assert sorted(each.number for each in bad) == [2, 4]
     assert "the day before" in next(each.reason for each in bad if each.number == 4)
     assert fake_store.listings.count() == 4
+
+
+def test_an_imported_date_is_that_of_the_camera(
+    fake_store: Store, settings: Settings, tmp_path: Path
+):
+    dates = ["2024-01-01T00:30:00+09:00", "2024-01-01", None]
+    path = vector_file(tmp_path / "x.parquet", unit_vectors(3), taken_at=dates)
+    import_pictures(fake_store, settings, path, SHOP)
+    found = sorted((each.get("taken_local") or "", each.get("taken_from")) for each in
+                   (hit["_source"] for hits in fake_store.listings.pages(
+                       [], fields=("taken_local", "taken_from"), vectors=(), size=10)
+                    for hit in hits))  # fmt: skip
+    assert found == [
+        ("", None), ("2024-01-01T00:00:00", "import"), ("2024-01-01T00:30:00", "import"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("only_new", [False, True])

@@ -253,6 +253,39 @@ def test_fields_of_a_sidecar_go_with_it_and_others_stay(house: House):
         assert given_fields(house, "000.png") == {"shelf": "A3"}
 
 
+def test_the_date_of_a_name_goes_with_the_name(house: House):
+    path = house.picture("IMG_20240203_040506.png", 0)
+    with synced(house):
+        assert dates(house, path.name) == ("2024-02-03T04:05:06", "name")
+    path.rename(house.folder / "sea.png")
+    with synced(house) as indexer:
+        assert indexer.counts.embedded == 0
+        assert dates(house, "sea.png") == (None, None)
+
+
+def test_an_imported_date_stays_where_the_file_has_none(house: House):
+    path = house.picture("IMG_20240203_040506.png", 0)
+    house.picture("sea.png", 1)
+    imported = {"taken_at": "1999-01-01T00:00:00", "taken_local": "1999-01-01T00:00:00",
+                "taken_from": "import"}  # fmt: skip
+    (house.folder / "sea.json").write_text('{"title": "Sea"}')
+    with synced(house):
+        for name in (path.name, "sea.png"):
+            house.store.rewrites.rewrite([image_id("r", name)], lambda each: {**each, **imported})
+    for each in (path, house.folder / "sea.png"):
+        os.utime(each, (1, 1))
+    (house.folder / "sea.json").write_text('{"title": "Sea again"}')
+    with synced(house):
+        assert dates(house, path.name) == ("1999-01-01T00:00:00", "import")
+        assert dates(house, "sea.png") == ("1999-01-01T00:00:00", "import")
+
+
+def dates(house: House, name: str) -> tuple[str | None, str | None]:
+    house.store.refresh()
+    document = house.store.documents.get(image_id("r", name))
+    return document.get("taken_local"), document.get("taken_from")
+
+
 # -- files that cannot be opened, or not be decoded ----------------------------------------------
 
 COUNT = 60
@@ -345,10 +378,14 @@ def test_pictures_overwritten_with_something_else_pause_and_stay(house: House):
     with synced(house) as indexer:
         assert house.indexed().keys() == before
         assert indexer.paused["r"].pictures == COUNT
+        assert f"{COUNT} of its {COUNT} pictures are no pictures any" in indexer.paused["r"].reason
         assert house.paused() is not None
+    paths[0].unlink()
+    with synced(house) as indexer:
+        assert "pictures are gone or no pictures any more (" in indexer.paused["r"].reason
     with synced(house, allow_deletes=True):
         assert house.differing() == []
-    assert len(house.failed()) == COUNT
+    assert len(house.failed()) == COUNT - 1
 
 
 def test_one_picture_overwritten_with_something_else_becomes_a_failure(house: House):

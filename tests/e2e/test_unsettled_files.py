@@ -6,15 +6,18 @@ import fcntl
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from itertools import count
+from threading import Event
 
 import pytest
 from click.testing import CliRunner, Result
 
 from es_imgsearch.cli import main
 from es_imgsearch.pipeline import sync as sync_module
-from tests.support.house import House, paint
+from es_imgsearch.records import Change, FileState, image_id
+from tests.support.house import PATIENCE_SECONDS, House, paint
 
 SETTINGS = {
     "ES_IMGSEARCH_READ_WORKERS": "1",
@@ -97,3 +100,36 @@ def test_retry_ends_with_1_if_one_is_never_finished(
     retried = run("failures", "retry")
     assert retried.exit_code == 1, retried.stderr
     assert "1 file is still being written: run `failures retry` again later." in caplog.text
+
+
+@pytest.mark.parametrize("is_stored", [False, True], ids=["in flight", "stored"])
+def test_a_new_file_that_an_event_and_a_comparison_show_is_written_once(
+    house: House, is_stored: bool
+):
+    """As in a folder that was just made: it is compared while its files' events come."""
+    with house.watched(settle_seconds=120.0) as daemon:
+        indexer = daemon.indexer
+        write, is_open, waits = indexer._store.documents.write, Event(), Event()
+
+        def held(writes):
+            waits.set()
+            assert is_open.wait(PATIENCE_SECONDS)
+            return write(writes)
+
+        indexer._store.documents.write = held  # type: ignore[method-assign]
+        house.picture("a.png", 1)
+        assert waits.wait(PATIENCE_SECONDS)
+        if is_stored:
+            is_open.set()
+            assert indexer.pipeline.wait_idle(PATIENCE_SECONDS)
+        # What the index held before it was acknowledged.
+        change = Change(indexer.roots[0], "a.png", time.time())
+        state = FileState.of((house.folder / "a.png").stat())
+        indexer._submit_compared(change, state, 0.0)
+        # It does not settle to be read once more.
+        assert not len(indexer.settler)
+        is_open.set()
+        assert indexer.pipeline.wait_idle(PATIENCE_SECONDS)
+        key = image_id("r", "a.png")
+        answer = house.store.connection.request("GET", f"/{house.store.index}/_doc/{key}")
+        assert answer["_version"] == 1

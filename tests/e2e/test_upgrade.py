@@ -21,6 +21,7 @@ from es_imgsearch.elastic.meta_entries import CodesEntry, CopyCheckpoint, Curve,
 from es_imgsearch.elastic.state import REINDEX_LOCK, daemon_id, pause_id
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import AlreadyRunning, IndexConflict, IndexMissing
+from es_imgsearch.manage.redescribe import redescribe_pictures
 from es_imgsearch.manage.reindex import cancel
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.manage.upgrade import upgrade
@@ -383,3 +384,10 @@ def test_a_daemon_of_schema_3_is_upgraded_by_its_first_start(undated: House):
     document = undated.store.documents.get(image_id("r", "IMG_20240203_040506.png"))
     assert document["taken_local"] == "2024-02-03T04:05:06"
     assert document["taken_from"] == "name"
+
+
+def test_describe_upgrades_first(undated: House):
+    """Describers whose new fields it lacks would be left out, and their fields be lost."""
+    done = redescribe_pictures(undated.store, undated.settings, encoder=undated.encoder)
+    assert {"exif", "sidecar"} <= set(done.describers)
+    assert undated.store.info().meta.schema_version == SCHEMA_VERSION

@@ -18,20 +18,22 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from es_imgsearch import ImageSearch
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.naming import failures_alias
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.kibana.build import create_builder
+from es_imgsearch.kibana.nearest import SavedQuery
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.settings import load_settings
-from es_imgsearch.testing import remove_index
+from es_imgsearch.testing import FakeEncoder, remove_index
 from tests.support.browser import Browser, Mark, Panel, Size, open_browser
 from tests.support.house import House
 from tests.support.kibana_queries import SavedObjects, leaf_buckets, vega_requests
 
 pytestmark = pytest.mark.process
 
-PANELS = ("gallery", "places", "same-bytes", "same-moment")
+PANELS = ("gallery", "nearest-red", "places", "same-bytes", "same-moment")
 # A dashboard in a window of this width: 48 columns and rows of 20 pixels, 8 between them; a
 # panel's title takes 32.
 DASHBOARD_WIDTH, ROW, GAP, TITLE = 1280, 20, 8, 32
@@ -115,7 +117,9 @@ def library(
         store.refresh()
         with served(house, home / "cache") as address:
             settings = settings.model_copy(update={"service_url": address})
-            objects = create_builder(settings, store.info().properties).build_all()
+            with ImageSearch(settings=settings, encoder=FakeEncoder()) as client:
+                nearest = SavedQuery("red", client.knn_query("red", k=12))
+            objects = create_builder(settings, store.info().properties).build_all([nearest])
             yield house, SavedObjects(objects)
     finally:
         remove_index(store)
@@ -139,7 +143,8 @@ def served(house: House, home: Path) -> Iterator[str]:
 
 
 def saved_panel(saved: SavedObjects, name: str) -> dict[str, Any]:
-    (found,) = [each for each in saved.of("visualization") if each["id"].endswith(f"-{name}")]
+    prefix = saved.of("tag")[0]["id"].removesuffix("tag")
+    (found,) = [each for each in saved.of("visualization") if each["id"] == f"{prefix}{name}"]
     return found
 
 
@@ -173,7 +178,7 @@ def size_of(saved: SavedObjects, name: str) -> Size:
 
 def hits_of(name: str, answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The pictures that a panel of pictures has to show."""
-    if name == "gallery":
+    if name in {"gallery", "nearest-red"}:
         return answer["hits"]["hits"]
     groups = answer["aggregations"]["groups"]["buckets"]
     return [hit for group in groups for hit in group["files"]["hits"]["hits"]]
@@ -199,7 +204,7 @@ def keep(panel: Panel, name: str) -> None:
             small.save(Path(folder) / f"kibana-{name}.png", optimize=True)
 
 
-@pytest.mark.parametrize("name", ["gallery", "same-bytes", "same-moment"])
+@pytest.mark.parametrize("name", ["gallery", "nearest-red", "same-bytes", "same-moment"])
 def test_every_picture_is_shown(browser: Browser, library: tuple[House, SavedObjects], name: str):
     house, saved = library
     spec, answer = answered(saved, name, house)

@@ -231,7 +231,7 @@ def test_an_index_of_before_is_searched_says_so_and_is_renewed_by_reindex(old: H
     assert old.store.generations.add_fields(old.store.info(), described()) == ["text_in_image"]
     assert old.store.generations.add_fields(old.store.info(), described()) == []
     assert index_status(old.store)["analysers_outdated"]
-    advice = "es-imgsearch reindex"
+    advice = f"`es-imgsearch reindex --index {old.store.index}` renews that"
     assert advice in run(old, "status").stdout
 
     assert to(old).switched

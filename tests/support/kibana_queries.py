@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -143,10 +143,22 @@ def time_fields(each: Body, view: Mapping[str, Any]) -> list[str]:
     return named or [view["timeFieldName"]]
 
 
+def bool_of(query: str) -> Body:
+    return {"bool": {"filter": kql(query)}}
+
+
 def lens_request(
-    each: Body, view: Mapping[str, Any], *, query: Body | None = None, **given: Any
+    each: Body,
+    view: Mapping[str, Any],
+    *,
+    query: Body | None = None,
+    translate: Callable[[str], Body] = bool_of,
+    **given: Any,
 ) -> Body:
-    """A Lens panel: buckets within one another in their order, metrics in the innermost."""
+    """A Lens panel: buckets within one another in their order, metrics in the innermost.
+
+    `translate` makes the queries of filtered columns from KQL.
+    """
     state, layer = each["attributes"]["state"], lens_layer(each)
     columns = [(name, layer["columns"][name]) for name in layer["columnOrder"]]
     if query is None:
@@ -155,7 +167,9 @@ def lens_request(
         (time,) = time_fields(each, view)
         query = filled_bool({**view, "timeFieldName": time}, query=state["query"], **given)
     body = base_request(view, query)
-    metrics = {name: _metric(column) for name, column in columns if not column["isBucketed"]}
+    metrics = {
+        name: _metric(column, translate) for name, column in columns if not column["isBucketed"]
+    }
     aggregations = {name: metric for name, metric in metrics.items() if metric is not None}
     for name, column in reversed([each for each in columns if each[1]["isBucketed"]]):
         bucket = _bucket(column, metrics)
@@ -167,7 +181,7 @@ def lens_request(
 _COMPUTED = {"cumulative_sum", "formula", "math", "interval"}
 
 
-def _metric(column: Mapping[str, Any]) -> Body | None:
+def _metric(column: Mapping[str, Any], translate: Callable[[str], Body]) -> Body | None:
     if column["operationType"] in _COMPUTED:
         return None
     field = {"field": column["sourceField"]}
@@ -193,8 +207,7 @@ def _metric(column: Mapping[str, Any]) -> Body | None:
     }[column["operationType"]]
     if "filter" not in column:
         return metric
-    clauses = kql(column["filter"]["query"])
-    filtered = {"filter": {"bool": {"filter": clauses}}}
+    filtered = {"filter": translate(column["filter"]["query"])}
     return filtered if metric is None else {**filtered, "aggs": {"value": metric}}
 
 

@@ -66,7 +66,7 @@ def _value(documents: Sequence[Document], column: Mapping[str, Any]) -> Any:
         by = column["params"]["sortField"]
         return max(chosen, key=lambda each: datetime.fromisoformat(each[by]))[name]
     values = [each[name] for each in chosen if each.get(name) is not None]
-    numbers = [milliseconds(each) if name.endswith("_at") else each for each in values]
+    numbers = [milliseconds(each) if name.endswith(("_at", "_local")) else each for each in values]
     if operation in {"median", "percentile"}:
         # The server interpolates by its own rule.
         return (min(numbers), max(numbers))
@@ -145,12 +145,17 @@ def _number(bucket: Mapping[str, Any], name: str, column: Mapping[str, Any]) -> 
     return value.get("value", value.get("doc_count"))
 
 
+def taken(document: Document) -> str:
+    date: str = document.get("taken_local", document["taken_at"])
+    return date
+
+
 def runtime_fields(document: Document, view: Mapping[str, Any]) -> dict[str, Any]:
     """The data view's runtime fields of a picture, computed here."""
     known = {
         "thumbnail": lambda each: each["image_id"],
         "original": lambda each: each["image_id"],
-        "year_taken": lambda each: datetime.fromisoformat(each["taken_at"]).year,
+        "year_taken": lambda each: datetime.fromisoformat(taken(each)).year,
         "megapixels": lambda each: each["width"] * each["height"] / 1e6,
         "ingest_lag_seconds": lambda each: each["ingest_lag_ms"] / 1000,
     }

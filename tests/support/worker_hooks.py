@@ -25,6 +25,7 @@ class Hook:
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         if _is_first_time(path):
             _fail_once(path)
+        _misbehave(path)
         match Path(path).stem:
             case "ended":
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -38,18 +39,22 @@ class Hook:
                 os._exit(7)
             case "unmapped":
                 return {"nobody_mapped_this": 1}
-            case "unwritable":
-                raise _UnwritableError
-            case "leaves":
-                sys.exit(3)
-            case "speak":
-                print("a describer speaks", file=sys.stderr)
             case "gate":
                 # Waits until the test has written to the pipe beside the picture.
                 with open(f"{path}.gate", "rb") as gate:
                     gate.read(1)
         torch_like = {"torch", "transformers", "elasticsearch"} & sys.modules.keys()
         return {"attributes": {"pid": str(os.getpid()), "loaded": " ".join(sorted(torch_like))}}
+
+
+def _misbehave(path: str) -> None:
+    match Path(path).stem:
+        case "unwritable":
+            raise _UnwritableError
+        case "leaves":
+            sys.exit(3)
+        case "speak":
+            print("a describer speaks", file=sys.stderr)
 
 
 class _UnwritableError(Exception):

@@ -24,6 +24,8 @@ _MOST_NAME = 200  # characters
 _MOST_ATTRIBUTES = 1000
 _MOST_DIGITS = 300  # of a number; longer ones are no numbers
 
+_UNDECODED = "\ufffd"
+
 _OWN_NAMES: Final = {*MAPPING, "product_id", "source_url", "attributes"}
 
 
@@ -84,12 +86,15 @@ def read_json(path: str, picture: str, *, only_takeouts: bool) -> Statement | No
 
 def statement_of(found: Mapping[str, Any]) -> Statement:
     """Read our own names; everything else goes into the attributes."""
+    undecoded = [name for name, value in found.items() if _UNDECODED in f"{name}{value}"]
+    found = {name: value for name, value in found.items() if name not in undecoded}
     own = {name: value for name, value in found.items() if name in _OWN_NAMES}
     free = {name: value for name, value in found.items() if name not in _OWN_NAMES}
     attributes = own.pop("attributes", None)
     if attributes is not None:
         free |= attributes if isinstance(attributes, dict) else {"attributes": attributes}
     statement = Statement(own, _attributes(free))
+    statement.notes += (f"{name} is in an unknown encoding" for name in undecoded)
     statement.taken = _date("taken_at", found.get("taken_at"), statement.notes)
     try:
         where = found.get("location")

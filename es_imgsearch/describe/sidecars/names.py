@@ -61,9 +61,10 @@ class Listing:
                 self.pictures.append(name)
                 continue
             base, suffix = os.path.splitext(name)
-            self._by_base.setdefault(name_key(base), []).append(name)
+            key = name_key(base)
+            self._by_base.setdefault(key, []).append(name)
             if suffix.lower() == _JSON:
-                for cut in cut_name(name_key(base)):
+                for cut in cut_name(key):
                     self._by_takeout.setdefault(cut, []).append(name)
         # Of folders that are written to all the time, only this part is needed for each picture.
         self._exact: set[str] | None = None
@@ -159,9 +160,11 @@ def listed(folder: str) -> tuple[Listing, bool]:
     last = _last
     if last is not None and last.folder == folder:
         age = began - last.ended_at
-        if last.mtime_ns == mtime_ns and last.is_settled and age < _REUSED_SECONDS:
+        for_a_while = _REUSED_TIMES * last.took_seconds
+        is_current = last.mtime_ns == mtime_ns and last.is_settled
+        if is_current and age < max(_REUSED_SECONDS, for_a_while):
             return last.listing, True
-        if age < _REUSED_TIMES * last.took_seconds:
+        if age < for_a_while:
             return last.listing, False
     try:
         names = os.listdir(folder or ".")

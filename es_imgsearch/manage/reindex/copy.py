@@ -207,7 +207,7 @@ class GenerationCopier:
             documents = []
             for hit in page:
                 try:
-                    documents.append(whole_document(hit))
+                    documents.append(with_composed_texts(whole_document(hit)))
                 except StoreRejected:
                     self._note_missing(hit["_source"], FAILED)
             if self._vectors is None:
@@ -244,7 +244,7 @@ class GenerationCopier:
         if isinstance(outcome, Embedded):
             replaced = {*_VECTOR_FIELDS, "embed_ms"}
             copied = {name: value for name, value in document.items() if name not in replaced}
-            document = {**copied, **outcome.fields, **vector_fields(outcome)}
+            document = {**copied, **with_composed_texts(outcome.fields), **vector_fields(outcome)}
             given = {"encoder": outcome.fields}
             self._write_picture(fit_document(document, self._to.properties, given))
         elif isinstance(outcome, ReadError):
@@ -268,7 +268,6 @@ class GenerationCopier:
     # -- writing -----------------------------------------------------------------------------
 
     def _write_picture(self, document: Document) -> None:
-        document = with_composed_texts(document)
         document |= self.codes.fields(document[VECTOR_FIELD])
         self._write(Write(document["image_id"], document=document))
 

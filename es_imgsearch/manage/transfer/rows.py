@@ -151,6 +151,7 @@ class RowPlan:
         fields.setdefault("folder", folder or TOP_FOLDER)
         if "taken_local" in self.properties and (local := local_of(fields.get("taken_at"))):
             fields.setdefault("taken_local", local)
+            fields.setdefault("taken_from", "import")
         return Row(number, key, root, with_composed_texts(fields), vectors, regions)
 
     def _vectors(self, name: str, column: Rows, reasons: dict[int, str]) -> npt.NDArray[np.float32]:

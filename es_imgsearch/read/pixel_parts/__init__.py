@@ -36,7 +36,7 @@ def parts_at_once(file: IO[bytes], prefix: bytes) -> PixelParts | None:
 
 
 def parts_of_refused(file: IO[bytes], prefix: bytes) -> Iterator[PixelParts]:
-    """Yield what is left of a file that a decoder refused, to be tried one after the other."""
+    """Yield what is left of a file that a decoder refused, to be tried in turn."""
     if begins_like_heif(prefix):
         yield from heif_parts(file)
         return

@@ -1,4 +1,4 @@
-"""Boxes of the ISO base media format, which JPEG 2000, JPEG XL, HEIF and AVIF are made of.
+"""Boxes of the ISO base media format: JPEG 2000, JPEG XL, HEIF and AVIF.
 
 ISO/IEC 14496-12, 4.2.
 """
@@ -10,16 +10,15 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import IO, NamedTuple
 
-from es_imgsearch.read.pixel_parts.parts import Piece, read_at
+from es_imgsearch.read.pixel_parts.parts import MOST_SEARCHED_BYTES, MOST_SEARCHES, Piece, read_at
 
 _KIND = re.compile(rb"[ -~]{4}")
-_MOST_SEARCHED_BYTES = 64 * 2**20
 _MOST_CANDIDATES = 1000
 _MOST_BOXES = 100_000
 
 
 class Box(NamedTuple):
-    """Kind and place of a box in a file (bytes); `end` may lie beyond the end of the file."""
+    """Kind and place of a box in a file (bytes); `end` may lie beyond its end."""
 
     kind: bytes
     start: int
@@ -36,16 +35,20 @@ def boxes(file: IO[bytes], start: int, end: int, needed: frozenset[bytes]) -> It
 
     After one of those the next box of a kind in `needed` is searched for.
     """
-    at = start
+    at, searches = start, 0
     for _ in range(_MOST_BOXES):
         box = _box_at(file, at, end)
         if box is not None and (box.kind in needed or _is_framed(file, box, end, needed)):
             yield box
             at = box.end
-        elif at >= end or (next_ := _next_needed(file, at + 1, end, needed)) is None:
+            continue
+        searches += 1
+        if at >= end or searches > MOST_SEARCHES:
             return
-        else:
-            at = next_
+        next_ = _next_needed(file, at + 1, end, needed)
+        if next_ is None:
+            return
+        at = next_
 
 
 def _box_at(file: IO[bytes], at: int, end: int) -> Box | None:
@@ -68,7 +71,7 @@ def _is_framed(file: IO[bytes], box: Box, end: int, needed: frozenset[bytes]) ->
 
 
 def _next_needed(file: IO[bytes], at: int, end: int, needed: frozenset[bytes]) -> int | None:
-    content = read_at(file, at, min(end - at, _MOST_SEARCHED_BYTES))
+    content = read_at(file, at, min(end - at, MOST_SEARCHED_BYTES))
     for match in islice(re.finditer(b"|".join(sorted(needed)), content), _MOST_CANDIDATES):
         box = _box_at(file, at + match.start() - 4, end)
         if match.start() >= 4 and box is not None and box.end <= end:

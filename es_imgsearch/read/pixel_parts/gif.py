@@ -9,7 +9,14 @@ import re
 from itertools import islice
 from typing import IO, Any
 
-from es_imgsearch.read.pixel_parts.parts import Piece, PixelParts, joined, read_at, size_of
+from es_imgsearch.read.pixel_parts.parts import (
+    MOST_SEARCHED_BYTES,
+    Piece,
+    PixelParts,
+    joined,
+    read_at,
+    size_of,
+)
 
 SIGNATURES = (b"GIF87a", b"GIF89a")
 _SCREEN_BYTES = 13
@@ -22,9 +29,10 @@ _XMP_TRAILER_BYTES = 258
 _MOST_XMP_BYTES = 4 * 2**20
 _CODE_SIZES = range(1, 12)  # bits
 
-_MOST_SEARCHED_BYTES = 64 * 2**20
 _MOST_CANDIDATES = 100_000
 _MOST_BLOCKS = 100_000
+_MOST_SUB_BLOCKS = 300_000  # of 255 bytes: 76 MB
+_MOST_TRIED = 16
 
 
 def gif_parts(file: IO[bytes]) -> PixelParts | None:
@@ -53,7 +61,7 @@ def _palette_bytes(flags: bytes) -> int:
 
 
 def _walk(file: IO[bytes], at: int) -> tuple[bytes | None, dict[str, Any], int]:
-    """Pass extensions; return the last one that controls a picture, XMP, and where they end."""
+    """Pass extensions; return the last control, XMP, and where they end."""
     control = None
     info: dict[str, Any] = {}
     for _ in range(_MOST_BLOCKS):
@@ -74,7 +82,7 @@ def _walk(file: IO[bytes], at: int) -> tuple[bytes | None, dict[str, Any], int]:
 
 def _end_of_blocks(file: IO[bytes], at: int) -> int | None:
     """Return where a chain of sub-blocks ends; None if the file ends earlier."""
-    for _ in range(_MOST_SEARCHED_BYTES):
+    for _ in range(_MOST_SUB_BLOCKS):
         length = read_at(file, at, 1)
         if not length:
             return None
@@ -94,19 +102,22 @@ def _is_picture(file: IO[bytes], at: int) -> bool:
 
 
 def _is_in_screen(file: IO[bytes], at: int) -> bool:
-    """Return True if a picture stands here that fits the screen; some larger ones are good."""
+    """Return True if a picture stands here that fits the screen (some do not)."""
     return _fits(read_at(file, at, _PICTURE_BYTES), read_at(file, 6, 4)) and _is_picture(file, at)
 
 
 def _search(file: IO[bytes], start: int) -> int | None:
-    """Search for a picture within the screen whose data is whole; the first one counts."""
-    screen = read_at(file, 6, 4)
-    content = read_at(file, start, _MOST_SEARCHED_BYTES)
+    """Search for the first picture within the screen whose data is whole."""
+    screen, tried = read_at(file, 6, 4), 0
+    content = read_at(file, start, MOST_SEARCHED_BYTES)
     for match in islice(re.finditer(_PICTURE, content), _MOST_CANDIDATES):
         head = content[match.start() : match.start() + _PICTURE_BYTES]
         at = start + match.start()
         if not _fits(head, screen) or not _is_picture(file, at):
             continue
+        tried += 1
+        if tried > _MOST_TRIED:
+            return None
         data = at + _PICTURE_BYTES + _palette_bytes(head[9:10]) + 1
         end = _end_of_blocks(file, data)
         if end is not None and end - data > 2 and _is_block(file, end):

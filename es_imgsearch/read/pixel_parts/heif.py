@@ -102,7 +102,7 @@ def _locations(file: IO[bytes], meta: Box, items: set[int]) -> dict[int, bytes]:
 
 
 def _with_changes(changes: dict[int, bytes], end: int) -> list[Piece]:
-    """Return the pieces of a file, up to its end, with other bytes written in some places."""
+    """Return the pieces of a file with other bytes written in some places."""
     pieces: list[Piece] = []
     at = 0
     for place, content in sorted(changes.items()):

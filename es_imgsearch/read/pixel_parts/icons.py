@@ -1,4 +1,4 @@
-"""Icons: the PNG files inside ICO and ICNS files are reduced to what their pixels need."""
+"""Icons: PNG files inside ICO and ICNS are reduced to what their pixels need."""
 
 from __future__ import annotations
 

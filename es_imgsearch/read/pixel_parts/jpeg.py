@@ -1,4 +1,4 @@
-"""Segments of a JPEG file: those that its pixels need, and the metadata that can be read.
+"""Segments of a JPEG: those that its pixels need, and metadata.
 
 ITU-T T.81, annex B.  libjpeg, and so every browser, passes over what it does not know; Pillow
 reads it, and refuses the file for what it finds there.  Further than libjpeg goes, an application
@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, Any
 
-from es_imgsearch.read.pixel_parts.parts import Piece, PixelParts, joined, read_at, size_of
+from es_imgsearch.read.pixel_parts.parts import (
+    MOST_SEARCHED_BYTES,
+    MOST_SEARCHES,
+    Piece,
+    PixelParts,
+    joined,
+    read_at,
+    size_of,
+)
 from es_imgsearch.read.pixel_parts.photoshop import image_resources
 
 SIGNATURE = b"\xff\xd8"
@@ -27,9 +35,9 @@ _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _KNOWN = _NEEDED | {*_APPLICATIONS, _COMMENT, 0xDC, 0xDE, 0xDF}
 _MARKER = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda\xdb\xdd\xe0-\xef\xfe]")
 
-_MOST_SEARCHED_BYTES = 64 * 2**20
 _MOST_CANDIDATES = 1000
 _MOST_SEGMENTS = 10_000
+_MOST_FILLING = 1000  # bytes before a marker
 
 # By these two libjpeg knows the colours' space, if they are as long as here (bytes).
 _COLOUR_SEGMENTS = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
@@ -73,7 +81,7 @@ def is_misframed(file: IO[bytes]) -> bool:
 
 
 def jpeg_parts(file: IO[bytes]) -> PixelParts | None:
-    """Reduce a JPEG to tables, frame, scans and what says its colours; None without a scan."""
+    """Reduce a JPEG to tables, frame, scans and colour space; None without a scan."""
     found = _walk(file)
     if found.scan is None:
         return None
@@ -90,6 +98,7 @@ def jpeg_parts(file: IO[bytes]) -> PixelParts | None:
 def _walk(file: IO[bytes]) -> _Found:
     found = _Found()
     at = len(SIGNATURE)
+    searches = 0
     for _ in range(_MOST_SEGMENTS):
         segment = _segment_at(file, at)
         if segment is not None and (segment.marker in _NEEDED or _is_followed(file, segment)):
@@ -99,6 +108,9 @@ def _walk(file: IO[bytes]) -> _Found:
             at = segment.end
             continue
         found.is_framed = False
+        searches += 1
+        if searches > MOST_SEARCHES:
+            return found
         has_frame = any(each.marker in _FRAMES for each in found.segments)
         next_ = _headers_after(file, at + (4 if segment is not None else 0), has_frame=has_frame)
         if next_ is None:
@@ -112,7 +124,7 @@ def _walk(file: IO[bytes]) -> _Found:
 
 def _segment_at(file: IO[bytes], at: int) -> _Segment | None:
     """Return the segment whose marker, after filling bytes, stands here."""
-    while True:
+    for _ in range(_MOST_FILLING):
         head = read_at(file, at, 4)
         if len(head) < 4 or head[0] != 0xFF:
             return None
@@ -122,6 +134,8 @@ def _segment_at(file: IO[bytes], at: int) -> _Segment | None:
             at += 2
         else:
             break
+    else:
+        return None
     segment = _Segment(head[1], at, int.from_bytes(head[2:]) - 2)
     is_segment = segment.marker in _KNOWN and segment.length >= 0
     return segment if is_segment and _has_its_length(file, segment) else None
@@ -147,7 +161,7 @@ def _headers_after(file: IO[bytes], at: int, *, has_frame: bool) -> int | None:
 
     An EXIF thumbnail is a JPEG, too: of several pictures the largest counts.
     """
-    content = read_at(file, at, _MOST_SEARCHED_BYTES)
+    content = read_at(file, at, MOST_SEARCHED_BYTES)
     best, best_rank = None, (-1, 0, 0)
     for match in islice(_MARKER.finditer(content), _MOST_CANDIDATES):
         headers = _headers_at(file, at + match.start())
@@ -224,7 +238,7 @@ def _metadata(file: IO[bytes], segments: list[_Segment]) -> dict[str, Any]:
 
 
 def _profile(parts: list[bytes]) -> bytes | None:
-    """Join the parts of a profile, each numbered and with the number of all; None if some lack."""
+    """Join the numbered parts of a profile; None if one is missing."""
     numbered = {part[0]: part for part in parts if len(part) > 2}
     if not numbered or {*numbered} != {*range(1, next(iter(numbered.values()))[1] + 1)}:
         return None

@@ -12,7 +12,14 @@ from itertools import islice
 from typing import IO
 
 from es_imgsearch.read.pixel_parts.boxes import boxes
-from es_imgsearch.read.pixel_parts.parts import Piece, PixelParts, joined, read_at, size_of
+from es_imgsearch.read.pixel_parts.parts import (
+    MOST_SEARCHES,
+    Piece,
+    PixelParts,
+    joined,
+    read_at,
+    size_of,
+)
 
 _BOXED = b"\0\0\0\x0cjP  \r\n\x87\n"
 _STREAM = b"\xff\x4f\xff\x51"
@@ -75,7 +82,8 @@ def _stream(file: IO[bytes], start: int, end: int) -> list[Piece]:
 
 
 def _segments(file: IO[bytes], at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, offset and length of the main header's segments, up to the first tile."""
+    """Yield marker, offset and length of each segment of the main header."""
+    searches = 0
     for _ in range(_MOST_SEGMENTS):
         head = read_at(file, at, 4)
         if len(head) < 4 or head[0] != 0xFF or head[1] == _FIRST_TILE:
@@ -85,8 +93,9 @@ def _segments(file: IO[bytes], at: int, end: int) -> Iterator[tuple[int, int, in
             yield head[1], at, length
             at += length
             continue
+        searches += 1
         next_ = _next_segment(file, at + 4, end)
-        if next_ is None:
+        if next_ is None or searches > MOST_SEARCHES:
             return
         # What was passed belongs to the segment of a wrong length.
         yield head[1], at, next_ - at

@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import IO, Any
 
+# A damaged file is searched for what follows so often, and in so many bytes; otherwise one made
+# for it could keep a reader busy until its time is over.
+MOST_SEARCHES = 16
+MOST_SEARCHED_BYTES = 64 * 2**20
+
 # A piece: bytes, or start and length (bytes) of what stands in the original file.
 Piece = bytes | tuple[int, int]
 
@@ -90,7 +95,7 @@ class _Joined(io.RawIOBase):
 
 
 def read_at(file: IO[bytes], start: int, length: int) -> bytes:
-    """Read bytes at an offset; fewer at the end of the file, none before its beginning."""
+    """Read bytes at an offset: fewer at the end, none before the beginning."""
     if start < 0 or length <= 0:
         return b""
     file.seek(start)

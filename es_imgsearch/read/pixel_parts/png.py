@@ -1,4 +1,4 @@
-"""Chunks of a PNG file: those that its pixels need, and the metadata that can be read.
+"""Chunks of a PNG: those that its pixels need, and metadata.
 
 PNG specification (third edition, W3C 2025).  As libpng does, and so every browser, an ancillary
 chunk that is damaged, misplaced or repeated is passed over.  Further than libpng goes, a chunk
@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, Any
 
-from es_imgsearch.read.pixel_parts.parts import Piece, PixelParts, joined, read_at, size_of
+from es_imgsearch.read.pixel_parts.parts import (
+    MOST_SEARCHED_BYTES,
+    MOST_SEARCHES,
+    Piece,
+    PixelParts,
+    joined,
+    read_at,
+    size_of,
+)
 from es_imgsearch.read.pixel_parts.photoshop import image_resources
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -23,10 +31,10 @@ _FRAME_BYTES = 12  # length, kind and check sum
 _KIND = re.compile(rb"[A-Za-z]{4}")
 _FOUND_AGAIN = re.compile(rb"IDAT|PLTE|tRNS|IEND")
 
-# A damaged chunk is searched past in so many bytes, at so many places, so often in a file.
-_MOST_SEARCHED_BYTES = 64 * 2**20
+# A damaged chunk is searched past at so many places.
 _MOST_CANDIDATES = 64
-_MOST_SEARCHES = 16
+# A picture of 250 megapixels in chunks of 8 kB has 125,000.
+_MOST_CHUNKS = 250_000
 
 # Profiles of printers have 0.5 to 3 MB; what is longer when it is unpacked is left packed.
 _MOST_PROFILE_BYTES = 16 * 2**20
@@ -68,9 +76,9 @@ class _Found:
 
 
 def png_parts(file: IO[bytes], start: int = 0, size: int | None = None) -> PixelParts | None:
-    """Reduce a PNG to header, palette, transparency and data; None without header or data.
+    """Reduce a PNG to header, palette, transparency and data.
 
-    `start` and `size` say where it stands in the file.
+    None without header or data.  `start` and `size` say where it stands in the file.
     """
     end = size_of(file) if size is None else min(start + size, size_of(file))
     found = _Found()
@@ -90,7 +98,10 @@ def png_parts(file: IO[bytes], start: int = 0, size: int | None = None) -> Pixel
 def _chunks(file: IO[bytes], start: int, end: int) -> Iterator[_Chunk]:
     """Yield the chunks up to the end of the file, without those of a wrong length."""
     at, searches = start, 0
-    while (chunk := _chunk_at(file, at)) is not None or at < end:
+    for _ in range(_MOST_CHUNKS):
+        chunk = _chunk_at(file, at)
+        if chunk is None and at >= end:
+            return
         # Where data is cut off it is passed on, so that the decoder says so.
         if chunk is not None and (chunk.kind == b"IDAT" or _is_framed(file, chunk, end)):
             yield chunk
@@ -98,7 +109,7 @@ def _chunks(file: IO[bytes], start: int, end: int) -> Iterator[_Chunk]:
             continue
         searches += 1
         after = at if chunk is None else at + 8
-        next_ = _next_good(file, after, end) if searches <= _MOST_SEARCHES else None
+        next_ = _next_good(file, after, end) if searches <= MOST_SEARCHES else None
         if next_ is None:
             return
         at = next_
@@ -120,7 +131,7 @@ def _is_framed(file: IO[bytes], chunk: _Chunk, end: int) -> bool:
     if next_ is not None and (next_.kind == b"IDAT" or next_.end <= end):
         return True
     # What follows may be something else; then its own check sum speaks for a chunk.
-    return chunk.end <= end and chunk.length <= _MOST_SEARCHED_BYTES and _is_good(file, chunk)
+    return chunk.end <= end and chunk.length <= MOST_SEARCHED_BYTES and _is_good(file, chunk)
 
 
 def _is_good(file: IO[bytes], chunk: _Chunk) -> bool:
@@ -132,7 +143,7 @@ def _is_good(file: IO[bytes], chunk: _Chunk) -> bool:
 
 def _next_good(file: IO[bytes], at: int, end: int) -> int | None:
     """Return where the next chunk that matters begins; its check sum is right."""
-    content = read_at(file, at, min(end - at, _MOST_SEARCHED_BYTES))
+    content = read_at(file, at, min(end - at, MOST_SEARCHED_BYTES))
     for match in islice(_FOUND_AGAIN.finditer(content), _MOST_CANDIDATES):
         chunk = _chunk_at(file, at + match.start() - 4)
         if chunk is not None and chunk.end <= end and _is_good(file, chunk):
@@ -240,7 +251,7 @@ def _raw_profile(keyword: bytes, text: bytes) -> dict[str, Any]:
 
 
 def _unpacked(packed: bytes, most_bytes: int) -> bytes | None:
-    """Inflate; None for damaged or unfinished data, and what gets longer than `most_bytes`."""
+    """Inflate; None for damaged data, and for more than `most_bytes`."""
     inflater = zlib.decompressobj()
     try:
         content = inflater.decompress(packed, most_bytes)

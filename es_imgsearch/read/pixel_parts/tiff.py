@@ -45,7 +45,7 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """First directory of a TIFF: the first entry of each tag, as it stands in the file."""
+    """First directory of a TIFF: the first entry of each tag, as it is stored."""
 
     start: int
     order: str

@@ -1,4 +1,4 @@
-"""Chunks of a WebP file: those that its pixels need, and the metadata that can be read.
+"""Chunks of a WebP: those that its pixels need, and metadata.
 
 WebP Container Specification (RFC 9649).
 """
@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import IO, Any, NamedTuple
 
-from es_imgsearch.read.pixel_parts.parts import Piece, PixelParts, joined, read_at, size_of
+from es_imgsearch.read.pixel_parts.parts import (
+    MOST_SEARCHED_BYTES,
+    MOST_SEARCHES,
+    Piece,
+    PixelParts,
+    joined,
+    read_at,
+    size_of,
+)
 
 _HEAD_BYTES = 12
 _FEATURES = b"VP8X"
@@ -23,7 +31,6 @@ _FOUND_AGAIN = re.compile(rb"VP8 |VP8L|VP8X|ALPH|ANIM|ANMF")
 # Flags of transparency and of an animation; the others announce metadata.
 _PIXEL_FLAGS = 0x12
 
-_MOST_SEARCHED_BYTES = 64 * 2**20
 _MOST_CANDIDATES = 1000
 _MOST_CHUNKS = 100_000
 _MOST_METADATA_BYTES = 16 * 2**20
@@ -44,7 +51,7 @@ class _Chunk(NamedTuple):
 
 
 def webp_parts(file: IO[bytes]) -> PixelParts | None:
-    """Reduce a WebP to its features and pictures; None if a picture is cut off or missing."""
+    """Reduce a WebP to its features and pictures; None if one is cut off or missing."""
     end = size_of(file)
     pieces: list[Piece] = []
     features: bytes | None = None
@@ -71,7 +78,7 @@ def webp_parts(file: IO[bytes]) -> PixelParts | None:
 
 
 def _chunks(file: IO[bytes], end: int) -> Iterator[_Chunk]:
-    at = _HEAD_BYTES
+    at, searches = _HEAD_BYTES, 0
     for _ in range(_MOST_CHUNKS):
         chunk = _chunk_at(file, at)
         if chunk is not None and (
@@ -80,8 +87,9 @@ def _chunks(file: IO[bytes], end: int) -> Iterator[_Chunk]:
             yield chunk
             at = chunk.end
             continue
+        searches += 1
         next_ = _next_needed(file, at + (8 if chunk is not None else 0), end)
-        if next_ is None:
+        if next_ is None or searches > MOST_SEARCHES:
             return
         at = next_
 
@@ -100,7 +108,7 @@ def _is_framed(file: IO[bytes], chunk: _Chunk, end: int) -> bool:
 
 
 def _next_needed(file: IO[bytes], at: int, end: int) -> int | None:
-    content = read_at(file, at, _MOST_SEARCHED_BYTES)
+    content = read_at(file, at, MOST_SEARCHED_BYTES)
     for match in islice(_FOUND_AGAIN.finditer(content), _MOST_CANDIDATES):
         chunk = _chunk_at(file, at + match.start())
         if chunk is not None and chunk.start + 8 + chunk.length <= end:

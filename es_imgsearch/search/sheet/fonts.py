@@ -105,7 +105,7 @@ class Lettering:
         return sum(font.getlength(piece) for font, piece in self._runs(text, size))
 
     def files(self, text: str) -> list[str]:
-        """List the files of the fonts, other than Pillow's own, that have the text's letters."""
+        """List the files of the fonts that a text needs beside Pillow's own."""
         faces = [] if text.isascii() else self._chosen(list(_letters(printable(text))))
         return list(dict.fromkeys(face.path for face in faces if face is not None and face.path))
 

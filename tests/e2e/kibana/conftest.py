@@ -82,6 +82,8 @@ def picture(n: int, vector: np.ndarray) -> dict[str, Any]:
         "orientation": ("landscape", "portrait")[n % 2],
         "modified_at": at.isoformat(),
         "taken_at": (NOW - timedelta(days=40 * (n // 2))).isoformat(),
+        # The camera's own clock, in Tokyo, written as if UTC.
+        "taken_local": (NOW - timedelta(days=40 * (n // 2), hours=-9)).isoformat(),
         "indexed_at": at.isoformat(),
         "camera": f"camera {n % 3}",
         "location": {"lat": 52.5 - n, "lon": 13.4 + n},

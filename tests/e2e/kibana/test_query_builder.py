@@ -81,7 +81,13 @@ def test_every_lens_panel_has_the_rows_of_its_documents(
     for each in saved.of("lens"):
         view, title = saved.view_of(each), each["attributes"]["title"]
         query = lens_query(query_builder, store, each, view)
-        answer = ask(store, view["title"], lens_request(each, view, query=query))
+        loaded = loaded_view(store, view)
+
+        def translate(words: str, loaded: Body = loaded) -> Body:
+            return query_builder.build(loaded, queries=[{"language": "kuery", "query": words}])
+
+        body = lens_request(each, view, query=query, translate=translate)
+        answer = ask(store, view["title"], body)
         words = each["attributes"]["state"]["query"]["query"]
         found = [one for one in documents(store, view) if matches(one, words)]
         rows = answered_rows(lens_layer(each), answer)
@@ -263,3 +269,43 @@ def test_the_nearest_are_in_order_of_nearness_and_end_where_they_are_no_longer_n
     assert len({each["_score"] for each in hits}) == len(hits)
     # Half of the pictures are of the other end of the rainbow.
     assert 0 < len(hits) < len(nearest)
+
+
+def test_a_saved_query_finds_what_its_session_finds(
+    shelf: tuple[Store, Settings], saved: SavedObjects, query_builder: QueryBuilder
+):
+    store, _ = shelf
+    view = saved.view(store.index)
+    loaded = loaded_view(store, view)
+    sessions = {each["id"]: each for each in saved.of("search")}
+    assert len(saved.of("query")) == 2
+    for each in saved.of("query"):
+        found = [
+            [hit["_id"] for hit in ask(store, store.index, body)["hits"]["hits"]]
+            for query in (each["attributes"]["query"], search_source(sessions[each["id"]])["query"])
+            for body in [{"query": query_builder.build(loaded, queries=[query]), "size": COUNT}]
+        ]
+        assert found[0] == found[1]
+        assert 0 < len(found[0]) < COUNT
+
+
+def test_a_choice_above_a_filter_by_hand_reaches_failures_as_nothing(
+    shelf: tuple[Store, Settings], saved: SavedObjects, query_builder: QueryBuilder
+):
+    """What the map adds is no error in a panel on failures, which have no place."""
+    store, _ = shelf
+    box = {"top": 60.0, "left": 0.0, "bottom": 40.0, "right": 40.0}
+    pill = {
+        "meta": {"disabled": False, "negate": False},
+        "query": {"geo_bounding_box": {"ignore_unmapped": True, "location": box}},
+    }
+    for each in saved.of("lens"):
+        view = saved.view_of(each)
+        query = lens_query(query_builder, store, each, view, filters=[pill])
+        found = ask(store, view["title"], lens_request(each, view, query=query))
+        count = found["hits"]["total"]["value"]
+        if view["title"] == store.index:
+            assert 0 < count < COUNT
+        else:
+            apart = lens_layer(each).get("ignoreGlobalFilters")
+            assert count == (len(documents(store, view)) if apart else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -197,12 +198,27 @@ FAULTS: list[tuple[str, str, Callable[[SavedObject], Any], str]] = [
         "the time range goes by 'modified_at'",
     ),
     ("lens", "-growth", counted_again, "sums nothing up"),
-    (
-        "dashboard",
-        "-library",
-        panels(lambda p: [each["embeddableConfig"].pop("timeRange", None) for each in p]),
-        "draws 50 years of 'indexed_at', a bar a year",
-    ),
+    *[
+        (
+            "dashboard",
+            "-library",
+            lambda o, start=start: (
+                o["attributes"].update(timeFrom=start),
+                panels(lambda p: [each["embeddableConfig"].pop("timeRange", None) for each in p])(
+                    o
+                ),
+            ),
+            f"draws {years} years of 'indexed_at', a bar a year",
+        )
+        for start, years in [
+            ("now-50y", 50),
+            ("now-5y", 5),
+            ("now-120M", 9),
+            ("now-3650d", 10),
+            ("now-20y/y", 20),
+            ("1970-01-01T00:00:00.000Z", datetime.now(tz=UTC).year - 1970),
+        ]
+    ],
     ("lens", "-backlog", scaled_again, "its values end in “/s”"),
     ("lens", "-throughput", lambda o: layer(o)["columns"]["rate"].update(label="Pictures"), "“/m”"),
     # Axes and lines.
@@ -211,6 +227,18 @@ FAULTS: list[tuple[str, str, Callable[[SavedObject], Any], str]] = [
     ("lens", "-lag", plain_dots, "single ones are dots"),
     ("lens", "-search-latency", lambda o: drawn(o).pop("emphasizeFitting"), "single ones are dots"),
     ("lens", "-backlog", plain_dots, "single ones are dots"),
+    (
+        "lens",
+        "-tags",
+        lambda o: drawn(o)["layers"][0].update(seriesType="area_percentage_stacked"),
+        "single ones are dots",
+    ),
+    (
+        "lens",
+        "-throughput",
+        lambda o: layer(o)["columns"]["rate"].update(label="Things and days"),
+        "“/m”",
+    ),
     # Nearness.
     ("visualization", AT_SEA, knn_in_vega(into_filter), "stands in a filter"),
     ("dashboard", "-gallery", pill({"knn": KNN}), "stands in a filter"),

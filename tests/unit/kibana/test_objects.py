@@ -625,3 +625,37 @@ def test_a_malformed_source_is_refused(tmp_path: Path):
 )
 def test_slugs(text: str, name: str):
     assert slug(text) == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "taken"),
+    [
+        ({"taken_at", "taken_local"}, "taken_local"),
+        ({"taken_at"}, "taken_at"),
+    ],
+)
+def test_dates_of_taking_are_the_cameras_own_where_the_index_has_them(
+    settings: Settings, fields: set[str], taken: str
+):
+    described = create_builder(settings)._target.properties["images"]
+    properties = {name: each for name, each in described.items() if not name.startswith("taken_")}
+    properties |= {name: {"type": "date"} for name in fields}
+    built = create_builder(settings, properties).build_all()
+    assert find_problems(built, index_field_types(settings, properties)) == []
+    columns = layer(one(built, "lens", "-by-date-taken"))["columns"]
+    assert columns["taken"]["sourceField"] == taken
+    assert columns["count"]["filter"]["query"] == f"{taken}: *"
+    view = one(built, "index-pattern", "data-images")["attributes"]
+    assert (
+        f"doc['{taken}']" in json.loads(view["runtimeFieldMap"])["year_taken"]["script"]["source"]
+    )
+    assert json.loads(view["fieldAttrs"])[taken] == {"customLabel": "Taken"}
+    assert taken in one(built, "search", "-duplicates")["attributes"]["columns"]
+
+
+def test_a_new_index_has_the_cameras_own_dates(built: list[SavedObject]):
+    assert layer(one(built, "lens", "-by-date-taken"))["columns"]["taken"]["sourceField"] == (
+        "taken_local"
+    )
+    spec = json.loads(one(built, "visualization", "-same-moment")["attributes"]["visState"])
+    assert '"field": "taken_local"' in spec["params"]["spec"]

@@ -154,10 +154,24 @@ def test_wait_until_kibana_is_ready(fake: FakeKibana, settings: Settings):
     assert Kibana(settings).wait(0) is None
 
 
-def test_an_old_kibana_is_refused(fake: FakeKibana, settings: Settings):
-    fake.version = "7.17.9"
-    with pytest.raises(KibanaError, match=r"is 7\.17\.9; these objects need"):
+@pytest.mark.parametrize("version", ["7.17.9", "8.0.1", "8.8.2"])
+def test_an_old_kibana_is_refused(fake: FakeKibana, settings: Settings, version: str):
+    fake.version = version
+    with pytest.raises(KibanaError, match=rf"is {re.escape(version)}; these objects need 8\.9"):
         Kibana(settings).wait(0)
+
+
+@pytest.mark.parametrize("version", ["8.9.0", "8.10.4", "8.19.13", "9.1.0"])
+def test_a_kibana_that_knows_the_versions_of_all_objects_is_accepted(
+    fake: FakeKibana, settings: Settings, content: bytes, version: str
+):
+    fake.version = version
+    assert Kibana(settings).wait(0) == version
+    kinds = [json.loads(line) for line in content.splitlines()[:-1]]
+    # Versions that begin with 10 count the changes of a type and name no release.
+    for each in kinds:
+        written = [int(part) for part in each["typeMigrationVersion"].split(".")]
+        assert written <= [8, 9, 0], each["id"]
 
 
 def test_an_unreachable_kibana(fake: FakeKibana, settings: Settings, content: bytes):

@@ -33,7 +33,11 @@ def stored(root: Root, path: str) -> dict[str, Any]:
 def origin(
     root: Root, *candidates: dict[str, Any], gone: dict[str, Any] | None = None, mounts: str = ""
 ) -> str | None:
-    moves = _Moves(lambda each: RootFiles(each, lambda *_: False, mounts.split(), RootDisk()))
+    moves = _Moves(
+        lambda each: RootFiles(
+            each, lambda *_: False, dict.fromkeys(mounts.split(), ""), RootDisk()
+        )
+    )
     found = moves.origin(Change(root, "new/p.png", 0.0), candidates, gone)
     return None if found is None else found["relative_path"]
 

@@ -509,3 +509,19 @@ def test_what_was_deleted_before_a_pause_is_reported_with_it(
     found = photos.run(names(5))
     assert found.pause is not None
     assert (found.pictures, len(found.paths)) == (2, 2)
+
+
+def test_imported_documents_without_a_content_id_are_deleted(folder):
+    photos = folder()
+    photos.add(names(3))
+    for name in names(2):
+        document = {
+            "image_id": image_id("photos", name),
+            "root": "photos",
+            "relative_path": name,
+            "title": "imported",
+        }
+        photos.store.documents.write([Write(document["image_id"], document=document)])
+    photos.remove(names(2))
+    assert photos.run(names(2)).pictures == 2
+    assert photos.held == 1
