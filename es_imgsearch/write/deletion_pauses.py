@@ -77,9 +77,30 @@ class DeletionPauses:
         self._state = store.state
         self._closing = closing
         self._outage = outage
+        # Roots on another device than this process remembers.
+        self._on_other_device: set[str] = set()
 
     def begin(self, root: Root, pause: Pause) -> None:
         """Log and store the current pause of a root.  Raises Stopped."""
+        if pause.kind is PauseKind.OTHER_DEVICE:
+            self._on_other_device.add(root.name)
+        self._begin(root, pause)
+
+    def hold(self, root: Root) -> bool:
+        """Begin the pause of another process that remembers another device; False without one.
+
+        This one may have begun after that device was mounted: it cannot judge.  Raises Stopped.
+        """
+        if root.name in self._on_other_device:
+            return False
+        document = persist(lambda: self.read(root), self._closing, self._outage)
+        stored = active_pause(document)
+        if stored is None or stored.get("kind") != PauseKind.OTHER_DEVICE:
+            return False
+        self._begin(root, Pause(PauseKind.OTHER_DEVICE, stored["reason"], stored["pictures"]))
+        return True
+
+    def _begin(self, root: Root, pause: Pause) -> None:
         before = self.active.get(root.name)
         if pause == before:
             return
@@ -108,6 +129,7 @@ class DeletionPauses:
 
         if active_pause(self._save(root, ended)) is not None:
             return False
+        self._on_other_device.discard(root.name)
         if self.active.pop(root.name, None) is not None:
             logger.warning("Deletions in %r go on.", root.name)
         return True
@@ -136,6 +158,7 @@ class DeletionPauses:
                 ended.append(root)
         for root in ended:
             del self.active[root.name]
+            self._on_other_device.discard(root.name)
             logger.warning("Deletions in %r go on.", root.name)
         return ended
 
@@ -162,7 +185,7 @@ def _with_pause(
         "kind": "pause",
         "root": name,
         "since": now_iso() if document is None or has_ended else document["since"],
-        "body": {"reason": pause.reason, "pictures": pause.pictures},
+        "body": {"reason": pause.reason, "pictures": pause.pictures, "kind": pause.kind},
     }
 
 
