@@ -87,7 +87,7 @@ class DeletionPauses:
         self._begin(root, pause)
 
     def hold(self, root: Root) -> bool:
-        """Begin the pause of another process that remembers another device; False without one.
+        """Begin another process's pause for another device; False without one.
 
         This one may have begun after that device was mounted: it cannot judge.  Raises Stopped.
         """
@@ -112,7 +112,7 @@ class DeletionPauses:
         )
 
     def end(self, root: Root, seen: Document | None, *, is_permitted: bool) -> bool:
-        """End a root's pause after all its missing files were checked; False if there is another.
+        """End a root's pause, all missing files being checked; False for another pause.
 
         `seen` is its document when the comparison began: a pause that began later, in another
         process perhaps, is of what this one has not seen, and ends only if `is_permitted`.
@@ -135,7 +135,7 @@ class DeletionPauses:
         return True
 
     def read(self, root: Root) -> Document | None:
-        """Read the document of a root's pause, whoever began it.  Raises the store's errors."""
+        """Read the document of a root's pause.  Raises the store's errors."""
         read = self._state.read(pause_id(root.name))
         return None if read is None else read.document
 
