@@ -61,7 +61,7 @@ def status(settings: Settings, as_json: bool) -> None:
     if found["import_unfinished"]:
         print_line("an import is under way or was interrupted; run again, it completes")
     for name, root in found["roots"].items():
-        _print_root(name, root)
+        _print_root(found["index"], name, root)
 
 
 def _tuning_line(found: Mapping[str, Any]) -> str:
@@ -115,7 +115,7 @@ def _builder(builder: Mapping[str, Any] | None) -> str | None:
     return f"process {builder['process_id']} on {builder['host']} since {builder['since']}"
 
 
-def _print_root(name: str, root: Mapping[str, Any]) -> None:
+def _print_root(index: str, name: str, root: Mapping[str, Any]) -> None:
     from es_imgsearch.embed.runtime.plan import RuntimePlan
 
     print_line(
@@ -126,7 +126,7 @@ def _print_root(name: str, root: Mapping[str, Any]) -> None:
         are = "file is" if number == 1 else "files are"
         print_line(
             f"    {number} {are} neither indexed nor among the failures until changed, or until"
-            f" `es-imgsearch failures retry`, such as {root['unstored_example']}:"
+            f" `es-imgsearch failures retry --index {index}`, such as {root['unstored_example']}:"
             f" {root['unstored_reason']}"
         )
     if daemon := root["watched_by"]:

@@ -1,4 +1,4 @@
-"""Fit a value to its field: the rules of Elasticsearch's types that mappings/ uses.
+"""Fit a value to its field, by the rules of Elasticsearch's types in mappings/.
 
 What a field takes stays as it is.  Of anything else the part that cannot be stored is left out: an
 element of a list, a name of an object, the end of a text.  The rules are those of 8.19.13, as
@@ -121,7 +121,10 @@ def _text(value: Any, mapping: Mapped, report: Report) -> Any:
 
 
 def _cut_terms(text: str, mapping: Mapped, report: Report) -> str:
-    """Cut a text of which an analyzer makes terms of any length; most split at 255 letters."""
+    """Cut a text of which an analyzer makes terms of any length.
+
+    Most analyzers split at 255 letters.
+    """
     parts = (mapping, *mapping.get("fields", {}).values())
     if any(part.get("analyzer") in _WHOLE_TERMS for part in parts):
         return _cut(text, _MOST_CHANGED_BYTES, report)
@@ -171,7 +174,7 @@ def _date(value: Any, mapping: Mapped, _report: Report) -> Any:
 
 
 def _is_date(text: str) -> bool:
-    """Return True for milliseconds since 1970, and ISO 8601 of the years -9999 to 9999."""
+    """Return True for milliseconds since 1970, and ISO 8601 from -9999 to 9999."""
     if (found := _DATE.fullmatch(text)) is None:
         milliseconds = _MILLISECONDS.fullmatch(text)
         return milliseconds is not None and abs(int(milliseconds[1])) < 2**63
@@ -233,7 +236,10 @@ def _flattened(value: Any, mapping: Mapped, report: Report) -> Any:
 
 
 def _flat(value: Any, key: str, levels: int, report: Report) -> Any:
-    """Fit a part of a `flattened` field; each leaf is a term: its key, a NUL and its text."""
+    """Fit a part of a `flattened` field.
+
+    Each leaf is a term: its key, a NUL and its text.
+    """
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list):

@@ -148,7 +148,7 @@ def failed(name: str, error: Exception) -> dict[str, Any]:
 
 
 def has_failed(fields: Mapping[str, Any]) -> bool:
-    """Return True if a describer raised, or its fields were refused; not if it has others."""
+    """Return True if a describer raised, or all its fields were refused."""
     return any(
         not each.partition(": ")[2].startswith(LEFT_OUT) for each in fields.get(ERRORS_FIELD, ())
     )

@@ -1,4 +1,4 @@
-"""Fit the fields of a document to the mapping of its index, and note what was left out.
+"""Fit the fields of a document to the mapping of its index; note the rest.
 
 Elasticsearch refuses a whole document for one value that its field cannot hold, and no picture
 should be lost for that.  `field_values` has the rules.
@@ -87,13 +87,13 @@ def fit_document(
 
 
 def texts_in(value: Any) -> list[str]:
-    """Return the notes among what `describe_errors` holds; a describer may give anything."""
+    """Return the notes in `describe_errors`; a describer may give anything."""
     values = value if isinstance(value, list) else [value]
     return [each for each in values if isinstance(each, str)]
 
 
 def notes(left_out: Mapping[str, Iterable[str]], source: str) -> list[str]:
-    """Return what was left out of the fields of a source as notes for `describe_errors`."""
+    """Return notes for `describe_errors` on what was left out of a source's fields."""
     found = [
         f"{source}: {LEFT_OUT}: {name}: {reason}"[:_NOTE_LENGTH]
         for name, reasons in left_out.items()

@@ -73,6 +73,8 @@ class Deletions:
 
     def _delete(self, root: Root, relative_paths: Sequence[str], whole: WholeRoot | None) -> None:
         pipeline = self._pipeline
+        if relative_paths and not self._guard.is_permitted and self._pauses.hold(root):
+            return
         result = self._persist(
             lambda: self._guard.delete(root, relative_paths, pipeline.holds_no_picture)
         )

@@ -177,7 +177,7 @@ class _Moves:
     def origin(
         self, change: Change, candidates: Sequence[Document], gone: Document | None
     ) -> Document | None:
-        """Choose, of documents with its content, that of the file which was moved to a path.
+        """Choose, among documents of one content, the one whose file was moved to a path.
 
         `gone` is one that was deleted or replaced before, if there is one.
         """
@@ -193,7 +193,7 @@ class _Moves:
         return max(candidates, key=likeness, default=None)
 
     def _has_left(self, root: Root, document: Document, path: str) -> bool:
-        """Return True if the file of a document is known to be gone, or is another one now."""
+        """Return True if a document's file is known to be gone, or is another one now."""
         if document["root"] != root.name:
             return False
         if root not in self._of_roots:

@@ -77,9 +77,30 @@ class DeletionPauses:
         self._state = store.state
         self._closing = closing
         self._outage = outage
+        # Roots on another device than this process remembers.
+        self._on_other_device: set[str] = set()
 
     def begin(self, root: Root, pause: Pause) -> None:
         """Log and store the current pause of a root.  Raises Stopped."""
+        if pause.kind is PauseKind.OTHER_DEVICE:
+            self._on_other_device.add(root.name)
+        self._begin(root, pause)
+
+    def hold(self, root: Root) -> bool:
+        """Begin another process's pause for another device; False without one.
+
+        This one may have begun after that device was mounted: it cannot judge.  Raises Stopped.
+        """
+        if root.name in self._on_other_device:
+            return False
+        document = persist(lambda: self.read(root), self._closing, self._outage)
+        stored = active_pause(document)
+        if stored is None or stored.get("kind") != PauseKind.OTHER_DEVICE:
+            return False
+        self._begin(root, Pause(PauseKind.OTHER_DEVICE, stored["reason"], stored["pictures"]))
+        return True
+
+    def _begin(self, root: Root, pause: Pause) -> None:
         before = self.active.get(root.name)
         if pause == before:
             return
@@ -91,7 +112,7 @@ class DeletionPauses:
         )
 
     def end(self, root: Root, seen: Document | None, *, is_permitted: bool) -> bool:
-        """End a root's pause after all its missing files were checked; False if there is another.
+        """End a root's pause, all missing files being checked; False for another pause.
 
         `seen` is its document when the comparison began: a pause that began later, in another
         process perhaps, is of what this one has not seen, and ends only if `is_permitted`.
@@ -108,12 +129,13 @@ class DeletionPauses:
 
         if active_pause(self._save(root, ended)) is not None:
             return False
+        self._on_other_device.discard(root.name)
         if self.active.pop(root.name, None) is not None:
             logger.warning("Deletions in %r go on.", root.name)
         return True
 
     def read(self, root: Root) -> Document | None:
-        """Read the document of a root's pause, whoever began it.  Raises the store's errors."""
+        """Read the document of a root's pause.  Raises the store's errors."""
         read = self._state.read(pause_id(root.name))
         return None if read is None else read.document
 
@@ -136,6 +158,7 @@ class DeletionPauses:
                 ended.append(root)
         for root in ended:
             del self.active[root.name]
+            self._on_other_device.discard(root.name)
             logger.warning("Deletions in %r go on.", root.name)
         return ended
 
@@ -162,7 +185,7 @@ def _with_pause(
         "kind": "pause",
         "root": name,
         "since": now_iso() if document is None or has_ended else document["since"],
-        "body": {"reason": pause.reason, "pictures": pause.pictures},
+        "body": {"reason": pause.reason, "pictures": pause.pictures, "kind": pause.kind},
     }
 
 

@@ -53,9 +53,9 @@ def picture_document(
 ) -> dict[str, Any]:
     """Return a picture's document; `embed_ms` is None for a reused vector.
 
-    `with_ctime` is False for an index that does not map the field; `more` are further fields.  What
-    the `properties` of the index, by default those of mappings/, cannot hold is left out with a
-    note.
+    `with_ctime` is False for an index that does not map the field; `more` are fields that the index
+    holds already or maps for sure.  What the `properties` of the index, by default those of
+    mappings/, cannot hold is left out with a note.
     """
     now = time.time()
     document: dict[str, Any] = {
@@ -78,7 +78,8 @@ def picture_document(
     if properties is None:
         common = load_json("mappings", "common.json")["mappings"]["properties"]
         properties = {**dict.fromkeys(document, _ANY_TYPE), **common}
-    return fit_document(document, properties, given)
+    # A field of `more` may have been mapped since `properties` were read.
+    return fit_document(document, {**dict.fromkeys(more, _ANY_TYPE), **properties}, given)
 
 
 def vector_fields(embedded: Embedded) -> dict[str, Any]:
@@ -95,9 +96,9 @@ def region_fields(regions: Sequence[Region]) -> list[dict[str, Any]]:
 
 
 def failure_document(change: Change, error: ReadError, state: FileState | None) -> dict[str, Any]:
-    """Return the document of a file that could not be read, as far as it can be stored.
+    """Return the document of a file that could not be read.
 
-    The store adds the attempts.
+    What cannot be stored is left out.  The store adds the attempts.
     """
     document: dict[str, Any] = {
         **_path_fields(change),
@@ -111,7 +112,7 @@ def failure_document(change: Change, error: ReadError, state: FileState | None) 
 
 
 def least_failure(failure: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    """Return the failure of a file whose failure was refused: what every comparison needs."""
+    """Return what comparisons need of a failure that was refused, with the reason."""
     kept = {name: value for name, value in failure.items() if name in _LEAST_FIELDS}
     return {**kept, "message": utf8(reason)[:_MOST_REASON]}
 

@@ -1,4 +1,4 @@
-"""Remember fields of documents that were deleted or replaced, and of those that were copied.
+"""Remember the fields of documents that were deleted, replaced or copied.
 
 A file may be moved to where no event tells of it, so that its old document is deleted before the
 new path is found; or another file may take its old path first.  And a document may be rewritten
@@ -47,7 +47,7 @@ class LaterChange(NamedTuple):
 
 
 class FieldMemory:
-    """The last documents that went, by content, and the last that were copied.  Thread-safe."""
+    """The last documents that went or were copied, by content.  Thread-safe."""
 
     def __init__(self, limit: int = REMEMBERED_DOCUMENTS) -> None:
         self._limit = limit

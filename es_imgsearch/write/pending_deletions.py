@@ -38,7 +38,7 @@ class WholeRoot:
 
 @dataclass(slots=True)
 class _Batch:
-    """Paths that are checked together; all missing files of the root if it was compared whole."""
+    """Paths checked together; all missing files of a root that was compared whole."""
 
     paths: dict[str, None] = field(default_factory=dict)
     whole: WholeRoot | None = None
@@ -124,7 +124,7 @@ class PendingDeletions:
                 self._collecting.paths[relative_path] = None
 
     def add_compared(self, relative_paths: Iterable[str], whole: WholeRoot | None) -> None:
-        """Add what a comparison found missing, at once; `whole` is None for a part of the root.
+        """Add what a comparison found missing; `whole` is None for a part of the root.
 
         All missing files of a root are checked together: paths that were added before and still
         wait join them.
@@ -150,7 +150,7 @@ class PendingDeletions:
         self._collecting.quiet_since = None
 
     def take_due(self, compared: int) -> tuple[list[str], WholeRoot | None] | None:
-        """Take paths that may be deleted, with the comparison if they are all missing files.
+        """Take paths that may be deleted; with the comparison if these are all missing.
 
         To be called after settled files were submitted; `compared` is the number of comparisons
         that had ended before that.  None if no batch is due.

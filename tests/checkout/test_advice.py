@@ -37,7 +37,6 @@ CARRIED_OUT = {
     "::test_a_coder_that_is_lost_or_another_is_refused_and_trained_anew",
     "codes.storage:read_coder": f"{CODES}"
     "::test_a_coder_that_is_lost_or_another_is_refused_and_trained_anew",
-    "describe.registry:mapped_describers": f"{ADVICE}::test_fields_that_an_index_lacks",
     "elastic.error_mapping:_api_error": f"{ADVICE}::test_an_index_that_is_missing",
     "elastic.error_mapping:_no_answer": f"{ADVICE}::test_a_server_elsewhere",
     "elastic.error_mapping:_tls_error": f"{ADVICE}::test_a_server_elsewhere",
@@ -47,7 +46,6 @@ CARRIED_OUT = {
     "elastic.state:State._explained": f"{ADVICE}::test_an_index_that_forgot_its_folders",
     "manage.init:_check_requested": f"{ADVICE}::test_another_profile_of_an_index_that_exists",
     "manage.init:create_index": f"{ADVICE}::test_another_encoder_of_an_index_that_exists",
-    "manage.redescribe:redescribe_pictures": f"{ADVICE}::test_fields_that_an_index_lacks",
     "manage.reindex.target:begin_next": f"{ADVICE}::test_a_generation_that_is_kept",
     "manage.reindex.target:check_begun": f"{ADVICE}::test_a_reindex_that_is_begun",
     "manage.remedies:(module)": "e2e/test_verify.py"
@@ -110,6 +108,9 @@ OF_PACKAGES = {
 
 # Not carried out by a test, and why; what they name exists all the same.
 NOT_CARRIED_OUT = {
+    "cli.status:_print_root": "names a file that Elasticsearch refuses for good",
+    "describe.registry:mapped_describers": "needs an index of an earlier version",
+    "manage.redescribe:redescribe_pictures": "needs an index of an earlier version",
     "cli.kibana:(module)": "needs a setting first; e2e/test_search_log.py does it",
     "kibana.check_queries:data_view_problems": "as _api_error, of an index beside",
     "manage.taken_local:fill_taken_local": "needs a server that fails midway",

@@ -15,9 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from es_imgsearch.cli import main
-from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.state import daemon_id
-from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import ImageMissing
 from es_imgsearch.records import image_id
 from es_imgsearch.serve.originals import state_of
@@ -297,21 +295,6 @@ def test_too_few_pictures(shell: Shell, house: House, command: str):
     else:
         # What is missing next is said, and needs labels of somebody's own.
         assert "es-imgsearch calibrate LABELS" in shell.type("calibrate", code=2).stderr
-
-
-def test_fields_that_an_index_lacks(shell: Shell, house: House, caplog: pytest.LogCaptureFixture):
-    remove_index(house.store)
-    house.store.generations.create(new_meta(seal_of(house.encoder), "exact", "cosine"))
-    house.pictures(3)
-    shell.type("sync", str(house.folder))
-    refused = shell.type("describe", "--only", "hashes", code=2)
-    message = next(each for each in caplog.messages if "'hashes' is left out" in each)
-    for text in (message, refused.stderr):
-        shell.follow(text)
-    caplog.clear()
-    shell.type("describe", "--only", "hashes")
-    shell.type("sync", str(house.folder))
-    assert "is left out" not in caplog.text
 
 
 def test_searches_that_cannot_be_logged(

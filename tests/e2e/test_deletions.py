@@ -129,6 +129,34 @@ def test_a_comparison_of_before_says_nothing_of_another_disk(house: House, is_pa
     assert len(house.indexed()) == 220
 
 
+def test_what_one_process_knows_of_another_disk_holds_for_all(house: House):
+    """`sync` begins when the other disk is mounted, and has seen no other."""
+    paths = house.pictures(30)
+    house.synced()
+    first = house.indexer()
+    try:
+        guard, root = first._deletion_guard, first.roots[0]
+        guard.remember_device(root)
+        guard._devices["r"] += 1
+        paths[0].unlink()
+        first.reconcile(root)
+        first.delete_missing(at_once=True)
+        assert "another file system" in first.paused["r"].reason
+        for _ in range(2):
+            assert "another file system" in house.synced().paused["r"].reason
+        assert len(house.indexed()) == 30
+        # The first one is mounted again.
+        guard._devices["r"] -= 1
+        first.reconcile(root)
+        first.delete_missing(at_once=True)
+        assert house.paused() is None
+    finally:
+        first.pipeline.close()
+    paths[1].unlink()
+    assert not house.synced().paused
+    assert house.differing() == []
+
+
 @pytest.fixture
 def held_walk(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
     """Each walk sets the first event and waits for the second."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,10 +22,10 @@ def test_pictures_are_added_and_deleted_meanwhile(
     entered, go_on = threading.Event(), threading.Event()
     sidecar_fields = sidecar_changes.sidecar_fields
 
-    def wait(path: str) -> dict[str, object]:
+    def wait(path: str, **given: Any) -> dict[str, object]:
         entered.set()
         assert go_on.wait(PATIENCE_SECONDS)
-        return dict(sidecar_fields(path))
+        return dict(sidecar_fields(path, **given))
 
     monkeypatch.setattr(sidecar_changes, "sidecar_fields", wait)
     house.pictures(5)

@@ -183,7 +183,7 @@ MUTATIONS = (
              _events_are_ignored),
     Mutation(8, "no field is kept", ("label", "touch", "rename"), "lost its field", 20,
              _no_field_is_kept),
-    Mutation(9, "new files dilute the share", ("wrong_disk",), "deleted .* which is unknown", 2,
+    Mutation(9, "new files dilute the share", ("wrong_disk",), "deleted .* which is unknown", 1,
              _diluted_share),
     Mutation(10, "any case counts as present", ("rename_case",), "absent and still in", 10,
              _any_case_is_present),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.embed.protocol import Pixels
 from es_imgsearch.errors import EncodersFailed, ReadError
 from es_imgsearch.pipeline.vector_source import VectorSource
-from es_imgsearch.records import Embedded, Picture, Tile
+from es_imgsearch.records import Embedded, Picture, Tile, has_length
 from es_imgsearch.testing import FakeEncoder
 
 
@@ -99,3 +100,23 @@ def test_a_tile_that_cannot_be_embedded_costs_itself_only(error: Exception):
     assert [each.box[0] for each in found["3"].regions] == [0, 2]
     # The picture itself is another matter.
     assert set(faces.embed_pictures([picture(9, 4)])[1]) == {"9"}
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-45, 1e-30, 1e25, 3e38, np.inf, np.nan])
+def test_a_vector_of_any_length_is_scaled_or_a_failure(length: float):
+    """Elasticsearch squares in float32: 1e25 has no finite length there, and 1e-30 none at all."""
+    faces = Faces(1, 2, 3)
+    faces.embedded([3])
+    vectors = FakeEncoder._vectors
+
+    def lengths(encoder: FakeEncoder, pixels: Pixels) -> np.ndarray:
+        found = vectors(encoder, pixels)
+        with np.errstate(all="ignore"):
+            found[pixels[:, 0, 0, 0] == 2] *= np.float32(length)
+        return found
+
+    faces._encoder._vectors = partial(lengths, faces._encoder)  # type: ignore[method-assign]
+    found, errors = faces.embed_pictures([picture(1), picture(2)])
+    assert found.keys() | errors.keys() == {"1", "2"}
+    assert all(has_length(each.vector, "cosine") for each in found.values())
+    assert ("2" in found) == (length in {1e-30, 1e25, 3e38})

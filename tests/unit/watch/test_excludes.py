@@ -371,8 +371,8 @@ def test_double_star_agrees_with_a_regular_expression(
             expression += "" if place == len(parts) - 1 else "/"
     # `a/**/**` asks for no more than `a/**`; the plain expression agrees.
     expected = re.fullmatch(expression, "/".join(components)) is not None
-    folder, name = "/".join(components[:-1]), components[-1]
-    assert Excludes(("/".join(parts),)).prunes(name, folder, True) == expected
+    # Of a file: `**/*/**` also leaves out a folder, with all that is in it, as git does.
+    assert Excludes(("/".join(parts),)).matches("/".join(components), False) == expected
 
 
 def test_an_entry_costs_about_a_microsecond() -> None:
