@@ -52,7 +52,7 @@ def find(
     words or by a picture.  A file that cannot be read is noted, and the rest is searched.
     """
     if not folders:
-        raise UsageError(f"Name the folders to search: `es-imgsearch find {query!r} ~/Pictures`.")
+        raise UsageError("Name the folders to search behind the words, such as ~/Pictures.")
     _check_folders(folders)
     words, picture = words_or_picture(query)
     try:
@@ -62,14 +62,14 @@ def find(
         counts = in_each_generation(settings, lambda: _bring_up_to_date(settings, places))
     except StoreUnreachable as error:
         raise StoreUnreachable(
-            f"{error}\nes-imgsearch needs Elasticsearch 8: set ES_URL to yours, or start one on"
-            " this machine in a checkout of es_imgsearch, by `make es-up` (needs a JDK and Maven)"
-            " or by `make up` (needs Docker)."
+            f"{error}\nIf you have no Elasticsearch 8: in a checkout of es_imgsearch, `make es-up`"
+            " starts one on this machine (needs a JDK and Maven), `make up` one in a container"
+            " (needs Docker)."
         ) from error
     if counts.failed or counts.unreadable:
         click.echo(
-            f"{counts.failed + counts.unreadable} of the files could not be read: `es-imgsearch"
-            " failures` lists them.",
+            f"{counts.failed + counts.unreadable} of the files could not be read; they are listed"
+            f" by `es-imgsearch failures --index {settings.index}`.",
             err=True,
         )
     output.show(_search(settings, Path(picture) if picture else " ".join(words), places, k))
@@ -87,7 +87,7 @@ def _check_folders(folders: tuple[str, ...]) -> None:
 
 
 def _make_index(store: Store, settings: Settings) -> None:
-    """Make the index if there is none: for clip where it is on this machine, else for starter."""
+    """Make a missing index: for clip where it is on this machine, else for starter."""
     from es_imgsearch.embed.sentence_transformers import has_clip
     from es_imgsearch.manage.init import create_index
 
@@ -100,8 +100,9 @@ def _make_index(store: Store, settings: Settings) -> None:
     elif encoder is None:
         encoder = "starter"
         hint = (
-            " It knows 1,000 kinds of things, in English: for CLIP, which knows far more in 50+"
-            " languages, run `es-imgsearch reindex --encoder clip` where a model hub is reachable."
+            " It knows 1,000 kinds of things, in English. For CLIP, which knows far more in 50+"
+            f" languages, run `es-imgsearch reindex --encoder clip --index {store.index}` where a"
+            " model hub is reachable."
         )
     made = create_index(store, settings.model_copy(update={"encoder": encoder}))
     click.echo(f"{made}{hint}", err=True)

@@ -23,7 +23,7 @@ class Belonging(NamedTuple):
 
 
 def belongings(store: Store) -> list[Belonging]:
-    """List generations of the index and of its companions, by name; without an alias, too.
+    """List the generations of an index and its companions, also without an alias.
 
     Raises IndexMissing if there is none.
     """

@@ -82,6 +82,7 @@ def test_it_asks_first(house: House):
     assert done.exit_code == 2
     assert "Add --yes" in done.stderr
     assert len(house.indexed()) == 3
+    assert run(house.store, house.settings, "drop", "--yes").exit_code == 0
 
 
 def test_a_running_daemon_is_in_the_way(house: House):

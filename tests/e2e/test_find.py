@@ -142,7 +142,7 @@ def test_wrong_use_is_said_in_words(run: Run, arguments: list[str], words: str):
 def test_without_elasticsearch_it_says_how_to_have_one(run: Run, photos: Path):
     done = run("find", "a cat", photos, ES_URL="http://127.0.0.1:1")
     assert done.exit_code == 3
-    for words in ("set ES_URL", "make es-up", "make up"):
+    for words in ("its address with ES_URL", "make es-up", "make up"):
         assert words in done.stderr
 
 
