@@ -113,9 +113,6 @@ OF_PACKAGES = {
 # Not carried out by a test, and why; what they name exists all the same.
 NOT_CARRIED_OUT = {
     "cli.find:_make_index": "needs a model hub",
-    "cli.find:find": "e2e/test_find.py::test_a_file_that_cannot_be_read_is_a_note",
-    "cli.init:drop": "e2e/test_drop.py::test_it_asks_first",
-    "cli.search:similar": "e2e/test_find.py::test_similar_takes_a_file",
     "cli.status:_print_root": "names a file that Elasticsearch refuses for good",
     "describe.registry:mapped_describers": "needs an index of an earlier version",
     "manage.redescribe:redescribe_pictures": "needs an index of an earlier version",
