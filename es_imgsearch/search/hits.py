@@ -24,7 +24,7 @@ _LIKELY = 0.5
 # `repr` shows this many hits, one a line.
 _LINES_SHOWN = 20
 # The columns of a data frame without hits.
-_MINIMAL_COLUMNS = ["image_id", "root", "relative_path", "score", "relevance", "cosine"]
+_MINIMAL_COLUMNS = ["image_id", "path", "root", "relative_path", "score", "relevance", "cosine"]
 
 
 @dataclass(frozen=True, slots=True)
