@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from es_imgsearch.describe.fitting import ERRORS_FIELD
-from es_imgsearch.describe.places import read_place
+from es_imgsearch.describe.places import coordinate, read_place
 from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar, look_for_tables_up_to, sidecar_fields
 from es_imgsearch.describe.sidecars import names as sidecar_names
 from es_imgsearch.describe.sidecars.names import Listing, is_sidecar
@@ -375,6 +375,25 @@ def test_forms_of_a_place(value: Any, expected: dict[str, float] | None):
 def test_what_is_no_place(value: Any):
     with pytest.raises(ValueError, match="is no place"):
         read_place(value)
+
+
+@pytest.mark.parametrize("end", ["", "x", "N", " N x"])
+@pytest.mark.parametrize("part", [" ", "\t\n", '"', "1 ", "° ", "' ", ", "])
+def test_a_long_text_is_no_coordinate_at_once(part: str, end: str):
+    """Blanks could be shared out among the parts in n² ways: 100 kB took half a minute."""
+    assert coordinate("48" + part * 50_000 + end, "NS") in {None, 48.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("48° 12' 30\" N", 48.2083333), ("  48.5  ", 48.5), ("48, 12.5 n", 48.2083333),
+        ("48 12 30 S", -48.2083333), ("48  \t12", 48.2), ("-48.5", -48.5), ("48″ N", 48.0),
+        ("4 8 1 2", None), ("48.5E", None), ("48 ,12", None), ("0." + "1" * 63, None), ("", None),
+    ],
+)  # fmt: skip
+def test_forms_of_a_coordinate(text: str, expected: float | None):
+    assert coordinate(text, "NS") == (expected and pytest.approx(expected))
 
 
 def test_a_sidecars_date_and_place_count_over_those_of_the_file(tmp_path: Path):
