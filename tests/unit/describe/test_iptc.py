@@ -124,7 +124,8 @@ def test_a_packet_of_many_beginnings_is_malformed_at_once(part: str):
 
 @pytest.mark.parametrize(
     "head",
-    ["<?xml version='1.0'?>", "\n <?xml version='1.0' encoding='utf-8'?>\n", "\ufeff<?xml version='1'?>",
+    ["<?xml version='1.0'?>", "\n <?xml version='1.0' encoding='utf-8'?>\n",
+     "\ufeff<?xml version='1.0'?>",
      "\0<?xml version='1.0'?>\0", "<?xpacket begin='' id='x'?><?xml version='1.0'?>",
      "<?xpacket begin='' id='x'?>\n<?xml version='1.0' encoding='unknown-8'?> "],
 )  # fmt: skip
@@ -217,3 +218,25 @@ def test_texts_of_exif_are_utf_8_or_else_western(written: bytes):
     exif[ExifTags.Base.Artist] = "A" * len(written)
     file = jpeg(exif=exif).replace(b"A" * len(written), written)
     assert described(file) == {"creator": "Grüße"}
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [(each.encode(encoding), each)
+     for each in ("Kamera Müller", "Ærø", "Málaga – Ñandú", "10 €", "naïve", "Größe", "Ada")
+     for encoding in ("utf-8", "cp1252")]
+    + [("Müller 写真".encode(), "Müller 写真"), ("Łódź".encode(), "Łódź"),
+       ("📷 x".encode(), "📷 x"), ("Grüße ".encode() + "ü".encode("cp1252"), "Grüße ü")],
+)  # fmt: skip
+def test_the_same_bytes_are_the_same_text_in_every_tag(written: bytes, text: str):
+    """The camera was `Kamera MÃ¼ller`, while the creator was right."""
+    exif = Image.Exif()
+    marks = {tag: bytes([65 + n]) * len(written) for n, tag in enumerate((0x010E, 0x0110, 0x013B))}
+    for tag, mark in marks.items():
+        exif[tag] = mark.decode()
+    file = jpeg(iim(dataset(5, written)), exif=exif)
+    for mark in marks.values():
+        file = file.replace(mark, written)
+    decoded = decode(file, max_pixels=1_000_000)
+    assert Exif().describe(decoded.image, decoded.exif, "a.jpg") == {"camera": text}
+    assert described(file) == {"title": text, "description": text, "creator": text}
