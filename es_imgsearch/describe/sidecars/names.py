@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
-from es_imgsearch.describe.sidecars.takeout import cut_name, original_name
+from es_imgsearch.describe.sidecars.takeout import TakeoutKey, cut_name, original_name
 from es_imgsearch.describe.texts import name_key
 
 TABLE: Final = "metadata.csv"
@@ -54,33 +54,45 @@ class Listing:
     def __init__(self, names: Iterable[str]) -> None:
         self.pictures: list[str] = []
         self._by_base: dict[str, list[str]] = {}
-        self._by_takeout: dict[tuple[str, str], list[str]] = {}
-        self._pictures_by_base: dict[str | tuple[str, str], list[str]] | None = None
+        self._pictures_by_base: dict[str | TakeoutKey, list[str]] | None = None
+        self._by_takeout: dict[TakeoutKey, list[str]] | None = None
         for name in names:
             if not is_sidecar(name):
                 self.pictures.append(name)
                 continue
-            base, suffix = os.path.splitext(name)
-            key = name_key(base)
-            self._by_base.setdefault(key, []).append(name)
-            if suffix.lower() == _JSON:
-                for cut in cut_name(key):
-                    self._by_takeout.setdefault(cut, []).append(name)
+            self._by_base.setdefault(name_key(os.path.splitext(name)[0]), []).append(name)
         # Of folders that are written to all the time, only this part is needed for each picture.
         self._exact: set[str] | None = None
 
     def sidecars_of(self, picture: str) -> list[SidecarName]:
         """Return the sidecars of a picture, of which the later count; tables are none."""
         found: dict[str, SidecarName] = {}
+        perhaps: dict[str, SidecarName] = {}
+        by_takeout = self._json_by_takeout()
         for key in original_name(name_key(picture)):
-            for name in self._by_takeout.get(key, ()):
-                found[name] = SidecarName(name, is_takeouts=True)
+            for name in by_takeout.get(key, ()):
+                names = found if key.is_certain else perhaps
+                names[name] = SidecarName(name, is_takeouts=True)
         for base in (_stem(picture), picture):
             for name in sorted(self._by_base.get(name_key(base), ()), reverse=True):
                 if self._is_of(name, picture):
                     found.pop(name, None)
                     found[name] = SidecarName(name)
+        if all(each.is_xmp for each in found.values()):
+            found = perhaps | found
         return sorted(found.values(), key=_precedence)
+
+    def _json_by_takeout(self) -> dict[TakeoutKey, list[str]]:
+        found = self._by_takeout
+        if found is None:
+            found = {}
+            for names in self._by_base.values():
+                for name in names:
+                    base, suffix = os.path.splitext(name)
+                    for key in cut_name(base) if suffix.lower() == _JSON else ():
+                        found.setdefault(key, []).append(name)
+            self._by_takeout = found
+        return found
 
     def _is_of(self, sidecar: str, picture: str) -> bool:
         """Return False for a sidecar that has another picture's capitals."""
@@ -100,13 +112,13 @@ class Listing:
             by_base = self._pictures_by_base = {}
             for name in self.pictures:
                 key = name_key(name)
-                bases: set[str | tuple[str, str]] = {key, name_key(_stem(name))}
+                bases: set[str | TakeoutKey] = {key, name_key(_stem(name))}
                 for base in bases | set(original_name(key)):
                     by_base.setdefault(base, []).append(name)
         base, suffix = os.path.splitext(sidecar)
         found = [name for name in by_base.get(name_key(base), ()) if self._is_of(sidecar, name)]
         if suffix.lower() == _JSON:
-            for cut in cut_name(name_key(base)):
+            for cut in cut_name(base):
                 found += by_base.get(cut, ())
         return list(dict.fromkeys(found))
 

@@ -508,6 +508,59 @@ def test_a_cut_name_of_two_pictures_goes_by_the_title(tmp_path: Path):
     assert said(tmp_path, f"{start}BB.jpg") == {}
 
 
+@pytest.mark.parametrize("pattern", ["{}.jpg.json", "{}.json", "{}.jpg.supplemental-metadata.json"])
+@pytest.mark.parametrize("start", [LONG[:42], LONG[:38], LONG])
+def test_names_of_one_beginning_are_not_read_for_each_other(start: str, pattern: str):
+    """Of n pictures each read all n sidecars, and a changed sidecar all n pictures."""
+    pictures = [f"{start}{n:04}.jpg" for n in range(200)]
+    sidecars = [pattern.format(f"{start}{n:04}") for n in range(200)]
+    listing = Listing([*pictures, *sidecars])
+    for picture, sidecar in zip(pictures, sidecars, strict=True):
+        assert [each.name for each in listing.sidecars_of(picture)] == [sidecar]
+        assert listing.about(sidecar) == [picture]
+
+
+def test_pictures_without_sidecars_read_none_of_those_of_one_beginning():
+    pictures = [f"{LONG[:42]}{n:04}.jpg" for n in range(200)]
+    sidecars = [f"{LONG[:42]}{n:04}.json" for n in range(200, 400)]
+    listing = Listing([*pictures, *sidecars])
+    assert not any(listing.sidecars_of(each) for each in pictures)
+    assert not any(listing.about(each) for each in sidecars)
+
+
+@pytest.mark.parametrize(
+    ("picture", "sidecar", "is_its"),
+    [
+        (f"{LONG[:44]}(2).jpg", f"{LONG[:46]}(2).json", True),
+        (f"{LONG[:43]}-edited.jpg", f"{LONG[:46]}.json", True),
+        (f"{LONG[:43]}-edi.jpg", f"{LONG[:46]}.json", True),
+        (f"{LONG[:42]}.jpg", f"{LONG[:46]}.json", True),
+        (f"{LONG[:50]}.jpg", f"{LONG[:42]}.json", True),
+        (f"{LONG[:50]}.jpg", f"{LONG[:44]}.json", True),
+        (f"{LONG[:50]}.jpg", f"{LONG[:47]}.json", False),
+        (f"{LONG[:50]}.jpg", f"{LONG[:41]}.json", False),
+        (f"{LONG[:43]}-two.jpg", f"{LONG[:46]}.json", False),
+        (f"{LONG[:44]}(2).jpg", f"{LONG[:46]}(3).json", False),
+        ("Straße-" * 8 + ".jpg", ("Straße-" * 8)[:46] + ".json", True),
+        ("Strasse-" * 8 + ".jpg", ("Strasse-" * 8)[:46].upper() + ".JSON", True),
+        (unicodedata.normalize("NFD", "Grüße_" * 9) + ".jpg", ("Grüße_" * 9)[:46] + ".json", True),
+        (("📷" * 4 + LONG)[:47] + ".jpg", ("📷" * 4 + LONG)[:42] + ".json", True),
+    ],
+)
+def test_where_google_cuts_a_name(picture: str, sidecar: str, *, is_its: bool):
+    listing = Listing([picture, sidecar])
+    assert [each.name for each in listing.sidecars_of(picture)] == [sidecar] * is_its
+    assert listing.about(sidecar) == [picture] * is_its
+
+
+def test_a_cut_name_yields_to_the_pictures_own_json():
+    picture, own, other = f"{LONG[:42]}.jpg", f"{LONG[:42]}.jpg.json", f"{LONG[:46]}.json"
+    assert [each.name for each in Listing([picture, own, other]).sidecars_of(picture)] == [own]
+    xmp = f"{LONG[:42]}.xmp"
+    found = Listing([picture, other, xmp]).sidecars_of(picture)
+    assert [each.name for each in found] == [other, xmp]
+
+
 def test_only_takeouts_own_json_is_read_by_its_rules(tmp_path: Path):
     put(tmp_path, "a.jpg", b"")
     put(tmp_path, "a.jpg.s.json", {"title": "of something else"})
