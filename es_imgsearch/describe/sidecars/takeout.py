@@ -74,6 +74,19 @@ def original_name(name: str) -> Iterator[TakeoutKey]:
                 yield from _cut(plain, suffix, found["number"])
 
 
+def written_names(picture: str) -> Iterator[str]:
+    """Yield how Google most likely names a picture's sidecar, without `.json`."""
+    stem, dot, suffix = picture.rpartition(".")
+    if not dot:
+        return
+    for each in _unedited(stem):
+        number = ""
+        if found := _NUMBER.fullmatch(each):
+            each, number = found["name"], f"({found['number']})"
+        for name in (f"{each}.{suffix}{_SUPPLEMENT}", f"{each}.{suffix}"):
+            yield name[:_MOST_CHARACTERS] + number
+
+
 def _unedited(stem: str) -> Iterator[str]:
     yield stem
     if (original := _EDITED.sub("", stem)) != stem:
