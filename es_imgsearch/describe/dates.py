@@ -17,6 +17,8 @@ _LARGEST_OFFSET = timedelta(hours=14)  # of the world's time zones; Elasticsearc
 # Clocks of travellers are ahead of ours by at most this.
 _LATEST_AHEAD = timedelta(days=1)
 _SHOWN = 40  # characters of a text in a note
+# Of a date or an offset: matching a much longer text of blanks takes minutes.
+_MOST_CHARACTERS = 64
 
 TAKEN_MAPPING: Final[dict[str, dict[str, Any]]] = {
     "taken_at": {"type": "date"},
@@ -89,6 +91,8 @@ def read_date(text: str, *, offset: str = "", fraction: str = "") -> Taken | Non
     text = text.partition("\0")[0].strip()
     if not re.search(r"[1-9]|[^\W\d_]|[^\x00-\x7f]", text):
         return None
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"{text[:_SHOWN]!r} is no date")
     try:
         read = _read_english(text) or _read(text)
     except (ValueError, OverflowError):
@@ -123,7 +127,7 @@ def read_offset(text: str) -> timedelta | None:
     text = text.partition("\0")[0].strip()
     if text.upper() in _ZERO_OFFSETS:
         return timedelta(0)
-    found = _OFFSET.match(text)
+    found = _OFFSET.match(text) if len(text) <= _MOST_CHARACTERS else None
     if found is None or int(found["minutes"] or 0) > 59:
         return None
     offset = timedelta(hours=int(found["hours"]), minutes=int(found["minutes"] or 0))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from es_imgsearch.describe.dates import read_date, read_offset
 from es_imgsearch.describe.exif import Exif
 from es_imgsearch.describe.fitting import ERRORS_FIELD
 from es_imgsearch.read.decoding import decode
@@ -332,6 +333,31 @@ def test_a_number_in_a_name_is_no_date(name: str):
 
 def test_a_time_in_the_name_that_never_was_leaves_the_day():
     assert moment(described(name="IMG_20240101_250000.jpg"))[0] == "2024-01-01T00:00:00"
+
+
+# -- texts of any length ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "start", ["2024", "2024-01-01", "2024-01-01 10:00", "2024-01-01 10:00 UTC"]
+)
+@pytest.mark.parametrize("part", [" ", " -", "_", "+ ", "1"])
+def test_a_long_text_is_no_date_at_once(start: str, part: str):
+    with pytest.raises(ValueError, match="is no date"):
+        read_date(start + part * 50_000 + "x")
+
+
+@pytest.mark.parametrize("start", ["UTC", "GMT", "+", "", "+09:00"])
+def test_a_long_text_is_no_offset_at_once(start: str):
+    assert read_offset(start + " " * 100_000 + "x") is None
+
+
+def test_what_pads_a_date_does_not_count():
+    taken = read_date(" " * 100_000 + "2024:05:31 18:00:05" + " " * 100_000 + "\0" * 100)
+    assert taken is not None
+    assert taken.fields()["taken_at"] == "2024-05-31T18:00:05"
+    assert read_offset(" " * 100 + "+09:00" + " " * 100) == timedelta(hours=9)
+    assert read_date("0" * 100_000) is None
 
 
 # -- whatever there is -----------------------------------------------------------------------
