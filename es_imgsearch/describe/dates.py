@@ -145,12 +145,15 @@ def local_of(taken_at: Any) -> str | None:
         if _is_number(value):
             local = datetime(1970, 1, 1) + timedelta(milliseconds=int(value))  # noqa: DTZ001
         else:
-            # A year, or year and month, alone are no ISO date for Python.
-            text = str(value)
-            local = datetime.fromisoformat(text + "-01-01"[len(text) - 4 :])
+            local = datetime.fromisoformat(whole_day(str(value)))
     except (TypeError, ValueError, OverflowError):
         return None
     return Taken(local.replace(tzinfo=None)).fields()["taken_local"]
+
+
+def whole_day(text: str) -> str:
+    """Complete 2024 or 2024-05 to its first day, as Python needs it; leave other texts alone."""
+    return text + "-01-01"[len(text) - 4 :] if len(text) in {4, 7} else text
 
 
 def _is_number(value: Any) -> bool:
