@@ -38,9 +38,12 @@ _SYNONYMS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "avif": ("avifs",),
         "png": ("apng",),
         "jpeg2000": ("jpeg 2000", "jpeg-2000", "jp2", "j2k", "j2c", "jpf", "jpx"),
-        "jxl": ("jpeg xl", "jpeg-xl", "jpegxl"),
-        "ppm": ("pnm", "pbm", "pgm"),
-        "psd": ("photoshop",),
+        "jpegxl": ("jpeg xl", "jpeg-xl", "jxl"),
+        "ppm": ("pnm", "pbm", "pgm", "pfm", "portable-anymap"),
+        "psd": ("photoshop", "vnd.adobe.photoshop"),
+        "dds": ("vnd-ms.dds",),
+        "xbm": ("xbitmap",),
+        "xpm": ("xpixmap",),
         "bmp": ("bitmap",),
         "ico": ("icon",),
         "tga": ("targa",),
@@ -62,7 +65,7 @@ def stored_name(field: str, value: str) -> str:
     """Return the name under which a format or a colour is stored; else the value."""
     plain = folded(value)
     if field == "format":
-        plain = plain.removeprefix("image/").lstrip(".")
+        plain = plain.removeprefix("image/").removeprefix("x-").lstrip(".")
     field = "colours" if field == "colour_shares" else field
     names = _STORED_NAMES.get(field)
     return value if names is None else names.get(plain, plain)
