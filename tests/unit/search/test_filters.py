@@ -233,7 +233,7 @@ def test_the_message_of_an_unknown_field_lists_those_there_are():
 
 def test_several_filters_are_all_met():
     assert filter_clauses({"root": "photos", "width": "100.."}, PROPERTIES) == [
-        term("root", "photos"),
+        {"term": {"root": "photos"}},
         {"range": {"width": {"gte": 100}}},
     ]
     assert filter_clauses({}, PROPERTIES) == filter_clauses(None, PROPERTIES) == []
