@@ -131,6 +131,8 @@ def sync(
     started = time.monotonic()
     released = 0
     if take_over:
+        # A folder that is missing may be a disk that is not mounted: it stays the other host's.
+        _check_folders(settings, roots)
         _take_over(settings, roots)
     if allow_deletes:
         roots, released = _release_missing(settings, roots)
@@ -231,7 +233,7 @@ def _take_over(settings: Settings, roots: tuple[str, ...]) -> None:
 
     store = open_store(settings)
     upgrade(store)
-    parsed = parse_roots(roots, may_be_gone=True)
+    parsed = parse_roots(roots)
     take_over_roots(store, parsed, settings.host, settings.lease_seconds)
 
 

@@ -248,7 +248,7 @@ def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str
                 continue
             raise RootError(
                 f"The name {name!r} belongs to {entry['path']} on host {entry['host']!r}, and this"
-                f" is {root.path} on host {host!r}: {_way_out(entry, host)}call this folder"
+                f" is {root.path} on host {host!r}: {_way_out(root, entry, host)}call this folder"
                 f" something else, as NAME={root.path}."
             )
         if same_host and _overlap(root.path, Path(disk_path(entry["path"]))):
@@ -258,12 +258,20 @@ def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str
             )
 
 
-def _way_out(entry: Mapping[str, Any], host: str) -> str:
-    """Say how a folder continues a root's documents; "" if it cannot."""
+def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
+    """Say how a folder continues a root's documents, or a lost one ends; "" if it cannot."""
     if _has_moved(entry, host):
         return "if that one has moved here, add --allow-deletes to `sync` or `watch`; if not, "
     if entry["host"] in {host, IMPORTED_HOST}:
         return ""
+    if not os.path.lexists(root.path):
+        # Only --allow-deletes comes here without a folder.
+        if entry["path"] != _text(root.path):
+            return ""
+        return (
+            "if the folder is lost with its host, run this again with"
+            f" ES_IMGSEARCH_HOST={entry['host']} in the environment; if not, "
+        )
     return (
         "if it is the same folder (a container made anew has another host name), add --take-over to"
         " `sync` or `watch`; if not, "
