@@ -166,7 +166,9 @@ def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
         raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
-    if missing := drawn.info.get("missing_letters"):
+    from es_imgsearch.search.sheet import MISSING_LETTERS
+
+    if missing := drawn.info.get(MISSING_LETTERS):
         click.echo(missing, err=True)
     click.echo(f"Wrote {sheet}.", err=True)
 
