@@ -124,7 +124,9 @@ class HitsOutput:
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
             raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
-        if note := drawn.info.get("missing_letters"):
+        from es_imgsearch.search.sheet import MISSING_LETTERS
+
+        if note := drawn.info.get(MISSING_LETTERS):
             click.echo(note, err=True)
         click.echo(f"Wrote {sheet}.", err=True)
 

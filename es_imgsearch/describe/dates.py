@@ -140,17 +140,21 @@ def read_offset(text: str) -> timedelta | None:
 
 
 def local_of(taken_at: Any) -> str | None:
-    """Return `taken_local` of a stored `taken_at`; None if it is no date.
+    """Return `taken_local` of a stored `taken_at`, the first date of several; None without one.
 
-    It is what the text shows in front of the offset.  Numbers are milliseconds since 1970, in UTC.
+    It is what the text shows in front of the offset.  Numbers are milliseconds since 1970, in UTC,
+    those of four digits a year.  Years are those from 1 to 9999.
     """
-    value = taken_at[0] if isinstance(taken_at, list) and taken_at else taken_at
+    if isinstance(taken_at, list):
+        return next(filter(None, map(local_of, taken_at)), None)
+    text = str(taken_at)
     try:
-        if _is_number(value):
-            local = datetime(1970, 1, 1) + timedelta(milliseconds=int(value))  # noqa: DTZ001
+        if _MILLISECONDS.fullmatch(text):
+            local = datetime(1970, 1, 1) + timedelta(milliseconds=int(text.partition(".")[0]))  # noqa: DTZ001
         else:
-            local = datetime.fromisoformat(whole_day(str(value)))
-    except (TypeError, ValueError, OverflowError):
+            # Nor does Python read a bare T.
+            local = datetime.fromisoformat(whole_day(text.removesuffix("T")))
+    except (ValueError, OverflowError):
         return None
     return Taken(local.replace(tzinfo=None)).fields()["taken_local"]
 
@@ -160,9 +164,8 @@ def whole_day(text: str) -> str:
     return text + "-01-01"[len(text) - 4 :] if len(text) in {4, 7} else text
 
 
-def _is_number(value: Any) -> bool:
-    # Elasticsearch reads four digits as a year.
-    return isinstance(value, int) or bool(re.fullmatch("-?[0-9]{5,}", str(value)))
+# Elasticsearch reads four digits as a year.
+_MILLISECONDS = re.compile(r"-?(?![0-9]{4}$)[0-9]+(?:\.[0-9]*)?")
 
 
 def _read(text: str) -> Taken | None:

@@ -160,6 +160,14 @@ def test_a_font_knows_what_it_lacks():
     assert not _Face("/nowhere.ttf").has("a")
 
 
+def test_a_glyph_may_be_wide():
+    """One of more than 255 pixels ended the sheet with a ValueError."""
+    font = _Face().font(600)
+    assert font is not None
+    assert font.getmask("W").size[0] > 255
+    assert _Face._mask(font, "W") != _Face._mask(font, "M")
+
+
 @pytest.mark.usefixtures("without_fonts")
 def test_the_command_line_names_the_script_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     output = HitsOutput(sheet=tmp_path / "sheet.png")
