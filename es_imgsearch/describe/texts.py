@@ -65,7 +65,7 @@ def text_of_tag(value: Any) -> str:
 
 
 def decoded_value(content: bytes) -> str:
-    """Decode bytes without a declared encoding: UTF-8, and Windows-1252 where they are not."""
+    """Decode bytes of no declared encoding: UTF-8, else Windows-1252, by the byte."""
     return _decoded(content, "utf-8")
 
 

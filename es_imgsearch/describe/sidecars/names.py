@@ -222,7 +222,7 @@ def likely_names(picture: str) -> Iterator[str]:
 
 
 def likely_sidecars(picture: str) -> Iterator[SidecarName]:
-    """Yield the sidecars that a picture most likely has, those by Google's rules first."""
+    """Yield the sidecars that a picture most likely has, those of Google first."""
     own = dict.fromkeys(likely_names(picture))
     for name in dict.fromkeys(f"{base}{_JSON}" for base in written_names(picture)):
         if name not in own:

@@ -48,7 +48,7 @@ class TakeoutKey(NamedTuple):
 
 
 def cut_name(base: str) -> Iterator[TakeoutKey]:
-    """Yield what a sidecar's name without `.json` has in common with those of its pictures."""
+    """Yield what a sidecar's name, without `.json`, shares with its pictures."""
     base, number = composed(base), ""
     if found := _NUMBER.fullmatch(base):
         base, number = found["name"], found["number"]
@@ -63,7 +63,7 @@ def cut_name(base: str) -> Iterator[TakeoutKey]:
 
 
 def original_name(name: str) -> Iterator[TakeoutKey]:
-    """Yield what a picture's name, in the form of `name_key`, has in common with its sidecars'."""
+    """Yield what a picture's name, as of `name_key`, shares with its sidecars."""
     stem, dot, suffix = name.rpartition(".")
     if not dot:
         return
