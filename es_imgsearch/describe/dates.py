@@ -160,7 +160,7 @@ def local_of(taken_at: Any) -> str | None:
 
 
 def whole_day(text: str) -> str:
-    """Complete 2024 or 2024-05 to its first day, as Python needs it; leave other texts alone."""
+    """Complete 2024 or 2024-05 to its first day; leave other texts alone."""
     return text + "-01-01"[len(text) - 4 :] if len(text) in {4, 7} else text
 
 

@@ -259,7 +259,7 @@ def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str
 
 
 def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
-    """Say how a folder continues a root's documents, or a lost one ends; "" if it cannot."""
+    """Say how a folder continues a root's documents; "" if it cannot."""
     if _has_moved(entry, host):
         return "if that one has moved here, add --allow-deletes to `sync` or `watch`; if not, "
     if entry["host"] in {host, IMPORTED_HOST}:

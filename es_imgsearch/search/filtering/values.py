@@ -179,7 +179,7 @@ def met_filters(
 
 
 def _is_seen(typed: _Typed, found: Sequence[Mapping[str, Any]]) -> bool:
-    """Return True if the typed value need not be asked for: a picture has it, or it is an id."""
+    """Return True for an id, and for a value that a found picture has."""
     if found and typed.name in EXACT_FIELDS - {"relative_path"}:
         return True
     exact = typed.name in EXACT_FIELDS | EXACT_FIRST_FIELDS
