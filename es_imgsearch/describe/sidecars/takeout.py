@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from es_imgsearch.describe.dates import Taken, from_timestamp
 from es_imgsearch.describe.places import Place, coordinate, place
+from es_imgsearch.describe.texts import name_key
 
 _SUPPLEMENT: Final = ".supplemental-metadata"
 _MOST_CHARACTERS = 46
@@ -72,13 +73,13 @@ def may_be_of(found: Mapping[str, Any], picture: str) -> bool:
     title = found.get("title")
     if not isinstance(title, str) or not title:
         return True
-    names = [name for name, _ in original_name(picture.casefold())]
+    names = [name for name, _ in original_name(name_key(picture))]
     return any(_plain(title)[:_SHORTEST_CUT] == _plain(name)[:_SHORTEST_CUT] for name in names)
 
 
 def _plain(name: str) -> str:
     # Google replaces what file systems refuse.
-    return re.sub(r"\W", "_", name.casefold())
+    return re.sub(r"\W", "_", name_key(name))
 
 
 def taken_of(found: Mapping[str, Any], notes: list[str]) -> Taken | None:
