@@ -27,6 +27,8 @@ _MOST_DIGITS = 300  # of a number; longer ones are no numbers
 _UNDECODED = "\ufffd"
 
 _OWN_NAMES: Final = {*MAPPING, "product_id", "source_url", "attributes"}
+# All names that a statement takes a meaning from.
+STATED_NAMES: Final = {*_OWN_NAMES, "taken_at", "location", "latitude", "longitude"}
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from es_imgsearch.describe.dates import Taken, from_timestamp
 from es_imgsearch.describe.places import Place, coordinate, place
+from es_imgsearch.describe.texts import name_key
 from es_imgsearch.records import composed
 
 _SUPPLEMENT: Final = ".supplemental-metadata"
@@ -118,13 +119,13 @@ def may_be_of(found: Mapping[str, Any], picture: str) -> bool:
     title = found.get("title")
     if not isinstance(title, str) or not title:
         return True
-    names = {_plain(name) for name, *_ in original_name(picture.casefold())}
+    names = {_plain(name) for name, *_ in original_name(name_key(picture))}
     return _plain(title) in names
 
 
 def _plain(name: str) -> str:
     # Google replaces what file systems refuse.
-    return re.sub(r"\W", "_", name[:_SHORTEST_CUT].casefold())[:_SHORTEST_CUT]
+    return re.sub(r"\W", "_", name_key(name))[:_SHORTEST_CUT]
 
 
 def taken_of(found: Mapping[str, Any], notes: list[str]) -> Taken | None:
