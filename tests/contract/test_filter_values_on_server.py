@@ -243,6 +243,8 @@ def test_fifty_values_of_other_scripts_are_few_enough_clauses(client: ImageSearc
         ({"relative_path": ["canon", "nikon"]}, 1),
         ({"product_id": ["AB-12", "SKU-1A"]}, 1),
         ({"tags": ["dog", "katze"]}, 3),
+        ({"creator": ["Δημήτρης", "None"]}, 3),
+        ({"creator": ["None", None]}, 3),
     ],
 )
 def test_only_what_was_not_found_is_asked_for(

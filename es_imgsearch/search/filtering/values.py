@@ -155,8 +155,9 @@ def met_filters(
     filters: if there are any, a value of its own exists, and only those values of lists are asked
     for that none of the first pictures has.
     """
-    typed = list(_typed_values(filters, properties, clause_of, only_lists=bool(found)))
-    typed = [each for each in typed if not _is_seen(each, found[:_MOST_SEEN])]
+    typed = _unseen(
+        list(_typed_values(filters, properties, clause_of, only_lists=bool(found))), found
+    )
     if not typed:
         return MetFilters(filters, ())
     counts = yield from _aggregated(index, [{"filter": each.clause} for each in typed])
@@ -178,21 +179,35 @@ def met_filters(
     return MetFilters(changed if changed != filters else filters, notes)
 
 
-def _is_seen(typed: _Typed, found: Sequence[Mapping[str, Any]]) -> bool:
-    """Return True for an id, and for a value that a found picture has."""
-    if found and typed.name in EXACT_FIELDS - {"relative_path"}:
-        return True
-    exact = typed.name in EXACT_FIELDS | EXACT_FIRST_FIELDS
-    exact = exact or len(typed.text.encode()) > _MOST_FOLDED_BYTES
+def _unseen(typed: Sequence[_Typed], found: Sequence[Mapping[str, Any]]) -> list[_Typed]:
+    """Leave out ids if there are pictures, and values that one of the pictures has."""
+    if not found:
+        return list(typed)
+    seen = {name: _stored_values(name, found) for name in {each.name for each in typed}}
+    return [
+        each
+        for each in typed
+        if each.name not in EXACT_FIELDS - {"relative_path"} and not _is_in(each, *seen[each.name])
+    ]
+
+
+def _stored_values(name: str, found: Sequence[Mapping[str, Any]]) -> tuple[set[str], set[str]]:
+    """Return the values of a field as they are, and as the server compares them."""
+    values: set[str] = set()
+    for stored in (fields.get(name) for fields in found[:_MOST_SEEN]):
+        listed = stored if isinstance(stored, list) else [stored]
+        texts = [str(each) for each in listed if each is not None]
+        values.update(texts if name != "folder" else (p for t in texts for p in _with_parents(t)))
+    return values, {_plain(each) for each in values}
+
+
+def _is_in(typed: _Typed, exact: set[str], plain: set[str]) -> bool:
+    if typed.name in EXACT_FIELDS | EXACT_FIRST_FIELDS:
+        return str(typed.value) in exact
     text = typed.text.strip("/") if typed.name == "folder" else typed.text
-    wanted = {str(typed.value)} if exact else {_plain(each) for each in spellings(text)}
-    for fields in found:
-        stored = fields.get(typed.name)
-        for value in stored if isinstance(stored, list) else [stored]:
-            values = _with_parents(str(value)) if typed.name == "folder" else [str(value)]
-            if value is not None and any((v if exact else _plain(v)) in wanted for v in values):
-                return True
-    return False
+    if len(text.encode()) > _MOST_FOLDED_BYTES:
+        return text in exact
+    return not plain.isdisjoint(_plain(each) for each in spellings(text))
 
 
 def _values_of(typed: _Typed) -> Clause:
