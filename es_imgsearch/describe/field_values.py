@@ -38,7 +38,7 @@ _LARGEST: Final = {
     "double": _BEYOND_FLOAT64,
 }
 _NUMBER = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,4})?", re.ASCII)
-_MILLISECONDS = re.compile(r"(-?\d{1,19})(\.\d{1,9})?", re.ASCII)
+_MILLISECONDS = re.compile(r"(-?\d{1,19})(\.\d{1,6})?", re.ASCII)
 _DATE = re.compile(
     r"-?(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(?:(\d\d)(?::(\d\d)(?::(\d\d)(?:[.,]\d{1,9})?)?)?"
     r"(?:Z|[+-](\d\d)(?::?(\d\d)(?::?(\d\d))?)?)?)?)?)?)?",

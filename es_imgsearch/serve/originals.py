@@ -53,7 +53,7 @@ _KINDS: Final = {
     "ico": Kind("image/x-icon", (".ico",), is_shown=True),
     "jpeg": Kind("image/jpeg", _JPEG_SUFFIXES, is_shown=True),
     "jpeg2000": Kind("image/jp2", (".jp2", ".j2c", ".j2k", ".jpf", ".jpx")),
-    "jxl": Kind("image/jxl", (".jxl",), is_shown=True),
+    "jpegxl": Kind("image/jxl", (".jxl",), is_shown=True),
     "pcx": Kind("image/x-pcx", (".pcx",)),
     "png": Kind("image/png", (".png", ".apng"), is_shown=True),
     "ppm": Kind("image/x-portable-anymap", (".pnm", ".pbm", ".pgm", ".ppm", ".pfm")),

@@ -40,7 +40,7 @@ def test_a_daemon_and_its_last_comparison_are_told(house: House):
         found = root(house)
         assert found["last_reconcile"] | {"seconds": 0, "ended_at": ""} == {
             "new": 6, "changed": 0, "lost": 0, "unknown": 0, "unreadable": 0, "seconds": 0,
-            "ended_at": "",
+            "ended_at": "", "left_out": {}, "left_out_by": {},
         }  # fmt: skip
         assert found["watched_by"]["process_id"] == os.getpid()
         assert found["watched_by"]["host"] == house.settings.host

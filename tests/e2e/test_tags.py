@@ -492,11 +492,10 @@ def test_what_elasticsearch_refuses_of_a_describer_costs_the_others_nothing(
     done = redescribe_pictures(store, settings, encoder=FakeEncoder())
     assert (done.refused, done.written) == ({}, 1 + OTHERS)
     document = documents(store)["red/0.png"]
-    assert document["title"] == "before"
-    assert document["rating"] == 3
+    assert document["title"] == "now"
+    assert "rating" not in document
     (note,) = document["describe_errors"]
-    assert note.startswith("one: StoreRejected: ")
-    assert "[rating]" in note
+    assert note.startswith("one: left out: rating: ")
 
 
 def test_describe_gives_its_only_process_all_cores(

@@ -57,6 +57,8 @@ def test_sync_ends_with_1_and_counts_them(
         "deleted": 0,
         "not_pictures": 0,
         "unsettled": 0,
+        "unstored": 0,
+        "left_out": {"r": {}},
         "paused": [],
     }
     assert house.differing() == []
