@@ -126,7 +126,7 @@ _CONVERTERS: Final[Mapping[type, Callable[[Any, Report, int], Any]]] = {
 }
 
 # Almost every value is of one of these classes, of which the others need not be asked.
-_EXACTLY: Final = {
+_EXACTLY: Final[Mapping[type, Callable[[Any, Report, int], Any]]] = {
     dict: _object,
     **{each: _CONVERTERS[each] for each in (str, int, float, list, tuple, np.ndarray)},
 }
