@@ -140,10 +140,11 @@ def read_offset(text: str) -> timedelta | None:
 
 
 def local_of(taken_at: Any) -> str | None:
-    """Return `taken_local` of a stored `taken_at`, the first date of several; None without one.
+    """Return `taken_local` of a stored `taken_at`; None if it is no date.
 
-    It is what the text shows in front of the offset.  Numbers are milliseconds since 1970, in UTC,
-    those of four digits a year.  Years are those from 1 to 9999.
+    Of several dates it is that of the first.  It is what the text shows in front of the offset.
+    Numbers are milliseconds since 1970, in UTC; those of four digits are a year.  Years are those
+    from 1 to 9999.
     """
     if isinstance(taken_at, list):
         return next(filter(None, map(local_of, taken_at)), None)
