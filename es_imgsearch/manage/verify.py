@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 # Starts the reading workers at the first call.
 Readers = Callable[[], ReadWorkers]
-
 _BATCH = 64
 _IDS_PER_REQUEST = 500
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from es_imgsearch import ImageSearch
-from es_imgsearch.cli.watch import _in_each_generation
+from es_imgsearch.cli.watch import in_each_generation
 from es_imgsearch.elastic.client import Connection, connect
 from es_imgsearch.elastic.documents import Documents, Write
 from es_imgsearch.elastic.mapping import Companion, new_meta
@@ -351,14 +351,14 @@ def test_watch_and_sync_begin_again_with_the_next_generation(house: House, encod
             raise IndexMissing("what was kept is deleted")
         return "kept"
 
-    assert _in_each_generation(house.settings, keep) == "kept"
+    assert in_each_generation(house.settings, keep) == "kept"
     assert [numbered(name)[-6:] for name in begun] == ["000001", "000002", "000001"]
 
     def gone() -> None:
         raise IndexMissing("the index is gone")
 
     with pytest.raises(IndexMissing):
-        _in_each_generation(house.settings, gone)
+        in_each_generation(house.settings, gone)
 
 
 # -- interrupted ---------------------------------------------------------------------------------

@@ -80,11 +80,11 @@ class Commands:
 
         def run(command: Command) -> None:
             def once() -> None:
-                with watch._indexer(settings, roots, allow_deletes, warm_up=True) as indexer:
+                with watch.open_indexer(settings, roots, allow_deletes, warm_up=True) as indexer:
                     command.daemon = Daemon(indexer, settings)
                     command.daemon.run()
 
-            watch._in_each_generation(settings, once)
+            watch.in_each_generation(settings, once)
 
         return self._start(f"watch {' '.join(roots)} on {host}", host, run)
 
@@ -96,12 +96,12 @@ class Commands:
 
         def run(command: Command) -> None:
             def once() -> bool:
-                with watch._indexer(settings, roots, allow_deletes) as indexer:
+                with watch.open_indexer(settings, roots, allow_deletes) as indexer:
                     sync(indexer)
                     indexer.pipeline.close()
                     return not (indexer.counts.failed or indexer.paused)
 
-            command.result = watch._in_each_generation(settings, once)
+            command.result = watch.in_each_generation(settings, once)
 
         options = " --allow-deletes" if allow_deletes else ""
         return self._start(f"sync {' '.join(roots)} on {host}{options}", host, run)
