@@ -49,7 +49,10 @@ def parse_roots(
                 )
             if _overlap(root.path, other.path):
                 raise RootError(f"{root.path} and {other.path} overlap: watch the outer one.")
-    return roots
+    paths = [os.fspath(root.path) for root in roots]
+    return [
+        replace(root, other_paths=(*paths[:n], *paths[n + 1 :])) for n, root in enumerate(roots)
+    ]
 
 
 def _parse(text: str, may_be_gone: bool) -> Root:
