@@ -257,7 +257,7 @@ class Settings(BaseSettings):
 
 
 def _may_be_host(url: str) -> bool:
-    """Return False if no resolver takes the host; `connect` refuses the rest."""
+    """Return False if no resolver takes the host; other faults are found elsewhere."""
     try:
         (urlsplit(url).hostname or "").encode("idna")
     except ValueError as error:

@@ -41,6 +41,13 @@ HIDDEN: Final = "hidden"
 USUAL: Final = "usual"
 LIBRARY: Final = "library"
 
+
+class Pattern(str):
+    """The user's pattern that leaves an entry out; it may be spelled as a reason is."""
+
+    __slots__ = ()
+
+
 # What network storage, desktops and version tools put next to pictures, in small letters.  Hidden
 # names (a leading dot, such as .thumbnails, .Trash-1000, .AppleDouble, ._a.jpg) need no entry.
 DEFAULT_NAMES: Final = frozenset(
@@ -101,7 +108,7 @@ class _Pattern:
 
     def __init__(self, text: str, core: str) -> None:
         """`core` is the pattern without its `!`, below the root."""
-        self.text = text
+        self.text = Pattern(text)
         self.leaves_out = not text.startswith("!")
         # Where it has a slash that is not its last letter, the whole path is matched.
         self.is_path = "/" in core[:-1]
@@ -182,7 +189,7 @@ class Excludes:
     @property
     def leaving_out(self) -> Sequence[str]:
         """The patterns that leave out, as they were given."""
-        return [each.text for each in reversed(self._patterns) if each.leaves_out]
+        return [str(each.text) for each in reversed(self._patterns) if each.leaves_out]
 
     @classmethod
     def of_roots(cls, patterns: Sequence[str], roots: Sequence[Root]) -> Mapping[str, Excludes]:
@@ -200,7 +207,7 @@ class Excludes:
     def left_out(self, name: str, relative_folder: str, is_folder: bool) -> str:
         """Return why the entry `name` of a folder is left out; "" if it is not.
 
-        The reason is HIDDEN, USUAL, LIBRARY or a pattern.  For walkers, which never enter a folder
+        The reason is HIDDEN, USUAL, LIBRARY or a Pattern.  For walkers, which never enter a folder
         that is left out: only the last component is looked at.  `relative_folder` is the path below
         the root, ``""`` for the root itself.
         """

@@ -112,6 +112,23 @@ def test_rows_of_a_table_meet_decomposed_names(house: House):
         assert names_found(client, f"{script}") == {nfd(f"{words}.png")}
 
 
+def test_e_with_two_dots_is_met_without_them_and_short_i_is_a_letter_of_its_own(house: House):
+    named = {"Ёлка": 1, "ёж королёв": 2, "елка": 3, "чай": 4, "чаи": 5, "за\u0301мок": 6}
+    for words, seed in named.items():
+        house.picture(f"{words}.png", seed)
+    house.picture(nfd("Ёлочка.png"), 7)
+    house.synced()
+    house.store.refresh()
+    client = client_of(house)
+    for typed, expected in (
+        ("елка", {"Ёлка", "елка"}), ("ёлка", {"Ёлка", "елка"}), ("ЁЛКА", {"Ёлка", "елка"}),
+        (nfd("ёлка"), {"Ёлка", "елка"}), ("еж", {"ёж королёв"}), ("Королев", {"ёж королёв"}),
+        ("чай", {"чай"}), (nfd("чай"), {"чай"}), ("чаи", {"чаи"}), ("замок", {"за\u0301мок"}),
+        ("елочка", {nfd("Ёлочка")}), ("ЕЛОЧКА", {nfd("Ёлочка")}),
+    ):  # fmt: skip
+        assert names_found(client, typed) == {f"{words}.png" for words in expected}, typed
+
+
 def test_labels_name_decomposed_pictures(mac: House):
     paths = [f"{words}/{script} in.png" for script, words in WORDS.items()]
     found = LabelledPictures(mac.store, [*paths, *(f"r/{each}" for each in paths), "none"])

@@ -17,7 +17,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from es_imgsearch.describe.sidecars.files import Statement, opened, statement_of, too_large
+from es_imgsearch.describe.sidecars.files import (
+    STATED_NAMES,
+    Statement,
+    opened,
+    statement_of,
+    too_large,
+)
 from es_imgsearch.describe.sidecars.names import TABLE
 from es_imgsearch.describe.texts import decoded_text
 from es_imgsearch.records import composed
@@ -33,6 +39,7 @@ _SPELLINGS = (TABLE, TABLE.upper())
 # A quote without its partner costs its row; of more than these the rest is read as it is.
 _MOST_BROKEN_ROWS = 100
 _LISTS = ("creator", "keywords")
+_KNOWN: Final = {FILE_COLUMN, *STATED_NAMES}
 
 
 def read_rows(folder: str, name: str, tops: Collection[str] = ()) -> Iterator[Statement]:
@@ -87,7 +94,7 @@ def _statement(columns: list[str], row: list[str]) -> Statement:
     cells = {
         column: cell.strip()
         for column, cell in zip(columns, row, strict=False)
-        if column and column.lower() != FILE_COLUMN
+        if column and column != FILE_COLUMN
     }
     found: dict[str, Any] = {column: cell for column, cell in cells.items() if cell}
     for column in _LISTS:
@@ -137,14 +144,25 @@ def _table(path: str, mtime_ns: int, size_bytes: int, inode: int) -> _Table | No
     # The module's own limit is 128 kB; longer values are cut later.
     csv.field_size_limit(_MOST_TABLE_BYTES)
     columns = _columns(text, delimiter)
-    at = [column.lower() for column in columns].index(FILE_COLUMN)
-    named = ((row_key(row[at]), row) for row in _rows(text, delimiter, at) if len(row) > at)
+    at = columns.index(FILE_COLUMN)
+    folder = row_key(os.path.dirname(os.path.abspath(path))).rstrip("/") + "/"
+    named = (
+        (row_key(row[at]).removeprefix(folder), row)
+        for row in _rows(text, delimiter, at)
+        if len(row) > at
+    )
     return _Table(columns, {key: row for key, row in named if key})
 
 
 def _columns(text: str, delimiter: str) -> list[str]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    return [column.strip() for column in next(reader, [])]
+    columns = [column.strip() for column in next(reader, [])]
+    # People write Title and RATING; a column of the very name counts before those.
+    for at, column in enumerate(columns):
+        known = column.lower()
+        if known in _KNOWN and known not in columns:
+            columns[at] = known
+    return columns
 
 
 def _delimiter(text: str) -> str | None:
@@ -154,7 +172,7 @@ def _delimiter(text: str) -> str | None:
             columns = _columns(text, delimiter)
         except csv.Error:
             continue
-        if FILE_COLUMN in [column.lower() for column in columns]:
+        if FILE_COLUMN in columns:
             return delimiter
     return None
 
