@@ -34,12 +34,14 @@ _LOOKS_ESCAPED = re.compile(rb"\\(?=x[0-9a-f]{2})")
 class Root:
     """A watched folder: its name in documents, and its path on this host.
 
-    `follows_links`: links to folders in it are entered.
+    `follows_links`: links to folders in it are entered, but for those that lead into one of
+    `other_paths`, the resolved paths of the other roots of this process.
     """
 
     name: str
     path: Path
     follows_links: bool = field(default=False, compare=False)
+    other_paths: tuple[str, ...] = field(default=(), compare=False)
 
     def absolute(self, relative_path: str) -> str:
         """Return the path of a file of this root on this host."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
-from es_imgsearch.watch.commands import given, walk_options
+from es_imgsearch.watch.commands import command_line, given, walk_options
 
 _SYNC = ("sync", "ROOT", "EXCLUDES")
 _SYNC_CONTENT = ("sync", "ROOT", "EXCLUDES", "--content")
@@ -67,27 +66,33 @@ def first_step(what: str) -> str:
 
 def remedy(what: str, root_name: str, roots: Sequence[Root], settings: Settings) -> str:
     """Return the command line that ends this difference, for a shell."""
-    words: list[str] = []
+    command: list[str] = []
+    given_roots: list[str] = []
+    options: list[str] = []
     for word in _KINDS[what][2]:
         match word:
             case "ROOT":
-                words.append(next(given(root) for root in roots if root.name == root_name))
+                given_roots.append(next(given(root) for root in roots if root.name == root_name))
             case "NAME=DIR":
-                words.append(f"{root_name}=DIR")
+                given_roots.append(f"{root_name}=DIR")
             case "EXCLUDES":
-                words += walk_options(settings)
+                options += walk_options(settings)
+            case _ if word.startswith("-"):
+                options.append(word)
             case _:
-                words.append(word)
-    return _command(words, settings)
+                command.append(word)
+    return _command(command, given_roots, options, settings)
 
 
 def verify_content(roots: Sequence[Root], settings: Settings) -> str:
     """Return the command line that compares what is in the files, too."""
-    words = ["verify", *map(given, roots), *walk_options(settings), "--content"]
-    return _command(words, settings)
+    options = [*walk_options(settings), "--content"]
+    return _command(["verify"], [given(root) for root in roots], options, settings)
 
 
-def _command(words: Sequence[str], settings: Settings) -> str:
+def _command(
+    command: Sequence[str], roots: Sequence[str], options: Sequence[str], settings: Settings
+) -> str:
     index = type(settings).model_fields["index"].default
-    options = [] if settings.index == index else ["--index", settings.index]
-    return shlex.join(["es-imgsearch", *words, *options])
+    of_index = [] if settings.index == index else ["--index", settings.index]
+    return command_line(command, roots, [*options, *of_index])

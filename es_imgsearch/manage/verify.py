@@ -202,10 +202,9 @@ class _RootCheck:
         return self._store.listings.stored(self._root.name, failures=failures)
 
     def _disk(self) -> Iterator[FileOnDisk | Unknown]:
-        known = KnownMounts(self._store.state)
         # An index of the first version has no state yet.
-        mounts = known.load(self._root) if has_state(self._meta) else {}
-        mounts = without_unlinked(self._root, mounts)
+        known = KnownMounts(self._store.state).load(self._root) if has_state(self._meta) else {}
+        mounts = without_unlinked(self._root, known)
         for each in walk(self._root, self._prunes, mounts=mounts, on_left_out=self._on_left_out):
             if isinstance(each, FileOnDisk):
                 path = disk_path(each.stored_path)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import PurePath
 
 from es_imgsearch.errors import SettingsError
 from es_imgsearch.records import composed
+from es_imgsearch.watch.commands import shell_word
 
 _BRACES = re.compile(r"(?<!\\)\{([^{}/]*(?:,|\.\.)[^{}/]*)\}")
 _GLOB = re.compile(r"[*?\[\\]")
@@ -36,7 +36,7 @@ _CLASSES = {
 
 def refuse(text: str, why: str, *instead: str) -> SettingsError:
     """Return the error for a pattern, with the patterns to give instead."""
-    options = " ".join(f"--exclude {shlex.quote(each)}" for each in instead)
+    options = " ".join(f"--exclude {shell_word(each)}" for each in instead)
     advice = f": write {options} instead" if instead else ""
     return SettingsError(f"The exclude pattern {text!r} can match nothing, since {why}{advice}.")
 

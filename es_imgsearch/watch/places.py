@@ -81,16 +81,19 @@ def real_path(root: Root) -> str:
     return os.path.realpath(root.path)
 
 
-def linked_folder(path: str, tops: tuple[str, ...]) -> str | None:
+def linked_folder(path: str, tops: tuple[str, ...], root: Root) -> str | None:
     """Return the folder that a link leads to, None if it is not to be entered.
 
     `tops` are the real paths of the root and of the links that were followed to this one.  A folder
     in one of them, or above it, is not entered again: so there are no loops, and nothing in a root
-    is indexed under two paths.  Raises OSError for a link to nothing.
+    is indexed under two paths.  The other roots of the process count as well; they are compared by
+    path, since a disk of theirs may hang.  Raises OSError for a link to nothing.
     """
     real = os.path.realpath(path)
     status = os.stat(path)
     if not stat.S_ISDIR(status.st_mode):
+        return None
+    if any(is_inside(real, each) or is_inside(each, real) for each in root.other_paths):
         return None
     for top in tops:
         if is_inside(real, top) or is_inside(top, real) or os.path.samestat(status, os.stat(top)):
@@ -119,7 +122,7 @@ def reached_tops(root: Root, prunes: Prunes, folder: str) -> tuple[str, ...] | N
         try:
             mode = os.lstat(path).st_mode
             if root.follows_links and stat.S_ISLNK(mode):
-                if (real := linked_folder(path, tops)) is None:
+                if (real := linked_folder(path, tops, root)) is None:
                     return None
                 tops = (*tops, real)
             elif not stat.S_ISDIR(mode):

@@ -24,7 +24,7 @@ from es_imgsearch.elastic.state import (
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import RootError
 from es_imgsearch.records import Root, disk_path, image_id, stored_path
-from es_imgsearch.watch.commands import permitting_command
+from es_imgsearch.watch.commands import given_entry, permitting_command, shell_word
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +50,14 @@ def parse_roots(
                 )
             if _overlap(root.path, other.path):
                 raise RootError(f"{root.path} and {other.path} overlap: watch the outer one.")
-    return roots
+    paths = [os.fspath(root.path) for root in roots]
+    return [
+        replace(root, other_paths=(*paths[:n], *paths[n + 1 :])) for n, root in enumerate(roots)
+    ]
 
 
 def _parse(text: str, may_be_gone: bool) -> Root:
-    name: str | None
-    name, equals, folder = text.partition("=")
-    if not equals or os.path.isdir(text):
-        name, folder = None, text
+    name, folder = _taken_apart(text)
     if not folder:
         # Perhaps a variable of a shell that is not set; it would be the working folder.
         raise RootError(f"{text!r} names no folder: write DIR or NAME=DIR.")
@@ -75,6 +75,22 @@ def _parse(text: str, may_be_gone: bool) -> Root:
     if not may_be_gone and not os.access(path, os.R_OK | os.X_OK):
         raise RootError(f"The folder {folder!r} may not be read by this user.")
     return Root(name, path)
+
+
+def _taken_apart(text: str) -> tuple[str | None, str]:
+    """Return name and folder of `[NAME=]DIR`; both may have an equals sign in them.
+
+    A folder that exists decides, an absolute one first, as messages give it; then what is absolute.
+    """
+    before = text.partition("/")[0]
+    if "=" not in before or os.path.isdir(text):
+        return None, text
+    splits = [(text[:n], text[n + 1 :]) for n, letter in enumerate(before) if letter == "="]
+    splits.sort(key=lambda split: not split[1].startswith("/"))
+    for name, folder in splits:
+        if folder and os.path.isdir(os.path.expanduser(folder)):
+            return name, folder
+    return splits[0]
 
 
 def register_roots(
@@ -169,7 +185,7 @@ def _check_unused(store: Store, root: Root) -> None:
             f" folder: {Companion.STATE.alias(store.index)!r} was deleted, perhaps, or restored"
             f" from another snapshot. If they are of {root.path}, and all of them are there, run"
             f" `{command}` once, which deletes those that are not; if not, call this folder"
-            f" something else, as NAME={root.path}."
+            f" something else, as NAME={shell_word(str(root.path))}."
         )
 
 
@@ -249,12 +265,12 @@ def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str
             raise RootError(
                 f"The name {name!r} belongs to {entry['path']} on host {entry['host']!r}, and this"
                 f" is {root.path} on host {host!r}: {_way_out(root, entry, host)}call this folder"
-                f" something else, as NAME={root.path}."
+                f" something else, as NAME={shell_word(str(root.path))}."
             )
         if same_host and _overlap(root.path, Path(disk_path(entry["path"]))):
             raise RootError(
                 f"{root.path} overlaps {entry['path']}, which this index knows as {name!r}: give"
-                f" that one, as {name}={entry['path']}, or use another --index."
+                f" that one, as {given_entry(name, entry['path'])}, or use another --index."
             )
 
 

@@ -131,7 +131,7 @@ class _Walk:
         absolute = f"{self._base}/{path}"
         if not self._root.follows_links or not is_link(absolute):
             return tops
-        real = linked_folder(absolute, tops)
+        real = linked_folder(absolute, tops, self._root)
         if real is None:  # it changed since it was listed
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), absolute)
         return (*tops, real)
@@ -200,7 +200,7 @@ class _Walk:
         if not self._root.follows_links:
             return (False,)
         try:
-            return (linked_folder(path, tops) is not None,)
+            return (linked_folder(path, tops, self._root) is not None,)
         except OSError:
             return (False, True)
 

@@ -183,7 +183,7 @@ class WatchTable:
         absolute = self._absolute(folder)
         if folder.top_root().follows_links and os.path.islink(absolute):
             try:
-                folder.real = linked_folder(absolute, parent.tops()) or ""
+                folder.real = linked_folder(absolute, parent.tops(), parent.top_root()) or ""
             except OSError:
                 folder.real = absolute  # to nothing: it is polled
             if not folder.real:
@@ -260,7 +260,7 @@ class WatchTable:
                 real: str | None = "" if entry.is_dir(follow_symlinks=False) else None
                 if follows and entry.is_symlink():
                     try:
-                        real = linked_folder(entry.path, folder.tops())
+                        real = linked_folder(entry.path, folder.tops(), folder.top_root())
                     except OSError:
                         real = entry.path  # to nothing: it is polled
                 if real is not None and not prunes(entry.name, relative_path, True):

@@ -71,6 +71,7 @@ CARRIED_OUT = {
     "quality.tune:_tune": f"{ADVICE}::test_too_few_pictures",
     "search.index_state:IndexState.coder": f"{ADVICE}::test_an_index_without_codes",
     "search.search_log:SearchLog.write": f"{ADVICE}::test_searches_that_cannot_be_logged",
+    "cli.serve:_listening": "e2e/test_serve.py::test_an_address_that_no_host_can_have",
     "serve.originals:state_of": f"{ADVICE}::test_an_original_that_is_gone",
     "watch.commands:permitting_command": f"{ADVICE}::test_paused_deletions",
     "watch.commands:sync_command": f"{ADVICE}::test_paused_deletions",

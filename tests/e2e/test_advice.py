@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from es_imgsearch.records import image_id
 from es_imgsearch.serve.originals import state_of
 from es_imgsearch.testing import remove_index
 from tests.e2e.test_mounts import Disk
-from tests.support.house import House
+from tests.support.house import House, paint
 from tests.support.old_schemas import remove_state
 
 COMMAND = re.compile(r"`(es-imgsearch [^`]+)`")
@@ -228,6 +229,54 @@ def test_paused_deletions(shell: Shell, house: House, caplog: pytest.LogCaptureF
     shell.follow(message)
     assert {path for _, path in house.indexed()} == {"link/b.png", *(p.name for p in paths[20:])}
     shell.type("sync", str(house.folder), *walked)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        b"k=v", b"=x", b"a=b=c", b"k=", b"-dash", b"--index", b"-a=b", b"it's $HOME `x` \\ \"",
+        b"caf\xe9", b"\xff\xfe", b"-\xff=\xfe", b"N=r", b"caf\xe9=in/it's",
+        "\u00e9t\u00e9".encode(), b"x=y/z=w",
+    ],
+)  # fmt: skip
+def test_a_pause_of_a_folder_of_any_name(
+    shell: Shell, house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture, given: bytes
+):
+    folder = os.fsencode(tmp_path) + b"/in/" + given.removeprefix(b"N=")
+    os.makedirs(folder)
+    for n in range(20):
+        paint(folder + b"/%d.png" % n, n)
+    root = os.fsdecode((b"N=" if given.startswith(b"N=") else b"") + folder)
+    shell.type("sync", root)
+    assert len(house.indexed()) == 20
+    for n in range(10):
+        os.unlink(folder + b"/%d.png" % n)
+    shell.type("sync", root, code=1)
+    (message,) = (each for each in caplog.messages if "are paused" in each)
+    (advised,) = re.findall(r"if they are meant, run `(es-imgsearch sync .*)`\.$", message)
+    shell.run(taken_apart(advised))
+    assert len(house.indexed()) == 10
+    os.unlink(folder + b"/19.png")
+    text = shell.type("verify", root, code=1).stderr
+    (advised,) = re.findall(r"gone: 1 .*; run `(es-imgsearch sync .*)`", text)
+    (compared,) = re.findall(r"not what is in the files: `(es-imgsearch verify .*)` reads", text)
+    shell.run(taken_apart(advised))
+    assert "No differences" in shell.run(taken_apart(compared)).stderr
+    shutil.rmtree(folder)
+    text = shell.type("verify", root, code=1).stderr
+    (advised,) = re.findall(r"folder unavailable: 1 .*; .*, run `(es-imgsearch sync .*)`", text)
+    shell.run(taken_apart(advised))
+    assert not house.indexed()
+
+
+def taken_apart(command: str) -> list[str]:
+    """The words of a command line that was typed as it is shown, as a real shell has them."""
+    program, _, rest = command.partition(" ")
+    assert program == "es-imgsearch"
+    assert command.isprintable()
+    line = b"printf '%s\\0' " + rest.encode()
+    done = subprocess.run(["bash", "-c", line], capture_output=True, check=True, cwd="/")
+    return [os.fsdecode(each) for each in done.stdout.split(b"\0")[:-1]]
 
 
 def test_an_unmounted_disk(shell: Shell, house: House, caplog: pytest.LogCaptureFixture):

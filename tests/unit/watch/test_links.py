@@ -22,6 +22,7 @@ from es_imgsearch.watch.places import (
 from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.reconcile import DifferenceKind, differences
 from es_imgsearch.watch.root_disk import RootDisk
+from es_imgsearch.watch.roots import parse_roots
 from es_imgsearch.watch.walk import walk
 
 excludes = Excludes(("*.psd", "raw/"))
@@ -121,6 +122,33 @@ def test_the_root_may_be_reached_through_a_link(root: Root, tmp_path: Path) -> N
     by_link = Root("r", tmp_path / "to-root", follows_links=True)
     (root.path / "self").symlink_to(root.path)
     assert seen(by_link) == ["a.jpg"]
+
+
+def test_a_link_into_another_root_of_the_process_is_not_followed(tmp_path: Path) -> None:
+    one = files(tmp_path / "one", "a.jpg")
+    two = files(tmp_path / "two", "b.jpg", "sub/c.jpg")
+    outside = files(tmp_path / "outside", "d.jpg")
+    for link, target in {
+        one / "other": two,
+        one / "inner": two / "sub",
+        one / "above": tmp_path,
+        one / "out": outside,
+        outside / "deep": two,
+        two / "sub/back": one,
+    }.items():
+        link.symlink_to(target)
+    first, second = parse_roots([str(one), str(two)], follow_links=True)
+    assert seen(first) == ["a.jpg", "out/d.jpg"]
+    assert seen(second) == ["b.jpg", "sub/c.jpg"]
+    assert left_out(first) == {LINK_INTO_ROOT: 4}
+    assert seen(first, "out/deep") == []
+    for path in ("other/b.jpg", "inner/c.jpg", "out/deep/b.jpg"):
+        assert not is_looked_at(first, excludes.left_out, path)
+        assert presence(first, path) is Presence.GONE
+    # Alone, a root is entered from anywhere.
+    (alone,) = parse_roots([str(one)], follow_links=True)
+    assert seen(alone) == ["a.jpg", "inner/c.jpg", "other/b.jpg", "other/sub/c.jpg", "out/d.jpg",
+                           "out/deep/b.jpg", "out/deep/sub/c.jpg"]  # fmt: skip
 
 
 def test_below_a_link_to_nothing_everything_is_unknown(root: Root, tmp_path: Path) -> None:
