@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from PIL import ExifTags, Image
 
 from es_imgsearch.describe.dates import Taken, read_date
+from es_imgsearch.describe.fitting import Note, ignore
 from es_imgsearch.describe.iptc import iim_dates
 from es_imgsearch.describe.xmp import DIGITIZED_DATES, ORIGINAL_DATES, packet_properties
 
@@ -116,11 +117,12 @@ def _of_gps(gps: Mapping[int, Any]) -> _Claim:
     return claim._replace(text=text, offset="Z")
 
 
-def part_of(exif: Image.Exif, part: ExifTags.IFD) -> Mapping[int, Any]:
-    """Return a directory of EXIF; empty if it is missing or malformed."""
+def part_of(exif: Image.Exif, part: ExifTags.IFD, note: Note = ignore) -> Mapping[int, Any]:
+    """Return a directory of EXIF; empty if it is missing or malformed, which is noted."""
     try:
         return exif.get_ifd(part)
-    except Exception:  # noqa: BLE001 - malformed EXIF raises anything; the other parts are good
+    except Exception as error:  # noqa: BLE001 - malformed EXIF raises anything; the rest is good
+        note(f"{part.name} is malformed: {type(error).__name__}: {error}")
         return {}
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from PIL import Image
 
+from es_imgsearch.describe.fitting import Note, ignore
 from es_imgsearch.describe.texts import decoded_text
 
 MOST_PACKET_BYTES: Final = 4 * 1024 * 1024
@@ -70,14 +71,17 @@ def xmp_properties(packet: bytes) -> dict[str, Any]:
     return properties
 
 
-def packet_properties(image: Image.Image) -> dict[str, Any]:
-    """Read the XMP packet in a picture's file; nothing of a malformed one."""
+def packet_properties(image: Image.Image, note: Note = ignore) -> dict[str, Any]:
+    """Read the XMP packet in a picture's file; nothing of a malformed one, which is noted."""
     packet = image.info.get("xmp")
     if isinstance(packet, str):
         packet = packet.encode(errors="replace")
+    if not isinstance(packet, bytes) or not packet.strip(b"\0 \t\r\n"):
+        return {}
     try:
-        return dict(_parsed(packet)) if isinstance(packet, bytes) else {}
-    except ValueError:
+        return dict(_parsed(packet))
+    except ValueError as error:
+        note(str(error))
         return {}
 
 
