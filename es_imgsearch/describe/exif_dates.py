@@ -61,6 +61,10 @@ def embedded_date(
             left_out[claim.name] = [str(error)]
             continue
         if taken is not None:
+            if taken.offset is None and claim.offset:
+                left_out[f"offset of {claim.name}"] = [
+                    f"{claim.offset[:40]!r} is no offset from UTC"
+                ]
             return replace(taken, source=claim.source)
     return None
 
