@@ -90,7 +90,10 @@ def _number(value: Any, most: float) -> float | None:
 
 
 def embedded_place(image: Image.Image, exif: Image.Exif, note: Note = ignore) -> Place | None:
-    """Return the place that the file names: in EXIF, or else in XMP.  Notes unreadable ones."""
+    """Return the place that the file names: in EXIF, or else in XMP.
+
+    Notes what is no place.
+    """
     gps = part_of(exif, ExifTags.IFD.GPSInfo, note)
     tags = ExifTags.GPS
     latitude = _degrees(gps.get(tags.GPSLatitude), gps.get(tags.GPSLatitudeRef), "NS", 90)

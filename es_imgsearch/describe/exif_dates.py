@@ -122,7 +122,7 @@ def _of_gps(gps: Mapping[int, Any]) -> _Claim:
 
 
 def part_of(exif: Image.Exif, part: ExifTags.IFD, note: Note = ignore) -> Mapping[int, Any]:
-    """Return a directory of EXIF; empty if it is missing or malformed, which is noted."""
+    """Return a directory of EXIF; empty if it is missing, or malformed and noted."""
     try:
         return exif.get_ifd(part)
     except Exception as error:  # noqa: BLE001 - malformed EXIF raises anything; the rest is good

@@ -29,7 +29,7 @@ def place(latitude: float, longitude: float) -> Place | None:
 
 
 def xmp_place(properties: Mapping[str, Any], note: Note = ignore) -> Place | None:
-    """Return the place in properties of XMP, if they have one; note one that cannot be."""
+    """Return the place in properties of XMP, if any; note one that cannot be."""
     latitude, longitude = (properties.get(f"exif:GPS{each}") for each in ("Latitude", "Longitude"))
     return place_of_pair(latitude, longitude, note)
 

@@ -72,7 +72,7 @@ def xmp_properties(packet: bytes) -> dict[str, Any]:
 
 
 def packet_properties(image: Image.Image, note: Note = ignore) -> dict[str, Any]:
-    """Read the XMP packet in a picture's file; nothing of a malformed one, which is noted."""
+    """Read the XMP packet in a picture's file; notes a malformed one."""
     packet = image.info.get("xmp")
     if isinstance(packet, str):
         packet = packet.encode(errors="replace")

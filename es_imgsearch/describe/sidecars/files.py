@@ -154,10 +154,14 @@ def _named(found: Mapping[str, Any], depth: int, note: Note) -> dict[str, Any]:
     # A `flattened` field takes no name that is empty or holds a NUL.
     named = {}
     for name, value in found.items():
-        plain = _plain(value, depth, lambda reason, name=name: note(f"{name[:40]} {reason}"))
+        plain = _plain(value, depth, _under(name, note))
         if (key := text_of(name, _MOST_NAME, note)) and plain not in ("", [], {}):
             named[key] = plain
     return named
+
+
+def _under(name: str, note: Note) -> Note:
+    return lambda reason: note(f"{name[:40]} {reason}")
 
 
 def _plain(value: Any, depth: int, note: Note) -> Any:

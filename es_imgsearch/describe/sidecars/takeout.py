@@ -93,7 +93,10 @@ def taken_of(found: Mapping[str, Any], notes: list[str]) -> Taken | None:
 
 
 def place_of(found: Mapping[str, Any], notes: list[str]) -> Place | None:
-    """Return where the picture was taken, 0, 0 is nowhere; appends to `notes` if unreadable."""
+    """Return where the picture was taken; appends to `notes` if unreadable.
+
+    0, 0 is nowhere.
+    """
     for name in ("geoData", "geoDataExif"):
         data = found.get(name)
         if isinstance(data, Mapping):
