@@ -36,9 +36,10 @@ TELLING_NOBODY: Final = {
 for _name, _value in TELLING_NOBODY.items():
     # What somebody has set stays.
     os.environ[_name] = os.environ.get(_name) or _value
-if "onnxruntime" in sys.modules:
-    # It was imported earlier: it has left its files, and from here on it sends nothing.
-    sys.modules["onnxruntime"].disable_telemetry_events()
+# If it was imported earlier it has left its files, and from here on it sends nothing.  The entry
+# may be None or a stub (to block it), or a module that is being imported.
+if _disable := getattr(sys.modules.get("onnxruntime"), "disable_telemetry_events", None):
+    _disable()
 
 
 def __getattr__(name: str) -> Any:

@@ -335,11 +335,13 @@ def folded(text: str) -> str:
 
 
 def utf8(text: str) -> str:
-    """Escape lone surrogates, which JSON cannot represent.
-
-    They come from names that are not UTF-8.
-    """
+    """Escape lone surrogates, of names that are not UTF-8; JSON has none."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def open_at_once(path: str | Path) -> int:
+    """Open a file to read; never wait for the writer of a named pipe."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 # Key in `Image.info` of a converted picture: whether some of it was transparent.

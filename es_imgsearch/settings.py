@@ -14,6 +14,7 @@ from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -100,8 +101,8 @@ class Settings(BaseSettings):
     """File of `export` (.h5) with whole vectors, by which hits of profile `reduced` are put in
     order again; by default what `init` or `import` was given."""
     cache_dir: Path | None = None
-    """Folder for what can be made again: models exported for ONNX Runtime, and how fast they run
-    here, as `encoder` measured."""
+    """Folder for what can be made again: models exported for ONNX Runtime, how fast they run here,
+    as `encoder` measured, and the thumbnails of `serve`."""
     device: str = "auto"
     """Where models run: auto, cpu, cuda or mps."""
     backend: Literal["auto", "torch", "onnx"] = "auto"
@@ -218,6 +219,12 @@ class Settings(BaseSettings):
                 field.field_name or "", "the service"
             )
             raise ValueError(f"the address of {whose} must begin with http:// or https://")
+        if not _may_be_host(value):
+            # Not repeated: what is taken for the host may be of a password.
+            raise ValueError(
+                "no host has the name in this address: what stands between two dots must have 1 to"
+                " 63 letters, as in http://elastic.example.com:9200"
+            )
         return value
 
     @field_validator("es_api_key", "kibana_api_key", mode="before")
@@ -247,6 +254,15 @@ class Settings(BaseSettings):
         if not isinstance(texts, (list, tuple)) or not all(isinstance(one, str) for one in texts):
             return value
         return tuple(name for text in texts for one in text.split(",") if (name := one.strip()))
+
+
+def _may_be_host(url: str) -> bool:
+    """Return False if no resolver takes the host; other faults are found elsewhere."""
+    try:
+        (urlsplit(url).hostname or "").encode("idna")
+    except ValueError as error:
+        return not isinstance(error, UnicodeError)
+    return True
 
 
 def _without_password(url: str) -> str:

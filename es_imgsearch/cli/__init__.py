@@ -17,9 +17,9 @@ import click
 from es_imgsearch.cli.codes import codes
 from es_imgsearch.cli.describe import describe
 from es_imgsearch.cli.duplicates import duplicates
-from es_imgsearch.cli.encoder import encoder
 from es_imgsearch.cli.evaluate import calibrate, evaluate
-from es_imgsearch.cli.init import init
+from es_imgsearch.cli.find import find
+from es_imgsearch.cli.init import drop, encoder, init
 from es_imgsearch.cli.kibana import kibana
 from es_imgsearch.cli.options import Group
 from es_imgsearch.cli.output import drop_output
@@ -70,31 +70,17 @@ def main(verbose: bool) -> None:
         logging.getLogger(foreign).setLevel(logging.ERROR)
 
 
-for _each in (
-    init,
-    encoder,
-    watch,
-    sync,
-    search,
-    similar,
-    tune,
-    duplicates,
-    evaluate,
-    calibrate,
-    codes,
-    status,
-    verify,
-    failures,
-    reindex,
-    export_command,
-    import_command,
-    tags,
-    identify,
-    describe,
-    kibana,
-    serve,
-):
-    main.add_command(_each)
+main.headings = {
+    "Find pictures": [find, search, similar, duplicates, identify],
+    "Make an index": [init, reindex, encoder, drop],
+    "Keep it up to date": [watch, sync, describe, status, verify, failures],
+    "Judge and tune the results": [evaluate, calibrate, tune, tags, codes],
+    "Exchange": [export_command, import_command, kibana],
+    "Serve": [serve],
+}
+for _commands in main.headings.values():
+    for _each in _commands:
+        main.add_command(_each)
 
 
 def let_waiting_threads_sleep() -> None:

@@ -1,13 +1,16 @@
-"""`init`: make an index, or add what an existing one lacks."""
+"""`init`, `encoder`, `drop`: make an index, measure its encoder, delete the index."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.options import examples, open_store, with_settings_options
+from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
+from es_imgsearch.cli.output import print_json, print_line
+from es_imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
@@ -64,3 +67,67 @@ def init(
         regions=regions,
     )
     click.echo(outcome, err=True)
+
+
+@click.command(epilog=examples("encoder", "encoder --again --json"))
+@with_settings_options
+@click.option("--again", is_flag=True, help="Measure again, also if there is a stored result.")
+@json_option
+def encoder(settings: Settings, again: bool, as_json: bool) -> None:
+    """Measure how the index's encoder runs fastest on this machine, and store it.
+
+    Exports it for ONNX Runtime, so that searches here need no torch, and times it in torch and in
+    ONNX Runtime for some seconds.  `watch` and `sync` use the stored result; without one they
+    choose by a rule.
+    """
+    from es_imgsearch.embed.index_encoder import sealed_encoder
+    from es_imgsearch.embed.runtime.select import measure_for_pictures
+
+    found = sealed_encoder(open_store(settings).info(), settings.index, settings)
+    choice = measure_for_pictures(found, settings, again=again)
+    if as_json:
+        print_json(
+            {"encoder": found.name, "runs_here": None if choice is None else choice.to_dict()}
+        )
+    elif choice is None:
+        print_line(f"{found.name} embeds pictures in its own way; there is nothing to choose")
+    else:
+        print_line(
+            f"{found.name} runs in {choice.why}; cosine to float32 in torch {choice.cosine:.5f}"
+        )
+
+
+@click.command(epilog=examples("drop --index demo", "drop --index demo --yes"))
+@with_settings_options
+@click.option(
+    "--yes", is_flag=True, help="Delete without asking; needed where there is no terminal."
+)
+def drop(settings: Settings, yes: bool) -> None:
+    """Delete the index with everything that belongs to it; the pictures' files stay.
+
+    That is: vectors, fields, failures, generations that `reindex` keeps, what was learned, the log
+    of searches, templates.  It cannot be undone, but `init` and `sync` make the index anew.
+    """
+    from es_imgsearch.manage.drop import belongings, drop_index
+
+    store = open_store(settings)
+    for each in belongings(store):
+        documents = f"{each.documents:,} document{'s' * (each.documents != 1)}"
+        click.echo(f"{each.name}: {documents}, {_in_bytes(each.size_bytes)}", err=True)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("Add --yes to delete this.")
+        click.confirm("Delete all of this?", abort=True, err=True)
+    found = drop_index(store)
+    indices = "1 index" if len(found) == 1 else f"{len(found)} indices"
+    click.echo(
+        f"Deleted {indices} of {store.index!r}; the files of the pictures are untouched.", err=True
+    )
+
+
+def _in_bytes(number: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"

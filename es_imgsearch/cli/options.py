@@ -7,9 +7,10 @@ Elasticsearch client.
 from __future__ import annotations
 
 import functools
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -59,7 +60,22 @@ _AS_SETTINGS = (
 
 
 class Group(click.Group):
-    """A group that explains where an option goes that was typed before its command."""
+    """A group that explains where an option goes that was typed before its command.
+
+    Its help lists the commands under `headings`, each with the first sentence of its help.
+    """
+
+    headings: Mapping[str, Sequence[click.Command]] = {}
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections = self.headings or {"Commands": [*self.commands.values()]}
+        for heading, commands in sections.items():
+            rows = [(str(each.name), _first_sentence(each)) for each in commands]
+            with formatter.section(heading):
+                # One width for all sections.
+                formatter.write_dl(
+                    rows, col_max=14, col_spacing=14 - max(len(name) for name, _ in rows)
+                )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -73,6 +89,11 @@ class Group(click.Group):
             raise click.UsageError(
                 f"{option} goes after the command: `{ctx.command_path} COMMAND {option} ...`.", ctx
             ) from None
+
+
+def _first_sentence(command: click.Command) -> str:
+    text = " ".join((command.help or "").split("\n\n")[0].split())
+    return re.split(r"(?<=[.;]) ", text, maxsplit=1)[0].rstrip(".;")
 
 
 def with_settings_options(function: F) -> F:
@@ -156,6 +177,43 @@ workers_option = click.option(
 )
 roots_argument = click.argument("roots", metavar="[NAME=]DIR...", nargs=-1, required=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
+
+# Ways to print hits: at most one of them is given.
+_FORMATS = (
+    ("--json", "json", "Print an object: hits, facets, notes, took_ms, relevant."),
+    ("--json-hits", "json_hits", "Print the hits as a JSON list."),
+    ("--paths", "paths", "Print only the paths of the files, one a line."),
+    ("--print0", "print0", "The same, each ended by a NUL byte, for xargs -0."),
+)
+_OUTPUT_OPTIONS = (
+    click.option("--ids", is_flag=True, help="Print the image_id of each hit, too."),
+    click.option("--preview", is_flag=True, help="Show the pictures in the terminal."),
+    click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG)."),
+    click.option("--open", "open_it", is_flag=True,
+                 help="Open the best hit, or with --sheet the sheet, in the system's viewer."),
+)  # fmt: skip
+
+
+def with_output_options(function: F) -> F:
+    """Add the options that say how hits are printed; pass them as `output`."""
+
+    @functools.wraps(function)
+    def with_output(*arguments: Any, **given: Any) -> Any:
+        from es_imgsearch.cli.output import HitsOutput
+
+        chosen = [(option, name) for option, name, _ in _FORMATS if given.pop(f"as_{name}")]
+        if len(chosen) > 1:
+            raise UsageError(f"Give {chosen[0][0]} or {chosen[1][0]}, not both.")
+        shown = {name: given.pop(name) for name in ("ids", "preview", "sheet", "open_it")}
+        output = HitsOutput(chosen[0][1] if chosen else "lines", **shown)  # type: ignore[arg-type]
+        return function(*arguments, output=output, **given)
+
+    for each in reversed(_OUTPUT_OPTIONS):
+        with_output = each(with_output)
+    for option, name, words in reversed(_FORMATS):
+        names = ["-0", option] if name == "print0" else [option]
+        with_output = click.option(*names, f"as_{name}", is_flag=True, help=words)(with_output)
+    return with_output  # type: ignore[return-value]
 
 
 @contextmanager

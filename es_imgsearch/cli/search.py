@@ -1,19 +1,22 @@
-"""`search` and `similar`: find pictures, print them, draw a contact sheet."""
+"""`search` and `similar`: find pictures in the index, and print them."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from es_imgsearch.cli.options import examples, json_option, parse_box, with_settings_options
-from es_imgsearch.cli.output import print_json, print_line, shown_path
-from es_imgsearch.errors import UsageError
+from es_imgsearch.cli.options import examples, parse_box, with_output_options, with_settings_options
+from es_imgsearch.cli.output import HitsOutput
+from es_imgsearch.errors import ImageMissing, UsageError
 
 if TYPE_CHECKING:
-    from es_imgsearch.search.hits import Hits
+    from es_imgsearch.search.client import ImageSearch
     from es_imgsearch.search.options import SearchOptions
     from es_imgsearch.search.query import Query
     from es_imgsearch.settings import Settings
@@ -48,28 +51,27 @@ _OPTIONS = (
                  help="Find candidates by binary codes (needs an index with codes)."),
     click.option("--exact", is_flag=True,
                  help="Compare with every picture instead of searching the HNSW graph."),
-    json_option,
-    click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG)."),
 )  # fmt: skip
 
 
 def _with_search_options(function: F) -> F:
     for option in reversed(_OPTIONS):
         function = option(function)
-    return function
+    return with_output_options(function)
 
 
 @click.command(
     epilog=examples(
         'search "a dog on the beach"',
         'search "a red car" --not people --since 2024-01-01 -k 20',
-        "search --image holiday.jpg --box 120,80,300,300 --sheet found.png",
-        "search sunset --filter folder=2024 --json",
+        "search holiday.jpg --box 120,80,300,300 --preview",
+        "search sunset -0 | xargs -0 cp -t chosen/",
     )
 )
 @with_settings_options
 @click.argument("text", nargs=-1)
-@click.option("--image", type=click.Path(path_type=Path), help="Search with this picture.")
+@click.option("--image", metavar="FILE", help="Search with this picture; - reads it from standard"
+              " input.")  # fmt: skip
 @click.option("--box", metavar="X,Y,W,H", help="Only this part of it, in pixels.")
 @click.option("--not", "unwanted", metavar="TEXT", multiple=True,
               help="Rank pictures like these words lower; may be repeated.")  # fmt: skip
@@ -80,56 +82,116 @@ def _with_search_options(function: F) -> F:
 def search(
     settings: Settings,
     text: tuple[str, ...],
-    image: Path | None,
+    image: str | None,
     box: str | None,
     unwanted: tuple[str, ...],
+    output: HitsOutput,
     **options: Any,
 ) -> None:
-    """Find pictures by words, by a picture, or by both."""
+    """Find pictures by words, by a picture, or by both.
+
+    TEXT is words, or one picture file.
+    """
     from es_imgsearch.search.client import ImageSearch
 
+    if image is None and len(text) == 1:
+        text, image = words_or_picture(text[0])
     wanted: list[Query] = []
     if text:
         wanted.append(" ".join(text))
     if image is not None:
-        wanted.append(image)
+        wanted.append(sys.stdin.buffer.read() if image == "-" else Path(image))
     if not wanted:
         raise UsageError("Give words to search for, or a picture with --image FILE.")
     if box is not None and image is None:
         raise UsageError("--box is a part of the picture given with --image.")
     corners = None if box is None else parse_box(box)
-    k, as_json, sheet, rest = _parsed(options)
+    k, rest = parsed_options(options)
     client = ImageSearch(settings=settings)
-    hits = client.search(wanted, list(unwanted), k, box=corners, **rest)
-    show_hits(hits, as_json, sheet)
+    output.show(client.search(wanted, list(unwanted), k, box=corners, **rest))
+
+
+def words_or_picture(given: str) -> tuple[tuple[str, ...], str | None]:
+    """Return the words, and the picture file that was given in their place.
+
+    Words that look like the path of a picture that is missing are asked about, or without a
+    terminal noted on standard error.
+    """
+    if os.path.isfile(given):
+        return (), given
+    from es_imgsearch.read.decoding import PICTURE_SUFFIXES
+
+    suffix = os.path.splitext(given)[1].lower()
+    if suffix in PICTURE_SUFFIXES or given.startswith((os.sep, f".{os.sep}", f"~{os.sep}")):
+        missing = f"There is no file {given!r}."
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            click.echo(f"{missing} Searching for these words.", err=True)
+        elif not click.confirm(f"{missing} Search for these words?", err=True):
+            raise UsageError(f"{missing} Give the path of a picture, or other words.")
+    return (given,), None
 
 
 @click.command(
-    epilog=examples("similar 5b0a1c6f7d2e4f90", "similar 5b0a1c6f7d2e4f90 -k 50 --collapse --json")
+    epilog=examples(
+        "similar 5b0a1c6f7d2e4f90",
+        "similar ~/Pictures/beach.jpg --preview",
+        "similar 5b0a1c6f7d2e4f90 -k 50 --collapse --json",
+    )
 )
 @with_settings_options
-@click.argument("image_id")
+@click.argument("picture", metavar="IMAGE_ID|FILE")
 @_with_search_options
-def similar(settings: Settings, image_id: str, **options: Any) -> None:
-    """Find pictures like a stored one; loads no model."""
+def similar(settings: Settings, picture: str, output: HitsOutput, **options: Any) -> None:
+    """Find pictures like a stored one, or like a file.
+
+    Of a stored picture the stored vector is used, and no model is loaded.
+    """
     from es_imgsearch.search.client import ImageSearch
 
-    k, as_json, sheet, rest = _parsed(options)
-    hits = ImageSearch(settings=settings).similar(image_id, k, **rest)
-    show_hits(hits, as_json, sheet)
+    k, rest = parsed_options(options)
+    client = ImageSearch(settings=settings)
+    if not os.path.isfile(picture):
+        try:
+            output.show(client.similar(picture, k, **rest))
+        except ImageMissing as error:
+            raise ImageMissing(
+                f"{error} There is no file of that name either: give the path of a picture, or an"
+                " id, as `search --ids` prints them."
+            ) from error
+        return
+    stored = _stored_id(client, settings, picture)
+    # A file in a root may be not indexed yet, or left out.
+    with suppress(ImageMissing):
+        if stored is not None:
+            output.show(client.similar(stored, k, **rest))
+            return
+    output.show(client.search([Path(picture)], k=k, **rest))
 
 
-def _parsed(options: dict[str, Any]) -> tuple[int, bool, Path | None, SearchOptions]:
-    """Split the options into k, --json, --sheet, and those that the client takes."""
+def _stored_id(client: ImageSearch, settings: Settings, picture: str) -> str | None:
+    """Return the id that a file has in the index; None outside the roots of this host."""
+    from es_imgsearch.records import image_id
+    from es_imgsearch.watch.roots import registered_root
+
+    path, meta = Path(picture).resolve(), client.info.meta
+    for name, entry in meta.roots.items():
+        root = registered_root(name, meta)
+        if root is not None and entry["host"] == settings.host and root.path in path.parents:
+            return image_id(name, os.path.relpath(path, root.path))
+    return None
+
+
+def parsed_options(options: dict[str, Any]) -> tuple[int, SearchOptions]:
+    """Split the options into k and those that the client takes."""
     from es_imgsearch.search.filters import parse_filters
 
-    k, as_json, sheet = (options.pop(name) for name in ("k", "as_json", "sheet"))
+    k = options.pop("k")
     options["filters"] = parse_filters(options["filters"])
     options["facets"] = list(filter(None, (options["facets"] or "").split(",")))
     if options["weights"] is not None:
         options["weights"] = _parse_weights(options["weights"])
     rest: SearchOptions = options  # type: ignore[assignment]
-    return k, as_json, sheet, rest
+    return k, rest
 
 
 def _parse_weights(text: str) -> dict[str, float]:
@@ -140,48 +202,3 @@ def _parse_weights(text: str) -> dict[str, float]:
         raise UsageError(
             f"--weights are written like content=0.7,colour=0.3, not {text!r}."
         ) from None
-
-
-def show_hits(hits: Hits, as_json: bool, sheet: Path | None) -> None:
-    """Print hits on standard output; notes and facets on standard error."""
-    if as_json:
-        print_json([hit.to_dict() for hit in hits])
-    for hit in () if as_json else hits:
-        box = "" if hit.matched_box is None else f"  {list(hit.matched_box)}"
-        print_line(f"{hit.score:6.3f}  {shown_path(hit.root, hit.relative_path)}{box}")
-        if hit.explanation is not None:
-            print_line(f"        {_explained(hit.explanation)}")
-    for note in hits.notes:
-        click.echo(note, err=True)
-    for name, counts in hits.facets.items():
-        shown = ", ".join(f"{value} ({count})" for value, count in counts.items())
-        click.echo(f"{name}: {shown or 'none'}", err=True)
-    if not hits and not as_json:
-        click.echo("Nothing found.", err=True)
-    if sheet is None:
-        return
-    drawn = hits.sheet()
-    try:
-        drawn.save(sheet)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
-        raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
-    if missing := drawn.info.get("missing_letters"):
-        click.echo(missing, err=True)
-    click.echo(f"Wrote {sheet}.", err=True)
-
-
-def _explained(explanation: Any) -> str:
-    """Format one line: shares that add up to the score, then the cosine of each query."""
-    words = [
-        f"{name} {part['cosine']:.3f} x {part['weight']:.2f} = {part['share']:.3f}"
-        for name, part in explanation.get("parts", {}).items()
-    ]
-    words += [
-        f"{name} rank {rank or 'none'}: {explanation['shares'][name]:.4f}"
-        for name, rank in explanation.get("ranks", {}).items()
-    ]
-    if explanation.get("bm25") is not None:
-        words.append(f"BM25 {explanation['bm25']:.2f}")
-    words += [f"{each['query']!r}: {each['cosine']:.3f}" for each in explanation.get("queries", ())]
-    return "; ".join(words)

@@ -63,6 +63,12 @@ def _listening(address: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((address, port), family=family, backlog=2048)
+    except UnicodeError as error:
+        raise UsageError(
+            f"{address}:{port} cannot be listened on: no host has that name, since what stands"
+            " between two dots must have 1 to 63 letters; give an --address of this machine, such"
+            " as 127.0.0.1."
+        ) from error
     except OSError as error:
         # A name that does not resolve has numbers and words of its own; the system's words come
         # without the address that Python adds.

@@ -57,7 +57,7 @@ def export_command(
         return filter_clauses({name: value}, info.properties)[0]
 
     typed = parse_filters(filters)
-    flow = met_filters(store.index, typed, info.properties, clause_of, has_found=False)
+    flow = met_filters(store.index, typed, info.properties, clause_of)
     met = run_flow(flow, store.send)
     clauses = filter_clauses(met.filters, info.properties)
     for note in met.notes:

@@ -69,7 +69,7 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool, take_
     _check_folders(settings, roots)
     if take_over:
         _take_over(settings, roots)
-    _in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
+    in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
 
 
 def _watch(
@@ -78,7 +78,7 @@ def _watch(
     from es_imgsearch.pipeline.daemon import Daemon
 
     with ExitStack() as stack:
-        indexer = stack.enter_context(_indexer(settings, roots, allow_deletes, warm_up=True))
+        indexer = stack.enter_context(open_indexer(settings, roots, allow_deletes, warm_up=True))
 
         def ready() -> None:
             names = ", ".join(f"{root.name}={root.path}" for root in indexer.roots)
@@ -131,6 +131,8 @@ def sync(
     started = time.monotonic()
     released = 0
     if take_over:
+        # A folder that is missing may be a disk that is not mounted: it stays the other host's.
+        _check_folders(settings, roots)
         _take_over(settings, roots)
     if allow_deletes:
         roots, released = _release_missing(settings, roots)
@@ -140,7 +142,7 @@ def sync(
             return
 
     def one_pass() -> bool:
-        with _indexer(settings, roots, allow_deletes) as indexer:
+        with open_indexer(settings, roots, allow_deletes) as indexer:
             if content:
                 indexer.check_excludes()
                 with progress_bar("files") as on_file:
@@ -160,7 +162,7 @@ def sync(
             return not (missing or indexer.paused)
 
     _check_folders(settings, roots)
-    if not _in_each_generation(settings, one_pass):
+    if not in_each_generation(settings, one_pass):
         sys.exit(EXIT_DIFFERENCE)
 
 
@@ -187,7 +189,7 @@ def _check_folders(settings: Settings, roots: tuple[str, ...]) -> None:
     Excludes.of_roots(settings.exclude, parse_roots(roots))
 
 
-def _in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
+def in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
     """Call `run`, and call it again with the new encoder after `reindex` has switched."""
     while True:
         held = open_store(settings).pinned()
@@ -205,7 +207,7 @@ def _in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _indexer(
+def open_indexer(
     settings: Settings, roots: tuple[str, ...], allow_deletes: bool, *, warm_up: bool = False
 ) -> Iterator[Indexer]:
     from es_imgsearch.embed.context import open_context
@@ -231,7 +233,7 @@ def _take_over(settings: Settings, roots: tuple[str, ...]) -> None:
 
     store = open_store(settings)
     upgrade(store)
-    parsed = parse_roots(roots, may_be_gone=True)
+    parsed = parse_roots(roots)
     take_over_roots(store, parsed, settings.host, settings.lease_seconds)
 
 

@@ -17,6 +17,8 @@ _LARGEST_OFFSET = timedelta(hours=14)  # of the world's time zones; Elasticsearc
 # Clocks of travellers are ahead of ours by at most this.
 _LATEST_AHEAD = timedelta(days=1)
 _SHOWN = 40  # characters of a text in a note
+# Of a date or an offset: matching a much longer text of blanks takes minutes.
+_MOST_CHARACTERS = 64
 
 TAKEN_MAPPING: Final[dict[str, dict[str, Any]]] = {
     "taken_at": {"type": "date"},
@@ -74,9 +76,12 @@ _TIME = re.compile(
 _SECONDS = ("second", "second2")
 _DATE = re.compile(
     r"(?P<year>[0-9]{4})(?:"
-    rf"{_GAP}(?P<month>{_TWO})(?:{_GAP}(?P<day>{_TWO}))?(?![0-9])"
-    r"|(?P<month2>[0-9]{2})(?P<day2>[0-9]{2})(?=$|[^0-9]))?(?=$|[^0-9])"
+    rf"{_GAP}(?P<month>{_TWO}){_GAP}(?P<day>{_TWO})(?![0-9])"
+    r"|(?P<month2>[0-9]{2})(?P<day2>[0-9]{2})(?=$|[^0-9]|[0-9]{4}(?:[0-9]{2})?(?![0-9])))"
 )
+# Only the year, or year and month, are known.  More text would make it something else, such as
+# 1920x1080, 2024-W22 or "2024 Ford".
+_LONE_DATE = re.compile(rf"(?P<year>[0-9]{{4}})(?:{_GAP}(?P<month>{_TWO}))?")
 _OFFSET = re.compile(
     r"(?:UTC|GMT)?\s*(?P<sign>[+\u2212-]?)\s*(?P<hours>[0-9]{1,2})(?::?(?P<minutes>[0-9]{2}))?"
     r"(?::?00)?"
@@ -95,6 +100,8 @@ def read_date(text: str, *, offset: str = "", fraction: str = "") -> Taken | Non
     text = text.partition("\0")[0].strip()
     if not re.search(r"[1-9]|[^\W\d_]|[^\x00-\x7f]", text):
         return None
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"{text[:_SHOWN]!r} is no date")
     try:
         read = _read_english(text) or _read(text)
     except (ValueError, OverflowError):
@@ -129,7 +136,7 @@ def read_offset(text: str) -> timedelta | None:
     text = text.partition("\0")[0].strip()
     if text.upper() in _ZERO_OFFSETS:
         return timedelta(0)
-    found = _OFFSET.fullmatch(text)
+    found = _OFFSET.fullmatch(text) if len(text) <= _MOST_CHARACTERS else None
     if found is None or int(found["minutes"] or 0) > 59:
         return None
     offset = timedelta(hours=int(found["hours"]), minutes=int(found["minutes"] or 0))
@@ -141,27 +148,37 @@ def read_offset(text: str) -> timedelta | None:
 def local_of(taken_at: Any) -> str | None:
     """Return `taken_local` of a stored `taken_at`; None if it is no date.
 
-    It is what the text shows in front of the offset.  Numbers are milliseconds since 1970, in UTC.
+    Of several dates it is that of the first.  It is what the text shows in front of the offset.
+    Numbers are milliseconds since 1970, in UTC; those of four digits are a year.  Years are those
+    from 1 to 9999.
     """
-    value = taken_at[0] if isinstance(taken_at, list) and taken_at else taken_at
+    if isinstance(taken_at, list):
+        return next(filter(None, map(local_of, taken_at)), None)
+    text = str(taken_at)
     try:
-        if _is_number(value):
-            local = datetime(1970, 1, 1) + timedelta(milliseconds=int(value))  # noqa: DTZ001
+        if _MILLISECONDS.fullmatch(text):
+            local = datetime(1970, 1, 1) + timedelta(milliseconds=int(text.partition(".")[0]))  # noqa: DTZ001
         else:
-            # A year, or year and month, alone are no ISO date for Python.
-            text = str(value)
-            local = datetime.fromisoformat(text + "-01-01"[len(text) - 4 :])
-    except (TypeError, ValueError, OverflowError):
+            # Nor does Python read a bare T.
+            local = datetime.fromisoformat(whole_day(text.removesuffix("T")))
+    except (ValueError, OverflowError):
         return None
     return Taken(local.replace(tzinfo=None)).fields()["taken_local"]
 
 
-def _is_number(value: Any) -> bool:
-    # Elasticsearch reads four digits as a year.
-    return isinstance(value, int) or bool(re.fullmatch("-?[0-9]{5,}", str(value)))
+def whole_day(text: str) -> str:
+    """Complete 2024 or 2024-05 to its first day; leave other texts alone."""
+    return text + "-01-01"[len(text) - 4 :] if len(text) in {4, 7} else text
+
+
+# Elasticsearch reads four digits as a year.
+_MILLISECONDS = re.compile(r"-?(?![0-9]{4}$)[0-9]+(?:\.[0-9]*)?")
 
 
 def _read(text: str) -> Taken | None:
+    if lone := _LONE_DATE.fullmatch(text.rstrip(" :")):
+        year = int(lone["year"])
+        return Taken(datetime(year, int(lone["month"] or 1) or 1, 1)) if year else None  # noqa: DTZ001
     found = _DATE.match(text)
     if found is None:
         raise ValueError(text)
@@ -171,10 +188,12 @@ def _read(text: str) -> Taken | None:
         # The clock was never set.
         return None
     if not day:
-        # Only the year, or year and month, are known.
+        # As 1954:00:00.
         day, month = 1, month or 1
     local = datetime(year, month, day)  # noqa: DTZ001
     rest = text[found.end() :]
+    if rest[:1].isdigit():
+        rest = f"T{rest}"  # 20240531180005
     if _UNKNOWN.fullmatch(rest):
         return Taken(local)
     # The whole text is understood, or nothing of it: 2016-02-03-2017-01-01 is no moment.
@@ -226,14 +245,16 @@ def _offset_text(offset: timedelta | None) -> str:
 
 # -- Names of files
 
-# 20240101, 2024-01-01, 2024_01_01 or 2024.01.01, with a time of the same kinds or without.
+# 20240101, 2024-01-01, 2024_01_01 or 2024.01.01, with a time of the same kinds or without; or 14
+# digits, and 3 more of thousandths.
 _NAME = re.compile(
     r"(?<![0-9])(?<![0-9][A-Za-z])(?P<year>1[89][0-9]{2}|20[0-9]{2})(?P<gap>[-_.]?)"
-    r"(?P<month>[0-9]{2})(?P=gap)(?P<day>[0-9]{2})(?![0-9A-SU-Za-z]|T[^0-9])"
+    r"(?P<month>[0-9]{2})(?P=gap)(?P<day>[0-9]{2})"
     r"(?:(?:[-_. T]|,? (?:at|um|om|kl\.|à|a las|alle|às|o) )"
     r"(?P<hour>[0-9]{1,2})(?P<colon>[-_.:]?)(?P<minute>[0-9]{2})(?P=colon)(?P<second>[0-9]{2})"
     r"(?:[-_.]?(?P<fraction>[0-9]{3}))?(?![0-9])(?P<utc>Z(?![0-9A-Za-z]))?"
-    r"(?:[ \u202f](?P<half>[AaPp])[Mm]\b)?)?"
+    r"(?:[ \u202f](?P<half>[AaPp])[Mm]\b)?"
+    r"|(?<=[0-9]{8})(?P<digits>[0-9]{6})(?P<thousandths>[0-9]{3})?(?![0-9A-Za-z])|(?![0-9A-Za-z]))"
 )
 _EARLIEST_DIGITS = 1990  # a name of eight digits alone is the date of no earlier picture
 _UTC_NAMES = ("PXL_",)  # of Google's cameras
@@ -250,8 +271,11 @@ def date_in_name(name: str) -> Taken | None:
             half = f" {found['half']}M" if found["half"] else ""
             time = "T" + ":".join(found[part] for part in ("hour", "minute", "second"))
             time += f".{found['fraction']}" * bool(found["fraction"]) + half
+        if digits := found["digits"]:
+            # One number: if its end is no time, its beginning is no date.
+            time = f"T{digits[:2]}:{digits[2:4]}:{digits[4:]}.{found['thousandths'] or 0}"
         offset = "Z" if time and (found["utc"] or name.startswith(_UTC_NAMES)) else ""
-        for text in filter(None, (time and day + time, day)):
+        for text in filter(None, (time and day + time, "" if digits else day)):
             try:
                 read = read_date(text, offset=offset)
             except ValueError:

@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 from PIL import ExifTags, Image
 
 from es_imgsearch.describe.dates import TAKEN_MAPPING, date_in_name
-from es_imgsearch.describe.exif_dates import embedded_date, part_of, text_of_tag
+from es_imgsearch.describe.exif_dates import embedded_date, part_of
 from es_imgsearch.describe.fitting import ERRORS_FIELD, Note, ignore, notes, noting
 from es_imgsearch.describe.places import Place, place, xmp_place
 from es_imgsearch.describe.plain_values import shown
+from es_imgsearch.describe.texts import text_of_tag
 from es_imgsearch.describe.xmp import packet_properties
 
 # Beyond what any camera does: seconds, focal ratio, ISO speed, millimetres.

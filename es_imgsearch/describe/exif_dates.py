@@ -19,6 +19,7 @@ from PIL import ExifTags, Image
 from es_imgsearch.describe.dates import Taken, read_date
 from es_imgsearch.describe.fitting import Note, ignore
 from es_imgsearch.describe.iptc import iim_dates
+from es_imgsearch.describe.texts import text_of_tag
 from es_imgsearch.describe.xmp import DIGITIZED_DATES, ORIGINAL_DATES, packet_properties
 
 _TAGS = ExifTags.Base
@@ -128,10 +129,3 @@ def part_of(exif: Image.Exif, part: ExifTags.IFD, note: Note = ignore) -> Mappin
     except Exception as error:  # noqa: BLE001 - malformed EXIF raises anything; the rest is good
         note(f"{part.name} is malformed: {type(error).__name__}: {error}")
         return {}
-
-
-def text_of_tag(value: Any) -> str:
-    """Return the text before the first NUL; empty for a value that is no text."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
-    return value.partition("\0")[0].strip() if isinstance(value, str) else ""

@@ -116,7 +116,11 @@ def _with_composed(value: Any) -> Any:
         # Numbers of a vector need no look each.
         return value if value and isinstance(value[0], float) else [*map(_with_composed, value)]
     if isinstance(value, Mapping):
-        return {_with_composed(name): _with_composed(each) for name, each in value.items()}
+        # Names that are no texts are left out later, with a note.
+        return {
+            composed(name) if isinstance(name, str) else name: _with_composed(each)
+            for name, each in value.items()
+        }
     return value
 
 

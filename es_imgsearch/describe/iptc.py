@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any, ClassVar
 
 from PIL import ExifTags, Image
 
 from es_imgsearch.describe.authored_metadata import MAPPING, written_fields
 from es_imgsearch.describe.fitting import ERRORS_FIELD, Note, ignore, notes, noting
+from es_imgsearch.describe.texts import decoded_value, text_of_tag
 from es_imgsearch.describe.xmp import packet_properties
 
 # Where a file keeps IIM: a resource of Photoshop's (in JPEG), a tag of TIFF.
@@ -57,29 +57,19 @@ class Iptc:
 
 
 def _of_exif(exif: Image.Exif, left_out: dict[str, list[str]]) -> dict[str, Any]:
-    description = _text(exif.get(ExifTags.Base.ImageDescription))
+    description = text_of_tag(exif.get(ExifTags.Base.ImageDescription))
     if description.lower().endswith(_NO_DESCRIPTION):
         description = ""
     return written_fields(
         {
             "title": _windows_text(exif.get(_XP_TITLE)),
             "description": description,
-            "creator": _text(exif.get(ExifTags.Base.Artist)).split(";"),
+            "creator": text_of_tag(exif.get(ExifTags.Base.Artist)).split(";"),
             "keywords": _windows_text(exif.get(_XP_KEYWORDS)).split(";"),
             "rating": exif.get(_RATING),
         },
         left_out,
     )
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        # Pillow takes every text of EXIF for Latin-1; most writers mean UTF-8.
-        with suppress(UnicodeEncodeError):
-            value = value.encode("latin-1")
-    if isinstance(value, bytes):
-        value = _decoded(value)
-    return value.partition("\0")[0].strip() if isinstance(value, str) else ""
 
 
 def _windows_text(value: Any) -> str:
@@ -119,7 +109,7 @@ def _iim(image: Image.Image, exif: Image.Exif, note: Note) -> dict[str, Any]:
             is_utf8 = value == _IIM_UTF8
         if (name := _IIM_NAMES.get(dataset)) is None:
             continue
-        text = value.decode("utf-8", "replace") if is_utf8 else _decoded(value)
+        text = value.decode("utf-8", "replace") if is_utf8 else decoded_value(value)
         if name in _IIM_LISTS:
             raw.setdefault(name, []).append(text)
         else:
@@ -140,11 +130,3 @@ def _datasets(block: bytes, note: Note = ignore) -> Iterator[tuple[tuple[int, in
     # (Blocks are padded.)
     if block[at:].strip(b"\0 "):
         note(f"is malformed from byte {at:,} of {len(block):,}")
-
-
-def _decoded(value: bytes) -> str:
-    """Decode UTF-8, which most writers use undeclared, or else Windows-1252."""
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value.decode("cp1252", "replace")

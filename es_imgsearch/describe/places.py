@@ -12,10 +12,12 @@ from es_imgsearch.describe.fitting import Note, ignore
 Place: TypeAlias = dict[str, float]
 
 _DIGITS = 7  # of a degree; 1 cm
+_MOST_CHARACTERS = 64  # of a coordinate
 # 48,12,30N or 48,12.5N as in XMP; the hemisphere and the parts after the first may be missing.
+# No repeat gives back what it took, so that the time is linear in the length.
 _COORDINATE = re.compile(
-    r"\s*(?P<degrees>[+-]?[0-9]{1,3}(?:\.[0-9]+)?)(?:[,°\s]\s*(?P<minutes>[0-9]{1,2}(?:\.[0-9]+)?))?"
-    r"(?:[,'′\s]\s*(?P<seconds>[0-9]{1,2}(?:\.[0-9]+)?))?[\"″\s]*(?P<half>[NSEWnsew]?)\s*"
+    r"(?P<degrees>[+-]?[0-9]{1,3}(?:\.[0-9]+)?)(?:[,°\s]\s*+(?P<minutes>[0-9]{1,2}(?:\.[0-9]+)?))?"
+    r"(?:[,'′\s]\s*+(?P<seconds>[0-9]{1,2}(?:\.[0-9]+)?))?[\"″\s]*+(?P<half>[NSEWnsew]?)"
 )
 
 
@@ -88,7 +90,8 @@ def coordinate(value: Any, halves: str) -> float | None:
         return None
     if isinstance(value, (int, float)):
         return float(value) if abs(value) <= 180 else None
-    found = _COORDINATE.fullmatch(value) if isinstance(value, str) else None
+    text = value.strip() if isinstance(value, str) else ""
+    found = _COORDINATE.fullmatch(text) if len(text) <= _MOST_CHARACTERS else None
     if found is None:
         return None
     half = found["half"].upper()

@@ -38,6 +38,8 @@ def plain(value: Any, report: Report, depth: int = 0) -> Any:
         return value
     if depth >= _MOST_DEPTH:
         raise Unfit(f"it is nested deeper than {_MOST_DEPTH} levels")
+    if (exactly := _EXACTLY.get(type(value))) is not None:
+        return exactly(value, report, depth)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     for kind, convert in _CONVERTERS.items():
@@ -121,6 +123,12 @@ _CONVERTERS: Final[Mapping[type, Callable[[Any, Report, int], Any]]] = {
     date: _iso,
     time: _iso,
     UUID: lambda value, _report, _depth: str(value),
+}
+
+# Almost every value is of one of these classes, of which the others need not be asked.
+_EXACTLY: Final[Mapping[type, Callable[[Any, Report, int], Any]]] = {
+    dict: _object,
+    **{each: _CONVERTERS[each] for each in (str, int, float, list, tuple, np.ndarray)},
 }
 
 

@@ -31,7 +31,13 @@ from es_imgsearch.describe.exif_dates import embedded_date
 from es_imgsearch.describe.fitting import ERRORS_FIELD, notes, noting
 from es_imgsearch.describe.places import Place
 from es_imgsearch.describe.sidecars.files import Statement, read_json, read_xmp
-from es_imgsearch.describe.sidecars.names import TABLE, Listing, SidecarName, likely_names, listed
+from es_imgsearch.describe.sidecars.names import (
+    TABLE,
+    Listing,
+    SidecarName,
+    likely_sidecars,
+    listed,
+)
 from es_imgsearch.describe.sidecars.table import read_rows
 from es_imgsearch.records import utf8
 
@@ -191,7 +197,7 @@ def _sidecars(folder: str, name: str, listing: Listing | None) -> Iterator[Sidec
     found = listing.sidecars_of(name)
     if not is_complete:
         known = {each.name for each in found}
-        likely = [SidecarName(each) for each in likely_names(name) if each not in known]
+        likely = [each for each in likely_sidecars(name) if each.name not in known]
         found = sorted([*found, *likely], key=lambda each: (not each.is_takeouts, not each.is_xmp))
     yield from found
 

@@ -1,10 +1,11 @@
-"""Decode text files that people make; compare names of files."""
+"""Decode texts of files and of tags; compare names of files."""
 
 from __future__ import annotations
 
 import codecs
 import re
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
 from es_imgsearch.records import composed
 
@@ -50,6 +51,22 @@ def decoded_text(content: bytes) -> str:
         if encoding.lower().startswith(("utf-16", "utf16", "utf-32", "ucs")):
             encoding = "utf-8"
     return _decoded(content, encoding or "utf-8")
+
+
+def text_of_tag(value: Any) -> str:
+    """Return the text of EXIF before the first NUL; empty for a value that is no text."""
+    if isinstance(value, str):
+        # Pillow takes every text of EXIF for Latin-1; most writers mean UTF-8.
+        with suppress(UnicodeEncodeError):
+            value = value.encode("latin-1")
+    if isinstance(value, bytes):
+        value = decoded_value(value)
+    return value.partition("\0")[0].strip() if isinstance(value, str) else ""
+
+
+def decoded_value(content: bytes) -> str:
+    """Decode bytes of no declared encoding: UTF-8, else Windows-1252, by the byte."""
+    return _decoded(content, "utf-8")
 
 
 def _decoded(content: bytes, encoding: str) -> str:

@@ -48,7 +48,8 @@ DIGITIZED_DATES: Final = ("xmp:CreateDate", "exif:DateTimeDigitized")
 # What XML 1.0 forbids, and ampersands that begin no entity.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _BARE_AMPERSAND = re.compile(r"&(?!(?:#[0-9]+|#x[0-9A-Fa-f]+|amp|lt|gt|quot|apos);)")
-_DECLARATION = re.compile(r"<\?xml\s[^>]*\?>")
+# At the start, or behind the packet's own head: searched anywhere, repeats of `<?xml` take minutes.
+_DECLARATION = re.compile(r"(?:<\?xpacket\s[^>]*\?>\s*)?<\?xml\s[^>]*\?>")
 
 
 def xmp_properties(packet: bytes) -> dict[str, Any]:
@@ -78,15 +79,19 @@ def packet_properties(image: Image.Image, note: Note = ignore) -> dict[str, Any]
         packet = packet.encode(errors="replace")
     if not isinstance(packet, bytes) or not packet.strip(b"\0 \t\r\n"):
         return {}
+    properties, error = _parsed(packet)
+    if error:
+        note(error)
+    return dict(properties)
+
+
+# Several describers read the packet of the same picture, also a malformed one.
+@lru_cache(maxsize=1)
+def _parsed(packet: bytes) -> tuple[dict[str, Any], str]:
     try:
-        return dict(_parsed(packet))
+        return xmp_properties(packet), ""
     except ValueError as error:
-        note(str(error))
-        return {}
-
-
-# Two describers read the packet of the same picture.
-_parsed = lru_cache(maxsize=1)(xmp_properties)
+        return {}, str(error)
 
 
 def _tree(packet: bytes) -> Any:
@@ -96,7 +101,9 @@ def _tree(packet: bytes) -> Any:
     if len(packet) > MOST_PACKET_BYTES:
         raise ValueError(f"has {len(packet)} bytes of XMP, which is too much")
     # (It is padded, and some writers end it with a NUL.)
-    text = _DECLARATION.sub("", decoded_text(packet), count=1).replace("\0", "").strip()
+    text = decoded_text(packet).replace("\0", "").strip()
+    if declaration := _DECLARATION.match(text):
+        text = text[declaration.end() :].lstrip()
     try:
         return fromstring(text, forbid_dtd=True)
     except ParseError as error:

@@ -67,14 +67,30 @@ def find_folder(spec: str, models_dir: Path) -> ModelFolder:
     It is a folder, a folder in `models_dir`, in the hub's cache, or on the hub.  Raises
     ModelUnavailable, within seconds, if it is in none of these places.
     """
+    if (folder := _placed_folder(spec, models_dir)) is not None:
+        return _complete(folder)
+    if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        raise ModelUnavailable(f"There is no model folder at {spec}.")
+    repository = _repository(spec)
+    return _cached(repository) or _complete(ModelFolder(_downloaded(repository)))
+
+
+def is_on_this_machine(spec: str, models_dir: Path) -> bool:
+    """Return True if `find_folder` finds the model with its weights, and asks no hub."""
+    folder = _placed_folder(spec, models_dir) or _cached(_repository(spec))
+    return folder is not None and bool(folder.weight_files())
+
+
+def _placed_folder(spec: str, models_dir: Path) -> ModelFolder | None:
     inside = [models_dir / spec, models_dir / spec.rsplit("/", 1)[-1]]
     for path in [Path(spec), *inside] if "/" in spec else [*inside, Path(spec)]:
         if path.is_dir() and any((path / file).is_file() for file in _MARKS):
-            return _complete(ModelFolder(path))
-    if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
-        raise ModelUnavailable(f"There is no model folder at {spec}.")
-    repository = spec if "/" in spec else f"{_ORGANISATION}/{spec}"
-    return _cached(repository) or _complete(ModelFolder(_downloaded(repository)))
+            return ModelFolder(path)
+    return None
+
+
+def _repository(spec: str) -> str:
+    return spec if "/" in spec else f"{_ORGANISATION}/{spec}"
 
 
 def find_folders(specs: Sequence[str], models_dir: Path) -> list[ModelFolder]:

@@ -22,6 +22,7 @@ from es_imgsearch.embed.model_lookup import (
     default_models_dir,
     find_folder,
     find_folders,
+    is_on_this_machine,
     placed,
     portable,
     split_pair,
@@ -65,6 +66,12 @@ def create_clip(
             f"{folder / CLIP_TEXTS}, or use --encoder starter, which works offline."
         ) from error
     return SentenceTransformersEncoder("clip", pictures, texts, device=device)
+
+
+def has_clip(models_dir: Path | None = None) -> bool:
+    """Return True if both models of `clip` are on this machine."""
+    folder = models_dir or default_models_dir()
+    return all(is_on_this_machine(each, folder) for each in (CLIP_PICTURES, CLIP_TEXTS))
 
 
 def create(

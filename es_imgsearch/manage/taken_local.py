@@ -15,10 +15,13 @@ from es_imgsearch.elastic.store import Store
 logger = logging.getLogger(__name__)
 
 _PAGE = 1000
+_READ: Final = ("image_id", "taken_at")
 _REPORT_EVERY = 20_000  # documents
 
+# Other years, which Elasticsearch takes, have no `taken_local`.
+_YEARS: Final = {"gte": "0001-01-02", "lt": "9999-12-31"}
 _MISSING: Final = (
-    {"exists": {"field": "taken_at"}},
+    {"range": {"taken_at": _YEARS}},
     {"bool": {"must_not": [{"exists": {"field": "taken_local"}}]}},
 )
 
@@ -42,8 +45,10 @@ def fill_taken_local(store: Store) -> int:
         return 0
     logger.info("Giving %d pictures of index %r their local date.", missing, store.index)
     written = refused = 0
-    for hits in store.listings.pages(_MISSING, fields=("image_id",), vectors=(), size=_PAGE):
-        outcome = store.rewrites.rewrite([hit["_source"]["image_id"] for hit in hits], _filled)
+    for hits in store.listings.pages(_MISSING, fields=_READ, vectors=(), size=_PAGE):
+        found = [hit["_source"] for hit in hits]
+        ids = [each["image_id"] for each in found if local_of(each.get("taken_at"))]
+        outcome = store.rewrites.rewrite(ids, _filled)
         before, written = written, written + len(outcome.written)
         refused += len(outcome.refused)
         if written // _REPORT_EVERY > before // _REPORT_EVERY:

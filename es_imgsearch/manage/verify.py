@@ -27,7 +27,7 @@ from es_imgsearch.read.workers import Outcome, ReadPlan, ReadWorkers
 from es_imgsearch.records import Change, FileState, Picture, Root, disk_path, image_id, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.mounts import KnownMounts, without_unlinked
 from es_imgsearch.watch.places import NO_PICTURE, FileOnDisk, Unknown, UnknownKind, is_looked_at
 from es_imgsearch.watch.reconcile import DifferenceKind, differences
 from es_imgsearch.watch.roots import check_registered
@@ -206,6 +206,7 @@ class _RootCheck:
         known = KnownMounts(self._store.state)
         # An index of the first version has no state yet.
         mounts = known.load(self._root) if has_state(self._meta) else {}
+        mounts = without_unlinked(self._root, mounts)
         for each in walk(self._root, self._prunes, mounts=mounts, on_left_out=self._on_left_out):
             if isinstance(each, FileOnDisk):
                 path = disk_path(each.stored_path)

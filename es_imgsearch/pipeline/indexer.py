@@ -27,7 +27,7 @@ from es_imgsearch.records import Change, FileState, Root, iso_timestamp, stored_
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.commands import walk_options
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.places import NO_PICTURE, FileOnDisk, Unknown
+from es_imgsearch.watch.places import FileOnDisk, Unknown
 from es_imgsearch.watch.reconcile import DifferenceKind, differences
 from es_imgsearch.watch.root_folders import RootFolders
 from es_imgsearch.watch.settle import Settler, Settlers
@@ -167,7 +167,7 @@ class Indexer:
             if state is None or self._holds_no_picture(difference.kind, change, state):
                 # There is no such file, or it was read and is no picture.
                 if state is not None:
-                    counts.count_left_out(NO_PICTURE)
+                    counts.count_no_picture(difference.relative_path)
                 if difference.kind is not DifferenceKind.NEW:
                     counts.lost += 1
                     missing.append(difference.relative_path)

@@ -19,6 +19,8 @@ from es_imgsearch.errors import ReadError, StoreError
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Embedded, FileSignature, FileState, Grid, Picture
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.excludes import Pattern
+from es_imgsearch.watch.places import NO_PICTURE
 
 
 @dataclass(slots=True)
@@ -53,6 +55,9 @@ class Counts:
 # The reason of what a pattern of the user's leaves out.
 PATTERN: Final = "pattern"
 
+# About 100 bytes each.
+_MOST_NO_PICTURES = 200_000
+
 _counting = threading.Lock()
 
 
@@ -76,17 +81,29 @@ class RootComparison:
     ended_at: str | None = None
     left_out: Counter[str] = field(default_factory=Counter)
     left_out_by: Counter[str] = field(default_factory=Counter)
+    # Hashes of the paths of those that are no pictures.
+    _no_pictures: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def count_left_out(self, reason: str) -> None:
-        """Count an entry that was left out, for a reason or by a pattern; thread-safe."""
+        """Count an entry that was left out, for a reason or by a Pattern; thread-safe."""
         with _counting:
-            if reason in self.left_out_by:
-                self.left_out_by[reason] += 1
+            if isinstance(reason, Pattern):
+                self.left_out_by[str(reason)] += 1
                 reason = PATTERN
             self.left_out[reason] += 1
 
+    def count_no_picture(self, relative_path: str) -> None:
+        """Count a file that is no picture, once however often it is read; thread-safe."""
+        with _counting:
+            if (key := hash(relative_path)) in self._no_pictures:
+                return
+            # Of more of them, each reading counts.
+            if len(self._no_pictures) < _MOST_NO_PICTURES:
+                self._no_pictures.add(key)
+        self.count_left_out(NO_PICTURE)
+
     def to_dict(self) -> dict[str, Any]:
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        found = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
         with _counting:
             counts = {name: dict(found[name]) for name in ("left_out", "left_out_by")}
         return {**found, **counts, "seconds": round(self.seconds, 3)}

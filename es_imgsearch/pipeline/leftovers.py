@@ -11,7 +11,6 @@ from es_imgsearch.errors import ReadError
 from es_imgsearch.pipeline.jobs import Kept, RootComparison
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change
-from es_imgsearch.watch.places import NO_PICTURE
 from es_imgsearch.watch.settle import Settlers
 from es_imgsearch.watch.watcher import Hint, HintKind
 from es_imgsearch.write.pending_deletions import PendingDeletions
@@ -47,7 +46,7 @@ class LeftoverQueue:
         else:
             counts = self._comparing.get(change.root.name)
             if reason is Skipped.NOT_A_PICTURE and counts is not None:
-                counts.count_left_out(NO_PICTURE)
+                counts.count_no_picture(change.relative_path)
             self._pending[change.root.name].add(change.relative_path)
 
     def _log(self, change: Change, error: ReadError) -> None:

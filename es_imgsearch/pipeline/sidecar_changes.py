@@ -219,11 +219,13 @@ class SidecarChanges:
 
         Each folder is listed once, except those below a table.
         """
+        is_refreshed = False
         by_folder: dict[tuple[Root, str], set[str]] = {}
         for place in places:
             by_folder.setdefault((place.root, place.folder), set()).add(place.name)
         for (root, folder), changed in by_folder.items():
-            listing = Listing(_names(root, folder))
+            in_folder, has_folders = _entries(root, folder)
+            listing = Listing(in_folder)
             has_table = "" in changed or any(map(is_table, changed))
             names = set(changed.intersection(listing.pictures))
             if has_table or _OF_FOLDER in changed:
@@ -232,7 +234,11 @@ class SidecarChanges:
             now = time.time()
             for name in sorted(names):
                 yield Change(root, os.path.join(folder, name), now), listing
-            if has_table:
+            if has_table and has_folders:
+                if not is_refreshed:
+                    # The files of these tickets were written before.
+                    self._store.refresh()
+                    is_refreshed = True
                 yield from self._pictures_below(root, folder)
 
     def _pictures_below(self, root: Root, folder: str) -> Iterator[tuple[Change, Listing]]:
@@ -246,7 +252,6 @@ class SidecarChanges:
             self._warn_of_table(os.path.join(path, TABLE))
             named = frozenset()
         stored_folder = stored_path(folder)
-        self._store.refresh()
         paths = set(self._store.listings.having(root.name, SIDECAR_ID, folder=stored_folder))
         if any("/" in each for each in named):
             listed = self._store.listings.stored(root.name, stored_folder)
@@ -263,7 +268,7 @@ class SidecarChanges:
                 by_folder.setdefault(parent, []).append(name)
         now = time.time()
         for parent, names in sorted(by_folder.items()):
-            listing = Listing(_names(root, parent))
+            listing = Listing(_entries(root, parent)[0])
             for name in sorted(names):
                 yield Change(root, os.path.join(parent, name), now), listing
 
@@ -275,11 +280,14 @@ class SidecarChanges:
             )
 
 
-def _names(root: Root, folder: str) -> list[str]:
+def _entries(root: Root, folder: str) -> tuple[list[str], bool]:
+    """Return the names in a folder, and whether there may be folders among them."""
     try:
-        return os.listdir(root.absolute(folder))
+        with os.scandir(root.absolute(folder)) as entries:
+            found = {each.name: each.is_symlink() or each.is_dir() for each in entries}
     except OSError:
-        return []
+        return [], True
+    return list(found), any(found.values())
 
 
 def _stored_state(document: Mapping[str, Any]) -> _SidecarState:

@@ -41,7 +41,7 @@ from es_imgsearch.errors import ReadError
 from es_imgsearch.read.decoding import PICTURE_SUFFIXES, Decoded, as_read_errors, decode, words_of
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.rare_formats import HeaderInvalid
-from es_imgsearch.records import FileSignature, FileState, Grid, Picture, Tile
+from es_imgsearch.records import FileSignature, FileState, Grid, Picture, Tile, open_at_once
 
 # A worker holds a file up to this size in memory.
 _WHOLE_BYTES = 64 * 2**20
@@ -76,8 +76,7 @@ def read_file(
     """
     began_at = time.monotonic()
     try:
-        # Without O_NONBLOCK the opening of a named pipe waits for its writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_at_once(path)
     except OSError as error:
         return _not_opened(error)
     with ExitStack() as opened, _io_errors():
@@ -110,7 +109,7 @@ def hash_file(path: str, *, only_in: FileState) -> str | None:
 
     Raises OSError if it cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_at_once(path)
     with os.fdopen(descriptor, "rb") as file:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode) or FileState.of(before) != only_in:

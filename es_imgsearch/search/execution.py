@@ -176,7 +176,7 @@ def run_filtered(
         plan.filters,
         properties,
         lambda name, value: filter_clauses({name: value}, properties)[0],
-        has_found=bool(result.hits),
+        found=[hit.get("_source", {}) for hit in result.hits],
     )
     if met.filters is not plan.filters:
         meant = replace(plan, filters=met.filters)

@@ -21,6 +21,7 @@ from es_imgsearch.search.filtering.dates import (
 )
 from es_imgsearch.search.filtering.values import (
     EXACT_FIELDS,
+    EXACT_FIRST_FIELDS,
     MOST_FOLDED,
     spellings_clause,
     stored_name,
@@ -66,7 +67,8 @@ def filter_clauses(
     - a value; None for pictures without one;
     - a list: any of its values;
     - a keyword's value in any case and normal form, also one of a list of up to 50; formats and
-      colours also by other names, such as jpg and gray;
+      colours also by other names, such as jpg and gray; of `root`, `product_id` and `source_url` in
+      another case only if no picture has the value as it is;
     - a pair (low, high), None for an open end: a range of numbers, dates or keywords; for numbers
       and dates also the string ``low..high``;
     - for `folder`, a folder with everything below it;
@@ -120,7 +122,8 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     values = list(value) if isinstance(value, (list, set, frozenset)) else [value]
     if not values:
         return {"match_none": {}}
-    is_long = len(values) > (1 if field in EXACT_FIELDS else MOST_FOLDED)
+    is_exact = field in EXACT_FIELDS | EXACT_FIRST_FIELDS
+    is_long = len(values) > (1 if is_exact else MOST_FOLDED)
     if kind == "keyword" and field != "folder" and is_long and None not in values:
         # One `terms` clause takes 65,536 values; the server may allow only about 1,000 clauses.
         return {"terms": {field: [str(_stored_value(name, one)) for one in values]}}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from es_imgsearch.errors import LibraryMissing
+from es_imgsearch.records import stored_path
 
 if TYPE_CHECKING:
     import pandas
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
     from es_imgsearch.search.query import QueryPicture
 
 
+# A hit of at least this relevance is more likely right than wrong.
+_LIKELY = 0.5
 # `repr` shows this many hits, one a line.
 _LINES_SHOWN = 20
 # The columns of a data frame without hits.
-_MINIMAL_COLUMNS = ["image_id", "root", "relative_path", "score", "relevance", "cosine"]
+_MINIMAL_COLUMNS = ["image_id", "path", "root", "relative_path", "score", "relevance", "cosine"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,10 @@ class Hit:
         return str(self.fields.get("image_name", self.relative_path.rpartition("/")[2]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as `search --json` prints them."""
+        """Return plain values, as `search --json` prints them.
+
+        Bytes of `path` that are not UTF-8 are escaped as in `relative_path`.
+        """
         optional: dict[str, Any] = {}
         if self.explanation is not None:
             optional["explanation"] = self.explanation
@@ -73,6 +80,7 @@ class Hit:
         return {
             **self.fields,
             "image_id": self.image_id,
+            "path": None if self.path is None else stored_path(os.fspath(self.path)),
             "root": self.root,
             "relative_path": self.relative_path,
             "score": self.score,
@@ -157,6 +165,25 @@ class Hits(Sequence[Hit]):
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self._hits)
+
+    @property
+    def relevant(self) -> int | None:
+        """Number of hits that are likely right, with a relevance of at least 0.5.
+
+        None if the relevance of no hit is known.
+        """
+        known = [hit.relevance for hit in self if hit.relevance is not None]
+        return sum(each >= _LIKELY for each in known) if known else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as `search --json` prints them."""
+        return {
+            "hits": [hit.to_dict() for hit in self],
+            "facets": self.facets,
+            "notes": list(self.notes),
+            "took_ms": self.took_ms,
+            "relevant": self.relevant,
+        }
 
     def __repr__(self) -> str:
         shown = self._hits[:_LINES_SHOWN]

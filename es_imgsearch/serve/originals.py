@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from es_imgsearch.errors import ImageMissing, ReadError
 from es_imgsearch.read.rare_formats import RAW_SUFFIXES
+from es_imgsearch.records import open_at_once
 
 # No file any more, or something other than a file.
 _GONE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO}
@@ -53,7 +54,7 @@ _KINDS: Final = {
     "ico": Kind("image/x-icon", (".ico",), is_shown=True),
     "jpeg": Kind("image/jpeg", _JPEG_SUFFIXES, is_shown=True),
     "jpeg2000": Kind("image/jp2", (".jp2", ".j2c", ".j2k", ".jpf", ".jpx")),
-    "jxl": Kind("image/jxl", (".jxl",), is_shown=True),
+    "jpegxl": Kind("image/jxl", (".jxl",), is_shown=True),
     "pcx": Kind("image/x-pcx", (".pcx",)),
     "png": Kind("image/png", (".png", ".apng"), is_shown=True),
     "ppm": Kind("image/x-portable-anymap", (".pnm", ".pbm", ".pgm", ".ppm", ".pfm")),
@@ -108,8 +109,7 @@ def state_of(path: Path, image_id: str) -> os.stat_result:
     Raises ImageMissing if there is no file, ReadError if there is one that may not be read.
     """
     try:
-        # Without O_NONBLOCK the opening of a named pipe waits for its writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_at_once(path)
         try:
             state = os.fstat(descriptor)
         finally:

@@ -65,7 +65,8 @@ class PictureFiles:
         self._store = store
         self._host = settings.host
         self._side = settings.thumbnail_pixels
-        folder = folder or platformdirs.user_cache_path("es-imgsearch") / "thumbnails"
+        cache_dir = settings.cache_dir or platformdirs.user_cache_path("es-imgsearch")
+        folder = folder or cache_dir / "thumbnails"
         self._cache = DiskCache(folder, settings.thumbnail_cache_mb * 1024 * 1024)
         plan = ReadPlan.of(
             settings,

@@ -9,7 +9,7 @@ expressions; the last pattern that matches an entry decides:
     /raw            the same for a name directly below the root
     **/cache/*.jpg  ``**`` as a component: any number of folders, none included
     !best.jpg       takes back in what an earlier pattern leaves out
-    !*.photoslibrary   the same for a default, which has to be named
+    !*.photoslibrary   the same for a default, which has to be named, in capitals or not
     \\!a            a backslash takes the next letter as it is
 
 ``*``, ``?`` and ``[...]`` never match a slash, and capitals differ from small letters.  What lies
@@ -40,6 +40,13 @@ from es_imgsearch.watch.pattern_faults import (
 HIDDEN: Final = "hidden"
 USUAL: Final = "usual"
 LIBRARY: Final = "library"
+
+
+class Pattern(str):
+    """The user's pattern that leaves an entry out; it may be spelled as a reason is."""
+
+    __slots__ = ()
+
 
 # What network storage, desktops and version tools put next to pictures, in small letters.  Hidden
 # names (a leading dot, such as .thumbnails, .Trash-1000, .AppleDouble, ._a.jpg) need no entry.
@@ -95,18 +102,25 @@ _SPACES: Final = chr(0xFFFFD)  # a private letter, as those of `without_brackets
 class _Pattern:
     """What a user's pattern matches, and whether that is left out."""
 
-    __slots__ = ("expression", "is_path", "leaves_out", "names_default", "parent", "text")
+    __slots__ = (
+        "any_case", "expression", "is_path", "leaves_out", "names_default", "parent", "text",
+    )  # fmt: skip
 
     def __init__(self, text: str, core: str) -> None:
         """`core` is the pattern without its `!`, below the root."""
-        self.text = text
+        self.text = Pattern(text)
         self.leaves_out = not text.startswith("!")
         # Where it has a slash that is not its last letter, the whole path is matched.
         self.is_path = "/" in core[:-1]
         self.expression = re.compile(_expression(core), re.DOTALL)
         # `!*` is not meant for hidden names and the like, `!.private` and `!*.photoslibrary` are.
         name = core.rstrip("/").rpartition("/")[2]
-        self.names_default = bool(_left_out_by_default(name, "", False)) or name == "*_original"
+        default = _left_out_by_default(name, "", False) or (name.lower() == "*_original" and USUAL)
+        self.names_default = bool(default)
+        # Defaults are compared without regard to case, all but hidden names.
+        takes_back = not self.leaves_out and default and default != HIDDEN
+        flags = self.expression.flags | re.IGNORECASE
+        self.any_case = re.compile(self.expression.pattern, flags) if takes_back else None
         # The folder of what it names, if that is one folder.
         above = core.strip("/").rpartition("/")[0]
         self.parent = "" if re.search(r"[*?\[\\]", above) else above
@@ -175,7 +189,7 @@ class Excludes:
     @property
     def leaving_out(self) -> Sequence[str]:
         """The patterns that leave out, as they were given."""
-        return [each.text for each in reversed(self._patterns) if each.leaves_out]
+        return [str(each.text) for each in reversed(self._patterns) if each.leaves_out]
 
     @classmethod
     def of_roots(cls, patterns: Sequence[str], roots: Sequence[Root]) -> Mapping[str, Excludes]:
@@ -193,23 +207,28 @@ class Excludes:
     def left_out(self, name: str, relative_folder: str, is_folder: bool) -> str:
         """Return why the entry `name` of a folder is left out; "" if it is not.
 
-        The reason is HIDDEN, USUAL, LIBRARY or a pattern.  For walkers, which never enter a folder
+        The reason is HIDDEN, USUAL, LIBRARY or a Pattern.  For walkers, which never enter a folder
         that is left out: only the last component is looked at.  `relative_folder` is the path below
         the root, ``""`` for the root itself.
         """
+        is_taken_back = False
         if self._patterns:
             entry = composed(name)
             path = f"{composed(relative_folder)}/{entry}" if relative_folder else entry
             if is_folder:
                 entry, path = f"{entry}/", f"{path}/"
             for pattern in self._patterns:
-                if pattern.expression.fullmatch(path if pattern.is_path else entry):
+                compared = path if pattern.is_path else entry
+                if pattern.expression.fullmatch(compared):
                     if pattern.leaves_out:
                         return pattern.text
                     if pattern.names_default:
                         return ""
                     break
-        return _left_out_by_default(name, relative_folder, is_folder)
+                if pattern.any_case is not None and pattern.any_case.fullmatch(compared):
+                    is_taken_back = True
+        reason = _left_out_by_default(name, relative_folder, is_folder)
+        return "" if is_taken_back and reason != HIDDEN else reason
 
     def matches(self, relative_path: str, is_folder: bool) -> bool:
         """Return True if the path or a parent is left out; the root (``""``) never is."""

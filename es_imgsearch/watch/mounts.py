@@ -2,7 +2,8 @@
 
 A folder on another device than its parent is a mount point.  If it is on the parent's device later,
 or missing, the file system was unmounted: its files are unknown, not gone.  A followed link to a
-folder on a file system that the root is not on is remembered with that one's mount point.
+folder on a file system that the root is not on is remembered with that one's mount point; so is a
+mount point that is reached through a link.  Where the link is surely gone, nothing is unknown.
 
     document mounts:NAME, body
         folders     paths of the known mount points, relative to the root
@@ -14,6 +15,7 @@ document.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -22,7 +24,7 @@ from typing import Any
 from es_imgsearch.elastic.state import Document, State, mounts_id
 from es_imgsearch.errors import IndexMissing
 from es_imgsearch.records import Root, disk_path, stored_path
-from es_imgsearch.watch.places import is_inside, is_link, real_path
+from es_imgsearch.watch.places import folders_of, is_inside, is_link, real_path
 
 
 class KnownMounts:
@@ -55,7 +57,9 @@ class KnownMounts:
 
     def add(self, root: Root, folder: str) -> None:
         """Add a mount point, unless it is known."""
-        is_followed = root.follows_links and is_link(root.absolute(folder))
+        is_followed = root.follows_links and any(
+            is_link(root.absolute(each)) for each in folders_of(folder)
+        )
         point = own_mount(root, folder) if is_followed else ""
         if self.of(root).get(folder) != point:
             self._folders[root.name] = {**self.of(root), folder: point}
@@ -65,6 +69,14 @@ class KnownMounts:
         """Forget all mount points; a walk finds those that are mounted."""
         self._folders.pop(root.name, None)
         self._change(root, lambda _found: {})
+
+    def keep(self, root: Root, kept: Mapping[str, str]) -> None:
+        """Forget the mount points but these."""
+        if gone := {stored_path(each) for each in self.of(root).keys() - kept.keys()}:
+            self._folders[root.name] = kept
+            self._change(
+                root, lambda found: {each: at for each, at in found.items() if each not in gone}
+            )
 
     def _change(self, root: Root, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
         def changed(document: Document | None) -> Document | None:
@@ -92,6 +104,36 @@ def is_mounted(path: str) -> bool:
         return (
             stat.S_ISDIR(status.st_mode) and status.st_dev != os.stat(os.path.dirname(path)).st_dev
         )
+    except OSError:
+        return False
+
+
+def without_unlinked(root: Root, mounts: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the mount points but those that were reached by a link that is gone."""
+    return {each: at for each, at in mounts.items() if not (at and _is_unlinked(root, each, at))}
+
+
+def _is_unlinked(root: Root, folder: str, point: str) -> bool:
+    """Return True if surely no link leads from a folder to its mount point any more."""
+    is_linked = False
+    for each in folders_of(folder):
+        path = root.absolute(each)
+        try:
+            is_linked |= stat.S_ISLNK(os.lstat(path).st_mode)
+        except FileNotFoundError:
+            # A mount point that was removed is no link; below the target of a link that is away
+            # nothing is certain.
+            is_at_point = is_inside(os.path.realpath(root.absolute(folder)), point)
+            return not is_at_point and _can_be_listed(os.path.dirname(path))
+        except OSError as error:
+            return error.errno == errno.ENOTDIR
+    return not is_linked
+
+
+def _can_be_listed(folder: str) -> bool:
+    try:
+        with os.scandir(folder):
+            return True
     except OSError:
         return False
 

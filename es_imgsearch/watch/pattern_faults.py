@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -85,7 +86,7 @@ def checked(text: str) -> str:
 def _check_components(text: str, sign: str, core: str) -> None:
     components = core.removesuffix("/").removeprefix("/").split("/")
     if ".." in components:
-        raise refuse(text, "'..' leads out of the watched folder")
+        raise _refuse_double_dots(text, sign, core)
     kept = [each for each in components if each not in {"", "."}]
     if len(kept) != len(components):
         start = "/" if core.startswith(("/", ".")) or len(kept) == 1 else ""
@@ -93,6 +94,17 @@ def _check_components(text: str, sign: str, core: str) -> None:
         what = "'.'" if "." in components else "an empty name"
         instead = [f"{sign}{start}{'/'.join(kept)}{end}"] if kept else []
         raise refuse(text, f"no path of a file has {what} in it", *instead)
+
+
+def _refuse_double_dots(text: str, sign: str, core: str) -> SettingsError:
+    path = posixpath.normpath(core.strip("/"))
+    if path.split("/")[0] == "..":
+        return refuse(text, "'..' leads out of the watched folder")
+    why = "no path of a file has '..' in it"
+    if path == "." or _GLOB.search(core):
+        return refuse(text, f"{why} (write it without '..')")
+    start = "/" if core.startswith(("/", ".")) or "/" not in path else ""
+    return refuse(text, why, f"{sign}{start}{path}{'/' if core.endswith('/') else ''}")
 
 
 def without_brackets(core: str) -> tuple[str, dict[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
 from es_imgsearch.records import FileState, Root
-from es_imgsearch.watch.mounts import is_mounted
+from es_imgsearch.watch.mounts import is_mounted, without_unlinked
 from es_imgsearch.watch.places import (
     ABSENT,
     Prunes,
@@ -46,7 +46,9 @@ class RootFiles:
         self._listings: dict[str, frozenset[str]] = {}
         with disk.calling():
             self._unmounted = [
-                each for each, at in mounts.items() if not is_mounted(at or root.absolute(each))
+                each
+                for each, at in without_unlinked(root, mounts).items()
+                if not is_mounted(at or root.absolute(each))
             ]
 
     def presence(self, path: str, is_non_picture: IsNonPicture = lambda _state: False) -> Presence:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import Root
 from es_imgsearch.watch.excludes import Excludes
-from es_imgsearch.watch.mounts import KnownMounts
+from es_imgsearch.watch.mounts import KnownMounts, without_unlinked
 from es_imgsearch.watch.places import FileOnDisk, Unknown
 from es_imgsearch.watch.presence import RootFiles
 from es_imgsearch.watch.root_disk import RootDisks
@@ -46,7 +46,11 @@ class RootFolders:
             self.mounts.forget(root)
             self._forget_mounts.discard(root.name)
         found: list[str] = []
+        disk = self.disks.of(root)
         known = self.mounts.load(root)
+        with disk.calling():
+            known = without_unlinked(root, known)
+        self.mounts.keep(root, known)
         walked = walk(
             root,
             self._excludes[root.name].left_out,
@@ -55,7 +59,6 @@ class RootFolders:
             on_mount=found.append,
             on_left_out=on_left_out,
         )
-        disk = self.disks.of(root)
         while True:
             with disk.calling():
                 each = next(walked, None)

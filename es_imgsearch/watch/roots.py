@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,26 @@ def registered_root(name: str, meta: Meta) -> Root | None:
     return None if entry is None else Root(name, Path(disk_path(entry["path"])), follows_links=True)
 
 
+def root_of_folder(folder: str, meta: Meta, host: str) -> tuple[Root, str]:
+    """Return the root that a folder belongs to, and the folder's path below it.
+
+    It is the registered root that holds the folder, or a new one, whose name is the folder's, with
+    a number if that is taken.  Raises RootError for what is no folder.
+    """
+    (new,) = parse_roots([folder])
+    for name, entry in meta.roots.items():
+        root = registered_root(name, meta)
+        if (
+            root is not None
+            and entry["host"] == host
+            and root.path in (new.path, *new.path.parents)
+        ):
+            return root, stored_path(os.path.relpath(new.path, root.path))
+    numbered = (f"{new.name}-{number}" for number in count(2))
+    name = next(each for each in chain([new.name], numbered) if each not in meta.roots)
+    return Root(name, new.path), "."
+
+
 def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise RootError if another registered root has this name or folder."""
     for name, entry in registered.items():
@@ -227,7 +248,7 @@ def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str
                 continue
             raise RootError(
                 f"The name {name!r} belongs to {entry['path']} on host {entry['host']!r}, and this"
-                f" is {root.path} on host {host!r}: {_way_out(entry, host)}call this folder"
+                f" is {root.path} on host {host!r}: {_way_out(root, entry, host)}call this folder"
                 f" something else, as NAME={root.path}."
             )
         if same_host and _overlap(root.path, Path(disk_path(entry["path"]))):
@@ -237,12 +258,20 @@ def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str
             )
 
 
-def _way_out(entry: Mapping[str, Any], host: str) -> str:
+def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
     """Say how a folder continues a root's documents; "" if it cannot."""
     if _has_moved(entry, host):
         return "if that one has moved here, add --allow-deletes to `sync` or `watch`; if not, "
     if entry["host"] in {host, IMPORTED_HOST}:
         return ""
+    if not os.path.lexists(root.path):
+        # Only --allow-deletes comes here without a folder.
+        if entry["path"] != _text(root.path):
+            return ""
+        return (
+            "if the folder is lost with its host, run this again with"
+            f" ES_IMGSEARCH_HOST={entry['host']} in the environment; if not, "
+        )
     return (
         "if it is the same folder (a container made anew has another host name), add --take-over to"
         " `sync` or `watch`; if not, "

@@ -178,7 +178,7 @@ class _Walk:
                     links.add(entry.name)
                     kinds = self._kinds_of_link(f"{path}/{entry.name}", tops)
                 if reason := self._prunes(entry.name, folder, kinds[0]):
-                    self._on_left_out(str(reason))
+                    self._on_left_out(reason if isinstance(reason, str) else str(reason))
                     continue
                 key = stored_path(entry.name)
                 found += [(f"{key}/" if is_folder else key, entry.name) for is_folder in kinds]

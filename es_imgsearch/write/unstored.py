@@ -29,6 +29,7 @@ class UnstoredFiles:
         """Without a `state` they are remembered in this process only."""
         self._state = state
         self._lock = threading.Lock()
+        self._saving = threading.Lock()
         self._files: dict[str, dict[str, FileState]] = {}
         self._reasons: dict[str, str] = {}
         self._loaded: set[str] = set()
@@ -48,12 +49,20 @@ class UnstoredFiles:
 
     def save(self) -> None:
         """Write what has changed since the last call.  Raises what the store does."""
-        with self._lock:
-            documents = {name: self._document(name) for name in self._changed}
-            self._changed.clear()
-        for name, document in documents.items():
-            if self._state is not None:
-                self._state.update(unstored_id(name), partial(_replace, document))
+        if self._state is None:
+            return
+        with self._saving:
+            for name in tuple(self._changed):
+                with self._lock:
+                    # Before the update: what changes meanwhile is for the next call.
+                    self._changed.discard(name)
+                    document = self._document(name)
+                try:
+                    self._state.update(unstored_id(name), partial(_replace, document))
+                except BaseException:
+                    with self._lock:
+                        self._changed.add(name)
+                    raise
 
     def without_known(
         self, root: Root, differences: Iterable[FileDifference], *, is_whole: bool
@@ -93,8 +102,8 @@ class UnstoredFiles:
         name = change.root.name
         with self._lock:
             files = self._files.setdefault(name, {})
-            if len(files) < _MOST_FILES:
-                path = stored_path(change.relative_path)
+            path = stored_path(change.relative_path)
+            if path in files or len(files) < _MOST_FILES:
                 files[path] = state
                 self._met.setdefault(name, set()).add(path)
             self._reasons[name] = utf8(reason)[:_MOST_REASON]

@@ -39,6 +39,12 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
               "product_id": "AB-12", "keywords": [nfd("Zoë"), "ｶﾞﾗｽ"]},
     "other": {"camera": "Canon EOS R6", "format": "jpeg2000", "colours": ["green"],
               "folder": ".", "root": "ç", "creator": "Long " * 150, "relative_path": nfd("é.jpg")},
+    "upper": {"root": "Bilder", "product_id": "SKU-1A", "source_url": "http://a/Q", "folder": "Q",
+              "camera": "X"},
+    "lower": {"root": "bilder", "product_id": "sku-1a", "source_url": "http://a/q", "folder": "Q",
+              "camera": "X"},
+    "third": {"root": "BILDER", "product_id": "SKU-1a", "source_url": "HTTP://A/q", "folder": "Q",
+              "camera": "X"},
 }  # fmt: skip
 
 
@@ -101,6 +107,22 @@ def found(client: ImageSearch, **filters: Any) -> set[str]:
         *(("title", each, {"phone"}) for each in ("ünder the sea", nfd("ÜNDER THE SEA"))),
         *(("image_name", each, {"canon"}) for each in ("canon.jpg", "CANON.JPG")),
         ("product_id", "ab-12", {"phone"}),
+        ("product_id", "SKU-1A", {"upper"}),
+        ("product_id", "sku-1a", {"lower"}),
+        ("product_id", "sKu-1A", {"upper", "lower", "third"}),
+        ("product_id", ["sku-1a", "SKU-1a", "x"], {"lower", "third"}),
+        ("product_id", ["sku-1a", "AB-12"], {"lower", "phone"}),
+        ("product_id", ["sku-1a", "ab-12"], {"lower", "phone"}),
+        ("source_url", "http://a/q", {"lower"}),
+        ("source_url", "HTTP://A/q", {"third"}),
+        ("source_url", "http://A/Q", {"upper", "lower", "third"}),
+        ("root", "Bilder", {"upper"}),
+        ("root", "bilder", {"lower"}),
+        ("root", "BILDER", {"third"}),
+        ("root", "bILDER", {"upper", "lower", "third"}),
+        ("root", ["Bilder", "bilder"], {"upper", "lower"}),
+        ("root", ["Bilder", "fotos"], {"upper", "canon", "nikon"}),
+        ("folder", "q", {"upper", "lower", "third"}),
         ("creator", "LONG " * 150, {"other"}),
         ("attributes.size", "GRÖSSE l", {"nikon"}),
         ("attributes.size", nfd("größe l"), {"nikon"}),
@@ -204,3 +226,45 @@ def test_fifty_values_of_other_scripts_are_few_enough_clauses(client: ImageSearc
     values = [f"Ñandú Йод {n}" for n in range(49)]
     assert found(client, tags=[*values, "ДОГ"]) == set()
     assert found(client, tags=[*values, "dog"]) == {"canon", "nikon"}
+
+
+@pytest.mark.parametrize(
+    ("filters", "requests"),
+    [
+        ({"tags": "dog"}, 1),
+        ({"root": "Bilder"}, 1),
+        ({"tags": ["dog", "straße"]}, 1),
+        ({"tags": ["DOG", "Фото с дачи"], "format": ["jpg", "tif", "heic"]}, 1),
+        ({"root": ["Fotos", "bilder"]}, 1),
+        ({"folder": ["urlaub", "фото"]}, 1),
+        ({"image_id": ["canon", "nikon"]}, 1),
+        ({"image_id": ["canon", "nobody"]}, 1),
+        ({"content_id": ["x"], "image_id": ["canon"]}, 3),
+        ({"relative_path": ["canon", "nikon"]}, 1),
+        ({"product_id": ["AB-12", "SKU-1A"]}, 1),
+        ({"tags": ["dog", "katze"]}, 3),
+        ({"creator": ["Δημήτρης", "None"]}, 3),
+        ({"creator": ["None", None]}, 3),
+    ],
+)
+def test_only_what_was_not_found_is_asked_for(
+    client: ImageSearch, monkeypatch: pytest.MonkeyPatch, filters: dict[str, Any], requests: int
+):
+    client.search_text("red")
+    transport, sent = client.store.connection.client.transport, []
+    send = transport.perform_request
+
+    def count(method: str, target: str, **given: Any) -> Any:
+        sent.append(target)
+        return send(method, target, **given)
+
+    monkeypatch.setattr(transport, "perform_request", count)
+    client.search_text("red", filters=filters)
+    assert len([each for each in sent if "_search" in each]) == requests, sent
+
+
+def test_a_value_that_a_hit_has_by_chance_is_still_met(client: ImageSearch):
+    """The hit of `dog` has Straße too, but STRASSE asks for another spelling."""
+    assert found(client, tags=["Dog", "STRASSE"]) == {"canon", "nikon"}
+    assert found(client, tags=["blue", "STRASSE"]) == {"canon"}
+    assert found(client, root=["Bilder", "BILDER"], folder="q") == {"upper", "third"}

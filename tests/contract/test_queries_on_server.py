@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import orjson
@@ -638,7 +639,7 @@ def test_the_command_line_has_the_modes_pages_and_facets(client: ImageSearch, in
     hits = client.search_text("red sea", k=30, offset=10, size=5, mode="text", collapse=True,
                               facets=["tags", "year"], explain=True,
                               filters={"folder": "trips"})  # fmt: skip
-    assert orjson.loads(done.stdout) == [hit.to_dict() for hit in hits]
+    assert orjson.loads(done.stdout) == {**hits.to_dict(), "took_ms": ANY}
     assert len(hits) == 5
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["tags", "year"]
 
@@ -646,7 +647,7 @@ def test_the_command_line_has_the_modes_pages_and_facets(client: ImageSearch, in
 def test_the_command_line_weighs_and_explains(client: ImageSearch, indexed: Settings):
     asked = ("similar", "042", "-k", "3", "--weights", "content=0.7, colour=.3")
     hits = client.similar("042", k=3, weights={"content": 0.7, "colour": 0.3})
-    done = command(indexed, *asked, "--json")
+    done = command(indexed, *asked, "--json-hits")
     assert [each["image_id"] for each in orjson.loads(done.stdout)] == ids(hits)
     lines = command(indexed, *asked, "--explain").stdout.splitlines()
     assert len(lines) == 6

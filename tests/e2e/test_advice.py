@@ -108,10 +108,35 @@ def test_a_folder_lost_with_its_host_is_released(shell: Shell, house: House):
     shutil.rmtree(house.folder)
     shell.environment["ES_IMGSEARCH_HOST"] = "another"
     refused = shell.type("sync", str(house.folder), "--allow-deletes", code=2)
-    assert "add --take-over" in refused.stderr
-    shell.type("sync", str(house.folder), "--allow-deletes", "--take-over")
+    assert f"with ES_IMGSEARCH_HOST={house.settings.host} in the environment" in refused.stderr
+    assert "--take-over" not in refused.stderr
+    shell.environment["ES_IMGSEARCH_HOST"] = house.settings.host
+    shell.type("sync", str(house.folder), "--allow-deletes")
     assert house.indexed() == {}
     assert house.store.info().meta.roots == {}
+
+
+@pytest.mark.parametrize("options", [(), ("--allow-deletes",), ("--content",)])
+@pytest.mark.parametrize("command", ["sync", "watch"])
+@pytest.mark.parametrize("where", ["gone", "a file", "another gone"])
+def test_a_folder_that_is_not_there_is_not_taken_over(
+    shell: Shell, house: House, command: str, options: tuple[str, ...], where: str
+):
+    """It may be a disk that is not mounted yet: its documents stay those of the other host."""
+    if (command, options) == ("watch", ("--content",)):
+        pytest.skip("sync only")
+    house.pictures(3)
+    shell.type("sync", str(house.folder))
+    indexed, roots = set(house.indexed()), house.store.info().meta.roots
+    shutil.rmtree(house.folder)
+    if where == "a file":
+        house.folder.write_text("x")
+    folder = f"r={house.folder}-2" if where == "another gone" else str(house.folder)
+    shell.environment["ES_IMGSEARCH_HOST"] = "another"
+    refused = shell.type(command, folder, "--take-over", *options, code=2)
+    assert "give the folder that holds the pictures" in refused.stderr
+    assert house.store.info().meta.roots == roots
+    assert set(house.indexed()) == indexed
 
 
 def test_a_folder_that_is_watched_elsewhere_is_not_taken_over(shell: Shell, house: House):

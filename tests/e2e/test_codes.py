@@ -372,7 +372,7 @@ def test_the_command_line_trains_applies_and_searches(filled, settings, es_url, 
     assert (told["sample_size"], told["missing"]) == (100, ["gone.jpg"])
     assert "1 of the labelled pictures are not there" in done.stderr
     assert "codes learned, 48 bits\n" in run("status").stdout
-    found = json.loads(run("similar", first, "--codes", "--json", "-k", "3").stdout)
+    found = json.loads(run("similar", first, "--codes", "--json-hits", "-k", "3").stdout)
     order = np.argsort(-(pictures() @ pictures()[0])).tolist()
     assert [each["relative_path"] for each in found] == [f"{n:04}.jpg" for n in order[1:4]]
     vector = pictures()[5]

@@ -127,7 +127,7 @@ class Stack:
         return subprocess.run(command, capture_output=True).returncode == 0
 
     def found(self, *arguments: str) -> list[dict[str, Any]]:
-        done = self.run("read", "search", *arguments, "--json")
+        done = self.run("read", "search", *arguments, "--json-hits")
         assert done.exit_code == 0, done.output
         hits: list[dict[str, Any]] = json.loads(done.stdout)
         return hits

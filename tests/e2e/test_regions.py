@@ -163,7 +163,7 @@ def test_the_commands(
     run("sync", str(folder))
     image.crop((64, 0, 128, 64)).save(tmp_path / "crop.png")
     (hit,) = json.loads(
-        run("search", "--image", str(tmp_path / "crop.png"), "--regions", "-k", "1", "--json")
+        run("search", "--image", str(tmp_path / "crop.png"), "--regions", "-k", "1", "--json-hits")
     )
     assert (hit["relative_path"], hit["matched_box"]) == ("a.png", [64, 0, 64, 64])
     assert "[64, 0, 64, 64]" in run(

@@ -285,7 +285,7 @@ def test_an_encoder_of_pictures_only_is_calibrated_and_searched_on_the_command_l
         plain = run(settings, "calibrate", str(file))
         assert "false acceptances" in plain.stdout
         assert f"Calibrated queries by image of index {settings.index!r}" in plain.stderr
-        arguments = ("similar", "red-0.png", "-k", "30", "--json")
+        arguments = ("similar", "red-0.png", "-k", "30", "--json-hits")
         whole = json.loads(run(settings, *arguments).stdout)
         least = whole[5]["relevance"]
         kept = json.loads(run(settings, *arguments, "--min-relevance", str(least)).stdout)

@@ -60,7 +60,7 @@ def test_the_seal_accepts_every_choice_that_agrees(
     assert real_store.info().meta.seal == seal
     for environment in environments:
         for name in PICTURES:
-            found = run(environment, "search", "--image", str(folder / name), "--json")
+            found = run(environment, "search", "--image", str(folder / name), "--json-hits")
             best = json.loads(found)[0]
             assert best["relative_path"] == name
             # (1 + cosine) / 2

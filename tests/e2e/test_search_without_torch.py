@@ -66,7 +66,7 @@ def test_a_search_loads_no_torch(
     assert json.loads(run(by_onnx, "status", "--json"))["runs_here"] is None
     run(by_onnx, "sync", str(folder))
 
-    search = ["search", "a cat", "--image", str(folder / "chelsea.png"), "--json"]
+    search = ["search", "a cat", "--image", str(folder / "chelsea.png"), "--json-hits"]
     done = subprocess.run(
         [sys.executable, "-c", SEARCH, *search],
         env={**os.environ, **environment}, capture_output=True, text=True, check=False,

@@ -247,6 +247,17 @@ def test_settings_set_the_thumbnail_size(house: House, photograph: str, tmp_path
         assert picture.size == (100, 67)
 
 
+def test_cache_dir_holds_the_thumbnails(
+    house: House, photograph: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    settings = house.settings.model_copy(update={"cache_dir": tmp_path / "cache"})
+    with TestClient(create_app(PictureFiles(house.store, settings))) as client:
+        assert client.get(f"/thumbnails/{photograph}").status_code == 200
+    assert list((tmp_path / "cache" / "thumbnails").glob("??/*"))
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_port_in_use(house: House):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -264,6 +275,13 @@ def test_an_address_of_another_machine(house: House):
 def test_an_unresolvable_address(house: House):
     message = refused(house, "--address", "no.such.name.invalid", "--port", "0")
     assert message.startswith("Error: no.such.name.invalid:0 cannot be listened on: ")
+
+
+@pytest.mark.parametrize("address", ["nonsense..host", ".localhost", "a" * 64, "ü" * 64, "."])
+def test_an_address_that_no_host_can_have(house: House, address: str):
+    message = refused(house, "--address", address, "--port", "0")
+    assert message.startswith(f"Error: {address}:0 cannot be listened on: ")
+    assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize("library", ["fastapi", "uvicorn"])

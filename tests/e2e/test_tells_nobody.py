@@ -185,3 +185,11 @@ def test_onnxruntime_that_is_there_already_sends_nothing(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "onnxruntime", Onnxruntime("onnxruntime"))
     runpy.run_path(str(CHECKOUT / "es_imgsearch" / "__init__.py"))
     assert Onnxruntime.said == ["disabled"]
+
+
+@pytest.mark.parametrize("there", [None, ModuleType("onnxruntime"), object()])
+def test_an_onnxruntime_that_is_blocked_or_half_imported_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, there: object
+):
+    monkeypatch.setitem(sys.modules, "onnxruntime", there)
+    runpy.run_path(str(CHECKOUT / "es_imgsearch" / "__init__.py"))

@@ -47,6 +47,12 @@ def index(real_store: Store, es_url: str) -> str:
     return real_store.index
 
 
+@pytest.mark.parametrize("host", ["localhost..", ".localhost", "a" * 64])
+def test_a_host_that_no_host_can_have(host: str):
+    check(run("status", ES_URL=f"http://{host}:9200"), 2, "es_url (from the environment)", "dots")
+    check(run("kibana", "import", KIBANA_URL=f"http://{host}:9200"), 2, "kibana_url", "dots")
+
+
 def test_no_such_folder(es_url: str):
     result = run("sync", "/no/such/folder", "--es-url", es_url)
     check(result, 2, "'/no/such/folder'", "does not exist")

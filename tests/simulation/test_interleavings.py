@@ -22,7 +22,7 @@ from tests.simulation.world import PromiseBroken, run_seed
 # A chunk ends in a quarter of the time that a test may take.
 _CHUNK = 50
 _SLOW_CHUNK = 100
-_SLOW = int(os.environ.get("IMGSEARCH_TEST_INTERLEAVINGS", "10000"))
+_SLOW = int(os.environ.get("IMGSEARCH_TEST_INTERLEAVINGS", "1500"))
 _FIRST = int(os.environ.get("IMGSEARCH_TEST_FIRST_SEED", "0"))
 
 

@@ -281,3 +281,33 @@ def test_a_misspelt_variable_is_told(caplog: pytest.LogCaptureFixture):
     assert [record.message for record in caplog.records] == [
         "ES_IMGSEARCH_BATCHSIZE is no setting and has no effect."
     ]
+
+
+@pytest.mark.parametrize("setting", ["es_url", "kibana_url", "service_url"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://localhost..:9200",
+        "http://.localhost:9200",
+        f"http://{'a' * 64}:9200",
+        f"https://{'a' * 64}.example.com",
+        "https://reader:hidden@a..b:9200/path",
+        "http://..",
+        f"http://{'ü' * 60}",
+    ],
+)
+def test_an_address_whose_host_no_host_can_have(setting: str, address: str) -> None:
+    with pytest.raises(SettingsError, match="host") as refused:
+        load_settings({setting: address}, environment={})
+    message = str(refused.value)
+    assert message.startswith(f"{setting} (from the command line): ")
+    assert "between two dots" in message
+    assert "hidden" not in message
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://localhost.:9200", "http://[::1]:9200", "http://bücher.example", f"http://{'a' * 63}"],
+)
+def test_an_address_whose_host_may_be(address: str) -> None:
+    assert load_settings({"es_url": address}, environment={}).es_url == address

@@ -18,6 +18,7 @@ from es_imgsearch.describe.places import Place, read_place, xmp_place
 from es_imgsearch.describe.sidecars import takeout
 from es_imgsearch.describe.texts import decoded_text
 from es_imgsearch.describe.xmp import DIGITIZED_DATES, ORIGINAL_DATES, xmp_properties
+from es_imgsearch.records import open_at_once
 
 _MOST_FILE_BYTES = 4 * 1024 * 1024
 _MOST_DEPTH = 8
@@ -197,8 +198,7 @@ def opened(path: str) -> Iterator[BinaryIO | None]:
     """Open a regular file; None without such a file."""
     descriptor = None
     with suppress(FileNotFoundError, NotADirectoryError):
-        # Without O_NONBLOCK the opening of a named pipe waits for its writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_at_once(path)
     if descriptor is None:
         yield None
         return

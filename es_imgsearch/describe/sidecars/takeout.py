@@ -10,56 +10,102 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from es_imgsearch.describe.dates import Taken, from_timestamp
 from es_imgsearch.describe.places import Place, place_of_pair
 from es_imgsearch.describe.texts import name_key
+from es_imgsearch.records import composed
 
 _SUPPLEMENT: Final = ".supplemental-metadata"
 _MOST_CHARACTERS = 46
 # A number, and letters that are two for the one program and one for the other, shift the cut.
 _SHORTEST_CUT = 42
+# Without capitals some letters are two, such as ß.
+_LONGEST_KEY = _MOST_CHARACTERS + 8
+_WHOLE, _BEGINNING, _STEM = "whole", "beginning", "stem"
 _NUMBER = re.compile(r"(?P<name>.+)\((?P<number>[0-9]{1,4})\)")
-_EDITED = re.compile(
-    r"-(edited|effects|bearbeitet|modifié|editado|edytowane|bewerkt|modificato|redigeret|redigert"
-    r"|redigerad|muokattu|upraveno|düzenlendi|изменено|編集済み|已修改|已編輯|수정됨)$"
+_MARKS = (
+    "|edited|effects|bearbeitet|modifié|editado|edytowane|bewerkt|modificato|redigeret|redigert"
+    "|redigerad|muokattu|upraveno|düzenlendi|изменено|編集済み|已修改|已編輯|수정됨"
 )
+_EDITED = re.compile(rf"-({_MARKS[1:]})$")
 
 
-def cut_name(base: str) -> Iterator[tuple[str, str]]:
-    """Yield the name and number of the picture, of a sidecar's name without `.json`.
+class TakeoutKey(NamedTuple):
+    """What the names of a picture and of its sidecar have in common.
 
-    The name is whole, or its first characters; `base` is in the form of `name_key`.
+    `name` is in the form of `name_key`: a picture's name (`_WHOLE`), the beginning that a sidecar
+    has of it (`_BEGINNING`), or its stem, which was cut shorter than the sidecar's name (`_STEM`).
     """
-    number = ""
+
+    name: str
+    number: str
+    kind: str
+
+    @property
+    def is_certain(self) -> bool:
+        return self.kind != _STEM
+
+
+def cut_name(base: str) -> Iterator[TakeoutKey]:
+    """Yield what a sidecar's name, without `.json`, shares with its pictures."""
+    base, number = composed(base), ""
     if found := _NUMBER.fullmatch(base):
         base, number = found["name"], found["number"]
-    name, dot, rest = base.rpartition(".")
-    if dot and _SUPPLEMENT.startswith(f".{rest}") and name:
-        yield name, number
-    else:
-        yield base, number
-    if len(base) >= _SHORTEST_CUT:
-        yield base[:_SHORTEST_CUT], number
+    key = base.casefold()
+    name, dot, rest = key.rpartition(".")
+    is_whole = dot and _SUPPLEMENT.startswith(f".{rest}") and name
+    yield TakeoutKey(name if is_whole else key, number, _WHOLE)
+    if _SHORTEST_CUT <= len(base) <= _MOST_CHARACTERS:
+        yield TakeoutKey(key, number, _BEGINNING)
+        for length in range(_SHORTEST_CUT, len(key) + 1):
+            yield TakeoutKey(key[:length], number, _STEM)
 
 
-def original_name(name: str) -> Iterator[tuple[str, str]]:
-    """Yield what `cut_name` may say of the sidecars of a picture of this name."""
+def original_name(name: str) -> Iterator[TakeoutKey]:
+    """Yield what a picture's name, as of `name_key`, shares with its sidecars."""
     stem, dot, suffix = name.rpartition(".")
     if not dot:
         return
-    for each in dict.fromkeys((stem, _EDITED.sub("", stem))):
-        yield from _cut(f"{each}.{suffix}", "")
+    for each in _unedited(stem):
+        yield from _cut(each, suffix, "")
         if found := _NUMBER.fullmatch(each):
-            for plain in dict.fromkeys((found["name"], _EDITED.sub("", found["name"]))):
-                yield from _cut(f"{plain}.{suffix}", found["number"])
+            for plain in _unedited(found["name"]):
+                yield from _cut(plain, suffix, found["number"])
 
 
-def _cut(name: str, number: str) -> Iterator[tuple[str, str]]:
-    yield name, number
-    if len(name + _SUPPLEMENT) >= _MOST_CHARACTERS:
-        yield (name + _SUPPLEMENT)[:_SHORTEST_CUT], number
+def written_names(picture: str) -> Iterator[str]:
+    """Yield how Google most likely names a picture's sidecar, without `.json`."""
+    stem, dot, suffix = picture.rpartition(".")
+    if not dot:
+        return
+    for each in _unedited(stem):
+        number = ""
+        if found := _NUMBER.fullmatch(each):
+            each, number = found["name"], f"({found['number']})"
+        for name in (f"{each}.{suffix}{_SUPPLEMENT}", f"{each}.{suffix}"):
+            yield name[:_MOST_CHARACTERS] + number
+
+
+def _unedited(stem: str) -> Iterator[str]:
+    yield stem
+    if (original := _EDITED.sub("", stem)) != stem:
+        yield original
+
+
+def _cut(stem: str, suffix: str, number: str) -> Iterator[TakeoutKey]:
+    name = f"{stem}.{suffix}"
+    yield TakeoutKey(name, number, _WHOLE)
+    written = name + _SUPPLEMENT
+    for length in range(_SHORTEST_CUT, min(len(written), _LONGEST_KEY) + 1):
+        yield TakeoutKey(written[:length], number, _BEGINNING)
+    if _SHORTEST_CUT <= len(stem) <= _LONGEST_KEY:
+        yield TakeoutKey(stem, number, _STEM)
+        # Of an edited picture the mark may be cut, too.
+        original, dash, mark = stem.rpartition("-")
+        if dash and len(original) >= _SHORTEST_CUT and f"|{mark}" in _MARKS:
+            yield TakeoutKey(original, number, _STEM)
 
 
 def is_takeout(found: Mapping[str, Any]) -> bool:
@@ -73,13 +119,13 @@ def may_be_of(found: Mapping[str, Any], picture: str) -> bool:
     title = found.get("title")
     if not isinstance(title, str) or not title:
         return True
-    names = [name for name, _ in original_name(name_key(picture))]
-    return any(_plain(title)[:_SHORTEST_CUT] == _plain(name)[:_SHORTEST_CUT] for name in names)
+    names = {_plain(name) for name, *_ in original_name(name_key(picture))}
+    return _plain(title) in names
 
 
 def _plain(name: str) -> str:
     # Google replaces what file systems refuse.
-    return re.sub(r"\W", "_", name_key(name))
+    return re.sub(r"\W", "_", name_key(name))[:_SHORTEST_CUT]
 
 
 def taken_of(found: Mapping[str, Any], notes: list[str]) -> Taken | None:

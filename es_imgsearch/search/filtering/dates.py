@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any, Final, TypeAlias
 
+from es_imgsearch.describe.dates import whole_day
 from es_imgsearch.errors import FilterInvalid
 
 Clause: TypeAlias = dict[str, Any]
@@ -103,7 +104,7 @@ def _machine_range(field: str, low: str | None, high: str | None) -> Clause:
 def _zone(text: str) -> str:
     """Return the offset of this machine's clock at a date; empty for UTC."""
     try:
-        moment = datetime.fromisoformat(_whole_day(text))
+        moment = datetime.fromisoformat(whole_day(text))
         offset = "" if moment.tzinfo else moment.astimezone().strftime("%z")
     except (ValueError, OverflowError, OSError):
         return ""
@@ -150,14 +151,10 @@ def _text(field: str, value: Any) -> str:
         # Elasticsearch reads other ISO forms (20240531, 2024-W22) differently than Python.
         if not (_DATE.fullmatch(text) or _DATE_AND_TIME.fullmatch(text)):
             raise ValueError
-        datetime.fromisoformat(_whole_day(text))
+        datetime.fromisoformat(whole_day(text))
     except ValueError:
         raise FilterInvalid(
             f"Field {field!r} holds dates such as 2024, 2024-05-31 or 2024-05-31T18:00, not"
             f" {text!r}."
         ) from None
     return text
-
-
-def _whole_day(text: str) -> str:
-    return text + "-01-01"[len(text) - 4 :] if len(text) < 10 else text

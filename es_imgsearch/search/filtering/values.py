@@ -23,6 +23,9 @@ Clause = dict[str, Any]
 
 # The way to one file, and what programs compare: met as they are.
 EXACT_FIELDS: Final = frozenset({"image_id", "relative_path", "content_id", "sidecar_id"})
+# Names that may differ in case alone: Photos and photos are two roots.  Another spelling is asked
+# for only if no picture has the one that was typed.
+EXACT_FIRST_FIELDS: Final = frozenset({"root", "product_id", "source_url"})
 # A list of more values is a program's, and is met as it is.
 MOST_FOLDED: Final = 50
 _MOST_FOLDED_BYTES: Final = 300
@@ -38,9 +41,12 @@ _SYNONYMS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "avif": ("avifs",),
         "png": ("apng",),
         "jpeg2000": ("jpeg 2000", "jpeg-2000", "jp2", "j2k", "j2c", "jpf", "jpx"),
-        "jxl": ("jpeg xl", "jpeg-xl", "jpegxl"),
-        "ppm": ("pnm", "pbm", "pgm"),
-        "psd": ("photoshop",),
+        "jpegxl": ("jpeg xl", "jpeg-xl", "jxl"),
+        "ppm": ("pnm", "pbm", "pgm", "pfm", "portable-anymap"),
+        "psd": ("photoshop", "vnd.adobe.photoshop"),
+        "dds": ("vnd-ms.dds",),
+        "xbm": ("xbitmap",),
+        "xpm": ("xpixmap",),
         "bmp": ("bitmap",),
         "ico": ("icon",),
         "tga": ("targa",),
@@ -54,6 +60,8 @@ _STORED_NAMES: Final = {
 
 # Values that are read of a field, the most frequent first, and offered.
 _MOST_VALUES = 10_000
+# Pictures that were found, of which the values are compared with those that were typed.
+_MOST_SEEN = 100
 _OFFERED = 5
 _ALL_OFFERED = 20
 
@@ -62,7 +70,7 @@ def stored_name(field: str, value: str) -> str:
     """Return the name under which a format or a colour is stored; else the value."""
     plain = folded(value)
     if field == "format":
-        plain = plain.removeprefix("image/").lstrip(".")
+        plain = plain.removeprefix("image/").removeprefix("x-").lstrip(".")
     field = "colours" if field == "colour_shares" else field
     names = _STORED_NAMES.get(field)
     return value if names is None else names.get(plain, plain)
@@ -73,8 +81,12 @@ def spellings_clause(field: str, name: str, value: str) -> Clause:
 
     `field` is compared; `name` is the field that the filter names.
     """
-    if name in EXACT_FIELDS:
+    if name in EXACT_FIELDS | EXACT_FIRST_FIELDS:
         return {"term": {field: value}}
+    return _any_spelling(field, name, value)
+
+
+def _any_spelling(field: str, name: str, value: str) -> Clause:
     terms = [_term(field, each) for each in spellings(stored_name(name, value))]
     return terms[0] if len(terms) == 1 else {"bool": {"should": terms, "minimum_should_match": 1}}
 
@@ -85,8 +97,12 @@ def spellings(value: str) -> list[str]:
         return [value]
     cases = (value, value.lower(), value.upper(), value.capitalize(), value.title())
     forms = (form for each in cases for form in (each, composed(each), decomposed(each)))
-    by_key = {"".join(c.lower() if c.isascii() else c for c in each): each for each in forms}
-    return list(by_key.values())
+    return list({_plain(each): each for each in forms}.values())
+
+
+def _plain(text: str) -> str:
+    """Fold the case of A to Z only, as the server's comparison does."""
+    return "".join(each.lower() if each.isascii() else each for each in text)
 
 
 def decomposed(text: str) -> str:
@@ -131,23 +147,29 @@ def met_filters(
     properties: Mapping[str, Mapping[str, Any]],
     clause_of: Callable[[str, Any], Clause],
     *,
-    has_found: bool,
+    found: Sequence[Mapping[str, Any]] = (),
 ) -> RequestFlow[MetFilters]:
     """Find the values that no picture has; replace them by those that mean the same.
 
-    `clause_of` builds the clause of one value.  With `has_found`, pictures meet the filters, and
-    only values of lists are looked at: a value of its own exists.
+    `clause_of` builds the clause of one value.  `found` are fields of pictures that meet the
+    filters: if there are any, a value of its own exists, and only those values of lists are asked
+    for that none of the first pictures has.
     """
-    typed = list(_typed_values(filters, properties, clause_of, only_lists=has_found))
+    typed = _unseen(
+        list(_typed_values(filters, properties, clause_of, only_lists=bool(found))), found
+    )
     if not typed:
         return MetFilters(filters, ())
     counts = yield from _aggregated(index, [{"filter": each.clause} for each in typed])
     unmet = [each for each, answer in zip(typed, counts, strict=True) if not answer["doc_count"]]
-    terms = [_values_of(each) for each in unmet]
+    terms = [_values_of(each) for each in unmet] + [_spelled_values_of(each) for each in unmet]
     answers = (yield from _aggregated(index, terms)) if terms else []
     changed, notes = dict(filters), []
-    for each, answer in zip(unmet, answers, strict=True):
-        alike, note = _resolved(each, [str(bucket["key"]) for bucket in answer["buckets"]])
+    for each, values, spelled in zip(
+        unmet, answers[: len(unmet)], answers[len(unmet) :], strict=True
+    ):
+        buckets = [*spelled["values"]["buckets"], *values["buckets"]]
+        alike, note = _resolved(each, list(dict.fromkeys(str(one["key"]) for one in buckets)))
         if note:
             notes.append(note)
         if alike:
@@ -157,12 +179,54 @@ def met_filters(
     return MetFilters(changed if changed != filters else filters, notes)
 
 
+def _unseen(typed: Sequence[_Typed], found: Sequence[Mapping[str, Any]]) -> list[_Typed]:
+    """Leave out ids if there are pictures, and values that one of the pictures has."""
+    if not found:
+        return list(typed)
+    seen = {name: _stored_values(name, found) for name in {each.name for each in typed}}
+    return [
+        each
+        for each in typed
+        if each.name not in EXACT_FIELDS - {"relative_path"} and not _is_in(each, *seen[each.name])
+    ]
+
+
+def _stored_values(name: str, found: Sequence[Mapping[str, Any]]) -> tuple[set[str], set[str]]:
+    """Return the values of a field as they are, and as the server compares them."""
+    values: set[str] = set()
+    for stored in (fields.get(name) for fields in found[:_MOST_SEEN]):
+        listed = stored if isinstance(stored, list) else [stored]
+        texts = [str(each) for each in listed if each is not None]
+        values.update(texts if name != "folder" else (p for t in texts for p in _with_parents(t)))
+    return values, {_plain(each) for each in values}
+
+
+def _is_in(typed: _Typed, exact: set[str], plain: set[str]) -> bool:
+    if typed.name in EXACT_FIELDS | EXACT_FIRST_FIELDS:
+        return str(typed.value) in exact
+    text = typed.text.strip("/") if typed.name == "folder" else typed.text
+    if len(text.encode()) > _MOST_FOLDED_BYTES:
+        return text in exact
+    return not plain.isdisjoint(_plain(each) for each in spellings(text))
+
+
 def _values_of(typed: _Typed) -> Clause:
     """Aggregate the values that may be meant; of a path only its normal forms."""
     terms: Clause = {"field": typed.field, "size": _MOST_VALUES}
     if typed.name in EXACT_FIELDS:
         terms["include"] = [composed(typed.text), decomposed(typed.text)]
     return {"terms": terms}
+
+
+def _spelled_values_of(typed: _Typed) -> Clause:
+    """Aggregate the usual spellings of a value that was met exactly.
+
+    They may be none of the most frequent values: there are as many products as pictures.
+    """
+    is_folded = typed.name in EXACT_FIRST_FIELDS
+    clause = _any_spelling(typed.field, typed.name, typed.text) if is_folded else {"match_none": {}}
+    values = {"terms": {"field": typed.field, "size": MOST_FOLDED}}
+    return {"filter": clause, "aggs": {"values": values}}
 
 
 def _resolved(typed: _Typed, values: Sequence[str]) -> tuple[list[str], str | None]:

@@ -86,7 +86,7 @@ class _Face:
         except (OSError, UnicodeError):
             return b""
         shown = bytes(mask)
-        return bytes((*mask.size[:1],)) + shown if any(shown) else b""
+        return str(mask.size[0]).encode() + b" " + shown if any(shown) else b""
 
 
 class Lettering:

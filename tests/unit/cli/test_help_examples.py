@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from es_imgsearch.cli import main
 
@@ -38,5 +40,15 @@ def test_every_example_is_accepted_by_its_command(names: tuple[str, ...]) -> Non
     for line in example_lines(COMMANDS[names]):
         words = shlex.split(line)
         # What a shell does with the output is not the command's.
-        words = words[: words.index(">")] if ">" in words else words
+        words = [*takewhile(lambda word: word not in {">", "|"}, words)]
         COMMANDS[names].make_context(names[-1], words[1 + len(names) :])
+
+
+def test_every_command_is_under_one_heading_with_a_whole_sentence() -> None:
+    listed = [each for commands in main.headings.values() for each in commands]
+    assert len(listed) == len(set(listed))
+    assert {*listed} == {*main.commands.values()}
+    help_text = CliRunner().invoke(main, ["--help"]).output
+    for heading in main.headings:
+        assert f"\n{heading}:\n" in help_text
+    assert "..." not in help_text.split("Find pictures:")[1]

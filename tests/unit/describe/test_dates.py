@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from es_imgsearch.describe.dates import read_date, read_offset
 from es_imgsearch.describe.exif import Exif
 from es_imgsearch.describe.fitting import ERRORS_FIELD
 from es_imgsearch.read.decoding import decode
@@ -75,6 +76,15 @@ def moment(fields: dict[str, Any]) -> tuple[Any, Any, Any]:
         ("20240531 180005", "2024-05-31T18:00:05"),
         ("20240531T180005Z", "2024-05-31T18:00:05+00:00"),
         ("20240531", "2024-05-31T00:00:00"),
+        ("20240531180005", "2024-05-31T18:00:05"),
+        ("20240531180005Z", "2024-05-31T18:00:05+00:00"),
+        ("20240531180005+0200", "2024-05-31T18:00:05+02:00"),
+        ("20240531180005.25", "2024-05-31T18:00:05.250"),
+        ("202405311800", "2024-05-31T18:00:00"),
+        ("2024", "2024-01-01T00:00:00"),
+        ("1920", "1920-01-01T00:00:00"),
+        ("1954-07", "1954-07-01T00:00:00"),
+        ("2024:05", "2024-05-01T00:00:00"),
         ("2024: 5:31  8:00: 5", "2024-05-31T08:00:05"),
         ("2024:5:1 8:0:5", "2024-05-01T08:00:05"),
         ("2024:05:31  18:00:05", "2024-05-31T18:00:05"),
@@ -129,7 +139,11 @@ def test_a_clock_that_was_never_set_says_nothing(text: Any):
      "2016-W05-3", "2016W053", "2016-Q3", "2016-Q3-01", "2016-02-03T04:05:06+99:99",
      "2016-02 12:00", "2016-02-03T04:05:06+25:00", "2024:05:31 18:00:05junk",
      "2016-02-03 to 2016-02-05", "1960s", "2016-02-03T04:05:06-14:30", "2016-034",
-     "2016-02-03 4", "2016-02-0304:05:06", "2016?"],
+     "2016-02-03 4", "2016-02-0304:05:06", "2016?",
+     "2024-W22", "2024W22", "2024-W22-5", "2024-152", "1920x1080",
+     "1920 x 1080", "1920*1080", "2024 Ford", "2024, harbour", "2024-05 Ford", "2024-05x",
+     "2024-13", "2024 18:00:05", "2024-05 18:00:05", "2024-05T18:00", "1848 MP", "2024/2025",
+     "1990s", "1954?", "20245311800055", "20241331180005", "20240531250005"],
 )  # fmt: skip
 def test_a_date_that_never_was_is_noted_and_costs_nothing_else(text: str | bytes):
     fields = described({0x0110: "D90"}, {ORIGINAL: text})
@@ -338,6 +352,15 @@ def test_the_order_of_the_sources():
         ("cam-2024-01-01T12-00-05Z.png", "2024-01-01T12:00:05+00:00"),
         ("20240101T120005123Z_0001.jpg", "2024-01-01T12:00:05.123+00:00"),
         ("VID_20240229_235959.jpg", "2024-02-29T23:59:59"),
+        ("IMG20240101120005.jpg", "2024-01-01T12:00:05"),
+        ("20240101120005.jpg", "2024-01-01T12:00:05"),
+        ("VID20240101120005.jpg", "2024-01-01T12:00:05"),
+        ("IMG20240101120005_01.jpg", "2024-01-01T12:00:05"),
+        ("IMG20240101120005(1).jpg", "2024-01-01T12:00:05"),
+        ("Screenshot_20240101120005.png", "2024-01-01T12:00:05"),
+        ("IMG_20240101120005_HDR.jpg", "2024-01-01T12:00:05"),
+        ("mmexport_19991231235959.jpg", "1999-12-31T23:59:59"),
+        ("20240101120005123.jpg", "2024-01-01T12:00:05.123"),
     ],
 )
 def test_a_date_in_the_name_is_the_last_resort(name: str, at: str):
@@ -351,7 +374,10 @@ def test_a_date_in_the_name_is_the_last_resort(name: str, at: str):
     ["a.jpg", "DSC_0001.jpg", "IMG_20241301_120000.jpg", "IMG_20240230_120000.jpg",
      "12345678901234.jpg", "product-4711-20240101001.jpg", "99999999_120000.jpg",
      "IMG_30240101_120000.jpg", "5f20240101a.jpg", "1600x1200.jpg", "20230229.jpg",
-     "19540701.jpg", "ISO-8601-2024.jpg", "2024.jpg", "2024-01.jpg"],
+     "19540701.jpg", "ISO-8601-2024.jpg", "2024.jpg", "2024-01.jpg",
+     "2024 Ford.jpg", "1920x1080.jpg", "19540701120000.jpg", "20241301120000.jpg",
+     "20240101250000.jpg", "20240101126000.jpg", "2024010112000.jpg", "202401011200001234.jpg",
+     "20991231235959.jpg", "1717171717171.jpg", "x20240101120005y.jpg"],
 )  # fmt: skip
 def test_a_number_in_a_name_is_no_date(name: str):
     assert described(name=name) == {}
@@ -359,6 +385,31 @@ def test_a_number_in_a_name_is_no_date(name: str):
 
 def test_a_time_in_the_name_that_never_was_leaves_the_day():
     assert moment(described(name="IMG_20240101_250000.jpg"))[0] == "2024-01-01T00:00:00"
+
+
+# -- texts of any length ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "start", ["2024", "2024-01-01", "2024-01-01 10:00", "2024-01-01 10:00 UTC"]
+)
+@pytest.mark.parametrize("part", [" ", " -", "_", "+ ", "1"])
+def test_a_long_text_is_no_date_at_once(start: str, part: str):
+    with pytest.raises(ValueError, match="is no date"):
+        read_date(start + part * 50_000 + "x")
+
+
+@pytest.mark.parametrize("start", ["UTC", "GMT", "+", "", "+09:00"])
+def test_a_long_text_is_no_offset_at_once(start: str):
+    assert read_offset(start + " " * 100_000 + "x") is None
+
+
+def test_what_pads_a_date_does_not_count():
+    taken = read_date(" " * 100_000 + "2024:05:31 18:00:05" + " " * 100_000 + "\0" * 100)
+    assert taken is not None
+    assert taken.fields()["taken_at"] == "2024-05-31T18:00:05"
+    assert read_offset(" " * 100 + "+09:00" + " " * 100) == timedelta(hours=9)
+    assert read_date("0" * 100_000) is None
 
 
 # -- whatever there is -----------------------------------------------------------------------

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from es_imgsearch.describe.fields import has_failed, is_refusal
+from es_imgsearch.describe import plain_values
+from es_imgsearch.describe.fields import has_failed, is_refusal, with_composed_texts
 from es_imgsearch.describe.fitting import fit, fit_document, notes
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, failures_body, load_json
 from es_imgsearch.errors import ReadError
@@ -146,3 +147,25 @@ def test_no_value_raises_and_what_is_left_stays(value: Any):
         assert left_out == {}
         dumped = [orjson.dumps(each, option=orjson.OPT_SERIALIZE_NUMPY) for each in (once, again)]
         assert dumped[0] == dumped[1]
+
+
+def test_plain_values_are_converted_without_asking_other_classes(monkeypatch: pytest.MonkeyPatch):
+    """Each value of a document was held against dataclasses, enums and NumPy's classes first."""
+
+    def asked(value: object) -> bool:
+        raise AssertionError(f"{value!r} may be a dataclass")
+
+    monkeypatch.setattr(plain_values.dataclasses, "is_dataclass", asked)
+    fields = {"a": "b", "c": [1, 2.5, None, True], "d": {"e": ("f", "\udce9")}, "g": np.ones(3)}
+    fitted, left_out = fit(fields)
+    assert not left_out
+    assert fitted["c"] == [1, 2.5, None, True]
+    assert fitted["d"] == {"e": ["f", "\\udce9"]}
+
+
+def test_a_name_that_is_a_tuple_is_left_out():
+    """It ended the reading: composed, it was a list, which is no key."""
+    fields = with_composed_texts({"attributes": {("e\u0301",): 1, "e\u0301": "e\u0301"}})
+    fitted, left_out = fit(fields)
+    assert fitted == {"attributes": {"é": "é"}}
+    assert "which is no text" in left_out["attributes"][0]

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
+from es_imgsearch.describe import xmp
+from es_imgsearch.describe.exif import Exif
 from es_imgsearch.describe.fitting import ERRORS_FIELD
 from es_imgsearch.describe.iptc import Iptc
 from es_imgsearch.describe.xmp import xmp_properties
@@ -100,6 +102,41 @@ def test_a_malformed_packet_costs_nothing_else(packet: bytes):
     assert fields == {"title": "Title"}
 
 
+def test_a_packet_is_parsed_once_for_all_that_read_it(monkeypatch: pytest.MonkeyPatch):
+    """A malformed one was parsed anew by each: a picture's describers read it three times."""
+    packets: list[bytes] = []
+    parse = xmp._tree
+    monkeypatch.setattr(xmp, "_tree", lambda packet: packets.append(packet) or parse(packet))
+    image = Image.new("RGB", (1, 1))
+    for packet in (b"<x-1", b"<x-2", XMP.encode() + b"<!-- 3 -->", b"<x-4"):
+        image.info["xmp"] = packet
+        found = [xmp.packet_properties(image) for _ in range(3)]
+        assert found[0] == found[1] == found[2]
+        found[0]["title"] = "changed"
+        assert xmp.packet_properties(image) == found[1]
+        Iptc().describe(image, Image.Exif(), "a.jpg")
+        Exif().describe(image, Image.Exif(), "a.jpg")
+    assert len(packets) == 4
+
+
+@pytest.mark.parametrize("part", ["<?xml ", "<?xml\n", "<?xpacket ", "<?xml version='1.0'?", "&#1"])
+def test_a_packet_of_many_beginnings_is_malformed_at_once(part: str):
+    """Each `<?xml` was followed to the end of the packet: 4 MB took hours."""
+    with pytest.raises(ValueError, match="malformed"):
+        xmp_properties((part * (2_000_000 // len(part))).encode())
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["<?xml version='1.0'?>", "\n <?xml version='1.0' encoding='utf-8'?>\n",
+     "\ufeff<?xml version='1.0'?>",
+     "\0<?xml version='1.0'?>\0", "<?xpacket begin='' id='x'?><?xml version='1.0'?>",
+     "<?xpacket begin='' id='x'?>\n<?xml version='1.0' encoding='unknown-8'?> "],
+)  # fmt: skip
+def test_a_declaration_costs_nothing(head: str):
+    assert xmp_properties((head + XMP).encode())["title"] == "Harbour at dawn"
+
+
 def test_entities_are_never_expanded():
     bomb = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x>&b;</x>'
     with pytest.raises(ValueError, match="malformed"):
@@ -186,3 +223,25 @@ def test_texts_of_exif_are_utf_8_or_else_western(written: bytes):
     exif[ExifTags.Base.Artist] = "A" * len(written)
     file = jpeg(exif=exif).replace(b"A" * len(written), written)
     assert described(file) == {"creator": "Grüße"}
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [(each.encode(encoding), each)
+     for each in ("Kamera Müller", "Ærø", "Málaga – Ñandú", "10 €", "naïve", "Größe", "Ada")
+     for encoding in ("utf-8", "cp1252")]
+    + [("Müller 写真".encode(), "Müller 写真"), ("Łódź".encode(), "Łódź"),
+       ("📷 x".encode(), "📷 x"), ("Grüße ".encode() + "ü".encode("cp1252"), "Grüße ü")],
+)  # fmt: skip
+def test_the_same_bytes_are_the_same_text_in_every_tag(written: bytes, text: str):
+    """The camera was `Kamera MÃ¼ller`, while the creator was right."""
+    exif = Image.Exif()
+    marks = {tag: bytes([65 + n]) * len(written) for n, tag in enumerate((0x010E, 0x0110, 0x013B))}
+    for tag, mark in marks.items():
+        exif[tag] = mark.decode()
+    file = jpeg(iim(dataset(5, written)), exif=exif)
+    for mark in marks.values():
+        file = file.replace(mark, written)
+    decoded = decode(file, max_pixels=1_000_000)
+    assert Exif().describe(decoded.image, decoded.exif, "a.jpg") == {"camera": text}
+    assert described(file) == {"title": text, "description": text, "creator": text}

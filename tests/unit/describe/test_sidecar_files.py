@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from es_imgsearch.describe.fitting import ERRORS_FIELD
-from es_imgsearch.describe.places import read_place
+from es_imgsearch.describe.places import coordinate, read_place
 from es_imgsearch.describe.sidecar import SIDECAR_ID, Sidecar, look_for_tables_up_to, sidecar_fields
 from es_imgsearch.describe.sidecars import names as sidecar_names
 from es_imgsearch.describe.sidecars.names import Listing, is_sidecar
@@ -24,6 +24,7 @@ from tests.unit.describe.test_exif import exif_of
 from tests.unit.describe.test_iptc import OF_XMP, XMP
 
 IMAGE = Image.new("RGB", (1, 1))
+LONG = "a_very_long_name_of_a_picture_from_the_summer_of_2019"
 TAKEN = {
     "taken_at": "2024-01-01T00:30:00+09:00",
     "taken_local": "2024-01-01T00:30:00",
@@ -88,7 +89,7 @@ def test_a_sidecar_in_the_capitals_of_another_picture_is_that_pictures(tmp_path:
     assert said(tmp_path, "img.jpg") == {}
     assert Listing(["IMG.jpg", "img.jpg"]).about("IMG.json") == ["IMG.jpg"]
     put(tmp_path, "img.json", {"title": "small"})
-    sidecar_names._last = None
+    sidecar_names._last.clear()
     assert said(tmp_path, "img.jpg") == {"title": "small"}
     assert said(tmp_path, "IMG.jpg") == {"title": "large"}
 
@@ -129,7 +130,7 @@ def test_a_folder_at_rest_is_listed_once(tmp_path: Path, monkeypatch: pytest.Mon
     put(tmp_path, "7.json", {"title": "x"})
     before = time.time() - 60
     os.utime(tmp_path, (before, before))
-    sidecar_names._last = None
+    sidecar_names._last.clear()
     monkeypatch.setattr(sidecar_names, "_REUSED_SECONDS", 60.0)
     calls: list[str] = []
     listdir = os.listdir
@@ -137,6 +138,119 @@ def test_a_folder_at_rest_is_listed_once(tmp_path: Path, monkeypatch: pytest.Mon
     titles = [said(tmp_path, f"{n}.jpg").get("title") for n in range(20)]
     assert titles == [None] * 7 + ["x"] + [None] * 12
     assert len(calls) == 1
+
+
+@pytest.fixture
+def listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders listed from now on."""
+    sidecar_names._last.clear()
+    calls: list[str] = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: calls.append(str(path)) or listdir(path))
+    return calls
+
+
+def rest(*folders: Path) -> None:
+    """Let the folders look unchanged, as those of some network file systems always do."""
+    for folder in folders:
+        os.utime(folder, (1_700_000_000, 1_700_000_000))
+
+
+def test_folders_read_in_turn_are_listed_once_each(tmp_path: Path, listings: list[str]):
+    """Only the last folder was kept: each picture cost a listing of its whole folder."""
+    folders = [tmp_path / name for name in "abcdefgh"]
+    for n, folder in enumerate(folders):
+        put(folder, "0.jpg", b"")
+        put(folder, "0.JSON", {"title": str(n)})
+    rest(*folders)
+    for _ in range(5):
+        titles = [said(folder, "0.jpg").get("title") for folder in folders]
+        assert titles == [str(n) for n in range(8)]
+    assert len(listings) == 8
+
+
+def test_few_listings_are_kept_those_read_last(tmp_path: Path, listings: list[str]):
+    folders = [tmp_path / str(n) for n in range(30)]
+    for folder in folders:
+        put(folder, "0.jpg", b"")
+    rest(*folders)
+    for folder in folders[1:]:
+        for each in (folders[0], folder):
+            assert said(each, "0.jpg") == {}
+    assert len(listings) == 30
+    assert len(sidecar_names._last) == 8
+
+
+@pytest.mark.parametrize(("most", "kept"), [(100, 8), (9, 3), (2, 1)])
+def test_listings_are_kept_up_to_a_number_of_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, kept: int
+):
+    monkeypatch.setattr(sidecar_names, "_MOST_NAMES", most)
+    sidecar_names._last.clear()
+    for n in range(10):
+        for name in "abc":
+            put(tmp_path / str(n), f"{name}.jpg", b"")
+        assert said(tmp_path / str(n), "a.jpg") == {}
+    assert list(sidecar_names._last) == [str(tmp_path / str(n)) for n in range(10)][-kept:]
+
+
+def test_an_unchanged_folder_is_not_listed_again_after_a_moment(
+    tmp_path: Path, listings: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """A folder of a million files was listed for a quarter of the time, though at rest."""
+    monkeypatch.setattr(sidecar_names, "_REUSED_SECONDS", 0.0)
+    monkeypatch.setattr(sidecar_names, "_REUSED_TIMES", 0.0)
+    put(tmp_path, "7.Json", {"title": "x"})
+    rest(tmp_path)
+    titles = [said(tmp_path, f"{n}.jpg").get("title") for n in range(20)]
+    assert titles == [None] * 7 + ["x"] + [None] * 12
+    assert len(listings) == 1
+
+
+@pytest.mark.parametrize(
+    ("picture", "sidecar"),
+    [("a.jpg", f"a{end}") for end in (".json", ".JSON", ".jpg.json", ".jpg.JSON",
+                                      ".jpg.supplemental-metadata.json")]
+    + [("a(1).jpg", "a.jpg(1).json"), ("a-edited.jpg", "a.jpg.json"),
+       ("a(2).jpg", "a.jpg.supplemental-metadata(2).json"),
+       (f"{LONG[:47]}.jpg", f"{LONG[:46]}.json"),
+       (f"{LONG[:30]}.jpg", f"{LONG[:30]}.jpg.supplementa.json")],
+)  # fmt: skip
+def test_a_sidecar_that_changes_no_time_of_its_folder_is_read(
+    tmp_path: Path, listings: list[str], monkeypatch: pytest.MonkeyPatch, picture: str, sidecar: str
+):
+    monkeypatch.setattr(sidecar_names, "_REUSED_SECONDS", 0.0)
+    monkeypatch.setattr(sidecar_names, "_REUSED_TIMES", 0.0)
+    put(tmp_path, picture, b"")
+    rest(tmp_path)
+    assert said(tmp_path, picture) == {}
+    put(tmp_path, sidecar, of_takeout(picture if LONG[:9] in picture else "a.jpg"))
+    rest(tmp_path)
+    assert said(tmp_path, picture)["description"] == "Harbour"
+    (tmp_path / sidecar).unlink()
+    rest(tmp_path)
+    assert said(tmp_path, picture) == {}
+    assert len(listings) == 1
+
+
+def test_a_changed_or_aged_folder_is_listed_again(
+    tmp_path: Path, listings: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sidecar_names, "_REUSED_SECONDS", 0.0)
+    monkeypatch.setattr(sidecar_names, "_REUSED_TIMES", 0.0)
+    rest(tmp_path)
+    assert said(tmp_path, "a.jpg") == {}
+    # In capitals that no program writes.
+    put(tmp_path, "a.Json", {"title": "x"})
+    assert said(tmp_path, "a.jpg") == {"title": "x"}
+    rest(tmp_path)
+    assert said(tmp_path, "a.jpg") == {"title": "x"}
+    assert len(listings) == 3
+    put(tmp_path, "a.jSON", {"title": "y"})
+    rest(tmp_path)
+    monkeypatch.setattr(sidecar_names, "_KEPT_SECONDS", 0.0)
+    assert len(sidecar_names.listed(str(tmp_path))[0].sidecars_of("a.jpg")) == 2
+    assert len(listings) == 4
 
 
 # -- encodings -------------------------------------------------------------------------------
@@ -383,6 +497,25 @@ def test_what_is_no_place(value: Any):
         read_place(value)
 
 
+@pytest.mark.parametrize("end", ["", "x", "N", " N x"])
+@pytest.mark.parametrize("part", [" ", "\t\n", '"', "1 ", "° ", "' ", ", "])
+def test_a_long_text_is_no_coordinate_at_once(part: str, end: str):
+    """Blanks could be shared out among the parts in n² ways: 100 kB took half a minute."""
+    assert coordinate("48" + part * 50_000 + end, "NS") in {None, 48.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("48° 12' 30\" N", 48.2083333), ("  48.5  ", 48.5), ("48, 12.5 n", 48.2083333),
+        ("48 12 30 S", -48.2083333), ("48  \t12", 48.2), ("-48.5", -48.5), ("48″ N", 48.0),
+        ("4 8 1 2", None), ("48.5E", None), ("48 ,12", None), ("0." + "1" * 63, None), ("", None),
+    ],
+)  # fmt: skip
+def test_forms_of_a_coordinate(text: str, expected: float | None):
+    assert coordinate(text, "NS") == (expected and pytest.approx(expected))
+
+
 def test_a_sidecars_date_and_place_count_over_those_of_the_file(tmp_path: Path):
     details = {0x9003: "2020:02:02 02:02:02", 0x9011: "+01:00"}
     exif = exif_of(details=details)
@@ -396,8 +529,6 @@ def test_a_sidecars_date_and_place_count_over_those_of_the_file(tmp_path: Path):
 
 
 # -- Google Takeout --------------------------------------------------------------------------
-
-LONG = "a_very_long_name_of_a_picture_from_the_summer_of_2019"
 
 
 def of_takeout(title: str = "a.jpg", **more: Any) -> dict[str, Any]:
@@ -493,6 +624,59 @@ def test_a_cut_name_of_two_pictures_goes_by_the_title(tmp_path: Path):
         put(tmp_path, picture, b"")
     put(tmp_path, f"{start}AA.json", of_takeout(f"{LONG[:10]}.jpg"))
     assert said(tmp_path, f"{start}BB.jpg") == {}
+
+
+@pytest.mark.parametrize("pattern", ["{}.jpg.json", "{}.json", "{}.jpg.supplemental-metadata.json"])
+@pytest.mark.parametrize("start", [LONG[:42], LONG[:38], LONG])
+def test_names_of_one_beginning_are_not_read_for_each_other(start: str, pattern: str):
+    """Of n pictures each read all n sidecars, and a changed sidecar all n pictures."""
+    pictures = [f"{start}{n:04}.jpg" for n in range(200)]
+    sidecars = [pattern.format(f"{start}{n:04}") for n in range(200)]
+    listing = Listing([*pictures, *sidecars])
+    for picture, sidecar in zip(pictures, sidecars, strict=True):
+        assert [each.name for each in listing.sidecars_of(picture)] == [sidecar]
+        assert listing.about(sidecar) == [picture]
+
+
+def test_pictures_without_sidecars_read_none_of_those_of_one_beginning():
+    pictures = [f"{LONG[:42]}{n:04}.jpg" for n in range(200)]
+    sidecars = [f"{LONG[:42]}{n:04}.json" for n in range(200, 400)]
+    listing = Listing([*pictures, *sidecars])
+    assert not any(listing.sidecars_of(each) for each in pictures)
+    assert not any(listing.about(each) for each in sidecars)
+
+
+@pytest.mark.parametrize(
+    ("picture", "sidecar", "is_its"),
+    [
+        (f"{LONG[:44]}(2).jpg", f"{LONG[:46]}(2).json", True),
+        (f"{LONG[:43]}-edited.jpg", f"{LONG[:46]}.json", True),
+        (f"{LONG[:43]}-edi.jpg", f"{LONG[:46]}.json", True),
+        (f"{LONG[:42]}.jpg", f"{LONG[:46]}.json", True),
+        (f"{LONG[:50]}.jpg", f"{LONG[:42]}.json", True),
+        (f"{LONG[:50]}.jpg", f"{LONG[:44]}.json", True),
+        (f"{LONG[:50]}.jpg", f"{LONG[:47]}.json", False),
+        (f"{LONG[:50]}.jpg", f"{LONG[:41]}.json", False),
+        (f"{LONG[:43]}-two.jpg", f"{LONG[:46]}.json", False),
+        (f"{LONG[:44]}(2).jpg", f"{LONG[:46]}(3).json", False),
+        ("Straße-" * 8 + ".jpg", ("Straße-" * 8)[:46] + ".json", True),
+        ("Strasse-" * 8 + ".jpg", ("Strasse-" * 8)[:46].upper() + ".JSON", True),
+        (unicodedata.normalize("NFD", "Grüße_" * 9) + ".jpg", ("Grüße_" * 9)[:46] + ".json", True),
+        (("📷" * 4 + LONG)[:47] + ".jpg", ("📷" * 4 + LONG)[:42] + ".json", True),
+    ],
+)
+def test_where_google_cuts_a_name(picture: str, sidecar: str, *, is_its: bool):
+    listing = Listing([picture, sidecar])
+    assert [each.name for each in listing.sidecars_of(picture)] == [sidecar] * is_its
+    assert listing.about(sidecar) == [picture] * is_its
+
+
+def test_a_cut_name_yields_to_the_pictures_own_json():
+    picture, own, other = f"{LONG[:42]}.jpg", f"{LONG[:42]}.jpg.json", f"{LONG[:46]}.json"
+    assert [each.name for each in Listing([picture, own, other]).sidecars_of(picture)] == [own]
+    xmp = f"{LONG[:42]}.xmp"
+    found = Listing([picture, other, xmp]).sidecars_of(picture)
+    assert [each.name for each in found] == [other, xmp]
 
 
 def test_only_takeouts_own_json_is_read_by_its_rules(tmp_path: Path):

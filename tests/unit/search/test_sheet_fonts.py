@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
-from es_imgsearch.cli.search import show_hits
+from es_imgsearch.cli.output import HitsOutput
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.sheet import MISSING_LETTERS, draw_sheet, fonts
 from es_imgsearch.search.sheet.fonts import Lettering, _Face, printable, script_of
@@ -160,9 +160,18 @@ def test_a_font_knows_what_it_lacks():
     assert not _Face("/nowhere.ttf").has("a")
 
 
+def test_a_glyph_may_be_wide():
+    """One of more than 255 pixels ended the sheet with a ValueError."""
+    font = _Face().font(600)
+    assert font is not None
+    assert font.getmask("W").size[0] > 255
+    assert _Face._mask(font, "W") != _Face._mask(font, "M")
+
+
 @pytest.mark.usefixtures("without_fonts")
 def test_the_command_line_names_the_script_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    show_hits(Hits([hit(None, "ที่รัก.jpg")], 1, ["cat"]), False, tmp_path / "sheet.png")
+    output = HitsOutput(sheet=tmp_path / "sheet.png")
+    output.show(Hits([hit(None, "ที่รัก.jpg")], 1, ["cat"]))
     said = capsys.readouterr().err
     assert "No font of this machine has these letters: Thai." in said
     assert (tmp_path / "sheet.png").stat().st_size > 1000

@@ -169,7 +169,14 @@ def test_empty_patterns_are_refused(pattern: str) -> None:
         ("{1..3}.jpg", [], ""),
         ("{a,b}{c,d}", [], ""),
         ("../raw", [], ""),
-        ("a/../raw", [], ""),
+        ("a/../raw", ["/raw"], "raw/a.jpg"),
+        ("!a/../raw/", ["!/raw/"], ""),
+        ("/a/b/../raw", ["/a/raw"], "a/raw/b.jpg"),
+        ("a/b/../../c/d", ["c/d"], "c/d/e.jpg"),
+        ("./a/../raw", ["/raw"], "raw/a.jpg"),
+        ("a/..", [], ""),
+        ("a/../../raw", [], ""),
+        ("a*/../raw", [], ""),
         (".", [], ""),
         ("~/Pictures/raw", [], ""),
         ("raw\\2023", ["raw/2023"], "raw/2023/a.jpg"),
@@ -262,6 +269,53 @@ def test_an_exclamation_mark_takes_back_in(
     patterns: Sequence[str], path: str, expected: bool
 ) -> None:
     assert Excludes(patterns).matches(path, is_folder=False) is expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("!*.photoslibrary", "B.PHOTOSLIBRARY/originals/0/a.jpeg"),
+        ("!*.PHOTOSLIBRARY", "b.PhotosLibrary/originals/0/a.jpeg"),
+        ("!b.photoslibrary/", "x/B.PHOTOSLIBRARY/a.jpeg"),
+        ("!x/*.aplibrary", "x/B.ApLibrary/Masters/a.jpeg"),
+        ("!*.lrdata", "b.LRDATA/a.jpg"),
+        ("!@eaDir", "@EADIR/a.jpg"),
+        ("!#recycle", "#Recycle/a.jpg"),
+        ("!*.jpg_original", "A.JPG_ORIGINAL"),
+        ("!*_original", "A.JPG_ORIGINAL"),
+        ("!*.tmp", "a.TMP"),
+    ],
+)
+def test_a_default_is_taken_back_without_regard_to_case(pattern: str, path: str) -> None:
+    assert Excludes().matches(path, is_folder=False)
+    assert not Excludes((pattern,)).matches(path, is_folder=False)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "path"),
+    [
+        # Hidden names, and what a pattern of the user's leaves out, are compared with regard to it.
+        (("!.private",), ".Private/a.jpg"),
+        (("*.TMP", "!*.tmp"), "a.TMP"),
+        (("*.JPG", "!*.jpg"), "a.JPG"),
+        (("!*.photoslibrary",), "B.PHOTOSLIBRARY/Resources/a.jpeg"),
+        (("!*.photoslibrary", "*.PHOTOSLIBRARY"), "B.PHOTOSLIBRARY/a.jpeg"),
+    ],
+)
+def test_nothing_else_is_taken_back_without_regard_to_case(
+    patterns: Sequence[str], path: str
+) -> None:
+    assert Excludes(patterns).matches(path, is_folder=False)
+
+
+def test_only_what_leads_out_is_said_to_lead_out() -> None:
+    with pytest.raises(SettingsError, match="leads out of the watched folder"):
+        Excludes(("a/../../raw",))
+    with pytest.raises(SettingsError) as refused:
+        Excludes(("a/../raw",))
+    assert "no path of a file has '..' in it: write --exclude /raw instead" in str(refused.value)
+    with pytest.raises(SettingsError, match=r"has '\.\.' in it \(write it without '\.\.'\)"):
+        Excludes(("a*/../raw",))
 
 
 def test_what_lies_in_a_folder_left_out_cannot_be_taken_back() -> None:

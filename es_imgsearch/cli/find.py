@@ -1,0 +1,158 @@
+"""`find`: make the index if there is none, bring it up to date, search it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from es_imgsearch.cli.options import (
+    examples,
+    open_store,
+    sigterm_as_ctrl_c,
+    with_output_options,
+    with_settings_options,
+)
+from es_imgsearch.cli.output import HitsOutput, progress
+from es_imgsearch.cli.search import words_or_picture
+from es_imgsearch.cli.watch import in_each_generation, open_indexer
+from es_imgsearch.errors import IndexMissing, RootError, StoreUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from es_imgsearch.elastic.store import Store
+    from es_imgsearch.pipeline.jobs import Counts
+    from es_imgsearch.records import Root
+    from es_imgsearch.search.hits import Hits
+    from es_imgsearch.search.query import Query
+    from es_imgsearch.settings import Settings
+
+
+@click.command(
+    epilog=examples(
+        'find "a cat" ~/Pictures',
+        "find holiday.jpg ~/Pictures /mnt/nas/photos --preview",
+        'find "red shoes" ~/Pictures/2024 -k 30 --paths',
+    )
+)
+@with_settings_options
+@click.argument("query", metavar="TEXT|FILE")
+@click.argument("folders", metavar="DIR...", nargs=-1)
+@click.option("-k", default=10, show_default=True, help="How many hits.")
+@with_output_options
+@sigterm_as_ctrl_c()
+def find(
+    settings: Settings, query: str, folders: tuple[str, ...], k: int, output: HitsOutput
+) -> None:
+    """Find pictures in folders with one command.
+
+    Makes the index if there is none, indexes what is new in the folders, then searches them by
+    words or by a picture.  A file that cannot be read is noted, and the rest is searched.
+    """
+    if not folders:
+        raise UsageError("Name the folders to search behind the words, such as ~/Pictures.")
+    _check_folders(folders)
+    words, picture = words_or_picture(query)
+    try:
+        store = open_store(settings)
+        _make_index(store, settings)
+        places = _places(store, settings, folders)
+        counts = in_each_generation(settings, lambda: _bring_up_to_date(settings, places))
+    except StoreUnreachable as error:
+        raise StoreUnreachable(
+            f"{error}\nIf you have no Elasticsearch 8: in a checkout of es_imgsearch, `make es-up`"
+            " starts one on this machine (needs a JDK and Maven), `make up` one in a container"
+            " (needs Docker)."
+        ) from error
+    if counts.failed or counts.unreadable:
+        click.echo(
+            f"{counts.failed + counts.unreadable} of the files could not be read; they are listed"
+            f" by `es-imgsearch failures --index {settings.index}`.",
+            err=True,
+        )
+    output.show(_search(settings, Path(picture) if picture else " ".join(words), places, k))
+
+
+def _check_folders(folders: tuple[str, ...]) -> None:
+    """Report before any request what is no folder."""
+    from es_imgsearch.watch.roots import parse_roots
+
+    try:
+        for folder in folders:
+            parse_roots([folder])
+    except RootError as error:
+        raise RootError(f"{error} Words to search for go in quotes, before the folders.") from error
+
+
+def _make_index(store: Store, settings: Settings) -> None:
+    """Make a missing index: for clip where it is on this machine, else for starter."""
+    from es_imgsearch.embed.sentence_transformers import has_clip
+    from es_imgsearch.manage.init import create_index
+
+    with suppress(IndexMissing):
+        store.generations.sealed()
+        return
+    encoder, hint = settings.encoder, ""
+    if encoder is None and has_clip(settings.models_dir):
+        encoder = "clip"
+    elif encoder is None:
+        encoder = "starter"
+        hint = (
+            " It knows 1,000 kinds of things, in English. For CLIP, which knows far more in 50+"
+            f" languages, run `es-imgsearch reindex --encoder clip --index {store.index}` where a"
+            " model hub is reachable."
+        )
+    made = create_index(store, settings.model_copy(update={"encoder": encoder}))
+    click.echo(f"{made}{hint}", err=True)
+
+
+Places = list[tuple["Root", str]]
+
+
+def _places(store: Store, settings: Settings, folders: Iterable[str]) -> Places:
+    """Find the root of each folder, and the folder below it."""
+    from es_imgsearch.watch.roots import root_of_folder
+
+    meta, places = store.info().meta, []
+    for folder in folders:
+        root, below = root_of_folder(folder, meta, settings.host)
+        meta = meta.with_root(root.name, {"path": str(root.path), "host": settings.host})
+        places.append((root, below))
+    return places
+
+
+def _bring_up_to_date(settings: Settings, places: Places) -> Counts:
+    from es_imgsearch.pipeline.sync import sync
+
+    roots = tuple(dict.fromkeys(f"{root.name}={root.path}" for root, _ in places))
+    with open_indexer(settings, roots, allow_deletes=False) as indexer:
+        with progress(indexer):
+            sync(indexer)
+        indexer.pipeline.close()
+        if indexer.counts.stored or indexer.counts.deleted:
+            click.echo(f"{indexer.counts.in_words()}.", err=True)
+        return indexer.counts
+
+
+def _search(settings: Settings, query: Query, places: Places, k: int) -> Hits:
+    """Search the folders: whole roots together, each folder below a root by itself."""
+    from es_imgsearch.search.client import ImageSearch
+    from es_imgsearch.search.hits import Hits
+
+    whole = [root.name for root, below in places if below == "."]
+    filters: list[dict[str, Any]] = [{"root": whole}] if whole else []
+    filters += [
+        {"root": root.name, "folder": below}
+        for root, below in places
+        if below != "." and root.name not in whole
+    ]
+    client = ImageSearch(settings=settings)
+    found = [client.search([query], k=k, filters=each) for each in filters]
+    if len(found) == 1:
+        return found[0]
+    unique = {hit.image_id: hit for each in found for hit in each}
+    best = sorted(unique.values(), key=lambda hit: hit.score, reverse=True)[:k]
+    notes = dict.fromkeys(note for each in found for note in each.notes)
+    return Hits(best, sum(each.took_ms for each in found), found[0].queries, notes=list(notes))
