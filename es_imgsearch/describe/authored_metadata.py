@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
+from es_imgsearch.describe.fitting import Note, ignore, noting
+from es_imgsearch.describe.plain_values import shown
 from es_imgsearch.describe.registry import WORDS
 from es_imgsearch.records import utf8
 
@@ -30,42 +33,69 @@ _MOST_KEYWORDS = 1000
 _RATINGS = range(-1, 6)
 
 
-def written_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+def written_fields(
+    raw: Mapping[str, Any], left_out: dict[str, list[str]] | None = None
+) -> dict[str, Any]:
     """Normalize raw values to the fields of MAPPING; leave out invalid ones.
 
-    `creator` and `keywords` may be one text or several; one creator stays one text.
+    `creator` and `keywords` may be one text or several; one creator stays one text.  Adds to
+    `left_out` the reasons for what is left out, by name; blanks have none.
     """
-    creators = texts_of(raw.get("creator"))
+    note = partial(noting, {} if left_out is None else left_out)
+    creators = texts_of(raw.get("creator"), note("creator"))
     fields = {
-        "title": text_of(raw.get("title"), _MOST_TEXT),
-        "description": text_of(raw.get("description"), _MOST_TEXT),
+        "title": text_of(raw.get("title"), _MOST_TEXT, note("title")),
+        "description": text_of(raw.get("description"), _MOST_TEXT, note("description")),
         "creator": creators[0] if len(creators) == 1 else creators,
-        "keywords": texts_of(raw.get("keywords")),
-        "rating": rating_of(raw.get("rating")),
+        "keywords": texts_of(raw.get("keywords"), note("keywords")),
+        "rating": rating_of(raw.get("rating"), note("rating")),
     }
     return {name: value for name, value in fields.items() if value not in (None, "", [])}
 
 
-def text_of(value: Any, most: int) -> str:
-    """Return text before the first NUL, cut to `most` characters; "" for no text."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+def text_of(value: Any, most: int, note: Note = ignore) -> str:
+    """Return text before the first NUL, cut to `most` characters; "" for no text.
+
+    Of a list of one value that value is taken.
+    """
+    value = _single(value)
+    if value is None or value in ([], (), {}):
         return ""
-    if isinstance(value, float) and not math.isfinite(value):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not isinstance(value, str) and not (is_number and math.isfinite(value)):
+        note(f"{shown(value)} is no text")
         return ""
-    return utf8(str(value).partition("\0")[0].strip())[:most]
+    text = utf8(str(value).partition("\0")[0].strip())
+    if len(text) > most:
+        note(f"{shown(text)} is cut to {most:,} characters of {len(text):,}")
+    return text[:most]
 
 
-def texts_of(value: Any) -> list[str]:
+def texts_of(value: Any, note: Note = ignore) -> list[str]:
     """Return one text or several as a list without duplicates."""
-    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    texts = (text_of(each, MOST_KEYWORD) for each in values)
-    return list(dict.fromkeys(text for text in texts if text))[:_MOST_KEYWORDS]
+    values = value if isinstance(value, (list, tuple)) else [value]
+    texts = (text_of(each, MOST_KEYWORD, note) for each in values)
+    found = list(dict.fromkeys(text for text in texts if text))
+    if len(found) > _MOST_KEYWORDS:
+        note(f"of {len(found):,} values the first {_MOST_KEYWORDS:,} are stored")
+    return found[:_MOST_KEYWORDS]
 
 
-def rating_of(value: Any) -> int | None:
+def rating_of(value: Any, note: Note = ignore) -> int | None:
     """Return 0 to 5 stars, or -1 for a rejected picture (as in XMP); else None."""
-    try:
-        stars = round(float(value))
-    except (TypeError, ValueError, OverflowError):
+    value = _single(value)
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if text in (None, [], (), {}) or (isinstance(text, str) and not text.strip("\0 \t\r\n")):
         return None
-    return stars if stars in _RATINGS else None
+    try:
+        stars = round(float(text))
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        stars = None
+    if stars not in _RATINGS:
+        note(f"{shown(value)} is no rating from -1 to 5")
+        return None
+    return stars
+
+
+def _single(value: Any) -> Any:
+    return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value

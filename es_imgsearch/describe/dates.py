@@ -64,13 +64,16 @@ class Taken:
 _GAP = r"\s*[-:/._]\s*"
 _TWO = r"\s?[0-9]{1,2}"
 _TIME = re.compile(
-    rf"[\sT,_-]*(?:(?P<hour>{_TWO})\s*[:.h-]\s*(?P<minute>{_TWO})"
-    rf"(?:\s*[:.m-]\s*(?P<second>{_TWO}))?"
-    r"|(?P<hour2>[0-9]{2})(?P<minute2>[0-9]{2})(?P<second2>[0-9]{2})?(?![0-9]))"
+    rf"[\sT,;_-]+(?:(?P<hour>{_TWO})\s*(?P<gap>[:.h-])\s*(?P<minute>{_TWO})"
+    rf"(?:\s*(?:(?P=gap)|m)\s*(?P<second>{_TWO})s?)?"
+    r"|(?P<hour2>[0-9]{2})(?P<minute2>[0-9]{2})(?P<second2>[0-9]{2})(?![0-9])"
+    # Fewer digits only behind a T: in 2016-02-03-2017 is no time.
+    r"|(?<=T)(?P<hour3>[0-9]{2})(?P<minute3>[0-9]{2})?(?![0-9]))"
     r"(?:[.,](?P<fraction>[0-9]+))?"
     r"(?:\s*(?P<half>[AaPp])\.?[Mm]\b\.?)?"
     r"\s*(?P<offset>(?:Z|UTC|GMT)?\s*(?:[+\u2212-]\s*[0-9]{1,2}(?::?[0-9]{2})?)?)"
 )
+_SECONDS = ("second", "second2")
 _DATE = re.compile(
     r"(?P<year>[0-9]{4})(?:"
     rf"{_GAP}(?P<month>{_TWO}){_GAP}(?P<day>{_TWO})(?![0-9])"
@@ -81,7 +84,10 @@ _DATE = re.compile(
 _LONE_DATE = re.compile(rf"(?P<year>[0-9]{{4}})(?:{_GAP}(?P<month>{_TWO}))?")
 _OFFSET = re.compile(
     r"(?:UTC|GMT)?\s*(?P<sign>[+\u2212-]?)\s*(?P<hours>[0-9]{1,2})(?::?(?P<minutes>[0-9]{2}))?"
+    r"(?::?00)?"
 )
+# Blanks and zeros for what a clock does not know.
+_UNKNOWN = re.compile(r"[\s:./_T-]*")
 _ZERO_OFFSETS = {"Z", "UTC", "GMT"}
 
 
@@ -130,7 +136,7 @@ def read_offset(text: str) -> timedelta | None:
     text = text.partition("\0")[0].strip()
     if text.upper() in _ZERO_OFFSETS:
         return timedelta(0)
-    found = _OFFSET.match(text) if len(text) <= _MOST_CHARACTERS else None
+    found = _OFFSET.fullmatch(text) if len(text) <= _MOST_CHARACTERS else None
     if found is None or int(found["minutes"] or 0) > 59:
         return None
     offset = timedelta(hours=int(found["hours"]), minutes=int(found["minutes"] or 0))
@@ -170,7 +176,7 @@ _MILLISECONDS = re.compile(r"-?(?![0-9]{4}$)[0-9]+(?:\.[0-9]*)?")
 
 
 def _read(text: str) -> Taken | None:
-    if lone := _LONE_DATE.fullmatch(text):
+    if lone := _LONE_DATE.fullmatch(text.rstrip(" :")):
         year = int(lone["year"])
         return Taken(datetime(year, int(lone["month"] or 1) or 1, 1)) if year else None  # noqa: DTZ001
     found = _DATE.match(text)
@@ -185,17 +191,22 @@ def _read(text: str) -> Taken | None:
         # As 1954:00:00.
         day, month = 1, month or 1
     local = datetime(year, month, day)  # noqa: DTZ001
-    time = _TIME.match(text, found.end())
-    if time is None:
-        if re.match(r"[\sT,_-]*[0-9]", text[found.end() :]):
-            raise ValueError(text)
+    rest = text[found.end() :]
+    if rest[:1].isdigit():
+        rest = f"T{rest}"  # 20240531180005
+    if _UNKNOWN.fullmatch(rest):
         return Taken(local)
+    # The whole text is understood, or nothing of it: 2016-02-03-2017-01-01 is no moment.
+    time = _TIME.fullmatch(rest)
+    if time is None or (found["day"] or found["day2"]) is None:
+        raise ValueError(text)
     return _with_time(local, time)
 
 
 def _with_time(local: datetime, time: re.Match[str]) -> Taken:
     hour, minute, second = (
-        int(time[name] or time[f"{name}2"] or 0) for name in ("hour", "minute", "second")
+        int(next((time[part] for part in parts if time[part]), 0))
+        for parts in (("hour", "hour2", "hour3"), ("minute", "minute2", "minute3"), _SECONDS)
     )
     if time["half"]:
         if not 1 <= hour <= 12:
@@ -207,7 +218,10 @@ def _with_time(local: datetime, time: re.Match[str]) -> Taken:
         raise ValueError(hour)
     local += timedelta(hours=hour, minutes=minute, seconds=second)
     local = local.replace(microsecond=_microseconds(time["fraction"] or ""))
-    return Taken(local, read_offset(time["offset"]))
+    offset = read_offset(time["offset"])
+    if offset is None and time["offset"].strip():
+        raise ValueError(time["offset"])
+    return Taken(local, offset)
 
 
 def _read_english(text: str) -> Taken | None:
@@ -238,7 +252,8 @@ _NAME = re.compile(
     r"(?P<month>[0-9]{2})(?P=gap)(?P<day>[0-9]{2})"
     r"(?:(?:[-_. T]|,? (?:at|um|om|kl\.|à|a las|alle|às|o) )"
     r"(?P<hour>[0-9]{1,2})(?P<colon>[-_.:]?)(?P<minute>[0-9]{2})(?P=colon)(?P<second>[0-9]{2})"
-    r"(?:[-_.]?(?P<fraction>[0-9]{3}))?(?![0-9])(?:[ \u202f](?P<half>[AaPp])[Mm]\b)?"
+    r"(?:[-_.]?(?P<fraction>[0-9]{3}))?(?![0-9])(?P<utc>Z(?![0-9A-Za-z]))?"
+    r"(?:[ \u202f](?P<half>[AaPp])[Mm]\b)?"
     r"|(?<=[0-9]{8})(?P<digits>[0-9]{6})(?P<thousandths>[0-9]{3})?(?![0-9A-Za-z])|(?![0-9A-Za-z]))"
 )
 _EARLIEST_DIGITS = 1990  # a name of eight digits alone is the date of no earlier picture
@@ -259,7 +274,7 @@ def date_in_name(name: str) -> Taken | None:
         if digits := found["digits"]:
             # One number: if its end is no time, its beginning is no date.
             time = f"T{digits[:2]}:{digits[2:4]}:{digits[4:]}.{found['thousandths'] or 0}"
-        offset = "Z" if time and name.startswith(_UTC_NAMES) else ""
+        offset = "Z" if time and (found["utc"] or name.startswith(_UTC_NAMES)) else ""
         for text in filter(None, (time and day + time, "" if digits else day)):
             try:
                 read = read_date(text, offset=offset)

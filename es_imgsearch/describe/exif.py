@@ -15,8 +15,9 @@ from PIL import ExifTags, Image
 
 from es_imgsearch.describe.dates import TAKEN_MAPPING, date_in_name
 from es_imgsearch.describe.exif_dates import embedded_date, part_of
-from es_imgsearch.describe.fitting import ERRORS_FIELD, notes
+from es_imgsearch.describe.fitting import ERRORS_FIELD, Note, ignore, notes, noting
 from es_imgsearch.describe.places import Place, place, xmp_place
+from es_imgsearch.describe.plain_values import shown
 from es_imgsearch.describe.texts import text_of_tag
 from es_imgsearch.describe.xmp import packet_properties
 
@@ -47,8 +48,8 @@ class Exif:
     }
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
-        details = part_of(exif, ExifTags.IFD.Exif)
         left_out: dict[str, list[str]] = {}
+        details = part_of(exif, ExifTags.IFD.Exif, noting(left_out, "EXIF"))
         taken = embedded_date(image, exif, left_out)
         taken = taken or date_in_name(os.path.basename(path))
         tags = ExifTags.Base
@@ -61,7 +62,7 @@ class Exif:
             "f_number": _number(details.get(tags.FNumber), _MOST_F_NUMBER),
             "iso": None if iso is None else round(iso) or None,
             "focal_length_mm": _number(details.get(tags.FocalLength), _MOST_FOCAL_LENGTH_MM),
-            "location": embedded_place(image, exif),
+            "location": embedded_place(image, exif, noting(left_out, "location")),
         }
         if left_out:
             fields[ERRORS_FIELD] = notes(left_out, self.name)
@@ -89,15 +90,32 @@ def _number(value: Any, most: float) -> float | None:
     return float(f"{number:.6g}") if 0 < number <= most else None
 
 
-def embedded_place(image: Image.Image, exif: Image.Exif) -> Place | None:
-    """Return the place that the file names: in EXIF, or else in XMP."""
-    gps = part_of(exif, ExifTags.IFD.GPSInfo)
+def embedded_place(image: Image.Image, exif: Image.Exif, note: Note = ignore) -> Place | None:
+    """Return the place that the file names: in EXIF, or else in XMP.
+
+    Notes what is no place.
+    """
+    gps = part_of(exif, ExifTags.IFD.GPSInfo, note)
     tags = ExifTags.GPS
     latitude = _degrees(gps.get(tags.GPSLatitude), gps.get(tags.GPSLatitudeRef), "NS", 90)
     longitude = _degrees(gps.get(tags.GPSLongitude), gps.get(tags.GPSLongitudeRef), "EW", 180)
     if latitude is not None and longitude is not None:
         return place(latitude, longitude)
-    return xmp_place(packet_properties(image))
+    angles = gps.get(tags.GPSLatitude), gps.get(tags.GPSLongitude)
+    if not all(map(_is_blank, angles)):
+        north, east = gps.get(tags.GPSLatitudeRef), gps.get(tags.GPSLongitudeRef)
+        written = f"{shown(angles[0])} {shown(north)}, {shown(angles[1])} {shown(east)}"
+        note(f"GPS {written} is no place")
+    return xmp_place(packet_properties(image), note)
+
+
+def _is_blank(value: Any) -> bool:
+    """Return True for zeros, 0/0 and blanks, which cameras write without a place."""
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_blank, value))
+    if isinstance(value, (str, bytes)):
+        return not text_of_tag(value)
+    return not getattr(value, "numerator", value)
 
 
 def _degrees(value: Any, reference: Any, halves: str, limit: int) -> float | None:

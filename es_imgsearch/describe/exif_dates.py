@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from PIL import ExifTags, Image
 
 from es_imgsearch.describe.dates import Taken, read_date
+from es_imgsearch.describe.fitting import Note, ignore
 from es_imgsearch.describe.iptc import iim_dates
 from es_imgsearch.describe.texts import text_of_tag
 from es_imgsearch.describe.xmp import DIGITIZED_DATES, ORIGINAL_DATES, packet_properties
@@ -61,6 +62,10 @@ def embedded_date(
             left_out[claim.name] = [str(error)]
             continue
         if taken is not None:
+            if taken.offset is None and claim.offset:
+                left_out[f"offset of {claim.name}"] = [
+                    f"{claim.offset[:40]!r} is no offset from UTC"
+                ]
             return replace(taken, source=claim.source)
     return None
 
@@ -117,9 +122,10 @@ def _of_gps(gps: Mapping[int, Any]) -> _Claim:
     return claim._replace(text=text, offset="Z")
 
 
-def part_of(exif: Image.Exif, part: ExifTags.IFD) -> Mapping[int, Any]:
-    """Return a directory of EXIF; empty if it is missing or malformed."""
+def part_of(exif: Image.Exif, part: ExifTags.IFD, note: Note = ignore) -> Mapping[int, Any]:
+    """Return a directory of EXIF; empty if it is missing, or malformed and noted."""
     try:
         return exif.get_ifd(part)
-    except Exception:  # noqa: BLE001 - malformed EXIF raises anything; the other parts are good
+    except Exception as error:  # noqa: BLE001 - malformed EXIF raises anything; the rest is good
+        note(f"{part.name} is malformed: {type(error).__name__}: {error}")
         return {}

@@ -6,8 +6,8 @@ should be lost for that.  `field_values` has the rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,20 @@ LEFT_OUT = "left out"
 _MOST_BYTES = 8_000_000
 _NOTE_LENGTH = 500
 _MOST_NOTES = 10
+
+
+# Takes the reason why a value, or a part of it, is left out.
+Note: TypeAlias = Callable[[str], object]
+
+
+def ignore(reason: str) -> None:
+    """Note nothing."""
+    _ = reason
+
+
+def noting(left_out: dict[str, list[str]], name: str) -> Note:
+    """Return what adds a reason to those of this name."""
+    return lambda reason: left_out.setdefault(name, []).append(reason)
 
 
 class Fitted(NamedTuple):

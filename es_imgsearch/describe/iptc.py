@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from PIL import ExifTags, Image
 
 from es_imgsearch.describe.authored_metadata import MAPPING, written_fields
+from es_imgsearch.describe.fitting import ERRORS_FIELD, Note, ignore, notes, noting
 from es_imgsearch.describe.texts import decoded_value, text_of_tag
 from es_imgsearch.describe.xmp import packet_properties
 
@@ -47,12 +48,15 @@ class Iptc:
 
     def describe(self, image: Image.Image, exif: Image.Exif, path: str) -> Mapping[str, Any]:
         _ = path
-        fields = _of_exif(exif)
-        fields |= written_fields(_iim(image, exif))
-        return fields | written_fields(packet_properties(image))
+        left_out: dict[str, list[str]] = {}
+        fields = _of_exif(exif, left_out)
+        fields |= written_fields(_iim(image, exif, noting(left_out, "IPTC")), left_out)
+        packet = packet_properties(image, noting(left_out, "XMP"))
+        fields |= written_fields(packet, left_out)
+        return fields | ({ERRORS_FIELD: notes(left_out, self.name)} if left_out else {})
 
 
-def _of_exif(exif: Image.Exif) -> dict[str, Any]:
+def _of_exif(exif: Image.Exif, left_out: dict[str, list[str]]) -> dict[str, Any]:
     description = text_of_tag(exif.get(ExifTags.Base.ImageDescription))
     if description.lower().endswith(_NO_DESCRIPTION):
         description = ""
@@ -63,7 +67,8 @@ def _of_exif(exif: Image.Exif) -> dict[str, Any]:
             "creator": text_of_tag(exif.get(ExifTags.Base.Artist)).split(";"),
             "keywords": _windows_text(exif.get(_XP_KEYWORDS)).split(";"),
             "rating": exif.get(_RATING),
-        }
+        },
+        left_out,
     )
 
 
@@ -96,10 +101,10 @@ def _iim_block(image: Image.Image, exif: Image.Exif) -> bytes:
     return block if isinstance(block, bytes) else b""
 
 
-def _iim(image: Image.Image, exif: Image.Exif) -> dict[str, Any]:
+def _iim(image: Image.Image, exif: Image.Exif, note: Note) -> dict[str, Any]:
     raw: dict[str, Any] = {}
     is_utf8 = False
-    for dataset, value in _datasets(_iim_block(image, exif)):
+    for dataset, value in _datasets(_iim_block(image, exif), note):
         if dataset == _IIM_CHARACTERS:
             is_utf8 = value == _IIM_UTF8
         if (name := _IIM_NAMES.get(dataset)) is None:
@@ -112,13 +117,16 @@ def _iim(image: Image.Image, exif: Image.Exif) -> dict[str, Any]:
     return raw
 
 
-def _datasets(block: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
+def _datasets(block: bytes, note: Note = ignore) -> Iterator[tuple[tuple[int, int], bytes]]:
     """Yield (record, number) and bytes of each dataset, up to a malformed one."""
     at = 0
     while at + _HEADER_BYTES <= len(block) and block[at] == _MARKER:
         length = int.from_bytes(block[at + 3 : at + 5])
         start = at + _HEADER_BYTES
         if length >= _EXTENDED_LENGTH or start + length > len(block):
-            return
+            break
         yield (block[at + 1], block[at + 2]), block[start : start + length]
         at = start + length
+    # (Blocks are padded.)
+    if block[at:].strip(b"\0 "):
+        note(f"is malformed from byte {at:,} of {len(block):,}")

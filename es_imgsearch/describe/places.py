@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from es_imgsearch.describe.fitting import Note, ignore
+
 Place: TypeAlias = dict[str, float]
 
 _DIGITS = 7  # of a degree; 1 cm
@@ -28,11 +30,19 @@ def place(latitude: float, longitude: float) -> Place | None:
     return {"lat": round(latitude, _DIGITS), "lon": round(longitude, _DIGITS)}
 
 
-def xmp_place(properties: Mapping[str, Any]) -> Place | None:
-    """Return the place in properties of XMP, if they have one."""
-    latitude = coordinate(properties.get("exif:GPSLatitude"), "NS")
-    longitude = coordinate(properties.get("exif:GPSLongitude"), "EW")
-    return None if latitude is None or longitude is None else place(latitude, longitude)
+def xmp_place(properties: Mapping[str, Any], note: Note = ignore) -> Place | None:
+    """Return the place in properties of XMP, if any; note one that cannot be."""
+    latitude, longitude = (properties.get(f"exif:GPS{each}") for each in ("Latitude", "Longitude"))
+    return place_of_pair(latitude, longitude, note)
+
+
+def place_of_pair(latitude: Any, longitude: Any, note: Note) -> Place | None:
+    """Return the place of these coordinates; None with a note if they are none."""
+    try:
+        return read_place({"lat": latitude, "lon": longitude})
+    except ValueError as error:
+        note(str(error))
+        return None
 
 
 def read_place(value: Any) -> Place | None:
@@ -42,7 +52,10 @@ def read_place(value: Any) -> Place | None:
     for anything else.
     """
     latitude, longitude = _pair(value)
-    if not re.search("[0-9]", f"{latitude} {longitude}"):
+    if isinstance(value, Mapping) and "coordinates" not in value:
+        if _is_blank(latitude) and _is_blank(longitude):
+            return None
+    elif not re.search("[0-9]", f"{latitude} {longitude}"):
         return None
     north, east = coordinate(latitude, "NS"), coordinate(longitude, "EW")
     if north is None or east is None or abs(north) > 90 or abs(east) > 180:
@@ -55,6 +68,9 @@ def _pair(value: Any) -> tuple[Any, Any]:
         for names in (("lat", "lon"), ("latitude", "longitude"), ("lat", "lng")):
             if value.keys() >= set(names):
                 return value[names[0]], value[names[1]]
+        if found := value.keys() & {"lat", "lon", "lng", "latitude", "longitude"}:
+            # One without the other is no place.
+            return value[min(found)], None
         return _pair(value["coordinates"]) if "coordinates" in value else (None, None)
     if isinstance(value, str):
         parts = re.split(r"[,;\s]+", value.strip())
@@ -62,6 +78,10 @@ def _pair(value: Any) -> tuple[Any, Any]:
     if isinstance(value, Sequence) and len(value) == 2:
         return value[1], value[0]
     return value, None
+
+
+def _is_blank(value: Any) -> bool:
+    return value in (None, [], {}) or (isinstance(value, str) and not value.strip("\0 \t\r\n"))
 
 
 def coordinate(value: Any, halves: str) -> float | None:

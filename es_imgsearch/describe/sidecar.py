@@ -19,11 +19,16 @@ from typing import Any, ClassVar, Final
 import orjson
 from PIL import Image
 
-from es_imgsearch.describe.authored_metadata import MAPPING, MOST_KEYWORD, text_of, written_fields
+from es_imgsearch.describe.authored_metadata import (
+    MAPPING,
+    MOST_KEYWORD,
+    text_of,
+    written_fields,
+)
 from es_imgsearch.describe.dates import TAKEN_MAPPING, Taken
 from es_imgsearch.describe.exif import embedded_place
 from es_imgsearch.describe.exif_dates import embedded_date
-from es_imgsearch.describe.fitting import ERRORS_FIELD, notes
+from es_imgsearch.describe.fitting import ERRORS_FIELD, notes, noting
 from es_imgsearch.describe.places import Place
 from es_imgsearch.describe.sidecars.files import Statement, read_json, read_xmp
 from es_imgsearch.describe.sidecars.names import (
@@ -101,7 +106,7 @@ def sidecar_fields(
 
 @dataclass(slots=True)
 class _Said:
-    """What all sidecars of a picture say together."""
+    """What all sidecars of a picture say together; `raw` is understood already."""
 
     raw: dict[str, Any] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -111,9 +116,17 @@ class _Said:
     takeouts_place: Place | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, said: Statement) -> None:
+    def add(self, said: Statement, file: str) -> None:
         self.attributes |= said.attributes
-        self.raw |= {name: value for name, value in said.fields.items() if value is not None}
+        left_out: dict[str, list[str]] = {}
+        found = _understood(said.fields, left_out)
+        for name, value in said.fields.items():
+            if name in found:
+                self.raw[name] = found[name]
+            elif value is not None and name not in left_out:
+                self.raw.pop(name, None)  # a blank
+        self.note(file, said.notes)
+        self.note(file, [f"{name} {each}" for name in left_out for each in left_out[name]])
         if said.is_takeouts:
             self.takeouts_date = said.taken or self.takeouts_date
             self.takeouts_place = said.place or self.takeouts_place
@@ -127,11 +140,7 @@ class _Said:
 
     def fields(self) -> dict[str, Any]:
         """Return the fields, notes and hash.  Raises ValueError if there are only notes."""
-        fields = written_fields(self.raw)
-        if product_id := text_of(self.raw.get("product_id"), MOST_KEYWORD):
-            fields["product_id"] = product_id
-        if source_url := text_of(self.raw.get("source_url"), _MOST_URL):
-            fields["source_url"] = source_url
+        fields = dict(self.raw)
         if self.attributes:
             fields["attributes"] = self.attributes
         if taken := self.taken or self.takeouts_date:
@@ -153,8 +162,7 @@ def _said(path: str, listing: Listing | None, tops: Collection[str]) -> _Said:
     folder, name = os.path.split(path)
     said = _Said()
     for row in read_rows(folder, name, tops):
-        said.add(row)
-        said.note(TABLE, row.notes)
+        said.add(row, TABLE)
     statements = []
     for each in _sidecars(folder, name, listing):
         file = os.path.join(folder, each.name)
@@ -167,12 +175,19 @@ def _said(path: str, listing: Listing | None, tops: Collection[str]) -> _Said:
             said.note(each.name, [str(error)])
             continue
         if statement is not None:
-            statements.append(statement)
-            said.note(each.name, statement.notes)
+            statements.append((statement, each.name))
     # Of what people wrote themselves more is true.
-    for statement in sorted(statements, key=lambda each: not each.is_takeouts):
-        said.add(statement)
+    for statement, file in sorted(statements, key=lambda each: not each[0].is_takeouts):
+        said.add(statement, file)
     return said
+
+
+def _understood(raw: Mapping[str, Any], left_out: dict[str, list[str]]) -> dict[str, Any]:
+    fields = written_fields(raw, left_out)
+    for name, most in (("product_id", MOST_KEYWORD), ("source_url", _MOST_URL)):
+        if text := text_of(raw.get(name), most, noting(left_out, name)):
+            fields[name] = text
+    return fields
 
 
 def _sidecars(folder: str, name: str, listing: Listing | None) -> Iterator[SidecarName]:

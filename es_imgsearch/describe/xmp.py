@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from PIL import Image
 
+from es_imgsearch.describe.fitting import Note, ignore
 from es_imgsearch.describe.texts import decoded_text
 
 MOST_PACKET_BYTES: Final = 4 * 1024 * 1024
@@ -71,21 +72,26 @@ def xmp_properties(packet: bytes) -> dict[str, Any]:
     return properties
 
 
-def packet_properties(image: Image.Image) -> dict[str, Any]:
-    """Read the XMP packet in a picture's file; nothing of a malformed one."""
+def packet_properties(image: Image.Image, note: Note = ignore) -> dict[str, Any]:
+    """Read the XMP packet in a picture's file; notes a malformed one."""
     packet = image.info.get("xmp")
     if isinstance(packet, str):
         packet = packet.encode(errors="replace")
-    return dict(_parsed(packet)) if isinstance(packet, bytes) else {}
+    if not isinstance(packet, bytes) or not packet.strip(b"\0 \t\r\n"):
+        return {}
+    properties, error = _parsed(packet)
+    if error:
+        note(error)
+    return dict(properties)
 
 
 # Several describers read the packet of the same picture, also a malformed one.
 @lru_cache(maxsize=1)
-def _parsed(packet: bytes) -> dict[str, Any]:
+def _parsed(packet: bytes) -> tuple[dict[str, Any], str]:
     try:
-        return xmp_properties(packet)
-    except ValueError:
-        return {}
+        return xmp_properties(packet), ""
+    except ValueError as error:
+        return {}, str(error)
 
 
 def _tree(packet: bytes) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final
 
 from es_imgsearch.describe.authored_metadata import MAPPING, MOST_KEYWORD, text_of
 from es_imgsearch.describe.dates import Taken, read_date
+from es_imgsearch.describe.fitting import Note
 from es_imgsearch.describe.places import Place, read_place, xmp_place
 from es_imgsearch.describe.sidecars import takeout
 from es_imgsearch.describe.texts import decoded_text
@@ -59,7 +60,9 @@ def read_xmp(path: str) -> Statement | None:
     for name in (*ORIGINAL_DATES, *DIGITIZED_DATES):
         if statement.taken is None:
             statement.taken = _date(name, found.get(name, ""), statement.notes)
-    statement.place = xmp_place(found)
+    reasons: list[str] = []
+    statement.place = xmp_place(found, reasons.append)
+    statement.notes += (f"location {reason}" for reason in reasons)
     return statement
 
 
@@ -96,13 +99,14 @@ def statement_of(found: Mapping[str, Any]) -> Statement:
     attributes = own.pop("attributes", None)
     if attributes is not None:
         free |= attributes if isinstance(attributes, dict) else {"attributes": attributes}
-    statement = Statement(own, _attributes(free))
+    statement = Statement(own)
+    statement.attributes = _attributes(free, statement.notes)
     statement.notes += (f"{name} is in an unknown encoding" for name in undecoded)
     statement.taken = _date("taken_at", found.get("taken_at"), statement.notes)
     try:
         where = found.get("location")
-        if where is None and found.keys() >= {"latitude", "longitude"}:
-            where = (found["longitude"], found["latitude"])
+        if where is None:
+            where = {"lat": found.get("latitude"), "lon": found.get("longitude")}
         statement.place = read_place(where)
     except ValueError as error:
         statement.notes.append(f"location {error}")
@@ -113,16 +117,20 @@ def _of_takeout(found: dict[str, Any]) -> Statement:
     # Its title is the picture's first name.
     title = found.pop("title", None)
     statement = statement_of(found)
-    if name := text_of(title, MOST_KEYWORD):
+    reasons: list[str] = []
+    if name := text_of(title, MOST_KEYWORD, reasons.append):
         statement.attributes["title"] = name
+    statement.notes += (f"title {reason}" for reason in reasons)
     statement.is_takeouts = True
     statement.taken = takeout.taken_of(found, statement.notes)
-    statement.place = takeout.place_of(found)
+    statement.place = takeout.place_of(found, statement.notes)
     return statement
 
 
 def _date(name: str, value: Any, notes: list[str]) -> Taken | None:
-    text = value if isinstance(value, str) else text_of(value, MOST_KEYWORD)
+    reasons: list[str] = []
+    text = value if isinstance(value, str) else text_of(value, MOST_KEYWORD, reasons.append)
+    notes += (f"{name} {reason}" for reason in reasons)
     try:
         taken = read_date(text)
     except ValueError as error:
@@ -136,25 +144,36 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MOST_DIGITS else math.nan
 
 
-def _attributes(found: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(list(_named(found, _MOST_DEPTH).items())[:_MOST_ATTRIBUTES])
+def _attributes(found: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    named = _named(found, _MOST_DEPTH, notes.append)
+    if len(named) > _MOST_ATTRIBUTES:
+        notes.append(f"attributes: of {len(named):,} the first {_MOST_ATTRIBUTES:,} are stored")
+    return dict(list(named.items())[:_MOST_ATTRIBUTES])
 
 
-def _named(found: Mapping[str, Any], depth: int) -> dict[str, Any]:
+def _named(found: Mapping[str, Any], depth: int, note: Note) -> dict[str, Any]:
     # A `flattened` field takes no name that is empty or holds a NUL.
-    plain = ((text_of(name, _MOST_NAME), _plain(value, depth)) for name, value in found.items())
-    return {name: value for name, value in plain if name and value not in ("", [], {})}
+    named = {}
+    for name, value in found.items():
+        plain = _plain(value, depth, _under(name, note))
+        if (key := text_of(name, _MOST_NAME, note)) and plain not in ("", [], {}):
+            named[key] = plain
+    return named
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _under(name: str, note: Note) -> Note:
+    return lambda reason: note(f"{name[:40]} {reason}")
+
+
+def _plain(value: Any, depth: int, note: Note) -> Any:
     """Texts, lists and objects of texts: `flattened` compares nothing else."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict) and depth:
-        return _named(value, depth - 1)
+        return _named(value, depth - 1, note)
     if isinstance(value, list) and depth:
-        return [each for each in (_plain(one, depth - 1) for one in value) if each]
-    return text_of(value, MOST_KEYWORD)
+        return [each for each in (_plain(one, depth - 1, note) for one in value) if each]
+    return text_of(value, MOST_KEYWORD, note)
 
 
 # -- Files

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from es_imgsearch.describe.dates import Taken, from_timestamp
-from es_imgsearch.describe.places import Place, coordinate, place
+from es_imgsearch.describe.places import Place, place_of_pair
 from es_imgsearch.describe.texts import name_key
 from es_imgsearch.records import composed
 
@@ -138,14 +138,17 @@ def taken_of(found: Mapping[str, Any], notes: list[str]) -> Taken | None:
         return None
 
 
-def place_of(found: Mapping[str, Any]) -> Place | None:
-    """Return where the picture was taken; 0, 0 is nowhere."""
+def place_of(found: Mapping[str, Any], notes: list[str]) -> Place | None:
+    """Return where the picture was taken; appends to `notes` if unreadable.
+
+    0, 0 is nowhere.
+    """
     for name in ("geoData", "geoDataExif"):
         data = found.get(name)
         if isinstance(data, Mapping):
-            latitude = coordinate(data.get("latitude"), "NS")
-            longitude = coordinate(data.get("longitude"), "EW")
-            where = None if latitude is None or longitude is None else place(latitude, longitude)
+            reasons: list[str] = []
+            where = place_of_pair(data.get("latitude"), data.get("longitude"), reasons.append)
+            notes += (f"{name} {reason}" for reason in reasons)
             if where is not None:
                 return where
     return None
