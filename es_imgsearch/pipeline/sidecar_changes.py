@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -234,23 +234,29 @@ class SidecarChanges:
             now = time.time()
             for name in sorted(names):
                 yield Change(root, os.path.join(folder, name), now), listing
-            if has_table and has_folders:
+            if not has_table:
+                continue
+            named = self._named_pictures(root.absolute(folder))
+            if has_folders:
                 if not is_refreshed:
                     # The files of these tickets were written before.
                     self._store.refresh()
                     is_refreshed = True
-                yield from self._pictures_below(root, folder)
+                yield from self._pictures_below(root, folder, named)
 
-    def _pictures_below(self, root: Root, folder: str) -> Iterator[tuple[Change, Listing]]:
-        """Yield stored pictures of folders below a table that it names, or may have named."""
-        path = root.absolute(folder)
+    def _named_pictures(self, folder: str) -> frozenset[str]:
         try:
-            named = named_pictures(path)
+            named = named_pictures(folder)
         except OSError:
-            named = frozenset()
+            return frozenset()
         if named is None:
-            self._warn_of_table(os.path.join(path, TABLE))
-            named = frozenset()
+            self._warn_of_table(os.path.join(folder, TABLE))
+        return frozenset(named or ())
+
+    def _pictures_below(
+        self, root: Root, folder: str, named: Collection[str]
+    ) -> Iterator[tuple[Change, Listing]]:
+        """Yield stored pictures of folders below a table that it names, or may have named."""
         stored_folder = stored_path(folder)
         paths = set(self._store.listings.having(root.name, SIDECAR_ID, folder=stored_folder))
         if any("/" in each for each in named):

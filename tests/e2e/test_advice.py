@@ -117,15 +117,21 @@ def test_a_folder_lost_with_its_host_is_released(shell: Shell, house: House):
     assert house.store.info().meta.roots == {}
 
 
-@pytest.mark.parametrize("options", [(), ("--allow-deletes",), ("--content",)])
-@pytest.mark.parametrize("command", ["sync", "watch"])
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("sync", ()),
+        ("sync", ("--allow-deletes",)),
+        ("sync", ("--content",)),
+        ("watch", ()),
+        ("watch", ("--allow-deletes",)),
+    ],
+)
 @pytest.mark.parametrize("where", ["gone", "a file", "another gone"])
 def test_a_folder_that_is_not_there_is_not_taken_over(
     shell: Shell, house: House, command: str, options: tuple[str, ...], where: str
 ):
     """It may be a disk that is not mounted yet: its documents stay those of the other host."""
-    if (command, options) == ("watch", ("--content",)):
-        pytest.skip("sync only")
     house.pictures(3)
     shell.type("sync", str(house.folder))
     indexed, roots = set(house.indexed()), house.store.info().meta.roots

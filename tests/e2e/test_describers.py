@@ -116,7 +116,7 @@ def test_all_kinds_together(
     # The words stand in no name, no tag and no other field.
     for word, name in (("Zanzibar", "1.png"), ("王中山田", "3.png"), ("unhurried", "2.png")):
         for mode in ("hybrid", "text"):
-            found = orjson.loads(run("search", word, "--mode", mode, "--json"))
+            found = orjson.loads(run("search", word, "--mode", mode, "--json-hits"))
             assert found[0]["relative_path"] == name, (word, mode)
         assert len(found) == 1
     tabby = client.search_text("cat", k=5, filters={"attributes.breed": "tabby"})
