@@ -87,7 +87,7 @@ class Stack:
         return self.compose("exec", "-T", service, *command)
 
     def hits(self, words: str) -> list[dict[str, Any]]:
-        found = json.loads(self.run("serve", "es-imgsearch", "search", words, "--json"))
+        found = json.loads(self.run("serve", "es-imgsearch", "search", words, "--json-hits"))
         hits: list[dict[str, Any]] = found["hits"] if isinstance(found, dict) else found
         return hits
 

@@ -23,7 +23,7 @@ def test_the_folder_is_said_once(
         return runner.invoke(main, [*arguments, "--index", real_store.index])
 
     def found(**environment: str) -> list[str]:
-        result = run("search", "a cat", "--json", **environment)
+        result = run("search", "a cat", "--json-hits", **environment)
         assert result.exit_code == 0, result.stderr
         return sorted(hit["relative_path"] for hit in json.loads(result.stdout))
 

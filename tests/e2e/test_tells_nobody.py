@@ -108,7 +108,7 @@ def test_the_main_job(machine: Machine, photographs: Path):
         ImageDraw.Draw(written).text((20, 20), "HOLIDAYS 2024", "black", font_size=40)
         written.save(machine.photos / "written.png")
         until(lambda: json.loads(machine.run("status", "--json"))["pictures"] == 2, 60)
-        (hit, *_) = json.loads(machine.run("search", "a cat", "--json"))
+        (hit, *_) = json.loads(machine.run("search", "a cat", "--json-hits"))
         assert hit["relative_path"] == "chelsea.png"
         fetch = "import sys, urllib.request as r; print(len(r.urlopen(sys.argv[1]).read()))"
         address = f"http://127.0.0.1:8080/thumbnails/{hit['image_id']}"
