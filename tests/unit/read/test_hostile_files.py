@@ -80,6 +80,9 @@ def test_no_mutated_file_ends_a_reading_process_or_says_a_word(
             assert outcome.error_class not in {"crashed", "timeout", "out_of_memory"}, path
             outcome.message.encode()
         elif isinstance(outcome, Picture):
-            assert "describe_errors" not in outcome.fields, path
+            # No describer failed: at most a value was left out.
+            assert all(
+                ": left out: " in each for each in outcome.fields.get("describe_errors", ())
+            ), path
     assert capfd.readouterr().err == ""
     assert sum(isinstance(each, Picture) for each in outcomes.values()) > MUTATIONS // 5

@@ -85,7 +85,7 @@ FILES = {
 }
 
 
-def read(folder: Path, name: str, content: bytes) -> Picture:
+def read(folder: Path, name: str, content: bytes, *, is_damaged: bool = False) -> Picture:
     path = folder / name
     path.write_bytes(content)
     describers = [("exif", Exif().describe), ("iptc", Iptc().describe)]
@@ -93,7 +93,8 @@ def read(folder: Path, name: str, content: bytes) -> Picture:
         str(path), Preparation(width=16, height=16, mode="squash"), describers, max_pixels=10**6
     )
     assert isinstance(found, Picture)
-    assert "describe_errors" not in found.fields
+    notes = found.fields.get("describe_errors", [])
+    assert [each for each in notes if not (is_damaged and ": left out: " in each)] == []
     return found
 
 
@@ -145,8 +146,9 @@ def test_damaged_packets_cost_nothing(tmp_path: Path):
         (33723, "H", 1, 7, True),
     ):
         for content in (tiff(FLOATS, tag), tiff(np.asarray(samples.four_corners()), tag)):
-            assert "title" not in read(tmp_path, "a.tif", content).fields
-        assert "title" not in read(tmp_path, "a.dng", samples.dng(SENSOR, more_tags=[tag])).fields
+            assert "title" not in read(tmp_path, "a.tif", content, is_damaged=True).fields
+        raw = samples.dng(SENSOR, more_tags=[tag])
+        assert "title" not in read(tmp_path, "a.dng", raw, is_damaged=True).fields
     bomb = bytes(imagecodecs.brotli_encode(bytes(50_000_000)))
     for boxes in (
         broken.box(b"brob", b"xml " + bomb),
@@ -154,7 +156,7 @@ def test_damaged_packets_cost_nothing(tmp_path: Path):
         broken.box(b"xml ", XMP[:200]),
         broken.box(b"brob", b"xm"),
     ):
-        assert "title" not in read(tmp_path, "a.jxl", jxl(boxes)).fields
+        assert "title" not in read(tmp_path, "a.jxl", jxl(boxes), is_damaged=True).fields
 
 
 def test_a_raw_file_with_its_packet_decodes_as_before():
