@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import IO, NamedTuple
 
-from es_imgsearch.read.pixel_parts.parts import MOST_SEARCHED_BYTES, MOST_SEARCHES, Piece, read_at
+from es_imgsearch.read.pixel_parts.parts import MOST_SEARCHED_BYTES, Piece, good_units, read_at
 
 _KIND = re.compile(rb"[ -~]{4}")
 _MOST_CANDIDATES = 1000
@@ -31,24 +31,17 @@ class Box(NamedTuple):
 
 
 def boxes(file: IO[bytes], start: int, end: int, needed: frozenset[bytes]) -> Iterator[Box]:
-    """Yield the boxes between two offsets, without others of a wrong length.
+    """Return the boxes between two offsets, without others of a wrong length.
 
     After one of those the next box of a kind in `needed` is searched for.
     """
-    at, searches = start, 0
-    for _ in range(_MOST_BOXES):
-        box = _box_at(file, at, end)
-        if box is not None and (box.kind in needed or _is_framed(file, box, end, needed)):
-            yield box
-            at = box.end
-            continue
-        searches += 1
-        if at >= end or searches > MOST_SEARCHES:
-            return
-        next_ = _next_needed(file, at + 1, end, needed)
-        if next_ is None:
-            return
-        at = next_
+    return good_units(
+        start,
+        lambda at: _box_at(file, at, end),
+        lambda box: box.kind in needed or _is_framed(file, box, end, needed),
+        lambda at, _: _next_needed(file, at + 1, end, needed),
+        most=_MOST_BOXES,
+    )
 
 
 def _box_at(file: IO[bytes], at: int, end: int) -> Box | None:

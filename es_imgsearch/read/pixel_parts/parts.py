@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeVar
 
 # A damaged file is searched for what follows so often, and in so many bytes; otherwise one made
 # for it could keep a reader busy until its time is over.
@@ -16,6 +16,16 @@ MOST_SEARCHED_BYTES = 64 * 2**20
 
 # A piece: bytes, or start and length (bytes) of what stands in the original file.
 Piece = bytes | tuple[int, int]
+
+
+class Unit(Protocol):
+    """A chunk or box of a file; `end` is the offset (bytes) where the next one begins."""
+
+    @property
+    def end(self) -> int: ...
+
+
+U = TypeVar("U", bound=Unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,32 @@ class PixelParts:
 
     file: IO[bytes]
     info: dict[str, Any] = field(default_factory=dict)
+
+
+def good_units(
+    start: int,
+    unit_at: Callable[[int], U | None],
+    is_good: Callable[[U], bool],
+    next_after: Callable[[int, U | None], int | None],
+    *,
+    most: int,
+) -> Iterator[U]:
+    """Yield the units of a file from an offset on, at most so many, without damaged ones.
+
+    `next_after` searches for a good unit after a damaged one, or where no unit stands.
+    """
+    at, searches = start, 0
+    for _ in range(most):
+        unit = unit_at(at)
+        if unit is not None and is_good(unit):
+            yield unit
+            at = unit.end
+            continue
+        searches += 1
+        next_ = next_after(at, unit) if searches <= MOST_SEARCHES else None
+        if next_ is None:
+            return
+        at = next_
 
 
 def joined(file: IO[bytes], pieces: Sequence[Piece]) -> IO[bytes]:

@@ -17,9 +17,9 @@ from typing import IO, Any
 
 from es_imgsearch.read.pixel_parts.parts import (
     MOST_SEARCHED_BYTES,
-    MOST_SEARCHES,
     Piece,
     PixelParts,
+    good_units,
     joined,
     read_at,
     size_of,
@@ -96,23 +96,15 @@ def png_parts(file: IO[bytes], start: int = 0, size: int | None = None) -> Pixel
 
 
 def _chunks(file: IO[bytes], start: int, end: int) -> Iterator[_Chunk]:
-    """Yield the chunks up to the end of the file, without those of a wrong length."""
-    at, searches = start, 0
-    for _ in range(_MOST_CHUNKS):
-        chunk = _chunk_at(file, at)
-        if chunk is None and at >= end:
-            return
+    """Return the chunks up to the end of the file, without those of a wrong length."""
+    return good_units(
+        start,
+        lambda at: _chunk_at(file, at),
         # Where data is cut off it is passed on, so that the decoder says so.
-        if chunk is not None and (chunk.kind == b"IDAT" or _is_framed(file, chunk, end)):
-            yield chunk
-            at = chunk.end
-            continue
-        searches += 1
-        after = at if chunk is None else at + 8
-        next_ = _next_good(file, after, end) if searches <= MOST_SEARCHES else None
-        if next_ is None:
-            return
-        at = next_
+        lambda chunk: chunk.kind == b"IDAT" or _is_framed(file, chunk, end),
+        lambda at, chunk: _next_good(file, at if chunk is None else at + 8, end),
+        most=_MOST_CHUNKS,
+    )
 
 
 def _chunk_at(file: IO[bytes], at: int) -> _Chunk | None:

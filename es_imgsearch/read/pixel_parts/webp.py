@@ -13,9 +13,9 @@ from typing import IO, Any, NamedTuple
 
 from es_imgsearch.read.pixel_parts.parts import (
     MOST_SEARCHED_BYTES,
-    MOST_SEARCHES,
     Piece,
     PixelParts,
+    good_units,
     joined,
     read_at,
     size_of,
@@ -78,20 +78,13 @@ def webp_parts(file: IO[bytes]) -> PixelParts | None:
 
 
 def _chunks(file: IO[bytes], end: int) -> Iterator[_Chunk]:
-    at, searches = _HEAD_BYTES, 0
-    for _ in range(_MOST_CHUNKS):
-        chunk = _chunk_at(file, at)
-        if chunk is not None and (
-            chunk.kind in {*_NEEDED, _FEATURES} or _is_framed(file, chunk, end)
-        ):
-            yield chunk
-            at = chunk.end
-            continue
-        searches += 1
-        next_ = _next_needed(file, at + (8 if chunk is not None else 0), end)
-        if next_ is None or searches > MOST_SEARCHES:
-            return
-        at = next_
+    return good_units(
+        _HEAD_BYTES,
+        lambda at: _chunk_at(file, at),
+        lambda chunk: chunk.kind in {*_NEEDED, _FEATURES} or _is_framed(file, chunk, end),
+        lambda at, chunk: _next_needed(file, at if chunk is None else at + 8, end),
+        most=_MOST_CHUNKS,
+    )
 
 
 def _chunk_at(file: IO[bytes], at: int) -> _Chunk | None:
