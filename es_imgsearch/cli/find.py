@@ -113,20 +113,21 @@ Places = list[tuple["Root", str]]
 
 def _places(store: Store, settings: Settings, folders: Iterable[str]) -> Places:
     """Find the root of each folder, and the folder below it."""
-    from es_imgsearch.watch.roots import root_of_folder
+    from es_imgsearch.watch.roots import root_of_folder, with_registered
 
     meta, places = store.info().meta, []
     for folder in folders:
         root, below = root_of_folder(folder, meta, settings.host)
-        meta = meta.with_root(root.name, {"path": str(root.path), "host": settings.host})
+        meta = with_registered(meta, root, settings.host)
         places.append((root, below))
     return places
 
 
 def _bring_up_to_date(settings: Settings, places: Places) -> Counts:
     from es_imgsearch.pipeline.sync import sync
+    from es_imgsearch.watch.commands import given
 
-    roots = tuple(dict.fromkeys(f"{root.name}={root.path}" for root, _ in places))
+    roots = tuple(dict.fromkeys(given(root) for root, _ in places))
     with open_indexer(settings, roots, allow_deletes=False) as indexer:
         with progress(indexer):
             sync(indexer)

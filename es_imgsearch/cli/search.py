@@ -171,14 +171,11 @@ def similar(settings: Settings, picture: str, output: HitsOutput, **options: Any
 def _stored_id(client: ImageSearch, settings: Settings, picture: str) -> str | None:
     """Return the id that a file has in the index; None outside the roots of this host."""
     from es_imgsearch.records import image_id
-    from es_imgsearch.watch.roots import registered_root
+    from es_imgsearch.watch.roots import root_of_path
 
-    path, meta = Path(picture).resolve(), client.info.meta
-    for name, entry in meta.roots.items():
-        root = registered_root(name, meta)
-        if root is not None and entry["host"] == settings.host and root.path in path.parents:
-            return image_id(name, os.path.relpath(path, root.path))
-    return None
+    path = Path(picture).resolve()
+    root = root_of_path(path, client.info.meta, settings.host)
+    return None if root is None else image_id(root.name, os.path.relpath(path, root.path))
 
 
 def parsed_options(options: dict[str, Any]) -> tuple[int, SearchOptions]:

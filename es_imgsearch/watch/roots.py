@@ -121,7 +121,7 @@ def register_roots(
             if entry is None and not replace_gone:
                 _check_unused(store, root)
             if entry is None or takes_over:
-                meta = meta.with_root(root.name, {"path": _text(root.path), "host": host})
+                meta = with_registered(meta, root, host)
                 new.add(root.name)
         return meta
 
@@ -149,7 +149,7 @@ def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_second
             if _is_elsewhere(meta.roots.get(root.name), host):
                 others = {name: each for name, each in meta.roots.items() if name != root.name}
                 check_registered(root, host, others)
-                meta = meta.with_root(root.name, {"path": _text(root.path), "host": host})
+                meta = with_registered(meta, root, host)
         return meta
 
     # The claim of a daemon: no other one can begin meanwhile.
@@ -226,6 +226,11 @@ def _forget(store: Store, name: str) -> None:
         store.state.delete(document_id(name))
 
 
+def with_registered(meta: Meta, root: Root, host: str) -> Meta:
+    """Return the metadata with this root of a host entered."""
+    return meta.with_root(root.name, {"path": _text(root.path), "host": host})
+
+
 def registered_root(name: str, meta: Meta) -> Root | None:
     """The root of this name, as far as this host can see its folder.
 
@@ -235,6 +240,15 @@ def registered_root(name: str, meta: Meta) -> Root | None:
     return None if entry is None else Root(name, Path(disk_path(entry["path"])), follows_links=True)
 
 
+def root_of_path(path: Path, meta: Meta, host: str) -> Root | None:
+    """Return the registered root of this host that a path is, or lies in."""
+    for name, entry in meta.roots.items():
+        root = registered_root(name, meta)
+        if root and entry["host"] == host and root.path in (path, *path.parents):
+            return root
+    return None
+
+
 def root_of_folder(folder: str, meta: Meta, host: str) -> tuple[Root, str]:
     """Return the root that a folder belongs to, and the folder's path below it.
 
@@ -242,14 +256,8 @@ def root_of_folder(folder: str, meta: Meta, host: str) -> tuple[Root, str]:
     a number if that is taken.  Raises RootError for what is no folder.
     """
     (new,) = parse_roots([folder])
-    for name, entry in meta.roots.items():
-        root = registered_root(name, meta)
-        if (
-            root is not None
-            and entry["host"] == host
-            and root.path in (new.path, *new.path.parents)
-        ):
-            return root, stored_path(os.path.relpath(new.path, root.path))
+    if root := root_of_path(new.path, meta, host):
+        return root, stored_path(os.path.relpath(new.path, root.path))
     numbered = (f"{new.name}-{number}" for number in count(2))
     name = next(each for each in chain([new.name], numbered) if each not in meta.roots)
     return Root(name, new.path), "."

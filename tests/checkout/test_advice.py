@@ -87,7 +87,7 @@ CARRIED_OUT = {
 
 # Wrong use of options: the message names the options to give, leave out or change.
 OF_OPTIONS = {
-    "cli.options:(module)", "cli.output:HitsOutput.show", "cli.serve:_listening",
+    "cli.options:(module)", "cli.output:HitsOutput.show",
     "cli.codes:codes", "cli.describe:describe", "cli.options:parse_box", "cli.reindex:reindex",
     "cli.search:_parse_weights", "cli.search:search", "cli.transfer:_renamed", "cli.tune:tune",
     "cli.watch:watch", "codes.fitting:fit_sign", "elastic.mapping:check_reducible",

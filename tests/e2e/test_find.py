@@ -105,6 +105,15 @@ def test_hits_are_of_the_folders_given(run: Run, photos: Path, tmp_path: Path, p
     assert len(shown(run("find", "a cat", photos, other, "-k", "2"))) == 2
 
 
+def test_a_folder_whose_name_is_not_utf_8(run: Run, photos: Path):
+    odd = Path(f"{photos.parent}/caf\udce9=x")
+    photos.rename(odd)
+    for folders in ([odd], [odd], [odd / "sub", odd]):
+        done = run("find", "a cat", *folders, "-k", "1", "--paths")
+        assert done.exit_code == 0, done.output
+        assert done.stdout_bytes == os.fsencode(odd / "chelsea.png") + b"\n"
+
+
 def test_a_picture_is_searched_with(run: Run, photos: Path):
     found = run("find", photos / "coffee.png", photos, "-k", "1")
     assert shown(found) == [str(photos / "coffee.png")]

@@ -48,9 +48,10 @@ def good_units(
     *,
     most: int,
 ) -> Iterator[U]:
-    """Yield the units of a file from an offset on, at most so many, without damaged ones.
+    """Yield the units of a file from an offset on, without damaged ones.
 
-    `next_after` searches for a good unit after a damaged one, or where no unit stands.
+    `next_after` searches for a good unit after a damaged one, or where no unit stands; `most` is
+    the number of steps.
     """
     at, searches = start, 0
     for _ in range(most):
