@@ -20,6 +20,7 @@ import click
 from es_imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
+    from es_imgsearch.cli.output import Format
     from es_imgsearch.elastic.store import Store
     from es_imgsearch.settings import Settings
 
@@ -179,7 +180,7 @@ roots_argument = click.argument("roots", metavar="[NAME=]DIR...", nargs=-1, requ
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
 
 # Ways to print hits: at most one of them is given.
-_FORMATS = (
+_FORMATS: Sequence[tuple[str, Format, str]] = (
     ("--json", "json", "Print an object: hits, facets, notes, took_ms, relevant."),
     ("--json-hits", "json_hits", "Print the hits as a JSON list."),
     ("--paths", "paths", "Print only the paths of the files, one a line."),
@@ -205,7 +206,7 @@ def with_output_options(function: F) -> F:
         if len(chosen) > 1:
             raise UsageError(f"Give {chosen[0][0]} or {chosen[1][0]}, not both.")
         shown = {name: given.pop(name) for name in ("ids", "preview", "sheet", "open_it")}
-        output = HitsOutput(chosen[0][1] if chosen else "lines", **shown)  # type: ignore[arg-type]
+        output = HitsOutput(chosen[0][1] if chosen else "lines", **shown)
         return function(*arguments, output=output, **given)
 
     for each in reversed(_OUTPUT_OPTIONS):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
@@ -33,7 +33,6 @@ _BIDI_CONTROLS = frozenset(
 _STEP_SECONDS = 0.2
 _PREVIEW_PIXELS = 512
 _PREVIEW_LINES = 12
-_PREVIEW_MAX_PIXELS = 250_000_000
 
 
 def print_line(text: str) -> None:
@@ -65,11 +64,14 @@ def _escaped(text: str) -> str:
     )
 
 
+Format: TypeAlias = Literal["lines", "json", "json_hits", "paths", "print0"]
+
+
 @dataclass(frozen=True, slots=True)
 class HitsOutput:
     """How the hits of a search are printed, see `options.with_output_options`."""
 
-    format: Literal["lines", "json", "json_hits", "paths", "print0"] = "lines"
+    format: Format = "lines"
     ids: bool = False
     preview: bool = False
     sheet: Path | None = None
@@ -174,13 +176,14 @@ def _terminal_pictures() -> Callable[[Path], None]:
     from textual_image.renderable import HalfcellImage, Image, UnicodeImage
 
     from es_imgsearch.search.query import open_query_picture
+    from es_imgsearch.search.sheet import MAX_PIXELS
 
     drawn = HalfcellImage if Image is UnicodeImage else Image
     console = Console()
 
     def draw(path: Path) -> None:
         try:
-            picture = open_query_picture(path, max_pixels=_PREVIEW_MAX_PIXELS)
+            picture = open_query_picture(path, max_pixels=MAX_PIXELS)
         except ImgSearchError as error:
             print_line(f"        {error}")
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import stat
@@ -20,7 +19,7 @@ from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Embedded, FileSignature, FileState, Grid, Picture
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Pattern
-from es_imgsearch.watch.places import NO_PICTURE
+from es_imgsearch.watch.places import ABSENT, NO_PICTURE
 
 
 @dataclass(slots=True)
@@ -241,7 +240,7 @@ def read_signature(change: Change) -> FileSignature | None:
     try:
         status = os.stat(change.root.absolute(change.relative_path))
     except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+        if error.errno in ABSENT:
             return None
         return UNKNOWN_SIGNATURE
     if not stat.S_ISREG(status.st_mode):

@@ -1,7 +1,8 @@
-"""Fixtures of tests in which an index changes its encoder."""
+"""Fixtures of several modules: encoders found by name, and a server that goes away."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
-from tests.support.house import House
+from tests.support.house import House, Proxy
 from tests.support.other_encoders import LOADERS, encoders_by_name
 
 
@@ -35,3 +36,11 @@ def house(
     made = House(real_store, given, tmp_path)
     made.encoder = encoders["fake"]
     return made
+
+
+@pytest.fixture
+def proxy(es_url: str) -> Iterator[Proxy]:
+    """A way to Elasticsearch that a test closes."""
+    made = Proxy(int(es_url.rpartition(":")[2]))
+    yield made
+    made.close()

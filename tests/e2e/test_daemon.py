@@ -613,13 +613,6 @@ def test_a_large_move_is_no_deletion(house: House):
 # -- Elasticsearch away ----------------------------------------------------------------------
 
 
-@pytest.fixture
-def proxy(es_url: str) -> Iterator[Proxy]:
-    made = Proxy(int(es_url.rpartition(":")[2]))
-    yield made
-    made.close()
-
-
 @pytest.mark.parametrize("how", ["refused", "held"])
 def test_nothing_is_lost_while_elasticsearch_is_away(
     house: House, proxy: Proxy, caplog: pytest.LogCaptureFixture, how: str

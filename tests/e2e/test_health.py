@@ -38,13 +38,6 @@ def health_of(indexer: Indexer) -> Iterator[Health]:
         server.close()
 
 
-@pytest.fixture
-def proxy(es_url: str) -> Iterator[Proxy]:
-    made = Proxy(int(es_url.rpartition(":")[2]))
-    yield made
-    made.close()
-
-
 @pytest.mark.parametrize("how", ["refused", "held"])
 def test_an_outage_shows_while_nothing_is_to_be_stored(house: House, proxy: Proxy, how: str):
     """Within 15 seconds; it took 60 after the next poll, and up to 60 more for no answer."""

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import urllib.request
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,14 +21,11 @@ from PIL import Image
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id
 from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.disk_cache import DiskCache
 from es_imgsearch.serve.thumbnails import PictureFiles
-from es_imgsearch.settings import load_settings
-from es_imgsearch.testing import remove_index
-from tests.support.house import House
+from tests.support.house import House, house_of_module
 
 pytestmark = pytest.mark.process
 
@@ -37,19 +33,10 @@ pytestmark = pytest.mark.process
 @pytest.fixture(scope="module")
 def house(es_url: str, photographs: Path, tmp_path_factory: pytest.TempPathFactory):
     """One folder and index for the whole file; tests put back what they change."""
-    given = {"es_url": es_url, "index": f"t-{uuid.uuid4().hex[:12]}", "read_workers": 1}
-    settings = load_settings(given, environment={})
-    store = Store(connect(settings), settings.index)
-    house = House(store, settings, tmp_path_factory.mktemp("serve"))
-    shutil.copy(photographs / "coffee.png", house.folder)
-    indexer = house.indexer()
-    try:
-        sync(indexer)
-    finally:
-        indexer.pipeline.close()
-    yield house
-    remove_index(store)
-    store.connection.client.close()
+    with house_of_module(es_url, tmp_path_factory.mktemp("serve")) as house:
+        shutil.copy(photographs / "coffee.png", house.folder)
+        house.synced()
+        yield house
 
 
 @pytest.fixture(scope="module")

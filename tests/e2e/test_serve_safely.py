@@ -17,17 +17,12 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from es_imgsearch.elastic.client import connect
-from es_imgsearch.elastic.store import Store
-from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import image_id, stored_path
 from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.disk_cache import DiskCache
 from es_imgsearch.serve.originals import file_name
 from es_imgsearch.serve.thumbnails import PictureFiles
-from es_imgsearch.settings import load_settings
-from es_imgsearch.testing import remove_index
-from tests.support.house import House, pixels
+from tests.support.house import House, house_of_module, pixels
 from tests.support.processes import without_root
 
 pytestmark = pytest.mark.process
@@ -50,22 +45,17 @@ TYPES = {
 
 @pytest.fixture(scope="module")
 def house(es_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    given = {"es_url": es_url, "index": f"t-{uuid.uuid4().hex[:12]}", "read_workers": 1}
-    settings = load_settings(given, environment={})
-    store = Store(connect(settings), settings.index)
-    house = House(store, settings, tmp_path_factory.mktemp("safely"))
+    with house_of_module(es_url, tmp_path_factory.mktemp("safely")) as house:
+        fill(house)
+        house.synced()
+        yield house
+
+
+def fill(house: House) -> None:
     for number, (name, kind) in enumerate(NAMES.items()):
         Image.fromarray(pixels(number)).save(house.folder / name, kind)
     with open(bytes(house.folder) + b"/" + NOT_UTF_8, "wb") as file:
         Image.fromarray(pixels(99)).save(file, "PNG")
-    indexer = house.indexer()
-    try:
-        sync(indexer)
-    finally:
-        indexer.pipeline.close()
-    yield house
-    remove_index(store)
-    store.connection.client.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import select
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -28,8 +29,8 @@ from es_imgsearch.pipeline.daemon import Daemon
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import stored_path
-from es_imgsearch.settings import Settings
-from es_imgsearch.testing import FakeEncoder
+from es_imgsearch.settings import Settings, load_settings
+from es_imgsearch.testing import FakeEncoder, remove_index
 from es_imgsearch.watch.roots import parse_roots, register_roots
 from es_imgsearch.write.deletion_pauses import active_pause
 
@@ -62,6 +63,19 @@ def paint(path: Path | bytes, seed: int, suffix: str = "png") -> None:
     """Write a small picture, an uncompressed one if `suffix` is bmp."""
     with open(path, "wb") as file:
         Image.fromarray(pixels(seed)).save(file, format=suffix)
+
+
+@contextmanager
+def house_of_module(es_url: str, home: Path) -> Iterator[House]:
+    """A house for all tests of a module, with an index of its own that is removed afterwards."""
+    given = {"es_url": es_url, "index": f"t-{uuid.uuid4().hex[:12]}", "read_workers": 1}
+    settings = load_settings(given, environment={})
+    store = Store(connect(settings), settings.index)
+    try:
+        yield House(store, settings, home)
+    finally:
+        remove_index(store)
+        store.connection.client.close()
 
 
 class House:

@@ -28,7 +28,7 @@ _INK = (28, 28, 30)
 _FAINT = (120, 120, 124)
 _FRAME = (214, 214, 210)
 _QUERY_SIZE, _NOTE_SIZE = 20, 13
-_MAX_PIXELS = 250_000_000
+MAX_PIXELS = 250_000_000
 # 200 hits of one search are a picture of 30 MB in memory; 10,000 would be 1.5 GB.
 _MAX_HITS = 200
 
@@ -145,7 +145,7 @@ def _draw_query(pen: _Pen, queries: Sequence[str | QueryPicture], top: int) -> N
     for number, query in enumerate(pictures):
         left, upper = _GAP + number * (width + _GAP), top + height
         try:
-            picture = open_query_picture(query, max_pixels=_MAX_PIXELS)
+            picture = open_query_picture(query, max_pixels=MAX_PIXELS)
             _paste(pen, picture, (left, upper), (width, _CELL - height))
         except ImgSearchError:
             # The file may have been deleted after the search.
@@ -158,7 +158,7 @@ def _draw_hit(pen: _Pen, hit: ShownHit, at: tuple[int, int]) -> None:
     try:
         if hit.path is None:
             raise ImgSearchError("on another host")
-        _paste(pen, open_query_picture(hit.path, max_pixels=_MAX_PIXELS), at, (_CELL, _CELL))
+        _paste(pen, open_query_picture(hit.path, max_pixels=MAX_PIXELS), at, (_CELL, _CELL))
     except ImgSearchError:
         pen.draw.rectangle((left, top, left + _CELL, top + _CELL), outline=_FRAME)
         pen.write((left + 8, top + _CELL // 2), "original not here", 13, _FAINT)
