@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 __all__ = ["AsyncImageSearch", "Hit", "Hits", "ImageSearch", "StoredPicture", "__version__"]
 
 
-# Pictures are private: no library tells anybody that it runs, or on what.  Libraries read these
+# Pictures are private: the telemetry of every library is off.  Libraries read these
 # when they are imported, and every process that imports one has imported this module before.
 # docs/explanation/privacy.md says what each would do.
 TELLING_NOBODY: Final = {

@@ -31,7 +31,7 @@ TAKEN_MAPPING: Final[dict[str, dict[str, Any]]] = {
 class Taken:
     """The date and time on a camera's clock, its offset, and where it is said.
 
-    `source` is exif, xmp, iptc, gps, sidecar, takeout or name; that of an imported one is import.
+    `source` is exif, xmp, iptc, gps, sidecar, takeout or name; an imported date has import.
     """
 
     local: datetime
@@ -92,7 +92,7 @@ _ZERO_OFFSETS = {"Z", "UTC", "GMT"}
 
 
 def read_date(text: str, *, offset: str = "", fraction: str = "") -> Taken | None:
-    """Read a date in any of these forms; None for that of a clock that was never set.
+    """Read a date in any of these forms; None for what a clock shows that was never set.
 
     `offset` and `fraction` (digits of a second) count where the text itself has none.  Raises
     ValueError with the reason for a text that is no date, or a date that cannot be.
