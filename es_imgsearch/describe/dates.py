@@ -92,7 +92,7 @@ _ZERO_OFFSETS = {"Z", "UTC", "GMT"}
 
 
 def read_date(text: str, *, offset: str = "", fraction: str = "") -> Taken | None:
-    """Read a date in any of these forms; None for what a clock shows that was never set.
+    """Read a date in any of these forms; None for one of a clock never set.
 
     `offset` and `fraction` (digits of a second) count where the text itself has none.  Raises
     ValueError with the reason for a text that is no date, or a date that cannot be.
