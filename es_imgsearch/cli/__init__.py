@@ -1,6 +1,7 @@
 """The command line: data on standard output, the rest on standard error.
 
-A module bears its command's name; `options` and `output` hold what the commands share.
+A module bears its command's name; `options` and `printing` hold what the commands share, `judge`
+and `exchange` the commands under those headings of the help.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from typing import Any
 
 import click
 
-from es_imgsearch.cli.codes import codes
 from es_imgsearch.cli.describe import describe
 from es_imgsearch.cli.duplicates import duplicates
-from es_imgsearch.cli.evaluate import calibrate, evaluate
+from es_imgsearch.cli.exchange.kibana import kibana
+from es_imgsearch.cli.exchange.transfer import export_command, import_command
 from es_imgsearch.cli.find import find
 from es_imgsearch.cli.init import drop, encoder, init
-from es_imgsearch.cli.kibana import kibana
+from es_imgsearch.cli.judge.codes import codes
+from es_imgsearch.cli.judge.evaluate import calibrate, evaluate
+from es_imgsearch.cli.judge.tags import identify, tags
+from es_imgsearch.cli.judge.tune import tune
 from es_imgsearch.cli.options import Group
-from es_imgsearch.cli.output import drop_output
+from es_imgsearch.cli.printing.lines import drop_output
 from es_imgsearch.cli.reindex import reindex
 from es_imgsearch.cli.search import search, similar
 from es_imgsearch.cli.serve import serve
 from es_imgsearch.cli.status import status
-from es_imgsearch.cli.tags import identify, tags
-from es_imgsearch.cli.transfer import export_command, import_command
-from es_imgsearch.cli.tune import tune
 from es_imgsearch.cli.verify import failures, verify
 from es_imgsearch.cli.watch import sync, watch
 from es_imgsearch.errors import EXIT_DONE, ImgSearchError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
-from es_imgsearch.cli.output import print_json, print_line, shown_path
+from es_imgsearch.cli.printing.lines import print_json, print_line, shown_path
 
 if TYPE_CHECKING:
     from es_imgsearch.duplicates.groups import DuplicateGroup

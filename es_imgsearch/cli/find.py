@@ -16,7 +16,8 @@ from es_imgsearch.cli.options import (
     with_output_options,
     with_settings_options,
 )
-from es_imgsearch.cli.output import HitsOutput, progress
+from es_imgsearch.cli.printing.hits import HitsOutput
+from es_imgsearch.cli.printing.progress import progress
 from es_imgsearch.cli.search import words_or_picture
 from es_imgsearch.cli.watch import in_each_generation, open_indexer
 from es_imgsearch.errors import IndexMissing, RootError, StoreUnreachable, UsageError

@@ -20,7 +20,7 @@ import click
 from es_imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from es_imgsearch.cli.output import Format
+    from es_imgsearch.cli.printing.hits import Format
     from es_imgsearch.elastic.store import Store
     from es_imgsearch.settings import Settings
 
@@ -200,7 +200,7 @@ def with_output_options(function: F) -> F:
 
     @functools.wraps(function)
     def with_output(*arguments: Any, **given: Any) -> Any:
-        from es_imgsearch.cli.output import HitsOutput
+        from es_imgsearch.cli.printing.hits import HitsOutput
 
         chosen = [(option, name) for option, name, _ in _FORMATS if given.pop(f"as_{name}")]
         if len(chosen) > 1:

@@ -16,7 +16,8 @@ from es_imgsearch.cli.options import (
     with_settings_options,
     workers_option,
 )
-from es_imgsearch.cli.output import print_json, progress_bar
+from es_imgsearch.cli.printing.lines import print_json
+from es_imgsearch.cli.printing.progress import progress_bar
 from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
 
 if TYPE_CHECKING:

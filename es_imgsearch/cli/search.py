@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from es_imgsearch.cli.options import examples, parse_box, with_output_options, with_settings_options
-from es_imgsearch.cli.output import HitsOutput
+from es_imgsearch.cli.printing.hits import HitsOutput
 from es_imgsearch.errors import ImageMissing, UsageError
 
 if TYPE_CHECKING:

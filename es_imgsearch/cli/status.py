@@ -13,7 +13,7 @@ from es_imgsearch.cli.options import (
     open_store,
     with_settings_options,
 )
-from es_imgsearch.cli.output import left_out_line, print_json, print_line
+from es_imgsearch.cli.printing.lines import left_out_line, print_json, print_line
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings

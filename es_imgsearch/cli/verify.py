@@ -19,7 +19,7 @@ from es_imgsearch.cli.options import (
     sigterm_as_ctrl_c,
     with_settings_options,
 )
-from es_imgsearch.cli.output import print_json, print_left_out, print_line, shown_path
+from es_imgsearch.cli.printing.lines import print_json, print_left_out, print_line, shown_path
 from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
     Standard error says how many differences of each kind there are, which command ends them, and
     what was left out, by reason.
     """
-    from es_imgsearch.cli.output import progress_bar
+    from es_imgsearch.cli.printing.progress import progress_bar
     from es_imgsearch.manage.remedies import verify_content
     from es_imgsearch.manage.verify import verify as run_verify
     from es_imgsearch.pipeline.jobs import RootComparison

@@ -123,7 +123,8 @@ def sync(
     deletions are paused.  --json prints the number of files by outcome, the roots whose deletions
     are paused, and what was left out of each root, by reason.
     """
-    from es_imgsearch.cli.output import print_left_out, progress, progress_bar
+    from es_imgsearch.cli.printing.lines import print_left_out
+    from es_imgsearch.cli.printing.progress import progress, progress_bar
     from es_imgsearch.manage.verify import submit_differing
     from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.pipeline.sync import sync as run_sync
@@ -167,7 +168,7 @@ def sync(
 
 
 def _print_result(counts: Counts, unsettled: int = 0, indexer: Indexer | None = None) -> None:
-    from es_imgsearch.cli.output import print_json
+    from es_imgsearch.cli.printing.lines import print_json
 
     comparisons = {} if indexer is None else indexer.last_comparisons
     print_json(

@@ -28,12 +28,12 @@ CARRIED_OUT = {
     "cli.find:find": "e2e/test_find.py::test_a_file_that_cannot_be_read_is_a_note",
     "cli.init:drop": "e2e/test_drop.py::test_it_asks_first",
     "cli.search:similar": "e2e/test_find.py::test_similar_takes_a_file",
-    "cli.output:left_out_line": "e2e/test_left_out.py::test_commands_follow_links",
+    "cli.printing.lines:left_out_line": "e2e/test_left_out.py::test_commands_follow_links",
     "cli.status:_print_generations": f"{ADVICE}::test_status_names_what_to_do_with_generations",
     "cli.status:_tuning_line": f"{ADVICE}::test_status_names_what_to_run",
     "cli.status:status": f"{CODES}::test_the_command_line_trains_applies_and_searches",
-    "cli.tags:train_command": f"{TAGS}::test_train_and_evaluate_from_the_command_line",
-    "cli.tags:vocabulary_command": f"{TAGS}::test_the_commands_from_vocabulary_to_identify",
+    "cli.judge.tags:train_command": f"{TAGS}::test_train_and_evaluate_from_the_command_line",
+    "cli.judge.tags:vocabulary_command": f"{TAGS}::test_the_commands_from_vocabulary_to_identify",
     "cli.verify:verify": "e2e/test_left_out.py::test_verify_says_that_it_compared_no_contents",
     "codes.apply:apply_codes": f"{ADVICE}::test_an_index_without_codes",
     "codes.coder:Coder.from_document": f"{CODES}"
@@ -87,9 +87,9 @@ CARRIED_OUT = {
 
 # Wrong use of options: the message names the options to give, leave out or change.
 OF_OPTIONS = {
-    "cli.options:(module)", "cli.output:HitsOutput.show",
-    "cli.codes:codes", "cli.describe:describe", "cli.options:parse_box", "cli.reindex:reindex",
-    "cli.search:_parse_weights", "cli.search:search", "cli.transfer:_renamed", "cli.tune:tune",
+    "cli.options:(module)", "cli.printing.hits:HitsOutput.show",
+    "cli.judge.codes:codes", "cli.describe:describe", "cli.options:parse_box", "cli.reindex:reindex",
+    "cli.search:_parse_weights", "cli.search:search", "cli.exchange.transfer:_renamed", "cli.judge.tune:tune",
     "cli.watch:watch", "codes.fitting:fit_sign", "elastic.mapping:check_reducible",
     "elastic.mapping:new_meta", "embed.index_encoder:_load_sealed", "embed.reduction:fit",
     "kibana.build:vectorise_query", "kibana.upload:Kibana.wait",
@@ -117,12 +117,12 @@ NOT_CARRIED_OUT = {
     "cli.status:_print_root": "names a file that Elasticsearch refuses for good",
     "describe.registry:mapped_describers": "needs an index of an earlier version",
     "manage.redescribe:redescribe_pictures": "needs an index of an earlier version",
-    "cli.kibana:(module)": "needs a setting first; e2e/test_search_log.py does it",
+    "cli.exchange.kibana:(module)": "needs a setting first; e2e/test_search_log.py does it",
     "kibana.check_queries:data_view_problems": "as _api_error, of an index beside",
     "manage.taken_local:fill_taken_local": "needs a server that fails midway",
     "manage.upgrade:_map_taken": "needs two keys of a secured server",
     "cli.reindex:_print_outcome": "more missing originals are allowed by the number that is known",
-    "cli.tune:_verdict": "advises a way to search, no command",
+    "cli.judge.tune:_verdict": "advises a way to search, no command",
     "elastic.error_mapping:_not_elasticsearch": "the address is somebody's own",
     "elastic.error_mapping:item_error": "the index went during a write; as _api_error",
     "elastic.generations:Generations.begin_next": "two processes in the same moment",
@@ -184,7 +184,7 @@ LINES = sorted(set(_lines()))
 
 # Of these commands an index is not what the advice is about, or another one is meant.
 WITHOUT_INDEX = {
-    "cli.kibana:(module)",
+    "cli.exchange.kibana:(module)",
     "kibana.check_queries:data_view_problems",
     "elastic.error_mapping:item_error",  # "with the same --index"
     "elastic.mapping:check_reducible",

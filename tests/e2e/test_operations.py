@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from es_imgsearch.cli import main
-from es_imgsearch.cli.output import shown_path
+from es_imgsearch.cli.printing.lines import shown_path
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.store import Store

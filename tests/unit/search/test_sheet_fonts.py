@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
-from es_imgsearch.cli.output import HitsOutput
+from es_imgsearch.cli.printing.hits import HitsOutput
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.sheet import MISSING_LETTERS, draw_sheet, fonts
 from es_imgsearch.search.sheet.fonts import Lettering, _Face, printable, script_of

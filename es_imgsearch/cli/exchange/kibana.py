@@ -16,7 +16,7 @@ from es_imgsearch.cli.options import (
     open_store,
     with_settings_options,
 )
-from es_imgsearch.cli.output import print_json, print_line
+from es_imgsearch.cli.printing.lines import print_json, print_line
 from es_imgsearch.errors import EXIT_DIFFERENCE, IndexMissing, UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from es_imgsearch.cli.options import examples, open_store, sigterm_as_ctrl_c, with_settings_options
-from es_imgsearch.cli.output import progress_bar
+from es_imgsearch.cli.printing.progress import progress_bar
 from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
 
 if TYPE_CHECKING:

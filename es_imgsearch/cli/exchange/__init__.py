@@ -1,0 +1,1 @@
+"""Commands that exchange vectors and objects of Kibana with others."""

@@ -1,0 +1,1 @@
+"""Commands that judge and tune the results."""

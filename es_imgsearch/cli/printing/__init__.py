@@ -1,0 +1,1 @@
+"""Output of the commands: lines, JSON, hits, pictures and progress."""

@@ -1,0 +1,134 @@
+"""Hits as lines, JSON, paths, pictures or a contact sheet."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import click
+
+from es_imgsearch.cli.printing.lines import escaped, print_json, print_line, shown_path
+from es_imgsearch.errors import ImgSearchError, UsageError
+
+if TYPE_CHECKING:
+    from es_imgsearch.search.hits import Hits
+
+Format: TypeAlias = Literal["lines", "json", "json_hits", "paths", "print0"]
+
+
+@dataclass(frozen=True, slots=True)
+class HitsOutput:
+    """How the hits of a search are printed, see `options.with_output_options`."""
+
+    format: Format = "lines"
+    ids: bool = False
+    preview: bool = False
+    sheet: Path | None = None
+    open_it: bool = False
+
+    def show(self, hits: Hits) -> None:
+        """Print hits on standard output, remarks for a person on standard error."""
+        if self.preview and self.format != "lines":
+            raise UsageError("--preview shows pictures between lines: leave the other format out.")
+        if self.format == "json":
+            print_json(hits.to_dict())
+        elif self.format == "json_hits":
+            print_json([hit.to_dict() for hit in hits])
+        elif self.format == "lines":
+            self._print_lines(hits)
+        else:
+            _print_paths(hits, b"\0" if self.format == "print0" else b"\n")
+        for note in hits.notes:
+            click.echo(note, err=True)
+        for name, counts in hits.facets.items():
+            shown = ", ".join(f"{value} ({count})" for value, count in counts.items())
+            click.echo(f"{name}: {shown or 'none'}", err=True)
+        if self.sheet is not None:
+            self._write_sheet(hits, self.sheet)
+        if self.open_it and (self.sheet or hits):
+            _open_viewer(self.sheet or hits[0].path)
+
+    def _print_lines(self, hits: Hits) -> None:
+        show_picture = None
+        if self.preview:
+            from es_imgsearch.cli.printing.preview import preview
+
+            show_picture = preview()
+        for hit in hits:
+            place = shown_path(hit.root, hit.relative_path)
+            if hit.path is not None:
+                place = escaped(os.fsencode(hit.path).decode("utf-8", "backslashreplace"))
+            box = "" if hit.matched_box is None else f"  {list(hit.matched_box)}"
+            percent = "" if hits.relevant is None else f"{_percent(hit.relevance):>6}"
+            number = f"  {hit.image_id}" if self.ids else ""
+            print_line(f"{hit.score:6.3f}{percent}{number}  {place}{box}")
+            if hit.explanation is not None:
+                print_line(f"        {_explained(hit.explanation)}")
+            if show_picture is not None and hit.path is not None:
+                show_picture(hit.path)
+        if not hits:
+            click.echo("Nothing found.", err=True)
+        elif hits.relevant == 0:
+            click.echo("Nothing fits well: none of these is likely right.", err=True)
+
+    @staticmethod
+    def _write_sheet(hits: Hits, sheet: Path) -> None:
+        drawn = hits.sheet()
+        try:
+            drawn.save(sheet)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
+            raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
+        from es_imgsearch.search.sheet import MISSING_LETTERS
+
+        if note := drawn.info.get(MISSING_LETTERS):
+            click.echo(note, err=True)
+        click.echo(f"Wrote {sheet}.", err=True)
+
+
+def _percent(relevance: float | None) -> str:
+    return "" if relevance is None else f"{relevance:.0%}"
+
+
+def _print_paths(hits: Hits, end: bytes) -> None:
+    """Print the paths, as bytes: a name need not be UTF-8."""
+    elsewhere = 0
+    for hit in hits:
+        if hit.path is None:
+            elsewhere += 1
+        else:
+            click.echo(os.fsencode(hit.path) + end, nl=False)
+    if elsewhere:
+        are = "1 hit is" if elsewhere == 1 else f"{elsewhere} hits are"
+        click.echo(f"{are} on another host and left out.", err=True)
+
+
+def _open_viewer(path: Path | None) -> None:
+    if path is None:
+        raise ImgSearchError("The best hit is on another host, so it cannot be opened here.")
+    try:
+        failed = click.launch(os.fspath(path))
+    except OSError:
+        failed = 1
+    if failed:
+        raise ImgSearchError(
+            f"No program opened {os.fspath(path)!r}: install xdg-utils and a viewer for pictures."
+        )
+
+
+def _explained(explanation: Any) -> str:
+    """Format one line: shares that add up to the score, then the cosine of each query."""
+    words = [
+        f"{name} {part['cosine']:.3f} x {part['weight']:.2f} = {part['share']:.3f}"
+        for name, part in explanation.get("parts", {}).items()
+    ]
+    words += [
+        f"{name} rank {rank or 'none'}: {explanation['shares'][name]:.4f}"
+        for name, rank in explanation.get("ranks", {}).items()
+    ]
+    if explanation.get("bm25") is not None:
+        words.append(f"BM25 {explanation['bm25']:.2f}")
+    words += [f"{each['query']!r}: {each['cosine']:.3f}" for each in explanation.get("queries", ())]
+    return "; ".join(words)

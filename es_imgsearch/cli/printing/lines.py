@@ -1,0 +1,91 @@
+"""Lines and JSON on standard output, with what would break a line escaped."""
+
+from __future__ import annotations
+
+import os
+import sys
+import unicodedata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from es_imgsearch.errors import ImgSearchError
+
+if TYPE_CHECKING:
+    from es_imgsearch.pipeline.jobs import RootComparison
+
+# Unicode categories to escape.  `str.isprintable` would also escape U+202F of macOS, U+3000 of
+# Japanese and U+200D of emoji.
+_ESCAPED_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
+# Bidi_Control of Unicode: they show a name in another order than it is written.
+_BIDI_CONTROLS = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+
+
+def print_line(text: str) -> None:
+    """Print one line of data on standard output."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        raise ImgSearchError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+def print_json(value: Any) -> None:
+    import orjson
+
+    print_line(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def drop_output() -> None:
+    """Discard buffered output, which would fail again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def shown_path(root: str, relative_path: str) -> str:
+    """Format the path of a picture in one line.
+
+    Line ends, control characters and bidirectional controls are written as Python escapes; bytes
+    that are no UTF-8 are escaped already.
+    """
+    return escaped(f"{root}/{relative_path}")
+
+
+def escaped(text: str) -> str:
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if letter in _BIDI_CONTROLS or unicodedata.category(letter) in _ESCAPED_CATEGORIES
+        else letter
+        for letter in text
+    )
+
+
+def left_out_line(left_out: Mapping[str, int], by_pattern: Mapping[str, int]) -> str:
+    """Describe what a comparison left out, by reason; "" for nothing."""
+    words = {
+        "pattern": "by --exclude",
+        "usual": "by the usual excludes",
+        "library": "libraries of programs (--exclude '!*.photoslibrary' takes the originals of"
+        " Apple Photos in)",
+        "link to a folder": "links to folders (--follow-links follows them)",
+        "link to a folder that is watched anyway": "links to folders that are watched anyway",
+        "link to nothing": "links to nothing",
+        "no file": "devices, pipes or sockets",
+        "no picture": "no pictures",
+    }
+    parts = [f"{left_out[each]} {words.get(each, each)}" for each in sorted(left_out)]
+    if by_pattern:
+        patterns = ", ".join(f"{pattern!r} {number}" for pattern, number in by_pattern.items())
+        parts.append(f"of the patterns {patterns}")
+    return "; ".join(parts)
+
+
+def print_left_out(comparisons: Mapping[str, RootComparison]) -> None:
+    """Print on standard error what was left out of each root."""
+    for name, each in comparisons.items():
+        if line := left_out_line(each.left_out, each.left_out_by):
+            click.echo(f"Left out of {name!r}: {line}.", err=True)
