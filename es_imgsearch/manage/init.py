@@ -14,6 +14,7 @@ from es_imgsearch.elastic.mapping import (
     new_meta,
 )
 from es_imgsearch.elastic.meta import Meta, Seal
+from es_imgsearch.elastic.state import GONE_FIELDS
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
 from es_imgsearch.embed.reduction import Reduction, fit, store_reduction
@@ -76,6 +77,8 @@ def create_index(
             # Before the alias of the pictures: if that exists, everything does.
             store_reduction(store, reduction)
         store.generations.create(meta, describer_mappings())
+        # Of an index of this name that was deleted; this one may not have the fields.
+        store.state.delete(GONE_FIELDS)
         _create_companions(store, settings, originals)
         return (
             f"Made index {store.index!r}: encoder {seal.name}, {seal.dims} dims, profile"

@@ -84,7 +84,7 @@ class Indexer:
             lambda root: self.excludes[root.name].prunes,
             mounts=self._folders.mounts,
             disk=self.disks.of,
-            memory=(memory := FieldMemory()),
+            memory=(memory := FieldMemory(store.state)),
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )

@@ -110,6 +110,7 @@ class CarriedFields:
         others: dict[str, list[Document]] = {}
         for document in self._store.documents.sources_by_content(sorted(moved)):
             others.setdefault(document["content_id"], []).append(document)
+        self._memory.load()
         moves = _Moves(self._files)
         carried = []
         for each, document in zip(results, before, strict=True):
