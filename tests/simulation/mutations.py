@@ -20,6 +20,7 @@ from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.presence import RootFiles
 from es_imgsearch.write.carried_fields import Carried, CarriedFields
 from es_imgsearch.write.deletion_guard import DeletionGuard
+from es_imgsearch.write.field_memory import FieldMemory
 from tests.simulation.patches import Patches
 from tests.simulation.world import TWO_ROOTS
 
@@ -136,6 +137,10 @@ def _no_field_is_kept(patches: Patches) -> None:
     patches.set(CarriedFields, "of", lambda _carried, results: [Carried({}, None) for _ in results])
 
 
+def _fields_of_one_process(patches: Patches) -> None:
+    patches.set(FieldMemory, "load", lambda _memory: None)
+
+
 def _diluted_share(patches: Patches) -> None:
     loss = DeletionGuard._loss
 
@@ -183,6 +188,8 @@ MUTATIONS = (
              _events_are_ignored),
     Mutation(8, "no field is kept", ("label", "touch", "rename"), "lost its field", 20,
              _no_field_is_kept),
+    Mutation(8, "fields are remembered by one process", ("label", "wander", "kill"),
+             "lost its field", 40, _fields_of_one_process),
     Mutation(9, "new files dilute the share", ("wrong_disk",), "deleted .* which is unknown", 1,
              _diluted_share),
     Mutation(10, "any case counts as present", ("rename_case",), "absent and still in", 10,
