@@ -22,7 +22,7 @@ from es_imgsearch.elastic.state import (
     unstored_id,
 )
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import RootError
+from es_imgsearch.errors import RootError, counted
 from es_imgsearch.records import Root, disk_path, image_id, stored_path
 from es_imgsearch.watch.commands import given_entry, permitting_command, shell_word
 
@@ -178,7 +178,7 @@ def _check_unused(store: Store, root: Root) -> None:
     """Raise RootError if the index holds pictures of a name that it does not know."""
     store.refresh()
     if pictures := store.listings.count(root.name):
-        held = "1 picture" if pictures == 1 else f"{pictures} pictures"
+        held = counted(pictures, "picture")
         command = permitting_command(root, store.index, ())
         raise RootError(
             f"The index {store.index!r} holds {held} of {root.name!r} and no longer knows of which"

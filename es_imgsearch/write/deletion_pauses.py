@@ -21,6 +21,7 @@ from es_imgsearch.elastic.leases import now_iso
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.state import Document, pause_id
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import counted
 from es_imgsearch.records import Root
 from es_imgsearch.watch.commands import permitting_command
 
@@ -52,8 +53,8 @@ class Pause:
         """Return the event and the remedy, with the options of `walk_options`."""
         done = "Nothing was deleted"
         if self.deleted:
-            were = "picture was" if self.deleted == 1 else "pictures were"
-            done = f"{self.deleted} {were} deleted before, nothing more was"
+            were = counted(self.deleted, "picture was", "pictures were")
+            done = f"{were} deleted before, nothing more was"
         start = f"Deletions in {root.name!r} are paused: {self.reason}. {done};"
         if self.kind is PauseKind.UNLISTABLE and not self.is_missing:
             return f"{start} they go on when the folder can be listed."

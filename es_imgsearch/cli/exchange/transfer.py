@@ -11,7 +11,7 @@ import click
 
 from es_imgsearch.cli.options import examples, open_store, sigterm_as_ctrl_c, with_settings_options
 from es_imgsearch.cli.printing.progress import progress_bar
-from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
+from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.manage.transfer.rows import BadRow
@@ -66,7 +66,9 @@ def export_command(
     total = 0 if clauses else store.listings.count()
     with progress_bar("rows", total) as advance:
         rows = export_pictures(store, file, fields=names, filters=clauses, on_page=advance)
-    click.echo(f"{rows} pictures to {file} in {time.monotonic() - started:.1f} s.", err=True)
+    click.echo(
+        f"{counted(rows, 'picture')} to {file} in {time.monotonic() - started:.1f} s.", err=True
+    )
 
 
 @click.command(
@@ -141,7 +143,7 @@ def import_command(
             on_progress=lambda done, rows: advance(done.stored + done.bad, rows),
             note=lambda text: click.echo(text, err=True),
         )
-    words = [f"{done.stored} rows stored"]
+    words = [f"{counted(done.stored, 'row')} stored"]
     words += [f"{done.there_already} there already"] * (done.there_already > 0)
     words += [f"{done.bad} could not be"] * (done.bad > 0)
     click.echo(f"{', '.join(words)} in {time.monotonic() - started:.1f} s.", err=True)

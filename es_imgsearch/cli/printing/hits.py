@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import click
 
 from es_imgsearch.cli.printing.lines import escaped, print_json, print_line, shown_path
-from es_imgsearch.errors import ImgSearchError, UsageError
+from es_imgsearch.errors import ImgSearchError, UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.search.hits import Hits
@@ -101,7 +101,7 @@ def _print_paths(hits: Hits, end: bytes) -> None:
         else:
             click.echo(os.fsencode(hit.path) + end, nl=False)
     if elsewhere:
-        are = "1 hit is" if elsewhere == 1 else f"{elsewhere} hits are"
+        are = counted(elsewhere, "hit is", "hits are")
         click.echo(f"{are} on another host and left out.", err=True)
 
 
