@@ -14,8 +14,8 @@ import click
 from pydantic_core import PydanticUndefined
 
 from es_imgsearch import errors, search
-from es_imgsearch.cli import main as command_line
 from es_imgsearch.cli import help as help_pages
+from es_imgsearch.cli import main as command_line
 from es_imgsearch.elastic.mapping import load_json, load_profile, profile_names
 from es_imgsearch.read import file as read
 from es_imgsearch.settings import ENVIRONMENT_PREFIX, Settings
