@@ -28,7 +28,13 @@ from es_imgsearch.cli.options import (
     with_settings_options,
     workers_option,
 )
-from es_imgsearch.errors import EXIT_DIFFERENCE, GenerationSwitched, IndexMissing, UsageError
+from es_imgsearch.errors import (
+    EXIT_DIFFERENCE,
+    GenerationSwitched,
+    IndexMissing,
+    RootError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.daemon import Daemon
@@ -66,9 +72,11 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool, take_
         raise UsageError("--metrics-address needs a port: add --metrics-port, such as 9464.")
     _log_as_daemon(settings)
     signals = _SignalHandler()
-    _check_folders(settings, roots)
+    _check_folders(settings, roots, may_come=not take_over)
     if take_over:
         _take_over(settings, roots)
+    else:
+        _check_absent(settings, roots)
     in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
 
 
@@ -182,12 +190,42 @@ def _print_result(counts: Counts, unsettled: int = 0, indexer: Indexer | None = 
     )
 
 
-def _check_folders(settings: Settings, roots: tuple[str, ...]) -> None:
+def _check_folders(
+    settings: Settings, roots: tuple[str, ...], *, may_come: bool = False
+) -> None:
     """Report unusable folders and patterns before any request to Elasticsearch."""
     from es_imgsearch.watch.excludes import Excludes
-    from es_imgsearch.watch.roots import parse_roots
+    from es_imgsearch.watch.given_roots import parse_roots
 
-    Excludes.of_roots(settings.exclude, parse_roots(roots))
+    Excludes.of_roots(settings.exclude, parse_roots(roots, may_come=may_come))
+
+
+def _check_absent(settings: Settings, roots: tuple[str, ...]) -> None:
+    """Report folders that are not there and that the index does not know: perhaps misspelt.
+
+    Raises RootError if there are no others.
+    """
+    from es_imgsearch.watch.given_roots import parse_roots
+    from es_imgsearch.watch.roots import is_registered
+
+    parsed = parse_roots(roots, may_come=True)
+    absent = [root for root in parsed if not root.path.is_dir()]
+    if not absent:
+        return
+    meta = open_store(settings).info().meta
+    unknown = [root for root in absent if not is_registered(root, meta, settings.host)]
+    if len(unknown) == len(parsed):
+        names = " and ".join(repr(str(root.path)) for root in unknown)
+        raise RootError(
+            f"{names} {'does' if len(unknown) == 1 else 'do'} not exist, and the index"
+            f" {settings.index!r} has never held pictures of"
+            f" {'it' if len(unknown) == 1 else 'them'}: give a folder that holds pictures."
+        )
+    for root in unknown:
+        logging.getLogger("es_imgsearch").warning(
+            "%s does not exist, and the index %r has never held pictures of it: is the name right?",
+            root.path, settings.index,
+        )  # fmt: skip
 
 
 def in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
@@ -211,12 +249,17 @@ def in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
 def open_indexer(
     settings: Settings, roots: tuple[str, ...], allow_deletes: bool, *, warm_up: bool = False
 ) -> Iterator[Indexer]:
+    """Register the roots and open the pipeline on them.
+
+    `warm_up` is for a daemon: the model is loaded at once, and folders may be absent.
+    """
     from es_imgsearch.embed.context import open_context
     from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.pipeline.indexer import Indexer
-    from es_imgsearch.watch.roots import parse_roots, register_roots
+    from es_imgsearch.watch.given_roots import parse_roots
+    from es_imgsearch.watch.roots import register_roots
 
-    parsed = parse_roots(roots, follow_links=settings.follow_links)
+    parsed = parse_roots(roots, is_checked=warm_up, follow_links=settings.follow_links)
     store = open_store(settings).pinned()
     upgrade(store)
     context = open_context(store, settings)
@@ -230,7 +273,8 @@ def open_indexer(
 
 def _take_over(settings: Settings, roots: tuple[str, ...]) -> None:
     from es_imgsearch.manage.upgrade import upgrade
-    from es_imgsearch.watch.roots import parse_roots, take_over_roots
+    from es_imgsearch.watch.given_roots import parse_roots
+    from es_imgsearch.watch.roots import take_over_roots
 
     store = open_store(settings)
     upgrade(store)
@@ -244,7 +288,8 @@ def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[
     Returns the others, which are left to the comparison, and the number of deleted pictures.
     """
     from es_imgsearch.manage.upgrade import upgrade
-    from es_imgsearch.watch.roots import parse_roots, release_root
+    from es_imgsearch.watch.given_roots import parse_roots
+    from es_imgsearch.watch.roots import release_root
 
     left: list[str] = []
     released = 0

@@ -34,6 +34,7 @@ def index_status(store: Store) -> dict[str, Any]:
                           are not read again until they change; one of them, why it was refused
     disk_hung_seconds     for how long the folder's disk had not answered at the daemon's last
                           renewal; None if it answers
+    folder_missing        whether the daemon waited for the folder then; None without one
     lag_ms                from noticing a file (by an event or a comparison) to its document, over
                           the pictures of the last 24 hours
     encoder_plan          how the encoder ran at the last comparison of the root; None for encoders
@@ -143,14 +144,18 @@ def _generation(
 
 def _daemon(lease: Document | None) -> dict[str, Any]:
     if lease is None:
-        return {"queue": None, "disk_hung_seconds": None, "watched_by": None}
+        return {
+            "queue": None, "disk_hung_seconds": None, "folder_missing": None, "watched_by": None
+        }
     alive = is_running(lease)
     shown = {name: lease[name] for name in ("host", "process_id", "since", "seen_at")}
     queue = lease["body"]["queue"]
     # A daemon of an earlier version does not store it.
     hung_seconds = lease["body"].get("hung_seconds", {}).get(lease.get("root"))
+    is_missing = lease.get("root") in lease["body"].get("absent", ())
     return {
         "queue": queue if alive else None,
         "disk_hung_seconds": hung_seconds if alive else None,
+        "folder_missing": is_missing if alive else None,
         "watched_by": {**shown, "queue": queue, "is_alive": alive},
     }

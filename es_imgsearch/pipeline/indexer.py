@@ -67,6 +67,7 @@ class Indexer:
         self.disks = self._folders.disks
         seconds, disk = settings.settle_seconds, self.disks.of
         self.settler = Settlers({root: Settler(seconds, stat=disk(root).stat) for root in roots})
+        self.absent: set[str] = set()  # names of roots whose folders a daemon misses
         self._gone: set[tuple[Root, str]] = set()  # files whose last event says that they are gone
         # Roots that are not yet compared in this round of comparisons.
         self._round = Round(root.name for root in roots)
@@ -326,6 +327,7 @@ class Indexer:
             follow_links=self._settings.follow_links,
             queue=lambda: self.pipeline.in_flight + len(self.settler),
             hung=self.disks.hung,
+            absent=self.absent,
             comparisons=self.last_comparisons,
             unstored=self.unstored,
             encoder_plan=self.encoder_plan,

@@ -106,7 +106,9 @@ class DeletionPauses:
         if pause == before:
             return
         self.active[root.name] = pause
-        if before is None or before.kind != pause.kind:
+        # There is nothing to delete of a folder that never came.
+        is_news = bool(pause.pictures) or pause.kind is not PauseKind.UNLISTABLE
+        if is_news and (before is None or before.kind != pause.kind):
             logger.warning("%s", pause.message(root, self._index, self._options))
         self._save(
             root, lambda document: _with_pause(document, root.name, pause, is_known=bool(before))
