@@ -38,8 +38,8 @@ def status(settings: Settings, as_json: bool) -> None:
         print_json(found)
         return
     print_line(
-        f"{found['index']} ({found['generation']}): {found['pictures']} pictures,"
-        f" {found['failures']} failures\n"
+        f"{found['index']} ({found['generation']}): {counted(found['pictures'], 'picture')},"
+        f" {counted(found['failures'], 'failure')}\n"
         f"encoder {found['encoder']['name']}, {found['encoder']['dims']} dims, profile"
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
         + ("" if choice is None else f"\non this machine the encoder runs in {choice.why}")

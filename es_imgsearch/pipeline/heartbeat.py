@@ -129,7 +129,7 @@ class Heartbeat:
                 "queue": queue(),
                 "exclude": list(exclude),
                 "follow_links": follow_links,
-                "absent": sorted(list(absent)),
+                "absent": sorted(absent),
                 "hung_seconds": {name: round(each) for name, each in hung().items()},
             },
             renewed=self._save_news,

@@ -97,7 +97,7 @@ OF_OPTIONS = {
     "manage.transfer.bulk_load:_check_dims", "manage.transfer.bulk_load:_check_encoder",
     "manage.transfer.importing:_open_index", "manage.transfer.region_columns:check_region_columns",
     "manage.vector_sample:_sample_file", "manage.vector_sample:_sample_index",
-    "pipeline.metrics:MetricsServer.__init__", "quality.code_training:_check_arguments",
+    "pipeline.reporting.metrics:MetricsServer.__init__", "quality.code_training:_check_arguments",
     "quality.code_training:_train", "search.reduced:register_originals",
     "watch.roots:claim_root.entered",
 }  # fmt: skip

@@ -103,9 +103,7 @@ def test_a_folder_that_comes_as_a_link(houses: House, tmp_path: Path):
         until(lambda: len(houses.indexed()) == 2)
 
 
-def test_another_disk_is_mounted_over_the_folder(
-    houses: House, caplog: pytest.LogCaptureFixture
-):
+def test_another_disk_is_mounted_over_the_folder(houses: House, caplog: pytest.LogCaptureFixture):
     """No event tells of a mount: its files are found, and events of it are heard."""
     with houses.watched() as daemon:
         mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(houses.folder)]
