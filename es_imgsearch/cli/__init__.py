@@ -14,11 +14,13 @@ from typing import Any
 
 import click
 
+from es_imgsearch.cli.completion import completion
 from es_imgsearch.cli.describe import describe
 from es_imgsearch.cli.duplicates import duplicates
 from es_imgsearch.cli.exchange.kibana import kibana
 from es_imgsearch.cli.exchange.transfer import export_command, import_command
 from es_imgsearch.cli.find import find
+from es_imgsearch.cli.help import help_command
 from es_imgsearch.cli.init import drop, encoder, init
 from es_imgsearch.cli.judge.codes import codes
 from es_imgsearch.cli.judge.evaluate import calibrate, evaluate
@@ -73,6 +75,7 @@ main.headings = {
     "Judge and tune the results": [evaluate, calibrate, tune, tags, codes],
     "Exchange": [export_command, import_command, kibana],
     "Serve": [serve],
+    "Help": [help_command, completion],
 }
 for _commands in main.headings.values():
     for _each in _commands:

@@ -92,7 +92,8 @@ class Daemon:
             # The main thread sends no requests, which may get no answer.
             self._stop.wait()
             if self._error is None:
-                logger.info("Stopping: %s in hand.", counted(self._indexer.waiting, "file"))
+                waiting = self._indexer.waiting
+                logger.info("Stopping%s.", f": {counted(waiting, 'file')} in hand" * bool(waiting))
         finally:
             drained = self._close(stopper, looper)
             self._log.close()

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from es_imgsearch.cli.options import examples, open_store, sigterm_as_ctrl_c, with_settings_options
+from es_imgsearch.cli.options import (
+    examples,
+    filter_option,
+    open_store,
+    sigterm_as_ctrl_c,
+    with_settings_options,
+)
 from es_imgsearch.cli.printing.progress import progress_bar
 from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError, counted
 
@@ -34,8 +40,7 @@ _file_argument = click.argument("file", type=click.Path(path_type=Path))
 @_file_argument
 @click.option("--fields", metavar="NAME,NAME...", multiple=True,
               help="Only these, with root and relative_path.  [default: all]")  # fmt: skip
-@click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
-              help="Only pictures with this value; may be repeated.")  # fmt: skip
+@filter_option
 @sigterm_as_ctrl_c()
 def export_command(
     settings: Settings, file: Path, fields: tuple[str, ...], filters: tuple[str, ...]

@@ -160,8 +160,9 @@ def _verdict(outcome: TuningResult, index: str) -> list[str]:
     )
     measured = (
         f"Stored in {index!r}: {stored}. Recall was measured on"
-        f" {counted(tuning.queries_held_back, 'query', 'queries')} held back;"
-        f" {tuning.queries_tuned_on} others chose, among {counted(tuning.pictures, 'picture')}."
+        f" {counted(tuning.queries_held_back or 0, 'query', 'queries')} held back;"
+        f" {tuning.queries_tuned_on} others chose, among"
+        f" {counted(tuning.pictures or 0, 'picture')}."
         f" Exact search takes {outcome.exact_ms:.1f} ms."
     )
     sentences = [measured]
