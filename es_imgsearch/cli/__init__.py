@@ -6,7 +6,6 @@ and `exchange` the commands under those headings of the help.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -29,12 +28,14 @@ from es_imgsearch.cli.judge.tags import identify, tags
 from es_imgsearch.cli.judge.tune import tune
 from es_imgsearch.cli.options import Group
 from es_imgsearch.cli.printing.lines import drop_output
+from es_imgsearch.cli.printing.logs import set_up_logging
 from es_imgsearch.cli.reindex import reindex
 from es_imgsearch.cli.search import search, similar
 from es_imgsearch.cli.serve import serve
 from es_imgsearch.cli.status import status
+from es_imgsearch.cli.sync import sync
 from es_imgsearch.cli.verify import failures, verify
-from es_imgsearch.cli.watch import sync, watch
+from es_imgsearch.cli.watch import watch
 from es_imgsearch.errors import EXIT_DONE, ImgSearchError
 
 _LEAK_FILTER = "ignore:resource_tracker:UserWarning"
@@ -64,13 +65,7 @@ def main(verbose: bool) -> None:
     """Find pictures by words, by another picture or by part of one."""
     let_waiting_threads_sleep()
     ignore_leaks_of_killed_processes()
-    logging.basicConfig(
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(message)s",
-        level=logging.DEBUG if verbose else logging.WARNING,
-    )
-    for foreign in ("elastic_transport", "urllib3", "PIL", "asyncio", "sentence_transformers"):
-        logging.getLogger(foreign).setLevel(logging.ERROR)
+    set_up_logging(verbose=verbose)
 
 
 main.headings = {

@@ -79,7 +79,7 @@ def find(
 
 def _check_folders(folders: tuple[str, ...]) -> None:
     """Report before any request what is no folder."""
-    from es_imgsearch.watch.roots import parse_roots
+    from es_imgsearch.watch.given_roots import parse_roots
 
     try:
         for folder in folders:

@@ -40,11 +40,22 @@ config_option = click.option(
     type=click.Path(path_type=Path),
     help="Settings file.  [default: es-imgsearch.toml here, if there is one]",
 )
+
+
+def _log_more(_context: click.Context, _option: click.Parameter, is_given: bool) -> None:
+    if is_given:
+        from es_imgsearch.cli.printing.logs import log_more
+
+        log_more()
+
+
 _SETTINGS_OPTIONS = (
     click.option("--index", metavar="NAME", help="Alias of the index.  [default: images]"),
     es_url_option,
     config_option,
-)
+    click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_log_more,
+                 help="Log more on standard error, such as a line a file."),
+)  # fmt: skip
 
 
 # Options that only some commands have and that are settings all the same.

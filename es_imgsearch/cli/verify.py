@@ -54,7 +54,7 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
     from es_imgsearch.pipeline.jobs import RootComparison
     from es_imgsearch.records import disk_path
     from es_imgsearch.watch.excludes import Excludes
-    from es_imgsearch.watch.roots import parse_roots
+    from es_imgsearch.watch.given_roots import parse_roots
 
     store = open_store(settings)
     store.info()

@@ -106,7 +106,7 @@ class DeletionPauses:
         if pause == before:
             return
         self.active[root.name] = pause
-        if before is None or before.kind != pause.kind:
+        if _is_news(pause) and (before is None or before.kind != pause.kind):
             logger.warning("%s", pause.message(root, self._index, self._options))
         self._save(
             root, lambda document: _with_pause(document, root.name, pause, is_known=bool(before))
@@ -131,7 +131,8 @@ class DeletionPauses:
         if active_pause(self._save(root, ended)) is not None:
             return False
         self._on_other_device.discard(root.name)
-        if self.active.pop(root.name, None) is not None:
+        pause = self.active.pop(root.name, None)
+        if pause is not None and _is_news(pause):
             logger.warning("Deletions in %r go on.", root.name)
         return True
 
@@ -169,6 +170,11 @@ class DeletionPauses:
         return persist(
             lambda: self._state.update(pause_id(root.name), change), self._closing, self._outage
         )
+
+
+def _is_news(pause: Pause) -> bool:
+    """Return False for a folder that never came: there is nothing to delete of it."""
+    return bool(pause.pictures) or pause.kind is not PauseKind.UNLISTABLE
 
 
 def _with_pause(

@@ -76,6 +76,8 @@ CARRIED_OUT = {
     "search.search_log:SearchLog.write": f"{ADVICE}::test_searches_that_cannot_be_logged",
     "cli.serve:_listening": "e2e/test_serve.py::test_an_address_that_no_host_can_have",
     "serve.originals:state_of": f"{ADVICE}::test_an_original_that_is_gone",
+    "pipeline.reporting.daemon_log:DaemonLog._log_failures": "e2e/test_watch_command.py"
+    "::test_it_says_what_it_does",
     "watch.commands:permitting_command": f"{ADVICE}::test_paused_deletions",
     "watch.commands:sync_command": f"{ADVICE}::test_paused_deletions",
     "watch.commands:walk_options": f"{ADVICE}::test_paused_deletions",
@@ -101,7 +103,7 @@ OF_OPTIONS = {
     "manage.reindex.target:_fit_reduction", "manage.transfer.bulk_load:_check_dims",
     "manage.transfer.bulk_load:_check_encoder", "manage.transfer.importing:_open_index",
     "manage.transfer.region_columns:check_region_columns", "manage.vector_sample:_sample_file",
-    "manage.vector_sample:_sample_index", "pipeline.metrics:MetricsServer.__init__",
+    "manage.vector_sample:_sample_index", "pipeline.reporting.metrics:MetricsServer.__init__",
     "quality.code_training:_check_arguments", "quality.code_training:_train",
     "search.reduced:register_originals", "watch.roots:claim_root.entered",
 }  # fmt: skip
