@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from typing import NamedTuple
 
 from es_imgsearch.describe.dates import TAKEN_MAPPING
@@ -33,10 +34,14 @@ from es_imgsearch.write.field_memory import OF_THE_FILE, Document, FieldMemory
 
 
 class Carried(NamedTuple):
-    """Fields that a document keeps, and the version that it has to replace for that."""
+    """Fields that a document keeps, and the version that it has to replace for that.
+
+    `moved_from` is the path in the root at which its file was before, if it was moved.
+    """
 
     fields: Document
     version: DocumentVersion | None
+    moved_from: str | None = None
 
 
 class EmbeddedPicture(NamedTuple):
@@ -116,15 +121,16 @@ class CarriedFields:
         for each, document in zip(results, before, strict=True):
             content_id = each.picture.content_id
             candidates = others.get(content_id, ()), self._memory.gone(content_id)
+            version, moved_from = None, None
             if document is None:
-                version, origin = None, moves.origin(each.change, *candidates)
+                origin, moved_from = moves.origin(each.change, *candidates)
             else:
                 version = stored[each.change.image_id].version
                 origin = moves.replacement(each.change, each.picture.state, *candidates)
             if origin is not None:
                 self._memory.put_copied(origin, each.change.image_id)
             fields = {**self._kept(each, document), **self._kept(each, origin)}
-            carried.append(Carried(fields, version))
+            carried.append(Carried(fields, version, moved_from))
         return carried
 
     def _kept(self, result: EmbeddedPicture, document: Document | None) -> Document:
@@ -177,10 +183,11 @@ class _Moves:
 
     def origin(
         self, change: Change, candidates: Sequence[Document], gone: Document | None
-    ) -> Document | None:
+    ) -> tuple[Document | None, str | None]:
         """Choose, among documents of one content, the one whose file was moved to a path.
 
-        `gone` is one that was deleted or replaced before, if there is one.
+        `gone` is one that was deleted or replaced before, if there is one.  Returns the path in the
+        root as well from which the file has left.
         """
         if gone is not None:
             candidates = [*candidates, gone]
@@ -191,7 +198,13 @@ class _Moves:
             is_namesake = os.path.basename(path) == os.path.basename(change.relative_path)
             return has_left, is_namesake, len(document.keys() - OF_THE_FILE)
 
-        return max(candidates, key=likeness, default=None)
+        by_likeness = [(likeness(each), each) for each in candidates]
+        if not by_likeness:
+            return None, None
+        (has_left, *_), origin = max(by_likeness, key=itemgetter(0))
+        path = disk_path(origin["relative_path"])
+        is_move = has_left and origin["root"] == change.root.name and path != change.relative_path
+        return origin, path if is_move else None
 
     def replacement(
         self,
