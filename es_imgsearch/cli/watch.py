@@ -119,11 +119,11 @@ def _check_absent(settings: Settings, roots: tuple[str, ...]) -> None:
 
     Raises RootError if there are no others.
     """
-    from es_imgsearch.watch.given_roots import parse_roots
+    from es_imgsearch.watch.given_roots import is_absent, parse_roots
     from es_imgsearch.watch.roots import is_registered
 
     parsed = parse_roots(roots, may_come=True)
-    absent = [root for root in parsed if not root.path.is_dir()]
+    absent = [root for root in parsed if is_absent(root)]
     if not absent:
         return
     meta = open_store(settings).info().meta
