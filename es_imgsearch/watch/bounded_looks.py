@@ -1,4 +1,4 @@
-"""Look at folders in threads of their own: the disk of a dead share does not answer."""
+"""Look at folders in threads: the disk of a dead share does not answer."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Look(Generic[T]):
 
 
 class Looks:
-    """Looks of a process by what they look at; those that hang are not waited for again."""
+    """Looks by what they look at; those that hang are not waited for again."""
 
     def __init__(self) -> None:
         self._hanging: dict[str, Look[object]] = {}
 
     def at(self, calls: Mapping[str, Callable[[], T]]) -> dict[str, T | None]:
-        """Look at several at once; None for each whose disk hangs.  Raises what a call does."""
+        """Look at several at once; None for each whose disk hangs.  Raises as the calls."""
         looks = {what: Look(call) for what, call in calls.items() if not self._hangs(what)}
         deadline = time.monotonic() + root_disk.HANGS_AFTER_SECONDS
         found: dict[str, T | None] = dict.fromkeys(calls)

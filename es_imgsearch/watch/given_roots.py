@@ -85,7 +85,7 @@ def _parse(text: str, may_be_gone: bool, may_come: bool, is_checked: bool) -> Ro
 
 
 def is_absent(root: Root) -> bool:
-    """Return True if there is no folder; where the disk does not answer there may be one."""
+    """Return True if there is no folder; False also if its disk does not answer."""
     path = os.fspath(root.path)
     return not found_at(path, lambda: os.path.isdir(path), True)
 

@@ -213,7 +213,7 @@ class _Moves:
         candidates: Sequence[Document],
         gone: Document | None,
     ) -> Document | None:
-        """Choose the document of the equal file, of this state, that was moved over a path."""
+        """Choose the document of an equal file, of this state, moved over a path."""
         if gone is not None:
             candidates = [*candidates, gone]
         moved = [

@@ -79,7 +79,7 @@ class FieldMemory:
         self._copied: OrderedDict[str, tuple[Document, str]] = OrderedDict()
 
     def put_gone(self, documents: Iterable[Document]) -> None:
-        """Remember documents that are to be deleted, or replaced by those of other contents.
+        """Remember documents that are to go, or to be replaced by other contents.
 
         Raises what the store does.
         """
@@ -99,7 +99,7 @@ class FieldMemory:
         self._stored = {each["document"]["content_id"]: each["document"] for each in entries}
 
     def gone(self, content_id: str) -> Document | None:
-        """Return the last document of this content that went; one with fields of its own first."""
+        """Return the last document of this content that went, best one with own fields."""
         with self._lock:
             return self._stored.get(content_id) or self._gone.get(content_id)
 
@@ -140,7 +140,7 @@ def _measured() -> frozenset[str]:
 
 
 def _lasting(document: Document) -> Document | None:
-    """Return what nothing computes of a document, and whose it is; None if there is nothing."""
+    """Return the fields that nothing computes, and whose they are; None without any."""
     computed = _measured()
     if document.get("taken_from", "import") == "import":
         computed -= TAKEN_MAPPING.keys()
@@ -151,7 +151,7 @@ def _lasting(document: Document) -> Document | None:
 
 
 def _entries(document: Document | None, now: float) -> list[Mapping[str, Any]]:
-    """Return the stored entries, oldest first, without those of more than two days ago."""
+    """Return the stored entries of the last two days, oldest first."""
     entries = [] if document is None else document["body"]["documents"]
     return [each for each in entries if each["at"] > now - _STORED_SECONDS]
 
