@@ -13,7 +13,7 @@ from typing import Any
 from es_imgsearch.elastic import generations
 from es_imgsearch.elastic.state import State
 from es_imgsearch.pipeline.in_flight import InFlight
-from es_imgsearch.pipeline.jobs import NO_EVENT
+from es_imgsearch.pipeline.jobs import NO_EVENT, read_signature
 from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.watch import presence, reconcile, walk
 from es_imgsearch.watch.mounts import KnownMounts
@@ -118,12 +118,10 @@ def _events_are_ignored(patches: Patches) -> None:
 
 def _signature_of_the_end(patches: Patches) -> None:
     """Remember the file that was there when the document was acknowledged, not the one read."""
-    from es_imgsearch.pipeline import in_flight as module
-
     mark_stored = InFlight.mark_stored
 
     def marked(in_flight: InFlight, job: Any, signature: Any, read_began_at: float) -> bool:
-        current = module.read_signature(job.change)
+        current = read_signature(job.change)
         if current is not None and current.state == signature.state:
             signature = current
         return mark_stored(in_flight, job, signature, read_began_at)
