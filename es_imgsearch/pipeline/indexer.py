@@ -80,6 +80,7 @@ class Indexer:
         self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
         self._pending = {root.name: PendingDeletions(seconds, self.progress) for root in roots}
         self._leftovers = LeftoverQueue(self.settler, self._pending, self.comparing)
+        self.unseen = self._leftovers.unseen
         self._deletion_guard = DeletionGuard(
             store,
             lambda root: self.excludes[root.name].prunes,

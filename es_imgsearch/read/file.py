@@ -56,6 +56,8 @@ class Skipped(Enum):
     NOT_A_PICTURE = auto()
     GONE = auto()
     CHANGING = auto()
+    # After an event, which alone may show that it changed.
+    UNSEEN = auto()
 
 
 def read_file(
