@@ -152,8 +152,8 @@ def _print_daemon(index: str, root: Mapping[str, Any]) -> None:
     if number := root["unstored"]:
         print_line(
             f"    {counted(number, 'file is', 'files are')} neither indexed nor among the failures"
-            f" until changed, or until `es-imgsearch failures retry --index {index}`, such as {root['unstored_example']}:"
-            f" {root['unstored_reason']}"
+            f" until changed, or until `es-imgsearch failures retry --index {index}`, such as"
+            f" {root['unstored_example']}: {root['unstored_reason']}"
         )
     if daemon := root["watched_by"]:
         place = f"process {daemon['process_id']} on {daemon['host']}"
