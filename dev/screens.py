@@ -13,7 +13,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import struct
 import subprocess
 import sys
@@ -26,12 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyte
-import skimage
-from PIL import Image
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
+from sample_pictures import fill
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 COLUMNS, LINES = 88, 80
@@ -78,22 +76,6 @@ def main() -> None:
                 draw(each, environment)
         finally:
             subprocess.run(["es-imgsearch", "drop", "--yes"], env=environment, check=True)
-
-
-def fill(pictures: Path) -> None:
-    """Make a folder of pictures: photographs, smaller copies of two, and a broken file."""
-    pictures.mkdir(parents=True)
-    originals = Path(skimage.__file__).parent / "data"
-    for path in sorted(originals.iterdir()):
-        if path.suffix in {".png", ".jpg", ".gif", ".tif"}:
-            shutil.copy(path, pictures)
-    (pictures / "small").mkdir()
-    for name in ("coffee", "motorcycle_left", "astronaut", "chelsea", "rocket"):
-        source = next(pictures.glob(f"{name}.*"))
-        with Image.open(source) as picture:
-            picture.thumbnail((320, 320))
-            picture.convert("RGB").save(pictures / "small" / f"{name}.jpg", quality=85)
-    (pictures / "broken.jpg").write_bytes(b"no picture")
 
 
 def draw(shown: Shown, environment: Mapping[str, str]) -> None:

@@ -107,6 +107,7 @@ class Pipeline:
         self._writing = WriteStage(
             lambda writes: store.documents.write(writes),
             lambda ids: store.documents.states(ids),
+            is_writable=lambda image_id: store.documents.is_writable(image_id),
             emit=acknowledging.put,
             outage=self.outage,
             stopping=self.stopping,

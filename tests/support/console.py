@@ -33,6 +33,7 @@ _VARYING: Final = (
     (re.compile(r"\b\d+(\.\d+)? ([kMG]?B|bytes)\b"), "SIZE"),
     (re.compile(r"\bprocess \d+ on [\w.-]+"), "process N on HOST"),
     (re.compile(r"(\d\.\d\d)\d\b"), r"\1"),
+    (re.compile(r"-[0-9a-f]{8}\b"), "-ID"),
     (re.compile(r" +"), " "),
 )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
-from es_imgsearch.cli.printing.lines import escaped, print_json, print_line, shown_path
+from es_imgsearch.cli.printing.lines import print_json, print_line, shown_file
 from es_imgsearch.errors import ImgSearchError, UsageError, counted
 
 if TYPE_CHECKING:
@@ -57,9 +57,7 @@ class HitsOutput:
 
             show_picture = preview()
         for hit in hits:
-            place = shown_path(hit.root, hit.relative_path)
-            if hit.path is not None:
-                place = escaped(os.fsencode(hit.path).decode("utf-8", "backslashreplace"))
+            place = shown_file(hit.path, hit.root, hit.relative_path)
             box = "" if hit.matched_box is None else f"  {list(hit.matched_box)}"
             percent = "" if hits.relevant is None else f"{_percent(hit.relevance):>6}"
             number = f"  {hit.image_id}" if self.ids else ""
