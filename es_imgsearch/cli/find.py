@@ -20,6 +20,7 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.hits import HitsOutput
+from es_imgsearch.cli.printing.lines import print_on_request
 from es_imgsearch.cli.printing.progress import print_costs, progress
 from es_imgsearch.cli.search import words_or_picture
 from es_imgsearch.cli.watch import in_each_generation, open_indexer
@@ -111,6 +112,7 @@ def _make_index(store: Store, settings: Settings) -> None:
         )
     made = create_index(store, settings.model_copy(update={"encoder": encoder}))
     click.echo(f"{made}{hint}", err=True)
+    print_on_request(store.index)
 
 
 Places = list[tuple["Root", str]]

@@ -92,6 +92,20 @@ def left_out_line(left_out: Mapping[str, int], by_pattern: Mapping[str, int]) ->
     return "; ".join(parts)
 
 
+def print_on_request(index: str) -> None:
+    """Print on standard error which describers a new index is made without, and how to run them."""
+    from es_imgsearch.describe.registry import is_on_request, load_describers, missing_of
+
+    for each in load_describers():
+        if is_on_request(each) and missing_of(each) is None:
+            click.echo(
+                f"The describer {each.name} does not run by itself, since it takes longer than"
+                f" everything else: `es-imgsearch describe --only {each.name} --index {index}` runs"
+                " it on stored pictures, and `sync` and `watch` from their next start on.",
+                err=True,
+            )
+
+
 def print_left_out(comparisons: Mapping[str, RootComparison]) -> None:
     """Print on standard error what was left out of each root."""
     for name, each in comparisons.items():

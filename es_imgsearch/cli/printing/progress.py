@@ -55,8 +55,8 @@ class Pace:
     def note(self, done: int) -> float:
         """Note what is done now; return how much a second, 0 if that is not known yet."""
         now = self._clock()
-        # What is done before the first unit waits for the model.
-        if not self._seen or not self._seen[-1][1]:
+        # Until the first one is done, the model is loaded.
+        if not done:
             self._seen.clear()
         self._seen.append((now, done))
         while now - self._seen[0][0] > _RATE_SECONDS:
@@ -69,7 +69,11 @@ class Pace:
 def in_words(work: Work, unit: str, rate: float) -> str:
     """Describe progress: "1,234 of 5,000 files, 56/s, 1 min left"; `unit` is a plural."""
     one = unit.removesuffix("s")
-    if work.total is None:
+    if not work.is_whole and not work.done:
+        parts = ["Comparing the folder with the index"]
+        if work.total:
+            parts.append(f"{counted(work.total, one)} to read so far")
+    elif work.total is None:
         parts = [counted(work.done, one)]
     else:
         least = "" if work.is_whole else "at least "
@@ -118,8 +122,6 @@ def _work_of(indexer: Indexer) -> Work:
         notes.append(f"{counts.failed:,} failed")
     if cost := expensive_describer(indexer.pipeline.activity.costs()):
         notes.append(f"{cost[0]} takes {cost[1]:.0%}")
-    if not listing.is_whole and not done:
-        notes.append("comparing the folder with the index")
     folder = indexer.pipeline.activity.folder
     where = None if folder is None else escaped(utf8(folder))
     return Work(done, max(listing.files, done), listing.is_whole, tuple(notes), where)
@@ -142,8 +144,8 @@ def costs_in_words(costs: Costs) -> str:
         if seconds >= 0.05
     ]
     return (
-        f"Reading {counted(costs.pictures, 'picture')} took {costs.reading:.1f} s of all reading"
-        f" processes together{', of it ' * bool(describers)}{', '.join(describers)}."
+        f"Reading {counted(costs.pictures, 'picture')} took {costs.reading:.1f} s in all reading"
+        f" processes{', of it ' * bool(describers)}{', '.join(describers)}."
     )
 
 
@@ -192,7 +194,9 @@ def _as_lines(line: Line, done: threading.Event) -> Iterator[Callable[[], None]]
 
     def follow() -> None:
         while not done.wait(_LINE_SECONDS):
-            click.echo(f"{line()[1]}.", file=stream)
+            work, words = line()
+            if work.done or work.total:
+                click.echo(f"{words}.", file=stream)
 
     yield follow
 
