@@ -112,7 +112,7 @@ def _make_index(store: Store, settings: Settings) -> None:
         )
     made = create_index(store, settings.model_copy(update={"encoder": encoder}))
     click.echo(f"{made}{hint}", err=True)
-    print_on_request(store.index)
+    print_on_request(store.index, settings.describers)
 
 
 Places = list[tuple["Root", str]]

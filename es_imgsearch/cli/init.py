@@ -68,7 +68,7 @@ def init(
     )
     click.echo(outcome, err=True)
     if outcome.startswith("Made "):
-        print_on_request(store.index)
+        print_on_request(store.index, settings.describers)
 
 
 @click.command(epilog=examples("encoder", "encoder --again --json"))

@@ -30,7 +30,7 @@ def save_comparisons(
     encoder_plan: Mapping[str, Any] | None,
     activity: Activity,
 ) -> None:
-    """Store the last comparison of each root, how the encoder ran, what describers cost."""
+    """Store each root's last comparison, how the encoder ran, what describers cost."""
     for name, each in comparisons.items():
         costs = activity.costs(name)
         body = {**each.to_dict(), "encoder_plan": encoder_plan, "costs": costs.to_dict()}

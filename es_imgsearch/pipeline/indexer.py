@@ -28,7 +28,7 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.watch.commands import walk_options
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.places import FileOnDisk, Unknown
-from es_imgsearch.watch.reconcile import DifferenceKind, Listing, differences
+from es_imgsearch.watch.reconcile import DifferenceKind, ListedFiles, differences
 from es_imgsearch.watch.root_folders import RootFolders
 from es_imgsearch.watch.settle import Settler, Settlers
 from es_imgsearch.watch.unknown_places import UnknownPlaces
@@ -74,7 +74,7 @@ class Indexer:
         # The last comparison of each whole root, by the root's name, and the last or present one.
         self.last_comparisons: dict[str, RootComparison] = {}
         self.comparing: dict[str, RootComparison] = {}
-        self.listing = Listing(len(roots))
+        self.listing = ListedFiles(len(roots))
         self._store, self._encoder, self._settings = store, context.encoder, settings
         self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
         self._pending = {root.name: PendingDeletions(seconds, self.progress) for root in roots}

@@ -44,7 +44,7 @@ class FileDifference:
 _LISTED_AHEAD = 100_000
 
 
-class Listing:
+class ListedFiles:
     """The files to read in several roots, listed before the first is read.
 
     So their number does not grow while they are read; in larger folders it does, and `is_whole` is

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import termios
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from es_imgsearch.cli import main
 from es_imgsearch.cli.printing import progress
+from es_imgsearch.manage.status import index_status
 from tests.support.house import House
 
 COMMAND = [sys.executable, "-m", "es_imgsearch.cli"]
@@ -47,6 +50,7 @@ def on_terminal(code: str, columns: int) -> str:
 _BAR = """
 import logging, sys, threading, warnings
 from es_imgsearch.cli.printing import progress
+from es_imgsearch.manage.status import index_status
 from es_imgsearch.cli.printing.logs import set_up_logging
 
 set_up_logging(verbose=False)
@@ -109,10 +113,27 @@ def test_costs_are_in_status(house: House):
     given = ["--index", house.settings.index, "--es-url", house.settings.es_url]
     runner = CliRunner()
     assert runner.invoke(main, ["sync", str(house.folder), *given]).exit_code == 0
-    from es_imgsearch.manage.status import index_status
-
     costs = index_status(house.store)["roots"]["r"]["costs"]
     assert costs["pictures"] == 3
     assert 0 < sum(costs["describer_seconds"].values()) < costs["reading_seconds"]
     assert {"colours", "exif", "hashes"} <= costs["describer_seconds"].keys()
     assert "reading took" in runner.invoke(main, ["status", *given]).stdout
+
+
+def test_what_takes_most_of_the_time_is_said_with_how_to_leave_it_out(
+    house: House, photographs: Path
+):
+    folder = str(house.folder)
+    for n in range(3):
+        shutil.copy(photographs / "text.png", house.folder)
+        Image.open(photographs / "text.png").crop((0, n, 400, 170)).save(house.folder / f"{n}.png")
+    given = ["--index", house.settings.index, "--es-url", house.settings.es_url]
+    runner = CliRunner(env={"ES_IMGSEARCH_DESCRIBERS": ""})
+    said = runner.invoke(main, ["sync", folder, "--describers=+text_in_image", *given]).stderr
+    (line,) = [each for each in said.splitlines() if each.startswith("Reading 4 pictures took")]
+    assert "of it text_in_image " in line
+    (option,) = re.findall(r"`(--describers=.*?)`", line)
+    house.picture("new.png", 1)
+    said = runner.invoke(main, ["sync", folder, option, *given]).stderr
+    assert "1 embedded" in said
+    assert "text_in_image" not in said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,12 +92,13 @@ def left_out_line(left_out: Mapping[str, int], by_pattern: Mapping[str, int]) ->
     return "; ".join(parts)
 
 
-def print_on_request(index: str) -> None:
-    """Print on standard error which describers a new index is made without, and how to run them."""
+def print_on_request(index: str, selection: Collection[str]) -> None:
+    """Print which describers do not run in a new index, and how to run them."""
     from es_imgsearch.describe.registry import is_on_request, load_describers, missing_of
 
     for each in load_describers():
-        if is_on_request(each) and missing_of(each) is None:
+        is_open = not {each.name, f"+{each.name}", f"-{each.name}"} & {*selection}
+        if is_open and is_on_request(each) and missing_of(each) is None:
             click.echo(
                 f"The describer {each.name} does not run by itself, since it takes longer than"
                 f" everything else: `es-imgsearch describe --only {each.name} --index {index}` runs"

@@ -35,8 +35,11 @@ _LARGE_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What is done of how much; `total` is None if unknown, and may grow unless `is_whole`."""
+class WorkDone:
+    """What is done of how much.
+
+    `total` is None if unknown, and may grow unless `is_whole`.
+    """
 
     done: int
     total: int | None = None
@@ -66,7 +69,7 @@ class Pace:
         return (done - before) / seconds if seconds > 0 else 0.0
 
 
-def in_words(work: Work, unit: str, rate: float) -> str:
+def in_words(work: WorkDone, unit: str, rate: float) -> str:
     """Describe progress: "1,234 of 5,000 files, 56/s, 1 min left"; `unit` is a plural."""
     one = unit.removesuffix("s")
     if not work.is_whole and not work.done:
@@ -103,7 +106,7 @@ def progress_bar(unit: str, total: int = 0) -> Iterator[Callable[..., None]]:
     def advance(done: int, of: int | None = None) -> None:
         state.update(done=done, total=of or state["total"])
 
-    with _shown(lambda: Work(state["done"], state["total"] or None), unit):
+    with _shown(lambda: WorkDone(state["done"], state["total"] or None), unit):
         yield advance
 
 
@@ -114,7 +117,7 @@ def progress(indexer: Indexer) -> Iterator[None]:
         yield
 
 
-def _work_of(indexer: Indexer) -> Work:
+def _work_of(indexer: Indexer) -> WorkDone:
     counts, listing = indexer.counts, indexer.listing
     done = counts.stored + counts.failed + counts.unreadable + counts.not_pictures
     notes = []
@@ -124,7 +127,7 @@ def _work_of(indexer: Indexer) -> Work:
         notes.append(f"{cost[0]} takes {cost[1]:.0%}")
     folder = indexer.pipeline.activity.folder
     where = None if folder is None else escaped(utf8(folder))
-    return Work(done, max(listing.files, done), listing.is_whole, tuple(notes), where)
+    return WorkDone(done, max(listing.files, done), listing.is_whole, tuple(notes), where)
 
 
 def expensive_describer(costs: Costs) -> tuple[str, float] | None:
@@ -150,7 +153,7 @@ def costs_in_words(costs: Costs) -> str:
 
 
 def print_costs(costs: Costs) -> None:
-    """Print on standard error what reading took, and how to leave out what took most of it."""
+    """Print what reading took, and how to leave out what took most of it."""
     if costs.reading < 1.0:
         return
     line = costs_in_words(costs)
@@ -163,13 +166,13 @@ def print_costs(costs: Costs) -> None:
 
 
 @contextmanager
-def _shown(work: Callable[[], Work], unit: str) -> Iterator[None]:
+def _shown(work: Callable[[], WorkDone], unit: str) -> Iterator[None]:
     """Show progress until the context ends, from a thread of its own."""
     show = _on_terminal if sys.stderr.isatty() else _as_lines
     done = threading.Event()
     pace = Pace()
 
-    def line() -> tuple[Work, str]:
+    def line() -> tuple[WorkDone, str]:
         now = work()
         if sys.stderr.isatty() and now.folder is not None and len(now.folder) > _FOLDER_LETTERS:
             now = replace(now, folder=f"…{now.folder[-_FOLDER_LETTERS:]}")
@@ -185,7 +188,7 @@ def _shown(work: Callable[[], Work], unit: str) -> Iterator[None]:
             thread.join()
 
 
-Line = Callable[[], tuple[Work, str]]
+Line = Callable[[], tuple[WorkDone, str]]
 
 
 @contextmanager

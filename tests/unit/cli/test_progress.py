@@ -8,45 +8,45 @@ import pytest
 
 from es_imgsearch.cli.printing.progress import (
     Pace,
-    Work,
+    WorkDone,
     costs_in_words,
     expensive_describer,
     in_time,
     in_words,
 )
 from es_imgsearch.records import FileState
-from es_imgsearch.watch.reconcile import DifferenceKind, FileDifference, Listing
+from es_imgsearch.watch.reconcile import DifferenceKind, FileDifference, ListedFiles
 from es_imgsearch.write.activity import Costs
 
 
 @pytest.mark.parametrize(
     ("work", "rate", "words"),
     [
-        (Work(0, 1), 0.0, "0 of 1 file"),
-        (Work(1_234, 5_000), 56.0, "1,234 of 5,000 files, 56/s, 1 min left"),
-        (Work(3, 10), 0.5, "3 of 10 files, 0.5/s, 14 s left"),
-        (Work(10, 10), 2.0, "10 of 10 files, 2.0/s"),
+        (WorkDone(0, 1), 0.0, "0 of 1 file"),
+        (WorkDone(1_234, 5_000), 56.0, "1,234 of 5,000 files, 56/s, 1 min left"),
+        (WorkDone(3, 10), 0.5, "3 of 10 files, 0.5/s, 14 s left"),
+        (WorkDone(10, 10), 2.0, "10 of 10 files, 2.0/s"),
         (
-            Work(256, 100_000, is_whole=False),
+            WorkDone(256, 100_000, is_whole=False),
             10.0,
             "256 of at least 100,000 files, 10/s, at least 2 h 46 min left",
         ),
-        (Work(1), 0.0, "1 file"),
-        (Work(12_345), 1234.5, "12,345 files, 1,234/s"),
-        (Work(0, 0, is_whole=False), 0.0, "Comparing the folder with the index"),
+        (WorkDone(1), 0.0, "1 file"),
+        (WorkDone(12_345), 1234.5, "12,345 files, 1,234/s"),
+        (WorkDone(0, 0, is_whole=False), 0.0, "Comparing the folder with the index"),
         (
-            Work(0, 1, is_whole=False),
+            WorkDone(0, 1, is_whole=False),
             0.0,
             "Comparing the folder with the index, 1 file to read so far",
         ),
         (
-            Work(2, 4, notes=("1 failed",), folder="/photos/2024"),
+            WorkDone(2, 4, notes=("1 failed",), folder="/photos/2024"),
             0.0,
             "2 of 4 files, 1 failed, in /photos/2024",
         ),
     ],
 )
-def test_progress_in_words(work: Work, rate: float, words: str):
+def test_progress_in_words(work: WorkDone, rate: float, words: str):
     assert in_words(work, "files", rate) == words
 
 
@@ -90,7 +90,7 @@ def new(number: int) -> list[FileDifference]:
 
 
 def test_all_files_are_counted_before_the_first_is_read():
-    listing = Listing(1)
+    listing = ListedFiles(1)
     found = [*new(3), FileDifference(DifferenceKind.LOST, "gone.png")]
     worked_off = listing.of_root(iter(found))
     next(worked_off)
@@ -99,7 +99,7 @@ def test_all_files_are_counted_before_the_first_is_read():
 
 
 def test_of_a_large_folder_the_number_is_a_lower_bound():
-    listing = Listing(1, limit=10)
+    listing = ListedFiles(1, limit=10)
     worked_off = listing.of_root(iter(new(25)))
     next(worked_off)
     assert (listing.files, listing.is_whole) == (10, False)
@@ -108,7 +108,7 @@ def test_of_a_large_folder_the_number_is_a_lower_bound():
 
 
 def test_of_two_folders_the_number_is_a_lower_bound_until_both_are_listed():
-    listing = Listing(2)
+    listing = ListedFiles(2)
     list(listing.of_root(iter(new(2))))
     assert (listing.files, listing.is_whole) == (2, False)
     list(listing.of_root(iter(new(3))))
