@@ -122,8 +122,9 @@ def test_costs_are_in_status(house: House):
 
 
 def test_what_takes_most_of_the_time_is_said_with_how_to_leave_it_out(
-    house: House, photographs: Path
+    house: House, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(progress, "WORTH_SECONDS", 0.1)
     folder = str(house.folder)
     for n in range(3):
         shutil.copy(photographs / "text.png", house.folder)

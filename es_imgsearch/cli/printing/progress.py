@@ -30,6 +30,9 @@ _RATE_SECONDS = 60.0
 # On a terminal a long path is cut at its beginning.
 _FOLDER_LETTERS = 24
 
+# What took less to read is not worth a line.
+WORTH_SECONDS = 10.0
+
 # A describer that takes this share of the reading time is named.
 _LARGE_SHARE = 0.5
 
@@ -154,7 +157,7 @@ def costs_in_words(costs: Costs) -> str:
 
 def print_costs(costs: Costs) -> None:
     """Print what reading took, and how to leave out what took most of it."""
-    if costs.reading < 1.0:
+    if costs.reading < WORTH_SECONDS:
         return
     line = costs_in_words(costs)
     if cost := expensive_describer(costs):
