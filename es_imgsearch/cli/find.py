@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from es_imgsearch.cli.options import (
+    describers_option,
     examples,
     open_store,
     paths_of,
@@ -18,7 +20,8 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.hits import HitsOutput
-from es_imgsearch.cli.printing.progress import progress
+from es_imgsearch.cli.printing.lines import print_on_request
+from es_imgsearch.cli.printing.progress import print_costs, progress
 from es_imgsearch.cli.search import words_or_picture
 from es_imgsearch.cli.watch import in_each_generation, open_indexer
 from es_imgsearch.errors import IndexMissing, RootError, StoreUnreachable, UsageError
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 @click.argument("query", metavar="TEXT|FILE", shell_complete=paths_of("file"))
 @click.argument("folders", metavar="DIR...", nargs=-1, shell_complete=paths_of("dir"))
 @click.option("-k", default=10, show_default=True, help="How many hits.")
+@describers_option
 @with_output_options
 @sigterm_as_ctrl_c()
 def find(
@@ -108,6 +112,7 @@ def _make_index(store: Store, settings: Settings) -> None:
         )
     made = create_index(store, settings.model_copy(update={"encoder": encoder}))
     click.echo(f"{made}{hint}", err=True)
+    print_on_request(store.index, settings.describers)
 
 
 Places = list[tuple["Root", str]]
@@ -129,13 +134,16 @@ def _bring_up_to_date(settings: Settings, places: Places) -> Counts:
     from es_imgsearch.pipeline.sync import sync
     from es_imgsearch.watch.commands import given
 
+    started = time.monotonic()
     roots = tuple(dict.fromkeys(given(root) for root, _ in places))
     with open_indexer(settings, roots, allow_deletes=False) as indexer:
         with progress(indexer):
             sync(indexer)
         indexer.pipeline.close()
         if indexer.counts.stored or indexer.counts.deleted:
-            click.echo(f"{indexer.counts.in_words()}.", err=True)
+            seconds = time.monotonic() - started
+            click.echo(f"{indexer.counts.in_words()} in {seconds:.1f} s.", err=True)
+            print_costs(indexer.pipeline.activity.costs())
         return indexer.counts
 
 

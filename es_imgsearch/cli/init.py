@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
-from es_imgsearch.cli.printing.lines import print_json, print_line
+from es_imgsearch.cli.printing.lines import print_json, print_line, print_on_request
 from es_imgsearch.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def init(
         regions=regions,
     )
     click.echo(outcome, err=True)
+    if outcome.startswith("Made "):
+        print_on_request(store.index, settings.describers)
 
 
 @click.command(epilog=examples("encoder", "encoder --again --json"))

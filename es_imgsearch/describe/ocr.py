@@ -37,6 +37,8 @@ class TextInImage:
     """Field text_in_image: the lines in reading order; absent without any."""
 
     name = "text_in_image"
+    # It takes ten times as long as all the others together (benchmarks/describers.py --ocr).
+    on_request = True
     # For a 4:3 photograph with this longer side.
     shorter_side_pixels = _LONGER_SIDE_PIXELS * 3 // 4
     mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {"text_in_image": WORDS}

@@ -40,6 +40,8 @@ def index_status(store: Store) -> dict[str, Any]:
                           the pictures of the last 24 hours
     encoder_plan          how the encoder ran at the last comparison of the root; None for encoders
                           of other packages
+    costs                 seconds of reading so many pictures, and of each describer in it, of all
+                          reading processes of the last `sync` or daemon together
     analysers_outdated    True for an index whose words are analysed as by an earlier version, until
                           `reindex`
     tune_again            True once the index has `GROWN_TIMES` as many pictures as when tuned
@@ -124,7 +126,8 @@ def _comparison(document: Document | None) -> dict[str, Any]:
     """Last comparison of a root, and how the encoder ran then."""
     body = dict((document or {}).get("body") or {})
     plan = body.pop("encoder_plan", None)
-    return {"last_reconcile": body or None, "encoder_plan": plan}
+    costs = body.pop("costs", None)
+    return {"last_reconcile": body or None, "encoder_plan": plan, "costs": costs}
 
 
 def _generation(
