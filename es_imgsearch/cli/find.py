@@ -12,6 +12,7 @@ import click
 from es_imgsearch.cli.options import (
     examples,
     open_store,
+    paths_of,
     sigterm_as_ctrl_c,
     with_output_options,
     with_settings_options,
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     )
 )
 @with_settings_options
-@click.argument("query", metavar="TEXT|FILE")
-@click.argument("folders", metavar="DIR...", nargs=-1)
+@click.argument("query", metavar="TEXT|FILE", shell_complete=paths_of("file"))
+@click.argument("folders", metavar="DIR...", nargs=-1, shell_complete=paths_of("dir"))
 @click.option("-k", default=10, show_default=True, help="How many hits.")
 @with_output_options
 @sigterm_as_ctrl_c()
@@ -78,7 +79,7 @@ def find(
 
 def _check_folders(folders: tuple[str, ...]) -> None:
     """Report before any request what is no folder."""
-    from es_imgsearch.watch.roots import parse_roots
+    from es_imgsearch.watch.given_roots import parse_roots
 
     try:
         for folder in folders:

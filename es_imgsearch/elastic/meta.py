@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from es_imgsearch.elastic.meta_entries import (
@@ -24,7 +25,7 @@ from es_imgsearch.elastic.meta_entries import (
     curves_from_body,
 )
 from es_imgsearch.errors import EncoderMismatch, IndexConflict
-from es_imgsearch.records import Grid
+from es_imgsearch.records import Grid, disk_path
 
 # 1 kept everything in `_meta`, 2 roots and what was learned, 3 had no `taken_local`: see `upgrade`.
 SCHEMA_VERSION = 4
@@ -184,6 +185,15 @@ class Meta:
         return replace(self, roots={**self.roots, name: root})
 
     # -- documents -----------------------------------------------------------------------------
+
+    def path_on(self, host: str, root: str, relative_path: str) -> Path | None:
+        """Return the path of a stored file; None if its root is not on this host."""
+        entry, below = self.roots.get(root), disk_path(relative_path)
+        # This program stores no path that leads out of its root; who may write to an index must
+        # not name another file.
+        if entry is None or entry["host"] != host or ".." in below.split("/"):
+            return None
+        return Path(disk_path(entry["path"])) / below.lstrip("/")
 
     @property
     def roots_document(self) -> str:

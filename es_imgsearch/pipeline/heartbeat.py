@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -88,9 +88,9 @@ class Heartbeat:
 
     The claim is renewed from a thread of its own.  It bears the `exclude` patterns, see
     `check_excludes`.  `queue` returns the number of files in flight, `hung` the roots whose disks
-    do not answer, with the seconds since then; `comparisons` has the last comparison of each whole
-    root, `unstored` the files that cannot be stored.  A write that fails is skipped: a running
-    daemon never waits for it.
+    do not answer, with the seconds since then; `absent` has the names of those whose folders are
+    missing, `comparisons` the last comparison of each whole root, `unstored` the files that cannot
+    be stored.  A write that fails is skipped: a running daemon never waits for it.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class Heartbeat:
         follow_links: bool = False,
         queue: Callable[[], int],
         hung: Callable[[], Mapping[str, float]] = dict,
+        absent: Collection[str] = (),
         comparisons: Mapping[str, RootComparison],
         unstored: UnstoredFiles | None = None,
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
@@ -128,6 +129,7 @@ class Heartbeat:
                 "queue": queue(),
                 "exclude": list(exclude),
                 "follow_links": follow_links,
+                "absent": sorted(absent),
                 "hung_seconds": {name: round(each) for name, each in hung().items()},
             },
             renewed=self._save_news,

@@ -67,18 +67,19 @@ class Indexer:
         self.disks = self._folders.disks
         seconds, disk = settings.settle_seconds, self.disks.of
         self.settler = Settlers({root: Settler(seconds, stat=disk(root).stat) for root in roots})
+        self.absent: set[str] = set()  # names of roots whose folders a daemon misses
         self._gone: set[tuple[Root, str]] = set()  # files whose last event says that they are gone
         # Roots that are not yet compared in this round of comparisons.
         self._round = Round(root.name for root in roots)
-        # The last comparison of each whole root, by the root's name.
-        self.last_comparisons: dict[str, RootComparison] = {}  # and those in progress
-        self._comparing: dict[str, RootComparison] = {}
+        # The last comparison of each whole root, by the root's name, and the last or present one.
+        self.last_comparisons: dict[str, RootComparison] = {}
+        self.comparing: dict[str, RootComparison] = {}
         # New and changed files of all comparisons.
         self.changed_files = 0
         self._store, self._encoder, self._settings = store, context.encoder, settings
         self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
         self._pending = {root.name: PendingDeletions(seconds, self.progress) for root in roots}
-        self._leftovers = LeftoverQueue(self.settler, self._pending, self._comparing)
+        self._leftovers = LeftoverQueue(self.settler, self._pending, self.comparing)
         self._deletion_guard = DeletionGuard(
             store,
             lambda root: self.excludes[root.name].prunes,
@@ -129,6 +130,11 @@ class Indexer:
     def outage(self) -> Outage:
         return self.pipeline.outage
 
+    @property
+    def waiting(self) -> int:
+        """The number of files that are in flight or still being written."""
+        return self.pipeline.in_flight + len(self.settler)
+
     def check_generation(self) -> None:
         """Raise GenerationSwitched if the alias points to another generation."""
         self._store.check_generation()
@@ -149,7 +155,7 @@ class Indexer:
         listed_at = time.monotonic()
         self._store.refresh()
         whole = None if folder else self._deletions.begin_comparison(root)
-        self._comparing[root.name] = self._comparing.get(root.name, counts) if folder else counts
+        self.comparing[root.name] = self.comparing.get(root.name, counts) if folder else counts
         stored_folder = stored_path(folder)
         failures = with_retries(self._store.listings.failed(root.name, stored_folder), time.time())
         found = differences(
@@ -324,8 +330,9 @@ class Indexer:
             self._settings.host,
             exclude=self._settings.exclude,
             follow_links=self._settings.follow_links,
-            queue=lambda: self.pipeline.in_flight + len(self.settler),
+            queue=lambda: self.waiting,
             hung=self.disks.hung,
+            absent=self.absent,
             comparisons=self.last_comparisons,
             unstored=self.unstored,
             encoder_plan=self.encoder_plan,

@@ -38,6 +38,7 @@ from es_imgsearch.records import Change, Embedded, FileState, Root
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.presence import RootFiles
 from es_imgsearch.watch.root_disk import RootDisks
+from es_imgsearch.write.activity import Activity
 from es_imgsearch.write.carried_fields import CarriedFields
 from es_imgsearch.write.field_memory import FieldMemory
 from es_imgsearch.write.pending_deletions import Progress
@@ -82,7 +83,7 @@ class Pipeline:
         self._emit = emit
         self._disks = disks or RootDisks()
         self.outage = outage or Outage()
-        self.counts = Counts()
+        self.counts, self.activity = Counts(), Activity()
         self._in_flight = InFlight(
             max_files_in_flight(settings, encoder, grid), (progress or Progress()).files, unstored
         )
@@ -96,11 +97,17 @@ class Pipeline:
         )
         # From the last stage to the first: each is given the one that follows it.
         acknowledging = AcknowledgeStage(
-            self._in_flight, self.counts, self._run, disk=self._disks.of, emit=emit
+            self._in_flight,
+            self.counts,
+            self._run,
+            activity=self.activity,
+            disk=self._disks.of,
+            emit=emit,
         )
         self._writing = WriteStage(
             lambda writes: store.documents.write(writes),
             lambda ids: store.documents.states(ids),
+            is_writable=lambda image_id: store.documents.is_writable(image_id),
             emit=acknowledging.put,
             outage=self.outage,
             stopping=self.stopping,

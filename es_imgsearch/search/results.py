@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,6 @@ from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.queries import parse_vector, score_to_cosine
 from es_imgsearch.elastic.region_queries import matched_box
 from es_imgsearch.errors import UsageError
-from es_imgsearch.records import disk_path
 from es_imgsearch.search.filtering.dates import local_year
 from es_imgsearch.search.fusion import FUSED_DIGITS, Ranks, SearchResult, reciprocal_rank
 from es_imgsearch.search.hits import Hit, Hits, LazyHits
@@ -118,18 +116,11 @@ def _hit(raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext) ->
         score=score,
         relevance=None if relevance is None or cosine is None else relevance.probability(cosine),
         fields=source,
-        path=_original_path(root, relative_path, context),
+        path=context.info.meta.path_on(context.host, root, relative_path),
         cosine=None if cosine is None else round(cosine, _COSINE_DIGITS),
         explanation=_explanation(raw, ranks, cosines, context) if plan.explain else None,
         matched_box=matched_box(raw),
     )
-
-
-def _original_path(root: str, relative_path: str, context: SearchContext) -> Path | None:
-    entry = context.info.meta.roots.get(root)
-    if entry is None or entry["host"] != context.host:
-        return None
-    return Path(disk_path(entry["path"])) / disk_path(relative_path)
 
 
 def _cosines(raw: Mapping[str, Any], context: SearchContext) -> dict[str, float]:

@@ -24,7 +24,10 @@ MESSAGES = advising_messages()
 # what it says, and name it.  By place, as `module:Class.function`.
 ADVICE, CODES, REINDEX = "e2e/test_advice.py", "e2e/test_codes.py", "e2e/test_reindex.py"
 EXCHANGE, TAGS, REDUCED = "e2e/test_exchange.py", "e2e/test_tags.py", "e2e/test_reduced.py"
+COMPLETION = "unit/cli/test_completion.py"
 CARRIED_OUT = {
+    "cli.completion:_this_shell": f"{COMPLETION}::test_another_shell_is_refused",
+    "cli.completion:completion": f"{COMPLETION}::test_a_start_file_that_cannot_be_written",
     "cli.find:find": "e2e/test_find.py::test_a_file_that_cannot_be_read_is_a_note",
     "cli.init:drop": "e2e/test_drop.py::test_it_asks_first",
     "cli.search:similar": "e2e/test_find.py::test_similar_takes_a_file",
@@ -73,6 +76,8 @@ CARRIED_OUT = {
     "search.search_log:SearchLog.write": f"{ADVICE}::test_searches_that_cannot_be_logged",
     "cli.serve:_listening": "e2e/test_serve.py::test_an_address_that_no_host_can_have",
     "serve.originals:state_of": f"{ADVICE}::test_an_original_that_is_gone",
+    "pipeline.reporting.daemon_log:DaemonLog._log_failures": "e2e/test_watch_command.py"
+    "::test_it_says_what_it_does",
     "watch.commands:permitting_command": f"{ADVICE}::test_paused_deletions",
     "watch.commands:sync_command": f"{ADVICE}::test_paused_deletions",
     "watch.commands:walk_options": f"{ADVICE}::test_paused_deletions",
@@ -87,19 +92,20 @@ CARRIED_OUT = {
 
 # Wrong use of options: the message names the options to give, leave out or change.
 OF_OPTIONS = {
-    "cli.options:(module)", "cli.printing.hits:HitsOutput.show",
-    "cli.judge.codes:codes", "cli.describe:describe", "cli.options:parse_box", "cli.reindex:reindex",
-    "cli.search:_parse_weights", "cli.search:search", "cli.exchange.transfer:_renamed", "cli.judge.tune:tune",
-    "cli.watch:watch", "codes.fitting:fit_sign", "elastic.mapping:check_reducible",
-    "elastic.mapping:new_meta", "embed.index_encoder:_load_sealed", "embed.reduction:fit",
-    "kibana.build:vectorise_query", "kibana.upload:Kibana.wait",
-    "manage.init:_sealed_and_fitted", "manage.reindex.target:_fit_reduction",
-    "manage.transfer.bulk_load:_check_dims", "manage.transfer.bulk_load:_check_encoder",
-    "manage.transfer.importing:_open_index", "manage.transfer.region_columns:check_region_columns",
-    "manage.vector_sample:_sample_file", "manage.vector_sample:_sample_index",
-    "pipeline.metrics:MetricsServer.__init__", "quality.code_training:_check_arguments",
-    "quality.code_training:_train", "search.reduced:register_originals",
-    "watch.roots:claim_root.entered",
+    "cli.completion:(module)", "cli.help:help_command",
+    "cli.options:(module)", "cli.printing.hits:HitsOutput.show", "cli.judge.codes:codes",
+    "cli.describe:describe", "cli.options:parse_box", "cli.reindex:reindex",
+    "cli.search:_parse_weights", "cli.search:search", "cli.exchange.transfer:_renamed",
+    "cli.judge.tune:tune", "cli.watch:watch", "codes.fitting:fit_sign",
+    "elastic.mapping:check_reducible", "elastic.mapping:new_meta",
+    "embed.index_encoder:_load_sealed", "embed.reduction:fit", "kibana.build:vectorise_query",
+    "kibana.upload:Kibana.wait", "manage.init:_sealed_and_fitted",
+    "manage.reindex.target:_fit_reduction", "manage.transfer.bulk_load:_check_dims",
+    "manage.transfer.bulk_load:_check_encoder", "manage.transfer.importing:_open_index",
+    "manage.transfer.region_columns:check_region_columns", "manage.vector_sample:_sample_file",
+    "manage.vector_sample:_sample_index", "pipeline.reporting.metrics:MetricsServer.__init__",
+    "quality.code_training:_check_arguments", "quality.code_training:_train",
+    "search.reduced:register_originals", "watch.roots:claim_root.entered",
 }  # fmt: skip
 
 # "pip install ...": see `test_what_is_to_be_installed_is_an_extra`.
@@ -196,6 +202,11 @@ WITHOUT_INDEX = {
     "serve.originals:state_of",
     "serve.thumbnails:PictureFiles.original",
     "cli.serve:serve",
+    # These commands have no index.
+    "cli.completion:(module)",
+    "cli.completion:_this_shell",
+    "cli.completion:completion",
+    "cli.help:help_command",
 }
 
 
@@ -224,7 +235,7 @@ OPTIONS = {
 def test_advised_options_and_settings_exist(place: str) -> None:
     for text in MESSAGES[place]:
         for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text):
-            assert option in OPTIONS, text
+            assert option in OPTIONS | {"--help"}, text
         for variable in re.findall(r"\bES_[A-Z_]+\b", text):
             setting = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
             assert setting in Settings.model_fields, text

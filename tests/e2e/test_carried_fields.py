@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,41 @@ def test_the_fields_are_those_of_the_moved_one_of_two_copies(house: House):
     house.synced()
     assert house.differing() == []
     assert [shelf(house, f"{name}.png") for name in "acd"] == ["A", "C", "B"]
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+@pytest.mark.parametrize(("old", "new"), [("a.png", "b.png"), ("b.png", "a.png")])
+@pytest.mark.parametrize("replaced", [None, "theirs"])
+def test_a_picture_that_is_moved_over_an_equal_one(
+    house: House, old: str, new: str, seconds: int, replaced: str | None
+):
+    """The document of the same path was taken, so the fields of the moved one went with it."""
+    path, other = house.picture(old, 1), house.folder / new
+    other.write_bytes(path.read_bytes())
+    for each, at in ((path, 1_700_000_000), (other, 1_700_000_000 + seconds)):
+        os.utime(each, (at, at))
+    house.synced()
+    give(house, old, "A1")
+    if replaced is not None:
+        give(house, new, replaced)
+    house.store.refresh()
+    path.rename(other)
+    house.synced()
+    assert house.differing() == []
+    assert shelf(house, new) == "A1"
+
+
+def test_a_touched_picture_takes_nothing_of_an_equal_one_that_was_deleted(house: House):
+    path, other = house.picture("a.png", 1), house.folder / "b.png"
+    other.write_bytes(path.read_bytes())
+    os.utime(other, (1, 1))
+    house.synced()
+    give(house, "b.png", "B1")
+    house.store.refresh()
+    other.unlink()
+    os.utime(path, (2, 2))
+    house.synced()
+    assert shelf(house, "a.png") is None
 
 
 def test_a_picture_that_is_found_after_its_old_document_was_deleted(house: House):

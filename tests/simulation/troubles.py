@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
+from es_imgsearch.write.deletion_guard import SHARE_COUNTS_FROM
 from tests.simulation.rare_operations import RareOperations
 from tests.simulation.transport import CALM, STORM, Weather
 
@@ -41,6 +42,10 @@ class TroubleOperations(RareOperations):
         if not self.world.is_mounted(root) or any(
             each.startswith(root) for each in self.world.mounts
         ):
+            return None
+        stored = [each for each in self.world.peek.pictures().values() if each["root"] == name]
+        if len(stored) < SHARE_COUNTS_FROM:
+            # Of fewer documents no share counts: what is gone is deleted, as the manual says.
             return None
         top = self.files.drop(root)
         self.files.mount(root, self.files.new_device())

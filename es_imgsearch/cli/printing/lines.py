@@ -6,6 +6,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,6 +54,13 @@ def shown_path(root: str, relative_path: str) -> str:
     that are no UTF-8 are escaped already.
     """
     return escaped(f"{root}/{relative_path}")
+
+
+def shown_file(path: Path | None, root: str, relative_path: str) -> str:
+    """Format the place of a file in one line: its path, if it is on this host."""
+    if path is None:
+        return shown_path(root, relative_path)
+    return escaped(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def escaped(text: str) -> str:
