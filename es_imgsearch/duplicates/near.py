@@ -110,14 +110,16 @@ class PairSearch:
                 self._merge_similar(page, self._min_cosine)
         else:
             self._merge_near(pages, is_one=image_id is not None)
-        chained = level == "similar" or self._thorough or image_id is not None
+        chained = level == "similar" or self._thorough or self._groups_unconfirmed
         for image_ids, pairs in self._sets.components():
             features = load_by_id(self._store, image_ids, vectors=not chained)
             pictures = [self._originals.located(each.picture) for each in features.values()]
             if len(pictures) > 1 and chained:
                 yield sorted_group(level, pictures, pairs)
             elif len(pictures) > 1:
-                yield from self._confirmed_groups(level, pictures, pairs, features)
+                for group in self._confirmed_groups(level, pictures, pairs, features):
+                    if image_id in {None, *(each.image_id for each in group.pictures)}:
+                        yield group
 
     def _merge_near(self, pages: Iterable[list[PictureFeatures]], *, is_one: bool) -> None:
         hashes, few_colours = HashTable(), ColourTable()

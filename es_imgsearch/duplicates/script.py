@@ -17,7 +17,6 @@ _HEAD = b"""#!/bin/sh
 # Removes duplicates of pictures; of each group one file is kept.  Read it, then run: sh FILE
 # A file is removed only while the one that is kept is still there.
 """
-_LEFT = b' || echo "The file to keep is gone, so its copies are left: $keep" >&2\n'
 
 
 def removal_script(
@@ -61,18 +60,19 @@ def shell_quoted(path: Path) -> bytes:
     return b"'" + os.fsencode(path).replace(b"'", rb"'\''") + b"'"
 
 
-def _removal(
-    picture: IndexedPicture, kept: Path, shown: Callable[[bytes], str]
-) -> Iterator[bytes]:
+def _removal(picture: IndexedPicture, kept: Path, shown: Callable[[bytes], str]) -> Iterator[bytes]:
     reason = why_left(picture)
     # Removing the file behind a link would remove the one that is kept.
     if reason is None and os.path.samefile(_path(picture), kept):
         reason = "another name of the file that is kept"
-    if reason is None:
-        yield b'[ -f "$keep" ] && rm -- ' + shell_quoted(_path(picture)) + b"\n"
+    name = os.fsencode(picture.path or f"{picture.root}/{picture.relative_path}")
+    if reason is not None:
+        yield f"# left, {reason}: {shown(name)}\n".encode()
         return
-    name = picture.path or Path(picture.root) / picture.relative_path
-    yield f"# left, {reason}: {shown(os.fsencode(name))}\n".encode()
+    if shown(name).encode() != name:
+        # Of a name with line ends or other control characters.
+        yield f"# remove {shown(name)}\n".encode()
+    yield b'[ -f "$keep" ] && rm -- ' + shell_quoted(_path(picture)) + b"\n"
 
 
 def _path(picture: IndexedPicture) -> Path:

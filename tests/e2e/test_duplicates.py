@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -13,17 +16,19 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from es_imgsearch.cli import main
 from es_imgsearch.describe.layout import colour_vector
 from es_imgsearch.describe.registry import picture_describers
 from es_imgsearch.duplicates import candidates as neighbours
-from es_imgsearch.duplicates import find, near as duplicates
+from es_imgsearch.duplicates import find
+from es_imgsearch.duplicates import near as duplicates
 from es_imgsearch.duplicates.find import find_duplicates
 from es_imgsearch.duplicates.groups import DuplicateGroup
-from es_imgsearch.duplicates.originals import Originals
 from es_imgsearch.duplicates.hashes import ALL_TURNS, turned_hash
+from es_imgsearch.duplicates.originals import Originals
+from es_imgsearch.duplicates.pixels import Pixels, show_the_same
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.elastic.meta import Seal
@@ -404,19 +409,112 @@ def run(settings: Settings, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["duplicates", *arguments, *options])
 
 
-def test_the_command_lists_groups_largest_first(album: Album):
+def listed(stdout: str) -> list[list[str]]:
+    """The names of the files of every group, as printed."""
+    blocks = [block.splitlines()[1:] for block in stdout.split("\n\n")]
+    return [[line.split("album/")[1] for line in block] for block in blocks]
+
+
+def test_the_command_lists_groups_with_what_they_free(album: Album):
     album.index()
+    sizes = {each.name: each.stat().st_size for each in album.folder.iterdir()}
     done = run(album.settings, "--level", "same")
     assert done.exit_code == 0
-    assert [line.split("album/")[1] for line in done.stdout.splitlines()] == [
-        "cup.png",
-        "cup again.png",
-    ]
+    freed = f"{sizes['cup.png'] / 1000:.1f} kB to free"
+    headline, kept, other = done.stdout.splitlines()
+    assert headline == f"Group 1: 2 files, {freed}"
+    assert (kept.split()[0], other.split()[:2]) == ("keep", ["same", "bytes"])
+    # The older one of files of one size, with its absolute path.
+    assert kept.endswith(f"  {album.folder / 'cup.png'}")
+    assert other.endswith(f"  {album.folder / 'cup again.png'}")
+    assert done.stderr == f"1 group, 2 pictures, {freed}.\n"
     near = run(album.settings)
-    blocks = near.stdout.split("\n\n")
-    assert {
-        frozenset(line.split("album/")[1] for line in block.splitlines()) for block in blocks
-    } == {CATS, CUPS}
+    groups = listed(near.stdout)
+    assert {frozenset(each) for each in groups} == {CATS, CUPS}
+    # What frees most comes first.
+    most = [sum(map(sizes.__getitem__, each)) - sizes[each[0]] for each in groups]
+    assert most == sorted(most, reverse=True)
+    assert [each[0] for each in groups] == ["cup.png", "cat.png"]
+
+
+def test_the_oldest_comes_first_if_it_is_to_be_kept(album: Album):
+    old = album.folder / "cat small.jpg"
+    os.utime(old, (10**9, 10**9))
+    album.index()
+    groups = listed(run(album.settings, "--keep", "oldest").stdout)
+    assert {each[0] for each in groups} == {old.name, "cup.png"}
+    found = json.loads(run(album.settings, "--keep", "oldest", "--json").stdout)
+    (cats,) = (each for each in found if {p["relative_path"] for p in each["pictures"]} == CATS)
+    assert cats["pictures"][0]["path"] == str(old)
+    assert cats["pictures"][0]["modified_at"].startswith("2001-09-09T01:46:40")
+    assert cats["reclaimable_bytes"] == sum(each["size_bytes"] for each in cats["pictures"][1:])
+
+
+def test_the_script_leaves_one_file_of_each_group(album: Album):
+    odd = os.fsencode(album.folder) + b"/-cup's \xff\n.png"
+    (album.folder / "cup again.png").rename(os.fsdecode(odd))
+    before = set(os.listdir(os.fsencode(album.folder)))
+    album.index()
+    done = run(album.settings, "--script")
+    assert done.exit_code == 0
+    assert set(os.listdir(os.fsencode(album.folder))) == before
+    subprocess.run(["sh"], input=done.stdout_bytes, check=True)
+    left = set(os.listdir(os.fsencode(album.folder)))
+    assert left == {b"cat.png", b"cup.png", b"cat grey.jpg", b"rocket.jpg", b"coins.png"}
+
+
+@pytest.mark.parametrize(
+    "option", [["--thorough"], ["--unconfirmed"], ["--level", "similar"], ["--json"]]
+)
+def test_the_script_removes_only_what_was_compared(album: Album, option: list[str]):
+    album.index()
+    done = run(album.settings, "--script", *option)
+    assert done.exit_code == 2
+    assert "--script" in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_sheet_shows_every_group(album: Album, tmp_path: Path):
+    album.index()
+    done = run(album.settings, "--sheet", str(tmp_path / "sheet.png"))
+    assert done.exit_code == 0
+    assert f"Wrote {tmp_path / 'sheet.png'}." in done.stderr
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > 2 * 200
+    assert run(album.settings, "--sheet", str(tmp_path / "no" / "sheet.png")).exit_code == 2
+
+
+def test_what_nothing_confirms_is_said_with_the_command_that_lists_it(album: Album):
+    album.index()
+    for name in CATS:
+        (album.folder / name).write_bytes(b"changed")
+    done = run(album.settings)
+    assert {frozenset(each) for each in listed(done.stdout)} == {CUPS}
+    assert "nothing confirms" in done.stderr
+    words = shlex.split(done.stderr.splitlines()[-1].partition("es-imgsearch ")[2])
+    again = CliRunner().invoke(main, [*words, "--es-url", album.settings.es_url])
+    assert again.exit_code == 0
+    assert "unconfirmed" in again.stdout
+    assert set().union(*map(set, listed(again.stdout))) > CATS
+    assert "nothing confirms" not in again.stderr
+
+
+def test_a_small_copy_does_not_join_pictures_that_differ(album: Album):
+    """It fits both: too small to show the word in which they differ."""
+    for path in album.folder.iterdir():
+        path.unlink()
+    cat = album.photograph("chelsea.png").resize((902, 600))
+    marked = cat.copy()
+    ImageDraw.Draw(marked).text((640, 380), "draft", (250, 250, 250), font_size=11)
+    cat.save(album.folder / "cat.png")
+    marked.save(album.folder / "draft.png")
+    small = cat.resize((90, 60))
+    small.save(album.folder / "small.png")
+    assert show_the_same(Pixels.of(small), Pixels.of(marked))
+    album.index()
+    (group,) = names(album.find())
+    assert len(group) == 2
+    assert "small.png" in group
 
 
 def test_the_command_prints_one_json_value(album: Album):

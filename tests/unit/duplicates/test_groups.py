@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from es_imgsearch.duplicates import near as duplicates
-from es_imgsearch.duplicates.find import find_duplicates
 from es_imgsearch.duplicates import hashes as hash_table
+from es_imgsearch.duplicates import near as duplicates
 from es_imgsearch.duplicates.corners import count_agreeing, detect_corners
+from es_imgsearch.duplicates.find import find_duplicates
 from es_imgsearch.duplicates.groups import DisjointSets, DuplicatePair, parse_picture, sorted_group
 from es_imgsearch.duplicates.hashes import ALL_TURNS, turned_hash
 from es_imgsearch.elastic.client import new_client
