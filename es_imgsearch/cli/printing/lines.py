@@ -72,6 +72,15 @@ def escaped(text: str) -> str:
     )
 
 
+def readable_bytes(number: float) -> str:
+    """Format a number of bytes with the largest unit that fits."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
 def left_out_line(left_out: Mapping[str, int], by_pattern: Mapping[str, int]) -> str:
     """Describe what a comparison left out, by reason; "" for nothing."""
     words = {
