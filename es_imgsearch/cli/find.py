@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from es_imgsearch.elastic.store import Store
     from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.records import Root
-    from es_imgsearch.search.hits import Hits
+    from es_imgsearch.search.hits import Hit, Hits
     from es_imgsearch.search.query import Query
     from es_imgsearch.settings import Settings
 
@@ -163,7 +164,22 @@ def _search(settings: Settings, query: Query, places: Places, k: int) -> Hits:
     found = [client.search([query], k=k, filters=each) for each in filters]
     if len(found) == 1:
         return found[0]
-    unique = {hit.image_id: hit for each in found for hit in each}
+    unique = {hit.image_id: hit for hit in _of_one_scale(found)}
     best = sorted(unique.values(), key=lambda hit: hit.score, reverse=True)[:k]
     notes = dict.fromkeys(note for each in found for note in each.notes)
-    return Hits(best, sum(each.took_ms for each in found), found[0].queries, notes=list(notes))
+    return Hits(
+        best, sum(each.took_ms for each in found), found[0].queries, notes=list(notes),
+        mode=max((each.mode for each in found), key=lambda mode: mode == "hybrid"),
+    )  # fmt: skip
+
+
+def _of_one_scale(found: Iterable[Hits]) -> Iterator[Hit]:
+    """Give hits comparable scores: where words matched in some folders only, by their ranks."""
+    from es_imgsearch.search.words.fusion import reciprocal_rank
+
+    found = list(found)
+    by_ranks = any(each.mode == "hybrid" for each in found)
+    for hits in found:
+        for rank, hit in enumerate(hits, start=1):
+            is_cosine = by_ranks and hits.mode == "vector"
+            yield replace(hit, score=reciprocal_rank(rank)) if is_cosine else hit

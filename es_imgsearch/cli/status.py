@@ -29,7 +29,7 @@ def status(settings: Settings, as_json: bool) -> None:
     Also how this machine runs the encoder, if it embedded pictures here.
     """
     from es_imgsearch.embed.runtime.stored_choices import StoredChoices
-    from es_imgsearch.manage.status import index_status
+    from es_imgsearch.manage.status import index_status, renewing_words
 
     found = index_status(open_store(settings))
     seal = found["encoder"]
@@ -46,11 +46,7 @@ def status(settings: Settings, as_json: bool) -> None:
         + ("" if choice is None else f"\non this machine the encoder runs in {choice.why}")
     )
     if found["analysers_outdated"]:
-        sample = " --sample FROM" if found["profile"] == "reduced" else ""
-        print_line(
-            "words are compared as by an earlier version, which does not meet every accent and"
-            f" script: `es-imgsearch reindex --index {found['index']}{sample}` renews that"
-        )
+        print_line(renewing_words(found["index"], found["profile"]))
     print_line(_tuning_line(found))
     if codes := found["codes"]:
         command = f"es-imgsearch codes apply --index {found['index']}"

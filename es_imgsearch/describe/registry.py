@@ -42,6 +42,17 @@ WORDS: Final[Mapping[str, Any]] = {
     "analyzer": "words",
     "search_analyzer": "words_asked_for",
 }
+# The same words by their stems, for a sub-field `stems`, so that penguins finds penguin.
+STEMS: Final[Mapping[str, Any]] = {
+    "type": "text",
+    "analyzer": "stems",
+    "search_analyzer": "stems_asked_for",
+}
+WORDS_AND_STEMS: Final[Mapping[str, Any]] = {**WORDS, "fields": {"stems": STEMS}}
+KEYWORD_AND_WORDS: Final[Mapping[str, Any]] = {
+    "type": "keyword",
+    "fields": {"text": WORDS, "stems": STEMS},
+}
 
 
 class PictureDescriber(Protocol):

@@ -79,7 +79,7 @@ def index_status(store: Store) -> dict[str, Any]:
         "encoder": info.meta.seal.to_body(),
         "profile": info.meta.profile,
         "similarity": info.meta.similarity,
-        "analysers_outdated": not has_present_analysers(info.properties),
+        "analysers_outdated": not has_present_analysers(info.analysis),
         "tuning": info.meta.tuning.to_body(),
         "tune_again": _has_outgrown(info.meta.tuning, sum(pictures.values())),
         "pictures": sum(pictures.values()),
@@ -94,6 +94,16 @@ def index_status(store: Store) -> dict[str, Any]:
         "writes_held_back": store.switching.is_blocked(),
         "roots": roots,
     }
+
+
+def renewing_words(index: str, profile: str) -> str:
+    """Say that an index analyses words as by an earlier version, and what renews that."""
+    sample = " --sample FROM" if profile == "reduced" else ""
+    return (
+        "words are analysed as by an earlier version, which knows fewer forms of words and fewer"
+        f" scripts: `es-imgsearch reindex --index {index}{sample}` renews that, and embeds nothing"
+        " again"
+    )
 
 
 def _has_outgrown(tuning: Tuning, pictures: int) -> bool:

@@ -58,6 +58,8 @@ CARRIED_OUT = {
     "elastic.state:State._explained": f"{ADVICE}::test_an_index_that_forgot_its_folders",
     "manage.init:_check_requested": f"{ADVICE}::test_another_profile_of_an_index_that_exists",
     "manage.init:create_index": f"{ADVICE}::test_another_encoder_of_an_index_that_exists",
+    "manage.status:renewing_words": "e2e/test_words.py"
+    "::test_an_index_of_before_is_searched_says_so_and_is_renewed_by_reindex",
     "manage.reindex.target:begin_next": f"{ADVICE}::test_a_generation_that_is_kept",
     "manage.reindex.target:check_begun": f"{ADVICE}::test_a_reindex_that_is_begun",
     "manage.remedies:(module)": "e2e/test_verify.py"
