@@ -141,7 +141,8 @@ def _bring_up_to_date(settings: Settings, places: Places) -> Counts:
 def _search(settings: Settings, query: Query, places: Places, k: int) -> Hits:
     """Search the folders: whole roots together, each folder below a root by itself."""
     from es_imgsearch.search.client import ImageSearch
-    from es_imgsearch.search.hits import Hits
+    from es_imgsearch.search.hits import LIKELY, Hits
+    from es_imgsearch.search.results import NOTHING_FITS
 
     whole = [root.name for root, below in places if below == "."]
     filters: list[dict[str, Any]] = [{"root": whole}] if whole else []
@@ -156,5 +157,7 @@ def _search(settings: Settings, query: Query, places: Places, k: int) -> Hits:
         return found[0]
     unique = {hit.image_id: hit for each in found for hit in each}
     best = sorted(unique.values(), key=lambda hit: hit.score, reverse=True)[:k]
-    notes = dict.fromkeys(note for each in found for note in each.notes)
+    notes = dict.fromkeys(note for each in found for note in each.notes if note != NOTHING_FITS)
+    if max((hit.relevance for hit in best if hit.relevance is not None), default=1.0) < LIKELY:
+        notes[NOTHING_FITS] = None
     return Hits(best, sum(each.took_ms for each in found), found[0].queries, notes=list(notes))
