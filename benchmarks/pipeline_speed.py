@@ -49,6 +49,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from photographs import write_photographs
+from random_clips import save_vit_b_32
 from report import arguments, report
 
 from es_imgsearch.describe.registry import picture_describers
@@ -96,42 +97,6 @@ def measured(work: Callable[[], int]) -> Cost:
     cpu, wall = time.process_time(), time.perf_counter()
     pictures = work()
     return Cost((time.process_time() - cpu) / pictures, (time.perf_counter() - wall) / pictures)
-
-
-def save_vit_b_32(folder: Path) -> Path:
-    """Save clip-ViT-B-32 in sentence-transformers' layout, with random weights."""
-    import torch
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-
-    letters = [chr(number) for number in range(97, 123)]
-    tokens = [*letters, *(f"{each}</w>" for each in letters), "<|startoftext|>", "<|endoftext|>"]
-    torch.manual_seed(0)
-    # The defaults of both halves are those of openai/clip-vit-base-patch32.
-    CLIPModel(CLIPConfig(projection_dim=512)).save_pretrained(folder / "0_CLIPModel")
-    CLIPTokenizer(
-        vocab={token: at for at, token in enumerate(tokens)}, merges=[], model_max_length=77
-    ).save_pretrained(folder / "0_CLIPModel")
-    settings = {
-        "crop_size": 224,
-        "do_center_crop": True,
-        "do_normalize": True,
-        "do_resize": True,
-        "feature_extractor_type": "CLIPFeatureExtractor",
-        "image_processor_type": "CLIPImageProcessor",
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "resample": 3,
-        "size": 224,
-    }
-    (folder / "0_CLIPModel" / "preprocessor_config.json").write_text(json.dumps(settings))
-    module = {
-        "idx": 0,
-        "name": "0",
-        "path": "0_CLIPModel",
-        "type": "sentence_transformers.models.CLIPModel",
-    }
-    (folder / "modules.json").write_text(json.dumps([module]))
-    return folder
 
 
 def encode_cost(encoder: Encoder, count: int) -> Cost:

@@ -14,6 +14,7 @@ import click
 from pydantic_core import PydanticUndefined
 
 from es_imgsearch import errors, search
+from es_imgsearch.cli import help as help_pages
 from es_imgsearch.cli import main as command_line
 from es_imgsearch.elastic.mapping import load_json, load_profile, profile_names
 from es_imgsearch.read import file as read
@@ -61,6 +62,8 @@ def commands() -> str:
         parts.append(f"## {name}\n\n{help_of(command, name)}")
         for part, each in getattr(command, "commands", {}).items():
             parts.append(f"### {name} {part}\n\n{help_of(each, f'{name} {part}')}")
+    parts.append("## Topics\n")
+    parts += [f"```text\n{help_pages.page(topic)}\n```\n" for topic in help_pages.TOPICS]
     parts.append(EXIT_CODES)
     return "\n".join(parts)
 

@@ -47,6 +47,11 @@ EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 3
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Format a number of things in a message: "1 file", "12,345 files"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 class ImgSearchError(Exception):
     """Base of every error here."""
 

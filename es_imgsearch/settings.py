@@ -189,7 +189,7 @@ class Settings(BaseSettings):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, _without_password(value) if name in {"es_url", "kibana_url"} else value
+            yield name, without_password(value) if name in {"es_url", "kibana_url"} else value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -265,7 +265,7 @@ def _may_be_host(url: str) -> bool:
     return True
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
     """Return the address without everything before its last @."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"

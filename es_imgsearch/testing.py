@@ -194,6 +194,9 @@ class MemoryStore:
             self._failures.pop(image_id, None)
         return None
 
+    def is_writable(self, _image_id: str) -> bool:
+        return not self.fail_next
+
     def write_each(self, writes: Sequence[Write]) -> list[StoreError | None]:
         results = self.write(writes)
         return [results[each.image_id] for each in writes]

@@ -6,7 +6,6 @@ and `exchange` the commands under those headings of the help.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -15,11 +14,13 @@ from typing import Any
 
 import click
 
+from es_imgsearch.cli.completion import completion
 from es_imgsearch.cli.describe import describe
 from es_imgsearch.cli.duplicates import duplicates
 from es_imgsearch.cli.exchange.kibana import kibana
 from es_imgsearch.cli.exchange.transfer import export_command, import_command
 from es_imgsearch.cli.find import find
+from es_imgsearch.cli.help import help_command
 from es_imgsearch.cli.init import drop, encoder, init
 from es_imgsearch.cli.judge.codes import codes
 from es_imgsearch.cli.judge.evaluate import calibrate, evaluate
@@ -27,12 +28,14 @@ from es_imgsearch.cli.judge.tags import identify, tags
 from es_imgsearch.cli.judge.tune import tune
 from es_imgsearch.cli.options import Group
 from es_imgsearch.cli.printing.lines import drop_output
+from es_imgsearch.cli.printing.logs import set_up_logging
 from es_imgsearch.cli.reindex import reindex
 from es_imgsearch.cli.search import search, similar
 from es_imgsearch.cli.serve import serve
 from es_imgsearch.cli.status import status
+from es_imgsearch.cli.sync import sync
 from es_imgsearch.cli.verify import failures, verify
-from es_imgsearch.cli.watch import sync, watch
+from es_imgsearch.cli.watch import watch
 from es_imgsearch.errors import EXIT_DONE, ImgSearchError
 
 _LEAK_FILTER = "ignore:resource_tracker:UserWarning"
@@ -62,13 +65,7 @@ def main(verbose: bool) -> None:
     """Find pictures by words, by another picture or by part of one."""
     let_waiting_threads_sleep()
     ignore_leaks_of_killed_processes()
-    logging.basicConfig(
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(message)s",
-        level=logging.DEBUG if verbose else logging.WARNING,
-    )
-    for foreign in ("elastic_transport", "urllib3", "PIL", "asyncio", "sentence_transformers"):
-        logging.getLogger(foreign).setLevel(logging.ERROR)
+    set_up_logging(verbose=verbose)
 
 
 main.headings = {
@@ -78,6 +75,7 @@ main.headings = {
     "Judge and tune the results": [evaluate, calibrate, tune, tags, codes],
     "Exchange": [export_command, import_command, kibana],
     "Serve": [serve],
+    "Help": [help_command, completion],
 }
 for _commands in main.headings.values():
     for _each in _commands:

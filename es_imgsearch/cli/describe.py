@@ -17,7 +17,7 @@ from es_imgsearch.cli.options import (
 )
 from es_imgsearch.cli.printing.lines import print_json
 from es_imgsearch.cli.printing.progress import progress_bar
-from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
+from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
@@ -51,7 +51,7 @@ def describe(settings: Settings, only: tuple[str, ...], as_json: bool) -> None:
         done = redescribe_pictures(open_store(settings), settings, only=names, on_progress=advance)
     if as_json:
         print_json(asdict(done))
-    words = [f"{done.written} of {done.pictures} pictures written"]
+    words = [f"{done.written:,} of {counted(done.pictures, 'picture')} written"]
     for number, what in (
         (done.elsewhere, "with no original on this machine"),
         (done.changed, "whose file has changed: run sync"),

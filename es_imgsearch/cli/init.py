@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
-from es_imgsearch.cli.printing.lines import print_json, print_line
-from es_imgsearch.errors import UsageError
+from es_imgsearch.cli.printing.lines import (
+    print_json,
+    print_line,
+    print_on_request,
+    readable_bytes,
+)
+from es_imgsearch.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
@@ -67,6 +72,8 @@ def init(
         regions=regions,
     )
     click.echo(outcome, err=True)
+    if outcome.startswith("Made "):
+        print_on_request(store.index, settings.describers)
 
 
 @click.command(epilog=examples("encoder", "encoder --again --json"))
@@ -112,22 +119,14 @@ def drop(settings: Settings, yes: bool) -> None:
 
     store = open_store(settings)
     for each in belongings(store):
-        documents = f"{each.documents:,} document{'s' * (each.documents != 1)}"
-        click.echo(f"{each.name}: {documents}, {_in_bytes(each.size_bytes)}", err=True)
+        documents = counted(each.documents, "document")
+        click.echo(f"{each.name}: {documents}, {readable_bytes(each.size_bytes)}", err=True)
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Add --yes to delete this.")
         click.confirm("Delete all of this?", abort=True, err=True)
     found = drop_index(store)
-    indices = "1 index" if len(found) == 1 else f"{len(found)} indices"
+    indices = counted(len(found), "index", "indices")
     click.echo(
         f"Deleted {indices} of {store.index!r}; the files of the pictures are untouched.", err=True
     )
-
-
-def _in_bytes(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"

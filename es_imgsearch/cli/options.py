@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from es_imgsearch.errors import UsageError
 
@@ -39,11 +40,22 @@ config_option = click.option(
     type=click.Path(path_type=Path),
     help="Settings file.  [default: es-imgsearch.toml here, if there is one]",
 )
+
+
+def _log_more(_context: click.Context, _option: click.Parameter, is_given: bool) -> None:
+    if is_given:
+        from es_imgsearch.cli.printing.logs import log_more
+
+        log_more()
+
+
 _SETTINGS_OPTIONS = (
     click.option("--index", metavar="NAME", help="Alias of the index.  [default: images]"),
     es_url_option,
     config_option,
-)
+    click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_log_more,
+                 help="Log more on standard error, such as a line a file."),
+)  # fmt: skip
 
 
 # Options that only some commands have and that are settings all the same.
@@ -176,7 +188,34 @@ take_over_option = click.option(
 workers_option = click.option(
     "--workers", metavar="N", type=int, help="Processes that embed pictures.  [default: 1]"
 )
-roots_argument = click.argument("roots", metavar="[NAME=]DIR...", nargs=-1, required=True)
+
+
+def paths_of(kind: Literal["file", "dir"]) -> Callable[..., list[CompletionItem]]:
+    """Return a `shell_complete` that has the shell complete paths."""
+    return lambda _context, _parameter, incomplete: [CompletionItem(incomplete, type=kind)]
+
+
+def _filter_fields(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Complete the field of `--filter`, without asking Elasticsearch."""
+    from es_imgsearch.elastic.mapping import load_json
+
+    fields = load_json("mappings", "common.json")["mappings"]["properties"]
+    return [f"{name}=" for name in sorted(fields) if name.startswith(incomplete)]
+
+
+roots_argument = click.argument(
+    "roots", metavar="[NAME=]DIR...", nargs=-1, required=True, shell_complete=paths_of("dir")
+)
+filter_option = click.option(
+    "--filter",
+    "filters",
+    metavar="FIELD=VALUE",
+    multiple=True,
+    shell_complete=_filter_fields,
+    help="Only pictures with this value, in any case; may be repeated.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
 
 # Ways to print hits: at most one of them is given.

@@ -18,7 +18,7 @@ from es_imgsearch.cli.options import (
 )
 from es_imgsearch.cli.printing.lines import print_json
 from es_imgsearch.cli.printing.progress import progress_bar
-from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
+from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.manage.reindex.run import ReindexResult
@@ -117,16 +117,16 @@ def reindex(
 
 def _print_outcome(done: ReindexResult, note: Callable[[str], None]) -> None:
     for root, reason, number in done.missing:
-        note(f"{number} pictures of {root!r} are missing in it: {reason}.")
+        note(f"{counted(number, 'picture')} of {root!r} missing in it: {reason}.")
     if not done.switched:
         note(
-            f"Not switched: {done.missing_pictures} pictures could not be carried over to"
-            f" {done.kept}. Mend that, or run it on the machine that has them, and run it again; or"
-            " allow more with --max-missing-share, or give it up with --cancel."
+            f"Not switched: {counted(done.missing_pictures, 'picture')} could not be carried over"
+            f" to {done.kept}. Mend that, or run it on the machine that has them, and run it again;"
+            " or allow more with --max-missing-share, or give it up with --cancel."
         )
         return
     note(
-        f"Switched to {done.serving} in {done.seconds:.1f} s: {done.pictures} pictures,"
+        f"Switched to {done.serving} in {done.seconds:.1f} s: {counted(done.pictures, 'picture')},"
         f" {done.embedded} embedded; writing was held back for {done.held_back_seconds:.1f} s."
         f" {done.kept} is kept: --back returns to it, --drop-old deletes it."
     )

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from es_imgsearch.cli.options import examples, parse_box, with_output_options, with_settings_options
+from es_imgsearch.cli.options import (
+    examples,
+    filter_option,
+    parse_box,
+    paths_of,
+    with_output_options,
+    with_settings_options,
+)
 from es_imgsearch.cli.printing.hits import HitsOutput
 from es_imgsearch.errors import ImageMissing, UsageError
 
@@ -32,8 +39,7 @@ _OPTIONS = (
                  help="Only hits that are right with at least this probability, 0 to 1."),
     click.option("--num-candidates", type=int,
                  help="Candidates to examine on each shard.  [default: as tuned]"),
-    click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
-                 help="Only pictures with this value, in any case; may be repeated."),
+    filter_option,
     click.option("--since", metavar="DATE",
                  help="Taken on this day or later, by the camera's own clock."),
     click.option("--until", metavar="DATE",
@@ -69,15 +75,16 @@ def _with_search_options(function: F) -> F:
     )
 )
 @with_settings_options
-@click.argument("text", nargs=-1)
-@click.option("--image", metavar="FILE", help="Search with this picture; - reads it from standard"
-              " input.")  # fmt: skip
+@click.argument("text", nargs=-1, shell_complete=paths_of("file"))
+@click.option("--image", metavar="FILE", shell_complete=paths_of("file"),
+              help="Search with this picture; - reads it from standard input.")  # fmt: skip
 @click.option("--box", metavar="X,Y,W,H", help="Only this part of it, in pixels.")
 @click.option("--not", "unwanted", metavar="TEXT", multiple=True,
               help="Rank pictures like these words lower; may be repeated.")  # fmt: skip
-@click.option("--mode", type=click.Choice(["vector", "text", "hybrid"]), default="vector",
-              show_default=True,
-              help="Compare vectors, search the words of stored fields, or both.")  # fmt: skip
+@click.option("--mode", type=click.Choice(["auto", "vector", "text", "hybrid"]),
+              default="auto", show_default=True,
+              help="Compare vectors, search the words of stored fields, or both; auto does both"
+              " where they match words.")  # fmt: skip
 @_with_search_options
 def search(
     settings: Settings,
@@ -139,7 +146,7 @@ def words_or_picture(given: str) -> tuple[tuple[str, ...], str | None]:
     )
 )
 @with_settings_options
-@click.argument("picture", metavar="IMAGE_ID|FILE")
+@click.argument("picture", metavar="IMAGE_ID|FILE", shell_complete=paths_of("file"))
 @_with_search_options
 def similar(settings: Settings, picture: str, output: HitsOutput, **options: Any) -> None:
     """Find pictures like a stored one, or like a file.

@@ -14,6 +14,7 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.lines import left_out_line, print_json, print_line
+from es_imgsearch.errors import counted
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings
@@ -28,7 +29,7 @@ def status(settings: Settings, as_json: bool) -> None:
     Also how this machine runs the encoder, if it embedded pictures here.
     """
     from es_imgsearch.embed.runtime.stored_choices import StoredChoices
-    from es_imgsearch.manage.status import index_status
+    from es_imgsearch.manage.status import index_status, renewing_words
 
     found = index_status(open_store(settings))
     seal = found["encoder"]
@@ -38,22 +39,18 @@ def status(settings: Settings, as_json: bool) -> None:
         print_json(found)
         return
     print_line(
-        f"{found['index']} ({found['generation']}): {found['pictures']} pictures,"
-        f" {found['failures']} failures\n"
+        f"{found['index']} ({found['generation']}): {counted(found['pictures'], 'picture')},"
+        f" {counted(found['failures'], 'failure')}\n"
         f"encoder {found['encoder']['name']}, {found['encoder']['dims']} dims, profile"
         f" {found['profile']}, {found['similarity']}; Elasticsearch {found['elasticsearch']}"
         + ("" if choice is None else f"\non this machine the encoder runs in {choice.why}")
     )
     if found["analysers_outdated"]:
-        sample = " --sample FROM" if found["profile"] == "reduced" else ""
-        print_line(
-            "words are compared as by an earlier version, which does not meet every accent and"
-            f" script: `es-imgsearch reindex --index {found['index']}{sample}` renews that"
-        )
+        print_line(renewing_words(found["index"], found["profile"]))
     print_line(_tuning_line(found))
     if codes := found["codes"]:
         command = f"es-imgsearch codes apply --index {found['index']}"
-        lacking = f"; {codes['missing']} pictures have none: run `{command}`"
+        lacking = f"; without one: {counted(codes['missing'], 'picture')}: run `{command}`"
         print_line(
             f"codes {codes['method']}, {codes['bits']} bits{lacking if codes['missing'] else ''}"
         )
@@ -70,9 +67,8 @@ def _tuning_line(found: Mapping[str, Any]) -> str:
     if tuning.get("tuned_at") is None:
         command = f"es-imgsearch tune --index {found['index']}"
         return f"{line}, not tuned to these pictures: `{command}` does it"
-    line += (
-        f", tuned among {tuning['pictures']} pictures for a recall of {tuning['target_recall']:g}"
-    )
+    among = counted(tuning["pictures"], "picture")
+    line += f", tuned among {among} for a recall of {tuning['target_recall']:g}"
     if found["tune_again"]:
         line += "; the index has grown several times over, tune again with"
         line += f" `es-imgsearch tune --index {found['index']}`"
@@ -85,15 +81,15 @@ def _print_generations(found: Mapping[str, Any]) -> None:
         print_line(
             f"{unfinished['generation']} is"
             f" {f'being built by {who}' if who else 'begun and not finished'}: encoder"
-            f" {unfinished['encoder']}, profile {unfinished['profile']}, {unfinished['pictures']}"
-            " pictures so far"
+            f" {unfinished['encoder']}, profile {unfinished['profile']},"
+            f" {counted(unfinished['pictures'], 'picture')} so far"
             + ("" if who else f"; `es-imgsearch reindex --index {found['index']}` goes on")
         )
     if before := found["before"]:
         who = _builder(before["builder"])
         print_line(
             f"{before['generation']} served before: encoder {before['encoder']}, profile"
-            f" {before['profile']}, {before['pictures']} pictures; "
+            f" {before['profile']}, {counted(before['pictures'], 'picture')}; "
             + (
                 f"{who} returns to it"
                 if who
@@ -119,33 +115,17 @@ def _print_root(index: str, name: str, root: Mapping[str, Any]) -> None:
     from es_imgsearch.embed.runtime.plan import RuntimePlan
 
     print_line(
-        f"  {name}: {root['pictures']} pictures, {root['failures']} failures in {root['path']}"
-        f" on {root['host']}"
+        f"  {name}: {counted(root['pictures'], 'picture')},"
+        f" {counted(root['failures'], 'failure')} in {root['path']} on {root['host']}"
     )
-    if number := root["unstored"]:
-        are = "file is" if number == 1 else "files are"
-        print_line(
-            f"    {number} {are} neither indexed nor among the failures until changed, or until"
-            f" `es-imgsearch failures retry --index {index}`, such as {root['unstored_example']}:"
-            f" {root['unstored_reason']}"
-        )
-    if daemon := root["watched_by"]:
-        place = f"process {daemon['process_id']} on {daemon['host']}"
-        if daemon["is_alive"]:
-            print_line(
-                f"    watched by {place} since {daemon['since']}; {daemon['queue']} files on"
-                f" their way at {daemon['seen_at']}"
-            )
-        else:
-            print_line(f"    no longer watched by {place}, last seen at {daemon['seen_at']}")
-    if hung := root["disk_hung_seconds"]:
-        print_line(f"    the disk of the folder has not answered for {hung} s")
+    _print_daemon(index, root)
     if compared := root["last_reconcile"]:
         print_line(
             f"    compared in {compared['seconds']:.1f} s until {compared['ended_at']}:"
-            f" {compared['new']} new, {compared['changed']} changed, {compared['lost']} gone"
-            + (f", {number} unreadable" if (number := compared.get("unreadable")) else "")
-            + (f", {unknown} unknown (see the log)" if (unknown := compared["unknown"]) else "")
+            f" {compared['new']:,} new, {compared['changed']:,} changed,"
+            f" {compared['lost']:,} gone"
+            + (f", {number:,} unreadable" if (number := compared.get("unreadable")) else "")
+            + (f", {unknown:,} unknown (see the log)" if (unknown := compared["unknown"]) else "")
         )
         # A daemon of an earlier version does not count them.
         parts = [compared.get(each, {}) for each in ("left_out", "left_out_by")]
@@ -153,12 +133,54 @@ def _print_root(index: str, name: str, root: Mapping[str, Any]) -> None:
             print_line(f"    left out: {line}")
     if plan := root["encoder_plan"]:
         print_line(f"    embedded in {RuntimePlan(**plan)}")
+    if (costs := root["costs"]) and costs["pictures"]:
+        print_line(f"    {_costs_in_words(costs)}")
     if lag := root["lag_ms"]:
         print_line(
             f"    searchable after {lag['p50'] / 1000:.1f} s (median) and"
-            f" {lag['p95'] / 1000:.1f} s (95th percentile) of {lag['pictures']} pictures in 24"
-            " hours"
+            f" {lag['p95'] / 1000:.1f} s (95th percentile) of {counted(lag['pictures'], 'picture')}"
+            " in 24 hours"
         )
     if root["deletions_paused"]:
         pause = root["deletions_paused"]
         print_line(f"    deletions paused since {pause['since']}: {pause['reason']}")
+
+
+def _costs_in_words(costs: Mapping[str, Any]) -> str:
+    """Describe what reading took a picture, the most expensive describers first."""
+    pictures = costs["pictures"]
+    describers = [
+        f"{name} {seconds / pictures:.3f}"
+        for name, seconds in list(costs["describer_seconds"].items())[:4]
+    ]
+    return (
+        f"reading took {costs['reading_seconds'] / pictures:.3f} s a picture, of"
+        f" {counted(pictures, 'picture')} read{', of it ' * bool(describers)}"
+        + ", ".join(describers)
+    )
+
+
+def _print_daemon(index: str, root: Mapping[str, Any]) -> None:
+    if number := root["unstored"]:
+        print_line(
+            f"    {counted(number, 'file is', 'files are')} neither indexed nor among the failures"
+            f" until changed, or until `es-imgsearch failures retry --index {index}`, such as"
+            f" {root['unstored_example']}: {root['unstored_reason']}"
+        )
+    if daemon := root["watched_by"]:
+        place = f"process {daemon['process_id']} on {daemon['host']}"
+        seen = f"{daemon['seen_seconds_ago']:,.0f} s ago"
+        if daemon["is_alive"]:
+            print_line(
+                f"    watched by {place} since {daemon['since']}; {seen} there"
+                f" {counted(daemon['queue'], 'file was', 'files were')} on the way"
+            )
+        else:
+            print_line(
+                f"    no longer watched by {place}, which was seen last {seen}, at"
+                f" {daemon['seen_at']}"
+            )
+    if root["folder_missing"]:
+        print_line("    the folder is not there; the daemon watches it when it comes")
+    if hung := root["disk_hung_seconds"]:
+        print_line(f"    the disk of the folder has not answered for {hung} s")

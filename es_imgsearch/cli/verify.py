@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,10 +20,11 @@ from es_imgsearch.cli.options import (
     sigterm_as_ctrl_c,
     with_settings_options,
 )
-from es_imgsearch.cli.printing.lines import print_json, print_left_out, print_line, shown_path
-from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE
+from es_imgsearch.cli.printing.lines import print_json, print_left_out, print_line, shown_file
+from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE, counted
 
 if TYPE_CHECKING:
+    from es_imgsearch.elastic.store import Store
     from es_imgsearch.manage.verify import Discrepancy
     from es_imgsearch.records import Root
     from es_imgsearch.settings import Settings
@@ -50,8 +52,9 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
     from es_imgsearch.manage.remedies import verify_content
     from es_imgsearch.manage.verify import verify as run_verify
     from es_imgsearch.pipeline.jobs import RootComparison
+    from es_imgsearch.records import disk_path
     from es_imgsearch.watch.excludes import Excludes
-    from es_imgsearch.watch.roots import parse_roots
+    from es_imgsearch.watch.given_roots import parse_roots
 
     store = open_store(settings)
     store.info()
@@ -68,10 +71,13 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
                                 on_left_out=on_left_out))  # fmt: skip
     if as_json:
         print_json([_as_json(each, parsed, settings) for each in found])
+    folders = {root.name: root for root in parsed}
     found.sort(key=lambda each: each.what)  # stable: the paths of a kind stay in order
     for each in () if as_json else found:
         detail = f" ({each.detail})" if each.detail else ""
-        print_line(f"{each.what:14}  {shown_path(each.root, each.relative_path)}{detail}")
+        root = folders.get(each.root)
+        path = Path(root.absolute(disk_path(each.relative_path))) if root else None
+        print_line(f"{each.what:14}  {shown_file(path, each.root, each.relative_path)}{detail}")
     _print_summary(found, parsed, settings)
     print_left_out(left_out)
     if not content:
@@ -138,15 +144,27 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
             failed = indexer.counts.failed or len(indexer.settler)
         if as_json:
             store.refresh()
-            print_json(list(store.listings.failures()))
+            print_json(_failures(store, settings))
         sys.exit(EXIT_DIFFERENCE if failed else EXIT_DONE)
     store.refresh()
-    found = list(store.listings.failures())
+    found = _failures(store, settings)
     if as_json:
         print_json(found)
         return
     for each in found:
-        place = shown_path(each["root"], each["relative_path"])
+        path = each["path"] and Path(each["path"])
+        place = shown_file(path, each["root"], each["relative_path"])
         print_line(f"{each['error_class']:18} {place}: {each['message']}")
-    if not found:
-        click.echo("No failures.", err=True)
+    click.echo(f"{counted(len(found), 'failure') if found else 'No failures'}.", err=True)
+
+
+def _failures(store: Store, settings: Settings) -> list[dict[str, Any]]:
+    """List the failures, each with its `path` where its root is on this host."""
+    from es_imgsearch.records import utf8
+
+    meta, host = store.info().meta, settings.host
+    found = []
+    for each in store.listings.failures():
+        path = meta.path_on(host, each["root"], each["relative_path"])
+        found.append({**each, "path": None if path is None else utf8(str(path))})
+    return found

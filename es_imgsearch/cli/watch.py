@@ -1,15 +1,12 @@
-"""`watch` and `sync`: keep an index up to date with folders."""
+"""`watch`: keep an index up to date with folders; what it shares with `sync`."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -20,22 +17,26 @@ from es_imgsearch.cli.options import (
     examples,
     exclude_option,
     follow_links_option,
-    json_option,
     open_store,
     roots_argument,
-    sigterm_as_ctrl_c,
     take_over_option,
     with_settings_options,
     workers_option,
 )
-from es_imgsearch.errors import EXIT_DIFFERENCE, GenerationSwitched, IndexMissing, UsageError
+from es_imgsearch.cli.printing.logs import log_at_least
+from es_imgsearch.errors import (
+    GenerationSwitched,
+    IndexMissing,
+    RootError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.daemon import Daemon
     from es_imgsearch.pipeline.indexer import Indexer
-    from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.settings import Settings
 
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -66,9 +67,11 @@ def watch(settings: Settings, roots: tuple[str, ...], allow_deletes: bool, take_
         raise UsageError("--metrics-address needs a port: add --metrics-port, such as 9464.")
     _log_as_daemon(settings)
     signals = _SignalHandler()
-    _check_folders(settings, roots)
+    check_folders(settings, roots, may_come=not take_over)
     if take_over:
-        _take_over(settings, roots)
+        take_over_roots_of(settings, roots)
+    else:
+        _check_absent(settings, roots)
     in_each_generation(settings, lambda: _watch(settings, roots, allow_deletes, signals))
 
 
@@ -76,16 +79,23 @@ def _watch(
     settings: Settings, roots: tuple[str, ...], allow_deletes: bool, signals: _SignalHandler
 ) -> None:
     from es_imgsearch.pipeline.daemon import Daemon
+    from es_imgsearch.settings import without_password
+    from es_imgsearch.watch.commands import given, shell_word
 
     with ExitStack() as stack:
         indexer = stack.enter_context(open_indexer(settings, roots, allow_deletes, warm_up=True))
+        names = ", ".join(shell_word(given(root)) for root in indexer.roots)
+        encoder = indexer.context.encoder
+        logger.info(
+            "Starting to watch %s for index %r on %s; encoder %s, %d dims.",
+            names, settings.index, without_password(settings.es_url), encoder.name, encoder.dims,
+        )  # fmt: skip
 
         def ready() -> None:
-            names = ", ".join(f"{root.name}={root.path}" for root in indexer.roots)
-            logging.getLogger("es_imgsearch").info("Watching %s.", names)
+            logger.info("Watching %s.", names)
 
         if settings.metrics_port is not None:
-            from es_imgsearch.pipeline.metrics import MetricsServer
+            from es_imgsearch.pipeline.reporting.metrics import MetricsServer
 
             server = MetricsServer(indexer, settings.metrics_port, settings.metrics_address)
             stack.callback(server.close)
@@ -93,101 +103,43 @@ def _watch(
         signals.attach(daemon)
         drained = daemon.run()
         rest = "" if drained else "; the next start finishes some files"
-        click.echo(f"Stopped: {indexer.counts.in_words()}{rest}.", err=True)
+        logger.info("Stopped: %s%s.", indexer.counts.in_words(), rest)
 
 
-@click.command(epilog=examples("sync ~/Pictures", "sync nas=/mnt/nas/photos --allow-deletes"))
-@with_settings_options
-@roots_argument
-@exclude_option
-@follow_links_option
-@describers_option
-@allow_deletes_option
-@take_over_option
-@workers_option
-@click.option("--content", is_flag=True,
-              help="Also read every file, and index those with other bytes anew.")  # fmt: skip
-@json_option
-@sigterm_as_ctrl_c()
-def sync(
-    settings: Settings,
-    roots: tuple[str, ...],
-    allow_deletes: bool,
-    take_over: bool,
-    content: bool,
-    as_json: bool,
-) -> None:
-    """Bring the index up to date with the folders once, then end.
-
-    Ends with 1 if a file failed, could not be read or stored, or is still being written, or if
-    deletions are paused.  --json prints the number of files by outcome, the roots whose deletions
-    are paused, and what was left out of each root, by reason.
-    """
-    from es_imgsearch.cli.printing.lines import print_left_out
-    from es_imgsearch.cli.printing.progress import progress, progress_bar
-    from es_imgsearch.manage.verify import submit_differing
-    from es_imgsearch.pipeline.jobs import Counts
-    from es_imgsearch.pipeline.sync import sync as run_sync
-
-    started = time.monotonic()
-    released = 0
-    if take_over:
-        # A folder that is missing may be a disk that is not mounted: it stays the other host's.
-        _check_folders(settings, roots)
-        _take_over(settings, roots)
-    if allow_deletes:
-        roots, released = _release_missing(settings, roots)
-        if not roots:
-            if as_json:
-                _print_result(Counts(deleted=released))
-            return
-
-    def one_pass() -> bool:
-        with open_indexer(settings, roots, allow_deletes) as indexer:
-            if content:
-                indexer.check_excludes()
-                with progress_bar("files") as on_file:
-                    submit_differing(indexer, open_store(settings).pinned(), settings, on_file)
-            with progress(indexer):
-                run_sync(indexer)
-            indexer.pipeline.close()
-            click.echo(
-                f"{indexer.counts.in_words()} in {time.monotonic() - started:.1f} s.", err=True
-            )
-            print_left_out(indexer.last_comparisons)
-            counts, unsettled = indexer.counts, len(indexer.settler)
-            if as_json:
-                counts = replace(counts, deleted=counts.deleted + released)
-                _print_result(counts, unsettled, indexer)
-            missing = counts.failed or counts.unreadable or unsettled or indexer.unstored.count()
-            return not (missing or indexer.paused)
-
-    _check_folders(settings, roots)
-    if not in_each_generation(settings, one_pass):
-        sys.exit(EXIT_DIFFERENCE)
-
-
-def _print_result(counts: Counts, unsettled: int = 0, indexer: Indexer | None = None) -> None:
-    from es_imgsearch.cli.printing.lines import print_json
-
-    comparisons = {} if indexer is None else indexer.last_comparisons
-    print_json(
-        {
-            **asdict(counts),
-            "unsettled": unsettled,
-            "unstored": 0 if indexer is None else indexer.unstored.count(),
-            "paused": [] if indexer is None else sorted(indexer.paused),
-            "left_out": {name: dict(each.left_out) for name, each in comparisons.items()},
-        }
-    )
-
-
-def _check_folders(settings: Settings, roots: tuple[str, ...]) -> None:
+def check_folders(settings: Settings, roots: tuple[str, ...], *, may_come: bool = False) -> None:
     """Report unusable folders and patterns before any request to Elasticsearch."""
     from es_imgsearch.watch.excludes import Excludes
-    from es_imgsearch.watch.roots import parse_roots
+    from es_imgsearch.watch.given_roots import parse_roots
 
-    Excludes.of_roots(settings.exclude, parse_roots(roots))
+    Excludes.of_roots(settings.exclude, parse_roots(roots, may_come=may_come))
+
+
+def _check_absent(settings: Settings, roots: tuple[str, ...]) -> None:
+    """Report absent folders that the index does not know: perhaps misspelt.
+
+    Raises RootError if there are no others.
+    """
+    from es_imgsearch.watch.given_roots import is_absent, parse_roots
+    from es_imgsearch.watch.roots import is_registered
+
+    parsed = parse_roots(roots, may_come=True)
+    absent = [root for root in parsed if is_absent(root)]
+    if not absent:
+        return
+    meta = open_store(settings).info().meta
+    unknown = [root for root in absent if not is_registered(root, meta, settings.host)]
+    if len(unknown) == len(parsed):
+        names = " and ".join(repr(str(root.path)) for root in unknown)
+        raise RootError(
+            f"{names} {'does' if len(unknown) == 1 else 'do'} not exist, and the index"
+            f" {settings.index!r} has never held pictures of"
+            f" {'it' if len(unknown) == 1 else 'them'}: give a folder that holds pictures."
+        )
+    for root in unknown:
+        logger.warning(
+            "%s does not exist, and the index %r has never held pictures of it: is the name right?",
+            root.path, settings.index,
+        )  # fmt: skip
 
 
 def in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
@@ -200,7 +152,7 @@ def in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
             # The generation that was in use may have been deleted already.
             if not held.switching.has_switched() and isinstance(error, IndexMissing):
                 raise
-            logging.getLogger("es_imgsearch").warning(
+            logger.warning(
                 "Index %r was switched to %s: starting again with it.",
                 settings.index,
                 open_store(settings).generations.roles().serving,
@@ -211,12 +163,17 @@ def in_each_generation(settings: Settings, run: Callable[[], T]) -> T:
 def open_indexer(
     settings: Settings, roots: tuple[str, ...], allow_deletes: bool, *, warm_up: bool = False
 ) -> Iterator[Indexer]:
+    """Register the roots and open the pipeline on them.
+
+    `warm_up` is for a daemon: the model is loaded at once, and folders may be absent.
+    """
     from es_imgsearch.embed.context import open_context
     from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.pipeline.indexer import Indexer
-    from es_imgsearch.watch.roots import parse_roots, register_roots
+    from es_imgsearch.watch.given_roots import parse_roots
+    from es_imgsearch.watch.roots import register_roots
 
-    parsed = parse_roots(roots, follow_links=settings.follow_links)
+    parsed = parse_roots(roots, is_checked=warm_up, follow_links=settings.follow_links)
     store = open_store(settings).pinned()
     upgrade(store)
     context = open_context(store, settings)
@@ -228,9 +185,10 @@ def open_indexer(
         indexer.pipeline.close()
 
 
-def _take_over(settings: Settings, roots: tuple[str, ...]) -> None:
+def take_over_roots_of(settings: Settings, roots: tuple[str, ...]) -> None:
     from es_imgsearch.manage.upgrade import upgrade
-    from es_imgsearch.watch.roots import parse_roots, take_over_roots
+    from es_imgsearch.watch.given_roots import parse_roots
+    from es_imgsearch.watch.roots import take_over_roots
 
     store = open_store(settings)
     upgrade(store)
@@ -238,32 +196,8 @@ def _take_over(settings: Settings, roots: tuple[str, ...]) -> None:
     take_over_roots(store, parsed, settings.host, settings.lease_seconds)
 
 
-def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
-    """Release roots whose folders no longer exist.
-
-    Returns the others, which are left to the comparison, and the number of deleted pictures.
-    """
-    from es_imgsearch.manage.upgrade import upgrade
-    from es_imgsearch.watch.roots import parse_roots, release_root
-
-    left: list[str] = []
-    released = 0
-    for text, root in zip(roots, parse_roots(roots, may_be_gone=True), strict=True):
-        if root.path.exists():
-            left.append(text)
-            continue
-        store = open_store(settings)
-        upgrade(store)
-        pictures = release_root(store, root, settings.host)
-        released += pictures
-        click.echo(f"{root.name!r} is released: {pictures} pictures deleted.", err=True)
-    return tuple(left), released
-
-
 def _log_as_daemon(settings: Settings) -> None:
-    logging.getLogger("es_imgsearch").setLevel(
-        min(logging.INFO, logging.getLogger().getEffectiveLevel())
-    )
+    log_at_least(logging.INFO)
     if settings.log_format == "ecs":
         import ecs_logging
 

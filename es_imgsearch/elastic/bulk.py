@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -16,7 +17,7 @@ from es_imgsearch.elastic.error_mapping import item_error
 from es_imgsearch.elastic.queries import to_json
 from es_imgsearch.elastic.requests import JSON, NDJSON
 from es_imgsearch.elastic.retry import Outage, Stopped, waits
-from es_imgsearch.errors import StoreBusy, StoreDenied, StoreError, StoreRejected
+from es_imgsearch.errors import StoreDenied, StoreError, StoreRejected
 
 T = TypeVar("T")
 
@@ -33,8 +34,10 @@ _LARGEST_BULK_BYTES = 10_000_000
 _MOST_ITEMS = 10_000
 # One refusal may be chance; the second halves bulks.
 _REFUSALS = 2
-# Of one item, while others are stored; with the waits in between they take half a minute.
+# Of one item, while something small is written; with the pauses in between they take 20 s.
 _REFUSALS_ALONE = 8
+# How often it is looked for other items during these pauses.
+_LOOK_SECONDS = 0.5
 
 
 def action_line(action: str, index: str, image_id: str, **conditions: int) -> bytes:
@@ -98,55 +101,62 @@ def bulk_slices(sizes_bytes: Sequence[int]) -> Iterator[slice]:
 
 
 class _Pending(Generic[T]):
-    """Items that wait for a bulk, and those set apart because they were refused alone."""
+    """Items that wait for a bulk, and those set apart because they were refused alone.
+
+    Those set apart are tried in rounds, with longer and longer pauses in between.
+    """
 
     def __init__(self, items: Sequence[T]) -> None:
         self._waiting = deque(items)
-        # Each with the number of its refusals while others succeeded.
-        self._apart: deque[tuple[T, int]] = deque()
-        self._takes_apart = False
+        # Set apart, each with the number of its refusals: to try in this round, and tried in it.
+        self._untried: deque[tuple[T, int]] = deque()
+        self._tried: list[tuple[T, int]] = []
+        # Of the item that is being tried.
         self._refusals = 0
-        # The last bulk of others was not refused.
-        self.others_succeed = False
+        self._pauses = waits()
+        self._next_round_at = 0.0
+        # The last bulk is of an item set apart.
+        self.takes_apart = False
+
+    @property
+    def has_apart(self) -> bool:
+        """Some items are set apart."""
+        return bool(self._untried or self._tried)
 
     def add(self, items: Sequence[T]) -> None:
-        """Add items that have come meanwhile."""
-        if items:
-            self.others_succeed = False
-            self._waiting.extend(items)
+        """Add items that have come meanwhile, or are sent again."""
+        self._waiting.extend(items)
+
+    @property
+    def seconds_to_next(self) -> float:
+        """How long to wait for the next round if only items set apart are left; else 0."""
+        if self._waiting or self._untried:
+            return 0.0
+        return max(0.0, self._next_round_at - time.monotonic())
 
     def take(self, limit: int) -> list[T]:
         """Take the next bulk: of an item set apart when no other waits; empty at the end."""
         self._refusals = 0
-        self._takes_apart = not self._waiting
+        self.takes_apart = not self._waiting
         if self._waiting:
             return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
-        if not self._apart:
+        if not self._untried:
+            self._untried, self._tried = deque(self._tried), []
+            self._next_round_at = time.monotonic() + next(self._pauses)
+        if not self._untried:
             return []
-        item, self._refusals = self._apart.popleft()
+        item, self._refusals = self._untried.popleft()
         return [item]
 
-    def put_back(self, retry: Sequence[tuple[T, StoreError]], *, is_refused: bool) -> bool:
-        """Put what is sent again to the end; return True if it had been set apart."""
-        if is_refused and len(retry) == 1:
-            ((item, error),) = retry
-            # Without an answer nothing is known of the item, nor of the server by now.
-            self.others_succeed &= isinstance(error, StoreBusy)
-            self._apart.append((item, self._refusals + self.others_succeed))
-        else:
-            self.others_succeed = not is_refused
-            self._waiting.extend(item for item, _ in retry)
-        if not is_refused and self._takes_apart:
-            # It was refused alone by an outage, now over, and so were the others.
-            self._waiting.extend(item for item, _ in self._apart)
-            self._apart.clear()
-        return self._takes_apart
-
-    def given_up(self) -> T | None:
-        """Take the item set apart last if it was refused too often while others succeeded."""
-        if not self._apart or self._apart[-1][1] < _REFUSALS_ALONE:
-            return None
-        return self._apart.pop()[0]
+    def set_apart(self, item: T) -> bool:
+        """Set apart the item that was taken alone and refused; False if that is too often."""
+        if self._refusals + 1 >= _REFUSALS_ALONE:
+            return False
+        if not self.has_apart:
+            self._pauses = waits()
+            self._next_round_at = time.monotonic() + next(self._pauses)
+        self._tried.append((item, self._refusals + 1))
+        return True
 
 
 class BulkWriter(Generic[T]):
@@ -157,24 +167,28 @@ class BulkWriter(Generic[T]):
 
     A server without memory for a bulk answers 429 to the same bulk for ever, and a slow one lets
     it time out: after two such answers in a row bulks are halved, and grow again with each that
-    succeeds.  An item that is refused even alone is set apart and tried after all others, so that
-    it holds up none of them; the eighth time, while others are stored, it is refused for good.
+    succeeds.  If an item is refused even alone, while something small is written, that is no
+    outage: it is set apart, so that it holds up no other, and tried again; the eighth time it is
+    refused for good.
     """
 
     def __init__(
         self,
         send: Callable[[Sequence[T]], Sequence[StoreError | None]],
         *,
+        is_writable: Callable[[T], bool],
         outage: Outage,
         stopping: threading.Event,
         patience_seconds: float = math.inf,
     ) -> None:
         """`send` sends one bulk and returns an error or None for each item, in order.
 
-        An outage that lasts longer than `patience_seconds` raises its error.  `stopping` ends a
-        wait with Stopped.
+        `is_writable` returns True if something small can be written where an item goes.  An outage
+        that lasts longer than `patience_seconds` raises its error.  `stopping` ends a wait with
+        Stopped.
         """
         self._send = send
+        self._is_writable = is_writable
         self._outage = outage
         self._stopping = stopping
         self._patience_seconds = patience_seconds
@@ -196,28 +210,40 @@ class BulkWriter(Generic[T]):
         thread = threading.current_thread().name
         pauses = waits()
         pending = _Pending(items)
-        while bulk := pending.take(self._limit):
+        while bulk := self._next(pending, more):
             transient = yield from self._send_bulk(bulk)
             is_refused = len(transient) == len(bulk)
-            is_apart = pending.put_back(transient, is_refused=is_refused)
-            if not is_apart:
+            if not pending.takes_apart:
                 self._adapt(len(bulk), is_refused=is_refused)
             if not transient:
                 self._outage.end(thread)
                 continue
-            if (item := pending.given_up()) is not None:
+            item, error = transient[0]
+            if is_refused and len(bulk) == 1 and self._is_writable(item):
                 self._outage.end(thread)
-                yield item, _refused_alone(transient[0][1])
+                if not pending.set_apart(item):
+                    yield item, _refused_alone(error)
                 continue
-            if not is_refused:
+            pending.add([each for each, _ in transient])
+            if is_refused:
+                self._begin_outage(error, thread)
+            else:
                 # Some items were stored: the server is busy, not unreachable.
                 pauses = waits()
-            elif not (is_apart and pending.others_succeed):
-                self._begin_outage(transient[0][1], thread)
-            if self._stopping.wait(next(pauses)):
-                raise Stopped
-            if is_apart:
-                pending.add(more())
+            self._wait(next(pauses))
+
+    def _next(self, pending: _Pending[T], more: Callable[[], Sequence[T]]) -> list[T]:
+        """Take the next bulk; wait while only items set apart are left, and none comes."""
+        while pending.has_apart:
+            pending.add(more())
+            if not (seconds := pending.seconds_to_next):
+                break
+            self._wait(min(seconds, _LOOK_SECONDS))
+        return pending.take(self._limit)
+
+    def _wait(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise Stopped
 
     def _send_bulk(
         self, bulk: Sequence[T]
@@ -253,8 +279,8 @@ class BulkWriter(Generic[T]):
 
 def _refused_alone(error: StoreError) -> StoreRejected:
     return StoreRejected(
-        f"Elasticsearch had no room for this document alone, {_REFUSALS_ALONE} times, while it"
-        f" stored others: {error}"
+        f"Elasticsearch did not take this document, sent alone, {_REFUSALS_ALONE} times, while it"
+        f" took small ones: {error}"
     )
 
 

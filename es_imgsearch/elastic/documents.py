@@ -17,11 +17,13 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.region_queries import parse_box, region_hits, stored_regions_clause
 from es_imgsearch.elastic.requests import document_request
-from es_imgsearch.errors import ImageMissing, StoreError
+from es_imgsearch.errors import ImageMissing, ImgSearchError, StoreError
 from es_imgsearch.records import REGION_VECTOR, Embedded, FileState, Region
 
 _BATCH = 500
 _IDS_PER_REQUEST = 1_000
+# Of no document: others are hashes.
+_ABSENT_ID = "absent"
 
 
 _FETCHED = "docs._id,docs._source,docs._seq_no,docs._primary_term,docs.error"
@@ -83,6 +85,22 @@ class Documents:
         """Write; return one result per write, in order, as `BulkWriter` expects."""
         outcome = self.write(writes)
         return [outcome[each.image_id] for each in writes]
+
+    def is_writable(self, image_id: str) -> bool:
+        """Return True if something small can be written where this document goes.
+
+        It deletes what does not exist from the same shards.
+        """
+        places = (self._pictures, self._failures)
+        lines = [
+            json_line({"delete": {"_index": each, "_id": _ABSENT_ID, "routing": image_id}})
+            for each in places
+        ]
+        try:
+            results = bulk_results(self._connection, b"".join(lines))
+        except ImgSearchError:
+            return False
+        return all(error is None for _, error in results)
 
     def bulk(self, body: bytes, content_type: str) -> list[StoreError | None]:
         """Send an encoded bulk, NDJSON or SMILE; return one result per action, in order."""

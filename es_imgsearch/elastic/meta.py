@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from es_imgsearch.elastic.meta_entries import (
@@ -24,7 +25,7 @@ from es_imgsearch.elastic.meta_entries import (
     curves_from_body,
 )
 from es_imgsearch.errors import EncoderMismatch, IndexConflict
-from es_imgsearch.records import Grid
+from es_imgsearch.records import Grid, disk_path
 
 # 1 kept everything in `_meta`, 2 roots and what was learned, 3 had no `taken_local`: see `upgrade`.
 SCHEMA_VERSION = 4
@@ -185,6 +186,15 @@ class Meta:
 
     # -- documents -----------------------------------------------------------------------------
 
+    def path_on(self, host: str, root: str, relative_path: str) -> Path | None:
+        """Return the path of a stored file; None if its root is not on this host."""
+        entry, below = self.roots.get(root), disk_path(relative_path)
+        # This program stores no path that leads out of its root; who may write to an index must
+        # not name another file.
+        if entry is None or entry["host"] != host or ".." in below.split("/"):
+            return None
+        return Path(disk_path(entry["path"])) / below.lstrip("/")
+
     @property
     def roots_document(self) -> str:
         """Id of the document of the roots."""
@@ -287,6 +297,7 @@ class IndexInfo:
     is_loading: bool = False
     source_excludes: Sequence[str] = ()
     aliases: Collection[str] = ()
+    analysis: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any], alias: str) -> IndexInfo:
@@ -313,6 +324,7 @@ class IndexInfo:
             is_loading=settings.get("refresh_interval") == "-1",
             source_excludes=tuple(mappings.get("_source", {}).get("excludes", ())),
             aliases=tuple(body.get("aliases", ())),
+            analysis=settings.get("analysis", {}),
         )
 
     def with_documents(self, documents: Mapping[str, Mapping[str, Any]]) -> IndexInfo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from es_imgsearch.elastic.leases import is_running
+from es_imgsearch.elastic.leases import is_at_work, seconds_since
 from es_imgsearch.elastic.mapping import has_present_analysers
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, Tuning
@@ -26,18 +26,22 @@ def index_status(store: Store) -> dict[str, Any]:
     """Report the index, its encoder and, for each root, its counts, daemon and pause.
 
     watched_by.is_alive   False if the daemon has not renewed its lease for four times
-                          `lease_seconds`: it was killed, or lost Elasticsearch; on its own machine
-                          as soon as its process is gone
+                          `lease_seconds`, on its own machine for twice as long or since its process
+                          is gone: it was killed, stopped, or lost Elasticsearch
+    watched_by.seen_seconds_ago  age of its last renewal, by this machine's clock
     queue                 files in progress at its last renewal (`seen_at`, every 5 s by default);
                           None without a living daemon
     unstored              files that Elasticsearch takes neither as pictures nor as failures, which
                           are not read again until they change; one of them, why it was refused
     disk_hung_seconds     for how long the folder's disk had not answered at the daemon's last
                           renewal; None if it answers
+    folder_missing        whether the daemon waited for the folder then; None without one
     lag_ms                from noticing a file (by an event or a comparison) to its document, over
                           the pictures of the last 24 hours
     encoder_plan          how the encoder ran at the last comparison of the root; None for encoders
                           of other packages
+    costs                 seconds of reading so many pictures, and of each describer in it, of all
+                          reading processes of the last `sync` or daemon together
     analysers_outdated    True for an index whose words are analysed as by an earlier version, until
                           `reindex`
     tune_again            True once the index has `GROWN_TIMES` as many pictures as when tuned
@@ -75,7 +79,7 @@ def index_status(store: Store) -> dict[str, Any]:
         "encoder": info.meta.seal.to_body(),
         "profile": info.meta.profile,
         "similarity": info.meta.similarity,
-        "analysers_outdated": not has_present_analysers(info.properties),
+        "analysers_outdated": not has_present_analysers(info.analysis),
         "tuning": info.meta.tuning.to_body(),
         "tune_again": _has_outgrown(info.meta.tuning, sum(pictures.values())),
         "pictures": sum(pictures.values()),
@@ -90,6 +94,16 @@ def index_status(store: Store) -> dict[str, Any]:
         "writes_held_back": store.switching.is_blocked(),
         "roots": roots,
     }
+
+
+def renewing_words(index: str, profile: str) -> str:
+    """Say that an index analyses words as by an earlier version, and what renews that."""
+    sample = " --sample FROM" if profile == "reduced" else ""
+    return (
+        "words are analysed as by an earlier version, which knows fewer forms of words and fewer"
+        f" scripts: `es-imgsearch reindex --index {index}{sample}` renews that, and embeds nothing"
+        " again"
+    )
 
 
 def _has_outgrown(tuning: Tuning, pictures: int) -> bool:
@@ -122,7 +136,8 @@ def _comparison(document: Document | None) -> dict[str, Any]:
     """Last comparison of a root, and how the encoder ran then."""
     body = dict((document or {}).get("body") or {})
     plan = body.pop("encoder_plan", None)
-    return {"last_reconcile": body or None, "encoder_plan": plan}
+    costs = body.pop("costs", None)
+    return {"last_reconcile": body or None, "encoder_plan": plan, "costs": costs}
 
 
 def _generation(
@@ -143,14 +158,26 @@ def _generation(
 
 def _daemon(lease: Document | None) -> dict[str, Any]:
     if lease is None:
-        return {"queue": None, "disk_hung_seconds": None, "watched_by": None}
-    alive = is_running(lease)
+        return {
+            "queue": None,
+            "disk_hung_seconds": None,
+            "folder_missing": None,
+            "watched_by": None,
+        }
+    alive = is_at_work(lease)
     shown = {name: lease[name] for name in ("host", "process_id", "since", "seen_at")}
     queue = lease["body"]["queue"]
     # A daemon of an earlier version does not store it.
     hung_seconds = lease["body"].get("hung_seconds", {}).get(lease.get("root"))
+    is_missing = lease.get("root") in lease["body"].get("absent", ())
     return {
         "queue": queue if alive else None,
         "disk_hung_seconds": hung_seconds if alive else None,
-        "watched_by": {**shown, "queue": queue, "is_alive": alive},
+        "folder_missing": is_missing if alive else None,
+        "watched_by": {
+            **shown,
+            "seen_seconds_ago": round(max(0.0, seconds_since(lease)), 1),
+            "queue": queue,
+            "is_alive": alive,
+        },
     }

@@ -11,6 +11,7 @@ from es_imgsearch.pipeline.jobs import Counts, Kept, PendingWrite, RunState, Une
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Root
 from es_imgsearch.watch.root_disk import RootDisk
+from es_imgsearch.write.activity import Activity
 
 
 class AcknowledgeStage:
@@ -26,12 +27,14 @@ class AcknowledgeStage:
         counts: Counts,
         run: RunState,
         *,
+        activity: Activity,
         disk: Callable[[Root], RootDisk],
         emit: Callable[[Change, Skipped | Kept], None],
     ) -> None:
         self._in_flight = in_flight
         self._counts = counts
         self._run = run
+        self._activity = activity
         self._disk = disk
         self._emit = emit
         self._counts_lock = threading.Lock()
@@ -39,6 +42,7 @@ class AcknowledgeStage:
     def put(self, item: PendingWrite | Unembedded | Kept) -> None:
         """End a job whose document was acknowledged, or that has no document."""
         self._count(item)
+        self._note(item)
         self._disk(item.job.change.root).post(lambda: self._run.guard(lambda: self._end(item)))
 
     def _end(self, item: PendingWrite | Unembedded | Kept) -> None:
@@ -63,11 +67,25 @@ class AcknowledgeStage:
             job,
             may_repeat=lambda: not self._run.closing.is_set(),
             on_absent=lambda change: self._put_leftover(change, Skipped.GONE),
+            on_unseen=lambda change: self._put_leftover(change, Skipped.UNSEEN),
         )
 
     def _put_leftover(self, change: Change, reason: Skipped | Kept) -> None:
         if not self._run.stopping.is_set():
             self._emit(change, reason)
+
+    def _note(self, item: PendingWrite | Unembedded | Kept) -> None:
+        change = item.job.change
+        if isinstance(item, PendingWrite):
+            if item.result is None:
+                message = (item.write.failure or {}).get("message", "")
+                self._activity.note_failed(change, message)
+            else:
+                self._activity.note_stored(change, item.moved_from)
+        elif not isinstance(item, Kept) and isinstance(item.reason, ReadError):
+            self._activity.note_failed(change, item.reason.message)
+        else:
+            self._activity.note_other(change)
 
     def _count(self, item: PendingWrite | Unembedded | Kept) -> None:
         counts = self._counts

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 
 from es_imgsearch.elastic.retry import Stopped
-from es_imgsearch.errors import GenerationSwitched, ImgSearchError, IndexMissing
+from es_imgsearch.errors import GenerationSwitched, ImgSearchError, IndexMissing, counted
 from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.jobs import RootComparison
+from es_imgsearch.pipeline.reporting.daemon_log import DaemonLog
 from es_imgsearch.pipeline.watched_root import WatchedRoot
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
@@ -39,6 +40,7 @@ class Daemon:
         self._settings = settings
         self._on_ready = on_ready
         self._heartbeat = indexer.heartbeat()
+        self._log = DaemonLog(indexer, settings.index)
         self._wake = threading.Event()
         self._stop = threading.Event()
         # `stop` may run in a signal handler, which can interrupt the thread that holds the lock of
@@ -89,8 +91,12 @@ class Daemon:
         try:
             # The main thread sends no requests, which may get no answer.
             self._stop.wait()
+            if self._error is None:
+                waiting = self._indexer.waiting
+                logger.info("Stopping%s.", f": {counted(waiting, 'file')} in hand" * bool(waiting))
         finally:
             drained = self._close(stopper, looper)
+            self._log.close()
         if self._error is None and self._is_switched:
             self._error = self._indexer.pipeline.fatal
         if self._error is not None:
@@ -162,6 +168,7 @@ class Daemon:
             if self._indexer.pipeline.fatal is not None:
                 raise self._indexer.pipeline.fatal
             self._heartbeat.check()
+            self._log.tick()
             for each in self._watched:
                 each.check_disk()
             now = time.monotonic()
@@ -190,11 +197,7 @@ class Daemon:
         """Log a comparison, None for a root that hangs: the others are ready without it."""
         if comparison is not None:
             self._heartbeat.renew_soon()
-            logger.info(
-                "Compared %r in %.1f s: %d new, %d changed, %d missing.",
-                root.name, comparison.seconds,
-                comparison.new, comparison.changed, comparison.lost,
-            )  # fmt: skip
+            self._log.compared(root, comparison)
         with self._lock:
             is_last = self._not_compared == {root}
             self._not_compared.discard(root)

@@ -86,6 +86,7 @@ class Deletions:
             self._note_whole(root, whole)
         with self._counts_lock:
             pipeline.counts.deleted += result.pictures
+        pipeline.activity.note_deleted(root, result.paths, result.pictures)
         files = self._files(root)
         for path in result.paths:
             change = Change(root, path, time.time())

@@ -110,7 +110,8 @@ class DescribeStage:
             properties=self._properties,
         )
         write = Write(job.change.image_id, document=document, version=carried.version)
-        return PendingWrite(job, write, result, partial(self._instead, result, carried))
+        fallback = partial(self._instead, result, carried)
+        return PendingWrite(job, write, result, fallback, carried.moved_from)
 
     def _instead(self, result: EmbedResult, carried: Carried, error: StoreError) -> PendingWrite:
         """Look up again what was changed meanwhile, or drop refused fields.

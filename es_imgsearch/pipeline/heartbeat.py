@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,15 +20,20 @@ from es_imgsearch.errors import AlreadyRunning
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
+from es_imgsearch.write.activity import Activity
 from es_imgsearch.write.unstored import UnstoredFiles
 
 
 def save_comparisons(
-    store: Store, comparisons: Mapping[str, RootComparison], encoder_plan: Mapping[str, Any] | None
+    store: Store,
+    comparisons: Mapping[str, RootComparison],
+    encoder_plan: Mapping[str, Any] | None,
+    activity: Activity,
 ) -> None:
-    """Store the last comparison of each root, and how the encoder ran."""
+    """Store each root's last comparison, how the encoder ran, what describers cost."""
     for name, each in comparisons.items():
-        body = {**each.to_dict(), "encoder_plan": encoder_plan}
+        costs = activity.costs(name)
+        body = {**each.to_dict(), "encoder_plan": encoder_plan, "costs": costs.to_dict()}
         document: Document = {"kind": "comparison", "root": name, "body": body}
         store.state.update(comparison_id(name), partial(_replace, document))
 
@@ -88,9 +93,9 @@ class Heartbeat:
 
     The claim is renewed from a thread of its own.  It bears the `exclude` patterns, see
     `check_excludes`.  `queue` returns the number of files in flight, `hung` the roots whose disks
-    do not answer, with the seconds since then; `comparisons` has the last comparison of each whole
-    root, `unstored` the files that cannot be stored.  A write that fails is skipped: a running
-    daemon never waits for it.
+    do not answer, with the seconds since then; `absent` has the names of those whose folders are
+    missing, `comparisons` the last comparison of each whole root, `unstored` the files that cannot
+    be stored.  A write that fails is skipped: a running daemon never waits for it.
     """
 
     def __init__(
@@ -103,9 +108,11 @@ class Heartbeat:
         follow_links: bool = False,
         queue: Callable[[], int],
         hung: Callable[[], Mapping[str, float]] = dict,
+        absent: Collection[str] = (),
         comparisons: Mapping[str, RootComparison],
         unstored: UnstoredFiles | None = None,
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        activity: Activity,
         lease_seconds: float,
         closing: threading.Event,
         outage: Outage,
@@ -114,6 +121,7 @@ class Heartbeat:
         self._comparisons = comparisons
         self._unstored = unstored or UnstoredFiles()
         self._encoder_plan = encoder_plan
+        self._activity = activity
         self._saved: Mapping[str, Document] = {}
         self._closing = closing
         self._outage = outage
@@ -128,6 +136,7 @@ class Heartbeat:
                 "queue": queue(),
                 "exclude": list(exclude),
                 "follow_links": follow_links,
+                "absent": sorted(absent),
                 "hung_seconds": {name: round(each) for name, each in hung().items()},
             },
             renewed=self._save_news,
@@ -162,6 +171,6 @@ class Heartbeat:
         comparisons = dict(self._comparisons)
         found = {name: each.to_dict() for name, each in comparisons.items()}
         news = {name: comparisons[name] for name in found if self._saved.get(name) != found[name]}
-        save_comparisons(self._store, news, self._encoder_plan())
+        save_comparisons(self._store, news, self._encoder_plan(), self._activity)
         self._saved = found
         self._unstored.save()

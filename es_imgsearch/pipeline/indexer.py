@@ -28,7 +28,7 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.watch.commands import walk_options
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.places import FileOnDisk, Unknown
-from es_imgsearch.watch.reconcile import DifferenceKind, differences
+from es_imgsearch.watch.reconcile import DifferenceKind, ListedFiles, differences
 from es_imgsearch.watch.root_folders import RootFolders
 from es_imgsearch.watch.settle import Settler, Settlers
 from es_imgsearch.watch.unknown_places import UnknownPlaces
@@ -67,24 +67,25 @@ class Indexer:
         self.disks = self._folders.disks
         seconds, disk = settings.settle_seconds, self.disks.of
         self.settler = Settlers({root: Settler(seconds, stat=disk(root).stat) for root in roots})
+        self.absent: set[str] = set()  # names of roots whose folders a daemon misses
         self._gone: set[tuple[Root, str]] = set()  # files whose last event says that they are gone
         # Roots that are not yet compared in this round of comparisons.
         self._round = Round(root.name for root in roots)
-        # The last comparison of each whole root, by the root's name.
-        self.last_comparisons: dict[str, RootComparison] = {}  # and those in progress
-        self._comparing: dict[str, RootComparison] = {}
-        # New and changed files of all comparisons.
-        self.changed_files = 0
+        # The last comparison of each whole root, by the root's name, and the last or present one.
+        self.last_comparisons: dict[str, RootComparison] = {}
+        self.comparing: dict[str, RootComparison] = {}
+        self.listing = ListedFiles(len(roots))
         self._store, self._encoder, self._settings = store, context.encoder, settings
         self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
         self._pending = {root.name: PendingDeletions(seconds, self.progress) for root in roots}
-        self._leftovers = LeftoverQueue(self.settler, self._pending, self._comparing)
+        self._leftovers = LeftoverQueue(self.settler, self._pending, self.comparing)
+        self.unseen = self._leftovers.unseen
         self._deletion_guard = DeletionGuard(
             store,
             lambda root: self.excludes[root.name].prunes,
             mounts=self._folders.mounts,
             disk=self.disks.of,
-            memory=(memory := FieldMemory()),
+            memory=(memory := FieldMemory(store.state)),
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
@@ -129,15 +130,22 @@ class Indexer:
     def outage(self) -> Outage:
         return self.pipeline.outage
 
+    @property
+    def waiting(self) -> int:
+        """The number of files that are in flight or still being written."""
+        return self.pipeline.in_flight + len(self.settler)
+
     def check_generation(self) -> None:
         """Raise GenerationSwitched if the alias points to another generation."""
         self._store.check_generation()
 
-    def reconcile(self, root: Root, folder: str = "") -> RootComparison:
+    def reconcile(
+        self, root: Root, folder: str = "", *, list_first: bool = False
+    ) -> RootComparison:
         """Compare a root, or one of its folders, with the index; submit differences.
 
-        Waits for free slots of the pipeline, not for its end; `delete_missing` deletes missing
-        files later.
+        With `list_first` all are counted in `listing` before the first is submitted.  Waits for
+        free slots of the pipeline, not for its end; `delete_missing` deletes missing files later.
         """
         started = time.monotonic()
         patterns = self.excludes[root.name].leaving_out
@@ -149,7 +157,7 @@ class Indexer:
         listed_at = time.monotonic()
         self._store.refresh()
         whole = None if folder else self._deletions.begin_comparison(root)
-        self._comparing[root.name] = self._comparing.get(root.name, counts) if folder else counts
+        self.comparing[root.name] = self.comparing.get(root.name, counts) if folder else counts
         stored_folder = stored_path(folder)
         failures = with_retries(self._store.listings.failed(root.name, stored_folder), time.time())
         found = differences(
@@ -159,7 +167,8 @@ class Indexer:
             report_unknown,
             compares_ctime=self._settings.compare_ctime,
         )
-        for difference in self.unstored.without_known(root, found, is_whole=not folder):
+        found = self.unstored.without_known(root, found, is_whole=not folder)
+        for difference in self.listing.of_root(found) if list_first else found:
             change = Change(root, difference.relative_path, time.time())
             state = difference.state
             if state is not None:
@@ -174,7 +183,6 @@ class Indexer:
                 continue
             if difference.kind is DifferenceKind.TOUCHED and touched.put(change, listed_at):
                 continue
-            self.changed_files += 1
             counts.new += difference.kind is DifferenceKind.NEW
             counts.changed += difference.kind is DifferenceKind.CHANGED
             self._submit_compared(change, state, listed_at)
@@ -297,7 +305,9 @@ class Indexer:
         for name, each in self.last_comparisons.items():
             each.unreadable = self.pipeline.unreadable(name)
         try:
-            save_comparisons(self._store, self.last_comparisons, self.encoder_plan())
+            save_comparisons(
+                self._store, self.last_comparisons, self.encoder_plan(), self.pipeline.activity
+            )
             self.unstored.save()
         except ImgSearchError as error:
             logger.warning(
@@ -324,11 +334,13 @@ class Indexer:
             self._settings.host,
             exclude=self._settings.exclude,
             follow_links=self._settings.follow_links,
-            queue=lambda: self.pipeline.in_flight + len(self.settler),
+            queue=lambda: self.waiting,
             hung=self.disks.hung,
+            absent=self.absent,
             comparisons=self.last_comparisons,
             unstored=self.unstored,
             encoder_plan=self.encoder_plan,
+            activity=self.pipeline.activity,
             lease_seconds=self._settings.lease_seconds,
             closing=self.pipeline.closing,
             outage=self.outage,

@@ -159,13 +159,14 @@ class PendingWrite:
     """A job's document that is ready to write.
 
     `fallback` returns the document to write if Elasticsearch refuses this one; it is None for a
-    failure, and so is `result`.
+    failure, and so is `result`.  `moved_from` is the path from which the file was moved, if it was.
     """
 
     job: Job
     write: Write
     result: EmbedResult | None = None
     fallback: Callable[[StoreError], PendingWrite] | None = None
+    moved_from: str | None = None
 
     @property
     def signature(self) -> FileSignature:

@@ -23,6 +23,7 @@ from es_imgsearch.pipeline.embed_stage import EmbedStage
 from es_imgsearch.pipeline.in_flight import InFlight
 from es_imgsearch.pipeline.jobs import (
     NO_EVENT,
+    UNKNOWN_SIGNATURE,
     Counts,
     Kept,
     RunState,
@@ -38,6 +39,7 @@ from es_imgsearch.records import Change, Embedded, FileState, Root
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.presence import RootFiles
 from es_imgsearch.watch.root_disk import RootDisks
+from es_imgsearch.write.activity import Activity
 from es_imgsearch.write.carried_fields import CarriedFields
 from es_imgsearch.write.field_memory import FieldMemory
 from es_imgsearch.write.pending_deletions import Progress
@@ -82,7 +84,7 @@ class Pipeline:
         self._emit = emit
         self._disks = disks or RootDisks()
         self.outage = outage or Outage()
-        self.counts = Counts()
+        self.counts, self.activity = Counts(), Activity()
         self._in_flight = InFlight(
             max_files_in_flight(settings, encoder, grid), (progress or Progress()).files, unstored
         )
@@ -96,11 +98,17 @@ class Pipeline:
         )
         # From the last stage to the first: each is given the one that follows it.
         acknowledging = AcknowledgeStage(
-            self._in_flight, self.counts, self._run, disk=self._disks.of, emit=emit
+            self._in_flight,
+            self.counts,
+            self._run,
+            activity=self.activity,
+            disk=self._disks.of,
+            emit=emit,
         )
         self._writing = WriteStage(
             lambda writes: store.documents.write(writes),
             lambda ids: store.documents.states(ids),
+            is_writable=lambda image_id: store.documents.is_writable(image_id),
             emit=acknowledging.put,
             outage=self.outage,
             stopping=self.stopping,
@@ -144,6 +152,7 @@ class Pipeline:
             ReadWorkers(plan, settings.read_workers),
             self._in_flight,
             self._run,
+            activity=self.activity,
             emit=self._embedding.put,
         )
         loops = {
@@ -183,8 +192,12 @@ class Pipeline:
         begun = self._in_flight.begin(change, signature, event_at=event_at, listed_at=listed_at)
         if begun.job is None:
             self._run.check()
-            if signature is None and not begun.has_job:
+            if begun.has_job:
+                return
+            if signature is None:
                 self._emit(change, Skipped.GONE)
+            elif signature is UNKNOWN_SIGNATURE and change.event_at is not None:
+                self._emit(change, Skipped.UNSEEN)
 
     def has(self, image_id: str, state: FileState) -> bool:
         """Return True if a file is in flight, or was stored in this state."""

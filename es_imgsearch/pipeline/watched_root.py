@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import threading
 import time
 from collections import OrderedDict
@@ -31,8 +32,13 @@ logger = logging.getLogger(__name__)
 # How long the loop sleeps if nothing is due: the shorter while deletions are pending.
 _TICK_SECONDS = 0.1
 _IDLE_SECONDS = 1.0
-# How often it is looked whether another process ended a pause.
-_PAUSED_SECONDS = 2.0
+# How often it is looked whether another process ended a pause, or a missing folder is there.
+_LOOK_SECONDS = 2.0
+
+_MISSING = (
+    "The folder of %r (%s) is missing: its documents stay in the index, and it is watched again"
+    " when it is back."
+)
 
 
 class WatchedRoot:
@@ -70,6 +76,8 @@ class WatchedRoot:
         # The number of the comparison in progress.
         self._comparing: int | None = None
         self._is_missing = False
+        # Device and inode of the folder that is watched.
+        self._identity: tuple[int, int] | None = None
         self._is_hung = False
         self._retry_delays = waits()
         self._threads = [
@@ -176,9 +184,12 @@ class WatchedRoot:
             if time.monotonic() >= next_poll:
                 next_poll = time.monotonic() + self._settings.poll_seconds
                 self._poll()
-            elif root.name in indexer.paused and time.monotonic() >= next_look:
-                next_look = time.monotonic() + _PAUSED_SECONDS
-                self._resume_if_ended()
+            elif time.monotonic() >= next_look:
+                next_look = time.monotonic() + _LOOK_SECONDS
+                if root.name in indexer.paused:
+                    self._resume_if_ended()
+                if self._is_missing:
+                    self._check_folders()
             due_at = settler.next_due_at()
             sleep = _IDLE_SECONDS if all_deleted and all_read else _TICK_SECONDS
             if due_at is not None:
@@ -208,19 +219,48 @@ class WatchedRoot:
             self._indexer.outage.end(f"poll {self.root.name}")
 
     def _check_folders(self) -> None:
-        with self._disk.calling():
-            # Path.is_dir raises for a stale mount.
-            is_back = self._is_missing and os.path.isdir(self.root.path)
-        if is_back:
-            self._watcher.rearm(self.root)
-            self._is_missing = False
-            logger.warning("The folder of %r is back.", self.root.name)
+        if self._is_missing:
+            with self._disk.calling():
+                # Path.is_dir raises for a stale mount.
+                is_there = os.path.isdir(self.root.path)
+            if is_there:
+                self._take_back("The folder of %r is there again: it is watched and compared.")
+        elif (found := self._look()) is None:
+            self._miss(_MISSING)
             self.request_comparison()
-        elif not self._is_missing and (refused := self._watcher.refused(self.root)):
+        elif found != self._identity:
+            # Another file system was mounted there: no event tells of it.
+            self._take_back("Another disk or folder is in the place of %r: it is compared.")
+        elif refused := self._watcher.refused(self.root):
             # The limit of inotify watches may have been raised; existing watches stay.
             self._watcher.rearm(self.root)
             for folder in sorted(refused):
                 self.request_comparison(folder)
+
+    def _take_back(self, message: str) -> None:
+        """Watch the folder that is there now, and compare it."""
+        self._identity = self._look()
+        self._watcher.rearm(self.root)
+        self._is_missing = False
+        self._indexer.absent.discard(self.root.name)
+        logger.warning(message, self.root.name)
+        self.request_comparison()
+
+    def _look(self) -> tuple[int, int] | None:
+        """Return device and inode of the root's folder; None if there is no folder."""
+        try:
+            with self._disk.calling():
+                status = os.stat(self.root.path)
+        except OSError:
+            return None
+        return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+
+    def _miss(self, message: str) -> None:
+        """Note that the folder is missing, once."""
+        if not self._is_missing:
+            self._is_missing = True
+            self._indexer.absent.add(self.root.name)
+            logger.warning(message, self.root.name, self.root.path)
 
     def _on_hint(self, hint: Hint) -> None:
         if hint.kind is HintKind.SUBTREE:
@@ -230,18 +270,20 @@ class WatchedRoot:
         else:
             self._indexer.offer(hint)
         if hint.kind is HintKind.ROOT_GONE:
-            if not self._is_missing:
-                self._is_missing = True
-                logger.warning(
-                    "The folder of %r is missing: its documents stay in the index.", self.root.name
-                )
+            self._miss(_MISSING)
             self.request_comparison()
         self.wake.set()
 
     # -- comparisons --------------------------------------------------------------------------
 
     def _compare_loop(self) -> None:
+        self._identity = self._look()
         self._watcher.start()
+        if self._identity is None:
+            self._miss(
+                "The folder of %r (%s) is not there: what the index holds of it stays, and it is"
+                " watched when it comes."
+            )
         while (request := self._next_request()) is not None:
             folder, number = request
             comparison = self._compare(folder, number)
@@ -264,6 +306,8 @@ class WatchedRoot:
         thread = f"compare {self.root.name}"
         try:
             comparison = self._indexer.reconcile(self.root, folder)
+            for change in self._indexer.unseen.take(self.root, folder):
+                self._indexer.pipeline.submit(change)
         except ImgSearchError as error:
             if not error.transient:
                 raise

@@ -46,17 +46,26 @@ class WriteStage:
         bulk: Bulk,
         states: Callable[[Sequence[str]], Mapping[str, FileState]],
         *,
+        is_writable: Callable[[str], bool],
         emit: Callable[[PendingWrite | Unembedded | Kept], None],
         outage: Outage,
         stopping: threading.Event,
     ) -> None:
-        """`states` looks up the stored states of the pictures, of these ids, in the index."""
+        """`states` looks up the stored states of the pictures, of these ids, in the index.
+
+        `is_writable` returns True if something small can be written where an id goes.
+        """
         self._bulk = bulk
         self._states = states
         self._emit = emit
         self._outage = outage
         self._stopping = stopping
-        self._writer = BulkWriter(self._send, outage=outage, stopping=stopping)
+        self._writer = BulkWriter(
+            self._send,
+            is_writable=lambda ready: is_writable(ready.write.image_id),
+            outage=outage,
+            stopping=stopping,
+        )
         self._queue: queue.SimpleQueue[PendingWrite | None] = queue.SimpleQueue()
 
     def put(self, item: PendingWrite | Unembedded) -> None:

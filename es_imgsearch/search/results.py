@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +12,7 @@ from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.queries import parse_vector, score_to_cosine
 from es_imgsearch.elastic.region_queries import matched_box
 from es_imgsearch.errors import UsageError
-from es_imgsearch.records import disk_path
 from es_imgsearch.search.filtering.dates import local_year
-from es_imgsearch.search.fusion import FUSED_DIGITS, Ranks, SearchResult, reciprocal_rank
 from es_imgsearch.search.hits import LIKELY, Hit, Hits, LazyHits
 from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import (
@@ -28,7 +25,8 @@ from es_imgsearch.search.query import (
     query_kind,
 )
 from es_imgsearch.search.query_vectors import CONTENT, VectorPart
-from es_imgsearch.search.relevance import QueryRelevance, named_relevance
+from es_imgsearch.search.relevance import NAMED_RELEVANCE, QueryRelevance, named_relevance
+from es_imgsearch.search.words.fusion import FUSED_DIGITS, Ranks, SearchResult, shares
 
 _COSINE_DIGITS = 6
 NOTHING_FITS = "Nothing fits well: none of these is likely right."
@@ -64,7 +62,7 @@ def build_hits(result: SearchResult, context: SearchContext) -> Hits:
                 f"No hit has a relevance of {plan.min_relevance:.0%} or more; the best has"
                 f" {best:.0%}."
             )
-    elif best is not None and best < LIKELY and plan.offset == 0:
+    elif best is not None and best < LIKELY and plan.offset == 0 and not _match_words(result):
         notes.append(NOTHING_FITS)
     facets = {}
     if plan.facets:
@@ -79,6 +77,7 @@ def build_hits(result: SearchResult, context: SearchContext) -> Hits:
         [shown for each in context.terms if (shown := _shown(each)) is not None],
         notes=notes,
         facets=facets,
+        mode=plan.mode,
     )
 
 
@@ -95,6 +94,11 @@ def _best_relevance(result: SearchResult, context: SearchContext) -> float | Non
         if best >= max(LIKELY, context.plan.min_relevance or 0.0):
             break
     return best
+
+
+def _match_words(result: SearchResult) -> bool:
+    """Return True if any hit has the words, so that its looks do not decide."""
+    return any(each.text or each.named for each in result.ranks or ())
 
 
 def _relevant(result: SearchResult, at_least: float, context: SearchContext) -> SearchResult:
@@ -137,10 +141,12 @@ def _relevance(
     if cosine is None:
         cosine = _vector_cosine(raw, ranks, context)
     by_vector = None if cosine is None else context.relevance.probability(cosine)
-    if ranks is None or ranks.text is None:
+    if ranks is None or not (ranks.text or ranks.named):
         return by_vector
     texts = [each.query for each in context.terms if each.weight > 0]
     named = named_relevance([each for each in texts if isinstance(each, str)], raw["_source"])
+    if named is None and ranks.named:
+        named = NAMED_RELEVANCE
     known = [each for each in (by_vector, named) if each is not None]
     return max(known, default=None)
 
@@ -157,7 +163,7 @@ def _hit(raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext) ->
     root, relative_path = source.get("root", ""), source.get("relative_path", "")
     mean = _vector_cosine(raw, ranks, context)
     if ranks is not None:
-        score = round(ranks.fused, FUSED_DIGITS)
+        score = round(ranks.score, FUSED_DIGITS)
     else:
         score = round(raw["_score"] if mean is None else mean, _COSINE_DIGITS)
     cosines = _cosines(raw, context) if plan.explain else {}
@@ -171,18 +177,12 @@ def _hit(raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext) ->
         score=score,
         relevance=_relevance(raw, ranks, context, cosine),
         fields=source,
-        path=_original_path(root, relative_path, context),
+        path=context.info.meta.path_on(context.host, root, relative_path),
         cosine=None if cosine is None else round(cosine, _COSINE_DIGITS),
         explanation=_explanation(raw, ranks, cosines, context) if plan.explain else None,
         matched_box=matched_box(raw),
+        matches_words=ranks is not None and (ranks.text is not None or ranks.named > 0),
     )
-
-
-def _original_path(root: str, relative_path: str, context: SearchContext) -> Path | None:
-    entry = context.info.meta.roots.get(root)
-    if entry is None or entry["host"] != context.host:
-        return None
-    return Path(disk_path(entry["path"])) / disk_path(relative_path)
 
 
 def _cosines(raw: Mapping[str, Any], context: SearchContext) -> dict[str, float]:
@@ -222,14 +222,11 @@ def _explanation(
             }
             for term, vector in zip(context.terms, context.term_vectors, strict=True)
         ]
-    if context.plan.mode == "text":
-        explanation["bm25"] = raw["_score"]
     if ranks is not None:
-        explanation["ranks"] = {"vector": ranks.vector, "text": ranks.text}
-        explanation["shares"] = {
-            name: reciprocal_rank(rank) for name, rank in explanation["ranks"].items()
-        }
         explanation["bm25"] = ranks.text_score
+        explanation["shares"] = shares(ranks, context.plan.mode)
+        if context.plan.mode == "hybrid":
+            explanation["ranks"] = {"vector": ranks.vector, "text": ranks.text}
     return explanation
 
 

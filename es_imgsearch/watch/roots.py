@@ -1,4 +1,4 @@
-"""Resolve `[NAME=]DIR` to roots, and register their names with the index."""
+"""Register the names and folders of roots with the index."""
 
 from __future__ import annotations
 
@@ -22,75 +22,17 @@ from es_imgsearch.elastic.state import (
     unstored_id,
 )
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import RootError
+from es_imgsearch.errors import RootError, counted
 from es_imgsearch.records import Root, disk_path, image_id, stored_path
+from es_imgsearch.watch.bounded_looks import found_at
 from es_imgsearch.watch.commands import given_entry, permitting_command, shell_word
+from es_imgsearch.watch.given_roots import overlap
+from es_imgsearch.watch.given_roots import parse_roots as parse_roots
 
 logger = logging.getLogger(__name__)
 
 # The host of a root whose pictures are on no machine: a folder of that name cannot be watched.
 IMPORTED_HOST = "(imported)"
-
-
-def parse_roots(
-    texts: Sequence[str], *, may_be_gone: bool = False, follow_links: bool = False
-) -> list[Root]:
-    """Resolve the command line's roots; check them on disk and for overlaps.
-
-    Raises RootError for what is no folder, a name given twice, or folders inside each other;
-    with `may_be_gone` a folder need not exist or be readable.
-    """
-    roots = [replace(_parse(text, may_be_gone), follows_links=follow_links) for text in texts]
-    for position, root in enumerate(roots):
-        for other in roots[:position]:
-            if root.name == other.name:
-                raise RootError(
-                    f"{other.path} and {root.path} are both called {root.name!r}: give one"
-                    " another name as NAME=DIR."
-                )
-            if _overlap(root.path, other.path):
-                raise RootError(f"{root.path} and {other.path} overlap: watch the outer one.")
-    paths = [os.fspath(root.path) for root in roots]
-    return [
-        replace(root, other_paths=(*paths[:n], *paths[n + 1 :])) for n, root in enumerate(roots)
-    ]
-
-
-def _parse(text: str, may_be_gone: bool) -> Root:
-    name, folder = _taken_apart(text)
-    if not folder:
-        # Perhaps a variable of a shell that is not set; it would be the working folder.
-        raise RootError(f"{text!r} names no folder: write DIR or NAME=DIR.")
-    # os.path, unlike Path, answers also where a folder may not be entered or a user is unknown.
-    path = Path(os.path.abspath(os.path.expanduser(folder)))
-    is_gone = may_be_gone and not os.path.lexists(path)
-    if not os.path.isdir(path) and not is_gone:
-        why = "is not a folder" if os.path.exists(path) else "does not exist"
-        raise RootError(f"{folder!r} {why}: give the folder that holds the pictures.")
-    # The name as it was given, also of a link; the folder it leads to.
-    name = stored_path(path.name) if name is None else name
-    path = path.resolve()
-    if not name or "/" in name or name != name.strip() or not name.isprintable():
-        raise RootError(f"{text!r} gives no usable name for the folder: write NAME=DIR.")
-    if not may_be_gone and not os.access(path, os.R_OK | os.X_OK):
-        raise RootError(f"The folder {folder!r} may not be read by this user.")
-    return Root(name, path)
-
-
-def _taken_apart(text: str) -> tuple[str | None, str]:
-    """Return name and folder of `[NAME=]DIR`; both may have an equals sign in them.
-
-    A folder that exists decides, an absolute one first, as messages give it; then what is absolute.
-    """
-    before = text.partition("/")[0]
-    if "=" not in before or os.path.isdir(text):
-        return None, text
-    splits = [(text[:n], text[n + 1 :]) for n, letter in enumerate(before) if letter == "="]
-    splits.sort(key=lambda split: not split[1].startswith("/"))
-    for name, folder in splits:
-        if folder and os.path.isdir(os.path.expanduser(folder)):
-            return name, folder
-    return splits[0]
 
 
 def register_roots(
@@ -115,6 +57,9 @@ def register_roots(
         new.clear()
         for root in roots:
             entry = meta.roots.get(root.name)
+            if entry is not None and _leads_to(entry, root, host):
+                meta = with_registered(meta, root, host)
+                continue
             takes_over = replace_gone and entry is not None and _has_moved(entry, host)
             others = {name: each for name, each in meta.roots.items() if name != root.name}
             check_registered(root, host, others if takes_over else meta.roots)
@@ -170,6 +115,14 @@ def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_second
         )  # fmt: skip
 
 
+def _leads_to(entry: Mapping[str, Any], root: Root, host: str) -> bool:
+    """Return True if a link leads to the root that led nowhere when it was entered."""
+    entered, path = disk_path(entry["path"]), os.fspath(root.path)
+    if entry["host"] != host or entered == path:
+        return False
+    return found_at(entered, lambda: os.path.realpath(entered) == path, False)
+
+
 def _is_elsewhere(entry: Mapping[str, Any] | None, host: str) -> bool:
     return entry is not None and entry["host"] not in {host, IMPORTED_HOST}
 
@@ -178,7 +131,7 @@ def _check_unused(store: Store, root: Root) -> None:
     """Raise RootError if the index holds pictures of a name that it does not know."""
     store.refresh()
     if pictures := store.listings.count(root.name):
-        held = "1 picture" if pictures == 1 else f"{pictures} pictures"
+        held = counted(pictures, "picture")
         command = permitting_command(root, store.index, ())
         raise RootError(
             f"The index {store.index!r} holds {held} of {root.name!r} and no longer knows of which"
@@ -231,6 +184,12 @@ def with_registered(meta: Meta, root: Root, host: str) -> Meta:
     return meta.with_root(root.name, {"path": _text(root.path), "host": host})
 
 
+def is_registered(root: Root, meta: Meta, host: str) -> bool:
+    """Return True if the index knows this folder of this host under this name."""
+    entry = meta.roots.get(root.name)
+    return entry is not None and entry["host"] == host and entry["path"] == _text(root.path)
+
+
 def registered_root(name: str, meta: Meta) -> Root | None:
     """The root of this name, as far as this host can see its folder.
 
@@ -275,7 +234,7 @@ def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str
                 f" is {root.path} on host {host!r}: {_way_out(root, entry, host)}call this folder"
                 f" something else, as NAME={shell_word(str(root.path))}."
             )
-        if same_host and _overlap(root.path, Path(disk_path(entry["path"]))):
+        if same_host and overlap(root.path, Path(disk_path(entry["path"]))):
             raise RootError(
                 f"{root.path} overlaps {entry['path']}, which this index knows as {name!r}: give"
                 f" that one, as {given_entry(name, entry['path'])}, or use another --index."
@@ -288,7 +247,7 @@ def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
         return "if that one has moved here, add --allow-deletes to `sync` or `watch`; if not, "
     if entry["host"] in {host, IMPORTED_HOST}:
         return ""
-    if not os.path.lexists(root.path):
+    if not found_at(os.fspath(root.path), lambda: os.path.lexists(root.path), True):
         # Only --allow-deletes comes here without a folder.
         if entry["path"] != _text(root.path):
             return ""
@@ -303,11 +262,8 @@ def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
 
 
 def _has_moved(entry: Mapping[str, Any], host: str) -> bool:
-    return bool(entry["host"] == host) and not os.path.lexists(disk_path(entry["path"]))
-
-
-def _overlap(one: Path, other: Path) -> bool:
-    return one == other or one in other.parents or other in one.parents
+    path = disk_path(entry["path"])
+    return bool(entry["host"] == host) and not found_at(path, lambda: os.path.lexists(path), True)
 
 
 def _text(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -28,6 +29,8 @@ class UnknownPlaces:
 
         def report(unknown: Unknown) -> None:
             found.append(unknown)
+            if not unknown.stored_path and not os.path.exists(root.path):
+                return  # the root itself, which who watches it reports
             if unknown.stored_path not in self._logged[root.name]:
                 logger.warning("%s", self._message(root, unknown))
                 self._logged[root.name].add(unknown.stored_path)

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from typing import NamedTuple
 
 from es_imgsearch.describe.dates import TAKEN_MAPPING
@@ -20,6 +21,7 @@ from es_imgsearch.describe.registry import (
     describer_names,
     foreign_describers,
     is_by_vector,
+    is_on_request,
     load_describers,
 )
 from es_imgsearch.describe.sidecar import OF_SIDECARS, SIDECAR_ID, Sidecar
@@ -33,10 +35,14 @@ from es_imgsearch.write.field_memory import OF_THE_FILE, Document, FieldMemory
 
 
 class Carried(NamedTuple):
-    """Fields that a document keeps, and the version that it has to replace for that."""
+    """Fields that a document keeps, and the version that it has to replace for that.
+
+    `moved_from` is the path in the root at which its file was before, if it was moved.
+    """
 
     fields: Document
     version: DocumentVersion | None
+    moved_from: str | None = None
 
 
 class EmbeddedPicture(NamedTuple):
@@ -101,29 +107,31 @@ class CarriedFields:
             if document is not None and not is_same:
                 # Its file may have been moved to a path that is read later.
                 self._memory.put_gone([document])
-        # The vector of a moved file is a stored one.
+        # The vector of a moved file is a stored one.  It may have replaced an equal file.
         moved = {
             each.picture.content_id
             for each, document in zip(results, before, strict=True)
-            if document is None and each.is_reused
+            if document is not None or each.is_reused
         }
         others: dict[str, list[Document]] = {}
         for document in self._store.documents.sources_by_content(sorted(moved)):
             others.setdefault(document["content_id"], []).append(document)
+        self._memory.load()
         moves = _Moves(self._files)
         carried = []
         for each, document in zip(results, before, strict=True):
-            if document is not None:
-                version = stored[each.change.image_id].version
-                carried.append(Carried(self._kept(each, document), version))
-                continue
             content_id = each.picture.content_id
-            origin = moves.origin(
-                each.change, others.get(content_id, ()), self._memory.gone(content_id)
-            )
+            candidates = others.get(content_id, ()), self._memory.gone(content_id)
+            version, moved_from = None, None
+            if document is None:
+                origin, moved_from = moves.origin(each.change, *candidates)
+            else:
+                version = stored[each.change.image_id].version
+                origin = moves.replacement(each.change, each.picture.state, *candidates)
             if origin is not None:
                 self._memory.put_copied(origin, each.change.image_id)
-            carried.append(Carried(self._kept(each, origin), None))
+            fields = {**self._kept(each, document), **self._kept(each, origin)}
+            carried.append(Carried(fields, version, moved_from))
         return carried
 
     def _kept(self, result: EmbeddedPicture, document: Document | None) -> Document:
@@ -158,12 +166,16 @@ def _imported_date(document: Document) -> Document:
 
 
 def _fields_of(names: Iterable[str]) -> set[str]:
-    """Return the fields of describers; none of one that cannot be loaded."""
+    """Return the fields of describers; none of one that cannot be loaded.
+
+    Nor of one that runs on request: `describe` may have given them since this process began.
+    """
     fields: set[str] = set()
     for name in names:
         with suppress(SettingsError):
             for describer in load_describers([name]):
-                fields |= describer.mapping.keys()
+                if not is_on_request(describer):
+                    fields |= describer.mapping.keys()
     return fields
 
 
@@ -176,10 +188,11 @@ class _Moves:
 
     def origin(
         self, change: Change, candidates: Sequence[Document], gone: Document | None
-    ) -> Document | None:
+    ) -> tuple[Document | None, str | None]:
         """Choose, among documents of one content, the one whose file was moved to a path.
 
-        `gone` is one that was deleted or replaced before, if there is one.
+        `gone` is one that was deleted or replaced before, if there is one.  Returns the path in the
+        root as well from which the file has left.
         """
         if gone is not None:
             candidates = [*candidates, gone]
@@ -190,7 +203,34 @@ class _Moves:
             is_namesake = os.path.basename(path) == os.path.basename(change.relative_path)
             return has_left, is_namesake, len(document.keys() - OF_THE_FILE)
 
-        return max(candidates, key=likeness, default=None)
+        by_likeness = [(likeness(each), each) for each in candidates]
+        if not by_likeness:
+            return None, None
+        (has_left, *_), origin = max(by_likeness, key=itemgetter(0))
+        path = disk_path(origin["relative_path"])
+        is_move = has_left and origin["root"] == change.root.name and path != change.relative_path
+        return origin, path if is_move else None
+
+    def replacement(
+        self,
+        change: Change,
+        state: FileState,
+        candidates: Sequence[Document],
+        gone: Document | None,
+    ) -> Document | None:
+        """Choose the document of an equal file, of this state, moved over a path."""
+        if gone is not None:
+            candidates = [*candidates, gone]
+        moved = [
+            each
+            for each in candidates
+            if each["image_id"] != change.image_id
+            and FileState.stored(each) == state
+            and (
+                each is gone or self._has_left(change.root, each, disk_path(each["relative_path"]))
+            )
+        ]
+        return max(moved, key=lambda each: len(each.keys() - OF_THE_FILE), default=None)
 
     def _has_left(self, root: Root, document: Document, path: str) -> bool:
         """Return True if a document's file is known to be gone, or is another one now."""

@@ -21,6 +21,7 @@ from es_imgsearch.elastic.leases import now_iso
 from es_imgsearch.elastic.retry import Outage, persist
 from es_imgsearch.elastic.state import Document, pause_id
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import counted
 from es_imgsearch.records import Root
 from es_imgsearch.watch.commands import permitting_command
 
@@ -52,8 +53,8 @@ class Pause:
         """Return the event and the remedy, with the options of `walk_options`."""
         done = "Nothing was deleted"
         if self.deleted:
-            were = "picture was" if self.deleted == 1 else "pictures were"
-            done = f"{self.deleted} {were} deleted before, nothing more was"
+            were = counted(self.deleted, "picture was", "pictures were")
+            done = f"{were} deleted before, nothing more was"
         start = f"Deletions in {root.name!r} are paused: {self.reason}. {done};"
         if self.kind is PauseKind.UNLISTABLE and not self.is_missing:
             return f"{start} they go on when the folder can be listed."
@@ -105,7 +106,7 @@ class DeletionPauses:
         if pause == before:
             return
         self.active[root.name] = pause
-        if before is None or before.kind != pause.kind:
+        if _is_news(pause) and (before is None or before.kind != pause.kind):
             logger.warning("%s", pause.message(root, self._index, self._options))
         self._save(
             root, lambda document: _with_pause(document, root.name, pause, is_known=bool(before))
@@ -130,7 +131,8 @@ class DeletionPauses:
         if active_pause(self._save(root, ended)) is not None:
             return False
         self._on_other_device.discard(root.name)
-        if self.active.pop(root.name, None) is not None:
+        pause = self.active.pop(root.name, None)
+        if pause is not None and _is_news(pause):
             logger.warning("Deletions in %r go on.", root.name)
         return True
 
@@ -168,6 +170,11 @@ class DeletionPauses:
         return persist(
             lambda: self._state.update(pause_id(root.name), change), self._closing, self._outage
         )
+
+
+def _is_news(pause: Pause) -> bool:
+    """Return False for a folder that never came: there is nothing to delete of it."""
+    return bool(pause.pictures) or pause.kind is not PauseKind.UNLISTABLE
 
 
 def _with_pause(

@@ -151,6 +151,26 @@ def test_deleting_what_is_not_there_is_no_error(any_store: AnyStore):
     assert any_store.documents.write([Write("nothing")]) == {"nothing": None}
 
 
+@pytest.mark.parametrize("blocks", [{"write": True}, {"read_only_allow_delete": True}])
+@pytest.mark.parametrize("failures", [False, True])
+def test_it_is_known_whether_something_small_can_be_written_and_nothing_is_stored(
+    real_store: Store, blocks: dict[str, bool], failures: bool
+):
+    documents = real_store.documents
+    assert not documents.is_writable("a")
+    real_store.generations.create(new_meta(seal_of(FakeEncoder()), "exact", "cosine"))
+    documents.write([Write(each, document=document(each)) for each in ("a", "absent2")])
+    assert documents.is_writable("a")
+    index = f"{real_store.index}-failures" if failures else real_store.index
+    client = real_store.connection.client
+    client.indices.put_settings(index=index, settings={"index.blocks": blocks})
+    assert not documents.is_writable("a")
+    client.indices.put_settings(index=index, settings={"index.blocks": dict.fromkeys(blocks)})
+    assert documents.is_writable("a")
+    real_store.refresh()
+    assert real_store.listings.count() == 2
+
+
 def test_one_rejected_document_does_not_harm_the_others(any_store: AnyStore):
     if isinstance(any_store, MemoryStore):
         any_store.reject = lambda each: "strict" if "unmapped" in each else None
@@ -208,6 +228,7 @@ def test_a_document_that_cannot_be_sent_or_taken_costs_no_other(real_store: Stor
     writes = [Write("a", document=document("a")), *odd_writes, Write("c", document=document("c"))]
     writer = BulkWriter(
         real_store.documents.write_each,
+        is_writable=lambda _write: False,
         outage=Outage(),
         stopping=threading.Event(),
         patience_seconds=0,

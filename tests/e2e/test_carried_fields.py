@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,41 @@ def test_the_fields_are_those_of_the_moved_one_of_two_copies(house: House):
     assert [shelf(house, f"{name}.png") for name in "acd"] == ["A", "C", "B"]
 
 
+@pytest.mark.parametrize("seconds", [0, 60])
+@pytest.mark.parametrize(("old", "new"), [("a.png", "b.png"), ("b.png", "a.png")])
+@pytest.mark.parametrize("replaced", [None, "theirs"])
+def test_a_picture_that_is_moved_over_an_equal_one(
+    house: House, old: str, new: str, seconds: int, replaced: str | None
+):
+    """The document of the same path was taken, so the fields of the moved one went with it."""
+    path, other = house.picture(old, 1), house.folder / new
+    other.write_bytes(path.read_bytes())
+    for each, at in ((path, 1_700_000_000), (other, 1_700_000_000 + seconds)):
+        os.utime(each, (at, at))
+    house.synced()
+    give(house, old, "A1")
+    if replaced is not None:
+        give(house, new, replaced)
+    house.store.refresh()
+    path.rename(other)
+    house.synced()
+    assert house.differing() == []
+    assert shelf(house, new) == "A1"
+
+
+def test_a_touched_picture_takes_nothing_of_an_equal_one_that_was_deleted(house: House):
+    path, other = house.picture("a.png", 1), house.folder / "b.png"
+    other.write_bytes(path.read_bytes())
+    os.utime(other, (1, 1))
+    house.synced()
+    give(house, "b.png", "B1")
+    house.store.refresh()
+    other.unlink()
+    os.utime(path, (2, 2))
+    house.synced()
+    assert shelf(house, "a.png") is None
+
+
 def test_a_picture_that_is_found_after_its_old_document_was_deleted(house: House):
     """As when it was moved to a folder that no event told of."""
     path = house.picture("a.png", 1)
@@ -91,6 +127,28 @@ def test_a_picture_that_is_found_after_its_old_document_was_deleted(house: House
     indexer.pipeline.close()
     assert house.differing() == []
     assert shelf(house, "b.png") == "A1"
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_picture_that_is_found_by_another_process_after_its_old_document_went(
+    house: House, is_replaced: bool
+):
+    """As after a crash, or in a folder that another daemon watches."""
+    path = house.picture("a.png", 1)
+    house.picture("other.png", 3)
+    house.synced()
+    give(house, "a.png", "A1")
+    path.rename(house.folder.parent / "away.png")
+    if is_replaced:
+        paint(path, 2)
+    house.synced()
+    assert is_stored(house, "a.png") is is_replaced
+    (house.folder.parent / "away.png").rename(house.folder / "b.png")
+    house.synced()
+    assert house.differing() == []
+    assert shelf(house, "b.png") == "A1"
+    if is_replaced:
+        assert shelf(house, "a.png") is None
 
 
 @pytest.mark.parametrize("before", [None, "A1"])

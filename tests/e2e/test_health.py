@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from es_imgsearch.pipeline.indexer import Indexer
-from es_imgsearch.pipeline.metrics import MetricsServer
+from es_imgsearch.pipeline.reporting.metrics import MetricsServer
 from tests.support.house import House, Proxy, until
 
 pytestmark = pytest.mark.process

@@ -24,7 +24,7 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.errors import RootError, SettingsError, StoreUnreachable
 from es_imgsearch.manage.verify import verify
 from es_imgsearch.pipeline.indexer import Indexer
-from es_imgsearch.pipeline.metrics import MetricsServer
+from es_imgsearch.pipeline.reporting.metrics import MetricsServer
 from es_imgsearch.pipeline.sync import sync
 from es_imgsearch.records import Root, image_id
 from es_imgsearch.settings import Settings
@@ -165,7 +165,10 @@ def test_failures_are_listed_and_retried_from_the_command_line(commands: Command
     assert failure["error_class"] == "unidentified"
     assert failure["relative_path"] == "broken.jpg"
     assert failure["attempts"] == 1
-    assert "photos/broken.jpg" in commands("failures").stdout
+    assert failure["path"] == str(folder / "broken.jpg")
+    listed = commands("failures")
+    assert listed.stdout.startswith(f"unidentified       {folder}/broken.jpg: ")
+    assert listed.stderr == "1 failure.\n"
 
     # An unchanged failure is not tried again by itself, but when asked for.
     assert commands("sync", str(folder)).exit_code == 0
@@ -296,7 +299,7 @@ def test_metrics_and_health_tell_what_the_daemon_does(indexer: Indexer, monkeypa
         assert (status, json.loads(text)["status"]) == (200, "ok")
         indexer.outage.begin(StoreUnreachable("away"))
         assert get(server.port, "/healthz")[0] == 200, "a short outage is waited out"
-        monkeypatch.setattr("es_imgsearch.pipeline.metrics._UNHEALTHY_SECONDS", 0.0)
+        monkeypatch.setattr("es_imgsearch.pipeline.reporting.metrics._UNHEALTHY_SECONDS", 0.0)
         status, text = get(server.port, "/healthz")
         assert (status, json.loads(text)["status"]) == (503, "failing")
         assert get(server.port, "/")[0] == 404

@@ -16,7 +16,7 @@ from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.embed.runtime.select import run_for_pictures
 from es_imgsearch.pipeline.indexer import Indexer
-from es_imgsearch.pipeline.metrics import MetricsServer
+from es_imgsearch.pipeline.reporting.metrics import MetricsServer
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.roots import parse_roots, register_roots
 from tests.support.house import described

@@ -298,9 +298,9 @@ def test_a_summary_counts_each_kind_and_names_its_command(synced: House):
     synced.picture("other.png", 41)
     said = run(synced, "verify", str(synced.folder), "--exclude", "*.psd", code=1)
     assert said.stdout.splitlines() == [
-        "gone            r/000.png",
-        "missing         r/new.png",
-        "missing         r/other.png",
+        f"gone            {synced.folder}/000.png",
+        f"missing         {synced.folder}/new.png",
+        f"missing         {synced.folder}/other.png",
     ]
     command = (
         f"es-imgsearch sync r={synced.folder} --exclude '*.psd' --index {synced.settings.index}"

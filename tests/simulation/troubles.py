@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
+from es_imgsearch.write.deletion_guard import SHARE_COUNTS_FROM
 from tests.simulation.rare_operations import RareOperations
 from tests.simulation.transport import CALM, STORM, Weather
 
@@ -41,6 +42,10 @@ class TroubleOperations(RareOperations):
         if not self.world.is_mounted(root) or any(
             each.startswith(root) for each in self.world.mounts
         ):
+            return None
+        stored = [each for each in self.world.peek.pictures().values() if each["root"] == name]
+        if len(stored) < SHARE_COUNTS_FROM:
+            # Of fewer documents no share counts: what is gone is deleted, as the manual says.
             return None
         top = self.files.drop(root)
         self.files.mount(root, self.files.new_device())
@@ -145,6 +150,7 @@ COMMON = {
 RARE = {
     "forbid": 3, "drop_mount": 3, "fail_device": 2, "outage": 2, "storm": 2, "half_bulks": 2,
     "kill": 4, "stop": 2, "sync": 3, "change_owner": 1, "replace_alike": 2,
-    "rename_case": 2, "map_write": 2, "camera": 1, "label": 4, "vanish": 3, "wrong_disk": 3,
+    "rename_case": 2, "map_write": 2, "camera": 1, "label": 4, "wander": 3, "vanish": 3,
+    "wrong_disk": 3,
     "make_anew": 1, "reindex": 1,
 }  # fmt: skip

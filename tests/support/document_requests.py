@@ -143,6 +143,8 @@ class DocumentRequests:
             meta: dict[str, Any] = {"_index": self._name(data), "_id": image_id}
             if action != "create":
                 meta |= self._condition(data, image_id)
+            if action == "delete" and data.draw(st.booleans()):
+                meta["routing"] = data.draw(st.sampled_from(IDS))
             lines.append({action: meta})
             if action != "delete":
                 lines.append(data.draw(documents(image_id)))

@@ -108,7 +108,7 @@ class House:
         if url is not None:
             settings = settings.model_copy(update={"es_url": url})
         folders = [str(folder) for folder in self.folders]
-        roots = parse_roots(folders, follow_links=settings.follow_links)
+        roots = parse_roots(folders, may_come=True, follow_links=settings.follow_links)
         store = Store(connect(settings), settings.index).pinned()
         # Tests fill indices by hand, too: documents of a root that no folder was registered for.
         register_roots(self.store, roots, settings.host, replace_gone=True)

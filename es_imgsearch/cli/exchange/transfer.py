@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from es_imgsearch.cli.options import examples, open_store, sigterm_as_ctrl_c, with_settings_options
+from es_imgsearch.cli.options import (
+    examples,
+    filter_option,
+    open_store,
+    sigterm_as_ctrl_c,
+    with_settings_options,
+)
 from es_imgsearch.cli.printing.progress import progress_bar
-from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError
+from es_imgsearch.errors import EXIT_DIFFERENCE, UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.manage.transfer.rows import BadRow
@@ -34,8 +40,7 @@ _file_argument = click.argument("file", type=click.Path(path_type=Path))
 @_file_argument
 @click.option("--fields", metavar="NAME,NAME...", multiple=True,
               help="Only these, with root and relative_path.  [default: all]")  # fmt: skip
-@click.option("--filter", "filters", metavar="FIELD=VALUE", multiple=True,
-              help="Only pictures with this value; may be repeated.")  # fmt: skip
+@filter_option
 @sigterm_as_ctrl_c()
 def export_command(
     settings: Settings, file: Path, fields: tuple[str, ...], filters: tuple[str, ...]
@@ -66,7 +71,9 @@ def export_command(
     total = 0 if clauses else store.listings.count()
     with progress_bar("rows", total) as advance:
         rows = export_pictures(store, file, fields=names, filters=clauses, on_page=advance)
-    click.echo(f"{rows} pictures to {file} in {time.monotonic() - started:.1f} s.", err=True)
+    click.echo(
+        f"{counted(rows, 'picture')} to {file} in {time.monotonic() - started:.1f} s.", err=True
+    )
 
 
 @click.command(
@@ -141,7 +148,7 @@ def import_command(
             on_progress=lambda done, rows: advance(done.stored + done.bad, rows),
             note=lambda text: click.echo(text, err=True),
         )
-    words = [f"{done.stored} rows stored"]
+    words = [f"{counted(done.stored, 'row')} stored"]
     words += [f"{done.there_already} there already"] * (done.there_already > 0)
     words += [f"{done.bad} could not be"] * (done.bad > 0)
     click.echo(f"{', '.join(words)} in {time.monotonic() - started:.1f} s.", err=True)

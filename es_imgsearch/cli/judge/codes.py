@@ -9,7 +9,7 @@ import click
 
 from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
 from es_imgsearch.cli.printing.lines import print_json, print_line
-from es_imgsearch.errors import UsageError
+from es_imgsearch.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.codes.coder import Method
@@ -71,8 +71,9 @@ def _train(
         )
         return
     print_line(
-        f"{trained.entry.method}: {trained.entry.bits} bits, from {trained.sample_size} vectors;"
-        f" {trained.changed} pictures have new codes"
+        f"{trained.entry.method}: {trained.entry.bits} bits, from"
+        f" {counted(trained.sample_size, 'vector')};"
+        f" {counted(trained.changed, 'picture has', 'pictures have')} new codes"
     )
 
 
@@ -83,8 +84,8 @@ def _apply(settings: Settings, as_json: bool) -> None:
     if as_json:
         print_json({"changed": changed})
     else:
-        print_line(f"{changed} pictures have new codes")
+        print_line(f"{counted(changed, 'picture has', 'pictures have')} new codes")
 
 
 def _print_progress(seen: int, changed: int) -> None:
-    click.echo(f"  {seen} pictures, {changed} with new codes", err=True)
+    click.echo(f"  {counted(seen, 'picture')}, {changed} with new codes", err=True)

@@ -16,6 +16,7 @@ from es_imgsearch.errors import (
     EncoderUnknown,
     ModelUnavailable,
     UsageError,
+    counted,
 )
 
 if TYPE_CHECKING:
@@ -158,8 +159,10 @@ def _verdict(outcome: TuningResult, index: str) -> list[str]:
         for each in tuning.per_k
     )
     measured = (
-        f"Stored in {index!r}: {stored}. Recall was measured on {tuning.queries_held_back} queries"
-        f" held back; {tuning.queries_tuned_on} others chose, among {tuning.pictures} pictures."
+        f"Stored in {index!r}: {stored}. Recall was measured on"
+        f" {counted(tuning.queries_held_back or 0, 'query', 'queries')} held back;"
+        f" {tuning.queries_tuned_on} others chose, among"
+        f" {counted(tuning.pictures or 0, 'picture')}."
         f" Exact search takes {outcome.exact_ms:.1f} ms."
     )
     sentences = [measured]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
-from es_imgsearch.cli.printing.lines import escaped, print_json, print_line, shown_path
-from es_imgsearch.errors import ImgSearchError, UsageError
+from es_imgsearch.cli.printing.lines import print_json, print_line, shown_file
+from es_imgsearch.errors import ImgSearchError, UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.search.hits import Hits
@@ -63,9 +63,7 @@ class HitsOutput:
         for position, hit in enumerate(hits):
             if position == end and end:
                 click.echo(f"  {BELOW_LINE}", err=True)
-            place = shown_path(hit.root, hit.relative_path)
-            if hit.path is not None:
-                place = escaped(os.fsencode(hit.path).decode("utf-8", "backslashreplace"))
+            place = shown_file(hit.path, hit.root, hit.relative_path)
             box = "" if hit.matched_box is None else f"  {list(hit.matched_box)}"
             percent = "" if end is None else f"{hit.percent:>6}"
             number = f"  {hit.image_id}" if self.ids else ""
@@ -101,7 +99,7 @@ def _print_paths(hits: Hits, end: bytes) -> None:
         else:
             click.echo(os.fsencode(hit.path) + end, nl=False)
     if elsewhere:
-        are = "1 hit is" if elsewhere == 1 else f"{elsewhere} hits are"
+        are = counted(elsewhere, "hit is", "hits are")
         click.echo(f"{are} on another host and left out.", err=True)
 
 

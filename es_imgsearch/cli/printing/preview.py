@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from textual_image.renderable import HalfcellImage, Image, UnicodeImage
 
 from es_imgsearch.cli.printing.lines import print_line
 from es_imgsearch.errors import ImgSearchError
@@ -20,12 +21,27 @@ _PREVIEW_PIXELS = 512
 _PREVIEW_LINES = 12
 
 
+def _can_be_asked() -> bool:
+    """Whether this terminal knows its size and can answer questions."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    size = os.get_terminal_size(sys.stdout.fileno())
+    return size.columns > 0 and size.lines > 0
+
+
 def preview() -> Callable[[Path], None]:
     """Return the function that draws a picture in this terminal.
 
     iTerm2's own protocol, the graphics protocol of kitty or sixel where the terminal has one, else
     coloured half blocks.
     """
+    # It warns, with a traceback, of each question that the terminal leaves unanswered.
+    logging.getLogger("textual_image").setLevel(logging.ERROR)
+    if not _can_be_asked():
+        # It asks sys.__stdout__ if that is a terminal, and fails without a size or an input.
+        sys.__stdout__ = io.TextIOWrapper(io.BytesIO())  # type: ignore[misc]
+    from textual_image.renderable import HalfcellImage, Image, UnicodeImage
+
     drawn = HalfcellImage if Image is UnicodeImage else Image
     console = Console()
 

@@ -114,7 +114,10 @@ class GenerationCopier:
         self._only_there: set[str] = set()
         self._writes: list[Write] = []
         self._writer = BulkWriter(
-            target.documents.write_each, outage=Outage(), stopping=threading.Event()
+            target.documents.write_each,
+            is_writable=lambda write: target.documents.is_writable(write.image_id),
+            outage=Outage(),
+            stopping=threading.Event(),
         )
         # Embedded pictures are written batch by batch, so that a kill loses few.
         self._bulk_size = _WRITE_BATCH

@@ -127,8 +127,8 @@ class ReindexRun:
         self._copier.codes.complete()
         compared = agreement(self._source, self._target)
         self._note(
-            f"{self._target.listings.count()} of {self._source.listings.count()} pictures are in"
-            f" {self._target.generation}. {compared.summary()}"
+            f"{self._target.listings.count():,} of {self._source.listings.count():,} pictures are"
+            f" in {self._target.generation}. {compared.summary()}"
         )
         # Before writes are blocked: `go_back` may load its model for new pictures, which took 22 s
         # on a busy machine.

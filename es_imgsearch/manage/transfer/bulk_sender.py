@@ -37,6 +37,7 @@ class BulkItem(NamedTuple):
     """An encoded row; the first of its `actions` is that of the index."""
 
     number: int
+    image_id: str
     line: bytes
     actions: int
 
@@ -95,7 +96,7 @@ def _encode(
     if row.image_id in failed:
         parts.append({"delete": {"_index": failures, "_id": row.image_id}})
     line = separator.join([*map(encode, parts), b""])
-    return BulkItem(row.number, line, len(parts) - 1)
+    return BulkItem(row.number, row.image_id, line, len(parts) - 1)
 
 
 class BulkSender:
@@ -113,7 +114,11 @@ class BulkSender:
         self._content_type = NDJSON["content-type"] if as_ndjson else smile.CONTENT_TYPE
         self._stop = threading.Event()
         self._writer = BulkWriter(
-            self._bulk, outage=Outage(), stopping=self._stop, patience_seconds=_PATIENCE_SECONDS
+            self._bulk,
+            is_writable=lambda item: store.documents.is_writable(item.image_id),
+            outage=Outage(),
+            stopping=self._stop,
+            patience_seconds=_PATIENCE_SECONDS,
         )
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="import")
         self._waiting: deque[tuple[int, Future[list[BadRow]]]] = deque()

@@ -39,7 +39,7 @@ MISSING_LETTERS = "missing_letters"
 
 
 class ShownHit(Protocol):
-    """The attributes of a hit that are drawn."""
+    """The attributes of a hit that are drawn; a `caption` is drawn in place of the score."""
 
     @property
     def path(self) -> Path | None: ...
@@ -210,7 +210,7 @@ def _draw_hit(pen: _Pen, hit: ShownHit, at: tuple[int, int]) -> None:
     pen.write((left, top + _CELL + 4), name, 13, _INK)
     percent = getattr(hit, "percent", "")
     figures = f"{hit.score:.3f}  {percent}" if percent else f"{hit.score:.3f}"
-    pen.write((left, top + _CELL + 20), figures, 13, _FAINT)
+    pen.write((left, top + _CELL + 20), getattr(hit, "caption", figures), 13, _FAINT)
 
 
 def _paste(pen: _Pen, picture: Image.Image, at: tuple[int, int], room: tuple[int, int]) -> None:

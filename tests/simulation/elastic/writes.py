@@ -16,7 +16,10 @@ Answer = tuple[int, dict[str, Any]]
 
 _SHARDS = {"total": 1, "successful": 1, "failed": 0}
 _ACTIONS = {"index", "create", "delete"}
-_ACTION_OPTIONS = {"_index", "_id", "if_seq_no", "if_primary_term", "require_alias"}
+# Of one shard, `routing` is without effect.
+_ACTION_OPTIONS = {
+    "_index", "_id", "if_seq_no", "if_primary_term", "require_alias", "routing",
+}  # fmt: skip
 
 
 class Writes:

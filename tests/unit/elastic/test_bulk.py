@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from es_imgsearch.elastic import bulk
 from es_imgsearch.elastic import retry as backoff
 from es_imgsearch.elastic.bulk import BulkWriter, bulk_slices
 from es_imgsearch.elastic.retry import Outage, Stopped
@@ -24,25 +25,38 @@ Results = Sequence[StoreError | None]
 class Server:
     """Answers bulks of numbers with `answer`, and notes them."""
 
-    def __init__(self, answer: Callable[[Sequence[int], int], Results]) -> None:
+    def __init__(
+        self, answer: Callable[[Sequence[int], int], Results], *, is_away: bool = False
+    ) -> None:
+        """`is_away`: it does not take anything small either."""
         self._answer = answer
+        self.is_away = is_away
         self.bulks: list[list[int]] = []
+
+    def is_writable(self, _item: int) -> bool:
+        return not self.is_away
 
     def send(self, items: Sequence[int]) -> Results:
         self.bulks.append(list(items))
         return self._answer(items, len(self.bulks))
 
 
+def writer_to(
+    server: Server, *, stopping: threading.Event | None = None, patience_seconds: float = 60.0
+) -> BulkWriter[int]:
+    return BulkWriter(
+        server.send,
+        is_writable=server.is_writable,
+        outage=Outage(),
+        stopping=stopping or threading.Event(),
+        patience_seconds=patience_seconds,
+    )
+
+
 def written(
     server: Server, items: Sequence[int], *, patience_seconds: float = 60.0
 ) -> dict[int, StoreError | None]:
-    writer = BulkWriter(
-        server.send,
-        outage=Outage(),
-        stopping=threading.Event(),
-        patience_seconds=patience_seconds,
-    )
-    return dict(writer.write(items))
+    return dict(writer_to(server, patience_seconds=patience_seconds).write(items))
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +93,7 @@ def test_a_refused_request_is_halved_until_the_culprit_is_alone(error: StoreErro
 def test_an_item_is_yielded_before_others_are_waited_for():
     server = Server(lambda items, _number: [StoreBusy("429") if n else None for n in items])
     stopping = threading.Event()
-    writer = BulkWriter(server.send, outage=Outage(), stopping=stopping)
+    writer = writer_to(server, stopping=stopping)
     results = writer.write([0, 1])
     assert next(results) == (0, None)
     stopping.set()
@@ -101,7 +115,7 @@ def test_an_outage_longer_than_the_patience_raises_its_error():
     def away(_items: Sequence[int], _number: int) -> Results:
         raise StoreUnreachable("away")
 
-    server = Server(away)
+    server = Server(away, is_away=True)
     with pytest.raises(StoreUnreachable, match="away"):
         written(server, [1], patience_seconds=0.05)
     assert len(server.bulks) > 1
@@ -126,7 +140,7 @@ def too_large(is_too_large: Callable[[Sequence[int]], bool]) -> Server:
 
 def test_bulks_that_are_refused_twice_are_halved_and_grow_again():
     server = too_large(lambda items: len(items) > 16 and len(server.bulks) < 20)
-    writer = BulkWriter(server.send, outage=Outage(), stopping=threading.Event())
+    writer = writer_to(server)
     assert dict(writer.write(range(64))) == dict.fromkeys(range(64))
     sizes = [len(bulk) for bulk in server.bulks]
     assert sizes[:5] == [64, 64, 32, 32, 16]
@@ -149,7 +163,7 @@ def test_bulks_that_time_out_are_halved():
 @pytest.mark.parametrize("poison", [0, 5, 7])
 def test_an_item_refused_for_ever_holds_up_no_other(poison: int):
     server = too_large(lambda items: poison in items)
-    writer = BulkWriter(server.send, outage=Outage(), stopping=threading.Event())
+    writer = writer_to(server)
     later = iter([range(10, 20), [], range(20, 30)])
     stored = []
     for item, error in writer.write(range(8), lambda: list(next(later, ()))):
@@ -173,25 +187,81 @@ def test_an_item_refused_alone_for_ever_while_others_are_stored_fails(poison: in
     assert "429" in str(error)
 
 
-def test_an_item_refused_alone_waits_for_ever_while_nothing_is_stored():
-    for items in ([1], range(4)):
-        server = too_large(lambda _items: len(server.bulks) < 60)  # noqa: B023
-        assert written(server, items) == dict.fromkeys(items)
+@pytest.mark.parametrize("error", [StoreBusy("429"), StoreUnreachable("no answer in time")])
+def test_an_item_that_nothing_else_is_written_with_is_refused_all_the_same(error: StoreError):
+    """A `sync` of one large picture never ended, and no deletion of any root began."""
+
+    def refused(_items: Sequence[int], number: int) -> Results:
+        assert number < GIVEN_UP
+        raise error
+
+    server = Server(refused)
+    found = written(server, [1], patience_seconds=0.0)[1]
+    assert isinstance(found, StoreRejected)
+    assert str(error) in str(found)
+    assert len(server.bulks) > 4
+
+
+def test_items_refused_alone_are_tried_in_rounds_with_one_pause_each():
+    class Counting(threading.Event):
+        waits = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.waits += 1
+            return super().wait(timeout)
+
+    server, stopping = too_large(lambda items: any(5 < each < 15 for each in items)), Counting()
+    results = dict(writer_to(server, stopping=stopping).write(range(30)))
+    assert {item for item, error in results.items() if error is not None} == {*range(6, 15)}
+    assert stopping.waits < 40
+
+
+@pytest.mark.parametrize("items", [[1], range(4)])
+def test_items_wait_for_a_server_that_takes_nothing_small_either(items: Sequence[int]):
+    def answer(items: Sequence[int], number: int) -> Results:
+        server.is_away = number < 60
+        if server.is_away:
+            raise StoreBusy("429")
+        return [None] * len(items)
+
+    server = Server(answer)
+    assert written(server, items) == dict.fromkeys(items)
 
 
 def test_an_item_refused_alone_waits_for_a_server_that_has_gone():
     def answer(items: Sequence[int], number: int) -> Results:
+        server.is_away = 1 < number <= 60
         if number > 60 or items == [1]:
             return [None]
         if number == 1:
             return [None, StoreBusy("429")]
         raise StoreUnreachable("away")
 
-    assert written(Server(answer), [1, 2]) == {1: None, 2: None}
+    server = Server(answer)
+    assert written(server, [1, 2]) == {1: None, 2: None}
+
+
+def test_what_comes_while_an_item_is_set_apart_is_written_before_its_next_try(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(backoff, "FIRST_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(backoff, "LONGEST_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(bulk, "_LOOK_SECONDS", 0.001)
+    later, stopping = iter([[], [2], [], [3, 4]]), threading.Event()
+    server = too_large(lambda items: 1 in items)
+    results = writer_to(server, stopping=stopping).write([1], lambda: list(next(later, ())))
+    assert [next(results)[0] for _ in range(3)] == [2, 3, 4]
+    assert server.bulks == [[1], [2], [3, 4]]
 
 
 def test_items_refused_alone_in_an_outage_are_not_set_apart_when_it_is_over():
-    server = too_large(lambda _items: len(server.bulks) < 20)
+    def answer(items: Sequence[int], number: int) -> Results:
+        server.is_away = number < 20
+        if server.is_away:
+            raise StoreBusy("429")
+        return [None] * len(items)
+
+    server = Server(answer)
     assert written(server, range(64)) == dict.fromkeys(range(64))
     assert len(server.bulks) < 40
 

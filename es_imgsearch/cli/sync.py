@@ -1,0 +1,147 @@
+"""`sync`: bring an index up to date with folders once."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import click
+
+from es_imgsearch.cli.options import (
+    allow_deletes_option,
+    describers_option,
+    examples,
+    exclude_option,
+    follow_links_option,
+    json_option,
+    open_store,
+    roots_argument,
+    sigterm_as_ctrl_c,
+    take_over_option,
+    with_settings_options,
+    workers_option,
+)
+from es_imgsearch.cli.watch import (
+    check_folders,
+    in_each_generation,
+    open_indexer,
+    take_over_roots_of,
+)
+from es_imgsearch.errors import EXIT_DIFFERENCE
+
+if TYPE_CHECKING:
+    from es_imgsearch.pipeline.indexer import Indexer
+    from es_imgsearch.pipeline.jobs import Counts
+    from es_imgsearch.settings import Settings
+
+
+@click.command(epilog=examples("sync ~/Pictures", "sync nas=/mnt/nas/photos --allow-deletes"))
+@with_settings_options
+@roots_argument
+@exclude_option
+@follow_links_option
+@describers_option
+@allow_deletes_option
+@take_over_option
+@workers_option
+@click.option("--content", is_flag=True,
+              help="Also read every file, and index those with other bytes anew.")  # fmt: skip
+@json_option
+@sigterm_as_ctrl_c()
+def sync(
+    settings: Settings,
+    roots: tuple[str, ...],
+    allow_deletes: bool,
+    take_over: bool,
+    content: bool,
+    as_json: bool,
+) -> None:
+    """Bring the index up to date with the folders once, then end.
+
+    Ends with 1 if a file failed, could not be read or stored, or is still being written, or if
+    deletions are paused.  --json prints the number of files by outcome, the roots whose deletions
+    are paused, and what was left out of each root, by reason.
+    """
+    from es_imgsearch.cli.printing.lines import print_left_out
+    from es_imgsearch.cli.printing.progress import print_costs, progress, progress_bar
+    from es_imgsearch.manage.verify import submit_differing
+    from es_imgsearch.pipeline.jobs import Counts
+    from es_imgsearch.pipeline.sync import sync as run_sync
+
+    started = time.monotonic()
+    released = 0
+    if take_over:
+        # A folder that is missing may be a disk that is not mounted: it stays the other host's.
+        check_folders(settings, roots)
+        take_over_roots_of(settings, roots)
+    if allow_deletes:
+        roots, released = _release_missing(settings, roots)
+        if not roots:
+            if as_json:
+                _print_result(Counts(deleted=released))
+            return
+
+    def one_pass() -> bool:
+        with open_indexer(settings, roots, allow_deletes) as indexer:
+            if content:
+                indexer.check_excludes()
+                with progress_bar("files") as on_file:
+                    submit_differing(indexer, open_store(settings).pinned(), settings, on_file)
+            with progress(indexer):
+                run_sync(indexer)
+            indexer.pipeline.close()
+            click.echo(
+                f"{indexer.counts.in_words()} in {time.monotonic() - started:.1f} s.", err=True
+            )
+            print_costs(indexer.pipeline.activity.costs())
+            print_left_out(indexer.last_comparisons)
+            counts, unsettled = indexer.counts, len(indexer.settler)
+            if as_json:
+                counts = replace(counts, deleted=counts.deleted + released)
+                _print_result(counts, unsettled, indexer)
+            missing = counts.failed or counts.unreadable or unsettled or indexer.unstored.count()
+            return not (missing or indexer.paused)
+
+    check_folders(settings, roots)
+    if not in_each_generation(settings, one_pass):
+        sys.exit(EXIT_DIFFERENCE)
+
+
+def _print_result(counts: Counts, unsettled: int = 0, indexer: Indexer | None = None) -> None:
+    from es_imgsearch.cli.printing.lines import print_json
+
+    comparisons = {} if indexer is None else indexer.last_comparisons
+    print_json(
+        {
+            **asdict(counts),
+            "unsettled": unsettled,
+            "unstored": 0 if indexer is None else indexer.unstored.count(),
+            "paused": [] if indexer is None else sorted(indexer.paused),
+            "left_out": {name: dict(each.left_out) for name, each in comparisons.items()},
+        }
+    )
+
+
+def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+    """Release roots whose folders no longer exist.
+
+    Returns the others, which are left to the comparison, and the number of deleted pictures.
+    """
+    from es_imgsearch.manage.upgrade import upgrade
+    from es_imgsearch.watch.given_roots import parse_roots
+    from es_imgsearch.watch.roots import release_root
+
+    left: list[str] = []
+    released = 0
+    for text, root in zip(roots, parse_roots(roots, may_be_gone=True), strict=True):
+        if root.path.exists():
+            left.append(text)
+            continue
+        store = open_store(settings)
+        upgrade(store)
+        pictures = release_root(store, root, settings.host)
+        released += pictures
+        click.echo(f"{root.name!r} is released: {pictures} pictures deleted.", err=True)
+    return tuple(left), released

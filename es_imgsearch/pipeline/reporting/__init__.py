@@ -1,0 +1,1 @@
+"""Report what a run does: to its log, to progress bars, to Prometheus."""
