@@ -17,6 +17,7 @@ from es_imgsearch.embed.context import open_encoder
 from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.errors import UsageError
 from es_imgsearch.search.query import QueryBox, QueryPicture, open_query_picture
+from es_imgsearch.search.relevance import MIN_BACKGROUND
 from es_imgsearch.tags.describer import MIN_SCORE, Tagger, load_tagger
 
 if TYPE_CHECKING:
@@ -91,9 +92,9 @@ def identify(
 
     The answer is the name with the most votes in the first of `fields` that has any, among names
     with a voter of at least `min_relevance`; else the tag with the best score, of any facet, which
-    would be the first of the `tags` of its document; else ``unknown``.  Without relevance (see
-    `es-imgsearch calibrate`) votes are listed, but do not decide.  `fields` may be parts of
-    objects, ``attributes.brand``.
+    would be the first of the `tags` of its document; else ``unknown``.  Without relevance (in
+    an index of fewer than 30 pictures) votes are listed, but do not decide.  `fields` may be
+    parts of objects, ``attributes.brand``.
 
     Raises QueryPictureInvalid, and UsageError for `neighbours` or `min_relevance` out of range or
     a field that is not in the index.
@@ -110,9 +111,9 @@ def identify(
     notes = [] if tagger.note is None else [tagger.note]
     if hits and all(hit.relevance is None for hit in hits):
         notes.append(
-            f"Index {search.store.index!r} has no relevance, so neighbours do not decide:"
-            f" label some pictures and run `es-imgsearch calibrate LABELS --index"
-            f" {search.store.index}`."
+            f"Index {search.store.index!r} has no relevance, which needs {MIN_BACKGROUND} different"
+            " pictures of whole vectors, so neighbours do not decide: add pictures with"
+            f" `es-imgsearch sync DIR --index {search.store.index}`."
         )
     answer, by = _choose_answer(votes, labels, min_relevance)
     return Identification(answer, by, tuple(labels), tuple(votes), tuple(notes))

@@ -150,9 +150,9 @@ def _print_difference(pair: dict[str, Any]) -> None:
 def calibrate(settings: Settings, labels: Path | None, as_json: bool) -> None:
     """Fit the curves of `relevance` on labelled pictures; store them in the index.
 
-    LABELS is a .csv file (path,label) or a .jsonl file. Without it, the curves that are shipped for
-    the index's encoder are stored. Also draws the sample that scores are compared with,
-    <index>-background.
+    LABELS is a .csv file (path,label) or a .jsonl file. Searches have relevance without it, from
+    the index itself; without LABELS these curves are stored, and stay the same while the index
+    grows. Also draws the sample that scores are compared with, <index>-background.
     """
     from es_imgsearch.quality.calibrate import calibrate as run
     from es_imgsearch.quality.labels import read_labels
