@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,6 +60,7 @@ def status(settings: Settings, as_json: bool) -> None:
         print_line("an import is under way or was interrupted; run again, it completes")
     for name, root in found["roots"].items():
         _print_root(found["index"], name, root)
+        _print_missing_folder(found["index"], name, root, settings.host)
 
 
 def _tuning_line(found: Mapping[str, Any]) -> str:
@@ -144,6 +146,22 @@ def _print_root(index: str, name: str, root: Mapping[str, Any]) -> None:
     if root["deletions_paused"]:
         pause = root["deletions_paused"]
         print_line(f"    deletions paused since {pause['since']}: {pause['reason']}")
+
+
+def _print_missing_folder(index: str, name: str, root: Mapping[str, Any], host: str) -> None:
+    """Print what to do if the folder of a root of this host is not there."""
+    from es_imgsearch.records import Root
+    from es_imgsearch.watch.commands import permitting_command
+    from es_imgsearch.watch.given_roots import is_absent
+
+    folder = Root(name, Path(root["path"]))
+    if root["host"] != host or not is_absent(folder):
+        return
+    command = permitting_command(folder, index, ())
+    print_line(
+        "    its folder is not there: mount it or bring it back; if it is gone for good,"
+        f" `{command}` releases it, which touches no file"
+    )
 
 
 def _costs_in_words(costs: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from es_imgsearch.cli.watch import (
     open_indexer,
     take_over_roots_of,
 )
-from es_imgsearch.errors import EXIT_DIFFERENCE
+from es_imgsearch.errors import EXIT_DIFFERENCE, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.indexer import Indexer
@@ -92,6 +92,8 @@ def sync(
             with progress(indexer):
                 run_sync(indexer)
             indexer.pipeline.close()
+            if allow_deletes:
+                _release_taken_in(indexer, settings)
             click.echo(
                 f"{indexer.counts.in_words()} in {time.monotonic() - started:.1f} s.", err=True
             )
@@ -143,5 +145,22 @@ def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[
         upgrade(store)
         pictures = release_root(store, root, settings.host)
         released += pictures
-        click.echo(f"{root.name!r} is released: {pictures} pictures deleted.", err=True)
+        click.echo(
+            f"{root.name!r} is released: {counted(pictures, 'picture')} removed from the index;"
+            " no file was touched.",
+            err=True,
+        )
     return tuple(left), released
+
+
+def _release_taken_in(indexer: Indexer, settings: Settings) -> None:
+    """Release roots that lie in those that were just indexed, with their pictures."""
+    from es_imgsearch.watch.roots import release_taken_in
+
+    taken_in = release_taken_in(open_store(settings), indexer.roots, settings.host)
+    for name, pictures in taken_in.items():
+        click.echo(
+            f"{name!r} is taken in: its {counted(pictures, 'picture')} in the index are of the"
+            " folder given now; no file was touched.",
+            err=True,
+        )

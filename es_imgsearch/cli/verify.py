@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,7 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
     """
     from es_imgsearch.cli.printing.progress import progress_bar
     from es_imgsearch.manage.one_file import file_of_argument
-    from es_imgsearch.manage.remedies import verify_content
+    from es_imgsearch.manage.remedies import pausing_roots, verify_content
     from es_imgsearch.manage.verify import verify as run_verify
     from es_imgsearch.pipeline.jobs import RootComparison
     from es_imgsearch.records import disk_path
@@ -88,8 +88,11 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
     with progress_bar("files") as on_file:
         found = list(run_verify(store, parsed, settings, content=content, on_file=on_file,
                                 on_left_out=on_left_out))  # fmt: skip
+    pausing = pausing_roots(
+        store, [(each.what, each.root) for each in found], settings.max_delete_share
+    )
     if as_json:
-        print_json([_as_json(each, parsed, settings) for each in found])
+        print_json([_as_json(each, parsed, settings, pausing) for each in found])
     folders = {root.name: root for root in parsed}
     found.sort(key=lambda each: each.what)  # stable: the paths of a kind stay in order
     for each in () if as_json else found:
@@ -97,7 +100,7 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
         root = folders.get(each.root)
         path = Path(root.absolute(disk_path(each.relative_path))) if root else None
         print_line(f"{each.what:14}  {shown_file(path, each.root, each.relative_path)}{detail}")
-    _print_summary(found, parsed, settings)
+    _print_summary(found, parsed, settings, pausing)
     _print_failures(store, parsed, settings)
     print_left_out(left_out)
     if not content:
@@ -131,7 +134,7 @@ def _explain(store: Store, files: Sequence[Path], settings: Settings, as_json: b
 
 
 def _print_failures(store: Store, roots: Sequence[Root], settings: Settings) -> None:
-    """Print how many files of the roots cannot be read, and the command that lists them."""
+    """Print the number of failures of the roots, and how to list them."""
     if number := sum(store.listings.count(root.name, failures=True) for root in roots):
         click.echo(
             f"{counted(number, 'file')} cannot be read or stored: `es-imgsearch failures --index"
@@ -140,7 +143,9 @@ def _print_failures(store: Store, roots: Sequence[Root], settings: Settings) -> 
         )
 
 
-def _as_json(found: Discrepancy, roots: Sequence[Root], settings: Settings) -> dict[str, str]:
+def _as_json(
+    found: Discrepancy, roots: Sequence[Root], settings: Settings, pausing: Collection[str]
+) -> dict[str, str]:
     from es_imgsearch.manage.remedies import remedy
     from es_imgsearch.records import disk_path, utf8
 
@@ -149,18 +154,25 @@ def _as_json(found: Discrepancy, roots: Sequence[Root], settings: Settings) -> d
     return {
         **found.to_dict(),
         "path": utf8(root.absolute(disk_path(found.relative_path))) if root else "",
-        "remedy": remedy(found.what, found.root, roots, settings),
+        "remedy": remedy(found.what, found.root, roots, settings, pausing),
     }
 
 
-def _print_summary(found: Sequence[Discrepancy], roots: Sequence[Root], settings: Settings) -> None:
+def _print_summary(
+    found: Sequence[Discrepancy],
+    roots: Sequence[Root],
+    settings: Settings,
+    pausing: Collection[str],
+) -> None:
     """Print the number of differences of each kind, and the command that ends them."""
     from es_imgsearch.manage.remedies import first_step, meaning, remedy
 
     for what, number in Counter(each.what for each in found).items():
         names = dict.fromkeys(each.root for each in found if each.what == what)
-        commands = dict.fromkeys(remedy(what, name, roots, settings) for name in names)
-        step = first_step(what) or "run"
+        commands = dict.fromkeys(remedy(what, name, roots, settings, pausing) for name in names)
+        is_large = what == "gone" and not set(names).isdisjoint(pausing)
+        step = "if they are meant to go from the index, run" if is_large else first_step(what)
+        step = step or "run"
         click.echo(
             f"{what}: {number} {meaning(what)}; {step} "
             + " and ".join(f"`{command}`" for command in commands)

@@ -168,8 +168,10 @@ def open_indexer(
     `warm_up` is for a daemon: the model is loaded at once, and folders may be absent.
     """
     from es_imgsearch.embed.context import open_context
+    from es_imgsearch.manage.moved_folder import note_moved
     from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.pipeline.indexer import Indexer
+    from es_imgsearch.watch.commands import walk_options
     from es_imgsearch.watch.given_roots import parse_roots
     from es_imgsearch.watch.roots import register_roots
 
@@ -177,7 +179,11 @@ def open_indexer(
     store = open_store(settings).pinned()
     upgrade(store)
     context = open_context(store, settings)
-    register_roots(context.store, parsed, settings.host, replace_gone=allow_deletes)
+    note_moved(context.store, parsed, settings.host, walk_options(settings))
+    register_roots(
+        context.store, parsed, settings.host, replace_gone=allow_deletes,
+        takes_in=allow_deletes and not warm_up,
+    )  # fmt: skip
     indexer = Indexer(context, parsed, settings, allow_deletes=allow_deletes, warm_up=warm_up)
     try:
         yield indexer

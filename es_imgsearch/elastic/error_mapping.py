@@ -9,6 +9,7 @@ from typing import Any
 import elastic_transport
 import elasticsearch
 
+from es_imgsearch.elastic.naming import no_index
 from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,
@@ -138,10 +139,7 @@ def _api_error(error: elastic_transport.ApiError, address: str, index: str) -> I
         )
         return StoreDenied(f"Elasticsearch at {address} refuses this client ({detail}): {hint}.")
     if status == 404 and kind == "index_not_found_exception":
-        return IndexMissing(
-            f"There is no index {index!r} at {address}: make it with"
-            f" `es-imgsearch init --index {index}`."
-        )
+        return IndexMissing(no_index(index, address))
     if status == 404:
         return ImageMissing(f"Elasticsearch does not have this document ({detail}).")
     if status == 413:

@@ -25,6 +25,7 @@ from es_imgsearch.elastic.naming import (
     generation_name,
     generation_number,
     next_alias,
+    no_index,
     pinned_alias,
 )
 from es_imgsearch.elastic.requests import info_request
@@ -83,10 +84,7 @@ class Generations:
         if serving is None:
             # Raises IndexConflict for an index of that name.
             self.sealed()
-            raise IndexMissing(
-                f"There is no index {self._index!r} at {self._connection.address}: make it with"
-                f" `es-imgsearch init --index {self._index}`."
-            )
+            raise IndexMissing(no_index(self._index, self._connection.address))
         return Roles(
             serving, self._behind(next_alias(self._index)), self._behind(before_alias(self._index))
         )

@@ -59,3 +59,12 @@ def next_alias(index: str) -> str:
 def before_alias(index: str) -> str:
     """Alias of the generation that served before."""
     return f"{index}-before"
+
+
+def no_index(index: str, address: str) -> str:
+    """Say that there is no such index, and how to make it on any machine."""
+    command = f"es-imgsearch init --index {index}"
+    return (
+        f"There is no index {index!r} at {address}: make it with `{command}`, or, without CLIP on"
+        f" this machine and without a model hub, with `{command} --encoder starter`."
+    )

@@ -36,7 +36,7 @@ _REASONS = {
 
 
 def file_of_argument(text: str, meta: Meta, host: str) -> Path | None:
-    """Return the path that an argument of `verify` names if it is no root; None for a root.
+    """Return the path of an argument of `verify` that names no root, else None.
 
     That is a file, or a path below a registered root of this host, whatever is there.
     """
@@ -58,7 +58,7 @@ def _behind_links(path: Path) -> Path:
 
 
 class FileExplainer:
-    """What is so of files below the registered roots; `close` ends the process that reads them."""
+    """Explain the state of files; `close` ends the process that reads them."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store, self._settings = store, settings
@@ -163,7 +163,7 @@ class FileExplainer:
 
 
 def _left_out(root: Root, excludes: Excludes, below: str, is_folder: bool) -> str:
-    """Say why a walk leaves a path out, itself or a folder above it; "" if it does not."""
+    """Say why a walk leaves out a path, or a folder above it; "" if not."""
     for each in folders_of(below):
         is_whole = each == below
         above, _, name = each.rpartition("/")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.commands import command_line, given, walk_options
+from es_imgsearch.write.deletion_guard import SHARE_COUNTS_FROM
 
 _SYNC = ("sync", "ROOT", "EXCLUDES")
 _SYNC_CONTENT = ("sync", "ROOT", "EXCLUDES", "--content")
@@ -64,11 +67,39 @@ def first_step(what: str) -> str:
     return _KINDS[what][1]
 
 
-def remedy(what: str, root_name: str, roots: Sequence[Root], settings: Settings) -> str:
-    """Return the command line that ends this difference, for a shell."""
+def pausing_roots(
+    store: Store, found: Sequence[tuple[str, str]], max_delete_share: float
+) -> set[str]:
+    """Return the roots whose deletions pause if all that is gone goes from the index.
+
+    `found` are the difference and the root of each path.
+    """
+    gone = Counter(root for what, root in found if what == "gone")
+    pausing = set()
+    for root, number in gone.items():
+        held = store.listings.count(root)
+        is_share = held >= SHARE_COUNTS_FROM and number > max_delete_share * held
+        if is_share or number == held:
+            pausing.add(root)
+    return pausing
+
+
+def remedy(
+    what: str,
+    root_name: str,
+    roots: Sequence[Root],
+    settings: Settings,
+    pausing: Collection[str] = (),
+) -> str:
+    """Return the command line that ends this difference, for a shell.
+
+    `pausing` are the roots of `pausing_roots`: there deletions have to be permitted.
+    """
     command: list[str] = []
     given_roots: list[str] = []
     options: list[str] = []
+    if what == "gone" and root_name in pausing:
+        options.append("--allow-deletes")
     for word in _KINDS[what][2]:
         match word:
             case "ROOT":

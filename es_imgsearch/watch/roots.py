@@ -28,6 +28,7 @@ from es_imgsearch.watch.bounded_looks import found_at
 from es_imgsearch.watch.commands import given_entry, permitting_command, shell_word
 from es_imgsearch.watch.given_roots import overlap
 from es_imgsearch.watch.given_roots import parse_roots as parse_roots
+from es_imgsearch.watch.inner_roots import check_unwatched, roots_inside
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,12 @@ IMPORTED_HOST = "(imported)"
 
 
 def register_roots(
-    store: Store, roots: Sequence[Root], host: str, *, replace_gone: bool = False
+    store: Store,
+    roots: Sequence[Root],
+    host: str,
+    *,
+    replace_gone: bool = False,
+    takes_in: bool = False,
 ) -> Meta:
     """Enter the roots in the document of the index's roots, all or none of them.
 
@@ -44,7 +50,8 @@ def register_roots(
     register at the same time the second one sees the roots of the first.
 
     With `replace_gone` a name whose folder is no longer there goes over to the one given, and so
-    does one whose folder the index has forgotten.
+    does one whose folder the index has forgotten.  With `takes_in` roots that lie in one of these
+    stay until `release_taken_in`.
 
     Raises RootError where a name belongs to another folder or host, where the index holds pictures
     of it and no folder, or where a folder overlaps one that is registered under another name.
@@ -60,9 +67,14 @@ def register_roots(
             if entry is not None and _leads_to(entry, root, host):
                 meta = with_registered(meta, root, host)
                 continue
-            takes_over = replace_gone and entry is not None and _has_moved(entry, host)
-            others = {name: each for name, each in meta.roots.items() if name != root.name}
-            check_registered(root, host, others if takes_over else meta.roots)
+            takes_over = replace_gone and entry is not None and has_moved(entry, host)
+            inner = roots_inside(root, meta, host) if takes_in else ()
+            others = {
+                name: each
+                for name, each in meta.roots.items()
+                if name not in inner and (name != root.name or not takes_over)
+            }
+            check_registered(root, host, others, store.index)
             if entry is None and not replace_gone:
                 _check_unused(store, root)
             if entry is None or takes_over:
@@ -70,10 +82,22 @@ def register_roots(
                 new.add(root.name)
         return meta
 
+    if takes_in:
+        check_unwatched(store, roots, host)
     meta = store.generations.update_meta(entered)
     for name in new:
         _forget(store, name)
     return meta
+
+
+def release_taken_in(store: Store, roots: Sequence[Root], host: str) -> dict[str, int]:
+    """Remove roots that lie in these; return their pictures by name."""
+    meta = store.info().meta
+    inner = [name for root in roots for name in roots_inside(root, meta, host)]
+    return {
+        name: release_root(store, Root(name, Path(disk_path(meta.roots[name]["path"]))), host)
+        for name in inner
+    }
 
 
 def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_seconds: float) -> None:
@@ -150,7 +174,7 @@ def release_root(store: Store, root: Root, host: str) -> int:
     meta = store.info().meta
     if root.name not in meta.roots:
         raise RootError(f"{root.path} does not exist, and the index knows no {root.name!r}.")
-    check_registered(root, host, meta.roots)
+    check_registered(root, host, {root.name: meta.roots[root.name]})
     store.refresh()
     pictures = store.listings.count(root.name)
     for failures in (False, True):
@@ -222,8 +246,13 @@ def root_of_folder(folder: str, meta: Meta, host: str) -> tuple[Root, str]:
     return Root(name, new.path), "."
 
 
-def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise RootError if another registered root has this name or folder."""
+def check_registered(
+    root: Root, host: str, registered: Mapping[str, Mapping[str, Any]], index: str = ""
+) -> None:
+    """Raise RootError if another registered root has this name or folder.
+
+    With the name of the index it says how an outer folder takes inner ones in.
+    """
     for name, entry in registered.items():
         same_host = entry["host"] == host
         if name == root.name:
@@ -234,17 +263,25 @@ def check_registered(root: Root, host: str, registered: Mapping[str, Mapping[str
                 f" is {root.path} on host {host!r}: {_way_out(root, entry, host)}call this folder"
                 f" something else, as NAME={shell_word(str(root.path))}."
             )
-        if same_host and overlap(root.path, Path(disk_path(entry["path"]))):
+        inner = Path(disk_path(entry["path"]))
+        if same_host and overlap(root.path, inner):
+            wider = permitting_command(root, index, ()) if index and root.path != inner else ""
+            takes_in = f" or run `{wider}` once, which takes that one in," if wider else ""
             raise RootError(
                 f"{root.path} overlaps {entry['path']}, which this index knows as {name!r}: give"
-                f" that one, as {given_entry(name, entry['path'])}, or use another --index."
+                f" that one, as {given_entry(name, entry['path'])},"
+                f"{takes_in * (root.path in inner.parents)} or use another --index."
             )
 
 
 def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
     """Say how a folder continues a root's documents; "" if it cannot."""
-    if _has_moved(entry, host):
-        return "if that one has moved here, add --allow-deletes to `sync` or `watch`; if not, "
+    if has_moved(entry, host):
+        return (
+            "if that one has moved here, add --allow-deletes to `sync` or `watch`, which"
+            " gives the name to this folder and removes from the index what is not in it (no file"
+            " is touched); if not, "
+        )
     if entry["host"] in {host, IMPORTED_HOST}:
         return ""
     if not found_at(os.fspath(root.path), lambda: os.path.lexists(root.path), True):
@@ -261,7 +298,8 @@ def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
     )
 
 
-def _has_moved(entry: Mapping[str, Any], host: str) -> bool:
+def has_moved(entry: Mapping[str, Any], host: str) -> bool:
+    """Return True if the folder of a root of this host is not there any more."""
     path = disk_path(entry["path"])
     return bool(entry["host"] == host) and not found_at(path, lambda: os.path.lexists(path), True)
 

@@ -39,6 +39,8 @@ CARRIED_OUT = {
     "cli.search:similar": "e2e/test_find.py::test_similar_takes_a_file",
     "cli.printing.lines:left_out_line": "e2e/test_left_out.py::test_commands_follow_links",
     "cli.status:_print_generations": f"{ADVICE}::test_status_names_what_to_do_with_generations",
+    "cli.status:_print_missing_folder": f"{ADVICE}"
+    "::test_a_renamed_folder_is_noticed_before_it_is_indexed_twice",
     "cli.status:_tuning_line": f"{ADVICE}::test_status_names_what_to_run",
     "cli.status:status": f"{CODES}::test_the_command_line_trains_applies_and_searches",
     "cli.judge.tags:train_command": f"{TAGS}::test_train_and_evaluate_from_the_command_line",
@@ -55,6 +57,7 @@ CARRIED_OUT = {
     "elastic.generations:Generations.roles": f"{ADVICE}::test_an_index_that_is_missing",
     "elastic.generations:Generations.update_meta": "e2e/test_upgrade.py"
     "::test_init_upgrades_schema_2",
+    "elastic.naming:no_index": f"{ADVICE}::test_an_index_that_is_missing",
     "elastic.state:State._explained": f"{ADVICE}::test_an_index_that_forgot_its_folders",
     "manage.init:_check_requested": f"{ADVICE}::test_another_profile_of_an_index_that_exists",
     "manage.init:create_index": f"{ADVICE}::test_another_encoder_of_an_index_that_exists",
@@ -64,6 +67,8 @@ CARRIED_OUT = {
     "manage.reindex.target:check_begun": f"{ADVICE}::test_a_reindex_that_is_begun",
     "cli.verify:_print_failures": "e2e/test_verify_file.py"
     "::test_the_failures_are_mentioned_with_the_command_that_lists_them",
+    "manage.moved_folder:note_moved": f"{ADVICE}"
+    "::test_a_renamed_folder_is_noticed_before_it_is_indexed_twice",
     "manage.one_file:FileExplainer._sync": "e2e/test_verify_file.py"
     "::test_several_files_in_plain_words_and_what_they_say_to_do",
     "manage.remedies:(module)": "e2e/test_verify.py"

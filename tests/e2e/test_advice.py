@@ -180,7 +180,8 @@ def test_a_folder_that_moved_on_this_host_keeps_its_name(shell: Shell, house: Ho
     moved = house.folder.with_name("moved")
     house.folder.rename(moved)
     refused = shell.type("sync", f"r={moved}", code=2)
-    assert "add --allow-deletes to `sync` or `watch`" in refused.stderr
+    assert "add --allow-deletes to `sync` or `watch`, which gives the name" in refused.stderr
+    assert "removes from the index what is not in it (no file is touched)" in refused.stderr
     shell.type("sync", f"r={moved}", "--allow-deletes")
     assert house.encoder.pictures_embedded == 5
 
@@ -205,6 +206,104 @@ def test_overlapping_folders(shell: Shell, house: House):
     given = re.search(r"give that one, as (\S+),", refused.stderr)
     assert given is not None
     shell.type("sync", given[1])
+
+
+@pytest.mark.parametrize("inner", [["sub"], ["sub", "b"], ["sub/deep"]])
+def test_a_folder_is_widened(shell: Shell, house: House, inner: list[str]):
+    """What was indexed of it keeps its vectors, and no file is touched."""
+    for n, name in enumerate(("a", "sub/b", "sub/deep/c", "b/d")):
+        house.picture(f"{name}.png", n)
+    for each in inner:
+        shell.type("sync", str(house.folder / each))
+    before = house.encoder.pictures_embedded
+    refused = shell.type("sync", str(house.folder), code=2)
+    assert "which takes that one in" in refused.stderr
+    done = shell.follow(refused.stderr)
+    for each in inner:
+        assert f"'{Path(each).name}' is taken in: " in done.stderr
+    assert "no file was touched" in done.stderr
+    assert {root for root, _ in house.indexed()} == {"r"}
+    assert house.differing() == []
+    assert house.encoder.pictures_embedded == 4
+    assert 0 < before < 4
+    shell.type("sync", str(house.folder))
+    assert "No differences" in shell.type("verify", str(house.folder)).stderr
+    # The other way round stays refused, without the option.
+    assert "takes that one in" not in shell.type("sync", str(house.folder / "sub"), code=2).stderr
+
+
+def test_a_folder_that_a_daemon_watches_is_not_taken_in(shell: Shell, house: House):
+    house.picture("a.png", 1)
+    with house.watched():
+        refused = shell.type("sync", f"all={house.folder.parent}", "--allow-deletes", code=2)
+    assert "is watching 'r': stop it, and watch the outer folder then." in refused.stderr
+    shell.type("sync", f"all={house.folder.parent}", "--allow-deletes")
+    assert {root for root, _ in house.indexed()} == {"all"}
+
+
+@pytest.mark.parametrize("is_followed_at_once", [True, False])
+@pytest.mark.parametrize("place", ["moved", "elsewhere/moved"])
+def test_a_renamed_folder_is_noticed_before_it_is_indexed_twice(
+    shell: Shell, house: House, caplog: pytest.LogCaptureFixture, place: str,
+    is_followed_at_once: bool,
+):  # fmt: skip
+    house.pictures(5)
+    shell.type("sync", str(house.folder))
+    moved = house.folder.with_name("x") / place
+    moved.parent.mkdir(parents=True)
+    if place == "moved":
+        moved = house.folder.with_name("moved")
+    house.folder.rename(moved)
+    shown = shell.type("status").stdout
+    assert "its folder is not there: mount it or bring it back; if it is gone for good" in shown
+    shell.type("sync", str(moved))
+    (note,) = [each for each in caplog.messages if "is not there: if it is now" in each]
+    assert note.startswith(f"The folder of 'r' ({house.folder}) is not there: if it is now {moved}")
+    assert COMMAND.findall(note) == [
+        f"es-imgsearch sync r={moved} --allow-deletes --index {house.settings.index}"
+    ]
+    if is_followed_at_once:
+        shell.follow(note)
+        assert {root for root, _ in house.indexed()} == {"r"}
+        assert len(house.indexed()) == 5
+        assert "its folder is not there" not in shell.type("status").stdout
+    else:
+        # It was no move: the other is released.
+        assert "no file was touched" in shell.follow(shown, number=1).stderr
+        assert {root for root, _ in house.indexed()} == {"moved"}
+    assert house.encoder.pictures_embedded == 5
+
+
+def test_another_new_folder_is_not_taken_for_a_renamed_one(
+    shell: Shell, house: House, caplog: pytest.LogCaptureFixture
+):
+    house.pictures(5)
+    shell.type("sync", str(house.folder))
+    other = house.folder.parent / "x/other"
+    other.mkdir(parents=True)
+    house.picture("../x/other/000.png", 77)
+    shell.type("sync", str(other))
+    house.folder.rename(house.folder.with_name("away"))
+    house.picture("../x/third/named otherwise.png", 78)
+    shell.type("sync", str(house.folder.parent / "x/third"))
+    assert "if it is now" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("number", "gone", "permits"),
+    [(30, 30, True), (30, 10, True), (5, 5, True), (30, 3, False), (5, 3, False)],
+)
+def test_verify_names_the_option_where_the_deletions_would_pause(
+    shell: Shell, house: House, number: int, gone: int, permits: bool
+):
+    paths = house.pictures(number)
+    shell.type("sync", str(house.folder))
+    for path in paths[:gone]:
+        path.unlink()
+    text = shell.type("verify", str(house.folder), code=1).stderr
+    assert ("--allow-deletes" in COMMAND.findall(text)[0]) == permits
+    shell.follow(text)
+    assert "No differences" in shell.type("verify", str(house.folder)).stderr
 
 
 def test_an_index_that_forgot_its_folders(shell: Shell, house: House):
@@ -328,11 +427,14 @@ def test_an_index_that_is_missing(shell: Shell, house: House, encoders: dict):
     remove_index(house.store)
     for command in (["sync", str(house.folder)], ["search", "a cat"], ["status"]):
         refused = shell.type(*command, code=2)
-        assert COMMAND.findall(refused.stderr) == [
-            f"es-imgsearch init --index {house.settings.index}"
-        ]
+        init = f"es-imgsearch init --index {house.settings.index}"
+        assert COMMAND.findall(refused.stderr) == [init, f"{init} --encoder starter"]
     shell.environment["ES_IMGSEARCH_ENCODER"] = "fake"
     shell.follow(refused.stderr)
+    shell.type("status")
+    remove_index(house.store)
+    encoders["starter"] = encoders["fake"]
+    shell.follow(shell.type("status", code=2).stderr, number=1)
     shell.type("status")
 
 
