@@ -115,7 +115,7 @@ def check_folders(settings: Settings, roots: tuple[str, ...], *, may_come: bool 
 
 
 def _check_absent(settings: Settings, roots: tuple[str, ...]) -> None:
-    """Report folders that are not there and that the index does not know: perhaps misspelt.
+    """Report absent folders that the index does not know: perhaps misspelt.
 
     Raises RootError if there are no others.
     """

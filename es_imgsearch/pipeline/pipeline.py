@@ -152,6 +152,7 @@ class Pipeline:
             ReadWorkers(plan, settings.read_workers),
             self._in_flight,
             self._run,
+            activity=self.activity,
             emit=self._embedding.put,
         )
         loops = {

@@ -32,7 +32,7 @@ def sync(indexer: Indexer) -> list[RootComparison]:
     caller closes the pipeline.
     """
     indexer.check_excludes()
-    comparisons = [indexer.reconcile(root) for root in indexer.roots]
+    comparisons = [indexer.reconcile(root, list_first=True) for root in indexer.roots]
     deadline = time.monotonic() + _UNSETTLED_SECONDS
     _wait_settled(indexer, deadline)
     # A daemon may have begun meanwhile.

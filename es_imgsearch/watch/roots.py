@@ -116,7 +116,7 @@ def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_second
 
 
 def _leads_to(entry: Mapping[str, Any], root: Root, host: str) -> bool:
-    """Return True if a link, to nothing or missing when it was entered, leads to the root now."""
+    """Return True if a link leads to the root that led nowhere when it was entered."""
     entered, path = disk_path(entry["path"]), os.fspath(root.path)
     if entry["host"] != host or entered == path:
         return False

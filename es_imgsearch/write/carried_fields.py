@@ -21,6 +21,7 @@ from es_imgsearch.describe.registry import (
     describer_names,
     foreign_describers,
     is_by_vector,
+    is_on_request,
     load_describers,
 )
 from es_imgsearch.describe.sidecar import OF_SIDECARS, SIDECAR_ID, Sidecar
@@ -170,12 +171,16 @@ def _imported_date(document: Document) -> Document:
 
 
 def _fields_of(names: Iterable[str]) -> set[str]:
-    """Return the fields of describers; none of one that cannot be loaded."""
+    """Return the fields of describers; none of one that cannot be loaded.
+
+    Nor of one that runs on request: `describe` may have given them since this process began.
+    """
     fields: set[str] = set()
     for name in names:
         with suppress(SettingsError):
             for describer in load_describers([name]):
-                fields |= describer.mapping.keys()
+                if not is_on_request(describer):
+                    fields |= describer.mapping.keys()
     return fields
 
 

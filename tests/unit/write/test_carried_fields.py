@@ -42,7 +42,7 @@ def origin(
             each, lambda *_: False, dict.fromkeys(mounts.split(), ""), RootDisk()
         )
     )
-    found = moves.origin(Change(root, "new/p.png", 0.0), candidates, gone)
+    found, _ = moves.origin(Change(root, "new/p.png", 0.0), candidates, gone)
     return None if found is None else found["relative_path"]
 
 
