@@ -9,6 +9,7 @@ import click
 
 from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
 from es_imgsearch.cli.printing.lines import print_json, readable_bytes
+from es_imgsearch.cli.printing.sheets import check_sheet
 from es_imgsearch.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def duplicates(
     from es_imgsearch.duplicates.find import find_duplicates
 
     _check_output(level, thorough, unconfirmed, script, as_json)
+    if sheet is not None:
+        check_sheet(sheet)
     found = find_duplicates(
         open_store(settings),
         level,  # type: ignore[arg-type]
@@ -79,7 +82,7 @@ def duplicates(
     else:
         printing.print_groups(groups)
     if sheet is not None and groups:
-        printing.write_sheet(groups, sheet)
+        printing.write_group_sheet(groups, sheet)
     files = sum(len(group.pictures) for group in groups)
     freed = readable_bytes(sum(group.reclaimable_bytes for group in groups))
     summary = f"{counted(len(groups), 'group')}, {files:,} pictures, {freed} to free."
