@@ -24,31 +24,14 @@ from es_imgsearch.errors import (
     IndexMissing,
     ReadError,
     UsageError,
+    expected_value,
     shown_value,
 )
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-# Values longer than this are cut where a sentence repeats them.
 _PLACES = {"path": "part", "query": "parameter", "header": "header", "cookie": "cookie"}
-_EXPECTED = {
-    "int": "a whole number",
-    "float": "a number",
-    "decimal": "a number",
-    "bool": "true or false",
-    "string": "a text",
-    "date": "a date such as 2024-05-31",
-    "datetime": "a date and time such as 2024-05-31T12:00:00",
-    "time": "a time such as 12:00:00",
-    "list": "a list",
-    "tuple": "a list",
-    "set": "a list",
-    "dict": "an object",
-    "model": "an object",
-    "uuid": "a UUID",
-    "url": "an address such as http://127.0.0.1:8000",
-}
 
 
 def add_problems(app: FastAPI) -> None:
@@ -141,25 +124,4 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"{subject} is missing: send it with the request."
     if kind == "extra_forbidden":
         return f"{subject} is not known: leave it out."
-    return f"{subject} is {_expected(kind, limits)}, not {shown_value(value)}."
-
-
-def _expected(kind: str, limits: Mapping[str, Any]) -> str:
-    """Name what a value should be, by pydantic's kind of the error and its limits."""
-    bounds = {
-        "ge": "a number from {} on",
-        "gt": "a number above {}",
-        "le": "a number up to {}",
-        "lt": "a number below {}",
-        "min_length": "at least {} long",
-        "max_length": "at most {} long",
-        "pattern": "a text of the form {}",
-        "expected": "one of {}",
-        "multiple_of": "a multiple of {}",
-    }
-    for limit, words in bounds.items():
-        if limit in limits:
-            return words.format(limits[limit])
-    if kind == "model_attributes_type":
-        return "an object"
-    return _EXPECTED.get(kind.partition("_")[0], "a value of another kind")
+    return f"{subject} is {expected_value(kind, limits)}, not {shown_value(value)}."
