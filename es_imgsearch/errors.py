@@ -280,12 +280,13 @@ def expected_value(kind: str, limits: Mapping[str, Any]) -> str:
 
 
 def value_problem(error: Mapping[str, Any]) -> str:
-    """Return a sentence on one of pydantic's errors, without the value of a key."""
+    """Return a sentence on one of pydantic's errors, without what may hold a secret."""
     limits, value = error.get("ctx", {}), error.get("input")
     if error["type"] == "value_error":
         return f"{limits['error']}."
     expected = expected_value(error["type"], limits)
-    given = "" if "key" in str(error["loc"][0]) else f", not {shown_value(value)}"
+    is_secret = any(each in str(error["loc"][0]) for each in ("key", "url"))
+    given = "" if is_secret else f", not {shown_value(value)}"
     quoted = str(limits.get("expected", "")).split("'")[1::2]
     return f"it is {expected}{given}.{did_you_mean(value, quoted)}"
 

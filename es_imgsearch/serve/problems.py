@@ -47,7 +47,10 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, _refusal(app, request, error), error.headers)
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if error.status_code == 405:
+            headers["allow"] = ", ".join(_methods(app, request))
+        return problem(error.status_code, _refusal(app, request, error), headers)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
@@ -63,7 +66,9 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
         "status": status,
         "detail": detail,
     }
-    return JSONResponse(body, status, {**(headers or {})}, MEDIA_TYPE)
+    # An unexpected error passes no middleware.
+    return JSONResponse(body, status, {"x-content-type-options": "nosniff", **(headers or {})},
+                        MEDIA_TYPE)  # fmt: skip
 
 
 def _status(error: ImgSearchError) -> int:
@@ -80,8 +85,8 @@ def _status(error: ImgSearchError) -> int:
 def _refusal(app: FastAPI, request: Request, error: HTTPException) -> str:
     path = request.url.path
     if error.status_code == 405:
-        methods = (error.headers or {}).get("allow", "") or ", ".join(_methods(app, request))
-        return f"{path} does not take {request.method}: send {methods or 'GET'}."
+        methods = " or ".join(_methods(app, request))
+        return f"{shown_value(path)} does not take {request.method}: send {methods}."
     if error.status_code == 404:
         routes = ", ".join(dict.fromkeys(_routes(app)))
         return f"There is nothing at {shown_value(path)}; the addresses are {routes}."
