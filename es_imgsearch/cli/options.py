@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from es_imgsearch.errors import UsageError
+from es_imgsearch.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from es_imgsearch.cli.printing.hits import Format
@@ -70,6 +70,15 @@ _AS_SETTINGS = (
     "service_url",
     "workers",
 )
+
+
+class Choice(click.Choice[str]):
+    """A choice whose error names the value that was meant."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        return (
+            f"{super().get_invalid_choice_message(value, ctx)}{did_you_mean(value, self.choices)}"
+        )
 
 
 class Group(click.Group):

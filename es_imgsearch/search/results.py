@@ -11,7 +11,7 @@ import numpy as np
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.queries import parse_vector, score_to_cosine
 from es_imgsearch.elastic.region_queries import matched_box
-from es_imgsearch.errors import UsageError
+from es_imgsearch.errors import UsageError, did_you_mean
 from es_imgsearch.search.filtering.dates import local_year
 from es_imgsearch.search.hits import LIKELY, Hit, Hits, LazyHits
 from es_imgsearch.search.options import SearchPlan
@@ -260,6 +260,7 @@ def check_facets(names: Sequence[str], properties: Mapping[str, Mapping[str, Any
         if name != _YEAR and name not in countable:
             raise UsageError(
                 f"There is no facet {name!r}; there are {', '.join(sorted(countable | {_YEAR}))}."
+                f"{did_you_mean(name, countable | {_YEAR})}"
             )
 
 
