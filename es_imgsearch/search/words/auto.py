@@ -18,12 +18,13 @@ from es_imgsearch.search.words.fusion import Ranking, Raw
 def chosen_mode(plan: SearchPlan, terms: Sequence[Term], info: IndexInfo) -> Mode:
     """Return what mode auto is for a search: by its query, its options and the encoder."""
     is_words = all(isinstance(each.query, str) for each in terms)
-    # Relevance and weights are of vectors: what only words find has neither.
-    if not is_words or plan.min_relevance is not None or plan.weights is not None:
+    # Weights are of vectors: what only words find has none.
+    if not is_words or plan.weights is not None:
         return "vector"
     if info.meta.seal.supports_text:
         return "hybrid"
-    return "vector" if plan.regions or plan.codes or plan.exact else "text"
+    only_vectors = plan.regions or plan.codes or plan.exact or plan.min_relevance is not None
+    return "vector" if only_vectors else "text"
 
 
 def check_words(terms: Sequence[Term], texts: Sequence[Term], plan: SearchPlan) -> None:
