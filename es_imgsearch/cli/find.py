@@ -152,6 +152,7 @@ def _search(settings: Settings, query: Query, places: Places, k: int) -> Hits:
     """Search the folders: whole roots together, each folder below a root by itself."""
     from es_imgsearch.search.client import ImageSearch
     from es_imgsearch.search.hits import Hits
+    from es_imgsearch.search.results import NOTHING_FITS
 
     whole = [root.name for root, below in places if below == "."]
     filters: list[dict[str, Any]] = [{"root": whole}] if whole else []
@@ -166,7 +167,10 @@ def _search(settings: Settings, query: Query, places: Places, k: int) -> Hits:
         return found[0]
     unique = {hit.image_id: hit for hit in _of_one_scale(found)}
     best = sorted(unique.values(), key=lambda hit: hit.score, reverse=True)[:k]
-    notes = dict.fromkeys(note for each in found for note in each.notes)
+    notes = dict.fromkeys(note for each in found for note in each.notes if note != NOTHING_FITS)
+    hits = Hits(best, 0)
+    if hits.relevant == hits.likely_end == 0:
+        notes[NOTHING_FITS] = None
     return Hits(
         best, sum(each.took_ms for each in found), found[0].queries, notes=list(notes),
         mode=max((each.mode for each in found), key=lambda mode: mode == "hybrid"),

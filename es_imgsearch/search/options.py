@@ -62,8 +62,8 @@ class SearchOptions(TypedDict, total=False):
         find candidates by their binary codes (`es-imgsearch codes train`) and order them by their
         vectors; not with weights, regions or `exact`.
     `min_relevance`
-        return only hits of at least this relevance, 0 to 1, possibly fewer than k; by vectors,
-        without weights.
+        return only hits of at least this relevance, 0 to 1, possibly fewer than k; not in mode
+        text, and without weights.
     `num_candidates`
         the number of candidates per shard; more is slower and finds more.  By default the number
         that the index was tuned to; with codes 20 k.
@@ -140,10 +140,10 @@ class SearchPlan:
             _check_codes(plan)
         if plan.min_relevance is not None:
             check_relevance(plan.min_relevance)
-            if plan.mode not in {"auto", "vector"} or plan.weights is not None:
+            if plan.mode == "text" or plan.weights is not None:
                 raise UsageError(
-                    "Relevance is computed from the content's cosine: leave mode and weights out,"
-                    " or min_relevance."
+                    "Relevance is computed from the content's cosine: leave mode 'text' and weights"
+                    " out, or min_relevance."
                 )
         _check_not_negative("offset", plan.offset)
         if plan.size is not None:

@@ -75,7 +75,9 @@ def test_one_command_makes_the_index_and_finds(run: Run, photos: Path):
     assert "1,000 kinds of things" in found.stderr
     again = run("find", "a cat", photos)
     assert shown(again) == shown(found)
-    assert again.stderr == ""
+    assert re.fullmatch(
+        r"Index 't-\w+' holds \d different pictures; .* no percentage.\n", again.stderr
+    )
 
 
 def test_a_new_file_is_found_at_once(run: Run, photos: Path, photographs: Path):
@@ -240,7 +242,8 @@ def test_paths_are_bytes_for_other_programs(indexed: Run, found: Path):
 
 def test_paths_of_another_host_are_left_out(indexed: Run):
     done = indexed("search", "a cat", "--paths", ES_IMGSEARCH_HOST="elsewhere")
-    assert (done.stdout, done.stderr) == ("", "4 hits are on another host and left out.\n")
+    assert done.stdout == ""
+    assert "4 hits are on another host and left out.\n" in done.stderr
     done = indexed("search", "a cat", "-k", "1", ES_IMGSEARCH_HOST="elsewhere")
     assert done.stdout.endswith("  photos/chelsea.png\n")
     done = indexed("search", "a cat", "--open", ES_IMGSEARCH_HOST="elsewhere")

@@ -15,6 +15,9 @@ from es_imgsearch.errors import ImgSearchError, UsageError, counted
 if TYPE_CHECKING:
     from es_imgsearch.search.hits import Hits
 
+# A remark for a person, so it stands on standard error; in a terminal it is in its place.
+BELOW_LINE = "--- below this line nothing is likely right ---"
+
 Format: TypeAlias = Literal["lines", "json", "json_hits", "paths", "print0"]
 
 
@@ -56,10 +59,13 @@ class HitsOutput:
             from es_imgsearch.cli.printing.preview import preview
 
             show_picture = preview()
-        for hit in hits:
+        end = hits.likely_end
+        for position, hit in enumerate(hits):
+            if position == end and end:
+                click.echo(f"  {BELOW_LINE}", err=True)
             place = shown_file(hit.path, hit.root, hit.relative_path)
             box = "" if hit.matched_box is None else f"  {list(hit.matched_box)}"
-            percent = "" if hits.relevant is None else f"{_percent(hit.relevance):>6}"
+            percent = "" if end is None else f"{hit.percent:>6}"
             number = f"  {hit.image_id}" if self.ids else ""
             print_line(f"{hit.score:6.3f}{percent}{number}  {place}{box}")
             if hit.explanation is not None:
@@ -68,9 +74,6 @@ class HitsOutput:
                 show_picture(hit.path)
         if not hits:
             click.echo("Nothing found.", err=True)
-        # A name or title that has the words may be right whatever the picture looks like.
-        elif hits.relevant == 0 and not any(hit.matches_words for hit in hits):
-            click.echo("Nothing fits well: none of these is likely right.", err=True)
 
     @staticmethod
     def _write_sheet(hits: Hits, sheet: Path) -> None:
@@ -85,10 +88,6 @@ class HitsOutput:
         if note := drawn.info.get(MISSING_LETTERS):
             click.echo(note, err=True)
         click.echo(f"Wrote {sheet}.", err=True)
-
-
-def _percent(relevance: float | None) -> str:
-    return "" if relevance is None else f"{relevance:.0%}"
 
 
 def _print_paths(hits: Hits, end: bytes) -> None:

@@ -19,12 +19,13 @@ from es_imgsearch.search.words.fusion import Ranking, Raw, SearchResult
 def chosen_mode(plan: SearchPlan, terms: Sequence[Term], info: IndexInfo) -> Mode:
     """Return what mode auto is for a search: by its query, its options and the encoder."""
     is_words = all(isinstance(each.query, str) for each in terms)
-    # Relevance and weights are of vectors: what only words find has neither.
-    if not is_words or plan.min_relevance is not None or plan.weights is not None:
+    # Weights are of vectors: what only words find has none.
+    if not is_words or plan.weights is not None:
         return "vector"
     if info.meta.seal.supports_text:
         return "hybrid"
-    return "vector" if plan.regions or plan.codes or plan.exact else "text"
+    only_vectors = plan.regions or plan.codes or plan.exact or plan.min_relevance is not None
+    return "vector" if only_vectors else "text"
 
 
 def check_words(terms: Sequence[Term], texts: Sequence[Term], plan: SearchPlan) -> None:
@@ -58,10 +59,14 @@ def words_of(
 def with_cosines(
     index: str, result: SearchResult, context: SearchContext
 ) -> RequestFlow[SearchResult]:
-    """Add the cosines of the page's hits that only words found, for their relevance."""
+    """Add the cosines of hits that only words found, for their relevance.
+
+    Those of the page, or with `min_relevance` of all hits, since the others move up.
+    """
     if context.relevance is None or result.ranks is None:
         return result
-    page = context.plan.page
+    plan = context.plan
+    page = plan.page if plan.min_relevance is None else slice(None)
     without = [
         str(hit["_id"])
         for hit, ranks in zip(result.hits[page], result.ranks[page], strict=True)
