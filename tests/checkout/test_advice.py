@@ -215,6 +215,7 @@ WITHOUT_INDEX = {
     "cli.completion:(module)",
     "cli.completion:_this_shell",
     "cli.completion:completion",
+    "cli.help:_help_of_command",
     "cli.help:help_command",
 }
 
