@@ -91,7 +91,8 @@ def _best_relevance(result: SearchResult, context: SearchContext) -> float | Non
     if context.relevance is None or not result.hits:
         return None
     best = 0.0
-    for hit, ranks in zip(result.hits, result.ranks or [None], strict=False):
+    of_hits: Sequence[Ranks | None] = result.ranks or [None]
+    for hit, ranks in zip(result.hits, of_hits, strict=False):
         best = max(best, _relevance(hit, ranks, context) or 0.0)
         if best >= max(LIKELY, context.plan.min_relevance or 0.0):
             break
@@ -104,7 +105,7 @@ def _match_words(result: SearchResult) -> bool:
 
 
 def _relevant(result: SearchResult, at_least: float, context: SearchContext) -> SearchResult:
-    ranks = result.ranks or [None] * len(result.hits)
+    ranks: Sequence[Ranks | None] = result.ranks or [None] * len(result.hits)
     kept = [
         (hit, rank)
         for hit, rank in zip(result.hits, ranks, strict=True)
@@ -226,7 +227,8 @@ def _explanation(
         ]
     if ranks is not None:
         explanation["bm25"] = ranks.text_score
-        explanation["shares"] = shares(ranks, context.plan.mode)
+        if context.plan.mode == "hybrid" or ranks.named:
+            explanation["shares"] = shares(ranks, context.plan.mode)
         if context.plan.mode == "hybrid":
             explanation["ranks"] = {"vector": ranks.vector, "text": ranks.text}
     return explanation
