@@ -91,8 +91,8 @@ def _best_relevance(result: SearchResult, context: SearchContext) -> float | Non
     if context.relevance is None or not result.hits:
         return None
     best = 0.0
-    each_ranks: Sequence[Ranks | None] = result.ranks or [None]
-    for hit, ranks in zip(result.hits, each_ranks, strict=False):
+    of_hits: Sequence[Ranks | None] = result.ranks or [None]
+    for hit, ranks in zip(result.hits, of_hits, strict=False):
         best = max(best, _relevance(hit, ranks, context) or 0.0)
         if best >= max(LIKELY, context.plan.min_relevance or 0.0):
             break
@@ -227,7 +227,8 @@ def _explanation(
         ]
     if ranks is not None:
         explanation["bm25"] = ranks.text_score
-        explanation["shares"] = shares(ranks, context.plan.mode)
+        if context.plan.mode == "hybrid" or ranks.named:
+            explanation["shares"] = shares(ranks, context.plan.mode)
         if context.plan.mode == "hybrid":
             explanation["ranks"] = {"vector": ranks.vector, "text": ranks.text}
     return explanation

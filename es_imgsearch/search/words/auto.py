@@ -18,8 +18,10 @@ from es_imgsearch.search.words.fusion import Ranking, Raw
 def chosen_mode(plan: SearchPlan, terms: Sequence[Term], info: IndexInfo) -> Mode:
     """Return what mode auto is for a search: by its query, its options and the encoder."""
     is_words = all(isinstance(each.query, str) for each in terms)
-    # Weights are of vectors: what only words find has none.
-    if not is_words or plan.weights is not None:
+    # Weights are of vectors: what only words find has none.  Words match or do not: what a picture
+    # should be unlike is compared by vectors only.
+    is_apart = any(each.weight < 0 for each in terms)
+    if not is_words or plan.weights is not None or (is_apart and info.meta.seal.supports_text):
         return "vector"
     if info.meta.seal.supports_text:
         return "hybrid"
