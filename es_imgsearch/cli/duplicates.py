@@ -15,6 +15,7 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.lines import print_json, readable_bytes
+from es_imgsearch.cli.printing.sheets import check_sheet
 from es_imgsearch.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def duplicates(
     from es_imgsearch.duplicates.find import find_duplicates
 
     _check_output(level, thorough, unconfirmed, script, as_json)
+    if sheet is not None:
+        check_sheet(sheet)
     found = find_duplicates(
         open_store(settings),
         level,  # type: ignore[arg-type]
@@ -85,7 +88,7 @@ def duplicates(
     else:
         printing.print_groups(groups)
     if sheet is not None and groups:
-        printing.write_sheet(groups, sheet)
+        printing.write_group_sheet(groups, sheet)
     files = sum(len(group.pictures) for group in groups)
     freed = readable_bytes(sum(group.reclaimable_bytes for group in groups))
     summary = f"{counted(len(groups), 'group')}, {files:,} pictures, {freed} to free."

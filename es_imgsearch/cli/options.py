@@ -211,7 +211,11 @@ def _filter_fields(
     from es_imgsearch.elastic.mapping import load_json
 
     fields = load_json("mappings", "common.json")["mappings"]["properties"]
-    return [f"{name}=" for name in sorted(fields) if name.startswith(incomplete)]
+    return [
+        f"{name}="
+        for name, mapping in sorted(fields.items())
+        if name.startswith(incomplete) and mapping.get("type") != "dense_vector"
+    ]
 
 
 roots_argument = click.argument(
@@ -255,6 +259,7 @@ def with_output_options(function: F) -> F:
             raise UsageError(f"Give {chosen[0][0]} or {chosen[1][0]}, not both.")
         shown = {name: given.pop(name) for name in ("ids", "preview", "sheet", "open_it")}
         output = HitsOutput(chosen[0][1] if chosen else "lines", **shown)
+        output.check()
         return function(*arguments, output=output, **given)
 
     for each in reversed(_OUTPUT_OPTIONS):

@@ -226,7 +226,7 @@ def with_analysers_of(
 def has_present_analysers(analysis: Mapping[str, Any]) -> bool:
     """Check that an index with these settings `analysis` analyses words as this version does."""
     present = load_json("mappings", "common.json")["settings"]["analysis"]
-    return _as_stored(present) == analysis
+    return bool(_as_stored(present) == analysis)
 
 
 def _as_stored(setting: Any) -> Any:

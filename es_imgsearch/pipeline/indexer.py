@@ -55,10 +55,7 @@ class Indexer:
         allow_deletes: bool = False,
         warm_up: bool = False,
     ) -> None:
-        """Connect the parts; `warm_up` loads the model at once.
-
-        The first picture does not wait for a model that is loaded at once.
-        """
+        """Connect the parts; with `warm_up` the first picture need not wait for the model."""
         store, self.context = context.store, context
         self.progress = Progress()
         self.roots = tuple(roots)
