@@ -75,7 +75,7 @@ class _Cell:
     score: float = 1.0
 
 
-class _Band(Sequence[_Cell]):
+class _Band:
     """A group as a row of the sheet."""
 
     def __init__(self, number: int, group: DuplicateGroup) -> None:
@@ -85,10 +85,8 @@ class _Band(Sequence[_Cell]):
     def __len__(self) -> int:
         return len(self._group.pictures)
 
-    def __getitem__(self, at: int | slice) -> _Cell | list[_Cell]:  # type: ignore[override]
-        if isinstance(at, slice):
-            return [self._cell(each) for each in self._group.pictures[at]]
-        return self._cell(self._group.pictures[at])
+    def __getitem__(self, position: slice, /) -> list[_Cell]:
+        return [self._cell(each) for each in self._group.pictures[position]]
 
     def _cell(self, each: IndexedPicture) -> _Cell:
         is_kept = each is self._group.pictures[0]
