@@ -33,7 +33,12 @@ from starter_quality import opened
 from es_imgsearch.embed.protocol import Vectors
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.quality.labels import queries_by_label, read_labels
-from es_imgsearch.search.relevance import IMAGE, background_moments, shipped_curves
+from es_imgsearch.search.relevance import (
+    IMAGE,
+    background_moments,
+    derived_curve,
+    null_moments,
+)
 from es_imgsearch.tags.confusion_plot import plot_confusion
 from es_imgsearch.tags.fitting import group_by_facet, train_facets
 from es_imgsearch.tags.train import (
@@ -188,7 +193,7 @@ def main() -> None:
     if given.plot is not None:
         plot_confusion(reports, given.plot)
 
-    curve = shipped_curves(encoder.revision, encoder.fingerprint)[IMAGE]
+    curve = derived_curve(IMAGE, null_moments(pictures, pictures), len(pictures))
     answers = []
     for n, vector in enumerate(pictures):
         cosines = pictures @ vector

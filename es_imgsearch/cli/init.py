@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
-from es_imgsearch.cli.printing.lines import print_json, print_line, readable_bytes
+from es_imgsearch.cli.printing.lines import (
+    print_json,
+    print_line,
+    print_on_request,
+    readable_bytes,
+)
 from es_imgsearch.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -67,6 +72,8 @@ def init(
         regions=regions,
     )
     click.echo(outcome, err=True)
+    if outcome.startswith("Made "):
+        print_on_request(store.index, settings.describers)
 
 
 @click.command(epilog=examples("encoder", "encoder --again --json"))
@@ -117,7 +124,7 @@ def drop(settings: Settings, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Add --yes to delete this.")
-        click.confirm("Delete all of this?", abort=True, err=True)
+        click.confirm("Delete all of this? The pictures themselves stay.", abort=True, err=True)
     found = drop_index(store)
     indices = counted(len(found), "index", "indices")
     click.echo(

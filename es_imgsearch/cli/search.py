@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from es_imgsearch.cli.options import (
+    Choice,
     examples,
     filter_option,
     parse_box,
@@ -81,9 +82,10 @@ def _with_search_options(function: F) -> F:
 @click.option("--box", metavar="X,Y,W,H", help="Only this part of it, in pixels.")
 @click.option("--not", "unwanted", metavar="TEXT", multiple=True,
               help="Rank pictures like these words lower; may be repeated.")  # fmt: skip
-@click.option("--mode", type=click.Choice(["vector", "text", "hybrid"]), default="vector",
-              show_default=True,
-              help="Compare vectors, search the words of stored fields, or both.")  # fmt: skip
+@click.option("--mode", type=Choice(["auto", "vector", "text", "hybrid"]),
+              default="auto", show_default=True,
+              help="Compare vectors, search the words of stored fields, or both; auto does both"
+              " where they match words.")  # fmt: skip
 @_with_search_options
 def search(
     settings: Settings,

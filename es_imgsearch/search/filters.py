@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from difflib import get_close_matches
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from es_imgsearch.errors import FilterInvalid
+from es_imgsearch.errors import FilterInvalid, did_you_mean
 from es_imgsearch.records import composed, folded, is_text, stored_path
 from es_imgsearch.search.filtering.dates import (
     TAKEN_FIELDS,
@@ -104,10 +103,9 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     name, _, key = field.partition(".")
     mapping = properties.get(name)
     if mapping is None or (key and _kind(mapping) != "flattened"):
-        near = get_close_matches(name.lower(), properties, n=1)
-        meant = f" Did you mean {near[0]!r}?" if near else ""
         raise FilterInvalid(
-            f"There is no field {field!r} to filter by; there are {_filterable(properties)}.{meant}"
+            f"There is no field {field!r} to filter by; there are {_filterable(properties)}."
+            f"{did_you_mean(name, properties)}"
         )
     kind = _kind(mapping)
     if not is_text(key):

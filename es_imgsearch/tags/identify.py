@@ -22,7 +22,7 @@ from es_imgsearch.embed.context import open_encoder
 from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.errors import UsageError
 from es_imgsearch.search.query import QueryBox, QueryPicture, open_query_picture
-from es_imgsearch.search.relevance import load_background
+from es_imgsearch.search.relevance import MIN_BACKGROUND, load_background
 from es_imgsearch.tags.describer import MIN_SCORE, Tagger, load_tagger
 from es_imgsearch.tags.train import TRAINED, ZERO_SHOT
 from es_imgsearch.tags.vocabulary import ONE
@@ -120,8 +120,8 @@ def identify(
     First come the names with the most votes in each of `fields` other than tags, among names with a
     voter of at least `min_relevance`; then the answer of each facet of tags, the most specific
     first: the tag with half of the neighbours' votes, else the picture's own best tag, else the
-    neighbours' tag.  The first is the answer, or ``unknown``.  Without relevance (see
-    `es-imgsearch calibrate`) votes are listed, but do not decide.  `fields` may be parts of
+    neighbours' tag.  The first is the answer, or ``unknown``.  Without relevance (in
+    an index of fewer than 30 pictures) votes are listed, but do not decide.  `fields` may be parts of
     objects, ``attributes.brand``.
 
     Raises QueryPictureInvalid, and UsageError for `neighbours` or `min_relevance` out of range or
@@ -139,9 +139,9 @@ def identify(
     notes = [] if tagger.note is None else [tagger.note]
     if hits and all(hit.relevance is None for hit in hits):
         notes.append(
-            f"Index {search.store.index!r} has no relevance, so neighbours do not decide:"
-            f" label some pictures and run `es-imgsearch calibrate LABELS --index"
-            f" {search.store.index}`."
+            f"Index {search.store.index!r} has no relevance, which needs {MIN_BACKGROUND} different"
+            " pictures of whole vectors, so neighbours do not decide: add pictures with"
+            f" `es-imgsearch sync DIR --index {search.store.index}`."
         )
     names = _names(votes, min_relevance)
     facets = _facet_answers(votes, labels, min_relevance, tagger.facet_of)

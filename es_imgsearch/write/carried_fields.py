@@ -21,6 +21,7 @@ from es_imgsearch.describe.registry import (
     describer_names,
     foreign_describers,
     is_by_vector,
+    is_on_request,
     load_describers,
 )
 from es_imgsearch.describe.sidecar import OF_SIDECARS, SIDECAR_ID, Sidecar
@@ -115,20 +116,26 @@ class CarriedFields:
         others: dict[str, list[Document]] = {}
         for document in self._store.documents.sources_by_content(sorted(moved)):
             others.setdefault(document["content_id"], []).append(document)
+        self._memory.load()
         moves = _Moves(self._files)
         carried = []
         for each, document in zip(results, before, strict=True):
             content_id = each.picture.content_id
-            candidates = others.get(content_id, ()), self._memory.gone(content_id)
-            version, moved_from = None, None
+            candidates, gone = others.get(content_id, ()), self._memory.gone(content_id)
+            version, moved_from, is_replaced = None, None, True
             if document is None:
-                origin, moved_from = moves.origin(each.change, *candidates)
+                origin, moved_from = moves.origin(each.change, candidates, gone)
             else:
                 version = stored[each.change.image_id].version
-                origin = moves.replacement(each.change, each.picture.state, *candidates)
+                is_replaced = FileState.stored(document) != each.picture.state
+                if gone is not None and is_replaced:
+                    candidates = [*candidates, gone]
+                origin = moves.replacement(each.change, each.picture.state, candidates, gone)
             if origin is not None:
                 self._memory.put_copied(origin, each.change.image_id)
-            fields = {**self._kept(each, document), **self._kept(each, origin)}
+            own, given = self._kept(each, document), self._kept(each, origin)
+            # After a `chmod` of a file that was moved before, its own fields are the later ones.
+            fields = {**own, **given} if is_replaced else {**given, **own}
             carried.append(Carried(fields, version, moved_from))
         return carried
 
@@ -164,12 +171,16 @@ def _imported_date(document: Document) -> Document:
 
 
 def _fields_of(names: Iterable[str]) -> set[str]:
-    """Return the fields of describers; none of one that cannot be loaded."""
+    """Return the fields of describers; none of one that cannot be loaded.
+
+    Nor of one that runs on request: `describe` may have given them since this process began.
+    """
     fields: set[str] = set()
     for name in names:
         with suppress(SettingsError):
             for describer in load_describers([name]):
-                fields |= describer.mapping.keys()
+                if not is_on_request(describer):
+                    fields |= describer.mapping.keys()
     return fields
 
 
@@ -212,9 +223,10 @@ class _Moves:
         candidates: Sequence[Document],
         gone: Document | None,
     ) -> Document | None:
-        """Choose the document of the equal file, of this state, that was moved over a path."""
-        if gone is not None:
-            candidates = [*candidates, gone]
+        """Choose the document of an equal file, of this state, moved over a path.
+
+        `gone`, if it is one of them, was deleted or replaced before.
+        """
         moved = [
             each
             for each in candidates

@@ -152,7 +152,8 @@ class DeletionGuard:
             chunk_contents = self._contents(chunk)
             contents |= chunk_contents
             # Only stored ids: deleting an absent one would leave a tombstone in the index.
-            stored += chunk_contents.keys() | self._store.documents.attempts(chunk).keys()
+            attempts = self._store.documents.attempts(chunk)
+            stored += [each for each in chunk if each in chunk_contents or each in attempts]
         if not stored:
             return None
         self._note_deleted(root)
@@ -209,7 +210,8 @@ class DeletionGuard:
         except OSError as error:
             reason = f"its folder cannot be listed ({error.strerror})"
             is_missing = error.errno in {errno.ENOENT, errno.ENOTDIR}
-            return Pause(PauseKind.UNLISTABLE, reason, self._document_count(root), is_missing)
+            count = self._document_count(root)
+            return Pause(PauseKind.UNLISTABLE, reason, count, is_missing=is_missing)
 
     def _check_replaced(self, root: Root) -> Pause | None:
         device = os.stat(root.path).st_dev

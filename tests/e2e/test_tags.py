@@ -533,6 +533,19 @@ def test_what_a_failing_describer_said_before_stays(
 # -- identify ------------------------------------------------------------------------------------
 
 
+def test_in_too_small_an_index_neighbours_are_shown_but_do_not_decide(
+    store: Store, search: ImageSearch
+):
+    fill(store, ("red", "lime"), product_id="R2")
+    store.documents.delete([f"other-{n}.png" for n in range(OTHERS)])
+    store.refresh()
+    found = identify(search, Image.new("RGB", (40, 30), "red"))
+    assert found.by != "product_id"
+    assert found.votes[0].relevance is None
+    assert "needs 30 different pictures" in found.notes[0]
+    assert f"es-imgsearch sync DIR --index {store.index}`" in found.notes[0]
+
+
 def test_identify_by_neighbours_by_words_and_not_at_all(
     store: Store, settings: Settings, search: ImageSearch
 ):
@@ -544,11 +557,6 @@ def test_identify_by_neighbours_by_words_and_not_at_all(
     store.rewrites.rewrite(["red-2.png"], lambda document: {**document, "product_id": "R1"})
     store.refresh()
     picture = Image.new("RGB", (40, 30), "red")
-    # Without relevance neighbours are shown, and words answer.
-    found = identify(search, picture)
-    assert (found.answer, found.by) == ("red", "colour")
-    assert "calibrate" in found.notes[0]
-    assert found.votes[0].relevance is None
     # Relevance 1/2 at the cosine .9, whatever the background.
     curve = Curve(intercept=-45.0, z_weight=0.0, cosine_weight=50.0)
     store.generations.update_meta(lambda meta: _calibrated(meta, curve))

@@ -280,6 +280,7 @@ def test_a_misspelt_variable_is_told(caplog: pytest.LogCaptureFixture):
     load(environment={"ES_IMGSEARCH_BATCHSIZE": "5", "ES_IMGSEARCH_ES_HOME": "/opt/es"})
     assert [record.message for record in caplog.records] == [
         "ES_IMGSEARCH_BATCHSIZE is no setting and has no effect."
+        " Did you mean 'ES_IMGSEARCH_BATCH_SIZE'?"
     ]
 
 

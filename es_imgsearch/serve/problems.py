@@ -1,0 +1,132 @@
+"""Every error of the HTTP API in one form, `application/problem+json` (RFC 9457).
+
+    {"type": "about:blank", "title": "Not Found", "status": 404, "detail": "a sentence"}
+
+`detail` says what was wrong and what to send.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from es_imgsearch.errors import (
+    ImageMissing,
+    ImgSearchError,
+    IndexMissing,
+    ReadError,
+    UsageError,
+    expected_value,
+    shown_value,
+)
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+_PLACES = {"path": "part", "query": "parameter", "header": "header", "cookie": "cookie"}
+
+
+def add_problems(app: FastAPI) -> None:
+    """Answer every error of the application in the one form."""
+
+    @app.exception_handler(ImgSearchError)
+    async def own(_: Request, error: ImgSearchError) -> JSONResponse:
+        return problem(_status(error), str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return problem(422, " ".join(dict.fromkeys(map(_sentence, error.errors()))))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if error.status_code == 405:
+            headers["allow"] = ", ".join(_methods(app, request))
+        return problem(error.status_code, _refusal(app, request, error), headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        logger.error("A request failed", exc_info=error)
+        return problem(500, "The service failed at this request; its log says why.")
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Build the answer."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    # An unexpected error passes no middleware.
+    return JSONResponse(body, status, {"x-content-type-options": "nosniff", **(headers or {})},
+                        MEDIA_TYPE)  # fmt: skip
+
+
+def _status(error: ImgSearchError) -> int:
+    if isinstance(error, ImageMissing | IndexMissing):
+        return 404
+    if isinstance(error, ReadError):
+        # The original exists, but is not a picture that can be shown.
+        return 422
+    if isinstance(error, UsageError):
+        return 400
+    return 503 if error.transient else 500
+
+
+def _refusal(app: FastAPI, request: Request, error: HTTPException) -> str:
+    path = request.url.path
+    if error.status_code == 405:
+        methods = " or ".join(_methods(app, request))
+        return f"{shown_value(path)} does not take {request.method}: send {methods}."
+    if error.status_code == 404:
+        routes = ", ".join(dict.fromkeys(_routes(app)))
+        return f"There is nothing at {shown_value(path)}; the addresses are {routes}."
+    detail = str(error.detail)
+    if error.status_code == 400 and "parsing the body" in detail:
+        return "The body cannot be read: send JSON with content-type: application/json."
+    return detail if detail.endswith(".") else f"{detail}."
+
+
+def _routes(app: FastAPI) -> list[str]:
+    return [
+        str(getattr(route, "path", ""))
+        for route in app.routes
+        if getattr(route, "include_in_schema", False)
+    ]
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    found: set[str] = set()
+    for route in app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= set(getattr(route, "methods", None) or ())
+    return sorted(found)
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    """Say what one value of the request should be."""
+    place, *names = [str(each) for each in error["loc"]]
+    kind, value, limits = str(error["type"]), error.get("input"), error.get("ctx", {})
+    name = ".".join(names)
+    if kind == "json_invalid":
+        return f"The body is no JSON ({limits.get('error', 'malformed')}): send a JSON object."
+    if name == "image_id":
+        return (
+            f"{shown_value(value)} is no image_id: send its 32 hexadecimal digits, as"
+            " `es-imgsearch search WORDS --ids` prints them."
+        )
+    subject = f"The {_PLACES.get(place, 'field')} {name!r}" if name else "The body"
+    if kind == "missing":
+        return f"{subject} is missing: send it with the request."
+    if kind == "extra_forbidden":
+        return f"{subject} is not known: leave it out."
+    return f"{subject} is {expected_value(kind, limits)}, not {shown_value(value)}."
