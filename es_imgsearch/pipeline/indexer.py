@@ -66,8 +66,7 @@ class Indexer:
         self.settler = Settlers({root: Settler(seconds, stat=disk(root).stat) for root in roots})
         self.absent: set[str] = set()  # names of roots whose folders a daemon misses
         self._gone: set[tuple[Root, str]] = set()  # files whose last event says that they are gone
-        # Roots that are not yet compared in this round of comparisons.
-        self._round = Round(root.name for root in roots)
+        self._round = Round(root.name for root in roots)  # those not compared in this round yet
         # The last comparison of each whole root, by the root's name, and the last or present one.
         self.last_comparisons: dict[str, RootComparison] = {}
         self.comparing: dict[str, RootComparison] = {}
