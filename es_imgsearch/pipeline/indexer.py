@@ -179,8 +179,7 @@ class Indexer:
                 continue
             if difference.kind is DifferenceKind.TOUCHED and touched.put(change, listed_at):
                 continue
-            counts.new += difference.kind is DifferenceKind.NEW
-            counts.changed += difference.kind is DifferenceKind.CHANGED
+            counts.count_submitted(difference.relative_path, difference.kind)
             self._submit_compared(change, state, listed_at)
         self._sidecars[root.name].end_comparison(sidecars, self.progress.files.begun)
         if not folder:
@@ -312,10 +311,7 @@ class Indexer:
             )
 
     def resume_ended_pauses(self, *roots: Root) -> list[Root]:
-        """Resume roots whose pause another process ended, and return them to be compared.
-
-        `sync --allow-deletes` ends a pause.
-        """
+        """Resume roots whose pause `sync --allow-deletes` ended; return them to be compared."""
         return self._deletions.resume_ended(roots or self.roots)
 
     def refresh_post_embed(self) -> None:
