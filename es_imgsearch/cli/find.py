@@ -178,7 +178,7 @@ def _search(settings: Settings, query: Query, places: Places, k: int) -> Hits:
 
 
 def _of_one_scale(found: Iterable[Hits]) -> Iterator[Hit]:
-    """Give hits comparable scores: where words matched in some folders only, by their ranks."""
+    """Give hits comparable scores: by ranks where words matched in some folders."""
     from es_imgsearch.search.words.fusion import reciprocal_rank
 
     found = list(found)
