@@ -217,7 +217,7 @@ def _has_pictures(store: Store, root: Root, below: str) -> bool:
 
 
 def _of_one_scale(found: Iterable[Hits]) -> Iterator[Hit]:
-    """Give hits comparable scores: where words matched in some folders only, by their ranks."""
+    """Give hits comparable scores: by ranks where words matched in some folders."""
     from es_imgsearch.search.words.fusion import reciprocal_rank
 
     found = list(found)

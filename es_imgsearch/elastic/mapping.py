@@ -224,7 +224,7 @@ def with_analysers_of(
 
 
 def has_present_analysers(analysis: Mapping[str, Any]) -> bool:
-    """Check that an index with these settings `analysis` analyses words as this version does."""
+    """Check that the settings `analysis` of an index are those of this version."""
     present = load_json("mappings", "common.json")["settings"]["analysis"]
     return bool(_as_stored(present) == analysis)
 

@@ -16,7 +16,7 @@ from es_imgsearch.search.words.fusion import Ranking, Raw
 
 
 def chosen_mode(plan: SearchPlan, terms: Sequence[Term], info: IndexInfo) -> Mode:
-    """Return what mode auto is for a search: by its query, its options and the encoder."""
+    """Choose the mode by the query, the options and the encoder."""
     is_words = all(isinstance(each.query, str) for each in terms)
     # Weights are of vectors: what only words find has none.  Words match or do not: what a picture
     # should be unlike is compared by vectors only.
