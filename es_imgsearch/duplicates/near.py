@@ -45,7 +45,7 @@ HASH_RADIUS = 12
 # Below this cosine, hashes that differ in more than SURE_RADIUS bits are similar by chance: the
 # files are not read.
 MIN_COSINE = 0.5
-# Originals with this many agreeing corners show the same thing.
+# OriginalFiles with this many agreeing corners show the same thing.
 MIN_CORNERS = 10
 # Without originals, both are needed for a pair to look the same: bits of 64, and cosine.
 SURE_RADIUS = 8
