@@ -82,7 +82,7 @@ def standardised(pictures: Vectors, texts: Vectors, words: Vectors) -> dict[str,
 def counted(
     facets: list[FacetScores], way: str, labels: list[Any], asked: set[str]
 ) -> dict[str, Any]:
-    """Count the tags of pictures, and how many are right, in one of two ways to choose them."""
+    """Count the tags that one of two ways chooses, and how many are right."""
     tags: list[list[str]] = [[] for _ in labels]
     for facet in facets:
         is_one = facet.answers == ONE or way == "standing out"

@@ -1,4 +1,4 @@
-"""Compare the colours of all pictures of few colours, for candidates that hashes miss.
+"""Compare all pictures of few colours, for candidates that hashes miss.
 
 The perceptual hash of a flag saved again as WebP differs in more than 12 bits for four flags in
 five, since most of its frequencies are zero and their signs are noise.
@@ -31,7 +31,7 @@ class ColourTable:
         self._colours.append(colours)
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Yield every picture with the nearest others of at least `MIN_COSINE`, at most ten."""
+        """Yield each picture with its ten nearest of at least `MIN_COSINE`."""
         if not self._ids:
             return
         colours = np.stack(self._colours)

@@ -1,4 +1,4 @@
-"""Read the originals of indexed pictures that are on this host, unchanged; compare their pixels."""
+"""Read unchanged originals of indexed pictures on this host; compare their pixels."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class OriginalFiles:
         return replace(picture, path=self.path(picture))
 
     def read(self, picture: IndexedPicture) -> Image.Image | None:
-        """Decode the file; None if it is not here, cannot be read, or changed since indexed."""
+        """Decode the file; None if it is not here or unreadable, or has changed."""
         path = self.path(picture)
         try:
             if path is None or FileState.of(os.stat(path)) != picture.state:

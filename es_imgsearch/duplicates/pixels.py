@@ -58,7 +58,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A picture in two sizes; `size` is that of the original, `read_fine` reads the larger copy."""
+    """A picture in two sizes; `size` is that of the original, `read_fine` the larger."""
 
     coarse: Image.Image
     size: Size

@@ -161,7 +161,7 @@ def _facet_scores(facet: Facet, log_odds: Floats, margin: float) -> FacetScores:
 
 
 def standing_out(values: Floats, margin: float) -> Bools:
-    """Return a mask of the three largest values of each row within a margin of the largest."""
+    """Return a mask of up to three values of each row within a margin of the largest."""
     if not values.size:
         return np.ones(values.shape, np.bool_)
     places = np.argsort(np.argsort(-values, axis=1, kind="stable"), axis=1)
