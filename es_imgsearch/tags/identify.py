@@ -120,9 +120,9 @@ def identify(
     First come the names with the most votes in each of `fields` other than tags, among names with a
     voter of at least `min_relevance`; then the answer of each facet of tags, the most specific
     first: the tag with half of the neighbours' votes, else the picture's own best tag, else the
-    neighbours' tag.  The first is the answer, or ``unknown``.  Without relevance (in
-    an index of fewer than 30 pictures) votes are listed, but do not decide.  `fields` may be parts of
-    objects, ``attributes.brand``.
+    neighbours' tag.  The first is the answer, or ``unknown``.  Without relevance (in an index of
+    fewer than 30 pictures) votes are listed, but do not decide.  `fields` may be parts of objects,
+    ``attributes.brand``.
 
     Raises QueryPictureInvalid, and UsageError for `neighbours` or `min_relevance` out of range or
     a field that is not in the index.
