@@ -2,8 +2,8 @@
 
 A picture that is called what was searched for is right more often than its vector tells: of 104
 pictures of animals and food whose file name had the word, 102 showed it (the stamps and queries of
-`benchmarks/belief.py`).  Tags that were computed from the vector (`tag_scores`) say no more than the
-vector: with them, of the hits at 50 % or more .55 were right.
+`benchmarks/belief.py`).  Tags that were computed from the vector (`tag_scores`) say no more than
+the vector: with them .55 of the hits at 50 % or more were right, without them .85.
 """
 
 from __future__ import annotations
