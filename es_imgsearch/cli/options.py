@@ -162,6 +162,12 @@ def _import_client() -> None:
             del sys.modules[name]
 
 
+since_option = click.option(
+    "--since", metavar="DATE", help="Taken on this day or later, by the camera's own clock."
+)
+until_option = click.option(
+    "--until", metavar="DATE", help="Taken on this day or earlier, by the camera's own clock."
+)
 exclude_option = click.option(
     "--exclude",
     metavar="PATTERN",

@@ -174,11 +174,11 @@ class PairSearch:
         if one.perceptual_hash is not None and other.perceptual_hash is not None:
             for turn in ALL_TURNS:
                 turned = turned_hash(one.perceptual_hash, turn)
-                distance = (turned ^ other.perceptual_hash).bit_count()
-                if distance <= self._radius:
-                    turns.append((distance, turn))
-        for bits, turn in turns:
-            candidate = Candidate(one.picture.image_id, other.picture.image_id, bits, turn)
+                bits = (turned ^ other.perceptual_hash).bit_count()
+                if bits <= self._radius:
+                    turns.append((bits, turn))
+        for distance, turn in turns:
+            candidate = Candidate(one.picture.image_id, other.picture.image_id, distance, turn)
             if pair := self._compare(one, other, candidate):
                 return pair
         return None

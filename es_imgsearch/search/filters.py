@@ -38,6 +38,8 @@ _PATHS = {"folder", "relative_path", "image_name"}
 _NOT_FILTERABLE = {"dense_vector", "nested", "object"}
 _RANGE = re.compile(r"^(?P<low>[^.]*(?:\.[^.]+)*)\.\.(?P<high>.*)$")
 
+# A range as other programs write it.
+_SPAN = re.compile(r"([0-9.]+) ?(?:-|\N{EN DASH}|:|,| to ) ?([0-9.]+)")
 _DISTANCE = re.compile(r"(?P<length>[0-9]+(?:[.][0-9]+)?)\s*(?P<unit>km|m|mi|ft|nmi)")
 
 _VALUES = (str, int, float, date, PathLike)
@@ -213,6 +215,8 @@ def _range(field: str, low: Any, high: Any, kind: str) -> dict[str, Any]:
         raise FilterInvalid(f"A range of {field!r} needs a low or a high end.")
     if kind in _NUMBERS:
         low, high = (None if end is None else _number(field, end) for end in (low, high))
+        if low is not None and high is not None and low > high:
+            raise FilterInvalid(f"{low} is more than {high}: nothing lies between them.")
         if kind in _INTEGERS:
             return _integer_range(field, low, high, _INTEGERS[kind])
     elif kind != "keyword":
@@ -270,7 +274,9 @@ def _number(field: str, value: Any) -> int | float:
             number = _whole(float(value))
         except (ValueError, OverflowError):
             shown = value[:40] if isinstance(value, str) else value
-            raise FilterInvalid(f"Field {field!r} holds numbers, not {shown!r}.") from None
+            span = _SPAN.fullmatch(str(shown))
+            meant = f" A range is written {span[1]}..{span[2]}." if span else ""
+            raise FilterInvalid(f"Field {field!r} holds numbers, not {shown!r}.{meant}") from None
     if isinstance(number, int) and number not in _INT64:
         # The number is not repeated: Python refuses to print very long ones.
         raise FilterInvalid(f"The number for field {field!r} is larger than 64 bits hold.")

@@ -102,6 +102,7 @@ CARRIED_OUT = {
 
 # Wrong use of options: the message names the options to give, leave out or change.
 OF_OPTIONS = {
+    "cli.printing.lines:(module)", "cli.search:words_and_pictures",
     "cli.completion:(module)", "cli.help:help_command", "cli.help:_help_of_command",
     "cli.duplicates:_check_output", "cli.printing.hits:HitsOutput.check",
     "cli.printing.preview:check_terminal", "cli.printing.sheets:check_sheet",
