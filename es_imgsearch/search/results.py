@@ -148,7 +148,8 @@ def _relevance(
         return by_vector
     texts = [each.query for each in context.terms if each.weight > 0]
     named = named_relevance([each for each in texts if isinstance(each, str)], raw["_source"])
-    if named is None and ranks.named:
+    # 2 for an id, path or name, 1 for a tag, which may have been computed from the vector.
+    if named is None and ranks.named >= 2:
         named = NAMED_RELEVANCE
     known = [each for each in (by_vector, named) if each is not None]
     return max(known, default=None)
