@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from es_imgsearch.cli.options import (
+    Choice,
     examples,
     exclude_option,
     follow_links_option,
@@ -123,7 +124,7 @@ def _print_summary(found: Sequence[Discrepancy], roots: Sequence[Root], settings
 
 @click.command(epilog=examples("failures", "failures retry", "failures list --json"))
 @with_settings_options
-@click.argument("action", type=click.Choice(["list", "retry"]), default="list")
+@click.argument("action", type=Choice(["list", "retry"]), default="list")
 @json_option
 @sigterm_as_ctrl_c()
 def failures(settings: Settings, action: str, as_json: bool) -> None:

@@ -36,7 +36,7 @@ from es_imgsearch.duplicates.groups import (
     sorted_group,
 )
 from es_imgsearch.duplicates.hashes import ALL_TURNS, UPRIGHT, HashTable, Turn, turned_hash
-from es_imgsearch.duplicates.originals import Originals, PixelMatcher
+from es_imgsearch.duplicates.originals import OriginalFiles, PixelMatcher
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import Store
 
@@ -45,7 +45,7 @@ HASH_RADIUS = 12
 # Below this cosine, hashes that differ in more than SURE_RADIUS bits are similar by chance: the
 # files are not read.
 MIN_COSINE = 0.5
-# Originals with this many agreeing corners show the same thing.
+# OriginalFiles with this many agreeing corners show the same thing.
 MIN_CORNERS = 10
 # Without originals, both are needed for a pair to look the same: bits of 64, and cosine.
 SURE_RADIUS = 8
@@ -82,7 +82,7 @@ class PairSearch:
         self,
         store: Store,
         meta: Meta,
-        originals: Originals,
+        originals: OriginalFiles,
         radius: int,
         thorough: bool = False,
         groups_unconfirmed: bool = False,
@@ -174,9 +174,9 @@ class PairSearch:
         if one.perceptual_hash is not None and other.perceptual_hash is not None:
             for turn in ALL_TURNS:
                 turned = turned_hash(one.perceptual_hash, turn)
-                distance = (turned ^ other.perceptual_hash).bit_count()
-                if distance <= self._radius:
-                    turns.append((distance, turn))
+                bits = (turned ^ other.perceptual_hash).bit_count()
+                if bits <= self._radius:
+                    turns.append((bits, turn))
         for distance, turn in turns:
             candidate = Candidate(one.picture.image_id, other.picture.image_id, distance, turn)
             if pair := self._compare(one, other, candidate):

@@ -52,7 +52,7 @@ class RecentlyUsed(OrderedDict[K, V]):
         return value
 
 
-class Originals:
+class OriginalFiles:
     """The files of indexed pictures, as far as they are on this host."""
 
     def __init__(self, meta: Meta, host: str, max_pixels: int) -> None:
@@ -94,7 +94,7 @@ class _FileGone(Exception):
 class PixelMatcher:
     """Compare the pixels of originals; keep the small copies of the last 500 (100 MB)."""
 
-    def __init__(self, originals: Originals) -> None:
+    def __init__(self, originals: OriginalFiles) -> None:
         self._originals = originals
         self._coarse: RecentlyUsed[str, Pixels | None] = RecentlyUsed(_COARSE_CACHED)
         self._fine: RecentlyUsed[str, Image.Image | None] = RecentlyUsed(_FINE_CACHED)

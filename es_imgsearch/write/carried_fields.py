@@ -133,9 +133,9 @@ class CarriedFields:
                 origin = moves.replacement(each.change, each.picture.state, candidates, gone)
             if origin is not None:
                 self._memory.put_copied(origin, each.change.image_id)
-            kept, brought = self._kept(each, document), self._kept(each, origin)
+            own, given = self._kept(each, document), self._kept(each, origin)
             # After a `chmod` of a file that was moved before, its own fields are the later ones.
-            fields = {**kept, **brought} if is_replaced else {**brought, **kept}
+            fields = {**own, **given} if is_replaced else {**given, **own}
             carried.append(Carried(fields, version, moved_from))
         return carried
 

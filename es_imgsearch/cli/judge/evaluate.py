@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from es_imgsearch.cli.options import (
+    Choice,
     config_option,
     es_url_option,
     examples,
@@ -40,9 +41,9 @@ _MISSING_SHOWN = 3
 @click.option("--index", "indices", metavar="NAME", multiple=True,
               help="Alias of the index; two are compared.  [default: images]")  # fmt: skip
 @click.option("--mode", "modes", multiple=True, default=("vector",), show_default=True,
-              type=click.Choice(["auto", "vector", "text", "hybrid", "tags"]),
+              type=Choice(["auto", "vector", "text", "hybrid", "tags"]),
               help="How to search; two are compared.")  # fmt: skip
-@click.option("--by", type=click.Choice(["text", "image"]),
+@click.option("--by", type=Choice(["text", "image"]),
               help="Ask with the labels, or with the labelled pictures.  [default: text, where"
               " the encoder knows texts]")  # fmt: skip
 @click.option("-k", "--k", "ks", type=click.IntRange(1, 10_000), multiple=True,
