@@ -74,8 +74,7 @@ class Indexer:
         self._store, self._encoder, self._settings = store, context.encoder, settings
         self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
         self._pending = {root.name: PendingDeletions(seconds, self.progress) for root in roots}
-        self._leftovers = LeftoverQueue(self.settler, self._pending, self.comparing)
-        self.unseen = self._leftovers.unseen
+        self.leftovers = LeftoverQueue(self.settler, self._pending, self.comparing)
         self._deletion_guard = DeletionGuard(
             store,
             lambda root: self.excludes[root.name].prunes,
@@ -92,7 +91,7 @@ class Indexer:
         self.pipeline = Pipeline(
             context,
             settings,
-            emit=self._leftovers.put,
+            emit=self.leftovers.put,
             vector_fields=self._post_embed.fields,
             progress=self.progress,
             outage=Outage(store.check_busy),
