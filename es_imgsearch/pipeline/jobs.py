@@ -70,10 +70,10 @@ class RootComparison:
     """Counts of one comparison of a root with the index.
 
     `new` files that turn out to be no pictures are not counted.  `unknown` paths cannot be
-    examined.  Of `unreadable` files the content cannot be read; their documents stay.  `left_out` are the
-    entries without a document by reason: PATTERN, HIDDEN, USUAL or LIBRARY of `watch.excludes`, or
-    one of `watch.places`; a folder counts as one.  `left_out_by` are those that a pattern leaves
-    out, by the pattern.  Of a part of a root neither is whole.
+    examined.  Of `unreadable` files the content cannot be read; their documents stay.  `left_out`
+    are the entries without a document by reason: PATTERN, HIDDEN, USUAL or LIBRARY of
+    `watch.excludes`, or one of `watch.places`; a folder counts as one.  `left_out_by` are those
+    that a pattern leaves out, by the pattern.  Of a part of a root neither is whole.
     """
 
     new: int = 0

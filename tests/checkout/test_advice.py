@@ -62,6 +62,10 @@ CARRIED_OUT = {
     "::test_an_index_of_before_is_searched_says_so_and_is_renewed_by_reindex",
     "manage.reindex.target:begin_next": f"{ADVICE}::test_a_generation_that_is_kept",
     "manage.reindex.target:check_begun": f"{ADVICE}::test_a_reindex_that_is_begun",
+    "cli.verify:_print_failures": "e2e/test_verify_file.py"
+    "::test_the_failures_are_mentioned_with_the_command_that_lists_them",
+    "manage.one_file:FileExplainer._sync": "e2e/test_verify_file.py"
+    "::test_several_files_in_plain_words_and_what_they_say_to_do",
     "manage.remedies:(module)": "e2e/test_verify.py"
     "::test_a_new_a_changed_and_a_missing_file_are_mended_by_sync",
     "manage.remedies:_command": "e2e/test_verify.py"
