@@ -209,7 +209,7 @@ def _search(
 
 
 def _has_pictures(store: Store, root: Root, below: str) -> bool:
-    """Whether a folder has indexed pictures; a filter by one without is refused as a typo."""
+    """Whether a folder has indexed pictures; as a filter, one without is refused."""
     clauses: list[dict[str, Any]] = [{"term": {"root": root.name}}]
     if below != ".":
         clauses.append({"term": {"folder.tree": below}})

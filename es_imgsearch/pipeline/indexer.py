@@ -310,7 +310,7 @@ class Indexer:
             )
 
     def resume_ended_pauses(self, *roots: Root) -> list[Root]:
-        """Resume roots whose pause `sync --allow-deletes` ended; return them to be compared."""
+        """Resume roots whose pause `sync --allow-deletes` ended; return them to compare."""
         return self._deletions.resume_ended(roots or self.roots)
 
     def refresh_post_embed(self) -> None:

@@ -149,7 +149,7 @@ class DaemonLog:
         news, self._news = self._news, Tally()
         outcomes = ("stored", "moved", "deleted", "failed")
         parts = [(each, number) for each in outcomes if (number := getattr(news, each))]
-        words = []
+        words: list[str] = []
         for outcome, number in parts:
             verb = "removed" if outcome == "deleted" else outcome
             which = f"{number:,}" if words else counted(number, "picture")
