@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from es_imgsearch.cli.options import (
+    Choice,
     examples,
     exclude_option,
     follow_links_option,
@@ -184,7 +185,7 @@ def _print_summary(
 
 @click.command(epilog=examples("failures", "failures retry", "failures list --json"))
 @with_settings_options
-@click.argument("action", type=click.Choice(["list", "retry"]), default="list")
+@click.argument("action", type=Choice(["list", "retry"]), default="list")
 @json_option
 @sigterm_as_ctrl_c()
 def failures(settings: Settings, action: str, as_json: bool) -> None:

@@ -313,7 +313,7 @@ class WatchedRoot:
         thread = f"compare {self.root.name}"
         try:
             comparison = self._indexer.reconcile(self.root, folder)
-            for change in self._indexer.unseen.take(self.root, folder):
+            for change in self._indexer.leftovers.unseen.take(self.root, folder):
                 self._indexer.pipeline.submit(change)
         except ImgSearchError as error:
             if not error.transient:

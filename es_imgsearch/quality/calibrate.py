@@ -127,7 +127,7 @@ def _fit_curves(
     share_label = has_label.T.astype(np.int64) @ has_label.astype(np.int64) > 0
     queries_by_kind = {IMAGE: (pictures, share_label)}
     if encoder is not None:
-        names = [query.name for query in label_queries]
+        names = [query.text or query.name for query in label_queries]
         texts = embed_queries(encoder, encoder.embed_texts, names)
         queries_by_kind = {TEXT: (texts, has_label), **queries_by_kind}
     curves, quality = {}, {}

@@ -215,7 +215,6 @@ class Hits(Sequence[Hit]):
             "notes": list(self.notes),
             "took_ms": self.took_ms,
             "relevant": self.relevant,
-            "mode": self.mode,
         }
 
     def __repr__(self) -> str:

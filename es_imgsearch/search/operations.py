@@ -56,9 +56,9 @@ from es_imgsearch.search.query_vectors import (
 from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors, Reranking
 from es_imgsearch.search.relevance import average_cut_off
 from es_imgsearch.search.request_flow import RequestFlow
-from es_imgsearch.search.results import SearchContext, build_hits, check_facets
+from es_imgsearch.search.results import SearchContext, build_hits, check_facets, with_cosines
 from es_imgsearch.search.search_log import SearchLog
-from es_imgsearch.search.words.auto import check_words, chosen_mode, with_cosines
+from es_imgsearch.search.words.auto import check_words, chosen_mode
 from es_imgsearch.search.words.fusion import Ranking
 from es_imgsearch.settings import Settings
 

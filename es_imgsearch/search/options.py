@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict, get_args
 import numpy as np
 
 from es_imgsearch.elastic.queries import check_k, check_whole
-from es_imgsearch.errors import UsageError
+from es_imgsearch.errors import UsageError, did_you_mean
 from es_imgsearch.search.filters import Filters
 
 Mode = Literal["auto", "vector", "text", "hybrid"]
@@ -130,7 +130,10 @@ class SearchPlan:
         }
         plan = cls(k=int(k), **{**options, **lists})
         if plan.mode not in _MODES:
-            raise UsageError(f"There is no mode {plan.mode!r}; choose one of {', '.join(_MODES)}.")
+            raise UsageError(
+                f"There is no mode {plan.mode!r}; choose one of {', '.join(_MODES)}."
+                f"{did_you_mean(plan.mode, _MODES)}"
+            )
         if plan.mode == "text" and plan.weights is not None:
             raise UsageError("Mode 'text' compares no vectors: leave the weights out.")
         _check_kinds(plan)

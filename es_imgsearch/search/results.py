@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from es_imgsearch.elastic.generations import IndexInfo
-from es_imgsearch.elastic.queries import parse_vector, score_to_cosine
+from es_imgsearch.elastic.queries import exact_body, parse_vector, score_to_cosine, to_json
 from es_imgsearch.elastic.region_queries import matched_box
-from es_imgsearch.errors import UsageError
+from es_imgsearch.elastic.requests import checked_hits, search_request
+from es_imgsearch.errors import UsageError, did_you_mean
 from es_imgsearch.search.filtering.dates import local_year
 from es_imgsearch.search.hits import LIKELY, Hit, Hits, LazyHits
 from es_imgsearch.search.options import SearchPlan
@@ -26,6 +27,7 @@ from es_imgsearch.search.query import (
 )
 from es_imgsearch.search.query_vectors import CONTENT, VectorPart
 from es_imgsearch.search.relevance import NAMED_RELEVANCE, QueryRelevance, named_relevance
+from es_imgsearch.search.request_flow import RequestFlow
 from es_imgsearch.search.words.fusion import FUSED_DIGITS, Ranks, SearchResult, shares
 
 _COSINE_DIGITS = 6
@@ -89,7 +91,8 @@ def _best_relevance(result: SearchResult, context: SearchContext) -> float | Non
     if context.relevance is None or not result.hits:
         return None
     best = 0.0
-    for hit, ranks in zip(result.hits, result.ranks or [None], strict=False):
+    of_hits: Sequence[Ranks | None] = result.ranks or [None]
+    for hit, ranks in zip(result.hits, of_hits, strict=False):
         best = max(best, _relevance(hit, ranks, context) or 0.0)
         if best >= max(LIKELY, context.plan.min_relevance or 0.0):
             break
@@ -102,7 +105,7 @@ def _match_words(result: SearchResult) -> bool:
 
 
 def _relevant(result: SearchResult, at_least: float, context: SearchContext) -> SearchResult:
-    ranks = result.ranks or [None] * len(result.hits)
+    ranks: Sequence[Ranks | None] = result.ranks or [None] * len(result.hits)
     kept = [
         (hit, rank)
         for hit, rank in zip(result.hits, ranks, strict=True)
@@ -145,7 +148,8 @@ def _relevance(
         return by_vector
     texts = [each.query for each in context.terms if each.weight > 0]
     named = named_relevance([each for each in texts if isinstance(each, str)], raw["_source"])
-    if named is None and ranks.named:
+    # 2 for an id, path or name, 1 for a tag, which may have been computed from the vector.
+    if named is None and ranks.named >= 2:
         named = NAMED_RELEVANCE
     known = [each for each in (by_vector, named) if each is not None]
     return max(known, default=None)
@@ -224,7 +228,8 @@ def _explanation(
         ]
     if ranks is not None:
         explanation["bm25"] = ranks.text_score
-        explanation["shares"] = shares(ranks, context.plan.mode)
+        if context.plan.mode == "hybrid" or ranks.named:
+            explanation["shares"] = shares(ranks, context.plan.mode)
         if context.plan.mode == "hybrid":
             explanation["ranks"] = {"vector": ranks.vector, "text": ranks.text}
     return explanation
@@ -241,6 +246,40 @@ def _label(query: Query) -> str:
 def _cosine(one: Vector, other: Vector) -> float:
     length = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
     return float(one @ other) / length if length else 0.0
+
+
+def with_cosines(
+    index: str, result: SearchResult, context: SearchContext
+) -> RequestFlow[SearchResult]:
+    """Add the cosines of hits that only words found, for their relevance.
+
+    Those of the page, or with `min_relevance` of all hits, since the others move up.
+    """
+    if context.relevance is None or result.ranks is None:
+        return result
+    plan = context.plan
+    page = plan.page if plan.min_relevance is None else slice(None)
+    without = [
+        str(hit["_id"])
+        for hit, ranks in zip(result.hits[page], result.ranks[page], strict=True)
+        if ranks.vector_score is None
+    ]
+    if not without:
+        return result
+    body = exact_body(
+        context.parts[0][2],
+        len(without),
+        context.info.meta.similarity,
+        filters=[{"ids": {"values": without}}],
+        source=False,
+    )
+    answer = yield search_request(index, to_json(body))
+    found = {hit["_id"]: hit["_score"] for hit in checked_hits(answer, context.info.name)}
+    ranks = [
+        each if each.vector_score is not None else each._replace(vector_score=found.get(hit["_id"]))
+        for hit, each in zip(result.hits, result.ranks, strict=True)
+    ]
+    return result._replace(ranks=ranks)
 
 
 # Facets.
@@ -260,6 +299,7 @@ def check_facets(names: Sequence[str], properties: Mapping[str, Mapping[str, Any
         if name != _YEAR and name not in countable:
             raise UsageError(
                 f"There is no facet {name!r}; there are {', '.join(sorted(countable | {_YEAR}))}."
+                f"{did_you_mean(name, countable | {_YEAR})}"
             )
 
 

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Header, Request, Response
+from fastapi import FastAPI, Header, Response
 from fastapi import Path as InPath
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from es_imgsearch.errors import ImageMissing, ImgSearchError, IndexMissing, ReadError
 from es_imgsearch.records import FileState
 from es_imgsearch.serve.originals import disposition, kind_of, state_of
+from es_imgsearch.serve.problems import add_problems
 from es_imgsearch.serve.thumbnails import PictureFiles
 
 # A picture changes when its file does; a browser asks again after this time and gets a short 304
@@ -60,6 +60,7 @@ def create_app(pictures: PictureFiles) -> FastAPI:
     # FastAPI's pages about the routes load scripts from a public network.
     app = FastAPI(title="es-imgsearch", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(_SafeHeaders)
+    add_problems(app)
 
     def get(path: str, **options: Any) -> Callable[[Any], Any]:
         """Answer GET, and HEAD."""
@@ -69,10 +70,6 @@ def create_app(pictures: PictureFiles) -> FastAPI:
             return app.get(path, **options)(function)
 
         return register
-
-    @app.exception_handler(ImgSearchError)
-    async def problem(_: Request, error: ImgSearchError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=_status(error))
 
     @get("/healthz")
     def healthz() -> dict[str, str]:
@@ -118,12 +115,3 @@ def _is_met(if_none_match: str | None, content_id: str) -> bool:
     """Return True if one of a browser's tags, weak or not, is of this content."""
     tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
     return "*" in tags or _tag(content_id) in tags
-
-
-def _status(error: ImgSearchError) -> int:
-    if isinstance(error, ImageMissing | IndexMissing):
-        return 404
-    if isinstance(error, ReadError):
-        # The original exists, but is not a picture that can be shown.
-        return 422
-    return 503 if error.transient else 500

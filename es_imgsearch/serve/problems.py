@@ -24,31 +24,14 @@ from es_imgsearch.errors import (
     IndexMissing,
     ReadError,
     UsageError,
+    expected_value,
     shown_value,
 )
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-# Values longer than this are cut where a sentence repeats them.
 _PLACES = {"path": "part", "query": "parameter", "header": "header", "cookie": "cookie"}
-_EXPECTED = {
-    "int": "a whole number",
-    "float": "a number",
-    "decimal": "a number",
-    "bool": "true or false",
-    "string": "a text",
-    "date": "a date such as 2024-05-31",
-    "datetime": "a date and time such as 2024-05-31T12:00:00",
-    "time": "a time such as 12:00:00",
-    "list": "a list",
-    "tuple": "a list",
-    "set": "a list",
-    "dict": "an object",
-    "model": "an object",
-    "uuid": "a UUID",
-    "url": "an address such as http://127.0.0.1:8000",
-}
 
 
 def add_problems(app: FastAPI) -> None:
@@ -64,7 +47,10 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, _refusal(app, request, error), error.headers)
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if error.status_code == 405:
+            headers["allow"] = ", ".join(_methods(app, request))
+        return problem(error.status_code, _refusal(app, request, error), headers)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
@@ -80,7 +66,9 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
         "status": status,
         "detail": detail,
     }
-    return JSONResponse(body, status, {**(headers or {})}, MEDIA_TYPE)
+    # An unexpected error passes no middleware.
+    return JSONResponse(body, status, {"x-content-type-options": "nosniff", **(headers or {})},
+                        MEDIA_TYPE)  # fmt: skip
 
 
 def _status(error: ImgSearchError) -> int:
@@ -97,8 +85,8 @@ def _status(error: ImgSearchError) -> int:
 def _refusal(app: FastAPI, request: Request, error: HTTPException) -> str:
     path = request.url.path
     if error.status_code == 405:
-        methods = (error.headers or {}).get("allow", "") or ", ".join(_methods(app, request))
-        return f"{path} does not take {request.method}: send {methods or 'GET'}."
+        methods = " or ".join(_methods(app, request))
+        return f"{shown_value(path)} does not take {request.method}: send {methods}."
     if error.status_code == 404:
         routes = ", ".join(dict.fromkeys(_routes(app)))
         return f"There is nothing at {shown_value(path)}; the addresses are {routes}."
@@ -141,25 +129,4 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"{subject} is missing: send it with the request."
     if kind == "extra_forbidden":
         return f"{subject} is not known: leave it out."
-    return f"{subject} is {_expected(kind, limits)}, not {shown_value(value)}."
-
-
-def _expected(kind: str, limits: Mapping[str, Any]) -> str:
-    """Name what a value should be, by pydantic's kind of the error and its limits."""
-    bounds = {
-        "ge": "a number from {} on",
-        "gt": "a number above {}",
-        "le": "a number up to {}",
-        "lt": "a number below {}",
-        "min_length": "at least {} long",
-        "max_length": "at most {} long",
-        "pattern": "a text of the form {}",
-        "expected": "one of {}",
-        "multiple_of": "a multiple of {}",
-    }
-    for limit, words in bounds.items():
-        if limit in limits:
-            return words.format(limits[limit])
-    if kind == "model_attributes_type":
-        return "an object"
-    return _EXPECTED.get(kind.partition("_")[0], "a value of another kind")
+    return f"{subject} is {expected_value(kind, limits)}, not {shown_value(value)}."

@@ -152,7 +152,8 @@ class DeletionGuard:
             chunk_contents = self._contents(chunk)
             contents |= chunk_contents
             # Only stored ids: deleting an absent one would leave a tombstone in the index.
-            stored += chunk_contents.keys() | self._store.documents.attempts(chunk).keys()
+            attempts = self._store.documents.attempts(chunk)
+            stored += [each for each in chunk if each in chunk_contents or each in attempts]
         if not stored:
             return None
         self._note_deleted(root)

@@ -111,8 +111,12 @@ CARRIED_OUT = {
 
 # Wrong use of options: the message names the options to give, leave out or change.
 OF_OPTIONS = {
-    "cli.completion:(module)", "cli.help:help_command",
-    "cli.options:(module)", "cli.printing.hits:HitsOutput.show", "cli.judge.codes:codes",
+    "cli.printing.lines:(module)", "cli.search:words_and_pictures",
+    "cli.completion:(module)", "cli.help:help_command", "cli.help:_help_of_command",
+    "cli.duplicates:_check_output", "cli.printing.hits:HitsOutput.check",
+    "cli.printing.preview:check_terminal", "cli.printing.sheets:check_sheet",
+    "serve.problems:_sentence",
+    "cli.options:(module)",  "cli.judge.codes:codes",
     "cli.describe:describe", "cli.options:parse_box", "cli.reindex:reindex",
     "cli.search:_parse_weights", "cli.search:search", "cli.exchange.transfer:_renamed",
     "cli.judge.tune:tune", "cli.watch:watch", "codes.fitting:fit_sign",
@@ -224,6 +228,8 @@ WITHOUT_INDEX = {
     "cli.completion:(module)",
     "cli.completion:_this_shell",
     "cli.completion:completion",
+    "cli.help:_help_of_command",
+    "serve.problems:_sentence",
     "cli.help:help_command",
 }
 

@@ -100,7 +100,7 @@ def test_calibrated_hits_carry_the_probability_of_the_formula(search: ImageSearc
         vector = encoder.embed_texts(["red"])[0] if kind == TEXT else by_id["blue-0.png"]
         foreign = np.array([each @ vector for each in vectors if each @ vector < 0.9999])
         curve = curves[kind]
-        hits = search.search(query, k=20)
+        hits = search.search(query, k=20, mode="vector")
         assert len(hits) == 20
         for hit in hits:
             cosine = by_id[hit.image_id] @ vector
@@ -187,7 +187,7 @@ def test_the_sample_is_the_same_whoever_draws_it_and_holds_each_content_once(sto
 
 def test_a_background_of_another_encoder_is_not_compared_with(search: ImageSearch, store: Store):
     calibrate(search, labels_of(pictures_of(COLOURS)[0]))
-    before = [hit.relevance for hit in search.search_text("red", k=3)]
+    before = [hit.relevance for hit in search.search_text("red", k=3, mode="vector")]
     alias = Companion.BACKGROUND.alias(store.index)
     mapping = store.connection.request("GET", f"/{alias}")[f"{alias}-000001"]["mappings"]["_meta"]
     mapping["encoder"]["fingerprint"] = "another"
@@ -196,7 +196,7 @@ def test_a_background_of_another_encoder_is_not_compared_with(search: ImageSearc
     store.refresh()
     search.reload()
     # The sample is that of what is left in the index.
-    after = [hit.relevance for hit in search.search_text("red", k=3)]
+    after = [hit.relevance for hit in search.search_text("red", k=3, mode="vector")]
     assert None not in after
     assert after != before
 

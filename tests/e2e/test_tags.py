@@ -609,25 +609,44 @@ def test_neighbours_vote_by_what_is_within_a_field(
             identify(search, picture, fields=[name])
 
 
-def test_the_best_tag_answers_whatever_its_facet(store: Store, search: ImageSearch):
-    """As it would be the first of a document's tags."""
+def test_every_facet_answers_and_what_is_said_of_a_thing_comes_last(
+    store: Store, search: ImageSearch
+):
     fill(store, each=8)
-    # Of two words that mean the same, the one in a facet of one answer shares its certainty.
     store_vocabulary(store, parse_vocabulary(
         '[first]\nanswers = "one"\nlabels = ["red", "crimson", "firebrick"]\n'
         '[second]\nlabels = ["tomato", "#fe0000"]\ntexts = {"#fe0000" = "#fe0000"}\n',
         "words",
     ))  # fmt: skip
     found = identify(search, Image.new("RGB", (40, 30), "red"))
-    tags = [each for each in found.labels if each.is_tag]
-    assert {each.facet for each in tags} == {"first", "second"}
-    best = max(tags, key=lambda each: each.score)
-    assert (found.answer, found.by) == (best.label, best.facet)
-    assert best.facet == "second"
-    info = search.info
-    tagger = load_tagger(store.index, info.meta, FakeEncoder(), store.send)
-    (document,) = tagger.fields(FakeEncoder().embed_texts(["red"]))
-    assert document["tags"][0] == found.answer
+    assert [each.by for each in found.answers] == ["second", "first"]
+    assert (found.answer, found.by) == (found.answers[0].name, "second")
+    tags = {each.label: each for each in found.labels if each.is_tag}
+    for each in found.answers:
+        best = max((t for t in tags.values() if t.facet == each.by), key=lambda tag: tag.score)
+        assert (each.name, each.source, each.score) == (best.label, ZERO_SHOT, best.score)
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_a_trained_facet_of_few_labels_does_not_outvote_what_is_more_specific(
+    store: Store, settings: Settings, search: ImageSearch, described: bool
+):
+    """As "animals" of a facet that tells animals from food did for a duck."""
+    fill(store)
+    pictures = {}
+    for path in labels_of().pictures:
+        colour = path.split("/")[0]
+        pictures[path] = (f"name:{colour}", f"kind:{'warm' if colour == 'red' else 'other'}")
+    train_tags(search, Labels(queries_by_label(pictures), pictures), one_of=["name", "kind"])
+    if described:
+        redescribe_pictures(store, settings, only=["tags"], encoder=FakeEncoder())
+    search.reload()
+    for colour, kind in (("red", "warm"), ("blue", "other"), ("lime", "other")):
+        found = identify(search, Image.new("RGB", (40, 30), colour), min_relevance=0.0)
+        answers = [(each.name, each.by) for each in found.answers if each.by != "colour"]
+        assert (colour, "name") in answers, found
+        if kind == "other":
+            assert answers[:2] == [(colour, "name"), (kind, "kind")]
 
 
 def _calibrated(meta, curve: Curve):

@@ -2,8 +2,8 @@
 
 A picture that is called what was searched for is right more often than its vector tells: of 104
 pictures of animals and food whose file name had the word, 102 showed it (the stamps and queries of
-`benchmarks/belief.py`).  Tags that were computed from the vector (`tag_scores`) are no more than
-their score.
+`benchmarks/belief.py`).  Tags that were computed from the vector (`tag_scores`) say no more than
+the vector: with them .55 of the hits at 50 % or more were right, without them .85.
 """
 
 from __future__ import annotations
@@ -30,19 +30,14 @@ def named_relevance(texts: Sequence[str], source: Mapping[str, Any]) -> float | 
     name = str(source.get("image_name") or source.get("relative_path", "").rpartition("/")[2])
     titles = [name.rpartition(".")[0] or name, *_listed(source.get("title"))]
     scores = source.get("tag_scores") or {}
-    tags = _listed(source.get("tags"))
-    given = [tag for tag in tags if tag not in scores]
-    best: float | None = None
+    given = [tag for tag in _listed(source.get("tags")) if tag not in scores]
     for text in texts:
         wanted = _wanted(text)
         if not wanted:
             continue
         if any(_holds([title], wanted) for title in titles) or _holds(given, wanted):
             return NAMED_RELEVANCE
-        for tag in tags:
-            if tag in scores and _holds([tag], wanted):
-                best = max(best or 0.0, min(float(scores[tag]), NAMED_RELEVANCE))
-    return best
+    return None
 
 
 def words(text: str) -> list[str]:

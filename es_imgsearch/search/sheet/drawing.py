@@ -39,7 +39,7 @@ MISSING_LETTERS = "missing_letters"
 
 
 class ShownHit(Protocol):
-    """The attributes of a hit that are drawn; a `caption` is drawn in place of the score."""
+    """The attributes of a hit that are drawn; a `caption` replaces the score."""
 
     @property
     def path(self) -> Path | None: ...
