@@ -39,8 +39,6 @@ CARRIED_OUT = {
     "cli.search:similar": "e2e/test_find.py::test_similar_takes_a_file",
     "cli.printing.lines:left_out_line": "e2e/test_left_out.py::test_commands_follow_links",
     "cli.status:_print_generations": f"{ADVICE}::test_status_names_what_to_do_with_generations",
-    "cli.status:_print_missing_folder": f"{ADVICE}"
-    "::test_a_renamed_folder_is_noticed_before_it_is_indexed_twice",
     "cli.status:_tuning_line": f"{ADVICE}::test_status_names_what_to_run",
     "cli.status:status": f"{CODES}::test_the_command_line_trains_applies_and_searches",
     "cli.judge.tags:train_command": f"{TAGS}::test_train_and_evaluate_from_the_command_line",
@@ -54,7 +52,6 @@ CARRIED_OUT = {
     "elastic.error_mapping:_api_error": f"{ADVICE}::test_an_index_that_is_missing",
     "elastic.error_mapping:_no_answer": f"{ADVICE}::test_a_server_elsewhere",
     "elastic.error_mapping:_tls_error": f"{ADVICE}::test_a_server_elsewhere",
-    "elastic.generations:Generations.roles": f"{ADVICE}::test_an_index_that_is_missing",
     "elastic.generations:Generations.update_meta": "e2e/test_upgrade.py"
     "::test_init_upgrades_schema_2",
     "elastic.naming:no_index": f"{ADVICE}::test_an_index_that_is_missing",
@@ -69,12 +66,12 @@ CARRIED_OUT = {
     "::test_the_failures_are_mentioned_with_the_command_that_lists_them",
     "manage.moved_folder:note_moved": f"{ADVICE}"
     "::test_a_renamed_folder_is_noticed_before_it_is_indexed_twice",
-    "manage.one_file:FileExplainer._sync": "e2e/test_verify_file.py"
-    "::test_several_files_in_plain_words_and_what_they_say_to_do",
     "manage.remedies:(module)": "e2e/test_verify.py"
     "::test_a_new_a_changed_and_a_missing_file_are_mended_by_sync",
     "manage.remedies:_command": "e2e/test_verify.py"
     "::test_a_difference_says_where_it_is_and_which_command_ends_it",
+    "manage.remedies:remedy": f"{ADVICE}"
+    "::test_verify_names_the_option_where_the_deletions_would_pause",
     "manage.remedies:verify_content": "e2e/test_left_out.py"
     "::test_verify_says_that_it_compared_no_contents",
     "manage.transfer.bulk_load:_meta": f"{EXCHANGE}"
