@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -138,6 +139,31 @@ def test_hits_are_of_the_folders_given(run: Run, photos: Path, tmp_path: Path, p
     assert shown(both) == [str(inside), str(other / "coins.png")]
     assert len(shown(run("find", "a cat", photos, photos / "sub", other))) == 4
     assert len(shown(run("find", "a cat", photos, other, "-k", "2"))) == 2
+
+
+def test_the_folder_above_is_searched_after_what_the_message_says(run: Run, photos: Path):
+    run("find", "a cat", photos / "sub")
+    refused = run("find", "a cat", photos)
+    assert refused.exit_code == 2
+    (command,) = re.findall(r"`es-imgsearch (.*?)` once, which takes that one in", refused.output)
+    done = run(*shlex.split(command))
+    assert "'sub' is taken in: its 1 picture in the index" in done.stderr
+    assert len(shown(run("find", "a cat", photos))) == 3
+    assert len(shown(run("find", "a cat", photos / "sub"))) == 1
+
+
+def test_a_renamed_folder_is_noted_before_it_is_indexed(
+    run: Run, photos: Path, caplog: pytest.LogCaptureFixture
+):
+    run("find", "a cat", photos)
+    renamed = photos.rename(photos.with_name("Bilder"))
+    run("find", "a cat", renamed)
+    (command,) = re.findall(r"`es-imgsearch (sync .*?)` continues it", caplog.text)
+    run(*shlex.split(command))
+    assert len(shown(run("find", "a cat", renamed))) == 3
+    paths = [line.split(maxsplit=1)[1] for line in run("search", "a cat").stdout.splitlines()]
+    assert len(paths) == 3
+    assert all(path.startswith(f"{renamed}/") for path in paths)
 
 
 def test_a_folder_whose_name_is_not_utf_8(run: Run, photos: Path):

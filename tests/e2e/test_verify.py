@@ -311,5 +311,7 @@ def test_a_summary_counts_each_kind_and_names_its_command(synced: House):
         f"missing: 2 pictures that the index lacks; run `{command}`.",
         "3 differences.",
     ]
-    assert lines[3] == "Left out of 'r': of the patterns '*.psd' 0."
-    assert lines[4].startswith("Only sizes and times were compared")
+    failures = f"`es-imgsearch failures --index {synced.settings.index}`"
+    assert lines[3] == f"1 file cannot be read or stored: {failures}."
+    assert lines[4] == "Left out of 'r': of the patterns '*.psd' 0."
+    assert lines[5].startswith("Only sizes and times were compared")
