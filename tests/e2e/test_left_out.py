@@ -58,7 +58,7 @@ def test_sync_verify_and_status_count_what_was_left_out_by_reason(mixed: House):
     assert {path for _, path in mixed.indexed()} == {"a.png"}
     compared = index_status(mixed.store)["roots"]["r"]["last_reconcile"]
     assert (compared["left_out"], compared["left_out_by"]) == (REASONS, PATTERNS)
-    assert "left out: 1 hidden; 1 libraries of programs" in run(mixed, "status").stdout
+    assert "left out: 1 hidden; 1 library of a program" in run(mixed, "status").stdout
     result = run(mixed, "verify", folder, *OPTIONS)
     assert SAID in result.stderr
     assert json.loads(run(mixed, "verify", folder, *OPTIONS, "--json").stdout) == []
