@@ -453,6 +453,7 @@ def test_a_pause_that_another_process_ends_stays_ended(
     house: House, daemon: Running, caplog: pytest.LogCaptureFixture
 ):
     """Also where one more picture went meanwhile, so that the daemon has something new to enter."""
+    caplog.set_level(logging.INFO)
     paths = house.pictures(60)
     house.settle()
     for path in paths[:40]:
