@@ -1,4 +1,4 @@
-"""The HTTP API under /api/v1: searches, stored pictures, the model, and the state of the index."""
+"""The HTTP API under /api/v1: searches, pictures, model, state of the index."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class SearchAnswer(BaseModel):
     image: str | None = Field(None, description="hash of the picture that was sent: `image`")
 
 
-class Searches(BaseModel):
+class SearchBatch(BaseModel):
     """Several searches."""
 
     searches: list[SearchRequest] = Field(min_length=1, max_length=_MOST_SEARCHES)
 
 
-class SearchesAnswer(BaseModel):
+class BatchAnswer(BaseModel):
     """The answers of several searches, in their order."""
 
     answers: list[SearchAnswer]
@@ -73,7 +73,7 @@ class Api:
         router.post("/search", response_model=SearchAnswer, openapi_extra=_body_of(SearchRequest))(
             self.post_search
         )
-        router.post("/searches", response_model=SearchesAnswer)(self.searches)
+        router.post("/searches", response_model=BatchAnswer)(self.searches)
         add_get(router, "/images/{image_id}", self.image)
         add_get(router, "/images/{image_id}/similar", self.similar, response_model=SearchAnswer)
         add_get(router, "/facets", self.facets)
@@ -97,7 +97,7 @@ class Api:
         parsed = _parsed(SearchRequest, asked)
         return await run_in_threadpool(self._service.search, parsed, *pictures)
 
-    def searches(self, asked: Searches) -> Any:
+    def searches(self, asked: SearchBatch) -> Any:
         """Search up to 100 times."""
         return {"answers": [self._service.search(each) for each in asked.searches]}
 
@@ -114,7 +114,7 @@ class Api:
         fields: Annotated[list[str], Query(min_length=1, max_length=20)],
         filter: Annotated[list[str] | None, Query(max_length=50)] = None,  # noqa: A002
     ) -> dict[str, dict[str, int]]:
-        """Count the values of fields, or of `year`, over all pictures that meet the filters."""
+        """Count the values of fields, or of `year`, in pictures that meet the filters."""
         return self._service.facets(fields, filter or [])
 
     def status(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Api:
         return self._service.failures()
 
     async def encode(self, request: Request) -> Any:
-        """Compute unit vectors of texts (JSON), or of pictures in the parts `image` of a form."""
+        """Compute unit vectors of texts, or of pictures in the parts `image` of a form."""
         asked, pictures = await _read_body(request)
         queries: Sequence[str | bytes] = pictures or _parsed(Texts, asked).texts
         return await run_in_threadpool(self._service.encode, queries)

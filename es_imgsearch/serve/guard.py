@@ -1,4 +1,4 @@
-"""Refuse requests that a foreign page has a browser send, and bodies that are too large.
+"""Refuse requests that pages of other sites send, and bodies that are too large.
 
 A service on 127.0.0.1 is reached by every page in the browser of the same machine: by a name that
 resolves to it (DNS rebinding), and by forms and scripts of other sites.
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from es_imgsearch.serve.problems import Problem
+from es_imgsearch.serve.problems import ProblemAnswer
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE: Final = frozenset({"", "same-origin", "none"})
@@ -27,7 +27,7 @@ class _BodyTooLarge(Exception):
 
 
 class Guard:
-    """Check Host, Origin, Sec-Fetch-Site and the size of the body, before anything is read."""
+    """Check Host, Origin, Sec-Fetch-Site and the size of the body."""
 
     def __init__(self, app: ASGIApp, *, hosts: Collection[str], max_body_bytes: int) -> None:
         """`hosts` are names under which the service is asked, besides this machine's."""
@@ -64,10 +64,10 @@ class Guard:
             if not has_begun:
                 await self._too_large()(scope, receive, send)
 
-    def _refusal(self, method: str, headers: Headers) -> Problem | None:
+    def _refusal(self, method: str, headers: Headers) -> ProblemAnswer | None:
         host = host_name(headers.get("host", ""))
         if host not in self._hosts and not _is_address(host):
-            return Problem(
+            return ProblemAnswer(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 f"This service is not asked as {host!r}: start it with --allow-host"
                 f" {host or 'NAME'} if that is a name of this machine.",
@@ -77,19 +77,19 @@ class Guard:
             # A page without an origin of its own, such as a sandboxed frame, sends "null".
             is_own = origin is None or urlsplit(origin).netloc.lower() == headers["host"].lower()
             if not is_own or headers.get("sec-fetch-site", "") not in _OWN_SITE:
-                return Problem(
+                return ProblemAnswer(
                     HTTPStatus.FORBIDDEN,
                     f"A page of {origin or 'another site'} may not send {method} here.",
                 )
         length = headers.get("content-length", "0")
         if not length.isdecimal():
-            return Problem(
+            return ProblemAnswer(
                 HTTPStatus.BAD_REQUEST, f"Content-Length is a number, not {length[:20]!r}."
             )
         return self._too_large() if int(length) > self._max_body_bytes else None
 
-    def _too_large(self) -> Problem:
-        return Problem(
+    def _too_large(self) -> ProblemAnswer:
+        return ProblemAnswer(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"The body is larger than {self._max_body_bytes / 1_000_000:g} MB: send a smaller"
             " picture, or fewer.",
@@ -97,7 +97,7 @@ class Guard:
 
 
 def _is_address(host: str) -> bool:
-    """Whether a host is an address: only a name can be made to resolve to another machine."""
+    """Whether a host is an address, which no DNS server can point elsewhere."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Errors as application/problem+json (RFC 9457), whoever answers: routes, router or middleware."""
+"""Errors as application/problem+json (RFC 9457), of routes, router and middleware."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _MOST_FAULTS: Final = 5
 _MOST_SHOWN: Final = 60
 
 
-class Problem(JSONResponse):
-    """The answer of an error: `type`, `title`, `status` and `detail`, and nothing else."""
+class ProblemAnswer(JSONResponse):
+    """The answer of an error: `type`, `title`, `status` and `detail`."""
 
     media_type = "application/problem+json"
 
@@ -46,28 +46,28 @@ class Problem(JSONResponse):
         )
 
 
-def problem_of(error: ImgSearchError) -> Problem:
+def problem_of(error: ImgSearchError) -> ProblemAnswer:
     """Translate an error of the package."""
     status = _status(error)
     headers = (
         {"retry-after": str(_RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     )
-    return Problem(status, str(error), headers)
+    return ProblemAnswer(status, str(error), headers)
 
 
 def answer_with_problems(app: FastAPI) -> None:
     """Answer every error of the application as a problem."""
 
     @app.exception_handler(ImgSearchError)
-    async def ours(_: Request, error: ImgSearchError) -> Problem:
+    async def ours(_: Request, error: ImgSearchError) -> ProblemAnswer:
         return problem_of(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Problem:
-        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, faults_in_words(error.errors()))
+    async def invalid(_: Request, error: RequestValidationError) -> ProblemAnswer:
+        return ProblemAnswer(HTTPStatus.UNPROCESSABLE_ENTITY, faults_in_words(error.errors()))
 
     @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> Problem:
+    async def refused(request: Request, error: HTTPException) -> ProblemAnswer:
         status = error.status_code
         if status == HTTPStatus.NOT_FOUND:
             detail = f"There is no {request.url.path!r} here; /openapi.json lists what there is."
@@ -76,7 +76,7 @@ def answer_with_problems(app: FastAPI) -> None:
             detail = f"{request.method} is not answered here; send {allowed}."
         else:
             detail = str(error.detail)
-        return Problem(status, detail, error.headers)
+        return ProblemAnswer(status, detail, error.headers)
 
 
 def faults_in_words(faults: Sequence[Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Pictures that are searched with: decoded in a reading process, kept in memory for a while."""
+"""Pictures that are searched with: decoded in a reading process, kept for an hour."""
 
 from __future__ import annotations
 

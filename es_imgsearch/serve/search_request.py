@@ -36,7 +36,7 @@ _Box = Annotated[
 
 
 class SearchRequest(BaseModel):
-    """A search: what hits should be like and unlike, filters, and the part that is returned."""
+    """What hits should be like and unlike, filters, and how many are returned."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
@@ -67,7 +67,10 @@ class SearchRequest(BaseModel):
     num_candidates: int | None = Field(None, ge=1)
 
     def queries(self, picture: QueryFile | None) -> tuple[list[Query], list[Query]]:
-        """Return the positive and the negative queries.  Raises UsageError without a positive."""
+        """Return the positive and the negative queries.
+
+        Raises UsageError without a positive one.
+        """
         positive: list[Query] = [self.q] if self.q.strip() else []
         positive += map(StoredPicture, self.like)
         positive += [] if picture is None else [picture.picture]
@@ -97,7 +100,10 @@ class SearchRequest(BaseModel):
 
 
 def parse_field_filters(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Parse field:value; a repeated field means any of its values.  Raises FilterInvalid."""
+    """Parse field:value; a repeated field means any of its values.
+
+    Raises FilterInvalid.
+    """
     filters: dict[str, list[str]] = {}
     for text in texts:
         field, colon, value = text.partition(":")
@@ -114,7 +120,7 @@ def write_cursor(request: SearchRequest, offset: int, generation: str) -> str:
 
 
 class CursorOutdated(UsageError):
-    """The cursor is of another search, or of a generation of the index that serves no more."""
+    """The cursor is of another search, or of another generation of the index."""
 
 
 def read_cursor(request: SearchRequest, generation: str) -> int:

@@ -16,14 +16,17 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from es_imgsearch.errors import FileInvalid
-from es_imgsearch.serve.problems import Problem
+from es_imgsearch.serve.problems import ProblemAnswer
 
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 
 
 def new_token(file: Path) -> str:
-    """Return a new token of 256 bits, and add its hash to the file.  Raises FileInvalid."""
+    """Return a new token of 256 bits; add its hash to the file.
+
+    Raises FileInvalid.
+    """
     token = secrets.token_urlsafe(32)
     try:
         with open(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as stream:
@@ -83,7 +86,7 @@ class TokenGuard:
         if kind.lower() == "bearer" and any(found):
             await self._app(scope, receive, send)
             return
-        refusal = Problem(
+        refusal = ProblemAnswer(
             HTTPStatus.UNAUTHORIZED,
             "Send a token of this service: `Authorization: Bearer TOKEN`.",
             {"www-authenticate": "Bearer"},
