@@ -1,6 +1,7 @@
 """Compare the command line with rclip's, command for command.
 
-    python benchmarks/beside_rclip.py [--pictures N] [--runs N] [--rclip PYTHON] [--json FILE]
+    python benchmarks/beside_rclip.py [--pictures N] [--runs N] [--ours PYTHON] [--rclip PYTHON]
+        [--json FILE]
 
 Photographs of 1600 x 1200, made of scikit-image's; an index of its own, removed afterwards, on the
 Elasticsearch at ES_URL.  Models are those of the published architectures with random weights
@@ -10,8 +11,10 @@ Caches are empty at the first search; no model is downloaded.
 
 The programs take turns, in another order each round.  "first result s" ends with the first line
 that names a picture, medians of --runs but for the first search; "CPU s" is that of the command's
-processes, without Elasticsearch's.  --rclip is a Python in whose environment rclip is installed
-(`uv pip install rclip`); without it only this program's rows are printed.
+processes, without Elasticsearch's.  --ours is a Python in whose environment this program is
+installed as users do (`uv pip install .`), without the extras that this checkout has, such as
+`ocr`; --rclip one that has rclip (`uv pip install rclip`), without which only this program's rows
+are printed.
 """
 
 from __future__ import annotations
@@ -41,7 +44,6 @@ from es_imgsearch.elastic.client import new_client
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.testing import remove_index
 
-COMMAND = str(Path(sys.executable).with_name("es-imgsearch"))
 ADDED = 10
 # Other words each time: nobody asks for the same again and again.
 WORDS = ("a cat", "a cup of coffee", "a rocket", "a motorbike", "a woman", "a dog", "a red car")
@@ -104,7 +106,6 @@ def rclip_program(python: str | None, home: Path) -> Program | None:
     if python is None:
         print("rclip is left out: give --rclip PYTHON, of an environment that has it.")
         return None
-    # Not resolved: the python of an environment is a link to that which made it.
     command = Path(python).absolute().with_name("rclip")
     if not command.exists():
         print(f"rclip is left out: it is not installed in the environment of {python}.")
@@ -115,7 +116,7 @@ def rclip_program(python: str | None, home: Path) -> Program | None:
 
 
 @contextmanager
-def our_program(encoder: str, home: Path, url: str) -> Iterator[Program]:
+def our_program(encoder: str, command: str, home: Path, url: str) -> Iterator[Program]:
     models = home / f"models-{encoder}"
     models.mkdir()
     if encoder == "clip":
@@ -128,7 +129,7 @@ def our_program(encoder: str, home: Path, url: str) -> Iterator[Program]:
         "ES_IMGSEARCH_MODELS_DIR": str(models),
     }
     try:
-        yield Program(encoder, environment, (COMMAND, "find"), (COMMAND, "search"), folder=(".",))
+        yield Program(encoder, environment, (command, "find"), (command, "search"), folder=(".",))
     finally:
         remove_index(store)
 
@@ -154,21 +155,26 @@ def rows_of(
                     shutil.move(file, folder)
             for program in turn:
                 measure(job, program.commands(WORDS[number % len(WORDS)])[job], program)
-    rows = []
-    for (job, name), values in measured.items():
-        against = measured.get((job, "rclip"))
-        row: dict[str, Any] = {"job": job, "program": name, "runs": len(values)}
-        for column, at in (("first result s", 0), ("CPU s", 1)):
-            median = statistics.median(each[at] for each in values)
-            row[column] = round(median, 2)
-            if against is not None:
-                row[f"{column[:-2]} / rclip"] = round(
-                    median / statistics.median(each[at] for each in against), 2
-                )
-        row["slowest s"] = round(max(each.first_seconds for each in values), 2)
-        row["load"] = round(statistics.median(each.load for each in values), 1)
-        rows.append(row)
-    return rows
+    return [
+        _row(job, name, values, measured.get((job, "rclip")))
+        for (job, name), values in measured.items()
+    ]
+
+
+def _row(
+    job: str, name: str, values: Sequence[Timed], against: Sequence[Timed] | None
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"job": job, "program": name, "runs": len(values)}
+    for column, at in (("first result s", 0), ("CPU s", 1)):
+        median = statistics.median(each[at] for each in values)
+        row[column] = round(median, 2)
+        if against is not None:
+            row[f"{column[:-2]} / rclip"] = round(
+                median / statistics.median(each[at] for each in against), 2
+            )
+    row["slowest s"] = round(max(each.first_seconds for each in values), 2)
+    row["load"] = round(statistics.median(each.load for each in values), 1)
+    return row
 
 
 def compare(given: argparse.Namespace, home: Path, url: str) -> None:
@@ -181,9 +187,11 @@ def compare(given: argparse.Namespace, home: Path, url: str) -> None:
     for file in files[: given.pictures]:
         shutil.move(file, folder)
     (folder / "00000.jpg").rename(folder / "cat.jpg")
+    # Not resolved: the python of an environment is a link to the one that made it.
+    ours = str(Path(given.ours).absolute().with_name("es-imgsearch"))
     with ExitStack() as stack:
-        starter = stack.enter_context(our_program("starter", home, url))
-        clip = stack.enter_context(our_program("clip", home, url))
+        starter = stack.enter_context(our_program("starter", ours, home, url))
+        clip = stack.enter_context(our_program("clip", ours, home, url))
         rclip = rclip_program(given.rclip, home)
         programs = [each for each in (starter, rclip, clip) if each is not None]
         load = os.getloadavg()[0]
@@ -197,7 +205,7 @@ def compare(given: argparse.Namespace, home: Path, url: str) -> None:
             folder,
             {"es-imgsearch": starter.environment}
             | ({} if rclip is None else {"rclip": rclip.environment}),
-            [Path(COMMAND).parent, *([] if rclip is None else [Path(rclip.looking[0]).parent])],
+            [Path(ours).parent, *([] if rclip is None else [Path(rclip.looking[0]).parent])],
         )
     file = given.json and given.json.with_name(f"{given.json.stem}_printed.json")
     report("command for command: characters typed, first lines printed", printed, file)
@@ -207,6 +215,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=3, help="of all but the first search")
+    parser.add_argument("--ours", metavar="PYTHON", default=sys.executable)
     parser.add_argument("--rclip", metavar="PYTHON", help="of an environment that has rclip")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -42,7 +42,7 @@ TASKS = (
     Task("paths only", "es-imgsearch search cat --paths", "rclip -n cat -f"),
     Task("preview", "es-imgsearch search cat --preview", "rclip -n cat -p"),
     Task("a part of a picture", "es-imgsearch search cat.jpg --box 120,80,300,300", ""),
-    Task("filter by date", "es-imgsearch search cat --since 2024-01-01", ""),
+    Task("filter by date", "es-imgsearch search cat --until 2024-12-31", ""),
     Task("keep up to date by itself", "es-imgsearch watch .", ""),
     Task("find duplicates", "es-imgsearch duplicates", ""),
     Task("JSON for programs", "es-imgsearch search cat --json", ""),
@@ -97,8 +97,9 @@ def _first_lines(command: str, folder: Path, environment: Mapping[str, str]) -> 
             os.killpg(process.pid, signal.SIGTERM)
         process.wait()
         text = [_read(each) for each in (out, said)]
-    lines = (text[0].strip() or text[1].strip()).splitlines()[:2]
-    return [_readable(line.replace(str(folder.parent), "/home/ada")) for line in lines]
+    lines = [line.rstrip() for line in text[0].splitlines() or text[1].splitlines()]
+    shown = [line.replace(str(folder.parent), "/home/ada") for line in lines if line][:2]
+    return [_readable(line) for line in shown]
 
 
 def _read(file: Any) -> str:

@@ -58,7 +58,7 @@ def save_clip_pair(folder: Path) -> Path:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import modules as parts
-    from transformers import BertTokenizer, DistilBertConfig, DistilBertModel
+    from transformers import DistilBertConfig, DistilBertModel, DistilBertTokenizer
 
     save_vit_b_32(folder / "clip-ViT-B-32")
     size = 119547
@@ -69,7 +69,8 @@ def save_clip_pair(folder: Path) -> Path:
     plain = folder / "plain"
     # The other defaults are those of distilbert-base-multilingual-cased.
     DistilBertModel(DistilBertConfig(vocab_size=size)).save_pretrained(plain)
-    BertTokenizer(vocab={word: at for at, word in enumerate(words)}).save_pretrained(plain)
+    vocabulary = {word: at for at, word in enumerate(words)}
+    DistilBertTokenizer(vocab=vocabulary).save_pretrained(plain)
     modules = [parts.Transformer(str(plain)), parts.Pooling(768), parts.Dense(768, 512, bias=False)]
     texts = folder / "clip-ViT-B-32-multilingual-v1"
     SentenceTransformer(modules=modules, device="cpu").save(str(texts))

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from es_imgsearch.describe.hashes import perceptual_hash
-from es_imgsearch.duplicates import find as duplicates
+from es_imgsearch.duplicates import near as duplicates
 from es_imgsearch.duplicates.corners import count_agreeing, detect_corners
 from es_imgsearch.duplicates.hashes import ALL_TURNS, BITS, turned_hash
 from es_imgsearch.embed.registry import load_encoder

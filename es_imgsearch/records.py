@@ -51,8 +51,7 @@ class Root:
 def stored_ns(nanoseconds: int) -> int:
     """Clamp nanoseconds since 1970 to 64 bits, years 1677 to 2262.
 
-    CIFS and NTFS give times of 1601 or 30828, which neither a `long` of Elasticsearch nor a date
-    can hold.
+    CIFS and NTFS give times of 1601 or 30828, which no `long` of Elasticsearch can hold.
     """
     return max(-(2**63), min(nanoseconds, 2**63 - 1))
 
@@ -136,10 +135,10 @@ class Region(NamedTuple):
 class Picture:
     """A picture file as read: arrays for the encoder, and fields without vectors.
 
-    The fields are those that need no vector.  `tiles` are empty unless the index has regions.
-    `fields_by_source` has the fields of the file itself (under an empty name), and of each
-    describer by its name; `fields` has all of them.  `signature` is that of the opened file before
-    the read, which began at `read_began_at` (`time.monotonic()`, the same clock in all processes).
+    `tiles` are empty unless the index has regions.  `fields_by_source` has the fields of the file
+    itself (under an empty name), and of each describer by its name; `fields` has all.  `signature`
+    is that of the opened file before the read, which began at `read_began_at` (`time.monotonic()`,
+    the same clock in all processes).
     """
 
     content_id: str
@@ -150,6 +149,7 @@ class Picture:
     tiles: Sequence[Tile] = ()
     fields_by_source: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     read_began_at: float = 0.0
+    describer_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def state(self) -> FileState:

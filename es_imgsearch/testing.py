@@ -195,11 +195,7 @@ class MemoryStore:
         return None
 
     def is_writable(self, _image_id: str) -> bool:
-        try:
-            self._request()
-        except StoreError:
-            return False
-        return True
+        return not self.fail_next
 
     def write_each(self, writes: Sequence[Write]) -> list[StoreError | None]:
         results = self.write(writes)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
-from es_imgsearch.cli.printing.lines import print_json, print_line, shown_path
+from es_imgsearch.cli.printing.lines import print_json, readable_bytes
+from es_imgsearch.errors import UsageError, counted
 
 if TYPE_CHECKING:
-    from es_imgsearch.duplicates.groups import DuplicateGroup
     from es_imgsearch.settings import Settings
 
 
 @click.command(
     epilog=examples(
-        "duplicates", "duplicates --level same --json", "duplicates --level near --thorough"
+        "duplicates",
+        "duplicates --sheet duplicates.png",
+        "duplicates --level same --keep oldest --script > remove.sh",
     )
 )
 @with_settings_options
@@ -26,7 +29,15 @@ if TYPE_CHECKING:
 @click.option("--threshold", type=float, help="Near: the most bits of 64 by which perceptual hashes"
               " may differ; similar: the least cosine.  [default: 12; 0.95]")  # fmt: skip
 @click.option("--thorough", is_flag=True, help="Near: compare each picture's nearest by embedding,"
-              " too, which finds crops; reads every original.")  # fmt: skip
+              " too, which finds crops and grey copies; reads every original.")  # fmt: skip
+@click.option("--unconfirmed", is_flag=True, help="Near: also group what looks the same by hash and"
+              " embedding and whose files are not here to confirm it.")  # fmt: skip
+@click.option("--keep", type=click.Choice(["largest", "oldest"]), default="largest",
+              show_default=True, help="The file of each group that comes first.")  # fmt: skip
+@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write a contact sheet of the groups (PNG).")  # fmt: skip
+@click.option("--script", is_flag=True, help="Print a shell script that removes all files but the"
+              " first of each group.")  # fmt: skip
 @json_option
 def duplicates(
     settings: Settings,
@@ -34,14 +45,21 @@ def duplicates(
     image_id: str | None,
     threshold: float | None,
     thorough: bool,
+    unconfirmed: bool,
+    keep: str,
+    sheet: Path | None,
+    script: bool,
     as_json: bool,
 ) -> None:
     """List groups of files that show the same picture; nothing is deleted.
 
-    The largest of each group comes first.
+    The group that frees most space comes first, and in each group the original: the largest file or
+    the oldest one.
     """
+    from es_imgsearch.cli.printing import groups as printing
     from es_imgsearch.duplicates.find import find_duplicates
 
+    _check_output(level, thorough, unconfirmed, script, as_json)
     found = find_duplicates(
         open_store(settings),
         level,  # type: ignore[arg-type]
@@ -49,28 +67,43 @@ def duplicates(
         threshold=threshold,
         image_id=image_id,
         thorough=thorough,
+        unconfirmed=unconfirmed,
         max_pixels=settings.max_pixels,
     )
-    groups = pictures = 0
-    listed = []
-    for group in found:
-        if as_json:
-            listed.append(group.to_dict())
-        else:
-            _print_group(group, is_first=not groups)
-        groups += 1
-        pictures += len(group.pictures)
-    if as_json:
-        print_json(listed)
-    plural = "s" * (groups != 1)
-    summary = f"{groups} group{plural}, {pictures} pictures." if groups else "No duplicates."
-    click.echo(summary, err=True)
+    kept = (group.keeping(keep) for group in found)  # type: ignore[arg-type]
+    groups = sorted(kept, key=lambda group: -group.reclaimable_bytes)
+    if script:
+        printing.print_script(groups)
+    elif as_json:
+        print_json([group.to_dict() for group in groups])
+    else:
+        printing.print_groups(groups)
+    if sheet is not None and groups:
+        printing.write_sheet(groups, sheet)
+    files = sum(len(group.pictures) for group in groups)
+    freed = readable_bytes(sum(group.reclaimable_bytes for group in groups))
+    summary = f"{counted(len(groups), 'group')}, {files:,} pictures, {freed} to free."
+    click.echo(summary if groups else "No duplicates.", err=True)
+    if found.unconfirmed and not unconfirmed:
+        _print_unconfirmed(found.unconfirmed, settings.index)
 
 
-def _print_group(group: DuplicateGroup, *, is_first: bool) -> None:
-    if not is_first:
-        print_line("")
-    for each in group.pictures:
-        size = f"{each.width} x {each.height}"
-        place = shown_path(each.root, each.relative_path)
-        print_line(f"{size:>13}  {each.state.size_bytes:>11}  {place}")
+def _check_output(
+    level: str, thorough: bool, unconfirmed: bool, script: bool, as_json: bool
+) -> None:
+    if script and as_json:
+        raise UsageError("Give --script or --json, not both.")
+    if script and (level == "similar" or thorough or unconfirmed):
+        raise UsageError(
+            "--script removes only files whose bytes or pixels were compared: leave"
+            " --level similar, --thorough and --unconfirmed out."
+        )
+
+
+def _print_unconfirmed(pairs: int, index: str) -> None:
+    click.echo(
+        f"{counted(pairs, 'pair looks', 'pairs look')} the same by what is stored, but a file of it"
+        " is not on this host or has changed, so nothing confirms that. To list them too:"
+        f" es-imgsearch duplicates --unconfirmed --index {index}",
+        err=True,
+    )

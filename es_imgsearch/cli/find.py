@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from es_imgsearch.cli.options import (
+    describers_option,
     examples,
     open_store,
     paths_of,
@@ -18,7 +21,8 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.hits import HitsOutput
-from es_imgsearch.cli.printing.progress import progress
+from es_imgsearch.cli.printing.lines import print_on_request
+from es_imgsearch.cli.printing.progress import print_costs, progress
 from es_imgsearch.cli.search import words_or_picture
 from es_imgsearch.cli.watch import in_each_generation, open_indexer
 from es_imgsearch.errors import IndexMissing, RootError, StoreUnreachable, UsageError
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from es_imgsearch.elastic.store import Store
     from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.records import Root
-    from es_imgsearch.search.hits import Hits
+    from es_imgsearch.search.hits import Hit, Hits
     from es_imgsearch.search.query import Query
     from es_imgsearch.settings import Settings
 
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 @click.argument("query", metavar="TEXT|FILE", shell_complete=paths_of("file"))
 @click.argument("folders", metavar="DIR...", nargs=-1, shell_complete=paths_of("dir"))
 @click.option("-k", default=10, show_default=True, help="How many hits.")
+@describers_option
 @with_output_options
 @sigterm_as_ctrl_c()
 def find(
@@ -108,6 +113,7 @@ def _make_index(store: Store, settings: Settings) -> None:
         )
     made = create_index(store, settings.model_copy(update={"encoder": encoder}))
     click.echo(f"{made}{hint}", err=True)
+    print_on_request(store.index, settings.describers)
 
 
 Places = list[tuple["Root", str]]
@@ -129,13 +135,16 @@ def _bring_up_to_date(settings: Settings, places: Places) -> Counts:
     from es_imgsearch.pipeline.sync import sync
     from es_imgsearch.watch.commands import given
 
+    started = time.monotonic()
     roots = tuple(dict.fromkeys(given(root) for root, _ in places))
     with open_indexer(settings, roots, allow_deletes=False) as indexer:
         with progress(indexer):
             sync(indexer)
         indexer.pipeline.close()
         if indexer.counts.stored or indexer.counts.deleted:
-            click.echo(f"{indexer.counts.in_words()}.", err=True)
+            seconds = time.monotonic() - started
+            click.echo(f"{indexer.counts.in_words()} in {seconds:.1f} s.", err=True)
+            print_costs(indexer.pipeline.activity.costs())
         return indexer.counts
 
 
@@ -155,7 +164,22 @@ def _search(settings: Settings, query: Query, places: Places, k: int) -> Hits:
     found = [client.search([query], k=k, filters=each) for each in filters]
     if len(found) == 1:
         return found[0]
-    unique = {hit.image_id: hit for each in found for hit in each}
+    unique = {hit.image_id: hit for hit in _of_one_scale(found)}
     best = sorted(unique.values(), key=lambda hit: hit.score, reverse=True)[:k]
     notes = dict.fromkeys(note for each in found for note in each.notes)
-    return Hits(best, sum(each.took_ms for each in found), found[0].queries, notes=list(notes))
+    return Hits(
+        best, sum(each.took_ms for each in found), found[0].queries, notes=list(notes),
+        mode=max((each.mode for each in found), key=lambda mode: mode == "hybrid"),
+    )  # fmt: skip
+
+
+def _of_one_scale(found: Iterable[Hits]) -> Iterator[Hit]:
+    """Give hits comparable scores: where words matched in some folders only, by their ranks."""
+    from es_imgsearch.search.words.fusion import reciprocal_rank
+
+    found = list(found)
+    by_ranks = any(each.mode == "hybrid" for each in found)
+    for hits in found:
+        for rank, hit in enumerate(hits, start=1):
+            is_cosine = by_ranks and hits.mode == "vector"
+            yield replace(hit, score=reciprocal_rank(rank)) if is_cosine else hit

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
-from es_imgsearch.cli.printing.lines import print_json, print_line
+from es_imgsearch.cli.printing.lines import (
+    print_json,
+    print_line,
+    print_on_request,
+    readable_bytes,
+)
 from es_imgsearch.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -67,6 +72,8 @@ def init(
         regions=regions,
     )
     click.echo(outcome, err=True)
+    if outcome.startswith("Made "):
+        print_on_request(store.index, settings.describers)
 
 
 @click.command(epilog=examples("encoder", "encoder --again --json"))
@@ -113,7 +120,7 @@ def drop(settings: Settings, yes: bool) -> None:
     store = open_store(settings)
     for each in belongings(store):
         documents = counted(each.documents, "document")
-        click.echo(f"{each.name}: {documents}, {_in_bytes(each.size_bytes)}", err=True)
+        click.echo(f"{each.name}: {documents}, {readable_bytes(each.size_bytes)}", err=True)
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Add --yes to delete this.")
@@ -123,11 +130,3 @@ def drop(settings: Settings, yes: bool) -> None:
     click.echo(
         f"Deleted {indices} of {store.index!r}; the files of the pictures are untouched.", err=True
     )
-
-
-def _in_bytes(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"

@@ -81,9 +81,10 @@ def _with_search_options(function: F) -> F:
 @click.option("--box", metavar="X,Y,W,H", help="Only this part of it, in pixels.")
 @click.option("--not", "unwanted", metavar="TEXT", multiple=True,
               help="Rank pictures like these words lower; may be repeated.")  # fmt: skip
-@click.option("--mode", type=click.Choice(["vector", "text", "hybrid"]), default="vector",
-              show_default=True,
-              help="Compare vectors, search the words of stored fields, or both.")  # fmt: skip
+@click.option("--mode", type=click.Choice(["auto", "vector", "text", "hybrid"]),
+              default="auto", show_default=True,
+              help="Compare vectors, search the words of stored fields, or both; auto does both"
+              " where they match words.")  # fmt: skip
 @_with_search_options
 def search(
     settings: Settings,

@@ -29,7 +29,7 @@ def status(settings: Settings, as_json: bool) -> None:
     Also how this machine runs the encoder, if it embedded pictures here.
     """
     from es_imgsearch.embed.runtime.stored_choices import StoredChoices
-    from es_imgsearch.manage.status import index_status
+    from es_imgsearch.manage.status import index_status, renewing_words
 
     found = index_status(open_store(settings))
     seal = found["encoder"]
@@ -46,11 +46,7 @@ def status(settings: Settings, as_json: bool) -> None:
         + ("" if choice is None else f"\non this machine the encoder runs in {choice.why}")
     )
     if found["analysers_outdated"]:
-        sample = " --sample FROM" if found["profile"] == "reduced" else ""
-        print_line(
-            "words are compared as by an earlier version, which does not meet every accent and"
-            f" script: `es-imgsearch reindex --index {found['index']}{sample}` renews that"
-        )
+        print_line(renewing_words(found["index"], found["profile"]))
     print_line(_tuning_line(found))
     if codes := found["codes"]:
         command = f"es-imgsearch codes apply --index {found['index']}"
@@ -137,6 +133,8 @@ def _print_root(index: str, name: str, root: Mapping[str, Any]) -> None:
             print_line(f"    left out: {line}")
     if plan := root["encoder_plan"]:
         print_line(f"    embedded in {RuntimePlan(**plan)}")
+    if (costs := root["costs"]) and costs["pictures"]:
+        print_line(f"    {_costs_in_words(costs)}")
     if lag := root["lag_ms"]:
         print_line(
             f"    searchable after {lag['p50'] / 1000:.1f} s (median) and"
@@ -148,12 +146,26 @@ def _print_root(index: str, name: str, root: Mapping[str, Any]) -> None:
         print_line(f"    deletions paused since {pause['since']}: {pause['reason']}")
 
 
+def _costs_in_words(costs: Mapping[str, Any]) -> str:
+    """Describe what reading took a picture, the most expensive describers first."""
+    pictures = costs["pictures"]
+    describers = [
+        f"{name} {seconds / pictures:.3f}"
+        for name, seconds in list(costs["describer_seconds"].items())[:4]
+    ]
+    return (
+        f"reading took {costs['reading_seconds'] / pictures:.3f} s a picture, of"
+        f" {counted(pictures, 'picture')} read{', of it ' * bool(describers)}"
+        + ", ".join(describers)
+    )
+
+
 def _print_daemon(index: str, root: Mapping[str, Any]) -> None:
     if number := root["unstored"]:
         print_line(
             f"    {counted(number, 'file is', 'files are')} neither indexed nor among the failures"
-            f" until changed, or until `es-imgsearch failures retry --index {index}`, such as {root['unstored_example']}:"
-            f" {root['unstored_reason']}"
+            f" until changed, or until `es-imgsearch failures retry --index {index}`, such as"
+            f" {root['unstored_example']}: {root['unstored_reason']}"
         )
     if daemon := root["watched_by"]:
         place = f"process {daemon['process_id']} on {daemon['host']}"

@@ -65,7 +65,7 @@ def sync(
     are paused, and what was left out of each root, by reason.
     """
     from es_imgsearch.cli.printing.lines import print_left_out
-    from es_imgsearch.cli.printing.progress import progress, progress_bar
+    from es_imgsearch.cli.printing.progress import print_costs, progress, progress_bar
     from es_imgsearch.manage.verify import submit_differing
     from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.pipeline.sync import sync as run_sync
@@ -95,6 +95,7 @@ def sync(
             click.echo(
                 f"{indexer.counts.in_words()} in {time.monotonic() - started:.1f} s.", err=True
             )
+            print_costs(indexer.pipeline.activity.costs())
             print_left_out(indexer.last_comparisons)
             counts, unsettled = indexer.counts, len(indexer.settler)
             if as_json:

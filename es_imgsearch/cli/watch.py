@@ -115,15 +115,15 @@ def check_folders(settings: Settings, roots: tuple[str, ...], *, may_come: bool 
 
 
 def _check_absent(settings: Settings, roots: tuple[str, ...]) -> None:
-    """Report folders that are not there and that the index does not know: perhaps misspelt.
+    """Report absent folders that the index does not know: perhaps misspelt.
 
     Raises RootError if there are no others.
     """
-    from es_imgsearch.watch.given_roots import parse_roots
+    from es_imgsearch.watch.given_roots import is_absent, parse_roots
     from es_imgsearch.watch.roots import is_registered
 
     parsed = parse_roots(roots, may_come=True)
-    absent = [root for root in parsed if not root.path.is_dir()]
+    absent = [root for root in parsed if is_absent(root)]
     if not absent:
         return
     meta = open_store(settings).info().meta

@@ -9,19 +9,17 @@ from typing import Any, Final
 
 from es_imgsearch.describe.fitting import Note, ignore, noting
 from es_imgsearch.describe.plain_values import shown
-from es_imgsearch.describe.registry import WORDS
+from es_imgsearch.describe.registry import KEYWORD_AND_WORDS, STEMS, WORDS, WORDS_AND_STEMS
 from es_imgsearch.records import utf8
-
-_KEYWORD_AND_TEXT: Final = {"type": "keyword", "fields": {"text": WORDS}}
 
 MAPPING: Final[Mapping[str, Mapping[str, Any]]] = {
     "title": {
         **WORDS,
-        "fields": {"keyword": {"type": "keyword", "ignore_above": 1024}},
+        "fields": {"stems": STEMS, "keyword": {"type": "keyword", "ignore_above": 1024}},
     },
-    "description": WORDS,
-    "creator": _KEYWORD_AND_TEXT,
-    "keywords": _KEYWORD_AND_TEXT,
+    "description": WORDS_AND_STEMS,
+    "creator": KEYWORD_AND_WORDS,
+    "keywords": KEYWORD_AND_WORDS,
     "rating": {"type": "byte"},
 }
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from es_imgsearch.describe.registry import WORDS
+from es_imgsearch.describe.registry import WORDS_AND_STEMS
 
 # Pictures are shrunk to these before detection; small print on an A4 page needs them.
 _LONGER_SIDE_PIXELS = 1600
@@ -37,9 +37,11 @@ class TextInImage:
     """Field text_in_image: the lines in reading order; absent without any."""
 
     name = "text_in_image"
+    # It takes ten times as long as all the others together (benchmarks/describers.py --ocr).
+    on_request = True
     # For a 4:3 photograph with this longer side.
     shorter_side_pixels = _LONGER_SIDE_PIXELS * 3 // 4
-    mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {"text_in_image": WORDS}
+    mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {"text_in_image": WORDS_AND_STEMS}
 
     @property
     def missing(self) -> str | None:

@@ -42,6 +42,17 @@ WORDS: Final[Mapping[str, Any]] = {
     "analyzer": "words",
     "search_analyzer": "words_asked_for",
 }
+# The same words by their stems, for a sub-field `stems`, so that penguins finds penguin.
+STEMS: Final[Mapping[str, Any]] = {
+    "type": "text",
+    "analyzer": "stems",
+    "search_analyzer": "stems_asked_for",
+}
+WORDS_AND_STEMS: Final[Mapping[str, Any]] = {**WORDS, "fields": {"stems": STEMS}}
+KEYWORD_AND_WORDS: Final[Mapping[str, Any]] = {
+    "type": "keyword",
+    "fields": {"text": WORDS, "stems": STEMS},
+}
 
 
 class PictureDescriber(Protocol):
@@ -50,7 +61,8 @@ class PictureDescriber(Protocol):
     Describers run in the order of their names; of two that give the same field, the later counts.
     It may also have the attributes `source` ("picture", the default), and `missing`: in words,
     what has to be installed before it can work, None if it can.  One that lacks something is left
-    out unless it is enabled by name.
+    out unless it is enabled by name.  One with `on_request` True, because it takes far longer than
+    the others, runs only if it is named, also as ``+name``, or if the index holds a field of it.
 
     Pictures are decoded small, at half the cost for a large JPEG.  The attribute
     ``shorter_side_pixels`` is the least shorter side that a describer needs, where the file has
@@ -212,16 +224,18 @@ def vector_describers(names: Sequence[str] | None = None) -> list[VectorDescribe
 def chosen_describers(selection: Iterable[str] = ()) -> list[Describer]:
     """Load the describers that the setting `describers` selects; default: all.
 
-    ``exif``, ``colours`` select these two only; ``-layout`` all but that one.  They are sorted by
-    name: of two that give the same field, the later counts.
+    ``exif``, ``colours`` select these two only; ``-layout`` all but that one, ``+text_in_image``
+    also one that runs on request.  They are sorted by name: of two that give the same field, the
+    later counts.
 
     Raises SettingsError for a name that is not installed, and for a named one that lacks something.
     """
     selection = set(selection)
     off = {name[1:] for name in selection if name.startswith("-")}
-    named = sorted(name for name in selection if not name.startswith("-"))
+    on = sorted(name[1:] for name in selection if name.startswith("+"))
+    named = sorted(name for name in selection if name[0] not in "+-")
     # Only the named ones are loaded: the others may be broken.
-    chosen = load_describers(named)
+    chosen = load_describers(sorted({*named, *on}))
     for describer in chosen:
         if (missing := missing_of(describer)) is not None:
             raise SettingsError(f"The describer {describer.name!r} cannot work: {missing}.")
@@ -233,7 +247,16 @@ def chosen_describers(selection: Iterable[str] = ()) -> list[Describer]:
     if named:
         return [each for each in chosen if each.name not in off]
     rest = load_describers([name for name in describer_names() if name not in off])
-    return [each for each in rest if missing_of(each) is None]
+    return [
+        each
+        for each in rest
+        if missing_of(each) is None and (not is_on_request(each) or each.name in on)
+    ]
+
+
+def is_on_request(describer: Describer) -> bool:
+    """Return True if it runs only where it is asked for, or was before."""
+    return bool(getattr(describer, "on_request", False))
 
 
 def missing_of(describer: Describer) -> str | None:
@@ -248,13 +271,23 @@ def unmapped_fields(describer: Describer, properties: Mapping[str, Any]) -> list
 
 
 def mapped_describers(
-    properties: Mapping[str, Any], index: str, selection: Iterable[str] = ()
+    properties: Mapping[str, Any],
+    index: str,
+    selection: Iterable[str] = (),
+    holds: Callable[[Iterable[str]], bool] = lambda _fields: False,
 ) -> list[str]:
     """Return the selected describers (see `chosen_describers`) that the index maps.
 
     The index refuses whole documents for one field that it does not map, so the others are
-    left out, with a warning.
+    left out, with a warning.  `holds` returns True if the index holds one of these fields.
     """
+    selection = set(selection)
+    if all(name[0] in "+-" for name in selection):
+        for describer in load_describers():
+            is_open = not {f"+{describer.name}", f"-{describer.name}"} & selection
+            may_run = is_open and is_on_request(describer) and missing_of(describer) is None
+            if may_run and holds(describer.mapping.keys() & properties.keys()):
+                selection.add(f"+{describer.name}")
     names = []
     for describer in chosen_describers(selection):
         if lacking := unmapped_fields(describer, properties):

@@ -30,6 +30,7 @@ from es_imgsearch.describe.exif import embedded_place
 from es_imgsearch.describe.exif_dates import embedded_date
 from es_imgsearch.describe.fitting import ERRORS_FIELD, notes, noting
 from es_imgsearch.describe.places import Place
+from es_imgsearch.describe.registry import WORDS
 from es_imgsearch.describe.sidecars.files import Statement, read_json, read_xmp
 from es_imgsearch.describe.sidecars.names import (
     TABLE,
@@ -64,7 +65,7 @@ class Sidecar:
         **MAPPING,
         **TAKEN_MAPPING,
         "location": {"type": "geo_point"},
-        "product_id": {"type": "keyword"},
+        "product_id": {"type": "keyword", "fields": {"text": WORDS}},
         "source_url": {"type": "keyword", "ignore_above": 4096},
         "attributes": {"type": "flattened"},
         SIDECAR_ID: {"type": "keyword"},

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
-from es_imgsearch.records import FileState
+from es_imgsearch.records import FileState, iso_timestamp, stored_path
 
 Level = Literal["same", "near", "similar"]
+Keep = Literal["largest", "oldest"]
 LEVELS: tuple[Level, ...] = ("same", "near", "similar")
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedPicture:
-    """The fields of an indexed picture that are needed to compare it; sides in pixels."""
+    """The fields of an indexed picture that are needed to compare it; sides in pixels.
+
+    `path` is the absolute path, None for a picture of another host.
+    """
 
     image_id: str
     root: str
@@ -23,17 +30,22 @@ class IndexedPicture:
     state: FileState
     width: int
     height: int
+    path: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, as `duplicates --json` prints them."""
         return {
             "image_id": self.image_id,
+            "path": None if self.path is None else stored_path(os.fspath(self.path)),
             "root": self.root,
             "relative_path": self.relative_path,
             "content_id": self.content_id,
             "size_bytes": self.state.size_bytes,
             "width": self.width,
             "height": self.height,
+            "modified_at": None
+            if self.state.mtime_ns < 0
+            else iso_timestamp(datetime.fromtimestamp(self.state.mtime_ns / 1e9, UTC)),
         }
 
 
@@ -42,7 +54,8 @@ class DuplicatePair:
     """Two pictures that are the same, with the evidence; None if not compared.
 
     `by`
-        the decisive evidence: ``bytes``, ``corners`` (local features that agree) or ``cosine``.
+        the decisive evidence: ``bytes``, ``pixels`` (of the originals), ``corners`` (local features
+        that agree) or ``cosine``.
     `hash_distance`
         bits of 64 in which the perceptual hashes differ, after `turn` was undone.
     `turn`
@@ -55,7 +68,7 @@ class DuplicatePair:
 
     one: str
     other: str
-    by: Literal["bytes", "corners", "cosine"]
+    by: Literal["bytes", "pixels", "corners", "cosine"]
     hash_distance: int | None = None
     turn: str | None = None
     corners: int | None = None
@@ -68,7 +81,7 @@ class DuplicatePair:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Pictures that are the same at a level, largest (in pixels, then bytes) first.
+    """Pictures that are the same at a level, the original first.
 
     `pairs` connect all pictures: one fewer than there are pictures.
     """
@@ -77,24 +90,62 @@ class DuplicateGroup:
     pictures: tuple[IndexedPicture, ...]
     pairs: tuple[DuplicatePair, ...]
 
+    @property
+    def reclaimable_bytes(self) -> int:
+        """Size of all files but the first; other names of one file (hard links) count once."""
+        kept, *others = self.pictures
+        files = {_file(each): max(0, each.state.size_bytes) for each in others}
+        files.pop(_file(kept), None)
+        return sum(files.values())
+
+    @property
+    def is_confirmed(self) -> bool:
+        """True if bytes or pixels of the files agree."""
+        return all(each.by in {"bytes", "pixels"} for each in self.pairs)
+
+    def keeping(self, keep: Keep) -> DuplicateGroup:
+        """Return the group with the picture to keep first."""
+        order = oldest_first if keep == "oldest" else largest_first
+        return replace(self, pictures=tuple(sorted(self.pictures, key=order)))
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, as `duplicates --json` prints them."""
         return {
             "level": self.level,
+            "reclaimable_bytes": self.reclaimable_bytes,
             "pictures": [each.to_dict() for each in self.pictures],
             "pairs": [each.to_dict() for each in self.pairs],
         }
 
 
+def largest_first(each: IndexedPicture) -> tuple[int | str, ...]:
+    """Sort by pixels, then by bytes, then by age."""
+    return (-each.width * each.height, -each.state.size_bytes, *_by_age(each))
+
+
+def oldest_first(each: IndexedPicture) -> tuple[int | str, ...]:
+    """Sort by the time of modification, then by pixels and by bytes."""
+    return (each.state.mtime_ns, *largest_first(each))
+
+
 def sorted_group(
     level: Level, pictures: Iterable[IndexedPicture], pairs: Iterable[DuplicatePair]
 ) -> DuplicateGroup:
-    """Make a group with its pictures in order."""
+    """Make a group, the largest picture first."""
+    return DuplicateGroup(level, tuple(sorted(pictures, key=largest_first)), tuple(pairs))
 
-    def rank(each: IndexedPicture) -> tuple[int, int, str, str]:
-        return -each.width * each.height, -each.state.size_bytes, each.root, each.relative_path
 
-    return DuplicateGroup(level, tuple(sorted(pictures, key=rank)), tuple(pairs))
+def _by_age(each: IndexedPicture) -> tuple[int | str, ...]:
+    return each.state.mtime_ns, each.root, each.relative_path
+
+
+def _file(each: IndexedPicture) -> object:
+    """Identify the file of a picture: two names may be links to one."""
+    try:
+        status = os.stat(each.path) if each.path is not None else None
+    except OSError:
+        status = None
+    return each.image_id if status is None else (status.st_dev, status.st_ino)
 
 
 class DisjointSets:

@@ -111,6 +111,7 @@ _NAMES = {
     Turn(transposed=True, mirrored=True, flipped=True): "transversed",
 }
 ALL_TURNS = tuple(_NAMES)
+UPRIGHT = ALL_TURNS[0]
 
 
 def turned_hash(perceptual_hash: int, turn: Turn) -> int:

@@ -264,7 +264,7 @@ class Generations:
         Returns their names.  Mapped fields stay unchanged.
         """
         body = index_body(info.meta, describer_fields)
-        properties = body["mappings"]["properties"]
+        properties = with_analysers_of(info.properties, body["mappings"]["properties"])
         missing = sorted(
             name
             for name, mapping in properties.items()
@@ -277,7 +277,7 @@ class Generations:
                 f"/_index_template/{self._index}",
                 template_body(self._index, body, info.name),
             )
-            added = with_analysers_of(info.properties, {name: properties[name] for name in missing})
+            added = {name: properties[name] for name in missing}
             self._connection.request("PUT", f"/{info.name}/_mapping", {"properties": added})
         return missing
 

@@ -191,6 +191,7 @@ def index_body(meta: Meta, describer_fields: Iterable[Mapping[str, Any]] = ()) -
     return body
 
 
+_STEMS = "stems"  # the sub-field, and its analyser
 _WORDS = ("words", "file_name")  # the analysers of words, of this version and of earlier ones
 
 
@@ -199,9 +200,11 @@ def with_analysers_of(
 ) -> dict[str, Any]:
     """Let fields analyse words as the image names of an index with these properties.
 
-    An index keeps its analysers until `reindex`, and refuses a field with another one.
+    An index keeps its analysers until `reindex`, and refuses a field with another one.  One of an
+    earlier version has no stems.
     """
     names = properties.get("image_name", {})
+    stems = names.get("fields", {}).keys() & {_STEMS}
     own = {key: names[key] for key in ("analyzer", "search_analyzer") if key in names}
     mapped: dict[str, Any] = {}
     for name, each in fields.items():
@@ -209,13 +212,28 @@ def with_analysers_of(
         if each.get("analyzer") in _WORDS:
             mapped[name] = {key: each[key] for key in each if not key.endswith("analyzer")} | own
         if "fields" in each:
-            mapped[name]["fields"] = with_analysers_of(properties, each["fields"])
+            known = {
+                key: sub
+                for key, sub in each["fields"].items()
+                if stems or sub.get("analyzer") != _STEMS
+            }
+            mapped[name]["fields"] = with_analysers_of(properties, known)
     return mapped
 
 
-def has_present_analysers(properties: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Check that an index with these properties analyses words as this version does."""
-    return properties.get("image_name", {}).get("analyzer") == _WORDS[0]
+def has_present_analysers(analysis: Mapping[str, Any]) -> bool:
+    """Check that an index with these settings `analysis` analyses words as this version does."""
+    present = load_json("mappings", "common.json")["settings"]["analysis"]
+    return _as_stored(present) == analysis
+
+
+def _as_stored(setting: Any) -> Any:
+    """Settings as the server gives them back: every value is a string."""
+    if isinstance(setting, dict):
+        return {name: _as_stored(each) for name, each in setting.items()}
+    if isinstance(setting, list):
+        return [_as_stored(each) for each in setting]
+    return str(setting).lower() if isinstance(setting, bool) else str(setting)
 
 
 def loading_body(body: Mapping[str, Any]) -> dict[str, Any]:

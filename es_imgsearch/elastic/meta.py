@@ -297,6 +297,7 @@ class IndexInfo:
     is_loading: bool = False
     source_excludes: Sequence[str] = ()
     aliases: Collection[str] = ()
+    analysis: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any], alias: str) -> IndexInfo:
@@ -323,6 +324,7 @@ class IndexInfo:
             is_loading=settings.get("refresh_interval") == "-1",
             source_excludes=tuple(mappings.get("_source", {}).get("excludes", ())),
             aliases=tuple(body.get("aliases", ())),
+            analysis=settings.get("analysis", {}),
         )
 
     def with_documents(self, documents: Mapping[str, Mapping[str, Any]]) -> IndexInfo:

@@ -17,25 +17,6 @@ from es_imgsearch.errors import UsageError
 # The server's limit, for k too.
 MAX_NUM_CANDIDATES = 10_000
 
-# Fields that words are searched in, with their boosts.  Names of files are often numbers, and a
-# folder's name applies to everything in it; captions, descriptions and text in pictures are long
-# and are about several things.
-TEXT_FIELDS = (
-    "title^3",
-    "product_id^3",
-    "tags.text^3",
-    "keywords.text^3",
-    "caption^2",
-    "image_name^2",
-    "folder.text",
-    "creator.text",
-    "description",
-    "text_in_image",
-    "attributes",
-)
-# The best matching field counts, and this share of the others.
-_TIE_BREAKER = 0.3
-
 
 class PartQuery(NamedTuple):
     """Query of one vector field: a unit vector, and its weight in the score."""
@@ -202,44 +183,6 @@ def _weighted_score(parts: Sequence[PartQuery], among: Mapping[str, Any]) -> dic
                 "source": " + ".join(terms),
                 "params": {"weights": [part.weight for part in parts], **vectors},
             },
-        }
-    }
-
-
-def text_body(
-    positive: Sequence[tuple[str, float]],
-    negative: Sequence[str],
-    k: int,
-    *,
-    filters: Sequence[Mapping[str, Any]] = (),
-    source: bool | Sequence[str] = True,
-) -> dict[str, Any]:
-    """Text search in the stored words of pictures, by BM25.
-
-    For BM25 see Robertson & Zaragoza 2009.  `positive` are texts and their weights, of which one
-    has to match and all count; a picture that has every word of a negative text is excluded.
-    """
-    check_k(k)
-    bool_query: dict[str, Any] = {
-        "should": [_words(text, "or", weight) for text, weight in positive],
-        "minimum_should_match": 1,
-    }
-    if negative:
-        bool_query["must_not"] = [_words(text, "and", 1.0) for text in negative]
-    if filters:
-        bool_query["filter"] = list(filters)
-    return {"query": {"bool": bool_query}, "size": k, "_source": source_filter(source)}
-
-
-def _words(text: str, operator: str, weight: float) -> dict[str, Any]:
-    return {
-        "multi_match": {
-            "query": text,
-            "fields": list(TEXT_FIELDS),
-            "type": "best_fields",
-            "tie_breaker": _TIE_BREAKER,
-            "operator": operator,
-            "boost": weight,
         }
     }
 

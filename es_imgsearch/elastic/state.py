@@ -8,6 +8,7 @@ They are changed by compare-and-set only.
     mounts:NAME        where other file systems are mounted below the root
     pause:NAME         why deletions of the root wait; with `ended_at` once they may go on
     unstored:NAME      files of the root that can be stored neither as pictures nor as failures
+    gone:fields        fields of documents that were deleted lately and that nothing computes
     lock:reindex       lease of the process that builds, drops or cancels a generation
     roots:ID           the folders of an index, by name, see `meta`
     learned:ID         tuning, curves, codes and so on of a generation, see `meta`
@@ -88,6 +89,9 @@ def unstored_id(root_name: str) -> str:
 
 # Id of the lease of the process that builds, drops or cancels a generation.
 REINDEX_LOCK = "lock:reindex"
+
+# Id of the fields of documents that went, see `write.field_memory`.
+GONE_FIELDS = "gone:fields"
 
 
 class State:

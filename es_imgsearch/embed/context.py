@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from es_imgsearch.codes.apply import CodeStep
@@ -76,10 +77,17 @@ def open_context(
     return IndexContext(
         store=store,
         info=info,
-        describers=tuple(mapped_describers(info.properties, store.index, names)),
+        describers=tuple(
+            mapped_describers(info.properties, store.index, names, partial(_holds, store))
+        ),
         encoder=open_encoder(store, info, settings, encoder, alone=alone),
         grid=info.meta.grid,
     )
+
+
+def _holds(store: Store, fields: Iterable[str]) -> bool:
+    exists = [{"exists": {"field": each}} for each in fields]
+    return bool(exists) and store.listings.count_matching({"bool": {"should": exists}}) > 0
 
 
 def open_encoder(

@@ -10,10 +10,12 @@ from es_imgsearch.elastic.mapping import (
     DEFAULT_PROFILE,
     DEFAULT_SIMILARITY,
     check_reducible,
+    has_present_analysers,
     load_profile,
     new_meta,
 )
-from es_imgsearch.elastic.meta import Meta, Seal
+from es_imgsearch.elastic.meta import IndexInfo, Meta, Seal
+from es_imgsearch.elastic.state import GONE_FIELDS
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of, sealed_encoder
 from es_imgsearch.embed.reduction import Reduction, fit, store_reduction
@@ -25,6 +27,7 @@ from es_imgsearch.errors import (
     StoreRejected,
     UsageError,
 )
+from es_imgsearch.manage.status import renewing_words
 from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.manage.vector_sample import VectorSample, load_sample
 from es_imgsearch.records import Grid
@@ -76,6 +79,8 @@ def create_index(
             # Before the alias of the pictures: if that exists, everything does.
             store_reduction(store, reduction)
         store.generations.create(meta, describer_mappings())
+        # Of an index of this name that was deleted; this one may not have the fields.
+        store.state.delete(GONE_FIELDS)
         _create_companions(store, settings, originals)
         return (
             f"Made index {store.index!r}: encoder {seal.name}, {seal.dims} dims, profile"
@@ -112,7 +117,15 @@ def create_index(
         f"Index {store.index!r} is there already: encoder {info.meta.seal.name}, profile"
         f" {info.meta.profile}, {info.meta.similarity}"
         + (f"; added the field{plural} {', '.join(added)}." if added else ".")
+        + _words_renewed(info, store.index)
     )
+
+
+def _words_renewed(info: IndexInfo, index: str) -> str:
+    if has_present_analysers(info.analysis):
+        return ""
+    words = renewing_words(index, info.meta.profile)
+    return f" Its {words}."
 
 
 def _create_companions(store: Store, settings: Settings, originals: Path | None) -> None:

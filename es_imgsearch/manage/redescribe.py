@@ -113,7 +113,9 @@ def redescribe_pictures(
     originals = _OriginalReader(info, settings, index_encoder, from_pictures, result)
     try:
         for hits in store.listings.pages([], fields=_FIELDS, vectors=(), size=_PAGE):
-            page = _PageUpdate(originals.read(hits), by_vector, describers, info.properties)
+            on_progress(result.pictures, total)
+            read = originals.read(hits, lambda n: on_progress(result.pictures + n, total))
+            page = _PageUpdate(read, by_vector, describers, info.properties)
             ids: Sequence[str] = [hit["_source"]["image_id"] for hit in hits]
             while ids:
                 outcome = store.rewrites.rewrite(ids, page.change)
@@ -272,8 +274,12 @@ class _OriginalReader:
             )
             self._workers = ReadWorkers(plan, settings.read_workers)
 
-    def read(self, hits: Sequence[Mapping[str, Any]]) -> dict[str, _Original]:
+    def read(
+        self, hits: Sequence[Mapping[str, Any]], on_read: Callable[[int], None]
+    ) -> dict[str, _Original]:
         """Read the originals of hits; return those that could be read, by image_id.
+
+        `on_read` gets the number of those that are read.
 
         Raises ReadersFailed if no file can be read at all.
         """
@@ -288,7 +294,8 @@ class _OriginalReader:
             else:
                 sources[root.absolute(disk_path(source["relative_path"]))] = source
         originals: dict[str, _Original] = {}
-        for path, outcome in self._workers.read_each(sources):
+        for number, (path, outcome) in enumerate(self._workers.read_each(sources), 1):
+            on_read(number)
             source = sources[path]
             if isinstance(outcome, ReadError):
                 self._result.unreadable += 1

@@ -40,6 +40,8 @@ def index_status(store: Store) -> dict[str, Any]:
                           the pictures of the last 24 hours
     encoder_plan          how the encoder ran at the last comparison of the root; None for encoders
                           of other packages
+    costs                 seconds of reading so many pictures, and of each describer in it, of all
+                          reading processes of the last `sync` or daemon together
     analysers_outdated    True for an index whose words are analysed as by an earlier version, until
                           `reindex`
     tune_again            True once the index has `GROWN_TIMES` as many pictures as when tuned
@@ -77,7 +79,7 @@ def index_status(store: Store) -> dict[str, Any]:
         "encoder": info.meta.seal.to_body(),
         "profile": info.meta.profile,
         "similarity": info.meta.similarity,
-        "analysers_outdated": not has_present_analysers(info.properties),
+        "analysers_outdated": not has_present_analysers(info.analysis),
         "tuning": info.meta.tuning.to_body(),
         "tune_again": _has_outgrown(info.meta.tuning, sum(pictures.values())),
         "pictures": sum(pictures.values()),
@@ -92,6 +94,16 @@ def index_status(store: Store) -> dict[str, Any]:
         "writes_held_back": store.switching.is_blocked(),
         "roots": roots,
     }
+
+
+def renewing_words(index: str, profile: str) -> str:
+    """Say that an index analyses words as by an earlier version, and what renews that."""
+    sample = " --sample FROM" if profile == "reduced" else ""
+    return (
+        "words are analysed as by an earlier version, which knows fewer forms of words and fewer"
+        f" scripts: `es-imgsearch reindex --index {index}{sample}` renews that, and embeds nothing"
+        " again"
+    )
 
 
 def _has_outgrown(tuning: Tuning, pictures: int) -> bool:
@@ -124,7 +136,8 @@ def _comparison(document: Document | None) -> dict[str, Any]:
     """Last comparison of a root, and how the encoder ran then."""
     body = dict((document or {}).get("body") or {})
     plan = body.pop("encoder_plan", None)
-    return {"last_reconcile": body or None, "encoder_plan": plan}
+    costs = body.pop("costs", None)
+    return {"last_reconcile": body or None, "encoder_plan": plan, "costs": costs}
 
 
 def _generation(

@@ -67,6 +67,7 @@ class AcknowledgeStage:
             job,
             may_repeat=lambda: not self._run.closing.is_set(),
             on_absent=lambda change: self._put_leftover(change, Skipped.GONE),
+            on_unseen=lambda change: self._put_leftover(change, Skipped.UNSEEN),
         )
 
     def _put_leftover(self, change: Change, reason: Skipped | Kept) -> None:

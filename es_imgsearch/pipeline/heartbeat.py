@@ -20,15 +20,20 @@ from es_imgsearch.errors import AlreadyRunning
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
+from es_imgsearch.write.activity import Activity
 from es_imgsearch.write.unstored import UnstoredFiles
 
 
 def save_comparisons(
-    store: Store, comparisons: Mapping[str, RootComparison], encoder_plan: Mapping[str, Any] | None
+    store: Store,
+    comparisons: Mapping[str, RootComparison],
+    encoder_plan: Mapping[str, Any] | None,
+    activity: Activity,
 ) -> None:
-    """Store the last comparison of each root, and how the encoder ran."""
+    """Store each root's last comparison, how the encoder ran, what describers cost."""
     for name, each in comparisons.items():
-        body = {**each.to_dict(), "encoder_plan": encoder_plan}
+        costs = activity.costs(name)
+        body = {**each.to_dict(), "encoder_plan": encoder_plan, "costs": costs.to_dict()}
         document: Document = {"kind": "comparison", "root": name, "body": body}
         store.state.update(comparison_id(name), partial(_replace, document))
 
@@ -107,6 +112,7 @@ class Heartbeat:
         comparisons: Mapping[str, RootComparison],
         unstored: UnstoredFiles | None = None,
         encoder_plan: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        activity: Activity,
         lease_seconds: float,
         closing: threading.Event,
         outage: Outage,
@@ -115,6 +121,7 @@ class Heartbeat:
         self._comparisons = comparisons
         self._unstored = unstored or UnstoredFiles()
         self._encoder_plan = encoder_plan
+        self._activity = activity
         self._saved: Mapping[str, Document] = {}
         self._closing = closing
         self._outage = outage
@@ -164,6 +171,6 @@ class Heartbeat:
         comparisons = dict(self._comparisons)
         found = {name: each.to_dict() for name, each in comparisons.items()}
         news = {name: comparisons[name] for name in found if self._saved.get(name) != found[name]}
-        save_comparisons(self._store, news, self._encoder_plan())
+        save_comparisons(self._store, news, self._encoder_plan(), self._activity)
         self._saved = found
         self._unstored.save()

@@ -232,17 +232,29 @@ class InFlight:
                     self._tickets.end(*(each for each in own if each is not None))
 
     def end(
-        self, job: Job, *, may_repeat: Callable[[], bool], on_absent: Callable[[Change], None]
+        self,
+        job: Job,
+        *,
+        may_repeat: Callable[[], bool],
+        on_absent: Callable[[Change], None],
+        on_unseen: Callable[[Change], None] = lambda _change: None,
     ) -> None:
         """End a job and release its slot, or read the file again if it changed meanwhile.
 
-        `on_absent` gets that change if its file is absent, before `wait_idle` can return.
+        `on_absent` gets that change if its file is absent, before `wait_idle` can return, and
+        `on_unseen` that of an event if its file cannot be examined.
         """
         while True:
             change = job.next_change
             signature = None if change is None else read_signature(change)
             if change is not None and signature is None:
                 on_absent(change)
+            elif (
+                change is not None
+                and signature is UNKNOWN_SIGNATURE
+                and change.event_at is not None
+            ):
+                on_unseen(change)
             with self._idle:
                 if job.next_change is not change:
                     continue

@@ -28,7 +28,7 @@ from es_imgsearch.settings import Settings
 from es_imgsearch.watch.commands import walk_options
 from es_imgsearch.watch.excludes import Excludes
 from es_imgsearch.watch.places import FileOnDisk, Unknown
-from es_imgsearch.watch.reconcile import DifferenceKind, differences
+from es_imgsearch.watch.reconcile import DifferenceKind, ListedFiles, differences
 from es_imgsearch.watch.root_folders import RootFolders
 from es_imgsearch.watch.settle import Settler, Settlers
 from es_imgsearch.watch.unknown_places import UnknownPlaces
@@ -74,18 +74,18 @@ class Indexer:
         # The last comparison of each whole root, by the root's name, and the last or present one.
         self.last_comparisons: dict[str, RootComparison] = {}
         self.comparing: dict[str, RootComparison] = {}
-        # New and changed files of all comparisons.
-        self.changed_files = 0
+        self.listing = ListedFiles(len(roots))
         self._store, self._encoder, self._settings = store, context.encoder, settings
         self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
         self._pending = {root.name: PendingDeletions(seconds, self.progress) for root in roots}
         self._leftovers = LeftoverQueue(self.settler, self._pending, self.comparing)
+        self.unseen = self._leftovers.unseen
         self._deletion_guard = DeletionGuard(
             store,
             lambda root: self.excludes[root.name].prunes,
             mounts=self._folders.mounts,
             disk=self.disks.of,
-            memory=(memory := FieldMemory()),
+            memory=(memory := FieldMemory(store.state)),
             max_delete_share=settings.max_delete_share,
             allow=allow_deletes,
         )
@@ -139,11 +139,13 @@ class Indexer:
         """Raise GenerationSwitched if the alias points to another generation."""
         self._store.check_generation()
 
-    def reconcile(self, root: Root, folder: str = "") -> RootComparison:
+    def reconcile(
+        self, root: Root, folder: str = "", *, list_first: bool = False
+    ) -> RootComparison:
         """Compare a root, or one of its folders, with the index; submit differences.
 
-        Waits for free slots of the pipeline, not for its end; `delete_missing` deletes missing
-        files later.
+        With `list_first` all are counted in `listing` before the first is submitted.  Waits for
+        free slots of the pipeline, not for its end; `delete_missing` deletes missing files later.
         """
         started = time.monotonic()
         patterns = self.excludes[root.name].leaving_out
@@ -165,7 +167,8 @@ class Indexer:
             report_unknown,
             compares_ctime=self._settings.compare_ctime,
         )
-        for difference in self.unstored.without_known(root, found, is_whole=not folder):
+        found = self.unstored.without_known(root, found, is_whole=not folder)
+        for difference in self.listing.of_root(found) if list_first else found:
             change = Change(root, difference.relative_path, time.time())
             state = difference.state
             if state is not None:
@@ -180,7 +183,6 @@ class Indexer:
                 continue
             if difference.kind is DifferenceKind.TOUCHED and touched.put(change, listed_at):
                 continue
-            self.changed_files += 1
             counts.new += difference.kind is DifferenceKind.NEW
             counts.changed += difference.kind is DifferenceKind.CHANGED
             self._submit_compared(change, state, listed_at)
@@ -303,7 +305,9 @@ class Indexer:
         for name, each in self.last_comparisons.items():
             each.unreadable = self.pipeline.unreadable(name)
         try:
-            save_comparisons(self._store, self.last_comparisons, self.encoder_plan())
+            save_comparisons(
+                self._store, self.last_comparisons, self.encoder_plan(), self.pipeline.activity
+            )
             self.unstored.save()
         except ImgSearchError as error:
             logger.warning(
@@ -336,6 +340,7 @@ class Indexer:
             comparisons=self.last_comparisons,
             unstored=self.unstored,
             encoder_plan=self.encoder_plan,
+            activity=self.pipeline.activity,
             lease_seconds=self._settings.lease_seconds,
             closing=self.pipeline.closing,
             outage=self.outage,

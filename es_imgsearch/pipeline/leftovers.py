@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from es_imgsearch.errors import ReadError
 from es_imgsearch.pipeline.jobs import Kept, RootComparison
+from es_imgsearch.pipeline.queues import UnseenFiles
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change
 from es_imgsearch.watch.settle import Settlers
@@ -34,6 +35,8 @@ class LeftoverQueue:
         self._settler = settler
         self._comparing = comparing
         self._pending = pending
+        # Files that events showed and that could not be examined.
+        self.unseen = UnseenFiles()
         self._logged: Counter[str] = Counter()
 
     def put(self, change: Change, reason: Skipped | Kept) -> None:
@@ -43,6 +46,8 @@ class LeftoverQueue:
         elif reason is Skipped.CHANGING:
             hint = Hint(change.root, change.relative_path, HintKind.TOUCHED)
             self._settler.offer(hint, time.monotonic())
+        elif reason is Skipped.UNSEEN:
+            self.unseen.put(change)
         else:
             counts = self._comparing.get(change.root.name)
             if reason is Skipped.NOT_A_PICTURE and counts is not None:

@@ -23,6 +23,7 @@ from es_imgsearch.pipeline.embed_stage import EmbedStage
 from es_imgsearch.pipeline.in_flight import InFlight
 from es_imgsearch.pipeline.jobs import (
     NO_EVENT,
+    UNKNOWN_SIGNATURE,
     Counts,
     Kept,
     RunState,
@@ -151,6 +152,7 @@ class Pipeline:
             ReadWorkers(plan, settings.read_workers),
             self._in_flight,
             self._run,
+            activity=self.activity,
             emit=self._embedding.put,
         )
         loops = {
@@ -190,8 +192,12 @@ class Pipeline:
         begun = self._in_flight.begin(change, signature, event_at=event_at, listed_at=listed_at)
         if begun.job is None:
             self._run.check()
-            if signature is None and not begun.has_job:
+            if begun.has_job:
+                return
+            if signature is None:
                 self._emit(change, Skipped.GONE)
+            elif signature is UNKNOWN_SIGNATURE and change.event_at is not None:
+                self._emit(change, Skipped.UNSEEN)
 
     def has(self, image_id: str, state: FileState) -> bool:
         """Return True if a file is in flight, or was stored in this state."""

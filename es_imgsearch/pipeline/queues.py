@@ -1,4 +1,4 @@
-"""Queue items in batches, and touched files; count rounds; cache some entries."""
+"""Queue items in batches, touched and unseen files; count rounds; cache entries."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from es_imgsearch.records import Change
+from es_imgsearch.records import Change, Root
 
 T = TypeVar("T")
 
 # 300 bytes each.
 _TOUCHED_FILES = 100_000
+_UNSEEN_FILES = 10_000
 
 
 class BoundedCache(Generic[T]):
@@ -112,6 +113,35 @@ class TouchedFiles:
         """Take the first file; None if there is none."""
         with self._lock:
             return self._files.popitem(last=False)[1] if self._files else None
+
+
+class UnseenFiles:
+    """Changes of events whose files could not be examined, for the next comparison.
+
+    A file that was written through a memory map looks unchanged to it.  Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._changes: BoundedCache[Change] = BoundedCache(_UNSEEN_FILES)
+
+    def put(self, change: Change) -> None:
+        """Remember a change; the oldest is dropped if there are too many."""
+        with self._lock:
+            self._changes.put(change.image_id, change)
+
+    def take(self, root: Root, folder: str) -> list[Change]:
+        """Take the changes of files of a root, or of one of its folders."""
+        with self._lock:
+            found = [
+                each
+                for each in self._changes.values()
+                if each.root.name == root.name
+                and (not folder or each.relative_path.startswith(f"{folder}/"))
+            ]
+            for each in found:
+                self._changes.forget(each.image_id)
+            return found
 
 
 class Round:

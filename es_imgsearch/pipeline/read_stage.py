@@ -10,6 +10,8 @@ from es_imgsearch.errors import ReadersFailed
 from es_imgsearch.pipeline.in_flight import InFlight
 from es_imgsearch.pipeline.jobs import Job, RunState
 from es_imgsearch.read.workers import Outcome, ReadWorkers
+from es_imgsearch.records import Picture
+from es_imgsearch.write.activity import Activity
 
 
 class ReadStage:
@@ -25,11 +27,13 @@ class ReadStage:
         in_flight: InFlight,
         run: RunState,
         *,
+        activity: Activity,
         emit: Callable[[Job, Outcome], None],
     ) -> None:
         self._workers = workers
         self._in_flight = in_flight
         self._run = run
+        self._activity = activity
         self._emit = emit
 
     def run(self) -> None:
@@ -60,6 +64,10 @@ class ReadStage:
         self._in_flight.mark_read()
         if isinstance(outcome, ReadersFailed):
             raise outcome
+        if isinstance(outcome, Picture):
+            self._activity.note_seconds(
+                job.change.root, outcome.describer_seconds, reading=outcome.read_ms / 1000
+            )
         self._emit(job, outcome)
 
     def close(self) -> None:

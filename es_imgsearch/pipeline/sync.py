@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Change, disk_path
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.given_roots import is_absent
 from es_imgsearch.watch.roots import registered_root
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def sync(indexer: Indexer) -> list[RootComparison]:
     caller closes the pipeline.
     """
     indexer.check_excludes()
-    comparisons = [indexer.reconcile(root) for root in indexer.roots]
+    comparisons = [indexer.reconcile(root, list_first=True) for root in indexer.roots]
     deadline = time.monotonic() + _UNSETTLED_SECONDS
     _wait_settled(indexer, deadline)
     # A daemon may have begun meanwhile.
@@ -82,7 +82,7 @@ def retried_indexer(store: Store, settings: Settings) -> Iterator[Indexer]:
         for name, entry in meta.roots.items()
         if entry["host"] == settings.host
         and (root := registered_root(name, meta)) is not None
-        and os.path.isdir(root.path)
+        and not is_absent(root)
     }
     indexer = Indexer(context, list(roots.values()), settings)
     try:

@@ -306,6 +306,8 @@ class WatchedRoot:
         thread = f"compare {self.root.name}"
         try:
             comparison = self._indexer.reconcile(self.root, folder)
+            for change in self._indexer.unseen.take(self.root, folder):
+                self._indexer.pipeline.submit(change)
         except ImgSearchError as error:
             if not error.transient:
                 raise

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from es_imgsearch.search.client import ImageSearch
 
 
-Mode = Literal["vector", "text", "hybrid", "tags"]
+Mode = Literal["auto", "vector", "text", "hybrid", "tags"]
 By = Literal["text", "image"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 KS: Final = (1, 5, 10)

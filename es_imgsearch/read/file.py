@@ -56,6 +56,8 @@ class Skipped(Enum):
     NOT_A_PICTURE = auto()
     GONE = auto()
     CHANGING = auto()
+    # After an event, which alone may show that it changed.
+    UNSEEN = auto()
 
 
 def read_file(
@@ -187,6 +189,7 @@ def _picture(
     grid: Grid | None,
 ) -> Picture:
     width, height = decoded.size
+    seconds: dict[str, float] = {}
     described: dict[str, Mapping[str, Any]] = {
         "": {
             "format": decoded.format.lower(),
@@ -196,14 +199,21 @@ def _picture(
         }
     }
     for name, describe in describers:
+        began_at = time.monotonic()
         try:
             described[name] = checked(describe(decoded.image, decoded.exif, path), name)
         except Exception as error:  # noqa: BLE001 - a plug-in's failure costs its fields only
             described[name] = failed(name, error)
+        seconds[name] = time.monotonic() - began_at
     with as_read_errors():
         pixels = preparation.apply(decoded.image, decoded.size)
         picture = Picture(
-            content_id, signature, pixels, merged(described), fields_by_source=described
+            content_id,
+            signature,
+            pixels,
+            merged(described),
+            fields_by_source=described,
+            describer_seconds=seconds,
         )
         if grid is not None:
             picture.tiles = _tiles(decoded, grid, preparation)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from es_imgsearch.codes import queries as code_queries
 from es_imgsearch.elastic import queries, region_queries
@@ -22,17 +22,18 @@ from es_imgsearch.elastic.requests import (
 )
 from es_imgsearch.search.filtering.values import met_filters
 from es_imgsearch.search.filters import filter_clauses
-from es_imgsearch.search.fusion import MIN_DEPTH, SearchResult, fuse_rankings
 from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import StoredPicture, Term
 from es_imgsearch.search.query_vectors import CONTENT
 from es_imgsearch.search.reduced import Reranking
 from es_imgsearch.search.request_flow import RequestFlow, Work
 from es_imgsearch.search.results import SearchContext, facet_fields
+from es_imgsearch.search.words import bodies
+from es_imgsearch.search.words.auto import words_of
+from es_imgsearch.search.words.fusion import MIN_DEPTH, Ranking, SearchResult, fuse_rankings
 
 Clauses: TypeAlias = Sequence[Mapping[str, Any]]
 Body: TypeAlias = dict[str, Any]
-Ranking: TypeAlias = Literal["vector", "text"]
 # (number of hits, filters) -> body.
 Search: TypeAlias = Callable[[int, Clauses], Body]
 Raw: TypeAlias = Mapping[str, Any]
@@ -89,13 +90,21 @@ def _knn_body(
 
 def text_body(context: SearchContext, texts: Sequence[Term], k: int, clauses: Clauses) -> Body:
     """Build the search for words; words of a negative weight must not occur."""
-    body = queries.text_body(
+    build = bodies.close_body if context.plan.is_auto else bodies.text_body
+    body = build(
         [(str(text), weight) for text, weight in texts if weight > 0],
         [str(text) for text, weight in texts if weight < 0],
         k,
         filters=clauses,
         source=_source(context),
     )
+    return _with_vectors(body, context)
+
+
+def exact_body(context: SearchContext, texts: Sequence[Term], k: int, clauses: Clauses) -> Body:
+    """Build the search for what the words name as a whole."""
+    positive = [str(text) for text, weight in texts if weight > 0]
+    body = bodies.exact_body(positive, k, filters=clauses, source=_source(context))
     return _with_vectors(body, context)
 
 
@@ -108,7 +117,7 @@ def run_searches(
     reranking: Reranking | None = None,
     region_search: Search | None = None,
 ) -> RequestFlow[SearchResult]:
-    """Run the searches; return the page of a single one, or fuse two.
+    """Run the searches; return the page of a single one, or fuse several.
 
     `reranking` rescores the hits of the search by vectors, `region_search` adds to them.  Raises
     GenerationSwitched if hits are not of `generation`, for which the searches were built.
@@ -123,14 +132,21 @@ def run_searches(
         reranking=reranking,
         region_search=region_search,
     )
-    if plan.mode == "hybrid":
-        depth = min(queries.MAX_NUM_CANDIDATES, max(plan.k, MIN_DEPTH))
+    # The hits up to the end of the page are enough, unless facets count the others, or fusing or
+    # reranking may move them up.
+    is_fused = "vector" in searches and len(searches) > 1
+    needed = plan.k if plan.facets or reranking is not None or is_fused else plan.page.stop
+    if len(searches) > 1:
+        depth = min(queries.MAX_NUM_CANDIDATES, max(needed, MIN_DEPTH))
         lists, took = yield from collect(depth)
-        return fuse_rankings(lists["vector"], lists["text"], plan, took)
+        if plan.is_auto and is_fused and len(lists["text"]) >= depth:
+            more, took_more = yield from words_of(
+                index, generation, searches["text"], lists, clauses
+            )
+            lists["text"] += more
+            took += took_more
+        return fuse_rankings(lists, plan, took)
     (name,) = searches
-    # The hits up to the end of the page are enough, unless facets count the others or reranking
-    # may move them up.
-    needed = plan.k if plan.facets or reranking is not None else plan.page.stop
     if plan.collapse or plan.facets or reranking is not None or region_search is not None:
         if not needed:
             return SearchResult([], 0)

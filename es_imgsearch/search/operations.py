@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
@@ -20,8 +21,8 @@ from es_imgsearch.elastic.requests import document_request
 from es_imgsearch.errors import ImageMissing, ImgSearchError, UsageError
 from es_imgsearch.records import REGIONS_FIELD
 from es_imgsearch.search.execution import (
-    Ranking,
     Search,
+    exact_body,
     region_body,
     run_filtered,
     run_searches,
@@ -57,6 +58,8 @@ from es_imgsearch.search.relevance import average_cut_off
 from es_imgsearch.search.request_flow import RequestFlow
 from es_imgsearch.search.results import SearchContext, build_hits, check_facets
 from es_imgsearch.search.search_log import SearchLog
+from es_imgsearch.search.words.auto import check_words, chosen_mode, with_cosines
+from es_imgsearch.search.words.fusion import Ranking
 from es_imgsearch.settings import Settings
 
 P = ParamSpec("P")
@@ -157,6 +160,9 @@ class Operations:
         texts = text_terms(terms)
         generation = yield from self._state.current()
         info = generation.info
+        if plan.mode == "auto":
+            mode = chosen_mode(plan, terms, info)
+            plan = replace(plan, mode=mode, is_auto=True)
         check_facets(plan.facets, info.properties)
         if plan.regions and REGIONS_FIELD not in info.properties:
             raise UsageError(
@@ -167,7 +173,7 @@ class Operations:
         parts = weighted_parts(plan.weights, info.properties, self._index)
         context = SearchContext(plan, info, self._settings.host, terms)
         if plan.mode != "vector":
-            _check_words(terms, texts, plan)
+            check_words(terms, texts, plan)
         searches: dict[Ranking, Search] = {}
         reranking: Reranking | None = None
         if plan.mode != "text":
@@ -175,12 +181,19 @@ class Operations:
             searches["vector"] = partial(vector_body, context)
         if plan.mode != "vector":
             searches["text"] = partial(text_body, context, texts)
+            searches["exact"] = partial(exact_body, context, texts)
         region_search = partial(region_body, context) if plan.regions else None
         find = partial(
             run_searches, self._index, info.name, searches, plan,
             reranking=reranking, region_search=region_search,
         )  # fmt: skip
         context, result = yield from run_filtered(self._index, context, find, clauses)
+        if plan.is_auto and plan.mode == "text" and not result.hits:
+            # Raises the error of words that an encoder of pictures cannot compare.
+            return (yield from self._search(replace(plan, mode="vector"), terms, box))
+        if plan.is_auto and plan.mode == "hybrid" and result.ranks is None:
+            context = context._replace(plan=replace(plan, mode="vector"))
+        result = yield from with_cosines(self._index, result, context)
         return context, build_hits(result, context)
 
     def _add_vectors(
@@ -333,10 +346,3 @@ def _with_reduced_vectors(context: SearchContext, reduced: ReducedVectors) -> Se
         ],
         term_vectors=[reduced.reduce_query(vector) for vector in context.term_vectors],
     )
-
-
-def _check_words(terms: Sequence[Term], texts: Sequence[Term], plan: SearchPlan) -> None:
-    if plan.mode == "text" and len(texts) < len(terms):
-        raise UsageError("Mode 'text' looks for words: search for pictures in mode 'vector'.")
-    if not any(weight > 0 for _, weight in texts):
-        raise UsageError(f"Mode {plan.mode!r} needs words to look for.")

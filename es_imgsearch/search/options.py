@@ -17,7 +17,7 @@ from es_imgsearch.elastic.queries import check_k, check_whole
 from es_imgsearch.errors import UsageError
 from es_imgsearch.search.filters import Filters
 
-Mode = Literal["vector", "text", "hybrid"]
+Mode = Literal["auto", "vector", "text", "hybrid"]
 _MODES = get_args(Mode)
 
 
@@ -27,9 +27,12 @@ class SearchOptions(TypedDict, total=False):
         search.search_text("harbour", mode="hybrid", filters={"folder": "2024"}, since="2024-05")
 
     `mode`
-        ``vector`` (default) compares vectors; ``text`` searches the stored words (title, tags,
-        caption, name, folder, description, text in the picture) and needs no model; ``hybrid``
-        does both and fuses the rankings by reciprocal ranks.
+        ``vector`` compares vectors; ``text`` searches the stored words (title, tags, caption,
+        name, folder, description, text in the picture) and needs no model; ``hybrid`` does both
+        and fuses the rankings by reciprocal ranks.  ``auto`` (default) does both if the query is
+        words that a picture's stored words match closely, else ``vector``; `Hits.mode` says which.
+        Pictures that the words name as a whole (id, product id, name, path, tag) come first in
+        all but ``vector``.
     `weights`
         {"content": 0.7, "colour": 0.3}: the weight of each vector of a picture.  `colour` compares
         which colours are where, and needs a picture as the query.  By default only the content.
@@ -49,7 +52,8 @@ class SearchOptions(TypedDict, total=False):
         fill `explanation` of every hit: `parts` has the weight, the cosine and the `share` of the
         weighted mean of each vector; `queries` the weight of each query and its cosine with the
         picture's content; in mode hybrid `ranks` the ranks in both lists, and `shares` their
-        contributions to the score; `bm25` the score of a search for words.
+        contributions to the score (`exact`: of being named); `bm25` the score of a search for
+        words.
     `regions`
         compare the query with parts of pictures as well, so that a crop finds its original.  The
         best part counts, and `matched_box` is its box (`explain` still has the cosine of the
@@ -58,8 +62,8 @@ class SearchOptions(TypedDict, total=False):
         find candidates by their binary codes (`es-imgsearch codes train`) and order them by their
         vectors; not with weights, regions or `exact`.
     `min_relevance`
-        return only hits of at least this relevance, 0 to 1, possibly fewer than k; in mode
-        vector, without weights.
+        return only hits of at least this relevance, 0 to 1, possibly fewer than k; by vectors,
+        without weights.
     `num_candidates`
         the number of candidates per shard; more is slower and finds more.  By default the number
         that the index was tuned to; with codes 20 k.
@@ -92,7 +96,7 @@ class SearchPlan:
     """Checked `SearchOptions`, with defaults."""
 
     k: int
-    mode: Mode = "vector"
+    mode: Mode = "auto"
     weights: Mapping[str, float] | None = None
     filters: Filters | None = None
     since: str | date | None = None
@@ -108,6 +112,8 @@ class SearchPlan:
     num_candidates: int | None = None
     exact: bool = False
     fields: Sequence[str] | None = None
+    # The mode was chosen by the query.
+    is_auto: bool = False
 
     @classmethod
     def parse(cls, k: int, options: SearchOptions | Mapping[str, Any]) -> SearchPlan:
@@ -134,7 +140,7 @@ class SearchPlan:
             _check_codes(plan)
         if plan.min_relevance is not None:
             check_relevance(plan.min_relevance)
-            if plan.mode != "vector" or plan.weights is not None:
+            if plan.mode not in {"auto", "vector"} or plan.weights is not None:
                 raise UsageError(
                     "Relevance is computed from the content's cosine: leave mode and weights out,"
                     " or min_relevance."

@@ -13,7 +13,6 @@ from es_imgsearch.elastic.queries import parse_vector, score_to_cosine
 from es_imgsearch.elastic.region_queries import matched_box
 from es_imgsearch.errors import UsageError
 from es_imgsearch.search.filtering.dates import local_year
-from es_imgsearch.search.fusion import FUSED_DIGITS, Ranks, SearchResult, reciprocal_rank
 from es_imgsearch.search.hits import Hit, Hits, LazyHits
 from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import (
@@ -27,6 +26,7 @@ from es_imgsearch.search.query import (
 )
 from es_imgsearch.search.query_vectors import CONTENT, VectorPart
 from es_imgsearch.search.relevance import QueryRelevance
+from es_imgsearch.search.words.fusion import FUSED_DIGITS, Ranks, SearchResult, shares
 
 _COSINE_DIGITS = 6
 
@@ -68,6 +68,7 @@ def build_hits(result: SearchResult, context: SearchContext) -> Hits:
         [shown for each in context.terms if (shown := _shown(each)) is not None],
         notes=context.notes,
         facets=facets,
+        mode=plan.mode,
     )
 
 
@@ -101,7 +102,7 @@ def _hit(raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext) ->
         vector_score = raw["_score"]
     mean = None if vector_score is None else score_to_cosine(vector_score, similarity)
     if ranks is not None:
-        score = round(ranks.fused, FUSED_DIGITS)
+        score = round(ranks.score, FUSED_DIGITS)
     else:
         score = round(raw["_score"] if mean is None else mean, _COSINE_DIGITS)
     cosines = _cosines(raw, context) if plan.explain else {}
@@ -120,6 +121,7 @@ def _hit(raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext) ->
         cosine=None if cosine is None else round(cosine, _COSINE_DIGITS),
         explanation=_explanation(raw, ranks, cosines, context) if plan.explain else None,
         matched_box=matched_box(raw),
+        matches_words=ranks is not None and (ranks.text is not None or ranks.named > 0),
     )
 
 
@@ -160,14 +162,11 @@ def _explanation(
             }
             for term, vector in zip(context.terms, context.term_vectors, strict=True)
         ]
-    if context.plan.mode == "text":
-        explanation["bm25"] = raw["_score"]
     if ranks is not None:
-        explanation["ranks"] = {"vector": ranks.vector, "text": ranks.text}
-        explanation["shares"] = {
-            name: reciprocal_rank(rank) for name, rank in explanation["ranks"].items()
-        }
         explanation["bm25"] = ranks.text_score
+        explanation["shares"] = shares(ranks, context.plan.mode)
+        if context.plan.mode == "hybrid":
+            explanation["ranks"] = {"vector": ranks.vector, "text": ranks.text}
     return explanation
 
 

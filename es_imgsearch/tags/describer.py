@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import numpy as np
 
-from es_imgsearch.describe.registry import WORDS
+from es_imgsearch.describe.registry import KEYWORD_AND_WORDS
 from es_imgsearch.errors import EncoderMismatch, ImgSearchError
 from es_imgsearch.search.relevance import Floats
 from es_imgsearch.tags.vocabulary import ONE, Vocabulary
@@ -127,7 +127,7 @@ class Tags:
     name = "tags"
     source: Literal["vector"] = "vector"
     mapping: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "tags": {"type": "keyword", "fields": {"text": WORDS}},
+        "tags": KEYWORD_AND_WORDS,
         "tag_scores": {"type": "flattened"},
     }
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from es_imgsearch.errors import RootError
 from es_imgsearch.records import Root, stored_path
+from es_imgsearch.watch.bounded_looks import LOOKS, found_at
+
+logger = logging.getLogger(__name__)
 
 
 def parse_roots(
@@ -25,9 +30,20 @@ def parse_roots(
     with `may_be_gone` a folder need not exist or be readable, with `may_come` it need not exist
     yet, also behind a link.  `is_checked` is for folders that were checked before: whatever
     became of them is no error.
+
+    A folder whose disk does not answer is an error, too, or is taken as it was given if it may come
+    or was checked.
     """
+    looks = LOOKS.at(
+        {text: partial(_parse, text, may_be_gone, may_come, is_checked) for text in texts}
+    )
     roots = [
-        replace(_parse(text, may_be_gone, may_come, is_checked), follows_links=follow_links)
+        replace(
+            _unanswered(text, may_come=may_come, is_checked=is_checked)
+            if (found := looks[text]) is None
+            else found,
+            follows_links=follow_links,
+        )
         for text in texts
     ]
     for position, root in enumerate(roots):
@@ -68,20 +84,71 @@ def _parse(text: str, may_be_gone: bool, may_come: bool, is_checked: bool) -> Ro
     return Root(name, path)
 
 
+def is_absent(root: Root) -> bool:
+    """Return True if there is no folder; False also if its disk does not answer."""
+    path = os.fspath(root.path)
+    return not found_at(path, lambda: os.path.isdir(path), True)
+
+
+def _unanswered(text: str, *, may_come: bool, is_checked: bool) -> Root:
+    """Return a root without a look at its folder, or raise RootError."""
+    name, folder = _splits(text)[0]
+    path = _as_far_as_links_answer(os.path.abspath(os.path.expanduser(folder)))
+    LOOKS.join(text, path)
+    message = (
+        f"The disk of {folder!r} does not answer: check it, or the share that is mounted there"
+    )
+    if not (may_come or is_checked):
+        raise RootError(f"{message}, or leave this folder out.")
+    if not is_checked:
+        logger.warning("%s. Other folders go on; this one is watched when it answers.", message)
+    given = stored_path(os.path.basename(os.path.abspath(folder)))
+    return Root(given if name is None else name, Path(path))
+
+
+def _as_far_as_links_answer(path: str) -> str:
+    """Follow the links above a folder that hangs; they are on other disks."""
+    reached = [path]
+
+    def follow() -> bool:
+        done, rest = "/", path.split("/")[1:]
+        while rest:
+            step = os.path.join(done, rest.pop(0))
+            try:
+                target = os.readlink(step)
+            except OSError:
+                done = step
+            else:
+                rest = [*os.path.normpath(os.path.join(done, target)).split("/")[1:], *rest]
+                done = "/"
+            reached[0] = os.path.join(done, *rest)
+        return True
+
+    found_at(f"links of {path}", follow, False)
+    return reached[0]
+
+
 def _taken_apart(text: str) -> tuple[str | None, str]:
     """Return name and folder of `[NAME=]DIR`; both may have an equals sign in them.
 
     A folder that exists decides, an absolute one first, as messages give it; then what is absolute.
     """
-    before = text.partition("/")[0]
-    if "=" not in before or os.path.isdir(text):
+    splits = _splits(text)
+    if splits[0][0] is None or os.path.isdir(text):
         return None, text
-    splits = [(text[:n], text[n + 1 :]) for n, letter in enumerate(before) if letter == "="]
-    splits.sort(key=lambda split: not split[1].startswith("/"))
     for name, folder in splits:
         if folder and os.path.isdir(os.path.expanduser(folder)):
             return name, folder
     return splits[0]
+
+
+def _splits(text: str) -> list[tuple[str | None, str]]:
+    before = text.partition("/")[0]
+    splits: list[tuple[str | None, str]] = [
+        (text[:n], text[n + 1 :]) for n, letter in enumerate(before) if letter == "="
+    ]
+    splits.sort(key=lambda split: not split[1].startswith("/"))
+    return splits or [(None, text)]
 
 
 def overlap(one: Path, other: Path) -> bool:

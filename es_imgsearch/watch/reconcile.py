@@ -7,9 +7,11 @@ streams are sorted by the stored path; its UTF-8 bytes and Python's strings sort
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import islice
 from operator import itemgetter
 
 from es_imgsearch.elastic.listings import IndexedFile
@@ -36,6 +38,42 @@ class FileDifference:
     kind: DifferenceKind
     relative_path: str
     state: FileState | None = None
+
+
+# So many differences are listed ahead, of 300 bytes each.
+_LISTED_AHEAD = 100_000
+
+
+class ListedFiles:
+    """The files to read in several roots, listed before the first is read.
+
+    So their number does not grow while they are read; in larger folders it does, and `is_whole` is
+    false until all are listed.
+    """
+
+    def __init__(self, roots: int, limit: int = _LISTED_AHEAD) -> None:
+        self.files = 0
+        self._unlisted = roots
+        self._limit = limit
+
+    @property
+    def is_whole(self) -> bool:
+        """True once the files of all roots are counted."""
+        return self._unlisted <= 0
+
+    def of_root(self, found: Iterable[FileDifference]) -> Iterator[FileDifference]:
+        """Yield the differences of one root, the first after all are listed."""
+        counted = self._counted(found)
+        ahead = deque(islice(counted, self._limit))
+        while ahead:
+            yield ahead.popleft()
+        yield from counted
+
+    def _counted(self, found: Iterable[FileDifference]) -> Iterator[FileDifference]:
+        for each in found:
+            self.files += each.state is not None
+            yield each
+        self._unlisted -= 1
 
 
 def differences(

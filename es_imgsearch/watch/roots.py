@@ -24,6 +24,7 @@ from es_imgsearch.elastic.state import (
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import RootError, counted
 from es_imgsearch.records import Root, disk_path, image_id, stored_path
+from es_imgsearch.watch.bounded_looks import found_at
 from es_imgsearch.watch.commands import given_entry, permitting_command, shell_word
 from es_imgsearch.watch.given_roots import overlap
 from es_imgsearch.watch.given_roots import parse_roots as parse_roots
@@ -115,9 +116,11 @@ def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_second
 
 
 def _leads_to(entry: Mapping[str, Any], root: Root, host: str) -> bool:
-    """Return True if a link, to nothing or missing when it was entered, leads to the root now."""
+    """Return True if a link leads to the root that led nowhere when it was entered."""
     entered, path = disk_path(entry["path"]), os.fspath(root.path)
-    return bool(entry["host"] == host) and entered != path and os.path.realpath(entered) == path
+    if entry["host"] != host or entered == path:
+        return False
+    return found_at(entered, lambda: os.path.realpath(entered) == path, False)
 
 
 def _is_elsewhere(entry: Mapping[str, Any] | None, host: str) -> bool:
@@ -244,7 +247,7 @@ def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
         return "if that one has moved here, add --allow-deletes to `sync` or `watch`; if not, "
     if entry["host"] in {host, IMPORTED_HOST}:
         return ""
-    if not os.path.lexists(root.path):
+    if not found_at(os.fspath(root.path), lambda: os.path.lexists(root.path), True):
         # Only --allow-deletes comes here without a folder.
         if entry["path"] != _text(root.path):
             return ""
@@ -259,7 +262,8 @@ def _way_out(root: Root, entry: Mapping[str, Any], host: str) -> str:
 
 
 def _has_moved(entry: Mapping[str, Any], host: str) -> bool:
-    return bool(entry["host"] == host) and not os.path.lexists(disk_path(entry["path"]))
+    path = disk_path(entry["path"])
+    return bool(entry["host"] == host) and not found_at(path, lambda: os.path.lexists(path), True)
 
 
 def _text(path: Path) -> str:

@@ -24,7 +24,7 @@ SINGLE_FAILURES = 3
 
 @dataclass(slots=True)
 class Tally:
-    """Numbers of files by what happened to them; a moved file is neither stored nor deleted."""
+    """Numbers of files by outcome; a moved file is neither stored nor deleted."""
 
     stored: int = 0
     moved: int = 0
@@ -46,7 +46,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Costs:
-    """Seconds that describers took for a number of pictures, of all processes together.
+    """Seconds that describers took, of all processes together.
 
     `reading` has those of reading and describing together, without waiting for a process.
     """
@@ -103,7 +103,7 @@ class Activity:
         return total
 
     def note_stored(self, change: Change, moved_from: str | None = None) -> None:
-        """Note a picture that was stored, perhaps one moved from another path of its root."""
+        """Note a stored picture, perhaps moved from another path of its root."""
         path = self._path_of(change)
         with self._lock:
             self._failing.pop(change.image_id, None)

@@ -21,6 +21,7 @@ from es_imgsearch.describe.registry import (
     describer_names,
     foreign_describers,
     is_by_vector,
+    is_on_request,
     load_describers,
 )
 from es_imgsearch.describe.sidecar import OF_SIDECARS, SIDECAR_ID, Sidecar
@@ -115,6 +116,7 @@ class CarriedFields:
         others: dict[str, list[Document]] = {}
         for document in self._store.documents.sources_by_content(sorted(moved)):
             others.setdefault(document["content_id"], []).append(document)
+        self._memory.load()
         moves = _Moves(self._files)
         carried = []
         for each, document in zip(results, before, strict=True):
@@ -164,12 +166,16 @@ def _imported_date(document: Document) -> Document:
 
 
 def _fields_of(names: Iterable[str]) -> set[str]:
-    """Return the fields of describers; none of one that cannot be loaded."""
+    """Return the fields of describers; none of one that cannot be loaded.
+
+    Nor of one that runs on request: `describe` may have given them since this process began.
+    """
     fields: set[str] = set()
     for name in names:
         with suppress(SettingsError):
             for describer in load_describers([name]):
-                fields |= describer.mapping.keys()
+                if not is_on_request(describer):
+                    fields |= describer.mapping.keys()
     return fields
 
 
@@ -212,7 +218,7 @@ class _Moves:
         candidates: Sequence[Document],
         gone: Document | None,
     ) -> Document | None:
-        """Choose the document of the equal file, of this state, that was moved over a path."""
+        """Choose the document of an equal file, of this state, moved over a path."""
         if gone is not None:
             candidates = [*candidates, gone]
         moved = [

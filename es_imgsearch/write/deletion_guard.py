@@ -209,7 +209,8 @@ class DeletionGuard:
         except OSError as error:
             reason = f"its folder cannot be listed ({error.strerror})"
             is_missing = error.errno in {errno.ENOENT, errno.ENOTDIR}
-            return Pause(PauseKind.UNLISTABLE, reason, self._document_count(root), is_missing)
+            count = self._document_count(root)
+            return Pause(PauseKind.UNLISTABLE, reason, count, is_missing=is_missing)
 
     def _check_replaced(self, root: Root) -> Pause | None:
         device = os.stat(root.path).st_dev

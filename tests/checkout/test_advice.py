@@ -28,8 +28,14 @@ API, COMPLETION = "e2e/test_http_api.py", "unit/cli/test_completion.py"
 CARRIED_OUT = {
     "cli.completion:_this_shell": f"{COMPLETION}::test_another_shell_is_refused",
     "cli.completion:completion": f"{COMPLETION}::test_a_start_file_that_cannot_be_written",
+    "cli.duplicates:_print_unconfirmed": "e2e/test_duplicates.py"
+    "::test_what_nothing_confirms_is_said_with_the_command_that_lists_it",
     "cli.find:find": "e2e/test_find.py::test_a_file_that_cannot_be_read_is_a_note",
     "cli.init:drop": "e2e/test_drop.py::test_it_asks_first",
+    "cli.printing.progress:print_costs": "e2e/test_progress.py"
+    "::test_what_takes_most_of_the_time_is_said_with_how_to_leave_it_out",
+    "cli.printing.lines:print_on_request": "e2e/test_find.py"
+    "::test_text_in_pictures_is_read_on_request",
     "cli.search:similar": "e2e/test_find.py::test_similar_takes_a_file",
     "cli.printing.lines:left_out_line": "e2e/test_left_out.py::test_commands_follow_links",
     "cli.status:_print_generations": f"{ADVICE}::test_status_names_what_to_do_with_generations",
@@ -52,6 +58,8 @@ CARRIED_OUT = {
     "elastic.state:State._explained": f"{ADVICE}::test_an_index_that_forgot_its_folders",
     "manage.init:_check_requested": f"{ADVICE}::test_another_profile_of_an_index_that_exists",
     "manage.init:create_index": f"{ADVICE}::test_another_encoder_of_an_index_that_exists",
+    "manage.status:renewing_words": "e2e/test_words.py"
+    "::test_an_index_of_before_is_searched_says_so_and_is_renewed_by_reindex",
     "manage.reindex.target:begin_next": f"{ADVICE}::test_a_generation_that_is_kept",
     "manage.reindex.target:check_begun": f"{ADVICE}::test_a_reindex_that_is_begun",
     "manage.remedies:(module)": "e2e/test_verify.py"
@@ -122,7 +130,7 @@ OF_PACKAGES = {
 # Not carried out by a test, and why; what they name exists all the same.
 NOT_CARRIED_OUT = {
     "cli.find:_make_index": "needs a model hub",
-    "cli.status:_print_root": "names a file that Elasticsearch refuses for good",
+    "cli.status:_print_daemon": "names a file that Elasticsearch refuses for good",
     "describe.registry:mapped_describers": "needs an index of an earlier version",
     "manage.redescribe:redescribe_pictures": "needs an index of an earlier version",
     "cli.exchange.kibana:(module)": "needs a setting first; e2e/test_search_log.py does it",

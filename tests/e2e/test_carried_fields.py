@@ -129,6 +129,28 @@ def test_a_picture_that_is_found_after_its_old_document_was_deleted(house: House
     assert shelf(house, "b.png") == "A1"
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_picture_that_is_found_by_another_process_after_its_old_document_went(
+    house: House, is_replaced: bool
+):
+    """As after a crash, or in a folder that another daemon watches."""
+    path = house.picture("a.png", 1)
+    house.picture("other.png", 3)
+    house.synced()
+    give(house, "a.png", "A1")
+    path.rename(house.folder.parent / "away.png")
+    if is_replaced:
+        paint(path, 2)
+    house.synced()
+    assert is_stored(house, "a.png") is is_replaced
+    (house.folder.parent / "away.png").rename(house.folder / "b.png")
+    house.synced()
+    assert house.differing() == []
+    assert shelf(house, "b.png") == "A1"
+    if is_replaced:
+        assert shelf(house, "a.png") is None
+
+
 @pytest.mark.parametrize("before", [None, "A1"])
 def test_a_rewrite_between_the_copy_and_the_deletion_of_a_moved_picture(
     house: House, before: str | None

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from es_imgsearch.cli import main
 from es_imgsearch.describe.layout import colour_vector
 from es_imgsearch.describe.registry import picture_describers
 from es_imgsearch.duplicates import candidates as neighbours
-from es_imgsearch.duplicates import find as duplicates
+from es_imgsearch.duplicates import find
+from es_imgsearch.duplicates import near as duplicates
 from es_imgsearch.duplicates.find import find_duplicates
 from es_imgsearch.duplicates.groups import DuplicateGroup
 from es_imgsearch.duplicates.hashes import ALL_TURNS, turned_hash
+from es_imgsearch.duplicates.originals import Originals
+from es_imgsearch.duplicates.pixels import Pixels, show_the_same
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
 from es_imgsearch.elastic.meta import Seal
@@ -87,7 +94,7 @@ def components(count: int, is_pair: np.ndarray) -> set[frozenset[str]]:
 
 
 def test_equal_bytes_are_grouped_over_pages(real_store: Store, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(duplicates, "_CONTENTS_PAGE", 7)
+    monkeypatch.setattr(find, "_CONTENTS_PAGE", 7)
     monkeypatch.setattr(neighbours, "_PAGE", 5)
     contents = np.random.default_rng(1).integers(0, 40, 60)
     fill(real_store, ({"content_id": f"c{content}"} for content in contents))
@@ -179,7 +186,8 @@ def test_without_originals_hash_and_embedding_decide(real_store: Store):
     is_pair = np.vectorize(duplicates.is_sure)(nearest, stored @ stored.T)
     np.fill_diagonal(is_pair, False)
     wanted = components(len(hashes), is_pair)
-    found = list(find_duplicates(real_store, "near", host="elsewhere"))
+    assert list(find_duplicates(real_store, "near", host="elsewhere")) == []
+    found = list(find_duplicates(real_store, "near", host="elsewhere", unconfirmed=True))
     assert len(wanted) > 5
     assert ids(found) == wanted
     for group in found:
@@ -287,7 +295,8 @@ def album(real_store: Store, settings: Settings, tmp_path: Path, photographs: Pa
     return album
 
 
-CATS = frozenset({"cat.png", "cat small.jpg", "cat mirrored.jpg", "cat grey.jpg"})
+CATS = frozenset({"cat.png", "cat small.jpg", "cat mirrored.jpg"})
+GREY_CAT = frozenset({"cat grey.jpg"})
 CUPS = frozenset({"cup.png", "cup turned.jpg", "cup bright.jpg", "cup again.png"})
 
 
@@ -297,8 +306,8 @@ def test_copies_are_grouped_with_their_evidence(album: Album):
     assert names(found) == {CATS, CUPS}
     assert names(album.find("same")) == {frozenset({"cup.png", "cup again.png"})}
     pairs = [pair for group in found for pair in group.pairs]
-    assert {pair.by for pair in pairs} == {"bytes", "corners"}
-    assert all(pair.corners >= duplicates.MIN_CORNERS for pair in pairs if pair.by == "corners")
+    assert {pair.by for pair in pairs} == {"bytes", "pixels"}
+    assert all(group.is_confirmed for group in found)
     assert {"mirrored", "upright"} < {pair.turn for pair in pairs}
     assert {"turned by 90°", "turned by 270°"} & {pair.turn for pair in pairs}
     for group in found:
@@ -319,41 +328,58 @@ def test_a_crop_is_found_when_it_looks_thoroughly(album: Album):
     album.save("ear.jpg", cat.crop((0, 0, cat.width * 6 // 10, cat.height * 7 // 10)))
     album.index()
     assert CATS in names(album.find())
-    assert CATS | {"ear.jpg"} in names(album.find(thorough=True))
+    found = album.find(thorough=True)
+    assert CATS | GREY_CAT | {"ear.jpg"} in names(found)
+    pairs = [pair for group in found for pair in group.pairs if pair.by == "corners"]
+    assert min(pair.corners for pair in pairs) >= duplicates.MIN_CORNERS
+    assert not all(group.is_confirmed for group in found)
 
 
-def test_another_host_decides_by_hash_and_embedding(album: Album):
+def test_what_no_originals_confirm_is_counted_and_grouped_only_if_asked_for(album: Album):
     album.index()
-    pairs = [pair for group in album.find(host="elsewhere") for pair in group.pairs]
-    assert pairs
-    assert {pair.by for pair in pairs} == {"bytes", "cosine"}
+    found = find_duplicates(album.store, host="elsewhere")
+    # Bytes were compared when the files were indexed.
+    assert names(found) == {frozenset({"cup.png", "cup again.png"})}
+    assert found.unconfirmed > 3
+    groups = album.find(host="elsewhere", unconfirmed=True)
+    assert names(groups) == {CATS | GREY_CAT, CUPS}
+    assert {pair.by for group in groups for pair in group.pairs} == {"bytes", "cosine"}
+    assert {each.path for group in groups for each in group.pictures} == {None}
 
 
-def test_without_opencv_hash_and_embedding_decide_with_a_warning(
-    album: Album, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_pixels_are_compared_without_opencv_and_corners_are_not(
+    album: Album, monkeypatch: pytest.MonkeyPatch
 ):
     album.index()
     monkeypatch.setitem(sys.modules, "cv2", None)
-    pairs = [pair for group in album.find() for pair in group.pairs]
-    assert {pair.by for pair in pairs} == {"bytes", "cosine"}
-    assert [each.message for each in caplog.records if "OpenCV" in each.message] != []
+    assert names(album.find()) == {CATS, CUPS}
     with pytest.raises(LibraryMissing, match="pip install"):
         album.find(thorough=True)
 
 
-def test_an_original_that_changed_since_or_is_gone_is_not_compared(album: Album):
+def test_an_original_that_changed_since_or_is_gone_confirms_nothing(album: Album):
     album.index()
     for name in CATS - {"cat.png"}:
         (album.folder / name).write_bytes(b"changed")
     (album.folder / "cup turned.jpg").unlink()
-    pairs = {
-        frozenset({pair.one, pair.other}): pair for group in album.find() for pair in group.pairs
-    }
-    by_id = {each.image_id: each for group in album.find() for each in group.pictures}
-    for together, pair in pairs.items():
-        paths = {by_id[each].relative_path for each in together}
-        if paths & CATS or "cup turned.jpg" in paths:
-            assert pair.by == "cosine"
+    found = find_duplicates(album.store, host=album.settings.host)
+    assert names(found) == {CUPS - {"cup turned.jpg"}}
+    assert found.unconfirmed > 2
+
+
+def test_a_path_that_leads_out_of_its_root_is_not_read(album: Album):
+    """Others may write to the index; a script that removes files would follow."""
+    album.index()
+    outside = album.folder.parent / "outside.jpg"
+    outside.write_bytes((album.folder / "cat small.jpg").read_bytes())
+    (picture,) = (
+        each for group in album.find() for each in group.pictures
+        if each.relative_path == "cat small.jpg"
+    )  # fmt: skip
+    originals = Originals(album.store.info().meta, album.settings.host, MAX_PIXELS)
+    assert originals.path(picture) == album.folder / "cat small.jpg"
+    for path in ("../outside.jpg", str(outside), "a/../../outside.jpg"):
+        assert originals.path(replace(picture, relative_path=path)) is None
 
 
 def test_the_described_vectors_are_stored_and_the_colours_left_out_of_the_source(album: Album):
@@ -383,20 +409,112 @@ def run(settings: Settings, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["duplicates", *arguments, *options])
 
 
-def test_the_command_lists_groups_largest_first(album: Album):
+def listed(stdout: str) -> list[list[str]]:
+    """The names of the files of every group, as printed."""
+    blocks = [block.splitlines()[1:] for block in stdout.split("\n\n")]
+    return [[line.split("album/")[1] for line in block] for block in blocks]
+
+
+def test_the_command_lists_groups_with_what_they_free(album: Album):
     album.index()
+    sizes = {each.name: each.stat().st_size for each in album.folder.iterdir()}
     done = run(album.settings, "--level", "same")
     assert done.exit_code == 0
-    assert [line.split("album/")[1] for line in done.stdout.splitlines()] == [
-        "cup again.png",
-        "cup.png",
-    ]
-    assert done.stderr == "1 group, 2 pictures.\n"
+    freed = f"{sizes['cup.png'] / 1000:.1f} kB to free"
+    headline, kept, other = done.stdout.splitlines()
+    assert headline == f"Group 1: 2 files, {freed}"
+    assert (kept.split()[0], other.split()[:2]) == ("keep", ["same", "bytes"])
+    # The older one of files of one size, with its absolute path.
+    assert kept.endswith(f"  {album.folder / 'cup.png'}")
+    assert other.endswith(f"  {album.folder / 'cup again.png'}")
+    assert done.stderr == f"1 group, 2 pictures, {freed}.\n"
     near = run(album.settings)
-    blocks = near.stdout.split("\n\n")
-    assert {
-        frozenset(line.split("album/")[1] for line in block.splitlines()) for block in blocks
-    } == {CATS, CUPS}
+    groups = listed(near.stdout)
+    assert {frozenset(each) for each in groups} == {CATS, CUPS}
+    # What frees most comes first.
+    most = [sum(map(sizes.__getitem__, each)) - sizes[each[0]] for each in groups]
+    assert most == sorted(most, reverse=True)
+    assert [each[0] for each in groups] == ["cup.png", "cat.png"]
+
+
+def test_the_oldest_comes_first_if_it_is_to_be_kept(album: Album):
+    old = album.folder / "cat small.jpg"
+    os.utime(old, (10**9, 10**9))
+    album.index()
+    groups = listed(run(album.settings, "--keep", "oldest").stdout)
+    assert {each[0] for each in groups} == {old.name, "cup.png"}
+    found = json.loads(run(album.settings, "--keep", "oldest", "--json").stdout)
+    (cats,) = (each for each in found if {p["relative_path"] for p in each["pictures"]} == CATS)
+    assert cats["pictures"][0]["path"] == str(old)
+    assert cats["pictures"][0]["modified_at"].startswith("2001-09-09T01:46:40")
+    assert cats["reclaimable_bytes"] == sum(each["size_bytes"] for each in cats["pictures"][1:])
+
+
+def test_the_script_leaves_one_file_of_each_group(album: Album):
+    odd = os.fsencode(album.folder) + b"/-cup's \xff\n.png"
+    (album.folder / "cup again.png").rename(os.fsdecode(odd))
+    before = set(os.listdir(os.fsencode(album.folder)))
+    album.index()
+    done = run(album.settings, "--script")
+    assert done.exit_code == 0
+    assert set(os.listdir(os.fsencode(album.folder))) == before
+    subprocess.run(["sh"], input=done.stdout_bytes, check=True)
+    left = set(os.listdir(os.fsencode(album.folder)))
+    assert left == {b"cat.png", b"cup.png", b"cat grey.jpg", b"rocket.jpg", b"coins.png"}
+
+
+@pytest.mark.parametrize(
+    "option", [["--thorough"], ["--unconfirmed"], ["--level", "similar"], ["--json"]]
+)
+def test_the_script_removes_only_what_was_compared(album: Album, option: list[str]):
+    album.index()
+    done = run(album.settings, "--script", *option)
+    assert done.exit_code == 2
+    assert "--script" in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_sheet_shows_every_group(album: Album, tmp_path: Path):
+    album.index()
+    done = run(album.settings, "--sheet", str(tmp_path / "sheet.png"))
+    assert done.exit_code == 0
+    assert f"Wrote {tmp_path / 'sheet.png'}." in done.stderr
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > 2 * 200
+    assert run(album.settings, "--sheet", str(tmp_path / "no" / "sheet.png")).exit_code == 2
+
+
+def test_what_nothing_confirms_is_said_with_the_command_that_lists_it(album: Album):
+    album.index()
+    for name in CATS:
+        (album.folder / name).write_bytes(b"changed")
+    done = run(album.settings)
+    assert {frozenset(each) for each in listed(done.stdout)} == {CUPS}
+    assert "nothing confirms" in done.stderr
+    words = shlex.split(done.stderr.splitlines()[-1].partition("es-imgsearch ")[2])
+    again = CliRunner().invoke(main, [*words, "--es-url", album.settings.es_url])
+    assert again.exit_code == 0
+    assert "unconfirmed" in again.stdout
+    assert set().union(*map(set, listed(again.stdout))) > CATS
+    assert "nothing confirms" not in again.stderr
+
+
+def test_a_small_copy_does_not_join_pictures_that_differ(album: Album):
+    """It fits both: too small to show the word in which they differ."""
+    for path in album.folder.iterdir():
+        path.unlink()
+    cat = album.photograph("chelsea.png").resize((902, 600))
+    marked = cat.copy()
+    ImageDraw.Draw(marked).text((640, 380), "draft", (250, 250, 250), font_size=11)
+    cat.save(album.folder / "cat.png")
+    marked.save(album.folder / "draft.png")
+    small = cat.resize((90, 60))
+    small.save(album.folder / "small.png")
+    assert show_the_same(Pixels.of(small), Pixels.of(marked))
+    album.index()
+    (group,) = names(album.find())
+    assert len(group) == 2
+    assert "small.png" in group
 
 
 def test_the_command_prints_one_json_value(album: Album):

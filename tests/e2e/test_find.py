@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from PIL import Image
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.records import image_id
 from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import remove_index
 from tests.support.house import until
@@ -80,6 +82,37 @@ def test_a_new_file_is_found_at_once(run: Run, photos: Path, photographs: Path):
     run("find", "a cat", photos)
     shutil.copy(photographs / "rocket.jpg", photos)
     assert shown(run("find", "a rocket", photos, "-k", "1")) == [str(photos / "rocket.jpg")]
+
+
+def test_text_in_pictures_is_read_on_request(
+    run: Run, real_store: Store, tmp_path: Path, photographs: Path
+):
+    """It costs more than everything else; once the index holds some, it is kept up to date."""
+
+    def texts() -> dict[str, str]:
+        real_store.refresh()
+        found = real_store.listings.stored("scans")
+        ids = {image_id("scans", each.stored_path): each.stored_path for each in found}
+        fields = real_store.documents.stored_fields(list(ids), ["text_in_image"])
+        return {ids[each]: found["text_in_image"] for each, found in fields.items() if found}
+
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    shutil.copy(photographs / "text.png", scans / "one.png")
+    default = {"ES_IMGSEARCH_DESCRIBERS": ""}
+    found = run("find", "words", scans, **default)
+    assert texts() == {}
+    (advised,) = re.findall(r"`es-imgsearch (describe --only .*?)`", found.stderr)
+    assert run(*advised.split(), **default).exit_code == 0
+    assert texts().keys() == {"one.png"}
+    # A run without it keeps what is stored with the same content.
+    os.utime(scans / "one.png")
+    Image.open(scans / "one.png").crop((0, 0, 300, 100)).save(scans / "two.png")
+    assert run("sync", scans).exit_code == 0
+    assert texts().keys() == {"one.png"}
+    Image.open(scans / "one.png").convert("L").save(scans / "three.png")
+    assert run("sync", scans, **default).exit_code == 0
+    assert texts().keys() == {"one.png", "three.png"}
 
 
 def test_a_file_that_cannot_be_read_is_a_note(run: Run, photos: Path):

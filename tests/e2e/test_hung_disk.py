@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from es_imgsearch.cli.watch import _check_absent, check_folders, open_indexer
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.errors import RootError
 from es_imgsearch.manage.status import index_status
+from es_imgsearch.pipeline.daemon import Daemon
 from es_imgsearch.settings import Settings
-from es_imgsearch.watch import root_disk
+from es_imgsearch.watch import bounded_looks, root_disk
+from es_imgsearch.watch.given_roots import parse_roots
 from tests.support.house import PATIENCE_SECONDS, House, Running, compare_again, paint, until
 
 
@@ -156,3 +160,72 @@ def test_a_daemon_stops_and_starts_though_a_disk_hangs(house: House, share: Dead
     paint(good / "event.png", 101)
     until(lambda: "event.png" in indexed(house, "good"))
     again.stop()
+
+
+@pytest.mark.usefixtures("encoders")
+@pytest.mark.parametrize("is_linked", [False, True])
+@pytest.mark.parametrize("is_registered", [False, True])
+def test_a_daemon_whose_disk_hangs_before_its_start_watches_the_others(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    is_linked: bool,
+    is_registered: bool,
+):
+    """The command looked at its folders in the main thread, which hung."""
+    monkeypatch.setattr(bounded_looks.LOOKS, "_hanging", {})
+    good, dead = house.folders
+    given = [f"good={good}", f"dead={dead}"]
+    if is_linked:
+        (tmp_path / "links").mkdir()
+        (tmp_path / "links" / "dead").symlink_to(dead)
+        given[1] = str(tmp_path / "links" / "dead")
+    if is_registered:
+        house.synced()
+    share = DeadShare(monkeypatch, dead)
+    share.die()
+    outcome: list[object] = []
+
+    def run() -> None:
+        """What `watch` does; no call of this thread may hang."""
+        try:
+            check_folders(house.settings, tuple(given), may_come=True)
+            _check_absent(house.settings, tuple(given))
+            with open_indexer(house.settings, tuple(given), False, warm_up=True) as indexer:
+                daemon = Daemon(indexer, house.settings)
+                outcome.append(daemon)
+                daemon.run()
+        except BaseException as error:
+            outcome.append(error)
+            raise
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    until(lambda: outcome)
+    paint(good / "event.png", 101)
+    until(lambda: "event.png" in indexed(house, "good"))
+    assert any("does not answer" in each and "dead" in each for each in caplog.messages)
+    share.answer()
+    house.settle()
+    assert house.store.info().meta.roots["dead"]["path"] == str(dead)
+    assert isinstance(outcome[0], Daemon)
+    outcome[0].stop()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(outcome) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"may_be_gone": True}])
+def test_a_command_that_needs_a_folder_says_that_its_disk_hangs(
+    house: House, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool]
+):
+    monkeypatch.setattr(bounded_looks.LOOKS, "_hanging", {})
+    share = DeadShare(monkeypatch, house.folders[1])
+    share.die()
+    given = [str(each) for each in house.folders]
+    for _ in range(2):
+        with pytest.raises(RootError, match=f"{given[1]!r} does not answer: .*, or leave this"):
+            parse_roots(given, **options)
+    share.answer()
+    until(lambda: len(parse_roots(given, **options)) == 2)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
 
 from es_imgsearch.cli import main
+from es_imgsearch.cli.watch import _watch, in_each_generation
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.status import index_status
+from es_imgsearch.pipeline.daemon import Daemon
 from es_imgsearch.settings import Settings
 from tests.support.house import House, paint, until
+from tests.support.reindexing import to
 
 
 @pytest.fixture
@@ -119,6 +125,37 @@ def test_another_disk_is_mounted_over_the_folder(houses: House, caplog: pytest.L
             assert daemon.indexer.progress.comparisons.begun == requested
         finally:
             subprocess.run(["umount", "-l", str(houses.folder)], check=True)
+
+
+def test_a_folder_that_is_away_while_reindex_switches(
+    houses: House, encoders: dict, caplog: pytest.LogCaptureFixture
+):
+    """The daemon goes on with the next generation, and watches the folder when it comes."""
+    caplog.set_level(logging.INFO, logger="es_imgsearch")
+    houses.pictures(3)
+    away, settings = houses.folder.with_name("away"), houses.settings
+    roots = tuple(f"{each.name}={each}" for each in houses.folders)
+    daemons: list[Daemon] = []
+    signals = cast(Any, SimpleNamespace(attach=daemons.append))
+    thread = threading.Thread(
+        target=in_each_generation, args=(settings, lambda: _watch(settings, roots, False, signals))
+    )
+    thread.start()
+    try:
+        until(lambda: len(houses.indexed()) == 3 and "Watching r=" in messages(caplog))
+        houses.folder.rename(away)
+        until(houses.paused)
+        assert len(houses.indexed()) == 3
+        assert to(houses, profile="balanced").switched
+        until(lambda: len(daemons) == 2 and messages(caplog).count("Watching r=") == 2)
+        assert len(houses.indexed()) == 3
+        away.rename(houses.folder)
+        houses.picture("new.png", 60)
+        until(lambda: len(houses.indexed()) == 4)
+    finally:
+        daemons[-1].stop()
+        thread.join()
+    assert "was switched to" in messages(caplog)
 
 
 @pytest.mark.parametrize("number", [1, 2])

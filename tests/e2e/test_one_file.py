@@ -18,9 +18,12 @@ from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.manage.upgrade import upgrade
+from es_imgsearch.pipeline import in_flight
+from es_imgsearch.pipeline import pipeline as pipeline_module
 from es_imgsearch.pipeline.indexer import Indexer
+from es_imgsearch.pipeline.jobs import UNKNOWN_SIGNATURE
 from es_imgsearch.pipeline.sync import sync
-from es_imgsearch.records import Change, FileState, image_id
+from es_imgsearch.records import Change, FileSignature, FileState, image_id
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.watcher import Hint, HintKind
 from tests.support.house import PATIENCE_SECONDS, House, compare_again, paint, until
@@ -137,6 +140,36 @@ def test_what_a_mapped_file_was_given_after_its_first_read_is_stored_when_it_is_
             mapped[:] = other
         # The house takes equal signatures for equal contents.
         house._expected.clear()
+        house.settle()
+
+
+def test_what_a_mapped_file_was_given_while_it_could_not_be_examined_is_stored(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    """Its event was dropped, and no comparison sees a difference."""
+    other = bitmap(house, ".other.bmp", 2).read_bytes()
+    with house.watched() as running:
+        path = bitmap(house, "a.bmp", 1)
+        with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[:] = mapped[:]
+            house.settle()
+            running.turn()
+            assert running.indexer.pipeline.wait_idle(PATIENCE_SECONDS)
+            mapped[:] = other
+            asked = threading.Event()
+
+            def unknown(_change: Change) -> FileSignature | None:
+                asked.set()
+                return UNKNOWN_SIGNATURE
+
+            with monkeypatch.context() as patches:
+                for module in (pipeline_module, in_flight):
+                    patches.setattr(module, "read_signature", unknown)
+                mapped.close()
+                file.close()
+                assert asked.wait(PATIENCE_SECONDS)
+        house._expected.clear()
+        compare_again(running)
         house.settle()
 
 

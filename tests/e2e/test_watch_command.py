@@ -138,6 +138,41 @@ def test_it_follows_the_folder_and_stops_in_order(service: Service):
     assert status["pictures"] == 4
 
 
+def test_it_says_what_it_does(service: Service):
+    """A line when it starts, one a batch, with -v (here behind the command) one a file."""
+    service.pictures([0, 1])
+    (service.folder / "broken.jpg").write_bytes(b"words")
+    late = service.folder.with_name("late")
+    with service.watch(str(late), "-v") as process:
+        until(service.is_ready, START_SECONDS)
+        until(lambda: "cannot be" not in service.said() and "Stored 2 pictures" in service.said())
+        (service.folder / "0001.png").rename(service.folder / "moved.png")
+        until(lambda: "Moved 1 picture" in service.said())
+        (service.folder / "moved.png").unlink()
+        until(lambda: "Deleted 1 picture." in service.said())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=SHUTDOWN_SECONDS + SLACK_SECONDS) == 0
+    said = service.said()
+    index, folder = service.store.index, service.folder
+    lines = [line.split(" ", 2)[2] for line in said.splitlines()]
+    assert (
+        f"INFO Starting to watch photos={folder}, late={late} for index {index!r} on"
+        f" {service.es_url}; encoder starter, 384 dims."
+    ) in lines
+    assert f"WARNING {late} does not exist, and the index {index!r} has never held" in said
+    for line in (
+        f"DEBUG Stored: {folder}/0000.png",
+        f"DEBUG Moved: {folder}/0001.png to {folder}/moved.png",
+        f"DEBUG Deleted: {folder}/moved.png",
+    ):
+        assert line in lines
+    assert "Stopped: 2 embedded, 1 reused, 1 failed, 2 deleted." in said
+    (failed,) = [line for line in lines if line.startswith("WARNING Cannot be indexed: ")]
+    assert f"{folder}/broken.jpg: " in failed
+    (command,) = re.findall(r"`es-imgsearch (.*?)`", failed)
+    assert "photos/broken.jpg" in service.run(*command.split()).stdout
+
+
 def test_a_second_watch_is_refused_and_one_after_a_kill_waits_for_the_lease(service: Service):
     service.pictures([0])
     with service.watch() as first:

@@ -151,7 +151,7 @@ class Ledger:
             if action.kind != "delete" or result["delete"]["status"] != 200:
                 continue
             record = self._records.get(action.document_id)
-            if record is None or "-failures" in action.index:
+            if record is None or "-failures" in action.index_name:
                 continue
             if record.is_protected:
                 self.violations.append(
@@ -198,9 +198,8 @@ class Ledger:
         for key, record in self._records.items():
             if self._absolute(record) in moving:
                 continue
-            document = pictures.get(key)
             yield from self._path_differences(
-                record, document, failures.get(key), is_paused=record.root in paused
+                record, pictures.get(key), failures.get(key), is_paused=record.root in paused
             )
 
     def _path_differences(

@@ -13,13 +13,14 @@ from typing import Any
 from es_imgsearch.elastic import generations
 from es_imgsearch.elastic.state import State
 from es_imgsearch.pipeline.in_flight import InFlight
-from es_imgsearch.pipeline.jobs import NO_EVENT
+from es_imgsearch.pipeline.jobs import NO_EVENT, read_signature
 from es_imgsearch.pipeline.write_stage import WriteStage
 from es_imgsearch.watch import presence, reconcile, walk
 from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.presence import RootFiles
 from es_imgsearch.write.carried_fields import Carried, CarriedFields
 from es_imgsearch.write.deletion_guard import DeletionGuard
+from es_imgsearch.write.field_memory import FieldMemory
 from tests.simulation.patches import Patches
 from tests.simulation.world import TWO_ROOTS
 
@@ -117,12 +118,10 @@ def _events_are_ignored(patches: Patches) -> None:
 
 def _signature_of_the_end(patches: Patches) -> None:
     """Remember the file that was there when the document was acknowledged, not the one read."""
-    from es_imgsearch.pipeline import in_flight as module
-
     mark_stored = InFlight.mark_stored
 
     def marked(in_flight: InFlight, job: Any, signature: Any, read_began_at: float) -> bool:
-        current = module.read_signature(job.change)
+        current = read_signature(job.change)
         if current is not None and current.state == signature.state:
             signature = current
         return mark_stored(in_flight, job, signature, read_began_at)
@@ -134,6 +133,10 @@ def _signature_of_the_end(patches: Patches) -> None:
 
 def _no_field_is_kept(patches: Patches) -> None:
     patches.set(CarriedFields, "of", lambda _carried, results: [Carried({}, None) for _ in results])
+
+
+def _fields_of_one_process(patches: Patches) -> None:
+    patches.set(FieldMemory, "load", lambda _memory: None)
 
 
 def _diluted_share(patches: Patches) -> None:
@@ -183,6 +186,8 @@ MUTATIONS = (
              _events_are_ignored),
     Mutation(8, "no field is kept", ("label", "touch", "rename"), "lost its field", 20,
              _no_field_is_kept),
+    Mutation(8, "fields are remembered by one process", ("label", "wander", "kill"),
+             "lost its field", 40, _fields_of_one_process),
     Mutation(9, "new files dilute the share", ("wrong_disk",), "deleted .* which is unknown", 1,
              _diluted_share),
     Mutation(10, "any case counts as present", ("rename_case",), "absent and still in", 10,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from tests.simulation.ledger import Kind, PathRecord
 from tests.simulation.machine.scheduler import EPOCH_NS
 from tests.simulation.operations import FileOperations
@@ -9,7 +11,7 @@ from tests.simulation.pictures import content_id, picture_bytes
 
 
 class RareOperations(FileOperations):
-    """Memory maps, a camera, fields from elsewhere, and half of a folder deleted."""
+    """Memory maps, a camera, fields from elsewhere, and files that leave a folder."""
 
     def map_write(self) -> str | None:
         """A program writes through a memory map and closes the file later."""
@@ -83,6 +85,37 @@ class RareOperations(FileOperations):
 
         self.world.spawn("labeller", work)
         return f"store product_id of {self.absolute(record)}"
+
+    def wander(self) -> str | None:
+        """A picture with a field leaves the folders, and comes back at another path later."""
+        records = self.world.ledger.visible()
+        of_content = Counter(each.content for each in records)
+        labelled = [
+            each
+            for each in records
+            if each.labels and each.kind is Kind.PICTURE and of_content[each.content] == 1
+            if self.absolute(each) not in self.world.moving
+        ]
+        if not labelled or self.world.was_remade:
+            return None
+        record = self.random.choice(labelled)
+        path, labels, content = self.absolute(record), record.labels, record.content
+        self._numbers += 1
+        away = f"/simulated/away-{self._numbers}.png"
+        self.files.rename(path, away)
+
+        def work() -> None:
+            self.world.scheduler.sleep(self.random.random() * 40)
+            if (back := self.new_path()) is None:
+                return
+            self.files.rename(away, back)
+            found = self.world.ledger.find(back)
+            if found is not None and found.content == content and not self.world.was_remade:
+                found.labels = labels
+            self.world.note(f"move {away} to {back}")
+
+        self.world.spawn("wanderer", work)
+        return f"move {path} to {away}"
 
     def _touched_at(self, record: PathRecord) -> float:
         inode = self.files.find(self.absolute(record))

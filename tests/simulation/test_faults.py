@@ -21,6 +21,7 @@ from tests.simulation.elastic.faults import (
     too_many_requests,
     unavailable,
 )
+from tests.simulation.elastic.refusals import Refusal
 from tests.simulation.server import SimulatedElasticsearch, node_class
 
 WRITES = [
@@ -52,7 +53,7 @@ def at_bulk(server: SimulatedElasticsearch, fault: Fault) -> None:
 )
 def test_a_write_without_an_answer_is_applied_in_part_or_not(
     server: SimulatedElasticsearch, store: Store, fault: Fault, applied: int
-):
+) -> None:
     at_bulk(server, fault)
     with pytest.raises(StoreUnreachable):
         store.documents.write(WRITES)
@@ -60,7 +61,9 @@ def test_a_write_without_an_answer_is_applied_in_part_or_not(
 
 
 @pytest.mark.parametrize("answer", [too_many_requests(), unavailable(), no_master()])
-def test_a_busy_server_applies_nothing(server: SimulatedElasticsearch, store: Store, answer):
+def test_a_busy_server_applies_nothing(
+    server: SimulatedElasticsearch, store: Store, answer: Refusal
+) -> None:
     at_bulk(server, Fault(answer=answer))
     with pytest.raises(StoreBusy):
         store.documents.write(WRITES)
@@ -69,7 +72,7 @@ def test_a_busy_server_applies_nothing(server: SimulatedElasticsearch, store: St
 
 def test_single_items_are_refused_and_the_others_applied(
     server: SimulatedElasticsearch, store: Store
-):
+) -> None:
     at_bulk(server, Fault(items={1: too_many_requests()}))
     outcome = store.documents.write(WRITES)
     assert [each for each, error in outcome.items() if error is None] == ["a", "c"]
@@ -77,7 +80,9 @@ def test_single_items_are_refused_and_the_others_applied(
     assert store.documents.existing(["a", "b", "c"]) == {"a", "c"}
 
 
-def test_a_full_disk_blocks_writes_until_it_ends(server: SimulatedElasticsearch, store: Store):
+def test_a_full_disk_blocks_writes_until_it_ends(
+    server: SimulatedElasticsearch, store: Store
+) -> None:
     server.set_disk_full(True)
     assert all(isinstance(each, StoreBusy) for each in store.documents.write(WRITES).values())
     server.set_disk_full(False)
@@ -86,14 +91,14 @@ def test_a_full_disk_blocks_writes_until_it_ends(server: SimulatedElasticsearch,
 
 def test_documents_are_searchable_after_a_refresh_only(
     server: SimulatedElasticsearch, store: Store
-):
+) -> None:
     store.documents.write(WRITES)
     assert store.listings.count() == 0
     server.refresh()
     assert [each.stored_path for each in store.listings.stored("r")] == ["a.jpg", "b.jpg", "c.jpg"]
 
 
-def test_an_unknown_request_is_no_guess(server: SimulatedElasticsearch):
+def test_an_unknown_request_is_no_guess(server: SimulatedElasticsearch) -> None:
     with pytest.raises(NotImplementedError, match="/_cat/indices"):
         server.handle("GET", "/_cat/indices")
     with pytest.raises(NotImplementedError, match="unknown"):

@@ -43,7 +43,7 @@ def _run(work: Callable[[Scheduler, Threads], None], seed: int = 1) -> Scheduler
     return scheduler
 
 
-def test_waits_take_virtual_time_only():
+def test_waits_take_virtual_time_only() -> None:
     def work(scheduler: Scheduler, threads: Threads) -> None:
         assert not threads.threading.Event().wait(600)
         with pytest.raises(queue.Empty):
@@ -54,7 +54,7 @@ def test_waits_take_virtual_time_only():
     assert time.monotonic() - before < 5
 
 
-def test_a_lock_excludes_other_threads():
+def test_a_lock_excludes_other_threads() -> None:
     inside: list[int] = []
 
     def work(scheduler: Scheduler, threads: Threads) -> None:
@@ -77,7 +77,7 @@ def test_a_lock_excludes_other_threads():
     assert _run(work).seconds == pytest.approx(0.5)
 
 
-def test_a_seed_determines_the_order():
+def test_a_seed_determines_the_order() -> None:
     def order(seed: int) -> list[int]:
         seen: list[int] = []
 
@@ -98,7 +98,7 @@ def test_a_seed_determines_the_order():
     assert order(1) != order(2)
 
 
-def test_a_killed_process_runs_nothing_more():
+def test_a_killed_process_runs_nothing_more() -> None:
     seen: list[str] = []
 
     def work(scheduler: Scheduler, threads: Threads) -> None:
@@ -121,12 +121,12 @@ def test_a_killed_process_runs_nothing_more():
     assert seen == []
 
 
-def test_a_world_in_which_nobody_can_run_is_stuck():
+def test_a_world_in_which_nobody_can_run_is_stuck() -> None:
     with pytest.raises(WorldStuck):
         _run(lambda _scheduler, threads: threads.threading.Event().wait())
 
 
-def test_files_have_inodes_times_and_events():
+def test_files_have_inodes_times_and_events() -> None:
     scheduler = Scheduler(1)
     files = FileSystem(scheduler)
     events: list[tuple[int, str]] = []
@@ -148,7 +148,7 @@ def test_files_have_inodes_times_and_events():
     assert events == [(inotify.IN_MOVED_TO, "p.png")] * 2
 
 
-def test_a_dropped_file_system_hides_its_files():
+def test_a_dropped_file_system_hides_its_files() -> None:
     files = FileSystem(Scheduler(1))
     files.make_folders("/simulated/a/M")
     files.mount("/simulated/a/M", files.new_device())
@@ -165,7 +165,7 @@ def test_a_dropped_file_system_hides_its_files():
         files.find("/simulated/a/M/p.png")
 
 
-def test_no_module_keeps_real_threads_clocks_or_files():
+def test_no_module_keeps_real_threads_clocks_or_files() -> None:
     scheduler = Scheduler(1)
     threads, files = Threads(scheduler), FileSystem(scheduler)
     network = Network(scheduler, simulated_server())
@@ -177,7 +177,7 @@ def test_no_module_keeps_real_threads_clocks_or_files():
     assert threading in vars(__import__("es_imgsearch.pipeline.daemon").pipeline.daemon).values()
 
 
-def test_the_same_seed_is_the_same_world():
+def test_the_same_seed_is_the_same_world() -> None:
     first, second = run_seed(3), run_seed(3)
     assert first.trace == second.trace
     assert first.scheduler.switches == second.scheduler.switches

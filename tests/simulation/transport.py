@@ -151,7 +151,7 @@ class Action(NamedTuple):
     """One action of a bulk."""
 
     kind: str
-    index: str
+    index_name: str
     document_id: str
     lines: bytes
 

@@ -150,6 +150,7 @@ COMMON = {
 RARE = {
     "forbid": 3, "drop_mount": 3, "fail_device": 2, "outage": 2, "storm": 2, "half_bulks": 2,
     "kill": 4, "stop": 2, "sync": 3, "change_owner": 1, "replace_alike": 2,
-    "rename_case": 2, "map_write": 2, "camera": 1, "label": 4, "vanish": 3, "wrong_disk": 3,
+    "rename_case": 2, "map_write": 2, "camera": 1, "label": 4, "wander": 3, "vanish": 3,
+    "wrong_disk": 3,
     "make_anew": 1, "reindex": 1,
 }  # fmt: skip

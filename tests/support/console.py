@@ -35,6 +35,9 @@ _VARYING: Final = (
     (re.compile(r"(\d\.\d\d)\d\b"), r"\1"),
     (re.compile(r"-[0-9a-f]{8}\b"), "-ID"),
     (re.compile(r" +"), " "),
+    # A line every few seconds, of a machine that is slow enough.
+    (re.compile(r"^[\d,]+ of (at least )?[\d,]+ files?\b.*\n", re.MULTILINE), ""),
+    (re.compile(r"^Reading [\d,]+ pictures? took .*\n", re.MULTILINE), ""),
 )
 
 

@@ -39,7 +39,7 @@ _MISSING_SHOWN = 3
 @click.option("--index", "indices", metavar="NAME", multiple=True,
               help="Alias of the index; two are compared.  [default: images]")  # fmt: skip
 @click.option("--mode", "modes", multiple=True, default=("vector",), show_default=True,
-              type=click.Choice(["vector", "text", "hybrid", "tags"]),
+              type=click.Choice(["auto", "vector", "text", "hybrid", "tags"]),
               help="How to search; two are compared.")  # fmt: skip
 @click.option("--by", type=click.Choice(["text", "image"]),
               help="Ask with the labels, or with the labelled pictures.  [default: text, where"

@@ -68,7 +68,8 @@ class HitsOutput:
                 show_picture(hit.path)
         if not hits:
             click.echo("Nothing found.", err=True)
-        elif hits.relevant == 0:
+        # A name or title that has the words may be right whatever the picture looks like.
+        elif hits.relevant == 0 and not any(hit.matches_words for hit in hits):
             click.echo("Nothing fits well: none of these is likely right.", err=True)
 
     @staticmethod

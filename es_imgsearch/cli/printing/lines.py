@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,15 @@ def escaped(text: str) -> str:
     )
 
 
+def readable_bytes(number: float) -> str:
+    """Format a number of bytes with the largest unit that fits."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
 def left_out_line(left_out: Mapping[str, int], by_pattern: Mapping[str, int]) -> str:
     """Describe what a comparison left out, by reason; "" for nothing."""
     words = {
@@ -90,6 +99,21 @@ def left_out_line(left_out: Mapping[str, int], by_pattern: Mapping[str, int]) ->
         patterns = ", ".join(f"{pattern!r} {number}" for pattern, number in by_pattern.items())
         parts.append(f"of the patterns {patterns}")
     return "; ".join(parts)
+
+
+def print_on_request(index: str, selection: Collection[str]) -> None:
+    """Print which describers do not run in a new index, and how to run them."""
+    from es_imgsearch.describe.registry import is_on_request, load_describers, missing_of
+
+    for each in load_describers():
+        is_open = not {each.name, f"+{each.name}", f"-{each.name}"} & {*selection}
+        if is_open and is_on_request(each) and missing_of(each) is None:
+            click.echo(
+                f"The describer {each.name} does not run by itself, since it takes longer than"
+                f" everything else: `es-imgsearch describe --only {each.name} --index {index}` runs"
+                " it on stored pictures, and `sync` and `watch` from their next start on.",
+                err=True,
+            )
 
 
 def print_left_out(comparisons: Mapping[str, RootComparison]) -> None:

@@ -38,7 +38,7 @@ def log_at_least(level: int) -> None:
 
 
 def is_stamped(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
-    """Return True if who reads the stream adds the time to each line, as systemd's journal does.
+    """Return True if the reader of the stream stamps each line, as the journal does.
 
     JOURNAL_STREAM names the journal's stream, and also programs started from a service have it,
     such as a shell in a desktop's terminal: it counts if it is this stream (systemd.exec(5)).

@@ -102,9 +102,11 @@ class OnnxRunner:
         self._session = onnxruntime.InferenceSession(
             str(network), options, providers=["CPUExecutionProvider"]
         )
+        # TorchScript leaves out inputs that the network ignores.
+        self._inputs = [each.name for each in self._session.get_inputs()]
 
     def __call__(self, inputs: Inputs) -> Vectors:
-        rows: Vectors = self._session.run(None, dict(inputs))[0]
+        rows: Vectors = self._session.run(None, {name: inputs[name] for name in self._inputs})[0]
         return rows
 
 

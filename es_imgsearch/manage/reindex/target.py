@@ -58,7 +58,7 @@ def begin_next(
     load_profile(profile)
     is_same = seal.fits(meta.seal) and profile == meta.profile and options.dims_kept is None
     # The same again is for an index whose analysers of words are of an earlier version.
-    if is_same and has_present_analysers(info.properties):
+    if is_same and has_present_analysers(info.analysis):
         raise UsageError(
             f"Index {store.index!r} has encoder {meta.seal.name!r} and profile {meta.profile}"
             " already: choose another one with --encoder or --profile."

@@ -49,7 +49,7 @@ class Pacing:
 
 
 class DaemonLog:
-    """Log the work of one indexer; `tick` is called about once a second, by one thread."""
+    """Log the work of an indexer; one thread calls `tick`, about once a second."""
 
     def __init__(
         self, indexer: Indexer, index: str, clock: Callable[[], float] = time.monotonic

@@ -83,11 +83,12 @@ def spellings_clause(field: str, name: str, value: str) -> Clause:
     """
     if name in EXACT_FIELDS | EXACT_FIRST_FIELDS:
         return {"term": {field: value}}
-    return _any_spelling(field, name, value)
+    return any_spelling(field, stored_name(name, value))
 
 
-def _any_spelling(field: str, name: str, value: str) -> Clause:
-    terms = [_term(field, each) for each in spellings(stored_name(name, value))]
+def any_spelling(field: str, value: str) -> Clause:
+    """Build the clause of a value in any case and normal form."""
+    terms = [_term(field, each) for each in spellings(value)]
     return terms[0] if len(terms) == 1 else {"bool": {"should": terms, "minimum_should_match": 1}}
 
 
@@ -224,7 +225,11 @@ def _spelled_values_of(typed: _Typed) -> Clause:
     They may be none of the most frequent values: there are as many products as pictures.
     """
     is_folded = typed.name in EXACT_FIRST_FIELDS
-    clause = _any_spelling(typed.field, typed.name, typed.text) if is_folded else {"match_none": {}}
+    clause = (
+        any_spelling(typed.field, stored_name(typed.name, typed.text))
+        if is_folded
+        else {"match_none": {}}
+    )
     values = {"terms": {"field": typed.field, "size": MOST_FOLDED}}
     return {"filter": clause, "aggs": {"values": values}}
 

@@ -37,7 +37,7 @@ MISSING_LETTERS = "missing_letters"
 
 
 class ShownHit(Protocol):
-    """The attributes of a hit that are drawn."""
+    """The attributes of a hit that are drawn; a `caption` is drawn in place of the score."""
 
     @property
     def path(self) -> Path | None: ...
@@ -164,7 +164,8 @@ def _draw_hit(pen: _Pen, hit: ShownHit, at: tuple[int, int]) -> None:
         pen.write((left + 8, top + _CELL // 2), "original not here", 13, _FAINT)
     name = _shorten(pen.letters, printable(hit.image_name), 13, _CELL)
     pen.write((left, top + _CELL + 4), name, 13, _INK)
-    pen.write((left, top + _CELL + 20), f"{hit.score:.3f}", 13, _FAINT)
+    caption = getattr(hit, "caption", f"{hit.score:.3f}")
+    pen.write((left, top + _CELL + 20), caption, 13, _FAINT)
 
 
 def _paste(pen: _Pen, picture: Image.Image, at: tuple[int, int], room: tuple[int, int]) -> None:

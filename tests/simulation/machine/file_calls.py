@@ -207,8 +207,7 @@ class FileCalls:
             raise failed(inode.device.error, "")
         return self.files.status(inode)
 
-    def fdopen(self, descriptor: int, mode: str = "rb", *_: Any, **__: Any) -> SimulatedFile:
-        _ = mode
+    def fdopen(self, descriptor: int, _mode: str = "rb", *_: Any, **__: Any) -> SimulatedFile:
         return SimulatedFile(self, descriptor, self._open[descriptor])
 
     def close(self, descriptor: int) -> None:

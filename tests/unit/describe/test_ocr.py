@@ -9,7 +9,7 @@ from PIL import Image
 
 from es_imgsearch.describe import ocr as text_in_image
 from es_imgsearch.describe.ocr import TextInImage
-from es_imgsearch.describe.registry import chosen_describers
+from es_imgsearch.describe.registry import chosen_describers, load_describers, mapped_describers
 from es_imgsearch.errors import SettingsError
 from tests.support.text_samples import chinese, written_on
 
@@ -60,3 +60,23 @@ def test_without_its_packages_it_is_left_out_unless_asked_for(monkeypatch: pytes
     assert "text_in_image" not in [each.name for each in chosen_describers()]
     with pytest.raises(SettingsError, match=r"pip install 'es-imgsearch\[ocr\]'"):
         chosen_describers(["text_in_image"])
+
+
+def test_it_runs_on_request_or_where_the_index_holds_text():
+    mapped = {name: {} for each in load_describers() for name in each.mapping}
+
+    def names(*selection: str, holds: bool = False) -> list[str]:
+        return mapped_describers(mapped, "photos", selection, lambda _fields: holds)
+
+    assert "text_in_image" not in names()
+    assert "exif" in names("+text_in_image")
+    assert "text_in_image" in names("+text_in_image")
+    assert "text_in_image" in names("-layout", "+text_in_image")
+    assert names("text_in_image") == ["text_in_image"]
+    assert names("exif", "+text_in_image") == ["exif", "text_in_image"]
+    assert "text_in_image" in names(holds=True)
+    assert "text_in_image" in names("-layout", holds=True)
+    assert "text_in_image" not in names("-text_in_image", holds=True)
+    assert names("exif", holds=True) == ["exif"]
+    with pytest.raises(SettingsError, match="no describer 'text'"):
+        names("+text")

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from es_imgsearch.duplicates import find as duplicates
 from es_imgsearch.duplicates import hashes as hash_table
+from es_imgsearch.duplicates import near as duplicates
 from es_imgsearch.duplicates.corners import count_agreeing, detect_corners
+from es_imgsearch.duplicates.find import find_duplicates
 from es_imgsearch.duplicates.groups import DisjointSets, DuplicatePair, parse_picture, sorted_group
 from es_imgsearch.duplicates.hashes import ALL_TURNS, turned_hash
 from es_imgsearch.elastic.client import new_client
@@ -198,13 +199,13 @@ def test_without_originals_hash_and_embedding_must_agree(distance, cosine, sure)
 def test_invalid_arguments_raise_before_any_request(given, words):
     unused = Store(new_client("http://127.0.0.1:9"), "images")
     with pytest.raises(UsageError, match=words):
-        duplicates.find_duplicates(unused, host="here", **given)
+        find_duplicates(unused, host="here", **given)
 
 
 def test_an_id_with_surrogates_is_unknown():
     unused = Store(new_client("http://127.0.0.1:9"), "images")
     with pytest.raises(ImageMissing):
-        duplicates.find_duplicates(unused, host="here", image_id="\udcff")
+        find_duplicates(unused, host="here", image_id="\udcff")
 
 
 # -- hashes of a whole index -----------------------------------------------------------------

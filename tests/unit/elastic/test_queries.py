@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from es_imgsearch.elastic.meta_entries import Tuning
 from es_imgsearch.elastic.queries import (
     MAX_NUM_CANDIDATES,
-    TEXT_FIELDS,
     PartQuery,
     check_k,
     exact_body,
@@ -21,7 +20,6 @@ from es_imgsearch.elastic.queries import (
     knn_body,
     score_to_cosine,
     stored_vectors_body,
-    text_body,
     to_json,
     to_msearch,
     weighted_body,
@@ -187,33 +185,6 @@ def test_weighted_parts_exactly():
         "size": 5,
         "_source": True,
     }
-
-
-def test_words_are_looked_for_in_every_text_that_is_stored():
-    clauses = [{"term": {"root": "photos"}}]
-
-    def words(text: str, operator: str, boost: float) -> dict[str, Any]:
-        return {
-            "multi_match": {
-                "query": text, "fields": list(TEXT_FIELDS), "type": "best_fields",
-                "tie_breaker": 0.3, "operator": operator, "boost": boost,
-            }
-        }  # fmt: skip
-
-    assert text_body([("a cat", 1.0), ("snow", 2.0)], ["a dog"], 5, filters=clauses) == {
-        "query": {
-            "bool": {
-                "should": [words("a cat", "or", 1.0), words("snow", "or", 2.0)],
-                "minimum_should_match": 1,
-                "must_not": [words("a dog", "and", 1.0)],
-                "filter": clauses,
-            }
-        },
-        "size": 5,
-        "_source": True,
-    }
-    bare = text_body([("a cat", 1.0)], [], 5)["query"]["bool"]
-    assert bare.keys() == {"should", "minimum_should_match"}
 
 
 def test_a_page_is_a_part_of_the_k_hits():

@@ -458,6 +458,33 @@ def test_the_second_exporter_has_its_turn(tmp_path: Path, monkeypatch: pytest.Mo
     assert least_cosine(export.runner(1)(inputs), network.rows(inputs)) >= 0.999
 
 
+class Tokens(torch.nn.Module):
+    """Takes what a tokenizer gives, and uses the first of it, as DistilBERT with BERT's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = torch.nn.Embedding(9, 4)
+
+    def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
+        return self.words(input_ids).mean(dim=1)
+
+
+def test_an_input_that_the_network_ignores_takes_no_slower_exporter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = np.arange(18).reshape(3, 6) % 9
+    inputs = {"input_ids": ids, "token_type_ids": np.zeros_like(ids)}
+    network = Network(
+        "texts", identity=lambda: "1", load=lambda: Tokens().eval(), examples=lambda: [inputs],
+        device="cpu",
+    )  # fmt: skip
+    monkeypatch.setattr(exporting, "_by_torch_export", lambda *_: pytest.fail("it is slow"))
+    export = exporting.find_or_export(Exports(tmp_path), network, "float32", "theirs")
+    assert export is not None
+    longer = {name: np.tile(array, (2, 3)) for name, array in inputs.items()}
+    assert export.runner(1)(longer).shape == (6, 4)
+
+
 def test_a_damaged_export_is_logged_and_torch_runs(
     models_dir: Path, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -52,7 +52,7 @@ def search() -> ImageSearch:
 
 
 def sent_vector(search: ImageSearch, *query: Any, **options: Any) -> np.ndarray:
-    search.search(*query, **options)
+    search.search(*query, mode="vector", **options)
     vector = search.store.sent["knn"]["query_vector"]  # type: ignore[attr-defined]
     return np.asarray(vector, dtype=np.float32)
 
@@ -72,7 +72,7 @@ def test_one_query_needs_no_list(search: ImageSearch, kind: str, tmp_path: Path)
         assert np.array_equal(
             sent_vector(search, "green", query), sent_vector(search, ["green"], [query])
         )
-        assert len(search.search(query).queries) == 1
+        assert len(search.search(query, mode="vector").queries) == 1
 
 
 def test_hits_hold_the_part_of_the_picture_inside_the_box(search: ImageSearch):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from es_imgsearch.records import Change, Root
+from es_imgsearch.testing import MemoryState
 from es_imgsearch.watch.presence import RootFiles
 from es_imgsearch.watch.root_disk import RootDisk
+from es_imgsearch.write import field_memory
 from es_imgsearch.write.carried_fields import _Moves
 from es_imgsearch.write.field_memory import FieldMemory
 
@@ -38,7 +42,7 @@ def origin(
             each, lambda *_: False, dict.fromkeys(mounts.split(), ""), RootDisk()
         )
     )
-    found = moves.origin(Change(root, "new/p.png", 0.0), candidates, gone)
+    found, _ = moves.origin(Change(root, "new/p.png", 0.0), candidates, gone)
     return None if found is None else found["relative_path"]
 
 
@@ -75,6 +79,60 @@ def test_the_last_documents_that_went_are_remembered():
     memory = FieldMemory(limit=2)
     memory.put_gone(document(each, content_id=each) for each in "abc")
     assert [memory.gone(each) is not None for each in "abc"] == [False, True, True]
+
+
+def memories(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> Callable[[], FieldMemory]:
+    """Memories of processes that share a state."""
+    monkeypatch.setattr(field_memory, "time", SimpleNamespace(time=lambda: clock[0]))
+    state = MemoryState()
+
+    def loaded() -> FieldMemory:
+        memory = FieldMemory(state)
+        memory.load()
+        return memory
+
+    return loaded
+
+
+def test_fields_that_nothing_computes_are_known_to_other_processes_for_two_days(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    clock = [1_700_000_000.0]
+    process = memories(clock, monkeypatch)
+    process().put_gone(
+        [
+            document("a.png", content_id="a", shelf="A", width=3, colours=["red"], folder=""),
+            document("b.png", content_id="b", width=3, taken_at="2020", taken_from="exif"),
+            document("c.png", content_id="c", taken_at="2020", taken_from="import"),
+            document("d.png", content_id="d", location={"lat": 1, "lon": 2}),
+            document("e.png", shelf="of no content"),
+        ]
+    )
+    assert process().gone("a") == document("a.png", content_id="a", shelf="A")
+    assert process().gone("b") is None
+    assert process().gone("c") is not None
+    assert process().gone("d") is not None
+    clock[0] += 86_400
+    process().put_gone([document("a2.png", content_id="a", shelf="A2")])
+    assert (process().gone("a") or {})["shelf"] == "A2"
+    clock[0] += 86_400
+    assert process().gone("c") is None
+    assert process().gone("a") is not None
+    clock[0] += 86_401
+    assert process().gone("a") is None
+
+
+def test_of_many_that_went_the_last_are_stored_up_to_1_mb(monkeypatch: pytest.MonkeyPatch):
+    process = memories([1_700_000_000.0], monkeypatch)
+    for start in (0, 500, 1_000):
+        process().put_gone(
+            document(f"{n}.png", content_id=f"{n}", shelf="x" * 2_000)
+            for n in range(start, start + 500)
+        )
+    after = process()
+    found = [n for n in range(1_500) if after.gone(f"{n}") is not None]
+    assert found == list(range(found[0], 1_500))
+    assert 400 < len(found) < 500
 
 
 def test_what_changed_since_a_copy_is_told_once():

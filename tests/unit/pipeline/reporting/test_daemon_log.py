@@ -130,10 +130,8 @@ def test_a_few_failures_are_named_and_many_are_summed(world: World, said: Any):
     ]
     world.fail(*(f"{n}.jpg" for n in range(1200)))
     world.pass_time(3)
-    assert said() == [
-        f"1,200 files cannot be indexed, such as /srv/photos/0.jpg: It ends too early. {command}"
-        " them."
-    ]
+    example = "/srv/photos/0.jpg: It ends too early."
+    assert said() == [f"1,200 files cannot be indexed, such as {example} {command} them."]
 
 
 def test_a_failure_that_is_tried_again_is_no_news_until_it_is_another(world: World, said: Any):

@@ -1,0 +1,81 @@
+"""Write a shell script that keeps one file of each group of duplicates.
+
+The script is made to be read before it is run: every file that it removes stands on a line of its
+own, below a comment that names the file that is kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from es_imgsearch.duplicates.groups import DuplicateGroup, IndexedPicture
+from es_imgsearch.records import FileState
+
+_HEAD = b"""#!/bin/sh
+# Removes duplicates of pictures; of each group one file is kept.  Read it, then run: sh FILE
+# A file is removed only while the one that is kept is still there.
+"""
+
+
+def removal_script(
+    groups: Iterable[DuplicateGroup], shown: Callable[[bytes], str], readable: Callable[[int], str]
+) -> Iterator[bytes]:
+    """Yield the lines of a POSIX shell script; the first picture of a group is kept.
+
+    `shown` formats a path in one line for comments, `readable` a number of bytes.  Files that are
+    not on this host, or that changed since they were indexed, are left and named in a comment.
+    """
+    yield _HEAD
+    for number, group in enumerate(groups, start=1):
+        count = f"{len(group.pictures)} files, {readable(group.reclaimable_bytes)} to free"
+        yield f"\n# Group {number}: {count}\n".encode()
+        here = [each for each in group.pictures if why_left(each) is None]
+        if not here:
+            yield b"# None of them is on this host as it was indexed.\n"
+            continue
+        kept, path = here[0], _path(here[0])
+        size = f"{kept.width} x {kept.height}, {readable(kept.state.size_bytes)}"
+        yield f"# keep {shown(os.fsencode(path))} ({size})\n".encode()
+        yield b"keep=" + shell_quoted(path) + b"\n"
+        for each in group.pictures:
+            if each is not kept:
+                yield from _removal(each, path, shown)
+
+
+def why_left(picture: IndexedPicture) -> str | None:
+    """Return why a file must not be removed, None if it may be."""
+    if picture.path is None:
+        return "not on this host"
+    try:
+        state = FileState.of(os.stat(picture.path))
+    except OSError:
+        return "gone"
+    return None if state == picture.state else "changed since it was indexed"
+
+
+def shell_quoted(path: Path) -> bytes:
+    """Quote a path for sh: in single quotes every byte but a single quote stands for itself."""
+    return b"'" + os.fsencode(path).replace(b"'", rb"'\''") + b"'"
+
+
+def _removal(picture: IndexedPicture, kept: Path, shown: Callable[[bytes], str]) -> Iterator[bytes]:
+    reason = why_left(picture)
+    # Removing the file behind a link would remove the one that is kept.
+    if reason is None and os.path.samefile(_path(picture), kept):
+        reason = "another name of the file that is kept"
+    name = os.fsencode(picture.path or f"{picture.root}/{picture.relative_path}")
+    if reason is not None:
+        yield f"# left, {reason}: {shown(name)}\n".encode()
+        return
+    if shown(name).encode() != name:
+        # Of a name with line ends or other control characters.
+        yield f"# remove {shown(name)}\n".encode()
+    yield b'[ -f "$keep" ] && rm -- ' + shell_quoted(_path(picture)) + b"\n"
+
+
+def _path(picture: IndexedPicture) -> Path:
+    if picture.path is None:
+        raise ValueError("the picture is not on this host")
+    return picture.path

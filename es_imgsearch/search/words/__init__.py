@@ -1,0 +1,1 @@
+"""Search the stored words of pictures, and join that with the search by vectors."""
