@@ -28,7 +28,7 @@ test: setup  ## the test suite, on a real Elasticsearch that it starts itself
 	@$(PYTEST) $(PARALLEL) -m "not slow and not docker"
 
 test-slow: setup  ## what needs servers of its own, and the soak of ten minutes
-	@$(PYTEST) $(PARALLEL) -m slow
+	@IMGSEARCH_TEST_INTERLEAVINGS=$${IMGSEARCH_TEST_INTERLEAVINGS:-1500} $(PYTEST) $(PARALLEL) -m slow
 	@$(MAKE) --no-print-directory soak
 
 test-docker: setup  ## build the image and run the containers, where a Docker engine answers

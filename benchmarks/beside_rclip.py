@@ -142,7 +142,9 @@ def rows_of(
     def measure(job: str, command: list[str], program: Program) -> None:
         found = timed(command, program, folder)
         measured.setdefault((job, program.name), []).append(found)
-        print(f"{program.name}, {job}: {found.first_seconds:.1f} s, load {found.load:.1f}")
+        print(
+            f"{program.name}, {job}: {found.first_seconds:.1f} s, load {found.load:.1f}", flush=True
+        )
 
     for program in programs:
         measure("first search", [*program.looking, "a cat", *program.folder], program)

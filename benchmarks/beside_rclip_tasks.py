@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import skimage
 from PIL import Image
@@ -102,7 +102,7 @@ def _first_lines(command: str, folder: Path, environment: Mapping[str, str]) -> 
     return [_readable(line) for line in shown]
 
 
-def _read(file: Any) -> str:
+def _read(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")
 

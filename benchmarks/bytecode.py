@@ -20,7 +20,8 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from pipeline_speed import new_index, save_vit_b_32
+from pipeline_speed import new_index
+from random_clips import save_vit_b_32
 from report import arguments, report
 from start_time import NAMES, PHOTOGRAPHS, WITHOUT, run
 

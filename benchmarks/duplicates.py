@@ -24,7 +24,8 @@ from typing import Any
 
 from PIL import Image
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
 from report import arguments, report
 
 from es_imgsearch.describe.colours import Colours
@@ -57,8 +58,8 @@ class Features:
         """Yield the turns in which the other picture is a candidate."""
         if self.hash is None or other.hash is None:
             return
-        found = [t for t in ALL_TURNS
-                 if (turned_hash(self.hash, t) ^ other.hash).bit_count() <= HASH_RADIUS]  # fmt: skip
+        distances = {t: (turned_hash(self.hash, t) ^ other.hash).bit_count() for t in ALL_TURNS}
+        found = [turn for turn, distance in distances.items() if distance <= HASH_RADIUS]
         if UPRIGHT not in found and self.colours is not None and other.colours is not None:
             found += [UPRIGHT] * bool(self.colours @ other.colours >= MIN_COSINE)
         yield from found

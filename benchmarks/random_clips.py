@@ -97,11 +97,13 @@ def save_rclip(folder: Path) -> Path:
         """Vectors only, as the files of rclip have it."""
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return vision(pixel_values=pixels).image_embeds
+            rows: torch.Tensor = vision(pixel_values=pixels).image_embeds
+            return rows
 
     class Textual(torch.nn.Module):
         def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-            return text(input_ids=tokens).text_embeds
+            rows: torch.Tensor = text(input_ids=tokens).text_embeds
+            return rows
 
     models = folder / "ViT-B-32-256-datacomp_s34b_b86k"
     models.mkdir(parents=True)

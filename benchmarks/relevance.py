@@ -1,6 +1,6 @@
-"""Evaluate `relevance` on unseen pictures and words; make the shipped curves.
+"""Evaluate `relevance` on unseen pictures and words.
 
-    python benchmarks/relevance.py STAMPS [--json FILE] [--write]
+    python benchmarks/relevance.py STAMPS [--json FILE]
 
 STAMPS is the folder `usr/share/tuxpaint/stamps` of the Debian package tuxpaint-stamps-default (see
 starter_quality.py).  labels/stamps.csv names what is on 212 of its animals and food, 151 different
@@ -13,16 +13,15 @@ out.  Hits are the first ten of each search.
 
 1. The background: the same curve, with pictures of different origin as the foreign ones.
 2. What goes into the curve: z-score, cosine, both.
-3. Cut-offs and reliability of what is shipped.
-4. Carried over: the shipped curve on other pictures, which nothing was fitted on: the stamps of
+3. Cut-offs and reliability of curves fitted on labels.
+4. Carried over: the fitted curve on other pictures, which nothing was fitted on: the stamps of
    vehicles, household, clothes and so on, asked for by the last noun of their captions.
 
-`--write` fits on everything and writes es_imgsearch/relevance_curves.json.
+The curves that need no labels are measured by belief.py.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ from PIL import Image
 from report import arguments, report
 from starter_quality import opened, photographs
 
-import es_imgsearch
 from es_imgsearch.elastic.meta_entries import Curve
 from es_imgsearch.embed.registry import load_encoder
 from es_imgsearch.quality.curve_fitting import (
@@ -44,10 +42,9 @@ from es_imgsearch.quality.curve_fitting import (
     measure_quality,
 )
 from es_imgsearch.quality.labels import queries_by_label, read_labels
-from es_imgsearch.search.relevance import IMAGE, TEXT, encoder_key
+from es_imgsearch.search.relevance import IMAGE, TEXT
 
 LABELS = Path(__file__).parent / "labels" / "stamps.csv"
-CURVES = Path(es_imgsearch.__file__).parent / "relevance_curves.json"
 ELSEWHERE = ("vehicles", "household", "clothes", "town", "hobbies", "plants", "sports")
 Arrays = tuple[Any, Any, Any]
 
@@ -163,7 +160,6 @@ def reliability(kind: str, found: CalibrationQuality) -> list[dict[str, Any]]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("stamps", type=Path)
-    parser.add_argument("--write", action="store_true", help="write the shipped curves")
     given = parser.parse_args()
 
     encoder = load_encoder("starter", device="cpu")
@@ -205,7 +201,7 @@ def main() -> None:
         for name, used in (
             ("z-score", {"use_cosine": False}),
             ("cosine", {"use_z": False}),
-            ("both, as shipped", {}),
+            ("both", {}),
         ):
             found = validated(kind, stamps, own, **used)
             rows.append(line(kind, name, found))
@@ -227,17 +223,6 @@ def main() -> None:
     report("4b. Its reliability", said, json_of(".elsewhere_reliability.json"))
 
     print(f"\n{curves}")
-    if given.write:
-        entry = {
-            "encoder": encoder.name,
-            "fitted_on": f"{len(own)} pictures of tuxpaint-stamps-default, {len(stamps[1])} words",
-            "curves": {
-                kind: {name: getattr(curve, name) for name in Curve.__slots__}
-                for kind, curve in curves.items()
-            },
-        }
-        key = encoder_key(encoder.revision, encoder.fingerprint)
-        CURVES.write_text(json.dumps({key: entry}, indent=2) + "\n", "utf-8")
 
 
 def validated(kind: str, data: Arrays, background: Any, **used: bool) -> CalibrationQuality:

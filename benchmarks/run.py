@@ -37,6 +37,7 @@ def main() -> int:
         failed += [name] * run(name)
     if stamps := os.environ.get("STAMPS"):
         failed += ["starter_quality"] * run("starter_quality", stamps)
+        failed += ["duplicates"] * run("duplicates", stamps)
         failed += ["same_picture"] * run("same_picture", stamps)
         failed += ["relevance"] * run("relevance", stamps)
         failed += ["regions"] * run("regions", stamps)

@@ -9,9 +9,9 @@ same rules as es_imgsearch.duplicates.find, without Elasticsearch:
 
     hash             pHash within SURE_RADIUS bits, upright
     hash, turned     the same, turned and mirrored as well
-    no originals     level near where originals are away: and the embeddings' cosine
-    near             level near: pHash within HASH_RADIUS bits, confirmed by agreeing corners
-    thorough         near, and the corners of the ten nearest originals by embedding
+    no originals     level near, unconfirmed, where originals are away: and the embeddings' cosine
+    near             level near: pHash within HASH_RADIUS bits, confirmed by the pixels
+    thorough         near, and agreeing corners of these and the ten nearest by embedding
     similar          cosine of the embeddings (encoder `starter`)
 
 Each column is the share of copies whose original is found; the last row counts pairs of a copy
@@ -32,6 +32,7 @@ from es_imgsearch.describe.hashes import perceptual_hash
 from es_imgsearch.duplicates import near as duplicates
 from es_imgsearch.duplicates.corners import count_agreeing, detect_corners
 from es_imgsearch.duplicates.hashes import ALL_TURNS, BITS, turned_hash
+from es_imgsearch.duplicates.pixels import Pixels, show_the_same
 from es_imgsearch.embed.registry import load_encoder
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -83,10 +84,15 @@ class Compared:
         )
         # Corners are compared where some rule could ask for them, and of every right pair.
         self.by_hash = np.zeros(shape, int)
+        self.by_pixels = np.zeros(shape, bool)
         self.by_vector = np.zeros(shape, int)
         for n, m in np.argwhere(self.turned <= SWEPT_RADIUS):
             found = count_agreeing(copied.corners(n), originals.corners(m, bool(mirrored[n, m])))
             self.by_hash[n, m] = found
+            turn = ALL_TURNS[int(distances[:, n, m].argmin())]
+            if self.turned[n, m] <= duplicates.HASH_RADIUS:
+                one, other = copied.images[n], originals.images[m]
+                self.by_pixels[n, m] = show_the_same(Pixels.of(one), Pixels.of(other), turn)
         for n, m in np.argwhere(self.is_neighbour):
             self.by_vector[n, m] = count_agreeing(copied.corners(n), originals.corners(m))
 
@@ -95,13 +101,16 @@ class Compared:
         enough = duplicates.MIN_CORNERS
         alike = self.turned <= duplicates.HASH_RADIUS
         alike &= ~np.vectorize(duplicates.is_by_chance)(self.turned, self.cosine)
-        near = (alike & (self.by_hash >= enough)) | sure
+        near = alike & self.by_pixels
+        by_corners = (alike & (self.by_hash >= enough)) | (
+            self.is_neighbour & (self.by_vector >= enough)
+        )
         return {
             "hash": self.upright <= duplicates.SURE_RADIUS,
             "hash, turned": self.turned <= duplicates.SURE_RADIUS,
             "no originals": sure,
             "near": near,
-            "thorough": near | (self.is_neighbour & (self.by_vector >= enough)),
+            "thorough": near | by_corners,
             "similar": self.cosine >= duplicates.SIMILAR_COSINE,
         }
 

@@ -39,7 +39,9 @@ command line.  A message has one or two sentences: what is wrong, and what to do
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, ClassVar, Final
 
 EXIT_DONE: Final = 0
 EXIT_DIFFERENCE: Final = 1
@@ -225,3 +227,73 @@ class StoreRejected(StoreError):
 
     A retry cannot help; of a bulk request, halves may pass.
     """
+
+
+# Parts of messages.
+
+_LONGEST_SHOWN: Final = 60
+# What a value should be, by the begin of pydantic's kind of the error.
+_EXPECTED: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "decimal": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "bytes": "a text",
+    "path": "a path",
+    "date": "a date such as 2024-05-31",
+    "datetime": "a date and time such as 2024-05-31T12:00:00",
+    "list": "a list",
+    "tuple": "a list",
+    "set": "a list",
+    "dict": "an object",
+    "model": "an object",
+}
+_LIMITS: Final = {
+    "ge": "{}, at least {}",
+    "gt": "{} above {}",
+    "le": "{} of at most {}",
+    "lt": "{} below {}",
+    "min_length": "a text or list at least {} long",
+    "max_length": "a text or list at most {} long",
+    "expected": "one of {}",
+}
+
+
+def shown_value(value: object) -> str:
+    """Quote a value as a message shows it; a long one is cut."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def expected_value(kind: str, limits: Mapping[str, Any]) -> str:
+    """Name what a value should be, by pydantic's kind of an error and its limits."""
+    for limit, words in _LIMITS.items():
+        if limit in limits:
+            bound = limits[limit]
+            number = "a whole number" if isinstance(bound, int) else "a number"
+            if words.count("{}") == 2:
+                return words.format(number, f"{bound:g}")
+            return words.format(bound)
+    return _EXPECTED.get(kind.partition("_")[0], "another kind of value")
+
+
+def value_problem(error: Mapping[str, Any]) -> str:
+    """Return a sentence on one of pydantic's errors, without what may hold a secret."""
+    limits, value = error.get("ctx", {}), error.get("input")
+    if error["type"] == "value_error":
+        return f"{limits['error']}."
+    expected = expected_value(error["type"], limits)
+    is_secret = any(each in str(error["loc"][0]) for each in ("key", "url"))
+    given = "" if is_secret else f", not {shown_value(value)}"
+    quoted = str(limits.get("expected", "")).split("'")[1::2]
+    return f"it is {expected}{given}.{did_you_mean(value, quoted)}"
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return a sentence that names the nearest of the known words; "" if none is near."""
+    by_folded = {each.casefold(): each for each in known}
+    folded = word.casefold() if isinstance(word, str) else ""
+    near = get_close_matches(folded, by_folded, n=1, cutoff=0.6)
+    return f" Did you mean {by_folded[near[0]]!r}?" if near else ""

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from es_imgsearch.errors import SettingsError
+from es_imgsearch.errors import SettingsError, did_you_mean, value_problem
 
 CONFIG_NAME = "es-imgsearch.toml"
 ENVIRONMENT_PREFIX = "ES_IMGSEARCH_"
@@ -312,25 +312,28 @@ def _checked(sources: Mapping[str, dict[str, Any]]) -> Settings:
     for name in values:
         if name not in Settings.model_fields:
             known = ", ".join(sorted(Settings.model_fields))
-            raise _bad_setting(name, sources, f"no setting has that name; there are {known}")
+            unknown = f"no setting has that name; there are {known}"
+            meant = did_you_mean(name, Settings.model_fields)
+            raise SettingsError(f"{_named(name, sources)}: {unknown}.{meant}")
     try:
         return Settings(**values)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        message = first["msg"].removeprefix("Value error, ")
-        raise _bad_setting(str(first["loc"][0]), sources, message) from None
+        first = error.errors(include_url=False)[0]
+        named = _named(str(first["loc"][0]), sources)
+        raise SettingsError(f"{named}: {value_problem(first)}") from None
 
 
-def _bad_setting(setting: str, sources: Mapping[str, Any], message: str) -> SettingsError:
+def _named(setting: str, sources: Mapping[str, Any]) -> str:
     source = next(name for name, given in sources.items() if setting in given)
-    return SettingsError(f"{setting} (from {source}): {message}.")
+    return f"{setting} (from {source})"
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     known = {ENVIRONMENT_PREFIX + setting.upper() for setting in Settings.model_fields} | _NOT_OURS
     for variable in sorted(environment):
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:
-            logger.warning("%s is no setting and has no effect.", variable)
+            meant = did_you_mean(variable, known)
+            logger.warning("%s is no setting and has no effect.%s", variable, meant)
     source = EnvSettingsSource(Settings)
     # pydantic-settings looks variables up in lower case; only those in capitals are settings.
     source.env_vars = {k.lower(): v for k, v in environment.items() if v and k.isupper()}

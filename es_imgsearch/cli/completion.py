@@ -38,6 +38,9 @@ def completion(context: click.Context, shell: str | None, print_it: bool, remove
         return
     file, start = _places(name)
     try:
+        if remove and not file.exists():
+            click.echo(f"No completion for {name} is installed.", err=True)
+            return
         if remove:
             _remove(file, start)
         else:

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
+from es_imgsearch.cli.options import (
+    Choice,
+    examples,
+    json_option,
+    open_store,
+    with_settings_options,
+)
 from es_imgsearch.cli.printing.lines import print_json, readable_bytes
+from es_imgsearch.cli.printing.sheets import check_sheet
 from es_imgsearch.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
     )
 )
 @with_settings_options
-@click.option("--level", type=click.Choice(["same", "near", "similar"]), default="near",
+@click.option("--level", type=Choice(["same", "near", "similar"]), default="near",
               show_default=True, help="Equal bytes, the same picture, or a like one.")  # fmt: skip
 @click.option("--image-id", metavar="ID", help="Only the copies of this picture.")
 @click.option("--threshold", type=float, help="Near: the most bits of 64 by which perceptual hashes"
@@ -32,7 +39,7 @@ if TYPE_CHECKING:
               " too, which finds crops and grey copies; reads every original.")  # fmt: skip
 @click.option("--unconfirmed", is_flag=True, help="Near: also group what looks the same by hash and"
               " embedding and whose files are not here to confirm it.")  # fmt: skip
-@click.option("--keep", type=click.Choice(["largest", "oldest"]), default="largest",
+@click.option("--keep", type=Choice(["largest", "oldest"]), default="largest",
               show_default=True, help="The file of each group that comes first.")  # fmt: skip
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE",
               help="Write a contact sheet of the groups (PNG).")  # fmt: skip
@@ -60,6 +67,8 @@ def duplicates(
     from es_imgsearch.duplicates.find import find_duplicates
 
     _check_output(level, thorough, unconfirmed, script, as_json)
+    if sheet is not None:
+        check_sheet(sheet)
     found = find_duplicates(
         open_store(settings),
         level,  # type: ignore[arg-type]
@@ -79,7 +88,7 @@ def duplicates(
     else:
         printing.print_groups(groups)
     if sheet is not None and groups:
-        printing.write_sheet(groups, sheet)
+        printing.write_group_sheet(groups, sheet)
     files = sum(len(group.pictures) for group in groups)
     freed = readable_bytes(sum(group.reclaimable_bytes for group in groups))
     summary = f"{counted(len(groups), 'group')}, {files:,} pictures, {freed} to free."

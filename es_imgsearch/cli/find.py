@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +14,12 @@ import click
 from es_imgsearch.cli.options import (
     describers_option,
     examples,
+    filter_option,
     open_store,
     paths_of,
     sigterm_as_ctrl_c,
+    since_option,
+    until_option,
     with_output_options,
     with_settings_options,
 )
@@ -47,11 +50,20 @@ if TYPE_CHECKING:
 @click.argument("query", metavar="TEXT|FILE", shell_complete=paths_of("file"))
 @click.argument("folders", metavar="DIR...", nargs=-1, shell_complete=paths_of("dir"))
 @click.option("-k", default=10, show_default=True, help="How many hits.")
+@filter_option
+@since_option
+@until_option
 @describers_option
 @with_output_options
 @sigterm_as_ctrl_c()
 def find(
-    settings: Settings, query: str, folders: tuple[str, ...], k: int, output: HitsOutput
+    settings: Settings,
+    query: str,
+    folders: tuple[str, ...],
+    k: int,
+    filters: tuple[str, ...],
+    output: HitsOutput,
+    **dates: str | None,
 ) -> None:
     """Find pictures in folders with one command.
 
@@ -61,6 +73,7 @@ def find(
     if not folders:
         raise UsageError("Name the folders to search behind the words, such as ~/Pictures.")
     _check_folders(folders)
+    given = _parse_filters(filters)
     words, picture = words_or_picture(query)
     try:
         store = open_store(settings)
@@ -79,7 +92,8 @@ def find(
             f" by `es-imgsearch failures --index {settings.index}`.",
             err=True,
         )
-    output.show(_search(settings, Path(picture) if picture else " ".join(words), places, k))
+    searched = Path(picture) if picture else " ".join(words)
+    output.show(_search(settings, searched, places, k, {"filters": given, **dates}))
 
 
 def _check_folders(folders: tuple[str, ...]) -> None:
@@ -148,11 +162,27 @@ def _bring_up_to_date(settings: Settings, places: Places) -> Counts:
         return indexer.counts
 
 
-def _search(settings: Settings, query: Query, places: Places, k: int) -> Hits:
+def _parse_filters(texts: tuple[str, ...]) -> dict[str, Any]:
+    from es_imgsearch.search.filters import parse_filters
+
+    filters = parse_filters(texts)
+    if taken := filters.keys() & {"root", "folder"}:
+        raise UsageError(f"The folders to search say the {min(taken)}: leave that filter out.")
+    return dict(filters)
+
+
+def _search(
+    settings: Settings, query: Query, places: Places, k: int, options: Mapping[str, Any]
+) -> Hits:
     """Search the folders: whole roots together, each folder below a root by itself."""
     from es_imgsearch.search.client import ImageSearch
     from es_imgsearch.search.hits import Hits
+    from es_imgsearch.search.results import NOTHING_FITS
 
+    client = ImageSearch(settings=settings)
+    places = [each for each in places if _has_pictures(client.store, *each)]
+    if not places:
+        return Hits([], 0, notes=["There are no pictures in these folders."])
     whole = [root.name for root, below in places if below == "."]
     filters: list[dict[str, Any]] = [{"root": whole}] if whole else []
     filters += [
@@ -160,21 +190,34 @@ def _search(settings: Settings, query: Query, places: Places, k: int) -> Hits:
         for root, below in places
         if below != "." and root.name not in whole
     ]
-    client = ImageSearch(settings=settings)
-    found = [client.search([query], k=k, filters=each) for each in filters]
+    found = [
+        client.search([query], k=k, **{**options, "filters": {**options["filters"], **each}})
+        for each in filters
+    ]
     if len(found) == 1:
         return found[0]
     unique = {hit.image_id: hit for hit in _of_one_scale(found)}
     best = sorted(unique.values(), key=lambda hit: hit.score, reverse=True)[:k]
-    notes = dict.fromkeys(note for each in found for note in each.notes)
+    notes = dict.fromkeys(note for each in found for note in each.notes if note != NOTHING_FITS)
+    hits = Hits(best, 0)
+    if hits.relevant == hits.likely_end == 0:
+        notes[NOTHING_FITS] = None
     return Hits(
         best, sum(each.took_ms for each in found), found[0].queries, notes=list(notes),
         mode=max((each.mode for each in found), key=lambda mode: mode == "hybrid"),
     )  # fmt: skip
 
 
+def _has_pictures(store: Store, root: Root, below: str) -> bool:
+    """Whether a folder has indexed pictures; as a filter, one without is refused."""
+    clauses: list[dict[str, Any]] = [{"term": {"root": root.name}}]
+    if below != ".":
+        clauses.append({"term": {"folder.tree": below}})
+    return store.listings.count_matching({"bool": {"filter": clauses}}) > 0
+
+
 def _of_one_scale(found: Iterable[Hits]) -> Iterator[Hit]:
-    """Give hits comparable scores: where words matched in some folders only, by their ranks."""
+    """Give hits comparable scores: by ranks where words matched in some folders."""
     from es_imgsearch.search.words.fusion import reciprocal_rank
 
     found = list(found)

@@ -58,11 +58,16 @@ def _commands(context: click.Context) -> Mapping[str, click.Command]:
 def _help_of_command(context: click.Context, names: Sequence[str]) -> str:
     for name in names:
         commands = _commands(context)
-        if name not in commands:
+        if name not in commands and isinstance(context.command, click.Group):
             near = get_close_matches(name.lower(), [*TOPICS, *commands], n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             raise UsageError(
                 f"There is no topic or command {name!r}.{meant} Topics are {', '.join(TOPICS)}."
+            )
+        if name not in commands:
+            raise UsageError(
+                f"`{context.info_name}` has no commands of its own: ask for one page, as in"
+                f" `es-imgsearch help {name}`."
             )
         context = click.Context(commands[name], context, name)
     return context.get_help()

@@ -124,7 +124,7 @@ def drop(settings: Settings, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Add --yes to delete this.")
-        click.confirm("Delete all of this?", abort=True, err=True)
+        click.confirm("Delete all of this? The pictures themselves stay.", abort=True, err=True)
     found = drop_index(store)
     indices = counted(len(found), "index", "indices")
     click.echo(

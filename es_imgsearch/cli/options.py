@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from es_imgsearch.errors import UsageError
+from es_imgsearch.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from es_imgsearch.cli.printing.hits import Format
@@ -70,6 +70,15 @@ _AS_SETTINGS = (
     "service_url",
     "workers",
 )
+
+
+class Choice(click.Choice[str]):
+    """A choice whose error names the value that was meant."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        return (
+            f"{super().get_invalid_choice_message(value, ctx)}{did_you_mean(value, self.choices)}"
+        )
 
 
 class Group(click.Group):
@@ -153,6 +162,12 @@ def _import_client() -> None:
             del sys.modules[name]
 
 
+since_option = click.option(
+    "--since", metavar="DATE", help="Taken on this day or later, by the camera's own clock."
+)
+until_option = click.option(
+    "--until", metavar="DATE", help="Taken on this day or earlier, by the camera's own clock."
+)
 exclude_option = click.option(
     "--exclude",
     metavar="PATTERN",
@@ -202,7 +217,11 @@ def _filter_fields(
     from es_imgsearch.elastic.mapping import load_json
 
     fields = load_json("mappings", "common.json")["mappings"]["properties"]
-    return [f"{name}=" for name in sorted(fields) if name.startswith(incomplete)]
+    return [
+        f"{name}="
+        for name, mapping in sorted(fields.items())
+        if name.startswith(incomplete) and mapping.get("type") != "dense_vector"
+    ]
 
 
 roots_argument = click.argument(
@@ -246,6 +265,7 @@ def with_output_options(function: F) -> F:
             raise UsageError(f"Give {chosen[0][0]} or {chosen[1][0]}, not both.")
         shown = {name: given.pop(name) for name in ("ids", "preview", "sheet", "open_it")}
         output = HitsOutput(chosen[0][1] if chosen else "lines", **shown)
+        output.check()
         return function(*arguments, output=output, **given)
 
     for each in reversed(_OUTPUT_OPTIONS):

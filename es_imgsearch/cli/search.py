@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from es_imgsearch.cli.options import (
+    Choice,
     examples,
     filter_option,
     parse_box,
     paths_of,
+    since_option,
+    until_option,
     with_output_options,
     with_settings_options,
 )
@@ -40,10 +43,8 @@ _OPTIONS = (
     click.option("--num-candidates", type=int,
                  help="Candidates to examine on each shard.  [default: as tuned]"),
     filter_option,
-    click.option("--since", metavar="DATE",
-                 help="Taken on this day or later, by the camera's own clock."),
-    click.option("--until", metavar="DATE",
-                 help="Taken on this day or earlier, by the camera's own clock."),
+    since_option,
+    until_option,
     click.option("--weights", metavar="PART=W,...",
                  help="How much each vector counts, such as content=0.7,colour=0.3."),
     click.option("--collapse", is_flag=True,
@@ -81,7 +82,7 @@ def _with_search_options(function: F) -> F:
 @click.option("--box", metavar="X,Y,W,H", help="Only this part of it, in pixels.")
 @click.option("--not", "unwanted", metavar="TEXT", multiple=True,
               help="Rank pictures like these words lower; may be repeated.")  # fmt: skip
-@click.option("--mode", type=click.Choice(["auto", "vector", "text", "hybrid"]),
+@click.option("--mode", type=Choice(["auto", "vector", "text", "hybrid"]),
               default="auto", show_default=True,
               help="Compare vectors, search the words of stored fields, or both; auto does both"
               " where they match words.")  # fmt: skip
@@ -97,25 +98,49 @@ def search(
 ) -> None:
     """Find pictures by words, by a picture, or by both.
 
-    TEXT is words, or one picture file.
+    TEXT is words, picture files, or both.
     """
     from es_imgsearch.search.client import ImageSearch
 
-    if image is None and len(text) == 1:
-        text, image = words_or_picture(text[0])
-    wanted: list[Query] = []
-    if text:
-        wanted.append(" ".join(text))
+    words, pictures = words_and_pictures(text)
+    wanted: list[Query] = [" ".join(words)] if words else []
+    wanted += map(Path, pictures)
     if image is not None:
         wanted.append(sys.stdin.buffer.read() if image == "-" else Path(image))
     if not wanted:
         raise UsageError("Give words to search for, or a picture with --image FILE.")
-    if box is not None and image is None:
-        raise UsageError("--box is a part of the picture given with --image.")
+    if box is not None and len(wanted) - bool(words) != 1:
+        raise UsageError("--box is a part of one picture: give one, as FILE or --image FILE.")
     corners = None if box is None else parse_box(box)
     k, rest = parsed_options(options)
     client = ImageSearch(settings=settings)
     output.show(client.search(wanted, list(unwanted), k, box=corners, **rest))
+
+
+def words_and_pictures(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words, and the picture files that were given among them.
+
+    Raises UsageError for a word that looks like a filter.
+    """
+    from es_imgsearch.elastic.mapping import load_json
+    from es_imgsearch.read.decoding import PICTURE_SUFFIXES
+
+    if len(given) == 1:
+        only, picture = words_or_picture(given[0])
+        words, pictures = [*only], [] if picture is None else [picture]
+    else:
+        pictures = [
+            each
+            for each in given
+            if os.path.splitext(each)[1].lower() in PICTURE_SUFFIXES and os.path.isfile(each)
+        ]
+        words = [each for each in given if each not in pictures]
+    fields = load_json("mappings", "common.json")["mappings"]["properties"]
+    for each in words:
+        field, equals, value = each.partition("=")
+        if equals and value and field in fields:
+            raise UsageError(f"{each!r} looks like a filter: write --filter {each!r}.")
+    return words, pictures
 
 
 def words_or_picture(given: str) -> tuple[tuple[str, ...], str | None]:

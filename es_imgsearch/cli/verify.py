@@ -5,23 +5,31 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from es_imgsearch.cli.options import (
+    Choice,
     examples,
     exclude_option,
     follow_links_option,
     json_option,
     open_store,
-    roots_argument,
+    paths_of,
     sigterm_as_ctrl_c,
     with_settings_options,
 )
-from es_imgsearch.cli.printing.lines import print_json, print_left_out, print_line, shown_file
-from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE, counted
+from es_imgsearch.cli.printing.lines import (
+    escaped,
+    print_json,
+    print_left_out,
+    print_line,
+    shown_file,
+)
+from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE, UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.manage.verify import Discrepancy
@@ -31,11 +39,15 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "verify ~/Pictures", "verify nas=/mnt/nas/photos --json", "verify ~/Pictures --content"
+        "verify ~/Pictures",
+        "verify ~/Pictures/cat.jpg",
+        "verify nas=/mnt/nas/photos --json",
+        "verify ~/Pictures --content",
     )
 )
 @with_settings_options
-@roots_argument
+@click.argument("roots", metavar="[NAME=]DIR...|FILE...", nargs=-1, required=True,
+                shell_complete=paths_of("file"))  # fmt: skip
 @exclude_option
 @follow_links_option
 @click.option("--content", is_flag=True,
@@ -44,10 +56,13 @@ if TYPE_CHECKING:
 def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: bool) -> None:
     """Compare folders and index, change nothing; ends with 1 on any difference.
 
-    Standard error says how many differences of each kind there are, which command ends them, and
+    Of a FILE it says what is so: indexed and since when, failed, left out and why, no picture,
+    still being written, in no watched folder; ends with 1 if one is not indexed.  Of folders,
+    standard error says how many differences of each kind there are, which command ends them, and
     what was left out, by reason.
     """
     from es_imgsearch.cli.printing.progress import progress_bar
+    from es_imgsearch.manage.one_file import file_of_argument
     from es_imgsearch.manage.remedies import verify_content
     from es_imgsearch.manage.verify import verify as run_verify
     from es_imgsearch.pipeline.jobs import RootComparison
@@ -56,7 +71,12 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
     from es_imgsearch.watch.given_roots import parse_roots
 
     store = open_store(settings)
-    store.info()
+    meta = store.info().meta
+    files = [path for text in roots if (path := file_of_argument(text, meta, settings.host))]
+    if files:
+        if content or len(files) < len(roots):
+            raise UsageError("Give files alone, or folders, the latter with or without --content.")
+        sys.exit(_explain(store, files, settings, as_json))
     parsed = parse_roots(roots, may_be_gone=True, follow_links=settings.follow_links)
     left_out = {root.name: RootComparison() for root in parsed}
     for name, excludes in Excludes.of_roots(settings.exclude, parsed).items():
@@ -78,6 +98,7 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
         path = Path(root.absolute(disk_path(each.relative_path))) if root else None
         print_line(f"{each.what:14}  {shown_file(path, each.root, each.relative_path)}{detail}")
     _print_summary(found, parsed, settings)
+    _print_failures(store, parsed, settings)
     print_left_out(left_out)
     if not content:
         command = verify_content(parsed, settings)
@@ -88,6 +109,35 @@ def verify(settings: Settings, roots: tuple[str, ...], content: bool, as_json: b
         )
     if found:
         sys.exit(EXIT_DIFFERENCE)
+
+
+def _explain(store: Store, files: Sequence[Path], settings: Settings, as_json: bool) -> int:
+    """Print what is so of each file; return the exit code."""
+    from es_imgsearch.manage.one_file import INDEXED, FileExplainer
+    from es_imgsearch.records import utf8
+
+    with closing(FileExplainer(store, settings)) as explainer:
+        found = [explainer.explain(path) for path in files]
+    if as_json:
+        print_json(
+            [
+                {**each.to_dict(), "path": utf8(str(path))}
+                for each, path in zip(found, files, strict=True)
+            ]
+        )
+    for each, path in () if as_json else zip(found, files, strict=True):
+        print_line(f"{each.what:14}  {shown_file(path, '', '')} ({escaped(each.detail)})")
+    return EXIT_DONE if all(each.what == INDEXED for each in found) else EXIT_DIFFERENCE
+
+
+def _print_failures(store: Store, roots: Sequence[Root], settings: Settings) -> None:
+    """Print how many files of the roots cannot be read, and the command that lists them."""
+    if number := sum(store.listings.count(root.name, failures=True) for root in roots):
+        click.echo(
+            f"{counted(number, 'file')} cannot be read or stored: `es-imgsearch failures --index"
+            f" {settings.index}`.",
+            err=True,
+        )
 
 
 def _as_json(found: Discrepancy, roots: Sequence[Root], settings: Settings) -> dict[str, str]:
@@ -122,7 +172,7 @@ def _print_summary(found: Sequence[Discrepancy], roots: Sequence[Root], settings
 
 @click.command(epilog=examples("failures", "failures retry", "failures list --json"))
 @with_settings_options
-@click.argument("action", type=click.Choice(["list", "retry"]), default="list")
+@click.argument("action", type=Choice(["list", "retry"]), default="list")
 @json_option
 @sigterm_as_ctrl_c()
 def failures(settings: Settings, action: str, as_json: bool) -> None:

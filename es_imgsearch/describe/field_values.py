@@ -136,7 +136,8 @@ def _cut_terms(text: str, mapping: Mapped, report: Report) -> str:
 
 def _number(value: Any) -> Any:
     """Return a number; None for an empty text, which the server takes for no value."""
-    if value == "":
+    # Another type may compare element by element, as an array does.
+    if isinstance(value, str) and not value:
         return None
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         return float(value) if re.search(r"[.eE]", value) else int(value)
@@ -160,7 +161,7 @@ def _float(value: Any, mapping: Mapped, _report: Report) -> Any:
 
 
 def _boolean(value: Any, _mapping: Mapped, _report: Report) -> Any:
-    if not isinstance(value, bool) and value not in ("true", "false", ""):
+    if not (isinstance(value, bool) or str(value) in {"true", "false", ""}):
         raise Unfit(f"{shown(value)} is neither true nor false")
     return value
 

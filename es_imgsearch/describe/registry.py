@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from es_imgsearch.errors import SettingsError
+from es_imgsearch.errors import SettingsError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,6 +179,7 @@ def load_describers(names: Sequence[str] | None = None) -> list[Describer]:
         if name not in installed:
             raise SettingsError(
                 f"There is no describer {name!r}; installed are {', '.join(sorted(installed))}."
+                f"{did_you_mean(name, installed)}"
             )
         try:
             describers.append(installed[name].load()())
@@ -242,7 +243,7 @@ def chosen_describers(selection: Iterable[str] = ()) -> list[Describer]:
     if unknown := sorted(off - set(describer_names())):
         raise SettingsError(
             f"There is no describer {unknown[0]!r} to switch off; installed are"
-            f" {', '.join(describer_names())}."
+            f" {', '.join(describer_names())}.{did_you_mean(unknown[0], describer_names())}"
         )
     if named:
         return [each for each in chosen if each.name not in off]

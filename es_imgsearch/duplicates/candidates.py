@@ -1,4 +1,4 @@
-"""Load hashes, colours and vectors of indexed pictures; search for neighbours by any of them.
+"""Load hashes, colours and vectors of indexed pictures; search by any of them.
 
 Neighbours are searched in batches (`_msearch`).  If a search returns as many as it asked for, it is
 repeated with ten times as many, up to 1,000, so that fifty copies of a picture are all found.

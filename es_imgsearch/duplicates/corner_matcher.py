@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from es_imgsearch.duplicates.corners import Corners, count_agreeing, detect_corners
 from es_imgsearch.duplicates.groups import IndexedPicture
-from es_imgsearch.duplicates.originals import Originals, RecentlyUsed
+from es_imgsearch.duplicates.originals import OriginalFiles, RecentlyUsed
 
 # 500 corners take 20 kB.
 _CACHED_PICTURES = 2000
@@ -16,7 +16,7 @@ class CornerMatcher:
     Raises LibraryMissing if OpenCV is not installed.
     """
 
-    def __init__(self, originals: Originals) -> None:
+    def __init__(self, originals: OriginalFiles) -> None:
         self._originals = originals
         self._cache: RecentlyUsed[tuple[str, bool], Corners | None] = RecentlyUsed(_CACHED_PICTURES)
 

@@ -28,7 +28,7 @@ from es_imgsearch.duplicates.groups import (
     sorted_group,
 )
 from es_imgsearch.duplicates.near import HASH_RADIUS, SIMILAR_COSINE, PairSearch
-from es_imgsearch.duplicates.originals import Originals
+from es_imgsearch.duplicates.originals import OriginalFiles
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import ImageMissing, UsageError
 from es_imgsearch.records import is_text
@@ -81,7 +81,7 @@ def find_duplicates(
     if level != "same" and thorough:
         check_library()
     meta = store.info().meta
-    originals = Originals(meta, host, max_pixels)
+    originals = OriginalFiles(meta, host, max_pixels)
     if level == "same":
         return FoundDuplicates(_find_same(store, originals, image_id))
     if level == "near":
@@ -122,7 +122,7 @@ def _check_arguments(
 
 
 def _find_same(
-    store: Store, originals: Originals, image_id: str | None
+    store: Store, originals: OriginalFiles, image_id: str | None
 ) -> Iterator[DuplicateGroup]:
     if image_id is not None:
         features = load_one(store, image_id)
@@ -142,7 +142,7 @@ def _find_same(
 
 
 def _group_contents(
-    store: Store, originals: Originals, content_ids: Sequence[str]
+    store: Store, originals: OriginalFiles, content_ids: Sequence[str]
 ) -> Iterator[DuplicateGroup]:
     by_content: dict[str, list[IndexedPicture]] = {each: [] for each in content_ids}
     if not by_content:

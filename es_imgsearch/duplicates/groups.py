@@ -92,7 +92,7 @@ class DuplicateGroup:
 
     @property
     def reclaimable_bytes(self) -> int:
-        """Size of all files but the first; other names of one file (hard links) count once."""
+        """Size of all files but the first; hard links of one file count once."""
         kept, *others = self.pictures
         files = {_file(each): max(0, each.state.size_bytes) for each in others}
         files.pop(_file(kept), None)

@@ -36,7 +36,7 @@ from es_imgsearch.duplicates.groups import (
     sorted_group,
 )
 from es_imgsearch.duplicates.hashes import ALL_TURNS, UPRIGHT, HashTable, Turn, turned_hash
-from es_imgsearch.duplicates.originals import Originals, PixelMatcher
+from es_imgsearch.duplicates.originals import OriginalFiles, PixelMatcher
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.store import Store
 
@@ -45,7 +45,7 @@ HASH_RADIUS = 12
 # Below this cosine, hashes that differ in more than SURE_RADIUS bits are similar by chance: the
 # files are not read.
 MIN_COSINE = 0.5
-# Originals with this many agreeing corners show the same thing.
+# OriginalFiles with this many agreeing corners show the same thing.
 MIN_CORNERS = 10
 # Without originals, both are needed for a pair to look the same: bits of 64, and cosine.
 SURE_RADIUS = 8
@@ -82,7 +82,7 @@ class PairSearch:
         self,
         store: Store,
         meta: Meta,
-        originals: Originals,
+        originals: OriginalFiles,
         radius: int,
         thorough: bool = False,
         groups_unconfirmed: bool = False,
@@ -145,7 +145,7 @@ class PairSearch:
         pairs: Sequence[DuplicatePair],
         features: Mapping[str, PictureFeatures],
     ) -> Iterator[DuplicateGroup]:
-        """Split connected pictures so that each was compared with the largest of its group.
+        """Split connected pictures: each was compared with the largest of its group.
 
         A small copy may fit two large pictures that differ in what it does not show.
         """
@@ -177,8 +177,8 @@ class PairSearch:
                 distance = (turned ^ other.perceptual_hash).bit_count()
                 if distance <= self._radius:
                     turns.append((distance, turn))
-        for distance, turn in turns:
-            candidate = Candidate(one.picture.image_id, other.picture.image_id, distance, turn)
+        for bits, turn in turns:
+            candidate = Candidate(one.picture.image_id, other.picture.image_id, bits, turn)
             if pair := self._compare(one, other, candidate):
                 return pair
         return None

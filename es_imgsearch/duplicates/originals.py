@@ -1,4 +1,4 @@
-"""Read the originals of indexed pictures that are on this host, unchanged; compare their pixels."""
+"""Read unchanged originals of indexed pictures on this host; compare their pixels."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RecentlyUsed(OrderedDict[K, V]):
         return value
 
 
-class Originals:
+class OriginalFiles:
     """The files of indexed pictures, as far as they are on this host."""
 
     def __init__(self, meta: Meta, host: str, max_pixels: int) -> None:
@@ -76,7 +76,7 @@ class Originals:
         return replace(picture, path=self.path(picture))
 
     def read(self, picture: IndexedPicture) -> Image.Image | None:
-        """Decode the file; None if it is not here, cannot be read, or changed since indexed."""
+        """Decode the file; None if it is not here or unreadable, or has changed."""
         path = self.path(picture)
         try:
             if path is None or FileState.of(os.stat(path)) != picture.state:
@@ -94,7 +94,7 @@ class _FileGone(Exception):
 class PixelMatcher:
     """Compare the pixels of originals; keep the small copies of the last 500 (100 MB)."""
 
-    def __init__(self, originals: Originals) -> None:
+    def __init__(self, originals: OriginalFiles) -> None:
         self._originals = originals
         self._coarse: RecentlyUsed[str, Pixels | None] = RecentlyUsed(_COARSE_CACHED)
         self._fine: RecentlyUsed[str, Image.Image | None] = RecentlyUsed(_FINE_CACHED)

@@ -20,6 +20,7 @@ from es_imgsearch.duplicates.placement import MIN_OVERLAP, Placement, find_place
 
 Floats = npt.NDArray[np.float32]
 Size = tuple[int, int]
+Limits = tuple[tuple[float, float], tuple[float, float]]
 
 # Longer sides in pixels: most pairs that differ do so in a small copy already.
 COARSE_PIXELS = 256
@@ -35,6 +36,9 @@ _LUMA_SHARE, _LUMA_NOISE = 0.1, 80.0
 # since JPEG's colour planes have half the resolution.  Copies need 7.1 and 10.0; a thin blue letter
 # that became turquoise needs 4.0 and 15.2.
 _COLOUR_LIMITS = ((8.0, 0.25), (12.0, 0.15))
+# Below this longer side a block is a large part of an icon: with the limits above, 16 pairs of 87
+# icons of 16 pixels are the same, and with these none.
+_SMALL_PIXELS, _SMALL_COLOUR_LIMITS = 48, ((8.0, 0.08), (8.0, 0.08))
 # A copy that is 5 % brighter needs 1.05; photographs may be edited further.
 _MAX_GAIN, _MAX_GAIN_OF_PHOTOGRAPH = 1.12, 1.3
 # Clipped levels do not follow the factor.
@@ -54,7 +58,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A picture in two sizes; `size` is that of the original, `read_fine` reads the larger copy."""
+    """A picture in two sizes; `size` is that of the original, `read_fine` the larger."""
 
     coarse: Image.Image
     size: Size
@@ -143,14 +147,15 @@ def _agree(
     if not 1 / max_gain <= gain <= max_gain:
         return False
     one = np.clip(one * np.float32(gain), 0, 255)
+    limits = _SMALL_COLOUR_LIMITS if max(size) < _SMALL_PIXELS else _COLOUR_LIMITS
     half = _BLOCK // 2
     # Twice, so that no letter is at the edge of blocks only.
-    return _blocks_agree(one, other) and _blocks_agree(
-        one[half:-half, half:-half], other[half:-half, half:-half]
+    return _blocks_agree(one, other, limits) and _blocks_agree(
+        one[half:-half, half:-half], other[half:-half, half:-half], limits
     )
 
 
-def _blocks_agree(one: Floats, other: Floats) -> bool:
+def _blocks_agree(one: Floats, other: Floats, limits: Limits) -> bool:
     first, second = _blocks(one), _blocks(other)
     luma, other_luma = first @ _LUMA, second @ _LUMA
     both = luma.var(axis=1) + other_luma.var(axis=1)
@@ -158,8 +163,8 @@ def _blocks_agree(one: Floats, other: Floats) -> bool:
         return False
     difference = np.abs(first.mean(axis=1) - second.mean(axis=1)).max(axis=1)
     variance = np.maximum(first.var(axis=1), second.var(axis=1)).max(axis=1)
-    limits = (levels + share * np.sqrt(variance) for levels, share in _COLOUR_LIMITS)
-    return bool((difference <= np.minimum(*limits)).all())
+    allowed = (levels + share * np.sqrt(variance) for levels, share in limits)
+    return bool((difference <= np.minimum(*allowed)).all())
 
 
 def _gain(one: Floats, other: Floats) -> float:

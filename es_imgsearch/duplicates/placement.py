@@ -28,7 +28,7 @@ _DAMPING = 1e-4
 
 
 class Placement(NamedTuple):
-    """The place of a part in a whole: its width, left and upper edge, in widths of the whole."""
+    """The width, left and upper edge of a part, in widths of the whole."""
 
     width: float
     left: float
@@ -48,7 +48,7 @@ class Placement(NamedTuple):
 def find_placement(
     whole: Image.Image, part: Image.Image, start: Placement | None = None
 ) -> Placement | None:
-    """Find the place of a part that shows at least 88 % of the whole; None if there is none.
+    """Find the place of a part that shows 88 % of the whole or more; None if none is.
 
     `start` is the place in smaller copies of both.
     """

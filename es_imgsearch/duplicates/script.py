@@ -56,7 +56,7 @@ def why_left(picture: IndexedPicture) -> str | None:
 
 
 def shell_quoted(path: Path) -> bytes:
-    """Quote a path for sh: in single quotes every byte but a single quote stands for itself."""
+    """Quote a path for sh: single quotes, in which only a single quote is special."""
     return b"'" + os.fsencode(path).replace(b"'", rb"'\''") + b"'"
 
 

@@ -176,6 +176,11 @@ class Documents:
         sources = self._fetched(self._failures, image_ids, "attempts")
         return {each: source.get("attempts", 1) for each, source in sources}
 
+    def failure(self, image_id: str) -> Mapping[str, Any] | None:
+        """Read message and failed_at of a failure; None if there is none of this id."""
+        found = dict(self._fetched(self._failures, [image_id], "message,failed_at"))
+        return found.get(image_id)
+
     def embedded_by_content(
         self,
         content_ids: Sequence[str],

@@ -24,7 +24,7 @@ from typing import Any
 from es_imgsearch.elastic.meta import CREATED_BY, SCHEMA_VERSION, Meta, Seal
 from es_imgsearch.elastic.meta_entries import CODE_FIELD, ReductionEntry, Tuning, code_mapping
 from es_imgsearch.elastic.naming import first_generation
-from es_imgsearch.errors import IndexConflict, UsageError
+from es_imgsearch.errors import IndexConflict, UsageError, did_you_mean
 from es_imgsearch.records import REGION_VECTOR, REGIONS_FIELD, Grid
 
 VECTOR_FIELD = "image_embedding"
@@ -75,6 +75,7 @@ def load_profile(name: str) -> dict[str, Any]:
     if name not in profile_names():
         raise UsageError(
             f"There is no profile {name!r}; choose one of {', '.join(profile_names())}."
+            f"{did_you_mean(name, profile_names())}"
         )
     body: dict[str, Any] = load_json("mappings", f"{name}.json")
     return body
@@ -99,6 +100,7 @@ def new_meta(
     if similarity not in SIMILARITIES:
         raise UsageError(
             f"There is no similarity {similarity!r}; choose one of {', '.join(SIMILARITIES)}."
+            f"{did_you_mean(similarity, SIMILARITIES)}"
         )
     tuning = load_profile(profile)["_meta"]["tuning"]
     if profile == "binary" and seal.dims < _BINARY_MIN_DIMS:
@@ -222,9 +224,9 @@ def with_analysers_of(
 
 
 def has_present_analysers(analysis: Mapping[str, Any]) -> bool:
-    """Check that an index with these settings `analysis` analyses words as this version does."""
+    """Check that the settings `analysis` of an index are those of this version."""
     present = load_json("mappings", "common.json")["settings"]["analysis"]
-    return _as_stored(present) == analysis
+    return bool(_as_stored(present) == analysis)
 
 
 def _as_stored(setting: Any) -> Any:

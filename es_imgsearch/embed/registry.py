@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import EncoderUnknown, ImgSearchError, ModelUnavailable
+from es_imgsearch.errors import EncoderUnknown, ImgSearchError, ModelUnavailable, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +59,7 @@ def load_encoder(spec: str, *, models_dir: Path | None = None, device: str = "au
             raise EncoderUnknown(
                 f"No encoder is called {spec!r}; there are {', '.join(sorted(registered))}, "
                 f"a model folder, or a model of the hub (ORGANISATION/MODEL)."
+                f"{did_you_mean(spec, registered)}"
             )
         if _MODELS not in registered:
             raise EncoderUnknown(f"{spec!r} needs the encoder plug-in {_MODELS!r}; reinstall.")

@@ -47,7 +47,7 @@ _KINDS: dict[str, tuple[str, str, Sequence[str]]] = {
         ("sync", "NAME=DIR", "--allow-deletes"),
     ),
     "folder unavailable": (
-        "roots whose folder is missing or cannot be listed; the index keeps their documents",
+        "roots whose folder is not there or cannot be listed; the index keeps their documents",
         "mount it, or, if it is gone for good, run",
         ("sync", "ROOT", "--allow-deletes"),
     ),

@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 from es_imgsearch.errors import ReadError
 from es_imgsearch.pipeline.in_flight import InFlight
-from es_imgsearch.pipeline.jobs import Counts, Kept, PendingWrite, RunState, Unembedded
+from es_imgsearch.pipeline.jobs import (
+    MOST_NO_PICTURES,
+    Counts,
+    Kept,
+    PendingWrite,
+    RunState,
+    Unembedded,
+)
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Root
 from es_imgsearch.watch.root_disk import RootDisk
@@ -38,6 +45,7 @@ class AcknowledgeStage:
         self._disk = disk
         self._emit = emit
         self._counts_lock = threading.Lock()
+        self._no_pictures: set[int] = set()
 
     def put(self, item: PendingWrite | Unembedded | Kept) -> None:
         """End a job whose document was acknowledged, or that has no document."""
@@ -93,7 +101,8 @@ class AcknowledgeStage:
             if isinstance(item, Kept):
                 counts.unreadable += item.is_unknown
             elif isinstance(item, Unembedded):
-                counts.not_pictures += item.reason is Skipped.NOT_A_PICTURE
+                if item.reason is Skipped.NOT_A_PICTURE:
+                    self._count_no_picture(item.job.change)
                 counts.failed += isinstance(item.reason, ReadError)
             elif item.result is None:
                 counts.failed += 1
@@ -101,3 +110,10 @@ class AcknowledgeStage:
                 counts.reused += 1
             else:
                 counts.embedded += 1
+
+    def _count_no_picture(self, change: Change) -> None:
+        """Count a file once, however often it is read; of very many, each reading counts."""
+        key = hash((change.root.name, change.relative_path))
+        self._counts.not_pictures += key not in self._no_pictures
+        if len(self._no_pictures) < MOST_NO_PICTURES:
+            self._no_pictures.add(key)

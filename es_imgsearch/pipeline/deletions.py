@@ -84,9 +84,10 @@ class Deletions:
             root, whole.pause, is_permitted=self._guard.is_permitted
         ):
             self._note_whole(root, whole)
+        removed = pipeline.activity.note_deleted(root, result.paths, result.pictures)
         with self._counts_lock:
             pipeline.counts.deleted += result.pictures
-        pipeline.activity.note_deleted(root, result.paths, result.pictures)
+            pipeline.counts.moved += result.pictures - removed
         files = self._files(root)
         for path in result.paths:
             change = Change(root, path, time.time())

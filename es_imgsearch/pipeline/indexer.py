@@ -55,10 +55,7 @@ class Indexer:
         allow_deletes: bool = False,
         warm_up: bool = False,
     ) -> None:
-        """Connect the parts; `warm_up` loads the model at once.
-
-        The first picture does not wait for a model that is loaded at once.
-        """
+        """Connect the parts; with `warm_up` the first picture need not wait for the model."""
         store, self.context = context.store, context
         self.progress = Progress()
         self.roots = tuple(roots)
@@ -69,8 +66,7 @@ class Indexer:
         self.settler = Settlers({root: Settler(seconds, stat=disk(root).stat) for root in roots})
         self.absent: set[str] = set()  # names of roots whose folders a daemon misses
         self._gone: set[tuple[Root, str]] = set()  # files whose last event says that they are gone
-        # Roots that are not yet compared in this round of comparisons.
-        self._round = Round(root.name for root in roots)
+        self._round = Round(root.name for root in roots)  # those not compared in this round yet
         # The last comparison of each whole root, by the root's name, and the last or present one.
         self.last_comparisons: dict[str, RootComparison] = {}
         self.comparing: dict[str, RootComparison] = {}
@@ -78,8 +74,7 @@ class Indexer:
         self._store, self._encoder, self._settings = store, context.encoder, settings
         self._unknown_places = UnknownPlaces(store.index, options := walk_options(settings))
         self._pending = {root.name: PendingDeletions(seconds, self.progress) for root in roots}
-        self._leftovers = LeftoverQueue(self.settler, self._pending, self.comparing)
-        self.unseen = self._leftovers.unseen
+        self.leftovers = LeftoverQueue(self.settler, self._pending, self.comparing)
         self._deletion_guard = DeletionGuard(
             store,
             lambda root: self.excludes[root.name].prunes,
@@ -96,7 +91,7 @@ class Indexer:
         self.pipeline = Pipeline(
             context,
             settings,
-            emit=self._leftovers.put,
+            emit=self.leftovers.put,
             vector_fields=self._post_embed.fields,
             progress=self.progress,
             outage=Outage(store.check_busy),
@@ -183,8 +178,7 @@ class Indexer:
                 continue
             if difference.kind is DifferenceKind.TOUCHED and touched.put(change, listed_at):
                 continue
-            counts.new += difference.kind is DifferenceKind.NEW
-            counts.changed += difference.kind is DifferenceKind.CHANGED
+            counts.count_submitted(difference.relative_path, difference.kind)
             self._submit_compared(change, state, listed_at)
         self._sidecars[root.name].end_comparison(sidecars, self.progress.files.begun)
         if not folder:
@@ -316,10 +310,7 @@ class Indexer:
             )
 
     def resume_ended_pauses(self, *roots: Root) -> list[Root]:
-        """Resume roots whose pause another process ended, and return them to be compared.
-
-        `sync --allow-deletes` ends a pause.
-        """
+        """Resume roots whose pause `sync --allow-deletes` ended; return them to compare."""
         return self._deletions.resume_ended(roots or self.roots)
 
     def refresh_post_embed(self) -> None:

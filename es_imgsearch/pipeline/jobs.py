@@ -20,6 +20,7 @@ from es_imgsearch.records import Change, Embedded, FileSignature, FileState, Gri
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.excludes import Pattern
 from es_imgsearch.watch.places import ABSENT, NO_PICTURE
+from es_imgsearch.watch.reconcile import DifferenceKind
 
 
 @dataclass(slots=True)
@@ -29,7 +30,9 @@ class Counts:
     embedded: int = 0
     reused: int = 0
     failed: int = 0
+    # Documents of pictures that went, and those of them whose picture was moved.
     deleted: int = 0
+    moved: int = 0
     not_pictures: int = 0
     # Stored files that could not be read; their documents stay.
     unreadable: int = 0
@@ -39,11 +42,13 @@ class Counts:
         return self.embedded + self.reused
 
     def in_words(self) -> str:
-        words = [f"{self.embedded} embedded", f"{self.reused} reused"]
+        reused = max(0, self.reused - self.moved)
+        words = [f"{self.embedded} embedded", f"{reused} reused"]
         for number, outcome in (
             (self.failed, "failed"),
             (self.unreadable, "unreadable"),
-            (self.deleted, "deleted"),
+            (self.moved, "moved"),
+            (self.deleted - self.moved, "removed"),
             (self.not_pictures, "no pictures"),
         ):
             if number:
@@ -55,7 +60,7 @@ class Counts:
 PATTERN: Final = "pattern"
 
 # About 100 bytes each.
-_MOST_NO_PICTURES = 200_000
+MOST_NO_PICTURES = 200_000
 
 _counting = threading.Lock()
 
@@ -64,11 +69,11 @@ _counting = threading.Lock()
 class RootComparison:
     """Counts of one comparison of a root with the index.
 
-    `unknown` paths cannot be examined.  Of `unreadable` files the content cannot be read; their
-    documents stay.  `left_out` are the entries without a document by reason: PATTERN, HIDDEN,
-    USUAL or LIBRARY of `watch.excludes`, or one of `watch.places`; a folder counts as one.
-    `left_out_by` are those that a pattern leaves out, by the pattern.  Of a part of a root neither
-    is whole.
+    `new` files that turn out to be no pictures are not counted.  `unknown` paths cannot be
+    examined.  Of `unreadable` files the content cannot be read; their documents stay.  `left_out`
+    are the entries without a document by reason: PATTERN, HIDDEN, USUAL or LIBRARY of
+    `watch.excludes`, or one of `watch.places`; a folder counts as one.  `left_out_by` are those
+    that a pattern leaves out, by the pattern.  Of a part of a root neither is whole.
     """
 
     new: int = 0
@@ -80,8 +85,9 @@ class RootComparison:
     ended_at: str | None = None
     left_out: Counter[str] = field(default_factory=Counter)
     left_out_by: Counter[str] = field(default_factory=Counter)
-    # Hashes of the paths of those that are no pictures.
+    # Hashes of the paths of those that are no pictures, and of new files.
     _no_pictures: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
+    _new: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def count_left_out(self, reason: str) -> None:
         """Count an entry that was left out, for a reason or by a Pattern; thread-safe."""
@@ -91,13 +97,25 @@ class RootComparison:
                 reason = PATTERN
             self.left_out[reason] += 1
 
+    def count_submitted(self, relative_path: str, kind: DifferenceKind) -> None:
+        """Count a new or changed file that is to be read; thread-safe."""
+        with _counting:
+            self.changed += kind is DifferenceKind.CHANGED
+            if kind is DifferenceKind.NEW:
+                self.new += 1
+                if len(self._new) < MOST_NO_PICTURES:
+                    self._new.add(hash(relative_path))
+
     def count_no_picture(self, relative_path: str) -> None:
         """Count a file that is no picture, once however often it is read; thread-safe."""
         with _counting:
             if (key := hash(relative_path)) in self._no_pictures:
                 return
+            if key in self._new:
+                self._new.discard(key)
+                self.new -= 1
             # Of more of them, each reading counts.
-            if len(self._no_pictures) < _MOST_NO_PICTURES:
+            if len(self._no_pictures) < MOST_NO_PICTURES:
                 self._no_pictures.add(key)
         self.count_left_out(NO_PICTURE)
 

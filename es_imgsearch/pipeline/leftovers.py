@@ -59,7 +59,7 @@ class LeftoverQueue:
         if (number := self._logged[change.root.name]) > _LOGGED_FILES:
             return
         logger.warning(
-            "%s cannot be read (%s): its document stays in the index, and it is tried again.%s",
+            "%s cannot be read (%s): its picture stays in the index, and it is tried again.%s",
             change.root.absolute(change.relative_path),
             error.message.rstrip("."),
             " Further files of this kind are only counted." if number == _LOGGED_FILES else "",

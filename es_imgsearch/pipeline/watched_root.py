@@ -25,6 +25,7 @@ from es_imgsearch.pipeline.indexer import Indexer
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
+from es_imgsearch.watch.settle import Arrivals
 from es_imgsearch.watch.watcher import Hint, HintKind, Watcher
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ _IDLE_SECONDS = 1.0
 _LOOK_SECONDS = 2.0
 
 _MISSING = (
-    "The folder of %r (%s) is missing: its documents stay in the index, and it is watched again"
+    "The folder of %r (%s) is not there: its pictures stay in the index, and it is watched again"
     " when it is back."
 )
 
@@ -80,6 +81,7 @@ class WatchedRoot:
         self._identity: tuple[int, int] | None = None
         self._is_hung = False
         self._retry_delays = waits()
+        self._arrivals = Arrivals(settings.settle_seconds)
         self._threads = [
             threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
             for name, work in ((f"compare {root.name}", self._compare_loop),
@@ -144,7 +146,7 @@ class WatchedRoot:
         if not self._is_hung:
             self._is_hung = True
             logger.warning(
-                "The disk of %r (%s) has not answered for %.0f s: its documents stay in the index."
+                "The disk of %r (%s) has not answered for %.0f s: its pictures stay in the index."
                 " Other folders go on. Check the disk, or the network share that is mounted there.",
                 self.root.name, self.root.path, seconds,
             )  # fmt: skip
@@ -181,6 +183,9 @@ class WatchedRoot:
             if settler.take_overflowed():
                 self.request_comparison()
             all_deleted = indexer.delete_missing(root, compared=compared)
+            is_paused = root.name in indexer.paused
+            if self._arrivals.is_due(indexer.settler.arrived, is_paused=is_paused):
+                self.request_comparison()
             if time.monotonic() >= next_poll:
                 next_poll = time.monotonic() + self._settings.poll_seconds
                 self._poll()
@@ -263,6 +268,8 @@ class WatchedRoot:
             logger.warning(message, self.root.name, self.root.path)
 
     def _on_hint(self, hint: Hint) -> None:
+        if hint.kind not in {HintKind.GONE, HintKind.ROOT_GONE}:
+            self._indexer.settler.arrived += 1
         if hint.kind is HintKind.SUBTREE:
             self.request_comparison(hint.relative_path)
         elif hint.kind is HintKind.OVERFLOW:
@@ -306,7 +313,7 @@ class WatchedRoot:
         thread = f"compare {self.root.name}"
         try:
             comparison = self._indexer.reconcile(self.root, folder)
-            for change in self._indexer.unseen.take(self.root, folder):
+            for change in self._indexer.leftovers.unseen.take(self.root, folder):
                 self._indexer.pipeline.submit(change)
         except ImgSearchError as error:
             if not error.transient:

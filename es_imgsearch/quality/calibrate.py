@@ -10,7 +10,7 @@ import numpy as np
 
 from es_imgsearch.elastic.meta_entries import Curve
 from es_imgsearch.embed.protocol import embed_queries
-from es_imgsearch.errors import FileInvalid, NotCalibrated, UsageError
+from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.manage.upgrade import upgrade
 from es_imgsearch.quality.curve_fitting import (
     CalibrationQuality,
@@ -21,7 +21,15 @@ from es_imgsearch.quality.curve_fitting import (
 from es_imgsearch.quality.labelled_pictures import LabelledPictures, load_unit_vectors
 from es_imgsearch.quality.labels import Labels, queries_by_label
 from es_imgsearch.search import relevance as background
-from es_imgsearch.search.relevance import IMAGE, MIN_BACKGROUND, TEXT, Floats, shipped_curves
+from es_imgsearch.search.relevance import (
+    IMAGE,
+    MIN_BACKGROUND,
+    TEXT,
+    Floats,
+    derived_curve,
+    null_moments,
+    unrelated_texts,
+)
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.store import Store
@@ -46,10 +54,10 @@ class Calibration:
 def calibrate(search: ImageSearch, labels: Labels | None = None) -> Calibration:
     """Fit the curves of `relevance` on labels; store them and the background.
 
-    Without labels, store the curves that are shipped for the index's encoder.  Text queries get
-    a curve if the encoder embeds text, picture queries always.
+    Without labels, store the curves that are derived from the index itself.  Text queries get a
+    curve if the encoder embeds text, picture queries always.
 
-    Raises NotCalibrated without labels and shipped curves, FileInvalid for a file of queries,
+    Raises FileInvalid for a file of queries,
     UsageError for too few pictures or right hits, GenerationSwitched if the index becomes another
     generation meanwhile.
     """
@@ -77,22 +85,29 @@ def _calibrate(search: ImageSearch, store: Store, labels: Labels | None) -> Cali
             f"Profile {info.meta.profile!r} of index {store.index!r} stores shortened vectors,"
             " from which relevance cannot be computed: use an index of another profile."
         )
+    encoder = search.model.encoder(info) if seal.supports_text else None
     if labels is None:
-        curves = shipped_curves(seal.revision, seal.fingerprint)
-        if not curves:
-            raise NotCalibrated(
-                f"No curves are shipped for encoder {seal.name!r}: give a file of labels,"
-                f" es-imgsearch calibrate LABELS --index {store.index}."
-            )
+        curves = _derive_curves(encoder, sampled.vectors)
         calibration = Calibration(curves, background=len(sampled.vectors))
     else:
-        encoder = search.model.encoder(info) if seal.supports_text else None
         calibration = _fit_curves(store, encoder, labels, sampled.vectors)
     # The background belongs to the index, whichever generation serves.
     store.switching.check_serving()
     background.store_background(store, seal, sampled)
     store.generations.update_meta(lambda meta: replace(meta, relevance=calibration.curves))
     return calibration
+
+
+def _derive_curves(encoder: Encoder | None, sampled: Floats) -> dict[str, Curve]:
+    """Derive a curve for picture queries and, with an encoder, one for text queries."""
+    unrelated = {IMAGE: sampled}
+    if encoder is not None:
+        unrelated[TEXT] = embed_queries(encoder, encoder.embed_texts, unrelated_texts())
+    size = len(sampled)
+    return {
+        kind: derived_curve(kind, null_moments(vectors, sampled), size)
+        for kind, vectors in unrelated.items()
+    }
 
 
 def _fit_curves(
@@ -112,7 +127,7 @@ def _fit_curves(
     share_label = has_label.T.astype(np.int64) @ has_label.astype(np.int64) > 0
     queries_by_kind = {IMAGE: (pictures, share_label)}
     if encoder is not None:
-        names = [query.name for query in label_queries]
+        names = [query.text or query.name for query in label_queries]
         texts = embed_queries(encoder, encoder.embed_texts, names)
         queries_by_kind = {TEXT: (texts, has_label), **queries_by_kind}
     curves, quality = {}, {}

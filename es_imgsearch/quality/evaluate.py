@@ -10,7 +10,7 @@ With a file of queries the whole index is searched, and pictures not named in th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -100,13 +100,15 @@ def evaluate(
     mode: Mode = "vector",
     by: By | None = None,
     ks: Sequence[int] = KS,
+    texts: Mapping[str, str] | None = None,
 ) -> EvaluationReport:
     """Search for every query of the labels; record the ranks of right pictures.
 
     `mode` is that of a search, or ``tags``: pictures with a tag equal to the query's text, best
-    `tag_scores` first.  The number of hits is the largest of `ks` and 5; a right picture beyond
-    them counts as not found.  `by` defaults to ``text``, and to ``image`` if the encoder embeds
-    pictures only.
+    `tag_scores` first.  `texts` map the words of labels that name their facet to what is embedded
+    for them in mode vector, as the vocabulary of tags does.  The number of hits is the largest of
+    `ks` and 5; a right picture beyond them counts as not found.  `by` defaults to ``text``, and to
+    ``image`` if the encoder embeds pictures only.
 
     Raises FileInvalid if the index holds none of the pictures.
     """
@@ -125,6 +127,9 @@ def evaluate(
     among = places.ids(labels.pictures) if labels.pictures else None
     answers = []
     for name, right, query in _answerable_queries(labels, places, by):
+        # A label that names its facet is a tag; other labels are searched as users type them.
+        if mode == "vector" and texts and isinstance(query, str) and query != name:
+            query = texts.get(query, query)
         hits = _hit_ids(search, query, mode, depth, among)
         ranks = tuple(rank for rank, each in enumerate(hits, start=1) if each in right)
         answers.append(QueryResult(name, len(right), ranks))

@@ -23,6 +23,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,20 +32,25 @@ from typing import Any
 from es_imgsearch.errors import FileInvalid
 from es_imgsearch.records import composed
 
+_FACET = re.compile(r"[^\W\d][\w-]*")
 _CAPTIONED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuery:
-    """A text or a picture file to search with, and the pictures that are right."""
+    """A text or a picture file to search with, and the pictures that are right.
+
+    `label` is the label as written, where the text is only its words.
+    """
 
     relevant: tuple[str, ...]
     text: str | None = None
     image: Path | None = None
+    label: str | None = None
 
     @property
     def name(self) -> str:
-        return self.text if self.text is not None else str(self.image)
+        return self.label or (self.text if self.text is not None else str(self.image))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +89,28 @@ def read_labels(file: Path, language: str = "en") -> Labels:
 
 
 def queries_by_label(pictures: Mapping[str, Sequence[str]]) -> tuple[LabelledQuery, ...]:
-    """Make a query of each label, sorted; the pictures with the label are right."""
+    """Make a query of each label, sorted; the pictures with the label are right.
+
+    The words of a label that names its facet, ``kind:animals``, are ``animals``.
+    """
     by_label: dict[str, list[str]] = {}
     for path, labels in pictures.items():
         for label in labels:
             by_label.setdefault(label, []).append(path)
-    return tuple(LabelledQuery(tuple(paths), label) for label, paths in sorted(by_label.items()))
+    return tuple(
+        LabelledQuery(tuple(paths), words, label=None if words == label else label)
+        for label, paths in sorted(by_label.items())
+        for words in [label_words(label)]
+    )
+
+
+def label_words(label: str) -> str:
+    """Return the words of a label without the facet that it names, ``kind:animals``."""
+    facet, _, words = label.partition(":")
+    # A time, an address and a title, "12:30", "https://…", "Star Wars: …", name no facet.
+    if not _FACET.fullmatch(facet) or words.startswith("//"):
+        return label
+    return words.strip() or label
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +37,7 @@ from es_imgsearch.elastic.queries import (
 from es_imgsearch.elastic.requests import vectors_by_id
 from es_imgsearch.embed.reduced_encoder import check_output
 from es_imgsearch.quality.recall import ScoredId
+from es_imgsearch.search.relevance import unrelated_texts
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.generations import IndexInfo
@@ -216,8 +216,7 @@ def collect_texts(pictures: Iterable[Mapping[str, Any]], count: int) -> list[str
     texts: dict[str, None] = {}
     for candidates in (_texts_of_picture(each.get("_source", {})) for each in pictures):
         texts.update(dict.fromkeys(islice((each for each in candidates if each not in texts), 1)))
-    everyday = files("es_imgsearch.quality") / "everyday_words.txt"
-    texts.update(dict.fromkeys(everyday.read_text(encoding="utf-8").splitlines()))
+    texts.update(dict.fromkeys(unrelated_texts()))
     return list(texts)[:count]
 
 

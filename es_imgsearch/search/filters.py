@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from difflib import get_close_matches
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from es_imgsearch.errors import FilterInvalid
+from es_imgsearch.errors import FilterInvalid, did_you_mean
 from es_imgsearch.records import composed, folded, is_text, stored_path
 from es_imgsearch.search.filtering.dates import (
     TAKEN_FIELDS,
@@ -39,6 +38,8 @@ _PATHS = {"folder", "relative_path", "image_name"}
 _NOT_FILTERABLE = {"dense_vector", "nested", "object"}
 _RANGE = re.compile(r"^(?P<low>[^.]*(?:\.[^.]+)*)\.\.(?P<high>.*)$")
 
+# A range as other programs write it.
+_SPAN = re.compile(r"([0-9.]+) ?(?:-|\N{EN DASH}|:|,| to ) ?([0-9.]+)")
 _DISTANCE = re.compile(r"(?P<length>[0-9]+(?:[.][0-9]+)?)\s*(?P<unit>km|m|mi|ft|nmi)")
 
 _VALUES = (str, int, float, date, PathLike)
@@ -104,10 +105,9 @@ def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]])
     name, _, key = field.partition(".")
     mapping = properties.get(name)
     if mapping is None or (key and _kind(mapping) != "flattened"):
-        near = get_close_matches(name.lower(), properties, n=1)
-        meant = f" Did you mean {near[0]!r}?" if near else ""
         raise FilterInvalid(
-            f"There is no field {field!r} to filter by; there are {_filterable(properties)}.{meant}"
+            f"There is no field {field!r} to filter by; there are {_filterable(properties)}."
+            f"{did_you_mean(name, properties)}"
         )
     kind = _kind(mapping)
     if not is_text(key):
@@ -215,6 +215,8 @@ def _range(field: str, low: Any, high: Any, kind: str) -> dict[str, Any]:
         raise FilterInvalid(f"A range of {field!r} needs a low or a high end.")
     if kind in _NUMBERS:
         low, high = (None if end is None else _number(field, end) for end in (low, high))
+        if low is not None and high is not None and low > high:
+            raise FilterInvalid(f"{low} is more than {high}: nothing lies between them.")
         if kind in _INTEGERS:
             return _integer_range(field, low, high, _INTEGERS[kind])
     elif kind != "keyword":
@@ -272,7 +274,9 @@ def _number(field: str, value: Any) -> int | float:
             number = _whole(float(value))
         except (ValueError, OverflowError):
             shown = value[:40] if isinstance(value, str) else value
-            raise FilterInvalid(f"Field {field!r} holds numbers, not {shown!r}.") from None
+            span = _SPAN.fullmatch(str(shown))
+            meant = f" A range is written {span[1]}..{span[2]}." if span else ""
+            raise FilterInvalid(f"Field {field!r} holds numbers, not {shown!r}.{meant}") from None
     if isinstance(number, int) and number not in _INT64:
         # The number is not repeated: Python refuses to print very long ones.
         raise FilterInvalid(f"The number for field {field!r} is larger than 64 bits hold.")

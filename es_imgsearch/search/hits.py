@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from es_imgsearch.errors import LibraryMissing
 from es_imgsearch.records import stored_path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 # A hit of at least this relevance is more likely right than wrong.
-_LIKELY = 0.5
+LIKELY: Final = 0.5
 # `repr` shows this many hits, one a line.
 _LINES_SHOWN = 20
 # The columns of a data frame without hits.
@@ -37,7 +37,8 @@ class Hit:
         hybrid the sum of reciprocal ranks.  A picture that the words name as a whole gets 1 more
         for a tag and 2 for an id, path or name; in mode text 1,000 and 2,000.
     `relevance`
-        the calibrated probability, 0 to 1, that the hit is right; None if not calibrated.
+        the estimated probability, 0 to 1, that the hit is right; None if it is not known, for
+        example in an index of fewer than 30 pictures.
     `fields`
         every stored field of the picture, or those of the option `fields`.
     `path`
@@ -71,6 +72,11 @@ class Hit:
     def image_name(self) -> str:
         """The file name."""
         return str(self.fields.get("image_name", self.relative_path.rpartition("/")[2]))
+
+    @property
+    def percent(self) -> str:
+        """The relevance for a person, such as 31%; "" if it is not known."""
+        return "" if self.relevance is None else f"{self.relevance:.0%}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as `search --json` prints them.
@@ -184,7 +190,22 @@ class Hits(Sequence[Hit]):
         None if the relevance of no hit is known.
         """
         known = [hit.relevance for hit in self if hit.relevance is not None]
-        return sum(each >= _LIKELY for each in known) if known else None
+        return sum(each >= LIKELY for each in known) if known else None
+
+    @property
+    def likely_end(self) -> int | None:
+        """Position after the last hit that is likely right or has the words of the query.
+
+        What follows is likely wrong.  None if the relevance of no hit is known.
+        """
+        if self.relevant is None:
+            return None
+        likely = [
+            position
+            for position, hit in enumerate(self, start=1)
+            if (hit.relevance or 0.0) >= LIKELY or hit.matches_words
+        ]
+        return max(likely, default=0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as `search --json` prints them."""
@@ -194,12 +215,13 @@ class Hits(Sequence[Hit]):
             "notes": list(self.notes),
             "took_ms": self.took_ms,
             "relevant": self.relevant,
-            "mode": self.mode,
         }
 
     def __repr__(self) -> str:
         shown = self._hits[:_LINES_SHOWN]
-        lines = [f"  {hit.score:6.3f}  {hit.root}/{hit.relative_path}" for hit in shown]
+        lines = [
+            f"  {hit.score:6.3f}{hit.percent:>6}  {hit.root}/{hit.relative_path}" for hit in shown
+        ]
         if len(self) > len(shown):
             lines.append(f"  and {len(self) - len(shown)} more")
         return "\n".join([f"<{len(self)} hits, {self.took_ms} ms>", *lines])

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from es_imgsearch.codes.coder import Coder
@@ -35,15 +36,20 @@ from es_imgsearch.errors import (
     UsageError,
 )
 from es_imgsearch.search.query import Term, Vector, is_vector
+from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors
 from es_imgsearch.search.relevance import (
     IMAGE,
+    MIN_BACKGROUND,
     TEXT,
+    Floats,
     QueryRelevance,
     RelevanceModel,
-    read_relevance_model,
+    load_text_vectors,
+    read_background,
+    unrelated_texts,
 )
-from es_imgsearch.search.request_flow import RequestFlow
+from es_imgsearch.search.request_flow import RequestFlow, Work
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +65,7 @@ class GenerationState:
     """
 
     info: IndexInfo
-    # (None,) if the index was read and has no relevance model, so that it is not read again.
-    relevance: tuple[RelevanceModel | None] | None = None
+    relevance: RelevanceModel | None = None
     reduced: ReducedVectors | None = None
     coder: Coder | None = None
     read_at: float = field(default_factory=time.monotonic)
@@ -70,10 +75,14 @@ class IndexState:
     """State of the generation behind the alias; `latest` is None until the first read."""
 
     def __init__(
-        self, index: str, open_originals: Callable[[Meta], OriginalsLookup | None]
+        self,
+        index: str,
+        model: QueryEncoder,
+        open_originals: Callable[[Meta], OriginalsLookup | None],
     ) -> None:
         """Read nothing yet; `open_originals` opens the whole vectors of a reduced index."""
         self._index = index
+        self._model = model
         self._open_originals = open_originals
         self._has_warned = False
         self.latest: GenerationState | None = None
@@ -164,32 +173,63 @@ class IndexState:
         terms: Sequence[Term],
         vector: Vector,
         min_relevance: float | None,
-    ) -> RequestFlow[QueryRelevance | None]:
-        """Return the relevance of a query vector's hits; None if not calibrated.
+    ) -> RequestFlow[tuple[QueryRelevance | None, Sequence[str]]]:
+        """Return the relevance of a query vector's hits, and notes on it.
 
-        Raises NotCalibrated if there is a `min_relevance` and no relevance.
+        None for a query that is a vector, a reduced index, and fewer than 30 pictures; raises
+        NotCalibrated then if there is a `min_relevance`.
         """
         meta = state.info.meta
         if meta.reduction is not None:
             if min_relevance is None:
-                return None
+                return None, ()
             raise NotCalibrated(
                 f"Index {self._index!r} has reduced vectors, whose cosines are too rough for"
                 " relevance: leave min_relevance out, or search an index of whole vectors."
             )
-        if state.relevance is None:
-            state.relevance = ((yield from read_relevance_model(self._index, meta)),)
-        (model,) = state.relevance
         kind = _curve_kind(terms)
-        relevance = None if model is None or kind is None else model.for_query(vector, kind)
-        if relevance is None and min_relevance is not None:
+        if kind is None:
+            if min_relevance is None:
+                return None, ()
             raise NotCalibrated(
-                f"Index {self._index!r} has no relevance for hits of"
-                f" {'a vector' if kind is None else f'queries by {kind}'}: label some pictures and"
-                f" run `es-imgsearch calibrate LABELS --index {self._index}`, or leave"
-                " min_relevance out."
+                "A query that is a vector has no relevance: search with words or a picture, or"
+                " leave min_relevance out."
             )
-        return relevance
+        model = yield from self._relevance_model(state, kind)
+        if (count := len(model.background)) >= MIN_BACKGROUND:
+            return model.for_query(vector, kind), ()
+        holds = (
+            f"Index {self._index!r} holds {count} different picture{'' if count == 1 else 's'};"
+            f" relevance needs {MIN_BACKGROUND}"
+        )
+        if min_relevance is not None:
+            raise NotCalibrated(
+                f"{holds}: add pictures with `es-imgsearch sync DIR --index {self._index}`, or"
+                " leave min_relevance out."
+            )
+        return None, [f"{holds}, so hits have no percentage."] if count else ()
+
+    def _relevance_model(self, state: GenerationState, kind: str) -> RequestFlow[RelevanceModel]:
+        """Read the background once; derive the curve of this kind if none was fitted."""
+        meta = state.info.meta
+        if state.relevance is None:
+            background = yield from read_background(self._index, meta, meta.seal.dims)
+            state.relevance = RelevanceModel(meta.relevance, background)
+        model = state.relevance
+        if kind not in model.curves and len(model.background) >= MIN_BACKGROUND:
+            unrelated = model.background
+            if kind == TEXT:
+                unrelated = yield Work(partial(self._unrelated_vectors, state.info))
+            model = state.relevance = model.with_derived(kind, unrelated)
+        return model
+
+    def _unrelated_vectors(self, info: IndexInfo) -> Floats:
+        seal = info.meta.seal
+        return load_text_vectors(
+            [seal.name, seal.revision, seal.fingerprint, str(seal.dims)],
+            unrelated_texts(),
+            lambda texts: self._model.embed(info, texts, []).texts,
+        )
 
 
 def _companion_document(alias: str, name: str) -> RequestFlow[Mapping[str, Any] | None]:

@@ -50,9 +50,10 @@ def _cell(hit: ShownHit) -> str:
         if url is None
         else f'<img src="{url}" alt="{name}" style="max-width:100%;max-height:100%">'
     )
+    percent = getattr(hit, "percent", "")
     return (
         f'<div style="{_CELL}" title="{title}"><div style="{_FRAME}">{picture}</div>'
-        f'<div style="{_NAME}">{name}</div>{hit.score:.3f}</div>'
+        f'<div style="{_NAME}">{name}</div>{hit.score:.3f}{percent and f" · {percent}"}</div>'
     )
 
 

@@ -56,9 +56,9 @@ from es_imgsearch.search.query_vectors import (
 from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors, Reranking
 from es_imgsearch.search.relevance import average_cut_off
 from es_imgsearch.search.request_flow import RequestFlow
-from es_imgsearch.search.results import SearchContext, build_hits, check_facets
+from es_imgsearch.search.results import SearchContext, build_hits, check_facets, with_cosines
 from es_imgsearch.search.search_log import SearchLog
-from es_imgsearch.search.words.auto import check_words, chosen_mode, with_cosines
+from es_imgsearch.search.words.auto import check_words, chosen_mode
 from es_imgsearch.search.words.fusion import Ranking
 from es_imgsearch.settings import Settings
 
@@ -105,7 +105,7 @@ class Operations:
         self._settings = settings
         self._model = model
         self._vectorizer = QueryVectorizer(index, settings, model)
-        self._state = IndexState(index, open_originals)
+        self._state = IndexState(index, model, open_originals)
         self._log = SearchLog(index, settings.host) if settings.log_searches else None
 
     def search_text(
@@ -216,10 +216,10 @@ class Operations:
             term_vectors=vectors.by_part.get(CONTENT.name, ()),
         )
         if plan.weights is None and not plan.regions:
-            relevance = yield from self._state.query_relevance(
+            relevance, notes = yield from self._state.query_relevance(
                 generation, terms, combined[CONTENT.name], plan.min_relevance
             )
-            context = context._replace(relevance=relevance)
+            context = context._replace(relevance=relevance, notes=[*context.notes, *notes])
         if plan.codes:
             coder = yield from self._state.coder(generation)
             context = context._replace(code=coder.code(combined[CONTENT.name]))
@@ -298,7 +298,7 @@ class Operations:
     ) -> RequestFlow[float]:
         """Compute the parameter `similarity` of a kNN query with this whole vector."""
         check_relevance(min_relevance)
-        relevance = yield from self._state.query_relevance(generation, terms, vector, None)
+        relevance, _ = yield from self._state.query_relevance(generation, terms, vector, None)
         if relevance is not None:
             cosine = relevance.cosine_of(min_relevance)
         else:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict, get_args
 import numpy as np
 
 from es_imgsearch.elastic.queries import check_k, check_whole
-from es_imgsearch.errors import UsageError
+from es_imgsearch.errors import UsageError, did_you_mean
 from es_imgsearch.search.filters import Filters
 
 Mode = Literal["auto", "vector", "text", "hybrid"]
@@ -62,8 +62,8 @@ class SearchOptions(TypedDict, total=False):
         find candidates by their binary codes (`es-imgsearch codes train`) and order them by their
         vectors; not with weights, regions or `exact`.
     `min_relevance`
-        return only hits of at least this relevance, 0 to 1, possibly fewer than k; by vectors,
-        without weights.
+        return only hits of at least this relevance, 0 to 1, possibly fewer than k; not in mode
+        text, and without weights.
     `num_candidates`
         the number of candidates per shard; more is slower and finds more.  By default the number
         that the index was tuned to; with codes 20 k.
@@ -130,7 +130,10 @@ class SearchPlan:
         }
         plan = cls(k=int(k), **{**options, **lists})
         if plan.mode not in _MODES:
-            raise UsageError(f"There is no mode {plan.mode!r}; choose one of {', '.join(_MODES)}.")
+            raise UsageError(
+                f"There is no mode {plan.mode!r}; choose one of {', '.join(_MODES)}."
+                f"{did_you_mean(plan.mode, _MODES)}"
+            )
         if plan.mode == "text" and plan.weights is not None:
             raise UsageError("Mode 'text' compares no vectors: leave the weights out.")
         _check_kinds(plan)
@@ -140,10 +143,10 @@ class SearchPlan:
             _check_codes(plan)
         if plan.min_relevance is not None:
             check_relevance(plan.min_relevance)
-            if plan.mode not in {"auto", "vector"} or plan.weights is not None:
+            if plan.mode == "text" or plan.weights is not None:
                 raise UsageError(
-                    "Relevance is computed from the content's cosine: leave mode and weights out,"
-                    " or min_relevance."
+                    "Relevance is computed from the content's cosine: leave mode 'text' and weights"
+                    " out, or min_relevance."
                 )
         _check_not_negative("offset", plan.offset)
         if plan.size is not None:

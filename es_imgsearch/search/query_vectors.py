@@ -27,7 +27,7 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.requests import checked_hits, search_request, vectors_by_id
 from es_imgsearch.embed.index_encoder import sealed_encoder
 from es_imgsearch.embed.protocol import embed_queries
-from es_imgsearch.errors import ImageMissing, TextUnsupported, UsageError
+from es_imgsearch.errors import ImageMissing, TextUnsupported, UsageError, did_you_mean
 from es_imgsearch.records import unit
 from es_imgsearch.search.query import (
     QueryBox,
@@ -91,6 +91,7 @@ def weighted_parts(
         if part is None:
             raise UsageError(
                 f"There is no part {name!r} to weigh; there are {', '.join(sorted(PARTS))}."
+                f"{did_you_mean(name, PARTS)}"
             )
         try:
             number = float(weight)

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from es_imgsearch.elastic.generations import IndexInfo
-from es_imgsearch.elastic.queries import parse_vector, score_to_cosine
+from es_imgsearch.elastic.queries import exact_body, parse_vector, score_to_cosine, to_json
 from es_imgsearch.elastic.region_queries import matched_box
-from es_imgsearch.errors import UsageError
+from es_imgsearch.elastic.requests import checked_hits, search_request
+from es_imgsearch.errors import UsageError, did_you_mean
 from es_imgsearch.search.filtering.dates import local_year
-from es_imgsearch.search.hits import Hit, Hits, LazyHits
+from es_imgsearch.search.hits import LIKELY, Hit, Hits, LazyHits
 from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import (
     Query,
@@ -25,10 +26,12 @@ from es_imgsearch.search.query import (
     query_kind,
 )
 from es_imgsearch.search.query_vectors import CONTENT, VectorPart
-from es_imgsearch.search.relevance import QueryRelevance
+from es_imgsearch.search.relevance import NAMED_RELEVANCE, QueryRelevance, named_relevance
+from es_imgsearch.search.request_flow import RequestFlow
 from es_imgsearch.search.words.fusion import FUSED_DIGITS, Ranks, SearchResult, shares
 
 _COSINE_DIGITS = 6
+NOTHING_FITS = "Nothing fits well: none of these is likely right."
 
 
 class SearchContext(NamedTuple):
@@ -52,9 +55,17 @@ class SearchContext(NamedTuple):
 
 def build_hits(result: SearchResult, context: SearchContext) -> Hits:
     """Build the page's hits, each on first access, and the facets of all hits."""
-    plan = context.plan
+    plan, notes = context.plan, list(context.notes)
+    best = _best_relevance(result, context)
     if plan.min_relevance is not None:
-        result = result._replace(hits=_relevant(result.hits, plan.min_relevance, context))
+        result = _relevant(result, plan.min_relevance, context)
+        if best is not None and best < plan.min_relevance:
+            notes.append(
+                f"No hit has a relevance of {plan.min_relevance:.0%} or more; the best has"
+                f" {best:.0%}."
+            )
+    elif best is not None and best < LIKELY and plan.offset == 0 and not _match_words(result):
+        notes.append(NOTHING_FITS)
     facets = {}
     if plan.facets:
         facets = count_facets([each["_source"] for each in result.hits], plan.facets)
@@ -66,23 +77,82 @@ def build_hits(result: SearchResult, context: SearchContext) -> Hits:
         LazyHits(len(hits), lambda n: _hit(hits[n], None if ranks is None else ranks[n], context)),
         result.took_ms,
         [shown for each in context.terms if (shown := _shown(each)) is not None],
-        notes=context.notes,
+        notes=notes,
         facets=facets,
         mode=plan.mode,
     )
 
 
-def _relevant(
-    hits: Sequence[Mapping[str, Any]], at_least: float, context: SearchContext
-) -> list[Mapping[str, Any]]:
-    similarity, relevance = context.info.meta.similarity, context.relevance
-    if relevance is None:
-        return []
-    return [
-        hit
-        for hit in hits
-        if relevance.probability(score_to_cosine(hit["_score"], similarity)) >= at_least
+def _best_relevance(result: SearchResult, context: SearchContext) -> float | None:
+    """Return the relevance of the best hit; None if unknown, or without hits.
+
+    In mode vector that is the first one; in mode hybrid looking ends at the first likely one.
+    """
+    if context.relevance is None or not result.hits:
+        return None
+    best = 0.0
+    of_hits: Sequence[Ranks | None] = result.ranks or [None]
+    for hit, ranks in zip(result.hits, of_hits, strict=False):
+        best = max(best, _relevance(hit, ranks, context) or 0.0)
+        if best >= max(LIKELY, context.plan.min_relevance or 0.0):
+            break
+    return best
+
+
+def _match_words(result: SearchResult) -> bool:
+    """Return True if any hit has the words, so that its looks do not decide."""
+    return any(each.text or each.named for each in result.ranks or ())
+
+
+def _relevant(result: SearchResult, at_least: float, context: SearchContext) -> SearchResult:
+    ranks: Sequence[Ranks | None] = result.ranks or [None] * len(result.hits)
+    kept = [
+        (hit, rank)
+        for hit, rank in zip(result.hits, ranks, strict=True)
+        if (_relevance(hit, rank, context) or 0.0) >= at_least
     ]
+    return result._replace(
+        hits=[hit for hit, _ in kept],
+        ranks=None if result.ranks is None else [rank for _, rank in kept if rank is not None],
+    )
+
+
+def _vector_cosine(
+    raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext
+) -> float | None:
+    """Return the cosine by which vectors found the hit; None if they did not."""
+    plan = context.plan
+    # Weighted parts are scored by a script, which is the same for every similarity.
+    similarity = context.info.meta.similarity if plan.weights is None else "cosine"
+    score = raw["_score"] if plan.mode == "vector" else ranks and ranks.vector_score
+    return None if score is None else score_to_cosine(score, similarity)
+
+
+def _relevance(
+    raw: Mapping[str, Any],
+    ranks: Ranks | None,
+    context: SearchContext,
+    cosine: float | None = None,
+) -> float | None:
+    """Compute the relevance from the cosine, by default that of the score.
+
+    Where words were searched for as well, a hit that has them in its name, title or tags is no less
+    likely than such hits are.
+    """
+    if context.relevance is None:
+        return None
+    if cosine is None:
+        cosine = _vector_cosine(raw, ranks, context)
+    by_vector = None if cosine is None else context.relevance.probability(cosine)
+    if ranks is None or not (ranks.text or ranks.named):
+        return by_vector
+    texts = [each.query for each in context.terms if each.weight > 0]
+    named = named_relevance([each for each in texts if isinstance(each, str)], raw["_source"])
+    # 2 for an id, path or name, 1 for a tag, which may have been computed from the vector.
+    if named is None and ranks.named >= 2:
+        named = NAMED_RELEVANCE
+    known = [each for each in (by_vector, named) if each is not None]
+    return max(known, default=None)
 
 
 def _shown(term: Term) -> str | QueryPicture | None:
@@ -92,15 +162,10 @@ def _shown(term: Term) -> str | QueryPicture | None:
 
 
 def _hit(raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext) -> Hit:
-    plan, meta = context.plan, context.info.meta
+    plan = context.plan
     source = raw.get("_source", {})
     root, relative_path = source.get("root", ""), source.get("relative_path", "")
-    # Weighted parts are scored by a script, which is the same for every similarity.
-    similarity = meta.similarity if plan.weights is None else "cosine"
-    vector_score = ranks.vector_score if ranks else None
-    if plan.mode == "vector":
-        vector_score = raw["_score"]
-    mean = None if vector_score is None else score_to_cosine(vector_score, similarity)
+    mean = _vector_cosine(raw, ranks, context)
     if ranks is not None:
         score = round(ranks.score, FUSED_DIGITS)
     else:
@@ -109,13 +174,12 @@ def _hit(raw: Mapping[str, Any], ranks: Ranks | None, context: SearchContext) ->
     # A reduced index stores bytes, so the cosine of stored vectors is not the reranked one.
     is_known = mean is not None and plan.weights is None
     cosine = mean if is_known else cosines.get(CONTENT.name)
-    relevance = context.relevance
     return Hit(
         image_id=raw["_id"],
         root=root,
         relative_path=relative_path,
         score=score,
-        relevance=None if relevance is None or cosine is None else relevance.probability(cosine),
+        relevance=_relevance(raw, ranks, context, cosine),
         fields=source,
         path=context.info.meta.path_on(context.host, root, relative_path),
         cosine=None if cosine is None else round(cosine, _COSINE_DIGITS),
@@ -164,7 +228,8 @@ def _explanation(
         ]
     if ranks is not None:
         explanation["bm25"] = ranks.text_score
-        explanation["shares"] = shares(ranks, context.plan.mode)
+        if context.plan.mode == "hybrid" or ranks.named:
+            explanation["shares"] = shares(ranks, context.plan.mode)
         if context.plan.mode == "hybrid":
             explanation["ranks"] = {"vector": ranks.vector, "text": ranks.text}
     return explanation
@@ -181,6 +246,40 @@ def _label(query: Query) -> str:
 def _cosine(one: Vector, other: Vector) -> float:
     length = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
     return float(one @ other) / length if length else 0.0
+
+
+def with_cosines(
+    index: str, result: SearchResult, context: SearchContext
+) -> RequestFlow[SearchResult]:
+    """Add the cosines of hits that only words found, for their relevance.
+
+    Those of the page, or with `min_relevance` of all hits, since the others move up.
+    """
+    if context.relevance is None or result.ranks is None:
+        return result
+    plan = context.plan
+    page = plan.page if plan.min_relevance is None else slice(None)
+    without = [
+        str(hit["_id"])
+        for hit, ranks in zip(result.hits[page], result.ranks[page], strict=True)
+        if ranks.vector_score is None
+    ]
+    if not without:
+        return result
+    body = exact_body(
+        context.parts[0][2],
+        len(without),
+        context.info.meta.similarity,
+        filters=[{"ids": {"values": without}}],
+        source=False,
+    )
+    answer = yield search_request(index, to_json(body))
+    found = {hit["_id"]: hit["_score"] for hit in checked_hits(answer, context.info.name)}
+    ranks = [
+        each if each.vector_score is not None else each._replace(vector_score=found.get(hit["_id"]))
+        for hit, each in zip(result.hits, result.ranks, strict=True)
+    ]
+    return result._replace(ranks=ranks)
 
 
 # Facets.
@@ -200,6 +299,7 @@ def check_facets(names: Sequence[str], properties: Mapping[str, Mapping[str, Any
         if name != _YEAR and name not in countable:
             raise UsageError(
                 f"There is no facet {name!r}; there are {', '.join(sorted(countable | {_YEAR}))}."
+                f"{did_you_mean(name, countable | {_YEAR})}"
             )
 
 

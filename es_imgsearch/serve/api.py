@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import APIRouter, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi import Path as InPath
 from pydantic import BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from es_imgsearch.errors import UsageError
-from es_imgsearch.serve.problems import faults_in_words
+from es_imgsearch.serve.problems import sentences
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
 from es_imgsearch.serve.service import SearchService
@@ -68,18 +68,20 @@ class Api:
 
     def __init__(self, service: SearchService) -> None:
         self._service = service
-        self.router = router = APIRouter(prefix="/api/v1", tags=["api"])
-        add_get(router, "/search", self.search, response_model=SearchAnswer)
-        router.post("/search", response_model=SearchAnswer, openapi_extra=_body_of(SearchRequest))(
+
+    def add_to(self, app: FastAPI) -> None:
+        """Register the routes."""
+        add_get(app, "/api/v1/search", self.search, response_model=SearchAnswer)
+        app.post("/api/v1/search", response_model=SearchAnswer, openapi_extra=_body_of(SearchRequest))(
             self.post_search
         )
-        router.post("/searches", response_model=BatchAnswer)(self.searches)
-        add_get(router, "/images/{image_id}", self.image)
-        add_get(router, "/images/{image_id}/similar", self.similar, response_model=SearchAnswer)
-        add_get(router, "/facets", self.facets)
-        add_get(router, "/status", self.status)
-        add_get(router, "/failures", self.failures)
-        router.post("/encode", response_model=Vectors, openapi_extra=_body_of(Texts))(self.encode)
+        app.post("/api/v1/searches", response_model=BatchAnswer)(self.searches)
+        add_get(app, "/api/v1/images/{image_id}", self.image)
+        add_get(app, "/api/v1/images/{image_id}/similar", self.similar, response_model=SearchAnswer)
+        add_get(app, "/api/v1/facets", self.facets)
+        add_get(app, "/api/v1/status", self.status)
+        add_get(app, "/api/v1/failures", self.failures)
+        app.post("/api/v1/encode", response_model=Vectors, openapi_extra=_body_of(Texts))(self.encode)
 
     def search(self, request: Annotated[SearchRequest, Query()]) -> Any:
         """Search by words, stored pictures, or a picture that was sent before."""
@@ -180,4 +182,4 @@ def _parsed(model: type[_Model], asked: dict[str, Any]) -> _Model:
         return model.model_validate(asked)
     except ValidationError as error:
         faults = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
-        raise UsageError(faults_in_words(faults)) from None
+        raise UsageError(sentences(faults)) from None

@@ -15,7 +15,7 @@ from es_imgsearch.errors import StoreBusy
 from es_imgsearch.serve.api import Api
 from es_imgsearch.serve.guard import Guard
 from es_imgsearch.serve.picture_routes import PictureRoutes
-from es_imgsearch.serve.problems import answer_with_problems
+from es_imgsearch.serve.problems import add_problems
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
@@ -75,11 +75,11 @@ def create_app(
         app.add_middleware(TokenGuard, hashes=token_hashes)
     app.add_middleware(Guard, hosts=hosts, max_body_bytes=max_body_mb * 1_000_000)
     app.add_middleware(_SafeHeaders)
-    answer_with_problems(app)
+    add_problems(app)
     _add_health(app, service)
-    app.include_router(PictureRoutes(pictures).router)
+    PictureRoutes(pictures).add_to(app)
     if service is not None:
-        app.include_router(Api(service).router)
+        Api(service).add_to(app)
     return app
 
 

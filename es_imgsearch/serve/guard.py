@@ -14,9 +14,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from es_imgsearch.serve.problems import ProblemAnswer
+from es_imgsearch.serve.problems import problem
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE: Final = frozenset({"", "same-origin", "none"})
@@ -64,10 +65,10 @@ class Guard:
             if not has_begun:
                 await self._too_large()(scope, receive, send)
 
-    def _refusal(self, method: str, headers: Headers) -> ProblemAnswer | None:
+    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
         host = host_name(headers.get("host", ""))
         if host not in self._hosts and not _is_address(host):
-            return ProblemAnswer(
+            return problem(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 f"This service is not asked as {host!r}: start it with --allow-host"
                 f" {host or 'NAME'} if that is a name of this machine.",
@@ -77,19 +78,19 @@ class Guard:
             # A page without an origin of its own, such as a sandboxed frame, sends "null".
             is_own = origin is None or urlsplit(origin).netloc.lower() == headers["host"].lower()
             if not is_own or headers.get("sec-fetch-site", "") not in _OWN_SITE:
-                return ProblemAnswer(
+                return problem(
                     HTTPStatus.FORBIDDEN,
                     f"A page of {origin or 'another site'} may not send {method} here.",
                 )
         length = headers.get("content-length", "0")
         if not length.isdecimal():
-            return ProblemAnswer(
+            return problem(
                 HTTPStatus.BAD_REQUEST, f"Content-Length is a number, not {length[:20]!r}."
             )
         return self._too_large() if int(length) > self._max_body_bytes else None
 
-    def _too_large(self) -> ProblemAnswer:
-        return ProblemAnswer(
+    def _too_large(self) -> JSONResponse:
+        return problem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"The body is larger than {self._max_body_bytes / 1_000_000:g} MB: send a smaller"
             " picture, or fewer.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Response
+from fastapi import FastAPI, Header, Response
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 
@@ -27,9 +27,11 @@ class PictureRoutes:
 
     def __init__(self, pictures: PictureFiles) -> None:
         self._pictures = pictures
-        self.router = APIRouter()
-        add_get(self.router, "/thumbnails/{image_id}", self.thumbnail, response_class=Response)
-        add_get(self.router, "/images/{image_id}", self.image, response_class=Response)
+
+    def add_to(self, app: FastAPI) -> None:
+        """Register the routes."""
+        add_get(app, "/thumbnails/{image_id}", self.thumbnail, response_class=Response)
+        add_get(app, "/images/{image_id}", self.image, response_class=Response)
 
     def thumbnail(self, image_id: _ImageId, if_none_match: _IfNoneMatch = None) -> Response:
         """Return a small JPEG of a picture."""

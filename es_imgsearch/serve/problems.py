@@ -1,141 +1,143 @@
-"""Errors as application/problem+json (RFC 9457), of routes, router and middleware."""
+"""Every error of the HTTP API in one form, `application/problem+json` (RFC 9457).
+
+    {"type": "about:blank", "title": "Not Found", "status": 404, "detail": "a sentence"}
+
+`detail` says what was wrong and what to send.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,
     IndexMissing,
-    ModelUnavailable,
     QueryPictureInvalid,
     ReadError,
-    StoreDenied,
     UsageError,
+    expected_value,
+    shown_value,
 )
 
-# Seconds after which a client may ask again, of an Elasticsearch that does not answer.
-_RETRY_SECONDS: Final = 5
-# Of what a request may be wrong in, this much is listed.
-_MOST_FAULTS: Final = 5
-_MOST_SHOWN: Final = 60
+logger = logging.getLogger(__name__)
+
+# After which a client may ask again, while Elasticsearch does not answer.
+_RETRY_SECONDS = 5
+
+MEDIA_TYPE = "application/problem+json"
+_PLACES = {"path": "part", "query": "parameter", "header": "header", "cookie": "cookie"}
 
 
-class ProblemAnswer(JSONResponse):
-    """The answer of an error: `type`, `title`, `status` and `detail`."""
-
-    media_type = "application/problem+json"
-
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        body = {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "detail": detail,
-        }
-        super().__init__(
-            body, status_code=status, headers={"cache-control": "no-store", **(headers or {})}
-        )
-
-
-def problem_of(error: ImgSearchError) -> ProblemAnswer:
-    """Translate an error of the package."""
-    status = _status(error)
-    headers = (
-        {"retry-after": str(_RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    )
-    return ProblemAnswer(status, str(error), headers)
-
-
-def answer_with_problems(app: FastAPI) -> None:
-    """Answer every error of the application as a problem."""
+def add_problems(app: FastAPI) -> None:
+    """Answer every error of the application in the one form."""
 
     @app.exception_handler(ImgSearchError)
-    async def ours(_: Request, error: ImgSearchError) -> ProblemAnswer:
-        return problem_of(error)
+    async def own(_: Request, error: ImgSearchError) -> JSONResponse:
+        status = _status(error)
+        headers = {"retry-after": str(_RETRY_SECONDS)} if status == 503 else None
+        return problem(status, str(error), headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> ProblemAnswer:
-        return ProblemAnswer(HTTPStatus.UNPROCESSABLE_ENTITY, faults_in_words(error.errors()))
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return problem(422, sentences(error.errors()))
 
     @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> ProblemAnswer:
-        status = error.status_code
-        if status == HTTPStatus.NOT_FOUND:
-            detail = f"There is no {request.url.path!r} here; /openapi.json lists what there is."
-        elif status == HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = (error.headers or {}).get("allow", "another method")
-            detail = f"{request.method} is not answered here; send {allowed}."
-        else:
-            detail = str(error.detail)
-        return ProblemAnswer(status, detail, error.headers)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if error.status_code == 405:
+            headers["allow"] = ", ".join(_methods(app, request))
+        return problem(error.status_code, _refusal(app, request, error), headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        logger.error("A request failed", exc_info=error)
+        return problem(500, "The service failed at this request; its log says why.")
 
 
-def faults_in_words(faults: Sequence[Mapping[str, Any]]) -> str:
-    """Say which parameters are wrong and what to send, in plain sentences."""
-    sentences = [_fault_in_words(each) for each in faults[:_MOST_FAULTS]]
-    return " ".join(dict.fromkeys(sentences))
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Build the answer."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    # An unexpected error passes no middleware.
+    return JSONResponse(body, status, {"x-content-type-options": "nosniff", **(headers or {})},
+                        MEDIA_TYPE)  # fmt: skip
 
 
-def _fault_in_words(fault: Mapping[str, Any]) -> str:
-    # ("query", "k"), ("body", "filter", 0): where it stands, then its name.
-    place = [str(part) for part in fault["loc"]]
-    name = ".".join(place[1:]) or place[0]
-    kind, context = fault["type"], fault.get("ctx", {})
-    if kind == "missing":
-        return f"{name} is missing."
-    if kind == "extra_forbidden":
-        return f"There is no parameter {name!r}."
-    if kind in {"json_invalid", "model_attributes_type", "dict_type"}:
-        return "The body is not a JSON object."
-    wanted = _WANTED.get(kind, "has another form").format(**context)
-    shown = repr(fault.get("input"))
-    shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}…"
-    return f"{name} {wanted}, not {shown}."
+def sentences(errors: Sequence[Mapping[str, Any]]) -> str:
+    """Say what is wrong with the values of a request, and what to send."""
+    return " ".join(dict.fromkeys(map(_sentence, errors)))
 
 
-_WANTED: Final = {
-    "int_parsing": "is a whole number",
-    "int_type": "is a whole number",
-    "int_from_float": "is a whole number",
-    "float_parsing": "is a number",
-    "float_type": "is a number",
-    "finite_number": "is a finite number",
-    "bool_parsing": "is true or false",
-    "bool_type": "is true or false",
-    "string_type": "is text",
-    "list_type": "is a list",
-    "tuple_type": "is a list",
-    "too_long": "has at most {max_length} items",
-    "too_short": "has at least {min_length} items",
-    "string_too_long": "has at most {max_length} letters",
-    "string_too_short": "has at least {min_length} letters",
-    "string_pattern_mismatch": "matches {pattern}",
-    "literal_error": "is one of {expected}",
-    "greater_than": "is above {gt}",
-    "greater_than_equal": "is at least {ge}",
-    "less_than": "is below {lt}",
-    "less_than_equal": "is at most {le}",
-}
-
-
-def _status(error: ImgSearchError) -> HTTPStatus:
-    if isinstance(error, ImageMissing):
-        return HTTPStatus.NOT_FOUND
-    if isinstance(error, IndexMissing | ModelUnavailable | StoreDenied) or error.transient:
-        # Not the caller's to mend.
-        return HTTPStatus.SERVICE_UNAVAILABLE
-    if isinstance(error, QueryPictureInvalid | ReadError):
+def _status(error: ImgSearchError) -> int:
+    if isinstance(error, ImageMissing | IndexMissing):
+        return 404
+    if isinstance(error, ReadError | QueryPictureInvalid):
         # There is a file, but it is no picture that can be shown or searched with.
-        return HTTPStatus.UNPROCESSABLE_ENTITY
+        return 422
     if isinstance(error, UsageError):
-        return HTTPStatus.BAD_REQUEST
-    return HTTPStatus.INTERNAL_SERVER_ERROR
+        return 400
+    return 503 if error.transient else 500
+
+
+def _refusal(app: FastAPI, request: Request, error: HTTPException) -> str:
+    path = request.url.path
+    if error.status_code == 405:
+        methods = " or ".join(_methods(app, request))
+        return f"{shown_value(path)} does not take {request.method}: send {methods}."
+    if error.status_code == 404:
+        routes = ", ".join(dict.fromkeys(_routes(app)))
+        return f"There is nothing at {shown_value(path)}; the addresses are {routes}."
+    detail = str(error.detail)
+    if error.status_code == 400 and "parsing the body" in detail:
+        return "The body cannot be read: send JSON with content-type: application/json."
+    return detail if detail.endswith(".") else f"{detail}."
+
+
+def _routes(app: FastAPI) -> list[str]:
+    return [
+        str(getattr(route, "path", ""))
+        for route in app.routes
+        if getattr(route, "include_in_schema", False)
+    ]
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    found: set[str] = set()
+    for route in app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= set(getattr(route, "methods", None) or ())
+    return sorted(found)
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    """Say what one value of the request should be."""
+    place, *names = [str(each) for each in error["loc"]]
+    kind, value, limits = str(error["type"]), error.get("input"), error.get("ctx", {})
+    name = ".".join(names)
+    if kind == "json_invalid":
+        return f"The body is no JSON ({limits.get('error', 'malformed')}): send a JSON object."
+    if name == "image_id":
+        return (
+            f"{shown_value(value)} is no image_id: send its 32 hexadecimal digits, as"
+            " `es-imgsearch search WORDS --ids` prints them."
+        )
+    subject = f"The {_PLACES.get(place, 'field')} {name!r}" if name else "The body"
+    if kind == "missing":
+        return f"{subject} is missing: send it with the request."
+    if kind == "extra_forbidden":
+        return f"{subject} is not known: leave it out."
+    return f"{subject} is {expected_value(kind, limits)}, not {shown_value(value)}."

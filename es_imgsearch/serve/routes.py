@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 
 def add_get(
-    router: APIRouter | FastAPI, path: str, answer: Callable[..., Any], **options: Any
+    app: FastAPI, path: str, answer: Callable[..., Any], **options: Any
 ) -> None:
     """Answer GET and HEAD; only GET is in the description of the API."""
-    router.get(path, **options)(answer)
-    router.head(path, include_in_schema=False, **options)(answer)
+    app.get(path, **options)(answer)
+    app.head(path, include_in_schema=False, **options)(answer)

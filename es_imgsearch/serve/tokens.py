@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from es_imgsearch.errors import FileInvalid
-from es_imgsearch.serve.problems import ProblemAnswer
+from es_imgsearch.serve.problems import problem
 
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
@@ -86,7 +86,7 @@ class TokenGuard:
         if kind.lower() == "bearer" and any(found):
             await self._app(scope, receive, send)
             return
-        refusal = ProblemAnswer(
+        refusal = problem(
             HTTPStatus.UNAUTHORIZED,
             "Send a token of this service: `Authorization: Bearer TOKEN`.",
             {"www-authenticate": "Bearer"},

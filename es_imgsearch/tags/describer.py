@@ -53,6 +53,14 @@ class Tagger:
     classifier: TagClassifier | None = None
     note: str | None = None
 
+    @property
+    def facet_of(self) -> Mapping[str, str]:
+        """Map each label to the name of its facet, that of the classifier first."""
+        facets = {label: facet.name for label, facet in self.vocabulary.facet_of.items()}
+        for each in () if self.classifier is None else self.classifier.facets:
+            facets |= dict.fromkeys(each.labels, each.facet)
+        return facets
+
     def scores(self, vectors: Floats) -> list[FacetScores]:
         """Compute every facet's scores for n unit vectors, of shape (n, dims).
 

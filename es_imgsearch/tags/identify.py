@@ -3,10 +3,15 @@
 The vote names products: the nearest pictures that have a name vote for it.  A vote's weight is the
 relevance of the hit, so that ten poor matches do not outvote a good one (distance-weighted
 k-nearest neighbours, Dudani 1976, IEEE Transactions SMC-6).
+
+Every facet of tags answers for itself, since "animals" and "duck" are both right.  Of what pictures
+show, the most specific comes first: the tag that the fewest pictures of the index have (information
+content, Resnik 1995).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +22,10 @@ from es_imgsearch.embed.context import open_encoder
 from es_imgsearch.embed.protocol import embed_queries
 from es_imgsearch.errors import UsageError
 from es_imgsearch.search.query import QueryBox, QueryPicture, open_query_picture
+from es_imgsearch.search.relevance import MIN_BACKGROUND, load_background
 from es_imgsearch.tags.describer import MIN_SCORE, Tagger, load_tagger
+from es_imgsearch.tags.train import TRAINED, ZERO_SHOT
+from es_imgsearch.tags.vocabulary import ONE
 
 if TYPE_CHECKING:
     from es_imgsearch.search.client import ImageSearch
@@ -25,6 +33,10 @@ if TYPE_CHECKING:
 
 
 UNKNOWN: Final = "unknown"
+NEIGHBOURS: Final = "neighbours"
+TAGS: Final = "tags"
+# Votes for a tag that decide before the picture's own tags.
+_MAJORITY = 0.5
 # Fields that name the content of a picture, the most specific first.
 NAMING_FIELDS: Final = ("product_id", "title", "tags")
 # Types of fields with parts, such as attributes.brand.
@@ -60,15 +72,31 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """The name that a field of neighbours or a facet of tags gives.
+
+    `source` is ``neighbours``, ``trained`` or ``zero-shot``; `score` the share of the votes, or the
+    score of the tag.
+    """
+
+    name: str
+    by: str
+    source: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Identification:
     """The name of a picture, with the labels and votes it was chosen from, best first.
 
-    `answer` is a name, or ``unknown``; `by` its field or facet, None if unknown; `notes` are
-    messages for the user.
+    `answer` is a name, or ``unknown``; `by` its field or facet, None if unknown; `answers` are
+    those of every field and facet that has one, the most specific first; `notes` are messages for
+    the user.
     """
 
     answer: str
     by: str | None
+    answers: tuple[Answer, ...]
     labels: tuple[ScoredLabel, ...]
     votes: tuple[Vote, ...]
     notes: tuple[str, ...] = field(default=())
@@ -89,11 +117,12 @@ def identify(
 ) -> Identification:
     """Identify what a picture shows.
 
-    The answer is the name with the most votes in the first of `fields` that has any, among names
-    with a voter of at least `min_relevance`; else the tag with the best score, of any facet, which
-    would be the first of the `tags` of its document; else ``unknown``.  Without relevance (see
-    `es-imgsearch calibrate`) votes are listed, but do not decide.  `fields` may be parts of
-    objects, ``attributes.brand``.
+    First come the names with the most votes in each of `fields` other than tags, among names with a
+    voter of at least `min_relevance`; then the answer of each facet of tags, the most specific
+    first: the tag with half of the neighbours' votes, else the picture's own best tag, else the
+    neighbours' tag.  The first is the answer, or ``unknown``.  Without relevance (in an index of
+    fewer than 30 pictures) votes are listed, but do not decide.  `fields` may be parts of objects,
+    ``attributes.brand``.
 
     Raises QueryPictureInvalid, and UsageError for `neighbours` or `min_relevance` out of range or
     a field that is not in the index.
@@ -110,12 +139,42 @@ def identify(
     notes = [] if tagger.note is None else [tagger.note]
     if hits and all(hit.relevance is None for hit in hits):
         notes.append(
-            f"Index {search.store.index!r} has no relevance, so neighbours do not decide:"
-            f" label some pictures and run `es-imgsearch calibrate LABELS --index"
-            f" {search.store.index}`."
+            f"Index {search.store.index!r} has no relevance, which needs {MIN_BACKGROUND} different"
+            " pictures of whole vectors, so neighbours do not decide: add pictures with"
+            f" `es-imgsearch sync DIR --index {search.store.index}`."
         )
-    answer, by = _choose_answer(votes, labels, min_relevance)
-    return Identification(answer, by, tuple(labels), tuple(votes), tuple(notes))
+    names = _names(votes, min_relevance)
+    facets = _facet_answers(votes, labels, min_relevance, tagger.facet_of)
+    answers = (*names, *_most_specific_first(facets, search, tagger))
+    answer, by = (answers[0].name, answers[0].by) if answers else (UNKNOWN, None)
+    return Identification(answer, by, answers, tuple(labels), tuple(votes), tuple(notes))
+
+
+def _most_specific_first(
+    answers: Sequence[Answer], search: ImageSearch, tagger: Tagger
+) -> list[Answer]:
+    """Sort answers: things first, then what is said of them; rare tags first.
+
+    Facets that the vocabulary gives one answer, such as scene and colour, say something of a
+    picture.  How rare a tag is, is counted in a sample, since stored pictures may not have the tags
+    of a new classifier yet; among equals, and without a sample, a facet of many labels is specific.
+    """
+    if len(answers) < 2:
+        return list(answers)
+    info, store = search.info, search.store
+    dims = open_encoder(store, info, search.settings, search.encoder).dims
+    background = load_background(store.index, info.meta, dims, store.send)
+    share: dict[str, float] = {}
+    for facet in tagger.scores(background) if len(background) else ():
+        share |= dict(zip(facet.labels, facet.holds.mean(axis=0).tolist(), strict=True))
+    size = Counter(tagger.facet_of.values())
+
+    def rank(answer: Answer) -> tuple[bool, float, int]:
+        facet = tagger.vocabulary.facet(answer.by)
+        is_said = facet is not None and facet.answers == ONE
+        return is_said, share.get(answer.name, 0.0), -size[answer.by]
+
+    return sorted(answers, key=rank)
 
 
 def _score_labels(search: ImageSearch, image: Any) -> tuple[Tagger, list[ScoredLabel]]:
@@ -167,17 +226,41 @@ def _count_votes(hits: Sequence[Hit], name: str) -> list[Vote]:
     return sorted(votes, key=lambda vote: (-vote.share, -(vote.relevance or 0.0), vote.name))
 
 
-def _choose_answer(
-    votes: Sequence[Vote], labels: Sequence[ScoredLabel], min_relevance: float
-) -> tuple[str, str | None]:
+def _names(votes: Sequence[Vote], min_relevance: float) -> list[Answer]:
+    """Return the answers of the fields other than tags, in their order."""
+    found: dict[str, Answer] = {}
     for vote in votes:
-        if vote.relevance is not None and vote.relevance >= min_relevance:
-            return vote.name, vote.field
-    tags = [label for label in labels if label.is_tag]
-    if tags:
-        best = min(tags, key=lambda label: (-label.score, label.label))
-        return best.label, best.facet
-    return UNKNOWN, None
+        if vote.field != TAGS and _is_relevant(vote, min_relevance):
+            answer = Answer(vote.name, vote.field, NEIGHBOURS, vote.share)
+            found.setdefault(vote.field, answer)
+    return [*found.values()]
+
+
+def _facet_answers(
+    votes: Sequence[Vote],
+    labels: Sequence[ScoredLabel],
+    min_relevance: float,
+    facet_of: Mapping[str, str],
+) -> list[Answer]:
+    """Return the answer of each facet of tags."""
+    found: dict[str, Answer] = {}
+    minorities: dict[str, Answer] = {}
+    for vote in votes:
+        if vote.field == TAGS and _is_relevant(vote, min_relevance):
+            # Tags that came with `import` are of no facet.
+            facet = facet_of.get(vote.name, TAGS)
+            chosen = found if vote.share >= _MAJORITY else minorities
+            chosen.setdefault(facet, Answer(vote.name, facet, NEIGHBOURS, vote.share))
+    for label in sorted(labels, key=lambda each: (-each.score, each.label)):
+        if label.is_tag:
+            source = TRAINED if label.is_trained else ZERO_SHOT
+            answer = Answer(label.label, label.facet, source, label.score)
+            found.setdefault(label.facet, answer)
+    return [*(minorities | found).values()]
+
+
+def _is_relevant(vote: Vote, min_relevance: float) -> bool:
+    return vote.relevance is not None and vote.relevance >= min_relevance
 
 
 def _check_fields(fields: Sequence[str], search: ImageSearch) -> None:

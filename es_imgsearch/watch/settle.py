@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -152,10 +153,15 @@ class Settler:
 
 
 class Settlers:
-    """A settler for each root: none waits for the disk of another.  Thread-safe."""
+    """A settler for each root: none waits for the disk of another.  Thread-safe.
+
+    `arrived` may miss one of two events of the same moment, but changes with each.
+    """
 
     def __init__(self, settlers: Mapping[Root, Settler]) -> None:
         self._settlers = settlers
+        # Events of files and folders that came, of all roots.
+        self.arrived = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._settlers.values()))
@@ -172,3 +178,37 @@ class Settlers:
         """Return when a path of any root is due next, None if nothing waits."""
         times = [each.next_due_at() for each in self._settlers.values()]
         return min((each for each in times if each is not None), default=None)
+
+
+class Arrivals:
+    """Decide when to compare a root again whose deletions are paused.
+
+    Due when files came, whichever root they are in, and no more did for `quiet_seconds`: the
+    missing ones may be back, or elsewhere.  After that ever more rarely, until the pause ends.
+    """
+
+    _FIRST_WAIT_SECONDS = 10.0
+
+    def __init__(self, quiet_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._quiet_seconds = quiet_seconds
+        self._clock = clock
+        self._seen = 0
+        self._last_at: float | None = None
+        self._wait_seconds, self._not_before = self._FIRST_WAIT_SECONDS, 0.0
+
+    def is_due(self, arrived: int, *, is_paused: bool) -> bool:
+        """Return True if the root is to be compared; `arrived` counts files that came."""
+        now = self._clock()
+        if not is_paused:
+            self._seen, self._last_at = arrived, None
+            self._wait_seconds, self._not_before = self._FIRST_WAIT_SECONDS, 0.0
+            return False
+        if arrived != self._seen:
+            self._seen, self._last_at = arrived, now
+        is_quiet = self._last_at is not None and now - self._last_at >= self._quiet_seconds
+        if not is_quiet or now < self._not_before:
+            return False
+        self._last_at = None
+        self._not_before = now + self._wait_seconds
+        self._wait_seconds *= 2
+        return True

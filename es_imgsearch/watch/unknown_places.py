@@ -57,4 +57,4 @@ class UnknownPlaces:
                 f"{path} is a link to nothing: {stays} in the index. Bring its target back, or"
                 " remove the link."
             )
-        return f"{path} cannot be read ({unknown.reason}): its documents stay in the index."
+        return f"{path} cannot be read ({unknown.reason}): its pictures stay in the index."

@@ -133,15 +133,20 @@ class Activity:
         """Note a file that leaves no document, or whose document stays as it is."""
         logger.debug("Left as it is: %s", self._path_of(change))
 
-    def note_deleted(self, root: Root, paths: Sequence[str], pictures: int) -> None:
-        """Note paths whose documents were deleted, `pictures` of them of pictures."""
+    def note_deleted(self, root: Root, paths: Sequence[str], pictures: int) -> int:
+        """Note paths whose documents were deleted, `pictures` of them of pictures.
+
+        Returns the number of those that were not moved.
+        """
         with self._lock:
             left = [each for each in paths if (root, each) not in self._moved_from]
             for each in paths:
                 self._moved_from.pop((root, each), None)
-            self._tally.deleted += max(0, pictures - (len(paths) - len(left)))
+            removed = max(0, pictures - (len(paths) - len(left)))
+            self._tally.deleted += removed
         for each in left:
-            logger.debug("Deleted: %s", _path(root, each))
+            logger.debug("Removed from the index: %s", _path(root, each))
+        return removed
 
     def note_seconds(self, root: Root, seconds: Mapping[str, float], *, reading: float) -> None:
         """Add what the describers of one picture cost, and its reading with them."""

@@ -121,16 +121,21 @@ class CarriedFields:
         carried = []
         for each, document in zip(results, before, strict=True):
             content_id = each.picture.content_id
-            candidates = others.get(content_id, ()), self._memory.gone(content_id)
-            version, moved_from = None, None
+            candidates, gone = others.get(content_id, ()), self._memory.gone(content_id)
+            version, moved_from, is_replaced = None, None, True
             if document is None:
-                origin, moved_from = moves.origin(each.change, *candidates)
+                origin, moved_from = moves.origin(each.change, candidates, gone)
             else:
                 version = stored[each.change.image_id].version
-                origin = moves.replacement(each.change, each.picture.state, *candidates)
+                is_replaced = FileState.stored(document) != each.picture.state
+                if gone is not None and is_replaced:
+                    candidates = [*candidates, gone]
+                origin = moves.replacement(each.change, each.picture.state, candidates, gone)
             if origin is not None:
                 self._memory.put_copied(origin, each.change.image_id)
-            fields = {**self._kept(each, document), **self._kept(each, origin)}
+            own, given = self._kept(each, document), self._kept(each, origin)
+            # After a `chmod` of a file that was moved before, its own fields are the later ones.
+            fields = {**own, **given} if is_replaced else {**given, **own}
             carried.append(Carried(fields, version, moved_from))
         return carried
 
@@ -218,9 +223,10 @@ class _Moves:
         candidates: Sequence[Document],
         gone: Document | None,
     ) -> Document | None:
-        """Choose the document of an equal file, of this state, moved over a path."""
-        if gone is not None:
-            candidates = [*candidates, gone]
+        """Choose the document of an equal file, of this state, moved over a path.
+
+        `gone`, if it is one of them, was deleted or replaced before.
+        """
         moved = [
             each
             for each in candidates

@@ -152,7 +152,8 @@ class DeletionGuard:
             chunk_contents = self._contents(chunk)
             contents |= chunk_contents
             # Only stored ids: deleting an absent one would leave a tombstone in the index.
-            stored += chunk_contents.keys() | self._store.documents.attempts(chunk).keys()
+            attempts = self._store.documents.attempts(chunk)
+            stored += [each for each in chunk if each in chunk_contents or each in attempts]
         if not stored:
             return None
         self._note_deleted(root)
@@ -244,11 +245,11 @@ class DeletionGuard:
             share = (lost + before) / max(1, held)
             if held >= SHARE_COUNTS_FROM and share > self._max_delete_share:
                 self._history.note_paused(root)
-                with_these = f", with {before} deleted within two days" if before else ""
+                together = f"with {before} removed within two days {lost + before} of {held}, "
                 return Pause(
                     PauseKind.SHARE,
-                    f"{lost} of its {held} pictures{new} {{are_gone}} ({share:.0%}{with_these},"
-                    f" more than max_delete_share, {self._max_delete_share:.0%})",
+                    f"{lost} of its {held} pictures{new} {{are_gone}} ({together * bool(before)}"
+                    f"{share:.0%}, more than max_delete_share, {self._max_delete_share:.0%})",
                     len(loss.ids),
                     deleted=recent,
                 )

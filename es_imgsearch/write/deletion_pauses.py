@@ -27,6 +27,8 @@ from es_imgsearch.watch.commands import permitting_command
 
 logger = logging.getLogger(__name__)
 
+_ENDED = "Deletions in %r are no longer paused."
+
 
 class PauseKind(StrEnum):
     """Reason for a pause of deletions."""
@@ -51,13 +53,13 @@ class Pause:
 
     def message(self, root: Root, index: str, options: Sequence[str] = ()) -> str:
         """Return the event and the remedy, with the options of `walk_options`."""
-        done = "Nothing was deleted"
+        done = "Nothing was removed from the index"
         if self.deleted:
             were = counted(self.deleted, "picture was", "pictures were")
-            done = f"{were} deleted before, nothing more was"
+            done = f"{were} removed from the index before, nothing more was"
         start = f"Deletions in {root.name!r} are paused: {self.reason}. {done};"
         if self.kind is PauseKind.UNLISTABLE and not self.is_missing:
-            return f"{start} they go on when the folder can be listed."
+            return f"{start} the pause ends when the folder can be listed."
         return f"{start} if they are meant, run `{permitting_command(root, index, options)}`."
 
 
@@ -133,7 +135,7 @@ class DeletionPauses:
         self._on_other_device.discard(root.name)
         pause = self.active.pop(root.name, None)
         if pause is not None and _is_news(pause):
-            logger.warning("Deletions in %r go on.", root.name)
+            logger.info(_ENDED, root.name)
         return True
 
     def read(self, root: Root) -> Document | None:
@@ -161,7 +163,7 @@ class DeletionPauses:
         for root in ended:
             del self.active[root.name]
             self._on_other_device.discard(root.name)
-            logger.warning("Deletions in %r go on.", root.name)
+            logger.info(_ENDED, root.name)
         return ended
 
     def _save(

@@ -52,7 +52,7 @@ class UnstoredFiles:
         if self._state is None:
             return
         with self._saving:
-            for name in tuple(self._changed):
+            for name in sorted(self._changed):
                 with self._lock:
                     # Before the update: what changes meanwhile is for the next call.
                     self._changed.discard(name)

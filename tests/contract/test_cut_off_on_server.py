@@ -22,6 +22,7 @@ from es_imgsearch.settings import load_settings
 from es_imgsearch.testing import FakeEncoder, remove_index
 
 COUNT = 40
+FEW = [*range(8), *range(COUNT - 15, COUNT)]
 COLOURS = [f"rgb({6 * n}, 90, {250 - 6 * n})" for n in range(COUNT)]
 
 
@@ -51,7 +52,24 @@ def store(request: pytest.FixtureRequest, es_url: str) -> Iterator[Store]:
     remove_index(store)
 
 
-def test_only_what_is_nearer_than_the_cut_off_is_found(store: Store, es_url: str):
+def test_only_what_is_relevant_enough_is_found(store: Store, es_url: str):
+    settings = load_settings({"es_url": es_url, "index": store.index})
+    with ImageSearch(settings=settings, encoder=FakeEncoder()) as client:
+        kept = client.search_text(COLOURS[3], k=COUNT)
+        at_least = kept[5].relevance
+        assert at_least is not None
+        cut = client.knn_query(COLOURS[3], k=COUNT, min_relevance=at_least - 1e-3)
+    body = {"query": {"bool": {"must": [{"knn": cut}]}}, "size": COUNT}
+    hits = store.connection.request("POST", f"/{store.index}/_search", body)["hits"]["hits"]
+    expected = {hit.image_id for hit in kept if (hit.relevance or 0) >= at_least - 1e-3}
+    assert {hit["_id"] for hit in hits} == expected
+    assert 6 <= len(expected) < COUNT
+
+
+def test_without_relevance_only_what_is_nearer_than_the_average_is_found(store: Store, es_url: str):
+    # Fewer than 30 pictures have no relevance.
+    store.documents.delete([f"{n:032x}" for n in range(COUNT) if n not in FEW])
+    store.refresh()
     settings = load_settings({"es_url": es_url, "index": store.index})
     with ImageSearch(settings=settings, encoder=FakeEncoder()) as client:
         whole = client.knn_query(COLOURS[3], k=COUNT)
@@ -63,9 +81,10 @@ def test_only_what_is_nearer_than_the_cut_off_is_found(store: Store, es_url: str
     body = {"query": {"bool": {"must": [{"knn": cut}]}}, "size": COUNT}
     hits = store.connection.request("POST", f"/{store.index}/_search", body)["hits"]["hits"]
     cosines = FakeEncoder().embed_texts(COLOURS) @ query
-    least = sum(background_moments(cosines))
+    cosines[[n for n in range(COUNT) if n not in FEW]] = np.nan
+    least = sum(background_moments(cosines[FEW]))
     near = [n for n in np.argsort(-cosines, kind="stable") if cosines[n] >= least]
-    assert 0 < len(near) < COUNT // 2
+    assert 0 < len(near) < len(FEW) // 2
     assert {hit["_id"] for hit in hits} == {f"{n:032x}" for n in near}
     scores = [hit["_score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)

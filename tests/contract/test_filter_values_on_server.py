@@ -259,7 +259,7 @@ def test_only_what_was_not_found_is_asked_for(
         return send(method, target, **given)
 
     monkeypatch.setattr(transport, "perform_request", count)
-    client.search_text("red", filters=filters)
+    client.search_text("red", mode="vector", filters=filters)
     assert len([each for each in sent if "_search" in each]) == requests, sent
 
 

@@ -466,7 +466,7 @@ def test_a_pause_that_another_process_ends_stays_ended(
         until(lambda: compare_again(daemon) or daemon.indexer.paused["r"].pictures == 41)
         assert house.paused() is None
     # Taken up, and what is missing is judged afresh.
-    until(lambda: "Deletions in 'r' go on." in caplog.messages)
+    until(lambda: "Deletions in 'r' are no longer paused." in caplog.messages)
     until(house.paused)
 
 

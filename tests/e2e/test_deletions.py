@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_new_pictures_do_not_dilute_the_share(house: House):
         house.picture(f"another/{n:03}.png", 1000 + n)
     told = house.synced()
     assert "40 of its 40 pictures" in told.paused["r"].reason
-    assert "Nothing was deleted" in message(told)
+    assert "Nothing was removed from the index" in message(told)
     assert len(house.indexed()) == 220
     # A second look does not find the new ones part of what was there.
     assert house.synced().paused
@@ -91,8 +92,9 @@ def test_repeated_runs_delete_no_more_than_one(house: House):
         path.unlink()
     told = house.synced()
     assert "6 of its 40 pictures" in told.paused["r"].reason
-    assert "7 pictures were deleted" in message(told)
-    assert "Nothing was deleted" not in message(told)
+    assert "7 pictures were removed from the index before" in message(told)
+    assert "Nothing was" not in message(told)
+    assert "(with 7 removed within two days 13 of 40, 32%, more than" in message(told)
     assert len(house.indexed()) == 33
     # What is permitted counts no more.
     house.synced(allow_deletes=True)
@@ -199,3 +201,40 @@ def test_what_goes_during_a_long_comparison_is_judged_with_it(
         assert daemon.indexer.paused["r"].pictures == 15
         assert len(house.indexed()) == 40
         assert "Nothing was deleted" in caplog.text
+
+
+# -- the end of a pause ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["copied", "moved back", "moved elsewhere", "some copied"])
+def test_a_pause_ends_when_what_was_missing_is_back(
+    house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+):
+    """Without a periodic comparison, which is due after an hour only."""
+    caplog.set_level(logging.INFO)
+    house.pictures(43)
+    for n in range(14):
+        house.picture(f"sub/{n:03}.png", 500 + n)
+    sub, away = house.folder / "sub", tmp_path / "away"
+    with house.watched():
+        house.settle()
+        shutil.copytree(sub, away)
+        shutil.rmtree(sub)
+        until(house.paused)
+        if how == "copied":
+            shutil.copytree(away, sub, copy_function=shutil.copyfile)
+        elif how == "moved back":
+            away.rename(sub)
+        elif how == "moved elsewhere":
+            away.rename(house.folder / "elsewhere")
+        else:
+            sub.mkdir()
+            for path in sorted(away.iterdir())[:10]:
+                shutil.copy(path, sub)
+        until(lambda: not house.paused())
+        # What goes now, goes from the index.
+        (house.folder / "000.png").unlink()
+        until(lambda: house.differing() == [])
+    (line,) = [each for each in caplog.records if "no longer paused" in each.getMessage()]
+    assert line.getMessage() == "Deletions in 'r' are no longer paused."
+    assert line.levelno == logging.INFO

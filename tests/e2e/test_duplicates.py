@@ -27,7 +27,7 @@ from es_imgsearch.duplicates import near as duplicates
 from es_imgsearch.duplicates.find import find_duplicates
 from es_imgsearch.duplicates.groups import DuplicateGroup
 from es_imgsearch.duplicates.hashes import ALL_TURNS, turned_hash
-from es_imgsearch.duplicates.originals import Originals
+from es_imgsearch.duplicates.originals import OriginalFiles
 from es_imgsearch.duplicates.pixels import Pixels, show_the_same
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, new_meta
@@ -342,7 +342,8 @@ def test_what_no_originals_confirm_is_counted_and_grouped_only_if_asked_for(albu
     assert names(found) == {frozenset({"cup.png", "cup again.png"})}
     assert found.unconfirmed > 3
     groups = album.find(host="elsewhere", unconfirmed=True)
-    assert names(groups) == {CATS | GREY_CAT, CUPS}
+    # To the fake encoder, grey and turned copies are not near enough.
+    assert names(groups) == {CATS, CUPS - {"cup turned.jpg"}}
     assert {pair.by for group in groups for pair in group.pairs} == {"bytes", "cosine"}
     assert {each.path for group in groups for each in group.pictures} == {None}
 
@@ -376,7 +377,7 @@ def test_a_path_that_leads_out_of_its_root_is_not_read(album: Album):
         each for group in album.find() for each in group.pictures
         if each.relative_path == "cat small.jpg"
     )  # fmt: skip
-    originals = Originals(album.store.info().meta, album.settings.host, MAX_PIXELS)
+    originals = OriginalFiles(album.store.info().meta, album.settings.host, MAX_PIXELS)
     assert originals.path(picture) == album.folder / "cat small.jpg"
     for path in ("../outside.jpg", str(outside), "a/../../outside.jpg"):
         assert originals.path(replace(picture, relative_path=path)) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,30 @@ def test_tags_are_the_right_ones_and_the_surest_first(search: ImageSearch):
     mean = found.metrics()
     assert mean["recall@10"] == pytest.approx(7 / 8)
     assert mean["precision@5"] == mean["mrr"] == 1
+
+
+@pytest.mark.parametrize("facet", ["kind:", "colour:", "my_own-facet:", "Farbe: "])
+@pytest.mark.parametrize("mode", ["tags", "vector"])
+def test_a_label_that_names_its_facet_is_searched_by_its_words(
+    search: ImageSearch, facet: str, mode: Any
+):
+    pictures = {path: (f"{facet}{path.split('/')[0]}",) for path in made()[0]}
+    found = evaluate(search, Labels(queries_by_label(pictures), pictures), mode=mode)
+    wanted = evaluate(search, labels(), mode=mode)
+    assert found.metrics() == wanted.metrics()
+    assert wanted.metrics()["recall@10"] > 0.5
+    assert [each.query for each in found.answers] == [f"{facet}{each}" for each in sorted(COLOURS)]
+
+
+def test_the_text_of_the_vocabulary_is_embedded_for_a_label_of_a_facet(search: ImageSearch):
+    # The encoder knows no colour of this name.
+    texts = {"leaf": "red"}
+    for label, rank in (("kind:leaf", True), ("leaf", False)):
+        pictures = {path: (label if path.startswith("red") else "no",) for path in made()[0]}
+        asked = Labels(queries_by_label(pictures), pictures)
+        found = evaluate(search, asked, texts=texts)
+        (right,) = (each for each in found.answers if each.query == label)
+        assert (len(right.ranks) > 5) is rank
 
 
 def test_two_modes_are_compared_query_by_query(search: ImageSearch):

@@ -153,7 +153,7 @@ def test_searches_find_what_they_found(untouched: Restored, expected: dict):
         for asked in expected["searches"]:
             kind, _, question = asked["question"].partition(" ")
             if kind == "text":
-                hits = client.search_text(question, k=5)
+                hits = client.search_text(question, k=5, mode="vector")
             elif (picture := untouched.home / question).exists():
                 hits = client.search_image(picture, k=5)
             else:
@@ -176,9 +176,13 @@ def test_searches_find_what_they_found(untouched: Restored, expected: dict):
 
 
 def test_commands_search_it(untouched: Restored):
-    first = untouched.run("search", "blue", "-k", "1").stdout
+    first = untouched.run("search", "blue", "-k", "1", "--mode", "vector").stdout
     assert first.startswith(" 1.000  ")
     assert first.endswith("album/blue-002.bmp\n")
+    # By its name as well, which the analysers of then have cut into words.
+    named = untouched.run("search", "blue", "-k", "1").stdout
+    assert named.endswith("album/blue-002.bmp\n")
+    assert untouched.run("search", "blue-002", "-k", "1").stdout.endswith("album/blue-002.bmp\n")
     picture = str(untouched.home / "album/red-100.bmp")
     for options in ([], ["--codes"], ["--exact"], ["--regions"]):
         said = untouched.run("search", "--image", picture, "-k", "3", *options).stdout

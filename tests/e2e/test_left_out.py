@@ -43,10 +43,10 @@ REASONS = {"pattern": 2, "hidden": 1, "usual": 2, "library": 1, "link to a folde
 PATTERNS = {"*.psd": 1, "raw/": 1, "*.tif": 0}
 OPTIONS = [word for pattern in PATTERNS for word in ("--exclude", pattern)]
 SAID = (
-    "Left out of 'r': 1 hidden; 1 libraries of programs (--exclude '!*.photoslibrary' takes the"
-    " originals of Apple Photos in); 1 links to folders (--follow-links follows them); 1 links to"
-    " nothing; 1 devices, pipes or sockets; 1 no pictures; 2 by --exclude; 2 by the usual excludes;"
-    " of the patterns '*.psd' 1, 'raw/' 1, '*.tif' 0."
+    "Left out of 'r': 1 hidden; 1 library of a program (--exclude '!*.photoslibrary' takes the"
+    " originals of Apple Photos in); 1 link to a folder (--follow-links follows them); 1 link to"
+    " nothing; 1 device, pipe or socket; 1 file that is no picture; 2 by --exclude; 2 by the usual"
+    " excludes; of the patterns '*.psd' 1, 'raw/' 1, '*.tif' 0."
 )
 
 

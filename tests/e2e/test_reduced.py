@@ -18,7 +18,13 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.context import open_context
 from es_imgsearch.embed.index_encoder import seal_of
 from es_imgsearch.embed.reduction import Reduction, load_reduction
-from es_imgsearch.errors import EncoderMismatch, IndexConflict, NotCalibrated, UsageError
+from es_imgsearch.errors import (
+    EncoderMismatch,
+    IndexConflict,
+    NotCalibrated,
+    StoreRejected,
+    UsageError,
+)
 from es_imgsearch.manage.init import create_index
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.manage.transfer.export import export_pictures
@@ -409,3 +415,21 @@ def test_tags_are_not_held_against_a_sample_of_whole_vectors(filled: Store, sett
         assert [each.way for each in report.facets] == [ZERO_SHOT, TRAINED]
     finally:
         remove_index(filled, Companion.BACKGROUND.alias(filled.index))
+
+
+# -- the plain request of the tutorials ----------------------------------------------------------
+
+
+def test_the_plain_knn_request_takes_the_vector_of_knn_query(filled: Store, settings: Settings):
+    """Elasticsearch itself answers, so a whole vector is refused: docs/how-to says what to send."""
+    search = ImageSearch(settings=settings, encoder=FakeEncoder())
+    whole_vector = [float(each) for each in vectors_of_pictures()[3]]
+    plain = {"field": VECTOR_FIELD, "query_vector": whole_vector, "k": 10, "num_candidates": 100}
+    path = f"/{filled.index}/_search"
+    with pytest.raises(StoreRejected, match=r"vectors only support|dimensions"):
+        filled.connection.request("POST", path, {"knn": plain})
+    sent = search.knn_query(np.asarray(whole_vector, np.float32), k=10)
+    plain["query_vector"] = sent["query_vector"]
+    hits = filled.connection.request("POST", path, {"knn": plain})["hits"]["hits"]
+    assert len(hits) == 10
+    assert hits[0]["_id"] == fields(3)["image_id"]

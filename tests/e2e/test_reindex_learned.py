@@ -117,12 +117,12 @@ def tuned(house: House, switch: Callable[[], None]) -> None:
 
 
 def calibrated(house: House, switch: Callable[[], None]) -> None:
-    def curves(*_seal: str) -> dict[str, Curve]:
+    def curves(*_given: object) -> dict[str, Curve]:
         switch()
         return {IMAGE: Curve(0.0, 1.0, 0.0)}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("es_imgsearch.quality.calibrate.shipped_curves", curves)
+        patch.setattr("es_imgsearch.quality.calibrate._derive_curves", curves)
         calibrate(client(house))
 
 

@@ -86,14 +86,6 @@ def run(settings: Settings, *arguments: str) -> Result:
     )
 
 
-def test_an_index_that_was_not_calibrated_says_how(search: ImageSearch):
-    assert [hit.relevance for hit in search.search_text("red", k=3)] == [None] * 3
-    with pytest.raises(NotCalibrated, match=r"es-imgsearch calibrate LABELS --index t-"):
-        search.search_text("red", min_relevance=0.5)
-    with pytest.raises(NotCalibrated, match="No curves are shipped for encoder 'fake'"):
-        calibrate(search)
-
-
 def test_calibrated_hits_carry_the_probability_of_the_formula(search: ImageSearch, store: Store):
     paths, vectors = pictures_of(COLOURS)
     found = calibrate(search, labels_of(paths))
@@ -108,7 +100,7 @@ def test_calibrated_hits_carry_the_probability_of_the_formula(search: ImageSearc
         vector = encoder.embed_texts(["red"])[0] if kind == TEXT else by_id["blue-0.png"]
         foreign = np.array([each @ vector for each in vectors if each @ vector < 0.9999])
         curve = curves[kind]
-        hits = search.search(query, k=20)
+        hits = search.search(query, k=20, mode="vector")
         assert len(hits) == 20
         for hit in hits:
             cosine = by_id[hit.image_id] @ vector
@@ -195,7 +187,7 @@ def test_the_sample_is_the_same_whoever_draws_it_and_holds_each_content_once(sto
 
 def test_a_background_of_another_encoder_is_not_compared_with(search: ImageSearch, store: Store):
     calibrate(search, labels_of(pictures_of(COLOURS)[0]))
-    before = [hit.relevance for hit in search.search_text("red", k=3)]
+    before = [hit.relevance for hit in search.search_text("red", k=3, mode="vector")]
     alias = Companion.BACKGROUND.alias(store.index)
     mapping = store.connection.request("GET", f"/{alias}")[f"{alias}-000001"]["mappings"]["_meta"]
     mapping["encoder"]["fingerprint"] = "another"
@@ -204,7 +196,7 @@ def test_a_background_of_another_encoder_is_not_compared_with(search: ImageSearc
     store.refresh()
     search.reload()
     # The sample is that of what is left in the index.
-    after = [hit.relevance for hit in search.search_text("red", k=3)]
+    after = [hit.relevance for hit in search.search_text("red", k=3, mode="vector")]
     assert None not in after
     assert after != before
 
@@ -217,6 +209,12 @@ def test_too_few_pictures_have_no_relevance(search: ImageSearch, store: Store):
     store.refresh()
     search.reload()
     assert search.search_text("red", k=1)[0].relevance is None
+    few = "holds 24 different pictures; relevance needs 30"
+    assert search.search_text("red", k=1).notes == (
+        f"Index {store.index!r} {few}, so hits have no percentage.",
+    )
+    with pytest.raises(NotCalibrated, match=rf"{few}: add pictures with `es-imgsearch sync DIR"):
+        search.search_text("red", k=1, min_relevance=0.3)
     with pytest.raises(UsageError, match="24 different pictures, too few"):
         calibrate(search, labels_of(pictures_of(COLOURS)[0]))
 
@@ -227,7 +225,7 @@ def _calibrated(meta):
     return replace(meta, relevance={TEXT: Curve(-3, 1, 1)})
 
 
-def test_a_vector_has_no_kind_and_a_kind_without_curve_no_relevance(
+def test_a_vector_has_no_relevance_and_a_kind_without_fitted_curve_a_derived_one(
     search: ImageSearch, store: Store
 ):
     store.generations.update_meta(_calibrated)
@@ -236,9 +234,7 @@ def test_a_vector_has_no_kind_and_a_kind_without_curve_no_relevance(
     assert search.search(vector, k=1)[0].relevance is None
     with pytest.raises(NotCalibrated, match="a vector"):
         search.search(vector, k=1, min_relevance=0.5)
-    assert search.similar("red-0.png", k=1)[0].relevance is None
-    with pytest.raises(NotCalibrated, match="queries by image"):
-        search.similar("red-0.png", k=1, min_relevance=0.5)
+    assert search.similar("red-0.png", k=1)[0].relevance is not None
 
 
 def test_labels_that_are_too_few_raise(search: ImageSearch):
@@ -253,17 +249,11 @@ def test_labels_that_are_too_few_raise(search: ImageSearch):
 
 
 def test_the_command_line_without_labels(store: Store, settings: Settings, tmp_path: Path):
-    done = run(settings, "calibrate")
-    assert done.exit_code == 2
-    assert "No curves are shipped for encoder 'fake'" in done.stderr
     queries = tmp_path / "q.csv"
     queries.write_text("query,path\nred,red/0.png\n")
     done = run(settings, "calibrate", str(queries))
     assert done.exit_code == 2
     assert "(path,label), not queries" in done.stderr
-    done = run(settings, "similar", "red-0.png", "--min-relevance", "0.5")
-    assert done.exit_code == 2
-    assert "es-imgsearch calibrate LABELS" in done.stderr
 
 
 def test_an_encoder_of_pictures_only_is_calibrated_and_searched_on_the_command_line(

@@ -533,6 +533,19 @@ def test_what_a_failing_describer_said_before_stays(
 # -- identify ------------------------------------------------------------------------------------
 
 
+def test_in_too_small_an_index_neighbours_are_shown_but_do_not_decide(
+    store: Store, search: ImageSearch
+):
+    fill(store, ("red", "lime"), product_id="R2")
+    store.documents.delete([f"other-{n}.png" for n in range(OTHERS)])
+    store.refresh()
+    found = identify(search, Image.new("RGB", (40, 30), "red"))
+    assert found.by != "product_id"
+    assert found.votes[0].relevance is None
+    assert "needs 30 different pictures" in found.notes[0]
+    assert f"es-imgsearch sync DIR --index {store.index}`" in found.notes[0]
+
+
 def test_identify_by_neighbours_by_words_and_not_at_all(
     store: Store, settings: Settings, search: ImageSearch
 ):
@@ -544,11 +557,6 @@ def test_identify_by_neighbours_by_words_and_not_at_all(
     store.rewrites.rewrite(["red-2.png"], lambda document: {**document, "product_id": "R1"})
     store.refresh()
     picture = Image.new("RGB", (40, 30), "red")
-    # Without relevance neighbours are shown, and words answer.
-    found = identify(search, picture)
-    assert (found.answer, found.by) == ("red", "colour")
-    assert "calibrate" in found.notes[0]
-    assert found.votes[0].relevance is None
     # Relevance 1/2 at the cosine .9, whatever the background.
     curve = Curve(intercept=-45.0, z_weight=0.0, cosine_weight=50.0)
     store.generations.update_meta(lambda meta: _calibrated(meta, curve))
@@ -601,25 +609,44 @@ def test_neighbours_vote_by_what_is_within_a_field(
             identify(search, picture, fields=[name])
 
 
-def test_the_best_tag_answers_whatever_its_facet(store: Store, search: ImageSearch):
-    """As it would be the first of a document's tags."""
+def test_every_facet_answers_and_what_is_said_of_a_thing_comes_last(
+    store: Store, search: ImageSearch
+):
     fill(store, each=8)
-    # Of two words that mean the same, the one in a facet of one answer shares its certainty.
     store_vocabulary(store, parse_vocabulary(
         '[first]\nanswers = "one"\nlabels = ["red", "crimson", "firebrick"]\n'
         '[second]\nlabels = ["tomato", "#fe0000"]\ntexts = {"#fe0000" = "#fe0000"}\n',
         "words",
     ))  # fmt: skip
     found = identify(search, Image.new("RGB", (40, 30), "red"))
-    tags = [each for each in found.labels if each.is_tag]
-    assert {each.facet for each in tags} == {"first", "second"}
-    best = max(tags, key=lambda each: each.score)
-    assert (found.answer, found.by) == (best.label, best.facet)
-    assert best.facet == "second"
-    info = search.info
-    tagger = load_tagger(store.index, info.meta, FakeEncoder(), store.send)
-    (document,) = tagger.fields(FakeEncoder().embed_texts(["red"]))
-    assert document["tags"][0] == found.answer
+    assert [each.by for each in found.answers] == ["second", "first"]
+    assert (found.answer, found.by) == (found.answers[0].name, "second")
+    tags = {each.label: each for each in found.labels if each.is_tag}
+    for each in found.answers:
+        best = max((t for t in tags.values() if t.facet == each.by), key=lambda tag: tag.score)
+        assert (each.name, each.source, each.score) == (best.label, ZERO_SHOT, best.score)
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_a_trained_facet_of_few_labels_does_not_outvote_what_is_more_specific(
+    store: Store, settings: Settings, search: ImageSearch, described: bool
+):
+    """As "animals" of a facet that tells animals from food did for a duck."""
+    fill(store)
+    pictures = {}
+    for path in labels_of().pictures:
+        colour = path.split("/")[0]
+        pictures[path] = (f"name:{colour}", f"kind:{'warm' if colour == 'red' else 'other'}")
+    train_tags(search, Labels(queries_by_label(pictures), pictures), one_of=["name", "kind"])
+    if described:
+        redescribe_pictures(store, settings, only=["tags"], encoder=FakeEncoder())
+    search.reload()
+    for colour, kind in (("red", "warm"), ("blue", "other"), ("lime", "other")):
+        found = identify(search, Image.new("RGB", (40, 30), colour), min_relevance=0.0)
+        answers = [(each.name, each.by) for each in found.answers if each.by != "colour"]
+        assert (colour, "name") in answers, found
+        if kind == "other":
+            assert answers[:2] == [(colour, "name"), (kind, "kind")]
 
 
 def _calibrated(meta, curve: Curve):

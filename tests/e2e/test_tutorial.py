@@ -35,7 +35,11 @@ def test_the_tutorial_prints_what_it_shows(es_url: str, tmp_path: Path) -> None:
     written = PAGE.read_text("utf-8")
     try:
         terminal = Terminal(home, {**environment, "ES_IMGSEARCH_INDEX": index})
-        printed = terminal.run_page(written).replace(index, "images")
+        printed = (
+            terminal.run_page(written)
+            .replace(index, "images")
+            .replace(es_url, "http://127.0.0.1:9200")
+        )
     finally:
         remove_index(Store(connect(load_settings({"es_url": es_url})), index))
     if os.environ.get(WRITES):

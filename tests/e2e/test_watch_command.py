@@ -132,7 +132,7 @@ def test_it_follows_the_folder_and_stops_in_order(service: Service):
         assert process.wait(timeout=SHUTDOWN_SECONDS + SLACK_SECONDS) == 0
     said = service.said()
     assert said.count(f"Watching photos={service.folder}.") == 1
-    assert "Stopped: 4 embedded, 1 reused, 1 deleted, 1 no pictures." in said
+    assert "Stopped: 4 embedded, 0 reused, 1 moved, 1 no pictures." in said
     assert "Traceback" not in said
     status = json.loads(service.run("status", "--json").stdout)
     assert status["pictures"] == 4
@@ -149,7 +149,7 @@ def test_it_says_what_it_does(service: Service):
         (service.folder / "0001.png").rename(service.folder / "moved.png")
         until(lambda: "Moved 1 picture" in service.said())
         (service.folder / "moved.png").unlink()
-        until(lambda: "Deleted 1 picture." in service.said())
+        until(lambda: "Removed 1 picture from the index." in service.said())
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=SHUTDOWN_SECONDS + SLACK_SECONDS) == 0
     said = service.said()
@@ -163,10 +163,10 @@ def test_it_says_what_it_does(service: Service):
     for line in (
         f"DEBUG Stored: {folder}/0000.png",
         f"DEBUG Moved: {folder}/0001.png to {folder}/moved.png",
-        f"DEBUG Deleted: {folder}/moved.png",
+        f"DEBUG Removed from the index: {folder}/moved.png",
     ):
         assert line in lines
-    assert "Stopped: 2 embedded, 1 reused, 1 failed, 2 deleted." in said
+    assert "Stopped: 2 embedded, 0 reused, 1 failed, 1 moved, 1 removed." in said
     (failed,) = [line for line in lines if line.startswith("WARNING Cannot be indexed: ")]
     assert f"{folder}/broken.jpg: " in failed
     (command,) = re.findall(r"`es-imgsearch (.*?)`", failed)
@@ -254,8 +254,8 @@ def test_killed_at_random_moments_and_started_again(service: Service):
     assert done.returncode == 0, done.stderr
     assert service.indexed() == [*(name for name in names if name != before[0]), "zzzz.png"]
     assert service.store.listings.count("photos") == len(names)
-    embedded, reused = map(int, re.findall(r"(\d+) (?:embedded|reused)", done.stderr))
-    assert (embedded, reused) == (len(names) - len(before), 1)
+    embedded, moved = map(int, re.findall(r"(\d+) (?:embedded|moved)", done.stderr))
+    assert (embedded, moved) == (len(names) - len(before), 1)
 
 
 def test_exit_codes_of_sync(service: Service):

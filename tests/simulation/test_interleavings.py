@@ -6,8 +6,8 @@ alone with
 
     IMGSEARCH_TEST_SEED=1475 pytest tests/simulation/test_interleavings.py -k one_seed
 
-More seeds than those of every run: `-m slow`, with IMGSEARCH_TEST_INTERLEAVINGS for their number
-and IMGSEARCH_TEST_FIRST_SEED for the first of them.
+10,000 seeds: `-m slow`, with IMGSEARCH_TEST_INTERLEAVINGS for another number (`make test-slow` runs
+1,500) and IMGSEARCH_TEST_FIRST_SEED for the first of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.simulation.world import PromiseBroken, run_seed
 # A chunk ends in a quarter of the time that a test may take.
 _CHUNK = 50
 _SLOW_CHUNK = 100
-_SLOW = int(os.environ.get("IMGSEARCH_TEST_INTERLEAVINGS", "1500"))
+_SLOW = int(os.environ.get("IMGSEARCH_TEST_INTERLEAVINGS", "10000"))
 _FIRST = int(os.environ.get("IMGSEARCH_TEST_FIRST_SEED", "0"))
 
 

@@ -279,7 +279,10 @@ def test_a_missing_certificate_file_is_told_before_anything_is_sent():
 def test_a_misspelt_variable_is_told(caplog: pytest.LogCaptureFixture):
     load(environment={"ES_IMGSEARCH_BATCHSIZE": "5", "ES_IMGSEARCH_ES_HOME": "/opt/es"})
     assert [record.message for record in caplog.records] == [
-        "ES_IMGSEARCH_BATCHSIZE is no setting and has no effect."
+        (
+            "ES_IMGSEARCH_BATCHSIZE is no setting and has no effect."
+            " Did you mean 'ES_IMGSEARCH_BATCH_SIZE'?"
+        )
     ]
 
 

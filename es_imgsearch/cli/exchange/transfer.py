@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from es_imgsearch.cli.options import (
+    Choice,
     examples,
     filter_option,
     open_store,
@@ -89,9 +90,9 @@ def export_command(
 @click.option("--root", metavar="NAME", help="Root of the rows that name none.")
 @click.option("--rename", "renames", metavar="COLUMN=FIELD", multiple=True,
               help="What a column stands for; may be repeated.")  # fmt: skip
-@click.option("--unknown-columns", type=click.Choice(["error", "attributes", "ignore"]),
+@click.option("--unknown-columns", type=Choice(["error", "attributes", "ignore"]),
               default="error", show_default=True, help="Columns that are no fields.")  # fmt: skip
-@click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
+@click.option("--on-error", type=Choice(["stop", "skip"]), default="stop", show_default=True,
               help="At a row that cannot be stored.")  # fmt: skip
 @click.option("--only-new", is_flag=True, help="Leave alone what the index has already.")
 @click.option("--encoder", metavar="NAME",

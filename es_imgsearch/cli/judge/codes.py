@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.options import examples, json_option, open_store, with_settings_options
+from es_imgsearch.cli.options import (
+    Choice,
+    examples,
+    json_option,
+    open_store,
+    with_settings_options,
+)
 from es_imgsearch.cli.printing.lines import print_json, print_line
 from es_imgsearch.errors import UsageError, counted
 
@@ -18,9 +24,9 @@ if TYPE_CHECKING:
 
 @click.command(epilog=examples("codes train", "codes train labels.csv --bits 256", "codes apply"))
 @with_settings_options
-@click.argument("action", type=click.Choice(["train", "apply"]))
+@click.argument("action", type=Choice(["train", "apply"]))
 @click.argument("labels", type=click.Path(path_type=Path), required=False)
-@click.option("--method", type=click.Choice(["sign", "lsh", "learned"]),
+@click.option("--method", type=Choice(["sign", "lsh", "learned"]),
               help="How codes are made.  [default: learned with LABELS, lsh without]")  # fmt: skip
 @click.option("--bits", type=int, metavar="N",
               help="Length of a code, a multiple of 8.  [default: 128; sign: dims]")  # fmt: skip

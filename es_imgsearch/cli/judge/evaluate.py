@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from es_imgsearch.cli.options import (
+    Choice,
     config_option,
     es_url_option,
     examples,
@@ -22,6 +23,7 @@ from es_imgsearch.errors import UsageError
 if TYPE_CHECKING:
     from es_imgsearch.quality.curve_fitting import CalibrationQuality
     from es_imgsearch.quality.evaluate import EvaluationReport
+    from es_imgsearch.search.client import ImageSearch
     from es_imgsearch.settings import Settings
 
 
@@ -39,9 +41,9 @@ _MISSING_SHOWN = 3
 @click.option("--index", "indices", metavar="NAME", multiple=True,
               help="Alias of the index; two are compared.  [default: images]")  # fmt: skip
 @click.option("--mode", "modes", multiple=True, default=("vector",), show_default=True,
-              type=click.Choice(["auto", "vector", "text", "hybrid", "tags"]),
+              type=Choice(["auto", "vector", "text", "hybrid", "tags"]),
               help="How to search; two are compared.")  # fmt: skip
-@click.option("--by", type=click.Choice(["text", "image"]),
+@click.option("--by", type=Choice(["text", "image"]),
               help="Ask with the labels, or with the labelled pictures.  [default: text, where"
               " the encoder knows texts]")  # fmt: skip
 @click.option("-k", "--k", "ks", type=click.IntRange(1, 10_000), multiple=True,
@@ -81,7 +83,10 @@ def evaluate(
         for index, mode in product(indices or (None,), modes):
             settings = load_settings({"index": index, "es_url": es_url}, config=config)
             with ImageSearch(settings=settings) as search:
-                reports.append(run(search, questions, mode=mode, by=by, ks=ks))  # type: ignore[arg-type]
+                texts = _label_texts(search) if questions.pictures and mode == "vector" else {}
+                reports.append(
+                    run(search, questions, mode=mode, by=by, ks=ks, texts=texts)  # type: ignore[arg-type]
+                )
         differences = [
             {
                 "first": reports[0].name,
@@ -110,6 +115,14 @@ def evaluate(
     for each in comparisons:
         for pair in each["differences"]:
             _print_difference(pair)
+
+
+def _label_texts(search: ImageSearch) -> dict[str, str]:
+    """Return what the index's vocabulary of tags embeds in place of some labels."""
+    from es_imgsearch.tags.storage import load_tags
+
+    facets = load_tags(search.store.index, search.store.send).vocabulary.facets
+    return {label: text for facet in facets for label, text in facet.texts.items()}
 
 
 def _print_runs(comparisons: list[dict[str, Any]]) -> None:
@@ -150,9 +163,9 @@ def _print_difference(pair: dict[str, Any]) -> None:
 def calibrate(settings: Settings, labels: Path | None, as_json: bool) -> None:
     """Fit the curves of `relevance` on labelled pictures; store them in the index.
 
-    LABELS is a .csv file (path,label) or a .jsonl file. Without it, the curves that are shipped for
-    the index's encoder are stored. Also draws the sample that scores are compared with,
-    <index>-background.
+    LABELS is a .csv file (path,label) or a .jsonl file. Searches have relevance without it, from
+    the index itself; without LABELS these curves are stored, and stay the same while the index
+    grows. Also draws the sample that scores are compared with, <index>-background.
     """
     from es_imgsearch.quality.calibrate import calibrate as run
     from es_imgsearch.quality.labels import read_labels

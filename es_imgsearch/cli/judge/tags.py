@@ -230,7 +230,9 @@ def forget_command(settings: Settings) -> None:
 
 @click.command(
     epilog=examples(
-        "identify photo.jpg", "identify shelf.jpg --box 40,60,200,320 --by attributes.brand"
+        "identify photo.jpg",
+        "identify photo.jpg --all",
+        "identify shelf.jpg --box 40,60,200,320 --by attributes.brand",
     )
 )
 @with_settings_options
@@ -243,6 +245,8 @@ def forget_command(settings: Settings) -> None:
               help="How many stored pictures vote.")  # fmt: skip
 @click.option("--min-relevance", type=click.FloatRange(0, 1), default=0.3, show_default=True,
               metavar="P", help="What a neighbour must reach to answer.")  # fmt: skip
+@click.option("--all", "show_all", is_flag=True,
+              help="Print every vote and every label with its score, too.")  # fmt: skip
 @json_option
 def identify(
     settings: Settings,
@@ -251,9 +255,13 @@ def identify(
     by: str | None,
     neighbours: int,
     min_relevance: float,
+    show_all: bool,
     as_json: bool,
 ) -> None:
-    """Print what FILE shows: a name from its neighbours, its best tag, or unknown."""
+    """Print what FILE shows: names from its neighbours and its best tags, or unknown.
+
+    Every kind of name answers for itself, the most specific one first.
+    """
     from es_imgsearch.search.client import ImageSearch
     from es_imgsearch.tags.identify import NAMING_FIELDS
     from es_imgsearch.tags.identify import identify as run
@@ -271,16 +279,19 @@ def identify(
     if as_json:
         print_json(found.to_dict())
     else:
-        print_line(found.answer if found.by is None else f"{found.answer}  ({found.by})")
-        for vote in found.votes:
+        if found.by is None:
+            print_line(found.answer)
+        for answer in found.answers:
+            print_line(f"{answer.name}  ({answer.by})")
+        for vote in found.votes if show_all else ():
             relevance = "-" if vote.relevance is None else f"{vote.relevance:.2f}"
             print_line(
                 f"  neighbours  {vote.share:5.2f}  {vote.field}: {vote.name}"
                 f"  (relevance {relevance}, {len(vote.pictures)} pictures)"
             )
-        for label in found.labels:
+        for label in found.labels if show_all else ():
             kind = "trained" if label.is_trained else "zero-shot"
-            less = "" if label.is_tag else "  (below its threshold)"
+            less = "" if label.is_tag else "  (no tag)"
             print_line(f"  {kind:10}  {label.score:5.2f}  {label.facet}: {label.label}{less}")
     for note in found.notes:
         click.echo(note, err=True)

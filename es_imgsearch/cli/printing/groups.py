@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.printing.lines import escaped, print_line, readable_bytes, shown_file
-from es_imgsearch.errors import UsageError
+from es_imgsearch.cli.printing.sheets import write_sheet
 
 if TYPE_CHECKING:
     from es_imgsearch.duplicates.groups import DuplicateGroup, IndexedPicture
@@ -49,20 +49,13 @@ def print_script(groups: Sequence[DuplicateGroup]) -> None:
         click.echo(line, nl=False)
 
 
-def write_sheet(groups: Sequence[DuplicateGroup], sheet: Path) -> None:
+def write_group_sheet(groups: Sequence[DuplicateGroup], sheet: Path) -> None:
     """Write a picture with a band for each group, the first file of it on the left."""
-    from es_imgsearch.search.sheet import MISSING_LETTERS, draw_sheet
+    from es_imgsearch.search.sheet import draw_sheet
 
     drawn = draw_sheet([_Band(n, each) for n, each in enumerate(groups[:_MAX_BANDS], start=1)])
-    try:
-        drawn.save(sheet)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
-        raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
-    if note := drawn.info.get(MISSING_LETTERS):
-        click.echo(note, err=True)
     more = f", with the first {_MAX_BANDS} groups" if len(groups) > _MAX_BANDS else ""
-    click.echo(f"Wrote {sheet}{more}.", err=True)
+    write_sheet(drawn, sheet, more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +68,18 @@ class _Cell:
     score: float = 1.0
 
 
-class _Band(Sequence[_Cell]):
+class _Band:
     """A group as a row of the sheet."""
 
     def __init__(self, number: int, group: DuplicateGroup) -> None:
-        self.queries = [_headline(number, group)]
+        self.queries = (_headline(number, group),)
         self._group = group
 
     def __len__(self) -> int:
         return len(self._group.pictures)
 
-    def __getitem__(self, at: int | slice) -> _Cell | list[_Cell]:  # type: ignore[override]
-        if isinstance(at, slice):
-            return [self._cell(each) for each in self._group.pictures[at]]
-        return self._cell(self._group.pictures[at])
+    def __getitem__(self, position: slice, /) -> list[_Cell]:
+        return [self._cell(each) for each in self._group.pictures[position]]
 
     def _cell(self, each: IndexedPicture) -> _Cell:
         is_kept = each is self._group.pictures[0]

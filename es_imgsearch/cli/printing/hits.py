@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
 from es_imgsearch.cli.printing.lines import print_json, print_line, shown_file
+from es_imgsearch.cli.printing.sheets import check_sheet, write_sheet
 from es_imgsearch.errors import ImgSearchError, UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.search.hits import Hits
 
+# A remark for a person, so it stands on standard error; in a terminal it is in its place.
+BELOW_LINE = "--- below this line nothing is likely right ---"
+
 Format: TypeAlias = Literal["lines", "json", "json_hits", "paths", "print0"]
+
+_OPENS_WITHIN_SECONDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +36,19 @@ class HitsOutput:
     sheet: Path | None = None
     open_it: bool = False
 
-    def show(self, hits: Hits) -> None:
-        """Print hits on standard output, remarks for a person on standard error."""
+    def check(self) -> None:
+        """Raise UsageError for what cannot be shown, before anything is searched."""
         if self.preview and self.format != "lines":
             raise UsageError("--preview shows pictures between lines: leave the other format out.")
+        if self.preview:
+            from es_imgsearch.cli.printing.preview import check_terminal
+
+            check_terminal()
+        if self.sheet is not None:
+            check_sheet(self.sheet)
+
+    def show(self, hits: Hits) -> None:
+        """Print hits on standard output, remarks for a person on standard error."""
         if self.format == "json":
             print_json(hits.to_dict())
         elif self.format == "json_hits":
@@ -46,7 +63,7 @@ class HitsOutput:
             shown = ", ".join(f"{value} ({count})" for value, count in counts.items())
             click.echo(f"{name}: {shown or 'none'}", err=True)
         if self.sheet is not None:
-            self._write_sheet(hits, self.sheet)
+            write_sheet(hits.sheet(), self.sheet)
         if self.open_it and (self.sheet or hits):
             _open_viewer(self.sheet or hits[0].path)
 
@@ -56,10 +73,13 @@ class HitsOutput:
             from es_imgsearch.cli.printing.preview import preview
 
             show_picture = preview()
-        for hit in hits:
+        end = hits.likely_end
+        for position, hit in enumerate(hits):
+            if position == end and end:
+                click.echo(f"  {BELOW_LINE}", err=True)
             place = shown_file(hit.path, hit.root, hit.relative_path)
             box = "" if hit.matched_box is None else f"  {list(hit.matched_box)}"
-            percent = "" if hits.relevant is None else f"{_percent(hit.relevance):>6}"
+            percent = "" if end is None else f"{hit.percent:>6}"
             number = f"  {hit.image_id}" if self.ids else ""
             print_line(f"{hit.score:6.3f}{percent}{number}  {place}{box}")
             if hit.explanation is not None:
@@ -68,27 +88,6 @@ class HitsOutput:
                 show_picture(hit.path)
         if not hits:
             click.echo("Nothing found.", err=True)
-        # A name or title that has the words may be right whatever the picture looks like.
-        elif hits.relevant == 0 and not any(hit.matches_words for hit in hits):
-            click.echo("Nothing fits well: none of these is likely right.", err=True)
-
-    @staticmethod
-    def _write_sheet(hits: Hits, sheet: Path) -> None:
-        drawn = hits.sheet()
-        try:
-            drawn.save(sheet)
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or f"{error}; end its name in .png"
-            raise UsageError(f"The sheet {str(sheet)!r} cannot be written: {why}.") from error
-        from es_imgsearch.search.sheet import MISSING_LETTERS
-
-        if note := drawn.info.get(MISSING_LETTERS):
-            click.echo(note, err=True)
-        click.echo(f"Wrote {sheet}.", err=True)
-
-
-def _percent(relevance: float | None) -> str:
-    return "" if relevance is None else f"{relevance:.0%}"
 
 
 def _print_paths(hits: Hits, end: bytes) -> None:
@@ -107,14 +106,30 @@ def _print_paths(hits: Hits, end: bytes) -> None:
 def _open_viewer(path: Path | None) -> None:
     if path is None:
         raise ImgSearchError("The best hit is on another host, so it cannot be opened here.")
-    try:
-        failed = click.launch(os.fspath(path))
-    except OSError:
-        failed = 1
-    if failed:
+    if _launch(path):
         raise ImgSearchError(
             f"No program opened {os.fspath(path)!r}: install xdg-utils and a viewer for pictures."
         )
+
+
+def _launch(path: Path) -> int:
+    """Open the viewer; return a number other than 0 if there is none."""
+    if sys.platform != "linux":
+        return click.launch(os.fspath(path))
+    try:
+        opener = Popen(  # noqa: S603 - no shell
+            ["xdg-open", os.fspath(path)],  # noqa: S607 - wherever the system has it
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+            start_new_session=True,
+        )
+        return opener.wait(_OPENS_WITHIN_SECONDS)
+    except TimeoutExpired:
+        # It ends at once if it finds no viewer, and may stay as long as the viewer does.
+        return 0
+    except OSError:
+        return 1
 
 
 def _explained(explanation: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.errors import ImgSearchError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.jobs import RootComparison
@@ -81,20 +81,30 @@ def readable_bytes(number: float) -> str:
     return f"{number:.1f} TB"
 
 
+_ORIGINALS = "--exclude '!*.photoslibrary' takes the originals of Apple Photos in"
+_FOLLOWS = "--follow-links follows them"
+
+
 def left_out_line(left_out: Mapping[str, int], by_pattern: Mapping[str, int]) -> str:
     """Describe what a comparison left out, by reason; "" for nothing."""
     words = {
-        "pattern": "by --exclude",
-        "usual": "by the usual excludes",
-        "library": "libraries of programs (--exclude '!*.photoslibrary' takes the originals of"
-        " Apple Photos in)",
-        "link to a folder": "links to folders (--follow-links follows them)",
-        "link to a folder that is watched anyway": "links to folders that are watched anyway",
-        "link to nothing": "links to nothing",
-        "no file": "devices, pipes or sockets",
-        "no picture": "no pictures",
-    }
-    parts = [f"{left_out[each]} {words.get(each, each)}" for each in sorted(left_out)]
+        "pattern": ("by --exclude", "by --exclude"),
+        "usual": ("by the usual excludes", "by the usual excludes"),
+        "library": (
+            f"library of a program ({_ORIGINALS})", f"libraries of programs ({_ORIGINALS})"
+        ),
+        "link to a folder": (f"link to a folder ({_FOLLOWS})", f"links to folders ({_FOLLOWS})"),
+        "link to a folder that is watched anyway": (
+            "link to a folder that is watched anyway", "links to folders that are watched anyway"
+        ),
+        "link to nothing": ("link to nothing", "links to nothing"),
+        "no file": ("device, pipe or socket", "devices, pipes or sockets"),
+        "no picture": ("file that is no picture", "files that are no pictures"),
+    }  # fmt: skip
+    parts = [
+        counted(number, *words.get(reason, (reason, reason)))
+        for reason, number in sorted(left_out.items())
+    ]
     if by_pattern:
         patterns = ", ".join(f"{pattern!r} {number}" for pattern, number in by_pattern.items())
         parts.append(f"of the patterns {patterns}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from es_imgsearch.cli.printing.lines import print_line
-from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.errors import ImgSearchError, UsageError
 from es_imgsearch.search.query import open_query_picture
 from es_imgsearch.search.sheet import MAX_PIXELS
 
@@ -27,6 +27,15 @@ def _can_be_asked() -> bool:
         return False
     size = os.get_terminal_size(sys.stdout.fileno())
     return size.columns > 0 and size.lines > 0
+
+
+def check_terminal() -> None:
+    """Raise UsageError if standard output is no terminal that shows pictures."""
+    if not sys.stdout.isatty() or os.environ.get("TERM") in {None, "dumb"}:
+        raise UsageError(
+            "--preview draws in a terminal, and standard output is none that can: leave it out, or"
+            " write a --sheet."
+        )
 
 
 def preview() -> Callable[[Path], None]:

@@ -1,13 +1,14 @@
 """Log what a daemon does: a line a batch, in a long run ever more rarely.
 
 failures       at once, summed if there are many, with the command that lists them
-progress       stored, moved, deleted, failed and waiting files
+progress       stored, moved, removed, failed and waiting files
 comparisons    those that find something to do
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 FIRST_WAIT_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 60.0
+
+# So long a comparison waits for its new files to be read before it is logged.
+READING_SECONDS = 5.0
 
 
 class Pacing:
@@ -63,6 +67,9 @@ class DaemonLog:
         self._failures = Tally()
         # Comparisons in progress that were logged, by the root's name.
         self._comparing: dict[str, RootComparison] = {}
+        # Comparisons that ended and are not logged yet, and when.
+        self._compared: list[tuple[Root, RootComparison, float]] = []
+        self._lock = threading.Lock()
 
     def tick(self) -> None:
         """Log what is due."""
@@ -70,6 +77,7 @@ class DaemonLog:
         if self._failures.new_failures and self._failure_pacing.is_due():
             self._log_failures()
             self._failure_pacing.note()
+        self._log_ended_comparisons()
         self._log_comparisons()
         if not (self._news.stored or self._news.moved or self._news.deleted):
             self._news_since = None
@@ -83,17 +91,36 @@ class DaemonLog:
             self._pacing.note()
 
     def close(self) -> None:
-        """Log failures that were not logged yet."""
+        """Log comparisons and failures that were not logged yet."""
+        self._log_ended_comparisons(at_once=True)
         self._take()
         if self._failures.new_failures:
             self._log_failures()
 
     def compared(self, root: Root, comparison: RootComparison) -> None:
-        """Log the end of a comparison; one without differences only for `-v`."""
+        """Log the end of a comparison; one without differences only for `-v`.
+
+        New files may be no pictures, so it waits a moment until they are read.
+        """
+        if comparison.new:
+            with self._lock:
+                self._compared.append((root, comparison, self._clock()))
+        else:
+            self._log_compared(root, comparison)
+
+    def _log_ended_comparisons(self, *, at_once: bool = False) -> None:
+        is_idle, now = at_once or not self._indexer.waiting, self._clock()
+        with self._lock:
+            due = [each for each in self._compared if is_idle or now - each[2] >= READING_SECONDS]
+            self._compared = [each for each in self._compared if each not in due]
+        for root, comparison, _ in due:
+            self._log_compared(root, comparison)
+
+    def _log_compared(self, root: Root, comparison: RootComparison) -> None:
         has_changed = comparison.new or comparison.changed or comparison.lost
         logger.log(
             logging.INFO if has_changed else logging.DEBUG,
-            "Compared %r with the index in %.1f s: %s new, %s changed, %s missing.",
+            "Compared %r with the index in %.1f s: %s new, %s changed, %s gone.",
             root.name, comparison.seconds,
             f"{comparison.new:,}", f"{comparison.changed:,}", f"{comparison.lost:,}",
         )  # fmt: skip
@@ -122,9 +149,12 @@ class DaemonLog:
         news, self._news = self._news, Tally()
         outcomes = ("stored", "moved", "deleted", "failed")
         parts = [(each, number) for each in outcomes if (number := getattr(news, each))]
-        first, number = parts[0]
-        words = [f"{first.capitalize()} {counted(number, 'picture')}"]
-        words += [f"{each} {number:,}" for each, number in parts[1:]]
+        words: list[str] = []
+        for outcome, number in parts:
+            verb = "removed" if outcome == "deleted" else outcome
+            which = f"{number:,}" if words else counted(number, "picture")
+            words.append(f"{verb} {which}{' from the index' * (outcome == 'deleted')}")
+        words[0] = words[0].capitalize()
         logger.info("%s%s.", ", ".join(words), self._waiting_in_words(waiting))
 
     def _waiting_in_words(self, waiting: int) -> str:

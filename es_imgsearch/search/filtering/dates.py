@@ -134,10 +134,14 @@ def _without(fields: Any, clause: Clause) -> Clause:
 def _ends(field: str, low: Any, high: Any) -> tuple[str | None, str | None]:
     if low is None and high is None:
         raise FilterInvalid(f"A range of {field!r} needs a low or a high end.")
-    return (
-        None if low is None else _text(field, low),
-        None if high is None else _text(field, high),
-    )
+    start = None if low is None else _text(field, low)
+    end = None if high is None else _text(field, high)
+    if start and end and not (_OFFSET.search(start) or _OFFSET.search(end)):
+        # The end is a whole year, month, day or second.
+        length = min(len(start), len(end))
+        if start[:length] > end[:length]:
+            raise FilterInvalid(f"{start} is later than {end}: nothing lies between them.")
+    return start, end
 
 
 def _text(field: str, value: Any) -> str:
@@ -153,6 +157,8 @@ def _text(field: str, value: Any) -> str:
             raise ValueError
         datetime.fromisoformat(whole_day(text))
     except ValueError:
+        if _DATE.fullmatch(text) or _DATE_AND_TIME.fullmatch(text):
+            raise FilterInvalid(f"There is no date {text}.") from None
         raise FilterInvalid(
             f"Field {field!r} holds dates such as 2024, 2024-05-31 or 2024-05-31T18:00, not"
             f" {text!r}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from PIL import Image, ImageDraw
 
@@ -28,6 +28,8 @@ _INK = (28, 28, 30)
 _FAINT = (120, 120, 124)
 _FRAME = (214, 214, 210)
 _QUERY_SIZE, _NOTE_SIZE = 20, 13
+_BELOW = "below: nothing that is likely right"
+_NOTHING_FITS = "nothing fits well: none of these is likely right"
 MAX_PIXELS = 250_000_000
 # 200 hits of one search are a picture of 30 MB in memory; 10,000 would be 1.5 GB.
 _MAX_HITS = 200
@@ -37,7 +39,7 @@ MISSING_LETTERS = "missing_letters"
 
 
 class ShownHit(Protocol):
-    """The attributes of a hit that are drawn; a `caption` is drawn in place of the score."""
+    """The attributes of a hit that are drawn; a `caption` replaces the score."""
 
     @property
     def path(self) -> Path | None: ...
@@ -63,35 +65,75 @@ class ShownHits(Protocol):
 def draw_sheet(rows: Sequence[ShownHits], columns: int = 5) -> Image.Image:
     """Draw one band a search, with as many rows of hits as `columns` requires.
 
+    A line stands between the hits that are likely right and the others, where that is known.
     Of each search the first 200 hits are shown, and the number of the others.  If no font has
     some letters, a note below names their scripts; it is also `info["missing_letters"]`.
     """
     check_whole("columns", columns)
     if columns < 1:
         raise UsageError(f"columns must be at least 1, not {columns}.")
-    bands = [max(1, -(-min(len(hits), _MAX_HITS) // columns)) for hits in rows]
     line = _CELL + _CAPTION + _GAP
     width = _GAP + _QUERY_WIDTH + _GAP + columns * (_CELL + _GAP)
-    sheet = Image.new("RGB", (width, _GAP + sum(bands) * line), _PAPER)
+    breaks = [_Break.of(hits) for hits in rows]
+    heights = [each.rows(columns) * line + each.height for each in breaks]
+    sheet = Image.new("RGB", (width, _GAP + sum(heights)), _PAPER)
     pen = _Pen(sheet)
     draw = pen.draw
     top = _GAP
-    for number, (hits, lines) in enumerate(zip(rows, bands, strict=True)):
+    for number, (hits, height, split) in enumerate(zip(rows, heights, breaks, strict=True)):
         if number:
             draw.line((_GAP, top - _GAP // 2, width - _GAP, top - _GAP // 2), fill=_FRAME)
         _draw_query(pen, hits.queries, top)
+        left = _GAP + _QUERY_WIDTH + _GAP
         for position, hit in enumerate(hits[:_MAX_HITS]):
-            row, column = divmod(position, columns)
-            left = _GAP + _QUERY_WIDTH + _GAP + column * (_CELL + _GAP)
-            _draw_hit(pen, hit, (left, top + row * line))
+            row, column, lower = split.place(position, columns)
+            at = left + column * (_CELL + _GAP), top + row * line + lower
+            _draw_hit(pen, hit, at)
+        if split.words:
+            middle = top + split.place(split.position, columns)[0] * line + _LINE // 2 - _GAP // 2
+            end = pen.write((left, middle - 8), split.words, _NOTE_SIZE, _FAINT)
+            draw.line((end + _GAP, middle, width - _GAP, middle), fill=_FAINT)
         if not hits:
-            left = _GAP + _QUERY_WIDTH + _GAP
             pen.write((left, top + _CELL // 2), "nothing found", 16, _FAINT)
         if len(hits) > _MAX_HITS:
             words = f"and {len(hits) - _MAX_HITS} more"
-            pen.write((_GAP, top + lines * line - _GAP - 16), words, 13, _FAINT)
-        top += lines * line
+            pen.write((_GAP, top + height - _GAP - 16), words, 13, _FAINT)
+        top += height
     return _with_note(sheet, pen.letters) if pen.letters.missing else sheet
+
+
+class _Break(NamedTuple):
+    """A line between the hits that are likely right and those that are not.
+
+    It stands before the hit at `position`, which begins a row, if there are `words`.
+    """
+
+    position: int
+    words: str
+    shown: int
+
+    @classmethod
+    def of(cls, hits: ShownHits) -> Self:
+        """Find the break; without words if relevance is unknown or all is likely."""
+        end, shown = getattr(hits, "likely_end", None), min(len(hits), _MAX_HITS)
+        if end is None or end >= shown:
+            return cls(0, "", shown)
+        return cls(end, _BELOW if end else _NOTHING_FITS, shown)
+
+    @property
+    def height(self) -> int:
+        return _LINE if self.words else 0
+
+    def rows(self, columns: int) -> int:
+        """Number of rows of hits, at least one."""
+        return max(1, -(-self.position // columns) + -(-(self.shown - self.position) // columns))
+
+    def place(self, position: int, columns: int) -> tuple[int, int, int]:
+        """Return row and column of a hit, and how many pixels it is moved down."""
+        if position < self.position:
+            return *divmod(position, columns), 0
+        row, column = divmod(position - self.position, columns)
+        return row + -(-self.position // columns), column, self.height
 
 
 class _Pen:
@@ -102,8 +144,10 @@ class _Pen:
         self.draw = ImageDraw.Draw(sheet)
         self.letters = letters or Lettering()
 
-    def write(self, at: tuple[int, int], text: str, size: int, fill: tuple[int, int, int]) -> None:
+    def write(self, at: tuple[int, int], text: str, size: int, fill: tuple[int, int, int]) -> int:
+        """Write a text; return where it ends, in pixels from the left."""
         self.letters.draw(self.draw, at, text, size, fill)
+        return at[0] + round(self.letters.width(text, size))
 
 
 def missing_letters_note(scripts: Iterable[str]) -> str:
@@ -164,8 +208,9 @@ def _draw_hit(pen: _Pen, hit: ShownHit, at: tuple[int, int]) -> None:
         pen.write((left + 8, top + _CELL // 2), "original not here", 13, _FAINT)
     name = _shorten(pen.letters, printable(hit.image_name), 13, _CELL)
     pen.write((left, top + _CELL + 4), name, 13, _INK)
-    caption = getattr(hit, "caption", f"{hit.score:.3f}")
-    pen.write((left, top + _CELL + 20), caption, 13, _FAINT)
+    percent = getattr(hit, "percent", "")
+    figures = f"{hit.score:.3f}  {percent}" if percent else f"{hit.score:.3f}"
+    pen.write((left, top + _CELL + 20), getattr(hit, "caption", figures), 13, _FAINT)
 
 
 def _paste(pen: _Pen, picture: Image.Image, at: tuple[int, int], room: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Choose the mode of a search by its query, and complete the hits that words found."""
+"""Choose the mode of a search by its query; complete the hits that words found."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from es_imgsearch.errors import UsageError
 from es_imgsearch.search.options import Mode, SearchPlan
 from es_imgsearch.search.query import Term
 from es_imgsearch.search.request_flow import RequestFlow
-from es_imgsearch.search.results import SearchContext
-from es_imgsearch.search.words.fusion import Ranking, Raw, SearchResult
+from es_imgsearch.search.words.fusion import Ranking, Raw
 
 
 def chosen_mode(plan: SearchPlan, terms: Sequence[Term], info: IndexInfo) -> Mode:
-    """Return what mode auto is for a search: by its query, its options and the encoder."""
+    """Choose the mode by the query, the options and the encoder."""
     is_words = all(isinstance(each.query, str) for each in terms)
-    # Relevance and weights are of vectors: what only words find has neither.
-    if not is_words or plan.min_relevance is not None or plan.weights is not None:
+    # Weights are of vectors: what only words find has none.  Words match or do not: what a picture
+    # should be unlike is compared by vectors only.
+    is_apart = any(each.weight < 0 for each in terms)
+    if not is_words or plan.weights is not None or (is_apart and info.meta.seal.supports_text):
         return "vector"
     if info.meta.seal.supports_text:
         return "hybrid"
-    return "vector" if plan.regions or plan.codes or plan.exact else "text"
+    only_vectors = plan.regions or plan.codes or plan.exact or plan.min_relevance is not None
+    return "vector" if only_vectors else "text"
 
 
 def check_words(terms: Sequence[Term], texts: Sequence[Term], plan: SearchPlan) -> None:
@@ -53,33 +55,3 @@ def words_of(
     body = text_search(len(ids), [*clauses, {"ids": {"values": ids}}])
     answer = yield search_request(index, queries.to_json(body))
     return list(checked_hits(answer, generation)), int(answer.get("took", 0))
-
-
-def with_cosines(
-    index: str, result: SearchResult, context: SearchContext
-) -> RequestFlow[SearchResult]:
-    """Add the cosines of the page's hits that only words found, for their relevance."""
-    if context.relevance is None or result.ranks is None:
-        return result
-    page = context.plan.page
-    without = [
-        str(hit["_id"])
-        for hit, ranks in zip(result.hits[page], result.ranks[page], strict=True)
-        if ranks.vector_score is None
-    ]
-    if not without:
-        return result
-    body = queries.exact_body(
-        context.parts[0][2],
-        len(without),
-        context.info.meta.similarity,
-        filters=[{"ids": {"values": without}}],
-        source=False,
-    )
-    answer = yield search_request(index, queries.to_json(body))
-    found = {hit["_id"]: hit["_score"] for hit in checked_hits(answer, context.info.name)}
-    ranks = [
-        each if each.vector_score is not None else each._replace(vector_score=found.get(hit["_id"]))
-        for hit, each in zip(result.hits, result.ranks, strict=True)
-    ]
-    return result._replace(ranks=ranks)

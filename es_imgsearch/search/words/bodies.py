@@ -1,4 +1,4 @@
-"""Bodies of searches in the stored words of pictures, by BM25 (Robertson & Zaragoza 2009).
+"""Bodies of searches in stored words, by BM25 (Robertson & Zaragoza 2009).
 
 text_body    pictures that have any of the words        modes text and hybrid
 close_body   pictures that have all, or nearly all      mode auto
@@ -71,7 +71,7 @@ def text_body(
     filters: Clauses = (),
     source: bool | Sequence[str] = True,
 ) -> Body:
-    """Search for pictures with any of the words; those with more, and rarer ones, first.
+    """Search for pictures with any of the words; more and rarer ones first.
 
     `positive` are texts and their weights, of which one has to match and all count; a picture that
     has every word of a negative text is excluded.
@@ -88,7 +88,7 @@ def close_body(
     filters: Clauses = (),
     source: bool | Sequence[str] = True,
 ) -> Body:
-    """Search for pictures that have all words of a text that say something, in any fields.
+    """Search for pictures with all words that say something, in any fields.
 
     Of four words or more three quarters are enough.  Otherwise as `text_body`.
     """

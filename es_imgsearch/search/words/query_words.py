@@ -1,4 +1,4 @@
-"""Take a query's text apart into the words that a picture's stored words have to match.
+"""Take from a query's text the words that stored words have to match.
 
 Elasticsearch analyses the words; here only those are left out that say nothing about a picture,
 since a file called red-car.jpg has no "a" of "a red car".

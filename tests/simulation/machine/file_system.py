@@ -229,13 +229,14 @@ class FileSystem:
         self.on_change()
 
     def rename(self, old: str, new: str) -> None:
-        """Rename a file or folder; replaces what has the new name."""
+        """Rename a file or folder, to another device as well; replaces what has the new name."""
         old_parent, old_name = self._parent(old)
         new_parent, new_name = self._parent(new, exact=True)
         inode = old_parent.entries.pop(old_name)
         if replaced := self.entry(new_parent, new_name):
             del new_parent.entries[replaced]
         new_parent.entries[new_name] = inode
+        _put_on(inode, new_parent.device)
         inode.ctime_ns = self._scheduler.tick()
         mask = _folder_mask(inode)
         self._event(old_parent, inotify.IN_MOVED_FROM | mask, old_name)
@@ -333,3 +334,10 @@ class FileSystem:
 
 def _folder_mask(inode: Inode) -> int:
     return inotify.IN_ISDIR if inode.is_folder else 0
+
+
+def _put_on(inode: Inode, device: Device) -> None:
+    """Move a file, or a folder with all in it, to a device."""
+    inode.device = device
+    for each in inode.entries.values():
+        _put_on(each, device)

@@ -110,6 +110,13 @@ def test_notes_name_who_gave_the_value():
     assert VECTOR_FIELD in fitted
 
 
+@pytest.mark.parametrize("name", ["location", "monochrome", "width", "taken_at", "colour_shares"])
+def test_an_array_within_a_value_is_left_out(name: str):
+    fitted, left_out = fit({name: [True, np.zeros(3, np.float32)]}, PROPERTIES)
+    orjson.dumps(fitted)
+    assert left_out[name]
+
+
 NUMBERS = st.integers() | st.sampled_from([0, -1, 2**63, -(2**63) - 1, 2**200, -(2**200)])
 
 

@@ -49,6 +49,16 @@ def test_pictures_that_are_alike_are_not_the_same(family: str):
     assert compared > 50
 
 
+@pytest.mark.parametrize("side", [16, 24, 32, 40])
+def test_small_icons_of_another_colour_are_not_the_same(side: int):
+    named_pixels = [(name, Pixels.of(image)) for name, image in icons(side)]
+    for (name, one), (other_name, other) in combinations(named_pixels, 2):
+        assert not show_the_same(one, other), (name, other_name)
+    for name, one in named_pixels[::9]:
+        copied = Pixels.of(saved(one.coarse, quality=90))
+        assert show_the_same(one, copied) or side < 24, name
+
+
 @pytest.mark.parametrize("family", [*FAMILIES, "photographs"])
 def test_a_picture_saved_again_is_the_same(family: str, photographs: Path):
     if family == "photographs":

@@ -13,7 +13,6 @@ from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.meta_entries import Curve, curves_from_body
 from es_imgsearch.embed.index_encoder import seal_of
-from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.errors import IndexConflict, UsageError
 from es_imgsearch.quality import curve_fitting
 from es_imgsearch.quality.curve_fitting import (
@@ -24,7 +23,7 @@ from es_imgsearch.quality.curve_fitting import (
     measure_quality,
 )
 from es_imgsearch.search.options import SearchPlan
-from es_imgsearch.search.relevance import IMAGE, TEXT, RelevanceModel, shipped_curves, z_scores
+from es_imgsearch.search.relevance import IMAGE, TEXT, RelevanceModel, z_scores
 from es_imgsearch.testing import FakeEncoder
 
 WEIGHTS = st.floats(0, 50)
@@ -253,9 +252,8 @@ def test_figures_of_quality_by_hand():
         ({"min_relevance": -0.1}, "from 0 to 1"),
         ({"min_relevance": "0.5"}, "must be a number"),
         ({"min_relevance": float("nan")}, "from 0 to 1"),
-        ({"min_relevance": 0.5, "mode": "text"}, "leave mode and weights out"),
-        ({"min_relevance": 0.5, "mode": "hybrid"}, "leave mode and weights out"),
-        ({"min_relevance": 0.5, "weights": {"content": 1.0}}, "leave mode and weights out"),
+        ({"min_relevance": 0.5, "mode": "text"}, "leave mode 'text' and weights out"),
+        ({"min_relevance": 0.5, "weights": {"content": 1.0}}, "leave mode 'text' and weights out"),
     ],
 )
 def test_invalid_min_relevance_is_refused(options: dict, message: str):
@@ -291,13 +289,3 @@ def test_damaged_curves_raise_index_conflict(value: object):
 def test_a_coefficient_that_is_not_a_number_is_refused():
     with pytest.raises(ValueError, match="is not finite"):
         curves_from_body({TEXT: {"intercept": "nan", "z_weight": 1, "cosine_weight": 1}})
-
-
-def test_shipped_curves_belong_to_the_starter_encoder(starter: Encoder):
-    curves = shipped_curves(starter.revision, starter.fingerprint)
-    assert set(curves) == {TEXT, IMAGE}
-    for curve in curves.values():
-        assert curve.intercept < 0
-        assert curve.z_weight >= 0
-        assert curve.cosine_weight >= 0
-    assert shipped_curves(starter.revision, "another") == {}

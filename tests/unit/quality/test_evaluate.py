@@ -10,7 +10,7 @@ import pytest
 from es_imgsearch.errors import FileInvalid, UsageError
 from es_imgsearch.quality import ranking
 from es_imgsearch.quality.evaluate import EvaluationReport, QueryResult, compare_reports
-from es_imgsearch.quality.labels import LabelledQuery, read_labels
+from es_imgsearch.quality.labels import LabelledQuery, queries_by_label, read_labels
 
 
 def report(*answers: QueryResult, mode: str = "vector") -> EvaluationReport:
@@ -187,3 +187,24 @@ def test_unreadable_files_raise(tmp_path: Path):
     (tmp_path / "l.csv").write_bytes(b"path,label\n\xff,cat\n")
     with pytest.raises(FileInvalid, match="not UTF-8"):
         read_labels(tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("kind:animals", "animals"),
+        ("scene: old town", "old town"),
+        ("Tier-Art:Ente", "Ente"),
+        ("种类:鸭子", "鸭子"),
+        ("kind:a:b", "a:b"),
+        ("animals", "animals"),
+        ("12:30", "12:30"),
+        ("https://example.org", "https://example.org"),
+        ("Star Wars: A New Hope", "Star Wars: A New Hope"),
+        ("kind:", "kind:"),
+        (":animals", ":animals"),
+    ],
+)
+def test_the_words_of_a_label_lack_its_facet(label: str, words: str):
+    (query,) = queries_by_label({"a.jpg": (label,)})
+    assert (query.text, query.name) == (words, label)

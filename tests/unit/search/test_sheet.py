@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,45 @@ def test_a_sheet_has_columns():
     for columns in (0, -1, 2.5, "5"):
         with pytest.raises(UsageError, match="column"):
             Hits([], 1).sheet(columns)  # type: ignore[arg-type]
+
+
+# -- what is likely right ---------------------------------------------------------------------
+
+
+def rated(path: Path, *relevance: float) -> Hits:
+    return Hits([replace(hit(path), relevance=each) for each in relevance], 1, ["a cat"])
+
+
+def line_rows(sheet: Image.Image) -> list[int]:
+    """Rows of the sheet whose right end is a line."""
+    column = sheet.convert("RGB").crop((sheet.width - 60, 0, sheet.width - 20, sheet.height))
+    return [
+        y for y in range(sheet.height)
+        if set(column.crop((0, y, 40, y + 1)).getdata()) == {(120, 120, 124)}
+    ]  # fmt: skip
+
+
+def test_a_line_stands_below_what_is_likely_right(original: Path):
+    plain = draw_sheet([Hits([hit(original)] * 4, 1, ["a cat"])], columns=2)
+    both = draw_sheet([rated(original, 0.9, 0.3, 0.1, 0.0)], columns=2)
+    # The likely hit has a row of its own, and then there is a line.
+    assert both.height > plain.height
+    (line,) = line_rows(both)
+    assert 200 < line < 300
+    all_likely = draw_sheet([rated(original, 0.9, 0.8, 0.7, 0.6)], columns=2)
+    assert all_likely.height == plain.height
+    assert not line_rows(all_likely)
+    (top,) = line_rows(draw_sheet([rated(original, 0.3, 0.2)], columns=2))
+    assert top < 40
+
+
+def test_every_hit_of_two_searches_is_drawn_with_the_line(original: Path):
+    one = shows(draw_sheet([Hits([hit(original)], 1, ["x"])]), samples.RED)
+    rows = [rated(original, 0.9, 0.8, 0.3, 0.2, 0.1), rated(original, 0.1), rated(original, 0.7)]
+    assert shows(draw_sheet(rows, columns=3), samples.RED) == 7 * one
+
+
+def test_relevance_stands_below_the_picture(original: Path):
+    sheets = [draw_sheet([rated(original, each)]) for each in (0.98, 0.97, 0.97)]
+    assert ImageChops.difference(sheets[0], sheets[1]).getbbox() is not None
+    assert ImageChops.difference(sheets[1], sheets[2]).getbbox() is None

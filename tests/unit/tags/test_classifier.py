@@ -22,7 +22,7 @@ from es_imgsearch.tags.fitting import (
     train_facets,
 )
 from es_imgsearch.tags.vocabulary import Facet, Vocabulary, default_vocabulary, parse_vocabulary
-from es_imgsearch.tags.zero_shot import ZeroShot
+from es_imgsearch.tags.zero_shot import ZeroShot, standing_out
 
 DIMS = 24
 WORDS = parse_vocabulary(
@@ -309,3 +309,41 @@ def test_a_label_without_a_counter_example_is_not_trained(one_of, labels):
         [*labels, *other], WORDS, facet="scene" if one_of else "object", one_of=one_of
     )
     assert len(facet.trainable().labels) == 2
+
+
+def test_of_many_answers_only_those_that_stand_out_are_tags():
+    log_odds = np.array(
+        [
+            # Near the best, and farther than the margin.
+            [3.0, 2.5, 1.9, 0.1, -9.0],
+            # Never more than three, the first of equal ones.
+            [2.0, 2.0, 2.0, 2.0, 2.0],
+            [-1.0, -2.0, 9.0, 1.0, 1.0],
+            [-1.0, -1.0, -1.0, -1.0, -1.0],
+        ],
+        np.float32,
+    )
+    assert standing_out(log_odds, 0.7).tolist() == [
+        [True, True, False, False, False],
+        [True, True, True, False, False],
+        [False, False, True, False, False],
+        [True, True, True, False, False],
+    ]
+    assert standing_out(log_odds[:, :0], 0.7).shape == (4, 0)
+
+
+def test_words_that_are_near_every_picture_of_a_kind_are_tags_of_few():
+    """As `swan` was of 8 birds of 20: near what they share, and best for hardly any."""
+    generator = np.random.default_rng(3)
+    kind, *own = unit(generator.normal(size=(21, 64)))
+    others = generator.normal(size=(300, 64))
+    texts = unit(np.vstack([kind + np.array(own), [kind], others]))
+    labels = (*(f"bird {n}" for n in range(20)), "swan", *(f"other {n}" for n in range(300)))
+    pictures = unit(kind + np.array(own))
+    model = ZeroShot.of(Vocabulary((Facet("object", "many", labels),), ""), texts, pictures[:0])
+    assert model is not None
+    (facet,) = model.scores(pictures)
+    assert (facet.scores[:, labels.index("swan")] >= 0.5).sum() > 10
+    assert facet.holds[:, labels.index("swan")].sum() <= 2
+    assert facet.holds[np.arange(20), np.arange(20)].all()
+    assert facet.holds.sum(axis=1).max() <= 3

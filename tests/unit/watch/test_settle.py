@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_imgsearch.records import Root
-from es_imgsearch.watch.settle import Settler
+from es_imgsearch.watch.settle import Arrivals, Settler
 from es_imgsearch.watch.watcher import Hint, HintKind
 
 ROOT = Root("photos", Path("/photos"))
@@ -213,3 +213,26 @@ def test_every_path_comes_out_once(
     assert len(settler) == 0
     assert settler.next_due_at() is None
     assert sorted(given) == sorted(open_paths)
+
+
+def test_a_paused_root_is_due_when_no_more_files_come_and_then_ever_more_rarely():
+    now = [0.0]
+    arrivals = Arrivals(2.0, lambda: now[0])
+
+    def due_at(arrived: int) -> float:
+        """When it is due after so many files came in all; -1 for not within an hour."""
+        began = now[0]
+        while now[0] < began + 3600:
+            if arrivals.is_due(arrived, is_paused=True):
+                return now[0] - began
+            now[0] += 1.0
+        return -1
+
+    assert not arrivals.is_due(5, is_paused=False)
+    assert due_at(5) == -1  # these came before the pause
+    assert not arrivals.is_due(6, is_paused=True)
+    now[0] += 1.0
+    assert due_at(7) == 2  # the last one counts
+    assert [due_at(8), due_at(9), due_at(10)] == [10, 20, 40]
+    assert not arrivals.is_due(11, is_paused=False)
+    assert due_at(12) == 2  # another pause

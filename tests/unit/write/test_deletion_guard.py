@@ -249,7 +249,7 @@ def test_an_unlistable_root_pauses_whatever_is_allowed(
     assert "Permission denied" in assert_paused(found, PauseKind.UNLISTABLE)
     assert found.pause is not None
     message = found.pause.message(photos.root, "images")
-    assert message.endswith("they go on when the folder can be listed.")
+    assert message.endswith("the pause ends when the folder can be listed.")
     assert "--allow-deletes" not in message
     assert photos.held == 3
 

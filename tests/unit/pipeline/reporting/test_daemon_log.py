@@ -12,6 +12,7 @@ import pytest
 from es_imgsearch.pipeline.jobs import RootComparison
 from es_imgsearch.pipeline.reporting.daemon_log import DaemonLog, Pacing
 from es_imgsearch.records import Change, Root
+from es_imgsearch.watch.reconcile import DifferenceKind
 from es_imgsearch.write.activity import Activity
 
 ROOT = Root("photos", Path("/srv/photos"))
@@ -104,10 +105,10 @@ def test_moves_and_deletions(world: World, said: Any, caplog: pytest.LogCaptureF
     world.pass_time(1)
     assert said() == [
         "Moved: /srv/photos/old.jpg to '/srv/photos/new name.jpg'",
-        "Deleted: /srv/photos/gone.jpg",
-        "Deleted: /srv/photos/broken.jpg",
+        "Removed from the index: /srv/photos/gone.jpg",
+        "Removed from the index: /srv/photos/broken.jpg",
         "Stored: /srv/photos/sub/a.jpg",
-        "Stored 1 picture, moved 1, deleted 1.",
+        "Stored 1 picture, moved 1, removed 1 from the index.",
     ]
 
 
@@ -163,9 +164,50 @@ def test_comparisons_with_differences(world: World, said: Any):
     assert said() == ["Stored 1 picture; at least 1 file waiting, the comparison goes on."]
     running.ended_at, running.new, running.seconds = "now", 1234, 2.0
     world.log.compared(ROOT, running)
-    assert said() == ["Compared 'photos' with the index in 2.0 s: 1,234 new, 0 changed, 0 missing."]
+    world.indexer.waiting = 0
+    world.pass_time(1)
+    assert said() == ["Compared 'photos' with the index in 2.0 s: 1,234 new, 0 changed, 0 gone."]
     world.log.compared(ROOT, RootComparison())
     assert said() == []
+
+
+@pytest.mark.parametrize(
+    ("new", "no_pictures", "line"),
+    [
+        (("a.jpg", "notes.txt", "a.xmp"), ("notes.txt", "a.xmp", "a.xmp"), "1 new"),
+        (("notes.txt", "a.xmp"), ("notes.txt", "a.xmp"), None),
+        (("a.jpg",), ("a file that an event showed.txt",), "1 new"),
+        (("a.jpg", "b.jpg"), (), "2 new"),
+    ],
+)
+def test_what_is_found_to_be_no_picture_is_not_new(
+    world: World, said: Any, new: tuple[str, ...], no_pictures: tuple[str, ...], line: str | None
+):
+    comparison = RootComparison(seconds=1.0)
+    for path in new:
+        comparison.count_submitted(path, DifferenceKind.NEW)
+    world.indexer.waiting = len(new)
+    world.log.compared(ROOT, comparison)
+    world.pass_time(2)
+    for path in no_pictures:
+        comparison.count_no_picture(path)
+    assert said() == []
+    world.indexer.waiting = 0
+    world.pass_time(1)
+    words = f"Compared 'photos' with the index in 1.0 s: {line}, 0 changed, 0 gone."
+    assert said() == ([words] if line else [])
+
+
+def test_pictures_that_take_long_do_not_keep_a_comparison_from_the_log(world: World, said: Any):
+    comparison = RootComparison()
+    comparison.count_submitted("a.jpg", DifferenceKind.NEW)
+    world.indexer.waiting = 1
+    world.log.compared(ROOT, comparison)
+    world.pass_time(30)
+    assert len(said()) == 1
+    world.log.compared(ROOT, comparison)
+    world.log.close()
+    assert len(said()) == 1
 
 
 def test_pacing_never_waits_longer_than_a_minute():

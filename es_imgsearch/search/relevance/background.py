@@ -1,152 +1,34 @@
-"""Compute `relevance`, the calibrated probability that a hit is right.
+"""The background: pictures of the index that a query's hits are compared with.
 
-A cosine alone says little: 0.3 is high for a text and low for a picture, and some queries are
-near to everything.  So the cosine is also expressed in standard deviations above the cosines of
-unrelated pictures (the background), and a logistic curve, fitted for each encoder and kind of
-query on labelled pictures, turns both into a probability::
-
-    z = (cosine - mean(background)) / deviation(background)
-    relevance = 1 / (1 + exp(-(intercept + z_weight * z + cosine_weight * cosine)))
-
-Standardising by a cohort of impostors is the z-norm of speaker verification (Auckenthaler, Carey
-and Lloyd-Thomas 2000, Digital Signal Processing 10); the curve is Platt scaling (1999).  Cosine
-and z-score are both needed (`benchmarks/relevance.py`): with `starter`, z alone is worse for
-texts and the cosine alone for pictures; together they come near the better one each time.
-
-Neither weight is negative, so of two hits of one query the nearer never has less relevance.
-
-The background is a sample of the index itself: almost all of its pictures are unrelated to any
-query.  Other samples were no better (`benchmarks/relevance.py`, held-out Brier score for picture
-queries: the index .141, photographs .135, other drawings .149, noise .151, no relevance .153; no
-difference for texts), and this one needs no other pictures, for any encoder.  `calibrate` stores
-it in `<index>-background`, so that relevance stays the same while the index grows; a client reads
-it once.  If there is none, a client draws the same sample from the index.
+It is a sample of the index itself: almost all of its pictures are unrelated to any query.  Other
+samples were no better (`benchmarks/relevance.py`, held-out Brier score for picture queries: the
+index .141, photographs .135, other drawings .149, noise .151, no relevance .153; no difference for
+texts), and this one needs no other pictures, for any encoder.  `calibrate` stores it in
+`<index>-background`, so that relevance stays the same while the index grows; a client reads it
+once.  If there is none, a client draws the same sample from the index.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion
 from es_imgsearch.elastic.meta import Meta, Seal
-from es_imgsearch.elastic.meta_entries import Curve, curves_from_body
 from es_imgsearch.elastic.queries import parse_vector
 from es_imgsearch.elastic.requests import info_request, search_request
 from es_imgsearch.elastic.store import Send, Store
 from es_imgsearch.errors import IndexMissing, StoreDenied
 from es_imgsearch.records import unit
+from es_imgsearch.search.relevance.model import Floats, background_moments
 from es_imgsearch.search.request_flow import RequestFlow, run_flow
-
-Floats = npt.NDArray[np.float32]
-
-TEXT: Final = "text"
-IMAGE: Final = "image"
 
 # The relative error of a deviation of n cosines is 1 / sqrt(2n): 13 % for 30, 3 % for 500.
 MIN_BACKGROUND: Final = 30
 BACKGROUND_SIZE: Final = 500
-
-# The deviation is a divisor, and 0 for a background of equal pictures.
-_MIN_DEVIATION = 1e-3
-
-# From this cosine on, a background picture is the query itself.
-_SAME_PICTURE = 0.9999
-
-
-@cache
-def _shipped() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    text = (resources.files("es_imgsearch.search") / "relevance_curves.json").read_text("utf-8")
-    shipped: Mapping[str, Any] = json.loads(text)
-    return shipped
-
-
-def encoder_key(revision: str, fingerprint: str) -> str:
-    """Return the key of shipped curves: weights and preprocessing, not the name."""
-    return f"{revision} {fingerprint}"
-
-
-def shipped_curves(revision: str, fingerprint: str) -> dict[str, Curve]:
-    """Return the curves that the package ships for this encoder, if any."""
-    entry = _shipped().get(encoder_key(revision, fingerprint), {})
-    return curves_from_body(entry.get("curves", {}))
-
-
-def background_moments(cosines: Floats) -> tuple[float, float]:
-    """Return mean and standard deviation of a query's cosines to the background.
-
-    `cosines` has shape (m,).  A background picture that is the query itself does not count.
-    """
-    if cosines.max() >= _SAME_PICTURE and cosines.min() < _SAME_PICTURE:
-        cosines = cosines[cosines < _SAME_PICTURE]
-    return float(cosines.mean()), max(float(cosines.std()), _MIN_DEVIATION)
-
-
-def z_scores(queries: Floats, cosines: Floats, background: Floats) -> Floats:
-    """Express cosines in standard deviations above the background's mean.
-
-    `queries` has shape (n, dims), `cosines` (n, any), `background` (m, dims); unit vectors.
-    """
-    moments = [background_moments(each) for each in queries @ background.T]
-    mean, deviation = np.asarray(moments, dtype=np.float32).T
-    z: Floats = (cosines - mean[:, None]) / deviation[:, None]
-    return z
-
-
-@dataclass(frozen=True, slots=True)
-class QueryRelevance:
-    """Relevance of one query's hits: curve and moments of background cosines."""
-
-    curve: Curve
-    mean: float
-    deviation: float
-
-    def probability(self, cosine: float) -> float:
-        """Compute the relevance of a hit with this cosine, to four digits."""
-        curve = self.curve
-        z = (cosine - self.mean) / self.deviation
-        odds = curve.intercept + curve.z_weight * z + curve.cosine_weight * cosine
-        # `Curve.probability` takes 30 times as long for a single number.
-        return round(1.0 / (1.0 + math.exp(-min(max(odds, -60.0), 60.0))), 4)
-
-    def cosine_of(self, probability: float) -> float:
-        """Compute the cosine from which on hits have this relevance; within -1 and 1."""
-        curve = self.curve
-        slope = curve.z_weight / self.deviation + curve.cosine_weight
-        if not 0.0 < probability < 1.0 or slope <= 0.0:
-            return 1.0 if probability >= 1.0 else -1.0
-        odds = math.log(probability / (1.0 - probability))
-        cosine = (odds - curve.intercept + curve.z_weight * self.mean / self.deviation) / slope
-        return min(max(cosine, -1.0), 1.0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RelevanceModel:
-    """Curves of one index by kind of query; its background, shape (m, dims)."""
-
-    curves: Mapping[str, Curve]
-    background: Floats
-
-    def for_query(self, query: Floats, kind: str) -> QueryRelevance | None:
-        """Return the relevance of a query's hits; None if its kind has no curve.
-
-        `query` has shape (dims,); `kind` is ``text`` or ``image``.
-        """
-        if (curve := self.curves.get(kind)) is None:
-            return None
-        return QueryRelevance(curve, *background_moments(self.background @ query))
-
-
-# The background.
 
 _BY_CONTENT: Mapping[str, Any] = {
     "_source": False,
@@ -162,21 +44,6 @@ class BackgroundSample(NamedTuple):
     image_ids: Sequence[str]
     content_ids: Sequence[str]
     vectors: Floats
-
-
-def read_relevance_model(index: str, meta: Meta) -> RequestFlow[RelevanceModel | None]:
-    """Read the relevance model of an index.
-
-    None without curves, stored or shipped, and for an index of fewer than 30 pictures.
-    """
-    seal = meta.seal
-    curves = meta.relevance or shipped_curves(seal.revision, seal.fingerprint)
-    if not curves:
-        return None
-    vectors = yield from read_background(index, meta, seal.dims)
-    if len(vectors) < MIN_BACKGROUND:
-        return None
-    return RelevanceModel(curves, vectors)
 
 
 def read_background(index: str, meta: Meta, dims: int) -> RequestFlow[Floats]:
