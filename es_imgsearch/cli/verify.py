@@ -32,6 +32,7 @@ from es_imgsearch.cli.printing.lines import (
 from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE, UsageError, counted
 
 if TYPE_CHECKING:
+    from es_imgsearch.elastic.store import Store
     from es_imgsearch.manage.verify import Discrepancy
     from es_imgsearch.records import Root
     from es_imgsearch.settings import Settings

@@ -72,16 +72,18 @@ class Api:
     def add_to(self, app: FastAPI) -> None:
         """Register the routes."""
         add_get(app, "/api/v1/search", self.search, response_model=SearchAnswer)
-        app.post("/api/v1/search", response_model=SearchAnswer, openapi_extra=_body_of(SearchRequest))(
-            self.post_search
-        )
+        app.post(
+            "/api/v1/search", response_model=SearchAnswer, openapi_extra=_body_of(SearchRequest)
+        )(self.post_search)
         app.post("/api/v1/searches", response_model=BatchAnswer)(self.searches)
         add_get(app, "/api/v1/images/{image_id}", self.image)
         add_get(app, "/api/v1/images/{image_id}/similar", self.similar, response_model=SearchAnswer)
         add_get(app, "/api/v1/facets", self.facets)
         add_get(app, "/api/v1/status", self.status)
         add_get(app, "/api/v1/failures", self.failures)
-        app.post("/api/v1/encode", response_model=Vectors, openapi_extra=_body_of(Texts))(self.encode)
+        app.post("/api/v1/encode", response_model=Vectors, openapi_extra=_body_of(Texts))(
+            self.encode
+        )
 
     def search(self, request: Annotated[SearchRequest, Query()]) -> Any:
         """Search by words, stored pictures, or a picture that was sent before."""

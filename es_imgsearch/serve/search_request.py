@@ -54,7 +54,7 @@ class SearchRequest(BaseModel):
     since: str | None = Field(None, description="taken on this day or later")
     until: str | None = Field(None, description="taken on this day or earlier")
     min_relevance: float | None = Field(None, ge=0, le=1)
-    mode: Literal["vector", "text", "hybrid"] | None = None
+    mode: Literal["auto", "vector", "text", "hybrid"] = "auto"
     sort: Literal["relevance", "newest", "oldest", "largest", "folder"] = "relevance"
     k: int = Field(60, ge=1, le=MOST_HITS, description="number of hits")
     cursor: str = Field("", description="`next` of the answer before: go on behind it")
@@ -84,8 +84,7 @@ class SearchRequest(BaseModel):
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         given |= {each: getattr(self, each) for each in ("collapse", "explain", "exact")}
         given |= {each: True for each in ("regions", "codes") if getattr(self, each)}
-        if self.mode is not None:
-            given["mode"] = self.mode
+        given["mode"] = self.mode
         options: SearchOptions = {
             **given,  # type: ignore[typeddict-item]
             "filters": parse_field_filters(self.filter),
