@@ -49,7 +49,7 @@ def serve(
     token_file: Path | None,
     new_token: bool,
 ) -> None:
-    """Serve pictures by id and an HTTP API to search them, for programs, Kibana and browsers.
+    """Serve pictures by id, and an HTTP API to search them.
 
     Run it on the machine that holds the pictures.  The API is described by /openapi.json; on
     another --address than this machine's own it needs a --token-file.
