@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from es_imgsearch.cli.options import examples, open_store, with_settings_options
+from es_imgsearch.cli.printing.lines import print_line
 from es_imgsearch.errors import LibraryMissing, UsageError
 
 if TYPE_CHECKING:
@@ -20,34 +23,78 @@ if TYPE_CHECKING:
 @click.command(epilog=examples("serve", "serve --port 8090"))
 @with_settings_options
 @click.option("--address", default="127.0.0.1", show_default=True,
-              help="Address to listen on; all who can reach it see every picture.")  # fmt: skip
+              help="Address to listen on.  Without tokens, all who can reach it see every picture,"
+              " and only this machine itself may search.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
               help="Port to listen on; 0 picks a free one.")  # fmt: skip
-def serve(settings: Settings, address: str, port: int) -> None:
-    """Serve thumbnails and originals by id, for Kibana and browsers.
+@click.option(
+    "--allow-host",
+    "hosts",
+    metavar="NAME",
+    multiple=True,
+    help="Answer requests for this name of the machine, too; may be repeated.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    help="Answer only who sends a token whose hash this file has.",
+)
+@click.option("--new-token", is_flag=True,
+              help="Print a new token, add its hash to --token-file, and end.")  # fmt: skip
+def serve(
+    settings: Settings,
+    address: str,
+    port: int,
+    hosts: tuple[str, ...],
+    token_file: Path | None,
+    new_token: bool,
+) -> None:
+    """Serve pictures by id, and an HTTP API to search them.
 
-    Run it on the machine that holds the pictures.
+    Run it on the machine that holds the pictures.  The API is described by /openapi.json; on
+    another --address than this machine's own it needs a --token-file.
     """
     try:
         import uvicorn
 
         from es_imgsearch.serve.app import create_app
+        from es_imgsearch.serve.tokens import new_token as make_token
+        from es_imgsearch.serve.tokens import read_hashes
     except ImportError as error:
         raise LibraryMissing(
             "`es-imgsearch serve` needs FastAPI and uvicorn: pip install 'es-imgsearch[serve]'."
         ) from error
+    from es_imgsearch.serve.service import SearchService
     from es_imgsearch.serve.thumbnails import PictureFiles
 
+    if new_token:
+        if token_file is None:
+            raise UsageError("Name the file that gets the hash of the token with --token-file.")
+        print_line(make_token(token_file))
+        return
+    hashes = frozenset() if token_file is None else read_hashes(token_file)
     store = open_store(settings)
     store.info()
     with _listening(address, port) as listening:
+        bound, port = listening.getsockname()[:2]
+        is_searched = bool(hashes) or ipaddress.ip_address(bound).is_loopback
         # Reading processes start only now.
-        config = uvicorn.Config(
-            create_app(PictureFiles(store, settings)), log_level="warning", server_header=False
+        app = create_app(
+            PictureFiles(store, settings),
+            SearchService(settings) if is_searched else None,
+            hosts={address, *hosts},
+            token_hashes=hashes,
         )
+        config = uvicorn.Config(app, log_level="warning", server_header=False)
         shown = f"[{address}]" if ":" in address else address
-        bound = listening.getsockname()[1]
-        click.echo(f"Serving pictures of {settings.index!r} on http://{shown}:{bound}", err=True)
+        click.echo(f"Serving pictures of {settings.index!r} on http://{shown}:{port}", err=True)
+        if not is_searched:
+            click.echo(
+                "Other machines can reach this address, so the search API is switched off: make a"
+                " token with `es-imgsearch serve --new-token --token-file tokens.txt`, and add"
+                " --token-file tokens.txt.",
+                err=True,
+            )
         # uvicorn ends in good order and then raises the signal again; it is no error.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _end)

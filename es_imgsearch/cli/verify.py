@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -194,6 +194,7 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
     A retry reads the files that this machine can see once more, and ends with 1 if any of them
     failed again or is still being written; --json then prints the failures that are left.
     """
+    from es_imgsearch.manage.failures import listed_failures
     from es_imgsearch.pipeline.sync import retried_indexer
 
     store = open_store(settings)
@@ -205,11 +206,9 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
             click.echo(f"{indexer.counts.in_words()}.", err=True)
             failed = indexer.counts.failed or len(indexer.settler)
         if as_json:
-            store.refresh()
-            print_json(_failures(store, settings))
+            print_json(listed_failures(store, settings.host))
         sys.exit(EXIT_DIFFERENCE if failed else EXIT_DONE)
-    store.refresh()
-    found = _failures(store, settings)
+    found = listed_failures(store, settings.host)
     if as_json:
         print_json(found)
         return
@@ -218,15 +217,3 @@ def failures(settings: Settings, action: str, as_json: bool) -> None:
         place = shown_file(path, each["root"], each["relative_path"])
         print_line(f"{each['error_class']:18} {place}: {each['message']}")
     click.echo(f"{counted(len(found), 'failure') if found else 'No failures'}.", err=True)
-
-
-def _failures(store: Store, settings: Settings) -> list[dict[str, Any]]:
-    """List the failures, each with its `path` where its root is on this host."""
-    from es_imgsearch.records import utf8
-
-    meta, host = store.info().meta, settings.host
-    found = []
-    for each in store.listings.failures():
-        path = meta.path_on(host, each["root"], each["relative_path"])
-        found.append({**each, "path": None if path is None else utf8(str(path))})
-    return found

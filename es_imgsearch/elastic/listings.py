@@ -34,6 +34,14 @@ class StoredContent(NamedTuple):
     content_id: str
 
 
+# A date of the camera's own clock, else a moment, else that of the file; see `search.filtering`.
+_YEAR_SCRIPT = """
+for (name in ['taken_local', 'taken_at', 'modified_at']) {
+  if (doc.containsKey(name) && doc[name].size() > 0) { emit(doc[name].value.getYear()); return; }
+}
+"""
+
+
 class Listings:
     """Lists and counts documents."""
 
@@ -98,6 +106,29 @@ class Listings:
             {"size": 0, "aggs": {"roots": {"terms": {"field": "root", "size": 10_000}}}},
         )
         return {b["key"]: b["doc_count"] for b in answer["aggregations"]["roots"]["buckets"]}
+
+    def counts_by_value(
+        self, fields: Sequence[str], clauses: Sequence[Mapping[str, Any]], most_values: int
+    ) -> dict[str, dict[str, int]]:
+        """Count the pictures of each value of fields, the most frequent first.
+
+        Only pictures that meet the clauses; `year` is the year in which a picture was taken, or
+        last modified.
+        """
+        body = {
+            "size": 0,
+            "query": {"bool": {"filter": list(clauses)}},
+            "runtime_mappings": {"year": {"type": "long", "script": _YEAR_SCRIPT}},
+            "aggs": {each: {"terms": {"field": each, "size": most_values}} for each in fields},
+        }
+        answer = self._connection.request("POST", f"/{self._pictures}/_search", body)
+        return {
+            name: {
+                str(each.get("key_as_string", each["key"])): each["doc_count"]
+                for each in found["buckets"]
+            }
+            for name, found in answer.get("aggregations", {}).items()
+        }
 
     def recent_by_root(self) -> dict[str, dict[str, Any]]:
         """Time of the last picture, and lag of the last 24 hours (ms), by root."""

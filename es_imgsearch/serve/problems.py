@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +22,7 @@ from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,
     IndexMissing,
+    QueryPictureInvalid,
     ReadError,
     UsageError,
     expected_value,
@@ -29,6 +30,9 @@ from es_imgsearch.errors import (
 )
 
 logger = logging.getLogger(__name__)
+
+# After which a client may ask again, while Elasticsearch does not answer.
+_RETRY_SECONDS = 5
 
 MEDIA_TYPE = "application/problem+json"
 _PLACES = {"path": "part", "query": "parameter", "header": "header", "cookie": "cookie"}
@@ -39,11 +43,13 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(ImgSearchError)
     async def own(_: Request, error: ImgSearchError) -> JSONResponse:
-        return problem(_status(error), str(error))
+        status = _status(error)
+        headers = {"retry-after": str(_RETRY_SECONDS)} if status == 503 else None
+        return problem(status, str(error), headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return problem(422, " ".join(dict.fromkeys(map(_sentence, error.errors()))))
+        return problem(422, sentences(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -71,11 +77,16 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
                         MEDIA_TYPE)  # fmt: skip
 
 
+def sentences(errors: Sequence[Mapping[str, Any]]) -> str:
+    """Say what is wrong with the values of a request, and what to send."""
+    return " ".join(dict.fromkeys(map(_sentence, errors)))
+
+
 def _status(error: ImgSearchError) -> int:
     if isinstance(error, ImageMissing | IndexMissing):
         return 404
-    if isinstance(error, ReadError):
-        # The original exists, but is not a picture that can be shown.
+    if isinstance(error, ReadError | QueryPictureInvalid):
+        # There is a file, but it is no picture that can be shown or searched with.
         return 422
     if isinstance(error, UsageError):
         return 400

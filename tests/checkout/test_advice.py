@@ -24,7 +24,7 @@ MESSAGES = advising_messages()
 # what it says, and name it.  By place, as `module:Class.function`.
 ADVICE, CODES, REINDEX = "e2e/test_advice.py", "e2e/test_codes.py", "e2e/test_reindex.py"
 EXCHANGE, TAGS, REDUCED = "e2e/test_exchange.py", "e2e/test_tags.py", "e2e/test_reduced.py"
-COMPLETION = "unit/cli/test_completion.py"
+API, COMPLETION = "e2e/test_http_api.py", "unit/cli/test_completion.py"
 CARRIED_OUT = {
     "cli.completion:_this_shell": f"{COMPLETION}::test_another_shell_is_refused",
     "cli.completion:completion": f"{COMPLETION}::test_a_start_file_that_cannot_be_written",
@@ -91,6 +91,8 @@ CARRIED_OUT = {
     "search.index_state:IndexState.coder": f"{ADVICE}::test_an_index_without_codes",
     "search.search_log:SearchLog.write": f"{ADVICE}::test_searches_that_cannot_be_logged",
     "cli.serve:_listening": "e2e/test_serve.py::test_an_address_that_no_host_can_have",
+    "serve.guard:Guard._refusal": f"{API}::test_a_name_that_is_allowed",
+    "serve.tokens:read_hashes": f"{API}::test_a_file_without_a_token",
     "serve.originals:state_of": f"{ADVICE}::test_an_original_that_is_gone",
     "pipeline.reporting.daemon_log:DaemonLog._log_failures": "e2e/test_watch_command.py"
     "::test_it_says_what_it_does",
@@ -221,6 +223,7 @@ WITHOUT_INDEX = {
     "serve.originals:state_of",
     "serve.thumbnails:PictureFiles.original",
     "cli.serve:serve",
+    "serve.tokens:read_hashes",
     # These commands have no index.
     "cli.completion:(module)",
     "cli.completion:_this_shell",

@@ -27,6 +27,8 @@ from es_imgsearch.serve.disk_cache import DiskCache
 from es_imgsearch.serve.thumbnails import PictureFiles
 from tests.support.house import House, house_of_module
 
+ADDRESS = "http://127.0.0.1:8080"
+
 pytestmark = pytest.mark.process
 
 
@@ -46,7 +48,9 @@ def cache(house: House) -> Path:
 
 @pytest.fixture(scope="module")
 def shared_client(house: House, cache: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(PictureFiles(house.store, house.settings, cache))) as each:
+    with TestClient(
+        create_app(PictureFiles(house.store, house.settings, cache)), base_url=ADDRESS
+    ) as each:
         yield each
 
 
@@ -176,7 +180,9 @@ def test_a_file_that_no_longer_is_a_picture(client: TestClient, photograph: str,
 def test_elasticsearch_unreachable(house: House, tmp_path: Path):
     settings = house.settings.model_copy(update={"es_url": "http://127.0.0.1:9"})
     away = Store(connect(settings), settings.index)
-    with TestClient(create_app(PictureFiles(away, settings, tmp_path / "cache"))) as client:
+    with TestClient(
+        create_app(PictureFiles(away, settings, tmp_path / "cache")), base_url=ADDRESS
+    ) as client:
         assert client.get("/healthz").json() == {"status": "ok"}
         assert client.get(f"/thumbnails/{'0' * 32}").status_code == 503
 
@@ -228,7 +234,9 @@ def test_the_command(house: House, photograph: str, tmp_path: Path):
 
 def test_settings_set_the_thumbnail_size(house: House, photograph: str, tmp_path: Path):
     settings = house.settings.model_copy(update={"thumbnail_pixels": 100})
-    with TestClient(create_app(PictureFiles(house.store, settings, tmp_path / "cache"))) as client:
+    with TestClient(
+        create_app(PictureFiles(house.store, settings, tmp_path / "cache")), base_url=ADDRESS
+    ) as client:
         answer = client.get(f"/thumbnails/{photograph}")
     with Image.open(io.BytesIO(answer.content)) as picture:
         assert picture.size == (100, 67)
@@ -239,7 +247,7 @@ def test_cache_dir_holds_the_thumbnails(
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     settings = house.settings.model_copy(update={"cache_dir": tmp_path / "cache"})
-    with TestClient(create_app(PictureFiles(house.store, settings))) as client:
+    with TestClient(create_app(PictureFiles(house.store, settings)), base_url=ADDRESS) as client:
         assert client.get(f"/thumbnails/{photograph}").status_code == 200
     assert list((tmp_path / "cache" / "thumbnails").glob("??/*"))
     assert not (tmp_path / "home").exists()

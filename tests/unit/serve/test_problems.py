@@ -71,7 +71,9 @@ class Pictures:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    with TestClient(routes(), raise_server_exceptions=False) as client:
+    with TestClient(
+        routes(), raise_server_exceptions=False, base_url="http://127.0.0.1:8080"
+    ) as client:
         yield client
 
 
@@ -161,5 +163,5 @@ def test_a_head_request_has_the_status_of_the_get(client: TestClient):
 def test_every_application_can_have_it():
     app = FastAPI()
     add_problems(app)
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://127.0.0.1:8080") as client:
         assert client.get("/").headers["content-type"] == MEDIA_TYPE

@@ -1,0 +1,187 @@
+"""The HTTP API under /api/v1: searches, pictures, model, state of the index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, TypeVar
+
+from fastapi import FastAPI, Query, Request
+from fastapi import Path as InPath
+from pydantic import BaseModel, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
+
+from es_imgsearch.errors import UsageError
+from es_imgsearch.serve.problems import sentences
+from es_imgsearch.serve.routes import add_get
+from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
+from es_imgsearch.serve.service import SearchService
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
+_MOST_SEARCHES: Final = 100
+_MOST_TEXTS: Final = 256
+_LISTS: Final = {"not", "like", "unlike", "filter", "facets"}
+
+
+class SearchAnswer(BaseModel):
+    """The hits of a search, as `search --json` prints them, and how to go on."""
+
+    hits: list[dict[str, Any]]
+    facets: dict[str, dict[str, int]]
+    notes: list[str]
+    took_ms: int
+    relevant: int | None = Field(description="hits that are likely right; null if not known")
+    next: str | None = Field(description="`cursor` of the hits that follow")
+    image: str | None = Field(None, description="hash of the picture that was sent: `image`")
+
+
+class SearchBatch(BaseModel):
+    """Several searches."""
+
+    searches: list[SearchRequest] = Field(min_length=1, max_length=_MOST_SEARCHES)
+
+
+class BatchAnswer(BaseModel):
+    """The answers of several searches, in their order."""
+
+    answers: list[SearchAnswer]
+
+
+class Texts(BaseModel):
+    texts: list[Annotated[str, Field(max_length=2000)]] = Field(
+        min_length=1, max_length=_MOST_TEXTS
+    )
+
+
+class Vectors(BaseModel):
+    """Vectors, in the order of what was sent."""
+
+    vectors: list[list[float]] = Field(description="unit vectors of the index's encoder")
+    encoder: str
+
+
+class Api:
+    """The routes; each asks the service, which blocks, in a thread."""
+
+    def __init__(self, service: SearchService) -> None:
+        self._service = service
+
+    def add_to(self, app: FastAPI) -> None:
+        """Register the routes."""
+        add_get(app, "/api/v1/search", self.search, response_model=SearchAnswer)
+        app.post(
+            "/api/v1/search", response_model=SearchAnswer, openapi_extra=_body_of(SearchRequest)
+        )(self.post_search)
+        app.post("/api/v1/searches", response_model=BatchAnswer)(self.searches)
+        add_get(app, "/api/v1/images/{image_id}", self.image)
+        add_get(app, "/api/v1/images/{image_id}/similar", self.similar, response_model=SearchAnswer)
+        add_get(app, "/api/v1/facets", self.facets)
+        add_get(app, "/api/v1/status", self.status)
+        add_get(app, "/api/v1/failures", self.failures)
+        app.post("/api/v1/encode", response_model=Vectors, openapi_extra=_body_of(Texts))(
+            self.encode
+        )
+
+    def search(self, request: Annotated[SearchRequest, Query()]) -> Any:
+        """Search by words, stored pictures, or a picture that was sent before."""
+        return self._service.search(request)
+
+    async def post_search(self, request: Request) -> Any:
+        """Search by a JSON object, or by a form with a picture in the part `image`.
+
+        The names are those of the parameters.  The picture is kept for an hour under the hash that
+        the answer has as `image`.
+        """
+        asked, pictures = await _read_body(request)
+        if len(pictures) > 1:
+            raise UsageError("Send one picture, in the part `image`.")
+        parsed = _parsed(SearchRequest, asked)
+        return await run_in_threadpool(self._service.search, parsed, *pictures)
+
+    def searches(self, asked: SearchBatch) -> Any:
+        """Search up to 100 times."""
+        return {"answers": [self._service.search(each) for each in asked.searches]}
+
+    def image(self, image_id: ImageId) -> dict[str, Any]:
+        """Return all stored fields of a picture but its vectors."""
+        return self._service.picture(image_id)
+
+    def similar(self, image_id: ImageId, k: Annotated[int, Query(ge=1, le=MOST_HITS)] = 60) -> Any:
+        """Search by the stored vector of a picture."""
+        return self._service.search(SearchRequest.model_validate({"like": [image_id], "k": k}))
+
+    def facets(
+        self,
+        fields: Annotated[list[str], Query(min_length=1, max_length=20)],
+        filter: Annotated[list[str] | None, Query(max_length=50)] = None,  # noqa: A002
+    ) -> dict[str, dict[str, int]]:
+        """Count the values of fields, or of `year`, in pictures that meet the filters."""
+        return self._service.facets(fields, filter or [])
+
+    def status(self) -> dict[str, Any]:
+        """Return what `status --json` prints."""
+        return self._service.status()
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Return what `failures --json` prints."""
+        return self._service.failures()
+
+    async def encode(self, request: Request) -> Any:
+        """Compute unit vectors of texts, or of pictures in the parts `image` of a form."""
+        asked, pictures = await _read_body(request)
+        queries: Sequence[str | bytes] = pictures or _parsed(Texts, asked).texts
+        return await run_in_threadpool(self._service.encode, queries)
+
+
+def _body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Describe a body that is JSON or a form with pictures, for OpenAPI."""
+    picture = {"type": "string", "format": "binary", "description": "a picture file"}
+    form = {"type": "object", "properties": {"image": picture}}
+    contents = {
+        "application/json": {"schema": model.model_json_schema()},
+        "multipart/form-data": {"schema": form},
+    }
+    return {"requestBody": {"required": True, "content": contents}}
+
+
+async def _read_body(request: Request) -> tuple[dict[str, Any], list[bytes]]:
+    """Return the fields of a JSON object or a form, and the pictures of a form."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        try:
+            asked = json.loads(await request.body())
+        except ValueError as error:
+            raise UsageError(f"The body is no JSON: {error}.") from None
+        if not isinstance(asked, dict):
+            raise UsageError("The body is not a JSON object.")
+        return asked, []
+    if kind in {"multipart/form-data", "application/x-www-form-urlencoded"}:
+        async with request.form(max_files=16, max_fields=200) as form:
+            return await _read_form(form)
+    raise UsageError("Send application/json, or multipart/form-data with a picture.")
+
+
+async def _read_form(form: FormData) -> tuple[dict[str, Any], list[bytes]]:
+    asked: dict[str, Any] = {}
+    pictures = []
+    for name, value in form.multi_items():
+        if not isinstance(value, str):
+            if name != "image":
+                raise UsageError(f"A picture goes into the part `image`, not {name!r}.")
+            pictures.append(await value.read())
+        elif name in _LISTS:
+            asked.setdefault(name, []).append(value)
+        else:
+            asked[name] = value
+    return asked, pictures
+
+
+def _parsed(model: type[_Model], asked: dict[str, Any]) -> _Model:
+    try:
+        return model.model_validate(asked)
+    except ValidationError as error:
+        faults = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+        raise UsageError(sentences(faults)) from None

@@ -1,0 +1,114 @@
+"""Refuse requests that pages of other sites send, and bodies that are too large.
+
+A service on 127.0.0.1 is reached by every page in the browser of the same machine: by a name that
+resolves to it (DNS rebinding), and by forms and scripts of other sites.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Collection
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from es_imgsearch.serve.problems import problem
+
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN_SITE: Final = frozenset({"", "same-origin", "none"})
+
+
+class _BodyTooLarge(Exception):
+    pass
+
+
+class Guard:
+    """Check Host, Origin, Sec-Fetch-Site and the size of the body."""
+
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str], max_body_bytes: int) -> None:
+        """`hosts` are names under which the service is asked, besides this machine's."""
+        self._app = app
+        self._hosts = {"localhost", socket.gethostname().lower(), *(each.lower() for each in hosts)}
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if (refusal := self._refusal(scope["method"], headers)) is not None:
+            await refusal(scope, receive, send)
+            return
+        has_begun, taken = False, 0
+
+        async def receive_at_most() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._max_body_bytes:
+                raise _BodyTooLarge
+            return message
+
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_at_most, send_on)
+        except _BodyTooLarge:
+            if not has_begun:
+                await self._too_large()(scope, receive, send)
+
+    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
+        host = host_name(headers.get("host", ""))
+        if host not in self._hosts and not _is_address(host):
+            return problem(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                f"This service is not asked as {host!r}: start it with --allow-host"
+                f" {host or 'NAME'} if that is a name of this machine.",
+            )
+        if method not in _SAFE_METHODS:
+            origin = headers.get("origin")
+            # A page without an origin of its own, such as a sandboxed frame, sends "null".
+            is_own = origin is None or urlsplit(origin).netloc.lower() == headers["host"].lower()
+            if not is_own or headers.get("sec-fetch-site", "") not in _OWN_SITE:
+                return problem(
+                    HTTPStatus.FORBIDDEN,
+                    f"A page of {origin or 'another site'} may not send {method} here.",
+                )
+        length = headers.get("content-length", "0")
+        if not length.isdecimal():
+            return problem(
+                HTTPStatus.BAD_REQUEST, f"Content-Length is a number, not {length[:20]!r}."
+            )
+        return self._too_large() if int(length) > self._max_body_bytes else None
+
+    def _too_large(self) -> JSONResponse:
+        return problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"The body is larger than {self._max_body_bytes / 1_000_000:g} MB: send a smaller"
+            " picture, or fewer.",
+        )
+
+
+def _is_address(host: str) -> bool:
+    """Whether a host is an address, which no DNS server can point elsewhere."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def host_name(host: str) -> str:
+    """Return the name of a Host header, without its port, in small letters."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""

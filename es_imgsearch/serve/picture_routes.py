@@ -1,0 +1,73 @@
+"""Routes of thumbnails and originals: by id only, never by a path from a request."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import FastAPI, Header, Response
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse
+
+from es_imgsearch.records import FileState
+from es_imgsearch.serve.originals import disposition, kind_of, state_of
+from es_imgsearch.serve.routes import add_get
+from es_imgsearch.serve.thumbnails import PictureFiles
+
+# A picture changes when its file does; a browser asks again after this time and gets a short 304
+# response if nothing changed.
+_FRESH_SECONDS: Final = 300
+_ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
+_IfNoneMatch = Annotated[str | None, Header()]
+
+_NOT_KEPT: Final = {"cache-control": "no-store"}
+
+
+class PictureRoutes:
+    """The routes of pictures."""
+
+    def __init__(self, pictures: PictureFiles) -> None:
+        self._pictures = pictures
+
+    def add_to(self, app: FastAPI) -> None:
+        """Register the routes."""
+        add_get(app, "/thumbnails/{image_id}", self.thumbnail, response_class=Response)
+        add_get(app, "/images/{image_id}", self.image, response_class=Response)
+
+    def thumbnail(self, image_id: _ImageId, if_none_match: _IfNoneMatch = None) -> Response:
+        """Return a small JPEG of a picture."""
+        picture = self._pictures.thumbnail(image_id)
+        headers = _headers(picture.content_id) if picture.is_current else _NOT_KEPT
+        if picture.is_current and _is_met(if_none_match, picture.content_id):
+            return Response(status_code=304, headers=headers)
+        return Response(picture.content, media_type="image/jpeg", headers=headers)
+
+    def image(self, image_id: _ImageId, if_none_match: _IfNoneMatch = None) -> Response:
+        """Return the file of a picture."""
+        original = self._pictures.original(image_id)
+        state = state_of(original.path, image_id)
+        is_current = original.is_current(FileState.of(state))
+        headers = _headers(original.content_id) if is_current else _NOT_KEPT
+        if is_current and _is_met(if_none_match, original.content_id):
+            return Response(status_code=304, headers=headers)
+        return FileResponse(
+            original.path,
+            stat_result=state,
+            media_type=kind_of(original.format).media_type,
+            headers={
+                **headers, "content-disposition": disposition(original.name, original.format)
+            },
+        )  # fmt: skip
+
+
+def _tag(content_id: str) -> str:
+    return f'"{content_id}"'
+
+
+def _headers(content_id: str) -> dict[str, str]:
+    return {"etag": _tag(content_id), "cache-control": f"private, max-age={_FRESH_SECONDS}"}
+
+
+def _is_met(if_none_match: str | None, content_id: str) -> bool:
+    """Return True if one of a browser's tags, weak or not, is of this content."""
+    tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    return "*" in tags or _tag(content_id) in tags

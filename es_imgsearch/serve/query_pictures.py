@@ -1,0 +1,104 @@
+"""Pictures that are searched with: decoded in a reading process, kept for an hour."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from PIL import Image
+
+from es_imgsearch.errors import ImageMissing, QueryPictureInvalid, ReadError
+from es_imgsearch.read.file import Skipped
+from es_imgsearch.read.preparation import Preparation
+from es_imgsearch.read.workers import ReadPlan, ReadWorkers
+from es_imgsearch.settings import Settings
+
+# Encoders see a few hundred pixels of the box that is cut from it.
+_SIDE_PIXELS: Final = 1600
+# 40 pictures of 1600 x 1200 take 230 MB.
+_MOST_KEPT: Final = 40
+_KEPT_SECONDS: Final = 3600
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFile:
+    """An upright picture of at most 1600 pixels, and the size that its file has."""
+
+    picture: Image.Image
+    width: int
+    height: int
+
+    def scaled(self, box: Box) -> Box:
+        """Scale a box in pixels of the file to pixels of `picture`."""
+        across, down = self.picture.width / self.width, self.picture.height / self.height
+        x, y, width, height = box
+        return x * across, y * down, width * across, height * down
+
+
+class QueryPictures:
+    """Decode uploads and keep them under their hash.  Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        plan = ReadPlan.of(
+            settings,
+            Preparation(_SIDE_PIXELS, _SIDE_PIXELS, mode="fit", resampling="lanczos"),
+            describers=(),
+        )
+        self._workers = ReadWorkers(plan, 1)
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, tuple[float, QueryFile]] = OrderedDict()
+
+    def close(self) -> None:
+        """End the reading process."""
+        self._workers.close()
+
+    def put(self, content: bytes) -> str:
+        """Decode a picture; return its hash.  Raises QueryPictureInvalid."""
+        key = hashlib.sha256(content).hexdigest()[:32]
+        found = self._find(key) or self._decode(content)
+        with self._lock:
+            self._kept[key] = time.monotonic(), found
+            self._kept.move_to_end(key)
+            while len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        return key
+
+    def get(self, key: str) -> QueryFile:
+        """Return a picture that was sent within the last hour.  Raises ImageMissing."""
+        if (found := self._find(key)) is None:
+            raise ImageMissing("That picture is kept no longer: send it again.")
+        return found
+
+    def _find(self, key: str) -> QueryFile | None:
+        with self._lock:
+            sent_at, found = self._kept.get(key, (0.0, None))
+            if found is not None and time.monotonic() - sent_at > _KEPT_SECONDS:
+                del self._kept[key]
+                return None
+            return found
+
+    def _decode(self, content: bytes) -> QueryFile:
+        if not content:
+            raise QueryPictureInvalid("The picture is empty.")
+        with tempfile.NamedTemporaryFile(prefix="query-") as file:
+            file.write(content)
+            file.flush()
+            ((_, outcome),) = self._workers.read_each([file.name])
+        if isinstance(outcome, ReadError):
+            raise QueryPictureInvalid(
+                f"This cannot be searched with: {outcome.message}"
+            ) from outcome
+        if outcome is None or isinstance(outcome, Skipped):
+            raise QueryPictureInvalid("This is no picture.")
+        fields = outcome.fields
+        picture = Image.fromarray(outcome.pixels)
+        return QueryFile(
+            picture, fields.get("width", picture.width), fields.get("height", picture.height)
+        )

@@ -1,0 +1,140 @@
+"""What is searched for, from the parameters of a GET, a JSON object or a form."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from es_imgsearch.errors import FilterInvalid, UsageError
+from es_imgsearch.search.options import SearchOptions
+from es_imgsearch.search.query import Query, StoredPicture
+from es_imgsearch.serve.query_pictures import QueryFile
+
+MOST_HITS: Final = 1000
+_MOST_TERMS: Final = 50
+_LONGEST_TEXT: Final = 2000
+_Text = Annotated[str, Field(max_length=_LONGEST_TEXT)]
+
+
+def _box_numbers(value: Any) -> Any:
+    """Split 1,2,3,4, as a box stands in an address."""
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    return value.split(",") if isinstance(value, str) else value
+
+
+_Box = Annotated[
+    tuple[float, float, float, float] | None,
+    BeforeValidator(_box_numbers),
+    Field(description="x,y,width,height in pixels of the upright picture"),
+]
+
+
+class SearchRequest(BaseModel):
+    """What hits should be like and unlike, filters, and how many are returned."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+    q: _Text = Field("", description="words", examples=["a cat on a sofa"])
+    unwanted: list[_Text] = Field(
+        [], alias="not", max_length=_MOST_TERMS, description="words that hits should be unlike"
+    )
+    like: list[str] = Field([], max_length=_MOST_TERMS, description="image_ids of stored pictures")
+    unlike: list[str] = Field([], max_length=_MOST_TERMS, description="image_ids to be unlike")
+    image: str = Field("", description="hash of a picture that was sent before")
+    box: _Box = None
+    filter: list[_Text] = Field(
+        [], max_length=_MOST_TERMS, description="field:value", examples=[["format:png"]]
+    )
+    since: str | None = Field(None, description="taken on this day or later")
+    until: str | None = Field(None, description="taken on this day or earlier")
+    min_relevance: float | None = Field(None, ge=0, le=1)
+    mode: Literal["auto", "vector", "text", "hybrid"] = "auto"
+    sort: Literal["relevance", "newest", "oldest", "largest", "folder"] = "relevance"
+    k: int = Field(60, ge=1, le=MOST_HITS, description="number of hits")
+    cursor: str = Field("", description="`next` of the answer before: go on behind it")
+    facets: list[str] = Field([], max_length=_MOST_TERMS, description="fields to count, or year")
+    collapse: bool = Field(False, description="only the best of files with the same content")
+    explain: bool = False
+    exact: bool = False
+    regions: bool = False
+    codes: bool = False
+    num_candidates: int | None = Field(None, ge=1)
+
+    def queries(self, picture: QueryFile | None) -> tuple[list[Query], list[Query]]:
+        """Return the positive and the negative queries.
+
+        Raises UsageError without a positive one.
+        """
+        positive: list[Query] = [self.q] if self.q.strip() else []
+        positive += map(StoredPicture, self.like)
+        positive += [] if picture is None else [picture.picture]
+        if not positive:
+            raise UsageError("Say what to search for: q=WORDS, like=IMAGE_ID, or a picture.")
+        return positive, [*self.unwanted, *map(StoredPicture, self.unlike)]
+
+    def options(self) -> SearchOptions:
+        """Return the options of the client's search, without those of the page."""
+        names = ("since", "until", "min_relevance", "num_candidates")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        given |= {each: getattr(self, each) for each in ("collapse", "explain", "exact")}
+        given |= {each: True for each in ("regions", "codes") if getattr(self, each)}
+        given["mode"] = self.mode
+        options: SearchOptions = {
+            **given,  # type: ignore[typeddict-item]
+            "filters": parse_field_filters(self.filter),
+            "facets": self.facets,
+        }
+        return options
+
+    def digest(self) -> str:
+        """Hash of what is searched for, to which a cursor is bound."""
+        asked = self.model_dump_json(exclude={"cursor", "k", "facets", "explain"})
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+def parse_field_filters(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Parse field:value; a repeated field means any of its values.
+
+    Raises FilterInvalid.
+    """
+    filters: dict[str, list[str]] = {}
+    for text in texts:
+        field, colon, value = text.partition(":")
+        if not (colon and field.strip()):
+            raise FilterInvalid(f"A filter is written field:value, not {text!r}.")
+        filters.setdefault(field.strip(), []).append(value)
+    return filters
+
+
+def write_cursor(request: SearchRequest, offset: int, generation: str) -> str:
+    """Return a cursor that goes on at an offset, in this generation of the index."""
+    plain = json.dumps([offset, request.digest(), generation])
+    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
+
+
+class CursorOutdated(UsageError):
+    """The cursor is of another search, or of another generation of the index."""
+
+
+def read_cursor(request: SearchRequest, generation: str) -> int:
+    """Return the offset of a cursor; 0 without one.  Raises CursorOutdated."""
+    if not request.cursor:
+        return 0
+    try:
+        padded = request.cursor + "=" * (-len(request.cursor) % 4)
+        offset, digest, made_in = json.loads(base64.urlsafe_b64decode(padded))
+    except (ValueError, TypeError):
+        raise CursorOutdated("That is no cursor: send `next` of an answer, as it is.") from None
+    if digest != request.digest():
+        raise CursorOutdated("The cursor is of another search: leave it out to begin this one.")
+    if made_in != generation:
+        raise CursorOutdated("The index was made anew since: leave the cursor out to begin again.")
+    if not (isinstance(offset, int) and 0 <= offset < MOST_HITS):
+        raise CursorOutdated("That is no cursor: send `next` of an answer, as it is.")
+    return offset
