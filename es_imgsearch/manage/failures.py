@@ -9,7 +9,7 @@ from es_imgsearch.records import utf8
 
 
 def listed_failures(store: Store, host: str) -> list[dict[str, Any]]:
-    """List the failures, each with its `path` where its root is on this host, else None."""
+    """List the failures, each with its `path`; None if its root is on another host."""
     store.refresh()
     meta = store.info().meta
     found = []
