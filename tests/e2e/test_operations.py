@@ -274,7 +274,8 @@ def test_an_address_for_metrics_wants_a_port(tmp_path: Path):
 
 @pytest.mark.parametrize("way", ["file", "environment"])
 def test_an_address_for_metrics_that_is_a_setting_waits_for_a_port(tmp_path: Path, way: str):
-    arguments, environment = ["watch", str(tmp_path / "none")], {}
+    (tmp_path / "picture.png").touch()
+    arguments, environment = ["watch", str(tmp_path / "picture.png")], {}
     if way == "file":
         file = tmp_path / "es-imgsearch.toml"
         file.write_text('metrics_address = "0.0.0.0"\n')
@@ -283,7 +284,7 @@ def test_an_address_for_metrics_that_is_a_setting_waits_for_a_port(tmp_path: Pat
         environment = {"ES_IMGSEARCH_METRICS_ADDRESS": "0.0.0.0"}
     result = CliRunner(env=environment).invoke(main, arguments)
     assert result.exit_code == 2
-    assert "does not exist" in result.stderr, "it comes as far as the folder"
+    assert "is not a folder" in result.stderr, "it comes as far as the folder"
 
 
 def test_metrics_and_health_tell_what_the_daemon_does(indexer: Indexer, monkeypatch):

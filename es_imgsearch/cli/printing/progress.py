@@ -16,7 +16,6 @@ import click
 
 from es_imgsearch.cli.printing.lines import escaped
 from es_imgsearch.errors import counted
-from es_imgsearch.records import utf8
 
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.indexer import Indexer
@@ -129,6 +128,9 @@ def _work_of(indexer: Indexer) -> WorkDone:
     if cost := expensive_describer(indexer.pipeline.activity.costs()):
         notes.append(f"{cost[0]} takes {cost[1]:.0%}")
     folder = indexer.pipeline.activity.folder
+    # Not at the top: it imports NumPy, which takes 30 ms.
+    from es_imgsearch.records import utf8
+
     where = None if folder is None else escaped(utf8(folder))
     return WorkDone(done, max(listing.files, done), listing.is_whole, tuple(notes), where)
 
