@@ -32,7 +32,7 @@ from rich.text import Text
 from sample_pictures import fill
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
-COLUMNS, LINES = 88, 80
+COLUMNS, LINES = 100, 80
 HOME = "/home/ada"
 # Rich's, without the fonts that it would load from another host.
 SVG = re.sub(r"@font-face \{\{.*?\n    \}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
@@ -48,7 +48,7 @@ class Shown:
 
 
 SCREENS = (
-    Shown("progress", "es-imgsearch sync ~/Pictures", when=r" [3-8]\d%"),
+    Shown("progress", "es-imgsearch sync ~/Pictures", when=r"\b([8-9]|[12]\d) of 3\d"),
     Shown("find", 'es-imgsearch find "a cat" ~/Pictures -k 5'),
     Shown("preview", 'es-imgsearch search "a rocket" -k 1 --preview'),
     Shown("status", "es-imgsearch status"),
@@ -106,7 +106,9 @@ def as_shown(output: bytes, environment: Mapping[str, str]) -> bytes:
         (environment["ES_IMGSEARCH_INDEX"], "images"),
     ):
         output = output.replace(actual.encode(), shown.encode())
-    return re.sub(rb"\x1b_.*?\x1b\\\\|\x1b\[(1[46]t|c)", b"", output, flags=re.DOTALL)
+    # Progress shows the end of a long path.
+    output = re.sub(rb"\xe2\x80\xa6\S*/ada", HOME.encode(), output)
+    return re.sub(rb"\x1b_.*?\x1b\\|\x1b\[(?:1[46]t|c)", b"", output, flags=re.DOTALL)
 
 
 def lines_of(screen: pyte.Screen) -> list[Text]:
