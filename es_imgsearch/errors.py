@@ -263,7 +263,10 @@ _LIMITS: Final = {
 
 def shown_value(value: object) -> str:
     """Quote a value as a message shows it; a long one is cut."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "a deeply nested value"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 

@@ -55,6 +55,8 @@ def serve(
     another --address than this machine's own it needs a --token-file.
     """
     try:
+        # Starlette imports it only once a form arrives.
+        import python_multipart  # noqa: F401
         import uvicorn
 
         from es_imgsearch.serve.app import create_app
@@ -62,7 +64,8 @@ def serve(
         from es_imgsearch.serve.tokens import read_hashes
     except ImportError as error:
         raise LibraryMissing(
-            "`es-imgsearch serve` needs FastAPI and uvicorn: pip install 'es-imgsearch[serve]'."
+            "`es-imgsearch serve` needs FastAPI, python-multipart and uvicorn: pip install"
+            " 'es-imgsearch[serve]'."
         ) from error
     from es_imgsearch.serve.service import SearchService
     from es_imgsearch.serve.thumbnails import PictureFiles

@@ -32,7 +32,8 @@ def status(settings: Settings, as_json: bool) -> None:
     from es_imgsearch.embed.runtime.stored_choices import StoredChoices
     from es_imgsearch.manage.status import index_status, renewing_words
 
-    found = index_status(open_store(settings))
+    store = open_store(settings)
+    found = index_status(store)
     seal = found["encoder"]
     choice = StoredChoices(settings).find(seal["revision"], seal["fingerprint"])
     found["runs_here"] = None if choice is None else choice.to_dict()
@@ -58,9 +59,11 @@ def status(settings: Settings, as_json: bool) -> None:
     _print_generations(found)
     if found["import_unfinished"]:
         print_line("an import is under way or was interrupted; run again, it completes")
+    stored = store.info().meta.roots
     for name, root in found["roots"].items():
         _print_root(found["index"], name, root)
-        _print_missing_folder(found["index"], name, root, settings.host)
+        if name in stored and stored[name]["host"] == settings.host:
+            _print_missing_folder(found["index"], name, stored[name]["path"])
 
 
 def _tuning_line(found: Mapping[str, Any]) -> str:
@@ -148,14 +151,14 @@ def _print_root(index: str, name: str, root: Mapping[str, Any]) -> None:
         print_line(f"    deletions paused since {pause['since']}: {pause['reason']}")
 
 
-def _print_missing_folder(index: str, name: str, root: Mapping[str, Any], host: str) -> None:
-    """Print what to do if the folder of a root of this host is not there."""
-    from es_imgsearch.records import Root
+def _print_missing_folder(index: str, name: str, stored: str) -> None:
+    """Print what to do if the folder of a root of this host, by its stored path, is not there."""
+    from es_imgsearch.records import Root, disk_path
     from es_imgsearch.watch.commands import permitting_command
     from es_imgsearch.watch.given_roots import is_absent
 
-    folder = Root(name, Path(root["path"]))
-    if root["host"] != host or not is_absent(folder):
+    folder = Root(name, Path(disk_path(stored)))
+    if not is_absent(folder):
         return
     command = permitting_command(folder, index, ())
     print_line(

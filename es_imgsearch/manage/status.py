@@ -13,7 +13,7 @@ from es_imgsearch.elastic.state import Document, comparison_id, daemon_id, pause
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.reindex.lock import builders
 from es_imgsearch.manage.upgrade import has_state, legacy_builder, legacy_documents
-from es_imgsearch.records import disk_path
+from es_imgsearch.records import disk_path, utf8
 from es_imgsearch.write.deletion_pauses import active_pause
 from es_imgsearch.write.unstored import unstored_files, unstored_reason
 
@@ -60,7 +60,7 @@ def index_status(store: Store) -> dict[str, Any]:
     building = builders(store) if has_state(info.meta) else {}
     roots = {
         name: {
-            "path": disk_path(entry["path"]),
+            "path": utf8(disk_path(entry["path"])),
             "host": entry["host"],
             "pictures": pictures.get(name, 0),
             "failures": failures.get(name, 0),

@@ -14,6 +14,7 @@ from starlette.datastructures import FormData
 
 from es_imgsearch.errors import UsageError
 from es_imgsearch.serve.problems import sentences
+from es_imgsearch.serve.query_pictures import Upload
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
 from es_imgsearch.serve.service import SearchService
@@ -92,8 +93,8 @@ class Api:
     async def post_search(self, request: Request) -> Any:
         """Search by a JSON object, or by a form with a picture in the part `image`.
 
-        The names are those of the parameters.  The picture is kept for an hour under the hash that
-        the answer has as `image`.
+        The names are those of the parameters.  The last 40 pictures are kept, for at most an hour,
+        under the hash that the answer has as `image`.
         """
         asked, pictures = await _read_body(request)
         if len(pictures) > 1:
@@ -132,7 +133,7 @@ class Api:
     async def encode(self, request: Request) -> Any:
         """Compute unit vectors of texts, or of pictures in the parts `image` of a form."""
         asked, pictures = await _read_body(request)
-        queries: Sequence[str | bytes] = pictures or _parsed(Texts, asked).texts
+        queries: Sequence[str | Upload] = pictures or _parsed(Texts, asked).texts
         return await run_in_threadpool(self._service.encode, queries)
 
 
@@ -147,7 +148,7 @@ def _body_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": contents}}
 
 
-async def _read_body(request: Request) -> tuple[dict[str, Any], list[bytes]]:
+async def _read_body(request: Request) -> tuple[dict[str, Any], list[Upload]]:
     """Return the fields of a JSON object or a form, and the pictures of a form."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
@@ -155,6 +156,8 @@ async def _read_body(request: Request) -> tuple[dict[str, Any], list[bytes]]:
             asked = json.loads(await request.body())
         except ValueError as error:
             raise UsageError(f"The body is no JSON: {error}.") from None
+        except RecursionError:
+            raise UsageError("The body is nested too deeply: send a JSON object.") from None
         if not isinstance(asked, dict):
             raise UsageError("The body is not a JSON object.")
         return asked, []
@@ -164,14 +167,14 @@ async def _read_body(request: Request) -> tuple[dict[str, Any], list[bytes]]:
     raise UsageError("Send application/json, or multipart/form-data with a picture.")
 
 
-async def _read_form(form: FormData) -> tuple[dict[str, Any], list[bytes]]:
+async def _read_form(form: FormData) -> tuple[dict[str, Any], list[Upload]]:
     asked: dict[str, Any] = {}
     pictures = []
     for name, value in form.multi_items():
         if not isinstance(value, str):
             if name != "image":
                 raise UsageError(f"A picture goes into the part `image`, not {name!r}.")
-            pictures.append(await value.read())
+            pictures.append(Upload(await value.read(), value.filename or ""))
         elif name in _LISTS:
             asked.setdefault(name, []).append(value)
         else:

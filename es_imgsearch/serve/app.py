@@ -91,7 +91,7 @@ def _add_health(app: FastAPI, service: SearchService | None) -> None:
     def readyz() -> dict[str, str]:
         """Answer 200 once Elasticsearch answers and the model is loaded."""
         if service is not None and not service.is_ready():
-            raise StoreBusy("The model is being loaded.")
+            raise StoreBusy("The model is being loaded; if that lasts, the log says why.")
         return {"status": "ok"}
 
     add_get(app, "/healthz", healthz)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Collection
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -56,14 +57,15 @@ class Guard:
 
         async def send_on(message: Message) -> None:
             nonlocal has_begun
-            has_begun = True
-            await send(message)
+            # FastAPI answers itself if a body that it parses cannot be received.
+            if has_begun or taken <= self._max_body_bytes:
+                has_begun = True
+                await send(message)
 
-        try:
+        with suppress(_BodyTooLarge):
             await self._app(scope, receive_at_most, send_on)
-        except _BodyTooLarge:
-            if not has_begun:
-                await self._too_large()(scope, receive, send)
+        if not has_begun and taken > self._max_body_bytes:
+            await self._too_large()(scope, receive, send)
 
     def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
         host = host_name(headers.get("host", ""))

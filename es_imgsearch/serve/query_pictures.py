@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os.path
 import tempfile
 import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from PIL import Image
 
 from es_imgsearch.errors import ImageMissing, QueryPictureInvalid, ReadError
+from es_imgsearch.read.decoding import PICTURE_SUFFIXES
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
@@ -42,6 +44,19 @@ class QueryFile:
         return x * across, y * down, width * across, height * down
 
 
+class Upload(NamedTuple):
+    """The content of a file that was sent, and the name that its sender gave it."""
+
+    content: bytes
+    name: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """The suffix, without which some formats are not recognised; "" unless it is of one."""
+        suffix = os.path.splitext(self.name)[1].lower()
+        return suffix if suffix in PICTURE_SUFFIXES else ""
+
+
 class QueryPictures:
     """Decode uploads and keep them under their hash.  Thread-safe."""
 
@@ -59,10 +74,10 @@ class QueryPictures:
         """End the reading process."""
         self._workers.close()
 
-    def put(self, content: bytes) -> str:
-        """Decode a picture; return its hash.  Raises QueryPictureInvalid."""
-        key = hashlib.sha256(content).hexdigest()[:32]
-        found = self._find(key) or self._decode(content)
+    def put(self, upload: Upload) -> str:
+        """Decode and keep a picture; return its hash.  Raises QueryPictureInvalid."""
+        key = hashlib.sha256(upload.content).hexdigest()[:32]
+        found = self._find(key) or self.decode(upload)
         with self._lock:
             self._kept[key] = time.monotonic(), found
             self._kept.move_to_end(key)
@@ -71,7 +86,7 @@ class QueryPictures:
         return key
 
     def get(self, key: str) -> QueryFile:
-        """Return a picture that was sent within the last hour.  Raises ImageMissing."""
+        """Return one of the last 40 pictures, of the last hour.  Raises ImageMissing."""
         if (found := self._find(key)) is None:
             raise ImageMissing("That picture is kept no longer: send it again.")
         return found
@@ -84,11 +99,12 @@ class QueryPictures:
                 return None
             return found
 
-    def _decode(self, content: bytes) -> QueryFile:
-        if not content:
+    def decode(self, upload: Upload) -> QueryFile:
+        """Decode a picture, which is not kept.  Raises QueryPictureInvalid."""
+        if not upload.content:
             raise QueryPictureInvalid("The picture is empty.")
-        with tempfile.NamedTemporaryFile(prefix="query-") as file:
-            file.write(content)
+        with tempfile.NamedTemporaryFile(prefix="query-", suffix=upload.suffix) as file:
+            file.write(upload.content)
             file.flush()
             ((_, outcome),) = self._workers.read_each([file.name])
         if isinstance(outcome, ReadError):

@@ -69,8 +69,13 @@ class SearchRequest(BaseModel):
     def queries(self, picture: QueryFile | None) -> tuple[list[Query], list[Query]]:
         """Return the positive and the negative queries.
 
-        Raises UsageError without a positive one.
+        Raises UsageError without a positive one, and for a box without a picture.
         """
+        if self.box is not None and picture is None:
+            raise UsageError(
+                "A box is a part of a picture that is sent: send one, or the `image` of an answer"
+                " to one; or leave the box out."
+            )
         positive: list[Query] = [self.q] if self.q.strip() else []
         positive += map(StoredPicture, self.like)
         positive += [] if picture is None else [picture.picture]

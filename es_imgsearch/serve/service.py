@@ -7,15 +7,15 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
-from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.errors import TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.query import Query
-from es_imgsearch.search.results import check_facets
-from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures
+from es_imgsearch.search.results import check_facets, count_facets
+from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
     MOST_HITS,
     SearchRequest,
@@ -40,16 +40,24 @@ class SearchService:
         self._client = client or ImageSearch(settings=settings)
         self._pictures = QueryPictures(settings)
         self._is_warm = threading.Event()
+        self._warming = threading.Lock()
 
     def warm_up(self) -> None:
-        """Load the model, so that the first search need not wait for it."""
+        """Load the model, so that the first search need not wait for it; `is_ready` retries."""
+        if not self._warming.acquire(blocking=False):
+            return
         try:
             # Also what an encoder loads for its first text.
             self._client.embed("a picture")
-        except ImgSearchError as error:
-            # Of an encoder without texts, or without an index: searches say so themselves.
+        except TextUnsupported:
+            self._is_warm.set()
+        except Exception as error:  # noqa: BLE001
+            # Whatever an encoder of another package raises must not end the tries.
             logger.warning("The encoder could not be loaded yet: %s", error)
-        self._is_warm.set()
+        else:
+            self._is_warm.set()
+        finally:
+            self._warming.release()
 
     def close(self) -> None:
         """Close connections and the reading process."""
@@ -57,11 +65,17 @@ class SearchService:
         self._client.close()
 
     def is_ready(self) -> bool:
-        """Whether the model is loaded.  Raises StoreUnreachable if Elasticsearch is away."""
-        self._client.store.info()
-        return self._is_warm.is_set()
+        """Whether the model is loaded; if not, try again meanwhile.
 
-    def search(self, request: SearchRequest, picture: bytes | None = None) -> dict[str, Any]:
+        Raises StoreUnreachable if Elasticsearch is away.
+        """
+        self._client.store.info()
+        is_warm = self._is_warm.is_set()
+        if not is_warm and not self._warming.locked():
+            threading.Thread(target=self.warm_up, name="warm up", daemon=True).start()
+        return is_warm
+
+    def search(self, request: SearchRequest, picture: Upload | None = None) -> dict[str, Any]:
         """Search; return what `search --json` prints, with `next` and `image`."""
         key = request.image if picture is None else self._pictures.put(picture)
         shown = self._pictures.get(key) if key else None
@@ -90,21 +104,46 @@ class SearchService:
         box = None
         if request.box is not None and shown is not None:
             box = shown.scaled(request.box)
+        depth = self._depth(request, offset)
         options = request.options()
-        if request.sort == "relevance":
-            options |= {"offset": offset, "size": request.k}
-            k = min(offset + request.k, MOST_HITS)
-            return self._client.search(positive, negative, k, box=box, **options)
-        found = self._client.search(positive, negative, MOST_HITS, box=box, **options)
-        return _in_order(found, request.sort, offset, request.k)
+        chosen = request.num_candidates
+        if chosen is not None and chosen >= request.k:
+            options["num_candidates"] = max(chosen, depth)
+        elif chosen is not None and request.mode != "text" and not request.exact:
+            raise UsageError(
+                f"num_candidates is {chosen} but must be at least k, which is {request.k}."
+            )
+        if request.sort != "relevance":
+            found = self._client.search(positive, negative, depth, box=box, **options)
+            return _in_order(found, request.sort, offset, request.k)
+        end = min(offset + request.k, MOST_HITS)
+        # Facets count the hits up to the end of the page.
+        start = 0 if request.facets else offset
+        options |= {"offset": start, "size": end - start}
+        found = self._client.search(positive, negative, depth, box=box, **options)
+        if not request.facets:
+            return found
+        page = found[offset:]
+        page.facets = count_facets([each.fields for each in found], request.facets)
+        return page
 
-    def encode(self, queries: Sequence[str | bytes]) -> dict[str, Any]:
+    def _depth(self, request: SearchRequest, offset: int) -> int:
+        """Return how many hits are ranked, of which a page is a part.
+
+        Where several rankings are fused, or the hits of one are ordered again, the order depends
+        on that number: all pages take the same one, so that none repeats or skips a hit.
+        """
+        is_fused = request.mode != "vector" and bool(request.q.strip())
+        if is_fused or request.sort != "relevance" or self._client.info.meta.reduction is not None:
+            return MOST_HITS
+        return min(offset + request.k, MOST_HITS)
+
+    def encode(self, queries: Sequence[str | Upload]) -> dict[str, Any]:
         """Return unit vectors of texts or pictures."""
         vectors = []
         for each in queries:
-            query: Query = each
-            if isinstance(each, bytes):
-                query = self._pictures.get(self._pictures.put(each)).picture
+            is_file = isinstance(each, Upload)
+            query: Query = self._pictures.decode(each).picture if is_file else each
             vectors.append([round(float(number), 6) for number in self._client.embed(query)])
         return {"vectors": vectors, "encoder": self._client.info.meta.seal.name}
 

@@ -29,8 +29,11 @@ def new_token(file: Path) -> str:
     """
     token = secrets.token_urlsafe(32)
     try:
-        with open(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as stream:
-            stream.write(f"{_hash(token)}\n")
+        with open(os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "ab+") as stream:
+            before = b"" if stream.tell() == 0 else os.pread(stream.fileno(), 1, stream.tell() - 1)
+            # An editor may have left the last line without an end.
+            line = f"{_hash(token)}\n".encode()
+            stream.write(line if before in {b"", b"\n"} else b"\n" + line)
     except OSError as error:
         raise FileInvalid(f"{str(file)!r} cannot be written: {error.strerror}.") from error
     return token

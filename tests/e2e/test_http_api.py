@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
@@ -18,8 +21,8 @@ from PIL import Image
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import FileInvalid
-from es_imgsearch.records import image_id
+from es_imgsearch.errors import FileInvalid, ModelUnavailable, StoreUnreachable, TextUnsupported
+from es_imgsearch.records import image_id, utf8
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.service import SearchService
@@ -27,6 +30,7 @@ from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.serve.tokens import new_token, read_hashes
 from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.testing import remove_index
+from tests.support.house import until
 
 pytestmark = [pytest.mark.es, pytest.mark.process]
 
@@ -167,6 +171,78 @@ def test_a_cursor_goes_on_where_the_answer_before_ended(client: TestClient) -> N
     assert "no cursor" in problem(client.get("/api/v1/search?q=a&cursor=!!"), 400)
 
 
+@pytest.fixture(scope="module")
+def many(
+    es_url: str, tmp_path_factory: pytest.TempPathFactory, files: PictureFiles
+) -> Iterator[TestClient]:
+    """A service of 240 small pictures, whose names have some of three words."""
+    folder = tmp_path_factory.mktemp("many")
+    (folder / "photos").mkdir()
+    colours = np.random.default_rng(7).integers(0, 255, (240, 4, 4, 3), dtype=np.uint8)
+    for number, colour in enumerate(colours):
+        words = ["harbour"] * (number % 2) + ["boat"] * (number % 3 > 0) + ["x"] * (number % 7)
+        picture = Image.fromarray(colour).resize((32, 32))
+        picture.save(folder / "photos" / f"{' '.join([*words, str(number)])}.png")
+    index = f"api-many-{folder.name}"
+    run = CliRunner(env={"ES_URL": es_url, "ES_IMGSEARCH_INDEX": index}).invoke
+    assert run(main, ["init", "--encoder", "starter"]).exit_code == 0
+    assert run(main, ["sync", str(folder / "photos")]).exit_code == 0
+    settings = load_settings({"es_url": es_url, "index": index, "read_workers": 1})
+    app = create_app(files, SearchService(settings))
+    with TestClient(app, base_url=ADDRESS, raise_server_exceptions=False) as each:
+        yield each
+    remove_index(Store(connect(settings), index))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"mode": "hybrid", "k": 20},
+        {"mode": "auto", "k": 7},
+        {"mode": "auto", "k": 60},
+        {"mode": "text", "k": 30},
+        {"mode": "vector", "k": 40},
+        {"mode": "hybrid", "k": 20, "collapse": True},
+        {"mode": "hybrid", "k": 25, "num_candidates": 30},
+        {"mode": "hybrid", "k": 50, "min_relevance": 0.01},
+    ],
+)
+def test_pages_are_the_parts_of_one_large_answer(many: TestClient, asked: dict[str, Any]) -> None:
+    """A fused ranking depends on its depth, which grew from page to page."""
+    asked = {"q": "harbour boat", **asked}
+    large = {**asked, "k": 240, "num_candidates": 240}
+    whole = [each["image_id"] for each in many.get("/api/v1/search", params=large).json()["hits"]]
+    pages: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        answer = many.get("/api/v1/search", params={**asked, "cursor": cursor})
+        assert answer.status_code == 200, answer.text
+        pages += [each["image_id"] for each in answer.json()["hits"]]
+        cursor = answer.json()["next"]
+    assert len(pages) > asked["k"]
+    assert pages == whole
+
+
+def test_facets_count_the_hits_up_to_the_end_of_the_page(many: TestClient) -> None:
+    asked: dict[str, Any] = {"q": "harbour boat", "k": 20, "facets": ["format"]}
+    first = many.get("/api/v1/search", params=asked).json()
+    assert first["facets"] == {"format": {"png": 20}}
+    second = many.get("/api/v1/search", params={**asked, "cursor": first["next"]}).json()
+    assert len(second["hits"]) == 20
+    assert second["facets"] == {"format": {"png": 40}}
+
+
+@pytest.mark.parametrize("sort", ["newest", "largest", "folder"])
+@pytest.mark.parametrize("candidates", [60, 500, 1000])
+def test_candidates_suffice_for_hits_that_nobody_asked_for(
+    client: TestClient, sort: str, candidates: int
+) -> None:
+    asked = {"like": image_id("photos", "coffee.png"), "sort": sort, "num_candidates": candidates}
+    assert client.get("/api/v1/search", params=asked).status_code == 200
+    detail = problem(client.get("/api/v1/search", params={**asked, "num_candidates": 59}), 400)
+    assert detail == "num_candidates is 59 but must be at least k, which is 60."
+
+
 @pytest.mark.parametrize("sort", ["largest", "folder"])
 def test_hits_in_another_order(client: TestClient, sort: str) -> None:
     asked = {"like": image_id("photos", "coffee.png"), "sort": sort}
@@ -225,6 +301,9 @@ WRONG = [
     ("GET", "/api/v1/search?q=a&filter=fromat:png", {}, 400, "Did you mean 'format'?"),
     ("GET", "/api/v1/search?q=a&since=yesterday", {}, 400, "holds dates such as"),
     ("GET", "/api/v1/search?q=a&box=1,2", {}, 422, "box"),
+    ("GET", "/api/v1/search?q=a&box=1,2,3,4", {}, 400, "A box is a part of a picture"),
+    ("GET", f"/api/v1/search?like={'0' * 32}&box=1,2,3,4", {}, 400, "A box is a part of"),
+    ("POST", "/api/v1/search", {"json": {"q": "a", "box": [0, 0, 9, 9]}}, 400, "A box is a part"),
     ("GET", "/api/v1/search?like=none", {}, 404, "No picture has the image_id"),
     ("GET", f"/api/v1/search?q={'a' * 2001}", {}, 422, "at most 2000 long"),
     ("GET", "/api/v1/images/odd", {}, 422, "image_id"),
@@ -261,6 +340,158 @@ def test_a_body_without_an_end_is_cut_off(client: TestClient) -> None:
     headers = {"content-type": "application/json"}
     answer = client.post("/api/v1/search", content=chunks, headers=headers)
     assert "larger" in problem(answer, 413)
+
+
+@pytest.mark.parametrize("path", ["search", "searches", "encode"])
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x"])
+def test_a_body_without_a_length_that_is_too_large(
+    client: TestClient, path: str, kind: str
+) -> None:
+    """FastAPI reads the body of /searches itself, and answers 400 if it cannot."""
+    chunks = (b" " * 100_000 for _ in range(20))
+    answer = client.post(f"/api/v1/{path}", content=chunks, headers={"content-type": kind})
+    assert "larger than 1 MB" in problem(answer, 413)
+
+
+@pytest.mark.parametrize("path", ["search", "searches", "encode"])
+@pytest.mark.parametrize("depth", [50, 400, 800, 900, 950, 1000, 100_000])
+@pytest.mark.parametrize("form", ['{"q":%s}', '{"texts":%s}', '{"searches":%s}', "%s"])
+def test_a_body_that_is_nested_deeply(client: TestClient, path: str, depth: int, form: str) -> None:
+    content = form % ("[" * depth + "]" * depth)
+    headers = {"content-type": "application/json"}
+    answer = client.post(f"/api/v1/{path}", content=content, headers=headers)
+    assert answer.status_code in {400, 422}
+    problem(answer, answer.status_code)
+
+
+@pytest.mark.parametrize("suffix", [".tga", ".TGA", ".pcx"])
+def test_a_picture_that_only_its_suffix_tells(
+    client: TestClient, photographs: Path, suffix: str
+) -> None:
+    stream = io.BytesIO()
+    with Image.open(photographs / "coffee.png") as picture:
+        picture.convert("RGB").save(stream, suffix[1:])
+    for name in (f"coffee{suffix}", rf"C:\Users\a b\coffee{suffix}", f"../../x/é{suffix}"):
+        sent = {"image": (name, stream.getvalue())}
+        answer = client.post("/api/v1/search", files=sent, data={"k": "1"})
+        assert answer.status_code == 200, answer.text
+        assert names(answer) == ["coffee.png"]
+        assert client.post("/api/v1/encode", files=sent).status_code == 200
+
+
+def test_a_name_without_a_suffix_of_a_picture_is_not_used(
+    client: TestClient, photographs: Path
+) -> None:
+    content = (photographs / "coffee.png").read_bytes()
+    for name in ("coffee", "coffee.txt", ".png/..", f"x.{'y' * 300}", "x.png\0/y", "a.jpg"):
+        answer = client.post("/api/v1/search", files={"image": (name, content)}, data={"k": "1"})
+        assert names(answer) == ["coffee.png"], name
+
+
+def test_pictures_that_are_encoded_leave_those_that_are_searched_with(
+    client: TestClient, photographs: Path
+) -> None:
+    picture = ("p.jpg", jpeg(photographs / "coffee.png"), "image/jpeg")
+    key = client.post("/api/v1/search", files={"image": picture}).json()["image"]
+    for start in range(0, 45, 15):
+        pictures = []
+        for number in range(start, start + 15):
+            stream = io.BytesIO()
+            Image.new("RGB", (16, 16), (number, 0, 0)).save(stream, "PNG")
+            pictures.append(("image", stream.getvalue()))
+        vectors = client.post("/api/v1/encode", files=pictures).json()["vectors"]
+        assert len(vectors) == 15
+    assert client.get("/api/v1/search", params={"image": key}).status_code == 200
+
+
+class _Encoderless(ImageSearch):
+    """A client whose encoder fails with the errors given, one a try."""
+
+    def __init__(self, settings: Settings, errors: list[Exception]) -> None:
+        super().__init__(settings=settings)
+        self.errors = errors
+
+    def embed(self, query: Any, box: Any = None) -> Any:
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().embed(query, box)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ModelUnavailable("no weights"), StoreUnreachable("away"), RuntimeError("odd"), OSError(5)],
+)
+def test_ready_once_the_model_is_loaded(
+    settings: Settings, files: PictureFiles, error: Exception
+) -> None:
+    service = SearchService(settings, _Encoderless(settings, [error, error]))
+    service.warm_up()
+    assert not service.is_ready()
+    until(service.is_ready)
+
+
+def test_ready_with_an_encoder_of_pictures_only(settings: Settings) -> None:
+    service = SearchService(settings, _Encoderless(settings, [TextUnsupported("pictures only")]))
+    service.warm_up()
+    assert service.is_ready()
+
+
+@pytest.mark.parametrize("library", ["python_multipart", "fastapi", "uvicorn"])
+def test_a_library_that_is_missing(
+    library: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    for each in [name for name in sys.modules if name.startswith("es_imgsearch.serve")]:
+        monkeypatch.delitem(sys.modules, each)
+    # It ends before it serves: the port is none of this machine.
+    words = ["serve", "--index", settings.index, "--address", "192.0.2.1"]
+    ended = CliRunner(env={"ES_URL": settings.es_url}).invoke(main, words)
+    assert ended.exit_code == 2
+    assert "python-multipart" in ended.stderr
+    assert "pip install 'es-imgsearch[serve]'" in ended.stderr
+
+
+@pytest.mark.parametrize("before", ["", "# mine", "# mine\n", "# mine\r\n", "\n", "# é"])
+def test_a_token_begins_a_line(before: str, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_bytes(before.encode())
+    new_token(file)
+    assert len(read_hashes(file)) == 1
+    whole = file.read_text("utf-8").rstrip("\n")
+    file.write_text(whole, "utf-8")
+    new_token(file)
+    assert len(read_hashes(file)) == 2
+    assert file.read_bytes().startswith(before.encode().rstrip(b"\r\n"))
+
+
+@pytest.mark.parametrize(
+    "name", [b"caf\xe9", b"\xff\xfe", b"a\xed\xa0\x80", "é".encode(), b"a \\x41"]
+)
+def test_status_of_a_folder_whose_path_is_no_utf8(
+    name: bytes, es_url: str, tmp_path: Path, files: PictureFiles
+) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), name)
+    os.mkdir(folder)
+    index = f"api-bytes-{tmp_path.name}"
+    run = CliRunner(env={"ES_URL": es_url, "ES_IMGSEARCH_INDEX": index}).invoke
+    assert run(main, ["init", "--encoder", "starter"]).exit_code == 0
+    settings = load_settings({"es_url": es_url, "index": index})
+    try:
+        assert run(main, ["sync", f"odd={os.fsdecode(folder)}"]).exit_code == 0
+        printed = run(main, ["status", "--json"])
+        assert printed.exit_code == 0, printed.output
+        shown = json.loads(printed.stdout)["roots"]["odd"]["path"]
+        assert shown == utf8(os.fsdecode(folder))
+        with TestClient(create_app(files, SearchService(settings)), base_url=ADDRESS) as client:
+            answer = client.get("/api/v1/status")
+            assert answer.json()["roots"]["odd"]["path"] == shown
+        in_words = run(main, ["status"])
+        assert in_words.exit_code == 0
+        assert "its folder is not there" not in in_words.output
+        os.rmdir(folder)
+        assert "its folder is not there" in run(main, ["status"]).output
+    finally:
+        remove_index(Store(connect(settings), index))
 
 
 @pytest.mark.parametrize(
