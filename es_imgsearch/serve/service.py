@@ -142,8 +142,7 @@ class SearchService:
         """Return unit vectors of texts or pictures."""
         vectors = []
         for each in queries:
-            is_file = isinstance(each, Upload)
-            query: Query = self._pictures.decode(each).picture if is_file else each
+            query: Query = self._pictures.decode(each).picture if isinstance(each, Upload) else each
             vectors.append([round(float(number), 6) for number in self._client.embed(query)])
         return {"vectors": vectors, "encoder": self._client.info.meta.seal.name}
 
