@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,13 +40,11 @@ def completion(context: click.Context, shell: str | None, print_it: bool, remove
         return
     file, start = _places(name)
     try:
-        if remove and not file.exists():
+        if not remove:
+            _install(script, file, start)
+        elif not _remove(file, start):
             click.echo(f"No completion for {name} is installed.", err=True)
             return
-        if remove:
-            _remove(file, start)
-        else:
-            _install(script, file, start)
     except OSError as error:
         raise UsageError(
             f"{error.filename!r} cannot be written: {error.strerror}. Print the script with"
@@ -88,21 +88,38 @@ def _install(script: str, file: Path, start: Path | None) -> None:
     # zsh's script needs its completion system.
     prepare = "autoload -Uz compinit && compinit; " if start.name == ".zshrc" else ""
     lines.append(f'{prepare}. "{file}"  {_MARK}\n')
-    start.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    _replace(start, lines)
 
 
-def _remove(file: Path, start: Path | None) -> None:
+def _remove(file: Path, start: Path | None) -> bool:
+    """Take out what was installed; return False if nothing was."""
+    found = file.exists()
     file.unlink(missing_ok=True)
-    if start is not None and start.exists():
-        start.write_text("".join(_others(start)), encoding="utf-8", errors="surrogateescape")
+    if start is not None and start.exists() and _MARK in _read(start):
+        found = True
+        _replace(start, _others(start))
+    return found
+
+
+def _replace(start: Path, lines: Sequence[str]) -> None:
+    """Write a start file, or the one that it links to, whole or not at all."""
+    target = start.resolve()
+    written = target.with_name(f"{target.name}.es-imgsearch")
+    written.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    if target.exists():
+        shutil.copymode(target, written)
+    written.replace(target)
+
+
+def _read(start: Path) -> str:
+    return start.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def _others(start: Path) -> list[str]:
     """Read the lines of a start file that are not ours, each with its end."""
     if not start.exists():
         return []
-    text = start.read_text(encoding="utf-8", errors="surrogateescape")
-    lines = [each for each in text.splitlines(keepends=True) if _MARK not in each]
+    lines = [each for each in _read(start).splitlines(keepends=True) if _MARK not in each]
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
     return lines

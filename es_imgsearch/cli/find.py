@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +27,18 @@ from es_imgsearch.cli.printing.lines import print_on_request
 from es_imgsearch.cli.printing.progress import print_costs, progress
 from es_imgsearch.cli.search import words_or_picture
 from es_imgsearch.cli.watch import in_each_generation, open_indexer
-from es_imgsearch.errors import IndexMissing, RootError, StoreUnreachable, UsageError
+from es_imgsearch.errors import IndexMissing, RootError, StoreUnreachable, UsageError, counted
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.store import Store
     from es_imgsearch.pipeline.jobs import Counts
     from es_imgsearch.records import Root
-    from es_imgsearch.search.hits import Hit, Hits
+    from es_imgsearch.search.hits import Hits
     from es_imgsearch.search.query import Query
     from es_imgsearch.settings import Settings
+
+# Of one request.
+_MOST_HITS = 10_000
 
 
 @click.command(
@@ -86,12 +88,7 @@ def find(
             " starts one on this machine (needs a JDK and Maven), `make up` one in a container"
             " (needs Docker)."
         ) from error
-    if counts.failed or counts.unreadable:
-        click.echo(
-            f"{counts.failed + counts.unreadable} of the files could not be read; they are listed"
-            f" by `es-imgsearch failures --index {settings.index}`.",
-            err=True,
-        )
+    _print_unread(counts, settings.index)
     searched = Path(picture) if picture else " ".join(words)
     output.show(_search(settings, searched, places, k, {"filters": given, **dates}))
 
@@ -174,38 +171,40 @@ def _parse_filters(texts: tuple[str, ...]) -> dict[str, Any]:
 def _search(
     settings: Settings, query: Query, places: Places, k: int, options: Mapping[str, Any]
 ) -> Hits:
-    """Search the folders: whole roots together, each folder below a root by itself."""
+    """Search the folders, together."""
     from es_imgsearch.search.client import ImageSearch
     from es_imgsearch.search.hits import Hits
-    from es_imgsearch.search.results import NOTHING_FITS
 
     client = ImageSearch(settings=settings)
     places = [each for each in places if _has_pictures(client.store, *each)]
     if not places:
         return Hits([], 0, notes=["There are no pictures in these folders."])
-    whole = [root.name for root, below in places if below == "."]
-    filters: list[dict[str, Any]] = [{"root": whole}] if whole else []
-    filters += [
-        {"root": root.name, "folder": below}
-        for root, below in places
-        if below != "." and root.name not in whole
-    ]
-    found = [
-        client.search([query], k=k, **{**options, "filters": {**options["filters"], **each}})
-        for each in filters
-    ]
-    if len(found) == 1:
-        return found[0]
-    unique = {hit.image_id: hit for hit in _of_one_scale(found)}
-    best = sorted(unique.values(), key=lambda hit: hit.score, reverse=True)[:k]
-    notes = dict.fromkeys(note for each in found for note in each.notes if note != NOTHING_FITS)
-    hits = Hits(best, 0)
-    if hits.relevant == hits.likely_end == 0:
-        notes[NOTHING_FITS] = None
-    return Hits(
-        best, sum(each.took_ms for each in found), found[0].queries, notes=list(notes),
-        mode=max((each.mode for each in found), key=lambda mode: mode == "hybrid"),
-    )  # fmt: skip
+    filters: dict[str, Any] = {"root": sorted({root.name for root, _ in places})}
+    if all(below != "." for _, below in places):
+        filters["folder"] = sorted({below for _, below in places})
+    folders = {root.path / below for root, below in places}
+    options = {**options, "filters": {**options["filters"], **filters}}
+    asked = k
+    while True:
+        hits = client.search([query], k=asked, **options)
+        # Folders of one name in several of the roots: the filter takes them all.
+        kept = [each for each in hits if each.path and folders & {each.path, *each.path.parents}]
+        if len(kept) >= k or len(hits) < asked or asked >= _MOST_HITS:
+            break
+        asked = min(10 * asked, _MOST_HITS)
+    if len(kept) == len(hits) <= k:
+        return hits
+    return Hits(kept[:k], hits.took_ms, hits.queries, notes=hits.notes, mode=hits.mode)
+
+
+def _print_unread(counts: Counts, index: str) -> None:
+    """Say how many files could not be read, and where they are listed."""
+    if counts.failed:
+        are = counted(counts.failed, "file", "files")
+        click.echo(f"{are} could not be read: `es-imgsearch failures --index {index}`.", err=True)
+    if counts.unreadable:
+        are = counted(counts.unreadable, "file or folder", "files or folders")
+        click.echo(f"{are} could not be opened; what the index holds of them stays.", err=True)
 
 
 def _has_pictures(store: Store, root: Root, below: str) -> bool:
@@ -214,15 +213,3 @@ def _has_pictures(store: Store, root: Root, below: str) -> bool:
     if below != ".":
         clauses.append({"term": {"folder.tree": below}})
     return store.listings.count_matching({"bool": {"filter": clauses}}) > 0
-
-
-def _of_one_scale(found: Iterable[Hits]) -> Iterator[Hit]:
-    """Give hits comparable scores: by ranks where words matched in some folders."""
-    from es_imgsearch.search.words.fusion import reciprocal_rank
-
-    found = list(found)
-    by_ranks = any(each.mode == "hybrid" for each in found)
-    for hits in found:
-        for rank, hit in enumerate(hits, start=1):
-            is_cosine = by_ranks and hits.mode == "vector"
-            yield replace(hit, score=reciprocal_rank(rank)) if is_cosine else hit

@@ -165,9 +165,9 @@ def words_or_picture(given: str) -> tuple[tuple[str, ...], str | None]:
 
 @click.command(
     epilog=examples(
-        "similar 5b0a1c6f7d2e4f90",
+        "similar 5b0a1c6f7d2e4f905b0a1c6f7d2e4f90",
         "similar ~/Pictures/beach.jpg --preview",
-        "similar 5b0a1c6f7d2e4f90 -k 50 --collapse --json",
+        "similar 5b0a1c6f7d2e4f905b0a1c6f7d2e4f90 -k 50 --collapse --json",
     )
 )
 @with_settings_options

@@ -175,7 +175,7 @@ def _print_summary(
         step = "if they are meant to go from the index, run" if is_large else first_step(what)
         step = step or "run"
         click.echo(
-            f"{what}: {number} {meaning(what)}; {step} "
+            f"{what}: {meaning(what, number)}; {step} "
             + " and ".join(f"`{command}`" for command in commands)
             + ".",
             err=True,

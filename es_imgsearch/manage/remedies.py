@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -57,9 +58,12 @@ _KINDS: dict[str, tuple[str, str, Sequence[str]]] = {
 }
 
 
-def meaning(what: str) -> str:
-    """Describe a kind of difference, in the plural."""
-    return _KINDS[what][0]
+def meaning(what: str, number: int) -> str:
+    """Describe this many differences of a kind: "1 document whose file is gone"."""
+    things, rest = re.split(r"(?= (?:that|whose|with|without) )", _KINDS[what][0], maxsplit=1)
+    if number == 1:
+        things = re.sub(r"s\b", "", things)
+    return f"{number:,} {things}{rest}"
 
 
 def first_step(what: str) -> str:

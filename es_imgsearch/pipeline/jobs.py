@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.retry import Stopped
 from es_imgsearch.embed.protocol import Encoder
-from es_imgsearch.errors import ReadError, StoreError
+from es_imgsearch.errors import ReadError, StoreError, counted
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.records import Change, Embedded, FileSignature, FileState, Grid, Picture
 from es_imgsearch.settings import Settings
@@ -49,10 +49,11 @@ class Counts:
             (self.unreadable, "unreadable"),
             (self.moved, "moved"),
             (self.deleted - self.moved, "removed"),
-            (self.not_pictures, "no pictures"),
         ):
             if number:
                 words.append(f"{number} {outcome}")
+        if self.not_pictures:
+            words.append(counted(self.not_pictures, "no picture", "no pictures"))
         return ", ".join(words)
 
 

@@ -472,11 +472,7 @@ def test_too_few_pictures(shell: Shell, house: House, command: str):
     refused = shell.type(command, code=2)
     house.pictures(60)
     shell.follow(refused.stderr, DIR=str(house.folder))
-    if command == "tune":
-        shell.type("tune")
-    else:
-        # What is missing next is said, and needs labels of somebody's own.
-        assert "es-imgsearch calibrate LABELS" in shell.type("calibrate", code=2).stderr
+    shell.type(command)
 
 
 def test_searches_that_cannot_be_logged(

@@ -583,7 +583,7 @@ def test_a_root_that_disappears_and_returns(
     house.picture("newer.png", 101)
     house.settle()
     assert house.encoder.pictures_embedded == 32
-    assert sum("is missing" in record.message for record in caplog.records) == 1
+    assert sum("is not there" in record.message for record in caplog.records) == 1
 
 
 def test_a_large_move_is_no_deletion(house: House):

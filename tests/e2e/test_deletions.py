@@ -200,7 +200,7 @@ def test_what_goes_during_a_long_comparison_is_judged_with_it(
         until(lambda: daemon.indexer.paused)
         assert daemon.indexer.paused["r"].pictures == 15
         assert len(house.indexed()) == 40
-        assert "Nothing was deleted" in caplog.text
+        assert "Nothing was removed from the index" in caplog.text
 
 
 # -- the end of a pause ----------------------------------------------------------------------

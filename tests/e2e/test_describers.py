@@ -86,7 +86,7 @@ def test_all_kinds_together(
     (folder / "2.json").write_text('{"title": "Unhurried", "attributes": {"breed": "tabby"}}')
     run = Commands(settings, small_package, tmp_path)
     run("init", "--encoder", "starter", "--profile", "exact")
-    run("sync", str(folder))
+    run("sync", str(folder), "--describers", "+text_in_image")
     client = ImageSearch(settings=settings)
     stored = {hit.relative_path: dict(hit.fields) for hit in client.search_text("photo", k=5)}
     assert stored.keys() == {"1.png", "2.png", "3.png"}

@@ -122,7 +122,7 @@ def test_a_file_that_cannot_be_read_is_a_note(run: Run, photos: Path):
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     found = run("find", "a cat", photos)
     assert len(shown(found)) == 3
-    assert "1 of the files could not be read" in found.stderr
+    assert "1 file could not be read" in found.stderr
     assert "broken.png" in run("failures").output
 
 
@@ -398,3 +398,18 @@ def test_what_cannot_be_meant_is_answered(indexed: Run, words: list[str], answer
     done = indexed("search", *words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert answer in done.stderr
+
+
+def test_folders_of_one_name_in_several_roots_are_told_apart(
+    run: Run, tmp_path: Path, photographs: Path
+):
+    for root, names in (("a", ("chelsea", "coffee")), ("b", ("motorcycle_left", "astronaut"))):
+        for folder, name in zip(("x", "y"), names, strict=True):
+            (tmp_path / root / folder).mkdir(parents=True)
+            shutil.copy(photographs / f"{name}.png", tmp_path / root / folder)
+    for root in ("a", "b"):
+        run("find", "a cat", tmp_path / root)
+    found = shown(run("find", "a cat", tmp_path / "a" / "x", tmp_path / "b" / "y"))
+    assert {Path(each).name for each in found} == {"chelsea.png", "astronaut.png"}
+    (best,) = shown(run("find", "a cup", tmp_path / "a", tmp_path / "b" / "y", "-k", "1"))
+    assert best == str(tmp_path / "a" / "y" / "coffee.png")

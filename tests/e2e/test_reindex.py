@@ -310,10 +310,10 @@ def test_a_search_in_another_space_is_noticed_at_once(house: House, encoders: di
         assert (hit.relative_path, hit.score) == (name, pytest.approx(1.0, abs=1e-5))
         if encoder == "other":
             with pytest.raises(TextUnsupported):
-                search.search_text("red")
+                search.search_text("red", mode="vector")
         else:
             # The first question after the way back is one that the other encoder refuses.
-            assert len(search.search_text("red", k=3)) == 3
+            assert len(search.search_text("red", k=3, mode="vector")) == 3
         assert len(search.similar(image_id("r", name), k=3)) == 3
         assert search.similarity(picture, picture) == pytest.approx(1.0)
 

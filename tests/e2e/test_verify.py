@@ -307,7 +307,7 @@ def test_a_summary_counts_each_kind_and_names_its_command(synced: House):
     )
     lines = said.stderr.splitlines()
     assert lines[:3] == [
-        f"gone: 1 documents whose file is not in the folder; run `{command}`.",
+        f"gone: 1 document whose file is not in the folder; run `{command}`.",
         f"missing: 2 pictures that the index lacks; run `{command}`.",
         "3 differences.",
     ]

@@ -132,7 +132,7 @@ def test_it_follows_the_folder_and_stops_in_order(service: Service):
         assert process.wait(timeout=SHUTDOWN_SECONDS + SLACK_SECONDS) == 0
     said = service.said()
     assert said.count(f"Watching photos={service.folder}.") == 1
-    assert "Stopped: 4 embedded, 0 reused, 1 moved, 1 no pictures." in said
+    assert "Stopped: 4 embedded, 0 reused, 1 moved, 1 no picture." in said
     assert "Traceback" not in said
     status = json.loads(service.run("status", "--json").stdout)
     assert status["pictures"] == 4

@@ -142,6 +142,8 @@ def _explained(explanation: Any) -> str:
         f"{name} rank {rank or 'none'}: {explanation['shares'][name]:.4f}"
         for name, rank in explanation.get("ranks", {}).items()
     ]
+    others = explanation.get("shares", {}).keys() - explanation.get("ranks", {}).keys()
+    words += [f"{name}: {explanation['shares'][name]:.4f}" for name in sorted(others)]
     if explanation.get("bm25") is not None:
         words.append(f"BM25 {explanation['bm25']:.2f}")
     words += [f"{each['query']!r}: {each['cosine']:.3f}" for each in explanation.get("queries", ())]

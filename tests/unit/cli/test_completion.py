@@ -73,6 +73,16 @@ def test_one_line_is_added_to_the_start_file_once_and_removed_again(
     assert not script.exists()
 
 
+def test_a_line_whose_script_is_gone_is_removed(tmp_path: Path) -> None:
+    assert run(tmp_path).exit_code == 0
+    (tmp_path / ".local" / "share" / "es_imgsearch" / "completion.bash").unlink()
+    (tmp_path / ".bashrc").chmod(0o600)
+    assert run(tmp_path, "--remove").exit_code == 0
+    assert (tmp_path / ".bashrc").read_text() == ""
+    assert (tmp_path / ".bashrc").stat().st_mode & 0o777 == 0o600
+    assert "No completion" in run(tmp_path, "--remove").stderr
+
+
 def test_fish_gets_a_file_and_no_line(tmp_path: Path) -> None:
     assert run(tmp_path, shell="/usr/bin/fish").exit_code == 0
     script = tmp_path / ".config" / "fish" / "completions" / "es-imgsearch.fish"
