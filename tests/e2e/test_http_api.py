@@ -354,7 +354,7 @@ def test_a_body_without_a_length_that_is_too_large(
 
 
 @pytest.mark.parametrize("path", ["search", "searches", "encode"])
-@pytest.mark.parametrize("depth", [50, 400, 800, 900, 950, 1000, 100_000])
+@pytest.mark.parametrize("depth", [50, 400, 800, *range(900, 1001, 25), 100_000])
 @pytest.mark.parametrize("form", ['{"q":%s}', '{"texts":%s}', '{"searches":%s}', "%s"])
 def test_a_body_that_is_nested_deeply(client: TestClient, path: str, depth: int, form: str) -> None:
     content = form % ("[" * depth + "]" * depth)
