@@ -152,7 +152,7 @@ def _print_root(index: str, name: str, root: Mapping[str, Any]) -> None:
 
 
 def _print_missing_folder(index: str, name: str, stored: str) -> None:
-    """Print what to do if the folder of a root of this host, by its stored path, is not there."""
+    """Print what to do if the folder of a root of this host is not there."""
     from es_imgsearch.records import Root, disk_path
     from es_imgsearch.watch.commands import permitting_command
     from es_imgsearch.watch.given_roots import is_absent

@@ -52,7 +52,7 @@ class Upload(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """The suffix, without which some formats are not recognised; "" unless it is of one."""
+        """The suffix, which some formats are recognised by; "" if it is of none."""
         suffix = os.path.splitext(self.name)[1].lower()
         return suffix if suffix in PICTURE_SUFFIXES else ""
 

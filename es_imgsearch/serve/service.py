@@ -43,7 +43,7 @@ class SearchService:
         self._warming = threading.Lock()
 
     def warm_up(self) -> None:
-        """Load the model, so that the first search need not wait for it; `is_ready` retries."""
+        """Load the model, so that the first search need not wait; `is_ready` retries."""
         if not self._warming.acquire(blocking=False):
             return
         try:
