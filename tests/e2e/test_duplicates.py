@@ -431,6 +431,7 @@ def test_a_group_of_which_one_file_is_left_is_none(album: Album, level: str):
     )
 
 
+@pytest.mark.usefixtures("encoders")
 def test_what_is_left_out_is_said_with_the_sync_that_ends_it(album: Album):
     album.index()
     outdated(album, "gone", "cup.png")
@@ -442,6 +443,10 @@ def test_what_is_left_out_is_said_with_the_sync_that_ends_it(album: Album):
     assert words[0] == "sync"
     assert words[words.index("--index") + 1] == album.settings.index
     assert f"album={album.folder}" in words
+    again = CliRunner().invoke(main, [*words, "--es-url", album.settings.es_url])
+    assert again.exit_code == 0, again.output
+    album.store.refresh()
+    assert run(album.settings, "--level", "same").stderr == "No duplicates.\n"
 
 
 def one_cup(album: Album) -> list[IndexedPicture]:
