@@ -19,6 +19,9 @@ from es_imgsearch.cli.printing.sheets import check_sheet
 from es_imgsearch.errors import UsageError, counted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from es_imgsearch.elastic.meta import Meta
     from es_imgsearch.settings import Settings
 
 
@@ -40,11 +43,12 @@ if TYPE_CHECKING:
 @click.option("--unconfirmed", is_flag=True, help="Near: also group what looks the same by hash and"
               " embedding and whose files are not here to confirm it.")  # fmt: skip
 @click.option("--keep", type=Choice(["largest", "oldest"]), default="largest",
-              show_default=True, help="The file of each group that comes first.")  # fmt: skip
+              show_default=True, help="The file of each group that comes first, of those with the"
+              " most pixels.")  # fmt: skip
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE",
               help="Write a contact sheet of the groups (PNG).")  # fmt: skip
 @click.option("--script", is_flag=True, help="Print a shell script that removes all files but the"
-              " first of each group.")  # fmt: skip
+              " first of each group; none with more pixels than that.")  # fmt: skip
 @json_option
 def duplicates(
     settings: Settings,
@@ -60,8 +64,8 @@ def duplicates(
 ) -> None:
     """List groups of files that show the same picture; nothing is deleted.
 
-    The group that frees most space comes first, and in each group the original: the largest file or
-    the oldest one.
+    The group that frees most space comes first, and in each group the original: of the files here
+    with the most pixels the largest one or the oldest.
     """
     from es_imgsearch.cli.printing import groups as printing
     from es_imgsearch.duplicates.find import find_duplicates
@@ -69,8 +73,9 @@ def duplicates(
     _check_output(level, thorough, unconfirmed, script, as_json)
     if sheet is not None:
         check_sheet(sheet)
+    store = open_store(settings)
     found = find_duplicates(
-        open_store(settings),
+        store,
         level,  # type: ignore[arg-type]
         host=settings.host,
         threshold=threshold,
@@ -78,9 +83,9 @@ def duplicates(
         thorough=thorough,
         unconfirmed=unconfirmed,
         max_pixels=settings.max_pixels,
+        keep=keep,  # type: ignore[arg-type]
     )
-    kept = (group.keeping(keep) for group in found)  # type: ignore[arg-type]
-    groups = sorted(kept, key=lambda group: -group.reclaimable_bytes)
+    groups = sorted(found, key=lambda group: -group.reclaimable_bytes)
     if script:
         printing.print_script(groups)
     elif as_json:
@@ -93,6 +98,8 @@ def duplicates(
     freed = readable_bytes(sum(group.reclaimable_bytes for group in groups))
     summary = f"{counted(len(groups), 'group')}, {files:,} pictures, {freed} to free."
     click.echo(summary if groups else "No duplicates.", err=True)
+    if found.left_out:
+        _print_left_out(found.left_out, store.info().meta, settings)
     if found.unconfirmed and not unconfirmed:
         _print_unconfirmed(found.unconfirmed, settings.index)
 
@@ -109,10 +116,25 @@ def _check_output(
         )
 
 
+def _print_left_out(left_out: Mapping[str, str], meta: Meta, settings: Settings) -> None:
+    from es_imgsearch.watch.commands import command_line, given, walk_options
+    from es_imgsearch.watch.roots import registered_root
+
+    roots = [registered_root(name, meta) for name in sorted(set(left_out.values()))]
+    folders = [given(root) for root in roots if root is not None]
+    options = [*walk_options(settings), "--index", settings.index]
+    click.echo(
+        f"{counted(len(left_out), 'file was', 'files were')} left out, gone or changed since"
+        " indexed. To bring the index up to date:"
+        f" {command_line(['sync'], folders, options)}",
+        err=True,
+    )
+
+
 def _print_unconfirmed(pairs: int, index: str) -> None:
     click.echo(
         f"{counted(pairs, 'pair looks', 'pairs look')} the same by what is stored, but a file of it"
-        " is not on this host or has changed, so nothing confirms that. To list them too:"
+        " is not on this host or cannot be read, so nothing confirms that. To list them too:"
         f" es-imgsearch duplicates --unconfirmed --index {index}",
         err=True,
     )

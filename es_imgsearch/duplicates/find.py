@@ -6,7 +6,7 @@ near
     the same picture saved again, smaller, brighter, or with a slightly smaller margin; photographs
     also turned or mirrored.  Candidates by perceptual hash (in every turn and mirror image) and by
     colours, confirmed by the pixels of the originals.  What cannot be confirmed, since an original
-    is not on this host or has changed, is counted, or grouped if that is asked for.
+    is not on this host or cannot be read, is counted, or grouped if that is asked for.
 similar
     embeddings with at least a given cosine: the same subject, not always the same picture.
 
@@ -15,7 +15,7 @@ Thresholds were chosen with benchmarks/duplicates.py and benchmarks/same_picture
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from es_imgsearch.duplicates.candidates import contents_body, load_one, load_pages
 from es_imgsearch.duplicates.corners import check_library
@@ -24,7 +24,9 @@ from es_imgsearch.duplicates.groups import (
     DuplicateGroup,
     DuplicatePair,
     IndexedPicture,
+    Keep,
     Level,
+    is_outdated,
     sorted_group,
 )
 from es_imgsearch.duplicates.near import HASH_RADIUS, SIMILAR_COSINE, PairSearch
@@ -40,11 +42,17 @@ class FoundDuplicates(Iterator[DuplicateGroup]):
     """Groups, each found when it is asked for.
 
     `unconfirmed` counts the pairs so far that look the same by what is stored, and that no
-    originals confirm.
+    originals confirm; `left_out` are the files so far (image_id: root) that would be in a group,
+    and are gone or changed since they were indexed.
     """
 
-    def __init__(self, groups: Iterator[DuplicateGroup], search: PairSearch | None = None) -> None:
-        self._groups, self._search = groups, search
+    def __init__(
+        self,
+        groups: Iterator[DuplicateGroup],
+        left_out: Mapping[str, str],
+        search: PairSearch | None = None,
+    ) -> None:
+        self._groups, self.left_out, self._search = groups, left_out, search
 
     def __next__(self) -> DuplicateGroup:
         return next(self._groups)
@@ -64,6 +72,7 @@ def find_duplicates(
     thorough: bool = False,
     unconfirmed: bool = False,
     max_pixels: int = 250_000_000,
+    keep: Keep = "largest",
 ) -> FoundDuplicates:
     """Find groups of at least two pictures; nothing is changed.
 
@@ -72,7 +81,9 @@ def find_duplicates(
     picture.  `thorough` also compares the corners of the ten nearest by embedding, which finds
     crops, grey copies and pictures inside pictures, and reads every original on this `host` once.
     `unconfirmed` also groups pictures by hash and embedding alone whose originals are not on this
-    host or have changed.  Memory grows with the number of pictures in groups and a little with the
+    host or cannot be read.  Files of this host that are gone or have changed are left out.  `keep`
+    says which picture comes first, of those here with the most pixels; near compares all others
+    with it.  Memory grows with the number of pictures in groups and a little with the
     index: 24 bytes a picture, 450 for one of few colours.
 
     Raises UsageError, ImageMissing; LibraryMissing for `thorough` without OpenCV.
@@ -83,14 +94,15 @@ def find_duplicates(
     meta = store.info().meta
     originals = OriginalFiles(meta, host, max_pixels)
     if level == "same":
-        return FoundDuplicates(_find_same(store, originals, image_id))
+        outdated: dict[str, str] = {}
+        return FoundDuplicates(_find_same(store, originals, image_id, keep, outdated), outdated)
     if level == "near":
         radius = HASH_RADIUS if threshold is None else int(threshold)
-        search = PairSearch(store, meta, originals, radius, thorough, unconfirmed)
+        search = PairSearch(store, meta, originals, radius, thorough, unconfirmed, keep=keep)
     else:
         min_cosine = SIMILAR_COSINE if threshold is None else threshold
-        search = PairSearch(store, meta, originals, 0, min_cosine=min_cosine)
-    return FoundDuplicates(search.groups(level, image_id), search)
+        search = PairSearch(store, meta, originals, 0, min_cosine=min_cosine, keep=keep)
+    return FoundDuplicates(search.groups(level, image_id), search.outdated, search)
 
 
 def _check_arguments(
@@ -122,11 +134,25 @@ def _check_arguments(
 
 
 def _find_same(
-    store: Store, originals: OriginalFiles, image_id: str | None
+    store: Store,
+    originals: OriginalFiles,
+    image_id: str | None,
+    keep: Keep,
+    outdated: dict[str, str],
 ) -> Iterator[DuplicateGroup]:
+    def grouped(content_ids: Sequence[str]) -> Iterator[DuplicateGroup]:
+        for pictures in _equal_contents(store, originals, content_ids):
+            here = [each for each in pictures if not is_outdated(each)]
+            if len(pictures) > 1:
+                outdated.update({each.image_id: each.root for each in pictures if each not in here})
+            if len(here) > 1:
+                first, *others = (each.image_id for each in here)
+                pairs = [DuplicatePair(first, each, "bytes") for each in others]
+                yield sorted_group("same", here, pairs, keep)
+
     if image_id is not None:
         features = load_one(store, image_id)
-        yield from _group_contents(store, originals, [features.picture.content_id])
+        yield from grouped([features.picture.content_id])
         return
     after = None
     while True:
@@ -135,24 +161,19 @@ def _find_same(
         several = [
             bucket["key"]["content_id"] for bucket in page["buckets"] if bucket["doc_count"] > 1
         ]
-        yield from _group_contents(store, originals, several)
+        yield from grouped(several)
         after = page.get("after_key")
         if after is None:
             return
 
 
-def _group_contents(
+def _equal_contents(
     store: Store, originals: OriginalFiles, content_ids: Sequence[str]
-) -> Iterator[DuplicateGroup]:
+) -> Iterator[list[IndexedPicture]]:
     by_content: dict[str, list[IndexedPicture]] = {each: [] for each in content_ids}
     if not by_content:
         return
     for page in load_pages(store, [{"terms": {"content_id": list(content_ids)}}], vectors=False):
         for each in page:
             by_content[each.picture.content_id].append(originals.located(each.picture))
-    for pictures in by_content.values():
-        # Files may be deleted between two searches.
-        if len(pictures) > 1:
-            first, *others = (each.image_id for each in pictures)
-            pairs = [DuplicatePair(first, each, "bytes") for each in others]
-            yield sorted_group("same", pictures, pairs)
+    yield from by_content.values()

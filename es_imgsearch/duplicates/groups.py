@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,8 +105,7 @@ class DuplicateGroup:
 
     def keeping(self, keep: Keep) -> DuplicateGroup:
         """Return the group with the picture to keep first."""
-        order = oldest_first if keep == "oldest" else largest_first
-        return replace(self, pictures=tuple(sorted(self.pictures, key=order)))
+        return replace(self, pictures=tuple(sorted(self.pictures, key=ORDERS[keep])))
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, as `duplicates --json` prints them."""
@@ -119,24 +118,63 @@ class DuplicateGroup:
 
 
 def largest_first(each: IndexedPicture) -> tuple[int | str, ...]:
-    """Sort by pixels, then by bytes, then by age."""
-    return (-each.width * each.height, -each.state.size_bytes, *_by_age(each))
+    """Sort files of this host first, by pixels, then by bytes, then by age."""
+    return (*_by_pixels(each), -each.state.size_bytes, *_by_age(each))
 
 
 def oldest_first(each: IndexedPicture) -> tuple[int | str, ...]:
-    """Sort by the time of modification, then by pixels and by bytes."""
-    return (each.state.mtime_ns, *largest_first(each))
+    """Sort files of this host first, by pixels, then by the time of modification."""
+    # By age alone, a small copy that kept an old date would come before its original.
+    return (*_by_pixels(each), each.state.mtime_ns, *largest_first(each))
+
+
+ORDERS: dict[Keep, Callable[[IndexedPicture], tuple[int | str, ...]]] = {
+    "largest": largest_first,
+    "oldest": oldest_first,
+}
 
 
 def sorted_group(
-    level: Level, pictures: Iterable[IndexedPicture], pairs: Iterable[DuplicatePair]
+    level: Level,
+    pictures: Iterable[IndexedPicture],
+    pairs: Iterable[DuplicatePair],
+    keep: Keep = "largest",
 ) -> DuplicateGroup:
-    """Make a group, the largest picture first."""
-    return DuplicateGroup(level, tuple(sorted(pictures, key=largest_first)), tuple(pairs))
+    """Make a group, the picture to keep first."""
+    return DuplicateGroup(level, tuple(sorted(pictures, key=ORDERS[keep])), tuple(pairs))
+
+
+def has_equal_content(one: IndexedPicture, other: IndexedPicture) -> bool:
+    """Return whether the bytes of two pictures were equal when they were indexed."""
+    # Imported pictures may have no content_id; that two have none is no evidence.
+    return bool(one.content_id) and one.content_id == other.content_id
+
+
+def why_left(picture: IndexedPicture) -> str | None:
+    """Return why a file must not be removed, None if it may be."""
+    if picture.path is None:
+        return "not on this host"
+    try:
+        # Of a link, the index has the state of the file behind it.
+        state = FileState.of(os.stat(picture.path))
+    except OSError:
+        return "gone"
+    return None if state == picture.state else "changed since it was indexed"
+
+
+def is_outdated(picture: IndexedPicture) -> bool:
+    """Return whether a file of this host is gone, or changed since it was indexed."""
+    return picture.path is not None and why_left(picture) is not None
+
+
+def _by_pixels(each: IndexedPicture) -> tuple[int, int]:
+    return each.path is None, -each.width * each.height
 
 
 def _by_age(each: IndexedPicture) -> tuple[int | str, ...]:
-    return each.state.mtime_ns, each.root, each.relative_path
+    # A link comes after the file behind it, whose size and time it has.
+    is_link = each.path is not None and each.path.is_symlink()
+    return is_link, each.state.mtime_ns, each.root, each.relative_path
 
 
 def _file(each: IndexedPicture) -> object:

@@ -27,12 +27,15 @@ from es_imgsearch.duplicates.candidates import (
 from es_imgsearch.duplicates.colours import ColourTable
 from es_imgsearch.duplicates.corner_matcher import CornerMatcher
 from es_imgsearch.duplicates.groups import (
+    ORDERS,
     DisjointSets,
     DuplicateGroup,
     DuplicatePair,
     IndexedPicture,
+    Keep,
     Level,
-    largest_first,
+    has_equal_content,
+    is_outdated,
     sorted_group,
 )
 from es_imgsearch.duplicates.hashes import ALL_TURNS, UPRIGHT, HashTable, Turn, turned_hash
@@ -75,7 +78,8 @@ class PairSearch:
     """One run of level near, or of level similar: `min_cosine` is None for near.
 
     `unconfirmed_pairs` are those that look the same by hash and embedding, and of which an original
-    is not on this host or has changed.
+    is not on this host or cannot be read; `outdated` are the pictures (image_id: root) that
+    would be in a group, and whose files are gone from this host or changed.
     """
 
     def __init__(
@@ -87,15 +91,17 @@ class PairSearch:
         thorough: bool = False,
         groups_unconfirmed: bool = False,
         min_cosine: float | None = None,
+        keep: Keep = "largest",
     ) -> None:
         self._store, self._meta, self._originals = store, meta, originals
         self._radius, self._thorough, self._min_cosine = radius, thorough, min_cosine
-        self._groups_unconfirmed = groups_unconfirmed
+        self._groups_unconfirmed, self._keep = groups_unconfirmed, keep
         self._pixels, self._corners = PixelMatcher(originals), CornerMatcher(originals)
         self._sets = DisjointSets()
         # Each pair comes up from both sides; a rejected pair is not compared again.
         self._rejected: OrderedDict[tuple[str, str, Turn | None], None] = OrderedDict()
         self.unconfirmed_pairs: set[tuple[str, str]] = set()
+        self.outdated: dict[str, str] = {}
 
     def groups(self, level: Level, image_id: str | None) -> Iterator[DuplicateGroup]:
         """Yield the groups; with an id that of this picture only."""
@@ -115,7 +121,7 @@ class PairSearch:
             features = load_by_id(self._store, image_ids, vectors=not chained)
             pictures = [self._originals.located(each.picture) for each in features.values()]
             if len(pictures) > 1 and chained:
-                yield sorted_group(level, pictures, pairs)
+                yield sorted_group(level, pictures, pairs, self._keep)
             elif len(pictures) > 1:
                 for group in self._confirmed_groups(level, pictures, pairs, features):
                     if image_id in {None, *(each.image_id for each in group.pictures)}:
@@ -145,12 +151,12 @@ class PairSearch:
         pairs: Sequence[DuplicatePair],
         features: Mapping[str, PictureFeatures],
     ) -> Iterator[DuplicateGroup]:
-        """Split connected pictures: each was compared with the largest of its group.
+        """Split connected pictures: each was compared with the first of its group.
 
         A small copy may fit two large pictures that differ in what it does not show.
         """
         known = {frozenset((each.one, each.other)): each for each in pairs}
-        left = sorted(pictures, key=largest_first)
+        left = sorted(pictures, key=ORDERS[self._keep])
         while len(left) > 1:
             centre, *others = left
             group, left = [centre], []
@@ -166,7 +172,7 @@ class PairSearch:
                     group.append(each)
                     evidence.append(pair)
             if evidence:
-                yield sorted_group(level, group, evidence)
+                yield sorted_group(level, group, evidence, self._keep)
 
     def _compare_turned(self, one: PictureFeatures, other: PictureFeatures) -> DuplicatePair | None:
         """Compare two pictures in the turns in which their hashes are near, and upright."""
@@ -184,9 +190,19 @@ class PairSearch:
         return None
 
     def _merge_similar(self, page: Sequence[PictureFeatures], min_cosine: float) -> None:
-        for one, other in self._neighbours_by_vector(page, min_cosine):
-            cosine = round(other.measure, 4)
-            self._sets.merge(DuplicatePair(one, other.image_id, "cosine", cosine=cosine))
+        found = list(self._neighbours_by_vector(page, min_cosine))
+        image_ids = sorted({name for one, other in found for name in (one, other.image_id)})
+        features = load_by_id(self._store, image_ids, vectors=False)
+        outdated = self._outdated(each.picture for each in features.values())
+        self.outdated |= outdated
+        for one, other in found:
+            if one not in outdated and other.image_id not in outdated:
+                cosine = round(other.measure, 4)
+                self._sets.merge(DuplicatePair(one, other.image_id, "cosine", cosine=cosine))
+
+    def _outdated(self, pictures: Iterable[IndexedPicture]) -> dict[str, str]:
+        located = map(self._originals.located, pictures)
+        return {each.image_id: each.root for each in located if is_outdated(each)}
 
     def _decide_all(self, candidates: Iterable[Candidate]) -> None:
         remaining = iter(candidates)
@@ -255,15 +271,15 @@ class PairSearch:
         self, one: PictureFeatures, other: PictureFeatures, candidate: Candidate
     ) -> DuplicatePair | None:
         """Return the pair with its evidence, or None if that is not sufficient."""
-        cosine = None
-        if one.vector is not None and other.vector is not None:
-            lengths = float(np.linalg.norm(one.vector) * np.linalg.norm(other.vector))
-            cosine = round(float(one.vector @ other.vector) / lengths, 4)
+        cosine = _cosine(one, other)
         by: Literal["bytes", "pixels", "corners", "cosine"] | None = None
         corners, turn = None, candidate.turn
         distance = candidate.hash_distance
-        # Imported pictures may have no content_id; that two have none is no evidence.
-        if one.picture.content_id and one.picture.content_id == other.picture.content_id:
+        is_equal = has_equal_content(one.picture, other.picture)
+        if outdated := self._outdated((one.picture, other.picture)):
+            self.outdated |= outdated if is_equal or is_sure(distance, cosine) else {}
+            return None
+        if is_equal:
             by = "bytes"
         elif not is_by_chance(distance, cosine):
             is_same = None
@@ -312,3 +328,10 @@ def _key(candidate: Candidate) -> tuple[str, str, Turn | None]:
     """Identify a comparison; a rejected pair may still be a mirror image."""
     one, other = sorted((candidate.one, candidate.other))
     return one, other, candidate.turn
+
+
+def _cosine(one: PictureFeatures, other: PictureFeatures) -> float | None:
+    if one.vector is None or other.vector is None:
+        return None
+    lengths = float(np.linalg.norm(one.vector) * np.linalg.norm(other.vector))
+    return round(float(one.vector @ other.vector) / lengths, 4)

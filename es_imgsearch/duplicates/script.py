@@ -10,8 +10,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from es_imgsearch.duplicates.groups import DuplicateGroup, IndexedPicture
-from es_imgsearch.records import FileState
+from es_imgsearch.duplicates.groups import (
+    DuplicateGroup,
+    IndexedPicture,
+    has_equal_content,
+    why_left,
+)
 
 _HEAD = b"""#!/bin/sh
 # Removes duplicates of pictures; of each group one file is kept.  Read it, then run: sh FILE
@@ -25,7 +29,8 @@ def removal_script(
     """Yield the lines of a POSIX shell script; the first picture of a group is kept.
 
     `shown` formats a path in one line for comments, `readable` a number of bytes.  Files that are
-    not on this host, or that changed since they were indexed, are left and named in a comment.
+    not on this host, that changed since they were indexed, that have more pixels than the kept one
+    or were not compared with it, are left and named in a comment.
     """
     yield _HEAD
     for number, group in enumerate(groups, start=1):
@@ -41,18 +46,8 @@ def removal_script(
         yield b"keep=" + shell_quoted(path) + b"\n"
         for each in group.pictures:
             if each is not kept:
-                yield from _removal(each, path, shown)
-
-
-def why_left(picture: IndexedPicture) -> str | None:
-    """Return why a file must not be removed, None if it may be."""
-    if picture.path is None:
-        return "not on this host"
-    try:
-        state = FileState.of(os.stat(picture.path))
-    except OSError:
-        return "gone"
-    return None if state == picture.state else "changed since it was indexed"
+                reason = why_left(each) or _why_no_copy(group, kept, each)
+                yield from _removal(each, path, reason, shown)
 
 
 def shell_quoted(path: Path) -> bytes:
@@ -60,8 +55,20 @@ def shell_quoted(path: Path) -> bytes:
     return b"'" + os.fsencode(path).replace(b"'", rb"'\''") + b"'"
 
 
-def _removal(picture: IndexedPicture, kept: Path, shown: Callable[[bytes], str]) -> Iterator[bytes]:
-    reason = why_left(picture)
+def _why_no_copy(group: DuplicateGroup, kept: IndexedPicture, other: IndexedPicture) -> str | None:
+    """Return why the kept file may show less than another one of its group."""
+    if other.width * other.height > kept.width * kept.height:
+        return "has more pixels than the file that is kept"
+    both = {kept.image_id, other.image_id}
+    is_compared = any({each.one, each.other} == both for each in group.pairs)
+    if is_compared or has_equal_content(kept, other):
+        return None
+    return "not compared with the file that is kept"
+
+
+def _removal(
+    picture: IndexedPicture, kept: Path, reason: str | None, shown: Callable[[bytes], str]
+) -> Iterator[bytes]:
     # Removing the file behind a link would remove the one that is kept.
     if reason is None and os.path.samefile(_path(picture), kept):
         reason = "another name of the file that is kept"

@@ -28,6 +28,8 @@ API, COMPLETION = "e2e/test_http_api.py", "unit/cli/test_completion.py"
 CARRIED_OUT = {
     "cli.completion:_this_shell": f"{COMPLETION}::test_another_shell_is_refused",
     "cli.completion:completion": f"{COMPLETION}::test_a_start_file_that_cannot_be_written",
+    "cli.duplicates:_print_left_out": "e2e/test_duplicates.py"
+    "::test_what_is_left_out_is_said_with_the_sync_that_ends_it",
     "cli.duplicates:_print_unconfirmed": "e2e/test_duplicates.py"
     "::test_what_nothing_confirms_is_said_with_the_command_that_lists_it",
     "cli.find:find": "e2e/test_find.py::test_a_file_that_cannot_be_read_is_a_note",

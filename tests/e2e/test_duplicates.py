@@ -25,7 +25,7 @@ from es_imgsearch.duplicates import candidates as neighbours
 from es_imgsearch.duplicates import find
 from es_imgsearch.duplicates import near as duplicates
 from es_imgsearch.duplicates.find import find_duplicates
-from es_imgsearch.duplicates.groups import DuplicateGroup
+from es_imgsearch.duplicates.groups import DuplicateGroup, IndexedPicture, sorted_group
 from es_imgsearch.duplicates.hashes import ALL_TURNS, turned_hash
 from es_imgsearch.duplicates.originals import OriginalFiles
 from es_imgsearch.duplicates.pixels import Pixels, show_the_same
@@ -365,7 +365,114 @@ def test_an_original_that_changed_since_or_is_gone_confirms_nothing(album: Album
     (album.folder / "cup turned.jpg").unlink()
     found = find_duplicates(album.store, host=album.settings.host)
     assert names(found) == {CUPS - {"cup turned.jpg"}}
-    assert found.unconfirmed > 2
+    # What looked the same is left to `sync`; what is on another host is unconfirmed.
+    assert found.unconfirmed == 0
+    assert set(found.left_out.values()) == {"album"}
+
+
+def outdated(album: Album, how: str, *names: str) -> None:
+    for name in names:
+        path = album.folder / name
+        if how == "gone":
+            path.unlink()
+        elif how == "moved":
+            path.rename(album.folder.parent / name)
+        elif how == "a folder":
+            path.unlink()
+            path.mkdir()
+        elif how == "touched":
+            os.utime(path, (10**9, 10**9))
+        elif how == "link to nothing":
+            path.unlink()
+            path.symlink_to("nothing")
+        else:
+            path.write_bytes(b"other bytes")
+
+
+HOWS = ["gone", "moved", "a folder", "touched", "link to nothing", "changed"]
+
+
+@pytest.mark.parametrize(
+    ("level", "how"),
+    [*(("same", how) for how in HOWS), ("near", "gone"), ("near", "changed"), ("similar", "gone")],
+)
+def test_a_file_that_is_gone_or_changed_is_in_no_group(album: Album, level: str, how: str):
+    """The kept one of all levels, whose only copy would be removed."""
+    album.save("cup third.png", album.photograph("coffee.png"))
+    (album.folder / "cup third.png").write_bytes((album.folder / "cup.png").read_bytes())
+    album.index()
+    (before,) = (each for each in album.find(level) if "cup.png" in names([each]).pop())
+    outdated(album, how, "cup.png")
+    found = find_duplicates(album.store, level, host=album.settings.host)  # type: ignore[arg-type]
+    (group,) = (each for each in found if "cup third.png" in names([each]).pop())
+    assert before.pictures[0].relative_path == "cup.png"
+    (left,) = names([group])
+    assert left >= names([before]).pop() - {"cup.png"}
+    assert "cup.png" not in left
+    sizes = [each.state.size_bytes for each in group.pictures]
+    assert group.reclaimable_bytes == sum(sizes[1:])
+    assert len(group.pairs) == len(group.pictures) - 1
+    assert len(found.left_out) == 1
+
+
+@pytest.mark.parametrize("level", ["same", "near", "similar"])
+def test_a_group_of_which_one_file_is_left_is_none(album: Album, level: str):
+    for name in CUPS - {"cup.png", "cup again.png"}:
+        (album.folder / name).unlink()
+    album.index()
+    outdated(album, "gone", "cup.png")
+    done = run(album.settings, "--level", level, "--json")
+    left = [
+        each["relative_path"] for group in json.loads(done.stdout) for each in group["pictures"]
+    ]
+    assert not {"cup.png", "cup again.png"} & set(left)
+    assert done.stderr.splitlines()[1].startswith(
+        "1 file was left out, gone or changed since indexed."
+    )
+
+
+@pytest.mark.usefixtures("encoders")
+def test_what_is_left_out_is_said_with_the_sync_that_ends_it(album: Album):
+    album.index()
+    outdated(album, "gone", "cup.png")
+    done = run(album.settings, "--level", "same")
+    assert (done.exit_code, done.stdout) == (0, "")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("1 file was left out, gone or changed since indexed.")
+    words = shlex.split(line.partition("es-imgsearch ")[2])
+    assert words[0] == "sync"
+    assert words[words.index("--index") + 1] == album.settings.index
+    assert f"album={album.folder}" in words
+    again = CliRunner().invoke(main, [*words, "--es-url", album.settings.es_url])
+    assert again.exit_code == 0, again.output
+    album.store.refresh()
+    assert run(album.settings, "--level", "same").stderr == "No duplicates.\n"
+
+
+def one_cup(album: Album) -> list[IndexedPicture]:
+    (group,) = album.find("same")
+    return [each for each in group.pictures if each.relative_path == "cup.png"]
+
+
+def test_files_of_another_host_stay_and_come_last(album: Album):
+    album.index()
+    (group,) = album.find("same", host="elsewhere")
+    assert {each.relative_path for each in group.pictures} == {"cup.png", "cup again.png"}
+    away = [
+        replace(each, width=9 * each.width, image_id="away", path=None) for each in one_cup(album)
+    ]
+    mixed = sorted_group("same", [*away, *one_cup(album)], [])
+    assert [each.path is None for each in mixed.pictures] == [False, True]
+
+
+def test_a_link_comes_after_the_file_behind_it(album: Album):
+    (album.folder / "a link.png").symlink_to(album.folder / "cup.png")
+    album.index()
+    for keep in ("largest", "oldest"):
+        (group,) = (each.keeping(keep) for each in album.find("same"))  # type: ignore[arg-type]
+        kept, *others = (each.relative_path for each in group.pictures)
+        assert kept in {"cup.png", "cup again.png"}
+        assert "a link.png" in others
 
 
 def test_a_path_that_leads_out_of_its_root_is_not_read(album: Album):
@@ -438,12 +545,17 @@ def test_the_command_lists_groups_with_what_they_free(album: Album):
     assert [each[0] for each in groups] == ["cup.png", "cat.png"]
 
 
-def test_the_oldest_comes_first_if_it_is_to_be_kept(album: Album):
-    old = album.folder / "cat small.jpg"
+def test_the_oldest_with_the_most_pixels_comes_first_if_it_is_to_be_kept(album: Album):
+    old, small = album.folder / "cat mirrored.jpg", album.folder / "cat small.jpg"
     os.utime(old, (10**9, 10**9))
+    os.utime(small, (10**8, 10**8))
     album.index()
     groups = listed(run(album.settings, "--keep", "oldest").stdout)
     assert {each[0] for each in groups} == {old.name, "cup.png"}
+    pairs = [each.pairs for each in album.find(keep="oldest") if CATS in names([each])]
+    by_name = {each.relative_path: each.image_id for g in album.find() for each in g.pictures}
+    # All others were compared with it.
+    assert all(by_name[old.name] in {each.one, each.other} for each in pairs[0])
     found = json.loads(run(album.settings, "--keep", "oldest", "--json").stdout)
     (cats,) = (each for each in found if {p["relative_path"] for p in each["pictures"]} == CATS)
     assert cats["pictures"][0]["path"] == str(old)
@@ -462,6 +574,17 @@ def test_the_script_leaves_one_file_of_each_group(album: Album):
     subprocess.run(["sh"], input=done.stdout_bytes, check=True)
     left = set(os.listdir(os.fsencode(album.folder)))
     assert left == {b"cat.png", b"cup.png", b"cat grey.jpg", b"rocket.jpg", b"coins.png"}
+
+
+@pytest.mark.parametrize("keep", ["largest", "oldest"])
+def test_the_script_keeps_the_most_pixels_whatever_is_older(album: Album, keep: str):
+    os.utime(album.folder / "cat small.jpg", (10**9, 10**9))
+    album.index()
+    done = run(album.settings, "--script", "--keep", keep)
+    subprocess.run(["sh"], input=done.stdout_bytes, check=True)
+    left = {each.name for each in album.folder.iterdir()}
+    assert left & CATS <= {"cat.png", "cat mirrored.jpg"}
+    assert len(left & CATS) == 1
 
 
 @pytest.mark.parametrize(
@@ -488,7 +611,11 @@ def test_the_sheet_shows_every_group(album: Album, tmp_path: Path):
 def test_what_nothing_confirms_is_said_with_the_command_that_lists_it(album: Album):
     album.index()
     for name in CATS:
-        (album.folder / name).write_bytes(b"changed")
+        # As it was indexed, but unreadable to a comparison.
+        path = album.folder / name
+        status = path.stat()
+        path.write_bytes(b"x" * status.st_size)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     done = run(album.settings)
     assert {frozenset(each) for each in listed(done.stdout)} == {CUPS}
     assert "nothing confirms" in done.stderr

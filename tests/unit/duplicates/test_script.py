@@ -133,3 +133,26 @@ def test_a_group_that_is_elsewhere_removes_nothing(folder: Path):
     assert b"rm" not in content.replace(b"Removes", b"").replace(b"removed", b"")
     assert run(content, folder).returncode == 0
     assert left(folder) == {b"a", b"b"}
+
+
+SIZES = [(4000, 3000), (11, 10), (10, 11), (101, 1), (3000, 4000), (1000, 1000)]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_file_with_more_pixels_than_the_kept_one_is_left(folder: Path, width: int, height: int):
+    kept, small = (indexed(written(folder, n), folder) for n in ("kept", "small"))
+    large = indexed(written(folder, "large"), folder, width=width, height=height)
+    content = script(group(kept, large, small))
+    run(content, folder)
+    assert left(folder) == {b"kept", b"large"}
+    assert b"# left, has more pixels than the file that is kept: " in content
+
+
+def test_a_file_that_was_not_compared_with_the_kept_one_is_left(folder: Path):
+    pictures = [indexed(written(folder, n), folder, content_id=n) for n in ("a", "b", "c")]
+    # The first one, with which the others were compared, changes.
+    (folder / "a").write_text("changed")
+    content = script(group(*pictures))
+    run(content, folder)
+    assert left(folder) == {b"a", b"b", b"c"}
+    assert b"# left, not compared with the file that is kept: " in content
