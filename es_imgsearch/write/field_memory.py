@@ -165,7 +165,11 @@ def _with_gone(going: Sequence[Document], now: float, stored: Document | None) -
     kept: list[Mapping[str, Any]] = []
     size = 0
     for each in reversed(entries):
-        size += len(to_json(each))
+        entry_bytes = len(to_json(each))
+        if entry_bytes > _STORED_BYTES:
+            # It fits by no means, and is no reason to forget the others.
+            continue
+        size += entry_bytes
         if size > _STORED_BYTES:
             break
         kept.append(each)

@@ -135,6 +135,17 @@ def test_of_many_that_went_the_last_are_stored_up_to_1_mb(monkeypatch: pytest.Mo
     assert 400 < len(found) < 500
 
 
+def test_one_document_over_1_mb_makes_no_room_by_pushing_out_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    process = memories([1_700_000_000.0], monkeypatch)
+    process().put_gone([document("a.png", content_id="a", shelf="A")])
+    process().put_gone([document("big.png", content_id="big", shelf="x" * 1_100_000)])
+    process().put_gone([document("b.png", content_id="b", shelf="B")])
+    after = process()
+    assert [after.gone(each) is not None for each in ("a", "big", "b")] == [True, False, True]
+
+
 def test_what_changed_since_a_copy_is_told_once():
     memory = FieldMemory()
     before = document("u.png", shelf="A", size_bytes=1, note="x")
