@@ -84,7 +84,7 @@ class FieldMemory:
         Raises what the store does.
         """
         going = [each for each in documents if "content_id" in each]
-        if self._state is not None and (lasting := [*filter(None, map(_lasting, going))]):
+        if self._state is not None and (lasting := [*filter(None, map(lasting_fields, going))]):
             self._state.update(GONE_FIELDS, partial(_with_gone, lasting, time.time()))
         with self._lock:
             for each in going:
@@ -139,7 +139,7 @@ def _measured() -> frozenset[str]:
     return frozenset(fields - {"location"})
 
 
-def _lasting(document: Document) -> Document | None:
+def lasting_fields(document: Document) -> Document | None:
     """Return the fields that nothing computes, and whose they are; None without any."""
     computed = _measured()
     if document.get("taken_from", "import") == "import":
