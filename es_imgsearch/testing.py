@@ -9,6 +9,7 @@ be made to fail.  The tests in `tests/contract` run on `MemoryStore` and on a re
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion, index_body
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.naming import failures_alias, first_generation
 from es_imgsearch.elastic.requests import Request
-from es_imgsearch.elastic.state import Document, VersionedDocument
+from es_imgsearch.elastic.state import Document, Version, VersionedDocument
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
@@ -109,10 +110,14 @@ class MemoryState:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._documents: dict[str, Document] = {}
+        self._writes: Counter[str] = Counter()
 
     def read(self, name: str) -> VersionedDocument | None:
         document = self._documents.get(name)
-        return None if document is None else VersionedDocument(document, {})
+        return None if document is None else VersionedDocument(document, self.version(name) or {})
+
+    def version(self, name: str) -> Version | None:
+        return {"if_seq_no": str(self._writes[name])} if name in self._documents else None
 
     def update(
         self, name: str, change: Callable[[Document | None], Document | None]
@@ -121,6 +126,7 @@ class MemoryState:
             before = self._documents.get(name)
             if (after := change(before)) is not None:
                 self._documents[name] = after
+                self._writes[name] += 1
             return after or before
 
 

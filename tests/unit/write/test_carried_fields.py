@@ -146,6 +146,25 @@ def test_one_document_over_1_mb_makes_no_room_by_pushing_out_the_others(
     assert [after.gone(each) is not None for each in ("a", "big", "b")] == [True, False, True]
 
 
+def test_what_others_stored_is_read_once_while_nothing_changes(monkeypatch: pytest.MonkeyPatch):
+    clock, reads = [1_700_000_000.0], list[str]()
+    process = memories(clock, monkeypatch)
+    ours, theirs = process(), process()
+    state = ours._state
+    assert state is not None
+    read = state.read
+    monkeypatch.setattr(state, "read", lambda name: reads.append(name) or read(name))
+    for times, content in enumerate("ab", start=1):
+        theirs.put_gone([document(f"{content}.png", content_id=content, shelf="A")])
+        for _ in range(3):
+            ours.load()
+            assert ours.gone(content) is not None
+        assert len(reads) == times
+    clock[0] += 2 * 86_400
+    ours.load()
+    assert ours.gone("a") is None
+
+
 def test_what_changed_since_a_copy_is_told_once():
     memory = FieldMemory()
     before = document("u.png", shelf="A", size_bytes=1, note="x")
