@@ -153,7 +153,12 @@ def test_what_others_stored_is_read_once_while_nothing_changes(monkeypatch: pyte
     state = ours._state
     assert state is not None
     read = state.read
-    monkeypatch.setattr(state, "read", lambda name: reads.append(name) or read(name))
+
+    def counted(name: str) -> Any:
+        reads.append(name)
+        return read(name)
+
+    monkeypatch.setattr(state, "read", counted)
     for times, content in enumerate("ab", start=1):
         theirs.put_gone([document(f"{content}.png", content_id=content, shelf="A")])
         for _ in range(3):
