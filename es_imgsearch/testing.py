@@ -9,7 +9,6 @@ be made to fail.  The tests in `tests/contract` run on `MemoryStore` and on a re
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -109,24 +108,21 @@ class MemoryState:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._documents: dict[str, Document] = {}
-        self._writes: Counter[str] = Counter()
+        self._documents: dict[str, VersionedDocument] = {}
 
     def read(self, name: str) -> VersionedDocument | None:
-        document = self._documents.get(name)
-        return None if document is None else VersionedDocument(document, self.version(name) or {})
+        return self._documents.get(name)
 
     def version(self, name: str) -> Version | None:
-        return {"if_seq_no": str(self._writes[name])} if name in self._documents else None
+        return read.version if (read := self.read(name)) else None
 
     def update(
         self, name: str, change: Callable[[Document | None], Document | None]
     ) -> Document | None:
         with self._lock:
-            before = self._documents.get(name)
+            before = read.document if (read := self.read(name)) else None
             if (after := change(before)) is not None:
-                self._documents[name] = after
-                self._writes[name] += 1
+                self._documents[name] = VersionedDocument(after, {"if_seq_no": repr(after)})
             return after or before
 
 
@@ -134,8 +130,7 @@ class MemoryStore:
     """The write side of a `Store`, in memory; one object is all of its parts.
 
     Listings and look-ups see writes only after `refresh`, as on the server.
-    `fail_next` holds errors that the next requests raise, one each; `reject` may name a reason
-    to refuse a document.
+    `fail_next` holds errors that the next requests raise; `reject` may give a reason to refuse one.
     """
 
     def __init__(self, index: str = "images") -> None:

@@ -93,7 +93,7 @@ class FieldMemory:
                 _put(self._gone, each["content_id"], each, self._limit)
 
     def load(self) -> None:
-        """Read what processes have stored since the last call.  Raises what the store does."""
+        """Read what was stored since the last call.  Raises what the store does."""
         if self._state is None:
             return
         # Up to 1 MB, and every batch asks.
