@@ -114,13 +114,13 @@ class MemoryState:
         return self._documents.get(name)
 
     def version(self, name: str) -> Version | None:
-        return read.version if (read := self.read(name)) else None
+        return read.version if (read := self._documents.get(name)) else None
 
     def update(
         self, name: str, change: Callable[[Document | None], Document | None]
     ) -> Document | None:
         with self._lock:
-            before = read.document if (read := self.read(name)) else None
+            before = read.document if (read := self._documents.get(name)) else None
             if (after := change(before)) is not None:
                 self._documents[name] = VersionedDocument(after, {"if_seq_no": repr(after)})
             return after or before
