@@ -22,7 +22,7 @@ from es_imgsearch.elastic.mapping import VECTOR_FIELD, Companion, index_body
 from es_imgsearch.elastic.meta import Meta
 from es_imgsearch.elastic.naming import failures_alias, first_generation
 from es_imgsearch.elastic.requests import Request
-from es_imgsearch.elastic.state import Document, VersionedDocument
+from es_imgsearch.elastic.state import Document, Version, VersionedDocument
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.protocol import Pixels, Vectors
 from es_imgsearch.errors import IndexMissing, StoreError, StoreRejected, TextUnsupported
@@ -108,19 +108,21 @@ class MemoryState:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._documents: dict[str, Document] = {}
+        self._documents: dict[str, VersionedDocument] = {}
 
     def read(self, name: str) -> VersionedDocument | None:
-        document = self._documents.get(name)
-        return None if document is None else VersionedDocument(document, {})
+        return self._documents.get(name)
+
+    def version(self, name: str) -> Version | None:
+        return read.version if (read := self._documents.get(name)) else None
 
     def update(
         self, name: str, change: Callable[[Document | None], Document | None]
     ) -> Document | None:
         with self._lock:
-            before = self._documents.get(name)
+            before = read.document if (read := self._documents.get(name)) else None
             if (after := change(before)) is not None:
-                self._documents[name] = after
+                self._documents[name] = VersionedDocument(after, {"if_seq_no": repr(after)})
             return after or before
 
 
@@ -128,8 +130,7 @@ class MemoryStore:
     """The write side of a `Store`, in memory; one object is all of its parts.
 
     Listings and look-ups see writes only after `refresh`, as on the server.
-    `fail_next` holds errors that the next requests raise, one each; `reject` may name a reason
-    to refuse a document.
+    `fail_next` holds errors that the next requests raise; `reject` may give a reason to refuse one.
     """
 
     def __init__(self, index: str = "images") -> None:

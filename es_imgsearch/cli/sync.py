@@ -92,8 +92,7 @@ def sync(
             with progress(indexer):
                 run_sync(indexer)
             indexer.pipeline.close()
-            if allow_deletes:
-                _release_taken_in(indexer, settings)
+            is_taken_in = not allow_deletes or _release_taken_in(indexer, settings)
             click.echo(
                 f"{indexer.counts.in_words()} in {time.monotonic() - started:.1f} s.", err=True
             )
@@ -104,7 +103,7 @@ def sync(
                 counts = replace(counts, deleted=counts.deleted + released)
                 _print_result(counts, unsettled, indexer)
             missing = counts.failed or counts.unreadable or unsettled or indexer.unstored.count()
-            return not (missing or indexer.paused)
+            return is_taken_in and not (missing or indexer.paused)
 
     check_folders(settings, roots)
     if not in_each_generation(settings, one_pass):
@@ -131,9 +130,9 @@ def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[
 
     Returns the others, which are left to the comparison, and the number of deleted pictures.
     """
+    from es_imgsearch.manage.taking_in import release
     from es_imgsearch.manage.upgrade import upgrade
     from es_imgsearch.watch.given_roots import parse_roots
-    from es_imgsearch.watch.roots import release_root
 
     left: list[str] = []
     released = 0
@@ -143,7 +142,7 @@ def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[
             continue
         store = open_store(settings)
         upgrade(store)
-        pictures = release_root(store, root, settings.host)
+        pictures = release(store, root, settings.host)
         released += pictures
         click.echo(
             f"{root.name!r} is released: {counted(pictures, 'picture')} removed from the index;"
@@ -153,14 +152,17 @@ def _release_missing(settings: Settings, roots: tuple[str, ...]) -> tuple[tuple[
     return tuple(left), released
 
 
-def _release_taken_in(indexer: Indexer, settings: Settings) -> None:
-    """Release roots that lie in those that were just indexed, with their pictures."""
-    from es_imgsearch.watch.roots import release_taken_in
+def _release_taken_in(indexer: Indexer, settings: Settings) -> bool:
+    """Release roots inside those just indexed; return False if some have to stay."""
+    from es_imgsearch.manage.taking_in import release_taken_in
 
-    taken_in = release_taken_in(open_store(settings), indexer.roots, settings.host)
+    taken_in, waiting = release_taken_in(open_store(settings), indexer, settings)
     for name, pictures in taken_in.items():
         click.echo(
             f"{name!r} is taken in: its {counted(pictures, 'picture')} in the index are of the"
             " folder given now; no file was touched.",
             err=True,
         )
+    if waiting:
+        click.echo(waiting, err=True)
+    return not waiting

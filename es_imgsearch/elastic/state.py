@@ -130,6 +130,14 @@ class State:
                 return None
         return VersionedDocument(answer["_source"], _version(answer))
 
+    def version(self, name: str) -> Version | None:
+        """Return the version of a document, without reading it; None if it is missing."""
+        with self._explained():
+            try:
+                return _version(self._request("GET", self._path(name), params={"_source": "false"}))
+            except ImageMissing:
+                return None
+
     def read_many(self, names: Sequence[str]) -> dict[str, Document]:
         """Read the existing ones of these documents, by id."""
         if not names:

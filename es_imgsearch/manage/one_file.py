@@ -21,6 +21,7 @@ from es_imgsearch.records import FileState, Root, image_id, stored_path
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.commands import sync_command, walk_options
 from es_imgsearch.watch.excludes import HIDDEN, LIBRARY, USUAL, Excludes, Pattern
+from es_imgsearch.watch.given_roots import taken_apart
 from es_imgsearch.watch.places import ABSENT, folders_of, is_link
 from es_imgsearch.watch.roots import root_of_path
 from es_imgsearch.write.deletion_pauses import active_pause
@@ -43,6 +44,11 @@ def file_of_argument(text: str, meta: Meta, host: str) -> Path | None:
     path = Path(os.path.abspath(os.path.expanduser(text)))
     if os.path.isfile(path):
         return path
+    name, folder = taken_apart(text)
+    given = os.path.expanduser(folder)
+    if name is not None and (os.path.isabs(given) or os.path.isdir(given)):
+        # NAME=DIR, and no name of a file in the working folder.
+        return None
     root = _root_of(path, meta, host)
     is_below = root is not None and root.path not in (path, Path(os.path.realpath(path)))
     return path if is_below else None

@@ -62,7 +62,7 @@ def parse_roots(
 
 
 def _parse(text: str, may_be_gone: bool, may_come: bool, is_checked: bool) -> Root:
-    name, folder = _taken_apart(text)
+    name, folder = taken_apart(text)
     if not folder:
         # Perhaps a variable of a shell that is not set; it would be the working folder.
         raise RootError(f"{text!r} names no folder: write DIR or NAME=DIR.")
@@ -128,7 +128,7 @@ def _as_far_as_links_answer(path: str) -> str:
     return reached[0]
 
 
-def _taken_apart(text: str) -> tuple[str | None, str]:
+def taken_apart(text: str) -> tuple[str | None, str]:
     """Return name and folder of `[NAME=]DIR`; both may have an equals sign in them.
 
     A folder that exists decides, an absolute one first, as messages give it; then what is absolute.

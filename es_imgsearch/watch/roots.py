@@ -51,7 +51,7 @@ def register_roots(
 
     With `replace_gone` a name whose folder is no longer there goes over to the one given, and so
     does one whose folder the index has forgotten.  With `takes_in` roots that lie in one of these
-    stay until `release_taken_in`.
+    stay until `manage.taking_in` releases them.
 
     Raises RootError where a name belongs to another folder or host, where the index holds pictures
     of it and no folder, or where a folder overlaps one that is registered under another name.
@@ -88,16 +88,6 @@ def register_roots(
     for name in new:
         _forget(store, name)
     return meta
-
-
-def release_taken_in(store: Store, roots: Sequence[Root], host: str) -> dict[str, int]:
-    """Remove roots that lie in these; return their pictures by name."""
-    meta = store.info().meta
-    inner = [name for root in roots for name in roots_inside(root, meta, host)]
-    return {
-        name: release_root(store, Root(name, Path(disk_path(meta.roots[name]["path"]))), host)
-        for name in inner
-    }
 
 
 def take_over_roots(store: Store, roots: Sequence[Root], host: str, lease_seconds: float) -> None:

@@ -116,7 +116,11 @@ class CarriedFields:
         others: dict[str, list[Document]] = {}
         for document in self._store.documents.sources_by_content(sorted(moved)):
             others.setdefault(document["content_id"], []).append(document)
-        self._memory.load()
+        if any(
+            document is None or FileState.stored(document) != each.picture.state
+            for each, document in zip(results, before, strict=True)
+        ):
+            self._memory.load()
         moves = _Moves(self._files)
         carried = []
         for each, document in zip(results, before, strict=True):

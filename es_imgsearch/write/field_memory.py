@@ -25,7 +25,7 @@ from es_imgsearch.describe.registry import load_describers
 from es_imgsearch.elastic.mapping import VECTOR_FIELD
 from es_imgsearch.elastic.meta_entries import CODE_FIELD
 from es_imgsearch.elastic.queries import to_json
-from es_imgsearch.elastic.state import GONE_FIELDS, State
+from es_imgsearch.elastic.state import GONE_FIELDS, State, Version
 from es_imgsearch.errors import SettingsError
 from es_imgsearch.records import REGIONS_FIELD
 
@@ -75,7 +75,9 @@ class FieldMemory:
         self._limit = limit
         self._lock = threading.Lock()
         self._gone: OrderedDict[str, Document] = OrderedDict()
-        self._stored: Mapping[str, Document] = {}
+        # By content, with the time at which each went.
+        self._stored: Mapping[str, tuple[float, Document]] = {}
+        self._loaded: Version | None = None
         self._copied: OrderedDict[str, tuple[Document, str]] = OrderedDict()
 
     def put_gone(self, documents: Iterable[Document]) -> None:
@@ -84,24 +86,33 @@ class FieldMemory:
         Raises what the store does.
         """
         going = [each for each in documents if "content_id" in each]
-        if self._state is not None and (lasting := [*filter(None, map(_lasting, going))]):
+        if self._state is not None and (lasting := [*filter(None, map(lasting_fields, going))]):
             self._state.update(GONE_FIELDS, partial(_with_gone, lasting, time.time()))
         with self._lock:
             for each in going:
                 _put(self._gone, each["content_id"], each, self._limit)
 
     def load(self) -> None:
-        """Read what other processes have stored.  Raises what the store does."""
+        """Read what was stored since the last call.  Raises what the store does."""
         if self._state is None:
+            return
+        # Up to 1 MB, and every batch asks.
+        if self._state.version(GONE_FIELDS) == self._loaded:
             return
         read = self._state.read(GONE_FIELDS)
         entries = _entries(None if read is None else read.document, time.time())
-        self._stored = {each["document"]["content_id"]: each["document"] for each in entries}
+        self._stored = {
+            each["document"]["content_id"]: (each["at"], each["document"]) for each in entries
+        }
+        self._loaded = None if read is None else read.version
 
     def gone(self, content_id: str) -> Document | None:
         """Return the last document of this content that went, best one with own fields."""
         with self._lock:
-            return self._stored.get(content_id) or self._gone.get(content_id)
+            at, document = self._stored.get(content_id, (0.0, None))
+            if document is not None and at > time.time() - _STORED_SECONDS:
+                return document
+            return self._gone.get(content_id)
 
     def put_copied(self, document: Document, copy_id: str) -> None:
         """Remember that the fields of a document were copied."""
@@ -139,7 +150,7 @@ def _measured() -> frozenset[str]:
     return frozenset(fields - {"location"})
 
 
-def _lasting(document: Document) -> Document | None:
+def lasting_fields(document: Document) -> Document | None:
     """Return the fields that nothing computes, and whose they are; None without any."""
     computed = _measured()
     if document.get("taken_from", "import") == "import":
@@ -165,7 +176,11 @@ def _with_gone(going: Sequence[Document], now: float, stored: Document | None) -
     kept: list[Mapping[str, Any]] = []
     size = 0
     for each in reversed(entries):
-        size += len(to_json(each))
+        entry_bytes = len(to_json(each))
+        if entry_bytes > _STORED_BYTES:
+            # It fits by no means, and is no reason to forget the others.
+            continue
+        size += entry_bytes
         if size > _STORED_BYTES:
             break
         kept.append(each)

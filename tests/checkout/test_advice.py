@@ -70,6 +70,8 @@ CARRIED_OUT = {
     "::test_a_renamed_folder_is_noticed_before_it_is_indexed_twice",
     "manage.remedies:(module)": "e2e/test_verify.py"
     "::test_a_new_a_changed_and_a_missing_file_are_mended_by_sync",
+    "manage.taking_in:release_taken_in": "e2e/test_taken_in.py"
+    "::test_it_stays_while_its_files_cannot_be_read",
     "manage.remedies:_command": "e2e/test_verify.py"
     "::test_a_difference_says_where_it_is_and_which_command_ends_it",
     "manage.remedies:remedy": f"{ADVICE}"

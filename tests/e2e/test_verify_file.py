@@ -141,3 +141,37 @@ def test_the_failures_are_mentioned_with_the_command_that_lists_them(synced: Hou
     where = ["--es-url", str(synced.settings.es_url)]
     listed = CliRunner().invoke(main, [*command.split()[1:], *where])
     assert "broken.jpg" in listed.stdout
+
+
+@pytest.mark.parametrize("given", ["r={}", "r={}/", "{}", "{}/.", "."])
+def test_a_root_given_by_name_is_no_file_where_the_working_folder_is_watched(
+    synced: House, monkeypatch: pytest.MonkeyPatch, given: str
+):
+    monkeypatch.chdir(synced.folder)
+    (synced.folder / "broken.jpg").unlink()
+    synced.synced()
+    words = [given.format(synced.folder)]
+    assert "No differences" in verify(synced, *words, "--content", code=0).stderr
+    assert "No differences" in verify(synced, *words, code=0).stderr
+
+
+def test_a_missing_root_given_by_name_is_no_file_either(
+    synced: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(synced.folder)
+    said = verify(synced, f"nas={tmp_path / 'not-there'}", code=2).stderr
+    assert "the index knows no 'nas'" in said
+
+
+@pytest.mark.parametrize("name", ["a=b.png", "x=/a.png", "r=a"])
+def test_a_file_with_an_equals_sign_is_one(
+    synced: House, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """Also one that is not there, where what follows the sign is no absolute path."""
+    monkeypatch.chdir(synced.folder)
+    is_there = name.endswith(".png")
+    if is_there:
+        synced.picture(name, 9)
+        synced.synced()
+    (found,) = json.loads(verify(synced, name, "--json", code=not is_there).stdout)
+    assert found["what"] == ("indexed" if is_there else "no such file")

@@ -172,8 +172,11 @@ class SimulatedElasticsearch:
     ) -> Answer | None:
         match method, *parts:
             case ["GET", name, "_doc", document_id]:
-                _check_params(params, set())
-                return self._writes.get(name, document_id)
+                _check_params(params, {"_source"})
+                status, answer = self._writes.get(name, document_id)
+                if params.get("_source") == "false":
+                    answer = {key: each for key, each in answer.items() if key != "_source"}
+                return status, answer
             case ["PUT", name, "_doc", document_id]:
                 _check_params(
                     params,

@@ -127,7 +127,8 @@ class DocumentRequests:
         self.send("DELETE", f"/{self._alias}/_doc/{image_id}?{query}")
 
     def get(self, data: st.DataObject) -> None:
-        self.send("GET", f"/{self._name(data)}/_doc/{data.draw(st.sampled_from(IDS))}")
+        query = data.draw(st.sampled_from(["", "?_source=false"]))
+        self.send("GET", f"/{self._name(data)}/_doc/{data.draw(st.sampled_from(IDS))}{query}")
 
     def mget(self, data: st.DataObject) -> None:
         ids = data.draw(st.lists(st.sampled_from(IDS), max_size=4))

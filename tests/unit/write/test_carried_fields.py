@@ -135,6 +135,41 @@ def test_of_many_that_went_the_last_are_stored_up_to_1_mb(monkeypatch: pytest.Mo
     assert 400 < len(found) < 500
 
 
+def test_one_document_over_1_mb_makes_no_room_by_pushing_out_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    process = memories([1_700_000_000.0], monkeypatch)
+    process().put_gone([document("a.png", content_id="a", shelf="A")])
+    process().put_gone([document("big.png", content_id="big", shelf="x" * 1_100_000)])
+    process().put_gone([document("b.png", content_id="b", shelf="B")])
+    after = process()
+    assert [after.gone(each) is not None for each in ("a", "big", "b")] == [True, False, True]
+
+
+def test_what_others_stored_is_read_once_while_nothing_changes(monkeypatch: pytest.MonkeyPatch):
+    clock, reads = [1_700_000_000.0], list[str]()
+    process = memories(clock, monkeypatch)
+    ours, theirs = process(), process()
+    state = ours._state
+    assert state is not None
+    read = state.read
+
+    def counted(name: str) -> Any:
+        reads.append(name)
+        return read(name)
+
+    monkeypatch.setattr(state, "read", counted)
+    for times, content in enumerate("ab", start=1):
+        theirs.put_gone([document(f"{content}.png", content_id=content, shelf="A")])
+        for _ in range(3):
+            ours.load()
+            assert ours.gone(content) is not None
+        assert len(reads) == times
+    clock[0] += 2 * 86_400
+    ours.load()
+    assert ours.gone("a") is None
+
+
 def test_what_changed_since_a_copy_is_told_once():
     memory = FieldMemory()
     before = document("u.png", shelf="A", size_bytes=1, note="x")
