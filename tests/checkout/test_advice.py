@@ -32,6 +32,7 @@ CARRIED_OUT = {
     "::test_what_is_left_out_is_said_with_the_sync_that_ends_it",
     "cli.duplicates:_print_unconfirmed": "e2e/test_duplicates.py"
     "::test_what_nothing_confirms_is_said_with_the_command_that_lists_it",
+    "cli.find:_print_unread": "e2e/test_find.py::test_a_file_that_cannot_be_read_is_a_note",
     "cli.find:find": "e2e/test_find.py::test_a_file_that_cannot_be_read_is_a_note",
     "cli.init:drop": "e2e/test_drop.py::test_it_asks_first",
     "cli.printing.progress:print_costs": "e2e/test_progress.py"
