@@ -33,7 +33,6 @@ CARRIED_OUT = {
     "cli.duplicates:_print_unconfirmed": "e2e/test_duplicates.py"
     "::test_what_nothing_confirms_is_said_with_the_command_that_lists_it",
     "cli.find:_print_unread": "e2e/test_find.py::test_a_file_that_cannot_be_read_is_a_note",
-    "cli.find:find": "e2e/test_find.py::test_a_file_that_cannot_be_read_is_a_note",
     "cli.init:drop": "e2e/test_drop.py::test_it_asks_first",
     "cli.printing.progress:print_costs": "e2e/test_progress.py"
     "::test_what_takes_most_of_the_time_is_said_with_how_to_leave_it_out",
