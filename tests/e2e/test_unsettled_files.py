@@ -55,6 +55,7 @@ def test_sync_ends_with_1_and_counts_them(
         "failed": 0,
         "unreadable": 0,
         "deleted": 0,
+        "moved": 0,
         "not_pictures": 0,
         "unsettled": 0,
         "unstored": 0,
