@@ -27,13 +27,17 @@ _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _DAEMON = re.compile(r"es-imgsearch watch\b")
 # What differs from run to run.
 _VARYING: Final = (
+    (re.compile(r"ONNX Runtime \(.*?\)"), "RUNTIME"),
+    (re.compile(r"(?<=/home/ada/Pictures on )\S+"), "HOST"),
+    (re.compile(r"\b\d?\d%"), "N%"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?([.,]\d+)?(Z|\+00:00)?"), "DATE"),
+    (re.compile(r"\d{4}-\d\d-\d\d"), "DAY"),
     (re.compile(r"\b\d+(\.\d+)? (s|ms|min|seconds)\b"), "TIME"),
     (re.compile(r"\b\d+(\.\d+)? (pictures|files)(/s| a second)"), "RATE"),
     (re.compile(r"\b\d+(\.\d+)? ([kMG]?B|bytes)\b"), "SIZE"),
     (re.compile(r"http://127.0.0.1:\d+"), "ADDRESS"),
     (re.compile(r"\bprocess \d+ on [\w.-]+"), "process N on HOST"),
-    (re.compile(r"(\d\.\d\d)\d\b"), r"\1"),
+    (re.compile(r"(\d\.\d)\d\d\b"), r"\1"),
     (re.compile(r"-[0-9a-f]{8}\b"), "-ID"),
     (re.compile(r" +"), " "),
 )
@@ -45,7 +49,7 @@ _OF_SLOW_MACHINES: Final = re.compile(
 
 
 def comparable(text: str) -> str:
-    """Replace times, sizes and third decimals, which differ from run to run."""
+    """Replace times, sizes and further decimals, which differ from run to run."""
     for pattern, word in _VARYING:
         text = pattern.sub(word, text)
     return text.strip()
