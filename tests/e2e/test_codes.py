@@ -380,7 +380,7 @@ def test_the_command_line_trains_applies_and_searches(filled, settings, es_url, 
         [Write(fields(5)["image_id"], document=fields(5) | {VECTOR_FIELD: vector})]
     )
     filled.refresh()
-    assert "1 picture has none: run `es-imgsearch codes apply --index" in run("status").stdout
+    assert "without one: 1 picture: run `es-imgsearch codes apply --index" in run("status").stdout
     assert run("codes", "apply").stdout == "1 picture has new codes\n"
     wrong = run("codes", "apply", "--bits", "48")
     assert wrong.exit_code == 2

@@ -685,5 +685,5 @@ def test_the_command(house: House, encoders: dict):
     (house.folder / "000.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     told = run(house, "reindex", "--encoder", "twin", "--json", code=1)
     assert json.loads(told.stdout)["switched"] is False
-    assert "Not switched: 1 pictures" in told.stderr
+    assert "Not switched: 1 picture" in told.stderr
     assert re.search(r"-000002-\w+ is deleted", run(house, "reindex", "--cancel").stderr)
