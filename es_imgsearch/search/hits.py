@@ -219,8 +219,10 @@ class Hits(Sequence[Hit]):
 
     def __repr__(self) -> str:
         shown = self._hits[:_LINES_SHOWN]
+        percents = [f"{hit.percent:>6}" if hit.percent else "" for hit in shown]
         lines = [
-            f"  {hit.score:6.3f}{hit.percent:>6}  {hit.root}/{hit.relative_path}" for hit in shown
+            f"  {hit.score:6.3f}{percent}  {hit.root}/{hit.relative_path}"
+            for hit, percent in zip(shown, percents, strict=True)
         ]
         if len(self) > len(shown):
             lines.append(f"  and {len(self) - len(shown)} more")

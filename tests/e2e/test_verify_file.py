@@ -64,7 +64,7 @@ def test_what_is_so_of_a_file(synced: House, tmp_path: Path):
     assert answer(synced, outside) == ("not watched", "it is in no folder that the index knows")
     assert answer(synced, folder / "never.png")[0] == "no such file"
     (folder / "a.png").write_bytes(b"other")
-    assert answer(synced, folder / "a.png")[0] == "changed"
+    assert answer(synced, old(folder / "a.png"))[0] == "changed"
     (folder / "a.png").unlink()
     what, detail = answer(synced, folder / "a.png")
     assert what == "gone"
