@@ -135,6 +135,7 @@ class Aliases:
 
 
 def _no_such_aliases(names: Sequence[str]) -> Refusal:
-    joined = ",".join(dict.fromkeys(names))
-    details: dict[str, Any] = {"resource.type": "aliases", "resource.id": joined}
-    return Refusal(404, "aliases_not_found_exception", f"aliases [{joined}] missing", **details)
+    distinct = list(dict.fromkeys(names))
+    details: dict[str, Any] = {"resource.type": "aliases", "resource.id": ",".join(distinct)}
+    reason = f"aliases [{', '.join(distinct)}] missing"
+    return Refusal(404, "aliases_not_found_exception", reason, **details)
