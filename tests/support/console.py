@@ -140,7 +140,9 @@ class Terminal:
 
 def environment_of(es_url: str, programs: Path) -> dict[str, str]:
     """Return the environment of a terminal: this one's, with the programs on its path."""
-    kept = {name: value for name, value in os.environ.items() if name != "ES_IMGSEARCH_DESCRIBERS"}
+    # Caches are those of the home: what other tests measured is not on the page.
+    others = {"ES_IMGSEARCH_DESCRIBERS", "ES_IMGSEARCH_CACHE_DIR", "XDG_CACHE_HOME"}
+    kept = {name: value for name, value in os.environ.items() if name not in others}
     return {
         **kept,
         "ES_URL": es_url,
