@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib.resources import files
 from typing import Final
 
@@ -11,7 +10,7 @@ import click
 
 from es_imgsearch.cli.options import examples
 from es_imgsearch.cli.printing.lines import print_line
-from es_imgsearch.errors import UsageError
+from es_imgsearch.errors import UsageError, did_you_mean
 
 _PAGES: Final = files("es_imgsearch.cli") / "topics"
 TOPICS: Final = ("boxes", "dates", "filters", "patterns", "results", "settings")
@@ -59,10 +58,9 @@ def _help_of_command(context: click.Context, names: Sequence[str]) -> str:
     for name in names:
         commands = _commands(context)
         if name not in commands and isinstance(context.command, click.Group):
-            near = get_close_matches(name.lower(), [*TOPICS, *commands], n=1)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
             raise UsageError(
-                f"There is no topic or command {name!r}.{meant} Topics are {', '.join(TOPICS)}."
+                f"There is no topic or command {name!r}.{did_you_mean(name, [*TOPICS, *commands])}"
+                f" Topics are {', '.join(TOPICS)}."
             )
         if name not in commands:
             raise UsageError(

@@ -227,6 +227,23 @@ def _filter_fields(
 roots_argument = click.argument(
     "roots", metavar="[NAME=]DIR...", nargs=-1, required=True, shell_complete=paths_of("dir")
 )
+
+
+def with_root_options(function: F) -> F:
+    """Add the folders of `watch` and `sync`, and the options that both have for them."""
+    for each in (
+        workers_option,
+        take_over_option,
+        allow_deletes_option,
+        describers_option,
+        follow_links_option,
+        exclude_option,
+        roots_argument,
+    ):
+        function = each(function)
+    return function
+
+
 filter_option = click.option(
     "--filter",
     "filters",

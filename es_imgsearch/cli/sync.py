@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from es_imgsearch.cli.options import (
-    allow_deletes_option,
-    describers_option,
     examples,
-    exclude_option,
-    follow_links_option,
     json_option,
     open_store,
-    roots_argument,
     sigterm_as_ctrl_c,
-    take_over_option,
+    with_root_options,
     with_settings_options,
-    workers_option,
 )
 from es_imgsearch.cli.watch import (
     check_folders,
@@ -39,13 +33,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=examples("sync ~/Pictures", "sync nas=/mnt/nas/photos --allow-deletes"))
 @with_settings_options
-@roots_argument
-@exclude_option
-@follow_links_option
-@describers_option
-@allow_deletes_option
-@take_over_option
-@workers_option
+@with_root_options
 @click.option("--content", is_flag=True,
               help="Also read every file, and index those with other bytes anew.")  # fmt: skip
 @json_option

@@ -12,16 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from es_imgsearch.cli.options import (
-    allow_deletes_option,
-    describers_option,
     examples,
-    exclude_option,
-    follow_links_option,
     open_store,
-    roots_argument,
-    take_over_option,
+    with_root_options,
     with_settings_options,
-    workers_option,
 )
 from es_imgsearch.cli.printing.logs import log_at_least
 from es_imgsearch.errors import (
@@ -49,13 +43,7 @@ T = TypeVar("T")
     )
 )
 @with_settings_options
-@roots_argument
-@exclude_option
-@follow_links_option
-@describers_option
-@allow_deletes_option
-@take_over_option
-@workers_option
+@with_root_options
 @click.option("--metrics-port", metavar="N", type=int, help="Serve /metrics and /healthz there.")
 @click.option("--metrics-address", metavar="ADDRESS",
               help="Where to listen; 0.0.0.0 in a container.  [default: 127.0.0.1]")  # fmt: skip

@@ -12,7 +12,7 @@ from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.filters import filter_clauses
-from es_imgsearch.search.hits import Hit, Hits
+from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.query import Query
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
@@ -27,7 +27,6 @@ from es_imgsearch.settings import Settings
 
 # Of each field, the most frequent values.
 _MOST_VALUES: Final = 100
-_LIKELY: Final = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +167,7 @@ class SearchService:
 
 def _in_order(hits: Hits, order: str, offset: int, size: int) -> Hits:
     """Sort the relevant hits, or all where relevance is not known."""
-    relevant = [each for each in hits if each.relevance is None or each.relevance >= _LIKELY]
+    relevant = [each for each in hits if each.relevance is None or each.relevance >= LIKELY]
 
     def taken(hit: Hit) -> str:
         names = ("taken_local", "taken_at", "modified_at")
