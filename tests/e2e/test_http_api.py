@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def settings(
         target = "road" if name in ROAD else "."
         shutil.copy(photographs / name, folder / "photos" / target)
     (folder / "photos" / "broken.png").write_bytes(b"no picture")
-    index = f"api-{folder.name}"
+    index = f"api-{uuid.uuid4().hex[:12]}"
     made = {"es_url": es_url, "index": index, "read_workers": 1, "settle_seconds": 0.1}
     environment = {
         "ES_URL": es_url, "ES_IMGSEARCH_INDEX": index, "ES_IMGSEARCH_READ_WORKERS": "1",
