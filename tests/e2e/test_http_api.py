@@ -184,7 +184,7 @@ def many(
         words = ["harbour"] * (number % 2) + ["boat"] * (number % 3 > 0) + ["x"] * (number % 7)
         picture = Image.fromarray(colour).resize((32, 32))
         picture.save(folder / "photos" / f"{' '.join([*words, str(number)])}.png")
-    index = f"api-many-{folder.name}"
+    index = f"api-many-{uuid.uuid4().hex[:12]}"
     run = CliRunner(env={"ES_URL": es_url, "ES_IMGSEARCH_INDEX": index}).invoke
     assert run(main, ["init", "--encoder", "starter"]).exit_code == 0
     assert run(main, ["sync", str(folder / "photos")]).exit_code == 0
