@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,11 @@ def client(settings_of_module: Settings) -> Iterator[ImageSearch]:
     yield ImageSearch(store.connection.client, settings=settings, encoder=encoder)
     remove_index(store)
     store.connection.client.close()
+
+
+def on_filters(notes: Sequence[str]) -> list[str]:
+    """Leave out the note that so few pictures give no percentages."""
+    return [note for note in notes if "relevance needs" not in note]
 
 
 def found(client: ImageSearch, **filters: Any) -> set[str]:
@@ -162,7 +167,7 @@ def test_a_value_is_met_as_it_is_typed(client: ImageSearch, field: str, value: A
 def test_what_does_not_exist_is_said_with_the_nearest(
     client: ImageSearch, settings_of_module: Settings, filters: dict[str, Any], words: str
 ):
-    (note,) = client.search_text("red", filters=filters).notes
+    (note,) = on_filters(client.search_text("red", filters=filters).notes)
     assert words in note
 
     async def ask() -> Any:
@@ -171,14 +176,14 @@ def test_what_does_not_exist_is_said_with_the_nearest(
         ) as search:
             return (await search.search_text("red", filters=filters)).notes
 
-    assert asyncio.run(ask()) == (note,)
+    assert on_filters(asyncio.run(ask())) == [note]
 
 
 def test_what_exists_is_not_remarked_on(client: ImageSearch):
     for filters in ({"tags": "dog"}, {"tags": ["dog", "straße"]}, {"tags": "STRASSE"},
                     {"tags": "dog", "format": "heic"}, {"iso": 5}, {"folder": "urlaub"},
                     {"tags": None, "lens": [None]}, {"title": "ünder the sea"}):  # fmt: skip
-        assert client.search_text("red", filters=filters).notes == (), filters
+        assert on_filters(client.search_text("red", filters=filters).notes) == [], filters
     for mode in ("text", "hybrid"):
         assert client.search_text("canon", mode=mode, filters={"format": "jpg"})
 
@@ -197,7 +202,7 @@ def test_the_command_line_says_what_does_not_exist(settings_of_module: Settings,
 def test_an_export_meets_values_alike(settings_of_module: Settings, client, tmp_path: Path):
     where = ["--index", settings_of_module.index, "--es-url", settings_of_module.es_url]
     file = str(tmp_path / "out.h5")
-    for value, words in (("STRASSE", "1 pictures"), ("dgo", "near it are 'Dog', 'dog'.")):
+    for value, words in (("STRASSE", "1 picture to"), ("dgo", "near it are 'Dog', 'dog'.")):
         result = CliRunner().invoke(main, ["export", file, "--filter", f"tags={value}", *where])
         assert result.exit_code == 0, result.output
         assert words in result.stderr

@@ -193,7 +193,7 @@ def test_the_client_uses_what_was_stored(
     pictures = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), np.uint8)
     fill(real_store, encoder.embed_images(pictures), seal=seal_of(encoder))
     search = ImageSearch(settings=settings, encoder=encoder)
-    before = search.search_text("red", k=10)
+    before = search.search_text("red", k=10, mode="vector")
     sent: list[dict] = []
     perform = Elasticsearch.perform_request
 
@@ -206,8 +206,8 @@ def test_the_client_uses_what_was_stored(
     real_store.generations.update_meta(lambda meta: replace(meta, tuning=Tuning(23, 5.0, per_k)))
     search.reload()
     monkeypatch.setattr(Elasticsearch, "perform_request", watched)
-    after = search.search_text("red", k=10)
-    search.search_text("red", k=10, num_candidates=31)
+    after = search.search_text("red", k=10, mode="vector")
+    search.search_text("red", k=10, mode="vector", num_candidates=31)
     tuned, by_hand = (body["knn"] for body in sent)
     assert (tuned["num_candidates"], tuned["rescore_vector"]) == (23, {"oversample": 5.0})
     assert by_hand["num_candidates"] == 31

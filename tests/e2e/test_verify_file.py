@@ -57,7 +57,7 @@ def test_what_is_so_of_a_file(synced: House, tmp_path: Path):
     (what, detail) = answer(synced, folder / "broken.jpg")
     assert what == "failed"
     assert " It failed at 20" in detail
-    assert answer(synced, folder / "notes.txt")[0] == "no picture"
+    assert answer(synced, old(folder / "notes.txt"))[0] == "no picture"
     assert answer(synced, old(synced.picture("new.png", 3)))[0] == "missing"
     outside = tmp_path / "outside.png"
     outside.write_bytes(b"")
