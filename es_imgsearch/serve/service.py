@@ -14,6 +14,7 @@ from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.query import Query
+from es_imgsearch.search.query_vectors import truncated_texts
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
@@ -137,13 +138,27 @@ class SearchService:
             return MOST_HITS
         return min(offset + request.k, MOST_HITS)
 
+    @property
+    def client(self) -> ImageSearch:
+        """The client that searches; it stays open until `close`."""
+        return self._client
+
+    def decoded(self, uploads: Sequence[Upload]) -> list[Query]:
+        """Decode pictures, which are not kept.  Raises QueryPictureInvalid."""
+        return [self._pictures.decode(each).picture for each in uploads]
+
     def encode(self, queries: Sequence[str | Upload]) -> dict[str, Any]:
         """Return unit vectors of texts or pictures."""
         vectors = []
         for each in queries:
             query: Query = self._pictures.decode(each).picture if isinstance(each, Upload) else each
             vectors.append([round(float(number), 6) for number in self._client.embed(query)])
-        return {"vectors": vectors, "encoder": self._client.info.meta.seal.name}
+        texts = [each for each in queries if isinstance(each, str)]
+        return {
+            "vectors": vectors,
+            "encoder": self._client.info.meta.seal.name,
+            "truncated": truncated_texts(self._client.encoder, texts) if texts else [],
+        }
 
     def picture(self, image_id: str) -> dict[str, Any]:
         """Return the stored fields of a picture.  Raises ImageMissing."""
