@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from es_imgsearch.errors import StoreBusy
 from es_imgsearch.serve.api import Api
 from es_imgsearch.serve.guard import Guard
+from es_imgsearch.serve.page.page_routes import PageRoutes
 from es_imgsearch.serve.picture_routes import PictureRoutes
 from es_imgsearch.serve.problems import add_problems
 from es_imgsearch.serve.routes import add_get
@@ -80,6 +81,7 @@ def create_app(
     PictureRoutes(pictures).add_to(app)
     if service is not None:
         Api(service).add_to(app)
+        PageRoutes(service).add_to(app)
     return app
 
 

@@ -11,4 +11,4 @@ from fastapi import FastAPI
 def add_get(app: FastAPI, path: str, answer: Callable[..., Any], **options: Any) -> None:
     """Answer GET and HEAD; only GET is in the description of the API."""
     app.get(path, **options)(answer)
-    app.head(path, include_in_schema=False, **options)(answer)
+    app.head(path, **options | {"include_in_schema": False})(answer)
