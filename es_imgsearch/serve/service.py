@@ -12,17 +12,17 @@ from es_imgsearch.errors import TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.search.client import ImageSearch
-from es_imgsearch.search.filters import filter_clauses
+from es_imgsearch.search.filters import meant_clauses, parse_filters
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Query
+from es_imgsearch.search.request_flow import run_flow
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.listing import list_pictures
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
     MOST_HITS,
     SearchRequest,
-    parse_field_filters,
     read_cursor,
     write_cursor,
 )
@@ -188,7 +188,9 @@ class SearchService:
         """Count the values of fields over the pictures that meet the filters."""
         properties = self._client.info.properties
         check_facets(fields, properties)
-        clauses = filter_clauses(parse_field_filters(filters), properties)
+        given = parse_filters(filters, in_address=True)
+        flow = meant_clauses(self._settings.index, given, properties)
+        clauses, _ = run_flow(flow, self._client.store.send)
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
 
     def status(self) -> dict[str, Any]:
