@@ -19,6 +19,7 @@ from es_imgsearch.read.decoding import PICTURE_SUFFIXES
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
+from es_imgsearch.serve.traffic.stages import timed
 from es_imgsearch.settings import Settings
 
 # Encoders see a few hundred pixels of the box that is cut from it.
@@ -113,7 +114,8 @@ class QueryPictures:
         with tempfile.NamedTemporaryFile(prefix="query-", suffix=upload.suffix) as file:
             file.write(upload.content)
             file.flush()
-            ((_, outcome),) = self._workers.read_each([file.name])
+            with timed("decode"):
+                ((_, outcome),) = self._workers.read_each([file.name])
         if isinstance(outcome, ReadError):
             raise QueryPictureInvalid(
                 f"This cannot be searched with: {outcome.message}"

@@ -26,6 +26,7 @@ from es_imgsearch.serve.search_request import (
     read_cursor,
     write_cursor,
 )
+from es_imgsearch.serve.traffic.served_search import ServedSearch
 from es_imgsearch.settings import Settings
 
 # Of each field, the most frequent values.
@@ -39,7 +40,7 @@ class SearchService:
 
     def __init__(self, settings: Settings, client: ImageSearch | None = None) -> None:
         self._settings = settings
-        self._client = client or ImageSearch(settings=settings)
+        self._client = client or ServedSearch(settings)
         self._pictures = QueryPictures(settings)
         self._is_warm = threading.Event()
         self._warming = threading.Lock()
