@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from es_imgsearch.search.client import ImageSearch
-from es_imgsearch.search.filters import filter_clauses
+from es_imgsearch.search.filters import filter_clauses, meant_clauses, parse_filters
 from es_imgsearch.search.hits import Hit, Hits
-from es_imgsearch.serve.search_request import SearchRequest, parse_field_filters
+from es_imgsearch.search.request_flow import run_flow
+from es_imgsearch.serve.search_request import SearchRequest
 from es_imgsearch.settings import Settings
 
 # Elasticsearch skips no more hits than this together with those it returns.
@@ -43,12 +44,7 @@ def list_pictures(
     size of the file.
     """
     info = client.info
-    clauses = filter_clauses(
-        parse_field_filters(request.filter),
-        info.properties,
-        since=request.since,
-        until=request.until,
-    )
+    clauses, notes = clauses_of(client, settings, request)
     body = {
         "query": {"bool": {"filter": clauses}},
         "_source": list(fields),
@@ -62,4 +58,16 @@ def list_pictures(
         root, path = source.get("root", ""), source.get("relative_path", "")
         on_disk = info.meta.path_on(settings.host, root, path)
         hits.append(Hit(raw["_id"], root, path, 0.0, None, source, on_disk))
-    return Hits(hits, 0)
+    return Hits(hits, 0, notes=notes)
+
+
+def clauses_of(
+    client: ImageSearch, settings: Settings, request: SearchRequest
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the clauses of the request's filters and dates, and notes on unknown values."""
+    properties = client.info.properties
+    given = parse_filters(request.filter, in_address=True)
+    flow = meant_clauses(settings.index, given, properties)
+    clauses, notes = run_flow(flow, client.store.send)
+    dates = filter_clauses(None, properties, since=request.since, until=request.until)
+    return [*clauses, *dates], notes

@@ -12,13 +12,11 @@ from es_imgsearch.errors import TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.search.client import ImageSearch
-from es_imgsearch.search.filters import meant_clauses, parse_filters
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Query
-from es_imgsearch.search.request_flow import run_flow
 from es_imgsearch.search.results import check_facets, count_facets
-from es_imgsearch.serve.listing import list_pictures
+from es_imgsearch.serve.listing import clauses_of, list_pictures
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
     MOST_HITS,
@@ -185,13 +183,10 @@ class SearchService:
         """Return the stored fields of a picture.  Raises ImageMissing."""
         return dict(self._client.get(image_id))
 
-    def facets(self, fields: Sequence[str], filters: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Count the values of fields over the pictures that meet the filters."""
-        properties = self._client.info.properties
-        check_facets(fields, properties)
-        given = parse_filters(filters, in_address=True)
-        flow = meant_clauses(self._settings.index, given, properties)
-        clauses, _ = run_flow(flow, self._client.store.send)
+    def facets(self, fields: Sequence[str], request: SearchRequest) -> dict[str, dict[str, int]]:
+        """Count the values of fields over the pictures that meet the filters and dates."""
+        check_facets(fields, self._client.info.properties)
+        clauses, _ = clauses_of(self._client, self._settings, request)
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
 
     def status(self) -> dict[str, Any]:

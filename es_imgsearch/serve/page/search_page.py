@@ -82,7 +82,7 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
     hits, counts, start = found(service, address)
     searches = is_search(request)
     if not searches:
-        counts = service.facets(list(contents.FACETS), request.filter)
+        counts = service.facets(list(contents.FACETS), request)
     page = hits[start : start + PAGE_SIZE] if searches else hits
     ids = {str(each.fields["content_id"]) for each in page if "content_id" in each.fields}
     copies = service.copies(sorted(ids)) if request.collapse and searches else {}
