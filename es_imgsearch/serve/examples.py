@@ -57,6 +57,10 @@ class ValueRange(BaseModel):
     range: list[_Value] = Field(max_length=3)
 
 
+_Values = Annotated[list[_Value | ValueRange], Field(max_length=_MOST_VALUES)]
+_Filters = dict[str, _Value | ValueRange | _Values]
+
+
 class ExampleOptions(BaseModel):
     """`SearchOptions` of the Python client."""
 
@@ -64,10 +68,8 @@ class ExampleOptions(BaseModel):
 
     mode: Literal["auto", "vector", "text", "hybrid"] = "auto"
     weights: dict[str, float] | None = None
-    filters: (
-        dict[str, _Value | ValueRange | Annotated[list[_Value | ValueRange],
-                                                  Field(max_length=_MOST_VALUES)]] | None
-    ) = None  # fmt: skip
+    filters: _Filters | None = None
+    without: _Filters | None = None
     since: str | None = None
     until: str | None = None
     offset: int = Field(0, ge=0)
@@ -203,9 +205,9 @@ def search_by_examples(
         for examples in (search.positive, search.negative)
     )
     options = search.options.model_dump()
-    options["filters"] = {
-        field: _filter_value(value) for field, value in (search.options.filters or {}).items()
-    }
+    for name in ("filters", "without"):
+        given = getattr(search.options, name) or {}
+        options[name] = {field: _filter_value(value) for field, value in given.items()}
     hits = client.search(positive, negative, search.k, **options)
     return {
         "hits": [_plain(each, client, search.host) for each in hits],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os.path
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from es_imgsearch.read.decoding import PICTURE_SUFFIXES
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
+from es_imgsearch.serve.traffic.stages import timed
 from es_imgsearch.settings import Settings
 
 # Encoders see a few hundred pixels of the box that is cut from it.
@@ -36,6 +38,12 @@ class QueryFile:
     picture: Image.Image
     width: int
     height: int
+
+    def jpeg(self) -> bytes:
+        """Return it as a JPEG file."""
+        stream = io.BytesIO()
+        self.picture.convert("RGB").save(stream, "JPEG", quality=85)
+        return stream.getvalue()
 
     def scaled(self, box: Box) -> Box:
         """Scale a box in pixels of the file to pixels of `picture`."""
@@ -106,7 +114,8 @@ class QueryPictures:
         with tempfile.NamedTemporaryFile(prefix="query-", suffix=upload.suffix) as file:
             file.write(upload.content)
             file.flush()
-            ((_, outcome),) = self._workers.read_each([file.name])
+            with timed("decode"):
+                ((_, outcome),) = self._workers.read_each([file.name])
         if isinstance(outcome, ReadError):
             raise QueryPictureInvalid(
                 f"This cannot be searched with: {outcome.message}"

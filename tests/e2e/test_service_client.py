@@ -43,8 +43,10 @@ from es_imgsearch.records import image_id
 from es_imgsearch.search.async_client import AsyncImageSearch
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import Hits
+from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.serve.app import create_app
+from es_imgsearch.serve.examples import ExampleOptions
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.serve.tokens import new_token, read_hashes
@@ -150,7 +152,8 @@ def same(one: Hits, other: Hits) -> None:
         {"filters": {"folder": "road"}},
         {"filters": {"width": (100, None), "format": ["png", "jpeg"]}},
         {"filters": {"camera": None, "size_bytes": "1..9999999999"}},
-        {"filters": {"width": np.int64(451)}},
+        {"filters": {"width": np.int64(451)}, "without": {"folder": ["road"]}},
+        {"without": {"format": "png", "width": (1, 70)}},
         {"since": date(2001, 1, 1), "until": "2100"},
         {"offset": 2, "size": 3, "exact": True},
         {"min_relevance": 0.2, "collapse": True},
@@ -165,6 +168,10 @@ def test_words_find_the_same(
     expected = local.search_text("a cup of coffee", k=8, **options)
     assert len(expected) or options.get("mode") == "text"
     same(remote.search_text("a cup of coffee", k=8, **options), expected)
+
+
+def test_a_service_takes_every_option() -> None:
+    assert ExampleOptions.model_fields.keys() == SearchOptions.__annotations__.keys()
 
 
 def test_pictures_find_the_same(local: ImageSearch, remote: ImageSearch, photographs: Path) -> None:

@@ -117,7 +117,7 @@ def search_body(
 
 
 def _option(name: str, value: Any) -> Any:
-    if name == "filters" and isinstance(value, Mapping):
+    if name in {"filters", "without"} and isinstance(value, Mapping):
         return {field: _filter_value(field, each) for field, each in value.items()}
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
