@@ -21,7 +21,7 @@ from es_imgsearch.serve.problems import add_problems
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
-from es_imgsearch.serve.tokens import TokenGuard, Tokens
+from es_imgsearch.serve.tokens import TokenGuard, KnownTokens
 
 # A browser believes the media type, and runs and loads nothing, whatever a file has in it.  Its own
 # page around a picture has styles.
@@ -73,7 +73,7 @@ def create_app(
 
     # FastAPI's pages about the routes load scripts from a public network.
     app = FastAPI(title="es-imgsearch", lifespan=lifespan, docs_url=None, redoc_url=None)
-    tokens = Tokens(token_hashes)
+    tokens = KnownTokens(token_hashes)
     if token_hashes:
         app.add_middleware(TokenGuard, tokens=tokens)
     app.add_middleware(Guard, hosts=hosts, max_body_bytes=max_body_mb * 1_000_000)

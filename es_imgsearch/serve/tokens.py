@@ -1,4 +1,4 @@
-"""Tokens of those who may ask: hashed in a file, sent as `Authorization: Bearer` or a cookie."""
+"""Tokens of those who may ask: hashed in a file, sent in a header or a cookie."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _hash(token: str) -> str:
     return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
 
 
-class Tokens:
+class KnownTokens:
     """The hashes of the tokens that are let in."""
 
     def __init__(self, hashes: Collection[str]) -> None:
@@ -91,12 +91,12 @@ class Tokens:
 
 
 class TokenGuard:
-    """Answer only who sends a token; health, the page to sign in at and its files are open.
+    """Answer only who sends a token; health and signing in are open.
 
     A browser sends it in a cookie, and is sent on to the page to sign in at without one.
     """
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: KnownTokens) -> None:
         self._app = app
         self._tokens = tokens
 

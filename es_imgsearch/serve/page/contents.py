@@ -1,4 +1,4 @@
-"""What the templates show of a search: tiles, chips, facets, a sentence on what was found."""
+"""What the templates show of a search: pictures, chips, facets, a summary."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Chip:
 
 @dataclass(frozen=True, slots=True)
 class FacetValue:
-    """A value of a field, how many hits have it, and the addresses with and without those."""
+    """A value of a field, its count, and the addresses with and without it."""
 
     label: str
     count: int
@@ -79,7 +79,7 @@ class FacetShown:
 
 
 def date_of(fields: Mapping[str, Any]) -> str:
-    """Return when a picture was taken, or else its file changed; "" if neither is known."""
+    """Return when a picture was taken, or else its file changed; "" if unknown."""
     return next((str(fields[each]) for each in _DATES if fields.get(each)), "")
 
 
@@ -115,7 +115,7 @@ def tiles(
 
 
 def by_day(shown: Sequence[Thumb], is_divided: bool) -> list[tuple[str, list[Thumb]]]:
-    """Group tiles by day, if they are divided by days; the one group without has no name."""
+    """Group pictures by day, or put all into one group without a name."""
     if not is_divided:
         return [("", list(shown))]
     return [(day, list(each)) for day, each in groupby(shown, key=lambda tile: tile.day)]
@@ -159,7 +159,7 @@ def facets(counts: Mapping[str, Mapping[str, int]], address: Address) -> Iterato
 
 
 def crumbs(address: Address) -> list[tuple[str, str]]:
-    """Return label and address of each folder above the one that is searched, and of itself."""
+    """Return label and address of the folder searched and of those above it."""
     roots = [each[len("root:") :] for each in address.all("filter") if each.startswith("root:")]
     folders = [
         each[len("folder:") :] for each in address.all("filter") if each.startswith("folder:")

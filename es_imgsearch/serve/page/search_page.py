@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -60,7 +60,7 @@ def is_search(request: SearchRequest) -> bool:
 def found(
     service: SearchService, address: Address
 ) -> tuple[Hits, Mapping[str, Mapping[str, int]], int]:
-    """Return hits up to the end of the page, counts of facets, and where the page begins."""
+    """Return hits up to the page's end, counts of facets, and the page's begin."""
     request, start = parse_request(address), (page_number(address) - 1) * PAGE_SIZE
     if not is_search(request):
         if request.unwanted or request.unlike:
@@ -110,12 +110,14 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
     }
 
 
-def _relevant(hits: Hits) -> list[Hit]:
-    return [
+def _relevant(hits: Hits) -> Sequence[Hit]:
+    """Return the relevant hits; all if none is, since the nearest are shown then."""
+    relevant = [
         each
         for each in hits
         if each.matches_words or each.relevance is None or each.relevance >= LIKELY
     ]
+    return relevant or hits
 
 
 def _part_of(
