@@ -21,7 +21,7 @@ from es_imgsearch.serve.problems import add_problems
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
-from es_imgsearch.serve.tokens import TokenGuard, KnownTokens
+from es_imgsearch.serve.tokens import KnownTokens, TokenGuard
 
 # A browser believes the media type, and runs and loads nothing, whatever a file has in it.  Its own
 # page around a picture has styles.
