@@ -16,6 +16,7 @@ from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.query import Query
 from es_imgsearch.search.request_flow import run_flow
 from es_imgsearch.search.results import check_facets, count_facets
+from es_imgsearch.serve.originals import state_of
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
     MOST_HITS,
@@ -23,6 +24,7 @@ from es_imgsearch.serve.search_request import (
     read_cursor,
     write_cursor,
 )
+from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.settings import Settings
 
 # Of each field, the most frequent values.
@@ -34,8 +36,16 @@ logger = logging.getLogger(__name__)
 class SearchService:
     """Search an index, look up its pictures and report its state.  Thread-safe."""
 
-    def __init__(self, settings: Settings, client: ImageSearch | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: ImageSearch | None = None,
+        *,
+        originals: PictureFiles | None = None,
+    ) -> None:
+        """Set up; `originals` finds the files of stored pictures."""
         self._settings = settings
+        self._originals = originals
         self._client = client or ImageSearch(settings=settings)
         self._pictures = QueryPictures(settings)
         self._is_warm = threading.Event()
@@ -77,12 +87,14 @@ class SearchService:
     def search(self, request: SearchRequest, picture: Upload | None = None) -> dict[str, Any]:
         """Search; return what `search --json` prints, with `next` and `image`."""
         key = request.image if picture is None else self._pictures.put(picture)
+        request = request.model_copy(update={"image": key})
         shown = self._pictures.get(key) if key else None
+        if request.boxed_id is not None:
+            shown = self._original(request.boxed_id)
         positive, negative = request.queries(shown)
         generation = self._client.info.name
-        request = request.model_copy(update={"image": key})
         offset = read_cursor(request, generation)
-        hits = self._find(request, positive, negative, shown, offset)
+        hits = self._find(request, positive, negative, offset)
         end = offset + len(hits)
         goes_on = len(hits) == request.k and end < MOST_HITS
         return {
@@ -91,18 +103,22 @@ class SearchService:
             "image": key or None,
         }
 
+    def _original(self, image_id: str) -> QueryFile:
+        """Read the original of a stored picture.  Raises ImageMissing, ReadError."""
+        if self._originals is None:
+            raise UsageError("This service reads no originals: send the picture, or leave the box.")
+        original = self._originals.original(image_id)
+        state_of(original.path, image_id)
+        return self._pictures.original(original.path, image_id, original.content_id)
+
     def _find(
         self,
         request: SearchRequest,
         positive: Sequence[Query],
         negative: Sequence[Query],
-        shown: QueryFile | None,
         offset: int,
     ) -> Hits:
         """Return hits from an offset on: of all, or of the relevant ones in another order."""
-        box = None
-        if request.box is not None and shown is not None:
-            box = shown.scaled(request.box)
         depth = self._depth(request, offset)
         options = request.options()
         chosen = request.num_candidates
@@ -113,13 +129,13 @@ class SearchService:
                 f"num_candidates is {chosen} but must be at least k, which is {request.k}."
             )
         if request.sort != "relevance":
-            found = self._client.search(positive, negative, depth, box=box, **options)
+            found = self._client.search(positive, negative, depth, **options)
             return _in_order(found, request.sort, offset, request.k)
         end = min(offset + request.k, MOST_HITS)
         # Facets count the hits up to the end of the page.
         start = 0 if request.facets else offset
         options |= {"offset": start, "size": end - start}
-        found = self._client.search(positive, negative, depth, box=box, **options)
+        found = self._client.search(positive, negative, depth, **options)
         if not request.facets:
             return found
         page = found[offset:]
