@@ -64,7 +64,7 @@ def serve(
         from es_imgsearch.serve.tokens import read_hashes
     except ImportError as error:
         raise LibraryMissing(
-            "`es-imgsearch serve` needs FastAPI, python-multipart and uvicorn: pip install"
+            "`es-imgsearch serve` needs FastAPI, Jinja2, python-multipart and uvicorn: pip install"
             " 'es-imgsearch[serve]'."
         ) from error
     from es_imgsearch.serve.service import SearchService

@@ -14,12 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from es_imgsearch.errors import StoreBusy
 from es_imgsearch.serve.api import Api
 from es_imgsearch.serve.guard import Guard
+from es_imgsearch.serve.page.login_routes import LoginRoutes
+from es_imgsearch.serve.page.page_routes import PageRoutes
 from es_imgsearch.serve.picture_routes import PictureRoutes
 from es_imgsearch.serve.problems import add_problems
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
-from es_imgsearch.serve.tokens import TokenGuard
+from es_imgsearch.serve.tokens import TokenGuard, Tokens
 
 # A browser believes the media type, and runs and loads nothing, whatever a file has in it.  Its own
 # page around a picture has styles.
@@ -71,8 +73,9 @@ def create_app(
 
     # FastAPI's pages about the routes load scripts from a public network.
     app = FastAPI(title="es-imgsearch", lifespan=lifespan, docs_url=None, redoc_url=None)
+    tokens = Tokens(token_hashes)
     if token_hashes:
-        app.add_middleware(TokenGuard, hashes=token_hashes)
+        app.add_middleware(TokenGuard, tokens=tokens)
     app.add_middleware(Guard, hosts=hosts, max_body_bytes=max_body_mb * 1_000_000)
     app.add_middleware(_SafeHeaders)
     add_problems(app)
@@ -80,6 +83,9 @@ def create_app(
     PictureRoutes(pictures).add_to(app)
     if service is not None:
         Api(service).add_to(app)
+        PageRoutes(service).add_to(app)
+        if token_hashes:
+            LoginRoutes(tokens).add_to(app)
     return app
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os.path
 import tempfile
 import threading
@@ -20,6 +21,7 @@ from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
 from es_imgsearch.records import Picture
+from es_imgsearch.serve.traffic.stages import timed
 from es_imgsearch.settings import Settings
 
 # Encoders see a few hundred pixels of the box that is cut from it.
@@ -38,6 +40,12 @@ class QueryFile:
     picture: Image.Image
     width: int
     height: int
+
+    def jpeg(self) -> bytes:
+        """Return it as a JPEG file."""
+        stream = io.BytesIO()
+        self.picture.convert("RGB").save(stream, "JPEG", quality=85)
+        return stream.getvalue()
 
     def part(self, box: Box | None) -> Image.Image:
         """Return the part in a box, in pixels of the file; without one, all of it.
@@ -110,7 +118,8 @@ class QueryPictures:
         key = f"stored {content_id}"
         if (kept := self._find(key)) is not None:
             return kept
-        ((_, outcome),) = self._workers.read_each([str(path)])
+        with timed("decode"):
+            ((_, outcome),) = self._workers.read_each([str(path)])
         if isinstance(outcome, ReadError):
             raise outcome
         if outcome is None or isinstance(outcome, Skipped):
@@ -142,7 +151,8 @@ class QueryPictures:
         with tempfile.NamedTemporaryFile(prefix="query-", suffix=upload.suffix) as file:
             file.write(upload.content)
             file.flush()
-            ((_, outcome),) = self._workers.read_each([file.name])
+            with timed("decode"):
+                ((_, outcome),) = self._workers.read_each([file.name])
         if isinstance(outcome, ReadError):
             raise QueryPictureInvalid(
                 f"This cannot be searched with: {outcome.message}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,11 +12,11 @@ from es_imgsearch.errors import TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.search.client import ImageSearch
-from es_imgsearch.search.filters import meant_clauses, parse_filters
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
+from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Query
-from es_imgsearch.search.request_flow import run_flow
 from es_imgsearch.search.results import check_facets, count_facets
+from es_imgsearch.serve.listing import clauses_of, list_pictures
 from es_imgsearch.serve.originals import state_of
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
@@ -25,6 +26,7 @@ from es_imgsearch.serve.search_request import (
     write_cursor,
 )
 from es_imgsearch.serve.thumbnails import PictureFiles
+from es_imgsearch.serve.traffic.served_search import ServedSearch
 from es_imgsearch.settings import Settings
 
 # Of each field, the most frequent values.
@@ -46,7 +48,7 @@ class SearchService:
         """Set up; `originals` finds the files of stored pictures."""
         self._settings = settings
         self._originals = originals
-        self._client = client or ImageSearch(settings=settings)
+        self._client = client or ServedSearch(settings)
         self._pictures = QueryPictures(settings)
         self._is_warm = threading.Event()
         self._warming = threading.Lock()
@@ -88,10 +90,7 @@ class SearchService:
         """Search; return what `search --json` prints, with `next` and `image`."""
         key = request.image if picture is None else self._pictures.put(picture)
         request = request.model_copy(update={"image": key})
-        shown = self._pictures.get(key) if key else None
-        if request.boxed_id is not None:
-            shown = self._original(request.boxed_id)
-        positive, negative = request.queries(shown)
+        positive, negative = self._queries(request)
         generation = self._client.info.name
         offset = read_cursor(request, generation)
         hits = self._find(request, positive, negative, offset)
@@ -103,6 +102,12 @@ class SearchService:
             "image": key or None,
         }
 
+    def _queries(self, request: SearchRequest) -> tuple[list[Query], list[Query]]:
+        """Return what hits should be like and unlike, with the picture that was sent."""
+        if request.boxed_id is not None:
+            return request.queries(self._original(request.boxed_id))
+        return request.queries(self._pictures.get(request.image) if request.image else None)
+
     def _original(self, image_id: str) -> QueryFile:
         """Read the original of a stored picture.  Raises ImageMissing, ReadError."""
         if self._originals is None:
@@ -111,16 +116,47 @@ class SearchService:
         state_of(original.path, image_id)
         return self._pictures.original(original.path, image_id, original.content_id)
 
+    def ranked(
+        self, request: SearchRequest, count: int, fields: Sequence[str] | None = None
+    ) -> Hits:
+        """Return the first hits with these stored fields, in the order of the request."""
+        positive, negative = self._queries(request)
+        in_order = request.sort != "relevance"
+        wanted = request.model_copy(
+            update={"k": MOST_HITS if in_order else count, "sort": "relevance"}
+        )
+        extra: SearchOptions = {} if fields is None else {"fields": fields}
+        hits = self._find(wanted, positive, negative, 0, extra)
+        return _in_order(hits, request.sort, 0, count) if in_order else hits
+
+    def newest(self, request: SearchRequest, offset: int, fields: Sequence[str]) -> Hits:
+        """Return pictures that meet the filters without a query, the newest first."""
+        return list_pictures(self._client, self._settings, request, offset, fields)
+
+    def query_picture(self, key: str) -> QueryFile:
+        """Return a picture that was sent.  Raises ImageMissing."""
+        return self._pictures.get(key)
+
+    def keep_picture(self, picture: Upload) -> str:
+        """Decode a picture and keep it; return its hash.  Raises QueryPictureInvalid."""
+        return self._pictures.put(picture)
+
+    def copies(self, content_ids: Sequence[str]) -> Counter[str]:
+        """Count the files of each content."""
+        listings = self._client.store.listings
+        return Counter(content for content, _ in listings.ids_by_content(content_ids))
+
     def _find(
         self,
         request: SearchRequest,
         positive: Sequence[Query],
         negative: Sequence[Query],
         offset: int,
+        extra: SearchOptions | None = None,
     ) -> Hits:
         """Return hits from an offset on: of all, or of the relevant ones in another order."""
         depth = self._depth(request, offset)
-        options = request.options()
+        options = request.options() | (extra or {})
         chosen = request.num_candidates
         if chosen is not None and chosen >= request.k:
             options["num_candidates"] = max(chosen, depth)
@@ -165,13 +201,10 @@ class SearchService:
         """Return the stored fields of a picture.  Raises ImageMissing."""
         return dict(self._client.get(image_id))
 
-    def facets(self, fields: Sequence[str], filters: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Count the values of fields over the pictures that meet the filters."""
-        properties = self._client.info.properties
-        check_facets(fields, properties)
-        given = parse_filters(filters, in_address=True)
-        flow = meant_clauses(self._settings.index, given, properties)
-        clauses, _ = run_flow(flow, self._client.store.send)
+    def facets(self, fields: Sequence[str], request: SearchRequest) -> dict[str, dict[str, int]]:
+        """Count the values of fields over the pictures that meet the filters and dates."""
+        check_facets(fields, self._client.info.properties)
+        clauses, _ = clauses_of(self._client, self._settings, request)
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
 
     def status(self) -> dict[str, Any]:
