@@ -6,15 +6,17 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.errors import TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
+from es_imgsearch.records import unit
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
-from es_imgsearch.search.query import Query
+from es_imgsearch.search.query import Query, parse_terms, text_terms
+from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.listing import clauses_of, list_pictures
 from es_imgsearch.serve.originals import state_of
@@ -28,6 +30,9 @@ from es_imgsearch.serve.search_request import (
 from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.serve.traffic.served_search import ServedSearch
 from es_imgsearch.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Of each field, the most frequent values.
 _MOST_VALUES: Final = 100
@@ -189,13 +194,32 @@ class SearchService:
             return MOST_HITS
         return min(offset + request.k, MOST_HITS)
 
+    @property
+    def _encoder(self) -> QueryEncoder:
+        return getattr(self._client, "shared", self._client.model)
+
+    @property
+    def client(self) -> ImageSearch:
+        """The client that searches; it stays open until `close`."""
+        return self._client
+
+    def decoded(self, uploads: Sequence[Upload]) -> list[Image.Image]:
+        """Decode pictures, which are not kept.  Raises QueryPictureInvalid."""
+        return [self._pictures.decode(each).picture for each in uploads]
+
     def encode(self, queries: Sequence[str | Upload]) -> dict[str, Any]:
-        """Return unit vectors of texts or pictures."""
-        vectors = []
-        for each in queries:
-            query: Query = self._pictures.decode(each).picture if isinstance(each, Upload) else each
-            vectors.append([round(float(number), 6) for number in self._client.embed(query)])
-        return {"vectors": vectors, "encoder": self._client.info.meta.seal.name}
+        """Return unit vectors of texts or of pictures, in one call of the model."""
+        info = self._client.info
+        pictures = self.decoded([each for each in queries if isinstance(each, Upload)])
+        texts = [each for each in queries if isinstance(each, str)]
+        terms = text_terms(parse_terms(texts, ())) if texts else []
+        encoded = self._encoder.embed(info, [each.query for each in terms], pictures)
+        rows = [*encoded.texts, *encoded.pictures]
+        return {
+            "vectors": [[round(float(number), 6) for number in unit(row)] for row in rows],
+            "encoder": info.meta.seal.name,
+            "truncated": list(encoded.truncated),
+        }
 
     def picture(self, image_id: str) -> dict[str, Any]:
         """Return the stored fields of a picture.  Raises ImageMissing."""
