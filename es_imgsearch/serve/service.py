@@ -24,6 +24,7 @@ from es_imgsearch.serve.search_request import (
     write_cursor,
 )
 from es_imgsearch.serve.traffic.served_search import ServedSearch
+from es_imgsearch.serve.traffic.shared_encoder import SharedQueryEncoder
 from es_imgsearch.settings import Settings
 
 # Of each field, the most frequent values.
@@ -41,6 +42,11 @@ class SearchService:
         self._pictures = QueryPictures(settings)
         self._is_warm = threading.Event()
         self._warming = threading.Lock()
+
+    @property
+    def shared_encoder(self) -> SharedQueryEncoder | None:
+        """The encoder of all requests; None for a client that has another."""
+        return getattr(self._client, "shared", None)
 
     def warm_up(self) -> None:
         """Load the model, so that the first search need not wait; `is_ready` retries."""

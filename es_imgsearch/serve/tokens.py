@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from es_imgsearch.errors import FileInvalid
 from es_imgsearch.serve.problems import problem
+from es_imgsearch.serve.traffic.root_path import route_path
 
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
@@ -80,13 +81,16 @@ class TokenGuard:
         self._hashes = tuple(hashes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN_PATHS:
+        if scope["type"] != "http" or route_path(scope) in _OPEN_PATHS:
             await self._app(scope, receive, send)
             return
         kind, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
         # Every hash is compared, each in constant time.
-        found = [hmac.compare_digest(_hash(token.strip()), each) for each in self._hashes]
+        sent = _hash(token.strip())
+        found = [hmac.compare_digest(sent, each) for each in self._hashes]
         if kind.lower() == "bearer" and any(found):
+            # Requests are counted by it.
+            scope["token"] = sent
             await self._app(scope, receive, send)
             return
         refusal = problem(

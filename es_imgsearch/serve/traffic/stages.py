@@ -1,4 +1,4 @@
-"""Seconds that a request spends in each stage, added up in the threads that work for it."""
+"""Seconds that a request spends in each stage, whichever threads work for it."""
 
 from __future__ import annotations
 
