@@ -90,7 +90,7 @@ def find(
         ) from error
     _print_unread(counts, settings.index)
     searched = Path(picture) if picture else " ".join(words)
-    output.show(_search(settings, searched, places, k, {"filters": given, **dates}))
+    output.show(_search(settings, searched, places, k, {**given, **dates}))
 
 
 def _check_folders(folders: tuple[str, ...]) -> None:
@@ -162,10 +162,10 @@ def _bring_up_to_date(settings: Settings, places: Places) -> Counts:
 def _parse_filters(texts: tuple[str, ...]) -> dict[str, Any]:
     from es_imgsearch.search.filters import parse_filters
 
-    filters = parse_filters(texts)
-    if taken := filters.keys() & {"root", "folder"}:
+    given = parse_filters(texts)
+    if taken := given.filters.keys() & {"root", "folder"}:
         raise UsageError(f"The folders to search say the {min(taken)}: leave that filter out.")
-    return dict(filters)
+    return given._asdict()
 
 
 def _search(

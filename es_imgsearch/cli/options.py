@@ -250,7 +250,8 @@ filter_option = click.option(
     metavar="FIELD=VALUE",
     multiple=True,
     shell_complete=_filter_fields,
-    help="Only pictures with this value, in any case; may be repeated.",
+    help="Only pictures with this value, in any case; FIELD!=VALUE: only those without it; may be"
+    " repeated.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
 

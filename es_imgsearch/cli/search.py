@@ -138,7 +138,7 @@ def words_and_pictures(given: Sequence[str]) -> tuple[list[str], list[str]]:
     fields = load_json("mappings", "common.json")["mappings"]["properties"]
     for each in words:
         field, equals, value = each.partition("=")
-        if equals and value and field in fields:
+        if equals and value and field.removesuffix("!") in fields:
             raise UsageError(f"{each!r} looks like a filter: write --filter {each!r}.")
     return words, pictures
 
@@ -215,7 +215,7 @@ def parsed_options(options: dict[str, Any]) -> tuple[int, SearchOptions]:
     from es_imgsearch.search.filters import parse_filters
 
     k = options.pop("k")
-    options["filters"] = parse_filters(options["filters"])
+    options["filters"], options["without"] = parse_filters(options["filters"])
     options["facets"] = list(filter(None, (options["facets"] or "").split(",")))
     if options["weights"] is not None:
         options["weights"] = _parse_weights(options["weights"])

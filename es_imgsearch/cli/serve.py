@@ -98,7 +98,7 @@ def serve(
         from es_imgsearch.serve.traffic.access_log import AccessLog
     except ImportError as error:
         raise LibraryMissing(
-            "`es-imgsearch serve` needs FastAPI, limits, python-multipart and uvicorn: pip"
+            "`es-imgsearch serve` needs FastAPI, Jinja2, limits, python-multipart and uvicorn: pip"
             " install 'es-imgsearch[serve]'."
         ) from error
     from es_imgsearch.serve.service import SearchService

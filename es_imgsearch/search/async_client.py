@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from es_imgsearch.elastic.client import addresses, connect_async, open_own_connections
 from es_imgsearch.elastic.error_mapping import translate_errors
 from es_imgsearch.search.client import SearchClient, client_and_settings
+from es_imgsearch.search.filters import Filters
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Queries, Query, QueryBox, QueryPicture, Vector
@@ -122,13 +123,23 @@ class AsyncImageSearch(SearchClient):
         *,
         box: QueryBox | None = None,
         min_relevance: float | None = None,
+        filters: Filters | None = None,
+        without: Filters | None = None,
     ) -> dict[str, Any]:
         """Build the kNN query of a search; see `ImageSearch.knn_query`.
 
         body = {"knn": await search.knn_query("a cat on a sofa", k=50)}
         """
         return await self._run(
-            self._operations.knn_query(positive, negative, k, box=box, min_relevance=min_relevance)
+            self._operations.knn_query(
+                positive,
+                negative,
+                k,
+                box=box,
+                min_relevance=min_relevance,
+                filters=filters,
+                without=without,
+            )
         )
 
     async def close(self) -> None:

@@ -16,6 +16,7 @@ from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.registry import is_encoder
 from es_imgsearch.errors import UsageError
+from es_imgsearch.search.filters import Filters
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.operations import Operations
 from es_imgsearch.search.options import SearchOptions
@@ -216,12 +217,14 @@ class ImageSearch(SearchClient):
         *,
         box: QueryBox | None = None,
         min_relevance: float | None = None,
+        filters: Filters | None = None,
+        without: Filters | None = None,
     ) -> dict[str, Any]:
         """Build the kNN query of a search, to be sent by another program: Kibana, curl.
 
             body = {"knn": search.knn_query("a cat on a sofa", k=50)}
 
-        Takes the arguments of `search`, without options.
+        Takes the arguments of `search`; of its options only `filters` and `without`.
 
         `min_relevance` sets the query's `similarity`: pictures of less relevance are left out.
         Without relevance (see `calibrate`) it leaves out those that are no nearer than a standard
@@ -231,7 +234,15 @@ class ImageSearch(SearchClient):
         of candidates.  Raises the errors of `search`.
         """
         return self._run(
-            self._operations.knn_query(positive, negative, k, box=box, min_relevance=min_relevance)
+            self._operations.knn_query(
+                positive,
+                negative,
+                k,
+                box=box,
+                min_relevance=min_relevance,
+                filters=filters,
+                without=without,
+            )
         )
 
     @property

@@ -21,7 +21,7 @@ from es_imgsearch.elastic.requests import (
     search_request,
 )
 from es_imgsearch.search.filtering.values import met_filters
-from es_imgsearch.search.filters import filter_clauses
+from es_imgsearch.search.filters import clause_of, filter_clauses
 from es_imgsearch.search.options import SearchPlan
 from es_imgsearch.search.query import StoredPicture, Term
 from es_imgsearch.search.query_vectors import CONTENT
@@ -164,7 +164,13 @@ def search_clauses(
 ) -> list[Mapping[str, Any]]:
     """Build the filters of a search; the stored pictures it asks with are left out."""
     clauses: list[Mapping[str, Any]] = list(
-        filter_clauses(plan.filters, info.properties, since=plan.since, until=plan.until)
+        filter_clauses(
+            plan.filters,
+            info.properties,
+            without=plan.without,
+            since=plan.since,
+            until=plan.until,
+        )
     )
     ids = [each.query.image_id for each in terms if isinstance(each.query, StoredPicture)]
     if ids:
@@ -184,6 +190,12 @@ def run_filtered(
     do not exist at all.
     """
     plan, properties = context.plan, context.info.properties
+    if plan.without:
+        # Hits do not show whether a value that they should lack exists.
+        left_out = yield from met_filters(index, plan.without, properties, clause_of(properties))
+        plan = replace(plan, without=left_out.filters)
+        clauses = search_clauses(plan, context.terms, context.info)
+        context = context._replace(notes=[*context.notes, *left_out.notes])
     result = yield from find(clauses)
     if not plan.filters:
         return context, result
@@ -191,7 +203,7 @@ def run_filtered(
         index,
         plan.filters,
         properties,
-        lambda name, value: filter_clauses({name: value}, properties)[0],
+        clause_of(properties),
         found=[hit.get("_source", {}) for hit in result.hits],
     )
     if met.filters is not plan.filters:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,9 +22,11 @@ from es_imgsearch.search.filtering.values import (
     EXACT_FIELDS,
     EXACT_FIRST_FIELDS,
     MOST_FOLDED,
+    met_filters,
     spellings_clause,
     stored_name,
 )
+from es_imgsearch.search.request_flow import RequestFlow
 
 # Elasticsearch refuses a range with ends outside of the field type.
 _INTEGERS = {
@@ -56,10 +58,13 @@ def filter_clauses(
     filters: Filters | None,
     properties: Mapping[str, Mapping[str, Any]],
     *,
+    without: Filters | None = None,
     since: str | date | None = None,
     until: str | date | None = None,
 ) -> list[dict[str, Any]]:
-    """Build one clause for each field; a hit must meet all of them.
+    """Build one clause for each field, and one for all of `without`.
+
+    A hit must meet all of `filters` and nothing of `without`.
 
         filter_clauses({"tags": ["cat", "dog"], "width": (640, None)}, info.properties)
 
@@ -82,21 +87,57 @@ def filter_clauses(
     `properties` are the fields of the index's mapping.  Raises FilterInvalid.
     """
     clauses = [_clause(field, value, properties) for field, value in (filters or {}).items()]
+    if without:
+        unwanted = [_clause(field, value, properties) for field, value in without.items()]
+        clauses.append({"bool": {"must_not": unwanted}})
     if since is not None or until is not None:
         ends = (_to_python("taken_at", end) for end in (since, until))
         clauses.append(since_until_clause(*ends))
     return clauses
 
 
-def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Parse `FIELD=VALUE` texts; a repeated field means any of its values."""
-    filters: dict[str, list[str]] = {}
+class GivenFilters(NamedTuple):
+    """Filters that hits meet, and those of which they meet none."""
+
+    filters: Mapping[str, Any]
+    without: Mapping[str, Any]
+
+
+def parse_filters(texts: Iterable[str], *, in_address: bool = False) -> GivenFilters:
+    """Parse `FIELD=VALUE` and `FIELD!=VALUE`; a field twice means any of its values.
+
+    `in_address`, that is `field:value` and `-field:value`.  Raises FilterInvalid.
+    """
+    form, separator = ("field:value or -field:value", ":") if in_address else (
+        "FIELD=VALUE or FIELD!=VALUE", "=")  # fmt: skip
+    given: tuple[dict[str, list[str]], dict[str, list[str]]] = {}, {}
     for text in texts:
-        field, equals, value = text.partition("=")
-        if not equals or not field.strip():
-            raise FilterInvalid(f"A filter is written FIELD=VALUE, not {text!r}.")
-        filters.setdefault(field.strip(), []).append(value)
-    return filters
+        field, found, value = text.partition(separator)
+        field = field.strip()
+        name = field.removeprefix("-") if in_address else field.removesuffix("!")
+        if not (found and name.strip()):
+            raise FilterInvalid(f"A filter is written {form}, not {text!r}.")
+        given[name != field].setdefault(name.strip(), []).append(value)
+    return GivenFilters(*given)
+
+
+def meant_clauses(
+    index: str, given: GivenFilters, properties: Mapping[str, Mapping[str, Any]]
+) -> RequestFlow[tuple[list[dict[str, Any]], list[str]]]:
+    """Build the clauses of what the values mean, and notes on unknown ones."""
+    filter_clauses(given.filters, properties, without=given.without)
+    build = clause_of(properties)
+    wanted = yield from met_filters(index, given.filters, properties, build)
+    unwanted = yield from met_filters(index, given.without, properties, build)
+    clauses = filter_clauses(wanted.filters, properties, without=unwanted.filters)
+    return clauses, [*wanted.notes, *unwanted.notes]
+
+
+def clause_of(
+    properties: Mapping[str, Mapping[str, Any]],
+) -> Callable[[str, Any], dict[str, Any]]:
+    """Return the function that builds the clause of one value."""
+    return lambda field, value: _clause(field, value, properties)
 
 
 def _clause(field: str, value: Any, properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

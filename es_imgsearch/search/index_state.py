@@ -19,6 +19,7 @@ from es_imgsearch.codes.storage import read_coder
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.mapping import Companion
 from es_imgsearch.elastic.meta import Meta
+from es_imgsearch.elastic.queries import cosine_to_similarity
 from es_imgsearch.elastic.requests import (
     document_request,
     documents_by_id,
@@ -35,6 +36,7 @@ from es_imgsearch.errors import (
     StoreDenied,
     UsageError,
 )
+from es_imgsearch.search.options import check_relevance
 from es_imgsearch.search.query import Term, Vector, is_vector
 from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors
@@ -45,6 +47,7 @@ from es_imgsearch.search.relevance import (
     Floats,
     QueryRelevance,
     RelevanceModel,
+    average_cut_off,
     load_text_vectors,
     read_background,
     unrelated_texts,
@@ -166,6 +169,24 @@ class IndexState:
             document = yield from _companion_document(alias, entry.hash)
             state.coder = read_coder(document, self._index, state.info.meta)
         return state.coder
+
+    def least_similarity(
+        self,
+        generation: GenerationState,
+        terms: Sequence[Term],
+        vector: Vector,
+        min_relevance: float,
+    ) -> RequestFlow[float]:
+        """Compute the parameter `similarity` of a kNN query with this whole vector."""
+        check_relevance(min_relevance)
+        relevance, _ = yield from self.query_relevance(generation, terms, vector, None)
+        if relevance is not None:
+            cosine = relevance.cosine_of(min_relevance)
+        else:
+            if generation.reduced is not None:
+                vector = generation.reduced.reduce_query(vector)
+            cosine = yield from average_cut_off(self._index, vector)
+        return round(cosine_to_similarity(cosine, generation.info.meta.similarity), 6)
 
     def query_relevance(
         self,

@@ -16,7 +16,7 @@ import numpy as np
 
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.meta import Meta
-from es_imgsearch.elastic.queries import cosine_to_similarity, knn_body
+from es_imgsearch.elastic.queries import knn_body
 from es_imgsearch.elastic.requests import document_request
 from es_imgsearch.errors import ImageMissing, ImgSearchError, UsageError
 from es_imgsearch.records import REGIONS_FIELD
@@ -30,9 +30,10 @@ from es_imgsearch.search.execution import (
     text_body,
     vector_body,
 )
+from es_imgsearch.search.filters import Filters, GivenFilters, meant_clauses
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.index_state import GenerationState, IndexState
-from es_imgsearch.search.options import SearchOptions, SearchPlan, check_relevance
+from es_imgsearch.search.options import SearchOptions, SearchPlan
 from es_imgsearch.search.query import (
     Queries,
     Query,
@@ -54,7 +55,6 @@ from es_imgsearch.search.query_vectors import (
     weighted_parts,
 )
 from es_imgsearch.search.reduced import OriginalsLookup, ReducedVectors, Reranking
-from es_imgsearch.search.relevance import average_cut_off
 from es_imgsearch.search.request_flow import RequestFlow
 from es_imgsearch.search.results import SearchContext, build_hits, check_facets, with_cosines
 from es_imgsearch.search.search_log import SearchLog
@@ -270,42 +270,31 @@ class Operations:
         *,
         box: QueryBox | None = None,
         min_relevance: float | None = None,
+        filters: Filters | None = None,
+        without: Filters | None = None,
     ) -> RequestFlow[dict[str, Any]]:
         """Build the kNN query that a search sends; see `ImageSearch.knn_query`."""
         generation = yield from self._state.current()
+        given = GivenFilters(filters or {}, without or {})
+        clauses, _ = yield from meant_clauses(self._index, given, generation.info.properties)
         terms, vectors = yield from self._vectorize(
             generation, parse_terms(positive, negative), [CONTENT], box
         )
         vector = _combined(terms, vectors, CONTENT)
         least = None
         if min_relevance is not None:
-            least = yield from self._least_similarity(generation, terms, vector, min_relevance)
+            least = yield from self._state.least_similarity(
+                generation, terms, vector, min_relevance
+            )
         if generation.reduced is not None:
             vector = generation.reduced.reduce_query(vector)
         # A float32 of a unit vector holds six digits.
         numbers = [round(float(each), 6) for each in vector]
-        knn: dict[str, Any] = knn_body(numbers, k, generation.info.meta.tuning)["knn"]
+        tuning = generation.info.meta.tuning
+        knn: dict[str, Any] = knn_body(numbers, k, tuning, filters=clauses)["knn"]
         if least is not None:
             knn["similarity"] = least
         return knn
-
-    def _least_similarity(
-        self,
-        generation: GenerationState,
-        terms: Sequence[Term],
-        vector: Vector,
-        min_relevance: float,
-    ) -> RequestFlow[float]:
-        """Compute the parameter `similarity` of a kNN query with this whole vector."""
-        check_relevance(min_relevance)
-        relevance, _ = yield from self._state.query_relevance(generation, terms, vector, None)
-        if relevance is not None:
-            cosine = relevance.cosine_of(min_relevance)
-        else:
-            if generation.reduced is not None:
-                vector = generation.reduced.reduce_query(vector)
-            cosine = yield from average_cut_off(self._index, vector)
-        return round(cosine_to_similarity(cosine, generation.info.meta.similarity), 6)
 
     def info(self) -> RequestFlow[IndexInfo]:
         """Return the index's generation, metadata and fields; `reload` reads them again."""

@@ -38,6 +38,9 @@ class SearchOptions(TypedDict, total=False):
         which colours are where, and needs a picture as the query.  By default only the content.
     `filters`
         {field: value}; a hit meets all of them.  See `filters.filter_clauses`.
+    `without`
+        the same, but a hit meets none of them: {"folder": ["private", "scans"]}.  Pictures that
+        have no value in such a field stay; {"location": None} leaves them out.
     `since`, `until`
         the first and the last day on which a picture was taken, by the camera's own clock (or
         last modified, by the clock of this machine, if nothing says when it was taken).  A time
@@ -76,6 +79,7 @@ class SearchOptions(TypedDict, total=False):
     mode: Mode
     weights: Mapping[str, float] | None
     filters: Filters | None
+    without: Filters | None
     since: str | date | None
     until: str | date | None
     offset: int
@@ -99,6 +103,7 @@ class SearchPlan:
     mode: Mode = "auto"
     weights: Mapping[str, float] | None = None
     filters: Filters | None = None
+    without: Filters | None = None
     since: str | date | None = None
     until: str | date | None = None
     offset: int = 0
@@ -169,7 +174,7 @@ def _check_not_negative(name: str, number: Any) -> None:
 
 def _check_kinds(plan: SearchPlan) -> None:
     """Check types, so that a wrong one is a UsageError, not a TypeError later."""
-    for name in ("filters", "weights"):
+    for name in ("filters", "without", "weights"):
         value = getattr(plan, name)
         if value is not None and not isinstance(value, Mapping):
             raise UsageError(f"{name} is a dict, not a {type(value).__name__}.")

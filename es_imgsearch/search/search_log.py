@@ -88,8 +88,8 @@ def search_document(
     }
     if words:
         document["text"] = words[:_MAX_CHARACTERS]
-    if plan.filters:
-        document["filters"] = sorted(plan.filters)
+    if filtered := {*(plan.filters or ()), *(plan.without or ())}:
+        document["filters"] = sorted(filtered)
     if plan.min_relevance is not None:
         document["min_relevance"] = plan.min_relevance
     # A search by binary codes does not use the index's tuned number of candidates.

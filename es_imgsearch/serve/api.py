@@ -120,7 +120,7 @@ class Api:
         filter: Annotated[list[str] | None, Query(max_length=50)] = None,  # noqa: A002
     ) -> dict[str, dict[str, int]]:
         """Count the values of fields, or of `year`, in pictures that meet the filters."""
-        return self._service.facets(fields, filter or [])
+        return self._service.facets(fields, SearchRequest.model_validate({"filter": filter or []}))
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints."""

@@ -15,12 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from es_imgsearch.errors import StoreBusy
 from es_imgsearch.serve.api import Api
 from es_imgsearch.serve.guard import Guard
+from es_imgsearch.serve.page.login_routes import LoginRoutes
+from es_imgsearch.serve.page.page_routes import PageRoutes
 from es_imgsearch.serve.picture_routes import PictureRoutes
 from es_imgsearch.serve.problems import add_problems
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
-from es_imgsearch.serve.tokens import TokenGuard
+from es_imgsearch.serve.tokens import KnownTokens, TokenGuard
 from es_imgsearch.serve.traffic.access_log import AccessLog
 from es_imgsearch.serve.traffic.metrics import ServiceMetrics
 from es_imgsearch.serve.traffic.observe import Observe
@@ -87,11 +89,12 @@ def create_app(
 
     # FastAPI's pages about the routes load scripts from a public network.
     app = FastAPI(title="es-imgsearch", lifespan=lifespan, docs_url=None, redoc_url=None)
+    tokens = KnownTokens(token_hashes)
     # Each is around those before it.
     if rates := parse_rate(rate_limit or DEFAULT_RATE):
         app.add_middleware(RateLimit, rates=rates, local_is_free=rate_limit is None)
     if token_hashes:
-        app.add_middleware(TokenGuard, hashes=token_hashes)
+        app.add_middleware(TokenGuard, tokens=tokens)
     app.add_middleware(Guard, hosts=hosts, max_body_bytes=max_body_mb * 1_000_000)
     app.add_middleware(_SafeHeaders)
     if root_path := checked_root_path(root_path):
@@ -105,6 +108,9 @@ def create_app(
         Api(service).add_to(app)
         # Only where who asks is known: on this machine, or by a token.
         add_get(app, "/metrics", metrics.answer, response_class=Response)
+        PageRoutes(service).add_to(app)
+        if token_hashes:
+            LoginRoutes(tokens).add_to(app)
     return app
 
 

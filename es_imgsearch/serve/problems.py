@@ -43,7 +43,7 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(ImgSearchError)
     async def own(_: Request, error: ImgSearchError) -> JSONResponse:
-        status = _status(error)
+        status = status_of(error)
         headers = {"retry-after": str(_RETRY_SECONDS)} if status == 503 else None
         return problem(status, str(error), headers)
 
@@ -82,7 +82,8 @@ def sentences(errors: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(dict.fromkeys(map(_sentence, errors)))
 
 
-def _status(error: ImgSearchError) -> int:
+def status_of(error: ImgSearchError) -> int:
+    """Return the status of an answer that is this error."""
     if isinstance(error, ImageMissing | IndexMissing):
         return 404
     if isinstance(error, ReadError | QueryPictureInvalid):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os.path
 import tempfile
 import threading
@@ -37,6 +38,12 @@ class QueryFile:
     picture: Image.Image
     width: int
     height: int
+
+    def jpeg(self) -> bytes:
+        """Return it as a JPEG file."""
+        stream = io.BytesIO()
+        self.picture.convert("RGB").save(stream, "JPEG", quality=85)
+        return stream.getvalue()
 
     def scaled(self, box: Box) -> Box:
         """Scale a box in pixels of the file to pixels of `picture`."""

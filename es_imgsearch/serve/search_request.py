@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from es_imgsearch.errors import FilterInvalid, UsageError
+from es_imgsearch.errors import UsageError
+from es_imgsearch.search.filters import parse_filters
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Query, StoredPicture
 from es_imgsearch.serve.query_pictures import QueryFile
@@ -49,7 +49,10 @@ class SearchRequest(BaseModel):
     image: str = Field("", description="hash of a picture that was sent before")
     box: _Box = None
     filter: list[_Text] = Field(
-        [], max_length=_MOST_TERMS, description="field:value", examples=[["format:png"]]
+        [],
+        max_length=_MOST_TERMS,
+        description="field:value, or -field:value for pictures without it",
+        examples=[["format:png", "-folder:scans"]],
     )
     since: str | None = Field(None, description="taken on this day or later")
     until: str | None = Field(None, description="taken on this day or earlier")
@@ -92,7 +95,7 @@ class SearchRequest(BaseModel):
         given["mode"] = self.mode
         options: SearchOptions = {
             **given,  # type: ignore[typeddict-item]
-            "filters": parse_field_filters(self.filter),
+            **parse_filters(self.filter, in_address=True)._asdict(),
             "facets": self.facets,
         }
         return options
@@ -101,20 +104,6 @@ class SearchRequest(BaseModel):
         """Hash of what is searched for, to which a cursor is bound."""
         asked = self.model_dump_json(exclude={"cursor", "k", "facets", "explain"})
         return hashlib.sha256(asked.encode()).hexdigest()[:16]
-
-
-def parse_field_filters(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Parse field:value; a repeated field means any of its values.
-
-    Raises FilterInvalid.
-    """
-    filters: dict[str, list[str]] = {}
-    for text in texts:
-        field, colon, value = text.partition(":")
-        if not (colon and field.strip()):
-            raise FilterInvalid(f"A filter is written field:value, not {text!r}.")
-        filters.setdefault(field.strip(), []).append(value)
-    return filters
 
 
 def write_cursor(request: SearchRequest, offset: int, generation: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,15 +12,15 @@ from es_imgsearch.errors import TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.search.client import ImageSearch
-from es_imgsearch.search.filters import filter_clauses
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
+from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Query
 from es_imgsearch.search.results import check_facets, count_facets
+from es_imgsearch.serve.listing import clauses_of, list_pictures
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
     MOST_HITS,
     SearchRequest,
-    parse_field_filters,
     read_cursor,
     write_cursor,
 )
@@ -98,6 +99,37 @@ class SearchService:
             "image": key or None,
         }
 
+    def ranked(
+        self, request: SearchRequest, count: int, fields: Sequence[str] | None = None
+    ) -> Hits:
+        """Return the first hits with these stored fields, in the order of the request."""
+        shown = self._pictures.get(request.image) if request.image else None
+        positive, negative = request.queries(shown)
+        in_order = request.sort != "relevance"
+        wanted = request.model_copy(
+            update={"k": MOST_HITS if in_order else count, "sort": "relevance"}
+        )
+        extra: SearchOptions = {} if fields is None else {"fields": fields}
+        hits = self._find(wanted, positive, negative, shown, 0, extra)
+        return _in_order(hits, request.sort, 0, count) if in_order else hits
+
+    def newest(self, request: SearchRequest, offset: int, fields: Sequence[str]) -> Hits:
+        """Return pictures that meet the filters without a query, the newest first."""
+        return list_pictures(self._client, self._settings, request, offset, fields)
+
+    def query_picture(self, key: str) -> QueryFile:
+        """Return a picture that was sent.  Raises ImageMissing."""
+        return self._pictures.get(key)
+
+    def keep_picture(self, picture: Upload) -> str:
+        """Decode a picture and keep it; return its hash.  Raises QueryPictureInvalid."""
+        return self._pictures.put(picture)
+
+    def copies(self, content_ids: Sequence[str]) -> Counter[str]:
+        """Count the files of each content."""
+        listings = self._client.store.listings
+        return Counter(content for content, _ in listings.ids_by_content(content_ids))
+
     def _find(
         self,
         request: SearchRequest,
@@ -105,13 +137,14 @@ class SearchService:
         negative: Sequence[Query],
         shown: QueryFile | None,
         offset: int,
+        extra: SearchOptions | None = None,
     ) -> Hits:
         """Return hits from an offset on: of all, or of the relevant ones in another order."""
         box = None
         if request.box is not None and shown is not None:
             box = shown.scaled(request.box)
         depth = self._depth(request, offset)
-        options = request.options()
+        options = request.options() | (extra or {})
         chosen = request.num_candidates
         if chosen is not None and chosen >= request.k:
             options["num_candidates"] = max(chosen, depth)
@@ -156,11 +189,10 @@ class SearchService:
         """Return the stored fields of a picture.  Raises ImageMissing."""
         return dict(self._client.get(image_id))
 
-    def facets(self, fields: Sequence[str], filters: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Count the values of fields over the pictures that meet the filters."""
-        properties = self._client.info.properties
-        check_facets(fields, properties)
-        clauses = filter_clauses(parse_field_filters(filters), properties)
+    def facets(self, fields: Sequence[str], request: SearchRequest) -> dict[str, dict[str, int]]:
+        """Count the values of fields over the pictures that meet the filters and dates."""
+        check_facets(fields, self._client.info.properties)
+        clauses, _ = clauses_of(self._client, self._settings, request)
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
 
     def status(self) -> dict[str, Any]:

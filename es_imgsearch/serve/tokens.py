@@ -1,4 +1,4 @@
-"""Tokens of those who may ask: hashed in a file, sent as `Authorization: Bearer`."""
+"""Tokens of those who may ask: hashed in a file, sent in a header or a cookie."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from collections.abc import Collection
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
-from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from es_imgsearch.errors import FileInvalid
@@ -20,7 +22,11 @@ from es_imgsearch.serve.problems import problem
 from es_imgsearch.serve.traffic.root_path import route_path
 
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+COOKIE: Final = "es_imgsearch_token"
+LOGIN_PATH: Final = "/login"
+_OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", LOGIN_PATH})
+# Files of this program, the same for all.
+_OPEN_BELOW: Final = "/static/"
 
 
 def new_token(file: Path) -> str:
@@ -73,29 +79,59 @@ def _hash(token: str) -> str:
     return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
 
 
-class TokenGuard:
-    """Answer only who sends a token; the health is open."""
+class KnownTokens:
+    """The hashes of the tokens that are let in."""
 
-    def __init__(self, app: ASGIApp, *, hashes: Collection[str]) -> None:
-        self._app = app
+    def __init__(self, hashes: Collection[str]) -> None:
         self._hashes = tuple(hashes)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or route_path(scope) in _OPEN_PATHS:
-            await self._app(scope, receive, send)
-            return
-        kind, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-        # Every hash is compared, each in constant time.
+    def find(self, token: str) -> str | None:
+        """Return the hash of a token that is known; each is compared in constant time."""
         sent = _hash(token.strip())
         found = [hmac.compare_digest(sent, each) for each in self._hashes]
-        if kind.lower() == "bearer" and any(found):
-            # Requests are counted by it.
-            scope["token"] = sent
+        return sent if any(found) else None
+
+    def has(self, token: str) -> bool:
+        """Whether a token is known."""
+        return self.find(token) is not None
+
+
+class TokenGuard:
+    """Answer only who sends a token; health and signing in are open.
+
+    A browser sends it in a cookie, and is sent on to the page to sign in at without one.
+    """
+
+    def __init__(self, app: ASGIApp, *, tokens: KnownTokens) -> None:
+        self._app = app
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._is_let_in(scope):
             await self._app(scope, receive, send)
             return
-        refusal = problem(
+        request = Request(scope)
+        refusal: Response = problem(
             HTTPStatus.UNAUTHORIZED,
             "Send a token of this service: `Authorization: Bearer TOKEN`.",
             {"www-authenticate": "Bearer"},
         )
+        if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+            root = scope.get("root_path", "")
+            path = route_path(scope) + (f"?{request.url.query}" if request.url.query else "")
+            refusal = RedirectResponse(
+                f"{root}{LOGIN_PATH}?{urlencode({'next': path})}", HTTPStatus.SEE_OTHER
+            )
         await refusal(scope, receive, send)
+
+    def _is_let_in(self, scope: Scope) -> bool:
+        path = route_path(scope)
+        if path in _OPEN_PATHS or path.startswith(_OPEN_BELOW):
+            return True
+        request = Request(scope)
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            token = request.cookies.get(COOKIE, "")
+        # Requests are counted by it.
+        scope["token"] = self._tokens.find(token)
+        return scope["token"] is not None

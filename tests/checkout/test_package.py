@@ -82,6 +82,10 @@ def test_the_wheel_holds_what_is_loaded_at_run_time(wheel: Path):
         for each in (CHECKOUT / "kibana").rglob("*")
         if each.is_file()
     } <= names
+    page = CHECKOUT / "es_imgsearch" / "serve" / "page"
+    of_page = {each.relative_to(CHECKOUT) for each in page.rglob("*") if each.suffix != ".pyc"}
+    assert {str(each) for each in of_page if (CHECKOUT / each).is_file()} <= names
+    assert "es_imgsearch/serve/page/static/vendor/photoswipe/LICENSE" in names
     assert "es_imgsearch/py.typed" in names
     assert not [name for name in names if name.startswith(("tests", "dev", "mappings", "kibana"))]
     modules = {each.relative_to(CHECKOUT) for each in (CHECKOUT / "es_imgsearch").rglob("*.py")}

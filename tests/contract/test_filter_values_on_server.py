@@ -18,7 +18,7 @@ from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.mapping import new_meta
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import seal_of
-from es_imgsearch.errors import FilterInvalid
+from es_imgsearch.errors import FilterInvalid, UsageError
 from es_imgsearch.settings import Settings, load_settings
 from es_imgsearch.testing import FakeEncoder, remove_index
 
@@ -82,66 +82,101 @@ def found(client: ImageSearch, **filters: Any) -> set[str]:
     return {hit.image_id for hit in client.search_text("red", filters=filters)}
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "expected"),
-    [
-        *(("format", each, {"canon"}) for each in ("jpg", "JPG", ".jpg", "jpeg", "image/jpeg")),
-        *(("format", each, {"nikon"}) for each in ("tif", "TIFF", ".TIF")),
-        *(("format", each, {"phone"}) for each in ("heic", "HEIC", "heif", "hif")),
-        *(("format", each, {"other"}) for each in ("jp2", "JPEG 2000", "j2k")),
-        *(("colours", each, {"canon"}) for each in ("gray", "Grey", "GRAY", "Blue")),
-        ("colour_shares.gray", "0.5", {"canon"}),
-        *(("camera", each, {"canon"}) for each in ("canon eos 5d", "CANON EOS 5D", "Canon eos 5D")),
-        *(("camera", each, {"canon", "other"}) for each in ("canon", "Canon", "canon EOS")),
-        ("camera", "nikon", {"nikon"}),
-        ("camera", "apple", {"phone"}),
-        *(("tags", each, {"canon", "nikon"}) for each in ("dog", "DOG", "Dog")),
-        *(("tags", each, {"canon"}) for each in ("straße", "STRASSE", "strasse", "STRAẞE")),
-        *(("tags", each, {"phone"}) for each in ("фото с дачи", "ФОТО С ДАЧИ", "Фото С Дачи")),
-        *(("tags", each, {"phone"}) for each in ("Οδυσσευς", "οδυσσευς")),
-        *(("creator", each, {"nikon"}) for each in ("δημήτρης", "ΔΗΜΉΤΡΗΣ", nfd("Δημήτρης"))),
-        *(("keywords", each, {"phone"}) for each in ("Zoë", "ZOË", "zoë", nfd("Zoë"))),
-        *(("keywords", each, {"phone"}) for each in ("ガラス", nfd("ガラス"))),
-        *(("folder", each, {"canon", "nikon"}) for each in ("Urlaub", "URLAUB", "urlaub/")),
-        *(("folder", each, {"canon"}) for each in
-          ("urlaub/île de ré", nfd("Urlaub/Île de Ré"), "/URLAUB/ÎLE DE RÉ/")),
-        *(("folder", each, {"nikon"}) for each in ("urlaub/österreich", nfd("urlaub/ÖSTERREICH"))),
-        *(("folder", each, {"phone"}) for each in ("Фото/Йод", "фото/йод", "ФОТО", nfd("фото"))),
-        *(("root", each, {"canon", "nikon"}) for each in ("fotos", "FOTOS", "ｆｏｔｏｓ")),
-        *(("root", each, {"other"}) for each in ("ç", "Ç", nfd("Ç"))),
-        *(("title", each, {"phone"}) for each in ("ünder the sea", nfd("ÜNDER THE SEA"))),
-        *(("image_name", each, {"canon"}) for each in ("canon.jpg", "CANON.JPG")),
-        ("product_id", "ab-12", {"phone"}),
-        ("product_id", "SKU-1A", {"upper"}),
-        ("product_id", "sku-1a", {"lower"}),
-        ("product_id", "sKu-1A", {"upper", "lower", "third"}),
-        ("product_id", ["sku-1a", "SKU-1a", "x"], {"lower", "third"}),
-        ("product_id", ["sku-1a", "AB-12"], {"lower", "phone"}),
-        ("product_id", ["sku-1a", "ab-12"], {"lower", "phone"}),
-        ("source_url", "http://a/q", {"lower"}),
-        ("source_url", "HTTP://A/q", {"third"}),
-        ("source_url", "http://A/Q", {"upper", "lower", "third"}),
-        ("root", "Bilder", {"upper"}),
-        ("root", "bilder", {"lower"}),
-        ("root", "BILDER", {"third"}),
-        ("root", "bILDER", {"upper", "lower", "third"}),
-        ("root", ["Bilder", "bilder"], {"upper", "lower"}),
-        ("root", ["Bilder", "fotos"], {"upper", "canon", "nikon"}),
-        ("folder", "q", {"upper", "lower", "third"}),
-        ("creator", "LONG " * 150, {"other"}),
-        ("attributes.size", "GRÖSSE l", {"nikon"}),
-        ("attributes.size", nfd("größe l"), {"nikon"}),
-        *(("relative_path", each, {"other"}) for each in ("é.jpg", nfd("é.jpg"))),
-        ("relative_path", "É.jpg", set()),
-        *(("monochrome", each, {"canon"}) for each in ("True", "yes", "TRUE", True)),
-        ("tags", ["STRASSE", "фото с дачи"], {"canon", "phone"}),
-        ("format", ["tif", "jpg"], {"canon", "nikon"}),
-        ("colours", {"gray", "black"}, {"canon", "nikon"}),
-        ("camera", ["nikon d750", None], {"nikon"}),
-    ],
-)  # fmt: skip
+MEANT = [
+    *(("format", each, {"canon"}) for each in ("jpg", "JPG", ".jpg", "jpeg", "image/jpeg")),
+    *(("format", each, {"nikon"}) for each in ("tif", "TIFF", ".TIF")),
+    *(("format", each, {"phone"}) for each in ("heic", "HEIC", "heif", "hif")),
+    *(("format", each, {"other"}) for each in ("jp2", "JPEG 2000", "j2k")),
+    *(("colours", each, {"canon"}) for each in ("gray", "Grey", "GRAY", "Blue")),
+    ("colour_shares.gray", "0.5", {"canon"}),
+    *(("camera", each, {"canon"}) for each in ("canon eos 5d", "CANON EOS 5D", "Canon eos 5D")),
+    *(("camera", each, {"canon", "other"}) for each in ("canon", "Canon", "canon EOS")),
+    ("camera", "nikon", {"nikon"}),
+    ("camera", "apple", {"phone"}),
+    *(("tags", each, {"canon", "nikon"}) for each in ("dog", "DOG", "Dog")),
+    *(("tags", each, {"canon"}) for each in ("straße", "STRASSE", "strasse", "STRAẞE")),
+    *(("tags", each, {"phone"}) for each in ("фото с дачи", "ФОТО С ДАЧИ", "Фото С Дачи")),
+    *(("tags", each, {"phone"}) for each in ("Οδυσσευς", "οδυσσευς")),
+    *(("creator", each, {"nikon"}) for each in ("δημήτρης", "ΔΗΜΉΤΡΗΣ", nfd("Δημήτρης"))),
+    *(("keywords", each, {"phone"}) for each in ("Zoë", "ZOË", "zoë", nfd("Zoë"))),
+    *(("keywords", each, {"phone"}) for each in ("ガラス", nfd("ガラス"))),
+    *(("folder", each, {"canon", "nikon"}) for each in ("Urlaub", "URLAUB", "urlaub/")),
+    *(("folder", each, {"canon"}) for each in
+      ("urlaub/île de ré", nfd("Urlaub/Île de Ré"), "/URLAUB/ÎLE DE RÉ/")),
+    *(("folder", each, {"nikon"}) for each in ("urlaub/österreich", nfd("urlaub/ÖSTERREICH"))),
+    *(("folder", each, {"phone"}) for each in ("Фото/Йод", "фото/йод", "ФОТО", nfd("фото"))),
+    *(("root", each, {"canon", "nikon"}) for each in ("fotos", "FOTOS", "ｆｏｔｏｓ")),
+    *(("root", each, {"other"}) for each in ("ç", "Ç", nfd("Ç"))),
+    *(("title", each, {"phone"}) for each in ("ünder the sea", nfd("ÜNDER THE SEA"))),
+    *(("image_name", each, {"canon"}) for each in ("canon.jpg", "CANON.JPG")),
+    ("product_id", "ab-12", {"phone"}),
+    ("product_id", "SKU-1A", {"upper"}),
+    ("product_id", "sku-1a", {"lower"}),
+    ("product_id", "sKu-1A", {"upper", "lower", "third"}),
+    ("product_id", ["sku-1a", "SKU-1a", "x"], {"lower", "third"}),
+    ("product_id", ["sku-1a", "AB-12"], {"lower", "phone"}),
+    ("product_id", ["sku-1a", "ab-12"], {"lower", "phone"}),
+    ("source_url", "http://a/q", {"lower"}),
+    ("source_url", "HTTP://A/q", {"third"}),
+    ("source_url", "http://A/Q", {"upper", "lower", "third"}),
+    ("root", "Bilder", {"upper"}),
+    ("root", "bilder", {"lower"}),
+    ("root", "BILDER", {"third"}),
+    ("root", "bILDER", {"upper", "lower", "third"}),
+    ("root", ["Bilder", "bilder"], {"upper", "lower"}),
+    ("root", ["Bilder", "fotos"], {"upper", "canon", "nikon"}),
+    ("folder", "q", {"upper", "lower", "third"}),
+    ("creator", "LONG " * 150, {"other"}),
+    ("attributes.size", "GRÖSSE l", {"nikon"}),
+    ("attributes.size", nfd("größe l"), {"nikon"}),
+    *(("relative_path", each, {"other"}) for each in ("é.jpg", nfd("é.jpg"))),
+    ("relative_path", "É.jpg", set()),
+    *(("monochrome", each, {"canon"}) for each in ("True", "yes", "TRUE", True)),
+    ("tags", ["STRASSE", "фото с дачи"], {"canon", "phone"}),
+    ("format", ["tif", "jpg"], {"canon", "nikon"}),
+    ("colours", {"gray", "black"}, {"canon", "nikon"}),
+    ("camera", ["nikon d750", None], {"nikon"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value", "expected"), MEANT)
 def test_a_value_is_met_as_it_is_typed(client: ImageSearch, field: str, value: Any, expected):
     assert found(client, **{field: value}) == expected
+
+
+@pytest.mark.parametrize(("field", "value", "expected"), MEANT)
+def test_a_value_as_people_type_it_leaves_out_what_it_finds(
+    client: ImageSearch, field: str, value: Any, expected: set[str]
+):
+    hits = client.search_text("red", without={field: value})
+    assert {hit.image_id for hit in hits} == {*DOCUMENTS} - expected
+    knn = client.knn_query("red", k=10, without={field: value})
+    answer = client.store.connection.client.search(index=client.settings.index, knn=knn)
+    assert {each["_id"] for each in answer["hits"]["hits"]} == {*DOCUMENTS} - expected
+
+
+def test_values_that_nobody_has_are_noted_and_leave_nothing_out(client: ImageSearch):
+    hits = client.search_text("red", filters={"tags": "dog"}, without={"format": ["pgn", "jpg"]})
+    assert [hit.image_id for hit in hits] == ["nikon"]
+    assert on_filters(hits.notes) == ["No picture has the format 'pgn'; near it are 'jpeg'."]
+    with pytest.raises(FilterInvalid, match="Did you mean 'tags'"):
+        client.search_text("red", without={"tgas": "dog"})
+    with pytest.raises(UsageError, match="without is a dict, not a list"):
+        client.search_text("red", without=["tags"])  # type: ignore[arg-type]
+
+
+def test_both_clients_build_the_same_filtered_knn_query(client: ImageSearch):
+    given: dict[str, Any] = {"filters": {"tags": "STRASSE"}, "without": {"root": ["BILDER", "x"]}}
+
+    async def ask() -> dict[str, Any]:
+        settings, encoder = client.settings, client.encoder
+        async with AsyncImageSearch(settings=settings, encoder=encoder) as other:
+            return await other.knn_query("red", **given)
+
+    knn = client.knn_query("red", **given)
+    assert knn == asyncio.run(ask())
+    assert "Straße" in str(knn["filter"])
+    assert len(knn["filter"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,37 @@ def test_a_filter_finds_what_it_says(store: Store, filters: dict[str, Any], hold
     assert found(store, clauses) == {each["image_id"] for each in DOCUMENTS if holds(each)}
 
 
+@pytest.mark.parametrize(("filters", "holds"), CASES, ids=[str(case[0]) for case in CASES])
+def test_what_a_hit_must_not_meet_leaves_the_rest(store: Store, filters: dict[str, Any], holds):
+    """Of several fields a hit meets none; one that lacks a field stays."""
+    properties = store.info().properties
+    rest = {each["image_id"] for each in DOCUMENTS}
+    for field, value in filters.items():
+        rest -= found(store, filter_clauses({field: value}, properties))
+    assert found(store, filter_clauses(None, properties, without=filters)) == rest
+    if len(filters) == 1:
+        assert rest == {each["image_id"] for each in DOCUMENTS if not holds(each)}
+
+
+def test_what_hits_meet_and_what_they_must_not_meet(store: Store):
+    clauses = filter_clauses(
+        {"root": "photos", "tags": ["cat", "hot dog"]},
+        store.info().properties,
+        without={"folder": ["a", "é"], "location": (48.2082, 16.3738, "5km"), "camera": None},
+    )
+    expected = {
+        each["image_id"]
+        for each in DOCUMENTS
+        if each["root"] == "photos"
+        and {"cat", "hot dog"} & {*each["tags"]}
+        and each["folder"].split("/")[0] not in {"a", "é"}
+        and each.get("location") not in PLACES[:2]
+        and "camera" in each
+    }
+    assert found(store, clauses) == expected
+    assert 0 < len(expected) < 60
+
+
 def test_the_cases_find_something_and_not_everything():
     """Else they would prove little."""
     counts = [sum(map(holds, DOCUMENTS)) for _, holds in CASES]

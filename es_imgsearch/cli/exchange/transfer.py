@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -51,22 +51,16 @@ def export_command(
     Vectors are exactly as the index stores them. FILE appears when it is complete.
     """
     from es_imgsearch.manage.transfer.export import export_pictures
-    from es_imgsearch.search.filtering.values import met_filters
-    from es_imgsearch.search.filters import filter_clauses, parse_filters
+    from es_imgsearch.search.filters import meant_clauses, parse_filters
     from es_imgsearch.search.request_flow import run_flow
 
     started = time.monotonic()
     store = open_store(settings)
     info = store.info()
 
-    def clause_of(name: str, value: Any) -> dict[str, Any]:
-        return filter_clauses({name: value}, info.properties)[0]
-
-    typed = parse_filters(filters)
-    flow = met_filters(store.index, typed, info.properties, clause_of)
-    met = run_flow(flow, store.send)
-    clauses = filter_clauses(met.filters, info.properties)
-    for note in met.notes:
+    flow = meant_clauses(store.index, parse_filters(filters), info.properties)
+    clauses, notes = run_flow(flow, store.send)
+    for note in notes:
         click.echo(note, err=True)
     names = [name for each in fields for name in each.split(",") if name]
     total = 0 if clauses else store.listings.count()

@@ -1,4 +1,4 @@
-"""Seconds that a request spends in each stage, whichever threads work for it."""
+"""Seconds that a request spends in each stage, summed over its threads."""
 
 from __future__ import annotations
 

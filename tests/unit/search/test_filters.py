@@ -331,19 +331,52 @@ def test_other_dates_are_those_of_this_machine(zone, name, value, expected):
 
 
 def test_filters_of_the_command_line():
-    assert parse_filters(["root=photos", "tags=cat", "tags=dog", "title=a=b", " width = 1..2"]) == {
+    texts = ["root=photos", "tags=cat", "tags=dog", "title=a=b", " width = 1..2", "title=a!=b"]
+    assert parse_filters(texts).filters == {
         "root": ["photos"],
         "tags": ["cat", "dog"],
-        "title": ["a=b"],
+        "title": ["a=b", "a!=b"],
         "width": [" 1..2"],
     }
-    assert parse_filters([]) == {}
+    assert parse_filters([]) == ({}, {})
+    negative = parse_filters(["tags!=cat", "tags=dog", "tags != a=b", "root!=-x", "folder!=a:b"])
+    assert negative == (
+        {"tags": ["dog"]},
+        {"tags": ["cat", " a=b"], "root": ["-x"], "folder": ["a:b"]},
+    )
 
 
-@pytest.mark.parametrize("text", ["root", "", "=photos", " =x"])
+def test_filters_of_an_address():
+    texts = ["root:photos", "-tags:cat", "-tags:dog", "tags:-x", " -title:a:b", "root:a!=b"]
+    assert parse_filters(texts, in_address=True) == (
+        {"root": ["photos", "a!=b"], "tags": ["-x"]},
+        {"tags": ["cat", "dog"], "title": ["a:b"]},
+    )
+
+
+@pytest.mark.parametrize("text", ["root", "", "=photos", " =x", "!=x", " ! =x", "root!"])
 def test_a_malformed_filter_text_is_refused(text: str):
-    with pytest.raises(FilterInvalid, match="FIELD=VALUE"):
+    with pytest.raises(FilterInvalid, match="FIELD=VALUE or FIELD!=VALUE"):
         parse_filters([text])
+
+
+@pytest.mark.parametrize("text", ["root", "", ":photos", "-:x", " - :x", "-root", "root=x"])
+def test_a_malformed_filter_of_an_address_is_refused(text: str):
+    with pytest.raises(FilterInvalid, match="field:value or -field:value"):
+        parse_filters([text], in_address=True)
+
+
+def test_what_hits_must_not_meet_is_one_clause():
+    wanted, unwanted = filter_clauses(
+        {"root": "photos"}, PROPERTIES, without={"root": "scans", "width": (None, 99)}
+    )
+    assert wanted == {"term": {"root": "photos"}}
+    assert unwanted == {
+        "bool": {"must_not": [{"term": {"root": "scans"}}, {"range": {"width": {"lte": 99}}}]}
+    }
+    assert filter_clauses({}, PROPERTIES, without={}) == []
+    with pytest.raises(FilterInvalid, match="no field 'tag'"):
+        filter_clauses({}, PROPERTIES, without={"tag": "cat"})
 
 
 @pytest.mark.parametrize("value", [{"gte": 4}, object(), b"cat", [{}, "cat"], ({}, "cat")])

@@ -1,0 +1,1 @@
+"""The gallery: pages rendered here, which work without JavaScript."""

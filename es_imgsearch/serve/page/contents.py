@@ -1,0 +1,214 @@
+"""What the templates show of a search: pictures, chips, facets, a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+from es_imgsearch.search.hits import LIKELY, Hit, Hits
+from es_imgsearch.serve.page.address import Address
+
+# What a tile, its facets and its day are made of.
+FIELDS: Final = (
+    "root", "relative_path", "image_name", "folder", "content_id", "width", "height", "format",
+    "orientation", "camera", "tags", "colours", "caption", "title", "taken_local", "taken_at",
+    "modified_at",
+)  # fmt: skip
+FACETS: Final = {
+    "year": "Year", "tags": "Tags", "colours": "Colours", "root": "Root", "folder": "Folder",
+    "camera": "Camera", "format": "Format", "orientation": "Orientation",
+}  # fmt: skip
+_MOST_VALUES: Final = 12
+_MOST_BADGE: Final = 99
+_DATES: Final = ("taken_local", "taken_at", "modified_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Thumb:
+    """One picture in the grid, with the addresses that begin at it."""
+
+    image_id: str
+    number: int
+    name: str
+    place: str
+    path: str
+    width: int
+    height: int
+    percent: str
+    score: float
+    cosine: float | None
+    why: str
+    more_copies: str
+    day: str
+    likely: bool
+    view: str
+    similar: str
+    more: str
+    less: str
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """One part of the question, and the address without it."""
+
+    kind: str
+    label: str
+    without: str
+
+
+@dataclass(frozen=True, slots=True)
+class FacetValue:
+    """A value of a field, its count, and the addresses with and without it."""
+
+    label: str
+    count: int
+    only: str
+    none: str
+
+
+@dataclass(frozen=True, slots=True)
+class FacetShown:
+    """The most frequent values of a field."""
+
+    name: str
+    title: str
+    values: Sequence[FacetValue]
+
+
+def date_of(fields: Mapping[str, Any]) -> str:
+    """Return when a picture was taken, or else its file changed; "" if unknown."""
+    return next((str(fields[each]) for each in _DATES if fields.get(each)), "")
+
+
+def tiles(
+    hits: Iterable[Hit], address: Address, first: int, copies: Mapping[str, int]
+) -> Iterator[Thumb]:
+    """Make the tiles of a page whose first hit has this number, from 1 on."""
+    search = address.at("/")
+    for number, hit in enumerate(hits, first):
+        others = copies.get(str(hit.fields.get("content_id")), 1) - 1
+        alone = Address.parse("/", [("like", hit.image_id)])
+        yield Thumb(
+            image_id=hit.image_id,
+            number=number,
+            name=hit.image_name,
+            place=f"{hit.root}/{hit.relative_path}",
+            path="" if hit.path is None else hit.to_dict()["path"],
+            width=int(hit.fields.get("width") or 0),
+            height=int(hit.fields.get("height") or 0),
+            percent=hit.percent,
+            score=hit.score,
+            cosine=hit.cosine,
+            why="by its words" if hit.matches_words else "",
+            more_copies=f"+{min(others, _MOST_BADGE)}" if others > 0 else "",
+            day=date_of(hit.fields)[:10],
+            likely=hit.matches_words or hit.relevance is None or hit.relevance >= LIKELY,
+            view=str(address.at(f"/pictures/{hit.image_id}").setting("n", str(number))),
+            similar=str(alone),
+            more=str(search.adding("like", hit.image_id)),
+            less=str(search.adding("unlike", hit.image_id)),
+            part=str(alone.setting("part", "1")),
+        )
+
+
+def by_day(shown: Sequence[Thumb], is_divided: bool) -> list[tuple[str, list[Thumb]]]:
+    """Group pictures by day, or put all into one group without a name."""
+    if not is_divided:
+        return [("", list(shown))]
+    return [(day, list(each)) for day, each in groupby(shown, key=lambda tile: tile.day)]
+
+
+def chips(address: Address, names: Mapping[str, str]) -> Iterator[Chip]:
+    """Yield a removable chip for each part of the question but the words in the box.
+
+    `names` has the names of stored pictures by image_id.
+    """
+    kinds = {
+        "not": "not", "like": "like", "unlike": "not like", "since": "since", "until": "until",
+        "when": "when", "filter": "", "min_relevance": "at least",
+    }  # fmt: skip
+    for name, value in address.pairs:
+        if name not in kinds:
+            continue
+        label, kind = value, kinds[name]
+        if name in {"like", "unlike"}:
+            image_id, caret, weight = value.partition("^")
+            label = names.get(image_id, image_id) + caret + weight
+        elif name == "min_relevance":
+            label = f"{float(value):.0%} relevant" if _is_number(value) else value
+        elif name == "filter":
+            kind = "without" if value.startswith("-") else ""
+            label = value.removeprefix("-").replace(":", ": ", 1)
+        yield Chip(kind, label, str(address.dropping(name, value)))
+
+
+def facets(counts: Mapping[str, Mapping[str, int]], address: Address) -> Iterator[FacetShown]:
+    """Yield the facets that have a value which is not chosen yet."""
+    chosen = set(address.all("filter"))
+    for name, title in FACETS.items():
+        values = [
+            FacetValue(value, count, *_addresses(name, value, address))
+            for value, count in counts.get(name, {}).items()
+            if f"{name}:{value}" not in chosen and not (name == "year" and address.get("since"))
+        ]
+        if values:
+            yield FacetShown(name, title, values[:_MOST_VALUES])
+
+
+def crumbs(address: Address) -> list[tuple[str, str]]:
+    """Return label and address of the folder searched and of those above it."""
+    roots = [each[len("root:") :] for each in address.all("filter") if each.startswith("root:")]
+    folders = [
+        each[len("folder:") :] for each in address.all("filter") if each.startswith("folder:")
+    ]
+    if len(roots) > 1 or len(folders) > 1 or not (roots or folders):
+        return []
+    plain = address
+    for each in [*(f"root:{one}" for one in roots), *(f"folder:{one}" for one in folders)]:
+        plain = plain.dropping("filter", each)
+    found = [("All pictures", str(plain))]
+    if roots:
+        plain = plain.adding("filter", f"root:{roots[0]}")
+        found.append((roots[0], str(plain)))
+    steps = folders[0].strip("/").split("/") if folders else []
+    for end in range(1, len(steps) + 1):
+        folder = "/".join(steps[:end])
+        found.append((steps[end - 1], str(plain.adding("filter", f"folder:{folder}"))))
+    return found
+
+
+def summary(hits: Hits, is_search: bool, at_least: float | None) -> tuple[str, bool]:
+    """Return a sentence on what was found, and whether the hits are only the nearest."""
+    if not is_search:
+        return "", False
+    count = len(hits)
+    if not count:
+        return "No picture meets this.", False
+    if hits.relevant is None:
+        return f"The {count} nearest" if count > 1 else "One picture", False
+    if at_least is not None:
+        return f"{count} of at least {at_least:.0%} relevance", False
+    if not hits.likely_end:
+        return "Nothing here matches; the nearest are these.", True
+    likely = sum((hit.relevance or 0.0) >= LIKELY or hit.matches_words for hit in hits)
+    return f"{likely} of {count} are relevant", False
+
+
+def _addresses(name: str, value: str, address: Address) -> tuple[str, str]:
+    if name == "year":
+        return str(address.setting("since", value).setting("until", value)), ""
+    return (
+        str(address.adding("filter", f"{name}:{value}")),
+        str(address.adding("filter", f"-{name}:{value}")),
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

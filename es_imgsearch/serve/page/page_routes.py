@@ -1,0 +1,83 @@
+"""Routes of the gallery's pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
+from starlette.concurrency import run_in_threadpool
+
+from es_imgsearch.errors import ImgSearchError, UsageError
+from es_imgsearch.serve.page.address import Address
+from es_imgsearch.serve.page.rendering import (
+    STATIC_PATH,
+    failed,
+    redirected,
+    rendered,
+    static_files,
+)
+from es_imgsearch.serve.page.search_page import search_page
+from es_imgsearch.serve.query_pictures import Upload
+from es_imgsearch.serve.routes import add_get
+from es_imgsearch.serve.service import SearchService
+
+
+class PageRoutes:
+    """The pages; all of them work without JavaScript."""
+
+    def __init__(self, service: SearchService) -> None:
+        self._service = service
+
+    def add_to(self, app: FastAPI) -> None:
+        """Register the routes; none is in the description of the API."""
+        app.mount(STATIC_PATH, static_files())
+        hidden: dict[str, Any] = {"include_in_schema": False, "response_class": HTMLResponse}
+        add_get(app, "/", self.search, **hidden)
+        add_get(app, "/queries/{key}", self.query_picture, **hidden)
+        app.post("/queries", **hidden)(self.send_picture)
+
+    def search(self, request: Request) -> Response:
+        """Show a search, or the newest pictures."""
+        return self._page(
+            request, "search.html", lambda address: search_page(self._service, address)
+        )
+
+    def query_picture(self, key: str) -> Response:
+        """Return a picture that was sent, as JPEG."""
+        return Response(
+            self._service.query_picture(key).jpeg(),
+            media_type="image/jpeg",
+            headers={"cache-control": "private, max-age=3600"},
+        )
+
+    async def send_picture(self, request: Request) -> Response:
+        """Keep a picture that was dropped, pasted or chosen; go on to its search."""
+        async with request.form(max_files=1, max_fields=200) as form:
+            file = form.get("image")
+            if file is None or isinstance(file, str):
+                return failed(request, UsageError("Choose a picture first."))
+            upload = Upload(await file.read(), file.filename or "")
+            others = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+        try:
+            key = await run_in_threadpool(self._service.keep_picture, upload)
+        except ImgSearchError as error:
+            return failed(request, error)
+        address = Address.parse("/", others).dropping("image").setting("image", key)
+        return redirected(request, address)
+
+    def _page(
+        self, request: Request, template: str, build: Callable[[Address], dict[str, Any]]
+    ) -> Response:
+        """Render a page; a form that sent empty fields is sent on to the short address."""
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
+        given = request.query_params.multi_items()
+        address = Address.parse(path, given)
+        if address.pairs != tuple(given):
+            return redirected(request, address)
+        try:
+            shown = build(address)
+        except ImgSearchError as error:
+            return failed(request, error, address)
+        return rendered(request, template, {"address": address, **shown})

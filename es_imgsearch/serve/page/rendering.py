@@ -1,0 +1,108 @@
+"""Render templates, with the headers of a page; serve the files that pages load."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.staticfiles import StaticFiles
+
+from es_imgsearch.errors import ImgSearchError
+from es_imgsearch.serve.page.address import Address
+from es_imgsearch.serve.problems import status_of
+
+_STATIC: Final = Path(__file__).with_name("static")
+_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "img-src 'self' blob:",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS: Final = {
+    "content-security-policy": _POLICY,
+    "referrer-policy": "same-origin",
+    "cache-control": "private, no-cache",
+}
+_FOREVER: Final = "public, max-age=31536000, immutable"
+_RETRY_SECONDS: Final = 5
+
+
+def _digest_of(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# Its content never changes: another release has another digest.
+STATIC_PATH: Final = f"/static/{_digest_of(_STATIC)}"
+
+
+class _Files(StaticFiles):
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = _FOREVER
+        return response
+
+
+def static_files() -> StaticFiles:
+    """Return the application of the files under `STATIC_PATH`."""
+    return _Files(directory=_STATIC)
+
+
+def rendered(
+    request: Request, template: str, shown: Mapping[str, Any], status: int = HTTPStatus.OK
+) -> Response:
+    """Render a template with these values."""
+    root = request.scope.get("root_path", "")
+    text = (
+        _environment()
+        .get_template(template)
+        .render(root=root, static=f"{root}{STATIC_PATH}", **shown)
+    )
+    headers = dict(HEADERS)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["retry-after"] = str(_RETRY_SECONDS)
+    return HTMLResponse(text, status, headers)
+
+
+def redirected(request: Request, address: Address) -> Response:
+    """Send a browser on to another page by GET."""
+    root = request.scope.get("root_path", "")
+    return RedirectResponse(f"{root}{address}", HTTPStatus.SEE_OTHER, HEADERS)
+
+
+def failed(request: Request, error: ImgSearchError, address: Address | None = None) -> Response:
+    """Render an error, with what to do."""
+    status = status_of(error)
+    shown = {
+        "address": address or Address("/", ()),
+        "message": str(error),
+        "is_passing": status == HTTPStatus.SERVICE_UNAVAILABLE,
+    }
+    return rendered(request, "error.html", shown, status)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("es_imgsearch.serve.page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )

@@ -1,0 +1,118 @@
+// A box drawn on a picture by mouse or touch (cropperjs), in step with four number fields.
+//
+// Markup: figure#query-picture, or figure[data-box-form=ID of a form], holding
+//   img[data-width][data-height] (pixels of the upright original); in that form (else #search) the
+//   fields box_x, box_y, box_w and box_h, in the same pixels.  The fields are the way of the
+//   keyboard, and of a browser without JavaScript.  Two buttons are added to the figure.
+const NAMES = ["box_x", "box_y", "box_w", "box_h"];
+const EDGES = ["n", "e", "s", "w", "ne", "nw", "se", "sw"];
+const TEMPLATE = `<cropper-canvas aria-hidden="true">
+  <cropper-shade hidden></cropper-shade>
+  <cropper-handle action="select" plain></cropper-handle>
+  <cropper-selection movable resizable precise outlined hidden>
+    <cropper-handle action="move" plain></cropper-handle>
+    ${EDGES.map((each) => `<cropper-handle action="${each}-resize"></cropper-handle>`).join("")}
+  </cropper-selection>
+</cropper-canvas>`;
+// A shorter drag is a click.
+const LEAST_PIXELS = 4;
+
+class Box {
+  constructor(image, fields) {
+    this.image = image;
+    this.fields = fields;
+    this.isShowing = false;
+    this.frame = document.createElement("div");
+    this.frame.className = "box-frame";
+    image.replaceWith(this.frame);
+    this.frame.append(image);
+    const tools = document.createElement("p");
+    tools.className = "box-tools";
+    this.draw = this.button(tools, "Draw a box", () => this.start());
+    this.clear = this.button(tools, "Whole picture", () => this.write(["", "", "", ""]));
+    this.frame.after(tools);
+    this.clear.disabled = !this.numbers();
+    for (const field of fields) field.addEventListener("input", () => this.show());
+    if (this.numbers()) this.start();
+  }
+
+  button(parent, label, act) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = label;
+    button.addEventListener("click", act);
+    parent.append(button);
+    return button;
+  }
+
+  async start() {
+    this.draw.disabled = true;
+    await import("./vendor/cropperjs/cropper.esm.min.js");
+    // A wheel scrolls the page: there is nothing to zoom.
+    this.frame.addEventListener("wheel", (event) => event.stopPropagation(), { capture: true });
+    this.frame.insertAdjacentHTML("beforeend", TEMPLATE);
+    this.selection = this.frame.querySelector("cropper-selection");
+    this.selection.addEventListener("change", (event) => this.drawn(event.detail));
+    this.frame.firstElementChild.nextElementSibling.addEventListener("actionend", () => {
+      const drawn = this.numbers();
+      if (drawn && Math.min(drawn[2], drawn[3]) < LEAST_PIXELS * this.scale) {
+        this.write(["", "", "", ""]);
+      } else {
+        this.show();
+      }
+    });
+    new ResizeObserver(() => this.show()).observe(this.image);
+  }
+
+  // Pixels of the original in one of the page.
+  get scale() {
+    return Number(this.image.dataset.width) / this.image.clientWidth;
+  }
+
+  // The box of the fields; null if there is none.
+  numbers() {
+    const numbers = this.fields.map((field) => field.valueAsNumber);
+    return numbers.every(Number.isFinite) && numbers[2] > 0 && numbers[3] > 0 ? numbers : null;
+  }
+
+  // From the pointer to the fields: what is outside the picture is no part of the box.
+  drawn({ x, y, width, height }) {
+    if (this.isShowing || !this.image.clientWidth) return;
+    const across = Number(this.image.dataset.width);
+    const down = Number(this.image.dataset.height);
+    const within = (value, most) => Math.min(Math.max(Math.round(value * this.scale), 0), most);
+    const [left, right] = [within(x, across), within(x + width, across)];
+    const [top, bottom] = [within(y, down), within(y + height, down)];
+    this.write([left, top, right - left, bottom - top], false);
+  }
+
+  write(values, isShown = true) {
+    this.fields.forEach((field, at) => {
+      field.value = values[at];
+    });
+    if (isShown) this.show();
+    else this.clear.disabled = false;
+  }
+
+  // From the fields to the picture.
+  show() {
+    const numbers = this.numbers();
+    this.clear.disabled = !numbers;
+    if (!this.selection || !this.image.clientWidth) return;
+    this.isShowing = true;
+    if (numbers) {
+      const [x, y, width, height] = numbers.map((each) => each / this.scale);
+      this.selection.$change(x, y, width, height, NaN, true);
+    } else {
+      this.selection.$clear();
+    }
+    this.isShowing = false;
+  }
+}
+
+for (const figure of document.querySelectorAll("figure#query-picture, figure[data-box-form]")) {
+  const form = document.getElementById(figure.dataset.boxForm ?? "search");
+  const image = figure.querySelector("img[data-width][data-height]");
+  const fields = NAMES.map((name) => form?.elements[name]);
+  if (image && fields.every(Boolean)) new Box(image, fields);
+}

@@ -1,0 +1,86 @@
+// The hits large, one after the other, with zoom (PhotoSwipe).
+//
+// Markup: ol#hits > li.hit[data-width][data-height][data-original] > a.hit-link > img.  Without
+//   JavaScript, or clicked with Ctrl, the link opens the picture's own page, as the link "Details"
+//   in the large view does.  An original that the browser cannot show is shown as its thumbnail.
+import Lightbox from "./vendor/photoswipe/photoswipe-lightbox.esm.min.js";
+
+const url = (path) => new URL(path, import.meta.url).href;
+
+function styles() {
+  const link = document.createElement("link");
+  link.rel = "stylesheet";
+  link.href = url("./vendor/photoswipe/photoswipe.css");
+  document.head.prepend(link);
+}
+
+function slide(data, link) {
+  const { original, width, height } = link.closest(".hit").dataset;
+  const image = link.querySelector("img");
+  return {
+    ...data,
+    src: original ?? image.src,
+    width: Number(width) || image.width,
+    height: Number(height) || image.height,
+    msrc: image.currentSrc || image.src,
+    alt: image.alt,
+  };
+}
+
+function thumbnail(content) {
+  const shown = document.createElement("figure");
+  shown.className = "pswp__error-msg";
+  const small = new Image();
+  small.src = content.data.msrc;
+  small.alt = content.data.alt;
+  const words = document.createElement("figcaption");
+  words.textContent = "This browser cannot show the file; this is its thumbnail.";
+  shown.append(small, words);
+  return shown;
+}
+
+// What a screen reader is told.
+function describe(element) {
+  element.setAttribute("aria-modal", "true");
+  element.setAttribute("aria-label", "Pictures, large");
+  element.querySelector(".pswp__counter").setAttribute("role", "status");
+  element.focus();
+}
+
+const hits = document.getElementById("hits");
+if (hits) {
+  styles();
+  const lightbox = new Lightbox({
+    gallery: hits,
+    children: "a.hit-link",
+    pswpModule: () => import("./vendor/photoswipe/photoswipe.esm.min.js"),
+    indexIndicatorSep: " of ",
+    showHideAnimationType: "fade",
+    returnFocus: false,
+    bgOpacity: 0.95,
+    loop: false,
+  });
+  let shown = null;
+  lightbox.addFilter("domItemData", (data, element) => slide(data, element));
+  lightbox.addFilter("contentErrorElement", (_, content) => thumbnail(content));
+  lightbox.on("uiRegister", () => {
+    lightbox.pswp.ui.registerElement({
+      name: "details",
+      tagName: "a",
+      isButton: true,
+      order: 8,
+      html: "Details",
+      onInit: (element, pswp) => {
+        pswp.on("change", () => {
+          element.href = pswp.currSlide.data.element.href;
+        });
+      },
+    });
+  });
+  lightbox.on("afterInit", () => describe(lightbox.pswp.element));
+  lightbox.on("change", () => {
+    shown = lightbox.pswp.currSlide.data.element;
+  });
+  lightbox.on("destroy", () => shown?.focus());
+  lightbox.init();
+}

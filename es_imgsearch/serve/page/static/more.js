@@ -1,0 +1,68 @@
+// "Load more": the next page's hits are appended to those that are here.
+//
+// Markup: ol#hits > li.hit[data-id]; a#more, whose address is that of the next page; without one
+//   there are no more.  The address of this page stays the search's.  Who comes back to it finds as
+//   many hits as were there.  window hears "hits-added" afterwards.
+const hits = document.getElementById("hits");
+const more = document.getElementById("more");
+const key = `hits ${location.href}`;
+let pages = 0;
+let loading = null;
+
+const status = document.createElement("p");
+status.setAttribute("role", "status");
+status.className = "hits-status";
+
+async function load() {
+  const answer = await fetch(more.href, { headers: { accept: "text/html" } });
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const found = page.querySelectorAll("#hits > .hit");
+  if (!answer.ok || !found.length) {
+    // The page itself says what is wrong.
+    location.assign(more.href);
+    return null;
+  }
+  const known = new Set([...hits.querySelectorAll(".hit")].map((hit) => hit.dataset.id));
+  const added = [...found].filter((hit) => !known.has(hit.dataset.id));
+  hits.append(...added.map((hit) => document.adoptNode(hit)));
+  pages += 1;
+  const next = page.getElementById("more");
+  if (next) more.href = next.href;
+  else more.remove();
+  status.textContent = `${hits.querySelectorAll(".hit").length} hits are shown`
+    + (next ? "." : ", which are all.");
+  dispatchEvent(new Event("hits-added"));
+  return added[0] ?? null;
+}
+
+// One at a time: a second click while the first is under way loads nothing twice.
+function loadOnce() {
+  if (loading) return loading;
+  more.setAttribute("aria-busy", "true");
+  loading = load().finally(() => {
+    more.removeAttribute("aria-busy");
+    loading = null;
+  });
+  return loading;
+}
+
+async function restore({ pages: wanted, top }) {
+  while (pages < wanted && more.isConnected) await loadOnce();
+  scrollTo(0, top);
+}
+
+if (hits && more) {
+  hits.after(status);
+  more.addEventListener("click", async (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    const first = await loadOnce();
+    first?.querySelector("a.hit-link")?.focus({ preventScroll: true });
+  });
+  addEventListener("pagehide", () => {
+    sessionStorage.setItem(key, JSON.stringify({ pages, top: scrollY }));
+  });
+  const [{ type }] = performance.getEntriesByType("navigation");
+  const before = JSON.parse(sessionStorage.getItem(key) ?? "null");
+  if (before?.pages && type !== "navigate") restore(before);
+}

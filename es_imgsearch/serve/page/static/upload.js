@@ -1,0 +1,76 @@
+// A picture to search with: dropped anywhere on the page, pasted, chosen, or taken by the camera.
+//
+// Markup: form#upload[method=post][enctype="multipart/form-data"][action="/queries"] with
+//   input[type=file][name=image]; optional [data-max-bytes] on the form; optional
+//   button[data-camera][hidden] in it, shown where there is a finger rather than a mouse; optional
+//   p#upload-status[role=status].
+// The form is sent as it is, and the browser goes to the address that the answer redirects to.
+const form = document.getElementById("upload");
+const input = form?.querySelector("input[type=file][name=image]");
+
+function say(words) {
+  const status = document.getElementById("upload-status");
+  if (status) status.textContent = words;
+}
+
+function send(file) {
+  const most = Number(form.dataset.maxBytes ?? Infinity);
+  if (file.size > most) {
+    say(`${file.name} has more than ${Math.round(most / 1e6)} MB: choose a smaller picture.`);
+    return;
+  }
+  say(`Searching with ${file.name}…`);
+  form.requestSubmit();
+}
+
+// The first file of a drop or of the clipboard; addresses and texts are none.
+function take(transfer) {
+  const file = transfer.files[0];
+  if (!file) return false;
+  const one = new DataTransfer();
+  one.items.add(file);
+  input.files = one.files;
+  send(file);
+  return true;
+}
+
+const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+const mark = (isOver) => document.documentElement.classList.toggle("dropping", isOver);
+
+if (input) {
+  input.addEventListener("change", () => input.files[0] && send(input.files[0]));
+  addEventListener("dragover", (event) => {
+    if (!carriesFiles(event)) return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = "copy";
+    mark(true);
+  });
+  // Leaves for nothing else: the pointer is outside the window.
+  addEventListener("dragleave", (event) => event.relatedTarget ?? mark(false));
+  addEventListener("drop", (event) => {
+    mark(false);
+    // A picture dragged from another page may come as an address only, and none is fetched.
+    if (event.target.closest?.("input, textarea") && !carriesFiles(event)) return;
+    event.preventDefault();
+    if (!take(event.dataTransfer)) {
+      say("That is no file: save the picture first, or copy it and paste it here.");
+    }
+  });
+  addEventListener("paste", (event) => {
+    if (event.clipboardData && take(event.clipboardData)) event.preventDefault();
+  });
+  // Back from the answer: the page may be the one of before, with the file still chosen.
+  addEventListener("pageshow", () => {
+    input.value = "";
+    say("");
+  });
+  const camera = form.querySelector("button[data-camera]");
+  if (camera) {
+    camera.hidden = !matchMedia("(pointer: coarse)").matches;
+    camera.addEventListener("click", () => {
+      input.setAttribute("capture", "environment");
+      input.click();
+      input.removeAttribute("capture");
+    });
+  }
+}
