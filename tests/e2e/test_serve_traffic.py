@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -401,6 +402,24 @@ def test_under_a_path_of_a_proxy(
             assert redirected.status_code == 200
             assert redirected.url.path == f"{path}/api/v1/status"
             assert "There is nothing at" in problem(browser.get("/nothing/here/at/all"), 404)
+            page = browser.get("/?q=red")
+            assert page.status_code == 200
+            links = [
+                unescape(each) for each in re.findall(r'(?:href|src|action)="([^"#]+)', page.text)
+            ]
+            assert len(links) > 10
+            assert [each for each in links if not each.startswith(f"{path}/")] == []
+            for each in links:
+                if "/static/" in each or "/thumbnails/" in each or "like=" in each:
+                    assert browser.get(f"http://localhost{each}").status_code == 200, each
+            # A form that sent empty fields, and who has no token, are sent on.
+            assert browser.get("/?q=red&not=").headers["location"] == f"{path}/?q=red"
+            html = {"accept": "text/html", "authorization": ""}
+            assert (
+                browser.get("/?q=a", headers=html)
+                .headers["location"]
+                .startswith(f"{path}/login?next=")
+            )
             # Routes are the same, whatever they are under.
             assert 'route="/images/{image_id}"' in browser.get("/metrics").text
     assert any(f" GET /images/{picture} 200" in line for line in written)
