@@ -29,6 +29,7 @@ from es_imgsearch.serve.search_request import (
 )
 from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.serve.traffic.served_search import ServedSearch
+from es_imgsearch.serve.traffic.shared_encoder import SharedQueryEncoder
 from es_imgsearch.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class SearchService:
         self._pictures = QueryPictures(settings)
         self._is_warm = threading.Event()
         self._warming = threading.Lock()
+
+    @property
+    def shared_encoder(self) -> SharedQueryEncoder | None:
+        """The encoder of all requests; None for a client that has another."""
+        return getattr(self._client, "shared", None)
 
     def warm_up(self) -> None:
         """Load the model, so that the first search need not wait; `is_ready` retries."""
