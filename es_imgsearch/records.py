@@ -19,12 +19,16 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from es_imgsearch.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# NumPy takes 90 ms of CPU to import, a third of a search that a running `serve` answers, which
+# needs only paths of this module: functions import it.
 
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _LOOKS_ESCAPED = re.compile(rb"\\(?=x[0-9a-f]{2})")
@@ -157,6 +161,8 @@ class Picture:
 
     def without_pixels(self) -> Picture:
         """Return a copy without the arrays, which take the memory."""
+        import numpy as np
+
         return replace(self, pixels=np.empty((0, 0, 3), np.uint8), tiles=())
 
 
@@ -185,6 +191,8 @@ def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
     Zeros stay zeros.
     """
+    import numpy as np
+
     rows = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     scaled: npt.NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
@@ -196,6 +204,8 @@ def has_length(vector: npt.ArrayLike, similarity: str | None) -> bool:
 
     Its square must not overflow, nor be 0 for cosine similarity, or other than 1 for dot_product.
     """
+    import numpy as np
+
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = np.asarray(vector, np.float32)
         squared = float(np.dot(narrow, narrow))

@@ -33,6 +33,7 @@ ENVIRONMENT_PREFIX = "ES_IMGSEARCH_"
 
 # Read by the launcher of Elasticsearch that comes with the source.
 _NOT_OURS = {f"{ENVIRONMENT_PREFIX}ES_HOME"}
+_ADDRESSES = {"es_url", "kibana_url", "service", "encoder_url"}
 _INDEX_NAME = re.compile(r"""(?![_.+-])[^ "*+\\/|<>?,#:]+""")
 
 
@@ -93,6 +94,13 @@ class Settings(BaseSettings):
     """Alias of the pictures' index; failures are in `<index>-failures`."""
     encoder: str | None = None
     """Encoder for `init`; elsewhere the index says which one it needs."""
+    encoder_url: str | None = None
+    """Address of a running `serve` whose model embeds, in place of one in this process."""
+    service: str = "auto"
+    """The running `serve` that `search` and `similar` ask in place of Elasticsearch: its address,
+    none, or auto for one of the same user, index and Elasticsearch on this machine."""
+    service_token: SecretStr | None = None
+    """Token that `service` and `encoder_url` need, if they do."""
     host: str = Field(default_factory=socket.gethostname, min_length=1)
     """Name of this machine in the index; set it where a container's changes."""
     models_dir: Path | None = None
@@ -189,7 +197,8 @@ class Settings(BaseSettings):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, without_password(value) if name in {"es_url", "kibana_url"} else value
+            is_address = name in _ADDRESSES and value is not None
+            yield name, without_password(value) if is_address and "@" in value else value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -210,6 +219,17 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("service", "encoder_url")
+    @classmethod
+    def _service_address(cls, value: str | None, field: ValidationInfo) -> str | None:
+        is_word = field.field_name == "service" and value in {"auto", "none"}
+        if value is not None and not is_word and not value.startswith(("http://", "https://")):
+            words = ", none or auto" if field.field_name == "service" else ""
+            raise ValueError(
+                f"it is the address of a `serve`, such as http://127.0.0.1:8080{words}"
+            )
+        return value
+
     @field_validator("es_url", "kibana_url", "service_url")
     @classmethod
     def _address(cls, value: str, field: ValidationInfo) -> str:
@@ -227,9 +247,9 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("es_api_key", "kibana_api_key", mode="before")
+    @field_validator("es_api_key", "kibana_api_key", "service_token", mode="before")
     @classmethod
-    def _key(cls, value: Any) -> Any:
+    def _key(cls, value: Any, field: ValidationInfo) -> Any:
         # It becomes a header unchanged; the client's error about a bad one would repeat it.
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
@@ -237,7 +257,8 @@ class Settings(BaseSettings):
             return value
         value = value.strip()
         if not all("!" <= letter <= "~" for letter in value):
-            raise ValueError("an API key is of printable ASCII characters, without spaces")
+            what = "a token" if field.field_name == "service_token" else "an API key"
+            raise ValueError(f"{what} is of printable ASCII characters, without spaces")
         return value or None
 
     @field_validator("exclude", mode="before")

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from es_imgsearch.errors import StoreBusy
 from es_imgsearch.serve.api import Api
+from es_imgsearch.serve.examples import ExampleRoutes
 from es_imgsearch.serve.guard import Guard
 from es_imgsearch.serve.page.login_routes import LoginRoutes
 from es_imgsearch.serve.page.page_routes import PageRoutes
@@ -83,6 +84,7 @@ def create_app(
     PictureRoutes(pictures).add_to(app)
     if service is not None:
         Api(service).add_to(app)
+        ExampleRoutes(service).add_to(app)
         PageRoutes(service).add_to(app)
         if token_hashes:
             LoginRoutes(tokens).add_to(app)

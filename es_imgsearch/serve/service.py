@@ -6,17 +6,20 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.errors import TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
+from es_imgsearch.records import unit
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
-from es_imgsearch.search.query import Query
+from es_imgsearch.search.query import Query, parse_terms, text_terms
+from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.listing import clauses_of, list_pictures
+from es_imgsearch.serve.originals import state_of
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
     MOST_HITS,
@@ -24,8 +27,12 @@ from es_imgsearch.serve.search_request import (
     read_cursor,
     write_cursor,
 )
+from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.serve.traffic.served_search import ServedSearch
 from es_imgsearch.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Of each field, the most frequent values.
 _MOST_VALUES: Final = 100
@@ -36,8 +43,16 @@ logger = logging.getLogger(__name__)
 class SearchService:
     """Search an index, look up its pictures and report its state.  Thread-safe."""
 
-    def __init__(self, settings: Settings, client: ImageSearch | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: ImageSearch | None = None,
+        *,
+        originals: PictureFiles | None = None,
+    ) -> None:
+        """Set up; `originals` finds the files of stored pictures."""
         self._settings = settings
+        self._originals = originals
         self._client = client or ServedSearch(settings)
         self._pictures = QueryPictures(settings)
         self._is_warm = threading.Event()
@@ -79,12 +94,11 @@ class SearchService:
     def search(self, request: SearchRequest, picture: Upload | None = None) -> dict[str, Any]:
         """Search; return what `search --json` prints, with `next` and `image`."""
         key = request.image if picture is None else self._pictures.put(picture)
-        shown = self._pictures.get(key) if key else None
-        positive, negative = request.queries(shown)
-        generation = self._client.info.name
         request = request.model_copy(update={"image": key})
+        positive, negative = self._queries(request)
+        generation = self._client.info.name
         offset = read_cursor(request, generation)
-        hits = self._find(request, positive, negative, shown, offset)
+        hits = self._find(request, positive, negative, offset)
         end = offset + len(hits)
         goes_on = len(hits) == request.k and end < MOST_HITS
         return {
@@ -93,18 +107,31 @@ class SearchService:
             "image": key or None,
         }
 
+    def _queries(self, request: SearchRequest) -> tuple[list[Query], list[Query]]:
+        """Return what hits should be like and unlike, with the picture that was sent."""
+        if request.boxed_id is not None:
+            return request.queries(self._original(request.boxed_id))
+        return request.queries(self._pictures.get(request.image) if request.image else None)
+
+    def _original(self, image_id: str) -> QueryFile:
+        """Read the original of a stored picture.  Raises ImageMissing, ReadError."""
+        if self._originals is None:
+            raise UsageError("This service reads no originals: send the picture, or leave the box.")
+        original = self._originals.original(image_id)
+        state_of(original.path, image_id)
+        return self._pictures.original(original.path, image_id, original.content_id)
+
     def ranked(
         self, request: SearchRequest, count: int, fields: Sequence[str] | None = None
     ) -> Hits:
         """Return the first hits with these stored fields, in the order of the request."""
-        shown = self._pictures.get(request.image) if request.image else None
-        positive, negative = request.queries(shown)
+        positive, negative = self._queries(request)
         in_order = request.sort != "relevance"
         wanted = request.model_copy(
             update={"k": MOST_HITS if in_order else count, "sort": "relevance"}
         )
         extra: SearchOptions = {} if fields is None else {"fields": fields}
-        hits = self._find(wanted, positive, negative, shown, 0, extra)
+        hits = self._find(wanted, positive, negative, 0, extra)
         return _in_order(hits, request.sort, 0, count) if in_order else hits
 
     def newest(self, request: SearchRequest, offset: int, fields: Sequence[str]) -> Hits:
@@ -129,14 +156,10 @@ class SearchService:
         request: SearchRequest,
         positive: Sequence[Query],
         negative: Sequence[Query],
-        shown: QueryFile | None,
         offset: int,
         extra: SearchOptions | None = None,
     ) -> Hits:
         """Return hits from an offset on: of all, or of the relevant ones in another order."""
-        box = None
-        if request.box is not None and shown is not None:
-            box = shown.scaled(request.box)
         depth = self._depth(request, offset)
         options = request.options() | (extra or {})
         chosen = request.num_candidates
@@ -147,13 +170,13 @@ class SearchService:
                 f"num_candidates is {chosen} but must be at least k, which is {request.k}."
             )
         if request.sort != "relevance":
-            found = self._client.search(positive, negative, depth, box=box, **options)
+            found = self._client.search(positive, negative, depth, **options)
             return _in_order(found, request.sort, offset, request.k)
         end = min(offset + request.k, MOST_HITS)
         # Facets count the hits up to the end of the page.
         start = 0 if request.facets else offset
         options |= {"offset": start, "size": end - start}
-        found = self._client.search(positive, negative, depth, box=box, **options)
+        found = self._client.search(positive, negative, depth, **options)
         if not request.facets:
             return found
         page = found[offset:]
@@ -171,13 +194,32 @@ class SearchService:
             return MOST_HITS
         return min(offset + request.k, MOST_HITS)
 
+    @property
+    def _encoder(self) -> QueryEncoder:
+        return getattr(self._client, "shared", self._client.model)
+
+    @property
+    def client(self) -> ImageSearch:
+        """The client that searches; it stays open until `close`."""
+        return self._client
+
+    def decoded(self, uploads: Sequence[Upload]) -> list[Image.Image]:
+        """Decode pictures, which are not kept.  Raises QueryPictureInvalid."""
+        return [self._pictures.decode(each).picture for each in uploads]
+
     def encode(self, queries: Sequence[str | Upload]) -> dict[str, Any]:
-        """Return unit vectors of texts or pictures."""
-        vectors = []
-        for each in queries:
-            query: Query = self._pictures.decode(each).picture if isinstance(each, Upload) else each
-            vectors.append([round(float(number), 6) for number in self._client.embed(query)])
-        return {"vectors": vectors, "encoder": self._client.info.meta.seal.name}
+        """Return unit vectors of texts or of pictures, in one call of the model."""
+        info = self._client.info
+        pictures = self.decoded([each for each in queries if isinstance(each, Upload)])
+        texts = [each for each in queries if isinstance(each, str)]
+        terms = text_terms(parse_terms(texts, ())) if texts else []
+        encoded = self._encoder.embed(info, [each.query for each in terms], pictures)
+        rows = [*encoded.texts, *encoded.pictures]
+        return {
+            "vectors": [[round(float(number), 6) for number in unit(row)] for row in rows],
+            "encoder": info.meta.seal.name,
+            "truncated": list(encoded.truncated),
+        }
 
     def picture(self, image_id: str) -> dict[str, Any]:
         """Return the stored fields of a picture.  Raises ImageMissing."""
