@@ -38,6 +38,7 @@ class Thumb:
     height: int
     percent: str
     score: float
+    relevance: float | None
     cosine: float | None
     why: str
     more_copies: str
@@ -101,6 +102,7 @@ def tiles(
             height=int(hit.fields.get("height") or 0),
             percent=hit.percent,
             score=hit.score,
+            relevance=hit.relevance,
             cosine=hit.cosine,
             why="by its words" if hit.matches_words else "",
             more_copies=f"+{min(others, _MOST_BADGE)}" if others > 0 else "",
