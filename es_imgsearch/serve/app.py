@@ -16,6 +16,7 @@ from es_imgsearch.serve.api import Api
 from es_imgsearch.serve.guard import Guard
 from es_imgsearch.serve.page.login_routes import LoginRoutes
 from es_imgsearch.serve.page.page_routes import PageRoutes
+from es_imgsearch.serve.page.view_routes import ViewRoutes
 from es_imgsearch.serve.picture_routes import PictureRoutes
 from es_imgsearch.serve.problems import add_problems
 from es_imgsearch.serve.routes import add_get
@@ -84,6 +85,7 @@ def create_app(
     if service is not None:
         Api(service).add_to(app)
         PageRoutes(service).add_to(app)
+        ViewRoutes(service, pictures).add_to(app)
         if token_hashes:
             LoginRoutes(tokens).add_to(app)
     return app
