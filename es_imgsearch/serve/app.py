@@ -18,6 +18,7 @@ from es_imgsearch.serve.examples import ExampleRoutes
 from es_imgsearch.serve.guard import Guard
 from es_imgsearch.serve.page.login_routes import LoginRoutes
 from es_imgsearch.serve.page.page_routes import PageRoutes
+from es_imgsearch.serve.page.view_routes import ViewRoutes
 from es_imgsearch.serve.picture_routes import PictureRoutes
 from es_imgsearch.serve.problems import add_problems
 from es_imgsearch.serve.routes import add_get
@@ -111,6 +112,7 @@ def create_app(
         # Only where who asks is known: on this machine, or by a token.
         add_get(app, "/metrics", metrics.answer, response_class=Response)
         PageRoutes(service).add_to(app)
+        ViewRoutes(service, pictures).add_to(app)
         if token_hashes:
             LoginRoutes(tokens).add_to(app)
     return app

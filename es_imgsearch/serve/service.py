@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # Of each field, the most frequent values.
 _MOST_VALUES: Final = 100
+_DATES: Final = ("taken_local", "taken_at", "modified_at")
+_ORDERED_BY: Final = (*_DATES, "width", "height")
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +139,9 @@ class SearchService:
         wanted = request.model_copy(
             update={"k": MOST_HITS if in_order else count, "sort": "relevance"}
         )
-        extra: SearchOptions = {} if fields is None else {"fields": fields}
+        extra: SearchOptions = {}
+        if fields is not None:
+            extra = {"fields": [*fields, *_ORDERED_BY] if in_order else fields}
         hits = self._find(wanted, positive, negative, 0, extra)
         return _in_order(hits, request.sort, 0, count) if in_order else hits
 
@@ -156,6 +161,21 @@ class SearchService:
         """Count the files of each content."""
         listings = self._client.store.listings
         return Counter(content for content, _ in listings.ids_by_content(content_ids))
+
+    def ids_of_content(self, content_id: str) -> list[str]:
+        """Return the image_ids of the files with this content."""
+        listings = self._client.store.listings
+        return [image_id for _, image_id in listings.ids_by_content([content_id])]
+
+    @property
+    def store(self) -> Store:
+        """What is stored."""
+        return self._client.store
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this service."""
+        return self._settings
 
     def _find(
         self,
@@ -248,11 +268,14 @@ class SearchService:
 
 def _in_order(hits: Hits, order: str, offset: int, size: int) -> Hits:
     """Sort the relevant hits, or all where relevance is not known."""
-    relevant = [each for each in hits if each.relevance is None or each.relevance >= LIKELY]
+    relevant = [
+        each
+        for each in hits
+        if each.matches_words or each.relevance is None or each.relevance >= LIKELY
+    ]
 
     def taken(hit: Hit) -> str:
-        names = ("taken_local", "taken_at", "modified_at")
-        return next((str(hit.fields[each]) for each in names if each in hit.fields), "")
+        return next((str(hit.fields[each]) for each in _DATES if each in hit.fields), "")
 
     if order in {"newest", "oldest"}:
         relevant.sort(key=taken, reverse=order == "newest")

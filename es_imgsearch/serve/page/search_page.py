@@ -19,7 +19,7 @@ from es_imgsearch.serve.service import SearchService
 
 PAGE_SIZE: Final = 60
 # Facets count the relevant ones of so many hits; 1,000 take five times as long to fetch.
-_COUNTED: Final = 300
+COUNTED: Final = 300
 # Parameters of the page alone.
 _OWN: Final = {"page", "copies", "n", "part"}
 _LISTS: Final = {"not", "like", "unlike", "filter"}
@@ -67,7 +67,7 @@ def found(
             raise UsageError("Say what pictures should be like, too, not only what not.")
         page = service.newest(request, start, contents.FIELDS)
         return page, {}, start
-    depth = min(max(start + PAGE_SIZE, _COUNTED), MOST_HITS)
+    depth = min(max(start + PAGE_SIZE, COUNTED), MOST_HITS)
     hits = service.ranked(request, depth, contents.FIELDS)
     return (
         hits,
