@@ -31,7 +31,10 @@ def _box_numbers(value: Any) -> Any:
 _Box = Annotated[
     tuple[float, float, float, float] | None,
     BeforeValidator(_box_numbers),
-    Field(description="x,y,width,height in pixels of the upright picture"),
+    Field(
+        description="x,y,width,height in pixels of the upright picture that is sent, or of the"
+        " one in `like`"
+    ),
 ]
 
 
@@ -72,22 +75,33 @@ class SearchRequest(BaseModel):
     def queries(self, picture: QueryFile | None) -> tuple[list[Query], list[Query]]:
         """Return the positive and the negative queries.
 
-        Raises UsageError without a positive one, and for a box without a picture.
+        `picture` is the one that was sent, or that of which the box is a part.  Raises UsageError
+        without a positive query, and for a box without a picture.
         """
         if self.box is not None and picture is None:
             raise UsageError(
-                "A box is a part of a picture that is sent: send one, or the `image` of an answer"
-                " to one; or leave the box out."
+                "A box is a part of a picture: send one, the `image` of an answer to one, or one"
+                " stored picture as `like`; or leave the box out."
             )
         positive: list[Query] = [self.q] if self.q.strip() else []
-        positive += map(StoredPicture, self.like)
-        positive += [] if picture is None else [picture.picture]
+        positive += map(StoredPicture, self.like if self.boxed_id is None else ())
+        positive += [] if picture is None else [picture.part(self.box)]
         if not positive:
             raise UsageError("Say what to search for: q=WORDS, like=IMAGE_ID, or a picture.")
         return positive, [*self.unwanted, *map(StoredPicture, self.unlike)]
 
+    @property
+    def boxed_id(self) -> str | None:
+        """The stored picture of which the box is a part; None if it is part of another."""
+        is_stored = self.box is not None and not self.image and len(self.like) == 1
+        return self.like[0] if is_stored else None
+
     def options(self) -> SearchOptions:
         """Return the options of the client's search, without those of the page."""
+        filters, without = parse_filters(self.filter, in_address=True)
+        if self.boxed_id is not None:
+            # As of `like` without a box: the picture itself is not among the hits.
+            without = {**without, "image_id": [*without.get("image_id", ()), self.boxed_id]}
         names = ("since", "until", "min_relevance", "num_candidates")
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         given |= {each: getattr(self, each) for each in ("collapse", "explain", "exact")}
@@ -95,7 +109,8 @@ class SearchRequest(BaseModel):
         given["mode"] = self.mode
         options: SearchOptions = {
             **given,  # type: ignore[typeddict-item]
-            **parse_filters(self.filter, in_address=True)._asdict(),
+            "filters": filters,
+            "without": without,
             "facets": self.facets,
         }
         return options

@@ -22,6 +22,8 @@ from es_imgsearch.serve.disk_cache import KEY, DiskCache
 from es_imgsearch.settings import Settings
 
 _JPEG_QUALITY: Final = 85
+# Longer side of what a page shows large: a screen's width, and some 300 kB.
+PREVIEW_PIXELS: Final = 1600
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +70,14 @@ class PictureFiles:
         cache_dir = settings.cache_dir or platformdirs.user_cache_path("es-imgsearch")
         folder = folder or cache_dir / "thumbnails"
         self._cache = DiskCache(folder, settings.thumbnail_cache_mb * 1024 * 1024)
-        plan = ReadPlan.of(
-            settings,
-            Preparation(self._side, self._side, mode="fit", resampling="lanczos"),
-            describers=(),
-        )
-        self._workers = ReadWorkers(plan, settings.read_workers)
+        self._workers = ReadWorkers(_plan(settings, self._side), settings.read_workers)
+        # One at a time: a preview of 1600 pixels takes a reading process 8 MB more.
+        self._preview_workers = ReadWorkers(_plan(settings, PREVIEW_PIXELS), 1)
 
     def close(self) -> None:
         """End the reading processes."""
         self._workers.close()
+        self._preview_workers.close()
 
     def original(self, image_id: str) -> Original:
         """Find the original; raise ImageMissing if not stored or not on this host."""
@@ -113,11 +113,18 @@ class PictureFiles:
 
         Raises ImageMissing if there is no original, ReadError if it cannot be read.
         """
+        return self._shrunk(image_id, self._side, self._workers)
+
+    def preview(self, image_id: str) -> Thumbnail:
+        """Return a JPEG of at most 1600 pixels on its longer side; raises as `thumbnail`."""
+        return self._shrunk(image_id, PREVIEW_PIXELS, self._preview_workers)
+
+    def _shrunk(self, image_id: str, side: int, workers: ReadWorkers) -> Thumbnail:
         original = self.original(image_id)
-        key = f"{original.content_id}-{self._side}.jpeg"
+        key = f"{original.content_id}-{side}.jpeg"
         if (cached := self._cache.get(key)) is not None:
             return Thumbnail(cached, original.content_id)
-        picture = self._read(original.path)
+        picture = _read(workers, original.path)
         if picture is None:
             raise ImageMissing(f"The original of {image_id!r} is gone or being written.")
         content = _jpeg(picture)
@@ -127,11 +134,17 @@ class PictureFiles:
             self._cache.put(key, content)
         return Thumbnail(content, original.content_id, is_current)
 
-    def _read(self, path: Path) -> Picture | None:
-        ((_, outcome),) = self._workers.read_each([str(path)])
-        if isinstance(outcome, ReadError):
-            raise outcome
-        return None if isinstance(outcome, Skipped) else outcome
+
+def _plan(settings: Settings, side: int) -> ReadPlan:
+    preparation = Preparation(side, side, mode="fit", resampling="lanczos")
+    return ReadPlan.of(settings, preparation, describers=())
+
+
+def _read(workers: ReadWorkers, path: Path) -> Picture | None:
+    ((_, outcome),) = workers.read_each([str(path)])
+    if isinstance(outcome, ReadError):
+        raise outcome
+    return None if isinstance(outcome, Skipped) else outcome
 
 
 def _jpeg(picture: Picture) -> bytes:

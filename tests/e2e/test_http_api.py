@@ -72,7 +72,7 @@ def files(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Pictu
 
 @pytest.fixture(scope="module")
 def client(settings: Settings, files: PictureFiles) -> Iterator[TestClient]:
-    app = create_app(files, SearchService(settings), max_body_mb=1)
+    app = create_app(files, SearchService(settings, originals=files), max_body_mb=1)
     with TestClient(app, base_url=ADDRESS, raise_server_exceptions=False) as each:
         yield each
 
@@ -303,7 +303,7 @@ WRONG = [
     ("GET", "/api/v1/search?q=a&since=yesterday", {}, 400, "holds dates such as"),
     ("GET", "/api/v1/search?q=a&box=1,2", {}, 422, "box"),
     ("GET", "/api/v1/search?q=a&box=1,2,3,4", {}, 400, "A box is a part of a picture"),
-    ("GET", f"/api/v1/search?like={'0' * 32}&box=1,2,3,4", {}, 400, "A box is a part of"),
+    ("GET", f"/api/v1/search?like={'0' * 32}&box=1,2,3,4", {}, 404, "No picture has"),
     ("POST", "/api/v1/search", {"json": {"q": "a", "box": [0, 0, 9, 9]}}, 400, "A box is a part"),
     ("GET", "/api/v1/search?like=none", {}, 404, "No picture has the image_id"),
     ("GET", f"/api/v1/search?q={'a' * 2001}", {}, 422, "at most 2000 long"),
@@ -437,7 +437,7 @@ def test_ready_with_an_encoder_of_pictures_only(settings: Settings) -> None:
     assert service.is_ready()
 
 
-@pytest.mark.parametrize("library", ["python_multipart", "fastapi", "uvicorn"])
+@pytest.mark.parametrize("library", ["python_multipart", "fastapi", "limits", "uvicorn"])
 def test_a_library_that_is_missing(
     library: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

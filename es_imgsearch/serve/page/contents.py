@@ -1,4 +1,4 @@
-"""What the templates show of a search: tiles, chips, facets, a sentence on what was found."""
+"""What the templates show of a search: pictures, chips, facets, a summary."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class Thumb:
     height: int
     percent: str
     score: float
+    relevance: float | None
     cosine: float | None
     why: str
     more_copies: str
@@ -61,7 +62,7 @@ class Chip:
 
 @dataclass(frozen=True, slots=True)
 class FacetValue:
-    """A value of a field, how many hits have it, and the addresses with and without those."""
+    """A value of a field, its count, and the addresses with and without it."""
 
     label: str
     count: int
@@ -79,7 +80,7 @@ class FacetShown:
 
 
 def date_of(fields: Mapping[str, Any]) -> str:
-    """Return when a picture was taken, or else its file changed; "" if neither is known."""
+    """Return when a picture was taken, or else its file changed; "" if unknown."""
     return next((str(fields[each]) for each in _DATES if fields.get(each)), "")
 
 
@@ -101,6 +102,7 @@ def tiles(
             height=int(hit.fields.get("height") or 0),
             percent=hit.percent,
             score=hit.score,
+            relevance=hit.relevance,
             cosine=hit.cosine,
             why="by its words" if hit.matches_words else "",
             more_copies=f"+{min(others, _MOST_BADGE)}" if others > 0 else "",
@@ -115,7 +117,7 @@ def tiles(
 
 
 def by_day(shown: Sequence[Thumb], is_divided: bool) -> list[tuple[str, list[Thumb]]]:
-    """Group tiles by day, if they are divided by days; the one group without has no name."""
+    """Group pictures by day, or put all into one group without a name."""
     if not is_divided:
         return [("", list(shown))]
     return [(day, list(each)) for day, each in groupby(shown, key=lambda tile: tile.day)]
@@ -159,7 +161,7 @@ def facets(counts: Mapping[str, Mapping[str, int]], address: Address) -> Iterato
 
 
 def crumbs(address: Address) -> list[tuple[str, str]]:
-    """Return label and address of each folder above the one that is searched, and of itself."""
+    """Return label and address of the folder searched and of those above it."""
     roots = [each[len("root:") :] for each in address.all("filter") if each.startswith("root:")]
     folders = [
         each[len("folder:") :] for each in address.all("filter") if each.startswith("folder:")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -19,7 +19,7 @@ from es_imgsearch.serve.service import SearchService
 
 PAGE_SIZE: Final = 60
 # Facets count the relevant ones of so many hits; 1,000 take five times as long to fetch.
-_COUNTED: Final = 300
+COUNTED: Final = 300
 # Parameters of the page alone.
 _OWN: Final = {"page", "copies", "n", "part"}
 _LISTS: Final = {"not", "like", "unlike", "filter"}
@@ -60,14 +60,14 @@ def is_search(request: SearchRequest) -> bool:
 def found(
     service: SearchService, address: Address
 ) -> tuple[Hits, Mapping[str, Mapping[str, int]], int]:
-    """Return hits up to the end of the page, counts of facets, and where the page begins."""
+    """Return hits up to the page's end, counts of facets, and the page's begin."""
     request, start = parse_request(address), (page_number(address) - 1) * PAGE_SIZE
     if not is_search(request):
         if request.unwanted or request.unlike:
             raise UsageError("Say what pictures should be like, too, not only what not.")
         page = service.newest(request, start, contents.FIELDS)
         return page, {}, start
-    depth = min(max(start + PAGE_SIZE, _COUNTED), MOST_HITS)
+    depth = min(max(start + PAGE_SIZE, COUNTED), MOST_HITS)
     hits = service.ranked(request, depth, contents.FIELDS)
     return (
         hits,
@@ -110,12 +110,14 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
     }
 
 
-def _relevant(hits: Hits) -> list[Hit]:
-    return [
+def _relevant(hits: Hits) -> Sequence[Hit]:
+    """Return the relevant hits; all if none is, since the nearest are shown then."""
+    relevant = [
         each
         for each in hits
         if each.matches_words or each.relevance is None or each.relevance >= LIKELY
     ]
+    return relevant or hits
 
 
 def _part_of(
