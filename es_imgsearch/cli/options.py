@@ -61,12 +61,15 @@ _SETTINGS_OPTIONS = (
 # Options that only some commands have and that are settings all the same.
 _AS_SETTINGS = (
     "encoder",
+    "encoder_url",
     "exclude",
     "follow_links",
     "describers",
     "kibana_url",
     "metrics_address",
     "metrics_port",
+    "service",
+    "service_token",
     "service_url",
     "workers",
 )
@@ -127,7 +130,9 @@ def with_settings_options(function: F) -> F:
     ) -> Any:
         from es_imgsearch.settings import load_settings
 
-        _import_client()
+        # What asks a service first imports the client itself, if it needs it.
+        if "service" not in given:
+            import_client()
         settings = load_settings(
             {
                 "index": index,
@@ -143,7 +148,7 @@ def with_settings_options(function: F) -> F:
     return with_settings  # type: ignore[return-value]
 
 
-def _import_client() -> None:
+def import_client() -> None:
     """Import Elasticsearch's client without its optional libraries.
 
     No command uses aiohttp, httpx, pyarrow or requests, but elastic_transport and
@@ -161,6 +166,25 @@ def _import_client() -> None:
         for name in left_out:
             del sys.modules[name]
 
+
+def _read_token(_context: click.Context, _option: click.Parameter, file: Path | None) -> str | None:
+    """Return the token that a file holds."""
+    if file is None:
+        return None
+    try:
+        return file.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise UsageError(f"--service-token-file {str(file)!r} cannot be read: {why}.") from None
+
+
+service_options = (
+    click.option("--service", metavar="URL|none|auto",
+                 help="Ask this running `serve` in place of Elasticsearch; auto asks one of the"
+                 " same user and index on this machine, if there is one.  [default: auto]"),
+    click.option("--service-token-file", "service_token", metavar="FILE", callback=_read_token,
+                 type=click.Path(path_type=Path), help="File with the token that it needs."),
+)  # fmt: skip
 
 since_option = click.option(
     "--since", metavar="DATE", help="Taken on this day or later, by the camera's own clock."
