@@ -179,9 +179,9 @@ def _read_token(_context: click.Context, _option: click.Parameter, file: Path | 
 
 
 service_options = (
-    click.option("--service", metavar="URL|none|auto",
-                 help="Ask this running `serve` in place of Elasticsearch; auto asks one of the"
-                 " same user and index on this machine, if there is one.  [default: auto]"),
+    click.option("--service", metavar="URL|none",
+                 help="Ask this running `serve` in place of Elasticsearch, or none.  [default: one of"
+                 " the same user and index on this machine, if there is one]"),
     click.option("--service-token-file", "service_token", metavar="FILE", callback=_read_token,
                  type=click.Path(path_type=Path), help="File with the token that it needs."),
 )  # fmt: skip
