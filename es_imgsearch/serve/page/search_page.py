@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from es_imgsearch.errors import ImageMissing, UsageError
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
-from es_imgsearch.search.results import count_facets
+from es_imgsearch.search.results import NOTHING_FITS, count_facets
 from es_imgsearch.serve.listing import MOST_LISTED
 from es_imgsearch.serve.page import contents
 from es_imgsearch.serve.page.address import Address
@@ -98,7 +98,8 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
         "tiles": shown,
         "summary": sentence,
         "only_nearest": is_only_nearest,
-        "notes": hits.notes,
+        # The summary says it already.
+        "notes": [each for each in hits.notes if each != NOTHING_FITS],
         "facets": list(contents.facets(counts, address)),
         "crumbs": contents.crumbs(address),
         "chips": list(contents.chips(address, _names(service, request))),
