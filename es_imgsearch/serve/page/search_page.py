@@ -69,6 +69,10 @@ def found(
         return page, {}, start
     depth = min(max(start + PAGE_SIZE, COUNTED), MOST_HITS)
     hits = service.ranked(request, depth, contents.FIELDS)
+    if not hits and request.sort != "relevance":
+        # No hit is relevant, and only relevant ones are sorted: the nearest are shown.
+        best_first = request.model_copy(update={"sort": "relevance"})
+        hits = service.ranked(best_first, depth, contents.FIELDS)
     return (
         hits,
         count_facets([each.fields for each in _relevant(hits)], list(contents.FACETS)),
