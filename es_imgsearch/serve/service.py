@@ -16,7 +16,7 @@ from es_imgsearch.records import unit
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
-from es_imgsearch.search.query import Query, parse_terms, text_terms
+from es_imgsearch.search.query import Query, Weighted, parse_terms, text_terms
 from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.listing import clauses_of, list_pictures
@@ -116,7 +116,7 @@ class SearchService:
             "image": key or None,
         }
 
-    def _queries(self, request: SearchRequest) -> tuple[list[Query], list[Query]]:
+    def _queries(self, request: SearchRequest) -> tuple[list[Weighted], list[Weighted]]:
         """Return what hits should be like and unlike, with the picture that was sent."""
         if request.boxed_id is not None:
             return request.queries(self._original(request.boxed_id))
@@ -180,8 +180,8 @@ class SearchService:
     def _find(
         self,
         request: SearchRequest,
-        positive: Sequence[Query],
-        negative: Sequence[Query],
+        positive: Sequence[Weighted],
+        negative: Sequence[Weighted],
         offset: int,
         extra: SearchOptions | None = None,
     ) -> Hits:
@@ -215,7 +215,7 @@ class SearchService:
         Where several rankings are fused, or the hits of one are ordered again, the order depends
         on that number: all pages take the same one, so that none repeats or skips a hit.
         """
-        is_fused = request.mode != "vector" and bool(request.q.strip())
+        is_fused = request.mode != "vector" and bool(request.words)
         if is_fused or request.sort != "relevance" or self._client.info.meta.reduction is not None:
             return MOST_HITS
         return min(offset + request.k, MOST_HITS)

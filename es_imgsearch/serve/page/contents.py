@@ -134,11 +134,12 @@ def chips(address: Address, names: Mapping[str, str]) -> Iterator[Chip]:
     `names` has the names of stored pictures by image_id.
     """
     kinds = {
-        "not": "not", "like": "like", "unlike": "not like", "since": "since", "until": "until",
+        "q": "and", "not": "not", "like": "like", "unlike": "not like", "since": "since", "until": "until",
         "when": "when", "filter": "", "min_relevance": "at least",
     }  # fmt: skip
+    first = address.get_first("q")
     for name, value in address.pairs:
-        if name not in kinds:
+        if name not in kinds or (name == "q" and value == first):
             continue
         label, kind = value, kinds[name]
         if name in {"like", "unlike"}:

@@ -22,7 +22,7 @@ PAGE_SIZE: Final = 60
 COUNTED: Final = 300
 # Parameters of the page alone.
 _OWN: Final = {"page", "copies", "n", "part"}
-_LISTS: Final = {"not", "like", "unlike", "filter"}
+_LISTS: Final = {"q", "not", "like", "unlike", "filter"}
 
 
 def parse_request(address: Address) -> SearchRequest:
@@ -54,7 +54,7 @@ def page_number(address: Address) -> int:
 
 def is_search(request: SearchRequest) -> bool:
     """Whether hits should be like something."""
-    return bool(request.q or request.like or request.image)
+    return bool(request.words or request.like or request.image)
 
 
 def found(
