@@ -168,7 +168,7 @@ class NotCalibrated(UsageError):
 
 
 class ServiceUnsuitable(UsageError):
-    """What is asked is no `serve` of this project, refuses, or cannot do what is asked."""
+    """What answers is no `serve` of this project, or refuses what is asked."""
 
 
 class LibraryMissing(UsageError):

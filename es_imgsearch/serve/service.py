@@ -239,7 +239,7 @@ class SearchService:
         pictures = self.decoded([each for each in queries if isinstance(each, Upload)])
         texts = [each for each in queries if isinstance(each, str)]
         terms = text_terms(parse_terms(texts, ())) if texts else []
-        encoded = self._encoder.embed(info, [each.query for each in terms], pictures)
+        encoded = self._encoder.embed(info, [str(each.query) for each in terms], pictures)
         rows = [*encoded.texts, *encoded.pictures]
         return {
             "vectors": [[round(float(number), 6) for number in unit(row)] for row in rows],
