@@ -16,7 +16,7 @@ from es_imgsearch.records import unit
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
-from es_imgsearch.search.query import Query, Weighted, parse_terms, text_terms
+from es_imgsearch.search.query import Weighted, parse_terms, text_terms
 from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.listing import clauses_of, list_pictures

@@ -134,8 +134,8 @@ def chips(address: Address, names: Mapping[str, str]) -> Iterator[Chip]:
     `names` has the names of stored pictures by image_id.
     """
     kinds = {
-        "q": "and", "not": "not", "like": "like", "unlike": "not like", "since": "since", "until": "until",
-        "when": "when", "filter": "", "min_relevance": "at least",
+        "q": "and", "not": "not", "like": "like", "unlike": "not like", "since": "since",
+        "until": "until", "when": "when", "filter": "", "min_relevance": "at least",
     }  # fmt: skip
     first = address.get_first("q")
     for name, value in address.pairs:
