@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
-from es_imgsearch.search.hits import LIKELY, Hit, Hits
+from es_imgsearch.search.hits import LIKELY, Hit
 from es_imgsearch.serve.page.address import Address
 
 # What a tile, its facets and its day are made of.
@@ -111,7 +111,7 @@ def tiles(
             why="by its words" if hit.matches_words else "",
             more_copies=f"+{min(others, _MOST_BADGE)}" if others > 0 else "",
             day=date_of(hit.fields)[:10],
-            likely=hit.matches_words or hit.relevance is None or hit.relevance >= LIKELY,
+            likely=is_likely(hit),
             large=f"/{'images' if is_shown else 'previews'}/{hit.image_id}",
             view=str(address.at(f"/pictures/{hit.image_id}").setting("n", str(number))),
             similar=str(alone),
@@ -188,20 +188,24 @@ def crumbs(address: Address) -> list[tuple[str, str]]:
     return found
 
 
-def summary(hits: Hits, is_search: bool, at_least: float | None) -> tuple[str, bool]:
-    """Return a sentence on what was found, and whether the hits are only the nearest."""
-    if not is_search:
-        return "", False
-    count = len(hits)
+def is_likely(hit: Hit) -> bool:
+    """Whether a hit is likely right, as far as is known."""
+    return hit.matches_words or hit.relevance is None or hit.relevance >= LIKELY
+
+
+def summary(count: int, likely: int | None, at_least: float | None) -> tuple[str, bool]:
+    """Return a sentence on what was found, and whether the hits are only the nearest.
+
+    `likely` is the number of likely hits among `count`, None if relevance is not known.
+    """
     if not count:
         return "No picture meets this.", False
-    if hits.relevant is None:
-        return f"The {count} nearest" if count > 1 else "One picture", False
     if at_least is not None:
         return f"{count} of at least {at_least:.0%} relevance", False
-    if not hits.likely_end:
+    if likely is None:
+        return f"The {count} nearest" if count > 1 else "One picture", False
+    if not likely:
         return "Nothing here matches; the nearest are these.", True
-    likely = sum((hit.relevance or 0.0) >= LIKELY or hit.matches_words for hit in hits)
     return f"{likely} of {count} are relevant", False
 
 
