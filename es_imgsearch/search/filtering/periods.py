@@ -99,7 +99,7 @@ def _relative(today: date, which: str, unit: str) -> Period:
 
 
 def _latest(today: date, which: str, name: str) -> Period:
-    """Return the latest season or month of a name that has begun (`this`) or ended (`last`)."""
+    """Return the latest season or month that has begun (`this`) or ended (`last`)."""
     month, count = (_SEASONS[name], 3) if name in _SEASONS else (_MONTHS[name], 1)
     year = today.year
     while True:
