@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.elastic.store import Store
@@ -53,10 +54,12 @@ class SearchService:
         client: ImageSearch | None = None,
         *,
         originals: PictureFiles | None = None,
+        today: Callable[[], date] = date.today,
     ) -> None:
-        """Set up; `originals` finds the files of stored pictures."""
+        """Set up; `originals` finds the files of stored pictures, `today` dates `when`."""
         self._settings = settings
         self._originals = originals
+        self._today = today
         self._client = client or ServedSearch(settings)
         self._pictures = QueryPictures(settings)
         self._is_warm = threading.Event()
@@ -103,7 +106,7 @@ class SearchService:
     def search(self, request: SearchRequest, picture: Upload | None = None) -> dict[str, Any]:
         """Search; return what `search --json` prints, with `next` and `image`."""
         key = request.image if picture is None else self._pictures.put(picture)
-        request = request.model_copy(update={"image": key})
+        when, request = request.when, self.dated(request.model_copy(update={"image": key}))
         positive, negative = self._queries(request)
         generation = self._client.info.name
         offset = read_cursor(request, generation)
@@ -114,7 +117,12 @@ class SearchService:
             **hits.to_dict(),
             "next": write_cursor(request, end, generation) if goes_on else None,
             "image": key or None,
+            "when": when and {"since": request.since, "until": request.until},
         }
+
+    def dated(self, request: SearchRequest) -> SearchRequest:
+        """Return a request with the dates that `when` says.  Raises UsageError."""
+        return request.dated(self._today())
 
     def _queries(self, request: SearchRequest) -> tuple[list[Weighted], list[Weighted]]:
         """Return what hits should be like and unlike, with the picture that was sent."""
@@ -134,6 +142,7 @@ class SearchService:
         self, request: SearchRequest, count: int, fields: Sequence[str] | None = None
     ) -> Hits:
         """Return the first hits with these stored fields, in the order of the request."""
+        request = self.dated(request)
         positive, negative = self._queries(request)
         in_order = request.sort != "relevance"
         wanted = request.model_copy(
@@ -147,6 +156,7 @@ class SearchService:
 
     def newest(self, request: SearchRequest, offset: int, fields: Sequence[str]) -> Hits:
         """Return pictures that meet the filters without a query, the newest first."""
+        request = self.dated(request)
         return list_pictures(self._client, self._settings, request, offset, fields)
 
     def query_picture(self, key: str) -> QueryFile:
@@ -254,7 +264,7 @@ class SearchService:
     def facets(self, fields: Sequence[str], request: SearchRequest) -> dict[str, dict[str, int]]:
         """Count the values of fields over the pictures that meet the filters and dates."""
         check_facets(fields, self._client.info.properties)
-        clauses, _ = clauses_of(self._client, self._settings, request)
+        clauses, _ = clauses_of(self._client, self._settings, self.dated(request))
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
 
     def status(self) -> dict[str, Any]:

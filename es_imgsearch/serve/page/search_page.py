@@ -123,13 +123,21 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
         "notes": [each for each in hits.notes if each != NOTHING_FITS],
         "facets": list(contents.facets(hits.counts, address)),
         "crumbs": contents.crumbs(address),
-        "chips": list(contents.chips(address, _names(service, request))),
+        "chips": list(contents.chips(address, _names(service, request), _period(service, request))),
         "more": str(address.turning_to(number + 1)) if is_full else "",
         "previous": str(address.turning_to(number - 1)) if number > 1 else "",
         "is_search": searches,
         "query_picture": service.query_picture(request.image) if request.image else None,
         "part_of": _part_of(service, request, address),
     }
+
+
+def _period(service: SearchService, request: SearchRequest) -> str:
+    """Return the first and the last day that `when` means."""
+    if not request.when:
+        return ""
+    dated = service.dated(request)
+    return f"{dated.since}" if dated.since == dated.until else f"{dated.since} to {dated.until}"
 
 
 def _part_of(
