@@ -122,9 +122,10 @@ def serve(
         bound, port = listening.getsockname()[:2]
         is_searched = bool(hashes) or ipaddress.ip_address(bound).is_loopback
         # Reading processes start only now.
+        pictures = PictureFiles(store, settings)
         app = create_app(
-            PictureFiles(store, settings),
-            SearchService(settings) if is_searched else None,
+            pictures,
+            SearchService(settings, originals=pictures) if is_searched else None,
             hosts={address, *hosts},
             token_hashes=hashes,
             rate_limit=rate_limit,

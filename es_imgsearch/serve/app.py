@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from es_imgsearch.errors import StoreBusy
 from es_imgsearch.serve.api import Api
+from es_imgsearch.serve.examples import ExampleRoutes
 from es_imgsearch.serve.guard import Guard
 from es_imgsearch.serve.page.login_routes import LoginRoutes
 from es_imgsearch.serve.page.page_routes import PageRoutes
+from es_imgsearch.serve.page.view_routes import ViewRoutes
 from es_imgsearch.serve.picture_routes import PictureRoutes
 from es_imgsearch.serve.problems import add_problems
 from es_imgsearch.serve.routes import add_get
@@ -109,9 +111,11 @@ def create_app(
     PictureRoutes(pictures).add_to(app)
     if service is not None:
         Api(service).add_to(app)
+        ExampleRoutes(service).add_to(app)
         # Only where who asks is known: on this machine, or by a token.
         add_get(app, "/metrics", metrics.answer, response_class=Response)
         PageRoutes(service).add_to(app)
+        ViewRoutes(service, pictures).add_to(app)
         if token_hashes:
             LoginRoutes(tokens).add_to(app)
     return app
