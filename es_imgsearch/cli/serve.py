@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import signal
 import socket
@@ -103,6 +102,7 @@ def serve(
         ) from error
     from es_imgsearch.serve.service import SearchService
     from es_imgsearch.serve.thumbnails import PictureFiles
+    from es_imgsearch.serve.traffic.ending import EndingServer
     from es_imgsearch.serve.traffic.rate_limit import parse_rate
     from es_imgsearch.serve.traffic.root_path import checked_root_path
 
@@ -139,7 +139,6 @@ def serve(
             # uvicorn itself believes every program of this machine.
             proxy_headers=bool(trusted),
             forwarded_allow_ips=trusted,
-            timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
         )
         shown = f"[{address}]" if ":" in address else address
         click.echo(f"Serving pictures of {settings.index!r} on http://{shown}:{port}", err=True)
@@ -153,7 +152,7 @@ def serve(
         # uvicorn ends in good order and then raises the signal again; it is no error.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _end)
-        uvicorn.Server(config).run(sockets=[listening])
+        EndingServer(config, shutdown_seconds=settings.shutdown_seconds).run(sockets=[listening])
 
 
 def _networks(addresses: tuple[str, ...]) -> list[str]:
