@@ -41,9 +41,18 @@ command line.  A message has one or two sentences: what is wrong, and what to do
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, Final
+
+# Unicode categories to escape.  `str.isprintable` would also escape U+202F of macOS, U+3000 of
+# Japanese and U+200D of emoji.
+_ESCAPED_CATEGORIES: Final = {"Cc", "Cs", "Zl", "Zp"}
+# Bidi_Control of Unicode: they show a name in another order than it is written.
+_BIDI_CONTROLS: Final = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 
 EXIT_DONE: Final = 0
 EXIT_DIFFERENCE: Final = 1
@@ -54,6 +63,25 @@ EXIT_UNREACHABLE: Final = 3
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Format a number of things in a message: "1 file", "12,345 files"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def escaped(text: str) -> str:
+    """Write line ends, control characters and bidirectional controls as escapes."""
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if letter in _BIDI_CONTROLS or unicodedata.category(letter) in _ESCAPED_CATEGORIES
+        else letter
+        for letter in text
+    )
+
+
+def readable_bytes(number: float) -> str:
+    """Format a number of bytes with the largest unit that fits."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
 
 
 class ImgSearchError(Exception):
@@ -140,7 +168,7 @@ class NotCalibrated(UsageError):
 
 
 class ServiceUnsuitable(UsageError):
-    """What is asked is no `serve` of this project, refuses, or cannot do what is asked."""
+    """What answers is no `serve` of this project, or refuses what is asked."""
 
 
 class LibraryMissing(UsageError):

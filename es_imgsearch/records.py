@@ -9,7 +9,6 @@ A path in a root is as `os.fsdecode` returns it (undecodable bytes are lone surr
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 import unicodedata
@@ -114,9 +113,6 @@ class Change:
         return image_id(self.root.name, self.relative_path)
 
 
-# Of the square of a vector's length, as Elasticsearch compares it.
-_UNIT_TOLERANCE = 1e-3
-
 # x, y, width, height in pixels of the upright picture.
 Box = tuple[int, int, int, int]
 
@@ -197,21 +193,6 @@ def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     scaled: npt.NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
     return scaled
-
-
-def has_length(vector: npt.ArrayLike, similarity: str | None) -> bool:
-    """Return True if Elasticsearch can compare this vector: it computes with float32.
-
-    Its square must not overflow, nor be 0 for cosine similarity, or other than 1 for dot_product.
-    """
-    import numpy as np
-
-    with np.errstate(over="ignore", invalid="ignore"):
-        narrow = np.asarray(vector, np.float32)
-        squared = float(np.dot(narrow, narrow))
-    if not math.isfinite(squared) or (similarity == "cosine" and squared == 0):
-        return False
-    return similarity != "dot_product" or abs(squared - 1) < _UNIT_TOLERANCE
 
 
 def iso_timestamp(moment: datetime | None = None, timespec: str = "seconds") -> str:

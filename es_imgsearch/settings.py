@@ -1,7 +1,4 @@
-"""Settings from four sources; the first source that names a setting wins.
-
-The sources are the command line, then the environment, then es-imgsearch.toml, then defaults.
-"""
+"""Settings from the command line, the environment, es-imgsearch.toml, defaults."""
 
 from __future__ import annotations
 
@@ -36,27 +33,19 @@ _NOT_OURS = {f"{ENVIRONMENT_PREFIX}ES_HOME"}
 _ADDRESSES = {"es_url", "kibana_url", "service", "encoder_url"}
 _INDEX_NAME = re.compile(r"""(?![_.+-])[^ "*+\\/|<>?,#:]+""")
 
-
 logger = logging.getLogger(__name__)
 
 
 def available_cores() -> int:
-    """Count the cores this process may use.
-
-    In a container they are fewer than the machine has.
-    """
+    """Count the cores this process may use, in a container fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def default_read_workers(cores: int) -> int:
-    """Use every core up to 8, of more cores a third.
-
-    A JPEG of 12 megapixels takes 59 ms of CPU to read and 88 ms to embed with ViT-B/32
-    (benchmarks/pipeline_speed.py), and most pictures are smaller; on few cores readers and the
-    encoder take turns.
-    """
+    """Use every core up to 8, of more cores a third."""
+    # A JPEG of 12 megapixels takes 59 ms of CPU to read and 88 ms to embed with ViT-B/32.
     return min(cores, max(8, cores // 3))
 
 
@@ -95,12 +84,12 @@ class Settings(BaseSettings):
     encoder: str | None = None
     """Encoder for `init`; elsewhere the index says which one it needs."""
     encoder_url: str | None = None
-    """Address of a running `serve` whose model embeds, in place of one in this process."""
+    """Address of a running `serve` whose model embeds, in place of one here."""
     service: str = "auto"
-    """The running `serve` that `search` and `similar` ask in place of Elasticsearch: its address,
-    none, or auto for one of the same user, index and Elasticsearch on this machine."""
+    """The `serve` that `search` asks: its address, none, or auto for one of the same user, index
+    and Elasticsearch on this machine."""
     service_token: SecretStr | None = None
-    """Token that `service` and `encoder_url` need, if they do."""
+    """Token for them, if they need one."""
     host: str = Field(default_factory=socket.gethostname, min_length=1)
     """Name of this machine in the index; set it where a container's changes."""
     models_dir: Path | None = None
@@ -197,8 +186,8 @@ class Settings(BaseSettings):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            is_address = name in _ADDRESSES and value is not None
-            yield name, without_password(value) if is_address and "@" in value else value
+            has_password = name in _ADDRESSES and "@" in (value or "")
+            yield name, without_password(value) if has_password else value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -216,17 +205,6 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{value!r} cannot name an index: use lower-case letters, digits, '-' and '_',"
                 " begin with a letter or digit, and use no more than 200 bytes"
-            )
-        return value
-
-    @field_validator("service", "encoder_url")
-    @classmethod
-    def _service_address(cls, value: str | None, field: ValidationInfo) -> str | None:
-        is_word = field.field_name == "service" and value in {"auto", "none"}
-        if value is not None and not is_word and not value.startswith(("http://", "https://")):
-            words = ", none or auto" if field.field_name == "service" else ""
-            raise ValueError(
-                f"it is the address of a `serve`, such as http://127.0.0.1:8080{words}"
             )
         return value
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from es_imgsearch.elastic.client import addresses, connect_async, open_own_connections
+from es_imgsearch.elastic.client import (
+    addresses,
+    client_and_settings,
+    connect_async,
+    open_own_connections,
+)
 from es_imgsearch.elastic.error_mapping import translate_errors
-from es_imgsearch.search.client import SearchClient, check_place, client_and_settings
+from es_imgsearch.search.client import SearchClient
 from es_imgsearch.search.filters import Filters
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Queries, Query, QueryBox, QueryPicture, Vector
+from es_imgsearch.search.remote.service_search import check_place
 from es_imgsearch.search.request_flow import RequestFlow, run_flow_async
 from es_imgsearch.settings import changed_settings
 

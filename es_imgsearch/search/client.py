@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.client import client_and_settings, connect
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.registry import is_encoder
@@ -26,11 +25,12 @@ from es_imgsearch.search.reduced import open_originals
 from es_imgsearch.search.remote.operations import RemoteOperations
 from es_imgsearch.search.remote.service_search import (
     ServiceSearch,
+    check_place,
     needs_elasticsearch,
     open_service,
 )
 from es_imgsearch.search.request_flow import RequestFlow, run_flow
-from es_imgsearch.settings import Settings, changed_settings, load_settings
+from es_imgsearch.settings import Settings, changed_settings
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.error_mapping import SyncClient
@@ -324,43 +324,3 @@ class ImageSearch(SearchClient):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def check_place(
-    elasticsearch: Any, encoder: Encoder | None, service: str | None, encoder_url: str | None
-) -> None:
-    """Raise UsageError for arguments of which one leaves nothing to do for another."""
-    if service is not None and not (elasticsearch is None and encoder is encoder_url is None):
-        raise UsageError(
-            "service= is asked in place of Elasticsearch and a model: leave the address, encoder="
-            " and encoder_url= out, or service=."
-        )
-    if encoder is not None and encoder_url is not None:
-        raise UsageError("encoder= and encoder_url= both embed: give one of them.")
-
-
-def client_and_settings(
-    elasticsearch: Any, index: str | None, settings: Settings | None, *, is_async: bool
-) -> tuple[Any, Settings]:
-    """Check arguments; return the client passed in, or None, and the merged settings."""
-    address = elasticsearch if isinstance(elasticsearch, str) else None
-    client = None if address is not None else elasticsearch
-    perform = getattr(client, "perform_request", None)
-    if client is not None and (perform is None or iscoroutinefunction(perform) != is_async):
-        kinds = ("ImageSearch", "Elasticsearch"), ("AsyncImageSearch", "AsyncElasticsearch")
-        ours, theirs = kinds[is_async]
-        raise UsageError(
-            f"{ours} takes one address, a client (elasticsearch.{theirs}) or nothing, not a"
-            f" {type(client).__name__}."
-        )
-    if settings is not None and not isinstance(settings, Settings):
-        raise UsageError(
-            "settings must be what es_imgsearch.settings.load_settings returns, not a"
-            f" {type(settings).__name__}."
-        )
-    changes = {"es_url": address, "index": index}
-    return client, (
-        load_settings(changes, given_by="the arguments")
-        if settings is None
-        else changed_settings(settings, **changes)
-    )

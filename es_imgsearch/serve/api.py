@@ -24,7 +24,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 _MOST_SEARCHES: Final = 100
 _MOST_TEXTS: Final = 256
-_LISTS: Final = {"not", "like", "unlike", "filter", "facets"}
+_LISTS: Final = {"q", "not", "like", "unlike", "filter", "facets"}
 
 
 class SearchAnswer(BaseModel):

@@ -72,8 +72,8 @@ class ExampleOptions(BaseModel):
     without: _Filters | None = None
     since: str | None = None
     until: str | None = None
-    offset: int = Field(0, ge=0)
-    size: int | None = Field(None, ge=0)
+    offset: int = Field(default=0, ge=0)
+    size: int | None = Field(default=None, ge=0)
     collapse: bool = False
     facets: _Names = []
     explain: bool = False
@@ -93,7 +93,7 @@ class ExampleSearch(BaseModel):
     positive: list[Example] = Field(max_length=_MOST_EXAMPLES)
     negative: list[Example] = Field([], max_length=_MOST_EXAMPLES)
     k: int = Field(10, description="number of hits, 1 to 10,000")
-    options: ExampleOptions = ExampleOptions()
+    options: ExampleOptions = Field(default_factory=ExampleOptions)
     index: str | None = Field(None, description="refused if the service searches another")
     host: str | None = Field(None, description="`path` is that on this host, or null")
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
@@ -15,7 +16,7 @@ from es_imgsearch.records import unit
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
-from es_imgsearch.search.query import Query, parse_terms, text_terms
+from es_imgsearch.search.query import Weighted, parse_terms, text_terms
 from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.listing import clauses_of, list_pictures
@@ -29,6 +30,7 @@ from es_imgsearch.serve.search_request import (
 )
 from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.serve.traffic.served_search import ServedSearch
+from es_imgsearch.serve.traffic.shared_encoder import SharedQueryEncoder
 from es_imgsearch.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 # Of each field, the most frequent values.
 _MOST_VALUES: Final = 100
+_DATES: Final = ("taken_local", "taken_at", "modified_at")
+_ORDERED_BY: Final = (*_DATES, "width", "height")
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,11 @@ class SearchService:
         self._pictures = QueryPictures(settings)
         self._is_warm = threading.Event()
         self._warming = threading.Lock()
+
+    @property
+    def shared_encoder(self) -> SharedQueryEncoder | None:
+        """The encoder of all requests; None for a client that has another."""
+        return getattr(self._client, "shared", None)
 
     def warm_up(self) -> None:
         """Load the model, so that the first search need not wait; `is_ready` retries."""
@@ -107,7 +116,7 @@ class SearchService:
             "image": key or None,
         }
 
-    def _queries(self, request: SearchRequest) -> tuple[list[Query], list[Query]]:
+    def _queries(self, request: SearchRequest) -> tuple[list[Weighted], list[Weighted]]:
         """Return what hits should be like and unlike, with the picture that was sent."""
         if request.boxed_id is not None:
             return request.queries(self._original(request.boxed_id))
@@ -130,7 +139,9 @@ class SearchService:
         wanted = request.model_copy(
             update={"k": MOST_HITS if in_order else count, "sort": "relevance"}
         )
-        extra: SearchOptions = {} if fields is None else {"fields": fields}
+        extra: SearchOptions = {}
+        if fields is not None:
+            extra = {"fields": [*fields, *_ORDERED_BY] if in_order else fields}
         hits = self._find(wanted, positive, negative, 0, extra)
         return _in_order(hits, request.sort, 0, count) if in_order else hits
 
@@ -151,11 +162,26 @@ class SearchService:
         listings = self._client.store.listings
         return Counter(content for content, _ in listings.ids_by_content(content_ids))
 
+    def ids_of_content(self, content_id: str) -> list[str]:
+        """Return the image_ids of the files with this content."""
+        listings = self._client.store.listings
+        return [image_id for _, image_id in listings.ids_by_content([content_id])]
+
+    @property
+    def store(self) -> Store:
+        """What is stored."""
+        return self._client.store
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this service."""
+        return self._settings
+
     def _find(
         self,
         request: SearchRequest,
-        positive: Sequence[Query],
-        negative: Sequence[Query],
+        positive: Sequence[Weighted],
+        negative: Sequence[Weighted],
         offset: int,
         extra: SearchOptions | None = None,
     ) -> Hits:
@@ -189,7 +215,7 @@ class SearchService:
         Where several rankings are fused, or the hits of one are ordered again, the order depends
         on that number: all pages take the same one, so that none repeats or skips a hit.
         """
-        is_fused = request.mode != "vector" and bool(request.q.strip())
+        is_fused = request.mode != "vector" and bool(request.words)
         if is_fused or request.sort != "relevance" or self._client.info.meta.reduction is not None:
             return MOST_HITS
         return min(offset + request.k, MOST_HITS)
@@ -213,7 +239,7 @@ class SearchService:
         pictures = self.decoded([each for each in queries if isinstance(each, Upload)])
         texts = [each for each in queries if isinstance(each, str)]
         terms = text_terms(parse_terms(texts, ())) if texts else []
-        encoded = self._encoder.embed(info, [each.query for each in terms], pictures)
+        encoded = self._encoder.embed(info, [str(each.query) for each in terms], pictures)
         rows = [*encoded.texts, *encoded.pictures]
         return {
             "vectors": [[round(float(number), 6) for number in unit(row)] for row in rows],
@@ -242,11 +268,14 @@ class SearchService:
 
 def _in_order(hits: Hits, order: str, offset: int, size: int) -> Hits:
     """Sort the relevant hits, or all where relevance is not known."""
-    relevant = [each for each in hits if each.relevance is None or each.relevance >= LIKELY]
+    relevant = [
+        each
+        for each in hits
+        if each.matches_words or each.relevance is None or each.relevance >= LIKELY
+    ]
 
     def taken(hit: Hit) -> str:
-        names = ("taken_local", "taken_at", "modified_at")
-        return next((str(hit.fields[each]) for each in names if each in hit.fields), "")
+        return next((str(hit.fields[each]) for each in _DATES if each in hit.fields), "")
 
     if order in {"newest", "oldest"}:
         relevant.sort(key=taken, reverse=order == "newest")

@@ -316,7 +316,7 @@ WRONG = [
     ("POST", "/api/v1/search", {"content": b"{", "headers": {"content-type": "application/json"}},
      400, "no JSON"),
     ("POST", "/api/v1/search", {"json": ["q"]}, 400, "not a JSON object"),
-    ("POST", "/api/v1/search", {"json": {"q": 1}}, 400, "'q' is a text, not 1."),
+    ("POST", "/api/v1/search", {"json": {"q": 1}}, 400, "'q.0' is a text, not 1."),
     ("POST", "/api/v1/search", {"content": b"a cat"}, 400, "Send application/json"),
     ("POST", "/api/v1/search", {"files": {"picture": b"x"}}, 400, "part `image`"),
     ("POST", "/api/v1/search", {"files": {"image": b"no picture"}}, 422, "no picture"),
@@ -437,7 +437,7 @@ def test_ready_with_an_encoder_of_pictures_only(settings: Settings) -> None:
     assert service.is_ready()
 
 
-@pytest.mark.parametrize("library", ["python_multipart", "fastapi", "uvicorn"])
+@pytest.mark.parametrize("library", ["python_multipart", "fastapi", "limits", "uvicorn"])
 def test_a_library_that_is_missing(
     library: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,7 +473,7 @@ def test_status_of_a_folder_whose_path_is_no_utf8(
 ) -> None:
     folder = os.path.join(os.fsencode(tmp_path), name)
     os.mkdir(folder)
-    index = f"api-bytes-{tmp_path.name}"
+    index = f"api-bytes-{uuid.uuid4().hex[:12]}"
     run = CliRunner(env={"ES_URL": es_url, "ES_IMGSEARCH_INDEX": index}).invoke
     assert run(main, ["init", "--encoder", "starter"]).exit_code == 0
     settings = load_settings({"es_url": es_url, "index": index})

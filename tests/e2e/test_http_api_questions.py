@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -20,6 +21,7 @@ from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import image_id
 from es_imgsearch.search.client import ImageSearch
+from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
@@ -294,3 +296,75 @@ def test_a_box_on_a_picture_whose_original_is_gone(
     with TestClient(app, base_url=ADDRESS) as other:
         answer = other.get("/api/v1/search", params=asked)
         assert "run `es-imgsearch serve` there" in refusal(answer, 404)
+
+
+def test_several_words_and_weights_are_those_of_the_client(
+    client: TestClient, python: ImageSearch
+) -> None:
+    cat, cup = image_id("photos", "chelsea.png"), image_id("photos", "coffee.png")
+    for asked, positive, negative in (
+        ({"q": ["a cat", "a vehicle"]}, ["a cat", "a vehicle"], []),
+        ({"q": ["a cat^3", "a vehicle"]}, [("a cat", 3), "a vehicle"], []),
+        ({"q": "a cat^.25", "like": f"{cup}^2"}, [("a cat", 0.25), (StoredPicture(cup), 2)], []),
+        ({"q": "a photo", "not": ["a cat^0.5", "coffee"]}, ["a photo"], [("a cat", 0.5), "coffee"]),
+        ({"q": "a photo", "unlike": f"{cat}^1.5"}, ["a photo"], [(StoredPicture(cat), 1.5)]),
+        ({"q": ["a cat ^2", "  ", "^3"]}, [("a cat", 2)], []),
+        ({"q": "a^b^2.5"}, [("a^b", 2.5)], []),
+        ({"q": "cat^"}, ["cat^"], []),
+        ({"q": "cat^two"}, ["cat^two"], []),
+        ({"q": "cat^1e3"}, ["cat^1e3"], []),
+    ):
+        for mode in ("auto", "vector"):
+            hits = python.search(positive, negative, k=5, mode=mode)
+            by_get = client.get("/api/v1/search", params={**asked, "mode": mode, "k": 5})
+            assert names(by_get) == [each.image_name for each in hits], (asked, mode)
+            assert len(hits) >= 4
+            scores = [each["score"] for each in by_get.json()["hits"]]
+            # Texts that are encoded together differ in the last digits.
+            assert scores == pytest.approx([each.score for each in hits], abs=1e-5)
+            by_form = client.post("/api/v1/search", data={**asked, "mode": mode, "k": "5"})
+            assert names(by_form) == names(by_get)
+
+
+def test_a_weight_changes_the_order_and_a_cursor_is_bound_to_it(client: TestClient) -> None:
+    asked: dict[str, Any] = {"k": 2, "mode": "vector"}
+    first = {}
+    for weight in ("0.1", "10"):
+        asked["q"] = [f"a cat^{weight}", "a motorcycle"]
+        answer = client.get("/api/v1/search", params=asked)
+        first[weight] = names(answer)[0]
+        cursor = answer.json()["next"]
+    assert first["10"] == "chelsea.png"
+    assert first["0.1"] in ROAD
+    for q in (["a cat^9", "a motorcycle"], ["a cat^10"], ["a motorcycle", "a cat^10"]):
+        other = client.get("/api/v1/search", params={**asked, "q": q, "cursor": cursor})
+        assert "another search" in refusal(other, 400)
+    assert client.get("/api/v1/search", params={**asked, "cursor": cursor}).status_code == 200
+
+
+def test_one_text_stays_one(client: TestClient) -> None:
+    by_list = client.post("/api/v1/search", json={"q": ["a cat"]})
+    by_text = client.post("/api/v1/search", json={"q": "a cat"})
+    assert by_list.json()["hits"] == by_text.json()["hits"]
+    batch = client.post("/api/v1/searches", json={"searches": [{"q": "a cat"}]})
+    assert batch.json()["answers"][0]["hits"] == by_text.json()["hits"]
+    body = client.get("/openapi.json").json()["components"]["schemas"]["SearchRequest"]
+    assert {each["type"] for each in body["properties"]["q"]["anyOf"]} == {"string", "array"}
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "-0.5", "0.0", "9" * 400])
+@pytest.mark.parametrize("name", ["q", "not", "like", "unlike"])
+def test_weights_that_are_refused(client: TestClient, name: str, weight: str) -> None:
+    asked = {"q": "a cat"} | {name: f"{image_id('photos', 'coffee.png')}^{weight}"}
+    detail = refusal(client.get("/api/v1/search", params=asked), 400)
+    assert detail.startswith("The weight behind ^ must be above 0")
+
+
+def test_the_weight_of_a_part(client: TestClient, python: ImageSearch) -> None:
+    cat = image_id("photos", "chelsea.png")
+    asked = {"like": f"{cat}^0.05", "box": "0,0,300,300", "q": "a motorcycle", "mode": "vector"}
+    light = client.get("/api/v1/search", params=asked)
+    heavy = client.get("/api/v1/search", params={**asked, "like": f"{cat}^9"})
+    assert names(light)[0] in ROAD
+    assert names(light) != names(heavy)
+    assert "chelsea.png" not in names(heavy)

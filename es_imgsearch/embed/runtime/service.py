@@ -17,6 +17,7 @@ from es_imgsearch import errors
 from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,
+    ReadError,
     ServiceUnreachable,
     ServiceUnsuitable,
     SettingsError,
@@ -138,8 +139,7 @@ class ServiceConnection:
         if answer.status == 401:
             return ServiceUnsuitable(
                 f"The service at {self.url} refuses the token, or needs one: make one there with"
-                " `es-imgsearch serve --new-token --token-file FILE`, and give it as token= or"
-                " --service-token-file."
+                " `es-imgsearch serve --new-token --token-file FILE`, and give it as token=."
             )
         if answer.status in _REFUSED:
             return ServiceUnsuitable(detail)
@@ -148,7 +148,8 @@ class ServiceConnection:
         if answer.status in {404, 405} and not path.startswith("/api/v1/images/"):
             return ServiceUnsuitable(
                 f"The service at {self.url} has no {path}: it is of another version, or serves"
-                " pictures only; use the same version of es-imgsearch, and a --token-file there."
+                " pictures only; install the same version here and there, and start it with a"
+                " --token-file."
             )
         if answer.status == 404:
             return ImageMissing(detail)
@@ -156,7 +157,10 @@ class ServiceConnection:
 
 
 def checked_address(url: str) -> str:
-    """Return an address of a service.  Raises SettingsError."""
+    """Return an address of a service.
+
+    Raises SettingsError.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -176,7 +180,10 @@ def checked_address(url: str) -> str:
 
 
 def checked_token(token: str) -> str:
-    """Return a token without spaces around it.  Raises SettingsError, which has no part of it."""
+    """Return a token without spaces around it.
+
+    Raises SettingsError, which has no part of it.
+    """
     stripped = token.strip() if isinstance(token, str) else ""
     if not stripped or not all("!" <= letter <= "~" for letter in stripped):
         raise SettingsError("A token is of printable ASCII characters, without spaces.")
@@ -193,8 +200,9 @@ def _json(answer: urllib3.BaseHTTPResponse) -> Any:
 def _error_class(name: str | None) -> type[ImgSearchError] | None:
     """Return the class that a service named; None for one that has other arguments."""
     found = getattr(errors, name or "", None)
-    is_ours = isinstance(found, type) and issubclass(found, ImgSearchError)
-    return found if is_ours and found.__init__ is ImgSearchError.__init__ else None
+    if not isinstance(found, type) or not issubclass(found, ImgSearchError):
+        return None
+    return None if issubclass(found, ReadError) else found
 
 
 def _reason(error: Exception) -> str:

@@ -47,8 +47,8 @@ class ServiceEncoder:
             self.preparation = read_preparation(described)
         except (KeyError, TypeError, ValueError) as error:
             raise ServiceUnsuitable(
-                f"The service at {service.url} describes no encoder: use the same version of"
-                " es-imgsearch there as here."
+                f"The service at {service.url} describes no encoder: install the same version"
+                " here and there."
             ) from error
         self._lock = threading.Lock()
         self._truncated: dict[str, bool] = {}
@@ -83,8 +83,8 @@ class ServiceEncoder:
         vectors = answer.get("vectors")
         if not isinstance(vectors, list) or len(vectors) != count:
             raise ServiceUnsuitable(
-                f"The service at {self._service.url} gave no vector for each query: use the same"
-                " version of es-imgsearch there as here."
+                f"The service at {self._service.url} gave no vector for each query: install the"
+                " same version here and there."
             )
         return vectors
 

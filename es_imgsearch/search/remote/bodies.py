@@ -174,8 +174,8 @@ def read_hits(answer: Mapping[str, Any], shown: Sequence[Any], url: str) -> Hits
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ServiceUnsuitable(
-            f"The service at {url} answers in another form: use the same version of es-imgsearch"
-            " there as here."
+            f"The service at {url} answers in another form: install the same version here and"
+            " there."
         ) from error
 
 

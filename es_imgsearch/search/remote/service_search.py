@@ -134,6 +134,19 @@ def open_service(url: str, settings: Settings) -> ServiceSearch:
     )
 
 
+def check_place(
+    elasticsearch: Any, encoder: object, service: str | None, encoder_url: str | None
+) -> None:
+    """Raise UsageError for arguments of which one leaves nothing to do for another."""
+    if service is not None and not (elasticsearch is None and encoder is encoder_url is None):
+        raise UsageError(
+            "service= is asked in place of Elasticsearch and a model: leave the address, encoder="
+            " and encoder_url= out, or service=."
+        )
+    if encoder is not None and encoder_url is not None:
+        raise UsageError("encoder= and encoder_url= both embed: give one of them.")
+
+
 def token_of(settings: Settings) -> str | None:
     """Return the token that services are sent."""
     return None if (token := settings.service_token) is None else token.get_secret_value()

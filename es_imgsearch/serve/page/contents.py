@@ -22,6 +22,8 @@ FACETS: Final = {
 }  # fmt: skip
 _MOST_VALUES: Final = 12
 _MOST_BADGE: Final = 99
+# What every browser of now shows; of others there is a preview.
+_SHOWN: Final = frozenset({"jpeg", "png", "webp", "gif", "avif"})
 _DATES: Final = ("taken_local", "taken_at", "modified_at")
 
 
@@ -44,6 +46,7 @@ class Thumb:
     more_copies: str
     day: str
     likely: bool
+    large: str
     view: str
     similar: str
     more: str
@@ -92,6 +95,7 @@ def tiles(
     for number, hit in enumerate(hits, first):
         others = copies.get(str(hit.fields.get("content_id")), 1) - 1
         alone = Address.parse("/", [("like", hit.image_id)])
+        is_shown = hit.fields.get("format") in _SHOWN
         yield Thumb(
             image_id=hit.image_id,
             number=number,
@@ -108,6 +112,7 @@ def tiles(
             more_copies=f"+{min(others, _MOST_BADGE)}" if others > 0 else "",
             day=date_of(hit.fields)[:10],
             likely=hit.matches_words or hit.relevance is None or hit.relevance >= LIKELY,
+            large=f"/{'images' if is_shown else 'previews'}/{hit.image_id}",
             view=str(address.at(f"/pictures/{hit.image_id}").setting("n", str(number))),
             similar=str(alone),
             more=str(search.adding("like", hit.image_id)),
@@ -129,11 +134,12 @@ def chips(address: Address, names: Mapping[str, str]) -> Iterator[Chip]:
     `names` has the names of stored pictures by image_id.
     """
     kinds = {
-        "not": "not", "like": "like", "unlike": "not like", "since": "since", "until": "until",
-        "when": "when", "filter": "", "min_relevance": "at least",
+        "q": "and", "not": "not", "like": "like", "unlike": "not like", "since": "since",
+        "until": "until", "when": "when", "filter": "", "min_relevance": "at least",
     }  # fmt: skip
+    first = address.get_first("q")
     for name, value in address.pairs:
-        if name not in kinds:
+        if name not in kinds or (name == "q" and value == first):
             continue
         label, kind = value, kinds[name]
         if name in {"like", "unlike"}:

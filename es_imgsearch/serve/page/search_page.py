@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from es_imgsearch.errors import ImageMissing, UsageError
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
-from es_imgsearch.search.results import count_facets
+from es_imgsearch.search.results import NOTHING_FITS, count_facets
 from es_imgsearch.serve.listing import MOST_LISTED
 from es_imgsearch.serve.page import contents
 from es_imgsearch.serve.page.address import Address
@@ -19,10 +19,10 @@ from es_imgsearch.serve.service import SearchService
 
 PAGE_SIZE: Final = 60
 # Facets count the relevant ones of so many hits; 1,000 take five times as long to fetch.
-_COUNTED: Final = 300
+COUNTED: Final = 300
 # Parameters of the page alone.
 _OWN: Final = {"page", "copies", "n", "part"}
-_LISTS: Final = {"not", "like", "unlike", "filter"}
+_LISTS: Final = {"q", "not", "like", "unlike", "filter"}
 
 
 def parse_request(address: Address) -> SearchRequest:
@@ -54,7 +54,7 @@ def page_number(address: Address) -> int:
 
 def is_search(request: SearchRequest) -> bool:
     """Whether hits should be like something."""
-    return bool(request.q or request.like or request.image)
+    return bool(request.words or request.like or request.image)
 
 
 def found(
@@ -67,8 +67,12 @@ def found(
             raise UsageError("Say what pictures should be like, too, not only what not.")
         page = service.newest(request, start, contents.FIELDS)
         return page, {}, start
-    depth = min(max(start + PAGE_SIZE, _COUNTED), MOST_HITS)
+    depth = min(max(start + PAGE_SIZE, COUNTED), MOST_HITS)
     hits = service.ranked(request, depth, contents.FIELDS)
+    if not hits and request.sort != "relevance":
+        # No hit is relevant, and only relevant ones are sorted: the nearest are shown.
+        best_first = request.model_copy(update={"sort": "relevance"})
+        hits = service.ranked(best_first, depth, contents.FIELDS)
     return (
         hits,
         count_facets([each.fields for each in _relevant(hits)], list(contents.FACETS)),
@@ -98,7 +102,8 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
         "tiles": shown,
         "summary": sentence,
         "only_nearest": is_only_nearest,
-        "notes": hits.notes,
+        # The summary says it already.
+        "notes": [each for each in hits.notes if each != NOTHING_FITS],
         "facets": list(contents.facets(counts, address)),
         "crumbs": contents.crumbs(address),
         "chips": list(contents.chips(address, _names(service, request))),
