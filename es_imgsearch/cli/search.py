@@ -13,6 +13,7 @@ import click
 
 from es_imgsearch.cli.options import (
     Choice,
+    dates_of,
     examples,
     filter_option,
     import_client,
@@ -21,6 +22,7 @@ from es_imgsearch.cli.options import (
     service_options,
     since_option,
     until_option,
+    when_option,
     with_output_options,
     with_settings_options,
 )
@@ -55,6 +57,7 @@ _OPTIONS = (
     filter_option,
     since_option,
     until_option,
+    when_option,
     click.option("--weights", metavar="PART=W,...",
                  help="How much each vector counts, such as content=0.7,colour=0.3."),
     click.option("--collapse", is_flag=True,
@@ -271,6 +274,7 @@ def _stored_id(client: ImageSearch, settings: Settings, picture: str) -> str | N
 def parsed_options(options: dict[str, Any]) -> tuple[int, SearchOptions]:
     """Split the options into k and those that the client takes."""
     k = options.pop("k")
+    dates_of(options)
     if options["filters"]:
         from es_imgsearch.search.filters import parse_filters
 

@@ -24,7 +24,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 _MOST_SEARCHES: Final = 100
 _MOST_TEXTS: Final = 256
-_LISTS: Final = {"not", "like", "unlike", "filter", "facets"}
+_LISTS: Final = {"q", "not", "like", "unlike", "filter", "facets"}
 
 
 class SearchAnswer(BaseModel):
@@ -37,6 +37,7 @@ class SearchAnswer(BaseModel):
     relevant: int | None = Field(description="hits that are likely right; null if not known")
     next: str | None = Field(description="`cursor` of the hits that follow")
     image: str | None = Field(None, description="hash of the picture that was sent: `image`")
+    when: dict[str, str] | None = Field(None, description="`since` and `until` of the words `when`")
 
 
 class SearchBatch(BaseModel):
@@ -119,9 +120,13 @@ class Api:
         self,
         fields: Annotated[list[str], Query(min_length=1, max_length=20)],
         filter: Annotated[list[str] | None, Query(max_length=50)] = None,  # noqa: A002
+        since: str | None = None,
+        until: str | None = None,
+        when: str | None = None,
     ) -> dict[str, dict[str, int]]:
-        """Count the values of fields, or of `year`, in pictures that meet the filters."""
-        return self._service.facets(fields, SearchRequest.model_validate({"filter": filter or []}))
+        """Count the values of fields, or of `year`, in pictures that meet filters and dates."""
+        asked = {"filter": filter or [], "since": since, "until": until, "when": when}
+        return self._service.facets(fields, _parsed(SearchRequest, asked))
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.elastic.store import Store
@@ -16,7 +17,7 @@ from es_imgsearch.records import unit
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
-from es_imgsearch.search.query import Query, parse_terms, text_terms
+from es_imgsearch.search.query import Weighted, parse_terms, text_terms
 from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.listing import clauses_of, list_pictures
@@ -53,10 +54,12 @@ class SearchService:
         client: ImageSearch | None = None,
         *,
         originals: PictureFiles | None = None,
+        today: Callable[[], date] = date.today,
     ) -> None:
-        """Set up; `originals` finds the files of stored pictures."""
+        """Set up; `originals` finds the files of stored pictures, `today` dates `when`."""
         self._settings = settings
         self._originals = originals
+        self._today = today
         self._client = client or ServedSearch(settings)
         self._pictures = QueryPictures(settings)
         self._is_warm = threading.Event()
@@ -103,7 +106,7 @@ class SearchService:
     def search(self, request: SearchRequest, picture: Upload | None = None) -> dict[str, Any]:
         """Search; return what `search --json` prints, with `next` and `image`."""
         key = request.image if picture is None else self._pictures.put(picture)
-        request = request.model_copy(update={"image": key})
+        when, request = request.when, self.dated(request.model_copy(update={"image": key}))
         positive, negative = self._queries(request)
         generation = self._client.info.name
         offset = read_cursor(request, generation)
@@ -114,9 +117,14 @@ class SearchService:
             **hits.to_dict(),
             "next": write_cursor(request, end, generation) if goes_on else None,
             "image": key or None,
+            "when": when and {"since": request.since, "until": request.until},
         }
 
-    def _queries(self, request: SearchRequest) -> tuple[list[Query], list[Query]]:
+    def dated(self, request: SearchRequest) -> SearchRequest:
+        """Return a request with the dates that `when` says.  Raises UsageError."""
+        return request.dated(self._today())
+
+    def _queries(self, request: SearchRequest) -> tuple[list[Weighted], list[Weighted]]:
         """Return what hits should be like and unlike, with the picture that was sent."""
         if request.boxed_id is not None:
             return request.queries(self._original(request.boxed_id))
@@ -134,6 +142,7 @@ class SearchService:
         self, request: SearchRequest, count: int, fields: Sequence[str] | None = None
     ) -> Hits:
         """Return the first hits with these stored fields, in the order of the request."""
+        request = self.dated(request)
         positive, negative = self._queries(request)
         in_order = request.sort != "relevance"
         wanted = request.model_copy(
@@ -147,6 +156,7 @@ class SearchService:
 
     def newest(self, request: SearchRequest, offset: int, fields: Sequence[str]) -> Hits:
         """Return pictures that meet the filters without a query, the newest first."""
+        request = self.dated(request)
         return list_pictures(self._client, self._settings, request, offset, fields)
 
     def query_picture(self, key: str) -> QueryFile:
@@ -180,8 +190,8 @@ class SearchService:
     def _find(
         self,
         request: SearchRequest,
-        positive: Sequence[Query],
-        negative: Sequence[Query],
+        positive: Sequence[Weighted],
+        negative: Sequence[Weighted],
         offset: int,
         extra: SearchOptions | None = None,
     ) -> Hits:
@@ -215,7 +225,7 @@ class SearchService:
         Where several rankings are fused, or the hits of one are ordered again, the order depends
         on that number: all pages take the same one, so that none repeats or skips a hit.
         """
-        is_fused = request.mode != "vector" and bool(request.q.strip())
+        is_fused = request.mode != "vector" and bool(request.words)
         if is_fused or request.sort != "relevance" or self._client.info.meta.reduction is not None:
             return MOST_HITS
         return min(offset + request.k, MOST_HITS)
@@ -254,7 +264,7 @@ class SearchService:
     def facets(self, fields: Sequence[str], request: SearchRequest) -> dict[str, dict[str, int]]:
         """Count the values of fields over the pictures that meet the filters and dates."""
         check_facets(fields, self._client.info.properties)
-        clauses, _ = clauses_of(self._client, self._settings, request)
+        clauses, _ = clauses_of(self._client, self._settings, self.dated(request))
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
 
     def status(self) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import posixpath
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import platformdirs
 from PIL import Image
@@ -24,6 +25,8 @@ from es_imgsearch.settings import Settings
 _JPEG_QUALITY: Final = 85
 # Longer side of what a page shows large: a screen's width, and some 300 kB.
 PREVIEW_PIXELS: Final = 1600
+# Failures of files that can be read: thumbnails show which they are.
+READABLE_FAILURES: Final = frozenset({"embed_failed", "unstored", "rejected"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,9 @@ class PictureFiles:
 
     def original(self, image_id: str) -> Original:
         """Find the original; raise ImageMissing if not stored or not on this host."""
-        try:
-            source = self._store.documents.get(image_id)
-        except ImageMissing:
-            raise ImageMissing(f"No picture has the image_id {image_id!r}.") from None
+        return self._located(image_id, self._store.documents.get(image_id))
+
+    def _located(self, image_id: str, source: Mapping[str, Any]) -> Original:
         root = self._store.info().meta.roots.get(source["root"])
         if root is None or root["host"] != self._host:
             place = "no root" if root is None else f"the host {root['host']!r}"
@@ -111,16 +113,27 @@ class PictureFiles:
     def thumbnail(self, image_id: str) -> Thumbnail:
         """Return a thumbnail of at most `thumbnail_pixels` on its longer side.
 
+        Also of a file that could be read, and then failed.
+
         Raises ImageMissing if there is no original, ReadError if it cannot be read.
         """
-        return self._shrunk(image_id, self._side, self._workers)
+        try:
+            original = self.original(image_id)
+        except ImageMissing:
+            failure = self._store.documents.failure(image_id)
+            if failure is None or failure["error_class"] not in READABLE_FAILURES:
+                raise
+            original = self._located(image_id, failure)
+        return self._shrunk(image_id, original, self._side, self._workers)
 
     def preview(self, image_id: str) -> Thumbnail:
         """Return a JPEG of at most 1600 pixels on its longer side; raises as `thumbnail`."""
-        return self._shrunk(image_id, PREVIEW_PIXELS, self._preview_workers)
-
-    def _shrunk(self, image_id: str, side: int, workers: ReadWorkers) -> Thumbnail:
         original = self.original(image_id)
+        return self._shrunk(image_id, original, PREVIEW_PIXELS, self._preview_workers)
+
+    def _shrunk(
+        self, image_id: str, original: Original, side: int, workers: ReadWorkers
+    ) -> Thumbnail:
         key = f"{original.content_id}-{side}.jpeg"
         if (cached := self._cache.get(key)) is not None:
             return Thumbnail(cached, original.content_id)

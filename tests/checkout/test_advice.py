@@ -131,7 +131,7 @@ OF_OPTIONS = {
     "cli.duplicates:_check_output", "cli.printing.hits:HitsOutput.check",
     "cli.printing.preview:check_terminal", "cli.printing.sheets:check_sheet",
     "serve.problems:_sentence",
-    "cli.options:(module)",  "cli.judge.codes:codes",
+    "cli.options:(module)", "cli.options:dates_of",  "cli.judge.codes:codes",
     "cli.describe:describe", "cli.options:parse_box", "cli.reindex:reindex",
     "cli.search:_parse_weights", "cli.search:search", "cli.exchange.transfer:_renamed",
     "cli.judge.tune:tune", "cli.watch:watch", "codes.fitting:fit_sign",

@@ -255,3 +255,53 @@ def test_an_original_that_is_gone_changed_or_on_a_disk_that_is_not_there(
     file.chmod(0o644)
     assert is_read_anyway or "let the user who runs" in said
     assert away() == ""
+
+
+def test_status_says_what_is_indexed_and_what_to_do_next(
+    client: TestClient, settings: Settings, folder: Path
+):
+    shown = page(client.get("/status"))
+    words = shown.words()
+    assert f"es-imgsearch watch photos={folder} --index {settings.index}" in words
+    assert "1 file could not be read or stored" in words
+    assert "starter, 384 dims" in words
+    assert "not calibrated" in words
+    assert "not tuned" in words
+    assert f"{folder} on {settings.host}" in words
+    assert str(folder / "broken.png") in words
+    (failure,) = client.get("/api/v1/failures").json()
+    assert failure["message"] in words
+    assert client.get("/api/v1/status").json()["calibrated"] == []
+    assert shown.rel("next") == ""
+
+
+def test_failures_are_paged_and_those_that_can_be_read_have_thumbnails(
+    settings: Settings, folder: Path, tmp_path: Path
+):
+    store = Store(connect(settings), settings.index)
+    made = [
+        {
+            "image_id": f"{n:032x}", "image_name": "cat.jpg", "root": "photos",
+            "relative_path": "cat.jpg", "folder": "", "size_bytes": 1, "mtime_ns": 1,
+            "error_class": "embed_failed" if n else "no_picture", "message": EVIL, "attempts": 1,
+            "failed_at": "2026-01-01T00:00:00+00:00",
+        }
+        for n in range(70)
+    ]  # fmt: skip
+    store.documents.write_failures(made)
+    try:
+        with client_of(settings, tmp_path) as client:
+            pages = [page(client.get(f"/status?page={n}")) for n in (1, 2, 3)]
+            assert [each.rel("next") for each in pages] == ["/status?page=2", "/status?page=3", ""]
+            assert [each.rel("prev") for each in pages] == ["", "/status", "/status?page=2"]
+            small = [each for one in pages for each in one.all("img", "src")]
+            assert len(small) == 69
+            assert client.get(small[-1]).headers["content-type"] == "image/jpeg"
+            assert client.get(f"/thumbnails/{0:032x}").status_code == 404
+            assert client.get(f"/images/{1:032x}").status_code == 404
+            for wrong in ("0", "x", "99999"):
+                assert client.get(f"/status?page={wrong}").status_code == 400
+    finally:
+        for each in made:
+            store.documents.delete([str(each["image_id"])])
+        store.refresh()

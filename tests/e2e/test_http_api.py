@@ -111,7 +111,7 @@ def test_words_find_what_the_client_finds(client: TestClient, python: ImageSearc
     body = answer.json()
     assert body["hits"] == json.loads(json.dumps(expected["hits"]))
     assert body["hits"][0]["image_name"] == "chelsea.png"
-    assert body.keys() == {*expected, "next", "image"}
+    assert body.keys() == {*expected, "next", "image", "when"}
 
 
 def test_the_same_search_by_parameters_json_and_form(client: TestClient) -> None:
@@ -316,7 +316,7 @@ WRONG = [
     ("POST", "/api/v1/search", {"content": b"{", "headers": {"content-type": "application/json"}},
      400, "no JSON"),
     ("POST", "/api/v1/search", {"json": ["q"]}, 400, "not a JSON object"),
-    ("POST", "/api/v1/search", {"json": {"q": 1}}, 400, "'q' is a text, not 1."),
+    ("POST", "/api/v1/search", {"json": {"q": 1}}, 400, "'q.0' is a text, not 1."),
     ("POST", "/api/v1/search", {"content": b"a cat"}, 400, "Send application/json"),
     ("POST", "/api/v1/search", {"files": {"picture": b"x"}}, 400, "part `image`"),
     ("POST", "/api/v1/search", {"files": {"image": b"no picture"}}, 422, "no picture"),
@@ -473,7 +473,7 @@ def test_status_of_a_folder_whose_path_is_no_utf8(
 ) -> None:
     folder = os.path.join(os.fsencode(tmp_path), name)
     os.mkdir(folder)
-    index = f"api-bytes-{tmp_path.name}"
+    index = f"api-bytes-{uuid.uuid4().hex[:12]}"
     run = CliRunner(env={"ES_URL": es_url, "ES_IMGSEARCH_INDEX": index}).invoke
     assert run(main, ["init", "--encoder", "starter"]).exit_code == 0
     settings = load_settings({"es_url": es_url, "index": index})

@@ -137,6 +137,7 @@ SEARCHES: Sequence[Sequence[str]] = [
     ("search", "a cat", "--filter", "folder=sub", "--filter", "format=png"),
     ("search", "a cat", "--filter", "width=100..9999", "--facets", "format,year"),
     ("search", "a cat", "--since", "2001", "--until", "2090-05"),
+    ("search", "a cat", "--when", "2001 to 2030", "--filter", "format!=jpeg"),
     ("search", "a cat", "--offset", "2", "--size", "3", "--exact"),
     ("search", "a cat", "--min-relevance", "0.9", "--collapse"),
     ("search", "a cat", "--num-candidates", "40", "--weights", "content=1"),
