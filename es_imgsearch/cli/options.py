@@ -168,25 +168,6 @@ def import_client() -> None:
             del sys.modules[name]
 
 
-def _read_token(_context: click.Context, _option: click.Parameter, file: Path | None) -> str | None:
-    """Return the token that a file holds."""
-    if file is None:
-        return None
-    try:
-        return file.read_text("ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
-        raise UsageError(f"--service-token-file {str(file)!r} cannot be read: {why}.") from None
-
-
-service_options = (
-    click.option("--service", metavar="URL|none",
-                 help="Ask this running `serve` in place of Elasticsearch, or none.  [default: one"
-                 " of the same user and index on this machine, if there is one]"),
-    click.option("--service-token-file", "service_token", metavar="FILE", callback=_read_token,
-                 type=click.Path(path_type=Path), help="File with the token that it needs."),
-)  # fmt: skip
-
 since_option = click.option(
     "--since", metavar="DATE", help="Taken on this day or later, by the camera's own clock."
 )

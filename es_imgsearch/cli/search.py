@@ -19,7 +19,6 @@ from es_imgsearch.cli.options import (
     import_client,
     parse_box,
     paths_of,
-    service_options,
     since_option,
     until_option,
     when_option,
@@ -27,13 +26,8 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.hits import HitsOutput
-from es_imgsearch.errors import (
-    ImageMissing,
-    ServiceUnreachable,
-    ServiceUnsuitable,
-    StoreBusy,
-    UsageError,
-)
+from es_imgsearch.cli.service import found, service_options
+from es_imgsearch.errors import ImageMissing, UsageError
 
 if TYPE_CHECKING:
     from es_imgsearch.search.client import ImageSearch
@@ -131,34 +125,7 @@ def search(
 
     # Colours of a picture are compared by its own pixels, of which a service gets fewer.
     has_colours = rest.get("weights") is not None and len(wanted) > bool(words)
-    output.show(_found(settings, ask, is_local=has_colours))
-
-
-def _found(
-    settings: Settings, ask: Callable[[ImageSearch | ServiceSearch], Hits], *, is_local: bool
-) -> Hits:
-    """Ask the service that is named or found; or else Elasticsearch from here.
-
-    The service that was found itself is asked for what it can do as it is done here, while it
-    answers; the one that was named is asked for everything.
-    """
-    is_found = settings.service == "auto"
-    if not (settings.service == "none" or (is_found and is_local)):
-        from es_imgsearch.search.remote.running import open_running
-        from es_imgsearch.search.remote.service_search import open_service
-
-        named = None if is_found else open_service(settings.service, settings)
-        service = named or open_running(settings)
-        if service is not None:
-            try:
-                return ask(service)
-            except (ServiceUnreachable, ServiceUnsuitable, StoreBusy):
-                if not is_found:
-                    raise
-    import_client()
-    from es_imgsearch.search.client import ImageSearch
-
-    return ask(ImageSearch(settings=settings))
+    output.show(found(settings, ask, is_local=has_colours))
 
 
 def words_and_pictures(given: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -232,7 +199,7 @@ def similar(settings: Settings, picture: str, output: HitsOutput, **options: Any
     if not os.path.isfile(picture):
         try:
             output.show(
-                _found(settings, lambda client: client.similar(picture, k, **rest), is_local=False)
+                found(settings, lambda client: client.similar(picture, k, **rest), is_local=False)
             )
         except ImageMissing as error:
             raise ImageMissing(
@@ -243,7 +210,7 @@ def similar(settings: Settings, picture: str, output: HitsOutput, **options: Any
     if settings.service not in {"auto", "none"}:
         # Only Elasticsearch says which id a file has.
         output.show(
-            _found(
+            found(
                 settings, lambda client: client.search([Path(picture)], k=k, **rest), is_local=False
             )
         )
