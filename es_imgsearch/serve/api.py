@@ -126,7 +126,7 @@ class Api:
     ) -> dict[str, dict[str, int]]:
         """Count the values of fields, or of `year`, in pictures that meet filters and dates."""
         asked = {"filter": filter or [], "since": since, "until": until, "when": when}
-        return self._service.facets(fields, _parsed(SearchRequest, asked))
+        return self._service.facets(fields, parsed(SearchRequest, asked))
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints."""
