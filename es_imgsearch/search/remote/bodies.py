@@ -35,7 +35,7 @@ class ExampleTerms:
 
 
 def plain_texts(positive: Queries, negative: Queries) -> ExampleTerms | None:
-    """Take queries that are words only; None for any other, and for what is no Unicode.
+    """Take queries that are words only; None for others, and for invalid ones.
 
     They need neither NumPy nor Pillow.
     """
