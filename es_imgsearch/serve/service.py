@@ -17,6 +17,7 @@ from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Query
 from es_imgsearch.search.results import check_facets, count_facets
+from es_imgsearch.serve.duplicate_lists import DuplicateList, DuplicateLists, DuplicateRequest
 from es_imgsearch.serve.listing import clauses_of, list_pictures
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
@@ -43,6 +44,7 @@ class SearchService:
         self._settings = settings
         self._client = client or ServedSearch(settings)
         self._pictures = QueryPictures(settings)
+        self._duplicates = DuplicateLists(self._client.store, settings)
         self._is_warm = threading.Event()
         self._warming = threading.Lock()
 
@@ -65,6 +67,7 @@ class SearchService:
 
     def close(self) -> None:
         """Close connections and the reading process."""
+        self._duplicates.close()
         self._pictures.close()
         self._client.close()
 
@@ -208,6 +211,13 @@ class SearchService:
         check_facets(fields, self._client.info.properties)
         clauses, _ = clauses_of(self._client, self._settings, request)
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
+
+    def duplicates(self, request: DuplicateRequest, wait_seconds: float = 25.0) -> DuplicateList:
+        """Return groups of files that show the same picture.
+
+        Raises ComparisonRunning after some seconds; the result comes later.
+        """
+        return self._duplicates.find(request, wait_seconds)
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints."""
