@@ -17,6 +17,7 @@
      │    ├── ImageMissing
      │    ├── AlreadyRunning
      │    ├── NotCalibrated
+     │    ├── ServiceUnsuitable    a `serve` cannot do what is asked of it
      │    └── LibraryMissing
      ├── GenerationSwitched        the alias points to another generation now (start again)
      ├── RowInvalid                one row of an imported file cannot be stored
@@ -29,6 +30,7 @@
      │    └── KibanaDenied         credentials or privileges (exit code 2)
      └── StoreError                Elasticsearch failed or refused the request
           ├── StoreUnreachable     no answer; transient (exit code 3)
+          │    └── ServiceUnreachable   no answer of a `serve`
           ├── StoreBusy            cannot answer now; transient (exit code 3)
           ├── StoreDenied          credentials or privileges (exit code 2)
           └── StoreRejected        this request or document is refused
@@ -165,6 +167,10 @@ class NotCalibrated(UsageError):
     """The index, or this kind of query, has no calibration curve for relevance."""
 
 
+class ServiceUnsuitable(UsageError):
+    """What answers is no `serve` of this project, or refuses what is asked."""
+
+
 class LibraryMissing(UsageError):
     """An optional library that this call needs is not installed."""
 
@@ -235,6 +241,10 @@ class StoreUnreachable(StoreError):
 
     transient = True
     exit_code = EXIT_UNREACHABLE
+
+
+class ServiceUnreachable(StoreUnreachable):
+    """No answer of a `serve` that was asked in place of Elasticsearch or of a model."""
 
 
 class StoreBusy(StoreError):
@@ -316,7 +326,7 @@ def value_problem(error: Mapping[str, Any]) -> str:
     if error["type"] == "value_error":
         return f"{limits['error']}."
     expected = expected_value(error["type"], limits)
-    is_secret = any(each in str(error["loc"][0]) for each in ("key", "url"))
+    is_secret = any(each in str(error["loc"][0]) for each in ("key", "url", "token"))
     given = "" if is_secret else f", not {shown_value(value)}"
     quoted = str(limits.get("expected", "")).split("'")[1::2]
     return f"it is {expected}{given}.{did_you_mean(value, quoted)}"

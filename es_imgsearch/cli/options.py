@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -168,6 +169,26 @@ since_option = click.option(
 until_option = click.option(
     "--until", metavar="DATE", help="Taken on this day or earlier, by the camera's own clock."
 )
+when_option = click.option(
+    "--when",
+    metavar="TEXT",
+    help="The same in words, such as 'last summer', 'june 2023' or 'last 30 days'.",
+)
+
+
+def dates_of(options: dict[str, Any]) -> None:
+    """Replace `when` among the options by the dates that it says, and print these."""
+    when = options.pop("when")
+    if when is None:
+        return
+    if options["since"] is not None or options["until"] is not None:
+        raise UsageError("--when says the dates: leave --since and --until out, or --when.")
+    from es_imgsearch.search.filtering.periods import parse_period
+
+    options["since"], options["until"] = map(str, parse_period(when, date.today()))  # noqa: DTZ011
+    click.echo(f"{when}: {options['since']} to {options['until']}.", err=True)
+
+
 exclude_option = click.option(
     "--exclude",
     metavar="PATTERN",

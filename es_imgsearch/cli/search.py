@@ -13,12 +13,14 @@ import click
 
 from es_imgsearch.cli.options import (
     Choice,
+    dates_of,
     examples,
     filter_option,
     parse_box,
     paths_of,
     since_option,
     until_option,
+    when_option,
     with_output_options,
     with_settings_options,
 )
@@ -45,6 +47,7 @@ _OPTIONS = (
     filter_option,
     since_option,
     until_option,
+    when_option,
     click.option("--weights", metavar="PART=W,...",
                  help="How much each vector counts, such as content=0.7,colour=0.3."),
     click.option("--collapse", is_flag=True,
@@ -215,6 +218,7 @@ def parsed_options(options: dict[str, Any]) -> tuple[int, SearchOptions]:
     from es_imgsearch.search.filters import parse_filters
 
     k = options.pop("k")
+    dates_of(options)
     options["filters"], options["without"] = parse_filters(options["filters"])
     options["facets"] = list(filter(None, (options["facets"] or "").split(",")))
     if options["weights"] is not None:

@@ -25,7 +25,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 _MOST_SEARCHES: Final = 100
 _MOST_TEXTS: Final = 256
-_LISTS: Final = {"not", "like", "unlike", "filter", "facets"}
+_LISTS: Final = {"q", "not", "like", "unlike", "filter", "facets"}
 
 
 class SearchAnswer(BaseModel):
@@ -38,6 +38,7 @@ class SearchAnswer(BaseModel):
     relevant: int | None = Field(description="hits that are likely right; null if not known")
     next: str | None = Field(description="`cursor` of the hits that follow")
     image: str | None = Field(None, description="hash of the picture that was sent: `image`")
+    when: dict[str, str] | None = Field(None, description="`since` and `until` of the words `when`")
 
 
 class SearchBatch(BaseModel):
@@ -63,6 +64,7 @@ class Vectors(BaseModel):
 
     vectors: list[list[float]] = Field(description="unit vectors of the index's encoder")
     encoder: str
+    truncated: list[bool] = Field([], description="texts that are longer than the model reads")
 
 
 class Api:
@@ -98,11 +100,11 @@ class Api:
         The names are those of the parameters.  The last 40 pictures are kept, for at most an hour,
         under the hash that the answer has as `image`.
         """
-        asked, pictures = await _read_body(request)
+        asked, pictures = await read_body(request)
         if len(pictures) > 1:
             raise UsageError("Send one picture, in the part `image`.")
-        parsed = _parsed(SearchRequest, asked)
-        return await run_in_threadpool(self._service.search, parsed, *pictures)
+        search = parsed(SearchRequest, asked)
+        return await run_in_threadpool(self._service.search, search, *pictures)
 
     def searches(self, asked: SearchBatch) -> Any:
         """Search up to 100 times."""
@@ -120,9 +122,13 @@ class Api:
         self,
         fields: Annotated[list[str], Query(min_length=1, max_length=20)],
         filter: Annotated[list[str] | None, Query(max_length=50)] = None,  # noqa: A002
+        since: str | None = None,
+        until: str | None = None,
+        when: str | None = None,
     ) -> dict[str, dict[str, int]]:
-        """Count the values of fields, or of `year`, in pictures that meet the filters."""
-        return self._service.facets(fields, SearchRequest.model_validate({"filter": filter or []}))
+        """Count the values of fields, or of `year`, in pictures that meet filters and dates."""
+        asked = {"filter": filter or [], "since": since, "until": until, "when": when}
+        return self._service.facets(fields, parsed(SearchRequest, asked))
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints."""
@@ -147,8 +153,8 @@ class Api:
 
     async def encode(self, request: Request) -> Any:
         """Compute unit vectors of texts, or of pictures in the parts `image` of a form."""
-        asked, pictures = await _read_body(request)
-        queries: Sequence[str | Upload] = pictures or _parsed(Texts, asked).texts
+        asked, pictures = await read_body(request)
+        queries: Sequence[str | Upload] = pictures or parsed(Texts, asked).texts
         return await run_in_threadpool(self._service.encode, queries)
 
 
@@ -163,7 +169,7 @@ def _body_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": contents}}
 
 
-async def _read_body(request: Request) -> tuple[dict[str, Any], list[Upload]]:
+async def read_body(request: Request) -> tuple[dict[str, Any], list[Upload]]:
     """Return the fields of a JSON object or a form, and the pictures of a form."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
@@ -197,7 +203,8 @@ async def _read_form(form: FormData) -> tuple[dict[str, Any], list[Upload]]:
     return asked, pictures
 
 
-def _parsed(model: type[_Model], asked: dict[str, Any]) -> _Model:
+def parsed(model: type[_Model], asked: dict[str, Any]) -> _Model:
+    """Check a body.  Raises UsageError, which names the field."""
     try:
         return model.model_validate(asked)
     except ValidationError as error:

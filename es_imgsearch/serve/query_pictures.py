@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os.path
+import os
 import tempfile
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from PIL import Image
@@ -19,6 +22,7 @@ from es_imgsearch.read.decoding import PICTURE_SUFFIXES
 from es_imgsearch.read.file import Skipped
 from es_imgsearch.read.preparation import Preparation
 from es_imgsearch.read.workers import ReadPlan, ReadWorkers
+from es_imgsearch.records import Picture
 from es_imgsearch.serve.traffic.stages import timed
 from es_imgsearch.settings import Settings
 
@@ -45,11 +49,24 @@ class QueryFile:
         self.picture.convert("RGB").save(stream, "JPEG", quality=85)
         return stream.getvalue()
 
-    def scaled(self, box: Box) -> Box:
-        """Scale a box in pixels of the file to pixels of `picture`."""
-        across, down = self.picture.width / self.width, self.picture.height / self.height
+    def part(self, box: Box | None) -> Image.Image:
+        """Return the part in a box, in pixels of the file; without one, all of it.
+
+        Raises QueryPictureInvalid if the box holds nothing of the picture.
+        """
+        if box is None:
+            return self.picture
         x, y, width, height = box
-        return x * across, y * down, width * across, height * down
+        ends = (max(0, x), max(0, y), min(self.width, x + width), min(self.height, y + height))
+        if ends[2] - ends[0] < 1 or ends[3] - ends[1] < 1:
+            raise QueryPictureInvalid(
+                f"The box {x:g},{y:g},{width:g},{height:g} holds no part of the picture, which is"
+                f" {self.width} x {self.height} pixels."
+            )
+        across, down = self.picture.width / self.width, self.picture.height / self.height
+        left, top = int(ends[0] * across), int(ends[1] * down)
+        right, bottom = round(ends[2] * across), round(ends[3] * down)
+        return self.picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
 
 
 class Upload(NamedTuple):
@@ -85,12 +102,7 @@ class QueryPictures:
     def put(self, upload: Upload) -> str:
         """Decode and keep a picture; return its hash.  Raises QueryPictureInvalid."""
         key = hashlib.sha256(upload.content).hexdigest()[:32]
-        found = self._find(key) or self.decode(upload)
-        with self._lock:
-            self._kept[key] = time.monotonic(), found
-            self._kept.move_to_end(key)
-            while len(self._kept) > _MOST_KEPT:
-                self._kept.popitem(last=False)
+        self._keep(key, self._find(key) or self.decode(upload))
         return key
 
     def get(self, key: str) -> QueryFile:
@@ -98,6 +110,33 @@ class QueryPictures:
         if (found := self._find(key)) is None:
             raise ImageMissing("That picture is kept no longer: send it again.")
         return found
+
+    def original(self, path: Path, image_id: str, content_id: str) -> QueryFile:
+        """Read the original of a stored picture, which is kept too, as it was stored.
+
+        Raises ImageMissing if it is gone, ReadError if it cannot be read.
+        """
+        # No hash of an upload has a blank.
+        key = f"stored {content_id}"
+        if (kept := self._find(key)) is not None:
+            return kept
+        with timed("decode"):
+            ((_, outcome),) = self._workers.read_each([str(path)])
+        if isinstance(outcome, ReadError):
+            raise outcome
+        if outcome is None or isinstance(outcome, Skipped):
+            raise ImageMissing(f"The original of {image_id!r} is gone or being written.")
+        found = _query_file(outcome)
+        if outcome.content_id == content_id:
+            self._keep(key, found)
+        return found
+
+    def _keep(self, key: str, found: QueryFile) -> None:
+        with self._lock:
+            self._kept[key] = time.monotonic(), found
+            self._kept.move_to_end(key)
+            while len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
 
     def _find(self, key: str) -> QueryFile | None:
         with self._lock:
@@ -111,19 +150,43 @@ class QueryPictures:
         """Decode a picture, which is not kept.  Raises QueryPictureInvalid."""
         if not upload.content:
             raise QueryPictureInvalid("The picture is empty.")
-        with tempfile.NamedTemporaryFile(prefix="query-", suffix=upload.suffix) as file:
-            file.write(upload.content)
-            file.flush()
-            with timed("decode"):
-                ((_, outcome),) = self._workers.read_each([file.name])
+        with timed("decode"), _written(upload) as path:
+            ((_, outcome),) = self._workers.read_each([path])
         if isinstance(outcome, ReadError):
             raise QueryPictureInvalid(
                 f"This cannot be searched with: {outcome.message}"
             ) from outcome
         if outcome is None or isinstance(outcome, Skipped):
             raise QueryPictureInvalid("This is no picture.")
-        fields = outcome.fields
-        picture = Image.fromarray(outcome.pixels)
-        return QueryFile(
-            picture, fields.get("width", picture.width), fields.get("height", picture.height)
-        )
+        return _query_file(outcome)
+
+
+def _query_file(read: Picture) -> QueryFile:
+    picture = Image.fromarray(read.pixels)
+    width, height = (read.fields.get(each) for each in ("width", "height"))
+    return QueryFile(picture, width or picture.width, height or picture.height)
+
+
+@contextmanager
+def _written(upload: Upload) -> Iterator[str]:
+    """Write an upload for the reading process; where no disk takes it, to memory.
+
+    In memory it has no suffix.
+    """
+    with ExitStack() as files:
+        try:
+            file = files.enter_context(
+                tempfile.NamedTemporaryFile(prefix="query-", suffix=upload.suffix)
+            )
+            file.write(upload.content)
+            file.flush()
+            path = file.name
+        except OSError:
+            if not hasattr(os, "memfd_create"):
+                raise
+            number = os.memfd_create("query")
+            files.callback(os.close, number)
+            with open(number, "wb", closefd=False) as memory:
+                memory.write(upload.content)
+            path = f"/proc/{os.getpid()}/fd/{number}"
+        yield path

@@ -5,19 +5,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+import re
+from datetime import date
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from es_imgsearch.errors import UsageError
+from es_imgsearch.search.filtering.periods import parse_period
 from es_imgsearch.search.filters import parse_filters
 from es_imgsearch.search.options import SearchOptions
-from es_imgsearch.search.query import Query, StoredPicture
+from es_imgsearch.search.query import StoredPicture, Weighted
 from es_imgsearch.serve.query_pictures import QueryFile
 
 MOST_HITS: Final = 1000
 _MOST_TERMS: Final = 50
 _LONGEST_TEXT: Final = 2000
+_WEIGHTED: Final = "may end in ^NUMBER, its weight"
+_WEIGHT: Final = re.compile(
+    r"(?P<text>.*)\^(?P<weight>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))", re.DOTALL
+)
 _Text = Annotated[str, Field(max_length=_LONGEST_TEXT)]
 
 
@@ -28,10 +36,19 @@ def _box_numbers(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
 
+def _texts(value: Any) -> Any:
+    """Take one text as a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+_Texts = Annotated[list[_Text], BeforeValidator(_texts, json_schema_input_type=_Text | list[_Text])]
 _Box = Annotated[
     tuple[float, float, float, float] | None,
     BeforeValidator(_box_numbers),
-    Field(description="x,y,width,height in pixels of the upright picture"),
+    Field(
+        description="x,y,width,height in pixels of the upright picture that is sent, or of the"
+        " one in `like`"
+    ),
 ]
 
 
@@ -40,12 +57,24 @@ class SearchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
-    q: _Text = Field("", description="words", examples=["a cat on a sofa"])
-    unwanted: list[_Text] = Field(
-        [], alias="not", max_length=_MOST_TERMS, description="words that hits should be unlike"
+    q: _Texts = Field(
+        [],
+        max_length=_MOST_TERMS,
+        description=f"words; several texts are added up; {_WEIGHTED}",
+        examples=[["a cat on a sofa"], ["a cat", "a garden^0.5"]],
     )
-    like: list[str] = Field([], max_length=_MOST_TERMS, description="image_ids of stored pictures")
-    unlike: list[str] = Field([], max_length=_MOST_TERMS, description="image_ids to be unlike")
+    unwanted: list[_Text] = Field(
+        [],
+        alias="not",
+        max_length=_MOST_TERMS,
+        description=f"words that hits should be unlike; {_WEIGHTED}",
+    )
+    like: list[str] = Field(
+        [], max_length=_MOST_TERMS, description=f"image_ids of stored pictures; {_WEIGHTED}"
+    )
+    unlike: list[str] = Field(
+        [], max_length=_MOST_TERMS, description=f"image_ids to be unlike; {_WEIGHTED}"
+    )
     image: str = Field("", description="hash of a picture that was sent before")
     box: _Box = None
     filter: list[_Text] = Field(
@@ -56,6 +85,9 @@ class SearchRequest(BaseModel):
     )
     since: str | None = Field(None, description="taken on this day or later")
     until: str | None = Field(None, description="taken on this day or earlier")
+    when: str | None = Field(
+        None, description="the same in words, instead of both", examples=["last summer"]
+    )
     min_relevance: float | None = Field(None, ge=0, le=1)
     mode: Literal["auto", "vector", "text", "hybrid"] = "auto"
     sort: Literal["relevance", "newest", "oldest", "largest", "folder"] = "relevance"
@@ -69,25 +101,56 @@ class SearchRequest(BaseModel):
     codes: bool = False
     num_candidates: int | None = Field(None, ge=1)
 
-    def queries(self, picture: QueryFile | None) -> tuple[list[Query], list[Query]]:
+    def queries(self, picture: QueryFile | None) -> tuple[list[Weighted], list[Weighted]]:
         """Return the positive and the negative queries.
 
-        Raises UsageError without a positive one, and for a box without a picture.
+        `picture` is the one that was sent, or that of which the box is a part.  Raises UsageError
+        without a positive query, and for a box without a picture.
         """
         if self.box is not None and picture is None:
             raise UsageError(
-                "A box is a part of a picture that is sent: send one, or the `image` of an answer"
-                " to one; or leave the box out."
+                "A box is a part of a picture: send one, the `image` of an answer to one, or one"
+                " stored picture as `like`; or leave the box out."
             )
-        positive: list[Query] = [self.q] if self.q.strip() else []
-        positive += map(StoredPicture, self.like)
-        positive += [] if picture is None else [picture.picture]
+        positive: list[Weighted] = [*map(weighted, self.words)]
+        if self.boxed_id is None:
+            positive += map(_stored, self.like)
+        if picture is not None:
+            _, weight = (None, 1.0) if self.boxed_id is None else weighted(self.like[0])
+            positive.append((picture.part(self.box), weight))
         if not positive:
             raise UsageError("Say what to search for: q=WORDS, like=IMAGE_ID, or a picture.")
-        return positive, [*self.unwanted, *map(StoredPicture, self.unlike)]
+        return positive, [*map(weighted, self.unwanted), *map(_stored, self.unlike)]
+
+    def dated(self, today: date) -> SearchRequest:
+        """Return the same with `since` and `until` in place of the words `when`.
+
+        Raises UsageError for words that say no dates, and for both.
+        """
+        if self.when is None:
+            return self
+        if self.since is not None or self.until is not None:
+            raise UsageError("`when` says the dates: leave `since` and `until` out, or `when`.")
+        first, last = parse_period(self.when, today)
+        return self.model_copy(update={"since": str(first), "until": str(last), "when": None})
+
+    @property
+    def words(self) -> list[str]:
+        """The texts that hits should be like, without empty ones."""
+        return [each for each in self.q if weighted(each)[0].strip()]
+
+    @property
+    def boxed_id(self) -> str | None:
+        """The stored picture of which the box is a part; None if it is part of another."""
+        is_stored = self.box is not None and not self.image and len(self.like) == 1
+        return weighted(self.like[0])[0] if is_stored else None
 
     def options(self) -> SearchOptions:
         """Return the options of the client's search, without those of the page."""
+        filters, without = parse_filters(self.filter, in_address=True)
+        if self.boxed_id is not None:
+            # As of `like` without a box: the picture itself is not among the hits.
+            without = {**without, "image_id": [*without.get("image_id", ()), self.boxed_id]}
         names = ("since", "until", "min_relevance", "num_candidates")
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         given |= {each: getattr(self, each) for each in ("collapse", "explain", "exact")}
@@ -95,7 +158,8 @@ class SearchRequest(BaseModel):
         given["mode"] = self.mode
         options: SearchOptions = {
             **given,  # type: ignore[typeddict-item]
-            **parse_filters(self.filter, in_address=True)._asdict(),
+            "filters": filters,
+            "without": without,
             "facets": self.facets,
         }
         return options
@@ -104,6 +168,28 @@ class SearchRequest(BaseModel):
         """Hash of what is searched for, to which a cursor is bound."""
         asked = self.model_dump_json(exclude={"cursor", "k", "facets", "explain"})
         return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+def weighted(text: str) -> tuple[str, float]:
+    """Split TEXT^NUMBER into text and weight, by default 1; another ^ is part of the text.
+
+    Raises UsageError for a weight that is not above 0.
+    """
+    match = _WEIGHT.fullmatch(text)
+    if match is None:
+        return text, 1.0
+    weight = float(match["weight"])
+    if not 0 < weight < math.inf:
+        raise UsageError(
+            f"The weight behind ^ must be above 0, not {match['weight'][:20]}: to be unlike"
+            " something is `not` or `unlike`."
+        )
+    return match["text"].rstrip(), weight
+
+
+def _stored(text: str) -> Weighted:
+    image_id, weight = weighted(text)
+    return StoredPicture(image_id), weight
 
 
 def write_cursor(request: SearchRequest, offset: int, generation: str) -> str:

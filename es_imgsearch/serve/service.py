@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
+from es_imgsearch.records import unit
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
-from es_imgsearch.search.query import Query
+from es_imgsearch.search.query import Weighted, parse_terms, text_terms
+from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.duplicate_lists import DuplicateList, DuplicateLists, DuplicateRequest
 from es_imgsearch.serve.listing import clauses_of, list_pictures
+from es_imgsearch.serve.originals import state_of
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
     MOST_HITS,
@@ -26,8 +30,13 @@ from es_imgsearch.serve.search_request import (
     read_cursor,
     write_cursor,
 )
+from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.serve.traffic.served_search import ServedSearch
+from es_imgsearch.serve.traffic.shared_encoder import SharedQueryEncoder
 from es_imgsearch.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Of each field, the most frequent values.
 _MOST_VALUES: Final = 100
@@ -40,13 +49,28 @@ logger = logging.getLogger(__name__)
 class SearchService:
     """Search an index, look up its pictures and report its state.  Thread-safe."""
 
-    def __init__(self, settings: Settings, client: ImageSearch | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: ImageSearch | None = None,
+        *,
+        originals: PictureFiles | None = None,
+        today: Callable[[], date] = date.today,
+    ) -> None:
+        """Set up; `originals` finds the files of stored pictures, `today` dates `when`."""
         self._settings = settings
+        self._originals = originals
+        self._today = today
         self._client = client or ServedSearch(settings)
         self._pictures = QueryPictures(settings)
         self._duplicates = DuplicateLists(self._client.store, settings)
         self._is_warm = threading.Event()
         self._warming = threading.Lock()
+
+    @property
+    def shared_encoder(self) -> SharedQueryEncoder | None:
+        """The encoder of all requests; None for a client that has another."""
+        return getattr(self._client, "shared", None)
 
     def warm_up(self) -> None:
         """Load the model, so that the first search need not wait; `is_ready` retries."""
@@ -85,26 +109,44 @@ class SearchService:
     def search(self, request: SearchRequest, picture: Upload | None = None) -> dict[str, Any]:
         """Search; return what `search --json` prints, with `next` and `image`."""
         key = request.image if picture is None else self._pictures.put(picture)
-        shown = self._pictures.get(key) if key else None
-        positive, negative = request.queries(shown)
+        when, request = request.when, self.dated(request.model_copy(update={"image": key}))
+        positive, negative = self._queries(request)
         generation = self._client.info.name
-        request = request.model_copy(update={"image": key})
         offset = read_cursor(request, generation)
-        hits = self._find(request, positive, negative, shown, offset)
+        hits = self._find(request, positive, negative, offset)
         end = offset + len(hits)
         goes_on = len(hits) == request.k and end < MOST_HITS
         return {
             **hits.to_dict(),
             "next": write_cursor(request, end, generation) if goes_on else None,
             "image": key or None,
+            "when": when and {"since": request.since, "until": request.until},
         }
+
+    def dated(self, request: SearchRequest) -> SearchRequest:
+        """Return a request with the dates that `when` says.  Raises UsageError."""
+        return request.dated(self._today())
+
+    def _queries(self, request: SearchRequest) -> tuple[list[Weighted], list[Weighted]]:
+        """Return what hits should be like and unlike, with the picture that was sent."""
+        if request.boxed_id is not None:
+            return request.queries(self._original(request.boxed_id))
+        return request.queries(self._pictures.get(request.image) if request.image else None)
+
+    def _original(self, image_id: str) -> QueryFile:
+        """Read the original of a stored picture.  Raises ImageMissing, ReadError."""
+        if self._originals is None:
+            raise UsageError("This service reads no originals: send the picture, or leave the box.")
+        original = self._originals.original(image_id)
+        state_of(original.path, image_id)
+        return self._pictures.original(original.path, image_id, original.content_id)
 
     def ranked(
         self, request: SearchRequest, count: int, fields: Sequence[str] | None = None
     ) -> Hits:
         """Return the first hits with these stored fields, in the order of the request."""
-        shown = self._pictures.get(request.image) if request.image else None
-        positive, negative = request.queries(shown)
+        request = self.dated(request)
+        positive, negative = self._queries(request)
         in_order = request.sort != "relevance"
         wanted = request.model_copy(
             update={"k": MOST_HITS if in_order else count, "sort": "relevance"}
@@ -112,11 +154,12 @@ class SearchService:
         extra: SearchOptions = {}
         if fields is not None:
             extra = {"fields": [*fields, *_ORDERED_BY] if in_order else fields}
-        hits = self._find(wanted, positive, negative, shown, 0, extra)
+        hits = self._find(wanted, positive, negative, 0, extra)
         return _in_order(hits, request.sort, 0, count) if in_order else hits
 
     def newest(self, request: SearchRequest, offset: int, fields: Sequence[str]) -> Hits:
         """Return pictures that meet the filters without a query, the newest first."""
+        request = self.dated(request)
         return list_pictures(self._client, self._settings, request, offset, fields)
 
     def query_picture(self, key: str) -> QueryFile:
@@ -150,16 +193,12 @@ class SearchService:
     def _find(
         self,
         request: SearchRequest,
-        positive: Sequence[Query],
-        negative: Sequence[Query],
-        shown: QueryFile | None,
+        positive: Sequence[Weighted],
+        negative: Sequence[Weighted],
         offset: int,
         extra: SearchOptions | None = None,
     ) -> Hits:
         """Return hits from an offset on: of all, or of the relevant ones in another order."""
-        box = None
-        if request.box is not None and shown is not None:
-            box = shown.scaled(request.box)
         depth = self._depth(request, offset)
         options = request.options() | (extra or {})
         chosen = request.num_candidates
@@ -170,13 +209,13 @@ class SearchService:
                 f"num_candidates is {chosen} but must be at least k, which is {request.k}."
             )
         if request.sort != "relevance":
-            found = self._client.search(positive, negative, depth, box=box, **options)
+            found = self._client.search(positive, negative, depth, **options)
             return _in_order(found, request.sort, offset, request.k)
         end = min(offset + request.k, MOST_HITS)
         # Facets count the hits up to the end of the page.
         start = 0 if request.facets else offset
         options |= {"offset": start, "size": end - start}
-        found = self._client.search(positive, negative, depth, box=box, **options)
+        found = self._client.search(positive, negative, depth, **options)
         if not request.facets:
             return found
         page = found[offset:]
@@ -189,18 +228,37 @@ class SearchService:
         Where several rankings are fused, or the hits of one are ordered again, the order depends
         on that number: all pages take the same one, so that none repeats or skips a hit.
         """
-        is_fused = request.mode != "vector" and bool(request.q.strip())
+        is_fused = request.mode != "vector" and bool(request.words)
         if is_fused or request.sort != "relevance" or self._client.info.meta.reduction is not None:
             return MOST_HITS
         return min(offset + request.k, MOST_HITS)
 
+    @property
+    def _encoder(self) -> QueryEncoder:
+        return getattr(self._client, "shared", self._client.model)
+
+    @property
+    def client(self) -> ImageSearch:
+        """The client that searches; it stays open until `close`."""
+        return self._client
+
+    def decoded(self, uploads: Sequence[Upload]) -> list[Image.Image]:
+        """Decode pictures, which are not kept.  Raises QueryPictureInvalid."""
+        return [self._pictures.decode(each).picture for each in uploads]
+
     def encode(self, queries: Sequence[str | Upload]) -> dict[str, Any]:
-        """Return unit vectors of texts or pictures."""
-        vectors = []
-        for each in queries:
-            query: Query = self._pictures.decode(each).picture if isinstance(each, Upload) else each
-            vectors.append([round(float(number), 6) for number in self._client.embed(query)])
-        return {"vectors": vectors, "encoder": self._client.info.meta.seal.name}
+        """Return unit vectors of texts or of pictures, in one call of the model."""
+        info = self._client.info
+        pictures = self.decoded([each for each in queries if isinstance(each, Upload)])
+        texts = [each for each in queries if isinstance(each, str)]
+        terms = text_terms(parse_terms(texts, ())) if texts else []
+        encoded = self._encoder.embed(info, [str(each.query) for each in terms], pictures)
+        rows = [*encoded.texts, *encoded.pictures]
+        return {
+            "vectors": [[round(float(number), 6) for number in unit(row)] for row in rows],
+            "encoder": info.meta.seal.name,
+            "truncated": list(encoded.truncated),
+        }
 
     def picture(self, image_id: str) -> dict[str, Any]:
         """Return the stored fields of a picture.  Raises ImageMissing."""
@@ -209,7 +267,7 @@ class SearchService:
     def facets(self, fields: Sequence[str], request: SearchRequest) -> dict[str, dict[str, int]]:
         """Count the values of fields over the pictures that meet the filters and dates."""
         check_facets(fields, self._client.info.properties)
-        clauses, _ = clauses_of(self._client, self._settings, request)
+        clauses, _ = clauses_of(self._client, self._settings, self.dated(request))
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
 
     def duplicates(self, request: DuplicateRequest, wait_seconds: float = 25.0) -> DuplicateList:
@@ -230,7 +288,11 @@ class SearchService:
 
 def _in_order(hits: Hits, order: str, offset: int, size: int) -> Hits:
     """Sort the relevant hits, or all where relevance is not known."""
-    relevant = [each for each in hits if each.relevance is None or each.relevance >= LIKELY]
+    relevant = [
+        each
+        for each in hits
+        if each.matches_words or each.relevance is None or each.relevance >= LIKELY
+    ]
 
     def taken(hit: Hit) -> str:
         return next((str(hit.fields[each]) for each in _DATES if each in hit.fields), "")

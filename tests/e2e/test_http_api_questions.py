@@ -7,17 +7,22 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from fastapi.testclient import TestClient
 from httpx import Response
+from PIL import Image
 
 from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
+from es_imgsearch.records import image_id
 from es_imgsearch.search.client import ImageSearch
+from es_imgsearch.search.query import StoredPicture
 from es_imgsearch.serve.app import create_app
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
@@ -32,8 +37,17 @@ ALL = {"chelsea.png", "coffee.png", "rocket.jpg", *ROAD}
 SIDECAR = {
     "description": "A cup of espresso on a wooden table",
     "keywords": ["breakfast", "hot drink"],
+    "taken_at": "2015-01-01T00:00:00",
     "location": {"lat": 48.2, "lon": 16.37},
 }
+
+TAKEN = {
+    "chelsea": "2023-06-30T23:59:59",
+    "rocket": "2024-11-27T12:00:00",
+    "road/motorcycle_left": "2020-02-29T00:00:01",
+    "road/motorcycle_right": "2024-08-31T08:00:00",
+}
+TODAY = date(2024, 11, 28)
 
 Run = Callable[..., Result]
 
@@ -46,6 +60,8 @@ def folder(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in sorted(ALL):
         shutil.copy(photographs / name, folder / ("road" if name in ROAD else "."))
     (folder / "coffee.json").write_text(json.dumps(SIDECAR))
+    for name, taken in TAKEN.items():
+        (folder / f"{name}.json").write_text(json.dumps({"taken_at": taken}))
     return folder
 
 
@@ -88,7 +104,8 @@ def files(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Pictu
 
 @pytest.fixture(scope="module")
 def client(settings: Settings, files: PictureFiles) -> Iterator[TestClient]:
-    app = create_app(files, SearchService(settings))
+    service = SearchService(settings, originals=files, today=lambda: TODAY)
+    app = create_app(files, service)
     with TestClient(app, base_url=ADDRESS, raise_server_exceptions=False) as each:
         yield each
 
@@ -175,3 +192,269 @@ def test_a_negative_filter_that_means_nothing(client: TestClient, run: Run) -> N
     no_filter = client.get("/api/v1/facets", params={"fields": "root", "filter": "-root"})
     assert "field:value or -field:value, not '-root'" in refusal(no_filter, 400)
     assert "looks like a filter" in run("search", "format!=png").stderr
+
+
+BOXES = [
+    (0, 0, 451, 300), (100, 20, 200, 200), (-50, -50, 120, 120), (300, 200, 1000, 1000),
+    (10.5, 20.25, 99.5, 100), (0, 0, 1, 1), (450, 299, 5, 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_a_box_on_a_stored_picture_is_that_part_of_its_original(
+    client: TestClient, python: ImageSearch, folder: Path, box: tuple[float, ...]
+) -> None:
+    cat = image_id("photos", "chelsea.png")
+    asked = {"like": cat, "box": ",".join(map(str, box)), "explain": True}
+    answer = client.get("/api/v1/search", params=asked)
+    assert {*names(answer)} == ALL - {"chelsea.png"}
+    with Image.open(folder / "chelsea.png") as picture:
+        left, top = max(0, int(box[0])), max(0, int(box[1]))
+        right, bottom = min(451, round(box[0] + box[2])), min(300, round(box[1] + box[3]))
+        part = picture.convert("RGB").crop((left, top, right, bottom))
+    expected = python.search_image(part, without={"image_id": cat})
+    assert names(answer) == [each.fields["image_name"] for each in expected]
+    first = answer.json()["hits"][0]["score"]
+    assert first == pytest.approx(expected[0].score, abs=0.01)
+    is_as_whole = first == pytest.approx(python.similar(cat)[0].score, abs=1e-4)
+    assert is_as_whole == (box == BOXES[0])
+
+
+def test_a_box_on_a_turned_and_large_original(
+    es_url: str, tmp_path: Path, files: PictureFiles
+) -> None:
+    """The box is in pixels of the upright picture, of which 1600 are searched with."""
+    folder = tmp_path / "large"
+    folder.mkdir()
+    lying = Image.new("RGB", (3000, 2000), (255, 255, 255))
+    lying.paste((200, 30, 30), (0, 0, 1000, 2000))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise: the red part is the upper one
+    lying.save(folder / "turned.jpg", exif=exif)
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(folder / "red.png")
+    Image.new("RGB", (64, 64), (255, 255, 255)).save(folder / "white.png")
+    index = f"api-turned-{uuid.uuid4().hex[:12]}"
+    settings = load_settings({"es_url": es_url, "index": index, "read_workers": 1})
+    run = command(settings)
+    store = Store(connect(settings), index)
+    try:
+        assert run("init", "--encoder", "starter").exit_code == 0
+        assert run("sync", folder).exit_code == 0
+        originals = PictureFiles(store, settings, tmp_path / "cache")
+        app = create_app(originals, SearchService(settings, originals=originals))
+        with TestClient(app, base_url=ADDRESS) as client:
+            like = image_id("large", "turned.jpg")
+            for box, expected in (
+                ("0,0,2000,1000", "red.png"),
+                ("0,1000,2000,2000", "white.png"),
+                ("1990,0,10,900", "red.png"),
+            ):
+                found = client.get("/api/v1/search", params={"like": like, "box": box})
+                assert names(found)[0] == expected
+            outside = client.get("/api/v1/search", params={"like": like, "box": "2000,0,10,10"})
+            assert "which is 2000 x 3000 pixels" in refusal(outside, 422)
+    finally:
+        remove_index(store)
+
+
+def test_a_box_on_a_stored_picture_beside_words_and_pages(client: TestClient) -> None:
+    cup = image_id("photos", "coffee.png")
+    asked = {"like": cup, "box": "100,50,300,300", "q": "a vehicle", "k": 2}
+    first = client.get("/api/v1/search", params=asked)
+    second = client.get("/api/v1/search", params={**asked, "cursor": first.json()["next"]})
+    assert {*names(first), *names(second)} == ALL - {"coffee.png"}
+    other = {**asked, "box": "100,50,300,301", "cursor": first.json()["next"]}
+    assert "another search" in refusal(client.get("/api/v1/search", params=other), 400)
+    by_json = client.post(
+        "/api/v1/search", json={**asked, "like": [cup], "box": [100, 50, 300, 300]}
+    )
+    assert names(by_json) == names(first)
+
+
+def test_boxes_that_are_refused(client: TestClient, settings: Settings, folder: Path) -> None:
+    cat, cup = image_id("photos", "chelsea.png"), image_id("photos", "coffee.png")
+    for like in ([], [cat, cup]):
+        answer = client.get("/api/v1/search", params={"like": like, "q": "a", "box": "0,0,9,9"})
+        assert "A box is a part of a picture: send one" in refusal(answer, 400)
+    for box in ("451,0,9,9", "0,0,0,9", "-20,0,20,20", "0,0,-5,5", "900,900,1,1"):
+        answer = client.get("/api/v1/search", params={"like": cat, "box": box})
+        assert "which is 451 x 300 pixels" in refusal(answer, 422)
+    for missing in ("0" * 32, "../chelsea.png", "/etc/hostname"):
+        answer = client.get("/api/v1/search", params={"like": missing, "box": "0,0,9,9"})
+        assert "No picture has the image_id" in refusal(answer, 404)
+    alone = SearchService(settings)
+    with TestClient(create_app(PictureFiles(Store(connect(settings), settings.index), settings),
+                               alone), base_url=ADDRESS) as other:  # fmt: skip
+        answer = other.get("/api/v1/search", params={"like": cat, "box": "0,0,9,9"})
+        assert "reads no originals" in refusal(answer, 400)
+
+
+def test_a_box_on_a_picture_whose_original_is_gone(
+    client: TestClient, settings: Settings, folder: Path
+) -> None:
+    rocket = folder / "rocket.jpg"
+    asked = {"like": image_id("photos", "rocket.jpg"), "box": "0,0,99,99"}
+    moved = rocket.rename(folder.parent / "away.jpg")
+    try:
+        answer = client.get("/api/v1/search", params=asked)
+        assert "is gone: run `es-imgsearch sync` on its folder" in refusal(answer, 404)
+        rocket.write_bytes(b"no picture")
+        assert client.get("/api/v1/search", params=asked).status_code == 422
+    finally:
+        moved.rename(rocket)
+    assert len(names(client.get("/api/v1/search", params=asked))) == 4
+    elsewhere = settings.model_copy(update={"host": "elsewhere"})
+    files = PictureFiles(Store(connect(settings), settings.index), elsewhere)
+    app = create_app(files, SearchService(elsewhere, originals=files))
+    with TestClient(app, base_url=ADDRESS) as other:
+        answer = other.get("/api/v1/search", params=asked)
+        assert "run `es-imgsearch serve` there" in refusal(answer, 404)
+
+
+def test_several_words_and_weights_are_those_of_the_client(
+    client: TestClient, python: ImageSearch
+) -> None:
+    cat, cup = image_id("photos", "chelsea.png"), image_id("photos", "coffee.png")
+    for asked, positive, negative in (
+        ({"q": ["a cat", "a vehicle"]}, ["a cat", "a vehicle"], []),
+        ({"q": ["a cat^3", "a vehicle"]}, [("a cat", 3), "a vehicle"], []),
+        ({"q": "a cat^.25", "like": f"{cup}^2"}, [("a cat", 0.25), (StoredPicture(cup), 2)], []),
+        ({"q": "a photo", "not": ["a cat^0.5", "coffee"]}, ["a photo"], [("a cat", 0.5), "coffee"]),
+        ({"q": "a photo", "unlike": f"{cat}^1.5"}, ["a photo"], [(StoredPicture(cat), 1.5)]),
+        ({"q": ["a cat ^2", "  ", "^3"]}, [("a cat", 2)], []),
+        ({"q": "a^b^2.5"}, [("a^b", 2.5)], []),
+        ({"q": "cat^"}, ["cat^"], []),
+        ({"q": "cat^two"}, ["cat^two"], []),
+        ({"q": "cat^1e3"}, ["cat^1e3"], []),
+    ):
+        for mode in ("auto", "vector"):
+            hits = python.search(positive, negative, k=5, mode=mode)
+            by_get = client.get("/api/v1/search", params={**asked, "mode": mode, "k": 5})
+            assert names(by_get) == [each.image_name for each in hits], (asked, mode)
+            assert len(hits) >= 4
+            scores = [each["score"] for each in by_get.json()["hits"]]
+            # Texts that are encoded together differ in the last digits.
+            assert scores == pytest.approx([each.score for each in hits], abs=1e-5)
+            by_form = client.post("/api/v1/search", data={**asked, "mode": mode, "k": "5"})
+            assert names(by_form) == names(by_get)
+
+
+def test_a_weight_changes_the_order_and_a_cursor_is_bound_to_it(client: TestClient) -> None:
+    asked: dict[str, Any] = {"k": 2, "mode": "vector"}
+    first = {}
+    for weight in ("0.1", "10"):
+        asked["q"] = [f"a cat^{weight}", "a motorcycle"]
+        answer = client.get("/api/v1/search", params=asked)
+        first[weight] = names(answer)[0]
+        cursor = answer.json()["next"]
+    assert first["10"] == "chelsea.png"
+    assert first["0.1"] in ROAD
+    for q in (["a cat^9", "a motorcycle"], ["a cat^10"], ["a motorcycle", "a cat^10"]):
+        other = client.get("/api/v1/search", params={**asked, "q": q, "cursor": cursor})
+        assert "another search" in refusal(other, 400)
+    assert client.get("/api/v1/search", params={**asked, "cursor": cursor}).status_code == 200
+
+
+def test_one_text_stays_one(client: TestClient) -> None:
+    by_list = client.post("/api/v1/search", json={"q": ["a cat"]})
+    by_text = client.post("/api/v1/search", json={"q": "a cat"})
+    assert by_list.json()["hits"] == by_text.json()["hits"]
+    batch = client.post("/api/v1/searches", json={"searches": [{"q": "a cat"}]})
+    assert batch.json()["answers"][0]["hits"] == by_text.json()["hits"]
+    body = client.get("/openapi.json").json()["components"]["schemas"]["SearchRequest"]
+    assert {each["type"] for each in body["properties"]["q"]["anyOf"]} == {"string", "array"}
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "-0.5", "0.0", "9" * 400])
+@pytest.mark.parametrize("name", ["q", "not", "like", "unlike"])
+def test_weights_that_are_refused(client: TestClient, name: str, weight: str) -> None:
+    asked = {"q": "a cat"} | {name: f"{image_id('photos', 'coffee.png')}^{weight}"}
+    detail = refusal(client.get("/api/v1/search", params=asked), 400)
+    assert detail.startswith("The weight behind ^ must be above 0")
+
+
+def test_the_weight_of_a_part(client: TestClient, python: ImageSearch) -> None:
+    cat = image_id("photos", "chelsea.png")
+    asked = {"like": f"{cat}^0.05", "box": "0,0,300,300", "q": "a motorcycle", "mode": "vector"}
+    light = client.get("/api/v1/search", params=asked)
+    heavy = client.get("/api/v1/search", params={**asked, "like": f"{cat}^9"})
+    assert names(light)[0] in ROAD
+    assert names(light) != names(heavy)
+    assert "chelsea.png" not in names(heavy)
+
+
+@pytest.mark.parametrize(
+    ("when", "since", "until", "expected"),
+    [
+        ("yesterday", "2024-11-27", "2024-11-27", {"rocket.jpg"}),
+        ("last summer", "2024-06-01", "2024-08-31", {"motorcycle_right.png"}),
+        ("June 2023", "2023-06-01", "2023-06-30", {"chelsea.png"}),
+        ("winter 2019/20", "2019-12-01", "2020-02-29", {"motorcycle_left.png"}),
+        ("2010s", "2010-01-01", "2019-12-31", {"coffee.png"}),
+        ("last 90 days", "2024-08-31", "2024-11-28", {"rocket.jpg", "motorcycle_right.png"}),
+        ("2020-02", "2020-02-01", "2020-02-29", {"motorcycle_left.png"}),
+        ("2015 to 2023", "2015-01-01", "2023-12-31",
+         {"coffee.png", "motorcycle_left.png", "chelsea.png"}),
+        ("last week", "2024-11-18", "2024-11-24", set()),
+    ],
+)  # fmt: skip
+def test_dates_in_words(
+    client: TestClient, when: str, since: str, until: str, expected: set[str]
+) -> None:
+    asked = {"q": "a photograph", "when": when}
+    answer = client.get("/api/v1/search", params=asked)
+    assert {*names(answer)} == expected
+    assert answer.json()["when"] == {"since": since, "until": until}
+    by_date = client.post(
+        "/api/v1/search", json={"q": "a photograph", "since": since, "until": until}
+    )
+    assert names(by_date) == names(answer)
+    assert by_date.json()["when"] is None
+    facets = client.get("/api/v1/facets", params={"fields": "root", "when": when}).json()
+    assert facets["root"].get("photos", 0) == len(expected)
+
+
+def test_pages_of_dates_in_words(client: TestClient, settings: Settings) -> None:
+    asked = {"q": "a photograph", "when": "last 90 days", "k": 1}
+    first = client.get("/api/v1/search", params=asked)
+    cursor = first.json()["next"]
+    second = client.get("/api/v1/search", params={**asked, "cursor": cursor})
+    assert {*names(first), *names(second)} == {"rocket.jpg", "motorcycle_right.png"}
+    files = PictureFiles(Store(connect(settings), settings.index), settings)
+    service = SearchService(settings, today=lambda: date(2024, 11, 29))
+    with TestClient(create_app(files, service), base_url=ADDRESS) as tomorrow:
+        other = tomorrow.get("/api/v1/search", params={**asked, "cursor": cursor})
+        assert "another search" in refusal(other, 400)
+
+
+def test_dates_that_cannot_be_read(client: TestClient, run: Run, folder: Path) -> None:
+    for words in ({"when": "xmas"}, {"when": ""}, {"when": "next week"}, {"when": "x" * 5000}):
+        answer = client.get("/api/v1/search", params={"q": "a", **words})
+        assert "says no dates: write today, yesterday" in refusal(answer, 400)
+        refusal(client.get("/api/v1/facets", params={"fields": "root", **words}), 400)
+    for more in ({"since": "2020"}, {"until": "2020"}, {"since": "2020", "until": "2021"}):
+        both = client.get("/api/v1/search", params={"q": "a", "when": "2020", **more})
+        assert "leave `since` and `until` out, or `when`" in refusal(both, 400)
+    for words in (("search", "a"), ("similar", "0" * 32), ("find", "a", folder)):
+        wrong = run(*words, "--when", "xmas")
+        assert wrong.exit_code == 2
+        assert "'xmas' says no dates: write today, yesterday" in wrong.stderr
+        both = run(*words, "--when", "2020", "--since", "2020")
+        assert both.exit_code == 2
+        assert "leave --since and --until out, or --when" in both.stderr
+
+
+def test_dates_in_words_in_the_terminal(run: Run, folder: Path) -> None:
+    for words, expected in (
+        (("search", "a photograph", "--when", "june 2023"), {"chelsea.png"}),
+        (("search", "a photograph", "--when", "2020s", "--filter", "format!=jpg"),
+         {"chelsea.png", *ROAD}),
+        (("find", "a photograph", folder, "--when", "february 2020"), {"motorcycle_left.png"}),
+        (("similar", image_id("photos", "coffee.png"), "--when", "2023"), {"chelsea.png"}),
+    ):  # fmt: skip
+        found = run(*words, "--paths")
+        assert printed_names(found) == expected
+    assert (
+        "february 2020: 2020-02-01 to 2020-02-29."
+        in run("search", "a", "--when", "february 2020").stderr
+    )
