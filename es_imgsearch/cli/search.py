@@ -243,7 +243,7 @@ def parsed_options(options: dict[str, Any]) -> tuple[int, SearchOptions]:
     k = options.pop("k")
     dates_of(options)
     if options["filters"]:
-        from es_imgsearch.search.filters import parse_filters
+        from es_imgsearch.search.filtering.given import parse_filters
 
         options["filters"], options["without"] = parse_filters(options["filters"])
     else:

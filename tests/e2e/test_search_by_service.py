@@ -210,7 +210,7 @@ def test_little_is_imported(serve: Serve, place: Place) -> None:
 import sys
 from es_imgsearch.cli import main
 try:
-    main(["search", "a cup of coffee", "-k", "1"])
+    main(["search", "a cup of coffee", "-k", "1", "--filter", "format=png", "--json"])
 except SystemExit as end:
     assert not end.code, end
 heavy = {"torch", "numpy", "PIL", "elasticsearch", "elastic_transport", "fastapi", "rich"}

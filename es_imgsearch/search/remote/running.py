@@ -111,7 +111,7 @@ def open_running(settings: Settings) -> ServiceSearch | None:
 
 
 def find_running(settings: Settings) -> str | None:
-    """Return the address of a running service by which hits are the same; None without one.
+    """Return the address of a running service that finds the same hits, or None.
 
     One that needs a token is left out unless the settings have one.
     """
