@@ -23,7 +23,7 @@ PAGE_SIZE: Final = 60
 # Facets count the relevant ones of so many hits; fetching 300 takes half as long again.
 COUNTED: Final = 180
 # Parameters of the page alone.
-_OWN: Final = {"page", "copies", "n", "part"}
+_OWN: Final = {"page", "copies", "n", "part", "scores"}
 _LISTS: Final = {"q", "not", "like", "unlike", "filter"}
 
 
