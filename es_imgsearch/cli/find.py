@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from es_imgsearch.cli.options import (
+    dates_of,
     describers_option,
     examples,
     filter_option,
@@ -19,6 +20,7 @@ from es_imgsearch.cli.options import (
     sigterm_as_ctrl_c,
     since_option,
     until_option,
+    when_option,
     with_output_options,
     with_settings_options,
 )
@@ -55,6 +57,7 @@ _MOST_HITS = 10_000
 @filter_option
 @since_option
 @until_option
+@when_option
 @describers_option
 @with_output_options
 @sigterm_as_ctrl_c()
@@ -76,6 +79,7 @@ def find(
         raise UsageError("Name the folders to search behind the words, such as ~/Pictures.")
     _check_folders(folders)
     given = _parse_filters(filters)
+    dates_of(dates)
     words, picture = words_or_picture(query)
     try:
         store = open_store(settings)

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -61,12 +62,15 @@ _SETTINGS_OPTIONS = (
 # Options that only some commands have and that are settings all the same.
 _AS_SETTINGS = (
     "encoder",
+    "encoder_url",
     "exclude",
     "follow_links",
     "describers",
     "kibana_url",
     "metrics_address",
     "metrics_port",
+    "service",
+    "service_token",
     "service_url",
     "workers",
 )
@@ -127,7 +131,9 @@ def with_settings_options(function: F) -> F:
     ) -> Any:
         from es_imgsearch.settings import load_settings
 
-        _import_client()
+        # What asks a service first imports the client itself, if it needs it.
+        if "service" not in given:
+            import_client()
         settings = load_settings(
             {
                 "index": index,
@@ -143,7 +149,7 @@ def with_settings_options(function: F) -> F:
     return with_settings  # type: ignore[return-value]
 
 
-def _import_client() -> None:
+def import_client() -> None:
     """Import Elasticsearch's client without its optional libraries.
 
     No command uses aiohttp, httpx, pyarrow or requests, but elastic_transport and
@@ -168,6 +174,26 @@ since_option = click.option(
 until_option = click.option(
     "--until", metavar="DATE", help="Taken on this day or earlier, by the camera's own clock."
 )
+when_option = click.option(
+    "--when",
+    metavar="TEXT",
+    help="The same in words, such as 'last summer', 'june 2023' or 'last 30 days'.",
+)
+
+
+def dates_of(options: dict[str, Any]) -> None:
+    """Replace `when` among the options by the dates that it says, and print these."""
+    when = options.pop("when")
+    if when is None:
+        return
+    if options["since"] is not None or options["until"] is not None:
+        raise UsageError("--when says the dates: leave --since and --until out, or --when.")
+    from es_imgsearch.search.filtering.periods import parse_period
+
+    options["since"], options["until"] = map(str, parse_period(when, date.today()))  # noqa: DTZ011
+    click.echo(f"{when}: {options['since']} to {options['until']}.", err=True)
+
+
 exclude_option = click.option(
     "--exclude",
     metavar="PATTERN",

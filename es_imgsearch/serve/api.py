@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as InPath
 from pydantic import BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from es_imgsearch.errors import UsageError
+from es_imgsearch.serve.duplicate_lists import DuplicateRequest
 from es_imgsearch.serve.problems import sentences
 from es_imgsearch.serve.query_pictures import Upload
 from es_imgsearch.serve.routes import add_get
@@ -37,6 +38,7 @@ class SearchAnswer(BaseModel):
     relevant: int | None = Field(description="hits that are likely right; null if not known")
     next: str | None = Field(description="`cursor` of the hits that follow")
     image: str | None = Field(None, description="hash of the picture that was sent: `image`")
+    when: dict[str, str] | None = Field(None, description="`since` and `until` of the words `when`")
 
 
 class SearchBatch(BaseModel):
@@ -83,6 +85,7 @@ class Api:
         add_get(app, "/api/v1/facets", self.facets)
         add_get(app, "/api/v1/status", self.status)
         add_get(app, "/api/v1/failures", self.failures)
+        add_get(app, "/api/v1/duplicates", self.duplicates)
         app.post("/api/v1/encode", response_model=Vectors, openapi_extra=_body_of(Texts))(
             self.encode
         )
@@ -119,9 +122,13 @@ class Api:
         self,
         fields: Annotated[list[str], Query(min_length=1, max_length=20)],
         filter: Annotated[list[str] | None, Query(max_length=50)] = None,  # noqa: A002
+        since: str | None = None,
+        until: str | None = None,
+        when: str | None = None,
     ) -> dict[str, dict[str, int]]:
-        """Count the values of fields, or of `year`, in pictures that meet the filters."""
-        return self._service.facets(fields, SearchRequest.model_validate({"filter": filter or []}))
+        """Count the values of fields, or of `year`, in pictures that meet filters and dates."""
+        asked = {"filter": filter or [], "since": since, "until": until, "when": when}
+        return self._service.facets(fields, parsed(SearchRequest, asked))
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints."""
@@ -130,6 +137,19 @@ class Api:
     def failures(self) -> list[dict[str, Any]]:
         """Return what `failures --json` prints."""
         return self._service.failures()
+
+    def duplicates(
+        self, request: Annotated[DuplicateRequest, Query()], response: Response
+    ) -> list[dict[str, Any]]:
+        """Return what `duplicates --json` prints, from `offset` on at most `k` groups.
+
+        The header X-Total-Count has the number of all groups.  Comparing may take longer than a
+        request: ask again after the 503 until the answer is there.
+        """
+        groups = self._service.duplicates(request).groups
+        response.headers["x-total-count"] = str(len(groups))
+        page = groups[request.offset : request.offset + request.k]
+        return [each.to_dict() for each in page]
 
     async def encode(self, request: Request) -> Any:
         """Compute unit vectors of texts, or of pictures in the parts `image` of a form."""

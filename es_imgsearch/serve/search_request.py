@@ -7,11 +7,13 @@ import hashlib
 import json
 import math
 import re
+from datetime import date
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from es_imgsearch.errors import UsageError
+from es_imgsearch.search.filtering.periods import parse_period
 from es_imgsearch.search.filters import parse_filters
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import StoredPicture, Weighted
@@ -83,6 +85,9 @@ class SearchRequest(BaseModel):
     )
     since: str | None = Field(None, description="taken on this day or later")
     until: str | None = Field(None, description="taken on this day or earlier")
+    when: str | None = Field(
+        None, description="the same in words, instead of both", examples=["last summer"]
+    )
     min_relevance: float | None = Field(None, ge=0, le=1)
     mode: Literal["auto", "vector", "text", "hybrid"] = "auto"
     sort: Literal["relevance", "newest", "oldest", "largest", "folder"] = "relevance"
@@ -116,6 +121,18 @@ class SearchRequest(BaseModel):
         if not positive:
             raise UsageError("Say what to search for: q=WORDS, like=IMAGE_ID, or a picture.")
         return positive, [*map(weighted, self.unwanted), *map(_stored, self.unlike)]
+
+    def dated(self, today: date) -> SearchRequest:
+        """Return the same with `since` and `until` in place of the words `when`.
+
+        Raises UsageError for words that say no dates, and for both.
+        """
+        if self.when is None:
+            return self
+        if self.since is not None or self.until is not None:
+            raise UsageError("`when` says the dates: leave `since` and `until` out, or `when`.")
+        first, last = parse_period(self.when, today)
+        return self.model_copy(update={"since": str(first), "until": str(last), "when": None})
 
     @property
     def words(self) -> list[str]:

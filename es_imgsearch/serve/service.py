@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.elastic.store import Store
@@ -19,6 +20,7 @@ from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Weighted, parse_terms, text_terms
 from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
+from es_imgsearch.serve.duplicate_lists import DuplicateList, DuplicateLists, DuplicateRequest
 from es_imgsearch.serve.listing import clauses_of, list_pictures
 from es_imgsearch.serve.originals import state_of
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
@@ -53,12 +55,15 @@ class SearchService:
         client: ImageSearch | None = None,
         *,
         originals: PictureFiles | None = None,
+        today: Callable[[], date] = date.today,
     ) -> None:
-        """Set up; `originals` finds the files of stored pictures."""
+        """Set up; `originals` finds the files of stored pictures, `today` dates `when`."""
         self._settings = settings
         self._originals = originals
+        self._today = today
         self._client = client or ServedSearch(settings)
         self._pictures = QueryPictures(settings)
+        self._duplicates = DuplicateLists(self._client.store, settings)
         self._is_warm = threading.Event()
         self._warming = threading.Lock()
 
@@ -86,6 +91,7 @@ class SearchService:
 
     def close(self) -> None:
         """Close connections and the reading process."""
+        self._duplicates.close()
         self._pictures.close()
         self._client.close()
 
@@ -103,7 +109,7 @@ class SearchService:
     def search(self, request: SearchRequest, picture: Upload | None = None) -> dict[str, Any]:
         """Search; return what `search --json` prints, with `next` and `image`."""
         key = request.image if picture is None else self._pictures.put(picture)
-        request = request.model_copy(update={"image": key})
+        when, request = request.when, self.dated(request.model_copy(update={"image": key}))
         positive, negative = self._queries(request)
         generation = self._client.info.name
         offset = read_cursor(request, generation)
@@ -114,7 +120,12 @@ class SearchService:
             **hits.to_dict(),
             "next": write_cursor(request, end, generation) if goes_on else None,
             "image": key or None,
+            "when": when and {"since": request.since, "until": request.until},
         }
+
+    def dated(self, request: SearchRequest) -> SearchRequest:
+        """Return a request with the dates that `when` says.  Raises UsageError."""
+        return request.dated(self._today())
 
     def _queries(self, request: SearchRequest) -> tuple[list[Weighted], list[Weighted]]:
         """Return what hits should be like and unlike, with the picture that was sent."""
@@ -134,6 +145,7 @@ class SearchService:
         self, request: SearchRequest, count: int, fields: Sequence[str] | None = None
     ) -> Hits:
         """Return the first hits with these stored fields, in the order of the request."""
+        request = self.dated(request)
         positive, negative = self._queries(request)
         in_order = request.sort != "relevance"
         wanted = request.model_copy(
@@ -147,6 +159,7 @@ class SearchService:
 
     def newest(self, request: SearchRequest, offset: int, fields: Sequence[str]) -> Hits:
         """Return pictures that meet the filters without a query, the newest first."""
+        request = self.dated(request)
         return list_pictures(self._client, self._settings, request, offset, fields)
 
     def query_picture(self, key: str) -> QueryFile:
@@ -254,8 +267,15 @@ class SearchService:
     def facets(self, fields: Sequence[str], request: SearchRequest) -> dict[str, dict[str, int]]:
         """Count the values of fields over the pictures that meet the filters and dates."""
         check_facets(fields, self._client.info.properties)
-        clauses, _ = clauses_of(self._client, self._settings, request)
+        clauses, _ = clauses_of(self._client, self._settings, self.dated(request))
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
+
+    def duplicates(self, request: DuplicateRequest, wait_seconds: float = 25.0) -> DuplicateList:
+        """Return groups of files that show the same picture.
+
+        Raises ComparisonRunning after some seconds; the result comes later.
+        """
+        return self._duplicates.find(request, wait_seconds)
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints."""

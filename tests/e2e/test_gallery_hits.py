@@ -46,7 +46,8 @@ def house(es_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hou
 def site(house: House) -> Iterator[str]:
     pictures = PictureFiles(house.store, house.settings, house.folder.parent / "cache")
     client = ImageSearch(settings=house.settings, encoder=house.encoder)
-    with served(create_app(pictures, SearchService(house.settings, client))) as each:
+    service = SearchService(house.settings, client, originals=pictures)
+    with served(create_app(pictures, service)) as each:
         yield each
 
 

@@ -111,7 +111,7 @@ def test_words_find_what_the_client_finds(client: TestClient, python: ImageSearc
     body = answer.json()
     assert body["hits"] == json.loads(json.dumps(expected["hits"]))
     assert body["hits"][0]["image_name"] == "chelsea.png"
-    assert body.keys() == {*expected, "next", "image"}
+    assert body.keys() == {*expected, "next", "image", "when"}
 
 
 def test_the_same_search_by_parameters_json_and_form(client: TestClient) -> None:

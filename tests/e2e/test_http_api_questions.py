@@ -7,6 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,17 @@ ALL = {"chelsea.png", "coffee.png", "rocket.jpg", *ROAD}
 SIDECAR = {
     "description": "A cup of espresso on a wooden table",
     "keywords": ["breakfast", "hot drink"],
+    "taken_at": "2015-01-01T00:00:00",
     "location": {"lat": 48.2, "lon": 16.37},
 }
+
+TAKEN = {
+    "chelsea": "2023-06-30T23:59:59",
+    "rocket": "2024-11-27T12:00:00",
+    "road/motorcycle_left": "2020-02-29T00:00:01",
+    "road/motorcycle_right": "2024-08-31T08:00:00",
+}
+TODAY = date(2024, 11, 28)
 
 Run = Callable[..., Result]
 
@@ -50,6 +60,8 @@ def folder(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in sorted(ALL):
         shutil.copy(photographs / name, folder / ("road" if name in ROAD else "."))
     (folder / "coffee.json").write_text(json.dumps(SIDECAR))
+    for name, taken in TAKEN.items():
+        (folder / f"{name}.json").write_text(json.dumps({"taken_at": taken}))
     return folder
 
 
@@ -92,7 +104,8 @@ def files(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Pictu
 
 @pytest.fixture(scope="module")
 def client(settings: Settings, files: PictureFiles) -> Iterator[TestClient]:
-    app = create_app(files, SearchService(settings, originals=files))
+    service = SearchService(settings, originals=files, today=lambda: TODAY)
+    app = create_app(files, service)
     with TestClient(app, base_url=ADDRESS, raise_server_exceptions=False) as each:
         yield each
 
@@ -368,3 +381,80 @@ def test_the_weight_of_a_part(client: TestClient, python: ImageSearch) -> None:
     assert names(light)[0] in ROAD
     assert names(light) != names(heavy)
     assert "chelsea.png" not in names(heavy)
+
+
+@pytest.mark.parametrize(
+    ("when", "since", "until", "expected"),
+    [
+        ("yesterday", "2024-11-27", "2024-11-27", {"rocket.jpg"}),
+        ("last summer", "2024-06-01", "2024-08-31", {"motorcycle_right.png"}),
+        ("June 2023", "2023-06-01", "2023-06-30", {"chelsea.png"}),
+        ("winter 2019/20", "2019-12-01", "2020-02-29", {"motorcycle_left.png"}),
+        ("2010s", "2010-01-01", "2019-12-31", {"coffee.png"}),
+        ("last 90 days", "2024-08-31", "2024-11-28", {"rocket.jpg", "motorcycle_right.png"}),
+        ("2020-02", "2020-02-01", "2020-02-29", {"motorcycle_left.png"}),
+        ("2015 to 2023", "2015-01-01", "2023-12-31",
+         {"coffee.png", "motorcycle_left.png", "chelsea.png"}),
+        ("last week", "2024-11-18", "2024-11-24", set()),
+    ],
+)  # fmt: skip
+def test_dates_in_words(
+    client: TestClient, when: str, since: str, until: str, expected: set[str]
+) -> None:
+    asked = {"q": "a photograph", "when": when}
+    answer = client.get("/api/v1/search", params=asked)
+    assert {*names(answer)} == expected
+    assert answer.json()["when"] == {"since": since, "until": until}
+    by_date = client.post(
+        "/api/v1/search", json={"q": "a photograph", "since": since, "until": until}
+    )
+    assert names(by_date) == names(answer)
+    assert by_date.json()["when"] is None
+    facets = client.get("/api/v1/facets", params={"fields": "root", "when": when}).json()
+    assert facets["root"].get("photos", 0) == len(expected)
+
+
+def test_pages_of_dates_in_words(client: TestClient, settings: Settings) -> None:
+    asked = {"q": "a photograph", "when": "last 90 days", "k": 1}
+    first = client.get("/api/v1/search", params=asked)
+    cursor = first.json()["next"]
+    second = client.get("/api/v1/search", params={**asked, "cursor": cursor})
+    assert {*names(first), *names(second)} == {"rocket.jpg", "motorcycle_right.png"}
+    files = PictureFiles(Store(connect(settings), settings.index), settings)
+    service = SearchService(settings, today=lambda: date(2024, 11, 29))
+    with TestClient(create_app(files, service), base_url=ADDRESS) as tomorrow:
+        other = tomorrow.get("/api/v1/search", params={**asked, "cursor": cursor})
+        assert "another search" in refusal(other, 400)
+
+
+def test_dates_that_cannot_be_read(client: TestClient, run: Run, folder: Path) -> None:
+    for words in ({"when": "xmas"}, {"when": ""}, {"when": "next week"}, {"when": "x" * 5000}):
+        answer = client.get("/api/v1/search", params={"q": "a", **words})
+        assert "says no dates: write today, yesterday" in refusal(answer, 400)
+        refusal(client.get("/api/v1/facets", params={"fields": "root", **words}), 400)
+    for more in ({"since": "2020"}, {"until": "2020"}, {"since": "2020", "until": "2021"}):
+        both = client.get("/api/v1/search", params={"q": "a", "when": "2020", **more})
+        assert "leave `since` and `until` out, or `when`" in refusal(both, 400)
+    for words in (("search", "a"), ("similar", "0" * 32), ("find", "a", folder)):
+        wrong = run(*words, "--when", "xmas")
+        assert wrong.exit_code == 2
+        assert "'xmas' says no dates: write today, yesterday" in wrong.stderr
+        both = run(*words, "--when", "2020", "--since", "2020")
+        assert both.exit_code == 2
+        assert "leave --since and --until out, or --when" in both.stderr
+
+
+def test_dates_in_words_in_the_terminal(run: Run, folder: Path) -> None:
+    for words, expected in (
+        (("search", "a photograph", "--when", "june 2023"), {"chelsea.png"}),
+        (("search", "a photograph", "--when", "2020s", "--filter", "format!=jpg"),
+         {"chelsea.png", *ROAD}),
+        (("find", "a photograph", folder, "--when", "february 2020"), {"motorcycle_left.png"}),
+        (("similar", image_id("photos", "coffee.png"), "--when", "2023"), {"chelsea.png"}),
+    ):  # fmt: skip
+        found = run(*words, "--paths")
+        assert printed_names(found) == expected
+    assert (
+        "february 2020: 2020-02-01 to 2020-02-29."
+        in run("search", "a", "--when", "february 2020").stderr
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
-from es_imgsearch.search.hits import LIKELY, Hit, Hits
+from es_imgsearch.search.hits import LIKELY, Hit
 from es_imgsearch.serve.page.address import Address
 
 # What a tile, its facets and its day are made of.
@@ -111,7 +111,7 @@ def tiles(
             why="by its words" if hit.matches_words else "",
             more_copies=f"+{min(others, _MOST_BADGE)}" if others > 0 else "",
             day=date_of(hit.fields)[:10],
-            likely=hit.matches_words or hit.relevance is None or hit.relevance >= LIKELY,
+            likely=is_likely(hit),
             large=f"/{'images' if is_shown else 'previews'}/{hit.image_id}",
             view=str(address.at(f"/pictures/{hit.image_id}").setting("n", str(number))),
             similar=str(alone),
@@ -128,10 +128,10 @@ def by_day(shown: Sequence[Thumb], is_divided: bool) -> list[tuple[str, list[Thu
     return [(day, list(each)) for day, each in groupby(shown, key=lambda tile: tile.day)]
 
 
-def chips(address: Address, names: Mapping[str, str]) -> Iterator[Chip]:
+def chips(address: Address, names: Mapping[str, str], period: str) -> Iterator[Chip]:
     """Yield a removable chip for each part of the question but the words in the box.
 
-    `names` has the names of stored pictures by image_id.
+    `names` has the names of stored pictures by image_id; `period` is what `when` means.
     """
     kinds = {
         "q": "and", "not": "not", "like": "like", "unlike": "not like", "since": "since",
@@ -145,6 +145,8 @@ def chips(address: Address, names: Mapping[str, str]) -> Iterator[Chip]:
         if name in {"like", "unlike"}:
             image_id, caret, weight = value.partition("^")
             label = names.get(image_id, image_id) + caret + weight
+        elif name == "when":
+            label = f"{value} ({period})"
         elif name == "min_relevance":
             label = f"{float(value):.0%} relevant" if _is_number(value) else value
         elif name == "filter":
@@ -156,11 +158,12 @@ def chips(address: Address, names: Mapping[str, str]) -> Iterator[Chip]:
 def facets(counts: Mapping[str, Mapping[str, int]], address: Address) -> Iterator[FacetShown]:
     """Yield the facets that have a value which is not chosen yet."""
     chosen = set(address.all("filter"))
+    is_dated = address.get("since") or address.get("when")
     for name, title in FACETS.items():
         values = [
             FacetValue(value, count, *_addresses(name, value, address))
             for value, count in counts.get(name, {}).items()
-            if f"{name}:{value}" not in chosen and not (name == "year" and address.get("since"))
+            if f"{name}:{value}" not in chosen and not (name == "year" and is_dated)
         ]
         if values:
             yield FacetShown(name, title, values[:_MOST_VALUES])
@@ -188,26 +191,31 @@ def crumbs(address: Address) -> list[tuple[str, str]]:
     return found
 
 
-def summary(hits: Hits, is_search: bool, at_least: float | None) -> tuple[str, bool]:
-    """Return a sentence on what was found, and whether the hits are only the nearest."""
-    if not is_search:
-        return "", False
-    count = len(hits)
+def is_likely(hit: Hit) -> bool:
+    """Whether a hit is likely right, as far as is known."""
+    return hit.matches_words or hit.relevance is None or hit.relevance >= LIKELY
+
+
+def summary(count: int, likely: int | None, at_least: float | None) -> tuple[str, bool]:
+    """Return a sentence on what was found, and whether the hits are only the nearest.
+
+    `likely` is the number of likely hits among `count`, None if relevance is not known.
+    """
     if not count:
         return "No picture meets this.", False
-    if hits.relevant is None:
-        return f"The {count} nearest" if count > 1 else "One picture", False
     if at_least is not None:
         return f"{count} of at least {at_least:.0%} relevance", False
-    if not hits.likely_end:
+    if likely is None:
+        return f"The {count} nearest" if count > 1 else "One picture", False
+    if not likely:
         return "Nothing here matches; the nearest are these.", True
-    likely = sum((hit.relevance or 0.0) >= LIKELY or hit.matches_words for hit in hits)
     return f"{likely} of {count} are relevant", False
 
 
 def _addresses(name: str, value: str, address: Address) -> tuple[str, str]:
     if name == "year":
-        return str(address.setting("since", value).setting("until", value)), ""
+        plain = address.dropping("when")
+        return str(plain.setting("since", value).setting("until", value)), ""
     return (
         str(address.adding("filter", f"{name}:{value}")),
         str(address.adding("filter", f"-{name}:{value}")),
