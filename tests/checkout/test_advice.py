@@ -101,6 +101,8 @@ CARRIED_OUT = {
     "::test_below_30_pictures_a_note_says_that_there_is_no_relevance",
     "search.index_state:IndexState.coder": f"{ADVICE}::test_an_index_without_codes",
     "search.search_log:SearchLog.write": f"{ADVICE}::test_searches_that_cannot_be_logged",
+    "cli.service:_read_token": "e2e/test_search_by_service.py"
+    "::test_one_with_tokens_is_asked_with_one",
     "embed.runtime.service:ServiceConnection._absent": f"{SERVICE}"
     "::test_a_service_that_is_not_there",
     "embed.runtime.service:ServiceConnection._error": f"{SERVICE}"
@@ -109,6 +111,8 @@ CARRIED_OUT = {
     "cli.serve:_listening": "e2e/test_serve.py::test_an_address_that_no_host_can_have",
     "cli.serve:_networks": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
     "serve.traffic.rate_limit:parse_rate": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
+    "serve.traffic.root_path:check_apart": "e2e/test_serve_traffic.py"
+    "::test_options_that_cannot_be",
     "serve.traffic.root_path:checked_root_path": "e2e/test_serve_traffic.py"
     "::test_options_that_cannot_be",
     "serve.guard:Guard._refusal": f"{API}::test_a_name_that_is_allowed",

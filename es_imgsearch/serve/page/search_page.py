@@ -25,7 +25,7 @@ COUNTED: Final = 180
 # A model of some hundred MB is loaded within that time, or else the page says that it is not yet.
 _WARM_SECONDS: Final = 10.0
 # Parameters of the page alone.
-_OWN: Final = {"page", "copies", "n", "part"}
+_OWN: Final = {"page", "copies", "n", "part", "scores"}
 _LISTS: Final = {"q", "not", "like", "unlike", "filter"}
 
 
