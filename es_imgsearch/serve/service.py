@@ -10,7 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import TextUnsupported, UsageError
+from es_imgsearch.errors import StoreBusy, TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.records import unit
@@ -91,6 +91,17 @@ class SearchService:
         finally:
             self._warming.release()
 
+    def check_model(self, wait_seconds: float) -> None:
+        """Wait until the model is loaded; raise StoreBusy if that takes longer.
+
+        Returns if it cannot be loaded: the search says why.
+        """
+        if self._is_warm.is_set():
+            return
+        if not self._warming.acquire(timeout=wait_seconds):
+            raise StoreBusy("The model is being loaded: try again in a few seconds.")
+        self._warming.release()
+
     def close(self) -> None:
         """Close connections and the reading process."""
         self._duplicates.close()
@@ -158,6 +169,14 @@ class SearchService:
             extra = {"fields": [*fields, *_ORDERED_BY] if in_order else fields}
         hits = self._find(wanted, positive, negative, 0, extra)
         return _in_order(hits, request.sort, 0, count) if in_order else hits
+
+    def knn_query(self, request: SearchRequest, k: int, min_relevance: float) -> dict[str, Any]:
+        """Return the kNN query of a search and its filters, to be sent by another program."""
+        request = self.dated(request)
+        positive, negative = self._queries(request)
+        clauses, _ = clauses_of(self._client, self._settings, request)
+        knn = self._client.knn_query(positive, negative, k=k, min_relevance=min_relevance)
+        return {**knn, **({"filter": clauses} if clauses else {})}
 
     def newest(self, request: SearchRequest, offset: int, fields: Sequence[str]) -> Hits:
         """Return pictures that meet the filters without a query, the newest first."""
