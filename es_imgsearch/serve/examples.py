@@ -25,6 +25,7 @@ from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import Hit
 from es_imgsearch.search.query import Query, StoredPicture
 from es_imgsearch.serve.api import parsed, read_body
+from es_imgsearch.serve.problems import REFERENCE
 from es_imgsearch.serve.query_pictures import Upload
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.service import SearchService
@@ -146,7 +147,7 @@ class ExampleRoutes:
 
     def add_to(self, app: FastAPI) -> None:
         """Register the routes."""
-        schema = ExampleSearch.model_json_schema(ref_template="#/$defs/{model}")
+        schema = ExampleSearch.model_json_schema(ref_template=REFERENCE)
         content = {
             "application/json": {"schema": schema},
             "multipart/form-data": {

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
+from anyio import current_time, move_on_after
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +25,12 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE: Final = frozenset({"", "same-origin", "none"})
 
 
-class _BodyTooLarge(Exception):
+# Without a byte, and for all of it: 20 MB in 300 s are 0.5 Mbit/s.
+BODY_IDLE_SECONDS = 20.0
+BODY_SECONDS = 300.0
+
+
+class _BodyRefused(Exception):
     pass
 
 
@@ -45,26 +51,39 @@ class Guard:
         if (refusal := self._refusal(scope["method"], headers)) is not None:
             await refusal(scope, receive, send)
             return
-        has_begun, taken = False, 0
+        has_begun, is_whole, is_late, taken = False, False, False, 0
+        ends_at = current_time() + BODY_SECONDS
 
         async def receive_at_most() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal is_whole, is_late, taken
+            if is_whole:
+                return await receive()
+            # Whoever sends a body byte by byte holds a connection, and memory, for as long.
+            with move_on_after(min(BODY_IDLE_SECONDS, ends_at - current_time())) as scope_:
+                message = await receive()
+            if scope_.cancelled_caught:
+                is_late = True
+                raise _BodyRefused
+            is_whole = not message.get("more_body", False)
             taken += len(message.get("body", b""))
             if taken > self._max_body_bytes:
-                raise _BodyTooLarge
+                raise _BodyRefused
             return message
 
         async def send_on(message: Message) -> None:
             nonlocal has_begun
             # FastAPI answers itself if a body that it parses cannot be received.
-            if has_begun or taken <= self._max_body_bytes:
+            if has_begun or not (is_late or taken > self._max_body_bytes):
                 has_begun = True
                 await send(message)
 
-        with suppress(_BodyTooLarge):
+        with suppress(_BodyRefused):
             await self._app(scope, receive_at_most, send_on)
-        if not has_begun and taken > self._max_body_bytes:
+        if has_begun:
+            return
+        if is_late:
+            await _too_late()(scope, receive, send)
+        elif taken > self._max_body_bytes:
             await self._too_large()(scope, receive, send)
 
     def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
@@ -97,6 +116,14 @@ class Guard:
             f"The body is larger than {self._max_body_bytes / 1_000_000:g} MB: send a smaller"
             " picture, or fewer.",
         )
+
+
+def _too_late() -> JSONResponse:
+    return problem(
+        HTTPStatus.REQUEST_TIMEOUT,
+        "The body did not come in time: send it at once, or a smaller one.",
+        {"connection": "close"},
+    )
 
 
 def _is_address(host: str) -> bool:
