@@ -101,6 +101,7 @@ def serve(
             "`es-imgsearch serve` needs FastAPI, Jinja2, limits, python-multipart and uvicorn: pip"
             " install 'es-imgsearch[serve]'."
         ) from error
+    from es_imgsearch.search.remote.running import announced
     from es_imgsearch.serve.service import SearchService
     from es_imgsearch.serve.thumbnails import PictureFiles
     from es_imgsearch.serve.traffic.ending import EndingServer
@@ -154,7 +155,11 @@ def serve(
         # uvicorn ends in good order and then raises the signal again; it is no error.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _end)
-        EndingServer(config, shutdown_seconds=settings.shutdown_seconds).run(sockets=[listening])
+        server = EndingServer(config, shutdown_seconds=settings.shutdown_seconds)
+        # Without its API there is nothing that `search` could ask.
+        near = bound if is_searched else ""
+        with announced(settings, near, port, needs_token=bool(hashes)):
+            server.run(sockets=[listening])
 
 
 def _networks(addresses: tuple[str, ...]) -> list[str]:

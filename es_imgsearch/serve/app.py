@@ -31,7 +31,7 @@ from es_imgsearch.serve.traffic.access_log import AccessLog
 from es_imgsearch.serve.traffic.metrics import ServiceMetrics
 from es_imgsearch.serve.traffic.observe import Observe
 from es_imgsearch.serve.traffic.rate_limit import DEFAULT_RATE, RateLimit, parse_rate
-from es_imgsearch.serve.traffic.root_path import RootPath, checked_root_path
+from es_imgsearch.serve.traffic.root_path import RootPath, check_apart, checked_root_path
 
 # A browser believes the media type, and runs and loads nothing, whatever a file has in it.  Its own
 # page around a picture has styles.
@@ -120,6 +120,8 @@ def create_app(
         ViewRoutes(service, pictures).add_to(app)
         if token_hashes:
             LoginRoutes(tokens).add_to(app)
+    if root_path:
+        check_apart(root_path, app.routes)
     return app
 
 

@@ -1,4 +1,4 @@
-"""What `ImageSearch(service=…)` asks for: searches with all that the Python client takes.
+"""What `ImageSearch(service=…)` asks: searches with all that it takes.
 
 `/api/v1/search` is for people and small programs; here a search has the arguments of
 `ImageSearch.search`, and a hit all that `Hit` has.

@@ -34,6 +34,38 @@ class _BodyRefused(Exception):
     pass
 
 
+class _Body:
+    """What is received of a body, bounded in bytes and in time."""
+
+    def __init__(self, receive: Receive, most_bytes: int) -> None:
+        self.refusal: JSONResponse | None = None
+        self._receive = receive
+        self._most_bytes = most_bytes
+        self._taken = 0
+        self._is_whole = False
+        self._ends_at = current_time() + BODY_SECONDS
+
+    async def receive(self) -> Message:
+        """Receive the next part.  Raises _BodyRefused, with the `refusal` set."""
+        if self._is_whole:
+            return await self._receive()
+        # Whoever sends it byte by byte holds a connection, and memory, for as long.
+        with move_on_after(min(BODY_IDLE_SECONDS, self._ends_at - current_time())):
+            message = await self._receive()
+            self._is_whole = not message.get("more_body", False)
+            self._taken += len(message.get("body", b""))
+            if self._taken > self._most_bytes:
+                self.refusal = _too_large(self._most_bytes)
+                raise _BodyRefused
+            return message
+        self.refusal = problem(
+            HTTPStatus.REQUEST_TIMEOUT,
+            "The body did not come in time: send it at once, or a smaller one.",
+            {"connection": "close"},
+        )
+        raise _BodyRefused
+
+
 class Guard:
     """Check Host, Origin, Sec-Fetch-Site and the size of the body."""
 
@@ -51,40 +83,20 @@ class Guard:
         if (refusal := self._refusal(scope["method"], headers)) is not None:
             await refusal(scope, receive, send)
             return
-        has_begun, is_whole, is_late, taken = False, False, False, 0
-        ends_at = current_time() + BODY_SECONDS
-
-        async def receive_at_most() -> Message:
-            nonlocal is_whole, is_late, taken
-            if is_whole:
-                return await receive()
-            # Whoever sends a body byte by byte holds a connection, and memory, for as long.
-            with move_on_after(min(BODY_IDLE_SECONDS, ends_at - current_time())) as scope_:
-                message = await receive()
-            if scope_.cancelled_caught:
-                is_late = True
-                raise _BodyRefused
-            is_whole = not message.get("more_body", False)
-            taken += len(message.get("body", b""))
-            if taken > self._max_body_bytes:
-                raise _BodyRefused
-            return message
+        body = _Body(receive, self._max_body_bytes)
+        has_begun = False
 
         async def send_on(message: Message) -> None:
             nonlocal has_begun
             # FastAPI answers itself if a body that it parses cannot be received.
-            if has_begun or not (is_late or taken > self._max_body_bytes):
+            if has_begun or body.refusal is None:
                 has_begun = True
                 await send(message)
 
         with suppress(_BodyRefused):
-            await self._app(scope, receive_at_most, send_on)
-        if has_begun:
-            return
-        if is_late:
-            await _too_late()(scope, receive, send)
-        elif taken > self._max_body_bytes:
-            await self._too_large()(scope, receive, send)
+            await self._app(scope, body.receive, send_on)
+        if not has_begun and body.refusal is not None:
+            await body.refusal(scope, receive, send)
 
     def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
         host = host_name(headers.get("host", ""))
@@ -108,21 +120,14 @@ class Guard:
             return problem(
                 HTTPStatus.BAD_REQUEST, f"Content-Length is a number, not {length[:20]!r}."
             )
-        return self._too_large() if int(length) > self._max_body_bytes else None
-
-    def _too_large(self) -> JSONResponse:
-        return problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"The body is larger than {self._max_body_bytes / 1_000_000:g} MB: send a smaller"
-            " picture, or fewer.",
-        )
+        is_too_large = int(length) > self._max_body_bytes
+        return _too_large(self._max_body_bytes) if is_too_large else None
 
 
-def _too_late() -> JSONResponse:
+def _too_large(most_bytes: int) -> JSONResponse:
     return problem(
-        HTTPStatus.REQUEST_TIMEOUT,
-        "The body did not come in time: send it at once, or a smaller one.",
-        {"connection": "close"},
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"The body is larger than {most_bytes / 1_000_000:g} MB: send a smaller picture, or fewer.",
     )
 
 

@@ -20,6 +20,7 @@ from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Weighted, parse_terms, text_terms
 from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
+from es_imgsearch.serve.duplicate_lists import DuplicateList, DuplicateLists, DuplicateRequest
 from es_imgsearch.serve.listing import clauses_of, list_pictures
 from es_imgsearch.serve.originals import state_of
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
@@ -62,6 +63,7 @@ class SearchService:
         self._today = today
         self._client = client or ServedSearch(settings)
         self._pictures = QueryPictures(settings)
+        self._duplicates = DuplicateLists(self._client.store, settings)
         self._is_warm = threading.Event()
         self._warming = threading.Lock()
 
@@ -89,6 +91,7 @@ class SearchService:
 
     def close(self) -> None:
         """Close connections and the reading process."""
+        self._duplicates.close()
         self._pictures.close()
         self._client.close()
 
@@ -266,6 +269,13 @@ class SearchService:
         check_facets(fields, self._client.info.properties)
         clauses, _ = clauses_of(self._client, self._settings, self.dated(request))
         return self._client.store.listings.counts_by_value(fields, clauses, _MOST_VALUES)
+
+    def duplicates(self, request: DuplicateRequest, wait_seconds: float = 25.0) -> DuplicateList:
+        """Return groups of files that show the same picture.
+
+        Raises ComparisonRunning after some seconds; the result comes later.
+        """
+        return self._duplicates.find(request, wait_seconds)
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints."""

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
 from schemathesis.core.result import Ok
 from schemathesis.generation.feedback import FeedbackSources
-from schemathesis.specs.openapi.schemas import OpenApiSchema
 from schemathesis.pytest._test_builder import build_operation_test
+from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.serve.app import create_app

@@ -139,7 +139,8 @@ class ServiceConnection:
         if answer.status == 401:
             return ServiceUnsuitable(
                 f"The service at {self.url} refuses the token, or needs one: make one there with"
-                " `es-imgsearch serve --new-token --token-file FILE`, and give it as token=."
+                " `es-imgsearch serve --new-token --token-file FILE`, and give it as token= or"
+                " --service-token-file."
             )
         if answer.status in _REFUSED:
             return ServiceUnsuitable(detail)

@@ -158,11 +158,12 @@ def chips(address: Address, names: Mapping[str, str], period: str) -> Iterator[C
 def facets(counts: Mapping[str, Mapping[str, int]], address: Address) -> Iterator[FacetShown]:
     """Yield the facets that have a value which is not chosen yet."""
     chosen = set(address.all("filter"))
+    is_dated = address.get("since") or address.get("when")
     for name, title in FACETS.items():
         values = [
             FacetValue(value, count, *_addresses(name, value, address))
             for value, count in counts.get(name, {}).items()
-            if f"{name}:{value}" not in chosen and not (name == "year" and address.get("since"))
+            if f"{name}:{value}" not in chosen and not (name == "year" and is_dated)
         ]
         if values:
             yield FacetShown(name, title, values[:_MOST_VALUES])

@@ -24,7 +24,7 @@ _OWN: Final = ("n", "page", "part")
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Addresses of the pictures before and after, and of the search; "" where there is none."""
+    """Addresses of the pictures before and after, and of the search; "" for none."""
 
     previous: str = ""
     following: str = ""
@@ -33,9 +33,9 @@ class Neighbours:
 
 
 def neighbours(service: SearchService, address: Address, image_id: str) -> Neighbours:
-    """Return the neighbours of a picture in the search of an address, which has its number `n`.
+    """Return the neighbours of a picture in the search of an address.
 
-    Without a number, or if the search works no longer, there are none.
+    The address has its number `n`.  Without one, or if the search works no longer, there are none.
     """
     search = address.at("/")
     for name in _OWN:

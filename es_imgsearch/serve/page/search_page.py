@@ -23,7 +23,7 @@ PAGE_SIZE: Final = 60
 # Facets count the relevant ones of so many hits; fetching 300 takes half as long again.
 COUNTED: Final = 180
 # Parameters of the page alone.
-_OWN: Final = {"page", "copies", "n", "part"}
+_OWN: Final = {"page", "copies", "n", "part", "scores"}
 _LISTS: Final = {"q", "not", "like", "unlike", "filter"}
 
 
@@ -45,10 +45,9 @@ def parse_request(address: Address) -> SearchRequest:
     return request.model_copy(update={"k": PAGE_SIZE, "collapse": address.get("copies") != "1"})
 
 
-def page_number(address: Address) -> int:
+def page_number(address: Address, most: int = MOST_LISTED // PAGE_SIZE) -> int:
     """Return the number of the page, from 1 on.  Raises UsageError."""
     text = address.get("page") or "1"
-    most = MOST_LISTED // PAGE_SIZE
     if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= most):
         raise UsageError(f"Pages are numbered from 1 to {most}; there is no page {text[:20]!r}.")
     return int(text)

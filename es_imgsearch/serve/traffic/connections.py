@@ -59,7 +59,7 @@ class BoundedProtocol(H11Protocol):
         else:
             self._disarm()
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Refuse what is no request, or has too large a head, in the form of all errors."""
         status = HTTPStatus(getattr(sys.exception(), "error_status_hint", HTTPStatus.BAD_REQUEST))
         detail = (
