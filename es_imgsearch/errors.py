@@ -17,6 +17,7 @@
      │    ├── ImageMissing
      │    ├── AlreadyRunning
      │    ├── NotCalibrated
+     │    ├── ServiceUnsuitable    a `serve` cannot do what is asked of it
      │    └── LibraryMissing
      ├── GenerationSwitched        the alias points to another generation now (start again)
      ├── RowInvalid                one row of an imported file cannot be stored
@@ -29,6 +30,7 @@
      │    └── KibanaDenied         credentials or privileges (exit code 2)
      └── StoreError                Elasticsearch failed or refused the request
           ├── StoreUnreachable     no answer; transient (exit code 3)
+          │    └── ServiceUnreachable   no answer of a `serve`
           ├── StoreBusy            cannot answer now; transient (exit code 3)
           ├── StoreDenied          credentials or privileges (exit code 2)
           └── StoreRejected        this request or document is refused
@@ -39,9 +41,18 @@ command line.  A message has one or two sentences: what is wrong, and what to do
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, Final
+
+# Unicode categories to escape.  `str.isprintable` would also escape U+202F of macOS, U+3000 of
+# Japanese and U+200D of emoji.
+_ESCAPED_CATEGORIES: Final = {"Cc", "Cs", "Zl", "Zp"}
+# Bidi_Control of Unicode: they show a name in another order than it is written.
+_BIDI_CONTROLS: Final = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 
 EXIT_DONE: Final = 0
 EXIT_DIFFERENCE: Final = 1
@@ -52,6 +63,25 @@ EXIT_UNREACHABLE: Final = 3
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Format a number of things in a message: "1 file", "12,345 files"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def escaped(text: str) -> str:
+    """Write line ends, control characters and bidirectional controls as escapes."""
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if letter in _BIDI_CONTROLS or unicodedata.category(letter) in _ESCAPED_CATEGORIES
+        else letter
+        for letter in text
+    )
+
+
+def readable_bytes(number: float) -> str:
+    """Format a number of bytes with the largest unit that fits."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
 
 
 class ImgSearchError(Exception):
@@ -137,6 +167,10 @@ class NotCalibrated(UsageError):
     """The index, or this kind of query, has no calibration curve for relevance."""
 
 
+class ServiceUnsuitable(UsageError):
+    """What answers is no `serve` of this project, or refuses what is asked."""
+
+
 class LibraryMissing(UsageError):
     """An optional library that this call needs is not installed."""
 
@@ -207,6 +241,10 @@ class StoreUnreachable(StoreError):
 
     transient = True
     exit_code = EXIT_UNREACHABLE
+
+
+class ServiceUnreachable(StoreUnreachable):
+    """No answer of a `serve` that was asked in place of Elasticsearch or of a model."""
 
 
 class StoreBusy(StoreError):
@@ -288,7 +326,7 @@ def value_problem(error: Mapping[str, Any]) -> str:
     if error["type"] == "value_error":
         return f"{limits['error']}."
     expected = expected_value(error["type"], limits)
-    is_secret = any(each in str(error["loc"][0]) for each in ("key", "url"))
+    is_secret = any(each in str(error["loc"][0]) for each in ("key", "url", "token"))
     given = "" if is_secret else f", not {shown_value(value)}"
     quoted = str(limits.get("expected", "")).split("'")[1::2]
     return f"it is {expected}{given}.{did_you_mean(value, quoted)}"

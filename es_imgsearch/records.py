@@ -9,7 +9,6 @@ A path in a root is as `os.fsdecode` returns it (undecodable bytes are lone surr
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 import unicodedata
@@ -19,12 +18,16 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from es_imgsearch.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# NumPy takes 90 ms of CPU to import, a third of a search that a running `serve` answers, which
+# needs only paths of this module: functions import it.
 
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _LOOKS_ESCAPED = re.compile(rb"\\(?=x[0-9a-f]{2})")
@@ -110,9 +113,6 @@ class Change:
         return image_id(self.root.name, self.relative_path)
 
 
-# Of the square of a vector's length, as Elasticsearch compares it.
-_UNIT_TOLERANCE = 1e-3
-
 # x, y, width, height in pixels of the upright picture.
 Box = tuple[int, int, int, int]
 
@@ -157,6 +157,8 @@ class Picture:
 
     def without_pixels(self) -> Picture:
         """Return a copy without the arrays, which take the memory."""
+        import numpy as np
+
         return replace(self, pixels=np.empty((0, 0, 3), np.uint8), tiles=())
 
 
@@ -185,23 +187,12 @@ def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
     Zeros stay zeros.
     """
+    import numpy as np
+
     rows = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     scaled: npt.NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
     return scaled
-
-
-def has_length(vector: npt.ArrayLike, similarity: str | None) -> bool:
-    """Return True if Elasticsearch can compare this vector: it computes with float32.
-
-    Its square must not overflow, nor be 0 for cosine similarity, or other than 1 for dot_product.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        narrow = np.asarray(vector, np.float32)
-        squared = float(np.dot(narrow, narrow))
-    if not math.isfinite(squared) or (similarity == "cosine" and squared == 0):
-        return False
-    return similarity != "dot_product" or abs(squared - 1) < _UNIT_TOLERANCE
 
 
 def iso_timestamp(moment: datetime | None = None, timespec: str = "seconds") -> str:

@@ -1,7 +1,4 @@
-"""Settings from four sources; the first source that names a setting wins.
-
-The sources are the command line, then the environment, then es-imgsearch.toml, then defaults.
-"""
+"""Settings from the command line, the environment, es-imgsearch.toml, defaults."""
 
 from __future__ import annotations
 
@@ -33,29 +30,22 @@ ENVIRONMENT_PREFIX = "ES_IMGSEARCH_"
 
 # Read by the launcher of Elasticsearch that comes with the source.
 _NOT_OURS = {f"{ENVIRONMENT_PREFIX}ES_HOME"}
+_ADDRESSES = {"es_url", "kibana_url", "service", "encoder_url"}
 _INDEX_NAME = re.compile(r"""(?![_.+-])[^ "*+\\/|<>?,#:]+""")
-
 
 logger = logging.getLogger(__name__)
 
 
 def available_cores() -> int:
-    """Count the cores this process may use.
-
-    In a container they are fewer than the machine has.
-    """
+    """Count the cores this process may use, in a container fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def default_read_workers(cores: int) -> int:
-    """Use every core up to 8, of more cores a third.
-
-    A JPEG of 12 megapixels takes 59 ms of CPU to read and 88 ms to embed with ViT-B/32
-    (benchmarks/pipeline_speed.py), and most pictures are smaller; on few cores readers and the
-    encoder take turns.
-    """
+    """Use every core up to 8, of more cores a third."""
+    # A JPEG of 12 megapixels takes 59 ms of CPU to read and 88 ms to embed with ViT-B/32.
     return min(cores, max(8, cores // 3))
 
 
@@ -93,6 +83,13 @@ class Settings(BaseSettings):
     """Alias of the pictures' index; failures are in `<index>-failures`."""
     encoder: str | None = None
     """Encoder for `init`; elsewhere the index says which one it needs."""
+    encoder_url: str | None = None
+    """Address of a running `serve` whose model embeds, in place of one here."""
+    service: str = "auto"
+    """The `serve` that `search` asks: its address, none, or auto for one of the same user, index
+    and Elasticsearch on this machine."""
+    service_token: SecretStr | None = None
+    """Token for them, if they need one."""
     host: str = Field(default_factory=socket.gethostname, min_length=1)
     """Name of this machine in the index; set it where a container's changes."""
     models_dir: Path | None = None
@@ -189,7 +186,8 @@ class Settings(BaseSettings):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, without_password(value) if name in {"es_url", "kibana_url"} else value
+            has_password = name in _ADDRESSES and "@" in (value or "")
+            yield name, without_password(value) if has_password else value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -227,9 +225,9 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("es_api_key", "kibana_api_key", mode="before")
+    @field_validator("es_api_key", "kibana_api_key", "service_token", mode="before")
     @classmethod
-    def _key(cls, value: Any) -> Any:
+    def _key(cls, value: Any, field: ValidationInfo) -> Any:
         # It becomes a header unchanged; the client's error about a bad one would repeat it.
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
@@ -237,7 +235,8 @@ class Settings(BaseSettings):
             return value
         value = value.strip()
         if not all("!" <= letter <= "~" for letter in value):
-            raise ValueError("an API key is of printable ASCII characters, without spaces")
+            what = "a token" if field.field_name == "service_token" else "an API key"
+            raise ValueError(f"{what} is of printable ASCII characters, without spaces")
         return value or None
 
     @field_validator("exclude", mode="before")

@@ -14,9 +14,9 @@ from es_imgsearch.cli.options import (
     open_store,
     with_settings_options,
 )
-from es_imgsearch.cli.printing.lines import print_json, readable_bytes
+from es_imgsearch.cli.printing.lines import print_json
 from es_imgsearch.cli.printing.sheets import check_sheet
-from es_imgsearch.errors import UsageError, counted
+from es_imgsearch.errors import UsageError, counted, readable_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,9 +13,8 @@ from es_imgsearch.cli.printing.lines import (
     print_json,
     print_line,
     print_on_request,
-    readable_bytes,
 )
-from es_imgsearch.errors import UsageError, counted
+from es_imgsearch.errors import UsageError, counted, readable_bytes
 
 if TYPE_CHECKING:
     from es_imgsearch.settings import Settings

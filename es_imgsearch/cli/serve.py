@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from es_imgsearch.cli.printing.lines import print_line
 from es_imgsearch.errors import LibraryMissing, UsageError
 
 if TYPE_CHECKING:
+    from es_imgsearch.serve.traffic.access_log import Detail
     from es_imgsearch.settings import Settings
 
 
@@ -39,6 +41,33 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Answer only who sends a token whose hash this file has.",
 )
+@click.option(
+    "--rate-limit",
+    metavar="N/TIME",
+    help="Requests of one token or address, such as 600/minute; none switches it off.  Pictures"
+    " are counted apart, 60 times as many.  [default: 600/minute for other machines]",
+)
+@click.option(
+    "--trust-proxy",
+    "proxies",
+    metavar="ADDRESS",
+    multiple=True,
+    help="Believe X-Forwarded-For and X-Forwarded-Proto of the reverse proxy at this address or"
+    " network; may be repeated.",
+)
+@click.option(
+    "--root-path",
+    metavar="PATH",
+    default="",
+    help="The path under which a reverse proxy serves this, such as /pictures.",
+)
+@click.option(
+    "--access-log",
+    type=click.Choice(["plain", "full"]),
+    is_flag=False,
+    flag_value="plain",
+    help="Write a line for each request to standard error; full adds what was searched for.",
+)
 @click.option("--new-token", is_flag=True,
               help="Print a new token, add its hash to --token-file, and end.")  # fmt: skip
 def serve(
@@ -47,6 +76,10 @@ def serve(
     port: int,
     hosts: tuple[str, ...],
     token_file: Path | None,
+    rate_limit: str | None,
+    proxies: tuple[str, ...],
+    root_path: str,
+    access_log: Detail | None,
     new_token: bool,
 ) -> None:
     """Serve pictures by id, and an HTTP API to search them.
@@ -62,13 +95,16 @@ def serve(
         from es_imgsearch.serve.app import create_app
         from es_imgsearch.serve.tokens import new_token as make_token
         from es_imgsearch.serve.tokens import read_hashes
+        from es_imgsearch.serve.traffic.access_log import AccessLog
     except ImportError as error:
         raise LibraryMissing(
-            "`es-imgsearch serve` needs FastAPI, Jinja2, python-multipart and uvicorn: pip install"
-            " 'es-imgsearch[serve]'."
+            "`es-imgsearch serve` needs FastAPI, Jinja2, limits, python-multipart and uvicorn: pip"
+            " install 'es-imgsearch[serve]'."
         ) from error
     from es_imgsearch.serve.service import SearchService
     from es_imgsearch.serve.thumbnails import PictureFiles
+    from es_imgsearch.serve.traffic.rate_limit import parse_rate
+    from es_imgsearch.serve.traffic.root_path import checked_root_path
 
     if new_token:
         if token_file is None:
@@ -76,6 +112,10 @@ def serve(
         print_line(make_token(token_file))
         return
     hashes = frozenset() if token_file is None else read_hashes(token_file)
+    # Wrong options end it before it starts processes.
+    trusted = _networks(proxies)
+    parse_rate(rate_limit or "")
+    root_path = checked_root_path(root_path)
     store = open_store(settings)
     store.info()
     with _listening(address, port) as listening:
@@ -88,8 +128,19 @@ def serve(
             SearchService(settings, originals=pictures) if is_searched else None,
             hosts={address, *hosts},
             token_hashes=hashes,
+            rate_limit=rate_limit,
+            root_path=root_path,
+            access_log=AccessLog(_print_log_line, access_log) if access_log else None,
         )
-        config = uvicorn.Config(app, log_level="warning", server_header=False)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            server_header=False,
+            # uvicorn itself believes every program of this machine.
+            proxy_headers=bool(trusted),
+            forwarded_allow_ips=trusted,
+            timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
+        )
         shown = f"[{address}]" if ":" in address else address
         click.echo(f"Serving pictures of {settings.index!r} on http://{shown}:{port}", err=True)
         if not is_searched:
@@ -103,6 +154,23 @@ def serve(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _end)
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _networks(addresses: tuple[str, ...]) -> list[str]:
+    """Check addresses and networks.  Raises UsageError."""
+    for each in addresses:
+        try:
+            ipaddress.ip_network(each)
+        except ValueError as error:
+            raise UsageError(
+                f"--trust-proxy cannot be {each!r} ({error}): give the address of the proxy, such"
+                " as 10.0.0.2, or its network, such as 10.0.0.0/24."
+            ) from None
+    return list(addresses)
+
+
+def _print_log_line(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _end(*_: object) -> None:

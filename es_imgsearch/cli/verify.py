@@ -23,13 +23,12 @@ from es_imgsearch.cli.options import (
     with_settings_options,
 )
 from es_imgsearch.cli.printing.lines import (
-    escaped,
     print_json,
     print_left_out,
     print_line,
     shown_file,
 )
-from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE, UsageError, counted
+from es_imgsearch.errors import EXIT_DIFFERENCE, EXIT_DONE, UsageError, counted, escaped
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.store import Store

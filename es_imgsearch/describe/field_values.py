@@ -16,8 +16,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import orjson
 
-from es_imgsearch.describe.plain_values import Report, Unfit, fit_each, plain, shown
-from es_imgsearch.records import has_length
+from es_imgsearch.describe.plain_values import Report, Unfit, fit_each, has_length, plain, shown
 
 # Lucene's longest term, in bytes of UTF-8.
 _MOST_TERM_BYTES = 32_766

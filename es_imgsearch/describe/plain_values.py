@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
 from es_imgsearch.records import utf8
 
@@ -152,3 +153,20 @@ def shown(value: Any) -> str:
     except ValueError:
         # Of a number with too many digits.
         return f"a {type(value).__name__}"
+
+
+# Of the square of a vector's length, as Elasticsearch compares it.
+_UNIT_TOLERANCE = 1e-3
+
+
+def has_length(vector: npt.ArrayLike, similarity: str | None) -> bool:
+    """Return True if Elasticsearch can compare this vector: it computes with float32.
+
+    Its square must not overflow, nor be 0 for cosine similarity, or other than 1 for dot_product.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = np.asarray(vector, np.float32)
+        squared = float(np.dot(narrow, narrow))
+    if not math.isfinite(squared) or (similarity == "cosine" and squared == 0):
+        return False
+    return similarity != "dot_product" or abs(squared - 1) < _UNIT_TOLERANCE

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit, urlunsplit
 from weakref import WeakSet
@@ -22,8 +23,8 @@ from es_imgsearch.elastic.error_mapping import JSON_TYPE, SMILE_TYPE, translate_
 from es_imgsearch.elastic.http_node import HttpNode
 from es_imgsearch.elastic.naming import failures_alias, failures_generation, pinned_alias
 from es_imgsearch.elastic.requests import JSON, Request
-from es_imgsearch.errors import SettingsError
-from es_imgsearch.settings import Settings
+from es_imgsearch.errors import SettingsError, UsageError
+from es_imgsearch.settings import Settings, changed_settings, load_settings
 
 
 def connect(settings: Settings) -> elasticsearch.Elasticsearch:
@@ -267,3 +268,30 @@ class Connection:
     def version(self) -> str:
         """Read the version of Elasticsearch."""
         return str(self.request("GET", "/")["version"]["number"])
+
+
+def client_and_settings(
+    elasticsearch: Any, index: str | None, settings: Settings | None, *, is_async: bool
+) -> tuple[Any, Settings]:
+    """Check arguments; return the client passed in, or None, and the merged settings."""
+    address = elasticsearch if isinstance(elasticsearch, str) else None
+    client = None if address is not None else elasticsearch
+    perform = getattr(client, "perform_request", None)
+    if client is not None and (perform is None or iscoroutinefunction(perform) != is_async):
+        kinds = ("ImageSearch", "Elasticsearch"), ("AsyncImageSearch", "AsyncElasticsearch")
+        ours, theirs = kinds[is_async]
+        raise UsageError(
+            f"{ours} takes one address, a client (elasticsearch.{theirs}) or nothing, not a"
+            f" {type(client).__name__}."
+        )
+    if settings is not None and not isinstance(settings, Settings):
+        raise UsageError(
+            "settings must be what es_imgsearch.settings.load_settings returns, not a"
+            f" {type(settings).__name__}."
+        )
+    changes = {"es_url": address, "index": index}
+    return client, (
+        load_settings(changes, given_by="the arguments")
+        if settings is None
+        else changed_settings(settings, **changes)
+    )

@@ -177,8 +177,8 @@ class Documents:
         return {each: source.get("attempts", 1) for each, source in sources}
 
     def failure(self, image_id: str) -> Mapping[str, Any] | None:
-        """Read message and failed_at of a failure; None if there is none of this id."""
-        found = dict(self._fetched(self._failures, [image_id], "message,failed_at"))
+        """Read a failure; None if there is none of this id."""
+        found = dict(self._fetched(self._failures, [image_id], "*"))
         return found.get(image_id)
 
     def embedded_by_content(

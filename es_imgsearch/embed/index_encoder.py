@@ -10,6 +10,8 @@ from es_imgsearch.elastic.meta import Seal
 from es_imgsearch.embed.protocol import Encoder
 from es_imgsearch.embed.registry import load_encoder, spec_of
 from es_imgsearch.embed.runtime.select import run_for_queries
+from es_imgsearch.embed.runtime.service import ServiceConnection
+from es_imgsearch.embed.runtime.service_encoder import ServiceEncoder
 from es_imgsearch.errors import EncoderMismatch, EncoderUnknown, ImgSearchError, ModelUnavailable
 from es_imgsearch.settings import Settings
 
@@ -50,19 +52,29 @@ def sealed_encoder(
 ) -> Encoder:
     """Return the index's encoder, checked and ready for queries.
 
-    The revision, dims and fingerprint are checked.  It is `given`, or the encoder of the settings,
+    The revision, dims and fingerprint are checked.  It is `given`, or that of a service
+    (`encoder_url`), or the encoder of the settings,
     or else looked for where it was when the index was made, and then by its name: models are in
     different places on different machines.
 
     Raises EncoderMismatch, or ModelUnavailable if its weights are not here.
     """
     seal = info.meta.seal
+    if given is None and settings.encoder_url is not None:
+        given = service_encoder(settings.encoder_url, settings)
     if given is not None:
         seal.check(seal_of(given), index)
         return given
     encoder = _load_sealed(seal, index, settings)
     run_for_queries(encoder, settings)
     return encoder
+
+
+def service_encoder(url: str, settings: Settings) -> ServiceEncoder:
+    """Return the encoder of a running `serve`, which embeds there."""
+    token = None if (given := settings.service_token) is None else given.get_secret_value()
+    timeout = settings.request_timeout_seconds
+    return ServiceEncoder(ServiceConnection(url, token, timeout_seconds=timeout))
 
 
 def load_sealed_or_replaced(seal: Seal, index: str, settings: Settings) -> Encoder:

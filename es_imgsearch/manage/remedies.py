@@ -10,7 +10,7 @@ from es_imgsearch.elastic.store import Store
 from es_imgsearch.records import Root
 from es_imgsearch.settings import Settings
 from es_imgsearch.watch.commands import command_line, given, walk_options
-from es_imgsearch.write.deletion_guard import SHARE_COUNTS_FROM
+from es_imgsearch.write.deletion_history import SHARE_COUNTS_FROM
 
 _SYNC = ("sync", "ROOT", "EXCLUDES")
 _SYNC_CONTENT = ("sync", "ROOT", "EXCLUDES", "--content")

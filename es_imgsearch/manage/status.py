@@ -44,6 +44,7 @@ def index_status(store: Store) -> dict[str, Any]:
                           reading processes of the last `sync` or daemon together
     analysers_outdated    True for an index whose words are analysed as by an earlier version, until
                           `reindex`
+    calibrated            kinds of queries whose relevance `calibrate` fitted, such as text
     tune_again            True once the index has `GROWN_TIMES` as many pictures as when tuned
     codes                 None without binary codes; `missing`: pictures without a code
     next, before          generations that `reindex` builds and keeps, or None; `builder`: the
@@ -81,6 +82,7 @@ def index_status(store: Store) -> dict[str, Any]:
         "similarity": info.meta.similarity,
         "analysers_outdated": not has_present_analysers(info.analysis),
         "tuning": info.meta.tuning.to_body(),
+        "calibrated": sorted(info.meta.relevance),
         "tune_again": _has_outgrown(info.meta.tuning, sum(pictures.values())),
         "pictures": sum(pictures.values()),
         "failures": sum(failures.values()),

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from es_imgsearch.describe.plain_values import has_length
 from es_imgsearch.embed.in_process import (
     PictureEncoder,
     check_embeds,
@@ -22,7 +23,7 @@ from es_imgsearch.embed.in_process import (
 from es_imgsearch.embed.protocol import Encoder, FieldEncoder, Pixels, Vectors
 from es_imgsearch.errors import ReadError
 from es_imgsearch.pipeline.queues import BoundedCache
-from es_imgsearch.records import Embedded, Picture, Region, has_length
+from es_imgsearch.records import Embedded, Picture, Region
 
 logger = logging.getLogger(__name__)
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from es_imgsearch.elastic.client import addresses, connect_async, open_own_connections
+from es_imgsearch.elastic.client import (
+    addresses,
+    client_and_settings,
+    connect_async,
+    open_own_connections,
+)
 from es_imgsearch.elastic.error_mapping import translate_errors
-from es_imgsearch.search.client import SearchClient, client_and_settings
+from es_imgsearch.search.client import SearchClient
 from es_imgsearch.search.filters import Filters
 from es_imgsearch.search.hits import Hits
 from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Queries, Query, QueryBox, QueryPicture, Vector
+from es_imgsearch.search.remote.service_search import check_place
 from es_imgsearch.search.request_flow import RequestFlow, run_flow_async
+from es_imgsearch.settings import changed_settings
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.error_mapping import AsyncClient
@@ -43,9 +50,16 @@ class AsyncImageSearch(SearchClient):
         *,
         encoder: Encoder | None = None,
         settings: Settings | None = None,
+        service: str | None = None,
+        encoder_url: str | None = None,
+        token: str | None = None,
     ) -> None:
+        check_place(elasticsearch, encoder, service, encoder_url)
         client, settings = client_and_settings(elasticsearch, index, settings, is_async=True)
-        super().__init__(settings, encoder, owns_client=client is None)
+        settings = changed_settings(settings, encoder_url=encoder_url, service_token=token)
+        super().__init__(settings, encoder, owns_client=client is None, service=service)
+        if service is not None:
+            return
         self._client: AsyncClient = client or connect_async(settings)
         self._address = addresses(self._client)
         open_own_connections(self._client)
@@ -148,7 +162,9 @@ class AsyncImageSearch(SearchClient):
         await search.close()  # or: async with AsyncImageSearch(...) as search:
         """
         self._is_closed = True
-        if self._owns_client:
+        if self._service is not None:
+            self._service.close()
+        elif self._owns_client:
             await self._client.close()
 
     async def _run(self, flow: RequestFlow[R]) -> R:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from es_imgsearch.elastic.client import connect
+from es_imgsearch.elastic.client import client_and_settings, connect
 from es_imgsearch.elastic.generations import IndexInfo
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.registry import is_encoder
@@ -23,8 +22,15 @@ from es_imgsearch.search.options import SearchOptions
 from es_imgsearch.search.query import Queries, Query, QueryBox, QueryPicture, Vector
 from es_imgsearch.search.query_vectors import LocalQueryEncoder
 from es_imgsearch.search.reduced import open_originals
+from es_imgsearch.search.remote.operations import RemoteOperations
+from es_imgsearch.search.remote.service_search import (
+    ServiceSearch,
+    check_place,
+    needs_elasticsearch,
+    open_service,
+)
 from es_imgsearch.search.request_flow import RequestFlow, run_flow
-from es_imgsearch.settings import Settings, changed_settings, load_settings
+from es_imgsearch.settings import Settings, changed_settings
 
 if TYPE_CHECKING:
     from es_imgsearch.elastic.error_mapping import SyncClient
@@ -39,8 +45,18 @@ class SearchClient:
 
     _address: str
 
-    def __init__(self, settings: Settings, encoder: Encoder | None, *, owns_client: bool) -> None:
-        """Set up the operations; with `owns_client`, `close` closes the connections."""
+    def __init__(
+        self,
+        settings: Settings,
+        encoder: Encoder | None,
+        *,
+        owns_client: bool,
+        service: str | None = None,
+    ) -> None:
+        """Set up the operations; with `owns_client`, `close` closes the connections.
+
+        With the address of a `service` they ask that.
+        """
         if encoder is not None and not is_encoder(encoder):
             raise UsageError(
                 "encoder must be an Encoder, such as es_imgsearch.embed.load_encoder returns, not a"
@@ -50,6 +66,13 @@ class SearchClient:
         self.model = LocalQueryEncoder(settings.index, settings, encoder)
         self._owns_client = owns_client
         self._is_closed = False
+        self._service: ServiceSearch | None = None
+        self._operations: Operations | RemoteOperations
+        if service is not None:
+            self._service = open_service(service, settings)
+            self._address = self._service.service.url
+            self._operations = RemoteOperations(self._service, self._check_open)
+            return
         self._operations = Operations(
             settings.index,
             settings,
@@ -58,6 +81,8 @@ class SearchClient:
         )
 
     def __repr__(self) -> str:
+        if self._service is not None:
+            return f"{type(self).__name__}(service={self._address!r})"
         return f"{type(self).__name__}({self._address!r}, index={self.settings.index!r})"
 
     def reload(self) -> None:
@@ -87,6 +112,11 @@ class ImageSearch(SearchClient):
     (default: `images`), `encoder` a loaded encoder instead of the one that the index names,
     `settings` the result of `es_imgsearch.settings.load_settings`.
 
+    `service` is the address of a running `es-imgsearch serve` that answers in place of
+    Elasticsearch and a model; `knn_query`, `info`, `store` and vectors of stored pictures raise
+    UsageError then.  `encoder_url` is that of one whose model embeds words and pictures while
+    Elasticsearch is searched from here.  `token` is sent to either.
+
     The model loads with the first query that needs it and stays loaded.  Safe to share between
     threads.  Every search takes `k`, the number of hits (1 to 10,000, default 10), and the options
     of `SearchOptions`.
@@ -102,12 +132,17 @@ class ImageSearch(SearchClient):
         *,
         encoder: Encoder | None = None,
         settings: Settings | None = None,
+        service: str | None = None,
+        encoder_url: str | None = None,
+        token: str | None = None,
     ) -> None:
+        check_place(elasticsearch, encoder, service, encoder_url)
         client, settings = client_and_settings(elasticsearch, index, settings, is_async=False)
-        super().__init__(settings, encoder, owns_client=client is None)
-        # For programs that read or write more than hits: `evaluate`, `calibrate`, `train_tags`.
-        self.store = Store(client or connect(settings), settings.index)
-        self._address = self.store.connection.address
+        settings = changed_settings(settings, encoder_url=encoder_url, service_token=token)
+        super().__init__(settings, encoder, owns_client=client is None, service=service)
+        if service is None:
+            self._store = Store(client or connect(settings), settings.index)
+            self._address = self._store.connection.address
 
     def search_text(self, text: str, k: int = 10, **options: Unpack[SearchOptions]) -> Hits:
         """Search by words.
@@ -246,6 +281,13 @@ class ImageSearch(SearchClient):
         )
 
     @property
+    def store(self) -> Store:
+        """The index's store, for programs that read or write more than hits."""
+        if self._service is not None:
+            raise needs_elasticsearch("documents")
+        return self._store
+
+    @property
     def info(self) -> IndexInfo:
         """The index's generation, metadata and fields, at most 10 s old; see `reload`."""
         return self._run(self._operations.info())
@@ -253,6 +295,8 @@ class ImageSearch(SearchClient):
     @property
     def encoder(self) -> Encoder:
         """The index's encoder, checked against the index's seal."""
+        if self._service is not None:
+            return self._service.encoder()
         return self.model.encoder(self.info)
 
     def close(self) -> None:
@@ -263,7 +307,9 @@ class ImageSearch(SearchClient):
         A client of your own that was passed in stays open.
         """
         self._is_closed = True
-        if self._owns_client:
+        if self._service is not None:
+            self._service.close()
+        elif self._owns_client:
             self.store.connection.client.close()
 
     def _run(self, flow: RequestFlow[R]) -> R:
@@ -278,30 +324,3 @@ class ImageSearch(SearchClient):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def client_and_settings(
-    elasticsearch: Any, index: str | None, settings: Settings | None, *, is_async: bool
-) -> tuple[Any, Settings]:
-    """Check arguments; return the client passed in, or None, and the merged settings."""
-    address = elasticsearch if isinstance(elasticsearch, str) else None
-    client = None if address is not None else elasticsearch
-    perform = getattr(client, "perform_request", None)
-    if client is not None and (perform is None or iscoroutinefunction(perform) != is_async):
-        kinds = ("ImageSearch", "Elasticsearch"), ("AsyncImageSearch", "AsyncElasticsearch")
-        ours, theirs = kinds[is_async]
-        raise UsageError(
-            f"{ours} takes one address, a client (elasticsearch.{theirs}) or nothing, not a"
-            f" {type(client).__name__}."
-        )
-    if settings is not None and not isinstance(settings, Settings):
-        raise UsageError(
-            "settings must be what es_imgsearch.settings.load_settings returns, not a"
-            f" {type(settings).__name__}."
-        )
-    changes = {"es_url": address, "index": index}
-    return client, (
-        load_settings(changes, given_by="the arguments")
-        if settings is None
-        else changed_settings(settings, **changes)
-    )

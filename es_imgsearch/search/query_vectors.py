@@ -185,7 +185,7 @@ class LocalQueryEncoder:
                 embed_queries(encoder, encoder.embed_images, np.stack(pixels))
                 if pixels
                 else nothing,
-                _truncated(encoder, texts),
+                truncated_texts(encoder, texts),
             )
 
     def forget(self) -> None:
@@ -194,7 +194,8 @@ class LocalQueryEncoder:
             self._encoder = None
 
 
-def _truncated(encoder: Encoder, texts: Sequence[str]) -> list[bool]:
+def truncated_texts(encoder: Encoder, texts: Sequence[str]) -> list[bool]:
+    """Return for each text if it is longer than the model reads."""
     # The method `truncated(texts) -> list[bool]` is optional for encoders of plug-ins.
     truncated = getattr(encoder, "truncated", None)
     return list(truncated(list(texts))) if texts and truncated else [False] * len(texts)

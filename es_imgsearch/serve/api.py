@@ -63,6 +63,7 @@ class Vectors(BaseModel):
 
     vectors: list[list[float]] = Field(description="unit vectors of the index's encoder")
     encoder: str
+    truncated: list[bool] = Field([], description="texts that are longer than the model reads")
 
 
 class Api:
@@ -97,11 +98,11 @@ class Api:
         The names are those of the parameters.  The last 40 pictures are kept, for at most an hour,
         under the hash that the answer has as `image`.
         """
-        asked, pictures = await _read_body(request)
+        asked, pictures = await read_body(request)
         if len(pictures) > 1:
             raise UsageError("Send one picture, in the part `image`.")
-        parsed = _parsed(SearchRequest, asked)
-        return await run_in_threadpool(self._service.search, parsed, *pictures)
+        search = parsed(SearchRequest, asked)
+        return await run_in_threadpool(self._service.search, search, *pictures)
 
     def searches(self, asked: SearchBatch) -> Any:
         """Search up to 100 times."""
@@ -123,9 +124,9 @@ class Api:
         until: str | None = None,
         when: str | None = None,
     ) -> dict[str, dict[str, int]]:
-        """Count the values of fields, or of `year`, in pictures that meet filters and dates."""
+        """Count the values of fields, or of `year`, by filters and dates."""
         asked = {"filter": filter or [], "since": since, "until": until, "when": when}
-        return self._service.facets(fields, _parsed(SearchRequest, asked))
+        return self._service.facets(fields, parsed(SearchRequest, asked))
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints."""
@@ -137,8 +138,8 @@ class Api:
 
     async def encode(self, request: Request) -> Any:
         """Compute unit vectors of texts, or of pictures in the parts `image` of a form."""
-        asked, pictures = await _read_body(request)
-        queries: Sequence[str | Upload] = pictures or _parsed(Texts, asked).texts
+        asked, pictures = await read_body(request)
+        queries: Sequence[str | Upload] = pictures or parsed(Texts, asked).texts
         return await run_in_threadpool(self._service.encode, queries)
 
 
@@ -153,7 +154,7 @@ def _body_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": contents}}
 
 
-async def _read_body(request: Request) -> tuple[dict[str, Any], list[Upload]]:
+async def read_body(request: Request) -> tuple[dict[str, Any], list[Upload]]:
     """Return the fields of a JSON object or a form, and the pictures of a form."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
@@ -187,7 +188,8 @@ async def _read_form(form: FormData) -> tuple[dict[str, Any], list[Upload]]:
     return asked, pictures
 
 
-def _parsed(model: type[_Model], asked: dict[str, Any]) -> _Model:
+def parsed(model: type[_Model], asked: dict[str, Any]) -> _Model:
+    """Check a body.  Raises UsageError, which names the field."""
     try:
         return model.model_validate(asked)
     except ValidationError as error:

@@ -7,21 +7,29 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Final
 
-from fastapi import FastAPI
+from anyio.to_thread import current_default_thread_limiter
+from fastapi import FastAPI, Response
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from es_imgsearch.errors import StoreBusy
 from es_imgsearch.serve.api import Api
+from es_imgsearch.serve.examples import ExampleRoutes
 from es_imgsearch.serve.guard import Guard
 from es_imgsearch.serve.page.login_routes import LoginRoutes
 from es_imgsearch.serve.page.page_routes import PageRoutes
+from es_imgsearch.serve.page.view_routes import ViewRoutes
 from es_imgsearch.serve.picture_routes import PictureRoutes
 from es_imgsearch.serve.problems import add_problems
 from es_imgsearch.serve.routes import add_get
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PictureFiles
-from es_imgsearch.serve.tokens import TokenGuard, Tokens
+from es_imgsearch.serve.tokens import KnownTokens, TokenGuard
+from es_imgsearch.serve.traffic.access_log import AccessLog
+from es_imgsearch.serve.traffic.metrics import ServiceMetrics
+from es_imgsearch.serve.traffic.observe import Observe
+from es_imgsearch.serve.traffic.rate_limit import DEFAULT_RATE, RateLimit, parse_rate
+from es_imgsearch.serve.traffic.root_path import RootPath, checked_root_path
 
 # A browser believes the media type, and runs and loads nothing, whatever a file has in it.  Its own
 # page around a picture has styles.
@@ -29,6 +37,8 @@ _SAFE: Final = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
 }
+
+_THREADS: Final = 100
 
 
 class _SafeHeaders:
@@ -55,15 +65,23 @@ def create_app(
     hosts: Collection[str] = (),
     token_hashes: Collection[str] = (),
     max_body_mb: int = 20,
+    rate_limit: str | None = None,
+    root_path: str = "",
+    access_log: AccessLog | None = None,
 ) -> FastAPI:
     """Create the application; it closes `pictures` and `service` at shutdown.
 
     Without a service it has pictures and no API.  `hosts` are further names under which it is
     asked; with `token_hashes`, every request but those for its health needs one of the tokens.
+    `rate_limit` is one such as 600/minute, or none; by default the one of `rate_limit.py`, which
+    leaves this machine's own programs uncounted.  `root_path` is the path of a reverse proxy.
     """
+    metrics = ServiceMetrics(None if service is None else service.shared_encoder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # More than may wait for the model, so that these are refused and do not wait for a thread.
+        current_default_thread_limiter().total_tokens = _THREADS
         if service is not None:
             threading.Thread(target=service.warm_up, name="warm up", daemon=True).start()
         yield
@@ -73,17 +91,28 @@ def create_app(
 
     # FastAPI's pages about the routes load scripts from a public network.
     app = FastAPI(title="es-imgsearch", lifespan=lifespan, docs_url=None, redoc_url=None)
-    tokens = Tokens(token_hashes)
+    tokens = KnownTokens(token_hashes)
+    # Each is around those before it.
+    if rates := parse_rate(rate_limit or DEFAULT_RATE):
+        app.add_middleware(RateLimit, rates=rates, local_is_free=rate_limit is None)
     if token_hashes:
         app.add_middleware(TokenGuard, tokens=tokens)
     app.add_middleware(Guard, hosts=hosts, max_body_bytes=max_body_mb * 1_000_000)
     app.add_middleware(_SafeHeaders)
+    if root_path := checked_root_path(root_path):
+        app.add_middleware(RootPath, root_path=root_path, routes=app.routes)
+    logs = [] if access_log is None else [access_log.observe]
+    app.add_middleware(Observe, observers=[metrics.observe, *logs])
     add_problems(app)
     _add_health(app, service)
     PictureRoutes(pictures).add_to(app)
     if service is not None:
         Api(service).add_to(app)
+        ExampleRoutes(service).add_to(app)
+        # Only where who asks is known: on this machine, or by a token.
+        add_get(app, "/metrics", metrics.answer, response_class=Response)
         PageRoutes(service).add_to(app)
+        ViewRoutes(service, pictures).add_to(app)
         if token_hashes:
             LoginRoutes(tokens).add_to(app)
     return app

@@ -38,7 +38,7 @@ def list_pictures(
     offset: int,
     fields: Sequence[str],
 ) -> Hits:
-    """Return `request.k` pictures from an offset on that meet the filters; scores are 0.
+    """Return `request.k` pictures that meet the filters; scores are 0.
 
     Sorts by date, the newest first, unless the request names another order; `largest` is by the
     size of the file.
@@ -64,7 +64,7 @@ def list_pictures(
 def clauses_of(
     client: ImageSearch, settings: Settings, request: SearchRequest
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the clauses of the request's filters and dates, and notes on unknown values."""
+    """Return clauses of filters and dates, and notes on unknown values."""
     properties = client.info.properties
     given = parse_filters(request.filter, in_address=True)
     flow = meant_clauses(settings.index, given, properties)

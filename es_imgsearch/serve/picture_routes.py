@@ -1,4 +1,4 @@
-"""Routes of thumbnails and originals: by id only, never by a path from a request."""
+"""Routes of thumbnails, previews and originals: by id only, never by a path from a request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 from es_imgsearch.records import FileState
 from es_imgsearch.serve.originals import disposition, kind_of, state_of
 from es_imgsearch.serve.routes import add_get
-from es_imgsearch.serve.thumbnails import PictureFiles
+from es_imgsearch.serve.thumbnails import PictureFiles, Thumbnail
 
 # A picture changes when its file does; a browser asks again after this time and gets a short 304
 # response if nothing changed.
@@ -31,15 +31,16 @@ class PictureRoutes:
     def add_to(self, app: FastAPI) -> None:
         """Register the routes."""
         add_get(app, "/thumbnails/{image_id}", self.thumbnail, response_class=Response)
+        add_get(app, "/previews/{image_id}", self.preview, response_class=Response)
         add_get(app, "/images/{image_id}", self.image, response_class=Response)
 
     def thumbnail(self, image_id: _ImageId, if_none_match: _IfNoneMatch = None) -> Response:
         """Return a small JPEG of a picture."""
-        picture = self._pictures.thumbnail(image_id)
-        headers = _headers(picture.content_id) if picture.is_current else _NOT_KEPT
-        if picture.is_current and _is_met(if_none_match, picture.content_id):
-            return Response(status_code=304, headers=headers)
-        return Response(picture.content, media_type="image/jpeg", headers=headers)
+        return _answer(self._pictures.thumbnail(image_id), if_none_match)
+
+    def preview(self, image_id: _ImageId, if_none_match: _IfNoneMatch = None) -> Response:
+        """Return a JPEG of at most 1600 pixels, also of formats that browsers do not show."""
+        return _answer(self._pictures.preview(image_id), if_none_match)
 
     def image(self, image_id: _ImageId, if_none_match: _IfNoneMatch = None) -> Response:
         """Return the file of a picture."""
@@ -57,6 +58,13 @@ class PictureRoutes:
                 **headers, "content-disposition": disposition(original.name, original.format)
             },
         )  # fmt: skip
+
+
+def _answer(picture: Thumbnail, if_none_match: str | None) -> Response:
+    headers = _headers(picture.content_id) if picture.is_current else _NOT_KEPT
+    if picture.is_current and _is_met(if_none_match, picture.content_id):
+        return Response(status_code=304, headers=headers)
+    return Response(picture.content, media_type="image/jpeg", headers=headers)
 
 
 def _tag(content_id: str) -> str:

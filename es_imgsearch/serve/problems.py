@@ -18,6 +18,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from es_imgsearch import errors
+from es_imgsearch.embed.runtime.service import ERROR_HEADER
 from es_imgsearch.errors import (
     ImageMissing,
     ImgSearchError,
@@ -44,8 +46,10 @@ def add_problems(app: FastAPI) -> None:
     @app.exception_handler(ImgSearchError)
     async def own(_: Request, error: ImgSearchError) -> JSONResponse:
         status = status_of(error)
-        headers = {"retry-after": str(_RETRY_SECONDS)} if status == 503 else None
-        return problem(status, str(error), headers)
+        headers = {"retry-after": str(_RETRY_SECONDS)} if status == 503 else {}
+        # By its class `ImageSearch(service=…)` raises the same error.
+        name = next(each for each in type(error).__mro__ if each.__module__ == errors.__name__)
+        return problem(status, str(error), {**headers, ERROR_HEADER: name.__name__})
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

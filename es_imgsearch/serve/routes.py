@@ -15,5 +15,5 @@ def add_get(app: FastAPI, path: str, answer: Callable[..., Any], **options: Any)
 
 
 def url(request: Request, path: str) -> str:
-    """Return the address of one of our paths as a browser sees it: behind `--root-path`."""
+    """Return the address of one of our paths behind `--root-path`."""
     return f"{request.scope.get('root_path', '')}{path}"

@@ -7,15 +7,18 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from es_imgsearch.elastic.store import Store
 from es_imgsearch.errors import TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
+from es_imgsearch.records import unit
 from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.search.hits import LIKELY, Hit, Hits
 from es_imgsearch.search.options import SearchOptions
-from es_imgsearch.search.query import Query, Weighted
+from es_imgsearch.search.query import Weighted, parse_terms, text_terms
+from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.listing import clauses_of, list_pictures
 from es_imgsearch.serve.originals import state_of
@@ -28,10 +31,16 @@ from es_imgsearch.serve.search_request import (
 )
 from es_imgsearch.serve.thumbnails import PictureFiles
 from es_imgsearch.serve.traffic.served_search import ServedSearch
+from es_imgsearch.serve.traffic.shared_encoder import SharedQueryEncoder
 from es_imgsearch.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Of each field, the most frequent values.
 _MOST_VALUES: Final = 100
+_DATES: Final = ("taken_local", "taken_at", "modified_at")
+_ORDERED_BY: Final = (*_DATES, "width", "height")
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +64,11 @@ class SearchService:
         self._pictures = QueryPictures(settings)
         self._is_warm = threading.Event()
         self._warming = threading.Lock()
+
+    @property
+    def shared_encoder(self) -> SharedQueryEncoder | None:
+        """The encoder of all requests; None for a client that has another."""
+        return getattr(self._client, "shared", None)
 
     def warm_up(self) -> None:
         """Load the model, so that the first search need not wait; `is_ready` retries."""
@@ -134,7 +148,9 @@ class SearchService:
         wanted = request.model_copy(
             update={"k": MOST_HITS if in_order else count, "sort": "relevance"}
         )
-        extra: SearchOptions = {} if fields is None else {"fields": fields}
+        extra: SearchOptions = {}
+        if fields is not None:
+            extra = {"fields": [*fields, *_ORDERED_BY] if in_order else fields}
         hits = self._find(wanted, positive, negative, 0, extra)
         return _in_order(hits, request.sort, 0, count) if in_order else hits
 
@@ -155,6 +171,21 @@ class SearchService:
         """Count the files of each content."""
         listings = self._client.store.listings
         return Counter(content for content, _ in listings.ids_by_content(content_ids))
+
+    def ids_of_content(self, content_id: str) -> list[str]:
+        """Return the image_ids of the files with this content."""
+        listings = self._client.store.listings
+        return [image_id for _, image_id in listings.ids_by_content([content_id])]
+
+    @property
+    def store(self) -> Store:
+        """What is stored."""
+        return self._client.store
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this service."""
+        return self._settings
 
     def _find(
         self,
@@ -199,13 +230,32 @@ class SearchService:
             return MOST_HITS
         return min(offset + request.k, MOST_HITS)
 
+    @property
+    def _encoder(self) -> QueryEncoder:
+        return getattr(self._client, "shared", self._client.model)
+
+    @property
+    def client(self) -> ImageSearch:
+        """The client that searches; it stays open until `close`."""
+        return self._client
+
+    def decoded(self, uploads: Sequence[Upload]) -> list[Image.Image]:
+        """Decode pictures, which are not kept.  Raises QueryPictureInvalid."""
+        return [self._pictures.decode(each).picture for each in uploads]
+
     def encode(self, queries: Sequence[str | Upload]) -> dict[str, Any]:
-        """Return unit vectors of texts or pictures."""
-        vectors = []
-        for each in queries:
-            query: Query = self._pictures.decode(each).picture if isinstance(each, Upload) else each
-            vectors.append([round(float(number), 6) for number in self._client.embed(query)])
-        return {"vectors": vectors, "encoder": self._client.info.meta.seal.name}
+        """Return unit vectors of texts or of pictures, in one call of the model."""
+        info = self._client.info
+        pictures = self.decoded([each for each in queries if isinstance(each, Upload)])
+        texts = [each for each in queries if isinstance(each, str)]
+        terms = text_terms(parse_terms(texts, ())) if texts else []
+        encoded = self._encoder.embed(info, [str(each.query) for each in terms], pictures)
+        rows = [*encoded.texts, *encoded.pictures]
+        return {
+            "vectors": [[round(float(number), 6) for number in unit(row)] for row in rows],
+            "encoder": info.meta.seal.name,
+            "truncated": list(encoded.truncated),
+        }
 
     def picture(self, image_id: str) -> dict[str, Any]:
         """Return the stored fields of a picture.  Raises ImageMissing."""
@@ -228,11 +278,14 @@ class SearchService:
 
 def _in_order(hits: Hits, order: str, offset: int, size: int) -> Hits:
     """Sort the relevant hits, or all where relevance is not known."""
-    relevant = [each for each in hits if each.relevance is None or each.relevance >= LIKELY]
+    relevant = [
+        each
+        for each in hits
+        if each.matches_words or each.relevance is None or each.relevance >= LIKELY
+    ]
 
     def taken(hit: Hit) -> str:
-        names = ("taken_local", "taken_at", "modified_at")
-        return next((str(hit.fields[each]) for each in names if each in hit.fields), "")
+        return next((str(hit.fields[each]) for each in _DATES if each in hit.fields), "")
 
     if order in {"newest", "oldest"}:
         relevant.sort(key=taken, reverse=order == "newest")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import posixpath
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import platformdirs
 from PIL import Image
@@ -22,6 +23,10 @@ from es_imgsearch.serve.disk_cache import KEY, DiskCache
 from es_imgsearch.settings import Settings
 
 _JPEG_QUALITY: Final = 85
+# Longer side of what a page shows large: a screen's width, and some 300 kB.
+PREVIEW_PIXELS: Final = 1600
+# Failures of files that can be read: thumbnails show which they are.
+READABLE_FAILURES: Final = frozenset({"embed_failed", "unstored", "rejected"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +73,20 @@ class PictureFiles:
         cache_dir = settings.cache_dir or platformdirs.user_cache_path("es-imgsearch")
         folder = folder or cache_dir / "thumbnails"
         self._cache = DiskCache(folder, settings.thumbnail_cache_mb * 1024 * 1024)
-        plan = ReadPlan.of(
-            settings,
-            Preparation(self._side, self._side, mode="fit", resampling="lanczos"),
-            describers=(),
-        )
-        self._workers = ReadWorkers(plan, settings.read_workers)
+        self._workers = ReadWorkers(_plan(settings, self._side), settings.read_workers)
+        # One at a time: a preview of 1600 pixels takes a reading process 8 MB more.
+        self._preview_workers = ReadWorkers(_plan(settings, PREVIEW_PIXELS), 1)
 
     def close(self) -> None:
         """End the reading processes."""
         self._workers.close()
+        self._preview_workers.close()
 
     def original(self, image_id: str) -> Original:
         """Find the original; raise ImageMissing if not stored or not on this host."""
-        try:
-            source = self._store.documents.get(image_id)
-        except ImageMissing:
-            raise ImageMissing(f"No picture has the image_id {image_id!r}.") from None
+        return self._located(image_id, self._store.documents.get(image_id))
+
+    def _located(self, image_id: str, source: Mapping[str, Any]) -> Original:
         root = self._store.info().meta.roots.get(source["root"])
         if root is None or root["host"] != self._host:
             place = "no root" if root is None else f"the host {root['host']!r}"
@@ -111,13 +113,31 @@ class PictureFiles:
     def thumbnail(self, image_id: str) -> Thumbnail:
         """Return a thumbnail of at most `thumbnail_pixels` on its longer side.
 
+        Also of a file that could be read, and then failed.
+
         Raises ImageMissing if there is no original, ReadError if it cannot be read.
         """
+        try:
+            original = self.original(image_id)
+        except ImageMissing:
+            failure = self._store.documents.failure(image_id)
+            if failure is None or failure["error_class"] not in READABLE_FAILURES:
+                raise
+            original = self._located(image_id, failure)
+        return self._shrunk(image_id, original, self._side, self._workers)
+
+    def preview(self, image_id: str) -> Thumbnail:
+        """Return a JPEG of at most 1600 pixels on its longer side; raises as `thumbnail`."""
         original = self.original(image_id)
-        key = f"{original.content_id}-{self._side}.jpeg"
+        return self._shrunk(image_id, original, PREVIEW_PIXELS, self._preview_workers)
+
+    def _shrunk(
+        self, image_id: str, original: Original, side: int, workers: ReadWorkers
+    ) -> Thumbnail:
+        key = f"{original.content_id}-{side}.jpeg"
         if (cached := self._cache.get(key)) is not None:
             return Thumbnail(cached, original.content_id)
-        picture = self._read(original.path)
+        picture = _read(workers, original.path)
         if picture is None:
             raise ImageMissing(f"The original of {image_id!r} is gone or being written.")
         content = _jpeg(picture)
@@ -127,11 +147,17 @@ class PictureFiles:
             self._cache.put(key, content)
         return Thumbnail(content, original.content_id, is_current)
 
-    def _read(self, path: Path) -> Picture | None:
-        ((_, outcome),) = self._workers.read_each([str(path)])
-        if isinstance(outcome, ReadError):
-            raise outcome
-        return None if isinstance(outcome, Skipped) else outcome
+
+def _plan(settings: Settings, side: int) -> ReadPlan:
+    preparation = Preparation(side, side, mode="fit", resampling="lanczos")
+    return ReadPlan.of(settings, preparation, describers=())
+
+
+def _read(workers: ReadWorkers, path: Path) -> Picture | None:
+    ((_, outcome),) = workers.read_each([str(path)])
+    if isinstance(outcome, ReadError):
+        raise outcome
+    return None if isinstance(outcome, Skipped) else outcome
 
 
 def _jpeg(picture: Picture) -> bytes:

@@ -1,4 +1,4 @@
-"""Tokens of those who may ask: hashed in a file, sent as `Authorization: Bearer` or a cookie."""
+"""Tokens of those who may ask: hashed in a file, sent in a header or a cookie."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from es_imgsearch.errors import FileInvalid
 from es_imgsearch.serve.problems import problem
+from es_imgsearch.serve.traffic.root_path import route_path
 
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 COOKIE: Final = "es_imgsearch_token"
@@ -78,25 +79,30 @@ def _hash(token: str) -> str:
     return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
 
 
-class Tokens:
+class KnownTokens:
     """The hashes of the tokens that are let in."""
 
     def __init__(self, hashes: Collection[str]) -> None:
         self._hashes = tuple(hashes)
 
+    def find(self, token: str) -> str | None:
+        """Return the hash of a token that is known; each is compared in constant time."""
+        sent = _hash(token.strip())
+        found = [hmac.compare_digest(sent, each) for each in self._hashes]
+        return sent if any(found) else None
+
     def has(self, token: str) -> bool:
-        """Compare a token with every hash, each in constant time."""
-        found = [hmac.compare_digest(_hash(token.strip()), each) for each in self._hashes]
-        return any(found)
+        """Whether a token is known."""
+        return self.find(token) is not None
 
 
 class TokenGuard:
-    """Answer only who sends a token; health, the page to sign in at and its files are open.
+    """Answer only who sends a token; health and signing in are open.
 
     A browser sends it in a cookie, and is sent on to the page to sign in at without one.
     """
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: KnownTokens) -> None:
         self._app = app
         self._tokens = tokens
 
@@ -112,20 +118,20 @@ class TokenGuard:
         )
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
             root = scope.get("root_path", "")
-            path = scope["path"].removeprefix(root) + (
-                f"?{request.url.query}" if request.url.query else ""
-            )
+            path = route_path(scope) + (f"?{request.url.query}" if request.url.query else "")
             refusal = RedirectResponse(
                 f"{root}{LOGIN_PATH}?{urlencode({'next': path})}", HTTPStatus.SEE_OTHER
             )
         await refusal(scope, receive, send)
 
     def _is_let_in(self, scope: Scope) -> bool:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = route_path(scope)
         if path in _OPEN_PATHS or path.startswith(_OPEN_BELOW):
             return True
         request = Request(scope)
         kind, _, token = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer":
-            return self._tokens.has(token)
-        return self._tokens.has(request.cookies.get(COOKIE, ""))
+        if kind.lower() != "bearer":
+            token = request.cookies.get(COOKIE, "")
+        # Requests are counted by it.
+        scope["token"] = self._tokens.find(token)
+        return scope["token"] is not None

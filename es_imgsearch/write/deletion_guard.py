@@ -26,15 +26,12 @@ from es_imgsearch.watch.mounts import KnownMounts
 from es_imgsearch.watch.places import Prunes
 from es_imgsearch.watch.presence import Presence, RootFiles
 from es_imgsearch.watch.root_disk import RootDisk
-from es_imgsearch.write.deletion_history import DeletionHistory, RootHistory
+from es_imgsearch.write.deletion_history import SHARE_COUNTS_FROM, DeletionHistory, RootHistory
 from es_imgsearch.write.deletion_pauses import Pause, PauseKind
 from es_imgsearch.write.field_memory import REMEMBERED_DOCUMENTS, FieldMemory
 from es_imgsearch.write.pending_deletions import WholeRoot
 
 IsNonPicture = Callable[[str, FileState], bool]
-
-# A share of a folder of five pictures means nothing.
-SHARE_COUNTS_FROM = 20
 
 _CHUNK = 500
 
@@ -99,13 +96,16 @@ class DeletionGuard:
         self._history.permit(root)
 
     def begin_comparison(self, root: Root) -> WholeRoot:
-        """Enter what a root holds that was never whole, before new files dilute it.
+        """Enter what a root holds that was not whole yet, before new files dilute it.
 
         Also remember its device.  Returns the root as it is stored now.
         """
         with suppress(OSError), self._disk(root).calling():
             self.remember_device(root)
-        self._read_history(root)
+        history = self._read_history(root)
+        if history.pictures < SHARE_COUNTS_FROM:
+            self._store.refresh()
+            self._history.begin(root, self._document_count(root))
         return WholeRoot(self._document_count(root), self._clock())
 
     def note_whole(self, root: Root, whole: WholeRoot) -> None:

@@ -25,6 +25,9 @@ from es_imgsearch.records import Root
 # A `sync` once a day counts what its last run deleted, though it begins some minutes later.
 WINDOW_SECONDS = 48 * 3600.0
 
+# A share of a folder of five pictures means nothing.
+SHARE_COUNTS_FROM = 20
+
 # Deletions of one such time are one entry, so that a document has at most 288.
 _ENTRY_SECONDS = 600.0
 
@@ -119,6 +122,23 @@ class DeletionHistory:
             self._state.update(name, lambda stored: stored or first.to_document(root))
             return first
         return RootHistory.from_document(read.document).until(self._clock())
+
+    def begin(self, root: Root, pictures: int) -> None:
+        """Enter what a root holds before a comparison, if so far it held too few.
+
+        A first run that was ended stored pictures after the history began; another disk with many
+        pictures would make them a small share.
+        """
+        now = self._clock()
+
+        def begun(history: RootHistory | None) -> RootHistory | None:
+            if history is None or history.paused_at is not None:
+                return history
+            if history.pictures >= SHARE_COUNTS_FROM or pictures <= history.pictures:
+                return history
+            return replace(history.until(now), pictures=pictures, whole_at=now)
+
+        self._update(root, begun)
 
     def note_whole(
         self, root: Root, pictures: int, *, compared_at: float, is_permitted: bool

@@ -24,6 +24,7 @@ MESSAGES = advising_messages()
 # what it says, and name it.  By place, as `module:Class.function`.
 ADVICE, CODES, REINDEX = "e2e/test_advice.py", "e2e/test_codes.py", "e2e/test_reindex.py"
 EXCHANGE, TAGS, REDUCED = "e2e/test_exchange.py", "e2e/test_tags.py", "e2e/test_reduced.py"
+SERVICE = "e2e/test_service_client.py"
 API, COMPLETION = "e2e/test_http_api.py", "unit/cli/test_completion.py"
 CARRIED_OUT = {
     "cli.completion:_this_shell": f"{COMPLETION}::test_another_shell_is_refused",
@@ -94,7 +95,16 @@ CARRIED_OUT = {
     "::test_below_30_pictures_a_note_says_that_there_is_no_relevance",
     "search.index_state:IndexState.coder": f"{ADVICE}::test_an_index_without_codes",
     "search.search_log:SearchLog.write": f"{ADVICE}::test_searches_that_cannot_be_logged",
+    "embed.runtime.service:ServiceConnection._absent": f"{SERVICE}"
+    "::test_a_service_that_is_not_there",
+    "embed.runtime.service:ServiceConnection._error": f"{SERVICE}"
+    "::test_a_token_is_sent_and_never_shown",
+    "serve.examples:search_by_examples": f"{SERVICE}::test_what_a_service_does_not_have",
     "cli.serve:_listening": "e2e/test_serve.py::test_an_address_that_no_host_can_have",
+    "cli.serve:_networks": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
+    "serve.traffic.rate_limit:parse_rate": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
+    "serve.traffic.root_path:checked_root_path": "e2e/test_serve_traffic.py"
+    "::test_options_that_cannot_be",
     "serve.guard:Guard._refusal": f"{API}::test_a_name_that_is_allowed",
     "serve.tokens:read_hashes": f"{API}::test_a_file_without_a_token",
     "serve.originals:state_of": f"{ADVICE}::test_an_original_that_is_gone",
@@ -228,6 +238,8 @@ WITHOUT_INDEX = {
     "serve.thumbnails:PictureFiles.original",
     "cli.serve:serve",
     "serve.tokens:read_hashes",
+    "embed.runtime.service:ServiceConnection._absent",
+    "embed.runtime.service:ServiceConnection._error",
     # These commands have no index.
     "cli.completion:(module)",
     "cli.completion:_this_shell",

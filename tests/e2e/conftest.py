@@ -1,4 +1,4 @@
-"""Fixtures of several modules: encoders found by name, and a server that goes away."""
+"""Fixtures of several modules: encoders found by name, a server that goes away, the gallery."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.settings import Settings
 from es_imgsearch.testing import FakeEncoder
+from tests.support.gallery import Gallery, open_chromium
 from tests.support.house import House, Proxy
 from tests.support.other_encoders import LOADERS, encoders_by_name
 
@@ -44,3 +46,22 @@ def proxy(es_url: str) -> Iterator[Proxy]:
     made = Proxy(int(es_url.rpartition(":")[2]))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser for the galleries of a module."""
+    with open_chromium() as each:
+        yield each
+
+
+@pytest.fixture
+def gallery(chromium: Browser, site: str) -> Iterator[Gallery]:
+    """Pages of the module's `site`, the address of a service.
+
+    Whatever the browser complains of fails the test: requests to other hosts, too.
+    """
+    made = Gallery(chromium, site)
+    yield made
+    made.close()
+    assert made.complaints == []

@@ -437,7 +437,7 @@ def test_ready_with_an_encoder_of_pictures_only(settings: Settings) -> None:
     assert service.is_ready()
 
 
-@pytest.mark.parametrize("library", ["python_multipart", "fastapi", "uvicorn"])
+@pytest.mark.parametrize("library", ["python_multipart", "fastapi", "limits", "uvicorn"])
 def test_a_library_that_is_missing(
     library: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -279,7 +279,7 @@ def test_an_address_that_no_host_can_have(house: House, address: str):
     assert len(message.splitlines()) == 1
 
 
-@pytest.mark.parametrize("library", ["fastapi", "uvicorn"])
+@pytest.mark.parametrize("library", ["fastapi", "limits", "uvicorn"])
 def test_without_its_libraries(house: House, monkeypatch: pytest.MonkeyPatch, library: str):
     for name in [name for name in sys.modules if name.startswith("es_imgsearch.serve")]:
         monkeypatch.delitem(sys.modules, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
-from es_imgsearch.write.deletion_guard import SHARE_COUNTS_FROM
+from es_imgsearch.write.deletion_history import SHARE_COUNTS_FROM
 from tests.simulation.rare_operations import RareOperations
 from tests.simulation.transport import CALM, STORM, Weather
 

@@ -130,13 +130,14 @@ class Browser:
             self._panel.complaints.append(words)
 
 
-def _chromium() -> str | None:
+def chromium_path() -> str | None:
+    """Where Debian's Chromium is; None if it is not installed."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def _missing() -> list[str]:
     missing = []
-    if _chromium() is None:
+    if chromium_path() is None:
         missing.append("Chromium (Debian and Ubuntu: apt install chromium)")
     if not all(path.is_file() for path, _ in _FILES.values()):
         missing.append("the Vega library (`make browser`, which needs npm)")
@@ -150,7 +151,7 @@ def open_browser() -> Iterator[Browser]:
         pytest.skip(f"Vega panels are drawn in a browser; missing: {' and '.join(missing)}")
     with _served() as address, sync_playwright() as playwright:
         # As root it starts without its sandbox only, which is the default here.
-        browser = playwright.chromium.launch(executable_path=_chromium())
+        browser = playwright.chromium.launch(executable_path=chromium_path())
         yield Browser(browser.new_page(), address)
         browser.close()
 

@@ -15,7 +15,9 @@ import pytest
 from tests.support import CHECKOUT
 
 # What a test needs, by the fixture that brings it.
-_BY_FIXTURE = {"es_url": "es", "browser": "browser", "query_builder": "browser"}
+_BY_FIXTURE = {
+    "es_url": "es", "browser": "browser", "chromium": "browser", "query_builder": "browser"
+}  # fmt: skip
 # Begins the reason of tests that root skips.
 FOR_USERS_ONLY = "root may"
 ENGINES = ("es", "process", "browser", "slow")

@@ -254,7 +254,12 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is():
 
 def test_what_is_transient_and_how_the_command_line_ends():
     for name, each in our_classes().items():
-        is_transient = name in {"StoreUnreachable", "StoreBusy", "KibanaUnreachable"}
+        is_transient = name in {
+            "StoreUnreachable",
+            "ServiceUnreachable",
+            "StoreBusy",
+            "KibanaUnreachable",
+        }
         assert each.transient == is_transient, name
         if issubclass(each, UsageError) or name in {"StoreDenied", "KibanaDenied"}:
             expected = errors.EXIT_USAGE

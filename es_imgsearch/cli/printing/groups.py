@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from es_imgsearch.cli.printing.lines import escaped, print_line, readable_bytes, shown_file
+from es_imgsearch.cli.printing.lines import print_line, shown_file
 from es_imgsearch.cli.printing.sheets import write_sheet
+from es_imgsearch.errors import escaped, readable_bytes
 
 if TYPE_CHECKING:
     from es_imgsearch.duplicates.groups import DuplicateGroup, IndexedPicture

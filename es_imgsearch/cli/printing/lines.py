@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from es_imgsearch.errors import ImgSearchError, counted
+from es_imgsearch.errors import ImgSearchError, counted, escaped
 
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.jobs import RootComparison
-
-# Unicode categories to escape.  `str.isprintable` would also escape U+202F of macOS, U+3000 of
-# Japanese and U+200D of emoji.
-_ESCAPED_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
-# Bidi_Control of Unicode: they show a name in another order than it is written.
-_BIDI_CONTROLS = frozenset(
-    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)
 
 
 def print_line(text: str) -> None:
@@ -61,24 +52,6 @@ def shown_file(path: Path | None, root: str, relative_path: str) -> str:
     if path is None:
         return shown_path(root, relative_path)
     return escaped(os.fsencode(path).decode("utf-8", "backslashreplace"))
-
-
-def escaped(text: str) -> str:
-    return "".join(
-        letter.encode("unicode_escape").decode()
-        if letter in _BIDI_CONTROLS or unicodedata.category(letter) in _ESCAPED_CATEGORIES
-        else letter
-        for letter in text
-    )
-
-
-def readable_bytes(number: float) -> str:
-    """Format a number of bytes with the largest unit that fits."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 _ORIGINALS = "--exclude '!*.photoslibrary' takes the originals of Apple Photos in"

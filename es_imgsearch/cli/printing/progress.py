@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from es_imgsearch.cli.printing.lines import escaped
-from es_imgsearch.errors import counted
+from es_imgsearch.errors import counted, escaped
 
 if TYPE_CHECKING:
     from es_imgsearch.pipeline.indexer import Indexer

@@ -60,6 +60,10 @@ class Address:
         """Return the last value of a parameter, "" without one."""
         return (self.all(name) or [""])[-1]
 
+    def get_first(self, name: str) -> str:
+        """Return the first value of a parameter, "" without one."""
+        return (self.all(name) or [""])[0]
+
     def at(self, path: str) -> Address:
         """Return the same state on another page."""
         return Address(path, self.pairs)

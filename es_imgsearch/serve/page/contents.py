@@ -1,4 +1,4 @@
-"""What the templates show of a search: tiles, chips, facets, a sentence on what was found."""
+"""What the templates show of a search: pictures, chips, facets, a summary."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
-from es_imgsearch.search.hits import LIKELY, Hit, Hits
+from es_imgsearch.search.hits import LIKELY, Hit
 from es_imgsearch.serve.page.address import Address
 
 # What a tile, its facets and its day are made of.
@@ -22,6 +22,8 @@ FACETS: Final = {
 }  # fmt: skip
 _MOST_VALUES: Final = 12
 _MOST_BADGE: Final = 99
+# What every browser of now shows; of others there is a preview.
+_SHOWN: Final = frozenset({"jpeg", "png", "webp", "gif", "avif"})
 _DATES: Final = ("taken_local", "taken_at", "modified_at")
 
 
@@ -38,11 +40,13 @@ class Thumb:
     height: int
     percent: str
     score: float
+    relevance: float | None
     cosine: float | None
     why: str
     more_copies: str
     day: str
     likely: bool
+    large: str
     view: str
     similar: str
     more: str
@@ -61,7 +65,7 @@ class Chip:
 
 @dataclass(frozen=True, slots=True)
 class FacetValue:
-    """A value of a field, how many hits have it, and the addresses with and without those."""
+    """A value of a field, its count, and the addresses with and without it."""
 
     label: str
     count: int
@@ -79,7 +83,7 @@ class FacetShown:
 
 
 def date_of(fields: Mapping[str, Any]) -> str:
-    """Return when a picture was taken, or else its file changed; "" if neither is known."""
+    """Return when a picture was taken, or else its file changed; "" if unknown."""
     return next((str(fields[each]) for each in _DATES if fields.get(each)), "")
 
 
@@ -91,6 +95,7 @@ def tiles(
     for number, hit in enumerate(hits, first):
         others = copies.get(str(hit.fields.get("content_id")), 1) - 1
         alone = Address.parse("/", [("like", hit.image_id)])
+        is_shown = hit.fields.get("format") in _SHOWN
         yield Thumb(
             image_id=hit.image_id,
             number=number,
@@ -101,11 +106,13 @@ def tiles(
             height=int(hit.fields.get("height") or 0),
             percent=hit.percent,
             score=hit.score,
+            relevance=hit.relevance,
             cosine=hit.cosine,
             why="by its words" if hit.matches_words else "",
             more_copies=f"+{min(others, _MOST_BADGE)}" if others > 0 else "",
             day=date_of(hit.fields)[:10],
-            likely=hit.matches_words or hit.relevance is None or hit.relevance >= LIKELY,
+            likely=is_likely(hit),
+            large=f"/{'images' if is_shown else 'previews'}/{hit.image_id}",
             view=str(address.at(f"/pictures/{hit.image_id}").setting("n", str(number))),
             similar=str(alone),
             more=str(search.adding("like", hit.image_id)),
@@ -115,7 +122,7 @@ def tiles(
 
 
 def by_day(shown: Sequence[Thumb], is_divided: bool) -> list[tuple[str, list[Thumb]]]:
-    """Group tiles by day, if they are divided by days; the one group without has no name."""
+    """Group pictures by day, or put all into one group without a name."""
     if not is_divided:
         return [("", list(shown))]
     return [(day, list(each)) for day, each in groupby(shown, key=lambda tile: tile.day)]
@@ -127,11 +134,12 @@ def chips(address: Address, names: Mapping[str, str]) -> Iterator[Chip]:
     `names` has the names of stored pictures by image_id.
     """
     kinds = {
-        "not": "not", "like": "like", "unlike": "not like", "since": "since", "until": "until",
-        "when": "when", "filter": "", "min_relevance": "at least",
+        "q": "and", "not": "not", "like": "like", "unlike": "not like", "since": "since",
+        "until": "until", "when": "when", "filter": "", "min_relevance": "at least",
     }  # fmt: skip
+    first = address.get_first("q")
     for name, value in address.pairs:
-        if name not in kinds:
+        if name not in kinds or (name == "q" and value == first):
             continue
         label, kind = value, kinds[name]
         if name in {"like", "unlike"}:
@@ -159,7 +167,7 @@ def facets(counts: Mapping[str, Mapping[str, int]], address: Address) -> Iterato
 
 
 def crumbs(address: Address) -> list[tuple[str, str]]:
-    """Return label and address of each folder above the one that is searched, and of itself."""
+    """Return label and address of the folder searched and of those above it."""
     roots = [each[len("root:") :] for each in address.all("filter") if each.startswith("root:")]
     folders = [
         each[len("folder:") :] for each in address.all("filter") if each.startswith("folder:")
@@ -180,20 +188,24 @@ def crumbs(address: Address) -> list[tuple[str, str]]:
     return found
 
 
-def summary(hits: Hits, is_search: bool, at_least: float | None) -> tuple[str, bool]:
-    """Return a sentence on what was found, and whether the hits are only the nearest."""
-    if not is_search:
-        return "", False
-    count = len(hits)
+def is_likely(hit: Hit) -> bool:
+    """Whether a hit is likely right, as far as is known."""
+    return hit.matches_words or hit.relevance is None or hit.relevance >= LIKELY
+
+
+def summary(count: int, likely: int | None, at_least: float | None) -> tuple[str, bool]:
+    """Return a sentence on what was found, and whether the hits are only the nearest.
+
+    `likely` is the number of likely hits among `count`, None if relevance is not known.
+    """
     if not count:
         return "No picture meets this.", False
-    if hits.relevant is None:
-        return f"The {count} nearest" if count > 1 else "One picture", False
     if at_least is not None:
         return f"{count} of at least {at_least:.0%} relevance", False
-    if not hits.likely_end:
+    if likely is None:
+        return f"The {count} nearest" if count > 1 else "One picture", False
+    if not likely:
         return "Nothing here matches; the nearest are these.", True
-    likely = sum((hit.relevance or 0.0) >= LIKELY or hit.matches_words for hit in hits)
     return f"{likely} of {count} are relevant", False
 
 

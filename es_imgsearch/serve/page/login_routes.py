@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.rendering import redirected, rendered
 from es_imgsearch.serve.routes import add_get
-from es_imgsearch.serve.tokens import COOKIE, LOGIN_PATH, Tokens
+from es_imgsearch.serve.tokens import COOKIE, LOGIN_PATH, KnownTokens
 
 # A month, after which the token is asked for again.
 _KEPT_SECONDS: Final = 30 * 24 * 3600
@@ -20,7 +20,7 @@ _KEPT_SECONDS: Final = 30 * 24 * 3600
 class LoginRoutes:
     """The page to sign in at, and to sign out."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: KnownTokens) -> None:
         self._tokens = tokens
 
     def add_to(self, app: FastAPI) -> None:

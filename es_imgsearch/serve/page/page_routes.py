@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -14,8 +13,8 @@ from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.rendering import (
     STATIC_PATH,
     failed,
+    page,
     redirected,
-    rendered,
     static_files,
 )
 from es_imgsearch.serve.page.search_page import search_page
@@ -40,9 +39,7 @@ class PageRoutes:
 
     def search(self, request: Request) -> Response:
         """Show a search, or the newest pictures."""
-        return self._page(
-            request, "search.html", lambda address: search_page(self._service, address)
-        )
+        return page(request, "search.html", lambda address: search_page(self._service, address))
 
     def query_picture(self, key: str) -> Response:
         """Return a picture that was sent, as JPEG."""
@@ -66,18 +63,3 @@ class PageRoutes:
             return failed(request, error)
         address = Address.parse("/", others).dropping("image").setting("image", key)
         return redirected(request, address)
-
-    def _page(
-        self, request: Request, template: str, build: Callable[[Address], dict[str, Any]]
-    ) -> Response:
-        """Render a page; a form that sent empty fields is sent on to the short address."""
-        path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
-        given = request.query_params.multi_items()
-        address = Address.parse(path, given)
-        if address.pairs != tuple(given):
-            return redirected(request, address)
-        try:
-            shown = build(address)
-        except ImgSearchError as error:
-            return failed(request, error, address)
-        return rendered(request, template, {"address": address, **shown})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -62,6 +62,22 @@ class _Files(StaticFiles):
 def static_files() -> StaticFiles:
     """Return the application of the files under `STATIC_PATH`."""
     return _Files(directory=_STATIC)
+
+
+def page(
+    request: Request, template: str, build: Callable[[Address], Mapping[str, Any]]
+) -> Response:
+    """Render a page; a form that sent empty fields is sent on to the short address."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
+    given = request.query_params.multi_items()
+    address = Address.parse(path, given)
+    if address.pairs != tuple(given):
+        return redirected(request, address)
+    try:
+        shown = build(address)
+    except ImgSearchError as error:
+        return failed(request, error, address)
+    return rendered(request, template, {"address": address, **shown})
 
 
 def rendered(

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from es_imgsearch.errors import ImageMissing, UsageError
-from es_imgsearch.search.hits import LIKELY, Hit, Hits
-from es_imgsearch.search.results import count_facets
+from es_imgsearch.search.hits import Hit
+from es_imgsearch.search.results import NOTHING_FITS, count_facets
 from es_imgsearch.serve.listing import MOST_LISTED
 from es_imgsearch.serve.page import contents
 from es_imgsearch.serve.page.address import Address
+from es_imgsearch.serve.page.contents import is_likely
 from es_imgsearch.serve.problems import sentences
 from es_imgsearch.serve.search_request import MOST_HITS, SearchRequest
 from es_imgsearch.serve.service import SearchService
 
 PAGE_SIZE: Final = 60
-# Facets count the relevant ones of so many hits; 1,000 take five times as long to fetch.
-_COUNTED: Final = 300
+# Facets count the relevant ones of so many hits; fetching 300 takes half as long again.
+COUNTED: Final = 180
 # Parameters of the page alone.
 _OWN: Final = {"page", "copies", "n", "part"}
 _LISTS: Final = {"q", "not", "like", "unlike", "filter"}
@@ -57,49 +59,69 @@ def is_search(request: SearchRequest) -> bool:
     return bool(request.words or request.like or request.image)
 
 
-def found(
-    service: SearchService, address: Address
-) -> tuple[Hits, Mapping[str, Mapping[str, int]], int]:
-    """Return hits up to the end of the page, counts of facets, and where the page begins."""
-    request, start = parse_request(address), (page_number(address) - 1) * PAGE_SIZE
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Hits up to the page's end, whether each is likely right, and counts of facets."""
+
+    hits: Sequence[Hit]
+    likely: Sequence[bool]
+    counts: Mapping[str, Mapping[str, int]]
+    notes: Sequence[str]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether relevance is known of any hit."""
+        return any(each.relevance is not None for each in self.hits)
+
+
+def found(service: SearchService, request: SearchRequest, start: int) -> Found:
+    """Search, or list the newest pictures from the start of the page on."""
     if not is_search(request):
         if request.unwanted or request.unlike:
             raise UsageError("Say what pictures should be like, too, not only what not.")
         page = service.newest(request, start, contents.FIELDS)
-        return page, {}, start
-    depth = min(max(start + PAGE_SIZE, _COUNTED), MOST_HITS)
+        counts = service.facets(list(contents.FACETS), request)
+        return Found(tuple(page), (True,) * len(page), counts, page.notes)
+    depth = min(max(start + PAGE_SIZE, COUNTED), MOST_HITS)
     hits = service.ranked(request, depth, contents.FIELDS)
-    return (
-        hits,
-        count_facets([each.fields for each in _relevant(hits)], list(contents.FACETS)),
-        start,
-    )
+    if not hits and request.sort != "relevance":
+        # No hit is relevant, and only relevant ones are sorted: the nearest are shown.
+        best_first = request.model_copy(update={"sort": "relevance"})
+        hits = service.ranked(best_first, depth, contents.FIELDS)
+    # Each is built on access.
+    built = tuple(hits)
+    likely = [is_likely(each) for each in built]
+    relevant = [hit for hit, is_right in zip(built, likely, strict=True) if is_right]
+    # If none is relevant, the nearest are shown and counted.
+    counts = count_facets([each.fields for each in relevant or built], list(contents.FACETS))
+    return Found(built, likely, counts, hits.notes)
 
 
 def search_page(service: SearchService, address: Address) -> dict[str, Any]:
     """Return what the template `search.html` shows."""
-    request = parse_request(address)
-    hits, counts, start = found(service, address)
-    searches = is_search(request)
-    if not searches:
-        counts = service.facets(list(contents.FACETS), request)
-    page = hits[start : start + PAGE_SIZE] if searches else hits
+    request, number = parse_request(address), page_number(address)
+    start, searches = (number - 1) * PAGE_SIZE, is_search(request)
+    hits = found(service, request, start)
+    page = hits.hits[start : start + PAGE_SIZE] if searches else hits.hits
     ids = {str(each.fields["content_id"]) for each in page if "content_id" in each.fields}
     copies = service.copies(sorted(ids)) if request.collapse and searches else {}
     shown = list(contents.tiles(page, address, start + 1, copies))
-    sentence, is_only_nearest = contents.summary(hits, searches, request.min_relevance)
+    sentence, is_only_nearest = "", False
+    if searches:
+        likely = sum(hits.likely) if hits.is_known else None
+        sentence, is_only_nearest = contents.summary(len(hits.hits), likely, request.min_relevance)
     is_full = len(page) == PAGE_SIZE and start + PAGE_SIZE < (
         MOST_HITS if searches else MOST_LISTED
     )
-    number = page_number(address)
     return {
         "request": request,
         "days": contents.by_day(shown, request.sort in {"newest", "oldest"}),
         "tiles": shown,
         "summary": sentence,
         "only_nearest": is_only_nearest,
-        "notes": hits.notes,
-        "facets": list(contents.facets(counts, address)),
+        # The summary says it already.
+        "notes": [each for each in hits.notes if each != NOTHING_FITS],
+        "facets": list(contents.facets(hits.counts, address)),
         "crumbs": contents.crumbs(address),
         "chips": list(contents.chips(address, _names(service, request))),
         "more": str(address.turning_to(number + 1)) if is_full else "",
@@ -108,14 +130,6 @@ def search_page(service: SearchService, address: Address) -> dict[str, Any]:
         "query_picture": service.query_picture(request.image) if request.image else None,
         "part_of": _part_of(service, request, address),
     }
-
-
-def _relevant(hits: Hits) -> list[Hit]:
-    return [
-        each
-        for each in hits
-        if each.matches_words or each.relevance is None or each.relevance >= LIKELY
-    ]
 
 
 def _part_of(

@@ -1,4 +1,4 @@
-"""The client of the service: encodes together what is asked at once, and times its stages."""
+"""The client of the service: encodes queries together, and times its stages."""
 
 from __future__ import annotations
 

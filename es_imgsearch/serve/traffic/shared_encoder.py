@@ -112,7 +112,7 @@ class SharedQueryEncoder:
     def __init__(
         self, model: QueryEncoder, *, most_kept: int = _MOST_KEPT, most_waiting: int = _MOST_WAITING
     ) -> None:
-        """Encode by `model`; of more than `most_waiting` threads that wait, further are refused."""
+        """Encode by `model`; refuse once `most_waiting` threads wait."""
         self._model = model
         self._most_waiting = most_waiting
         self._kept = _TextVectors(most_kept)

@@ -1,4 +1,4 @@
-"""Seconds that a request spends in each stage, added up in the threads that work for it."""
+"""Seconds that a request spends in each stage, summed over its threads."""
 
 from __future__ import annotations
 

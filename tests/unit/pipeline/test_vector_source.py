@@ -8,11 +8,12 @@ from functools import partial
 import numpy as np
 import pytest
 
+from es_imgsearch.describe.plain_values import has_length
 from es_imgsearch.embed.in_process import InProcessEncoder
 from es_imgsearch.embed.protocol import Pixels
 from es_imgsearch.errors import EncodersFailed, ReadError
 from es_imgsearch.pipeline.vector_source import VectorSource
-from es_imgsearch.records import Embedded, Picture, Tile, has_length
+from es_imgsearch.records import Embedded, Picture, Tile
 from es_imgsearch.testing import FakeEncoder
 
 

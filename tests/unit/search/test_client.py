@@ -47,7 +47,7 @@ def search() -> ImageSearch:
     search = ImageSearch(settings=load_settings(environment={}), encoder=encoder)
     store = SearchedStore()
     store.generations.create(new_meta(seal_of(encoder), "exact", "cosine"))
-    search.store = store  # type: ignore[assignment]
+    search._store = store  # type: ignore[assignment]
     return search
 
 

@@ -393,6 +393,27 @@ def test_what_a_root_holds_is_what_it_held_when_it_was_last_whole(folder):
     assert photos.run(names(21)).pictures == 21
 
 
+@pytest.mark.parametrize(("first", "is_paused"), [(19, False), (20, True), (24, True)])
+def test_what_an_ended_first_run_stored_is_no_small_share_of_another_disk(
+    folder, first: int, is_paused: bool
+):
+    """The history began with an empty index; 120 pictures of another disk make it 17 %."""
+    photos = folder()
+    photos.guard.begin_comparison(photos.root)
+    photos.add(names(first), indexed_at=photos.clock.now + 1)
+    photos.clock.now += 60
+    photos.guard = photos.new_guard()
+    photos.guard.begin_comparison(photos.root)
+    photos.add(names(120, 100), indexed_at=photos.clock.now + 1)
+    photos.remove(names(first))
+    found = photos.run(names(first))
+    assert (found.pause is not None, found.pictures) == (is_paused, 0 if is_paused else first)
+    # Nor is it one of what both runs stored, once that has paused.
+    photos.guard = photos.new_guard()
+    photos.guard.begin_comparison(photos.root)
+    assert (photos.run(names(first)).pause is not None) == is_paused
+
+
 def test_new_pictures_may_go_again(folder):
     """A card is copied into a small folder and weeded out before the next comparison."""
     photos = folder()

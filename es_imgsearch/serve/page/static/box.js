@@ -22,6 +22,7 @@ class Box {
     this.image = image;
     this.fields = fields;
     this.isShowing = false;
+    this.isMoving = false;
     this.frame = document.createElement("div");
     this.frame.className = "box-frame";
     image.replaceWith(this.frame);
@@ -53,13 +54,20 @@ class Box {
     this.frame.insertAdjacentHTML("beforeend", TEMPLATE);
     this.selection = this.frame.querySelector("cropper-selection");
     this.selection.addEventListener("change", (event) => this.drawn(event.detail));
-    this.frame.firstElementChild.nextElementSibling.addEventListener("actionend", () => {
-      const drawn = this.numbers();
-      if (drawn && Math.min(drawn[2], drawn[3]) < LEAST_PIXELS * this.scale) {
-        this.write(["", "", "", ""]);
-      } else {
-        this.show();
-      }
+    this.frame.addEventListener("actionstart", (event) => {
+      this.isMoving = event.detail.action === "move";
+      this.from = this.point(event.detail.relatedEvent);
+    });
+    // cropperjs begins a box on the wrong side of the pointer if that goes up or left.
+    this.frame.addEventListener("action", (event) => {
+      if (event.detail.action !== "select") return;
+      event.stopPropagation();
+      this.span(this.from, this.point(event.detail.relatedEvent));
+    }, { capture: true });
+    this.frame.addEventListener("actionend", () => {
+      const isBox = this.numbers()?.slice(2).every((each) => each >= LEAST_PIXELS * this.scale);
+      if (isBox) this.show();
+      else this.write(["", "", "", ""]);
     });
     new ResizeObserver(() => this.show()).observe(this.image);
   }
@@ -69,18 +77,37 @@ class Box {
     return Number(this.image.dataset.width) / this.image.clientWidth;
   }
 
+  // Where a pointer is, in pixels of the original: on the picture, or on its edge.
+  point({ clientX, clientY }) {
+    const place = this.image.getBoundingClientRect();
+    const { width, height } = this.image.dataset;
+    const within = (value, most) => Math.min(Math.max(Math.round(value * this.scale), 0), most);
+    return [within(clientX - place.left, width), within(clientY - place.top, height)];
+  }
+
+  span([x, y], [otherX, otherY]) {
+    const corner = [Math.min(x, otherX), Math.min(y, otherY)];
+    this.write([...corner, Math.abs(x - otherX), Math.abs(y - otherY)]);
+  }
+
   // The box of the fields; null if there is none.
   numbers() {
     const numbers = this.fields.map((field) => field.valueAsNumber);
     return numbers.every(Number.isFinite) && numbers[2] > 0 && numbers[3] > 0 ? numbers : null;
   }
 
-  // From the pointer to the fields: what is outside the picture is no part of the box.
+  // From the pointer to the fields: what is outside the picture is no part of the box, and a box
+  // that is moved stays inside as it is.
   drawn({ x, y, width, height }) {
     if (this.isShowing || !this.image.clientWidth) return;
     const across = Number(this.image.dataset.width);
     const down = Number(this.image.dataset.height);
     const within = (value, most) => Math.min(Math.max(Math.round(value * this.scale), 0), most);
+    if (this.isMoving) {
+      const [wide, high] = this.numbers().slice(2);
+      this.write([within(x, across - wide), within(y, down - high), wide, high], false);
+      return;
+    }
     const [left, right] = [within(x, across), within(x + width, across)];
     const [top, bottom] = [within(y, down), within(y + height, down)];
     this.write([left, top, right - left, bottom - top], false);

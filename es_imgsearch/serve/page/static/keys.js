@@ -1,7 +1,7 @@
 // Keys: / search, arrows among the hits, Enter opens, s similar, - unlike, x selects, ? this list.
 //
-// Markup: form#search [name=q]; ol#hits > li.hit[data-id] > a.hit-link, in it also a.hit-similar and
-//   a.hit-unlike, input.hit-select; dialog#help, with a form[method=dialog] that closes it, and
+// Markup: form#search [name=q]; ol#hits > li.hit[data-id] > a.hit-link, in it also a.similar and
+//   a.unlike, input.hit-select; dialog#help, with a form[method=dialog] that closes it, and
 //   button[data-help][hidden] anywhere, which opens it.
 // The list is one stop of the Tab key, whose place the arrows move (roving tabindex).  Letters work
 // while a hit has the focus, so that they take nothing from those who dictate.
@@ -29,8 +29,8 @@ function beside(hit, down) {
 }
 
 const moves = {
-  ArrowLeft: (hit) => hit.previousElementSibling,
-  ArrowRight: (hit) => hit.nextElementSibling,
+  ArrowLeft: (hit) => all()[all().indexOf(hit) - 1],
+  ArrowRight: (hit) => all()[all().indexOf(hit) + 1],
   ArrowUp: (hit) => beside(hit, false),
   ArrowDown: (hit) => beside(hit, true),
   Home: () => all()[0],
@@ -38,8 +38,8 @@ const moves = {
 };
 
 const acts = {
-  s: (hit) => hit.querySelector("a.hit-similar")?.click(),
-  "-": (hit) => hit.querySelector("a.hit-unlike")?.click(),
+  s: (hit) => hit.querySelector("a.similar")?.click(),
+  "-": (hit) => hit.querySelector("a.unlike")?.click(),
   x: (hit) => hit.querySelector("input.hit-select")?.click(),
 };
 

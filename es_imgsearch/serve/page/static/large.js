@@ -47,6 +47,11 @@ function describe(element) {
   element.focus();
 }
 
+// What lies under the large view is out of reach, for the Tab key too.
+function cover(dialog, isCovered) {
+  for (const each of document.body.children) each.inert = isCovered && each !== dialog;
+}
+
 const hits = document.getElementById("hits");
 if (hits) {
   styles();
@@ -77,10 +82,16 @@ if (hits) {
       },
     });
   });
-  lightbox.on("afterInit", () => describe(lightbox.pswp.element));
+  lightbox.on("afterInit", () => {
+    cover(lightbox.pswp.element, true);
+    describe(lightbox.pswp.element);
+  });
   lightbox.on("change", () => {
     shown = lightbox.pswp.currSlide.data.element;
   });
-  lightbox.on("destroy", () => shown?.focus());
+  lightbox.on("destroy", () => {
+    cover(null, false);
+    shown?.focus();
+  });
   lightbox.init();
 }

@@ -1,6 +1,6 @@
 // "Load more": the next page's hits are appended to those that are here.
 //
-// Markup: ol#hits > li.hit[data-id]; a#more, whose address is that of the next page; without one
+// Markup: ol#hits > li.hit[data-id], among them li.day with headings; a#more, whose address is that of the next page; without one
 //   there are no more.  The address of this page stays the search's.  Who comes back to it finds as
 //   many hits as were there.  window hears "hits-added" afterwards.
 const hits = document.getElementById("hits");
@@ -13,18 +13,21 @@ const status = document.createElement("p");
 status.setAttribute("role", "status");
 status.className = "hits-status";
 
+// What is on two pages: a picture, where the index has changed meanwhile, or a heading.
+const sign = (item) => item.dataset.id ?? item.textContent.trim();
+
 async function load() {
   const answer = await fetch(more.href, { headers: { accept: "text/html" } });
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const found = page.querySelectorAll("#hits > .hit");
+  const found = page.querySelectorAll("#hits > li");
   if (!answer.ok || !found.length) {
     // The page itself says what is wrong.
     location.assign(more.href);
     return null;
   }
-  const known = new Set([...hits.querySelectorAll(".hit")].map((hit) => hit.dataset.id));
-  const added = [...found].filter((hit) => !known.has(hit.dataset.id));
-  hits.append(...added.map((hit) => document.adoptNode(hit)));
+  const known = new Set([...hits.children].map(sign));
+  const added = [...found].filter((each) => !known.has(sign(each)));
+  hits.append(...added.map((each) => document.adoptNode(each)));
   pages += 1;
   const next = page.getElementById("more");
   if (next) more.href = next.href;
@@ -32,7 +35,7 @@ async function load() {
   status.textContent = `${hits.querySelectorAll(".hit").length} hits are shown`
     + (next ? "." : ", which are all.");
   dispatchEvent(new Event("hits-added"));
-  return added[0] ?? null;
+  return added.find((each) => each.matches(".hit")) ?? null;
 }
 
 // One at a time: a second click while the first is under way loads nothing twice.

@@ -1,22 +1,22 @@
 // Hits that are selected, and what is done with them.
 //
-// Markup: ol#hits > li.hit[data-id][data-path] with input.hit-select[type=checkbox][name=like]
-//   [value=ID][form=selection]; form#selection[method=get][action="/"] is the toolbar, whose button
+// Markup: ol#hits > li.hit[data-id][data-path][data-place] with input.hit-select[type=checkbox]
+//   [name=like][value=ID][form=selection]; form#selection[method=get][action="/"] is the toolbar, whose button
 //   "Like all of these" sends the ids as like=… without JavaScript, too.  In it, hidden until now:
-//   output[data-selected], button[data-action=all|none|paths|csv|json].
+//   output#selected-count, button[data-do=all|none|paths|csv|json].
 const form = document.getElementById("selection");
 const boxes = () => [...document.querySelectorAll("#hits .hit-select")];
 const chosen = () => boxes().filter((box) => box.checked);
 
 const FIELDS = {
-  image_id: "id", path: "path", width: "width", height: "height",
+  image_id: "id", path: "path", place: "place", width: "width", height: "height",
   relevance: "relevance", score: "score",
 };
 const NUMBERS = new Set(["width", "height", "relevance", "score"]);
 
 function record(box) {
   const data = box.closest(".hit").dataset;
-  const fields = Object.entries(FIELDS).filter(([, key]) => data[key] !== undefined);
+  const fields = Object.entries(FIELDS).filter(([, key]) => data[key]);
   return Object.fromEntries(
     fields.map(([name, key]) => [name, NUMBERS.has(name) ? Number(data[key]) : data[key]]),
   );
@@ -53,14 +53,13 @@ async function copy(text) {
 }
 
 function say(words) {
-  form.querySelector("output[data-selected]").textContent = words;
+  form.querySelector("#selected-count").textContent = words;
 }
 
 function count() {
   const number = chosen().length;
   say(number ? `${number} selected` : "");
-  form.classList.toggle("empty", number === 0);
-  for (const button of form.querySelectorAll("button:not([data-action=all])")) {
+  for (const button of form.querySelectorAll("button:not([data-do=all], [data-help])")) {
     button.disabled = number === 0;
   }
 }
@@ -74,7 +73,7 @@ const actions = {
   all: () => mark(true),
   none: () => mark(false),
   paths: async () => {
-    const paths = chosen().map((box) => box.closest(".hit").dataset.path);
+    const paths = chosen().map(record).map((each) => each.path ?? each.place);
     await copy(paths.join("\n") + "\n");
     say(paths.length === 1 ? "1 path copied" : `${paths.length} paths copied`);
   },
@@ -99,7 +98,7 @@ function extend(box, withShift) {
 
 if (form) {
   for (const each of form.querySelectorAll("[hidden]")) each.hidden = false;
-  form.addEventListener("click", (event) => actions[event.target.dataset.action]?.());
+  form.addEventListener("click", (event) => actions[event.target.dataset.do]?.());
   document.getElementById("hits")?.addEventListener("click", (event) => {
     if (event.target.matches(".hit-select")) extend(event.target, event.shiftKey);
   });

@@ -1,0 +1,83 @@
+"""The pictures before and after one in the search that it was opened from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from es_imgsearch.errors import ImgSearchError, UsageError
+from es_imgsearch.search.hits import Hit
+from es_imgsearch.serve.listing import MOST_LISTED
+from es_imgsearch.serve.page.address import Address
+from es_imgsearch.serve.page.search_page import (
+    COUNTED,
+    PAGE_SIZE,
+    is_search,
+    parse_request,
+)
+from es_imgsearch.serve.search_request import MOST_HITS
+from es_imgsearch.serve.service import SearchService
+
+# Parameters that say nothing about a search.
+_OWN: Final = ("n", "page", "part")
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Addresses of the pictures before and after, and of the search; "" where there is none."""
+
+    previous: str = ""
+    following: str = ""
+    search: str = "/"
+    number: int = 0
+
+
+def neighbours(service: SearchService, address: Address, image_id: str) -> Neighbours:
+    """Return the neighbours of a picture in the search of an address, which has its number `n`.
+
+    Without a number, or if the search works no longer, there are none.
+    """
+    search = address.at("/")
+    for name in _OWN:
+        search = search.dropping(name)
+    number = _number(address.get("n"))
+    if number is None:
+        return Neighbours(search=str(search))
+    try:
+        hits, first = _around(service, search, number)
+    except (ImgSearchError, UsageError) as error:
+        if getattr(error, "transient", False):
+            raise
+        return Neighbours(search=str(search))
+    ids = [each.image_id for each in hits]
+    # Pictures may have come before it, or have gone, since the address was made.
+    at = ids.index(image_id) if image_id in ids else number - first
+    number = first + at
+
+    def view(step: int) -> str:
+        if not 0 <= at + step < len(ids):
+            return ""
+        view = search.at(f"/pictures/{ids[at + step]}")
+        return str(view.setting("n", str(number + step)))
+
+    back = search.turning_to((number - 1) // PAGE_SIZE + 1)
+    return Neighbours(view(-1), view(1), str(back), number)
+
+
+def _around(service: SearchService, search: Address, number: int) -> tuple[list[Hit], int]:
+    """Return hits around a number, and the number of the first of them."""
+    request = parse_request(search)
+    if not is_search(request):
+        first = max(1, number - 1)
+        request = request.model_copy(update={"k": number - first + 2})
+        return list(service.newest(request, first - 1, ["image_name"])), first
+    # As many as the page ranks that has the next one, since the order may depend on it.
+    end = (number // PAGE_SIZE + 1) * PAGE_SIZE
+    depth = min(max(end, COUNTED), MOST_HITS)
+    return list(service.ranked(request, depth, ["image_name"])), 1
+
+
+def _number(text: str) -> int | None:
+    """Return the number of a hit, None for what is none."""
+    is_number = text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= MOST_LISTED
+    return int(text) if is_number and len(text) <= 6 else None
