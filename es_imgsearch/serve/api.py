@@ -52,6 +52,19 @@ class BatchAnswer(BaseModel):
     answers: list[SearchAnswer]
 
 
+class MatchAnswer(BaseModel):
+    """Why a picture is a hit of a search."""
+
+    box: list[int] | None = Field(
+        description="x, y, width, height of the part that is nearest to the query, in pixels of the"
+        " upright picture; null if the whole is nearer, or is not compared"
+    )
+    box_cosine: float | None = Field(description="cosine of that part with the query")
+    whole_cosine: float | None = Field(description="cosine of the whole with the query")
+    fields: dict[str, Any] = Field(description="stored fields that have words of the query")
+    notes: list[str]
+
+
 class Texts(BaseModel):
     texts: list[Annotated[str, Field(max_length=2000)]] = Field(
         min_length=1, max_length=_MOST_TEXTS
@@ -81,6 +94,7 @@ class Api:
         app.post("/api/v1/searches", response_model=BatchAnswer)(self.searches)
         add_get(app, "/api/v1/images/{image_id}", self.image)
         add_get(app, "/api/v1/images/{image_id}/similar", self.similar, response_model=SearchAnswer)
+        add_get(app, "/api/v1/images/{image_id}/match", self.match, response_model=MatchAnswer)
         add_get(app, "/api/v1/facets", self.facets)
         add_get(app, "/api/v1/status", self.status)
         add_get(app, "/api/v1/failures", self.failures)
@@ -115,6 +129,14 @@ class Api:
     def similar(self, image_id: ImageId, k: Annotated[int, Query(ge=1, le=MOST_HITS)] = 60) -> Any:
         """Search by the stored vector of a picture."""
         return self._service.search(SearchRequest.model_validate({"like": [image_id], "k": k}))
+
+    def match(self, image_id: ImageId, request: Annotated[SearchRequest, Query()]) -> Any:
+        """Compare one picture with a search: which words it has, and which part is nearest.
+
+        Takes the parameters of a search; filters, dates and pages do not matter.  Without stored
+        regions, 14 parts of the original are embedded.
+        """
+        return self._service.match(image_id, request)
 
     def facets(
         self,

@@ -10,7 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import TextUnsupported, UsageError
+from es_imgsearch.errors import ImageMissing, TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.records import unit
@@ -21,6 +21,7 @@ from es_imgsearch.search.query import Weighted, parse_terms, text_terms
 from es_imgsearch.search.query_vectors import QueryEncoder
 from es_imgsearch.search.results import check_facets, count_facets
 from es_imgsearch.serve.listing import clauses_of, list_pictures
+from es_imgsearch.serve.match import match_of
 from es_imgsearch.serve.originals import state_of
 from es_imgsearch.serve.query_pictures import QueryFile, QueryPictures, Upload
 from es_imgsearch.serve.search_request import (
@@ -133,7 +134,7 @@ class SearchService:
     def _original(self, image_id: str) -> QueryFile:
         """Read the original of a stored picture.  Raises ImageMissing, ReadError."""
         if self._originals is None:
-            raise UsageError("This service reads no originals: send the picture, or leave the box.")
+            raise ImageMissing("This service reads no originals: send the picture itself.")
         original = self._originals.original(image_id)
         state_of(original.path, image_id)
         return self._pictures.original(original.path, image_id, original.content_id)
@@ -260,6 +261,13 @@ class SearchService:
     def picture(self, image_id: str) -> dict[str, Any]:
         """Return the stored fields of a picture.  Raises ImageMissing."""
         return dict(self._client.get(image_id))
+
+    def match(self, image_id: str, request: SearchRequest) -> dict[str, Any]:
+        """Return why a picture is a hit of a search.  Raises ImageMissing."""
+        queries = self._queries(request)
+        is_text = request.mode == "text"
+        client, encoder = self._client, self._encoder
+        return match_of(client, encoder, image_id, queries, self._original, is_text=is_text)
 
     def facets(self, fields: Sequence[str], request: SearchRequest) -> dict[str, dict[str, int]]:
         """Count the values of fields over the pictures that meet the filters and dates."""
