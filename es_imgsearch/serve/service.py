@@ -10,7 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 from es_imgsearch.elastic.store import Store
-from es_imgsearch.errors import TextUnsupported, UsageError
+from es_imgsearch.errors import StoreBusy, TextUnsupported, UsageError
 from es_imgsearch.manage.failures import listed_failures
 from es_imgsearch.manage.status import index_status
 from es_imgsearch.records import unit
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _MOST_VALUES: Final = 100
 _DATES: Final = ("taken_local", "taken_at", "modified_at")
 _ORDERED_BY: Final = (*_DATES, "width", "height")
+# A search of 1,000 takes four times as long.
+_FUSED_DEPTH: Final = 300
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,17 @@ class SearchService:
             self._is_warm.set()
         finally:
             self._warming.release()
+
+    def check_model(self, wait_seconds: float) -> None:
+        """Wait until the model is loaded; raise StoreBusy if that takes longer.
+
+        Returns if it cannot be loaded: the search says why.
+        """
+        if self._is_warm.is_set():
+            return
+        if not self._warming.acquire(timeout=wait_seconds):
+            raise StoreBusy("The model is being loaded: try again in a few seconds.")
+        self._warming.release()
 
     def close(self) -> None:
         """Close connections and the reading process."""
@@ -157,6 +170,14 @@ class SearchService:
         hits = self._find(wanted, positive, negative, 0, extra)
         return _in_order(hits, request.sort, 0, count) if in_order else hits
 
+    def knn_query(self, request: SearchRequest, k: int, min_relevance: float) -> dict[str, Any]:
+        """Return the kNN query of a search and its filters, to be sent by another program."""
+        request = self.dated(request)
+        positive, negative = self._queries(request)
+        clauses, _ = clauses_of(self._client, self._settings, request)
+        knn = self._client.knn_query(positive, negative, k=k, min_relevance=min_relevance)
+        return {**knn, **({"filter": clauses} if clauses else {})}
+
     def newest(self, request: SearchRequest, offset: int, fields: Sequence[str]) -> Hits:
         """Return pictures that meet the filters without a query, the newest first."""
         request = self.dated(request)
@@ -214,23 +235,48 @@ class SearchService:
         end = min(offset + request.k, MOST_HITS)
         # Facets count the hits up to the end of the page.
         start = 0 if request.facets else offset
-        options |= {"offset": start, "size": end - start}
-        found = self._client.search(positive, negative, depth, **options)
+        if depth < end:
+            found = self._beyond(depth, request.collapse, positive, negative, options)[start:end]
+        else:
+            options |= {"offset": start, "size": end - start}
+            found = self._client.search(positive, negative, depth, **options)
         if not request.facets:
             return found
-        page = found[offset:]
+        page = found[offset - start :]
         page.facets = count_facets([each.fields for each in found], request.facets)
         return page
 
+    def _beyond(
+        self,
+        depth: int,
+        collapse: bool,
+        positive: Sequence[Weighted],
+        negative: Sequence[Weighted],
+        options: SearchOptions,
+    ) -> Hits:
+        """Return the hits of a ranking of this depth, and behind them those of a deeper one."""
+        first = self._client.search(positive, negative, depth, **options)
+        if len(first) < depth:
+            return first
+        if "num_candidates" in options:
+            options |= {"num_candidates": max(options["num_candidates"] or 0, MOST_HITS)}
+        deeper = self._client.search(positive, negative, MOST_HITS, **options)
+        known = {_identity(each, collapse) for each in first}
+        others = [each for each in deeper if _identity(each, collapse) not in known]
+        hits = [*first, *others][:MOST_HITS]
+        return Hits(hits, first.took_ms + deeper.took_ms, first.queries, notes=first.notes)
+
     def _depth(self, request: SearchRequest, offset: int) -> int:
-        """Return how many hits are ranked, of which a page is a part.
+        """Return how many hits are ranked, of which a page is a part, or which it is behind.
 
         Where several rankings are fused, or the hits of one are ordered again, the order depends
         on that number: all pages take the same one, so that none repeats or skips a hit.
         """
-        is_fused = request.mode != "vector" and bool(request.words)
-        if is_fused or request.sort != "relevance" or self._client.info.meta.reduction is not None:
+        if request.sort != "relevance":
             return MOST_HITS
+        is_fused = request.mode != "vector" and bool(request.words)
+        if is_fused or self._client.info.meta.reduction is not None:
+            return _FUSED_DEPTH
         return min(offset + request.k, MOST_HITS)
 
     @property
@@ -284,6 +330,10 @@ class SearchService:
     def failures(self) -> list[dict[str, Any]]:
         """Return what `failures --json` prints."""
         return listed_failures(self._client.store, self._settings.host)
+
+
+def _identity(hit: Hit, collapse: bool) -> str:
+    return str(hit.fields.get("content_id", hit.image_id)) if collapse else hit.image_id
 
 
 def _in_order(hits: Hits, order: str, offset: int, size: int) -> Hits:
