@@ -235,7 +235,7 @@ class SearchService:
         negative: Sequence[Weighted],
         options: SearchOptions,
     ) -> Hits:
-        """Return the hits of a ranking of this depth, and behind them those of a deeper one."""
+        """Return the hits of a ranking of this depth, then others of a deeper one."""
         first = self._client.search(positive, negative, depth, **options)
         if len(first) < depth:
             return first
@@ -248,7 +248,7 @@ class SearchService:
         return Hits(hits, first.took_ms + deeper.took_ms, first.queries, notes=first.notes)
 
     def _depth(self, request: SearchRequest, offset: int) -> int:
-        """Return how many hits are ranked, of which a page is a part, or which it is behind.
+        """Return how many hits are ranked, which a page is a part of or behind.
 
         Where several rankings are fused, or the hits of one are ordered again, the order depends
         on that number: all pages take the same one, so that none repeats or skips a hit.
