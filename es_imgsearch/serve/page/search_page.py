@@ -98,7 +98,7 @@ def found(service: SearchService, request: SearchRequest, start: int) -> Found:
 def ranked(
     service: SearchService, request: SearchRequest, depth: int, fields: Sequence[str] | None
 ) -> Hits:
-    """Return the hits of a search; the nearest, if none is relevant and they are sorted."""
+    """Return the hits of a search; the nearest, if sorted ones are all irrelevant."""
     hits = service.ranked(request, depth, fields)
     if hits or request.sort == "relevance":
         return hits
