@@ -17,6 +17,7 @@ from es_imgsearch.errors import StoreBusy
 from es_imgsearch.serve.api import Api
 from es_imgsearch.serve.examples import ExampleRoutes
 from es_imgsearch.serve.guard import Guard
+from es_imgsearch.serve.openapi.description import describe
 from es_imgsearch.serve.page.login_routes import LoginRoutes
 from es_imgsearch.serve.page.page_routes import PageRoutes
 from es_imgsearch.serve.page.view_routes import ViewRoutes
@@ -107,6 +108,7 @@ def create_app(
     logs = [] if access_log is None else [access_log.observe]
     app.add_middleware(Observe, in_progress=metrics.in_progress, observers=[metrics.observe, *logs])
     add_problems(app)
+    describe(app, needs_token=bool(token_hashes))
     _add_health(app, service)
     PictureRoutes(pictures).add_to(app)
     if service is not None:

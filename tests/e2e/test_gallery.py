@@ -375,7 +375,7 @@ def test_a_box_is_drawn_in_step_with_the_fields(
     assert [int(each) for each in fields(page)] == pytest.approx([110, 40, 200, 100], abs=2)
     drag(page, (210, 90), (400, 200), (900, 900))
     assert [int(each) for each in fields(page)] == pytest.approx([251, 200, 200, 100], abs=2)
-    page.get_by_role("button", name="Whole picture").click()
+    page.get_by_role("button", name="Clear the box").click()
     assert fields(page) == ("", "", "", "")
     expect(page.locator("cropper-selection")).to_be_hidden()
 
