@@ -65,7 +65,7 @@ CARRIED_OUT = {
     "manage.hints:hints": f"{VIEWS}::test_an_index_without_pictures_says_what_to_do",
     "manage.hints:_root": f"{VIEWS}::test_what_status_advises_works",
     "manage.hints:_files": f"{VIEWS}::test_what_status_advises_works",
-    "serve.duplicate_lists:DuplicateLists.find": f"{VIEWS}"
+    "serve.answers.duplicate_lists:DuplicateLists.find": f"{VIEWS}"
     "::test_a_large_index_is_compared_by_the_command",
     "manage.status:renewing_words": "e2e/test_words.py"
     "::test_an_index_of_before_is_searched_says_so_and_is_renewed_by_reindex",
