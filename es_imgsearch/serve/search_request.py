@@ -55,7 +55,13 @@ _Box = Annotated[
 class SearchRequest(BaseModel):
     """What hits should be like and unlike, filters, and how many are returned."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+        allow_inf_nan=False,
+        # Megabytes of text keep Elasticsearch busy for minutes.
+        str_max_length=_LONGEST_TEXT,
+    )
 
     q: _Texts = Field(
         [],
