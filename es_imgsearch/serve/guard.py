@@ -149,7 +149,10 @@ def _place(origin: str) -> str | None:
 
 
 def host_name(host: str) -> str:
-    """Return the name of a Host header, without its port, in small letters; "" of another text."""
+    """Return the name in a Host header, in small letters; "" if it is none.
+
+    The port is left out.
+    """
     if _NO_HOST & set(host):
         return ""
     try:

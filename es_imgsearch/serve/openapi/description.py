@@ -1,4 +1,4 @@
-"""Complete what FastAPI says of the API: every error, kinds of pictures, an example each.
+"""Complete what FastAPI says of the API: errors, kinds of pictures, examples.
 
 `examples.json` has for each operation `parameters` or a `body`, and the begin of an `answer`.
 """
@@ -122,7 +122,7 @@ def _response(status: int, words: str) -> dict[str, Any]:
 
 
 def _hoist(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Move the parts of a body that the code describes itself to where `$ref` finds them."""
+    """Move the parts of a body that a route describes to where `$ref` finds them."""
     for content in operation.get("requestBody", {}).get("content", {}).values():
         for name, part in content["schema"].pop("$defs", {}).items():
             schemas.setdefault(name, part)
