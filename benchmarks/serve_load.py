@@ -205,8 +205,8 @@ def measure(
     cached = ask(lambda: search_path(WORDS[0], mode="vector"))
     by_default = ask(lambda: search_path(WORDS[0]))
     new = ask(lambda: search_path(new_text(), mode="vector"))
-    page = ask(lambda: "/?" + urlencode({"q": WORDS[0], "mode": "vector"}))
-    has_page = load(shared, page, 1, 1).errors == 0
+    page = ask(lambda: "/?" + urlencode({"q": WORDS[0]}))
+    page_vector = ask(lambda: "/?" + urlencode({"q": WORDS[0], "mode": "vector"}))
     ways: dict[str, Callable[[], Load]] = {
         "bare kNN, 16 clients": lambda: load(settings.es_url, bare, 16, requests),
         "API, cached text": lambda: load(shared, cached, 16, requests),
@@ -214,10 +214,11 @@ def measure(
         "API, new texts": lambda: load(shared, new, 16, requests // 2),
         "API, new texts, a model call each": lambda: load(alone, new, 16, requests // 2),
         "API, 50 clients": lambda: load(shared, cached, 50, requests),
-        "API, first byte, 1 client": lambda: load(shared, cached, 1, 50, first_byte=True),
+        "API, first byte, mode vector": lambda: load(shared, cached, 1, 50, first_byte=True),
+        "page, first byte, mode vector": lambda: load(shared, page_vector, 1, 50, first_byte=True),
+        "API, first byte, mode auto": lambda: load(shared, by_default, 1, 50, first_byte=True),
+        "page, first byte, mode auto": lambda: load(shared, page, 1, 50, first_byte=True),
     }
-    if has_page:
-        ways["page, first byte, 1 client"] = lambda: load(shared, page, 1, 50, first_byte=True)
     bare = bare_request(settings)
     for way in ways.values():
         way()
@@ -234,9 +235,12 @@ def measure(
             p95s, "API, cached text, mode auto", "bare kNN, 16 clients"
         ),
         "API, new texts": _ratio(rates, "API, new texts", "API, new texts, a model call each"),
-        "page, first byte, 1 client": _ratio(
-            p50s, "page, first byte, 1 client", "API, first byte, 1 client"
-        ),
+        **{
+            f"page, first byte, mode {mode}": _ratio(
+                p50s, f"page, first byte, mode {mode}", f"API, first byte, mode {mode}"
+            )
+            for mode in ("vector", "auto")
+        },
     }
     return [
         {
@@ -251,10 +255,8 @@ def measure(
     ]
 
 
-def _ratio(of: dict[str, list[float]], way: str, other: str) -> float | str:
-    """Median over the rounds; "" without both."""
-    if way not in of:
-        return ""
+def _ratio(of: dict[str, list[float]], way: str, other: str) -> float:
+    """Median over the rounds."""
     return statistics.median(a / b for a, b in zip(of[way], of[other], strict=True))
 
 

@@ -69,7 +69,7 @@ def info_request(index: str) -> Request:
 
 
 def document_request(index: str, image_id: str) -> Request:
-    """Get a document by its id.  Raises ImageMissing for an impossible one."""
+    """Get a document by its id.  Raises ImageMissing."""
     if not 0 < len(image_id.encode(errors="replace")) <= _LONGEST_ID_BYTES:
         raise ImageMissing(f"No document has the id {shown_value(image_id)}.")
     return Request("GET", f"/{index}/_doc/{quote(image_id, safe='', errors='replace')}")

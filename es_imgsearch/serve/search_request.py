@@ -185,8 +185,9 @@ class SearchRequest(BaseModel):
 
 
 def weighted(text: str) -> tuple[str, float]:
-    """Split TEXT^NUMBER into text and weight, by default 1; another ^ is part of the text.
+    """Split TEXT^NUMBER into text and weight, by default 1.
 
+    A ^ that no number follows is part of the text.
     Raises UsageError for a weight that is not above 0.
     """
     match = _WEIGHT.fullmatch(text)

@@ -111,8 +111,7 @@ CARRIED_OUT = {
     "cli.serve:_listening": "e2e/test_serve.py::test_an_address_that_no_host_can_have",
     "cli.serve:_networks": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
     "serve.traffic.rate_limit:parse_rate": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
-    "serve.traffic.root_path:check_apart": "e2e/test_serve_traffic.py"
-    "::test_options_that_cannot_be",
+    "serve.traffic.root_path:check_apart": "e2e/test_serve_traffic.py::test_options_that_cannot_be",
     "serve.traffic.root_path:checked_root_path": "e2e/test_serve_traffic.py"
     "::test_options_that_cannot_be",
     "serve.guard:Guard._refusal": f"{API}::test_a_name_that_is_allowed",

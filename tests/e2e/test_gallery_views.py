@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
@@ -26,9 +28,10 @@ from es_imgsearch.elastic.documents import Write
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.manage.hints import hints
 from es_imgsearch.records import image_id
+from es_imgsearch.search.client import ImageSearch
 from es_imgsearch.serve import duplicate_lists
 from es_imgsearch.serve.app import create_app
-from es_imgsearch.serve.page import duplicates_page
+from es_imgsearch.serve.page import duplicates_page, search_page
 from es_imgsearch.serve.service import SearchService
 from es_imgsearch.serve.thumbnails import PREVIEW_PIXELS, PictureFiles
 from es_imgsearch.settings import Settings, changed_settings, load_settings
@@ -464,3 +467,140 @@ def test_an_index_without_pictures_says_what_to_do(es_url: str, folder: Path, tm
             assert "cat.jpg" in page(client.get("/?q=cat")).words()
     finally:
         remove_index(Store(connect(settings), index))
+
+
+@pytest.mark.parametrize("search", ["q=a+cat", "q=a+cat&sort=folder", "filter=format:png", ""])
+def test_results_are_files_of_what_the_page_lists(client: TestClient, folder: Path, search: str):
+    shown = page(client.get(f"/?{search}"))
+    listed = [each["data-id"] for tag, each in shown.tags if tag == "li" and "data-id" in each]
+    links = {each.partition("?")[0]: each for each in shown.all("a", "href")}
+    table = client.get(links["/export.csv"])
+    rows = list(csv.DictReader(io.StringIO(table.text, newline="")))
+    assert [each["image_id"] for each in rows] == listed
+    assert table.headers["content-disposition"] == 'attachment; filename="pictures.csv"'
+    hits = client.get(links["/export.json"]).json()
+    assert [each["image_id"] for each in hits["hits"]] == listed
+    assert hits.keys() >= {"hits", "facets", "notes", "took_ms", "relevant"}
+    paths = client.get(links["/export.txt"]).text.splitlines()
+    assert paths == [each["path"] for each in hits["hits"]]
+    assert str(folder / HOSTILE) in paths
+    assert all(not value.startswith(("=", "@", "+")) for row in rows for value in row.values())
+    assert ("/export.ndjson" in links) == ("q=" in search)
+
+
+def test_a_search_is_saved_for_kibana_with_its_filters(
+    client: TestClient, settings: Settings, tmp_path: Path
+):
+    answer = client.get("/export.ndjson?q=a+cat&filter=format:png&filter=-tags:dog")
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    objects = [json.loads(line) for line in answer.text.splitlines()]
+    query = next(each for each in objects if each.get("type") == "query")
+    assert query["attributes"]["title"].endswith(": a cat, format:png, -tags:dog")
+    knn = query["attributes"]["query"]["query"]["knn"]
+    assert "png" in json.dumps(knn["filter"])
+    vega = next(each for each in objects if each.get("type") == "visualization")
+    assert "png" in vega["attributes"]["visState"]
+    (tmp_path / "search.ndjson").write_bytes(answer.content)
+    run(settings, "kibana", "check", str(tmp_path / "search.ndjson"))
+    for asked in ("", "filter=format:png", "q=cat&mode=x", f"like={'0' * 32}"):
+        assert client.get(f"/export.ndjson?{asked}").status_code in {400, 404}
+
+
+@pytest.fixture(scope="module")
+def views(client: TestClient) -> list[str]:
+    """Every view, with hostile values in its address and in what it shows."""
+    evil = quote(EVIL)
+    return [
+        "/", "/?q=a+cat", f"/?q={evil}", f"/?filter=tags:{evil}", f"/?filter={evil}:x",
+        f"/?like={evil}", f"/?q=cat&not={evil}", f"/?page={evil}", f"/?image={evil}",
+        f"/pictures/{of('cat.jpg')}?q=a+cat&n=1", f"/pictures/{of(HOSTILE)}",
+        f"/pictures/{'e' * 32}",
+        f"/pictures/{'e' * 32}?q={evil}&n=1", f"/pictures/{quote('<script>')}",
+        f"/pictures/{of('cat.jpg')}?n={evil}",
+        "/status", f"/status?page={evil}", "/duplicates", "/duplicates?level=near",
+        "/duplicates?level=similar&threshold=0.1", f"/duplicates?folder={evil}",
+        f"/duplicates?level={evil}", f"/duplicates?image_id={evil}",
+        f"/duplicates?threshold={evil}",
+        f"/duplicates.sh?level={evil}", f"/export.csv?mode={evil}", f"/export.ndjson?filter={evil}",
+    ]  # fmt: skip
+
+
+def test_nothing_that_is_stored_or_asked_becomes_markup(client: TestClient, views: list[str]):
+    seen = 0
+    for view in views:
+        answer = client.get(view)
+        assert answer.status_code in {200, 400, 404, 422}, (view, answer.text)
+        shown = page(answer, answer.status_code)
+        for tag, attributes in shown.tags:
+            assert tag != "script" or attributes["src"].startswith("/static/"), view
+            assert not any(name.startswith("on") or name == "style" for name in attributes), view
+            for name in ("href", "src", "action"):
+                address = attributes.get(name, "/")
+                assert address.startswith(("/", "#", "geo:")), (view, address)
+                assert not address.startswith("//"), (view, address)
+        assert "<script>" not in answer.text
+        seen += EVIL in shown.text
+    assert seen >= 5
+
+
+def test_every_link_of_every_view_leads_somewhere(client: TestClient, views: list[str]):
+    links = {
+        address
+        for view in views
+        for tag, name in (("a", "href"), ("img", "src"), ("link", "href"), ("script", "src"))
+        for address in page(client.get(view), client.get(view).status_code).all(tag, name)
+    }
+    gone = "/" + "e" * 32
+    for link in sorted(links):
+        if link.startswith(("#", "geo:")):
+            continue
+        status = client.get(link).status_code
+        # The original of one document is in no folder.
+        expected = 404 if gone in link and link.startswith(("/images", "/prev", "/thumb")) else 200
+        assert status == expected, link
+
+
+def test_elasticsearch_away_is_said_with_when_to_try_again(settings: Settings, tmp_path: Path):
+    away = changed_settings(settings, es_url="http://127.0.0.1:9", request_timeout_seconds=1.0)
+    with client_of(away, tmp_path) as client:
+        for view in ("/", "/?q=cat", f"/pictures/{of('cat.jpg')}", "/status", "/duplicates",
+                     "/export.csv", "/duplicates.txt"):  # fmt: skip
+            answer = client.get(view)
+            shown = page(answer, 503)
+            assert answer.headers["retry-after"] == "5"
+            assert view in shown.all("a", "href"), view
+            assert "Try again" in shown.words()
+            assert "Elasticsearch" in shown.words()
+
+
+def test_no_index_is_said_with_the_command_that_makes_one(settings: Settings, tmp_path: Path):
+    missing = changed_settings(settings, index=f"views-none-{uuid.uuid4().hex[:12]}")
+    with client_of(missing, tmp_path) as client:
+        for view in ("/", "/?q=cat", f"/pictures/{of('cat.jpg')}", "/status", "/duplicates"):
+            shown = page(client.get(view), 404).words()
+            assert f"es-imgsearch init --index {missing.index}" in shown
+
+
+def test_a_model_that_is_being_loaded_is_said_and_other_views_work(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(search_page, "_WARM_SECONDS", 0.05)
+    loading, loaded = threading.Event(), threading.Event()
+    warm_up = ImageSearch.embed
+
+    def slow(*given: Any) -> Any:
+        loading.set()
+        assert loaded.wait(60)
+        return warm_up(*given)
+
+    monkeypatch.setattr(ImageSearch, "embed", slow)
+    with client_of(settings, tmp_path) as client:
+        assert loading.wait(60)
+        answer = client.get("/?q=cat")
+        assert "model is being loaded" in page(answer, 503).words()
+        assert answer.headers["retry-after"] == "5"
+        for view in ("/", "/status", "/duplicates", f"/pictures/{of('cat.jpg')}?q=cat&n=1"):
+            assert client.get(view).status_code == 200
+        loaded.set()
+        monkeypatch.setattr(search_page, "_WARM_SECONDS", 60.0)
+        assert client.get("/?q=cat").status_code == 200

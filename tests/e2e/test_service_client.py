@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from es_imgsearch.cli import main
 from es_imgsearch.elastic.client import connect
 from es_imgsearch.elastic.store import Store
 from es_imgsearch.embed.index_encoder import service_encoder
+from es_imgsearch.embed.runtime.service import ServiceConnection
 from es_imgsearch.embed.runtime.service_encoder import to_send
 from es_imgsearch.errors import (
     EncoderMismatch,
@@ -174,6 +176,16 @@ def test_a_service_takes_every_option() -> None:
     assert ExampleOptions.model_fields.keys() == SearchOptions.__annotations__.keys()
 
 
+def test_the_description_of_the_api_refers_to_what_it_has(url: str) -> None:
+    described = ServiceConnection(url).get("/openapi.json")
+    text = json.dumps(described["paths"]["/api/v1/search-by-examples"])
+    assert "image_id" in text
+    for place in re.findall(r'"\$ref": "([^"]+)"', text):
+        found = described
+        for name in place.removeprefix("#/").split("/"):
+            found = found[name]
+
+
 def test_pictures_find_the_same(local: ImageSearch, remote: ImageSearch, photographs: Path) -> None:
     path = photographs / "chelsea.png"
     array = np.asarray(Image.open(path))
@@ -205,6 +217,33 @@ def test_examples_find_the_same(local: ImageSearch, remote: ImageSearch, photogr
     same(remote.similar(COFFEE, k=4), local.similar(COFFEE, k=4))
     weights = {"content": 0.6, "colour": 0.4}
     same(remote.search(cat, k=4, weights=weights), local.search(cat, k=4, weights=weights))
+
+
+def test_many_queries_find_what_each_finds(
+    local: ImageSearch, remote: ImageSearch, url: str, photographs: Path
+) -> None:
+    queries = ["a cat", photographs / "rocket.jpg", ["a road", ("at night", 0.5)], "a cat"]
+    expected = [local.search(each, k=3, filters={"format": "png"}) for each in queries]
+
+    async def ask() -> list[Hits]:
+        async with AsyncImageSearch(service=url) as search:
+            return await search.search_many(queries, k=3, filters={"format": "png"})
+
+    for found in (
+        local.search_many(queries, k=3, filters={"format": "png"}),
+        remote.search_many(tuple(queries), k=3, filters={"format": "png"}),
+        asyncio.run(ask()),
+    ):
+        assert len(found) == len(queries)
+        for one, other in zip(found, expected, strict=True):
+            same(one, other)
+    for search in (local, remote):
+        assert search.search_many([]) == []
+        for wrong in ("a cat", {"a": 1}, photographs / "rocket.jpg", None):
+            with pytest.raises(UsageError, match="a list of queries"):
+                search.search_many(wrong)
+        with pytest.raises(FilterInvalid):
+            search.search_many(["a", "b"], filters={"nothing": 1})
 
 
 def test_documents_and_vectors(local: ImageSearch, remote: ImageSearch, photographs: Path) -> None:
@@ -395,6 +434,8 @@ PROBLEM = "application/problem+json"
          StoreUnreachable, "Away."),
         (Answer(400, b'{"detail": "No."}', PROBLEM, **{"es-imgsearch-error": "FilterInvalid"}),
          FilterInvalid, "No."),
+        (Answer(503, b'{"detail": "Wait."}', PROBLEM, **{"es-imgsearch-error": "ImgSearchError"}),
+         ServiceUnreachable, "Wait."),
         (Answer(422, b'{"detail": "No."}', PROBLEM, **{"es-imgsearch-error": "ReadError"}),
          UsageError, "No."),
         (Answer(400, b'{"detail": "No."}', PROBLEM, **{"es-imgsearch-error": "annotations"}),

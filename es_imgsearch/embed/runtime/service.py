@@ -134,7 +134,8 @@ class ServiceConnection:
                 f" ({answer.status} at {path}): give the address of one."
             )
         kind = _error_class(answer.headers.get(ERROR_HEADER))
-        if kind is not None:
+        # The base says nothing, but that the error is none of `errors`.
+        if kind is not None and kind is not ImgSearchError:
             return kind(detail)
         if answer.status == 401:
             return ServiceUnsuitable(

@@ -122,7 +122,7 @@ def _response(status: int, words: str) -> dict[str, Any]:
 
 
 def _hoist(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Move the parts of a body that a route describes to where `$ref` finds them."""
+    """Move what the code describes itself to where `$ref` finds it."""
     for content in operation.get("requestBody", {}).get("content", {}).values():
         for name, part in content["schema"].pop("$defs", {}).items():
             schemas.setdefault(name, part)

@@ -10,7 +10,7 @@ from fastapi import Request, Response
 
 from es_imgsearch.errors import ImgSearchError
 from es_imgsearch.serve.page.address import Address
-from es_imgsearch.serve.page.rendering import failed
+from es_imgsearch.serve.page.rendering import address_of, failed
 
 _TYPES: Final = {
     ".csv": "text/csv; charset=utf-8",
@@ -24,7 +24,7 @@ _TYPES: Final = {
 
 def download(request: Request, name: str, build: Callable[[Address], bytes]) -> Response:
     """Return what is built for the state in the address, to be saved under a name."""
-    address = Address.parse("/", request.query_params.multi_items())
+    address = address_of(request)
     try:
         content = build(address)
     except ImgSearchError as error:

@@ -7,13 +7,14 @@ from typing import Final
 
 from es_imgsearch.errors import ImgSearchError, UsageError
 from es_imgsearch.search.hits import Hit
-from es_imgsearch.serve.listing import MOST_LISTED
+from es_imgsearch.serve.answers.listing import MOST_LISTED
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.search_page import (
     COUNTED,
     PAGE_SIZE,
     is_search,
     parse_request,
+    ranked,
 )
 from es_imgsearch.serve.search_request import MOST_HITS
 from es_imgsearch.serve.service import SearchService
@@ -74,7 +75,7 @@ def _around(service: SearchService, search: Address, number: int) -> tuple[list[
     # As many as the page ranks that has the next one, since the order may depend on it.
     end = (number // PAGE_SIZE + 1) * PAGE_SIZE
     depth = min(max(end, COUNTED), MOST_HITS)
-    return list(service.ranked(request, depth, ["image_name"])), 1
+    return list(ranked(service, request, depth, ["image_name"])), 1
 
 
 def _number(text: str) -> int | None:

@@ -64,14 +64,18 @@ def static_files() -> StaticFiles:
     return _Files(directory=_STATIC)
 
 
+def address_of(request: Request) -> Address:
+    """Return the address that a request asks for, without what means nothing in it."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
+    return Address.parse(path, request.query_params.multi_items())
+
+
 def page(
     request: Request, template: str, build: Callable[[Address], Mapping[str, Any]]
 ) -> Response:
     """Render a page; a form that sent empty fields is sent on to the short address."""
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", "")) or "/"
-    given = request.query_params.multi_items()
-    address = Address.parse(path, given)
-    if address.pairs != tuple(given):
+    address = address_of(request)
+    if address.pairs != tuple(request.query_params.multi_items()):
         return redirected(request, address)
     try:
         shown = build(address)
@@ -85,11 +89,12 @@ def rendered(
 ) -> Response:
     """Render a template with these values."""
     root = request.scope.get("root_path", "")
-    text = (
-        _environment()
-        .get_template(template)
-        .render(root=root, static=f"{root}{STATIC_PATH}", **shown)
-    )
+    common = {
+        "root": root,
+        "static": f"{root}{STATIC_PATH}",
+        "max_body_bytes": request.app.state.max_body_bytes,
+    }
+    text = _environment().get_template(template).render(common, **shown)
     headers = dict(HEADERS)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = str(_RETRY_SECONDS)

@@ -9,9 +9,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from es_imgsearch.errors import ImageMissing, UsageError
-from es_imgsearch.search.hits import Hit
+from es_imgsearch.search.hits import Hit, Hits
 from es_imgsearch.search.results import NOTHING_FITS, count_facets
-from es_imgsearch.serve.listing import MOST_LISTED
+from es_imgsearch.serve.answers.listing import MOST_LISTED
 from es_imgsearch.serve.page import contents
 from es_imgsearch.serve.page.address import Address
 from es_imgsearch.serve.page.contents import is_likely
@@ -22,6 +22,8 @@ from es_imgsearch.serve.service import SearchService
 PAGE_SIZE: Final = 60
 # Facets count the relevant ones of so many hits; fetching 300 takes half as long again.
 COUNTED: Final = 180
+# A model of some hundred MB is loaded within that time, or else the page says that it is not yet.
+_WARM_SECONDS: Final = 10.0
 # Parameters of the page alone.
 _OWN: Final = {"page", "copies", "n", "part", "scores"}
 _LISTS: Final = {"q", "not", "like", "unlike", "filter"}
@@ -81,12 +83,9 @@ def found(service: SearchService, request: SearchRequest, start: int) -> Found:
         page = service.newest(request, start, contents.FIELDS)
         counts = service.facets(list(contents.FACETS), request)
         return Found(tuple(page), (True,) * len(page), counts, page.notes)
+    service.check_model(_WARM_SECONDS)
     depth = min(max(start + PAGE_SIZE, COUNTED), MOST_HITS)
-    hits = service.ranked(request, depth, contents.FIELDS)
-    if not hits and request.sort != "relevance":
-        # No hit is relevant, and only relevant ones are sorted: the nearest are shown.
-        best_first = request.model_copy(update={"sort": "relevance"})
-        hits = service.ranked(best_first, depth, contents.FIELDS)
+    hits = ranked(service, request, depth, contents.FIELDS)
     # Each is built on access.
     built = tuple(hits)
     likely = [is_likely(each) for each in built]
@@ -94,6 +93,16 @@ def found(service: SearchService, request: SearchRequest, start: int) -> Found:
     # If none is relevant, the nearest are shown and counted.
     counts = count_facets([each.fields for each in relevant or built], list(contents.FACETS))
     return Found(built, likely, counts, hits.notes)
+
+
+def ranked(
+    service: SearchService, request: SearchRequest, depth: int, fields: Sequence[str] | None
+) -> Hits:
+    """Return the hits of a search; the nearest, if there are no sorted ones."""
+    hits = service.ranked(request, depth, fields)
+    if hits or request.sort == "relevance":
+        return hits
+    return service.ranked(request.model_copy(update={"sort": "relevance"}), depth, fields)
 
 
 def search_page(service: SearchService, address: Address) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Bound what a connection costs before and after the application has its request.
+"""Bound what a connection may cost around the application's answer.
 
 uvicorn alone waits for the rest of a request's head for ever, answers one that it cannot read in
 plain text, and reads the rest of a body that was refused to its end, if it has one.

@@ -30,7 +30,7 @@ class Box {
     const tools = document.createElement("p");
     tools.className = "box-tools";
     this.draw = this.button(tools, "Draw a box", () => this.start());
-    this.clear = this.button(tools, "Whole picture", () => this.write(["", "", "", ""]));
+    this.clear = this.button(tools, "Clear the box", () => this.write(["", "", "", ""]));
     this.frame.after(tools);
     this.clear.disabled = !this.numbers();
     for (const field of fields) field.addEventListener("input", () => this.show());
