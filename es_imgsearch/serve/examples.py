@@ -34,6 +34,10 @@ _MOST_EXAMPLES: Final = 100
 _MOST_NAMES: Final = 1000
 _MOST_VALUES: Final = 10_000
 
+# Megabytes of text keep Elasticsearch busy for minutes.
+_LONGEST_TEXT: Final = 10_000
+_STRICT: Final = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=_LONGEST_TEXT)
+
 _Value = str | int | float | bool | None
 _Names = Annotated[list[str], Field(max_length=_MOST_NAMES)]
 
@@ -41,7 +45,7 @@ _Names = Annotated[list[str], Field(max_length=_MOST_NAMES)]
 class Example(BaseModel):
     """One query: words, a stored picture, a vector, or a picture of the form."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = _STRICT
 
     text: str | None = None
     image_id: str | None = None
@@ -53,7 +57,7 @@ class Example(BaseModel):
 class ValueRange(BaseModel):
     """Two ends, of which one may be null; or latitude, longitude and distance."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = _STRICT
 
     range: list[_Value] = Field(max_length=3)
 
@@ -65,7 +69,7 @@ _Filters = dict[str, _Value | ValueRange | _Values]
 class ExampleOptions(BaseModel):
     """`SearchOptions` of the Python client."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = _STRICT
 
     mode: Literal["auto", "vector", "text", "hybrid"] = "auto"
     weights: dict[str, float] | None = None
@@ -89,7 +93,7 @@ class ExampleOptions(BaseModel):
 class ExampleSearch(BaseModel):
     """A search by examples, and the host for which hits have paths."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = _STRICT
 
     positive: list[Example] = Field(max_length=_MOST_EXAMPLES)
     negative: list[Example] = Field([], max_length=_MOST_EXAMPLES)
